@@ -1,0 +1,331 @@
+"""run.toml -> a validated, frozen config.
+
+One tree of classes states each key's name, default, range and help text once; the reference page and the
+error messages are made from it. Parsing reads run.toml and nothing else: inputs are looked at in plan.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from galbatch.errors import ConfigError
+
+__all__ = [
+    "CatalogConfig",
+    "ClusterConfig",
+    "CutoutsConfig",
+    "FlagsConfig",
+    "ModelConfig",
+    "ObjectsConfig",
+    "PlanConfig",
+    "PosteriorConfig",
+    "RunConfig",
+    "SurveyConfig",
+    "parse_bytes",
+    "parse_strictly",
+    "read_config",
+]
+
+BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(value: Any) -> int:
+    """Bytes from a number or from text such as ``"8 GiB"``."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"\s*([0-9][0-9_.]*)\s*([A-Za-z]*)\s*", str(value))
+    if match is None or match[2].upper() not in BYTE_UNITS:
+        raise ValueError(f"{value!r} is no size; write for example 8 GiB or 500 MB")
+    return int(float(match[1].replace("_", "")) * BYTE_UNITS[match[2].upper()])
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+class _Section(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SurveyConfig(_Section):
+    """Where the pixels come from."""
+
+    layout: Literal["hsc", "lsst", "legacysurvey", "generic", "stamps", "galaxiesml"] = Field(
+        description="how the survey lays out its files: hsc (calexp patches), legacysurvey (multi-extension cutouts of the "
+        "viewer), stamps (ready-made FITS stamps); lsst, generic and galaxiesml are not in this version"
+    )
+    tiles: str = Field(
+        description="tiles: a glob or a directory, local or s3://; relative to run.toml's folder"
+    )
+    bands: tuple[str, ...] = Field(min_length=1, description="bands to read, in the survey's own short names")
+    psf_fwhm_arcsec: dict[str, float] = Field(
+        default_factory=dict,
+        description="PSF width per band where the files do not state it, for example {g = 0.85}",
+    )
+
+
+class ObjectsConfig(_Section):
+    """Which objects, and what is carried along."""
+
+    path: str = Field(description="object list: Parquet, FITS, CSV or VOTable")
+    id: str = Field(
+        "object_id", description="column of the object id: integers (never through float) or text"
+    )
+    ra: str = Field("ra_deg", description="column of the right ascension, deg")
+    dec: str = Field("dec_deg", description="column of the declination, deg")
+    keep: tuple[str, ...] = Field((), description="columns carried into the catalog; `where` may use them")
+    invalid: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="duplicate ids and positions that are none: refuse the list, or drop the rows into rejected.parquet",
+    )
+
+
+class PlanConfig(_Section):
+    """How the sky is divided into partitions."""
+
+    max_objects_per_partition: int = Field(
+        20_000, ge=1, description="a HEALPix pixel with more objects is split"
+    )
+    max_bytes_per_partition: Bytes = Field(
+        8 * 2**30,
+        description="a HEALPix pixel that reads plus writes more is split; a number or text such as 8 GiB",
+    )
+
+
+class CutoutsConfig(_Section):
+    """The cutout store."""
+
+    store: str = Field("cutouts.zarr", description="path of the Zarr store")
+    planes: tuple[Literal["image", "mask", "variance"], ...] = Field(
+        ("image",), description="planes that are stored; mask and variance are used for the flags in any case"
+    )
+    keep: bool = Field(
+        True, description="false: a partition's cutouts go once its leaf is committed (stage all only)"
+    )
+
+    @model_validator(mode="after")
+    def _image_is_stored(self) -> CutoutsConfig:
+        if "image" not in self.planes:
+            raise ValueError("planes must name image: the networks read it")
+        return self
+
+
+class FlagsConfig(_Section):
+    """Thresholds of the pixel flags."""
+
+    center_radius_arcsec: float = Field(
+        1.0, gt=0, description="BAD_CENTER, SATURATED, BRIGHT_OBJECT look this far from the center"
+    )
+    neighbor_radius_arcsec: float = Field(
+        3.0, ge=0, description="NEIGHBOR: another listed object is closer than this"
+    )
+    duplicate_radius_arcsec: float = Field(
+        0.2, ge=0, description="DUPLICATE_POSITION: another listed object is closer than this"
+    )
+    low_snr: float = Field(
+        5.0, ge=0, description="LOW_SNR: signal to noise in the center radius below this in every band"
+    )
+
+
+class ModelConfig(_Section):
+    """One network to run."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="prefix of the model's columns")
+    bundle: str = Field(
+        description="bundle file (.pt), or demo:gampen and demo:sfnet for the bundles shipped with galbatch"
+    )
+    bands: tuple[str, ...] = Field(
+        (),
+        description="survey bands fed to the network, in the order of the bundle's; empty: the bundle's own names",
+    )
+    where: str | None = Field(
+        None, description="which objects the network is for, such as z_best < 0.25; empty: all"
+    )
+
+
+class PosteriorConfig(_Section):
+    """How the posterior is sampled and summarized."""
+
+    method: Literal["mixture", "samples"] = Field(
+        "mixture",
+        description="mixture: quantiles of the mixture over passes; samples: one draw a pass, as in the GaMPEN paper",
+    )
+    passes: int | Literal["adaptive"] = Field(
+        64, description="Monte Carlo dropout passes per object; adaptive is not in this version"
+    )
+    tolerance: float = Field(
+        0.05,
+        gt=0,
+        description="NOT_CONVERGED above this Monte Carlo error of a quantile, in posterior standard deviations",
+    )
+    quantiles: tuple[float, ...] = Field(
+        (0.02275, 0.15865, 0.5, 0.84135, 0.97725),
+        description="quantiles in the catalog; the default: median, 1 and 2 sigma",
+    )
+    seed: int = Field(1, ge=0, description="seed of the dropout masks and draws")
+    batch: int = Field(256, ge=1, description="rows (object times pass) a forward sees at most")
+
+    @model_validator(mode="after")
+    def _quantiles_are_probabilities(self) -> PosteriorConfig:
+        if not self.quantiles or any(not 0 < q < 1 for q in self.quantiles):
+            raise ValueError(f"quantiles must lie between 0 and 1, found {list(self.quantiles)}")
+        if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
+            raise ValueError("quantiles must rise, without repeats, and hold 0.5 (the median)")
+        if isinstance(self.passes, int) and not 2 <= self.passes <= 100_000:
+            raise ValueError(f"passes must be 2 to 100000, found {self.passes}")
+        return self
+
+
+class CatalogConfig(_Section):
+    """The result."""
+
+    path: str = Field("catalog", description="folder of the HATS catalog")
+    name: str = Field("galbatch", description="obs_collection in the catalog's properties")
+
+
+class ClusterConfig(_Section):
+    """Where workers come from."""
+
+    kind: Literal["local", "local-cuda", "scheduler", "slurm", "kubernetes"] = Field(
+        "local", description="local: worker processes on this machine; the others are not in this version"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="worker processes; empty: one per two cores, at least one"
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        description="how often a partition is tried again after I/O errors, lost workers, lack of memory",
+    )
+    dashboard_address: str = Field(
+        "127.0.0.1:8787", description="address of the Dask dashboard; port 0 takes a free one"
+    )
+
+
+class RunConfig(_Section):
+    """run.toml as a whole."""
+
+    survey: SurveyConfig = Field(description="where the pixels come from")
+    objects: ObjectsConfig = Field(description="which objects")
+    plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
+    cutouts: CutoutsConfig = Field(default_factory=CutoutsConfig, description="the cutout store")
+    flags: FlagsConfig = Field(default_factory=FlagsConfig, description="thresholds of the pixel flags")
+    models: tuple[ModelConfig, ...] = Field(
+        min_length=1, description="the networks to run, one [[models]] each"
+    )
+    posterior: PosteriorConfig = Field(default_factory=PosteriorConfig, description="sampling and summary")
+    catalog: CatalogConfig = Field(default_factory=CatalogConfig, description="the result")
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="where workers come from")
+
+    @model_validator(mode="after")
+    def _model_names_differ(self) -> RunConfig:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"[[models]] names must differ, found {names}")
+        return self
+
+
+T = TypeVar("T")
+
+
+def parse_strictly(kind: type[T], data: Any, source: str) -> T:
+    """Validate `data` as `kind`, a pydantic model or dataclass.
+
+    Raises
+    ------
+    ConfigError
+        One line for each thing wrong, beginning with `source` and the key; unknown keys come with the
+        nearest known one.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        problems = [dict(problem) for problem in error.errors(include_url=False)]
+        # A list whose only item is wrong is also reported as empty: that line would mislead.
+        told = [p for p in problems if not (p["type"] == "too_short" and p["input"])]
+        lines = [_explain(kind, problem, source) for problem in told]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
+    location = problem["loc"]
+    section = "".join(f"[{part}] " for part in location[:-1] if isinstance(part, str))
+    key = str(location[-1]) if location else ""
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        near = difflib.get_close_matches(key, _known_keys(kind, location[:-1]), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{source}: {section}{key}: unknown key{hint}"
+    if problem["type"] == "missing":
+        return f"{source}: {section}{key}: missing; it has no default"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f" (found {problem['input']!r})"
+    return f"{source}: {section}{key}: {message}{found}"
+
+
+def _known_keys(kind: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names of the keys of the class that stands at `location` below `kind`."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        kind = _fields(kind).get(part, kind)
+        while getattr(kind, "__args__", None):
+            kind = kind.__args__[0]
+    return list(_fields(kind))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: info.annotation for name, info in kind.model_fields.items()}
+    return {name: info.type for name, info in getattr(kind, "__dataclass_fields__", {}).items()}
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Read and validate run.toml.
+
+    Relative paths in it become absolute: they are relative to run.toml's folder.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, is no TOML, or holds an unknown key or a value out of range.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    return _resolved(parse_strictly(RunConfig, data, source=path.name), path.resolve().parent)
+
+
+def _resolved(config: RunConfig, folder: Path) -> RunConfig:
+    def absolute(location: str) -> str:
+        if "://" in location or location.startswith("demo:"):
+            return location
+        return str(folder / Path(location).expanduser())
+
+    return config.model_copy(
+        update={
+            "survey": config.survey.model_copy(update={"tiles": absolute(config.survey.tiles)}),
+            "objects": config.objects.model_copy(update={"path": absolute(config.objects.path)}),
+            "cutouts": config.cutouts.model_copy(update={"store": absolute(config.cutouts.store)}),
+            "models": tuple(m.model_copy(update={"bundle": absolute(m.bundle)}) for m in config.models),
+            "catalog": config.catalog.model_copy(update={"path": absolute(config.catalog.path)}),
+        }
+    )

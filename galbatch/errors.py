@@ -1,0 +1,83 @@
+"""Everything galbatch raises on purpose.
+
+::
+
+    GalbatchError
+    ├── UsageError                exit code 2: nothing was started
+    │   ├── ConfigError           run.toml or a bundle's metadata does not say what it must
+    │   ├── ObjectListError       the object list has no such column, bad ids, no positions
+    │   ├── TileError             a tile cannot be read, or is not what its header says
+    │   ├── BundleError           a bundle is foreign, corrupt, or behaves unlike its metadata
+    │   ├── OutputError           an output cannot be written where it is asked for
+    │   ├── FingerprintError      an output was written with other settings or inputs
+    │   ├── LockedError           another run holds the output
+    │   └── NotInThisVersion      documented in the design, not built yet
+    ├── PartitionError            one partition failed; the run goes on with the rest
+    └── CatalogError              a catalog is not what it must be (verify, read)
+
+Every message says where, what was found, what was expected and what to do. All of them pickle: they
+cross from workers to the client.
+"""
+
+__all__ = [
+    "BundleError",
+    "CatalogError",
+    "ConfigError",
+    "FingerprintError",
+    "GalbatchError",
+    "LockedError",
+    "NotInThisVersion",
+    "ObjectListError",
+    "OutputError",
+    "PartitionError",
+    "TileError",
+    "UsageError",
+]
+
+
+class GalbatchError(Exception):
+    """Base of all errors that galbatch raises on purpose."""
+
+
+class UsageError(GalbatchError):
+    """Bad usage, config or input: exit code 2, nothing was started."""
+
+
+class ConfigError(UsageError):
+    """run.toml or a bundle's metadata is wrong."""
+
+
+class ObjectListError(UsageError):
+    """The object list is wrong."""
+
+
+class TileError(UsageError):
+    """A tile cannot be read, or is not what its header says."""
+
+
+class BundleError(UsageError):
+    """A bundle is foreign, corrupt, or behaves unlike its metadata."""
+
+
+class OutputError(UsageError):
+    """An output cannot be written where it is asked for."""
+
+
+class FingerprintError(UsageError):
+    """An output was written with other settings or inputs than this run's."""
+
+
+class LockedError(UsageError):
+    """Another run holds the output."""
+
+
+class NotInThisVersion(UsageError):  # noqa: N818  (reads as the message does)
+    """Documented in the design, not built yet."""
+
+
+class PartitionError(GalbatchError):
+    """One partition failed; the run goes on with the rest."""
+
+
+class CatalogError(GalbatchError):
+    """A catalog is not what it must be."""

@@ -1,0 +1,308 @@
+"""The values that rooms exchange: frozen, with shapes and units.
+
+Axes by name: ``object`` (objects of a block or partition, in HEALPix order), ``band``, ``y``, ``x``,
+``parameter``, ``pass``. Pixels are 0-based; ``y`` runs along the first FITS image axis' partner NAXIS2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = [
+    "AB_ZERO_POINT_NJY",
+    "BLOCK_OBJECTS",
+    "Column",
+    "CutoutBlock",
+    "FileIdentity",
+    "Grid",
+    "MaskBit",
+    "ModelFlag",
+    "ObjectTable",
+    "Partition",
+    "PixelFlag",
+    "Plane",
+    "Tile",
+    "ab_mag",
+    "njy_per_unit",
+]
+
+BLOCK_OBJECTS = 256
+"""Objects in a block, the unit of memory, of shards and of I/O."""
+
+AB_ZERO_POINT_NJY = 31.4
+"""AB magnitude of 1 nJy: -2.5 log10(1 nJy / 3631 Jy), rounded as the LSST pipelines round it."""
+
+
+def njy_per_unit(zero_point_mag: float) -> float:
+    """Flux in nJy of one image unit whose AB zero point is `zero_point_mag` (27.0 gives 57.544 nJy)."""
+    return float(10.0 ** (0.4 * (AB_ZERO_POINT_NJY - zero_point_mag)))
+
+
+def ab_mag(flux_njy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """AB magnitude of a flux in nJy; NaN where the flux is not positive."""
+    flux = np.asarray(flux_njy, dtype=np.float64)
+    positive = np.where(flux > 0, flux, np.nan)
+    return np.asarray(AB_ZERO_POINT_NJY - 2.5 * np.log10(positive))
+
+
+class PixelFlag(enum.IntFlag):
+    """Bits of the column ``flags``: what the pixels and the object list say, whatever the model."""
+
+    OUTSIDE_FOOTPRINT = 1 << 0  # no tile covers the cutout's center in any band
+    PARTIAL_COVERAGE = 1 << 1  # part of the cutout is NaN in a band that has a tile there
+    MISSING_BAND = 1 << 2  # a band has no pixel at all in the cutout
+    BAD_CENTER = 1 << 3  # bad, interpolated or cosmic-ray pixels within the center radius
+    SATURATED = 1 << 4  # saturated pixels within the center radius
+    BRIGHT_OBJECT = 1 << 5  # the survey's bright-object mask covers the center
+    MOSAICKED = 1 << 6  # completed from more than one tile
+    RESAMPLED = 1 << 7  # reprojected from another grid
+    NEIGHBOR = 1 << 8  # another listed object within the neighbor radius
+    DUPLICATE_POSITION = 1 << 9  # another listed object within the duplicate radius
+    LOW_SNR = 1 << 10  # central flux below the threshold in every band
+
+
+class ModelFlag(enum.IntFlag):
+    """Bits of the columns ``<model>_flags``: what the model says of its own values."""
+
+    NOT_SELECTED = 1 << 0  # `where` left the object out: no values
+    NONFINITE_INPUT = 1 << 1  # NaN pixels: set to 0 nJy; at the center or in a whole band: no values
+    MODEL_FAILED = 1 << 2  # the network returned non-finite numbers: no values
+    NOT_CONVERGED = 1 << 3  # Monte Carlo error above the tolerance
+    EXTRAPOLATED = 1 << 4  # a median outside the range seen in training
+    OUT_OF_DOMAIN = 1 << 5  # the input is unlike the training set
+    CROP_AT_LIMIT = 1 << 6  # the spatial transformer's crop is at its limit
+    NO_POSTERIOR = 1 << 7  # a point model without dropout: no widths
+
+
+class MaskBit(enum.IntFlag):
+    """galbatch's own mask bits (uint16), the same whatever the survey numbers its planes."""
+
+    BAD = 1 << 0
+    SAT = 1 << 1
+    INTRP = 1 << 2
+    CR = 1 << 3
+    EDGE = 1 << 4
+    DETECTED = 1 << 5
+    SUSPECT = 1 << 6
+    NO_DATA = 1 << 7
+    BRIGHT_OBJECT = 1 << 8
+    CLIPPED = 1 << 9
+    NEGATIVE = 1 << 10
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Grid:
+    """A cutout's size and pixel scale."""
+
+    size_px: int
+    pixel_scale_arcsec: float
+
+    @property
+    def label(self) -> str:
+        """Name of the grid's group in the store, such as ``239px_0.168arcsec``."""
+        return f"{self.size_px}px_{self.pixel_scale_arcsec:g}arcsec"
+
+    @property
+    def center_px(self) -> int:
+        """0-based index of the central pixel on both axes."""
+        return self.size_px // 2
+
+    @property
+    def half_diagonal_deg(self) -> float:
+        """Radius of the circle about the cutout."""
+        return self.size_px * self.pixel_scale_arcsec / 3600.0 / math.sqrt(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells that a file is the one it was: size and ETag (S3) or modification time in ns (local)."""
+
+    size_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where one plane of a tile is: file, HDU and, in cubes, the index on the first axis."""
+
+    path: str
+    hdu: int
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One survey coadd image footprint in one band, with one WCS.
+
+    `wcs_header` is the celestial WCS as a FITS header string. Tiles with the same `grid_key` have
+    pixels on one common lattice: their mosaic is integer copying (patches of one tract).
+    """
+
+    tile_id: str
+    band: str
+    image: Plane
+    shape_px: tuple[int, int]  # (y, x)
+    wcs_header: str
+    grid_key: str
+    njy_per_unit: float
+    pixel_scale_arcsec: float
+    corners_deg: tuple[tuple[float, float], ...]  # (ra, dec) of the four corners, in order around the tile
+    mask: Plane | None = None
+    mask_planes: Mapping[str, int] = field(default_factory=dict)  # survey's plane name -> bit number
+    weight: Plane | None = None
+    weight_kind: Literal["variance", "inverse_variance"] = "variance"
+    psf_fwhm_arcsec: float = math.nan
+    identity: FileIdentity | None = None
+
+    @property
+    def where(self) -> str:
+        """How errors name this tile."""
+        return f"tile {self.tile_id} band {self.band} ({self.image.path})"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTable:
+    """Objects sorted by HEALPix index (order 29, NESTED), then id.
+
+    Attributes
+    ----------
+    object_id : (object,) int64, or object array of str
+    ra_deg, dec_deg : (object,) float64, RA in [0, 360)
+    healpix_29 : (object,) int64
+    kept : pyarrow.Table with one row an object: the columns named in ``[objects] keep``
+    """
+
+    object_id: npt.NDArray[Any]
+    ra_deg: npt.NDArray[np.float64]
+    dec_deg: npt.NDArray[np.float64]
+    healpix_29: npt.NDArray[np.int64]
+    kept: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    def take(self, index: slice | npt.NDArray[np.intp]) -> ObjectTable:
+        """Objects at `index`, in that order."""
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            kept = self.kept.slice(start, stop - start)
+        else:
+            kept = self.kept.take(pa.array(index))
+        return ObjectTable(
+            self.object_id[index], self.ra_deg[index], self.dec_deg[index], self.healpix_29[index], kept
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One HEALPix pixel of the run: the unit of work, of retry, of resume, of output.
+
+    `start` and `stop` are its rows in the sorted object table.
+    """
+
+    healpix_order: int
+    healpix_pixel: int
+    start: int
+    stop: int
+
+    @property
+    def path(self) -> str:
+        """Its path below the store and, with ``.parquet``, below ``dataset/`` of the catalog."""
+        directory = self.healpix_pixel // 10_000 * 10_000
+        return f"Norder={self.healpix_order}/Dir={directory}/Npix={self.healpix_pixel}"
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"Norder={self.healpix_order}/Npix={self.healpix_pixel}"
+
+    @property
+    def n_objects(self) -> int:
+        """Objects in it."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A catalog column before it is written.
+
+    `dtype` is a pyarrow type name (``int32``, ``float32``, ``string``); `unit` a VOUnits string, "" for
+    none; `description` says what NaN means where it can occur.
+    """
+
+    name: str
+    dtype: str
+    unit: str
+    description: str
+    ucd: str = ""
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The pyarrow type."""
+        return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class CutoutBlock:
+    """Cutouts of some objects on one grid.
+
+    Attributes
+    ----------
+    grid, bands : what the axes mean
+    object_id : (object,) int64 or str
+    ra_deg, dec_deg : (object,) float64
+    image : (object, band, y, x) float32, nJy; NaN where no tile covers
+    mask : (object, band, y, x) uint16 in MaskBit bits, or None if not read
+    variance : (object, band, y, x) float32, nJy^2; NaN where unknown; or None if not read
+    crpix : (object, 2) float64, FITS (1-based) reference pixel (x, y)
+    crval : (object, 2) float64, deg (ra, dec)
+    cd : (object, 2, 2) float64, deg/px; with TAN projection a working WCS of every cutout
+    tile : (object,) str, the id of the tile that covers the center; "" for none
+    coverage : (object, band) float32, share of finite pixels
+    sky_sigma_njy : (object, band) float32, robust scatter of the sky pixels; NaN if unknown
+    psf_fwhm_arcsec : (object, band) float32; NaN if unknown
+    flags : (object,) int32 in PixelFlag bits
+    """
+
+    grid: Grid
+    bands: tuple[str, ...]
+    object_id: npt.NDArray[Any]
+    ra_deg: npt.NDArray[np.float64]
+    dec_deg: npt.NDArray[np.float64]
+    image: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint16] | None
+    variance: npt.NDArray[np.float32] | None
+    crpix: npt.NDArray[np.float64]
+    crval: npt.NDArray[np.float64]
+    cd: npt.NDArray[np.float64]
+    tile: npt.NDArray[np.str_]
+    coverage: npt.NDArray[np.float32]
+    sky_sigma_njy: npt.NDArray[np.float32]
+    psf_fwhm_arcsec: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    def select_bands(self, bands: Sequence[str]) -> CutoutBlock:
+        """The same cutouts with only `bands`, in that order."""
+        index = [self.bands.index(band) for band in bands]
+        return dataclasses.replace(
+            self,
+            bands=tuple(bands),
+            image=self.image[:, index],
+            mask=None if self.mask is None else self.mask[:, index],
+            variance=None if self.variance is None else self.variance[:, index],
+            coverage=self.coverage[:, index],
+            sky_sigma_njy=self.sky_sigma_njy[:, index],
+            psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
+        )
