@@ -34,7 +34,7 @@ test: check ## everything CI runs: checks, unit, property and integration tests
 	$(BIN)/python -m pytest
 
 docs: install ## write docs/reference.md anew from the code
-	$(BIN)/python -m galbatch.cli docs-reference > docs/reference.md
+	$(BIN)/python docs/make_reference.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -239,6 +239,13 @@ class RunConfig(_Section):
             raise ValueError(f"[[models]] names must differ, found {names}")
         return self
 
+    def with_cluster(self, *, workers: int | None = None, kind: str | None = None) -> RunConfig:
+        """The same run with other workers; None keeps what run.toml says."""
+        changes = {"workers": workers, "kind": kind}
+        given = {key: value for key, value in changes.items() if value is not None}
+        cluster = parse_strictly(ClusterConfig, {**self.cluster.model_dump(), **given}, "[cluster]")
+        return self.model_copy(update={"cluster": cluster})
+
 
 T = TypeVar("T")
 

@@ -1,0 +1,141 @@
+"""Write docs/reference.md from the code, so that it cannot fall behind: ``make docs``."""
+
+from __future__ import annotations
+
+import types as python_types
+import typing
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from click import Command, Context, Group, Option
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from galbatch import cli, ingest, models
+from galbatch.config import PosteriorConfig, RunConfig
+from galbatch.types import MaskBit, ModelFlag, PixelFlag
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Write the page."""
+    (HERE / "reference.md").write_text(reference(), encoding="utf-8")
+
+
+def reference() -> str:
+    """The whole page."""
+    prose = (HERE / "reference_prose.md").read_text(encoding="utf-8")
+    parts = {
+        "COMMANDS": commands(),
+        "CONFIG": config_keys(),
+        "PIXEL_FLAGS": flag_table(PixelFlag),
+        "MODEL_FLAGS": flag_table(ModelFlag),
+        "MASK_BITS": "\n".join(["| bit | name |", "|---|---|", *(f"| {b.value} | {b.name} |" for b in MaskBit)]),
+        "COLUMNS": model_columns(),
+        "VERSIONS": f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}.",
+    }
+    for name, text in parts.items():
+        prose = prose.replace(f"<!-- {name} -->", text)
+    return prose
+
+
+def commands() -> str:
+    """Every visible command with its arguments, options and defaults."""
+    return "\n".join(_command_lines(typer.main.get_command(cli.app), "galbatch"))
+
+
+def _command_lines(command: Command, name: str) -> list[str]:
+    if isinstance(command, Group):
+        visible = [c for c in command.commands.items() if not c[1].hidden]
+        return [line for key, child in visible for line in _command_lines(child, f"{name} {key}")]
+    lines = [f"### `{name}`", "", command.help or "", "", "| argument or option | default | meaning |", "|---|---|---|"]
+    with Context(command) as context:
+        for parameter in command.get_params(context):
+            if parameter.name == "help":
+                continue
+            is_option = isinstance(parameter, Option)
+            label = ", ".join(parameter.opts) if is_option else parameter.make_metavar(context)
+            default = "required" if parameter.required else _text(parameter.default)
+            lines.append(f"| `{label}` | {default} | {getattr(parameter, 'help', None) or ''} |")
+    return [*lines, ""]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"`{value}`"
+
+
+def config_keys() -> str:
+    """Every key of run.toml: type, default, meaning."""
+    lines = []
+    for name, info in RunConfig.model_fields.items():
+        section = info.annotation
+        is_list = typing.get_origin(section) is tuple
+        if is_list:
+            section = typing.get_args(section)[0]
+        lines += [f"### `{'[[' if is_list else '['}{name}{']]' if is_list else ']'}`: {info.description}", ""]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [_key_line(key, field) for key, field in _section_fields(section)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _section_fields(section: Any) -> list[tuple[str, Any]]:
+    assert issubclass(section, BaseModel)
+    return list(section.model_fields.items())
+
+
+def _key_line(key: str, field: Any) -> str:
+    default = field.get_default(call_default_factory=True)
+    shown = "required" if default is PydanticUndefined else _toml(default)
+    return f"| `{key}` | {_type_name(field.annotation)} | {shown} | {field.description} |"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "(empty)"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(f'"{v}"' if isinstance(v, str) else str(v) for v in value) + "]`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _type_name(kind: Any) -> str:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in args)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin is tuple:
+        return f"list of {_type_name(args[0])}"
+    if origin is dict:
+        return f"table of {_type_name(args[1])}"
+    if origin in (typing.Union, python_types.UnionType):
+        return " or ".join(_type_name(arg) for arg in args if arg is not type(None))
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(kind.__name__, kind.__name__)
+
+
+def flag_table(flags: Any) -> str:
+    """Bit, value, name and the comment that stands beside it in galbatch/types.py."""
+    source = (HERE.parent / "galbatch" / "types.py").read_text(encoding="utf-8")
+    lines = ["| value | name | meaning |", "|---|---|---|"]
+    for bit in flags:
+        comment = source.split(f"    {bit.name} = 1 << ", 1)[1].split("#", 1)[1].split("\n", 1)[0].strip()
+        lines.append(f"| {bit.value} | {bit.name} | {comment} |")
+    return "\n".join(lines)
+
+
+def model_columns() -> str:
+    """The columns of the two demo bundles, as the default [posterior] makes them."""
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
+        metadata = models.load_bundle(models.bundle_path(spec)).metadata
+        for column in models.result_columns(metadata, name=name, posterior=PosteriorConfig()):
+            lines.append(f"| `{column.name}` | {column.dtype} | {column.unit} | {column.description} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

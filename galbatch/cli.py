@@ -1,0 +1,338 @@
+"""The command line: parse, call, print, exit code.
+
+0: all done. 1: some partitions failed, or a check did. 2: bad usage, config or input; nothing was started.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from galbatch import __version__
+from galbatch.errors import GalbatchError, NotInThisVersion, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="galbatch",
+    help="Survey-scale Bayesian inference on galaxy images: tiles and objects in, a HATS catalog of posteriors out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(
+    help="List, show and train model bundles.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(models_app, name="models")
+
+out = Console()
+RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
+CatalogPath = Annotated[
+    str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
+]
+Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
+
+
+def main() -> None:
+    """Entry point: errors go to stderr, without traceback unless ``--debug`` is given."""
+    debug = "--debug" in sys.argv
+    try:
+        app(prog_name="galbatch")
+    except GalbatchError as error:
+        if debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"galbatch: {error}")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "galbatch: stopped; what is done stays, the same command goes on from there"
+        )
+        sys.exit(130)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        out.print(f"galbatch {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of errors")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    objects: Annotated[int, typer.Option(help="galaxies to simulate", min=16)] = 2000,
+    out_folder: Annotated[Path, typer.Option("--out", help="folder for everything the demo makes")] = Path(
+        "demo"
+    ),
+    workers: Annotated[int, typer.Option(help="worker processes", min=1)] = 2,
+) -> None:
+    """Simulate a survey, run everything on it, verify, report: needs no data, no GPU, no network."""
+    from galbatch.demo import run_demo
+
+    _exit_with(run_demo(out_folder, n_objects=objects, workers=workers, console=out))
+
+
+@app.command()
+def simulate(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the survey into")],
+    objects: Annotated[int, typer.Option(help="galaxies to simulate", min=1)] = 2000,
+    patches: Annotated[int, typer.Option(help="overlapping patches of the one tract", min=1)] = 4,
+    bands: Annotated[str, typer.Option(help="bands, one letter each, of g, r and i")] = "gr",
+    population: Annotated[
+        str, typer.Option(help="paper (Table 1 of the GaMPEN paper); survey is not in this version")
+    ] = "paper",
+    seed: Annotated[int, typer.Option(help="seed of the whole survey", min=0)] = 1,
+) -> None:
+    """Simulate an HSC-layout survey with known truth: tiles, objects.parquet, truth.parquet."""
+    from galbatch.simulate import simulate_survey
+
+    survey = simulate_survey(
+        str(out_folder),
+        n_objects=objects,
+        patches=patches,
+        bands=tuple(bands),
+        population=population,
+        seed=seed,
+    )
+    out.print(f"{survey.n_objects} galaxies in {patches} patches and bands {', '.join(bands)}: {out_folder}")
+
+
+@app.command()
+def plan(run_toml: RunToml) -> None:
+    """Dry run: partitions, bytes, read amplification, projected memory and time. Writes nothing."""
+    from galbatch import config, run
+
+    parsed = config.read_config(run_toml)
+    made = run.prepare(parsed)
+    out.print(_plan_table(parsed, made, run.measure_rates(parsed, made)))
+    for partition in made.oversize:
+        out.print(
+            f"larger than the limits, and not to be split further: {partition.name} ({partition.n_objects} objects)"
+        )
+
+
+@app.command(name="run")
+def run_command(
+    run_toml: RunToml,
+    stage: Annotated[str, typer.Option(help="ingest (cutouts only), infer (from cutouts) or all")] = "all",
+    workers: Workers = None,
+    cluster: Annotated[str | None, typer.Option(metavar="KIND", help="overrides [cluster] kind")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="join a running scheduler; not in this version")
+    ] = None,
+) -> None:
+    """Do what is left of the run: cutouts, posteriors, catalog. Stop it at any time and run it again."""
+    from galbatch import cluster as clusters
+    from galbatch import config, dashboard, run
+
+    if scheduler is not None:
+        raise NotInThisVersion("--scheduler is not in this version; use [cluster] kind = 'local'")
+    if stage not in ("ingest", "infer", "all"):
+        raise UsageError(f"--stage {stage}: expected ingest, infer or all")
+    parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster)
+    made = run.prepare(parsed)
+    run.progress(parsed, made)  # refuses foreign outputs before workers are started
+    with clusters.connect(parsed.cluster) as client:
+        out.print(f"dashboard: {dashboard.watch(client)}", soft_wrap=True, highlight=False)
+        with dashboard.ProgressBars.on(out) as bars:
+            result = run.execute(parsed, made, client, stage=stage, sink=bars)  # type: ignore[arg-type]
+    _print_result(result, stage)
+    _exit_with(1 if result.failed else 0)
+
+
+@app.command()
+def status(run_toml: RunToml) -> None:
+    """Show what is done, failed (with reasons) and left."""
+    from galbatch import config, run
+
+    parsed = config.read_config(run_toml)
+    made = run.prepare(parsed)
+    state = run.progress(parsed, made)
+    n_partitions = len(made.partitions)
+    table = Table("", "partitions", "objects", box=None, pad_edge=False)
+    done = [p for p in made.partitions if p.partition.name in state.inferred]
+    cut = [p for p in made.partitions if p.partition.name in state.ingested]
+    for label, parts in (
+        ("all", list(made.partitions)),
+        ("cutouts done", cut),
+        ("catalog done", done),
+        ("left", state.left),
+    ):
+        table.add_row(label, str(len(parts)), str(sum(p.partition.n_objects for p in parts)))
+    out.print(table)
+    for name, reason in sorted(state.failed.items()):
+        out.print(f"failed: {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
+    if len(done) < n_partitions:
+        out.print(f"to go on: galbatch run {run_toml}")
+
+
+@app.command()
+def clean(
+    run_toml: RunToml,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete the run's outputs (cutout store and catalog): the only command that deletes any."""
+    from galbatch import config, run
+
+    parsed = config.read_config(run_toml)
+    if not yes:
+        typer.confirm(f"delete {parsed.cutouts.store} and {parsed.catalog.path}?", abort=True)
+    removed = run.clean(parsed)
+    out.print(f"removed {len(removed)} entries" if removed else "nothing to remove")
+
+
+@app.command()
+def verify(
+    catalog_path: CatalogPath,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN.toml", help="also: every object once, fingerprints of this run"),
+    ] = None,
+) -> None:
+    """Check a catalog: strict HATS, sorted, every object once, fingerprints."""
+    from galbatch import catalog, config, run
+
+    problems = catalog.verify(catalog_path)
+    if against is not None and not problems:
+        problems = run.verify_against(config.read_config(against), catalog_path)
+    for problem in problems:
+        Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
+    if not problems:
+        out.print(f"{catalog_path}: good")
+    _exit_with(1 if problems else 0)
+
+
+@app.command()
+def report(
+    catalog_path: CatalogPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="page to write")] = Path("report.html"),
+    truth: Annotated[Path | None, typer.Option(help="truth table of a simulated survey")] = None,
+    store: Annotated[Path | None, typer.Option(help="cutout store, for the gallery")] = None,
+) -> None:
+    """Write a report page: sky map, distributions, flags; with truth and store also recovery and a gallery."""
+    from galbatch.report import write_report
+
+    write_report(
+        catalog_path, str(output), truth=str(truth) if truth else None, store=str(store) if store else None
+    )
+    out.print(str(output), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def cone(
+    catalog_path: CatalogPath,
+    ra_deg: Annotated[float, typer.Argument(metavar="RA_DEG", help="right ascension of the center, deg")],
+    dec_deg: Annotated[float, typer.Argument(metavar="DEC_DEG", help="declination of the center, deg")],
+    radius_arcsec: Annotated[float, typer.Argument(metavar="RADIUS_ARCSEC", help="radius, arcsec", min=0)],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="write Parquet, CSV, FITS or VOTable instead of printing"),
+    ] = None,
+) -> None:
+    """Objects within a circle. Negative declinations: put -- before the numbers."""
+    from galbatch import catalog, tables
+
+    found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
+    if output is not None:
+        tables.write_table(str(output), found)
+        out.print(f"{found.num_rows} objects: {output}", soft_wrap=True)
+        return
+    sys.stdout.write(found.to_pandas().to_csv(index=False))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the bundles shipped with galbatch."""
+    from galbatch import models
+
+    table = Table("bundle", "architecture", "bands", "grid", "parameters", box=None, pad_edge=False)
+    for name in models.demo_bundles():
+        bundle = models.load_bundle(models.bundle_path(name))
+        metadata = bundle.metadata
+        table.add_row(
+            name,
+            metadata.architecture,
+            " ".join(bundle.bands),
+            bundle.grid.label,
+            " ".join(parameter.name for parameter in metadata.parameters),
+        )
+    out.print(table)
+
+
+@models_app.command("show")
+def models_show(
+    bundle: Annotated[str, typer.Argument(help="bundle file, or demo:gampen, demo:sfnet")],
+) -> None:
+    """Show a bundle's metadata as JSON, and its sha256."""
+    import dataclasses
+    import json
+
+    from galbatch import models
+
+    loaded = models.load_bundle(models.bundle_path(bundle))
+    content: dict[str, Any] = {"sha256": loaded.sha256, **dataclasses.asdict(loaded.metadata)}
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+@models_app.command("convert", hidden=True)
+def models_convert() -> None:
+    """Convert published weights: not in this version."""
+    raise NotInThisVersion("galbatch models convert is not in this version")
+
+
+@models_app.command("calibrate", hidden=True)
+def models_calibrate() -> None:
+    """Calibrate a bundle: not in this version."""
+    raise NotInThisVersion("galbatch models calibrate is not in this version")
+
+
+def _exit_with(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_result(result: Any, stage: str) -> None:
+    if stage != "ingest":
+        rate = result.n_inferred / result.seconds if result.seconds else 0.0
+        out.print(f"{result.n_inferred} of {result.n_objects} objects in the catalog, {rate:.1f} galaxies/s")
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for name, reason in sorted(result.failed.items()):
+        errors.print(f"failed: {name}: {reason}")
+
+
+def _plan_table(config: Any, made: Any, rates: Any) -> Table:
+    gib = 2.0**30
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    sizes = sorted(part.partition.n_objects for part in made.partitions)
+    rows = [
+        ("objects", f"{len(made.objects)}"),
+        ("rejected", f"{0 if made.rejected is None else made.rejected.num_rows}"),
+        ("tiles", f"{len(made.tiles)}"),
+        ("partitions", f"{len(sizes)}, of {sizes[0]} to {sizes[-1]} objects"),
+        ("grids", ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in made.grids)),
+        ("bytes read", f"{made.read_bytes / gib:.3f} GiB"),
+        ("read amplification", f"{made.read_amplification:.2f} (bytes read over bytes of the tiles touched)"),
+        ("bytes written", f"{made.write_bytes / gib:.3f} GiB"),
+        ("memory of a worker", f"{made.worker_memory_bytes / gib:.2f} GiB"),
+        *rates.rows(made, config),
+    ]
+    for label, value in rows:
+        table.add_row(label, value)
+    return table
+
+
+if __name__ == "__main__":
+    main()

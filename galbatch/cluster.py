@@ -1,0 +1,61 @@
+"""Where workers come from. This version: worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+from galbatch.config import ClusterConfig
+from galbatch.errors import NotInThisVersion
+
+__all__ = ["connect", "worker_count"]
+
+
+def worker_count(cluster: ClusterConfig) -> int:
+    """Worker processes to start: as configured, else one per two cores, at least one."""
+    return cluster.workers or max(1, (os.cpu_count() or 1) // 2)
+
+
+@contextmanager
+def connect(cluster: ClusterConfig) -> Iterator[Client]:
+    """Start workers as configured and connect to them; they end with the context.
+
+    Raises
+    ------
+    NotInThisVersion
+        For kinds other than ``local``.
+    """
+    if cluster.kind != "local":
+        raise NotInThisVersion(
+            f"[cluster] kind = {cluster.kind!r} is not in this version; use kind = 'local'"
+        )
+    # One computing thread a worker (Dask's nannies set OMP_NUM_THREADS=1 and MALLOC_TRIM_THRESHOLD_): workers are
+    # the parallelism, and one thread gives the same bits on any machine of a kind.
+    with (
+        LocalCluster(
+            n_workers=worker_count(cluster),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=_free_address(cluster.dashboard_address),
+            silence_logs=40,
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+def _free_address(address: str) -> str:
+    """`address`, or the same host with port 0 (any) where the port is taken."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return f"{host}:0"
+    return address

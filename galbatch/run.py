@@ -1,0 +1,526 @@
+"""The run: read inputs, plan, submit a bounded window of partitions, retry, finish.
+
+Progress is read from the outputs: a partition's cutouts are there when its ``_done.json`` says so, its
+results when its leaf is. A run that was stopped at any moment is continued by running it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from distributed import Client, Future, KilledWorker, as_completed
+from distributed.scheduler import NoValidWorkerError
+
+from galbatch import __version__, catalog, cluster, dashboard, ingest, models, storage, tables, tasks
+from galbatch.config import RunConfig
+from galbatch.errors import (
+    ConfigError,
+    FingerprintError,
+    GalbatchError,
+    NotInThisVersion,
+    TileError,
+    UsageError,
+)
+from galbatch.plan import ENGINE, Fingerprint, ModelPlan, PartitionPlan, Plan, make_plan, refuse_difference
+from galbatch.types import Grid
+
+__all__ = [
+    "Progress",
+    "Rates",
+    "RunResult",
+    "Stage",
+    "clean",
+    "execute",
+    "measure_rates",
+    "prepare",
+    "progress",
+    "verify_against",
+]
+
+Stage = Literal["ingest", "infer", "all"]
+FAILED_FILE = "_failed.json"
+REJECTED_FILE = "rejected.parquet"
+LOCK_FILE = "_lock.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is there and what is left, read from the outputs."""
+
+    plan: Plan
+    ingested: frozenset[str]
+    inferred: frozenset[str]
+    failed: Mapping[str, str]
+
+    @property
+    def left(self) -> list[PartitionPlan]:
+        """Partitions without a leaf."""
+        return [part for part in self.plan.partitions if part.partition.name not in self.inferred]
+
+
+@dataclass
+class RunResult:
+    """How a run ended. `failed` maps a partition's name to its reason."""
+
+    n_objects: int = 0
+    n_inferred: int = 0
+    n_passes: int = 0
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+
+def prepare(config: RunConfig) -> Plan:
+    """Read the inputs (object list, tile headers, bundles) and plan.
+
+    Raises
+    ------
+    UsageError
+        An input is missing or wrong; the message says which and what to do.
+    """
+    if config.posterior.passes == "adaptive":
+        raise NotInThisVersion(
+            'run.toml: [posterior] passes = "adaptive" is not in this version; give a number, such as 64'
+        )
+    paths = [models.bundle_path(model.bundle) for model in config.models]
+    bundles = [models.load_bundle(path) for path in paths]
+    for model, bundle in zip(config.models, bundles, strict=True):
+        _require_bands(config, model.name, model.bands or tuple(bundle.bands), bundle)
+    objects, rejected = tables.read_objects(config.objects)
+    plans = [
+        ModelPlan.of(model, path, bundle, tables.select(objects, model.where))
+        for model, path, bundle in zip(config.models, paths, bundles, strict=True)
+    ]
+    tiles = ingest.read_tiles(config.survey)
+    _require_tiles(config, tiles)
+    return dataclasses.replace(make_plan(config, objects, tiles, plans), rejected=rejected)
+
+
+def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle: models.Bundle) -> None:
+    if len(bands) != len(bundle.bands):
+        raise ConfigError(
+            f"run.toml: [[models]] {name}: bands names {len(bands)} bands, the bundle takes {len(bundle.bands)} "
+            f"({', '.join(bundle.bands)})"
+        )
+    missing = [band for band in bands if band not in config.survey.bands]
+    if missing:
+        raise ConfigError(
+            f"run.toml: [[models]] {name}: needs band {', '.join(missing)}; [survey] bands has "
+            f"{', '.join(config.survey.bands)}: add it there, or name the bands to feed with [[models]] bands"
+        )
+
+
+def _require_tiles(config: RunConfig, tiles: list[Any]) -> None:
+    there = {tile.band for tile in tiles}
+    absent = [band for band in config.survey.bands if band not in there]
+    if absent:
+        raise TileError(
+            f"{config.survey.tiles}: no tile in band {', '.join(absent)}; bands found: {', '.join(sorted(there))}"
+        )
+
+
+def progress(config: RunConfig, plan: Plan) -> Progress:
+    """Read from the outputs what is done.
+
+    Raises
+    ------
+    FingerprintError
+        An output was written with other settings or inputs, or belongs to another division of the sky.
+    """
+    ingested = {p.partition.name for p in plan.partitions if _is_ingested(config, plan, p)}
+    _refuse_foreign_cutouts(config, plan)
+    leaves = set(catalog.list_leaves(config.catalog.path))
+    inferred = set()
+    for part in plan.partitions:
+        key = (part.partition.healpix_order, part.partition.healpix_pixel)
+        if key in leaves:
+            found = catalog.read_footer(config.catalog.path, part.partition)
+            where = f"{config.catalog.path} {part.partition.name}"
+            refuse_difference(where, tasks.footer_fingerprint(found), part.leaf)
+            inferred.add(part.partition.name)
+            leaves.discard(key)
+    if leaves:
+        order, pixel = min(leaves)
+        raise FingerprintError(
+            f"{config.catalog.path} holds {len(leaves)} leaves of another division of the sky, such as "
+            f"Norder={order}/Npix={pixel}; choose another [catalog] path, or run galbatch clean"
+        )
+    failed = storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
+    still = {name: reason for name, reason in failed.items() if name not in inferred}
+    return Progress(plan, frozenset(ingested), frozenset(inferred), still)
+
+
+def _is_ingested(config: RunConfig, plan: Plan, part: PartitionPlan) -> bool:
+    for grid in plan.grids:
+        done = ingest.read_done(config.cutouts.store, part.partition, grid.grid)
+        if done is None:
+            return False
+        where = f"{config.cutouts.store} {part.partition.name} {grid.grid.label}"
+        refuse_difference(where, done["fingerprint"], part.ingest)
+    return True
+
+
+def _refuse_foreign_cutouts(config: RunConfig, plan: Plan) -> None:
+    planned = {(p.partition.path, g.grid.label) for p in plan.partitions for g in plan.grids}
+    foreign = [key for key in ingest.list_done(config.cutouts.store) if key not in planned]
+    if foreign:
+        raise FingerprintError(
+            f"{config.cutouts.store} holds cutouts of another division of the sky or grid, such as "
+            f"{'/'.join(foreign[0])}; choose another [cutouts] store, or run galbatch clean"
+        )
+
+
+def execute(
+    config: RunConfig,
+    plan: Plan,
+    client: Client,
+    *,
+    stage: Stage = "all",
+    sink: dashboard.ProgressSink | None = None,
+) -> RunResult:
+    """Do what is left of the run.
+
+    Raises
+    ------
+    FingerprintError, LockedError, OutputError
+        Nothing was started.
+    """
+    started = time.monotonic()
+    with _locked(config, stage):
+        before = progress(config, plan)
+        if plan.rejected is not None and len(plan.rejected):
+            tables.write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
+        run = _Run(config, plan, client, stage, sink or dashboard.Silent())
+        run.work(before)
+        if stage != "ingest":
+            _record_failures(config, run.result.failed)
+            _finish(config, plan, run.result)
+    run.result.seconds = time.monotonic() - started
+    return run.result
+
+
+@contextmanager
+def _locked(config: RunConfig, stage: Stage) -> Iterator[None]:
+    outputs = {"ingest": [config.cutouts.store], "infer": [config.cutouts.store, config.catalog.path]}
+    with ExitStack() as stack:
+        for output in outputs.get(stage, outputs["infer"]):
+            storage.check_writable(output)
+            stack.enter_context(storage.Lock(storage.join(output, LOCK_FILE)))
+        yield
+
+
+@dataclass
+class _Attempt:
+    """One submitted task: which step of which partition, and how often it was tried."""
+
+    part: PartitionPlan
+    step: Literal["ingest", "infer"]
+    tries: int = 0
+    batch: int = 0
+
+
+class _Run:
+    """The window of submitted work, and the one place where retries are counted."""
+
+    def __init__(
+        self, config: RunConfig, plan: Plan, client: Client, stage: Stage, sink: dashboard.ProgressSink
+    ) -> None:
+        self.config = config
+        self.plan = plan
+        self.client = client
+        self.stage = stage
+        self.sink = sink
+        self.result = RunResult(n_objects=len(plan.objects))
+        self.attempts: dict[str, _Attempt] = {}
+
+    def work(self, before: Progress) -> None:
+        """Submit a bounded window of partitions and see each through both steps."""
+        waiting = self._announce(before)
+        if not waiting:
+            return
+        self._make_groups()
+        completed = as_completed(raise_errors=False)
+        window = 2 * max(1, len(self.client.scheduler_info()["workers"]))
+        for attempt in waiting[:window]:
+            completed.add(self._submit(attempt))
+        following = iter(waiting[window:])
+        for future in completed:
+            # A partition goes on to infer before another one starts: partitions finish rather than all start.
+            attempt = self._collect(future) or next(following, None)
+            if attempt is not None:
+                completed.add(self._submit(attempt))
+
+    def _announce(self, before: Progress) -> list[_Attempt]:
+        """Tell the sink what is there, and list the first steps of what is left."""
+        waiting = []
+        done = {"ingest": 0, "infer": 0}
+        for part in self.plan.partitions:
+            name, n_objects = part.partition.name, part.partition.n_objects
+            ingested = name in before.ingested or name in before.inferred
+            done["ingest"] += n_objects * ingested
+            done["infer"] += n_objects * (name in before.inferred)
+            if not ingested and self.stage != "infer":
+                waiting.append(_Attempt(part, "ingest"))
+            elif name not in before.inferred and self.stage != "ingest":
+                waiting.append(_Attempt(part, "infer"))
+        self.result.n_inferred = done["infer"]
+        for step in ("ingest", "infer"):
+            if self.stage in (step, "all"):
+                self.sink.start(step, len(self.plan.objects), done[step])
+        return waiting
+
+    def _make_groups(self) -> None:
+        grids: list[Grid] = [grid.grid for grid in self.plan.grids]
+        attributes = {
+            "survey": self.config.survey.layout,
+            "grids": {grid.grid.label: list(grid.bands) for grid in self.plan.grids},
+            "unit": "nJy",
+            "galbatch_version": __version__,
+        }
+        partitions = [part.partition for part in self.plan.partitions]
+        ingest.create_groups(
+            self.config.cutouts.store, attributes=attributes, partitions=partitions, grids=grids
+        )
+
+    def _submit(self, attempt: _Attempt) -> Future:
+        config = self.config
+        attempt.tries += 1
+        task: tasks.IngestTask | tasks.InferTask
+        function: Callable[[Any], tasks.TaskResult]
+        if attempt.step == "ingest":
+            task = tasks.ingest_task(
+                self.plan,
+                attempt.part,
+                store=config.cutouts.store,
+                planes=config.cutouts.planes,
+                flags=config.flags,
+            )
+            function = tasks.ingest_partition
+        else:
+            posterior = config.posterior
+            if attempt.batch:
+                posterior = posterior.model_copy(update={"batch": attempt.batch})
+            task = tasks.infer_task(
+                self.plan,
+                attempt.part,
+                store=config.cutouts.store,
+                catalog_path=config.catalog.path,
+                posterior=posterior,
+            )
+            function = tasks.infer_partition
+        key = f"{attempt.step}-{attempt.part.partition.name}-{attempt.tries}"
+        # Retries are counted here alone: Dask's own are 0.
+        future = self.client.submit(_on_worker, function, task, key=key, pure=False, retries=0)
+        self.attempts[future.key] = attempt
+        return future
+
+    def _collect(self, future: Future) -> _Attempt | None:
+        """Take in a finished task; return what this partition needs next, if anything."""
+        attempt = self.attempts.pop(future.key)
+        error = future.exception() if future.status == "error" else None
+        if future.status == "cancelled":
+            error = KilledWorker(future.key, None, 0)
+        if error is not None:
+            return self._after_failure(attempt, error)
+        result: tasks.TaskResult = future.result()
+        self.sink.advance(attempt.step, result.n_objects)
+        if attempt.step == "ingest":
+            return _Attempt(attempt.part, "infer") if self.stage == "all" else None
+        self.result.n_inferred += result.n_objects
+        self.result.n_passes += result.n_passes
+        if not self.config.cutouts.keep and self.stage == "all":
+            ingest.remove_partition(self.config.cutouts.store, attempt.part.partition)
+        return None
+
+    def _after_failure(self, attempt: _Attempt, error: BaseException) -> _Attempt | None:
+        if _is_retriable(error) and attempt.tries <= self.config.cluster.retries:
+            if _is_out_of_memory(error):
+                attempt.batch = max(1, (attempt.batch or self.config.posterior.batch) // 2)
+            return attempt
+        self.result.failed[attempt.part.partition.name] = f"{attempt.step}: {_reason(error)}"
+        return None
+
+
+def _on_worker(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.TaskResult:
+    """Run a task on a worker and count it for the dashboard."""
+    result = function(task)
+    inferred = result.n_objects if function is tasks.infer_partition else 0
+    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
+    return result
+
+
+def _is_retriable(error: BaseException) -> bool:
+    """I/O errors, lost workers and lack of memory may pass; wrong inputs stay wrong."""
+    if isinstance(error, UsageError):
+        return False
+    return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name: torch.OutOfMemoryError, without importing torch in the client.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"
+
+
+def _record_failures(config: RunConfig, failed: dict[str, str]) -> None:
+    path = storage.join(config.catalog.path, FAILED_FILE)
+    if failed:
+        storage.publish_json(path, failed)
+    else:
+        storage.remove(path)
+
+
+def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
+    """Write the HATS metadata from the leaves that are there; properties last."""
+    there = set(catalog.list_leaves(config.catalog.path))
+    partitions = [
+        part.partition
+        for part in plan.partitions
+        if (part.partition.healpix_order, part.partition.healpix_pixel) in there
+    ]
+    result.complete = len(partitions) == len(plan.partitions)
+    if not partitions:
+        return
+    properties = {
+        "obs_collection": config.catalog.name,
+        "galbatch_version": __version__,
+        "galbatch_complete": str(result.complete).lower(),
+        "galbatch_objects": str(len(plan.objects)),
+        "galbatch_engine": ENGINE,
+        "galbatch_passes": str(config.posterior.passes),
+        "galbatch_method": config.posterior.method,
+        "galbatch_seed": str(config.posterior.seed),
+        **{f"galbatch_bundle_{model.name}": model.sha256 for model in plan.models},
+        "galbatch_fingerprint": _common_fingerprint(plan).digest,
+    }
+    catalog.finish(
+        config.catalog.path,
+        partitions=partitions,
+        properties=properties,
+        n_rows_expected=sum(partition.n_objects for partition in partitions),
+    )
+
+
+def _common_fingerprint(plan: Plan) -> Fingerprint:
+    """Fingerprint of the whole catalog: those of its leaves."""
+    return Fingerprint({part.partition.name: part.leaf.digest for part in plan.partitions})
+
+
+def clean(config: RunConfig) -> list[str]:
+    """Delete the run's outputs, and nothing else that lies in their folders; returns the paths removed.
+
+    Raises
+    ------
+    LockedError
+        A run is writing them.
+    """
+    own = {
+        config.cutouts.store: ingest.STORE_ENTRIES,
+        config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
+    }
+    removed = []
+    for folder, entries in own.items():
+        if not storage.exists(folder):
+            continue
+        with storage.Lock(storage.join(folder, LOCK_FILE)):
+            there = [path for path in (storage.join(folder, e) for e in entries) if storage.exists(path)]
+            for path in there:
+                storage.remove(path)
+            removed.extend(there)
+        storage.remove_if_empty(folder)
+    return removed
+
+
+def verify_against(config: RunConfig, catalog_path: str) -> list[str]:
+    """Compare a catalog with the run that should have made it; returns the problems found.
+
+    Every object of the list is there exactly once, and every leaf carries this run's fingerprint.
+    """
+    plan = prepare(config)
+    problems = []
+    for part in plan.partitions:
+        footer = catalog.read_footer(catalog_path, part.partition)
+        if footer is None:
+            problems.append(f"{catalog_path} {part.partition.name}: no leaf; galbatch run does what is left")
+            continue
+        try:
+            where = f"{catalog_path} {part.partition.name}"
+            refuse_difference(where, tasks.footer_fingerprint(footer), part.leaf)
+        except FingerprintError as error:
+            problems.append(str(error))
+    ids = catalog.read_catalog(catalog_path, columns=["object_id"]).column("object_id").to_pylist()
+    expected = plan.objects.object_id.tolist()
+    if sorted(ids) != sorted(expected):
+        n_missing, n_extra = len(set(expected) - set(ids)), len(set(ids) - set(expected))
+        problems.append(
+            f"{catalog_path}: {n_missing} objects of the list are missing, {n_extra} are not in the list, "
+            f"{len(ids) - len(set(ids))} stand twice"
+        )
+    return problems
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that one worker takes, measured on this machine on a few of the run's own objects."""
+
+    n_measured: int
+    cutout_s: float
+    pass_s: Mapping[str, float]
+
+    def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
+        """Lines of the plan's table: projected time of each step with the configured workers."""
+        workers = cluster.worker_count(config.cluster)
+        n_cutouts = sum(int(grid.needed.sum()) for grid in plan.grids)
+        passes = int(config.posterior.passes)
+        infer_s = sum(int(m.selected.sum()) * passes * self.pass_s[m.name] for m in plan.models)
+        each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())
+        return [
+            ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} with {workers} workers"),
+            ("time to infer", f"{_duration(infer_s / workers)} with {workers} workers (a pass: {each})"),
+            ("measured on", f"{self.n_measured} of the objects, on this machine"),
+        ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+MEASURED_OBJECTS = 32
+MEASURED_PASSES = 8
+
+
+def measure_rates(config: RunConfig, plan: Plan) -> Rates:
+    """Cut a few objects of the middle partition and infer them in memory; nothing is written."""
+    part = plan.partitions[len(plan.partitions) // 2]
+    task = tasks.ingest_task(
+        plan, part, store=config.cutouts.store, planes=config.cutouts.planes, flags=config.flags
+    )
+    posterior = config.posterior.model_copy(update={"passes": MEASURED_PASSES})
+    cutout_s, n_measured, pass_s = 0.0, 0, {}
+    for grid in task.grids:
+        rows = grid.rows[:MEASURED_OBJECTS]
+        started = time.monotonic()
+        cutouts = tasks.cut_rows(task, grid, rows)
+        cutout_s = max(cutout_s, (time.monotonic() - started) / max(1, len(rows)))
+        n_measured = max(n_measured, len(rows))
+        for model in (m for m in plan.models if m.grid == grid.grid):
+            bundle = models.load_bundle(model.path, sha256=model.sha256)
+            every = np.ones(len(rows), bool)
+            selected = cutouts.select_bands(model.bands)
+            for _ in range(2):  # the first call also warms up the script
+                started = time.monotonic()
+                models.infer_block(bundle, selected, name=model.name, posterior=posterior, selected=every)
+                elapsed_s = time.monotonic() - started
+            pass_s[model.name] = elapsed_s / max(1, len(rows)) / MEASURED_PASSES
+    return Rates(n_measured, cutout_s, pass_s)

@@ -1,0 +1,314 @@
+"""One partition, in plain Python without Dask: cut its objects, or infer and write its leaf.
+
+Tasks are idempotent: they write only their own partition's group and leaf, and commit by one last step. So
+running one twice, or on another worker after a first one died, harms nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from galbatch import __version__, catalog, ingest, models
+from galbatch.config import FlagsConfig, PosteriorConfig
+from galbatch.plan import Fingerprint, PartitionPlan, Plan, refuse_difference
+from galbatch.types import (
+    BLOCK_OBJECTS,
+    Column,
+    CutoutBlock,
+    Grid,
+    ModelFlag,
+    ObjectTable,
+    Partition,
+    Tile,
+)
+
+__all__ = [
+    "GridTask",
+    "InferTask",
+    "IngestTask",
+    "ModelTask",
+    "TaskResult",
+    "cut_rows",
+    "footer_fingerprint",
+    "infer_partition",
+    "infer_task",
+    "ingest_partition",
+    "ingest_task",
+]
+
+
+@dataclass(frozen=True)
+class GridTask:
+    """The cutouts of one grid: which bands, and which of the partition's objects."""
+
+    grid: Grid
+    bands: tuple[str, ...]
+    rows: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """Everything that cutting one partition needs; small enough to travel with the task."""
+
+    partition: Partition
+    objects: ObjectTable
+    object_flags: npt.NDArray[np.int32]
+    tiles: tuple[Tile, ...]
+    grids: tuple[GridTask, ...]
+    store: str
+    planes: tuple[str, ...]
+    flags: FlagsConfig
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class ModelTask:
+    """One network and the partition's objects that it is for."""
+
+    name: str
+    path: str
+    sha256: str
+    grid: Grid
+    bands: tuple[str, ...]
+    selected: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InferTask:
+    """Everything that inferring one partition needs, but for the cutouts and the networks' weights."""
+
+    partition: Partition
+    objects: ObjectTable
+    object_flags: npt.NDArray[np.int32]
+    grids: tuple[GridTask, ...]
+    models: tuple[ModelTask, ...]
+    posterior: PosteriorConfig
+    store: str
+    catalog: str
+    ingest_fingerprint: Fingerprint
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task reports; the work itself is in the store and the catalog."""
+
+    partition: Partition
+    n_objects: int
+    n_cutouts: int
+    n_passes: int
+    seconds: float
+
+
+def ingest_task(
+    plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
+) -> IngestTask:
+    """The task that cuts `part`."""
+    rows = slice(part.partition.start, part.partition.stop)
+    return IngestTask(
+        partition=part.partition,
+        objects=plan.objects.take(rows),
+        object_flags=plan.object_flags[rows],
+        tiles=tuple(plan.tiles[index] for index in part.tiles),
+        grids=_grid_tasks(plan, rows),
+        store=store,
+        planes=planes,
+        flags=flags,
+        fingerprint=part.ingest,
+    )
+
+
+def infer_task(
+    plan: Plan, part: PartitionPlan, *, store: str, catalog_path: str, posterior: PosteriorConfig
+) -> InferTask:
+    """The task that infers `part` and writes its leaf."""
+    rows = slice(part.partition.start, part.partition.stop)
+    return InferTask(
+        partition=part.partition,
+        objects=plan.objects.take(rows),
+        object_flags=plan.object_flags[rows],
+        grids=_grid_tasks(plan, rows),
+        models=tuple(
+            ModelTask(m.name, m.path, m.sha256, m.grid, m.bands, m.selected[rows]) for m in plan.models
+        ),
+        posterior=posterior,
+        store=store,
+        catalog=catalog_path,
+        ingest_fingerprint=part.ingest,
+        fingerprint=part.leaf,
+    )
+
+
+def _grid_tasks(plan: Plan, rows: slice) -> tuple[GridTask, ...]:
+    return tuple(GridTask(g.grid, g.bands, np.flatnonzero(g.needed[rows])) for g in plan.grids)
+
+
+def ingest_partition(task: IngestTask) -> TaskResult:
+    """Cut the partition's objects on every grid and commit its groups in the store.
+
+    Raises
+    ------
+    TileError
+        A tile cannot be read.
+    OutputError, OSError
+        The store cannot be written.
+    """
+    started = time.monotonic()
+    for grid in task.grids:
+        ingest.write_partition(
+            task.store,
+            task.partition,
+            grid.grid,
+            _cut_blocks(task, grid),
+            planes=task.planes,
+            fingerprint=task.fingerprint.as_json(),
+        )
+    n_cutouts = sum(len(grid.rows) for grid in task.grids)
+    return TaskResult(task.partition, len(task.objects), n_cutouts, 0, time.monotonic() - started)
+
+
+def _cut_blocks(task: IngestTask, grid: GridTask) -> Iterator[CutoutBlock]:
+    for start in range(0, len(grid.rows), BLOCK_OBJECTS):
+        yield cut_rows(task, grid, grid.rows[start : start + BLOCK_OBJECTS])
+
+
+def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> CutoutBlock:
+    """Cut the partition's objects at `rows`; nothing is written."""
+    return ingest.cut_block(
+        task.objects.take(rows),
+        task.tiles,
+        grid=grid.grid,
+        bands=grid.bands,
+        flags=task.flags,
+        object_flags=task.object_flags[rows],
+    )
+
+
+def infer_partition(task: InferTask) -> TaskResult:
+    """Run every network over the partition's cutouts and commit its leaf.
+
+    Raises
+    ------
+    FingerprintError
+        The store's cutouts were made with other settings or inputs, or are not there.
+    BundleError
+        A bundle cannot be loaded, or its file has changed.
+    """
+    started = time.monotonic()
+    loaded = [models.load_bundle(model.path, sha256=model.sha256) for model in task.models]
+    specs = [
+        models.result_columns(bundle.metadata, name=model.name, posterior=task.posterior)
+        for bundle, model in zip(loaded, task.models, strict=True)
+    ]
+    values = {c.name: _no_value(c, len(task.objects)) for columns in specs for c in columns}
+    flags = task.object_flags.copy()
+    for grid in task.grids:
+        _require_cutouts(task, grid)
+        for rows, cutouts in _blocks(task, grid):
+            flags[rows] |= cutouts.flags
+            for bundle, model in zip(loaded, task.models, strict=True):
+                if model.grid == grid.grid:
+                    _infer_into(values, rows, cutouts, bundle=bundle, task=task, model=model)
+    columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
+    table = _leaf_table(task, columns, {"flags": flags, **values})
+    catalog.write_leaf(task.catalog, task.partition, table, footer=_footer(task))
+    n_passes = sum(int(np.maximum(values[f"{m.name}_passes"], 0).sum()) for m in task.models)
+    return TaskResult(task.partition, len(task.objects), 0, n_passes, time.monotonic() - started)
+
+
+FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
+
+
+def _require_cutouts(task: InferTask, grid: GridTask) -> None:
+    done = ingest.read_done(task.store, task.partition, grid.grid)
+    where = f"{task.store} {task.partition.name} {grid.grid.label}"
+    refuse_difference(where, done and done["fingerprint"], task.ingest_fingerprint)
+
+
+def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
+    for start in range(0, len(grid.rows), BLOCK_OBJECTS):
+        rows = grid.rows[start : start + BLOCK_OBJECTS]
+        yield (
+            rows,
+            ingest.read_block(task.store, task.partition, grid.grid, start=start, stop=start + len(rows)),
+        )
+
+
+def _infer_into(
+    values: dict[str, npt.NDArray[Any]],
+    rows: npt.NDArray[np.intp],
+    cutouts: CutoutBlock,
+    *,
+    bundle: models.Bundle,
+    task: InferTask,
+    model: ModelTask,
+) -> None:
+    results = models.infer_block(
+        bundle,
+        cutouts.select_bands(model.bands),
+        name=model.name,
+        posterior=task.posterior,
+        selected=model.selected[rows],
+    )
+    for name, result in results.items():
+        values[name][rows] = result
+
+
+def _no_value(column: Column, n_objects: int) -> npt.NDArray[Any]:
+    """What stands where a network was not asked: NaN, null, no passes, NOT_SELECTED."""
+    if column.dtype == "string":
+        return np.full(n_objects, None, dtype=object)
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "f":
+        return np.full(n_objects, np.nan, dtype)
+    if column.name.endswith("_flags"):
+        return np.full(n_objects, int(ModelFlag.NOT_SELECTED), dtype)
+    return np.full(n_objects, 0 if column.name.endswith("_passes") else -1, dtype)
+
+
+def _leaf_table(task: InferTask, columns: list[Column], values: dict[str, npt.NDArray[Any]]) -> pa.Table:
+    objects = task.objects
+    ids = (
+        pa.array(objects.object_id.tolist())
+        if objects.object_id.dtype.hasobject
+        else pa.array(objects.object_id)
+    )
+    schema = catalog.leaf_schema(columns, id_type=ids.type, kept=objects.kept.schema)
+    arrays = {
+        "_healpix_29": pa.array(objects.healpix_29),
+        "object_id": ids,
+        "ra_deg": pa.array(objects.ra_deg),
+        "dec_deg": pa.array(objects.dec_deg),
+    }
+    for name in objects.kept.column_names:
+        arrays[name] = objects.kept.column(name).combine_chunks()
+    for column in columns:
+        arrays[column.name] = pa.array(
+            values[column.name], type=column.arrow_type, from_pandas=column.dtype == "string"
+        )
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def _footer(task: InferTask) -> dict[str, str]:
+    return {
+        "fingerprint": json.dumps(task.fingerprint.as_json(), sort_keys=True),
+        "version": __version__,
+        "bundles": json.dumps({model.name: model.sha256 for model in task.models}, sort_keys=True),
+        "n_objects": str(len(task.objects)),
+    }
+
+
+def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """The fingerprint in a leaf's footer, as stored by `infer_partition`; None where there is none."""
+    if footer is None or "fingerprint" not in footer:
+        return None
+    fingerprint: dict[str, Any] = json.loads(footer["fingerprint"])
+    return fingerprint
