@@ -1,0 +1,84 @@
+"""The command line as a newcomer meets it."""
+
+import subprocess
+import sys
+
+import pytest
+import typer.main
+from click import Group, Option
+
+from galbatch import __version__, cli
+
+
+def run_cli(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "galbatch.cli", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def commands(command=None, name="galbatch"):
+    command = command or typer.main.get_command(cli.app)
+    if isinstance(command, Group):
+        return [pair for key, child in command.commands.items() for pair in commands(child, f"{name} {key}")]
+    return [(name, command)]
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_and_option_has_help(name, command):
+    assert command.help, name
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+        if isinstance(parameter, Option):
+            assert parameter.opts[0].startswith("-")
+
+
+def test_the_commands_of_the_design_are_there():
+    names = {name.removeprefix("galbatch ") for name, _ in commands()}
+    assert names >= {
+        "demo", "simulate", "plan", "run", "status", "clean", "verify", "report", "cone",
+        "models list", "models show", "models train",
+    }  # fmt: skip
+
+
+def test_version():
+    assert run_cli("--version").stdout.strip() == f"galbatch {__version__}"
+
+
+def test_errors_go_to_stderr_without_traceback_unless_debug(tmp_path):
+    missing = str(tmp_path / "run.toml")
+    plain = run_cli("plan", missing)
+    assert plain.returncode == 2
+    assert plain.stdout == ""
+    assert plain.stderr.startswith("galbatch: ")
+    assert "cannot be read: No such file or directory" in plain.stderr
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in run_cli("--debug", "plan", missing).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["models", "convert"], "not in this version"),
+        (["models", "calibrate"], "not in this version"),
+        (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
+        (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
+        (["rum"], "No such command"),
+        (["run"], "Missing argument"),
+        (["cone", "nowhere", "10", "0", "-5"], "RADIUS_ARCSEC"),
+        (["verify", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["models", "show", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
+    done = run_cli(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_models_list_shows_the_shipped_bundles():
+    done = run_cli("models", "list")
+    assert done.returncode == 0, done.stderr
+    assert "demo:gampen" in done.stdout
+    assert "demo:sfnet" in done.stdout

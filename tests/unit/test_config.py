@@ -1,0 +1,137 @@
+"""run.toml: every wrong key says where it stands and what was meant."""
+
+import pickle
+
+import pytest
+
+from galbatch import config, errors
+
+MINIMAL = """
+[survey]
+layout = "hsc"
+tiles = "tiles/*.fits"
+bands = ["g", "r"]
+[objects]
+path = "objects.parquet"
+[[models]]
+name = "gampen"
+bundle = "demo:gampen"
+"""
+
+
+def write(folder, text):
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path, text):
+    with pytest.raises(errors.ConfigError) as caught:
+        config.read_config(write(tmp_path, text))
+    return str(caught.value)
+
+
+def test_a_minimal_file_has_the_documented_defaults(tmp_path):
+    parsed = config.read_config(write(tmp_path, MINIMAL))
+    assert parsed.plan.max_bytes_per_partition == 8 * 2**30
+    assert parsed.posterior.quantiles == (0.02275, 0.15865, 0.5, 0.84135, 0.97725)
+    assert parsed.objects.invalid == "refuse"
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path):
+    parsed = config.read_config(write(tmp_path, MINIMAL))
+    assert parsed.survey.tiles == str(tmp_path / "tiles/*.fits")
+    assert parsed.catalog.path == str(tmp_path / "catalog")
+    assert parsed.models[0].bundle == "demo:gampen"
+
+
+def test_s3_paths_stay(tmp_path):
+    text = MINIMAL.replace('"tiles/*.fits"', '"s3://bucket/**/calexp-*.fits"')
+    assert config.read_config(write(tmp_path, text)).survey.tiles == "s3://bucket/**/calexp-*.fits"
+
+
+def test_unknown_key_names_the_nearest_and_the_file(tmp_path):
+    text = MINIMAL + "[posterior]\npassess = 64\n"
+    assert refusal(tmp_path, text) == "run.toml: [posterior] passess: unknown key; did you mean passes?"
+
+
+def test_unknown_key_in_a_list_of_tables(tmp_path):
+    text = MINIMAL + 'wher = "z_best < 0.25"\n'
+    assert refusal(tmp_path, text) == "run.toml: [models] wher: unknown key; did you mean where?"
+
+
+def test_unknown_section(tmp_path):
+    assert refusal(tmp_path, MINIMAL + "[catalogue]\n") == "run.toml: catalogue: unknown key; did you mean catalog?"
+
+
+def test_missing_key(tmp_path):
+    assert refusal(tmp_path, MINIMAL.replace('layout = "hsc"\n', "")) == (
+        "run.toml: [survey] layout: missing; it has no default"
+    )
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    told = refusal(tmp_path, MINIMAL + '[plan]\nmax_objects_per_partition = 0\nmax_bytes_per_partition = "8 giraffes"\n')
+    assert "max_objects_per_partition: Input should be greater than or equal to 1 (found 0)" in told
+    assert "'8 giraffes' is no size" in told
+
+
+@pytest.mark.parametrize("quantiles", ["[]", "[0.0, 0.5]", "[0.5, 0.2]", "[0.1, 0.9]", "[0.5, 0.5]"])
+def test_quantiles_must_rise_between_0_and_1_with_the_median(tmp_path, quantiles):
+    assert "quantiles must" in refusal(tmp_path, MINIMAL + f"[posterior]\nquantiles = {quantiles}\n")
+
+
+def test_model_names_must_differ(tmp_path):
+    text = MINIMAL + '[[models]]\nname = "gampen"\nbundle = "x.pt"\n'
+    assert "names must differ" in refusal(tmp_path, text)
+
+
+def test_image_plane_must_be_stored(tmp_path):
+    assert "planes must name image" in refusal(tmp_path, MINIMAL + '[cutouts]\nplanes = ["mask"]\n')
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(errors.ConfigError, match=r"absent\.toml: cannot be read: No such file"):
+        config.read_config(tmp_path / "absent.toml")
+
+
+def test_no_toml(tmp_path):
+    assert "is no TOML" in refusal(tmp_path, "[survey\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8 GiB", 8 * 2**30), ("500 MB", 500 * 10**6), (1024, 1024), ("1.5 KiB", 1536), ("7", 7), ("2_000", 2000)],
+)
+def test_sizes(text, expected):
+    assert config.parse_bytes(text) == expected
+
+
+def test_workers_can_be_overridden(tmp_path):
+    parsed = config.read_config(write(tmp_path, MINIMAL))
+    assert parsed.with_cluster(workers=3).cluster.workers == 3
+    assert parsed.with_cluster().cluster == parsed.cluster
+    with pytest.raises(errors.ConfigError, match=r"\[cluster\]: kind"):
+        parsed.with_cluster(kind="sluurm")
+
+
+def test_every_key_has_help():
+    for section in config.RunConfig.model_fields.values():
+        kind = section.annotation
+        kind = kind if isinstance(kind, type) else kind.__args__[0]
+        for name, field in kind.model_fields.items():
+            assert field.description, f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "GalbatchError"])
+def test_errors_pickle_and_share_a_base(name):
+    error = getattr(errors, name)("tile 9813/4,4: no WCS")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, errors.GalbatchError)
+    assert str(again) == "tile 9813/4,4: no WCS"
+
+
+def test_all_errors_are_exported_and_drawn():
+    made = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, Exception)}
+    assert made == set(errors.__all__)
+    assert all(name in errors.__doc__ for name in made)

@@ -1,0 +1,62 @@
+"""The values that rooms exchange."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from galbatch.types import (
+    Column,
+    Grid,
+    MaskBit,
+    ModelFlag,
+    ObjectTable,
+    Partition,
+    PixelFlag,
+    ab_mag,
+    njy_per_unit,
+)
+
+
+def test_hsc_counts_in_nanojansky():
+    assert njy_per_unit(27.0) == pytest.approx(57.544, abs=1e-3)
+
+
+def test_one_nanojansky_is_31_4():
+    np.testing.assert_allclose(ab_mag([1.0, 100.0]), [31.4, 26.4])
+    assert np.isnan(ab_mag([0.0, -1.0])).all()
+
+
+def test_grid_label_and_center():
+    grid = Grid(96, 0.168)
+    assert grid.label == "96px_0.168arcsec"
+    assert grid.center_px == 48
+    assert Grid(239, 0.168).center_px == 119
+
+
+def test_partition_path_is_the_hats_tree():
+    partition = Partition(6, 23456, 10, 14)
+    assert partition.path == "Norder=6/Dir=20000/Npix=23456"
+    assert partition.n_objects == 4
+
+
+@pytest.mark.parametrize("flags", [PixelFlag, ModelFlag, MaskBit])
+def test_bits_are_distinct_and_fit(flags):
+    values = [int(bit) for bit in flags]
+    assert len(set(values)) == len(values)
+    assert all(value & (value - 1) == 0 for value in values)
+    assert max(values) < (2**16 if flags is MaskBit else 2**31)
+
+
+def test_object_table_takes_rows_and_slices_alike():
+    table = ObjectTable(
+        np.arange(5), np.arange(5.0), -np.arange(5.0), np.arange(5), pa.table({"z_best": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    )
+    by_slice, by_index = table.take(slice(1, 3)), table.take(np.array([1, 2]))
+    assert by_slice.object_id.tolist() == by_index.object_id.tolist() == [1, 2]
+    assert by_slice.kept.equals(by_index.kept)
+    assert table.take(slice(3, None)).kept.column("z_best").to_pylist() == [0.4, 0.5]
+
+
+def test_column_types():
+    assert Column("a", "float32", "", "").arrow_type == pa.float32()
+    assert Column("a", "string", "", "").arrow_type == pa.string()
