@@ -1,10 +1,11 @@
 """A survey with known truth, in the survey's own file layout: for the demo, training, tests, benchmarks.
 
 The only door to GalSim. `draw_population` draws galaxies of the GaMPEN paper's Table 1, `draw_stamps`
-makes pixels of them.
+makes stamps of them, `simulate_survey` a survey of HSC patches with an object list and the truth.
 """
 
 from galbatch.simulate.population import draw_population
 from galbatch.simulate.stamps import draw_stamps
+from galbatch.simulate.survey import SimulatedSurvey, simulate_survey
 
-__all__ = ["draw_population", "draw_stamps"]
+__all__ = ["SimulatedSurvey", "draw_population", "draw_stamps", "simulate_survey"]
