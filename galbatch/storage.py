@@ -1,0 +1,579 @@
+"""Paths local and ``s3://``, atomic publish, locks: the only door to fsspec and s3fs.
+
+Everything galbatch writes is there whole or not at all. S3 credentials and endpoint come from where
+botocore looks for them (``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...); ``FSSPEC_S3_ANON=true`` reads public
+buckets without credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
+
+from galbatch.errors import LockedError, OutputError, UsageError
+from galbatch.types import FileIdentity
+
+__all__ = [
+    "Lock",
+    "check_writable",
+    "exists",
+    "find_files",
+    "identity",
+    "is_s3",
+    "join",
+    "list_files",
+    "local_copy",
+    "make_folder",
+    "open_file",
+    "publish",
+    "publish_json",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "sha256_of",
+]
+
+HASH_CHUNK_BYTES = 2**20
+
+# Trying again does not mend these: somebody must free space or grant a right.
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def is_s3(path: str) -> bool:
+    """Whether `path` is on S3.
+
+    Raises
+    ------
+    UsageError
+        The path has a scheme other than ``s3://``.
+    """
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme != "s3":
+        raise UsageError(f"{path}: paths are local or begin with s3://; {scheme}:// is not supported")
+    return bool(separator)
+
+
+def join(path: str, *parts: str) -> str:
+    """`path` with `parts` below it; slashes are not doubled."""
+    return "/".join([path.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there; on S3 a folder is a prefix with objects below it."""
+    if is_s3(path):
+        with _plain_errors(path):
+            return bool(_s3().exists(path))
+    return os.path.exists(path)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a file for reading, seekable; on S3 ranges are fetched as they are asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    """
+    if is_s3(path):
+        with _plain_errors(path):
+            # Parquet footers and FITS headers are small: the default of 50 MiB would fetch whole files.
+            return cast(BinaryIO, _s3().open(path, "rb", block_size=2**18))
+    return open(path, "rb")
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    """
+    if is_s3(path):
+        with _plain_errors(path):
+            return cast(bytes, _s3().cat_file(path))
+    return Path(path).read_bytes()
+
+
+def publish(path: str, data: bytes, *, staging: str | None = None) -> None:
+    """Write a file whole or not at all.
+
+    On S3 this is one PUT. Locally a temporary file is written, synced to disk and renamed over `path`;
+    it lies in the folder `staging` (which must be on the same file system), or beside `path` as a dot
+    file. Whatever goes wrong, the temporary file is removed and `path` stays what it was.
+
+    Raises
+    ------
+    OutputError
+        No space, or no permission.
+    OSError
+        Any other fault of disk or network: trying again may help.
+    """
+    with _output_errors(path):
+        if is_s3(path):
+            with _plain_errors(path):
+                _s3().pipe_file(path, data)
+        else:
+            _publish_local(Path(path), data, Path(staging) if staging else None)
+
+
+def _publish_local(path: Path, data: bytes, staging: Path | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = staging or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # also KeyboardInterrupt: nothing half-written stays
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync folders (EINVAL); they commit renames by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """Object in a JSON file; None if there is no such file.
+
+    Raises
+    ------
+    OutputError
+        The file is no JSON object.
+    """
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        return None
+    value = _parse_json(data)
+    if value is None:
+        raise OutputError(f"{path}: holds no JSON object; galbatch did not write it so: remove it")
+    return value
+
+
+def _parse_json(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def publish_json(path: str, value: dict[str, Any], *, staging: str | None = None) -> None:
+    """Write `value` as JSON with sorted keys, whole or not at all; raises as `publish` does."""
+    publish(path, _json_bytes(value), staging=staging)
+
+
+def _json_bytes(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder with all below it; absent is fine.
+
+    Raises
+    ------
+    OutputError
+        No permission.
+    """
+    with _output_errors(path), contextlib.suppress(FileNotFoundError):
+        if is_s3(path):
+            with _plain_errors(path):
+                _s3().rm(path, recursive=True)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def list_files(folder: str, *, suffix: str) -> list[str]:
+    """Paths below `folder` that end with `suffix`, relative to it, sorted; empty if `folder` is absent."""
+    if is_s3(folder):
+        root = folder.removeprefix("s3://").rstrip("/") + "/"
+        with _plain_errors(folder), contextlib.suppress(FileNotFoundError):
+            found = (str(path) for path in _s3().find(root))
+            return sorted(path.removeprefix(root) for path in found if path.endswith(suffix))
+        return []
+    return sorted(path.relative_to(folder).as_posix() for path in _walk(folder) if path.name.endswith(suffix))
+
+
+def _walk(folder: str) -> Iterator[Path]:
+    """Files below `folder`, links followed: survey archives are often trees of links."""
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(parent, name) for name in names)
+
+
+def find_files(pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
+    """Files that `pattern` means, as sorted absolute paths.
+
+    Parameters
+    ----------
+    pattern : str
+        A single file; a folder, then all files below it that end with one of `suffixes`; or a glob
+        (``**`` goes down any number of folders), then its matches, whatever their suffix. Local or S3.
+
+    Returns
+    -------
+    list of str
+        Empty if nothing matches.
+    """
+    if is_s3(pattern):
+        return _find_on_s3(pattern, suffixes)
+    if os.path.isfile(pattern):
+        return [os.path.abspath(pattern)]
+    if os.path.isdir(pattern):
+        found = (str(path) for path in _walk(pattern) if path.name.endswith(suffixes))
+    else:
+        found = (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    return sorted(os.path.abspath(path) for path in found)
+
+
+def _find_on_s3(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    with _plain_errors(pattern), contextlib.suppress(FileNotFoundError):
+        if any(character in pattern for character in "*?["):
+            return sorted(f"s3://{path}" for path in _s3().glob(pattern) if not path.endswith("/"))
+        if _s3().isfile(pattern):
+            return [pattern]
+        return sorted(f"s3://{path}" for path in _s3().find(pattern) if path.endswith(suffixes))
+    return []
+
+
+def identity(path: str) -> FileIdentity:
+    """Size and version (S3: ETag; local: modification time in ns) of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    """
+    if is_s3(path):
+        with _plain_errors(path):
+            info = _s3().info(path)
+        return FileIdentity(int(info["size"]), str(info.get("ETag", "")).strip('"'))
+    status = os.stat(path)
+    return FileIdentity(status.st_size, str(status.st_mtime_ns))
+
+
+def make_folder(path: str) -> None:
+    """Create a local folder and its parents; on S3 there is nothing to create.
+
+    Raises
+    ------
+    OutputError
+        No space, no permission, or a file is in the way.
+    """
+    if not is_s3(path):
+        with _output_errors(path):
+            os.makedirs(path, exist_ok=True)
+
+
+def check_writable(folder: str) -> None:
+    """Find out, before anything is started, that files can be written in `folder`; creates it.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written there.
+    """
+    probe = join(folder, f".galbatch-probe-{uuid.uuid4().hex}")
+    try:
+        make_folder(folder)
+        publish(probe, b"")
+        remove(probe)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error}; choose another path") from error
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def local_copy(path: str, *, sha256: str | None) -> Path:
+    """A file on this machine with the content of `path`.
+
+    A local path is returned as it is. From S3 it is fetched once into this machine's temporary folder
+    (``TMPDIR``) and kept there for the other processes and later runs.
+
+    Parameters
+    ----------
+    sha256 : str or None
+        The hash the content must have, checked on every call; None: not checked.
+
+    Raises
+    ------
+    UsageError
+        The content has another hash.
+    """
+    if not is_s3(path):
+        _check_hash(path, path, sha256)
+        return Path(path)
+    name = sha256 or hashlib.sha256(f"{path} {identity(path)}".encode()).hexdigest()
+    copy = _cache_folder() / (name + os.path.splitext(path)[1])
+    if not copy.exists() or (sha256 is not None and sha256_of(str(copy)) != sha256):
+        publish(str(copy), read_bytes(path))
+    _check_hash(str(copy), path, sha256)
+    return copy
+
+
+def _check_hash(copy: str, path: str, sha256: str | None) -> None:
+    if sha256 is not None and (found := sha256_of(copy)) != sha256:
+        raise UsageError(
+            f"{path}: its sha256 is {found[:12]}.., expected {sha256[:12]}..; the file is another one than "
+            "the run was planned with: put the old one back, or start the run again"
+        )
+
+
+def _cache_folder() -> Path:
+    """Folder on this machine's own disk that only this user can write."""
+    folder = Path(tempfile.gettempdir()) / f"galbatch-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise OutputError(f"{folder}: belongs to somebody else; set TMPDIR to a folder of your own")
+    return folder
+
+
+def _s3() -> Any:
+    # Listings are not cached: other processes write, and a stale listing would hide their work.
+    return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+@contextlib.contextmanager
+def _plain_errors(path: str) -> Iterator[None]:
+    """Turn botocore's own exceptions, which are no OSError, into what callers expect."""
+    try:
+        yield
+    except NoCredentialsError:
+        raise UsageError(
+            f"{path}: no S3 credentials found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for public buckets"
+        ) from None
+    except BotoCoreError as error:
+        raise OSError(errno.EIO, f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _output_errors(path: str) -> Iterator[None]:
+    """Turn faults that an operator must mend into OutputError; other OSErrors pass."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{path}: a file is in the way ({error}); choose another path") from error
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise OutputError(f"{path}: no space left; free some and run again: done work is kept") from error
+        if isinstance(error, PermissionError) or error.errno in NO_PERMISSION:
+            raise OutputError(f"{path}: no permission to write; choose another path") from error
+        if is_s3(path) and isinstance(error, FileNotFoundError):
+            raise OutputError(f"{path}: there is no such bucket ({error}); create it first") from error
+        raise
+
+
+class Lock:
+    """Holds an output for one run, as a context manager.
+
+    The file ``<output>_lock.json`` beside the output says who holds it: owner, host, pid, started,
+    heartbeat. It is created only if nobody has created it (``O_EXCL``; on S3 ``If-None-Match: *``). A
+    thread renews the heartbeat. A lock whose heartbeat is older than `stale_after_s`, or whose process
+    is dead on this host, is taken over. On exit it is removed, if it is still ours.
+
+    Parameters
+    ----------
+    output : str
+        Path of the output, local or S3; it need not exist.
+    stale_after_s, heartbeat_s : float
+        Seconds after which a silent lock counts as abandoned, and between two heartbeats.
+
+    Raises
+    ------
+    LockedError
+        On entering: another run holds the output.
+    """
+
+    def __init__(self, output: str, *, stale_after_s: float = 120.0, heartbeat_s: float = 20.0) -> None:
+        self.path = output.rstrip("/") + "_lock.json"
+        self.output = output
+        self.stale_after_s = stale_after_s
+        self.heartbeat_s = heartbeat_s
+        self._owner = uuid.uuid4().hex
+        self._started = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Lock:
+        self._started = time.time()
+        if not self._create() and not self._take_over():
+            raise self._locked()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._beat, name="galbatch-lock", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self.is_ours():
+            remove(self.path)
+
+    def is_ours(self) -> bool:
+        """Whether the output is still held by this lock; False after somebody took it over."""
+        held = self._read()
+        return held is not None and held[0].get("owner") == self._owner
+
+    def _content(self) -> bytes:
+        return _json_bytes(
+            {
+                "owner": self._owner,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": self._started,
+                "heartbeat": time.time(),
+            }
+        )
+
+    def _create(self) -> bool:
+        """Create the file unless it is there; True if we did."""
+        make_folder(os.path.dirname(self.path) or ".")
+        with _output_errors(self.path):
+            try:
+                if is_s3(self.path):
+                    with _plain_errors(self.path):
+                        _s3().pipe_file(self.path, self._content(), mode="create")
+                else:
+                    with open(self.path, "xb") as file:
+                        file.write(self._content())
+            except FileExistsError:
+                return False
+        return True
+
+    def _read(self) -> tuple[dict[str, Any], str] | None:
+        """What the file says and its version (S3: the ETag); None if there is none."""
+        try:
+            # The version first: if the file changes in between, replacing it by that version fails.
+            version = identity(self.path).version
+            data = read_bytes(self.path)
+        except FileNotFoundError:
+            return None
+        # Empty: its owner is between creating and writing it. The file's age then stands for the heartbeat.
+        return _parse_json(data) or {"heartbeat": self._age_stamp()}, version
+
+    def _age_stamp(self) -> float:
+        return time.time() if is_s3(self.path) else os.stat(self.path).st_mtime
+
+    def _is_stale(self, held: dict[str, Any]) -> bool:
+        if held.get("host") == socket.gethostname() and not _is_alive(int(held.get("pid", 0))):
+            return True
+        return time.time() - float(held.get("heartbeat", 0.0)) > self.stale_after_s
+
+    def _take_over(self) -> bool:
+        """Replace an abandoned lock; of several runs that try, one wins."""
+        held = self._read()
+        if held is None:
+            return self._create()
+        if not self._is_stale(held[0]):
+            return False
+        if is_s3(self.path):
+            return self._put_if_unchanged(held[1])
+        return self._move_away(held[0].get("owner")) and self._create()
+
+    def _put_if_unchanged(self, version: str) -> bool:
+        """Replace the object only if it is the one with ETag `version`."""
+        bucket, _, key = self.path.removeprefix("s3://").partition("/")
+        try:
+            with _plain_errors(self.path):
+                _s3().call_s3(
+                    "put_object", Bucket=bucket, Key=key, Body=self._content(), IfMatch=f'"{version}"'
+                )
+        except OSError as error:
+            # s3fs gives 412 (changed) as EINVAL and 404 (gone) as FileNotFoundError.
+            if error.errno == errno.EINVAL or isinstance(error, FileNotFoundError):
+                return False
+            raise
+        return True
+
+    def _move_away(self, owner: str | None) -> bool:
+        """Rename the abandoned lock of `owner`; only one of several runs can."""
+        aside = f"{self.path}.{self._owner}"
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return False
+        moved = _parse_json(Path(aside).read_bytes()) or {}
+        if moved.get("owner") != owner:
+            # A faster run had taken over in between, and this is its lock: put it back.
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+        os.unlink(aside)
+        return moved.get("owner") == owner
+
+    def _locked(self) -> LockedError:
+        held = (self._read() or ({}, ""))[0]
+        age_s = time.time() - float(held.get("heartbeat", time.time()))
+        return LockedError(
+            f"{self.output}: held by the run of process {held.get('pid', '?')} on {held.get('host', '?')}, last heard of "
+            f"{age_s:.0f} s ago; wait for it to end or stop it. If it is dead, its lock is taken over when it "
+            f"has been silent for {self.stale_after_s:.0f} s"
+        )
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.heartbeat_s):
+            # A missed beat does no harm: the next one comes, and others wait for several.
+            with contextlib.suppress(OSError, OutputError):
+                held = self._read()
+                if held is None or held[0].get("owner") != self._owner:
+                    return
+                if is_s3(self.path):
+                    self._put_if_unchanged(held[1])
+                else:
+                    publish(self.path, self._content())
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return True  # not known
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

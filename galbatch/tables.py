@@ -1,0 +1,474 @@
+"""Object lists and other tables in and out: Parquet, FITS, CSV, VOTable.
+
+Integers stay integers from file to catalog: an id of 17 digits does not fit a float64.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from astropy.table import MaskedColumn, Table
+
+from galbatch import sky, storage
+from galbatch.config import ObjectsConfig
+from galbatch.errors import ConfigError, ObjectListError
+from galbatch.types import ObjectTable
+
+__all__ = ["RESERVED_COLUMNS", "read_objects", "read_table", "select", "write_parquet"]
+
+RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
+"""Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
+
+DUPLICATE = "duplicate id"
+NO_ID = "no id"
+NOT_FINITE = "position is not finite"
+BAD_DECLINATION = "declination outside -90..90"
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
+
+    Units and descriptions of FITS and VOTable columns come as the field metadata ``unit`` and
+    ``description``. A CSV header may begin with ``#``, as in HSC's. Masked values become null.
+
+    Parameters
+    ----------
+    columns : sequence of str or None
+        Only these, in this order; None: all.
+
+    Raises
+    ------
+    ObjectListError
+        The file is not there, has another suffix, cannot be read as what its suffix says, or lacks a
+        column; the message names the columns there and the nearest.
+    """
+    suffix = next((s for s in READERS if path.lower().endswith(s)), None)
+    if suffix is None:
+        raise ObjectListError(f"{path}: unknown kind of table; known are {', '.join(READERS)}")
+    try:
+        return READERS[suffix](path, columns)
+    except FileNotFoundError:
+        raise ObjectListError(f"{path}: there is no such file") from None
+    except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+        raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
+
+
+def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
+    with storage.open_file(path) as file:
+        parquet = pq.ParquetFile(file)
+        names = _checked(path, parquet.schema_arrow.names, columns)
+        table: pa.Table = parquet.read(columns=names)
+    return table.select(names).replace_schema_metadata(None)
+
+
+def _read_csv(path: str, columns: Sequence[str] | None) -> pa.Table:
+    data = storage.read_bytes(path)
+    comments, body = _leading_comments(data)
+    header = _header_in(comments, body)
+    # Empty text is a missing value: an id column with holes must not turn into text.
+    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+    reading = pyarrow.csv.ReadOptions(column_names=header)
+    table = pyarrow.csv.read_csv(io.BytesIO(body), read_options=reading, convert_options=options)
+    return table.select(_checked(path, table.column_names, columns))
+
+
+def _leading_comments(data: bytes) -> tuple[list[str], bytes]:
+    comments = []
+    while data.startswith(b"#"):
+        line, _, data = data.partition(b"\n")
+        comments.append(line.decode("utf-8").lstrip("#").strip())
+    return comments, data
+
+
+def _header_in(comments: list[str], body: bytes) -> list[str] | None:
+    """Column names in the last ``#`` line, if the first line below it holds values, not names."""
+    if not comments:
+        return None
+    first = body.partition(b"\n")[0].decode("utf-8").split(",")
+    names = [name.strip().strip('"') for name in comments[-1].split(",")]
+    return names if len(names) == len(first) and any(map(_is_number, first)) else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_astropy(path: str, columns: Sequence[str] | None, kind: str) -> pa.Table:
+    table = Table.read(io.BytesIO(storage.read_bytes(path)), format=kind)
+    names = _checked(path, table.colnames, columns)
+    arrays = [_arrow_array(table[name]) for name in names]
+    fields = [_field(table[name], array.type) for name, array in zip(names, arrays, strict=True)]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _arrow_array(column: Any) -> pa.Array:
+    values = np.asarray(column)
+    mask = np.asarray(column.mask) if isinstance(column, MaskedColumn) else None
+    if values.ndim > 1:
+        return pa.array(values.tolist())
+    if values.dtype.kind in "SUO":
+        text = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+        return pa.array([None if value is None else str(value) for value in text], pa.string(), mask=mask)
+    # FITS is big-endian, Arrow little-endian.
+    return pa.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
+
+
+def _field(column: Any, arrow_type: pa.DataType) -> pa.Field:
+    unit = column.unit.to_string("vounit") if column.unit is not None else ""
+    metadata = {"unit": unit, "description": column.description or ""}
+    return pa.field(
+        column.name, arrow_type, metadata={key: value for key, value in metadata.items() if value}
+    )
+
+
+def _checked(path: str, there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """The `wanted` names (None: all), if they are all there."""
+    if wanted is None:
+        return list(there)
+    for name in wanted:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(there)}")
+    return list(wanted)
+
+
+READERS: Mapping[str, Callable[[str, Sequence[str] | None], pa.Table]] = {
+    ".parquet": _read_parquet,
+    ".fits": lambda path, columns: _read_astropy(path, columns, "fits"),
+    ".fits.gz": lambda path, columns: _read_astropy(path, columns, "fits"),
+    ".csv": _read_csv,
+    ".vot": lambda path, columns: _read_astropy(path, columns, "votable"),
+    ".xml": lambda path, columns: _read_astropy(path, columns, "votable"),
+}
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all; raises as `storage.publish` does."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.publish(path, buffer.getvalue())
+
+
+# --- object lists ----------------------------------------------------------------------------------------
+
+
+def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[ObjectTable, pa.Table]:
+    """Read and check the object list.
+
+    Parameters
+    ----------
+    objects : ObjectsConfig
+        Where it is and what its columns mean. With ``invalid = "drop"`` rows that cannot be used are left
+        out: those without id or position, and all but the first row of an id among the others.
+    also : sequence of str
+        Columns wanted in `kept` besides ``objects.keep``.
+
+    Returns
+    -------
+    table : ObjectTable
+        Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`.
+    rejected : pyarrow.Table
+        Rows left out: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in the
+        order of the list.
+
+    Raises
+    ------
+    ObjectListError
+        No such file or column; ids that are no integers or text; no objects; with ``invalid = "refuse"``
+        any row that cannot be used, with their count and the first five.
+    ConfigError
+        A kept column has the name of one of the catalog's own.
+    """
+    keep = _kept_names(objects, also)
+    table = read_table(
+        objects.path, columns=list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
+    )
+    if len(table) == 0:
+        raise ObjectListError(f"{objects.path}: holds no objects")
+    ids = _ids(objects.path, table.column(objects.id), objects.id)
+    ra = _degrees(objects.path, table.column(objects.ra), objects.ra)
+    dec = _degrees(objects.path, table.column(objects.dec), objects.dec)
+    reasons = _reasons(ids, ra, dec)
+    good = pc.is_null(reasons)
+    listed = pa.table({"object_id": ids, "ra_deg": ra, "dec_deg": dec, "reason": reasons})
+    rejected = listed.filter(pc.invert(good))
+    if len(rejected) and objects.invalid == "refuse":
+        raise ObjectListError(_refusal(objects.path, len(table), rejected))
+    if len(rejected) == len(table):
+        raise ObjectListError(
+            f"{objects.path}: none of its {len(table)} rows is an object; {_counts(rejected)}"
+        )
+    return _sorted_table(listed.filter(good), table.select(keep).filter(good)), rejected
+
+
+def _kept_names(objects: ObjectsConfig, also: Sequence[str]) -> list[str]:
+    own = {objects.id: "object_id", objects.ra: "ra_deg", objects.dec: "dec_deg"}
+    # A column that is in the catalog under its own name already need not be kept twice.
+    names = [name for name in dict.fromkeys([*objects.keep, *also]) if own.get(name) != name]
+    if clash := [name for name in names if name in RESERVED_COLUMNS]:
+        raise ConfigError(
+            f"[objects] keep: {', '.join(clash)}: the catalog has a column of its own of that name; "
+            "rename it in the object list"
+        )
+    return names
+
+
+def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Ids as int64 or text, never by way of a float."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return array.cast(pa.string())
+    if pa.types.is_integer(array.type) or (pa.types.is_decimal(array.type) and array.type.scale == 0):
+        try:
+            return array.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ObjectListError(f"{path}: column {name}: ids must fit 64 bits with sign: {error}") from None
+    raise ObjectListError(
+        f"{path}: column {name} holds {array.type}; ids must be integers or text"
+        + ("; a float64 cannot tell ids above 2^53 apart" if pa.types.is_floating(array.type) else "")
+    )
+
+
+def _degrees(path: str, column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
+    """Angles as float64, NaN for null."""
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise ObjectListError(f"{path}: column {name} holds {column.type}, expected degrees as numbers")
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _reasons(ids: pa.Array, ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> pa.Array:
+    """Why each row cannot be used; null where it can."""
+    no_id = np.asarray(pc.is_null(ids))
+    if pa.types.is_string(ids.type):
+        no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
+    not_finite = ~(np.isfinite(ra) & np.isfinite(dec))
+    outside = ~not_finite & (np.abs(np.nan_to_num(dec)) > 90.0)
+    usable = ~(no_id | not_finite | outside)
+    repeated = np.zeros(len(ids), dtype=np.bool_)
+    index = np.flatnonzero(usable)
+    repeated[np.delete(index, _first_of_each(ids.take(pa.array(index))))] = True
+    reason = np.select(
+        [no_id, not_finite, outside, repeated], [NO_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE], default=""
+    )
+    return pa.array(reason.astype(object), pa.string(), mask=reason == "")
+
+
+def _first_of_each(ids: pa.Array) -> npt.NDArray[np.int64]:
+    """Index of the first row of every id."""
+    encoded = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.asarray(np.unique(encoded, return_index=True)[1], dtype=np.int64)
+
+
+def _counts(rejected: pa.Table) -> str:
+    counted = rejected.group_by("reason", use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    return ", ".join(f"{row['count_all']} x {row['reason']}" for row in counted)
+
+
+def _refusal(path: str, n_rows: int, rejected: pa.Table) -> str:
+    first = "\n".join(
+        f"  id {row['object_id']}, ra {row['ra_deg']}, dec {row['dec_deg']}: {row['reason']}"
+        for row in rejected.slice(0, 5).to_pylist()
+    )
+    return (
+        f"{path}: {len(rejected)} of {n_rows} rows cannot be used ({_counts(rejected)}); the first:\n{first}\n"
+        'correct them, or set [objects] invalid = "drop" to leave them out and list them in rejected.parquet'
+    )
+
+
+def _sorted_table(listed: pa.Table, kept: pa.Table) -> ObjectTable:
+    ra = np.mod(listed.column("ra_deg").to_numpy(), 360.0)
+    ra[ra == 360.0] = 0.0  # what mod makes of -1e-20
+    dec = listed.column("dec_deg").to_numpy()
+    index = sky.healpix_29(ra, dec)
+    keys = pa.table({"healpix": index, "id": listed.column("object_id")})
+    rank = pc.sort_indices(keys, sort_keys=[("healpix", "ascending"), ("id", "ascending")])
+    ids = listed.column("object_id").take(rank)
+    row = rank.to_numpy()
+    return ObjectTable(ids.to_numpy(), ra[row], dec[row], index[row], kept.take(rank).combine_chunks())
+
+
+# --- selections ------------------------------------------------------------------------------------------
+
+_COMPARE: Mapping[type[ast.cmpop], Callable[..., Any]] = {
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
+}
+_ARITHMETIC: Mapping[type[ast.operator], Callable[..., Any]] = {
+    ast.Add: pc.add,
+    ast.Sub: pc.subtract,
+    ast.Mult: pc.multiply,
+    ast.Div: pc.divide,
+    ast.Pow: pc.power,
+}
+_LOGIC: Mapping[type[ast.AST], Callable[..., Any]] = {
+    ast.And: pc.and_kleene,
+    ast.Or: pc.or_kleene,
+    ast.BitAnd: pc.and_kleene,
+    ast.BitOr: pc.or_kleene,
+}
+
+
+def select(objects: ObjectTable, where: str | None) -> npt.NDArray[np.bool_]:
+    """Which objects an expression is true for.
+
+    Parameters
+    ----------
+    where : str or None
+        Comparisons (also chained, and ``in [...]``) joined by ``and``, ``or``, ``not`` over object_id,
+        ra_deg, dec_deg and the kept columns (in backticks if the name is no identifier), with
+        ``+ - * / **``, numbers and text. Nothing else is evaluated. None: all objects.
+
+    Returns
+    -------
+    (object,) bool
+        False where a value that decides is null or NaN, also below ``not``.
+
+    Raises
+    ------
+    ConfigError
+        Syntax, an unknown column (with the known ones), or a comparison of unlike kinds.
+    """
+    if where is None or not where.strip():
+        return np.ones(len(objects), dtype=np.bool_)
+    try:
+        tree = ast.parse(re.sub(r"`([^`]+)`", _quoted, where.strip()), mode="eval")
+        result = _Expression(objects, where).value(tree.body)
+    except SyntaxError as error:
+        raise ConfigError(f"where = {where!r}: is no expression: {error}") from None
+    except (pa.ArrowNotImplementedError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"where = {where!r}: unlike kinds are compared: {error}") from None
+    if not isinstance(result, pa.Array) or not pa.types.is_boolean(result.type):
+        raise ConfigError(f"where = {where!r}: is not true or false; compare a column, as in z_best < 0.25")
+    return np.asarray(result.fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _quoted(match: re.Match[str]) -> str:
+    return "_quoted_" + match[1].encode().hex()
+
+
+class _Expression:
+    """Evaluates a parsed expression with three-valued logic: NaN and null are "unknown"."""
+
+    def __init__(self, objects: ObjectTable, where: str) -> None:
+        self.where = where
+        self.columns: dict[str, Any] = {
+            "object_id": pa.array(objects.object_id),
+            "ra_deg": pa.array(objects.ra_deg),
+            "dec_deg": pa.array(objects.dec_deg),
+        }
+        self.columns |= {name: objects.kept.column(name) for name in objects.kept.column_names}
+
+    def value(self, node: ast.AST) -> Any:
+        """Value of a node: a pyarrow array, or a Python number, text or list."""
+        evaluate = {
+            ast.Name: self._column,
+            ast.Constant: self._constant,
+            ast.List: self._list,
+            ast.Tuple: self._list,
+            ast.UnaryOp: self._unary,
+            ast.BinOp: self._binary,
+            ast.BoolOp: self._bool,
+            ast.Compare: self._compare,
+        }.get(type(node))
+        if evaluate is None:
+            raise ConfigError(
+                f"where = {self.where!r}: {ast.unparse(node)} is not allowed; compare columns only"
+            )
+        return evaluate(node)
+
+    def _column(self, node: Any) -> pa.Array:
+        name = bytes.fromhex(node.id[8:]).decode() if node.id.startswith("_quoted_") else node.id
+        if name not in self.columns:
+            near = difflib.get_close_matches(name, self.columns, n=1)
+            raise ConfigError(
+                f"where = {self.where!r}: no column {name}"
+                + (f"; did you mean {near[0]}?" if near else "")
+                + f"; known are {', '.join(self.columns)} ([objects] keep adds more)"
+            )
+        column = self.columns[name]
+        return _nan_is_null(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+
+    def _constant(self, node: Any) -> Any:
+        if not isinstance(node.value, bool | int | float | str):
+            raise ConfigError(f"where = {self.where!r}: {node.value!r} is not allowed; write numbers or text")
+        return node.value
+
+    def _list(self, node: Any) -> list[Any]:
+        return [self.value(item) for item in node.elts]
+
+    def _unary(self, node: Any) -> Any:
+        value = self.value(node.operand)
+        if isinstance(node.op, ast.USub):
+            return pc.negate(value) if isinstance(value, pa.Array | pa.Scalar) else -value
+        if isinstance(node.op, ast.UAdd):
+            return value
+        return pc.invert(value)
+
+    def _binary(self, node: Any) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        if type(node.op) in _LOGIC:
+            return _LOGIC[type(node.op)](left, right)
+        if type(node.op) not in _ARITHMETIC:
+            raise ConfigError(f"where = {self.where!r}: this operator is not allowed; known are + - * / **")
+        # Floats throughout: Arrow divides integers to integers.
+        return _nan_is_null(_ARITHMETIC[type(node.op)](_as_float(left), _as_float(right)))
+
+    def _bool(self, node: Any) -> Any:
+        values = [self.value(item) for item in node.values]
+        result = values[0]
+        for value in values[1:]:
+            result = _LOGIC[type(node.op)](result, value)
+        return result
+
+    def _compare(self, node: Any) -> Any:
+        values = [self.value(item) for item in (node.left, *node.comparators)]
+        result = None
+        for step, left, right in zip(node.ops, values[:-1], values[1:], strict=True):
+            true = self._compared(step, left, right)
+            result = true if result is None else pc.and_kleene(result, true)
+        return result
+
+    def _compared(self, step: ast.cmpop, left: Any, right: Any) -> Any:
+        if isinstance(step, ast.In | ast.NotIn) and isinstance(right, list):
+            found = pc.is_in(left, value_set=pa.array(right))
+            found = pc.if_else(pc.is_null(left), pa.scalar(None, pa.bool_()), found)
+            return found if isinstance(step, ast.In) else pc.invert(found)
+        if type(step) not in _COMPARE:
+            raise ConfigError(
+                f"where = {self.where!r}: this comparison is not allowed; known are < <= > >= == != in"
+            )
+        return _COMPARE[type(step)](left, right)
+
+
+def _as_float(value: Any) -> Any:
+    return value.cast(pa.float64()) if isinstance(value, pa.Array | pa.Scalar) else float(value)
+
+
+def _nan_is_null(value: Any) -> Any:
+    if isinstance(value, pa.Array) and pa.types.is_floating(value.type):
+        return pc.if_else(pc.is_nan(value), pa.scalar(None, value.type), value)
+    return value

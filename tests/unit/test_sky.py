@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from galbatch import sky
+
+
+def test_index_of_known_positions() -> None:
+    # At order 0 the north polar caps are pixels 0..3, one a quadrant of right ascension.
+    index = sky.healpix_29([45.0, 135.0, 225.0, 315.0], [80.0] * 4)
+    assert sky.pixel_of(index, 0).tolist() == [0, 1, 2, 3]
+    assert index.dtype == np.int64
+    assert sky.healpix_29([], []).shape == (0,)
+
+
+def test_pixel_ranges_nest() -> None:
+    assert sky.pixel_range(29, 7) == (7, 8)
+    start, stop = sky.pixel_range(5, 7123)
+    assert stop - start == 4**24
+    assert sky.pixel_range(6, 4 * 7123)[0] == start
+    assert sky.pixel_range(6, 4 * 7123 + 3)[1] == stop
+    # The last pixel of the sky: 12 x 4^29 still fits int64.
+    assert sky.pixel_range(0, 11)[1] == 12 * 4**29 < 2**63
+
+
+def test_the_center_lies_in_its_pixel() -> None:
+    ra, dec = sky.pixel_center_deg(13, 123_456_789)
+    assert sky.pixel_of(sky.healpix_29(ra, dec), 13).tolist() == [123_456_789]
+
+
+def test_unit_vectors_point_along_the_axes() -> None:
+    vectors = sky.unit_vectors([0.0, 90.0, 17.0], [0.0, 0.0, 90.0])
+    np.testing.assert_allclose(vectors, np.eye(3), atol=1e-15)
+
+
+def test_separation_is_exact_at_a_milliarcsecond_and_across_the_wrap() -> None:
+    milliarcsecond = 1e-3 / 3600
+    assert sky.separation_arcsec(10, 20, 10, 20 + milliarcsecond) == pytest.approx(1e-3, rel=1e-6)
+    assert sky.separation_arcsec(359.9999, 0, 0.0001, 0) == pytest.approx(0.72, rel=1e-9)
+    assert sky.separation_arcsec(0, 90, 123, 90) == pytest.approx(0, abs=1e-9)
+    assert sky.separation_arcsec(0, 0, 180, 0) == pytest.approx(180 * 3600)
+
+
+def test_neighbors_are_found_across_the_wrap_and_at_the_pole() -> None:
+    arcsec = 1 / 3600
+    ra = [359.9999, 0.0001, 10.0, 0.0, 180.0, 50.0, 50.0]
+    dec = [0.0, 0.0, 0.0, 90 - arcsec, 90 - arcsec, -30.0, -30.0]
+    # 0.72 arcsec across the wrap; 2 arcsec over the pole; the last two are one position.
+    found = sky.has_neighbor(ra, dec, radius_arcsec=1.0)
+    assert found.tolist() == [True, True, False, False, False, True, True]
+    assert sky.has_neighbor(ra, dec, radius_arcsec=2.1).tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    assert not sky.has_neighbor(ra, dec, radius_arcsec=0.0).any()
+    assert sky.has_neighbor([1.0], [1.0], radius_arcsec=5.0).tolist() == [False]
+    assert sky.has_neighbor([], [], radius_arcsec=5.0).shape == (0,)

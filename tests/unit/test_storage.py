@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from galbatch import storage
+from galbatch.errors import LockedError, OutputError, UsageError
+
+
+def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+# --- paths -----------------------------------------------------------------------------------------------
+
+
+def test_join_does_not_double_slashes() -> None:
+    assert storage.join("s3://bucket/a/", "b/", "/c") == "s3://bucket/a/b/c"
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("a", "b") == "a/b"
+
+
+def test_other_schemes_are_refused() -> None:
+    with pytest.raises(UsageError, match="gs://x/y: paths are local or begin with s3://"):
+        storage.exists("gs://x/y")
+
+
+# --- publish ---------------------------------------------------------------------------------------------
+
+
+def test_publish_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = str(tmp_path / "a" / "b" / "file")
+    storage.publish(path, b"one")
+    storage.publish(path, b"two", staging=str(tmp_path / "staging"))
+    assert storage.read_bytes(path) == b"two"
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["file"]
+
+
+def test_published_files_follow_the_umask(tmp_path: Path) -> None:
+    storage.publish(str(tmp_path / "file"), b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_fault_while_publishing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    storage.publish(str(path), b"old")
+
+    def fault(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.os, call, fault)
+    with pytest.raises(KeyboardInterrupt):
+        storage.publish(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_content_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(storage.os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(storage.os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    storage.publish(str(tmp_path / "file"), b"")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "no space left; free some"),
+        (errno.EDQUOT, "no space left"),
+        (errno.EACCES, "no permission to write; choose another path"),
+        (errno.EROFS, "no permission to write"),
+    ],
+)
+def test_disk_full_and_permission_are_output_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def fault(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage.os, "fsync", fault)
+    with pytest.raises(OutputError, match=message):
+        storage.publish(str(tmp_path / "file"), b"x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_passing_fault_stays_an_oserror_that_may_be_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(storage.os, "replace", fault)
+    with pytest.raises(OSError, match="Input/output error"):
+        storage.publish(str(tmp_path / "file"), b"x")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_really_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.open", lambda *_: os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"))
+    with pytest.raises(OutputError, match="no space left"):
+        storage.publish(str(tmp_path / "file"), b"x" * 10_000_000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="a file is in the way"):
+        storage.publish(str(tmp_path / "file" / "below"), b"")
+    with pytest.raises(OutputError, match="a file is in the way"):
+        storage.check_writable(str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_check_writable_refuses_a_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="no permission to write"):
+        storage.check_writable(str(folder))
+
+
+def test_check_writable_creates_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
+    storage.check_writable(str(tmp_path / "a" / "b"))
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+# --- reading, finding, removing --------------------------------------------------------------------------
+
+
+def test_json_goes_and_comes_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.json")
+    assert storage.read_json(path) is None
+    storage.publish_json(path, {"b": 1, "a": [1.5, "é"]})
+    assert storage.read_json(path) == {"a": [1.5, "é"], "b": 1}
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(OutputError, match="holds no JSON object"):
+        storage.read_json(path)
+
+
+def test_files_are_found_by_glob_folder_and_name(tmp_path: Path) -> None:
+    for name in ("a/9813/4,4/x.fits", "a/9813/4,5/y.fits", "a/notes.txt", "a[1]/z.fits"):
+        storage.publish(str(tmp_path / name), b"")
+    x, y, z = (str(tmp_path / name) for name in ("a/9813/4,4/x.fits", "a/9813/4,5/y.fits", "a[1]/z.fits"))
+    assert storage.find_files(f"{tmp_path}/**/*.fits", suffixes=()) == [x, y, z]
+    assert storage.find_files(str(tmp_path / "a"), suffixes=(".fits", ".fz")) == [x, y]
+    assert storage.find_files(x, suffixes=()) == [x]
+    # Brackets that are part of a name, not a pattern.
+    assert storage.find_files(str(tmp_path / "a[1]"), suffixes=(".fits",)) == [z]
+    assert storage.find_files(str(tmp_path / "none*"), suffixes=(".fits",)) == []
+
+
+def test_list_files_is_sorted_and_relative(tmp_path: Path) -> None:
+    for name in ("b/2.parquet", "a/1.parquet", "a/1.txt"):
+        storage.publish(str(tmp_path / name), b"")
+    assert storage.list_files(str(tmp_path), suffix=".parquet") == ["a/1.parquet", "b/2.parquet"]
+    assert storage.list_files(str(tmp_path / "absent"), suffix="") == []
+
+
+def test_remove_takes_files_trees_and_nothing(tmp_path: Path) -> None:
+    storage.publish(str(tmp_path / "tree" / "a"), b"")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("tree", "link", "absent"):
+        storage.remove(str(tmp_path / name))
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_identity_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    before = storage.identity(str(path))
+    os.utime(path, ns=(0, 12345))
+    assert before.size_bytes == 3
+    assert storage.identity(str(path)).version == "12345"
+    with pytest.raises(FileNotFoundError):
+        storage.identity(str(tmp_path / "absent"))
+
+
+def test_local_copy_of_a_local_file_is_the_file_with_its_hash_checked(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.pt"
+    path.write_bytes(b"weights")
+    right = hashlib.sha256(b"weights").hexdigest()
+    assert storage.local_copy(str(path), sha256=right) == path
+    with pytest.raises(UsageError, match=r"its sha256 is .*, expected 000000000000"):
+        storage.local_copy(str(path), sha256="0" * 64)
+
+
+# --- lock ------------------------------------------------------------------------------------------------
+
+HOLD = """
+    import sys
+    from galbatch import storage
+    with storage.Lock(sys.argv[1]):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def foreign_lock(output: Path, **changes: object) -> Path:
+    """A lock as a run on another machine would have left it."""
+    path = Path(f"{output}_lock.json")
+    held = {"owner": "other", "host": "elsewhere", "pid": 1, "started": 0.0, "heartbeat": time.time()}
+    path.write_text(json.dumps(held | changes))
+    return path
+
+
+def test_the_lock_says_who_holds_it_and_goes(tmp_path: Path) -> None:
+    with storage.Lock(str(tmp_path / "catalog")) as lock:
+        held = json.loads((tmp_path / "catalog_lock.json").read_text())
+        assert (held["host"], held["pid"]) == (socket.gethostname(), os.getpid())
+        assert lock.is_ours()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_goes_when_the_run_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), storage.Lock(str(tmp_path / "catalog")):
+        _ = 1 / 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    output = str(tmp_path / "catalog")
+    first = run_python(HOLD, output)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    with (
+        pytest.raises(LockedError, match=rf"held by the run of process {first.pid} on .*; wait"),
+        storage.Lock(output),
+    ):
+        pass
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    assert first.stdin is not None
+    first.stdin.close()
+    assert os.listdir(tmp_path) == ["catalog_lock.json"]
+    with storage.Lock(output) as lock:
+        assert lock.is_ours()
+
+
+def test_a_live_lock_of_another_machine_is_kept_and_a_silent_one_taken(tmp_path: Path) -> None:
+    path = foreign_lock(tmp_path / "catalog", heartbeat=time.time() - 30)
+    with (
+        pytest.raises(LockedError, match="process 1 on elsewhere, last heard of 30 s ago"),
+        storage.Lock(str(tmp_path / "catalog"), stale_after_s=120),
+    ):
+        pass
+    with storage.Lock(str(tmp_path / "catalog"), stale_after_s=20):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_empty_lock_is_one_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "catalog_lock.json"
+    path.write_bytes(b"")
+    with pytest.raises(LockedError), storage.Lock(str(tmp_path / "catalog")):
+        pass
+    os.utime(path, (0, 0))
+    with storage.Lock(str(tmp_path / "catalog")) as lock:
+        assert lock.is_ours()
+
+
+def test_the_heartbeat_is_renewed(tmp_path: Path) -> None:
+    path = tmp_path / "catalog_lock.json"
+    with storage.Lock(str(tmp_path / "catalog"), heartbeat_s=0.02):
+        first = json.loads(path.read_text())["heartbeat"]
+        deadline = time.time() + 10
+        while json.loads(path.read_text())["heartbeat"] == first:
+            assert time.time() < deadline
+            time.sleep(0.01)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_was_taken_over_is_left_alone(tmp_path: Path) -> None:
+    with storage.Lock(str(tmp_path / "catalog"), heartbeat_s=0.02) as lock:
+        path = foreign_lock(tmp_path / "catalog")
+        time.sleep(0.1)
+        assert not lock.is_ours()
+    assert json.loads(path.read_text())["owner"] == "other"
+
+
+def test_of_many_that_find_a_stale_lock_one_wins(tmp_path: Path) -> None:
+    foreign_lock(tmp_path / "catalog", heartbeat=0.0)
+    code = """
+        import sys, time
+        from galbatch import errors, storage
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            with storage.Lock(sys.argv[1]):
+                time.sleep(1)
+                print("won")
+        except errors.LockedError:
+            print("refused")
+    """
+    runs = [run_python(code, str(tmp_path / "catalog")) for _ in range(4)]
+    for run in runs:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("\n")
+        run.stdin.flush()
+    said = sorted(run.communicate(timeout=60)[0].strip() for run in runs)
+    assert said == ["refused", "refused", "refused", "won"]
+
+
+# --- S3 --------------------------------------------------------------------------------------------------
+
+
+def test_s3_files_go_come_back_and_are_found(s3: str) -> None:
+    x, y = f"{s3}/a/4,4/x.fits", f"{s3}/a/y.fits"
+    storage.check_writable(s3)
+    for path in (x, y, f"{s3}/a/notes.txt"):
+        storage.publish(path, path.encode())
+    assert storage.read_bytes(x) == x.encode()
+    assert storage.find_files(f"{s3}/**/*.fits", suffixes=()) == [x, y]
+    assert storage.find_files(f"{s3}/a", suffixes=(".fits",)) == [x, y]
+    assert storage.find_files(y, suffixes=()) == [y]
+    assert storage.find_files(f"{s3}/none", suffixes=(".fits",)) == []
+    assert storage.list_files(f"{s3}/a", suffix=".fits") == ["4,4/x.fits", "y.fits"]
+    assert storage.list_files(f"{s3}/none", suffix="") == []
+    storage.remove(f"{s3}/a")
+    storage.remove(f"{s3}/a")
+    assert not storage.exists(f"{s3}/a")
+    assert storage.read_json(f"{s3}/a/x.json") is None
+
+
+def test_s3_identity_is_the_etag(s3: str) -> None:
+    storage.publish(f"{s3}/x", b"abc")
+    found = storage.identity(f"{s3}/x")
+    assert (found.size_bytes, found.version) == (3, hashlib.md5(b"abc").hexdigest())
+
+
+def test_s3_without_its_bucket(s3: str) -> None:
+    with pytest.raises(OutputError, match="there is no such bucket"):
+        storage.check_writable("s3://no-such-bucket-here/out")
+
+
+def test_s3_local_copy_is_fetched_once_and_mended(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.tempfile, "gettempdir", lambda: str(tmp_path))
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    storage.publish(f"{s3}/bundle.pt", b"weights")
+    copy = storage.local_copy(f"{s3}/bundle.pt", sha256=sha256)
+    assert copy.name == f"{sha256}.pt"
+    copy.write_bytes(b"torn")
+    assert storage.local_copy(f"{s3}/bundle.pt", sha256=sha256).read_bytes() == b"weights"
+    storage.publish(f"{s3}/bundle.pt", b"others")
+    assert storage.local_copy(f"{s3}/bundle.pt", sha256=sha256).read_bytes() == b"weights"
+    with pytest.raises(UsageError, match="its sha256 is"):
+        storage.local_copy(f"{s3}/bundle.pt", sha256="0" * 64)
+
+
+def test_s3_lock_is_created_once_and_taken_over_when_silent(s3: str) -> None:
+    with storage.Lock(f"{s3}/catalog", heartbeat_s=0.05) as lock:
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), storage.Lock(f"{s3}/catalog"):
+            pass
+        time.sleep(0.3)
+        assert lock.is_ours()
+    assert not storage.exists(f"{s3}/catalog_lock.json")
+    stale = {"owner": "other", "host": "elsewhere", "pid": 1, "started": 0.0, "heartbeat": 0.0}
+    storage.publish_json(f"{s3}/catalog_lock.json", stale)
+    late = storage.Lock(f"{s3}/catalog")
+    seen = late._read()
+    assert seen is not None
+    with storage.Lock(f"{s3}/catalog"):
+        # Both had found it stale; the second finds that the object is no longer the one it saw.
+        assert not late._put_if_unchanged(seen[1])

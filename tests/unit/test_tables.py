@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import MaskedColumn, Table
+
+from galbatch import sky, tables
+from galbatch.config import ObjectsConfig
+from galbatch.errors import ConfigError, ObjectListError
+from galbatch.types import ObjectTable
+
+# 17 digits, as HSC's ids: as float64 all four would become two.
+IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]
+RA = [150.1, 150.2, 359.99, 0.01]
+DEC = [2.1, 2.2, -1.0, 1.0]
+REDSHIFT = [0.1, 0.2, 0.3, 0.4]
+
+
+def as_parquet(path: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), path)
+
+
+def as_csv(path: Path, columns: dict[str, Any]) -> None:
+    rows = zip(*columns.values(), strict=True)
+    text = [",".join(columns), *(",".join("" if v is None else str(v) for v in row) for row in rows)]
+    path.write_text("\n".join(text) + "\n")
+
+
+def as_hsc_csv(path: Path, columns: dict[str, Any]) -> None:
+    as_csv(path, columns)
+    path.write_text("# " + path.read_text())
+
+
+def as_astropy(path: Path, columns: dict[str, Any]) -> None:
+    kind = "fits" if path.suffix == ".fits" else "votable"
+    Table(columns).write(path, format=kind)
+
+
+WRITERS = {
+    "a.parquet": as_parquet,
+    "a.csv": as_csv,
+    "b.csv": as_hsc_csv,
+    "a.fits": as_astropy,
+    "a.vot": as_astropy,
+}
+
+
+def config(path: Path, **changes: Any) -> ObjectsConfig:
+    return ObjectsConfig(path=str(path), **changes)
+
+
+def write_list(path: Path, **changes: Any) -> Path:
+    as_parquet(path, {"object_id": IDS, "ra_deg": RA, "dec_deg": DEC, "z_best": REDSHIFT} | changes)
+    return path
+
+
+# --- every format ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_long_ids_come_back_exactly_from_every_format(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name, {"object_id": IDS, "ra_deg": RA, "dec_deg": DEC, "z_best": REDSHIFT})
+    table, rejected = tables.read_objects(config(tmp_path / name, keep=("z_best",)))
+    assert table.object_id.dtype == np.int64
+    by_id = dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True))
+    assert by_id == dict(zip(IDS, REDSHIFT, strict=True))
+    assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == dict(zip(IDS, RA, strict=True))
+    assert len(rejected) == 0
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_text_ids_come_back_from_every_format(tmp_path: Path, name: str) -> None:
+    ids = ["a-1", "b", "c", "long name"]
+    WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
+    table, _ = tables.read_objects(config(tmp_path / name))
+    assert set(table.object_id) == set(ids)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_hole_among_long_ids_does_not_turn_them_into_floats(tmp_path: Path, name: str) -> None:
+    ids: Any = [*IDS[:3], None]
+    if WRITERS[name] is as_astropy:
+        ids = MaskedColumn([*IDS[:3], 0], mask=[False, False, False, True])
+    WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
+    table, rejected = tables.read_objects(config(tmp_path / name, invalid="drop"))
+    assert sorted(table.object_id.tolist()) == sorted(IDS[:3])
+    assert rejected["reason"].to_pylist() == ["no id"]
+
+
+def test_an_hsc_csv_with_remarks_above_its_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("# made by CAS\n# 4 rows\nobject_id,ra_deg,dec_deg\n1,2.0,3.0\n")
+    assert tables.read_table(str(tmp_path / "a.csv")).to_pylist() == [
+        {"object_id": 1, "ra_deg": 2.0, "dec_deg": 3.0}
+    ]
+
+
+def test_units_and_descriptions_come_along(tmp_path: Path) -> None:
+    table = Table({"object_id": IDS})
+    table["flux"] = np.ones(4, np.float32)
+    table["flux"].unit, table["flux"].description = "nJy", "total flux"
+    table.write(tmp_path / "a.vot", format="votable")
+    field = tables.read_table(str(tmp_path / "a.vot")).schema.field("flux")
+    assert field.type == pa.float32()
+    assert field.metadata == {b"unit": b"nJy", b"description": b"total flux"}
+
+
+def test_fits_numbers_are_in_the_machines_byte_order(tmp_path: Path) -> None:
+    Table({"id": np.array([1, 2], ">i4"), "pair": np.array([[1.0, 2.0], [3.0, 4.0]], ">f8")}).write(
+        tmp_path / "a.fits"
+    )
+    table = tables.read_table(str(tmp_path / "a.fits"))
+    assert table.to_pydict() == {"id": [1, 2], "pair": [[1.0, 2.0], [3.0, 4.0]]}
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet")
+    assert tables.read_table(str(path), columns=["z_best", "ra_deg"]).column_names == ["z_best", "ra_deg"]
+
+
+def test_parquet_goes_to_s3_and_back(s3: str) -> None:
+    table = pa.table({"object_id": IDS})
+    tables.write_parquet(f"{s3}/a.parquet", table)
+    assert tables.read_table(f"{s3}/a.parquet") == table
+
+
+# --- object lists ----------------------------------------------------------------------------------------
+
+
+def test_objects_are_sorted_by_index_then_id(tmp_path: Path) -> None:
+    twins = {"object_id": [5, 3, 4, 1], "ra_deg": [10.0, 10.0, 200.0, 10.0], "dec_deg": [5.0] * 4}
+    table, _ = tables.read_objects(config(write_list(tmp_path / "a.parquet", **twins)))
+    assert (np.diff(table.healpix_29) >= 0).all()
+    assert table.object_id.tolist() == [1, 3, 5, 4]
+    np.testing.assert_array_equal(table.healpix_29, sky.healpix_29(table.ra_deg, table.dec_deg))
+
+
+def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", object_id=[1, 2, 3, 4], ra_deg=[-10.0, 360.0, -1e-20, 725.0])
+    table, _ = tables.read_objects(config(path))
+    assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {
+        1: 350.0,
+        2: 0.0,
+        3: 0.0,
+        4: 5.0,
+    }
+
+
+def test_other_column_names(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "a.parquet", {"id": [7], "RA": [1.0], "DEC": [2.0], "z": [0.1], "mag": [20.0]})
+    table, _ = tables.read_objects(
+        config(tmp_path / "a.parquet", id="id", ra="RA", dec="DEC", keep=("z",)), also=["mag", "z"]
+    )
+    assert table.kept.column_names == ["z", "mag"]
+    assert (table.object_id[0], table.ra_deg[0], table.dec_deg[0]) == (7, 1.0, 2.0)
+
+
+BAD: dict[str, Any] = {
+    "object_id": [1, 1, 1, 2, 3, 4, None],
+    "ra_deg": [np.nan, 10.0, 11.0, np.inf, 5.0, 6.0, 1.0],
+    "dec_deg": [0.0, 0.0, 0.0, 0.0, 90.5, -90.0, 1.0],
+    "z_best": [0.0] * 7,
+}
+
+
+def test_bad_rows_are_refused_with_count_and_first_five(tmp_path: Path) -> None:
+    with pytest.raises(ObjectListError) as caught:
+        tables.read_objects(config(write_list(tmp_path / "a.parquet", **BAD)))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(
+        f"{tmp_path}/a.parquet: 5 of 7 rows cannot be used (2 x position is not finite, 1 x duplicate id, "
+        "1 x declination outside -90..90, 1 x no id); the first:"
+    )
+    assert lines[1:6] == [
+        "  id 1, ra nan, dec 0.0: position is not finite",
+        "  id 1, ra 11.0, dec 0.0: duplicate id",
+        "  id 2, ra inf, dec 0.0: position is not finite",
+        "  id 3, ra 5.0, dec 90.5: declination outside -90..90",
+        "  id None, ra 1.0, dec 1.0: no id",
+    ]
+    assert 'set [objects] invalid = "drop"' in lines[6]
+
+
+def test_bad_rows_are_dropped_with_their_reason(tmp_path: Path) -> None:
+    table, rejected = tables.read_objects(config(write_list(tmp_path / "a.parquet", **BAD), invalid="drop"))
+    # Of id 1 the first row that has a position stays.
+    assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {1: 10.0, 4: 6.0}
+    assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
+    assert rejected["object_id"].to_pylist() == [1, 1, 2, 3, None]
+    assert len(table) + len(rejected) == 7
+
+
+def test_duplicate_text_ids_are_found(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", object_id=["a", "b", "a", ""])
+    table, rejected = tables.read_objects(config(path, invalid="drop"))
+    assert set(table.object_id) == {"a", "b"}
+    assert rejected["reason"].to_pylist() == ["duplicate id", "no id"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"object_id": [1.0, 2.0, 3.0, 4.0]},
+            "column object_id holds double; .* cannot tell ids above 2.53 apart",
+        ),
+        (
+            {"object_id": [True, False, True, False]},
+            "column object_id holds bool; ids must be integers or text",
+        ),
+        ({"object_id": pa.array([2**63, 1, 2, 3], pa.uint64())}, "ids must fit 64 bits with sign"),
+        ({"ra_deg": ["10:00:00"] * 4}, "column ra_deg holds string, expected degrees as numbers"),
+        ({"dec_deg": [None] * 4}, "column dec_deg holds null, expected degrees"),
+        (
+            {"dec_deg": pa.array([None] * 4, pa.float64())},
+            "4 of 4 rows cannot be used .4 x position is not finite",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ObjectListError, match=message):
+        tables.read_objects(config(write_list(tmp_path / "a.parquet", **changes)))
+
+
+def test_a_missing_column_names_the_nearest_and_all(tmp_path: Path) -> None:
+    with pytest.raises(
+        ObjectListError,
+        match="no column z_bset; the nearest is z_best; there are object_id, ra_deg, dec_deg, z_best",
+    ):
+        tables.read_objects(config(write_list(tmp_path / "a.parquet"), keep=("z_bset",)))
+
+
+def test_a_list_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(write_list(tmp_path / "a.parquet")).slice(0, 0), tmp_path / "a.parquet")
+    with pytest.raises(ObjectListError, match=r"a\.parquet: holds no objects"):
+        tables.read_objects(config(tmp_path / "a.parquet"))
+
+
+def test_a_list_of_which_nothing_is_left(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", ra_deg=[np.nan] * 4)
+    with pytest.raises(ObjectListError, match="none of its 4 rows is an object; 4 x position is not finite"):
+        tables.read_objects(config(path, invalid="drop"))
+
+
+def test_files_that_are_not_there_or_not_what_they_say(tmp_path: Path) -> None:
+    with pytest.raises(ObjectListError, match="there is no such file"):
+        tables.read_table(str(tmp_path / "absent.parquet"))
+    with pytest.raises(ObjectListError, match=r"unknown kind of table; known are \.parquet"):
+        tables.read_table(str(tmp_path / "list.xlsx"))
+    for suffix in ("parquet", "fits", "vot", "csv"):
+        (tmp_path / f"torn.{suffix}").write_bytes(b"\x00\xffno table\n\x01,\x02,3")
+        with pytest.raises(ObjectListError, match=rf"torn\.{suffix}: cannot be read as \.{suffix}"):
+            tables.read_table(str(tmp_path / f"torn.{suffix}"))
+
+
+def test_kept_columns_cannot_have_the_catalogs_names(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", flags=[1, 2, 3, 4])
+    with pytest.raises(ConfigError, match="keep: flags: the catalog has a column of its own"):
+        tables.read_objects(config(path, keep=("flags",)))
+    table, _ = tables.read_objects(config(path, keep=("object_id", "z_best")))
+    assert table.kept.column_names == ["z_best"]
+
+
+# --- select ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def objects() -> ObjectTable:
+    kept = pa.table(
+        {
+            "z_best": pa.array([0.1, 0.3, float("nan"), None, 0.25]),
+            "n": pa.array([1, 2, 3, None, 5]),
+            "kind": ["gal", "star", None, "gal", "qso"],
+            "is_good": pa.array([True, False, True, None, True]),
+            "odd name": [1, 2, 3, 4, 5],
+        }
+    )
+    dec = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    ids = np.array([43158034708430849, 43158034708430850, 43158034708430851, 4, 5])
+    return ObjectTable(ids, np.arange(5.0), dec, np.arange(5), kept)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (None, [1, 1, 1, 1, 1]),
+        (" ", [1, 1, 1, 1, 1]),
+        ("z_best < 0.25", [1, 0, 0, 0, 0]),
+        # What is not known is not selected, whichever way it is asked.
+        ("not z_best < 0.25", [0, 1, 0, 0, 1]),
+        ("z_best != 0.1", [0, 1, 0, 0, 1]),
+        ("z_best < 0.25 or dec_deg > -5", [1, 1, 1, 1, 1]),
+        ("0.1 < z_best <= 0.3 and n > 1", [0, 1, 0, 0, 1]),
+        ("(z_best < 0.2) | (n == 3)", [1, 0, 1, 0, 0]),
+        ("(z_best < 0.28) & ~(n == 1)", [0, 0, 0, 0, 1]),
+        ("kind == 'gal'", [1, 0, 0, 1, 0]),
+        ("kind in ['gal', 'qso']", [1, 0, 0, 1, 1]),
+        ("kind not in ('gal', 'qso')", [0, 1, 0, 0, 0]),
+        ("is_good", [1, 0, 1, 0, 1]),
+        ("n / 2 > 1", [0, 0, 1, 0, 1]),
+        ("-n + 2 ** 2 < 1/2", [0, 0, 0, 0, 1]),
+        ("-dec_deg > 0.5", [1, 1, 0, 0, 0]),
+        ("1 / dec_deg > -10", [1, 1, 1, 1, 1]),
+        ("`odd name` > 3", [0, 0, 0, 1, 1]),
+        ("object_id == 43158034708430851", [0, 0, 1, 0, 0]),
+        ("object_id in [43158034708430850, 5]", [0, 1, 0, 0, 1]),
+    ],
+)
+def test_what_is_selected(objects: ObjectTable, where: str | None, expected: list[int]) -> None:
+    selected = tables.select(objects, where)
+    assert selected.dtype == np.bool_
+    assert selected.astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            "z_bset < 1",
+            "no column z_bset; did you mean z_best.; known are object_id, ra_deg, dec_deg, z_best, n",
+        ),
+        ("z_best <", "is no expression"),
+        ("z_best", "is not true or false; compare a column, as in z_best < 0.25"),
+        ("1 < 2", "is not true or false"),
+        ("kind < 3", "unlike kinds are compared"),
+        ("kind + 1 > 2", "unlike kinds"),
+        ("n in ['a']", "unlike kinds"),
+        ("not n", "unlike kinds"),
+        ("__import__('os').system('true')", "is not allowed; compare columns only"),
+        ("z_best.__class__ == 1", "z_best.__class__ is not allowed"),
+        ("[x for x in kind]", "is not allowed"),
+        ("n % 2 == 0", "this operator is not allowed"),
+        ("n is 3", "this comparison is not allowed"),
+        ("n == None", "None is not allowed; write numbers or text"),
+    ],
+)
+def test_what_cannot_be_selected(objects: ObjectTable, where: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tables.select(objects, where)
