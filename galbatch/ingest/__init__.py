@@ -1,0 +1,37 @@
+"""Tiles and objects in, cutouts in the store out: the only door to FITS, WCS, reprojection and Zarr.
+
+`read_tiles` reads a survey's headers, `tiles_near` tells which tiles matter, `cut_block` makes the cutouts
+of up to 256 objects, and the store functions write and read them by partition.
+
+Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
+"""
+
+from galbatch.ingest.cut import cut_block
+from galbatch.ingest.footprint import tiles_near
+from galbatch.ingest.store import (
+    bytes_per_object,
+    create_groups,
+    list_done,
+    read_block,
+    read_done,
+    remove_partition,
+    write_partition,
+)
+from galbatch.ingest.tiles import read_tiles
+
+INGEST_VERSION = 1
+"""Raised when the numbers in the store change."""
+
+__all__ = [
+    "INGEST_VERSION",
+    "bytes_per_object",
+    "create_groups",
+    "cut_block",
+    "list_done",
+    "read_block",
+    "read_done",
+    "read_tiles",
+    "remove_partition",
+    "tiles_near",
+    "write_partition",
+]

@@ -1,0 +1,296 @@
+"""Objects and tiles -> cutouts.
+
+Every cutout has one WCS for all its bands. Where a tile on an undistorted TAN lattice of the grid's pixel
+scale is near, it is that lattice, cut at whole pixels, and its pixels are exact copies, completed from the
+lattice's other tiles. Everything else (other tracts, scales, projections) is reprojected onto it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.config import FlagsConfig
+from galbatch.ingest import lattice
+from galbatch.ingest.footprint import tiles_near
+from galbatch.ingest.lattice import TanWCS
+from galbatch.ingest.measure import measure
+from galbatch.ingest.reader import Box, Pixels, TileReader
+from galbatch.ingest.resample import resample
+from galbatch.types import CutoutBlock, Grid, ObjectTable, PixelFlag, Tile
+
+__all__ = ["cut_block"]
+
+SAME_SCALE = 1e-3
+"""Relative difference of pixel scales up to which pixels are copied: 0.2 px across 239 px."""
+
+
+def cut_block(
+    objects: ObjectTable,
+    tiles: Sequence[Tile],
+    *,
+    grid: Grid,
+    bands: Sequence[str],
+    flags: FlagsConfig,
+    object_flags: npt.NDArray[np.int32],
+) -> CutoutBlock:
+    """Cut every object on `grid` in `bands`.
+
+    The catalog position falls within half a pixel of the central pixel (0-based index ``size_px // 2``),
+    always: at an edge the cutout is completed from other tiles or is NaN, never shifted. Tiles are tried in
+    the order of how far inside them the center lies, those of the cutout's own lattice first; each fills
+    what is still NaN. Pixels that the survey marks NO_DATA or gives no weight count as not covered.
+
+    Parameters
+    ----------
+    tiles : tiles that may touch the cutouts, and any others
+    object_flags : (object,) int32, PixelFlag bits known from the object list, carried into the flags
+
+    Raises
+    ------
+    TileError
+        A tile's file is truncated or damaged.
+    OSError
+        A tile's file cannot be read now.
+    """
+    near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
+    canvas = _Canvas.blank(len(objects), grid, tuple(bands))
+    placed = _place(objects, [tile for tile in near if tile.band in bands], grid)
+    with TileReader() as reader:
+        for index in range(len(objects)):
+            _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
+    measured = measure(canvas.image, canvas.mask, variance=canvas.variance, grid=grid, flags=flags)
+    return CutoutBlock(
+        grid=grid,
+        bands=tuple(bands),
+        object_id=objects.object_id,
+        ra_deg=objects.ra_deg,
+        dec_deg=objects.dec_deg,
+        image=canvas.image,
+        mask=canvas.mask,
+        variance=canvas.variance,
+        crpix=canvas.crpix,
+        crval=canvas.crval,
+        cd=canvas.cd,
+        tile=np.array(canvas.tile, dtype=np.str_),
+        coverage=measured.coverage,
+        sky_sigma_njy=measured.sky_sigma_njy,
+        psf_fwhm_arcsec=canvas.psf_fwhm_arcsec,
+        flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A tile and where the block's objects fall on it.
+
+    Attributes
+    ----------
+    x, y : (object,) float64, 0-based pixels; NaN beyond the projection's horizon
+    inside : (object,) float64, pixels to the nearest edge; negative outside
+    copies : whether the tile's pixels can be copied onto the grid
+    reach_px : half the cutout's diagonal in the tile's pixels: farther outside it touches no cutout
+    """
+
+    tile: Tile
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    inside: npt.NDArray[np.float64]
+    copies: bool
+    reach_px: float
+
+
+def _place(objects: ObjectTable, tiles: Sequence[Tile], grid: Grid) -> list[_Placed]:
+    """One transformation per lattice serves all its tiles: they differ by whole pixels."""
+    on_lattice: dict[str, tuple[TanWCS, npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+    placed = []
+    for tile in tiles:
+        shift = (0, 0)
+        if lattice.is_plain_lattice(tile):
+            tan = lattice.tile_tan(tile)
+            if tile.grid_key not in on_lattice:
+                on_lattice[tile.grid_key] = (tan, *_pixels_of(objects, tile))
+            first, x, y = on_lattice[tile.grid_key]
+            shift = (round(tan.crpix[0] - first.crpix[0]), round(tan.crpix[1] - first.crpix[1]))
+        else:
+            x, y = _pixels_of(objects, tile)
+        placed.append(_placed(tile, x + shift[0], y + shift[1], grid))
+    return placed
+
+
+def _pixels_of(objects: ObjectTable, tile: Tile) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    wcs = lattice.parse_wcs(tile.wcs_header)
+    x, y = wcs.all_world2pix(objects.ra_deg, objects.dec_deg, 0, quiet=True)
+    return x, y
+
+
+def _placed(tile: Tile, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], grid: Grid) -> _Placed:
+    ny, nx = tile.shape_px
+    inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
+    ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
+    copies = lattice.is_plain_lattice(tile) and abs(ratio - 1.0) < SAME_SCALE
+    # The extra 2 px are for rounding to whole pixels and for interpolation.
+    reach_px = grid.size_px * ratio / np.sqrt(2.0) + 2.0
+    return _Placed(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px)
+
+
+@dataclass(slots=True)
+class _Canvas:
+    """The block while it is filled; arrays as in `CutoutBlock`."""
+
+    grid: Grid
+    bands: tuple[str, ...]
+    image: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint16]
+    variance: npt.NDArray[np.float32]
+    crpix: npt.NDArray[np.float64]
+    crval: npt.NDArray[np.float64]
+    cd: npt.NDArray[np.float64]
+    psf_fwhm_arcsec: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.int32]
+    tile: list[str] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, n_objects: int, grid: Grid, bands: tuple[str, ...]) -> _Canvas:
+        """Nothing covered."""
+        shape = (n_objects, len(bands), grid.size_px, grid.size_px)
+        return cls(
+            grid,
+            bands,
+            image=np.full(shape, np.nan, np.float32),
+            mask=np.zeros(shape, np.uint16),
+            variance=np.full(shape, np.nan, np.float32),
+            crpix=np.empty((n_objects, 2)),
+            crval=np.empty((n_objects, 2)),
+            cd=np.empty((n_objects, 2, 2)),
+            psf_fwhm_arcsec=np.full(shape[:2], np.nan, np.float32),
+            flags=np.zeros(n_objects, np.int32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A cutout's place: its WCS and, if it is cut from a lattice, a tile of that and the cutout's first pixel.
+
+    `origin` is (x, y) of the cutout's first pixel in `home`'s pixels.
+    """
+
+    wcs: TanWCS
+    home: _Placed | None = None
+    origin: tuple[int, int] = (0, 0)
+
+    def box_in(self, placed: _Placed, index: int, size_px: int) -> Box | None:
+        """The cutout in the tile's pixels, if the tile is on its lattice."""
+        if self.home is None or placed.tile.grid_key != self.home.tile.grid_key:
+            return None
+        # Positions on tiles of a lattice differ by whole pixels, exactly: see _place.
+        x0 = self.origin[0] + round(placed.x[index] - self.home.x[index])
+        y0 = self.origin[1] + round(placed.y[index] - self.home.y[index])
+        return Box(y0, y0 + size_px, x0, x0 + size_px)
+
+
+def _cut_object(
+    canvas: _Canvas, placed: Sequence[_Placed], *, reader: TileReader, objects: ObjectTable, index: int
+) -> None:
+    near = [p for p in placed if p.inside[index] > -p.reach_px]
+    near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
+    target = _target(near, canvas, objects, index)
+    canvas.crpix[index], canvas.crval[index], canvas.cd[index] = (
+        target.wcs.crpix,
+        target.wcs.crval,
+        target.wcs.cd,
+    )
+    canvas.tile.append(_covering_tile(near, canvas.bands, index))
+    for band_index, band in enumerate(canvas.bands):
+        sources = [p for p in near if p.tile.band == band]
+        # Exact copies first: a stable sort keeps the order within both kinds.
+        sources.sort(key=lambda p: target.box_in(p, index, canvas.grid.size_px) is None)
+        _fill(canvas, target, reader=reader, sources=sources, at=(index, band_index))
+
+
+def _target(near: Sequence[_Placed], canvas: _Canvas, objects: ObjectTable, index: int) -> _Target:
+    """On the lattice of the tile that covers the center best, in the first band that has one.
+
+    A lattice whose tiles touch the cutout without covering its center is taken when no tile at all
+    covers it; otherwise the cutout has a grid of its own, north up.
+    """
+    grid = canvas.grid
+    covering = [p for p in near if p.inside[index] >= 0]
+    candidates = [p for p in covering or near if p.copies]
+    homes = [p for band in canvas.bands for p in candidates if p.tile.band == band]
+    if not homes:
+        ra, dec = float(objects.ra_deg[index]), float(objects.dec_deg[index])
+        return _Target(
+            lattice.tan_wcs(ra, dec, scale_arcsec=grid.pixel_scale_arcsec, center_px=grid.center_px)
+        )
+    home = homes[0]
+    x0 = int(np.floor(home.x[index] + 0.5)) - grid.center_px
+    y0 = int(np.floor(home.y[index] + 0.5)) - grid.center_px
+    tan = lattice.tile_tan(home.tile)
+    return _Target(TanWCS((tan.crpix[0] - x0, tan.crpix[1] - y0), tan.crval, tan.cd), home, (x0, y0))
+
+
+def _covering_tile(near: Sequence[_Placed], bands: Sequence[str], index: int) -> str:
+    for band in bands:
+        for placed in near:
+            if placed.tile.band == band and placed.inside[index] >= 0:
+                return placed.tile.tile_id
+    return ""
+
+
+def _fill(
+    canvas: _Canvas,
+    target: _Target,
+    *,
+    reader: TileReader,
+    sources: Sequence[_Placed],
+    at: tuple[int, int],
+) -> None:
+    """Fill one band of one cutout from `sources`, each where pixels are still NaN."""
+    n_used = 0
+    for source in sources:
+        box = target.box_in(source, at[0], canvas.grid.size_px)
+        if box is not None:
+            n_new = _copy(canvas, reader, source.tile, box, at)
+        else:
+            n_new = _reproject(canvas, reader, source.tile, target, at)
+            canvas.flags[at[0]] |= PixelFlag.RESAMPLED if n_new else 0
+        if n_new and not n_used:
+            canvas.psf_fwhm_arcsec[at] = source.tile.psf_fwhm_arcsec
+        n_used += n_new > 0
+        if not np.isnan(canvas.image[at]).any():
+            break
+    canvas.flags[at[0]] |= PixelFlag.MOSAICKED if n_used > 1 else 0
+
+
+def _copy(canvas: _Canvas, reader: TileReader, tile: Tile, box: Box, at: tuple[int, int]) -> int:
+    """Pixels newly covered by exact copies from `box` of the tile, which may reach over its edges."""
+    inside = box.clipped(tile.shape_px)
+    if inside.is_empty:
+        return 0
+    return _merge(canvas, at, inside.shifted(-box.y0, -box.x0), reader.read(tile, inside))
+
+
+def _reproject(canvas: _Canvas, reader: TileReader, tile: Tile, target: _Target, at: tuple[int, int]) -> int:
+    size_px = canvas.grid.size_px
+    pixels = resample(reader, tile, target.wcs.astropy(), size_px)
+    return 0 if pixels is None else _merge(canvas, at, Box(0, size_px, 0, size_px), pixels)
+
+
+def _merge(canvas: _Canvas, at: tuple[int, int], box: Box, pixels: Pixels) -> int:
+    """Take what `pixels` cover and the canvas does not yet; returns how many."""
+    image = canvas.image[at][box.slices]
+    new = np.isnan(image) & ~np.isnan(pixels.image)
+    n_new = int(np.count_nonzero(new))
+    if n_new == new.size:
+        image[...] = pixels.image
+        canvas.mask[at][box.slices] = pixels.mask
+        canvas.variance[at][box.slices] = pixels.variance
+    elif n_new:
+        image[new] = pixels.image[new]
+        canvas.mask[at][box.slices][new] = pixels.mask[new]
+        canvas.variance[at][box.slices][new] = pixels.variance[new]
+    return n_new
