@@ -1,0 +1,238 @@
+"""Bundles: a TorchScript file with its metadata inside. The sha256 of the file is the model's identity.
+
+Loading checks behavior, not names. A bundle is loaded once per process; it never travels through Dask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galbatch import storage
+from galbatch.errors import BundleError
+from galbatch.models.metadata import BundleMetadata, read_metadata, write_metadata
+from galbatch.types import Grid
+
+__all__ = ["Bundle", "bundle_path", "demo_bundles", "load_bundle", "save_bundle"]
+
+METADATA_FILE = "galbatch.json"
+DEMO_FOLDER = Path(__file__).parent / "demo"
+CHECK_ROWS = 16  # keys tried by the check of dropout: at the lowest rates one pass alone may zero nothing
+
+_loaded: dict[str, Bundle] = {}
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded network.
+
+    Attributes
+    ----------
+    metadata : what it says of itself
+    sha256 : of its file
+    script : the TorchScript module, in eval mode, on the CPU
+    """
+
+    metadata: BundleMetadata
+    sha256: str
+    script: Any
+
+    @property
+    def grid(self) -> Grid:
+        """The cutouts it takes."""
+        return Grid(self.metadata.input.size_px, self.metadata.input.pixel_scale_arcsec)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Its bands, in the order of the image axis."""
+        return self.metadata.input.bands
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Everything before the first dropout; images (object, band, y, x) float32 in the bundle's unit."""
+        result: Tensor = self.script.prefix(images)
+        return result
+
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        """One pass for each row: (row, output) float32, of features of `prefix` and keys (row,) int64."""
+        result: Tensor = self.script.sample(features, keys)
+        return result
+
+    def has(self, method: str) -> bool:
+        """Whether the script has an optional method: crop, last_features, top_features."""
+        return hasattr(self.script, method)
+
+
+def bundle_path(spec: str) -> str:
+    """Path of a bundle: ``demo:gampen`` and ``demo:sfnet`` are shipped with galbatch, others are paths.
+
+    Raises
+    ------
+    BundleError
+        No demo bundle has that name.
+    """
+    if not spec.startswith("demo:"):
+        return spec
+    if spec not in demo_bundles():
+        raise BundleError(f"{spec}: there is no such demo bundle; there are {', '.join(demo_bundles())}")
+    return str(DEMO_FOLDER / f"{spec.removeprefix('demo:')}.pt")
+
+
+def demo_bundles() -> list[str]:
+    """The bundles shipped with galbatch, as ``demo:name``."""
+    return sorted(f"demo:{path.stem}" for path in DEMO_FOLDER.glob("*.pt"))
+
+
+def save_bundle(path: str, script: Any, metadata: BundleMetadata) -> str:
+    """Write a bundle, after the checks that loading makes; returns its sha256.
+
+    Parameters
+    ----------
+    path : local or ``s3://``
+    script : scripted module in eval mode
+    metadata : goes into the file
+
+    Raises
+    ------
+    BundleError
+        The script does not behave as the metadata says.
+    """
+    check_behavior(script, metadata, source=str(path))
+    buffer = io.BytesIO()
+    torch.jit.save(script, buffer, _extra_files={METADATA_FILE: write_metadata(metadata)})
+    data = buffer.getvalue()
+    storage.publish(str(path), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_bundle(path: str, *, sha256: str | None = None) -> Bundle:
+    """Load a bundle, once per process and sha256.
+
+    Parameters
+    ----------
+    path : local or ``s3://``
+    sha256 : the identity it must have; None: any
+
+    Raises
+    ------
+    BundleError
+        There is no such file, it is no bundle, it is damaged, it is another than `sha256` says, or it does
+        not behave as its metadata says.
+    """
+    with _loading:
+        if sha256 is not None and sha256 in _loaded:
+            return _loaded[sha256]
+        data = _read(str(path), sha256)
+        found = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and found != sha256:
+            raise BundleError(f"{path}: sha256 is {found[:12]}.., expected {sha256[:12]}..: the file has changed")
+        if found not in _loaded:
+            _loaded[found] = _load(data, str(path), found)
+        return _loaded[found]
+
+
+def _read(path: str, sha256: str | None) -> bytes:
+    try:
+        # Local files are hashed once, by the caller.
+        wanted = sha256 if storage.is_s3(path) else None
+        return storage.local_copy(path, sha256=wanted).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise BundleError(f"{path}: there is no such bundle; demo bundles are named demo:gampen, demo:sfnet") from None
+
+
+def _load(data: bytes, path: str, sha256: str) -> Bundle:
+    extra = {METADATA_FILE: ""}
+    try:
+        script = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"
+        raise BundleError(f"{path}: is no TorchScript file, or is damaged: {reason}; fetch it again") from None
+    text = extra[METADATA_FILE]
+    if not text:
+        raise BundleError(
+            f"{path}: holds no {METADATA_FILE}, so it is TorchScript but no galbatch bundle; "
+            "save it with galbatch.models.save_bundle and its metadata"
+        )
+    metadata = read_metadata(text if isinstance(text, str) else text.decode(), path)
+    if metadata.head.kind not in ("gaussian", "point"):
+        raise BundleError(f"{path}: head {metadata.head.kind} is not in this version; gaussian and point are")
+    script.eval()
+    check_behavior(script, metadata, source=path)
+    return Bundle(metadata, sha256, script)
+
+
+@torch.inference_mode()
+def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> None:
+    """Run the script on two made-up images and hold it to its metadata.
+
+    Raises
+    ------
+    BundleError
+        A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
+        is 0 or are equal though it is above, the same key gives different outputs, or a pass changes the network.
+    """
+    for method in ("prefix", "sample"):
+        if not hasattr(script, method):
+            raise BundleError(f"{source}: the script has no method {method}")
+    before = {name: value.clone() for name, value in script.state_dict().items()}
+    images = made_up_images(metadata)
+    keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * 0x5851F42D4C957F2D
+    try:
+        features = script.prefix(images)
+        rows = features[torch.arange(CHECK_ROWS) % len(images)]
+        first, again = script.sample(rows, keys), script.sample(rows, keys)
+        fixed = script.sample(rows, torch.full_like(keys, 7))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BundleError(f"{source}: fails on images {tuple(images.shape)}: {reason}") from None
+    problem = (
+        _shape_problem(first, metadata)
+        or _draw_problem(first, again, fixed, metadata)
+        or _state_problem(before, script.state_dict())
+    )
+    if problem:
+        raise BundleError(f"{source}: {problem}")
+
+
+def made_up_images(metadata: BundleMetadata) -> Tensor:
+    """Two images (2, band, y, x) float32: blobs on noise."""
+    size = metadata.input.size_px
+    offset = torch.arange(size, dtype=torch.float32) - size // 2
+    radius2 = offset[:, None] ** 2 + offset[None, :] ** 2
+    blobs = torch.stack([200.0 * torch.exp(-radius2 / 20.0), 20.0 * torch.exp(-radius2 / 100.0)])
+    noise = torch.randn((2, 1, size, size), generator=torch.Generator().manual_seed(1)) * 0.05
+    return (blobs[:, None] + noise).repeat(1, len(metadata.input.bands), 1, 1)
+
+
+def _shape_problem(outputs: Tensor, metadata: BundleMetadata) -> str | None:
+    expected = (CHECK_ROWS, metadata.n_outputs)
+    if tuple(outputs.shape) != expected:
+        return f"sample gives {tuple(outputs.shape)}, expected (row, output) = {expected}"
+    if not bool(torch.isfinite(outputs).all()):
+        return "sample gives non-finite numbers on a made-up galaxy"
+    return None
+
+
+def _draw_problem(first: Tensor, again: Tensor, fixed: Tensor, metadata: BundleMetadata) -> str | None:
+    if not torch.equal(first, again):
+        return "the same keys give different outputs: its dropout does not draw from the keys"
+    differ = not torch.allclose(first, fixed, rtol=1e-6, atol=1e-7)
+    if differ and metadata.dropout_rate == 0:
+        return "different keys give different outputs, but its metadata says dropout_rate 0"
+    if not differ and metadata.dropout_rate > 0:
+        return f"different keys give the same outputs, but its metadata says dropout_rate {metadata.dropout_rate:g}"
+    return None
+
+
+def _state_problem(before: dict[str, Tensor], after: dict[str, Tensor]) -> str | None:
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    if changed:
+        return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
+    return None

@@ -1,0 +1,97 @@
+"""Dropout whose masks are drawn from keys: the same object and pass give the same mask in any batch.
+
+Everything here compiles to TorchScript and travels inside the bundles. Integer arithmetic on int64
+wraps around, so the hash gives the same bits on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["keyed_dropout"]
+
+
+def mix(z: Tensor) -> Tensor:
+    """Finalizer of splitmix64 (Steele, Lea & Flood 2014) on int64; the masks make its shifts logical."""
+    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+def poisson_counts(uniform: Tensor, mean: float) -> Tensor:
+    """Poisson numbers by inversion.
+
+    Parameters
+    ----------
+    uniform : (row,) float64 in [0, 1)
+    mean : of the distribution
+
+    Returns
+    -------
+    (row,) int64. Cut off where less than 1e-9 of the probability is left.
+    """
+    n_counts = int(mean + 6.0 * math.sqrt(mean)) + 12
+    count = torch.arange(n_counts, dtype=torch.float64, device=uniform.device)
+    probability = torch.exp(count * math.log(mean) - mean - torch.lgamma(count + 1.0))
+    return torch.searchsorted(torch.cumsum(probability, 0)[:-1], uniform, right=True)
+
+
+def zeroed_positions(keys: Tensor, layer: int, n: int, rate: float) -> tuple[Tensor, Tensor]:
+    """Which of `n` activations dropout zeroes.
+
+    Poisson(-n ln(1 - rate)) positions drawn with replacement hit each activation, independently of the
+    others, with probability exactly `rate`: a thinned Poisson process, at the cost of the zeros alone.
+
+    Parameters
+    ----------
+    keys : (row,) int64
+    layer : number that tells the layers of a network apart
+    n : activations in a row
+    rate : probability that an activation is zeroed
+
+    Returns
+    -------
+    positions : (row, slot) int64; slots beyond a row's count repeat its first position
+    any_zeroed : (row,) bool; false: the row's count is 0 and nothing is zeroed
+    """
+    mean = -n * math.log(1.0 - rate)
+    stream = mix(keys + layer)
+    counts = poisson_counts(((mix(stream) >> 11) & 0x1FFFFFFFFFFFFF).double() * 2.0**-53, mean)
+    slot = torch.arange(1, int(mean + 6.0 * math.sqrt(mean)) + 13, device=keys.device)
+    draws = mix(stream.unsqueeze(1) + slot * -0x61C8864680B583EB)
+    positions = ((draws & 0xFFFFFFFF) * n) >> 32
+    positions = torch.where(slot <= counts.unsqueeze(1), positions, positions[:, :1])
+    return positions, counts > 0
+
+
+def keyed_dropout(x: Tensor, keys: Tensor, layer: int, rate: float) -> Tensor:
+    """Zero each activation with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Parameters
+    ----------
+    x : (row, channel, y, x) or (row, feature) float
+    keys : (row,) int64, what the masks are drawn from
+    layer : number that tells the layers of a network apart
+    rate : below 1; 0 returns `x` itself
+
+    Returns
+    -------
+    As `x`. Maps are kept channels last, which small convolutions run twice as fast on.
+    """
+    if rate <= 0.0:
+        return x
+    shape = x.shape
+    scaled = x * (1.0 / (1.0 - rate))
+    if x.dim() == 4:
+        scaled = scaled.permute(0, 2, 3, 1)
+    flat = scaled.reshape(shape[0], -1)
+    positions, any_zeroed = zeroed_positions(keys, layer, flat.shape[1], rate)
+    # Rows without a zero write back what is there: no boolean selection, which would stall a GPU.
+    first = torch.where(any_zeroed, torch.zeros_like(flat[:, 0]), flat.gather(1, positions[:, :1]).squeeze(1))
+    flat = flat.scatter(1, positions, first.unsqueeze(1).expand(-1, positions.shape[1]))
+    if x.dim() == 4:
+        return flat.reshape(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+    return flat

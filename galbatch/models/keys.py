@@ -1,0 +1,80 @@
+"""Keys: what the dropout masks and draws of (object, pass) come from.
+
+A key is a hash of (seed, bundle, object id, pass number) and of nothing else, so draws do not depend on
+batch, partition, worker, retry, or objects that are added later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+__all__ = ["draw_keys", "normal_draws"]
+
+Words = npt.NDArray[np.uint64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+NORMAL_STREAM = np.uint64(0x6E6F726D616C0000)  # "normal": apart from the layers, whose numbers are small
+
+
+def mix(words: Words) -> Words:
+    """Finalizer of splitmix64 (Steele, Lea & Flood 2014), which scatters neighboring numbers."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def draw_keys(
+    object_id: npt.NDArray[np.int64] | Sequence[str] | npt.NDArray[np.object_],
+    *,
+    seed: int,
+    bundle_sha256: str,
+    passes: Sequence[int] | npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Keys of every object and pass.
+
+    Parameters
+    ----------
+    object_id : (object,) int64 or str
+    seed : of the run
+    bundle_sha256 : the bundle's identity
+    passes : (pass,) numbers of the passes, from 0
+
+    Returns
+    -------
+    (object, pass) int64
+    """
+    ids = np.asarray(object_id)
+    run = hashlib.blake2b(f"{seed} {bundle_sha256}".encode(), digest_size=8).digest()
+    start = mix(_words_of(ids) ^ np.frombuffer(run, dtype="<u8"))
+    number = np.asarray(passes).astype(np.uint64) + np.uint64(1)
+    return mix(mix(start)[:, None] + number[None, :] * GOLDEN).view(np.int64)
+
+
+def _words_of(ids: npt.NDArray[np.int64] | npt.NDArray[np.object_]) -> Words:
+    """(object,) one word per id; 7 and "7" differ."""
+    if ids.dtype.kind in "iu":
+        return mix(ids.astype(np.int64).view(np.uint64) + GOLDEN)
+    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in ids.tolist()]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def normal_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
+    """Standard normal numbers of each key, by inversion.
+
+    Parameters
+    ----------
+    keys : (object, pass) int64
+    n : numbers per key
+
+    Returns
+    -------
+    (object, pass, n) float64
+    """
+    counter = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * GOLDEN
+    words = mix(mix(keys.view(np.uint64) ^ NORMAL_STREAM)[..., None] + counter)
+    return np.asarray(ndtri(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53))

@@ -1,0 +1,247 @@
+"""What a bundle says of itself: input, head, parameters, domain, origin. Stored in it as galbatch.json.
+
+Frozen dataclasses, validated strictly: unknown keys and wrong types are errors. `Literal` values that no
+code here serves (the binned and mixture heads) are part of the format, so that later versions can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from galbatch.config import parse_strictly
+from galbatch.errors import BundleError, ConfigError
+
+__all__ = [
+    "BundleMetadata",
+    "DomainInfo",
+    "HeadInfo",
+    "InputInfo",
+    "LabelInfo",
+    "ParameterInfo",
+    "read_metadata",
+    "write_metadata",
+]
+
+STRICT: dict[str, Any] = {"extra": "forbid"}  # read by config.parse_strictly
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """The images a network takes: (object, band, y, x) float32.
+
+    Attributes
+    ----------
+    bands : names of the bands, in the order of the axis
+    size_px, pixel_scale_arcsec : the grid
+    unit : name of the pixel unit
+    zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
+    background : what was done to the sky before
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    bands: tuple[str, ...]
+    size_px: int
+    pixel_scale_arcsec: float
+    unit: str
+    zero_point_mag: float
+    background: str = ""
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """How the outputs of a pass are read.
+
+    gaussian: n means, n log d_i and n (n - 1) / 2 entries of L, in the order (1,0), (2,0), (2,1), ...;
+    the covariance is L D L^T. point: n values. binned and mixture are not in this version.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    kind: Literal["gaussian", "point", "binned", "mixture"]
+
+
+@dataclass(frozen=True)
+class LabelInfo:
+    """A word for objects whose median lies at or between the limits; the first that fits is taken."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    text: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """One parameter: output = (transform(value) - location) / scale.
+
+    Attributes
+    ----------
+    name : as in the catalog's columns, with the unit's suffix
+    unit : VOUnits, "" for none
+    description : for the catalog
+    transform : logit, ln, log10 or identity
+    location, scale : of the transformed values, from the training set
+    limits : logit: values at or beyond them become exactly 0 and 1. Others: values are clamped to them
+    training_range : smallest and largest value seen in training; a median outside sets EXTRAPOLATED
+    magnitude : name of the AB magnitude derived from this flux in nJy; None for no such columns
+    labels : words for ranges of the median
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    unit: str
+    description: str
+    transform: Literal["logit", "ln", "log10", "identity"]
+    location: float = 0.0
+    scale: float = 1.0
+    limits: Range | None = None
+    training_range: Range | None = None
+    magnitude: str | None = None
+    labels: tuple[LabelInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class DomainInfo:
+    """What the training set looked like. An object outside any of it gets OUT_OF_DOMAIN; None: not checked.
+
+    Attributes
+    ----------
+    psf_fwhm_arcsec, sky_sigma_njy : ranges, one per band
+    flux_njy : range of the light in the brightest band; for people, not checked
+    features_mean, features_covariance : of the last features (pass without dropout)
+    distance_limit : Mahalanobis distance that 99.9 % of the training set stay within
+    crop_limits : the transformer's scale s in the training set; at or beyond them: CROP_AT_LIMIT
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    psf_fwhm_arcsec: tuple[Range, ...] | None = None
+    sky_sigma_njy: tuple[Range, ...] | None = None
+    flux_njy: Range | None = None
+    features_mean: tuple[float, ...] | None = None
+    features_covariance: tuple[tuple[float, ...], ...] | None = None
+    distance_limit: float | None = None
+    crop_limits: Range | None = None
+
+
+@dataclass(frozen=True)
+class BundleMetadata:
+    """All a bundle says of itself.
+
+    Attributes
+    ----------
+    name, version : of the network
+    architecture : gampen, sfnet or another name; the script itself says what is computed
+    input, head, parameters, domain : see there
+    dropout_rate : of every dropout layer; 0: the passes do not differ
+    n_top_features : the k of SFNet; 0 for networks without such features
+    calibration : None, or what a calibration found
+    training_data, training : what it was trained on, and with which settings
+    licence, citation : of the weights
+    format : version of this description
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    version: str
+    architecture: str
+    input: InputInfo
+    head: HeadInfo
+    parameters: tuple[ParameterInfo, ...]
+    dropout_rate: float
+    domain: DomainInfo = DomainInfo()
+    n_top_features: int = 0
+    calibration: dict[str, Any] | None = None
+    training_data: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    format: int = 1
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers a pass puts out for a row."""
+        n = len(self.parameters)
+        return (3 * n + n * n) // 2 if self.head.kind == "gaussian" else n
+
+
+def write_metadata(metadata: BundleMetadata) -> str:
+    """As JSON."""
+    return json.dumps(dataclasses.asdict(metadata), allow_nan=False)
+
+
+def read_metadata(text: str, source: str) -> BundleMetadata:
+    """From JSON.
+
+    Raises
+    ------
+    BundleError
+        It is no JSON, has unknown or missing keys, or values that contradict each other.
+    """
+    try:
+        metadata = parse_strictly(BundleMetadata, json.loads(text), source=f"{source}: galbatch.json")
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{source}: galbatch.json is no JSON: {error}") from None
+    except ConfigError as error:
+        raise BundleError(str(error)) from None
+    problems = _contradictions(metadata)
+    if problems:
+        raise BundleError("\n".join(f"{source}: galbatch.json: {problem}" for problem in problems))
+    return metadata
+
+
+def _contradictions(metadata: BundleMetadata) -> list[str]:
+    names = [parameter.name for parameter in metadata.parameters]
+    problems = []
+    if metadata.format != 1:
+        problems.append(f"format {metadata.format} is not known; this version of galbatch reads format 1")
+    if not names or len(set(names)) != len(names):
+        problems.append(f"parameters must be there and differ in name, found {names}")
+    if not 0 <= metadata.dropout_rate < 1:
+        problems.append(f"dropout_rate must lie in [0, 1), found {metadata.dropout_rate}")
+    if metadata.input.size_px < 1 or metadata.input.pixel_scale_arcsec <= 0 or not metadata.input.bands:
+        problems.append("input must have a size, a pixel scale above 0 and bands")
+    problems += _parameter_problems(metadata) + _domain_problems(metadata)
+    return problems
+
+
+def _parameter_problems(metadata: BundleMetadata) -> list[str]:
+    problems = []
+    for parameter in metadata.parameters:
+        if parameter.scale <= 0:
+            problems.append(f"parameter {parameter.name}: scale must be above 0, found {parameter.scale}")
+        if parameter.transform == "logit" and parameter.limits is None:
+            problems.append(f"parameter {parameter.name}: logit needs limits, such as [0.01, 0.99]")
+        if parameter.limits is not None and parameter.limits[0] >= parameter.limits[1]:
+            problems.append(f"parameter {parameter.name}: limits must rise, found {parameter.limits}")
+        if parameter.magnitude is not None and parameter.unit != "nJy":
+            problems.append(f"parameter {parameter.name}: a magnitude is derived from nJy only")
+    return problems
+
+
+def _domain_problems(metadata: BundleMetadata) -> list[str]:
+    domain, n_bands = metadata.domain, len(metadata.input.bands)
+    problems = [
+        f"domain: {name} has {len(ranges)} ranges for {n_bands} bands"
+        for name, ranges in (
+            ("psf_fwhm_arcsec", domain.psf_fwhm_arcsec),
+            ("sky_sigma_njy", domain.sky_sigma_njy),
+        )
+        if ranges is not None and len(ranges) != n_bands
+    ]
+    feature = (domain.features_mean, domain.features_covariance, domain.distance_limit)
+    if sum(value is None for value in feature) not in (0, 3):
+        problems.append("domain: features_mean, features_covariance and distance_limit go together")
+    elif domain.features_mean is not None and domain.features_covariance is not None:
+        n_features = len(domain.features_mean)
+        if {len(domain.features_covariance), *map(len, domain.features_covariance)} != {n_features}:
+            problems.append(f"domain: features_covariance is not {n_features} x {n_features}")
+    return problems

@@ -1,0 +1,98 @@
+"""How the demo bundles are made. Not for science: small networks, trained on easy simulations for minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from galbatch.models.metadata import LabelInfo, ParameterInfo
+from galbatch.models.training import TrainingSettings
+
+__all__ = ["RECIPES", "Recipe"]
+
+TRAINING_DATA = (
+    "galaxies of table 1 of Ghosh et al. 2022 (ApJ 935, 138), drawn by galbatch simulate: one galaxy a stamp, no "
+    "neighbors, Gaussian noise; colors of two components"
+)
+NOT_FOR_SCIENCE = "demonstration only, not for science"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a demo bundle is trained on, and how.
+
+    Attributes
+    ----------
+    settings : of the training
+    size_px : side of the stamps
+    n_objects, population, seed : of the simulated training set; the truth's columns are the parameters' names
+    n_test_objects, test_seed : of the simulated galaxies it is judged on
+    """
+
+    settings: TrainingSettings
+    size_px: int = 96
+    n_objects: int = 24_000
+    population: str = "paper"
+    seed: int = 101
+    n_test_objects: int = 4_000
+    test_seed: int = 202
+
+
+GAMPEN = TrainingSettings(
+    name="demo-gampen",
+    version="1",
+    architecture="gampen",
+    bands=("g",),
+    parameters=(
+        ParameterInfo(
+            "bt",
+            "",
+            "bulge-to-total light ratio in g",
+            "logit",
+            limits=(0.02, 0.98),
+            labels=(
+                LabelInfo("highly bulge-dominated", at_least=0.85),
+                LabelInfo("highly disk-dominated", at_most=0.1),
+                LabelInfo("intermediate"),
+            ),
+        ),
+        ParameterInfo(
+            "re_arcsec",
+            "arcsec",
+            "half-light radius (semi-major axis, intrinsic) of the summed profile in g",
+            "ln",
+        ),
+        ParameterInfo("flux_njy", "nJy", "total flux in g", "ln", magnitude="mag"),
+    ),
+    background="none: simulated without sky",
+    width=1 / 16,
+    in_channels=3,
+    dropout_rate=7e-4,
+    epochs=12,
+    psf_fwhm_arcsec=((0.70, 1.05),),
+    training_data=TRAINING_DATA,
+    licence="BSD-3-Clause",
+    citation=f"architecture: Ghosh et al. 2022, ApJ 935, 138; weights: {NOT_FOR_SCIENCE}",
+)
+
+SFNET = TrainingSettings(
+    name="demo-sfnet",
+    version="1",
+    architecture="sfnet",
+    bands=("g", "r"),
+    parameters=(
+        ParameterInfo("color_gr_mag", "mag", "g - r of the total light", "identity"),
+        ParameterInfo("mag_r", "mag", "AB magnitude of the total light in r", "identity"),
+    ),
+    background="none: simulated without sky",
+    width=1 / 8,
+    n_top_features=8,
+    dropout_rate=0.02,
+    epochs=12,
+    psf_fwhm_arcsec=((0.70, 1.05), (0.65, 0.98)),
+    training_data=TRAINING_DATA,
+    licence="BSD-3-Clause",
+    citation=f"after SFNet (sparse feature network); weights: {NOT_FOR_SCIENCE}",
+)
+
+RECIPES = {"gampen": Recipe(GAMPEN), "sfnet": Recipe(SFNET)}
+"""By the name of the demo bundle."""
