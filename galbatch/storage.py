@@ -47,6 +47,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "remove",
+    "remove_if_empty",
     "sha256_of",
 ]
 
@@ -270,6 +271,13 @@ def _find_on_s3(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     return []
 
 
+def remove_if_empty(folder: str) -> None:
+    """Remove a local folder that holds nothing; another one, or one on S3, stays."""
+    if not is_s3(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 def identity(path: str) -> FileIdentity:
     """Size and version (S3: ETag; local: modification time in ns) of a file.
 
@@ -408,15 +416,15 @@ def _output_errors(path: str) -> Iterator[None]:
 class Lock:
     """Holds an output for one run, as a context manager.
 
-    The file ``<output>_lock.json`` beside the output says who holds it: owner, host, pid, started,
-    heartbeat. It is created only if nobody has created it (``O_EXCL``; on S3 ``If-None-Match: *``). A
-    thread renews the heartbeat. A lock whose heartbeat is older than `stale_after_s`, or whose process
-    is dead on this host, is taken over. On exit it is removed, if it is still ours.
+    The file says who holds it: owner, host, pid, started, heartbeat. It is created only if nobody has
+    created it (``O_EXCL``; on S3 ``If-None-Match: *``). A thread renews the heartbeat. A lock whose
+    heartbeat is older than `stale_after_s`, or whose process is dead on this host, is taken over. On exit
+    it is removed, if it is still ours.
 
     Parameters
     ----------
-    output : str
-        Path of the output, local or S3; it need not exist.
+    path : str
+        Path of the lock's file, local or S3, such as ``catalog/_lock.json``; its folder is what is held.
     stale_after_s, heartbeat_s : float
         Seconds after which a silent lock counts as abandoned, and between two heartbeats.
 
@@ -426,9 +434,8 @@ class Lock:
         On entering: another run holds the output.
     """
 
-    def __init__(self, output: str, *, stale_after_s: float = 120.0, heartbeat_s: float = 20.0) -> None:
-        self.path = output.rstrip("/") + "_lock.json"
-        self.output = output
+    def __init__(self, path: str, *, stale_after_s: float = 120.0, heartbeat_s: float = 20.0) -> None:
+        self.path = path
         self.stale_after_s = stale_after_s
         self.heartbeat_s = heartbeat_s
         self._owner = uuid.uuid4().hex
@@ -549,7 +556,7 @@ class Lock:
         held = (self._read() or ({}, ""))[0]
         age_s = time.time() - float(held.get("heartbeat", time.time()))
         return LockedError(
-            f"{self.output}: held by the run of process {held.get('pid', '?')} on {held.get('host', '?')}, last heard of "
+            f"{os.path.dirname(self.path)}: held by the run of process {held.get('pid', '?')} on {held.get('host', '?')}, last heard of "
             f"{age_s:.0f} s ago; wait for it to end or stop it. If it is dead, its lock is taken over when it "
             f"has been silent for {self.stale_after_s:.0f} s"
         )

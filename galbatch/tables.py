@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from astropy.table import MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, Table
 
 from galbatch import sky, storage
 from galbatch.config import ObjectsConfig
-from galbatch.errors import ConfigError, ObjectListError
+from galbatch.errors import ConfigError, ObjectListError, OutputError
 from galbatch.types import ObjectTable
 
-__all__ = ["RESERVED_COLUMNS", "read_objects", "read_table", "select", "write_parquet"]
+__all__ = ["RESERVED_COLUMNS", "read_objects", "read_table", "select", "write_parquet", "write_table"]
 
 RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
@@ -59,11 +59,20 @@ def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     if suffix is None:
         raise ObjectListError(f"{path}: unknown kind of table; known are {', '.join(READERS)}")
     try:
-        return READERS[suffix](path, columns)
+        return _plain_types(READERS[suffix](path, columns))
     except FileNotFoundError:
         raise ObjectListError(f"{path}: there is no such file") from None
     except (pa.ArrowException, ValueError, TypeError, OSError) as error:
         raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
+
+
+def _plain_types(table: pa.Table) -> pa.Table:
+    """Dictionaries and large strings as what they stand for: so leaves of one catalog agree on types."""
+    fields = []
+    for field in table.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        fields.append(field.with_type(pa.string() if pa.types.is_large_string(kind) else kind))
+    return table.cast(pa.schema(fields))
 
 
 def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
@@ -167,6 +176,44 @@ def write_parquet(path: str, table: pa.Table) -> None:
     storage.publish(path, buffer.getvalue())
 
 
+def write_table(path: str, table: pa.Table) -> None:
+    """Write a table in the format of its suffix: ``.parquet``, ``.csv``, ``.fits``, ``.vot`` or ``.xml``.
+
+    The field metadata ``unit`` and ``description`` become those of the FITS and VOTable columns.
+
+    Raises
+    ------
+    OutputError
+        Another suffix; no space, or no permission.
+    """
+    buffer = io.BytesIO()
+    if path.endswith(".parquet"):
+        pq.write_table(table, buffer)
+    elif path.endswith(".csv"):
+        pyarrow.csv.write_csv(table, buffer)
+    elif path.endswith((".fits", ".vot", ".xml")):
+        _astropy_table(table).write(buffer, format="fits" if path.endswith(".fits") else "votable")
+    else:
+        raise OutputError(f"{path}: unknown kind of table; known are .parquet, .csv, .fits, .vot, .xml")
+    storage.publish(path, buffer.getvalue())
+
+
+def _astropy_table(table: pa.Table) -> Table:
+    result = Table()
+    for field in table.schema:
+        column = table.column(field.name).combine_chunks()
+        mask = np.asarray(pc.is_null(column))
+        if pa.types.is_string(field.type):
+            values = np.array([value or "" for value in column.to_pylist()], dtype=np.str_)
+        else:
+            values = column.fill_null(0).to_numpy(zero_copy_only=False)
+        metadata = field.metadata or {}
+        result[field.name] = MaskedColumn(values, mask=mask) if mask.any() else Column(values)
+        result[field.name].unit = metadata.get(b"unit", b"").decode() or None
+        result[field.name].description = metadata.get(b"description", b"").decode() or None
+    return result
+
+
 # --- object lists ----------------------------------------------------------------------------------------
 
 
@@ -234,10 +281,8 @@ def _kept_names(objects: ObjectsConfig, also: Sequence[str]) -> list[str]:
 def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
     """Ids as int64 or text, never by way of a float."""
     array = column.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return array.cast(pa.string())
+    if pa.types.is_string(array.type):
+        return array
     if pa.types.is_integer(array.type) or (pa.types.is_decimal(array.type) and array.type.scale == 0):
         try:
             return array.cast(pa.int64())

@@ -181,6 +181,14 @@ def test_remove_takes_files_trees_and_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["kept"]
 
 
+def test_only_an_empty_folder_is_removed(tmp_path: Path) -> None:
+    storage.publish(str(tmp_path / "full" / "a"), b"")
+    (tmp_path / "empty").mkdir()
+    for name in ("full", "empty", "absent"):
+        storage.remove_if_empty(str(tmp_path / name))
+    assert os.listdir(tmp_path) == ["full"]
+
+
 def test_identity_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")
@@ -214,28 +222,29 @@ HOLD = """
 
 def foreign_lock(output: Path, **changes: object) -> Path:
     """A lock as a run on another machine would have left it."""
-    path = Path(f"{output}_lock.json")
+    path = output / "_lock.json"
+    output.mkdir(exist_ok=True)
     held = {"owner": "other", "host": "elsewhere", "pid": 1, "started": 0.0, "heartbeat": time.time()}
     path.write_text(json.dumps(held | changes))
     return path
 
 
 def test_the_lock_says_who_holds_it_and_goes(tmp_path: Path) -> None:
-    with storage.Lock(str(tmp_path / "catalog")) as lock:
-        held = json.loads((tmp_path / "catalog_lock.json").read_text())
+    with storage.Lock(str(tmp_path / "catalog" / "_lock.json")) as lock:
+        held = json.loads((tmp_path / "catalog/_lock.json").read_text())
         assert (held["host"], held["pid"]) == (socket.gethostname(), os.getpid())
         assert lock.is_ours()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "catalog") == []
 
 
 def test_the_lock_goes_when_the_run_fails(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), storage.Lock(str(tmp_path / "catalog")):
+    with pytest.raises(ZeroDivisionError), storage.Lock(str(tmp_path / "catalog" / "_lock.json")):
         _ = 1 / 0
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "catalog") == []
 
 
 def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:
-    output = str(tmp_path / "catalog")
+    output = str(tmp_path / "catalog" / "_lock.json")
     first = run_python(HOLD, output)
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
@@ -249,7 +258,7 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> Non
     first.stdout.close()
     assert first.stdin is not None
     first.stdin.close()
-    assert os.listdir(tmp_path) == ["catalog_lock.json"]
+    assert os.listdir(tmp_path / "catalog") == ["_lock.json"]
     with storage.Lock(output) as lock:
         assert lock.is_ours()
 
@@ -258,37 +267,38 @@ def test_a_live_lock_of_another_machine_is_kept_and_a_silent_one_taken(tmp_path:
     path = foreign_lock(tmp_path / "catalog", heartbeat=time.time() - 30)
     with (
         pytest.raises(LockedError, match="process 1 on elsewhere, last heard of 30 s ago"),
-        storage.Lock(str(tmp_path / "catalog"), stale_after_s=120),
+        storage.Lock(str(tmp_path / "catalog" / "_lock.json"), stale_after_s=120),
     ):
         pass
-    with storage.Lock(str(tmp_path / "catalog"), stale_after_s=20):
+    with storage.Lock(str(tmp_path / "catalog" / "_lock.json"), stale_after_s=20):
         assert json.loads(path.read_text())["pid"] == os.getpid()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "catalog") == []
 
 
 def test_an_empty_lock_is_one_being_written(tmp_path: Path) -> None:
-    path = tmp_path / "catalog_lock.json"
+    path = tmp_path / "catalog" / "_lock.json"
+    path.parent.mkdir()
     path.write_bytes(b"")
-    with pytest.raises(LockedError), storage.Lock(str(tmp_path / "catalog")):
+    with pytest.raises(LockedError), storage.Lock(str(tmp_path / "catalog" / "_lock.json")):
         pass
     os.utime(path, (0, 0))
-    with storage.Lock(str(tmp_path / "catalog")) as lock:
+    with storage.Lock(str(tmp_path / "catalog" / "_lock.json")) as lock:
         assert lock.is_ours()
 
 
 def test_the_heartbeat_is_renewed(tmp_path: Path) -> None:
-    path = tmp_path / "catalog_lock.json"
-    with storage.Lock(str(tmp_path / "catalog"), heartbeat_s=0.02):
+    path = tmp_path / "catalog/_lock.json"
+    with storage.Lock(str(tmp_path / "catalog" / "_lock.json"), heartbeat_s=0.02):
         first = json.loads(path.read_text())["heartbeat"]
         deadline = time.time() + 10
         while json.loads(path.read_text())["heartbeat"] == first:
             assert time.time() < deadline
             time.sleep(0.01)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "catalog") == []
 
 
 def test_a_lock_that_was_taken_over_is_left_alone(tmp_path: Path) -> None:
-    with storage.Lock(str(tmp_path / "catalog"), heartbeat_s=0.02) as lock:
+    with storage.Lock(str(tmp_path / "catalog" / "_lock.json"), heartbeat_s=0.02) as lock:
         path = foreign_lock(tmp_path / "catalog")
         time.sleep(0.1)
         assert not lock.is_ours()
@@ -309,7 +319,7 @@ def test_of_many_that_find_a_stale_lock_one_wins(tmp_path: Path) -> None:
         except errors.LockedError:
             print("refused")
     """
-    runs = [run_python(code, str(tmp_path / "catalog")) for _ in range(4)]
+    runs = [run_python(code, str(tmp_path / "catalog" / "_lock.json")) for _ in range(4)]
     for run in runs:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
@@ -370,17 +380,20 @@ def test_s3_local_copy_is_fetched_once_and_mended(
 
 
 def test_s3_lock_is_created_once_and_taken_over_when_silent(s3: str) -> None:
-    with storage.Lock(f"{s3}/catalog", heartbeat_s=0.05) as lock:
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), storage.Lock(f"{s3}/catalog"):
+    with storage.Lock(f"{s3}/catalog/_lock.json", heartbeat_s=0.05) as lock:
+        with (
+            pytest.raises(LockedError, match=f"process {os.getpid()} on"),
+            storage.Lock(f"{s3}/catalog/_lock.json"),
+        ):
             pass
         time.sleep(0.3)
         assert lock.is_ours()
-    assert not storage.exists(f"{s3}/catalog_lock.json")
+    assert not storage.exists(f"{s3}/catalog/_lock.json")
     stale = {"owner": "other", "host": "elsewhere", "pid": 1, "started": 0.0, "heartbeat": 0.0}
-    storage.publish_json(f"{s3}/catalog_lock.json", stale)
-    late = storage.Lock(f"{s3}/catalog")
+    storage.publish_json(f"{s3}/catalog/_lock.json", stale)
+    late = storage.Lock(f"{s3}/catalog/_lock.json")
     seen = late._read()
     assert seen is not None
-    with storage.Lock(f"{s3}/catalog"):
+    with storage.Lock(f"{s3}/catalog/_lock.json"):
         # Both had found it stale; the second finds that the object is no longer the one it saw.
         assert not late._put_if_unchanged(seen[1])

@@ -11,7 +11,7 @@ from astropy.table import MaskedColumn, Table
 
 from galbatch import sky, tables
 from galbatch.config import ObjectsConfig
-from galbatch.errors import ConfigError, ObjectListError
+from galbatch.errors import ConfigError, ObjectListError, OutputError
 from galbatch.types import ObjectTable
 
 # 17 digits, as HSC's ids: as float64 all four would become two.
@@ -120,6 +120,43 @@ def test_fits_numbers_are_in_the_machines_byte_order(tmp_path: Path) -> None:
 def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet")
     assert tables.read_table(str(path), columns=["z_best", "ra_deg"]).column_names == ["z_best", "ra_deg"]
+
+
+def test_dictionaries_and_large_strings_become_plain(tmp_path: Path) -> None:
+    kind = pa.array(["a", "b", "a", None]).dictionary_encode()
+    path = write_list(tmp_path / "a.parquet", kind=kind, note=pa.array(["x"] * 4, pa.large_string()))
+    table, _ = tables.read_objects(config(path, keep=("kind", "note")))
+    assert [field.type for field in table.kept.schema] == [pa.string(), pa.string()]
+    assert sorted(table.kept["kind"].to_pylist(), key=str) == [None, "a", "a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "fits", "vot"])
+def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
+    schema = pa.schema(
+        [
+            pa.field("object_id", pa.int64()),
+            pa.field("flux_njy", pa.float32(), metadata={"unit": "nJy", "description": "total flux"}),
+            pa.field("n", pa.int64()),
+            pa.field("kind", pa.string()),
+        ]
+    )
+    table = pa.table(
+        [IDS, [1.5, 2.5, 3.5, float("nan")], [1, None, 3, 4], ["a", "bc", "def", "x"]], schema=schema
+    )
+    path = str(tmp_path / f"out.{suffix}")
+    tables.write_table(path, table)
+    back = tables.read_table(path)
+    assert back["object_id"].to_pylist() == IDS
+    assert back["flux_njy"].to_pylist()[:3] == [1.5, 2.5, 3.5]
+    assert back["n"].to_pylist() == [1, None, 3, 4]
+    assert back["kind"].to_pylist() == ["a", "bc", "def", "x"]
+    if suffix != "csv":
+        assert back.schema.field("flux_njy").metadata[b"unit"] == b"nJy"
+
+
+def test_a_table_of_unknown_kind_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"out\.xlsx: unknown kind of table; known are \.parquet"):
+        tables.write_table(str(tmp_path / "out.xlsx"), pa.table({"a": [1]}))
 
 
 def test_parquet_goes_to_s3_and_back(s3: str) -> None:
