@@ -28,6 +28,7 @@ __all__ = [
     "open_fits",
     "opened_fits",
     "require_whole",
+    "require_whole_file",
 ]
 
 # S3 reads come in blocks; s3fs's default of 50 MiB would fetch a whole tile for one cutout.
@@ -58,7 +59,7 @@ def opened_fits(path: str) -> fits.HDUList:
         remote = {"use_fsspec": True, "fsspec_kwargs": {"default_block_size": S3_BLOCK_BYTES}}
     with quiet_astropy():
         try:
-            return fits.open(path, mode="readonly", memmap=not remote, lazy_load_hdus=True, **remote)
+            return fits.open(path, mode="readonly", memmap=False, lazy_load_hdus=True, **remote)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -188,11 +189,22 @@ def require_whole(hdu: Any, *, where: str, plane: str, size_bytes: int | None) -
     if there >= needed:
         return
     remedy = "the file is probably truncated: fetch it again or exclude the tile"
-    if compressed or len(hdu.shape) != 2:
+    if compressed or len(getattr(hdu, "shape", ())) != 2:
         raise TileError(f"{where}: {plane} has {max(there, 0)} bytes, its header says {needed}; {remedy}")
     ny, nx = hdu.shape
     rows = max(there, 0) * ny // needed
     raise TileError(f"{where}: {plane} is {rows} x {nx} px, its header says {ny} x {nx}; {remedy}")
+
+
+def require_whole_file(hdus: fits.HDUList, path: str) -> None:
+    """Raise unless the last HDU is whole: a cut file would lack the planes behind the cut without a word.
+
+    Raises
+    ------
+    TileError
+        The file ends within its last HDU.
+    """
+    require_whole(hdus[-1], where=path, plane=f"HDU {len(hdus) - 1}", size_bytes=file_size(path))
 
 
 def mask_planes(header: fits.Header) -> dict[str, int]:

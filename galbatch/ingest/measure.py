@@ -91,9 +91,9 @@ def _sky_sigma(
     frame[width : size_px - width, width : size_px - width] = False
     index = np.flatnonzero(frame)
     index = index[:: max(1, len(index) // MAX_SKY_PIXELS)]
-    n, bands = image.shape[:2]
-    detected = mask.reshape(n, bands, -1)[:, :, index] & (MaskBit.DETECTED | MaskBit.NEGATIVE)
-    values = image.reshape(n, bands, -1)[:, :, index]  # (object, band, pixel), a copy
+    flat = (*image.shape[:2], size_px**2)
+    detected = mask.reshape(flat)[:, :, index] & (MaskBit.DETECTED | MaskBit.NEGATIVE)
+    values = image.reshape(flat)[:, :, index]  # (object, band, pixel), a copy
     values[detected != 0] = np.nan
     middle = _nanmedian(values)
     scatter = _nanmedian(np.abs(values - middle[..., None])) * np.float32(SIGMA_OF_MAD)

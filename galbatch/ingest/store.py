@@ -26,6 +26,7 @@ from galbatch.errors import ConfigError, FingerprintError
 from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, Partition, PixelFlag
 
 __all__ = [
+    "STORE_ENTRIES",
     "bytes_per_object",
     "create_groups",
     "list_done",
@@ -41,6 +42,9 @@ MAX_SHARD_BYTES = 64 * 10**6
 # Reading one object fetches one chunk; below about 0.6 MB the cost of a chunk shows in writing
 # (96 px, 2 bands, objects a chunk: cutouts/s written; 1: 2100, 8: 2900, 16: 3100, 256: 3000).
 MAX_CHUNK_BYTES = 2**20
+
+STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
+"""All that this room writes in a store's folder, in the order in which to delete it."""
 
 PLANE_AXES = ("object", "band", "y", "x")
 PLANE_DTYPES = {"image": "float32", "mask": "uint16", "variance": "float32"}
@@ -132,14 +136,14 @@ def read_done(store_path: str, partition: Partition, grid: Grid) -> dict[str, An
 
 def list_done(store_path: str) -> list[tuple[str, str]]:
     """(partition path, grid label) of all finished groups."""
-    found = storage.list_files(store_path, suffix="/".join(DONE_PATH))
+    found = storage.list_files(store_path, suffix=DONE_PATH[-1])
     return [(path.rsplit("/", 3)[0], path.rsplit("/", 3)[1]) for path in found]
 
 
 def remove_partition(store_path: str, partition: Partition) -> None:
     """Remove the partition's cutouts on all grids; an absent partition is fine."""
     path = storage.join(store_path, partition.path)
-    for mark in storage.list_files(path, suffix="/".join(DONE_PATH)):
+    for mark in storage.list_files(path, suffix=DONE_PATH[-1]):
         storage.remove(storage.join(path, mark))
     storage.remove(path)
 

@@ -32,7 +32,7 @@ class LegacySurvey:
         """One tile a band; none from files without IMAGETYP, such as the viewer's PSFs. See `Layout`."""
         with headers.open_fits(path) as hdus:
             found = _planes_by_band(hdus)
-            return [
+            tiles = [
                 headers.make_tile(
                     hdus,
                     path,
@@ -44,6 +44,8 @@ class LegacySurvey:
                 for band, planes in found.items()
                 if band in survey.bands
             ]
+            headers.require_whole_file(hdus, path)
+        return tiles
 
 
 def _tile_id(header: fits.Header, path: str) -> str:

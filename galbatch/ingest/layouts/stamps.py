@@ -80,6 +80,7 @@ class Stamps:
                 njy=_njy(cards, where),
                 psf_fwhm_arcsec=survey.psf_fwhm_arcsec.get(band, math.nan),
             )
+            headers.require_whole_file(hdus, path)
         return [tile]
 
 

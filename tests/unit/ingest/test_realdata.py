@@ -1,0 +1,111 @@
+"""Real survey files: what their own catalogs and headers say must come out."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.nddata import Cutout2D
+from astropy.wcs import WCS
+
+from galbatch.errors import TileError
+from galbatch.types import PixelFlag, njy_per_unit
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def sources(realdata, objects):
+    def read(folder):
+        rows = rows_of(realdata / folder / "sources.csv")
+        positions = [(float(row["ra_deg"]), float(row["dec_deg"])) for row in rows]
+        return objects(*np.transpose(positions), ids=np.array([int(row["object_id"]) for row in rows]))
+
+    return read
+
+
+def test_decals_equals_cutout2d(realdata, sources, read_tiles, cut):
+    path = realdata / "decals_dr9"
+    table = sources("decals_dr9")
+    tiles = read_tiles(path, layout="legacysurvey", bands=("g", "r", "z"))
+    block = cut(table, tiles, size=63, scale=0.262, bands=("g", "r", "z"))
+    with fits.open(path / "cutout_59.1067_-30.4848.fits") as hdus:
+        for band, number in enumerate((1, 3, 5)):
+            weight = hdus[number + 1].data
+            image = np.where(weight > 0, hdus[number].data, np.nan)
+            x, y = WCS(hdus[number].header).all_world2pix(table.ra_deg, table.dec_deg, 0)
+            for index in range(len(table)):
+                expected = Cutout2D(image, (x[index], y[index]), 63, mode="partial", fill_value=np.nan).data
+                np.testing.assert_allclose(block.image[index, band], expected * njy_per_unit(22.5), rtol=1e-6)
+    at_edge = np.minimum.reduce([x, y, 255 - x, 255 - y]) < 31
+    assert at_edge.sum() > 5
+    np.testing.assert_array_equal(
+        (block.flags & PixelFlag.PARTIAL_COVERAGE) != 0, (block.coverage < 1).any(axis=1)
+    )
+    assert (block.coverage[at_edge] < 1).all()
+    assert not (block.flags & (PixelFlag.OUTSIDE_FOOTPRINT | PixelFlag.RESAMPLED | PixelFlag.MOSAICKED)).any()
+
+
+def test_decals_noise_agrees_with_its_weights(realdata, sources, read_tiles, cut):
+    tiles = read_tiles(realdata / "decals_dr9", layout="legacysurvey", bands=("g",))
+    block = cut(sources("decals_dr9"), tiles, size=96, scale=0.262)
+    expected = np.sqrt(np.nanmedian(block.variance, axis=(1, 2, 3)))
+    ratio = block.sky_sigma_njy[:, 0] / expected
+    assert np.nanmedian(ratio) == pytest.approx(1.0, abs=0.25)
+
+
+def test_hsc_stars_have_their_catalog_flux(realdata, objects, read_tiles, cut):
+    rows = rows_of(realdata / "hsc_pdr2_stamps" / "star_cat_correct.csv")
+    ra, dec, mag = (np.array([float(row[key]) for row in rows]) for key in ("ira", "idec", "imag_psf"))
+    tiles = read_tiles(realdata / "hsc_pdr2_stamps", layout="stamps", bands=("i",))
+    assert len(tiles) == 10
+    assert len({tile.grid_key for tile in tiles}) == 1  # stamps of one tract share its lattice
+    block = cut(objects(ra, dec), tiles, size=23, bands=("i",))
+    expected = 10 ** (0.4 * (31.4 - mag))
+    np.testing.assert_allclose(np.nansum(block.image[:, 0], axis=(1, 2)), expected, rtol=0.05)
+    peaks = [np.unravel_index(np.nanargmax(image), image.shape) for image in block.image[:, 0]]
+    assert np.abs(np.array(peaks) - 11).max() <= 1
+
+
+def test_one_galaxy_in_two_surveys_on_one_grid(realdata, sources, read_tiles, cut):
+    table = sources("des_griz")
+    bands = ("g", "r", "i", "z")
+    des = cut(
+        table,
+        read_tiles(realdata / "des_griz", layout="stamps", bands=bands),
+        size=64,
+        scale=0.25,
+        bands=bands,
+    )
+    ps1 = cut(
+        table,
+        read_tiles(realdata / "ps1_griz", layout="stamps", bands=bands),
+        size=64,
+        scale=0.25,
+        bands=bands,
+    )
+    assert (des.flags & PixelFlag.RESAMPLED).all()
+    assert not (ps1.flags & PixelFlag.RESAMPLED).any()
+    ratio = ps1.image[0].sum(axis=(1, 2)) / des.image[0].sum(axis=(1, 2))
+    np.testing.assert_allclose(ratio, 1.0, atol=0.1)  # two photometric systems
+    for block in (des, ps1):
+        peak = np.unravel_index(np.nanargmax(block.image[0, 1]), (64, 64))
+        assert np.abs(np.array(peak) - 32).max() <= 2
+
+
+def test_a_wrong_wcs_puts_the_object_outside(realdata, sources, read_tiles, cut):
+    tiles = read_tiles(realdata / "sdss_bad_wcs", layout="stamps", bands=("g", "r"))
+    block = cut(sources("ps1_griz"), tiles, size=64, scale=0.396, bands=("g", "r"))
+    outside = PixelFlag.OUTSIDE_FOOTPRINT | PixelFlag.MISSING_BAND
+    assert block.flags.tolist() == [int(outside)] * 2
+    assert np.isnan(block.image).all()
+
+
+def test_a_single_exposure_has_no_calibrated_zero_point(realdata, read_tiles):
+    path = realdata / "hsc_exposure_masks" / "HSC-0908120-056-small.fits"
+    with pytest.raises(TileError, match="no tile matches: 1 FITS files"):
+        read_tiles(path)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+
+from galbatch.types import PixelFlag
+
+NJY = 10 ** (0.4 * 4.4)
+CENTER = (150.0, 2.0)
+
+
+def galaxy(header, shape, *, sigma_arcsec=1.5, flux=1000.0, at=CENTER):
+    """A round Gaussian of known total flux about a sky position, on any pixels."""
+    x, y = WCS(header).all_world2pix(*at, 0)
+    scale = np.sqrt(abs(header["CD1_1"] * header["CD2_2"] - header["CD1_2"] * header["CD2_1"])) * 3600
+    rows, columns = np.indices(shape)
+    radius = np.hypot(rows - y, columns - x) * scale
+    return flux * scale**2 / (2 * np.pi * sigma_arcsec**2) * np.exp(-0.5 * (radius / sigma_arcsec) ** 2)
+
+
+@pytest.fixture
+def one_tile(tmp_path, tan, write_calexp):
+    def make(*, scale, angle=0.0, n=300, **planes):
+        header = tan(crpix=(n / 2 + 0.3, n / 2 - 0.4), scale_arcsec=scale, angle_deg=angle)
+        write_calexp(tmp_path, image=galaxy(header, (n, n)), wcs=header, **planes)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("scale", "angle"), [(0.262, 0.0), (0.2, 30.0), (0.13, 0.0), (0.08, 200.0), (0.168, 10.0)]
+)
+def test_flux_is_conserved(one_tile, read_tiles, objects, cut, scale, angle):
+    block = cut(objects(*CENTER), read_tiles(one_tile(scale=scale, angle=angle)), size=95)
+    assert block.image[0, 0].sum() == pytest.approx(1000.0 * NJY, rel=2e-3)
+    rows, columns = np.indices((95, 95))
+    image = block.image[0, 0] / block.image[0, 0].sum()
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = block.crpix[0], block.crval[0], block.cd[0]
+    expected = wcs.all_world2pix(*CENTER, 0)
+    # Its center of light lies where the cutout's own WCS says.
+    assert ((image * columns).sum(), (image * rows).sum()) == pytest.approx(
+        tuple(map(float, expected)), abs=0.02
+    )
+    rotated_only = scale == 0.168
+    assert bool(block.flags[0] & PixelFlag.RESAMPLED) is not rotated_only
+
+
+def test_shape_survives_upsampling(one_tile, tan, read_tiles, objects, cut):
+    block = cut(objects(*CENTER), read_tiles(one_tile(scale=0.262)), size=95)
+    own = tan(crpix=(48, 48), crval=CENTER)
+    expected = galaxy(own, (95, 95)) * NJY
+    np.testing.assert_allclose(block.image[0, 0], expected, atol=2e-3 * expected.max())
+
+
+def test_own_grid_is_north_up_and_centered(one_tile, read_tiles, objects, cut):
+    block = cut(objects(150.001, 2.001), read_tiles(one_tile(scale=0.262, angle=40.0)), size=48)
+    assert block.crpix[0].tolist() == [25.0, 25.0]
+    assert block.crval[0].tolist() == [150.001, 2.001]
+    np.testing.assert_allclose(block.cd[0] * 3600, [[-0.168, 0.0], [0.0, 0.168]], rtol=1e-12)
+
+
+def test_scales_within_a_thousandth_are_copied(one_tile, read_tiles, objects, cut):
+    tiles = read_tiles(one_tile(scale=0.168 * 1.0005))
+    assert not cut(objects(*CENTER), tiles).flags[0] & PixelFlag.RESAMPLED
+    tiles = read_tiles(one_tile(scale=0.168 * 1.002))
+    assert cut(objects(*CENTER), tiles).flags[0] & PixelFlag.RESAMPLED
+
+
+def test_variance_of_an_aperture_is_kept(one_tile, read_tiles, objects, cut):
+    tiles = read_tiles(one_tile(scale=0.262, variance=np.full((300, 300), 4.0, np.float32)))
+    block = cut(objects(*CENTER), tiles, size=48)
+    per_square_arcsec = block.variance[0, 0].mean() / 0.168**2
+    assert per_square_arcsec == pytest.approx(4.0 * NJY**2 / 0.262**2, rel=1e-5)
+
+
+def test_holes_and_bits_stay_local(one_tile, read_tiles, objects, cut):
+    mask = np.zeros((300, 300), np.int32)
+    mask[155, 150], mask[140, 150] = 1 << 8, 1 << 1  # NO_DATA, SAT
+    block = cut(objects(*CENTER), read_tiles(one_tile(scale=0.262, mask=mask)), size=95)
+    missing = np.argwhere(np.isnan(block.image[0, 0]))
+    saturated = np.argwhere(block.mask[0, 0] != 0)
+    ratio = 0.262 / 0.168
+    for found, row in ((missing, 155), (saturated, 140)):
+        assert 2 <= len(found) <= 25
+        center = found.mean(axis=0) - 47  # the object is at (y, x) = (148.6, 149.3)
+        assert center == pytest.approx([(row - 148.6) * ratio, 0.7 * ratio], abs=0.7)
+    assert np.isfinite(block.image[0, 0]).sum() == 95**2 - len(missing)
+
+
+def test_another_tract_completes_what_the_first_lacks(tmp_path, tan, write_calexp, read_tiles, objects, cut):
+    first = tan(crpix=(181, 100), crval=(150.0, 2.0))
+    second = tan(crpix=(20.4, 100.7), crval=(150.0, 2.0), angle_deg=3.0)
+    at = (149.9992, 2.0)
+    write_calexp(tmp_path, tract=9813, image=galaxy(first, (200, 200), at=at), wcs=first)
+    write_calexp(tmp_path, tract=9814, image=galaxy(second, (200, 200), at=at), wcs=second)
+    ra, dec = WCS(first).all_pix2world(184.0, 99.0, 0)
+    block = cut(objects(ra, dec), read_tiles(tmp_path), size=63)
+    flags = PixelFlag(int(block.flags[0]))
+    assert flags & PixelFlag.RESAMPLED
+    assert flags & PixelFlag.MOSAICKED
+    assert not flags & PixelFlag.PARTIAL_COVERAGE
+    assert block.tile[0] == "9814/4,4"  # the center is 16 px inside the first tract, 23 px inside the second
+    np.testing.assert_allclose(
+        block.cd[0], [[second["CD1_1"], second["CD1_2"]], [second["CD2_1"], second["CD2_2"]]]
+    )
+    expected = galaxy(tan(crpix=tuple(block.crpix[0]), angle_deg=3.0), (63, 63), at=at) * NJY
+    np.testing.assert_allclose(block.image[0, 0], expected, atol=2e-3 * expected.max())
+
+
+def test_exact_pixels_remain_where_the_home_lattice_has_them(
+    tmp_path, tan, write_calexp, read_tiles, objects, cut
+):
+    first, second = tan(crpix=(181, 100)), tan(crpix=(50.4, 100.7), angle_deg=3.0)
+    image = galaxy(first, (200, 200), sigma_arcsec=3.0)
+    write_calexp(tmp_path, tract=9813, image=image, wcs=first)
+    write_calexp(
+        tmp_path,
+        tract=9814,
+        image=galaxy(second, (200, 200), sigma_arcsec=3.0)[:, 35:],
+        wcs=tan(crpix=(15.4, 100.7), angle_deg=3.0),
+    )
+    ra, dec = WCS(first).all_pix2world(178.0, 99.0, 0)
+    block = cut(objects(ra, dec), read_tiles(tmp_path), size=63)
+    assert block.tile[0] == "9813/4,4"
+    # Columns 147 to 199 are the first tract's own pixels; the rest is the same galaxy, reprojected.
+    np.testing.assert_allclose(block.image[0, 0][:, :53], image[68:131, 147:200] * NJY, rtol=1e-6)
+    header = tan(crpix=(181, 100))
+    whole = galaxy(header, (200, 260), sigma_arcsec=3.0)[68:131, 147:210] * NJY
+    np.testing.assert_allclose(block.image[0, 0], whole, atol=3e-3 * whole.max())
+
+
+def test_bands_on_two_lattices_share_the_first_bands_wcs(
+    tmp_path, tan, write_calexp, read_tiles, objects, cut
+):
+    lattices = {"G": tan(crpix=(100, 100)), "R": tan(crpix=(100.5, 100.5), angle_deg=15.0)}
+    for band, header in lattices.items():
+        write_calexp(tmp_path, band=band, image=galaxy(header, (200, 200)), wcs=header)
+    tiles = read_tiles(tmp_path, bands=("g", "r"))
+    block = cut(objects(*CENTER), tiles, size=63, bands=("g", "r"))
+    expected = galaxy(lattices["G"], (200, 200))[68:131, 68:131] * NJY
+    np.testing.assert_allclose(block.image[0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(block.image[0, 1], expected, atol=2e-3 * expected.max())
+    assert block.flags[0] & PixelFlag.RESAMPLED
+    assert not block.flags[0] & PixelFlag.MOSAICKED
+    # Asked for in the other order, the other lattice is the cutout's.
+    swapped = cut(objects(*CENTER), tiles, size=63, bands=("r", "g"))
+    np.testing.assert_allclose(
+        swapped.cd[0] * 3600,
+        np.array([[-np.cos(np.pi / 12), np.sin(np.pi / 12)], [np.sin(np.pi / 12), np.cos(np.pi / 12)]])
+        * 0.168,
+        rtol=1e-9,
+    )
+
+
+def test_a_distorted_tile_is_never_copied(tmp_path, tan, write_calexp, read_tiles, objects, cut):
+    header = tan(crpix=(150, 150))
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN-SIP", "DEC--TAN-SIP"
+    header["A_ORDER"], header["B_ORDER"] = 2, 2
+    header["A_2_0"], header["B_0_2"] = 1e-4, -1e-4
+    x, y = 180.0, 120.0
+    ra, dec = WCS(header).all_pix2world(x, y, 0)
+    rows, columns = np.indices((300, 300))
+    image = 100.0 * np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / 3.0**2)
+    write_calexp(tmp_path, image=image, wcs=header)
+    (tile,) = read_tiles(tmp_path)
+    assert tile.grid_key.startswith("warped:")
+    block = cut(objects(ra, dec), [tile], size=47)
+    assert block.flags[0] & PixelFlag.RESAMPLED
+    peak = np.unravel_index(np.nanargmax(block.image[0, 0]), (47, 47))
+    assert peak == (23, 23)
+    assert block.image[0, 0].sum() == pytest.approx(image.sum() * NJY, rel=5e-3)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from galbatch import ingest
+from galbatch.errors import ConfigError, FingerprintError
+from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+
+GRID = Grid(12, 0.168)
+PARTITION = Partition(5, 7123, 1000, 1000 + 600)
+FINGERPRINT = {"version": "1", "tiles": "3fa1"}
+
+
+def make_blocks(n_objects, *, grid=GRID, bands=("g", "r"), text_ids=False, seed=0):
+    rng = np.random.default_rng(seed)
+    pixels = (len(bands), grid.size_px, grid.size_px)
+    for start in range(0, n_objects, BLOCK_OBJECTS):
+        n = min(BLOCK_OBJECTS, n_objects - start)
+        ids = np.arange(start, start + n) + 36411452835238206
+        image = rng.normal(size=(n, *pixels)).astype(np.float32)
+        image[0, 0] = np.nan
+        yield CutoutBlock(
+            grid=grid,
+            bands=bands,
+            object_id=np.array([f"J{value}" for value in ids], object) if text_ids else ids,
+            ra_deg=rng.uniform(0, 360, n),
+            dec_deg=rng.uniform(-90, 90, n),
+            image=image,
+            mask=rng.integers(0, 2048, (n, *pixels)).astype(np.uint16),
+            variance=rng.uniform(1, 2, (n, *pixels)).astype(np.float32),
+            crpix=rng.normal(size=(n, 2)),
+            crval=rng.normal(size=(n, 2)),
+            cd=rng.normal(size=(n, 2, 2)),
+            tile=np.array([("9813/4,4", "9813/4,5", "")[i % 3] for i in range(n)]),
+            coverage=rng.uniform(size=(n, len(bands))).astype(np.float32),
+            sky_sigma_njy=rng.uniform(size=(n, len(bands))).astype(np.float32),
+            psf_fwhm_arcsec=np.full((n, len(bands)), np.nan, np.float32),
+            flags=rng.integers(0, 2048, n).astype(np.int32),
+        )
+
+
+def write(store, blocks, *, partition=PARTITION, grid=GRID, planes=("image",)):
+    ingest.create_groups(store, attributes={"unit": "nJy"}, partitions=[partition], grids=[grid])
+    ingest.write_partition(store, partition, grid, blocks, planes=planes, fingerprint=FINGERPRINT)
+
+
+def group_of(store, partition=PARTITION, grid=GRID):
+    return Path(store) / partition.path / grid.label
+
+
+@pytest.fixture
+def store(tmp_path):
+    return str(tmp_path / "cutouts.zarr")
+
+
+@pytest.fixture
+def written(store):
+    write(store, make_blocks(600), planes=("image", "mask", "variance"))
+    return store
+
+
+def assert_equal_blocks(found, expected):
+    for field in dataclasses.fields(CutoutBlock):
+        value, wanted = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(wanted, np.ndarray):
+            np.testing.assert_array_equal(value, wanted, err_msg=field.name)
+            assert value.dtype.kind == wanted.dtype.kind or wanted.dtype.kind == "U", field.name
+        else:
+            assert value == wanted, field.name
+
+
+def test_what_is_read_is_what_was_written(written):
+    for number, block in enumerate(make_blocks(600)):
+        start = number * BLOCK_OBJECTS
+        found = ingest.read_block(
+            written,
+            PARTITION,
+            GRID,
+            start=start,
+            stop=start + len(block),
+            planes=("image", "mask", "variance"),
+        )
+        assert_equal_blocks(found, block)
+
+
+def test_any_range_of_objects_is_read_exactly(written):
+    ids = np.concatenate([block.object_id for block in make_blocks(600)])
+    images = np.concatenate([block.image for block in make_blocks(600)])
+    for start, stop in ((0, 1), (255, 258), (599, 600), (10, 10)):
+        found = ingest.read_block(written, PARTITION, GRID, start=start, stop=stop)
+        np.testing.assert_array_equal(found.object_id, ids[start:stop])
+        np.testing.assert_array_equal(found.image, images[start:stop])
+        assert found.mask is None
+        assert found.variance is None
+
+
+def test_reading_past_the_end_is_refused(written):
+    with pytest.raises(FingerprintError, match="objects 590 to 610 asked for, 600 are there"):
+        ingest.read_block(written, PARTITION, GRID, start=590, stop=610)
+
+
+def test_reading_what_was_never_cut(store):
+    with pytest.raises(FingerprintError, match="no cutouts there"):
+        ingest.read_block(store, PARTITION, GRID, start=0, stop=1)
+
+
+def test_planes_are_stored_only_when_named(store):
+    write(store, make_blocks(10))
+    assert not (group_of(store) / "mask").exists()
+    with pytest.raises(ConfigError, match=r"mask is not stored; name it in \[cutouts\] planes"):
+        ingest.read_block(store, PARTITION, GRID, start=0, stop=1, planes=("image", "mask"))
+
+
+def test_text_ids_come_back(store):
+    write(store, make_blocks(3, text_ids=True))
+    found = ingest.read_block(store, PARTITION, GRID, start=1, stop=3)
+    assert found.object_id.tolist() == ["J36411452835238207", "J36411452835238208"]
+    assert found.object_id.dtype == object
+
+
+def test_done_tells_fingerprint_and_counts(written):
+    done = ingest.read_done(written, PARTITION, GRID)
+    assert done == {"fingerprint": FINGERPRINT, "n_objects": 600, "shards": 3}
+    assert ingest.list_done(written) == [("Norder=5/Dir=0/Npix=7123", "12px_0.168arcsec")]
+
+
+def test_failure_in_the_middle_leaves_it_unfinished(store):
+    def failing():
+        yield from list(make_blocks(600))[:2]
+        raise OSError("the tile's disk is gone")
+
+    write(store, make_blocks(600))
+    assert ingest.read_done(store, PARTITION, GRID) is not None
+    with pytest.raises(OSError, match="disk is gone"):
+        write(store, failing())
+    assert ingest.read_done(store, PARTITION, GRID) is None
+    assert ingest.list_done(store) == []
+    assert list(Path(store).rglob("_done.json")) == []
+
+
+def test_writing_again_replaces_all_of_it(store):
+    write(store, make_blocks(600), planes=("image", "mask"))
+    write(store, make_blocks(300, seed=9))
+    expected = next(make_blocks(300, seed=9))
+    found = ingest.read_block(store, PARTITION, GRID, start=0, stop=256)
+    np.testing.assert_array_equal(found.image, expected.image)
+    assert ingest.read_done(store, PARTITION, GRID)["n_objects"] == 300
+    assert not (group_of(store) / "mask").exists()
+
+
+def test_fewer_objects_than_the_partition_has(store):
+    write(store, make_blocks(300))
+    assert zarr.open_group(str(group_of(store)), mode="r")["image"].shape == (300, 2, 12, 12)
+    with pytest.raises(FingerprintError, match="300 are there"):
+        ingest.read_block(store, PARTITION, GRID, start=256, stop=301)
+
+
+def test_no_objects_on_a_grid(store):
+    write(store, [])
+    assert ingest.read_done(store, PARTITION, GRID) == {
+        "fingerprint": FINGERPRINT,
+        "n_objects": 0,
+        "shards": 0,
+    }
+
+
+def test_blocks_but_the_last_are_whole(store):
+    short, *_ = make_blocks(100)
+    with pytest.raises(ValueError, match="a block of 100 after 100"):
+        write(store, [short, short])
+    assert ingest.read_done(store, PARTITION, GRID) is None
+
+
+def test_more_objects_than_the_partition_has(store):
+    with pytest.raises(ValueError, match="of 600 objects"):
+        write(store, make_blocks(601))
+
+
+@pytest.mark.parametrize(
+    ("size_px", "bands", "shard"), [(96, "gr", 256), (239, "g", 256), (239, "gri", 64), (239, "grizy", 32)]
+)
+def test_shards_hold_5_to_64_mb_in_whole_blocks(store, size_px, bands, shard):
+    grid, partition = Grid(size_px, 0.168), Partition(5, 7, 0, 32)
+    blocks = list(make_blocks(32, grid=grid, bands=tuple(bands)))
+    write(store, blocks, partition=partition, grid=grid)
+    image = zarr.open_group(str(group_of(store, partition, grid)), mode="r")["image"]
+    assert image.shards[0] == shard
+    assert 5e6 < shard * blocks[0].image[0].nbytes < 64e6
+    assert shard % image.chunks[0] == 0
+    assert image.chunks[1:] == blocks[0].image.shape[1:]
+
+
+def test_empty_cutouts_are_written_so_that_a_lost_shard_shows(store):
+    blocks = [
+        dataclasses.replace(block, image=np.full_like(block.image, np.nan)) for block in make_blocks(300)
+    ]
+    write(store, blocks)
+    shards = sorted(path for path in (group_of(store) / "image" / "c").rglob("*") if path.is_file())
+    assert len(shards) == ingest.read_done(store, PARTITION, GRID)["shards"] == 2
+
+
+def test_xarray_opens_a_group_without_a_warning(written):
+    with xr.open_zarr(group_of(written), consolidated=False) as data:
+        assert data["image"].dims == ("object", "band", "y", "x")
+        assert data["image"].shape == (600, 2, 12, 12)
+        assert data["image"].dtype == np.float32
+        assert data["image"].attrs["units"] == "nJy"
+        assert data.attrs["bands"] == ["g", "r"]
+        assert data.attrs["unit"] == "nJy"
+        assert data["cd"].dims == ("object", "world_axis", "pixel_axis")
+        expected = next(make_blocks(600))
+        np.testing.assert_array_equal(data["object_id"].values[:256], expected.object_id)
+        np.testing.assert_array_equal(data["image"].values[:256], expected.image)
+
+
+def test_the_whole_store_can_be_walked(written):
+    root = zarr.open_group(written, mode="r")
+    assert dict(root.attrs)["unit"] == "nJy"
+    names = [name for name, _ in root.members(max_depth=None)]
+    assert "Norder=5/Dir=0/Npix=7123/12px_0.168arcsec/image" in names
+
+
+def test_groups_can_be_made_again(written):
+    before = ingest.read_done(written, PARTITION, GRID)
+    ingest.create_groups(written, attributes={"survey": "hsc"}, partitions=[PARTITION], grids=[GRID])
+    assert ingest.read_done(written, PARTITION, GRID) == before
+    assert dict(zarr.open_group(written, mode="r").attrs)["survey"] == "hsc"
+
+
+def test_removing_a_partition_leaves_the_others(written):
+    other = Partition(5, 7124, 0, 5)
+    write(written, make_blocks(5), partition=other)
+    ingest.remove_partition(written, PARTITION)
+    ingest.remove_partition(written, PARTITION)
+    assert ingest.list_done(written) == [(other.path, GRID.label)]
+    assert not (Path(written) / PARTITION.path).exists()
+
+
+def test_projected_bytes_are_what_lies_on_disk(store):
+    grid, partition = Grid(96, 0.168), Partition(5, 7, 0, 256)
+    planes = ("image", "variance")
+    write(store, make_blocks(256, grid=grid), partition=partition, grid=grid, planes=planes)
+    on_disk = sum(path.stat().st_size for path in Path(store).rglob("*") if path.is_file())
+    assert on_disk == pytest.approx(256 * ingest.bytes_per_object(grid, ("g", "r"), planes), rel=0.01)
+
+
+def test_done_is_plain_json(written):
+    (path,) = Path(written).rglob("_done.json")
+    assert json.loads(path.read_text())["n_objects"] == 600
