@@ -57,8 +57,8 @@ def cut_block(
         A tile's file cannot be read now.
     """
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
-    canvas = _Canvas.blank(len(objects), grid, tuple(bands))
-    placed = _place(objects, [tile for tile in near if tile.band in bands], grid)
+    canvas = _Canvas.blank(len(objects), grid, bands=tuple(bands))
+    placed = _place(objects, [tile for tile in near if tile.band in bands], grid=grid)
     with TileReader() as reader:
         for index in range(len(objects)):
             _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
@@ -103,7 +103,7 @@ class _Placed:
     reach_px: float
 
 
-def _place(objects: ObjectTable, tiles: Sequence[Tile], grid: Grid) -> list[_Placed]:
+def _place(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> list[_Placed]:
     """One transformation per lattice serves all its tiles: they differ by whole pixels."""
     on_lattice: dict[str, tuple[TanWCS, npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
     placed = []
@@ -117,7 +117,7 @@ def _place(objects: ObjectTable, tiles: Sequence[Tile], grid: Grid) -> list[_Pla
             shift = (round(tan.crpix[0] - first.crpix[0]), round(tan.crpix[1] - first.crpix[1]))
         else:
             x, y = _pixels_of(objects, tile)
-        placed.append(_placed(tile, x + shift[0], y + shift[1], grid))
+        placed.append(_placed(tile, (x + shift[0], y + shift[1]), grid=grid))
     return placed
 
 
@@ -127,7 +127,10 @@ def _pixels_of(objects: ObjectTable, tile: Tile) -> tuple[npt.NDArray[np.float64
     return x, y
 
 
-def _placed(tile: Tile, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], grid: Grid) -> _Placed:
+def _placed(
+    tile: Tile, position: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], *, grid: Grid
+) -> _Placed:
+    x, y = position
     ny, nx = tile.shape_px
     inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
     ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
@@ -154,7 +157,7 @@ class _Canvas:
     tile: list[str] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, n_objects: int, grid: Grid, bands: tuple[str, ...]) -> _Canvas:
+    def blank(cls, n_objects: int, grid: Grid, *, bands: tuple[str, ...]) -> _Canvas:
         """Nothing covered."""
         shape = (n_objects, len(bands), grid.size_px, grid.size_px)
         return cls(
@@ -182,7 +185,7 @@ class _Target:
     home: _Placed | None = None
     origin: tuple[int, int] = (0, 0)
 
-    def box_in(self, placed: _Placed, index: int, size_px: int) -> Box | None:
+    def box_in(self, placed: _Placed, index: int, *, size_px: int) -> Box | None:
         """The cutout in the tile's pixels, if the tile is on its lattice."""
         if self.home is None or placed.tile.grid_key != self.home.tile.grid_key:
             return None
@@ -197,21 +200,21 @@ def _cut_object(
 ) -> None:
     near = [p for p in placed if p.inside[index] > -p.reach_px]
     near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
-    target = _target(near, canvas, objects, index)
+    target = _target(near, index, canvas=canvas, objects=objects)
     canvas.crpix[index], canvas.crval[index], canvas.cd[index] = (
         target.wcs.crpix,
         target.wcs.crval,
         target.wcs.cd,
     )
-    canvas.tile.append(_covering_tile(near, canvas.bands, index))
+    canvas.tile.append(_covering_tile(near, index, bands=canvas.bands))
     for band_index, band in enumerate(canvas.bands):
         sources = [p for p in near if p.tile.band == band]
         # Exact copies first: a stable sort keeps the order within both kinds.
-        sources.sort(key=lambda p: target.box_in(p, index, canvas.grid.size_px) is None)
+        sources.sort(key=lambda p: target.box_in(p, index, size_px=canvas.grid.size_px) is None)
         _fill(canvas, target, reader=reader, sources=sources, at=(index, band_index))
 
 
-def _target(near: Sequence[_Placed], canvas: _Canvas, objects: ObjectTable, index: int) -> _Target:
+def _target(near: Sequence[_Placed], index: int, *, canvas: _Canvas, objects: ObjectTable) -> _Target:
     """On the lattice of the tile that covers the center best, in the first band that has one.
 
     A lattice whose tiles touch the cutout without covering its center is taken when no tile at all
@@ -233,7 +236,7 @@ def _target(near: Sequence[_Placed], canvas: _Canvas, objects: ObjectTable, inde
     return _Target(TanWCS((tan.crpix[0] - x0, tan.crpix[1] - y0), tan.crval, tan.cd), home, (x0, y0))
 
 
-def _covering_tile(near: Sequence[_Placed], bands: Sequence[str], index: int) -> str:
+def _covering_tile(near: Sequence[_Placed], index: int, *, bands: Sequence[str]) -> str:
     for band in bands:
         for placed in near:
             if placed.tile.band == band and placed.inside[index] >= 0:
@@ -252,11 +255,11 @@ def _fill(
     """Fill one band of one cutout from `sources`, each where pixels are still NaN."""
     n_used = 0
     for source in sources:
-        box = target.box_in(source, at[0], canvas.grid.size_px)
+        box = target.box_in(source, at[0], size_px=canvas.grid.size_px)
         if box is not None:
-            n_new = _copy(canvas, reader, source.tile, box, at)
+            n_new = _copy(canvas, at, reader=reader, tile=source.tile, box=box)
         else:
-            n_new = _reproject(canvas, reader, source.tile, target, at)
+            n_new = _reproject(canvas, at, reader=reader, tile=source.tile, target=target)
             canvas.flags[at[0]] |= PixelFlag.RESAMPLED if n_new else 0
         if n_new and not n_used:
             canvas.psf_fwhm_arcsec[at] = source.tile.psf_fwhm_arcsec
@@ -266,21 +269,23 @@ def _fill(
     canvas.flags[at[0]] |= PixelFlag.MOSAICKED if n_used > 1 else 0
 
 
-def _copy(canvas: _Canvas, reader: TileReader, tile: Tile, box: Box, at: tuple[int, int]) -> int:
+def _copy(canvas: _Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, box: Box) -> int:
     """Pixels newly covered by exact copies from `box` of the tile, which may reach over its edges."""
     inside = box.clipped(tile.shape_px)
     if inside.is_empty:
         return 0
-    return _merge(canvas, at, inside.shifted(-box.y0, -box.x0), reader.read(tile, inside))
+    return _merge(canvas, at, box=inside.shifted(-box.y0, -box.x0), pixels=reader.read(tile, inside))
 
 
-def _reproject(canvas: _Canvas, reader: TileReader, tile: Tile, target: _Target, at: tuple[int, int]) -> int:
+def _reproject(
+    canvas: _Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, target: _Target
+) -> int:
     size_px = canvas.grid.size_px
-    pixels = resample(reader, tile, target.wcs.astropy(), size_px)
-    return 0 if pixels is None else _merge(canvas, at, Box(0, size_px, 0, size_px), pixels)
+    pixels = resample(reader, tile, target=target.wcs.astropy(), size_px=size_px)
+    return 0 if pixels is None else _merge(canvas, at, box=Box(0, size_px, 0, size_px), pixels=pixels)
 
 
-def _merge(canvas: _Canvas, at: tuple[int, int], box: Box, pixels: Pixels) -> int:
+def _merge(canvas: _Canvas, at: tuple[int, int], *, box: Box, pixels: Pixels) -> int:
     """Take what `pixels` cover and the canvas does not yet; returns how many."""
     image = canvas.image[at][box.slices]
     new = np.isnan(image) & ~np.isnan(pixels.image)

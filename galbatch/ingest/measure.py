@@ -55,12 +55,12 @@ def measure(
     """
     finite = np.isfinite(image)
     coverage = finite.mean(axis=(2, 3), dtype=np.float64).astype(np.float32)
-    sky_sigma = _sky_sigma(image, mask, grid.size_px)
+    sky_sigma = _sky_sigma(image, mask, size_px=grid.size_px)
     center = _center(grid, flags.center_radius_arcsec)
     bits = np.bitwise_or.reduce(mask[:, :, center], axis=2)  # (object, band)
     bits = np.bitwise_or.reduce(bits, axis=1)  # (object,)
     central = finite[:, :, grid.center_px, grid.center_px]
-    snr = _snr(image[:, :, center], variance[:, :, center], sky_sigma)
+    snr = _snr(image[:, :, center], variance[:, :, center], sky_sigma=sky_sigma)
     conditions = {
         PixelFlag.OUTSIDE_FOOTPRINT: ~central.any(axis=1),
         PixelFlag.PARTIAL_COVERAGE: ((coverage > 0) & (coverage < 1)).any(axis=1),
@@ -83,7 +83,7 @@ def _center(grid: Grid, radius_arcsec: float) -> npt.NDArray[np.bool_]:
 
 
 def _sky_sigma(
-    image: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16], size_px: int
+    image: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16], *, size_px: int
 ) -> npt.NDArray[np.float32]:
     """(object, band): 1.4826 MAD of undetected pixels of the frame; NaN with fewer than 32 of them."""
     width = max(1, int(size_px * FRAME_SHARE))
@@ -111,7 +111,7 @@ def _nanmedian(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _snr(
-    image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], sky_sigma: npt.NDArray[np.float32]
+    image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], *, sky_sigma: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     """(object, band) from (object, band, pixel); NaN where flux or noise are unknown."""
     measured = np.isfinite(image)

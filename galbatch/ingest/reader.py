@@ -125,20 +125,20 @@ class TileReader:
         OSError
             It cannot be read now.
         """
-        image = self._window(tile, tile.image, box).astype(np.float32)
+        image = self._window(tile, tile.image, box=box).astype(np.float32)
         image *= np.float32(tile.njy_per_unit)
         mask = np.zeros(box.shape, np.uint16)
         if tile.mask is not None:
-            mask = _decode(self._window(tile, tile.mask, box), tile)
+            mask = _decode(self._window(tile, tile.mask, box=box), tile)
             image[(mask & MaskBit.NO_DATA) != 0] = np.nan
-        variance = self._variance(tile, box, image)
+        variance = self._variance(tile, box, image=image)
         return Pixels(image, mask, variance)
 
-    def _variance(self, tile: Tile, box: Box, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _variance(self, tile: Tile, box: Box, *, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The variance; sets NaN in `image` where nothing was measured."""
         if tile.weight is None:
             return np.full(box.shape, np.nan, np.float32)
-        weight = self._window(tile, tile.weight, box).astype(np.float32)
+        weight = self._window(tile, tile.weight, box=box).astype(np.float32)
         if tile.weight_kind == "inverse_variance":
             unmeasured = ~(weight > 0)
             image[unmeasured] = np.nan
@@ -148,7 +148,7 @@ class TileReader:
         weight[np.isnan(image)] = np.nan
         return weight
 
-    def _window(self, tile: Tile, plane: Plane, box: Box) -> npt.NDArray[Any]:
+    def _window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
         if plane not in self._planes or plane.path not in self._files:
             self._planes[plane] = self._open_plane(tile, plane)
         self._files.move_to_end(plane.path)

@@ -39,7 +39,7 @@ class _Map:
     area_ratio: float
 
 
-def resample(reader: TileReader, tile: Tile, target: WCS, size_px: int) -> Pixels | None:
+def resample(reader: TileReader, tile: Tile, *, target: WCS, size_px: int) -> Pixels | None:
     """The tile's pixels on the cutout's grid; None where they do not meet.
 
     Surface brightness is interpolated (bicubic; averaged with a Gaussian kernel where the cutout's pixels
@@ -51,17 +51,17 @@ def resample(reader: TileReader, tile: Tile, target: WCS, size_px: int) -> Pixel
     ----------
     target : WCS of the cutout, (size_px, size_px) px
     """
-    found = _map(tile, target, size_px)
+    found = _map(tile, target, size_px=size_px)
     if found is None:
         return None
     source = lattice.parse_wcs(tile.wcs_header).slice(found.box.slices)
     pixels = reader.read(tile, found.box)
     planes, bits = _stack(pixels)
-    projected = _project(planes, source, target, size_px=size_px, area_ratio=found.area_ratio)
-    return _unstack(projected, bits, found.area_ratio)
+    projected = _project(planes, source, target=target, size_px=size_px, area_ratio=found.area_ratio)
+    return _unstack(projected, bits, area_ratio=found.area_ratio)
 
 
-def _map(tile: Tile, target: WCS, size_px: int) -> _Map | None:
+def _map(tile: Tile, target: WCS, *, size_px: int) -> _Map | None:
     """Window of the tile that the cutout needs, from the cutout's border and center."""
     along = np.linspace(-1.0, size_px, 9)
     low, high = np.full(9, -1.0), np.full(9, float(size_px))
@@ -101,7 +101,7 @@ def _stack(pixels: Pixels) -> tuple[npt.NDArray[np.float64], list[int]]:
 
 
 def _project(
-    planes: npt.NDArray[np.float64], source: WCS, target: WCS, *, size_px: int, area_ratio: float
+    planes: npt.NDArray[np.float64], source: WCS, *, target: WCS, size_px: int, area_ratio: float
 ) -> npt.NDArray[np.float64]:
     """All planes in one call: they share the map between the pixels, which costs more than the pixels."""
     shape = (len(planes), size_px, size_px)
@@ -111,7 +111,7 @@ def _project(
     return np.asarray(reproject_interp((planes, source), target, order="bicubic", **options))
 
 
-def _unstack(projected: npt.NDArray[np.float64], bits: list[int], area_ratio: float) -> Pixels:
+def _unstack(projected: npt.NDArray[np.float64], bits: list[int], *, area_ratio: float) -> Pixels:
     image, variance = projected[0] * area_ratio, projected[1] * area_ratio
     image[np.abs(projected[2]) > TOUCHED] = np.nan
     variance[(np.abs(projected[3]) > TOUCHED) | (variance < 0) | np.isnan(image)] = np.nan

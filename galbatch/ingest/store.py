@@ -172,7 +172,7 @@ def read_block(
             group = zarr.open_group(path, mode="r")
     except FileNotFoundError:
         raise FingerprintError(f"{path}: no cutouts there; run galbatch run --stage ingest first") from None
-    arrays = _arrays(group, [*SMALL_ARRAYS, "image", *planes], path)
+    arrays = _arrays(group, [*SMALL_ARRAYS, "image", *planes], path=path)
     n_objects = arrays["object_id"].shape[0]
     if not 0 <= start <= stop <= n_objects:
         raise FingerprintError(
@@ -186,7 +186,7 @@ def read_block(
     return CutoutBlock(grid=grid, bands=tuple(_texts(group.attrs["bands"])), **values, **absent)  # type: ignore[arg-type]
 
 
-def _arrays(group: zarr.Group, names: Sequence[str], path: str) -> dict[str, zarr.Array[Any]]:
+def _arrays(group: zarr.Group, names: Sequence[str], *, path: str) -> dict[str, zarr.Array[Any]]:
     arrays: dict[str, zarr.Array[Any]] = {}
     for name in dict.fromkeys(names):
         array = group.get(name)

@@ -37,12 +37,12 @@ def read_tiles(survey: SurveyConfig) -> list[Tile]:
             f"{asked}: no tile matches: {len(files)} FITS files there, none of them {layout.expects} "
             f"in bands {', '.join(survey.bands)}"
         )
-    _require_bands(tiles, survey.bands, asked)
+    _require_bands(tiles, survey.bands, asked=asked)
     _require_single(tiles, asked)
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
 
-def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], asked: str) -> None:
+def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], *, asked: str) -> None:
     found = {tile.band for tile in tiles}
     missing = [band for band in bands if band not in found]
     if missing:

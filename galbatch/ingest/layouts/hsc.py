@@ -47,7 +47,7 @@ class Hsc:
         tile_id, band = f"{match['tract']}/{match['patch']}", band_of_filter(match["filter"])
         where = f"tile {tile_id} band {band} ({path})"
         with headers.open_fits(path) as hdus:
-            planes = _planes(hdus, path, where)
+            planes = _planes(hdus, path, where=where)
             tile = headers.make_tile(
                 hdus,
                 path,
@@ -59,7 +59,7 @@ class Hsc:
         return [tile]
 
 
-def _planes(hdus: fits.HDUList, path: str, where: str) -> headers.Planes:
+def _planes(hdus: fits.HDUList, path: str, *, where: str) -> headers.Planes:
     try:
         headers.require_whole(hdus[IMAGE], where=where, plane="image", size_bytes=headers.file_size(path))
         names = headers.mask_planes(hdus[MASK].header)
