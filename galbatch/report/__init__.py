@@ -1,0 +1,9 @@
+"""What people look at: one self-contained HTML page about a catalog, and how well a known truth is recovered.
+
+The only door to matplotlib and Jinja.
+"""
+
+from galbatch.report.page import write_report
+from galbatch.report.recovery import Recovery, truth_recovery
+
+__all__ = ["Recovery", "truth_recovery", "write_report"]

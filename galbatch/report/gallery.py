@@ -1,0 +1,127 @@
+"""Cutouts from the store as small pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import ingest
+from galbatch.report.contents import Contents
+from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+
+__all__ = ["Picture", "choose_pictures", "stretch"]
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+N_CLEAN = 12
+N_FLAGGED = 12
+PER_FLAG = 3
+MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
+
+SOFTENING_SIGMA = 3.0  # the stretch is linear below this many sky sigmas
+BLANK_RGB = 0.82  # pixels without data
+
+GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
+PARTITION_PATH = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One object's cutout as PNG; `row` is its row in the contents."""
+
+    row: int
+    png: bytes
+
+
+def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list[Picture]]:
+    """Pictures of some objects whose pixels are fine, and of some that are flagged, a few for each flag."""
+    row_of = {identity: row for row, identity in enumerate(contents.object_id)}
+    groups = _spread(ingest.list_done(store), MAX_GROUPS)
+    per_group = -(-N_CLEAN // max(len(groups), 1))
+    clean: list[Picture] = []
+    flagged: list[Picture] = []
+    seen: dict[int, int] = {}
+    for block in _first_blocks(store, groups):
+        rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
+        fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
+        clean += [_picture(block, i, rows[i]) for i in _spread(fine, per_group)]
+        for i, row in enumerate(rows):
+            if row >= 0 and _is_new(int(contents.flags[row]), seen):
+                flagged.append(_picture(block, i, row))
+    return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
+
+
+def _first_blocks(store: str, groups: Sequence[tuple[str, str]]) -> Iterator[CutoutBlock]:
+    for path, label in groups:
+        place, size = PARTITION_PATH.fullmatch(path), GRID_LABEL.fullmatch(label)
+        if place is None or size is None:
+            continue
+        partition = Partition(int(place[1]), int(place[2]), 0, 0)
+        grid = Grid(int(size[1]), float(size[2]))
+        done = ingest.read_done(store, partition, grid)
+        if done is not None:
+            stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
+            yield ingest.read_block(store, partition, grid, start=0, stop=stop)
+
+
+def _spread(items: Sequence[T], n: int) -> list[T]:
+    """Up to `n` of the items, evenly spread."""
+    if len(items) <= n:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, n).round().astype(int)]
+
+
+def _is_new(flags: int, seen: dict[int, int]) -> bool:
+    """Whether a flag of the object has not been shown often enough; counts it."""
+    new = [bit for bit in range(31) if flags >> bit & 1 and seen.get(bit, 0) < PER_FLAG]
+    for bit in new:
+        seen[bit] = seen.get(bit, 0) + 1
+    return bool(new)
+
+
+def _picture(block: CutoutBlock, index: int, row: int) -> Picture:
+    picture = stretch(block.image[index].astype(np.float64), block.sky_sigma_njy[index].astype(np.float64))
+    buffer = io.BytesIO()
+    # Row 0 of the array is the southern edge; pictures begin at the top.
+    matplotlib.image.imsave(buffer, picture[::-1], format="png")
+    return Picture(row, buffer.getvalue())
+
+
+def stretch(image_njy: Floats, sky_sigma_njy: Floats) -> Floats:
+    """An arsinh stretch that keeps color (Lupton et al. 2004).
+
+    Parameters
+    ----------
+    image_njy
+        (band, y, x) float64; NaN becomes light gray.
+    sky_sigma_njy
+        (band,) float64; NaN: the stretch takes the scatter of the pixels.
+
+    Returns
+    -------
+    (y, x, rgb) float64 in 0..1; the last band is red, the first blue.
+    """
+    blank = ~np.isfinite(image_njy).all(axis=0)
+    image = np.nan_to_num(image_njy)
+    sigma = np.where(
+        np.isfinite(sky_sigma_njy), sky_sigma_njy, 1.4826 * np.median(np.abs(image), axis=(1, 2))
+    )
+    sigma = np.maximum(sigma, 1e-6)
+    # Bands in units of their noise: about white for a galaxy of average color.
+    scaled = image / sigma[:, None, None]
+    brightness = np.maximum(scaled.mean(axis=0), 0)
+    top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING_SIGMA)
+    level = np.arcsinh(brightness / SOFTENING_SIGMA) / np.arcsinh(top / SOFTENING_SIGMA)
+    gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)
+    bands = [scaled[-1], scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2], scaled[0]]
+    rgb = np.stack([np.clip(band * gain, 0, 1) for band in bands], axis=-1)
+    rgb[blank] = BLANK_RGB
+    return np.asarray(rgb)
