@@ -1,0 +1,236 @@
+"""Finish: the HATS metadata, made from the leaves that are there; properties last."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galbatch import __version__, sky, storage
+from galbatch.catalog import layout
+from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference, votable_metadata
+from galbatch.errors import CatalogError
+from galbatch.types import Partition
+
+__all__ = ["finish", "read_properties"]
+
+# hats is imported where it is used; see layout.hats_path.
+
+MAX_LEAVES_WITH_METADATA = 10_000
+"""With more leaves ``_metadata``, which readers load whole, is left out; LSDB does without."""
+
+SKYMAP_ORDER = 8
+"""HEALPix order of the sky map: pixels of 14 arcmin."""
+
+FOOTER_THREADS = 16
+"""Footers read at a time: on S3 each waits 50 ms, mostly for the network."""
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf's place and what its footer says."""
+
+    pixel: tuple[int, int]
+    metadata: pq.FileMetaData
+    size_bytes: int
+
+    @property
+    def path(self) -> str:
+        """Path relative to ``dataset/``, as ``_metadata`` names files."""
+        return layout.leaf_path("", *self.pixel).removeprefix(f"/{layout.DATASET}/")
+
+
+def finish(
+    catalog_path: str,
+    *,
+    partitions: Sequence[Partition],
+    properties: dict[str, str],
+    n_rows_expected: int,
+) -> int:
+    """Write the HATS metadata from the leaves that are there; running it again gives the same but for dates.
+
+    The old properties go first and the new ones come last, so a catalog that opens is whole.
+
+    Parameters
+    ----------
+    partitions : sequence of Partition
+        The run's; those without a leaf have failed and are left out, and ``galbatch_complete`` is false.
+    properties : dict of str
+        Added to HATS' own: ``obs_collection``, ``galbatch_...``.
+    n_rows_expected : int
+        Rows the leaves must hold together.
+
+    Returns
+    -------
+    int
+        Rows in the catalog.
+
+    Raises
+    ------
+    CatalogError
+        No leaf; leaves of another division of the sky; leaves whose schemas differ; another number of
+        rows. The properties are gone then: the catalog does not open.
+    OutputError
+        No space, or no permission.
+    """
+    for name in layout.PROPERTIES[::-1]:
+        storage.remove(storage.join(catalog_path, name))
+    leaves = _read_footers(catalog_path, _leaves_of(catalog_path, partitions))
+    schema = _one_schema(catalog_path, leaves)
+    n_rows = sum(int(leaf.metadata.num_rows) for leaf in leaves)
+    if n_rows != n_rows_expected:
+        raise CatalogError(f"{catalog_path}: its leaves hold {n_rows} rows, expected {n_rows_expected}")
+    complete = len(leaves) == len(partitions)
+    own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
+    own |= {} if complete else {"galbatch_complete": "false"}
+    _publish(catalog_path, layout.COMMON_METADATA, _metadata_file(schema, []))
+    _write_metadata(catalog_path, schema, leaves)
+    _write_with_hats(catalog_path, leaves, own)
+    storage.remove(storage.join(catalog_path, layout.STAGING))
+    return n_rows
+
+
+def read_properties(catalog_path: str) -> dict[str, str]:
+    """The catalog's properties: HATS' own and galbatch's.
+
+    Raises
+    ------
+    CatalogError
+        There are none: the catalog is not finished, or is none.
+    """
+    from hats.catalog import TableProperties
+
+    try:
+        found = TableProperties.read_from_dir(layout.hats_path(catalog_path))
+    except FileNotFoundError:
+        raise CatalogError(
+            f"{catalog_path}: no hats.properties: no catalog, or one that is not finished; galbatch run finishes it"
+        ) from None
+    except ValueError as error:
+        raise CatalogError(f"{catalog_path}: hats.properties is not valid: {error}") from error
+    return {key: str(value) for key, value in found.model_dump(by_alias=True, exclude_none=True).items()}
+
+
+def _leaves_of(catalog_path: str, partitions: Sequence[Partition]) -> list[tuple[int, int]]:
+    """Leaves of `partitions` that are there, in the order of the sky."""
+    there = layout.list_leaves(catalog_path)
+    if not there:
+        raise CatalogError(
+            f"{catalog_path}: no leaf is there, so there is no catalog to finish; no partition was done"
+        )
+    known = {(partition.healpix_order, partition.healpix_pixel) for partition in partitions}
+    if foreign := [leaf for leaf in there if leaf not in known]:
+        raise CatalogError(
+            f"{catalog_path}: {len(foreign)} leaves are not of this run's division of the sky, the first "
+            f"{layout.pixel_name(foreign[0])}; choose another [catalog] path, or run galbatch clean"
+        )
+    return sorted(there, key=layout.sky_order)
+
+
+def _read_footers(catalog_path: str, pixels: list[tuple[int, int]]) -> list[_Leaf]:
+    def read(pixel: tuple[int, int]) -> _Leaf:
+        return _Leaf(pixel, *read_leaf_metadata(layout.leaf_path(catalog_path, *pixel)))
+
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        return list(pool.map(read, pixels))
+
+
+def _one_schema(catalog_path: str, leaves: list[_Leaf]) -> pa.Schema:
+    """The schema of all leaves, with the VOTable that describes it."""
+    first = leaves[0].metadata.schema.to_arrow_schema()
+    for leaf in leaves[1:]:
+        difference = schema_difference(leaf.metadata.schema.to_arrow_schema(), first)
+        if difference:
+            raise CatalogError(
+                f"{catalog_path}: leaf {layout.pixel_name(leaf.pixel)} differs from "
+                f"{layout.pixel_name(leaves[0].pixel)}: {difference}; remove the wrong one and run again"
+            )
+    return first.with_metadata(votable_metadata(first))
+
+
+def _publish(catalog_path: str, name: str, data: bytes) -> None:
+    path = storage.join(catalog_path, name)
+    storage.publish(path, data, staging=storage.join(catalog_path, layout.STAGING))
+
+
+def _metadata_file(schema: pa.Schema, collected: list[pq.FileMetaData]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_metadata(schema, buffer, metadata_collector=collected)
+    return buffer.getvalue()
+
+
+def _write_metadata(catalog_path: str, schema: pa.Schema, leaves: list[_Leaf]) -> None:
+    if len(leaves) > MAX_LEAVES_WITH_METADATA:
+        storage.remove(storage.join(catalog_path, layout.METADATA))
+        return
+    for leaf in leaves:
+        leaf.metadata.set_file_path(leaf.path)
+    _publish(catalog_path, layout.METADATA, _metadata_file(schema, [leaf.metadata for leaf in leaves]))
+
+
+def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[str, str]) -> None:
+    """Have hats write what only it knows the form of, here, then publish it there."""
+    from hats.catalog import PartitionInfo, TableProperties
+    from hats.io.skymap import write_skymap
+    from hats.pixel_math import HealpixPixel
+
+    counts = _rows_on_the_sky(catalog_path, leaves)
+    with tempfile.TemporaryDirectory() as folder:
+        info = PartitionInfo.from_healpix([HealpixPixel(*leaf.pixel) for leaf in leaves])
+        info.write_to_file(catalog_path=folder)
+        write_skymap(counts, folder)
+        values = {**_hats_properties(leaves, counts), **properties}
+        TableProperties(**values).to_properties_file(folder)
+        _publish(catalog_path, layout.PARTITION_INFO, Path(folder, layout.PARTITION_INFO).read_bytes())
+        for name in (layout.SKYMAP, layout.POINT_MAP):
+            _publish(catalog_path, name, Path(folder, layout.SKYMAP).read_bytes())
+        for name in layout.PROPERTIES:
+            _publish(catalog_path, name, Path(folder, name).read_bytes())
+
+
+def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict[str, str]:
+    now = datetime.datetime.now(tz=datetime.UTC)
+    values = {
+        "dataproduct_type": "object",
+        "hats_nrows": sum(leaf.metadata.num_rows for leaf in leaves),
+        "hats_col_ra": RA.name,
+        "hats_col_dec": DEC.name,
+        "hats_col_healpix": HEALPIX.name,
+        "hats_col_healpix_order": sky.HEALPIX_ORDER,
+        "hats_npix_suffix": ".parquet",
+        "hats_skymap_order": SKYMAP_ORDER,
+        "hats_max_rows": max(leaf.metadata.num_rows for leaf in leaves),
+        "hats_order": max(leaf.pixel[0] for leaf in leaves),
+        "moc_sky_fraction": f"{np.mean(counts > 0):.5g}",
+        "hats_builder": f"galbatch v{__version__}, hats v{version('hats')}",
+        "hats_creation_date": now.strftime("%Y-%m-%dT%H:%MUTC"),
+        "hats_estsize": sum(leaf.size_bytes for leaf in leaves) // 1024,
+        "hats_release_date": "2025-08-22",
+        "hats_version": "v1.0",
+    }
+    return {key: str(value) for key, value in values.items()}
+
+
+def _rows_on_the_sky(catalog_path: str, leaves: list[_Leaf]) -> npt.NDArray[np.int64]:
+    """Rows in every pixel of the sky map."""
+    counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
+    for leaf in leaves:
+        healpix_order, pixel = leaf.pixel
+        if healpix_order >= SKYMAP_ORDER:
+            counts[pixel >> 2 * (healpix_order - SKYMAP_ORDER)] += leaf.metadata.num_rows
+        else:
+            table = read_leaf(layout.leaf_path(catalog_path, *leaf.pixel), columns=[HEALPIX.name])
+            pixels = sky.pixel_of(table.column(HEALPIX.name).to_numpy(), SKYMAP_ORDER)
+            np.add.at(counts, pixels, 1)
+    return counts

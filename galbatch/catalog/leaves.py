@@ -1,0 +1,147 @@
+"""Leaves: one Parquet file a partition, checked, encoded in memory, published by one step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galbatch import sky, storage
+from galbatch.catalog.layout import STAGING, leaf_path
+from galbatch.catalog.schema import HEALPIX, require_own_columns, votable_metadata
+from galbatch.errors import CatalogError
+from galbatch.types import Partition
+
+__all__ = ["footer_of", "read_footer", "read_leaf", "read_leaf_metadata", "sorting_problem", "write_leaf"]
+
+FOOTER_PREFIX = "galbatch."
+
+
+def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, footer: dict[str, str]) -> None:
+    """Write a partition's leaf: it is there whole or not at all.
+
+    Parameters
+    ----------
+    catalog_path : str
+        Local or S3; a local temporary file goes into its ``.staging`` folder.
+    table : pyarrow.Table
+        The partition's objects with a schema from `leaf_schema`, sorted by ``_healpix_29``.
+    footer : dict of str
+        Goes into the file's key-value metadata, each key behind ``galbatch.``.
+
+    Raises
+    ------
+    CatalogError
+        The table is not the partition's: other columns, another number of rows, unsorted, or rows
+        outside the partition's pixel.
+    OutputError
+        No space, or no permission.
+    """
+    where = f"{catalog_path} {partition.name}"
+    require_own_columns(table.schema, where)
+    if len(table) != partition.n_objects:
+        raise CatalogError(
+            f"{where}: {len(table)} rows, expected the partition's {partition.n_objects} objects"
+        )
+    pixel = (partition.healpix_order, partition.healpix_pixel)
+    if problem := sorting_problem(table, pixel):
+        raise CatalogError(f"{where}: {problem}")
+    path = leaf_path(catalog_path, *pixel)
+    storage.publish(path, _encode(table, footer), staging=storage.join(catalog_path, STAGING))
+
+
+def sorting_problem(table: pa.Table, pixel: tuple[int, int]) -> str:
+    """Whether rows are unsorted or outside the pixel, in words; "" if all is well."""
+    index = table.column(HEALPIX.name).to_numpy()
+    if (np.diff(index) < 0).any():
+        return f"row {int(np.argmax(np.diff(index) < 0)) + 1} is not in the order of {HEALPIX.name}"
+    start, stop = sky.pixel_range(*pixel)
+    outside = (index < start) | (index >= stop)
+    if outside.any():
+        row = int(np.argmax(outside))
+        return f"{int(outside.sum())} rows lie outside the pixel, first row {row} with {HEALPIX.name} {index[row]}"
+    return ""
+
+
+def _encode(table: pa.Table, footer: Mapping[str, str]) -> bytes:
+    schema = table.schema
+    own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
+    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.cast(schema.with_metadata({**votable_metadata(schema), **own})),
+        buffer,
+        compression="zstd",
+        # Posteriors hardly repeat: split bytes compress better than dictionaries. HATS writes them so too.
+        use_dictionary=[field.name for field in schema if field.name not in floats],
+        use_byte_stream_split=floats,
+        # One row group: with more, `_metadata` of 10,000 leaves would reach gigabytes. Pages are indexed instead.
+        row_group_size=max(len(table), 1),
+        write_page_index=True,
+        sorting_columns=[pq.SortingColumn(schema.names.index(HEALPIX.name))],
+    )
+    return buffer.getvalue()
+
+
+def read_footer(catalog_path: str, partition: Partition) -> dict[str, str] | None:
+    """What `write_leaf` was given as `footer`; None if the partition has no leaf.
+
+    Raises
+    ------
+    CatalogError
+        The file is no Parquet.
+    """
+    path = leaf_path(catalog_path, partition.healpix_order, partition.healpix_pixel)
+    try:
+        return footer_of(read_leaf_metadata(path)[0])
+    except FileNotFoundError:
+        return None
+
+
+def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
+    """Own entries (those behind ``galbatch.``) of a file's key-value metadata."""
+    entries = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
+    return {
+        key.removeprefix(FOOTER_PREFIX): value.decode()
+        for key, value in entries.items()
+        if key.startswith(FOOTER_PREFIX)
+    }
+
+
+def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
+    """A Parquet file's metadata and its size in bytes.
+
+    Raises
+    ------
+    CatalogError
+        The file is no Parquet.
+    """
+    with storage.open_file(path) as file:
+        try:
+            metadata = pq.read_metadata(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(_torn(path, error)) from error
+        return metadata, file.seek(0, io.SEEK_END)
+
+
+def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
+    """A leaf's rows; schema metadata stays on the fields, not on the table.
+
+    Raises
+    ------
+    CatalogError
+        The file is no Parquet.
+    """
+    with storage.open_file(path) as file:
+        try:
+            table = pq.ParquetFile(file).read(columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(_torn(path, error)) from error
+    return table.replace_schema_metadata(None)
+
+
+def _torn(path: str, error: Exception) -> str:
+    return f"{path}: cannot be read as Parquet ({error}); remove the file and run galbatch run again"

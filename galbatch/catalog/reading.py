@@ -1,0 +1,102 @@
+"""Reading a catalog: whole columns, or the objects in a cone."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from galbatch import sky
+from galbatch.catalog.layout import leaf_path, list_leaves, sky_order
+from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.errors import CatalogError, UsageError
+
+__all__ = ["cone", "read_catalog"]
+
+PIXEL_DEG = 58.6
+"""Width of a HEALPix pixel of order 0: the square root of its area."""
+
+
+def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a catalog, finished or not, sorted by ``_healpix_29``.
+
+    Parameters
+    ----------
+    columns : sequence of str or None
+        Only these, in this order; None: all.
+
+    Raises
+    ------
+    CatalogError
+        There is no leaf, a column is not there, or a leaf cannot be read.
+    """
+    leaves = sorted(_leaves(catalog_path), key=sky_order)
+    wanted = None if columns is None else _checked(catalog_path, leaves[0], columns)
+    tables = [read_leaf(leaf_path(catalog_path, *leaf), columns=wanted) for leaf in leaves]
+    return pa.concat_tables(tables if wanted is None else [table.select(wanted) for table in tables])
+
+
+def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: float) -> pa.Table:
+    """Rows within `radius_arcsec` of a position, sorted by ``_healpix_29``; only leaves near it are read.
+
+    Raises
+    ------
+    CatalogError
+        There is no leaf, or one cannot be read.
+    UsageError
+        The position is none, or the radius is negative.
+    """
+    if not (math.isfinite(ra_deg) and -90 <= dec_deg <= 90 and 0 <= radius_arcsec < math.inf):
+        raise UsageError(
+            f"cone about ra {ra_deg}, dec {dec_deg} with radius {radius_arcsec} arcsec: expected a finite right "
+            "ascension, a declination within -90..90 and a radius of 0 or more"
+        )
+    leaves = _leaves(catalog_path)
+    near = sorted(_near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec), key=sky_order)
+    tables = []
+    # Without a leaf near the cone: no rows, but with their columns.
+    for leaf in near or leaves[:1]:
+        table = read_leaf(leaf_path(catalog_path, *leaf))
+        separation = sky.separation_arcsec(
+            ra_deg, dec_deg, table.column("ra_deg").to_numpy(), table.column("dec_deg").to_numpy()
+        )
+        tables.append(table.filter(pa.array(separation <= radius_arcsec)))
+    return pa.concat_tables(tables)
+
+
+def _near(
+    leaves: list[tuple[int, int]], ra_deg: float, dec_deg: float, radius_arcsec: float
+) -> list[tuple[int, int]]:
+    """Leaves whose pixel may overlap the cone."""
+    # Pixels about as wide as the cone: a handful, whatever the radius.
+    radius_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
+    order = max(int(math.log2(3600.0 * PIXEL_DEG / radius_arcsec)), 0)
+    pixels = sky.cone_pixels(ra_deg, dec_deg, radius_arcsec=radius_arcsec, healpix_order=order)
+    ranges = [sky.pixel_range(order, pixel) for pixel in pixels.tolist()]
+    found = []
+    for leaf in leaves:
+        start, stop = sky.pixel_range(*leaf)
+        if any(start < other_stop and other_start < stop for other_start, other_stop in ranges):
+            found.append(leaf)
+    return found
+
+
+def _leaves(catalog_path: str) -> list[tuple[int, int]]:
+    leaves = list_leaves(catalog_path)
+    if not leaves:
+        raise CatalogError(
+            f"{catalog_path}: no leaf of a catalog is there; give the folder that holds dataset/"
+        )
+    return leaves
+
+
+def _checked(catalog_path: str, leaf: tuple[int, int], columns: Sequence[str]) -> list[str]:
+    there = read_leaf_metadata(leaf_path(catalog_path, *leaf))[0].schema.to_arrow_schema().names
+    for name in columns:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ";"
+            raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
+    return list(columns)

@@ -1,0 +1,145 @@
+"""The one schema of all leaves, and the VOTable that says the same to the Virtual Observatory's tools."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
+
+from galbatch.errors import CatalogError, ConfigError
+from galbatch.types import Column
+
+__all__ = ["OWN_COLUMNS", "leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]
+
+VOPARQUET_VERSION = "1.0"
+
+HEALPIX = Column(
+    "_healpix_29", "int64", "", "HEALPix index, order 29, NESTED, ICRS; rows are sorted by it", "pos.healpix"
+)
+ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
+RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
+DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
+OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
+"""The first columns of every leaf; `object_id` is int64 or string."""
+
+KEPT_METADATA = (b"unit", b"description", b"ucd")
+
+# Readers add these from the folder names: a column of that name would stand twice.
+PATH_COLUMNS = ("Norder", "Dir", "Npix")
+
+VOTABLE_TYPES: Mapping[pa.DataType, str] = {
+    pa.bool_(): "boolean",
+    pa.uint8(): "unsignedByte",
+    pa.int8(): "short",
+    pa.int16(): "short",
+    pa.uint16(): "int",
+    pa.int32(): "int",
+    pa.uint32(): "long",
+    pa.int64(): "long",
+    pa.float32(): "float",
+    pa.float64(): "double",
+}
+
+
+def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:
+    """Schema of every leaf: _healpix_29, object_id, ra_deg, dec_deg, `kept`, `columns`.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        Results; unit, description and ucd go into the field metadata.
+    id_type : pyarrow.DataType
+        Type of `object_id`: int64 or string.
+    kept : pyarrow.Schema
+        Columns carried along from the object list; their unit, description and ucd stay.
+
+    Raises
+    ------
+    ConfigError
+        Two columns have one name.
+    """
+    fields = [_field(column) for column in OWN_COLUMNS]
+    fields[1] = fields[1].with_type(id_type)
+    fields += [field.with_metadata(_kept_metadata(field)) for field in kept]
+    fields += [_field(column) for column in columns]
+    names = [field.name for field in fields]
+    if twice := sorted({name for name in names if names.count(name) > 1 or name in PATH_COLUMNS}):
+        raise ConfigError(
+            f"catalog columns {', '.join(twice)}: the name is taken; rename the column in [objects] keep, or "
+            "the [[models]] entry whose results have it"
+        )
+    return pa.schema(fields)
+
+
+def _field(column: Column) -> pa.Field:
+    metadata = {"unit": column.unit, "description": column.description, "ucd": column.ucd}
+    return pa.field(column.name, column.arrow_type, metadata={k: v for k, v in metadata.items() if v})
+
+
+def _kept_metadata(field: pa.Field) -> dict[bytes, bytes]:
+    return {key: value for key, value in (field.metadata or {}).items() if key in KEPT_METADATA}
+
+
+def require_own_columns(schema: pa.Schema, where: str) -> None:
+    """Refuse a schema that does not begin with the own columns.
+
+    Raises
+    ------
+    CatalogError
+        With the columns found.
+    """
+    types = [field.type for field in schema][: len(OWN_COLUMNS)]
+    expected = [column.arrow_type for column in OWN_COLUMNS]
+    if pa.types.is_string(types[1] if len(types) > 1 else pa.null()):
+        expected[1] = pa.string()
+    if schema.names[: len(OWN_COLUMNS)] != [column.name for column in OWN_COLUMNS] or types != expected:
+        found = ", ".join(f"{field.name} {field.type}" for field in list(schema)[: len(OWN_COLUMNS)])
+        raise CatalogError(
+            f"{where}: a leaf begins with _healpix_29 int64, object_id int64 or string, ra_deg double, dec_deg double; "
+            f"found {found}; make the table with leaf_schema"
+        )
+
+
+def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
+    """What differs first between two schemas: names, types, units or descriptions; "" if nothing."""
+    if found.names != expected.names:
+        differing = sorted(set(found.names) ^ set(expected.names))
+        return f"columns {', '.join(differing) or 'in another order'}"
+    for field, other in zip(found, expected, strict=True):
+        if field.type != other.type:
+            return f"column {field.name} is {field.type}, expected {other.type}"
+        if _kept_metadata(field) != _kept_metadata(other):
+            return f"column {field.name} has another unit, description or ucd"
+    return ""
+
+
+def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    """Footer entries of VOParquet: a VOTable without rows that describes the columns of `schema`."""
+    votable, resource = VOTableFile(), Resource()
+    resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
+    votable.resources.append(resource)
+    table = TableElement(votable, name="galbatch")
+    resource.tables.append(table)
+    table.fields.extend(_votable_field(votable, field) for field in schema)
+    buffer = io.BytesIO()
+    votable.to_xml(buffer)
+    return {
+        b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
+        b"IVOA.VOTable-Parquet.content": buffer.getvalue(),
+    }
+
+
+def _votable_field(votable: VOTableFile, field: pa.Field) -> Field:
+    metadata = {key.decode(): value.decode() for key, value in _kept_metadata(field).items()}
+    attributes = {key: metadata[key] for key in ("unit", "ucd") if metadata.get(key)}
+    if field.name in (RA.name, DEC.name):
+        attributes["ref"] = "icrs"
+    if field.type in VOTABLE_TYPES:
+        attributes["datatype"] = VOTABLE_TYPES[field.type]
+    else:
+        attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
+    result = Field(votable, name=field.name, **attributes)
+    result.description = metadata.get("description")
+    return result
