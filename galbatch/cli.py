@@ -287,6 +287,43 @@ def models_show(
     sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
+@models_app.command("train")
+def models_train(
+    architecture: Annotated[
+        str, typer.Argument(help="gampen or sfnet: a small one, as the demo bundles are")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="bundle to write; its card, .md, comes beside it")
+    ],
+    objects: Annotated[
+        int | None, typer.Option(help="galaxies to simulate and train on; the card's number", min=200)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs; the card's number", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of weights, order and dropout", min=0)] = None,
+) -> None:
+    """Train a small network on freshly simulated galaxies (GaMPEN paper: loss and transforms)."""
+    from galbatch import fit, models, storage
+
+    if architecture not in models.RECIPES:
+        raise UsageError(f"models train {architecture}: expected one of {', '.join(models.RECIPES)}")
+    storage.check_writable(str(output.resolve().parent))
+    recipe = fit.changed(models.RECIPES[architecture], objects=objects, epochs=epochs, seed=seed)
+
+    def show(epoch: models.Epoch) -> None:
+        out.print(
+            f"epoch {epoch.epoch} of {recipe.settings.epochs}: loss {epoch.training_loss:.4f}, "
+            f"validation {epoch.validation_loss:.4f}, {epoch.elapsed_s:.0f} s",
+            highlight=False,
+        )
+
+    out.print(f"simulating {recipe.n_objects} galaxies, training {architecture}", highlight=False)
+    for name, result in fit.fit_bundle(recipe, output, progress=show).items():
+        out.print(
+            f"{name}: R\u00b2 {result['r2']:.3f}, 68 % interval covers {100 * result['coverage_68']:.0f} %"
+        )
+    out.print(f"{output} and {output.with_suffix('.md')}", soft_wrap=True, highlight=False)
+
+
 @models_app.command("convert", hidden=True)
 def models_convert() -> None:
     """Convert published weights: not in this version."""

@@ -46,7 +46,6 @@ __all__ = [
 Stage = Literal["ingest", "infer", "all"]
 FAILED_FILE = "_failed.json"
 REJECTED_FILE = "rejected.parquet"
-LOCK_FILE = "_lock.json"
 
 
 @dataclass(frozen=True)
@@ -205,13 +204,18 @@ def execute(
     return run.result
 
 
+def lock_of(output: str) -> str:
+    """Path of the lock beside an output: not inside, where Zarr would take it for a part of the store."""
+    return output.rstrip("/") + "_lock.json"
+
+
 @contextmanager
 def _locked(config: RunConfig, stage: Stage) -> Iterator[None]:
     outputs = {"ingest": [config.cutouts.store], "infer": [config.cutouts.store, config.catalog.path]}
     with ExitStack() as stack:
         for output in outputs.get(stage, outputs["infer"]):
             storage.check_writable(output)
-            stack.enter_context(storage.Lock(storage.join(output, LOCK_FILE)))
+            stack.enter_context(storage.Lock(lock_of(output)))
         yield
 
 
@@ -252,9 +256,9 @@ class _Run:
         following = iter(waiting[window:])
         for future in completed:
             # A partition goes on to infer before another one starts: partitions finish rather than all start.
-            attempt = self._collect(future) or next(following, None)
-            if attempt is not None:
-                completed.add(self._submit(attempt))
+            further = self._collect(future) or next(following, None)
+            if further is not None:
+                completed.add(self._submit(further))
 
     def _announce(self, before: Progress) -> list[_Attempt]:
         """Tell the sink what is there, and list the first steps of what is left."""
@@ -431,7 +435,7 @@ def clean(config: RunConfig) -> list[str]:
     for folder, entries in own.items():
         if not storage.exists(folder):
             continue
-        with storage.Lock(storage.join(folder, LOCK_FILE)):
+        with storage.Lock(lock_of(folder)):
             there = [path for path in (storage.join(folder, e) for e in entries) if storage.exists(path)]
             for path in there:
                 storage.remove(path)

@@ -271,7 +271,7 @@ class TestRefusals:
         from galbatch import storage
 
         parsed = config.read_config(copied)
-        with storage.Lock(storage.join(parsed.catalog.path, "_lock.json")), pytest.raises(errors.LockedError):
+        with storage.Lock(run.lock_of(parsed.catalog.path)), pytest.raises(errors.LockedError):
             run.execute(parsed, run.prepare(parsed), client)
 
     def test_clean_removes_only_what_is_its_own(self, copied):
