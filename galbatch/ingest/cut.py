@@ -158,20 +158,25 @@ class _Canvas:
 
     @classmethod
     def blank(cls, n_objects: int, grid: Grid, *, bands: tuple[str, ...]) -> _Canvas:
-        """Nothing covered."""
+        """For so many objects; images and variances are undefined until `begin`."""
         shape = (n_objects, len(bands), grid.size_px, grid.size_px)
         return cls(
             grid,
             bands,
-            image=np.full(shape, np.nan, np.float32),
+            image=np.empty(shape, np.float32),
             mask=np.zeros(shape, np.uint16),
-            variance=np.full(shape, np.nan, np.float32),
+            variance=np.empty(shape, np.float32),
             crpix=np.empty((n_objects, 2)),
             crval=np.empty((n_objects, 2)),
             cd=np.empty((n_objects, 2, 2)),
             psf_fwhm_arcsec=np.full(shape[:2], np.nan, np.float32),
             flags=np.zeros(n_objects, np.int32),
         )
+
+    def begin(self, index: int) -> None:
+        """Nothing of the object covered: done just before it is filled, while its pixels fit in the cache."""
+        self.image[index] = np.nan
+        self.variance[index] = np.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,7 @@ class _Target:
 def _cut_object(
     canvas: _Canvas, placed: Sequence[_Placed], *, reader: TileReader, objects: ObjectTable, index: int
 ) -> None:
+    canvas.begin(index)
     near = [p for p in placed if p.inside[index] > -p.reach_px]
     near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
     target = _target(near, index, canvas=canvas, objects=objects)

@@ -54,7 +54,7 @@ def measure(
     is correlated: the true ratio is lower (by about 1.1 for HSC). No sky is subtracted.
     """
     finite = np.isfinite(image)
-    coverage = finite.mean(axis=(2, 3), dtype=np.float64).astype(np.float32)
+    coverage = (np.count_nonzero(finite, axis=(2, 3)) / grid.size_px**2).astype(np.float32)
     sky_sigma = _sky_sigma(image, mask, size_px=grid.size_px)
     center = _center(grid, flags.center_radius_arcsec)
     bits = np.bitwise_or.reduce(mask[:, :, center], axis=2)  # (object, band)
