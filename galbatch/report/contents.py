@@ -30,6 +30,14 @@ TITLES = {
     "mag_r": "magnitude r",
 }
 
+SHORT_TITLES = {
+    "bt": "B/T",
+    "re_arcsec": "radius",
+    "color_gr_mag": "g − r",
+    "mag_g": "mag g",
+    "mag_r": "mag r",
+}
+
 # Pixels that do not show the object as it is; completed from neighbors or resampled is not among them.
 SPOILING_FLAGS = (
     PixelFlag.OUTSIDE_FOOTPRINT
@@ -62,6 +70,11 @@ class Quantity:
     def title(self) -> str:
         """What it is, in words."""
         return TITLES.get(self.parameter, self.parameter.replace("_", " "))
+
+    @property
+    def short_title(self) -> str:
+        """The same for narrow places."""
+        return SHORT_TITLES.get(self.parameter, self.title)
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +21,11 @@ from matplotlib.figure import Figure
 from galbatch.report.contents import Contents, Quantity
 from galbatch.report.recovery import Comparison
 
-__all__ = ["BLUE", "GRAY", "ORANGE", "VERMILION", "distributions", "recovery_panels", "sky_map"]
+__all__ = ["INCHES_PER_QUANTITY", "distributions", "recovery_panels", "sky_map"]
 
 Floats = npt.NDArray[np.float64]
 
-BLUE, ORANGE, VERMILION, GREEN, GRAY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#8a8f98"
+BLUE, VERMILION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8a8f98"
 INK, RULE = "#1f2430", "#d9dce3"
 
 STYLE = {
@@ -51,10 +52,20 @@ STYLE = {
 }
 DPI = 180
 
-BAR_STYLE: dict[str, Any] = {"ecolor": "#7fb5d8", "elinewidth": 0.6, "alpha": 0.9, "mew": 0, "zorder": 3}
+BAR_STYLE: dict[str, Any] = {
+    "fmt": "o",
+    "ms": 2.2,
+    "color": BLUE,
+    "ecolor": "#7fb5d8",
+    "elinewidth": 0.6,
+    "alpha": 0.9,
+    "mew": 0,
+    "zorder": 3,
+}
 
 DENSE = 20_000  # points above which the sky map shows density instead
 N_BARS = 300  # error bars that can still be told apart
+INCHES_PER_QUANTITY = 2.7
 WIDE_RANGE = 30.0  # a positive quantity whose range is wider is shown on a logarithmic axis
 
 
@@ -85,17 +96,27 @@ def sky_map(contents: Contents) -> bytes:
 
 def _points(axes: Axes, contents: Contents) -> None:
     clean = contents.clean
-    for chosen, color, size, name in ((clean, BLUE, 3, "no harm"), (~clean, VERMILION, 14, "pixels spoiled")):
+    for chosen, color, size, name in (
+        (clean, BLUE, 4, "pixels fine"),
+        (~clean, VERMILION, 14, "pixels spoiled"),
+    ):
         label = f"{name}: {int(chosen.sum()):,}"
         axes.scatter(contents.ra_deg[chosen], contents.dec_deg[chosen], s=size, c=color, lw=0, label=label)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, handletextpad=0.2)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        borderaxespad=0.2,
+        handletextpad=0.2,
+        markerscale=1.6,
+    )
 
 
 def distributions(quantities: Sequence[Quantity], truths: Sequence[Comparison]) -> bytes:
     """Medians (top) and half-widths of the 68 % interval (bottom) of each quantity of one model."""
     buffer = io.BytesIO()
     known = {comparison.quantity.parameter: comparison for comparison in truths}
-    with _figure(max(2.7 * len(quantities), 5.4), 4.4, buffer) as figure:
+    with _figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
         grid = figure.subplots(2, len(quantities), squeeze=False)
         for column, quantity in enumerate(quantities):
             _median_histogram(grid[0, column], quantity, known.get(quantity.parameter))
@@ -127,20 +148,30 @@ def _width_histogram(axes: Axes, quantity: Quantity) -> None:
     if len(width):
         middle = float(np.median(width))
         axes.axvline(middle, color=INK, lw=1)
-        axes.text(0.98, 0.95, f"median ± {middle:.3g}", ha="right", va="top", transform=axes.transAxes)
+        axes.set_title(f"median ± {_plain(middle)}", fontsize=8, fontweight="normal")
+
+
+def _plain(number: float) -> str:
+    """Three figures, without an exponent."""
+    digits = max(2 - math.floor(math.log10(abs(number))), 0) if number else 0
+    return f"{number:,.{digits}f}"
 
 
 def _bins(axes: Axes, values: Floats) -> list[float]:
     """40 bins over all but the outermost 0.1 %, on a logarithmic axis where the range asks for it."""
     low, high = np.quantile(values, [0.001, 0.999]).tolist() if len(values) else (0.0, 1.0)
+    # Values that are all but equal would give ticks that tell nothing.
+    margin = max(0.02 * abs(high) - (high - low), 0.0) or (1.0 if high == low else 0.0)
     if _is_wide(low, high):
         axes.set_xscale("log")
         return list(np.geomspace(low, high, 41).tolist())
-    return list(np.linspace(low, high if high > low else low + 1, 41).tolist())
+    axes.locator_params(axis="x", nbins=5)
+    return list(np.linspace(low - margin, high + margin, 41).tolist())
 
 
 def _is_wide(low: float, high: float) -> bool:
-    return low > 0 and high / low > WIDE_RANGE
+    """Whether a range asks for a logarithmic axis; shares, which end at 1, do not."""
+    return low > 0 and high > 1 and high / low > WIDE_RANGE
 
 
 def recovery_panels(comparison: Comparison) -> bytes:
@@ -172,17 +203,9 @@ def _median_against_truth(axes: Axes, comparison: Comparison) -> None:
     truth, median = comparison.truth, comparison.quantity.median
     chosen = _sample(len(truth))
     _density(axes, truth, median)
-    axes.errorbar(
-        truth[chosen],
-        median[chosen],
-        yerr=_bars(comparison, chosen),
-        fmt="o",
-        ms=2.2,
-        color=BLUE,
-        **BAR_STYLE,
-    )
+    axes.errorbar(truth[chosen], median[chosen], yerr=_bars(comparison, chosen), **BAR_STYLE)
     low, high = _limits(np.concatenate([truth, median]))
-    axes.plot([low, high], [low, high], color=VERMILION, lw=1)
+    axes.plot([low, high], [low, high], color=VERMILION, lw=1, zorder=4)
     if _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist()) and low > 0:
         axes.set(xscale="log", yscale="log")
     axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"true {comparison.quantity.label}")
@@ -190,23 +213,23 @@ def _median_against_truth(axes: Axes, comparison: Comparison) -> None:
 
 
 def _residuals(axes: Axes, comparison: Comparison) -> None:
+    """Relative ones where the truth's range is wide."""
     truth = comparison.truth
-    residual = comparison.quantity.median - truth
+    is_wide = _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist())
+    unit = truth if is_wide else np.ones_like(truth)
+    residual = (comparison.quantity.median - truth) / unit
     chosen = _sample(len(truth))
+    bars = _bars(comparison, chosen)
     _density(axes, truth, residual)
     axes.errorbar(
-        truth[chosen],
-        residual[chosen],
-        yerr=_bars(comparison, chosen),
-        fmt="o",
-        ms=2.2,
-        color=BLUE,
-        **BAR_STYLE,
+        truth[chosen], residual[chosen], yerr=None if bars is None else bars / unit[chosen], **BAR_STYLE
     )
-    axes.axhline(0, color=VERMILION, lw=1)
+    axes.axhline(0, color=VERMILION, lw=1, zorder=4)
     reach = 1.3 * float(np.quantile(np.abs(residual), 0.98)) or 1.0
     axes.set(xlim=_limits(truth), ylim=(-reach, reach), xlabel=f"true {comparison.quantity.label}")
-    axes.set(ylabel="median − truth", title="residual")
+    if is_wide:
+        axes.set_xscale("log")
+    axes.set(ylabel="(median − truth) / truth" if is_wide else "median − truth", title="residual")
 
 
 def _density(axes: Axes, x: Floats, y: Floats) -> None:

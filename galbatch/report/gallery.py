@@ -26,7 +26,7 @@ N_FLAGGED = 12
 PER_FLAG = 3
 MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
 
-SOFTENING_SIGMA = 3.0  # the stretch is linear below this many sky sigmas
+SOFTENING = 3.0  # the stretch is linear below this many units of brightness
 BLANK_RGB = 0.82  # pixels without data
 
 GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
@@ -88,40 +88,47 @@ def _is_new(flags: int, seen: dict[int, int]) -> bool:
 
 
 def _picture(block: CutoutBlock, index: int, row: int) -> Picture:
-    picture = stretch(block.image[index].astype(np.float64), block.sky_sigma_njy[index].astype(np.float64))
+    picture = stretch(block.image[index].astype(np.float64), _scales(block))
     buffer = io.BytesIO()
     # Row 0 of the array is the southern edge; pictures begin at the top.
     matplotlib.image.imsave(buffer, picture[::-1], format="png")
     return Picture(row, buffer.getvalue())
 
 
-def stretch(image_njy: Floats, sky_sigma_njy: Floats) -> Floats:
+def _scales(block: CutoutBlock) -> Floats:
+    """Flux (band,) in nJy that is one unit of brightness: white is the block's typical color.
+
+    In the first band it is the sky noise; a low quantile, since large galaxies leave no sky in the cutout.
+    """
+    sigma = block.sky_sigma_njy[:, 0]
+    sigma = sigma[np.isfinite(sigma) & (sigma > 0)]
+    light = np.nan_to_num(block.image).sum(axis=(2, 3), dtype=np.float64)  # (object, band)
+    shining = light[(light > 0).all(axis=1)]
+    color = np.median(shining / shining[:, :1], axis=0) if len(shining) else np.ones(len(block.bands))
+    return np.asarray(color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0))
+
+
+def stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
     """An arsinh stretch that keeps color (Lupton et al. 2004).
 
     Parameters
     ----------
     image_njy
         (band, y, x) float64; NaN becomes light gray.
-    sky_sigma_njy
-        (band,) float64; NaN: the stretch takes the scatter of the pixels.
+    scale_njy
+        (band,) float64, flux of one unit of brightness: about the sky noise.
 
     Returns
     -------
     (y, x, rgb) float64 in 0..1; the last band is red, the first blue.
     """
     blank = ~np.isfinite(image_njy).all(axis=0)
-    image = np.nan_to_num(image_njy)
-    sigma = np.where(
-        np.isfinite(sky_sigma_njy), sky_sigma_njy, 1.4826 * np.median(np.abs(image), axis=(1, 2))
-    )
-    sigma = np.maximum(sigma, 1e-6)
-    # Bands in units of their noise: about white for a galaxy of average color.
-    scaled = image / sigma[:, None, None]
+    scaled = np.nan_to_num(image_njy) / scale_njy[:, None, None]
     brightness = np.maximum(scaled.mean(axis=0), 0)
-    top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING_SIGMA)
-    level = np.arcsinh(brightness / SOFTENING_SIGMA) / np.arcsinh(top / SOFTENING_SIGMA)
+    top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING)
+    level = np.arcsinh(brightness / SOFTENING) / np.arcsinh(top / SOFTENING)
     gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)
-    bands = [scaled[-1], scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2], scaled[0]]
-    rgb = np.stack([np.clip(band * gain, 0, 1) for band in bands], axis=-1)
+    middle = scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2]
+    rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
     rgb[blank] = BLANK_RGB
     return np.asarray(rgb)

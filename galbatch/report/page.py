@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
@@ -25,14 +25,21 @@ from galbatch.types import ModelFlag, PixelFlag
 __all__ = ["write_report"]
 
 
+WIDTH_REM = 16.6  # of one column of the distributions
+
+
 @dataclass(frozen=True, slots=True)
-class FlagCount:
-    """A line of a flag table."""
+class FlagLine:
+    """A line of a flag table; `counts` has (objects, their share) for each column of flags."""
 
     name: str
-    n: int
-    share: float
+    counts: list[tuple[int, float]]
     meaning: str
+
+    @property
+    def fired(self) -> bool:
+        """Whether any object has it."""
+        return any(n for n, _ in self.counts)
 
 
 def write_report(
@@ -72,7 +79,8 @@ def write_report(
             facts=_facts(contents),
             provenance=_provenance(contents),
             sky=_embedded(sky_map(contents)),
-            pixel_flags=_counts(contents.flags, PixelFlag, PIXEL_FLAG_MEANINGS),
+            pixel_flags=_flag_lines({"flags": contents.flags}, PixelFlag, PIXEL_FLAG_MEANINGS),
+            model_flags=_flag_lines(contents.model_flags, ModelFlag, MODEL_FLAG_MEANINGS),
             models=[_model(contents, model, comparisons) for model in contents.model_flags],
             recovery=[_recovery(comparison) for comparison in comparisons if len(comparison.truth)],
             clean=[_card(contents, picture, true_values) for picture in clean],
@@ -88,7 +96,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f} %"
-    environment.filters["short"] = lambda number: "–" if math.isnan(number) else f"{number:.3g}"
     environment.filters["fixed"] = lambda number: "–" if math.isnan(number) else f"{number:.3f}"
     return environment
 
@@ -128,10 +135,21 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
     return [("catalog", contents.path), *found, *bundles]
 
 
-def _counts(flags: npt.NDArray[np.int32], kind: type[IntFlag], meanings: Any) -> list[FlagCount]:
+def _flag_lines(
+    columns: Mapping[str, npt.NDArray[np.int32]], kind: type[IntFlag], meanings: Mapping[Any, str]
+) -> list[FlagLine]:
     """A line for each flag, those that never fired included."""
-    counted = [(bit, int(((flags & int(bit)) != 0).sum())) for bit in kind]
-    return [FlagCount(str(bit.name), n, n / max(len(flags), 1), meanings[bit]) for bit, n in counted]
+    return [
+        FlagLine(
+            str(bit.name),
+            [
+                (int(fired.sum()), float(fired.mean()))
+                for fired in ((v & int(bit)) != 0 for v in columns.values())
+            ],
+            meanings[bit],
+        )
+        for bit in kind
+    ]
 
 
 def _model(contents: Contents, model: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -143,14 +161,19 @@ def _model(contents: Contents, model: str, comparisons: Sequence[Comparison]) ->
     return {
         "name": model,
         "n_with_values": int(np.sum(with_values)),
-        "flags": _counts(contents.model_flags[model], ModelFlag, MODEL_FLAG_MEANINGS),
         "figure": _embedded(distributions(quantities, truths)) if quantities else None,
+        "width_rem": WIDTH_REM * len(quantities),
     }
 
 
 def _recovery(comparison: Comparison) -> dict[str, Any]:
+    summary = comparison.summary()
+    digits = _digits(summary.scatter, summary.scatter)
     return {
-        "summary": comparison.summary(),
+        "summary": summary,
+        # Of the residual only what is not small against the scatter.
+        "residual": f"{round(summary.median_residual, digits) + 0.0:,.{digits}f}".replace("-", "−"),
+        "scatter": f"{summary.scatter:,.{digits}f}",
         "quantity": comparison.quantity,
         "figure": _embedded(recovery_panels(comparison)),
     }
@@ -198,7 +221,7 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
     ends = quantity.interval(0.6827)
     if ends is None:
         return {
-            "name": quantity.title,
+            "name": quantity.short_title,
             "value": f"{median:.3g}",
             "up": "",
             "down": "",
@@ -208,7 +231,7 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
     up, down = float(ends[1][row]) - median, median - float(ends[0][row])
     digits = _digits(up, down)
     return {
-        "name": quantity.title,
+        "name": quantity.short_title,
         "value": f"{median:.{digits}f}",
         "up": f"+{up:.{digits}f}",
         "down": f"−{down:.{digits}f}",
