@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from galbatch import catalog, sky
+from galbatch.catalog import reading
+from galbatch.errors import CatalogError, UsageError
+from galbatch.types import Partition
+
+
+def test_all_rows_come_in_the_order_of_the_sky(finished: str, table: pa.Table) -> None:
+    pd.testing.assert_frame_equal(catalog.read_catalog(finished).to_pandas(), table.to_pandas())
+
+
+def test_columns_come_as_asked(leaves: str, table: pa.Table) -> None:
+    found = catalog.read_catalog(leaves, columns=["gampen_bt_q500", "object_id"])
+    assert found.column_names == ["gampen_bt_q500", "object_id"]
+    assert found["object_id"] == table["object_id"]
+
+
+def test_what_is_not_there(leaves: str) -> None:
+    with pytest.raises(
+        CatalogError, match=r"no column gampen_bt_q50; did you mean gampen_bt_q500\? there are _healpix"
+    ):
+        catalog.read_catalog(leaves, columns=["gampen_bt_q50"])
+    for read in (catalog.read_catalog, lambda path: catalog.cone(path, ra_deg=1, dec_deg=1, radius_arcsec=1)):
+        with pytest.raises(CatalogError, match="no leaf of a catalog is there"):
+            read(f"{leaves}/none")
+
+
+@pytest.mark.parametrize("radius_arcsec", [0.0, 10.0, 500.0, 3000.0, 1e5, 180 * 3600.0, 1e9])
+def test_a_cone_holds_what_is_near_and_nothing_else(
+    finished: str, table: pa.Table, radius_arcsec: float
+) -> None:
+    ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
+    near = sky.separation_arcsec(ra[100], dec[100], ra, dec) <= radius_arcsec
+    found = catalog.cone(finished, ra_deg=ra[100], dec_deg=dec[100], radius_arcsec=radius_arcsec)
+    assert near.sum() >= 1
+    assert found["object_id"].to_pylist() == table["object_id"].to_numpy()[near].tolist()
+    # Another turn of right ascension is the same place.
+    assert catalog.cone(finished, ra_deg=ra[100] - 360, dec_deg=dec[100], radius_arcsec=1e-4).num_rows == 1
+
+
+def test_an_empty_cone_still_has_columns(finished: str, table: pa.Table) -> None:
+    found = catalog.cone(finished, ra_deg=10.0, dec_deg=-80.0, radius_arcsec=60.0)
+    assert (len(found), found.column_names) == (0, table.column_names)
+
+
+def test_only_leaves_near_the_cone_are_read(
+    finished: str, partitions: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    read_leaf = reading.read_leaf
+
+    def record(path: str) -> pa.Table:
+        read.append(path)
+        return read_leaf(path)
+
+    monkeypatch.setattr(reading, "read_leaf", record)
+    target = partitions[2]
+    ra, dec = sky.pixel_center_deg(target.healpix_order, target.healpix_pixel)
+    catalog.cone(finished, ra_deg=ra, dec_deg=dec, radius_arcsec=1.0)
+    assert [Path(path).relative_to(finished).as_posix() for path in read] == [
+        f"dataset/{target.path}.parquet"
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"ra_deg": np.nan}, {"dec_deg": 91.0}, {"dec_deg": np.nan}, {"radius_arcsec": -1.0}]
+)
+def test_a_cone_that_is_none(finished: str, bad: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="expected a finite right ascension"):
+        catalog.cone(finished, **({"ra_deg": 1.0, "dec_deg": 1.0, "radius_arcsec": 1.0} | bad))
