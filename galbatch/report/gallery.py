@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 N_CLEAN = 12
 N_FLAGGED = 12
-PER_FLAG = 3
+PER_FLAG = 2
 MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
 
 SOFTENING = 3.0  # the stretch is linear below this many units of brightness
@@ -54,7 +54,8 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
         fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
         clean += [_picture(block, i, rows[i]) for i in _spread(fine, per_group)]
         for i, row in enumerate(rows):
-            if row >= 0 and _is_new(int(contents.flags[row]), seen):
+            has_pixels = row >= 0 and bool(np.isfinite(block.image[i]).any())
+            if has_pixels and _is_new(int(contents.flags[row]), seen):
                 flagged.append(_picture(block, i, row))
     return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
 
