@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS
+from astropy.wcs import WCS, WcsError
 
 from galbatch import storage
 from galbatch.errors import TileError
@@ -127,7 +127,7 @@ def make_tile(
         image=Plane(path, planes.image),
         shape_px=shape,
         wcs_header=wcs_header,
-        grid_key=lattice.lattice_key(wcs),
+        grid_key=lattice.lattice_key(wcs_header),
         njy_per_unit=njy,
         pixel_scale_arcsec=lattice.pixel_scale_arcsec(wcs),
         corners_deg=lattice.corners_deg(wcs, shape),
@@ -150,9 +150,18 @@ def _image_shape(hdu: Any, where: str) -> tuple[int, int]:
 
 
 def _celestial_wcs(header: fits.Header, where: str) -> tuple[str, WCS]:
+    if "CPDIS1" in header or "D2IMDIS1" in header:
+        raise TileError(
+            f"{where}: the WCS has distortion tables (CPDIS, D2IM), which are not read; exclude it"
+        )
     chosen = lattice.celestial_header(header)
     text = chosen.tostring()
-    wcs = lattice.parse_wcs(text)
+    try:
+        wcs = lattice.parse_wcs(text)
+    except (WcsError, ValueError) as error:
+        raise TileError(
+            f"{where}: the WCS cannot be used ({error}); correct its cards or exclude the tile"
+        ) from None
     if not lattice.is_celestial(wcs):
         found = [header.get("CTYPE1"), header.get("CTYPE2")]
         raise TileError(

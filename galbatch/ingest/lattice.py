@@ -81,27 +81,29 @@ def corners_deg(wcs: WCS, shape_px: tuple[int, int]) -> tuple[tuple[float, float
     return tuple((float(a) % 360.0, float(d)) for a, d in zip(ra, dec, strict=True))
 
 
-def lattice_key(wcs: WCS) -> str:
-    """Key that tiles share when their pixels lie on one lattice.
+def lattice_key(header: str) -> str:
+    """Key that tiles share when their pixels lie on one lattice; `header` is as in `Tile.wcs_header`.
 
     Rounded so that 4 microarcseconds in CRVAL, 1e-9 in CD and 1e-4 px in CRPIX make no difference: below
     1e-4 px over the 4e4 px of a tract. A WCS with distortion or another projection than TAN shares its
     lattice with its equal only.
     """
-    if not _is_plain_tan(wcs):
-        text = wcs.to_header_string(relax=True)
-        return WARPED + hashlib.sha256(text.encode()).hexdigest()[:16]
+    wcs = parse_wcs(header)
+    if not _is_plain_tan(fits.Header.fromstring(header), wcs):
+        return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
     ra, dec = wcs.wcs.crval
     matrix = ",".join(f"{value + 0.0:.9e}" for value in wcs.pixel_scale_matrix.ravel())
     fraction = [round(float(value) % 1.0, 4) % 1.0 for value in wcs.wcs.crpix]
     return f"{PLAIN}{ra % 360.0:.9f},{dec:.9f};{matrix};{fraction[0]:.4f},{fraction[1]:.4f}"
 
 
-def _is_plain_tan(wcs: WCS) -> bool:
-    undistorted = wcs.sip is None and not wcs.has_distortion and not wcs.wcs.get_pv()
+def _is_plain_tan(header: fits.Header, wcs: WCS) -> bool:
+    """From the cards: astropy presents TPV as TAN without parameters, its distortion hidden in wcslib."""
+    projections = [str(header.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
+    distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in header)
     lonpole = wcs.wcs.lonpole
     upright = not math.isfinite(lonpole) or abs(lonpole - 180.0) < 1e-9 or wcs.wcs.crval[1] >= 90.0
-    return bool(list(wcs.wcs.ctype) == ["RA---TAN", "DEC--TAN"] and undistorted and upright)
+    return projections == ["RA---TAN", "DEC--TAN"] and not distorted and bool(upright)
 
 
 def is_plain_lattice(tile: Tile) -> bool:

@@ -52,6 +52,8 @@ def measure(
     Signal to noise is the flux within the center radius over the root of the summed variance; where the
     variance is unknown, over the sky scatter times the root of the number of pixels. The noise of coadds
     is correlated: the true ratio is lower (by about 1.1 for HSC). No sky is subtracted.
+    OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band reaches the threshold, and
+    one at least could be measured.
     """
     finite = np.isfinite(image)
     coverage = (np.count_nonzero(finite, axis=(2, 3)) / grid.size_px**2).astype(np.float32)

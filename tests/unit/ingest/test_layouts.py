@@ -92,6 +92,22 @@ class LayoutContract:
         with pytest.raises(TileError, match="no celestial WCS"):
             read_tiles(tmp_path, layout=self.layout)
 
+    @pytest.mark.parametrize(
+        ("cards", "message"),
+        [
+            ({"CTYPE1": "RA---SIN"}, "the WCS cannot be used"),
+            ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "no celestial WCS"),
+            ({"CD1_1": 0.0, "CD2_2": 0.0, "CD1_2": 0.0, "CD2_1": 0.0}, "WCS"),
+            ({"CPDIS1": "LOOKUP"}, "distortion tables"),
+        ],
+    )
+    def test_a_wcs_that_cannot_be_used(self, tmp_path, tan, read_tiles, write_calexp, cards, message):
+        wcs = tan(crpix=(35, 30))
+        wcs.update(cards)
+        self.write(tmp_path, wcs, write_calexp)
+        with pytest.raises(TileError, match=message):
+            read_tiles(tmp_path, layout=self.layout)
+
     def test_nothing_matches(self, tmp_path, read_tiles):
         with pytest.raises(TileError, match="no tile matches: 0 FITS files"):
             read_tiles(tmp_path / "empty", layout=self.layout)

@@ -11,6 +11,7 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
 from galbatch.errors import TileError
+from galbatch.ingest import headers
 from galbatch.types import PixelFlag, njy_per_unit
 
 
@@ -109,3 +110,23 @@ def test_a_single_exposure_has_no_calibrated_zero_point(realdata, read_tiles):
     path = realdata / "hsc_exposure_masks" / "HSC-0908120-056-small.fits"
     with pytest.raises(TileError, match="no tile matches: 1 FITS files"):
         read_tiles(path)
+
+
+def test_a_tpv_distorted_compressed_ccd_is_reprojected_about_its_brightest_pixel(realdata, objects, cut):
+    folder = realdata / "decam_compressed" / "testcase8"
+    (path,) = folder.rglob("*_ooi_r_ls9.N6.fits")
+    with headers.open_fits(str(path)) as hdus:
+        planes = headers.Planes(image=1)
+        tile = headers.make_tile(
+            hdus, str(path), key=("N6", "r"), planes=planes, njy=1.0, psf_fwhm_arcsec=1.0
+        )
+        image = hdus[1].data[40:-40, 40:-40]
+        y, x = np.unravel_index(np.argmax(image), image.shape)
+        ra, dec = WCS(hdus[1].header).all_pix2world(x + 40, y + 40, 0)
+    assert tile.grid_key.startswith("warped:")
+    block = cut(objects(ra, dec), [tile], size=41, scale=0.262, bands=("r",))
+    assert block.flags[0] & PixelFlag.RESAMPLED
+    peak = np.unravel_index(np.nanargmax(block.image[0, 0]), (41, 41))
+    assert np.abs(np.array(peak) - 20).max() <= 1
+    window = image[y - 20 : y + 21, x - 20 : x + 21]
+    assert block.image[0, 0].sum() == pytest.approx(window.sum(), rel=0.03)
