@@ -52,11 +52,12 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
     for block in _first_blocks(store, groups):
         rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
         fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
-        clean += [_picture(block, i, rows[i]) for i in _spread(fine, per_group)]
+        scales = _scales(block)
+        clean += [_picture(block, i, rows[i], scales) for i in _spread(fine, per_group)]
         for i, row in enumerate(rows):
             has_pixels = row >= 0 and bool(np.isfinite(block.image[i]).any())
             if has_pixels and _is_new(int(contents.flags[row]), seen):
-                flagged.append(_picture(block, i, row))
+                flagged.append(_picture(block, i, row, scales))
     return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
 
 
@@ -88,8 +89,8 @@ def _is_new(flags: int, seen: dict[int, int]) -> bool:
     return bool(new)
 
 
-def _picture(block: CutoutBlock, index: int, row: int) -> Picture:
-    picture = stretch(block.image[index].astype(np.float64), _scales(block))
+def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Picture:
+    picture = stretch(block.image[index].astype(np.float64), scales)
     buffer = io.BytesIO()
     # Row 0 of the array is the southern edge; pictures begin at the top.
     matplotlib.image.imsave(buffer, picture[::-1], format="png")

@@ -219,7 +219,7 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
     if true is None and quantity.parameter == "mag":
         true = truth.get("mag_g")
     ends = quantity.interval(0.6827)
-    if ends is None:
+    if ends is None or not math.isfinite(ends[1][row] - ends[0][row]):
         return {
             "name": quantity.short_title,
             "value": f"{median:.3g}",

@@ -6,7 +6,9 @@ import pytest
 
 from galbatch.errors import CatalogError
 from galbatch.report import write_report
+from galbatch.report.contents import Quantity
 from galbatch.report.gallery import BLANK_RGB, stretch
+from galbatch.report.page import _caption
 from galbatch.report.words import MODEL_FLAG_MEANINGS, PIXEL_FLAG_MEANINGS
 from galbatch.types import ModelFlag, PixelFlag
 
@@ -84,3 +86,14 @@ def test_stretch_keeps_color_and_grays_out_missing_pixels():
     np.testing.assert_allclose(rgb[6, 6, 0], rgb[6, 6, 2])
     assert rgb[2, 2, 0] > rgb[2, 2, 1] > rgb[2, 2, 2]
     assert 0 <= rgb.min() <= rgb.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "value", "up"),
+    [([1.2, 1.234, 1.3], "1.234", "+0.066"), ([np.nan, 1.234, np.nan], "1.23", "")],
+    ids=["posterior", "point value"],
+)
+def test_caption_shows_two_figures_of_the_width(quantiles, value, up):
+    quantity = Quantity("m", "re_arcsec", "arcsec", (0.15865, 0.5, 0.84135), np.array([quantiles]))
+    caption = _caption(quantity, 0, {})
+    assert (caption["value"], caption["up"], caption["true"]) == (value, up, "")
