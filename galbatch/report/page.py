@@ -225,7 +225,7 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
             "value": f"{median:.3g}",
             "up": "",
             "down": "",
-            "unit": "",
+            "unit": quantity.unit,
             "true": "",
         }
     up, down = float(ends[1][row]) - median, median - float(ends[0][row])
