@@ -132,7 +132,9 @@ def load_bundle(path: str, *, sha256: str | None = None) -> Bundle:
         data = _read(str(path), sha256)
         found = hashlib.sha256(data).hexdigest()
         if sha256 is not None and found != sha256:
-            raise BundleError(f"{path}: sha256 is {found[:12]}.., expected {sha256[:12]}..: the file has changed")
+            raise BundleError(
+                f"{path}: sha256 is {found[:12]}.., expected {sha256[:12]}..: the file has changed"
+            )
         if found not in _loaded:
             _loaded[found] = _load(data, str(path), found)
         return _loaded[found]
@@ -144,16 +146,21 @@ def _read(path: str, sha256: str | None) -> bytes:
         wanted = sha256 if storage.is_s3(path) else None
         return storage.local_copy(path, sha256=wanted).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
-        raise BundleError(f"{path}: there is no such bundle; demo bundles are named demo:gampen, demo:sfnet") from None
+        raise BundleError(
+            f"{path}: there is no such bundle; demo bundles are named demo:gampen, demo:sfnet"
+        ) from None
 
 
 def _load(data: bytes, path: str, sha256: str) -> Bundle:
     extra = {METADATA_FILE: ""}
     try:
-        script = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=extra)
+        load: Any = torch.jit.load
+        script = load(io.BytesIO(data), map_location="cpu", _extra_files=extra)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"
-        raise BundleError(f"{path}: is no TorchScript file, or is damaged: {reason}; fetch it again") from None
+        raise BundleError(
+            f"{path}: is no TorchScript file, or is damaged: {reason}; fetch it again"
+        ) from None
     text = extra[METADATA_FILE]
     if not text:
         raise BundleError(

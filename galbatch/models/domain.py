@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,7 @@ def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floa
 
 
 @torch.inference_mode()
-def _look_at(
-    network: nn.Module, images: npt.NDArray[np.float32], unit_njy: float
-) -> tuple[Floats, Floats | None]:
+def _look_at(network: Any, images: npt.NDArray[np.float32], unit_njy: float) -> tuple[Floats, Floats | None]:
     """Last features (object, feature) and, of networks that crop, the scales (object,)."""
     features, crops = [], []
     for start in range(0, len(images), ROWS_AT_ONCE):

@@ -134,7 +134,9 @@ class Gampen(nn.Module):
         after_first = (size_px - 10 - 3) // 2 + 1
         after_second = (after_first - 8 - 3) // 2 + 1
         # The transformer's 32 hidden units stay: narrowed with the rest, one number would hang on two of them.
-        self.fc_loc = nn.ModuleList([nn.Linear(wider * after_second**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)])
+        self.fc_loc = nn.ModuleList(
+            [nn.Linear(wider * after_second**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)]
+        )
         self.vgg = Vgg(in_channels, n_out, width, dropout_rate)
         initialize(self)
 
@@ -219,8 +221,10 @@ def initialize(network: Gampen) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     last, scale = network.vgg.classifier[6], network.fc_loc[2]
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(scale.weight)
-    nn.init.ones_(scale.bias)
+    if isinstance(last, nn.Linear) and isinstance(scale, nn.Linear):
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(scale.weight)
+        nn.init.ones_(scale.bias)

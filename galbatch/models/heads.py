@@ -37,12 +37,14 @@ class GaussianPasses:
     @property
     def std(self) -> Floats:
         """(object, pass, parameter) marginal standard deviations: NOT exp(s / 2), but of L D L^T's diagonal."""
-        return np.sqrt(np.square(self.factor).sum(axis=-1))
+        return np.asarray(np.sqrt(np.square(self.factor).sum(axis=-1)))
 
     def correlation(self) -> Floats:
         """(object, parameter, parameter) of the total covariance: mean of Sigma plus covariance of mu."""
         centered = self.mean - self.mean.mean(axis=1, keepdims=True)
-        total = self.covariance.mean(axis=1) + np.einsum("oti,otj->oij", centered, centered) / centered.shape[1]
+        total = (
+            self.covariance.mean(axis=1) + np.einsum("oti,otj->oij", centered, centered) / centered.shape[1]
+        )
         std = np.sqrt(np.diagonal(total, axis1=1, axis2=2))
         return np.asarray(np.clip(total / (std[:, :, None] * std[:, None, :]), -1.0, 1.0))
 
@@ -57,10 +59,10 @@ def read_gaussian(outputs: npt.NDArray[np.floating], n_parameters: int) -> Gauss
     n_parameters : n
     """
     n = n_parameters
-    outputs = np.asarray(outputs, dtype=np.float64)
-    lower = np.zeros((*outputs.shape[:2], n, n))
+    numbers: Floats = np.asarray(outputs, dtype=np.float64)
+    lower = np.zeros((*numbers.shape[:2], n, n))
     rows, columns = np.tril_indices(n, -1)
-    lower[..., rows, columns] = outputs[..., 2 * n :]
+    lower[..., rows, columns] = numbers[..., 2 * n :]
     lower[..., np.arange(n), np.arange(n)] = 1.0
-    root_d = np.exp(0.5 * outputs[..., n : 2 * n])
-    return GaussianPasses(outputs[..., :n], lower * root_d[..., None, :])
+    root_d = np.exp(0.5 * numbers[..., n : 2 * n])
+    return GaussianPasses(numbers[..., :n], lower * root_d[..., None, :])

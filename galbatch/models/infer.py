@@ -27,7 +27,9 @@ INFER_VERSION = 1
 """Raised when numbers change."""
 
 PREFIX_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
-CACHE_BYTES = 8 * 2**20  # of first maps a batch may hold: beyond the processor's cache a pass takes 1.5 times as long
+CACHE_BYTES = (
+    8 * 2**20
+)  # of first maps a batch may hold: beyond the processor's cache a pass takes 1.5 times as long
 CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
 SINGLE_PASS = 1  # without dropout all passes are equal
 
@@ -99,7 +101,7 @@ def infer_block(
         )
         images = images[rows] * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
         raw = run_passes(bundle, images, keys, batch=posterior.batch)
-        finite = np.isfinite(raw.outputs).all(axis=(1, 2))
+        finite = np.asarray(np.isfinite(raw.outputs).all(axis=(1, 2)))
         flags[rows[~finite]] |= ModelFlag.MODEL_FAILED
         found = _summarize(bundle.metadata, raw, keys, posterior)
         good = _all_finite(found, finite)
@@ -108,7 +110,7 @@ def infer_block(
             values[f"{name}_{key}"][rows[good]] = column[good]
         values[f"{name}_passes"][rows] = n_passes
         flags[rows[good]] |= _value_flags(bundle.metadata, found, posterior)[good]
-        flags[rows[good]] |= _input_flags(bundle.metadata, raw, cutouts, rows)[good]
+        flags[rows] |= _input_flags(bundle.metadata, raw, cutouts, rows)
     values[f"{name}_flags"] = flags
     return values
 
@@ -127,7 +129,9 @@ def _check_cutouts(bundle: Bundle, cutouts: CutoutBlock) -> None:
 
 def _number_of_passes(metadata: BundleMetadata, posterior: PosteriorConfig) -> int:
     if not isinstance(posterior.passes, int):
-        raise NotInThisVersion('[posterior] passes = "adaptive" is not in this version; give a number, such as 64')
+        raise NotInThisVersion(
+            '[posterior] passes = "adaptive" is not in this version; give a number, such as 64'
+        )
     if metadata.dropout_rate == 0 and (posterior.method == "mixture" or metadata.head.kind == "point"):
         return SINGLE_PASS
     return posterior.passes
@@ -147,12 +151,13 @@ def _cleaned(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Images with 0 for non-finite pixels; (object,) which had some; which have a band or center without light."""
     finite = np.isfinite(image)
-    gaps = ~finite.all(axis=(1, 2, 3))
+    gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
     middle = image.shape[-1] // 2
     center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
-    no_center = ~finite[:, :, center, center].all(axis=(1, 2, 3))
-    no_band = ~finite.any(axis=(2, 3)).all(axis=1)
-    return np.where(finite, image, np.float32(0.0)), gaps, no_center | no_band
+    no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
+    no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
+    cleaned = np.where(finite, image, np.float32(0.0))
+    return cleaned, gaps, np.asarray(no_center | no_band)
 
 
 @torch.inference_mode()
@@ -172,7 +177,7 @@ def run_passes(
     for start in range(0, len(images), PREFIX_OBJECTS):
         group = slice(start, start + PREFIX_OBJECTS)
         groups.append(_run_group(bundle, torch.from_numpy(images[group]), keys[group], batch))
-    joined = {}
+    joined: dict[str, Any] = {}
     for field in dataclasses.fields(RawPasses):
         parts = [getattr(group, field.name) for group in groups]
         joined[field.name] = None if parts[0] is None else np.concatenate(parts)
@@ -185,10 +190,9 @@ def _run_group(bundle: Bundle, images: torch.Tensor, keys: npt.NDArray[np.int64]
     row_bytes = features[0].numel() * features.element_size()
     batch = min(batch, max(8, CACHE_BYTES // row_bytes))
     flat = torch.from_numpy(keys.reshape(-1))
-    outputs = [
-        bundle.sample(features[torch.arange(start, min(start + batch, len(flat))) // n_passes], some)
-        for start, some in zip(range(0, len(flat), batch), flat.split(batch), strict=True)
-    ]
+    row_object = torch.arange(len(flat)) // n_passes
+    batches = (slice(start, start + batch) for start in range(0, len(flat), batch))
+    outputs = [bundle.sample(features[row_object[rows]], flat[rows]) for rows in batches]
     script, last, top = bundle.script, None, (None, None)
     if bundle.has("last_features"):
         last = script.last_features(features)
@@ -222,7 +226,9 @@ def _summarize(
         found |= _named(summary, quantity.name, posterior)
         errors.append(summary.mc_error)
         if not quantity.is_magnitude and quantity.parameter.labels:
-            found[f"{quantity.name}_label"] = _labels(summary.quantiles[:, levels == 0.5][:, 0], quantity.parameter)
+            found[f"{quantity.name}_label"] = _labels(
+                summary.quantiles[:, levels == 0.5][:, 0], quantity.parameter
+            )
     found["mc_error"] = np.max(errors, axis=0)
     found |= _correlations(metadata, passes)
     if raw.top_index is not None and raw.top_activation is not None:
@@ -250,7 +256,8 @@ def _passes_and_draws(
 
 def _named(summary: Summary, name: str, posterior: PosteriorConfig) -> Values:
     quantiles = {
-        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i] for i, level in enumerate(posterior.quantiles)
+        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i]
+        for i, level in enumerate(posterior.quantiles)
     }
     scalars = {f"{name}_{key}": getattr(summary, key) for key in ("mean", "std", "mode", "epistemic_std")}
     return {**quantiles, **scalars}
@@ -284,7 +291,9 @@ def _has_no_posterior(metadata: BundleMetadata) -> bool:
 
 def _without_widths(found: Values, metadata: BundleMetadata) -> Values:
     """Only the value itself: as median, mean and mode. Widths of one point would be inventions."""
-    kept = tuple(f"{q.name}_{part}" for q in quantities_of(metadata.parameters) for part in ("q500", "mean", "mode"))
+    kept = tuple(
+        f"{q.name}_{part}" for q in quantities_of(metadata.parameters) for part in ("q500", "mean", "mode")
+    )
     return {
         key: column
         for key, column in found.items()
@@ -302,7 +311,9 @@ def _all_finite(found: Values, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.
     return good
 
 
-def _value_flags(metadata: BundleMetadata, found: Values, posterior: PosteriorConfig) -> npt.NDArray[np.int32]:
+def _value_flags(
+    metadata: BundleMetadata, found: Values, posterior: PosteriorConfig
+) -> npt.NDArray[np.int32]:
     """NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED."""
     first = found[f"{metadata.parameters[0].name}_q500"]
     flags = np.zeros(len(first), np.int32)

@@ -4,8 +4,7 @@ Frozen dataclasses, validated strictly: unknown keys and wrong types are errors.
 code here serves (the binned and mixture heads) are part of the format, so that later versions can.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import dataclasses
 import json
 from dataclasses import dataclass, field

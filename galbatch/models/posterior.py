@@ -19,7 +19,14 @@ from galbatch.models.metadata import ParameterInfo
 from galbatch.models.transforms import from_output, log_slope, output_limits
 from galbatch.types import ab_mag
 
-__all__ = ["Quantity", "Summary", "mixture_quantiles", "quantities_of", "summarize_draws", "summarize_mixture"]
+__all__ = [
+    "Quantity",
+    "Summary",
+    "mixture_quantiles",
+    "quantities_of",
+    "summarize_draws",
+    "summarize_mixture",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,6 +34,7 @@ ELEMENTS_AT_ONCE = 2**21  # float64 in a temporary array: 16 MB
 MAX_ITERATIONS = 200
 GRID_POINTS = 129  # of the mode's search, over 9 standard deviations or more: then refined by a parabola
 GRID_HALF_WIDTH = 4.5
+MAX_ERROR = 1000.0  # posterior standard deviations: as good as not converged at all
 HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 
@@ -173,7 +181,7 @@ def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Float
         x = x + step
         if np.all(np.abs(step) <= 1e-10 * spread):
             break
-    return x
+    return np.asarray(x)
 
 
 def _mixture_mode(mean: Floats, std: Floats, quantity: Quantity) -> Floats:
@@ -204,7 +212,13 @@ def _mixture_error(mean: Floats, std: Floats, quantiles: Floats) -> Floats:
     error = ndtr(z).std(axis=2, ddof=1) / np.sqrt(n_passes)
     density = (np.exp(-0.5 * z * z) / std[:, None, :]).mean(axis=2) / np.sqrt(2 * np.pi)
     spread = np.sqrt(np.square(std).mean(axis=1) + mean.var(axis=1))
-    return np.asarray((error / density).max(axis=1) / spread)
+    return _relative_error(error, density * spread[:, None])
+
+
+def _relative_error(error: Floats, density: Floats) -> Floats:
+    """(object,) largest ratio over levels; MAX_ERROR where the density vanishes between far-apart passes."""
+    ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
+    return np.asarray(np.minimum(ratio.max(axis=1), MAX_ERROR))
 
 
 def mixture_cdf(passes: GaussianPasses, index: int, output: Floats) -> Floats:
@@ -239,22 +253,21 @@ def summarize_draws(
         density = _kernel_density(output[rows], at_levels[rows])
         parts.append((density_mode, density))
     mode, density = (np.concatenate(column) for column in zip(*parts, strict=True))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(wanted * (1 - wanted) / output.shape[1]) / density / output.std(axis=1)[:, None]
+    error = np.broadcast_to(np.sqrt(wanted * (1 - wanted) / output.shape[1]), density.shape)
     return Summary(
         np.maximum.accumulate(quantity.value(at_levels), axis=1),
         values.mean(axis=1),
         std,
         mode,
         std if passes is None else summarize_mixture(passes, quantity, [0.5]).epistemic_std,
-        np.nan_to_num(error.max(axis=1), nan=0.0),
+        _relative_error(error, density * output.std(axis=1)[:, None]),
     )
 
 
 def _kernel_density(values: Floats, at: Floats) -> Floats:
     """Gaussian kernel density (object, point) of values (object, draw) at points (object, point)."""
     n = values.shape[1]
-    bandwidth = values.std(axis=1, ddof=1) * n**-0.2
+    bandwidth = values.std(axis=1) * n**-0.2
     bandwidth = np.where(bandwidth > 0, bandwidth, 1.0)[:, None, None]
     z = (at[:, :, None] - values[:, None, :]) / bandwidth
     return np.asarray((np.exp(-0.5 * z * z) / bandwidth).mean(axis=2) / np.sqrt(2 * np.pi))

@@ -46,7 +46,10 @@ def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorC
     ]
     columns += list(_feature_columns(metadata, name))
     bits = "bits: see galbatch.types.ModelFlag"
-    return [*columns, Column(f"{name}_flags", "int32", "", f"what {name} says of its own values; {bits}", "meta.code")]
+    return [
+        *columns,
+        Column(f"{name}_flags", "int32", "", f"what {name} says of its own values; {bits}", "meta.code"),
+    ]
 
 
 def _quantity_columns(quantity: Quantity, name: str, posterior: PosteriorConfig) -> list[Column]:
@@ -54,7 +57,11 @@ def _quantity_columns(quantity: Quantity, name: str, posterior: PosteriorConfig)
     unit = "mag" if quantity.is_magnitude else quantity.parameter.unit
     described = [
         *(
-            (quantile_suffix(level), f"posterior quantile {level:g} of {what}", "stat.median" if level == 0.5 else "")
+            (
+                quantile_suffix(level),
+                f"posterior quantile {level:g} of {what}",
+                "stat.median" if level == 0.5 else "",
+            )
             for level in posterior.quantiles
         ),
         ("mean", f"posterior mean of {what}", "stat.mean"),
@@ -68,7 +75,9 @@ def _quantity_columns(quantity: Quantity, name: str, posterior: PosteriorConfig)
     ]
     if quantity.parameter.labels and not quantity.is_magnitude:
         words = ", ".join(label.text for label in quantity.parameter.labels)
-        columns.append(Column(f"{prefix}_label", "string", "", f"word for the median of {what}: {words}; null: none"))
+        columns.append(
+            Column(f"{prefix}_label", "string", "", f"word for the median of {what}: {words}; null: none")
+        )
     return columns
 
 
@@ -99,7 +108,9 @@ def _correlation_columns(metadata: BundleMetadata, name: str) -> list[Column]:
 
 def _feature_columns(metadata: BundleMetadata, name: str) -> Iterator[Column]:
     for rank in range(metadata.n_top_features):
-        text = f"number of the feature of rank {rank} in the pass without dropout; -1: none fired, or no value"
+        text = (
+            f"number of the feature of rank {rank} in the pass without dropout; -1: none fired, or no value"
+        )
         yield Column(f"{name}_feature_{rank}", "int16", "", text)
     for rank in range(metadata.n_top_features):
         text = f"activation of the feature of rank {rank} in the pass without dropout; NaN: none fired, or no value"

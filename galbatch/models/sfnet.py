@@ -64,8 +64,8 @@ class Sfnet(nn.Module):
         self.k = k
         self.dropout_rate = dropout_rate
         # The fixed affine after arsinh: per band, from the training set.
-        self.register_buffer("input_mean", torch.zeros(n_bands))
-        self.register_buffer("input_std", torch.ones(n_bands))
+        self.input_mean = nn.Buffer(torch.zeros(n_bands))
+        self.input_std = nn.Buffer(torch.ones(n_bands))
         self.conv1 = nn.Conv2d(n_bands, channels[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         self.layer1 = stage(channels[0], channels[0], 1)
@@ -95,7 +95,8 @@ class Sfnet(nn.Module):
         std = self.input_std.reshape(1, -1, 1, 1)
         x = ((torch.arcsinh(images) - mean) / std).contiguous(memory_format=torch.channels_last)
         x = functional.relu(self.bn1(self.conv1(x)))
-        return self.layer1(functional.max_pool2d(x, 3, 2, 1))
+        features: Tensor = self.layer1(functional.max_pool2d(x, 3, 2, 1))
+        return features
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ class Sfnet(nn.Module):
         """
         pooled = self.pooled(features, keys, self.dropout_rate)
         largest, index = torch.topk(pooled, self.k, dim=1)
-        return self.fc(torch.zeros_like(pooled).scatter(1, index, largest))
+        outputs: Tensor = self.fc(torch.zeros_like(pooled).scatter(1, index, largest))
+        return outputs
 
     @torch.jit.export
     def last_features(self, features: Tensor) -> Tensor:

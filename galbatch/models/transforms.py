@@ -15,19 +15,21 @@ __all__ = ["fitted", "from_output", "log_slope", "output_limits", "to_output"]
 
 Floats = npt.NDArray[np.float64]
 
+ROUND_OFF = 1e-9
+
 
 def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     """Transform physical values, clamped to the parameter's limits, without standardizing them."""
-    clamped = np.asarray(values, dtype=np.float64)
+    clamped: Floats = np.asarray(values, dtype=np.float64)
     if parameter.limits is not None:
         clamped = np.clip(clamped, *parameter.limits)
     with np.errstate(divide="ignore", invalid="ignore"):
         if parameter.transform == "logit":
             return np.asarray(logit(clamped))
         if parameter.transform == "ln":
-            return np.log(clamped)
+            return np.asarray(np.log(clamped))
         if parameter.transform == "log10":
-            return np.log10(clamped)
+            return np.asarray(np.log10(clamped))
     return clamped
 
 
@@ -39,7 +41,7 @@ def to_output(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     """Physical values, any shape, of a network's output. Logit: exactly 0 or 1 at or beyond the limits."""
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
             values = np.asarray(expit(y))
         elif parameter.transform == "ln":
@@ -49,11 +51,13 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
         else:
             values = y
     if parameter.limits is None:
-        return values
+        return np.asarray(values)
     low, high = parameter.limits
     if parameter.transform == "logit":
-        return np.where(values <= low, 0.0, np.where(values >= high, 1.0, values))
-    return np.clip(values, low, high)
+        # Rounding on the way to a limit and back must not leave a value just inside.
+        at_low, at_high = values <= low * (1 + ROUND_OFF), 1 - values <= (1 - high) * (1 + ROUND_OFF)
+        return np.asarray(np.where(at_low, 0.0, np.where(at_high, 1.0, values)))
+    return np.asarray(np.clip(values, low, high))
 
 
 def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
@@ -92,5 +96,7 @@ def fitted(parameter: ParameterInfo, values: npt.ArrayLike) -> tuple[float, floa
         raise ValueError(f"parameter {parameter.name}: {n_bad} training values have no {parameter.transform}")
     scale = float(y.std())
     if scale == 0:
-        raise ValueError(f"parameter {parameter.name}: all training values are equal; there is nothing to learn")
+        raise ValueError(
+            f"parameter {parameter.name}: all training values are equal; there is nothing to learn"
+        )
     return float(y.mean()), scale, (float(values.min()), float(values.max()))

@@ -1,0 +1,200 @@
+import dataclasses
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from galbatch.errors import BundleError
+from galbatch.models import bundle_path, load_bundle, save_bundle, script_of
+from galbatch.models.bundle import check_behavior
+from galbatch.types import Grid
+
+
+class Toy(nn.Module):
+    """The least that behaves: outputs are means over the image, plus noise of the key."""
+
+    def __init__(self, noise: float = 0.1, n_out: int = 9):
+        super().__init__()
+        self.noise = noise
+        self.n_out = n_out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        return images
+
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        value = features.mean(dim=(1, 2, 3)) + self.noise * keys.double().sin().float()
+        return value.unsqueeze(1).repeat(1, self.n_out)
+
+
+class Unsteady(Toy):
+    """Draws from torch's own generator."""
+
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        return torch.randn((features.shape[0], 9))
+
+
+class Learning(Toy):
+    """Its BatchNorm goes on counting."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(1))
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        self.running_mean += 1.0
+        return images
+
+
+class Broken(Toy):
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        return torch.full((features.shape[0], 9), float("nan"))
+
+
+class Mismatched(Toy):
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        return images.reshape(-1, 7, 11)
+
+
+class NoSample(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def test_a_bundle_comes_back_whole(tmp_path, make):
+    path = tmp_path / "a.pt"
+    sha256 = save_bundle(str(path), script_of(make.gampen()), make.gampen_metadata())
+    bundle = load_bundle(str(path), sha256=sha256)
+    assert bundle.sha256 == sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert bundle.metadata == make.gampen_metadata()
+    assert bundle.grid == Grid(48, 0.168)
+    assert bundle.bands == ("g",)
+    assert bundle.has("crop")
+    assert not bundle.has("top_features")
+    images, keys = torch.rand(3, 1, 48, 48), torch.tensor([1, 2, 3])
+    expected = make.gampen().eval()(images, keys)
+    torch.testing.assert_close(bundle.sample(bundle.prefix(images), keys), expected)
+
+
+def test_loaded_once_per_process(gampen_bundle, tmp_path, make):
+    path = tmp_path / "a.pt"
+    save_bundle(str(path), script_of(make.gampen()), make.gampen_metadata(version="once"))
+    first = load_bundle(str(path))
+    assert load_bundle(str(path)) is first
+    path.unlink()
+    assert load_bundle(str(path), sha256=first.sha256) is first
+
+
+def test_another_file_than_expected_is_refused(tmp_path, make):
+    path = tmp_path / "a.pt"
+    save_bundle(str(path), script_of(make.gampen()), make.gampen_metadata())
+    with pytest.raises(
+        BundleError, match=r"a\.pt: sha256 is .*expected 000000000000\.\.: the file has changed"
+    ):
+        load_bundle(str(path), sha256="0" * 64)
+
+
+def test_missing_corrupt_and_foreign_files_are_told_apart(tmp_path, make):
+    with pytest.raises(BundleError, match="there is no such bundle"):
+        load_bundle(str(tmp_path / "none.pt"))
+    whole = tmp_path / "whole.pt"
+    save_bundle(str(whole), script_of(make.gampen()), make.gampen_metadata())
+    for content in (b"", b"no zip at all", whole.read_bytes()[:50_000]):
+        (tmp_path / "cut.pt").write_bytes(content)
+        with pytest.raises(
+            BundleError, match=r"cut\.pt: is no TorchScript file, or is damaged: .*fetch it again"
+        ):
+            load_bundle(str(tmp_path / "cut.pt"))
+    torch.jit.save(script_of(make.gampen()), str(tmp_path / "foreign.pt"))
+    with pytest.raises(BundleError, match=r"foreign\.pt: holds no galbatch\.json"):
+        load_bundle(str(tmp_path / "foreign.pt"))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "state.pt")
+    with pytest.raises(BundleError, match=r"state\.pt: is no TorchScript file"):
+        load_bundle(str(tmp_path / "state.pt"))
+
+
+def test_wrong_metadata_in_the_file_is_refused(tmp_path):
+    torch.jit.save(
+        script_of(Toy()), str(tmp_path / "a.pt"), _extra_files={"galbatch.json": json.dumps({"name": "x"})}
+    )
+    with pytest.raises(BundleError, match=r"a\.pt: galbatch\.json: version: missing"):
+        load_bundle(str(tmp_path / "a.pt"))
+
+
+def test_heads_of_later_versions_are_refused(tmp_path, make):
+    metadata = make.gampen_metadata()
+    later = dataclasses.asdict(
+        dataclasses.replace(metadata, head=dataclasses.replace(metadata.head, kind="binned"))
+    )
+    torch.jit.save(
+        script_of(Toy()), str(tmp_path / "a.pt"), _extra_files={"galbatch.json": json.dumps(later)}
+    )
+    with pytest.raises(BundleError, match="head binned is not in this version"):
+        load_bundle(str(tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "message"),
+    [
+        (NoSample(), {}, "no method prefix"),
+        (Toy(n_out=4), {}, r"sample gives \(16, 4\), expected \(row, output\) = \(16, 9\)"),
+        (Broken(), {}, "non-finite"),
+        (Mismatched(), {}, r"fails on images \(2, 1, 48, 48\)"),
+        (Unsteady(), {}, "the same keys give different outputs"),
+        (Toy(noise=0.0), {}, "different keys give the same outputs, but its metadata says dropout_rate 0.02"),
+        (
+            Toy(),
+            {"dropout_rate": 0.0},
+            "different keys give different outputs, but its metadata says dropout_rate 0",
+        ),
+        (Learning(), {}, "a pass changes running_mean"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_behavior_is_held_to_the_metadata(make, network, changes, message):
+    with pytest.raises(BundleError, match=message):
+        check_behavior(script_of(network), make.gampen_metadata(**changes), source="x.pt")
+
+
+def test_a_well_behaved_foreign_script_passes(make):
+    check_behavior(script_of(Toy()), make.gampen_metadata(), source="x.pt")
+    check_behavior(script_of(Toy(noise=0.0)), make.gampen_metadata(dropout_rate=0.0), source="x.pt")
+
+
+def test_batchnorm_left_in_training_mode_is_told(make):
+    network = make.sfnet().train()
+    with pytest.raises(BundleError, match=r"BatchNorm is in training mode"):
+        check_behavior(torch.jit.script(network), make.sfnet_metadata(), source="x.pt")
+
+
+def test_a_misbehaving_bundle_is_not_saved(tmp_path, make):
+    with pytest.raises(BundleError, match="expected"):
+        save_bundle(str(tmp_path / "a.pt"), script_of(Toy(n_out=4)), make.gampen_metadata())
+    assert not (tmp_path / "a.pt").exists()
+
+
+def test_loading_runs_no_pickle_from_the_archive(tmp_path, make):
+    """TorchScript archives hold code of TorchScript only; a pickled module of Python classes is refused."""
+    torch.save(Toy(), tmp_path / "pickled.pt")
+    assert zipfile.is_zipfile(tmp_path / "pickled.pt")
+    with pytest.raises(BundleError, match="is no TorchScript file"):
+        load_bundle(str(tmp_path / "pickled.pt"))
+
+
+def test_demo_names_are_paths_in_the_package():
+    assert bundle_path("some/where.pt") == "some/where.pt"
+    with pytest.raises(BundleError, match="demo:nothing: there is no such demo bundle"):
+        bundle_path("demo:nothing")
+    assert Path(bundle_path("demo:sfnet")).name == "sfnet.pt"

@@ -1,0 +1,287 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from galbatch.config import PosteriorConfig
+from galbatch.errors import BundleError, NotInThisVersion
+from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
+from galbatch.models.domain import describe_domain
+from galbatch.models.infer import run_passes
+from galbatch.models.keys import draw_keys
+from galbatch.types import ModelFlag, ab_mag
+
+POSTERIOR = PosteriorConfig(passes=12, batch=32)
+
+
+def infer(bundle, block, *, selected=None, posterior=POSTERIOR):
+    selected = np.ones(len(block), bool) if selected is None else selected
+    return infer_block(bundle, block, name="net", posterior=posterior, selected=selected)
+
+
+def assert_equal_to_rounding(first, second):
+    assert first.keys() == second.keys()
+    for key, column in first.items():
+        if column.dtype.kind == "f":
+            np.testing.assert_allclose(column, second[key], rtol=1e-5, atol=1e-5, err_msg=key)
+        else:
+            np.testing.assert_array_equal(column, second[key], err_msg=key)
+
+
+def take(block, index):
+    names = ("object_id", "image", "sky_sigma_njy", "psf_fwhm_arcsec", "flags")
+    return dataclasses.replace(
+        block, **{name: getattr(block, name)[index] for name in names}, ra_deg=block.ra_deg[index]
+    )
+
+
+@pytest.mark.parametrize("kind", ["gampen", "sfnet"])
+def test_fills_every_column_with_its_type(kind, request, make_block):
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    values = infer(bundle, make_block(5, len(bundle.bands)))
+    columns = result_columns(bundle.metadata, name="net", posterior=POSTERIOR)
+    assert list(values) == [column.name for column in columns]
+    for column in columns:
+        assert len(values[column.name]) == 5
+        expected = object if column.dtype == "string" else np.dtype(column.dtype)
+        assert values[column.name].dtype == expected
+        if column.dtype == "float32" and "activation" not in column.name:
+            assert np.isfinite(values[column.name]).all()
+    assert (values["net_passes"] == 12).all()
+
+
+@pytest.mark.parametrize("kind", ["gampen", "sfnet"])
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+def test_draws_depend_on_object_and_pass_alone(kind, method, request, make_block):
+    """Other batch sizes, partitions and orders give the same numbers to float32 rounding."""
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    block = make_block(20, len(bundle.bands))
+    posterior = PosteriorConfig(passes=12, batch=32, method=method)
+    whole = infer(bundle, block, posterior=posterior)
+    for batch in (1, 7, 1000):
+        assert_equal_to_rounding(
+            infer(bundle, block, posterior=posterior.model_copy(update={"batch": batch})), whole
+        )
+    order = np.random.default_rng(0).permutation(20)[:9]
+    part = infer(bundle, take(block, order), posterior=posterior)
+    assert_equal_to_rounding(part, {key: column[order] for key, column in whole.items()})
+
+
+def test_seed_changes_the_draws_a_little(gampen_bundle, make_block):
+    block = make_block(6)
+    first, second = (
+        infer(gampen_bundle, block, posterior=PosteriorConfig(passes=12, seed=s)) for s in (1, 2)
+    )
+    difference = np.abs(first["net_mag_q500"] - second["net_mag_q500"])
+    assert difference.max() > 0
+    assert (difference < first["net_mag_std"]).all()
+
+
+def test_more_passes_keep_the_first_ones(gampen_bundle, make_block):
+    keys = [
+        draw_keys(np.arange(3), seed=1, bundle_sha256=gampen_bundle.sha256, passes=np.arange(n))
+        for n in (4, 9)
+    ]
+    images = make_block(3).image / np.float32(57.544)
+    few, many = (run_passes(gampen_bundle, images, key, batch=16).outputs for key in keys)
+    np.testing.assert_allclose(many[:, :4], few, atol=1e-5)
+    assert np.abs(np.diff(many, axis=1)).max() > 1e-3
+
+
+def test_columns_agree_with_the_passes(gampen_bundle, make_block):
+    """Against the mixture built by hand from the script's own outputs."""
+    block = make_block(3)
+    values = infer(gampen_bundle, block)
+    keys = draw_keys(block.object_id, seed=1, bundle_sha256=gampen_bundle.sha256, passes=np.arange(12))
+    unit = 10 ** (0.4 * (31.4 - 27.0))
+    with torch.inference_mode():
+        features = gampen_bundle.prefix(torch.from_numpy(block.image / np.float32(unit)))
+        rows = features.repeat_interleave(12, dim=0)
+        outputs = (
+            gampen_bundle.sample(rows, torch.from_numpy(keys.reshape(-1))).reshape(3, 12, 9).double().numpy()
+        )
+    # Flux: marginal variance of L D L^T; its ln is location 10, scale 1.2.
+    mean, d, low = outputs[..., 2], np.exp(outputs[..., 3:6]), outputs[..., 6:9]
+    std = np.sqrt(d[..., 2] + low[..., 1] ** 2 * d[..., 0] + low[..., 2] ** 2 * d[..., 1])
+    for suffix, level in (("q500", 0.5), ("q97725", 0.97725)):
+        at = (np.log(values[f"net_flux_njy_{suffix}"].astype(np.float64)) - 10) / 1.2
+        np.testing.assert_allclose(norm.cdf(at[:, None], mean, std).mean(axis=1), level, atol=1e-5)
+    flux_mean = np.exp(10 + 1.2 * mean + 0.5 * (1.2 * std) ** 2)
+    np.testing.assert_allclose(values["net_flux_njy_mean"], flux_mean.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(values["net_flux_njy_epistemic_std"], flux_mean.std(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(values["net_mag_q500"], ab_mag(values["net_flux_njy_q500"]), rtol=1e-6)
+    np.testing.assert_allclose(values["net_mag_q15865"], ab_mag(values["net_flux_njy_q84135"]), rtol=1e-6)
+
+
+def test_labels_follow_the_median(gampen_bundle, make_block):
+    values = infer(gampen_bundle, make_block(30, seed=3))
+    median, label = values["net_bt_q500"], values["net_bt_label"]
+    expected = np.select(
+        [median >= 0.85, median <= 0.1], ["highly bulge-dominated", "highly disk-dominated"], "intermediate"
+    )
+    np.testing.assert_array_equal(label, expected)
+
+
+def test_nan_pixels_count_as_zero_and_are_told(gampen_bundle, make_block):
+    block = make_block(3)
+    block.image[1, 0, 2:6, 40:] = np.nan
+    values = infer(gampen_bundle, block)
+    block.image[1, 0, 2:6, 40:] = 0.0
+    clean = infer(gampen_bundle, block)
+    assert values["net_flags"][1] & ModelFlag.NONFINITE_INPUT
+    assert not (values["net_flags"][[0, 2]] & ModelFlag.NONFINITE_INPUT).any()
+    np.testing.assert_array_equal(values["net_mag_q500"], clean["net_mag_q500"])
+
+
+def test_no_center_or_no_band_gives_no_values(sfnet_bundle, make_block):
+    block = make_block(4, 2)
+    block.image[0, 1, 25, 25] = np.inf  # beside the center (24, 24)
+    block.image[1, 0] = np.nan
+    block.image[2, 0, 0, 0] = np.nan
+    values = infer(sfnet_bundle, block)
+    np.testing.assert_array_equal(np.isnan(values["net_mag_r_q500"]), [True, True, False, False])
+    np.testing.assert_array_equal(
+        (values["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0, [True, True, True, False]
+    )
+    np.testing.assert_array_equal(values["net_passes"], [0, 0, 12, 12])
+    np.testing.assert_array_equal(values["net_feature_0"][:2], [-1, -1])
+
+
+def test_unselected_objects_get_no_values(gampen_bundle, make_block):
+    selected = np.array([True, False, True])
+    values = infer(gampen_bundle, make_block(3), selected=selected)
+    assert values["net_flags"][1] == ModelFlag.NOT_SELECTED
+    assert np.isnan(values["net_bt_mean"][1])
+    assert values["net_bt_label"][1] is None
+    assert np.isfinite(values["net_bt_mean"][[0, 2]]).all()
+    none = infer(gampen_bundle, make_block(3), selected=np.zeros(3, bool))
+    assert (none["net_flags"] == ModelFlag.NOT_SELECTED).all()
+
+
+def test_an_empty_block_gives_empty_columns(gampen_bundle, make):
+    values = infer(gampen_bundle, make.block(np.empty((0, 1, 48, 48), np.float32)))
+    assert {len(column) for column in values.values()} == {0}
+
+
+def test_non_finite_outputs_are_told(gampen_bundle, make_block):
+    block = make_block(3)
+    block.image[1] = 3e38  # finite, but its arsinh is not: in float32 the square overflows
+    values = infer(gampen_bundle, block)
+    np.testing.assert_array_equal(values["net_flags"], [0, ModelFlag.MODEL_FAILED, 0])
+    np.testing.assert_array_equal(np.isnan(values["net_bt_mean"]), [False, True, False])
+    assert values["net_bt_label"][1] is None
+
+
+def test_extrapolation_is_told(gampen_bundle, make_block):
+    block = make_block(8)
+    median = infer(gampen_bundle, block)["net_flux_njy_q500"].astype(np.float64)
+    low, high = np.quantile(median, [0.3, 0.7])
+    bt, radius, flux = gampen_bundle.metadata.parameters
+    metadata = dataclasses.replace(
+        gampen_bundle.metadata, parameters=(bt, radius, dataclasses.replace(flux, training_range=(low, high)))
+    )
+    flags = infer(dataclasses.replace(gampen_bundle, metadata=metadata), block)["net_flags"]
+    np.testing.assert_array_equal((flags & ModelFlag.EXTRAPOLATED) > 0, (median < low) | (median > high))
+
+
+def test_noise_and_seeing_outside_the_domain_are_told(gampen_bundle, make, make_block):
+    block = make_block(4)
+    block.sky_sigma_njy[:, 0] = [2.0, 9.0, np.nan, 2.0]
+    block.psf_fwhm_arcsec[:, 0] = [0.8, 0.8, np.nan, 1.4]
+    bundle = make.with_domain(gampen_bundle, sky_sigma_njy=((1.0, 3.0),), psf_fwhm_arcsec=((0.7, 1.0),))
+    flags = infer(bundle, block)["net_flags"]
+    np.testing.assert_array_equal((flags & ModelFlag.OUT_OF_DOMAIN) > 0, [False, True, False, True])
+
+
+def test_images_unlike_the_training_set_are_told(gampen_bundle, make):
+    images, _, _ = make.galaxies(600, 1, seed=1)
+    domain = describe_domain(gampen_bundle.script, images, unit_njy=57.544)
+    bundle = dataclasses.replace(
+        gampen_bundle, metadata=dataclasses.replace(gampen_bundle.metadata, domain=domain)
+    )
+    alike, _, _ = make.galaxies(60, 1, seed=2)
+    strange = np.random.default_rng(3).normal(0, 1e6, (3, 1, 48, 48)).astype(np.float32)
+    flags = infer(bundle, make.block(np.concatenate([alike, strange])))["net_flags"]
+    outside = (flags & ModelFlag.OUT_OF_DOMAIN) > 0
+    assert outside[-3:].all()
+    assert outside[:60].mean() < 0.1
+
+
+def test_crop_at_limit_is_told(gampen_bundle, make, make_block):
+    # The untrained transformer's scale is 1 for every image.
+    for limits, expected in (((0.4, 1.0), True), ((0.4, 1.1), False)):
+        flags = infer(make.with_domain(gampen_bundle, crop_limits=limits), make_block(3))["net_flags"]
+        assert ((flags & ModelFlag.CROP_AT_LIMIT > 0) == expected).all()
+
+
+def test_too_few_passes_are_told(gampen_bundle, make_block):
+    block = make_block(6)
+    values = infer(gampen_bundle, block, posterior=PosteriorConfig(passes=4, tolerance=1e-6))
+    assert (values["net_mc_error"] > 1e-6).all()
+    assert ((values["net_flags"] & ModelFlag.NOT_CONVERGED) > 0).all()
+    assert not (
+        infer(gampen_bundle, block, posterior=PosteriorConfig(passes=4, tolerance=50))["net_flags"]
+        & ModelFlag.NOT_CONVERGED
+    ).any()
+
+
+@pytest.fixture
+def point_bundle(tmp_path, make):
+    def build(rate):
+        metadata = make.sfnet_metadata(dropout_rate=rate)
+        metadata = dataclasses.replace(metadata, head=dataclasses.replace(metadata.head, kind="point"))
+        save_bundle(str(tmp_path / "p.pt"), script_of(make.sfnet(n_out=2, dropout_rate=rate)), metadata)
+        return load_bundle(str(tmp_path / "p.pt"))
+
+    return build
+
+
+def test_a_point_network_without_dropout_has_no_posterior(point_bundle, make_block):
+    values = infer(point_bundle(0.0), make_block(4, 2))
+    assert ((values["net_flags"] & ModelFlag.NO_POSTERIOR) > 0).all()
+    assert (values["net_passes"] == 1).all()
+    for name in ("q15865", "std", "epistemic_std"):
+        assert np.isnan(values[f"net_mag_r_{name}"]).all()
+    assert np.isfinite(values["net_mag_r_q500"]).all()
+    np.testing.assert_array_equal(values["net_mag_r_q500"], values["net_mag_r_mean"])
+    assert (values["net_feature_0"] >= 0).all()
+
+
+def test_a_point_network_with_dropout_has_the_scatter_of_its_passes(point_bundle, make_block):
+    values = infer(point_bundle(0.05), make_block(4, 2))
+    assert not (values["net_flags"] & ModelFlag.NO_POSTERIOR).any()
+    assert (values["net_mag_r_std"] > 0).all()
+    np.testing.assert_array_equal(values["net_mag_r_std"], values["net_mag_r_epistemic_std"])
+
+
+def test_a_gaussian_network_without_dropout_needs_one_pass(tmp_path, make, make_block):
+    save_bundle(
+        str(tmp_path / "g.pt"),
+        script_of(make.gampen(dropout_rate=0.0)),
+        make.gampen_metadata(dropout_rate=0.0),
+    )
+    values = infer(load_bundle(str(tmp_path / "g.pt")), make_block(3))
+    assert (values["net_passes"] == 1).all()
+    assert (values["net_bt_epistemic_std"] == 0).all()
+    assert (values["net_bt_std"] > 0).all()
+    assert (values["net_mc_error"] == 0).all()
+
+
+def test_features_are_those_without_dropout(sfnet_bundle, make_block):
+    block = make_block(5, 2)
+    few, many = (infer(sfnet_bundle, block, posterior=PosteriorConfig(passes=n)) for n in (2, 20))
+    for rank in range(4):
+        np.testing.assert_array_equal(few[f"net_feature_{rank}"], many[f"net_feature_{rank}"])
+    activation = np.stack([many[f"net_activation_{rank}"] for rank in range(4)], axis=1)
+    assert (np.diff(activation, axis=1) <= 0).all()
+
+
+def test_refuses_other_cutouts_and_adaptive_passes(gampen_bundle, make, make_block):
+    with pytest.raises(BundleError, match=r"takes cutouts of 48px_0\.168arcsec, given 40px_0\.168arcsec"):
+        infer(gampen_bundle, make.block(np.zeros((1, 1, 40, 40), np.float32)))
+    with pytest.raises(BundleError, match=r"takes 1 bands \(g\), given g, r"):
+        infer(gampen_bundle, make_block(1, 2))
+    with pytest.raises(NotInThisVersion, match="adaptive"):
+        infer(gampen_bundle, make_block(1), posterior=PosteriorConfig(passes="adaptive"))

@@ -1,0 +1,68 @@
+import dataclasses
+import json
+
+import pytest
+
+from galbatch.errors import BundleError
+from galbatch.models import DomainInfo
+from galbatch.models.metadata import read_metadata, write_metadata
+
+
+def test_survives_json(make):
+    metadata = make.gampen_metadata(
+        domain=DomainInfo(
+            features_mean=(1.0,), features_covariance=((2.0,),), distance_limit=3.0, crop_limits=(0.1, 1.0)
+        )
+    )
+    assert read_metadata(write_metadata(metadata), "x.pt") == metadata
+
+
+def changed(metadata, edit):
+    data = json.loads(write_metadata(metadata))
+    edit(data)
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda d: d.update(dropout_rat=0.1),
+            r"x\.pt: galbatch\.json: dropout_rat: unknown key; did you mean dropout_rate",
+        ),
+        (lambda d: d["input"].update(sizepx=3), r"\[input\] sizepx: unknown key; did you mean size_px"),
+        (lambda d: d.pop("head"), r"head: missing"),
+        (lambda d: d["head"].update(kind="gauss"), r"\[head\] kind: Input should be 'gaussian'"),
+        (lambda d: d.update(dropout_rate=1.0), r"dropout_rate must lie in \[0, 1\), found 1\.0"),
+        (lambda d: d.update(format=2), r"format 2 is not known"),
+        (lambda d: d.update(parameters=[]), r"parameters must be there"),
+        (lambda d: d["parameters"][0].update(limits=None), r"parameter bt: logit needs limits"),
+        (lambda d: d["parameters"][0].update(limits=[0.9, 0.1]), r"parameter bt: limits must rise"),
+        (lambda d: d["parameters"][1].update(scale=0), r"parameter re_arcsec: scale must be above 0"),
+        (lambda d: d["parameters"][1].update(magnitude="m"), r"a magnitude is derived from nJy only"),
+        (
+            lambda d: d["domain"].update(sky_sigma_njy=[[1, 2], [1, 2]]),
+            r"sky_sigma_njy has 2 ranges for 1 bands",
+        ),
+        (lambda d: d["domain"].update(features_mean=[1.0]), r"go together"),
+        (
+            lambda d: d["domain"].update(features_mean=[1.0], features_covariance=[[1, 2]], distance_limit=3),
+            r"features_covariance is not 1 x 1",
+        ),
+    ],
+)
+def test_refuses_what_is_wrong_and_says_where(make, edit, message):
+    with pytest.raises(BundleError, match=message):
+        read_metadata(changed(make.gampen_metadata(), edit), "x.pt")
+
+
+def test_refuses_what_is_no_json():
+    with pytest.raises(BundleError, match=r"x\.pt: galbatch\.json is no JSON"):
+        read_metadata("{", "x.pt")
+
+
+def test_number_of_outputs(make):
+    metadata = make.gampen_metadata()
+    assert metadata.n_outputs == 9
+    assert make.sfnet_metadata().n_outputs == 5
+    assert dataclasses.replace(metadata, head=dataclasses.replace(metadata.head, kind="point")).n_outputs == 3

@@ -1,0 +1,59 @@
+import pytest
+
+from galbatch.config import PosteriorConfig
+from galbatch.models import quantile_suffix, result_columns
+
+
+@pytest.mark.parametrize(
+    ("level", "suffix"),
+    [
+        (0.5, "q500"),
+        (0.15865, "q15865"),
+        (0.02275, "q02275"),
+        (0.84135, "q84135"),
+        (0.1, "q100"),
+        (0.001, "q001"),
+    ],
+)
+def test_quantile_suffix(level, suffix):
+    assert quantile_suffix(level) == suffix
+
+
+def test_columns_of_gampen(make):
+    columns = result_columns(
+        make.gampen_metadata(), name="gampen", posterior=PosteriorConfig(quantiles=(0.15865, 0.5, 0.84135))
+    )
+    five = ["q15865", "q500", "q84135", "mean", "std", "mode", "epistemic_std"]
+    assert [column.name.removeprefix("gampen_") for column in columns] == [
+        *(f"bt_{part}" for part in five),
+        "bt_label",
+        *(f"{name}_{part}" for name in ("re_arcsec", "flux_njy", "mag") for part in five),
+        "corr_bt_re_arcsec",
+        "corr_bt_flux_njy",
+        "corr_re_arcsec_flux_njy",
+        "passes",
+        "mc_error",
+        "flags",
+    ]
+    kind = {column.name: (column.dtype, column.unit) for column in columns}
+    assert kind["gampen_flux_njy_q500"] == ("float32", "nJy")
+    assert kind["gampen_mag_mean"] == ("float32", "mag")
+    assert kind["gampen_re_arcsec_std"] == ("float32", "arcsec")
+    assert kind["gampen_bt_label"] == ("string", "")
+    assert kind["gampen_passes"] == kind["gampen_flags"] == ("int32", "")
+
+
+def test_fluxes_and_magnitudes_say_that_extinction_is_not_corrected(make):
+    columns = result_columns(make.gampen_metadata(), name="gampen", posterior=PosteriorConfig())
+    for column in columns:
+        told = "not corrected for Galactic extinction" in column.description
+        assert told == column.name.startswith(("gampen_flux_njy", "gampen_mag"))
+
+
+def test_columns_of_sfnet(make):
+    columns = result_columns(make.sfnet_metadata(), name="sfnet", posterior=PosteriorConfig())
+    kind = {column.name: column.dtype for column in columns}
+    assert [kind[f"sfnet_feature_{i}"] for i in range(4)] == ["int16"] * 4
+    assert [kind[f"sfnet_activation_{i}"] for i in range(4)] == ["float32"] * 4
+    assert "sfnet_feature_4" not in kind
+    assert all(column.description for column in columns)
