@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from click import Command, Context, Group, Option
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -32,7 +31,9 @@ def reference() -> str:
         "CONFIG": config_keys(),
         "PIXEL_FLAGS": flag_table(PixelFlag),
         "MODEL_FLAGS": flag_table(ModelFlag),
-        "MASK_BITS": "\n".join(["| bit | name |", "|---|---|", *(f"| {b.value} | {b.name} |" for b in MaskBit)]),
+        "MASK_BITS": "\n".join(
+            ["| bit | name |", "|---|---|", *(f"| {b.value} | {b.name} |" for b in MaskBit)]
+        ),
         "COLUMNS": model_columns(),
         "VERSIONS": f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}.",
     }
@@ -46,19 +47,23 @@ def commands() -> str:
     return "\n".join(_command_lines(typer.main.get_command(cli.app), "galbatch"))
 
 
-def _command_lines(command: Command, name: str) -> list[str]:
-    if isinstance(command, Group):
+def _command_lines(command: Any, name: str) -> list[str]:
+    if hasattr(command, "commands"):
         visible = [c for c in command.commands.items() if not c[1].hidden]
         return [line for key, child in visible for line in _command_lines(child, f"{name} {key}")]
-    lines = [f"### `{name}`", "", command.help or "", "", "| argument or option | default | meaning |", "|---|---|---|"]
-    with Context(command) as context:
-        for parameter in command.get_params(context):
-            if parameter.name == "help":
-                continue
-            is_option = isinstance(parameter, Option)
-            label = ", ".join(parameter.opts) if is_option else parameter.make_metavar(context)
-            default = "required" if parameter.required else _text(parameter.default)
-            lines.append(f"| `{label}` | {default} | {getattr(parameter, 'help', None) or ''} |")
+    lines = [
+        f"### `{name}`",
+        "",
+        command.help or "",
+        "",
+        "| argument or option | default | meaning |",
+        "|---|---|---|",
+    ]
+    for parameter in command.params:
+        is_option = parameter.param_type_name == "option"
+        label = ", ".join(parameter.opts) if is_option else parameter.metavar or parameter.name.upper()
+        default = "required" if parameter.required else _text(parameter.default)
+        lines.append(f"| `{label}` | {default} | {parameter.help} |")
     return [*lines, ""]
 
 
@@ -114,7 +119,9 @@ def _type_name(kind: Any) -> str:
         return f"table of {_type_name(args[1])}"
     if origin in (typing.Union, python_types.UnionType):
         return " or ".join(_type_name(arg) for arg in args if arg is not type(None))
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(kind.__name__, kind.__name__)
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
+        kind.__name__, kind.__name__
+    )
 
 
 def flag_table(flags: Any) -> str:

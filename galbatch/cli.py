@@ -144,7 +144,9 @@ def run_command(
         raise UsageError(f"--stage {stage}: expected ingest, infer or all")
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster)
     made = run.prepare(parsed)
-    run.progress(parsed, made)  # refuses foreign outputs before workers are started
+    # Foreign outputs and folders that cannot be written are refused before workers are started.
+    run.progress(parsed, made)
+    run.check_outputs(parsed, stage)  # type: ignore[arg-type]
     with clusters.connect(parsed.cluster) as client:
         out.print(f"dashboard: {dashboard.watch(client)}", soft_wrap=True, highlight=False)
         with dashboard.ProgressBars.on(out) as bars:

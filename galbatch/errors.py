@@ -3,17 +3,18 @@
 ::
 
     GalbatchError
-    ├── UsageError                exit code 2: nothing was started
-    │   ├── ConfigError           run.toml or a bundle's metadata does not say what it must
-    │   ├── ObjectListError       the object list has no such column, bad ids, no positions
-    │   ├── TileError             a tile cannot be read, or is not what its header says
-    │   ├── BundleError           a bundle is foreign, corrupt, or behaves unlike its metadata
-    │   ├── OutputError           an output cannot be written where it is asked for
-    │   ├── FingerprintError      an output was written with other settings or inputs
-    │   ├── LockedError           another run holds the output
-    │   └── NotInThisVersion      documented in the design, not built yet
-    ├── PartitionError            one partition failed; the run goes on with the rest
-    └── CatalogError              a catalog is not what it must be (verify, read)
+    └── UsageError                exit code 2: nothing was started
+        ├── ConfigError           run.toml or a bundle's metadata does not say what it must
+        ├── ObjectListError       the object list has no such column, bad ids, no positions
+        ├── TileError             a tile cannot be read, or is not what its header says
+        ├── BundleError           a bundle is foreign, corrupt, or behaves unlike its metadata
+        ├── OutputError           an output cannot be written where it is asked for
+        ├── FingerprintError      an output was written with other settings or inputs
+        ├── LockedError           another run holds the output
+        ├── CatalogError          what should be a catalog is none, or not as galbatch writes it
+        └── NotInThisVersion      documented in the design, not built yet
+
+Raised within a task, the same classes fail that partition only: the run goes on with the rest (exit code 1).
 
 Every message says where, what was found, what was expected and what to do. All of them pickle: they
 cross from workers to the client.
@@ -29,7 +30,6 @@ __all__ = [
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
-    "PartitionError",
     "TileError",
     "UsageError",
 ]
@@ -75,9 +75,5 @@ class NotInThisVersion(UsageError):  # noqa: N818  (reads as the message does)
     """Documented in the design, not built yet."""
 
 
-class PartitionError(GalbatchError):
-    """One partition failed; the run goes on with the rest."""
-
-
-class CatalogError(GalbatchError):
-    """A catalog is not what it must be."""
+class CatalogError(UsageError):
+    """What should be a catalog is none, or not as galbatch writes it."""

@@ -209,12 +209,25 @@ def lock_of(output: str) -> str:
     return output.rstrip("/") + "_lock.json"
 
 
+def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
+    """The outputs that a stage writes; makes their folders.
+
+    Raises
+    ------
+    OutputError
+        One cannot be written where it is asked for.
+    """
+    store, catalog_path = config.cutouts.store, config.catalog.path
+    outputs = [store] if stage == "ingest" else [store, catalog_path]
+    for output in outputs:
+        storage.check_writable(output)
+    return outputs
+
+
 @contextmanager
 def _locked(config: RunConfig, stage: Stage) -> Iterator[None]:
-    outputs = {"ingest": [config.cutouts.store], "infer": [config.cutouts.store, config.catalog.path]}
     with ExitStack() as stack:
-        for output in outputs.get(stage, outputs["infer"]):
-            storage.check_writable(output)
+        for output in check_outputs(config, stage):
             stack.enter_context(storage.Lock(lock_of(output)))
         yield
 

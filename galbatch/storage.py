@@ -176,7 +176,7 @@ def read_json(path: str) -> dict[str, Any] | None:
     """
     try:
         data = read_bytes(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     value = _parse_json(data)
     if value is None:

@@ -64,7 +64,9 @@ def write_run(survey):
         folder.mkdir(parents=True, exist_ok=True)
         objects = changes.get("objects", survey / "objects.parquet")
         tiles = changes.get("survey", survey)
-        text = RUN_TOML.format(survey=tiles, objects=objects, max_objects=max_objects, passes=passes, seed=seed)
+        text = RUN_TOML.format(
+            survey=tiles, objects=objects, max_objects=max_objects, passes=passes, seed=seed
+        )
         for old, new in replace:
             assert old in text, old
             text = text.replace(old, new)

@@ -10,7 +10,16 @@ from galbatch import catalog
 
 @pytest.mark.timeout(280)
 def test_demo(tmp_path):
-    command = [sys.executable, "-m", "galbatch.cli", "demo", "--objects", "64", "--out", str(tmp_path / "demo")]
+    command = [
+        sys.executable,
+        "-m",
+        "galbatch.cli",
+        "demo",
+        "--objects",
+        "64",
+        "--out",
+        str(tmp_path / "demo"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=270)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "http://127.0.0.1:" in done.stdout

@@ -61,7 +61,10 @@ def test_unknown_key_in_a_list_of_tables(tmp_path):
 
 
 def test_unknown_section(tmp_path):
-    assert refusal(tmp_path, MINIMAL + "[catalogue]\n") == "run.toml: catalogue: unknown key; did you mean catalog?"
+    assert (
+        refusal(tmp_path, MINIMAL + "[catalogue]\n")
+        == "run.toml: catalogue: unknown key; did you mean catalog?"
+    )
 
 
 def test_missing_key(tmp_path):
@@ -71,7 +74,9 @@ def test_missing_key(tmp_path):
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
-    told = refusal(tmp_path, MINIMAL + '[plan]\nmax_objects_per_partition = 0\nmax_bytes_per_partition = "8 giraffes"\n')
+    told = refusal(
+        tmp_path, MINIMAL + '[plan]\nmax_objects_per_partition = 0\nmax_bytes_per_partition = "8 giraffes"\n'
+    )
     assert "max_objects_per_partition: Input should be greater than or equal to 1 (found 0)" in told
     assert "'8 giraffes' is no size" in told
 
@@ -101,7 +106,14 @@ def test_no_toml(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("8 GiB", 8 * 2**30), ("500 MB", 500 * 10**6), (1024, 1024), ("1.5 KiB", 1536), ("7", 7), ("2_000", 2000)],
+    [
+        ("8 GiB", 8 * 2**30),
+        ("500 MB", 500 * 10**6),
+        (1024, 1024),
+        ("1.5 KiB", 1536),
+        ("7", 7),
+        ("2_000", 2000),
+    ],
 )
 def test_sizes(text, expected):
     assert config.parse_bytes(text) == expected
