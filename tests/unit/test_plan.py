@@ -38,7 +38,9 @@ def test_it_splits_for_objects_and_for_bytes():
     healpix = sorted_sky(rng.uniform(10, 12, 1000), rng.uniform(-1, 1, 1000))
     whole = divide(healpix, max_objects=10**6, max_bytes=1)
     by_count = divide(healpix, max_objects=100, max_bytes=1)
-    by_bytes = divide(healpix, max_objects=10**6, max_bytes=5000, bytes_of=lambda start, stop: 50 * (stop - start))
+    by_bytes = divide(
+        healpix, max_objects=10**6, max_bytes=5000, bytes_of=lambda start, stop: 50 * (stop - start)
+    )
     assert len(whole) < 12
     assert max(p.n_objects for p in by_count) <= 100
     assert max(p.n_objects for p in by_bytes) <= 100
@@ -50,7 +52,9 @@ def test_it_stops_at_the_finest_order_and_at_one_object():
     (partition,) = divide(crowd, max_objects=10, max_bytes=1)
     assert partition.healpix_order == MAX_HEALPIX_ORDER
     assert partition.n_objects == 50
-    (single,) = divide(sorted_sky([10.0], [5.0]), max_objects=1, max_bytes=1, bytes_of=lambda start, stop: 10**9)
+    (single,) = divide(
+        sorted_sky([10.0], [5.0]), max_objects=1, max_bytes=1, bytes_of=lambda start, stop: 10**9
+    )
     assert single.healpix_order == 0
 
 
@@ -65,7 +69,10 @@ def test_neighbor_flags_come_from_the_whole_list():
     flags = object_flags(table, FlagsConfig(neighbor_radius_arcsec=3.0, duplicate_radius_arcsec=0.2))
     assert ((flags & PixelFlag.NEIGHBOR) != 0).tolist() == [True, True, False, True, True]
     assert ((flags & PixelFlag.DUPLICATE_POSITION) != 0).tolist() == [False, False, False, True, True]
-    assert object_flags(table, FlagsConfig(neighbor_radius_arcsec=0, duplicate_radius_arcsec=0)).tolist() == [0] * 5
+    assert (
+        object_flags(table, FlagsConfig(neighbor_radius_arcsec=0, duplicate_radius_arcsec=0)).tolist()
+        == [0] * 5
+    )
 
 
 def test_a_refusal_shows_both_values():

@@ -49,7 +49,11 @@ def test_bits_are_distinct_and_fit(flags):
 
 def test_object_table_takes_rows_and_slices_alike():
     table = ObjectTable(
-        np.arange(5), np.arange(5.0), -np.arange(5.0), np.arange(5), pa.table({"z_best": [0.1, 0.2, 0.3, 0.4, 0.5]})
+        np.arange(5),
+        np.arange(5.0),
+        -np.arange(5.0),
+        np.arange(5),
+        pa.table({"z_best": [0.1, 0.2, 0.3, 0.4, 0.5]}),
     )
     by_slice, by_index = table.take(slice(1, 3)), table.take(np.array([1, 2]))
     assert by_slice.object_id.tolist() == by_index.object_id.tolist() == [1, 2]
