@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq

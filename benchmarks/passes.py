@@ -13,6 +13,7 @@ import torch
 from harness import compare, report
 
 from galbatch import models, simulate
+from galbatch.models.infer import run_passes
 from galbatch.types import njy_per_unit
 
 N_GALAXIES = 64
@@ -36,7 +37,7 @@ def main(threads: int) -> None:
                     bundle.sample(bundle.prefix(every), torch.from_numpy(np.ascontiguousarray(keys[:, number])))
 
         def galbatch_passes(bundle=bundle, images=images, keys=keys) -> None:
-            models.run_passes(bundle, images, keys, batch=256)
+            run_passes(bundle, images, keys, batch=256)
 
         measured = compare({"whole network for each pass": whole_network, "galbatch": galbatch_passes}, rounds=3)
         report(f"passes of {name} with {threads} threads", measured, items=N_GALAXIES * N_PASSES, unit="pass")
