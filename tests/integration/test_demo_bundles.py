@@ -1,0 +1,68 @@
+"""The bundles shipped with galbatch, on freshly simulated galaxies of the population they were trained on."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from galbatch.config import PosteriorConfig
+from galbatch.models import RECIPES, bundle_path, demo_bundles, evaluate, load_bundle
+from galbatch.models.bundle import DEMO_FOLDER
+from galbatch.simulate import draw_population, draw_stamps
+from galbatch.types import Grid
+
+N_GALAXIES = 400
+
+
+@pytest.fixture(scope="module")
+def sky():
+    torch.set_num_threads(1)
+    truth = draw_population(N_GALAXIES, bands=("g", "r"), seed=77)
+    return truth, draw_stamps(truth, bands=("g", "r"), size_px=96, seed=77, processes=1)
+
+
+@pytest.fixture(scope="module")
+def found(sky):
+    """name -> evaluation, with 16 passes."""
+    truth, images = sky
+    result = {}
+    for name in ("gampen", "sfnet"):
+        bundle = load_bundle(bundle_path(f"demo:{name}"))
+        labels = np.stack([truth[p.name].to_numpy() for p in bundle.metadata.parameters], axis=1)
+        stamps = np.ascontiguousarray(images[:, : len(bundle.bands)])
+        result[name] = evaluate(bundle, stamps, labels, posterior=PosteriorConfig(passes=16))
+    return result
+
+
+def test_both_are_there_small_and_have_a_card():
+    assert demo_bundles() == ["demo:gampen", "demo:sfnet"]
+    assert sum(os.path.getsize(bundle_path(name)) for name in demo_bundles()) < 8e6
+    for name in ("gampen", "sfnet"):
+        bundle = load_bundle(bundle_path(f"demo:{name}"))
+        card = (DEMO_FOLDER / f"{name}.md").read_text(encoding="utf-8")
+        assert bundle.sha256 in card
+        assert "not for science" in card.lower()
+        assert bundle.grid == Grid(96, 0.168)
+        assert bundle.bands == RECIPES[name].settings.bands
+        assert bundle.metadata.input.zero_point_mag == 27.0
+        assert bundle.metadata.dropout_rate == RECIPES[name].settings.dropout_rate
+        assert bundle.metadata.domain.distance_limit > 0
+
+
+def test_gampen_knows_flux_radius_and_bulge(found):
+    assert found["gampen"]["flux_njy"]["r2"] > 0.9
+    assert found["gampen"]["re_arcsec"]["r2"] > 0.7
+    assert found["gampen"]["bt"]["r2"] > 0.3
+
+
+@pytest.mark.parametrize("parameter", ["bt", "re_arcsec", "flux_njy"])
+def test_gampens_intervals_cover(found, parameter):
+    # 58-78 % is asked of the bundle; three standard errors of 400 galaxies are 7 %.
+    coverage = found["gampen"][parameter]["coverage_68_closed"]
+    assert 0.51 < coverage < 0.85
+
+
+def test_sfnet_knows_color_and_magnitude(found):
+    assert found["sfnet"]["color_gr_mag"]["r2"] > 0.8
+    assert found["sfnet"]["mag_r"]["r2"] > 0.9
