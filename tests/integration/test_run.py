@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, errors, ingest, run
+from galbatch import catalog, config, errors, ingest, models, run
+from galbatch import plan as plan_module
 from galbatch.types import ModelFlag, PixelFlag
 
 pytestmark = pytest.mark.timeout(280)
@@ -251,8 +252,6 @@ class TestRefusals:
         assert "flag thresholds" in self.refusal(copied)
 
     def test_another_bundle(self, copied, tmp_path):
-        from galbatch import models
-
         other = tmp_path / "other.pt"
         bundle = models.load_bundle(models.bundle_path("demo:gampen"))
         models.save_bundle(str(other), bundle.script, dataclasses.replace(bundle.metadata, version="2"))
@@ -263,6 +262,46 @@ class TestRefusals:
     def test_another_division(self, copied):
         copied.write_text(copied.read_text().replace("partition = 20", "partition = 50"))
         assert "another division of the sky" in self.refusal(copied)
+
+    def test_paths_workers_and_versions_of_the_package_do_not_matter(self, copied, tmp_path, monkeypatch):
+        shutil.copy(models.bundle_path("demo:gampen"), tmp_path / "same_bundle.pt")
+        text = copied.read_text().replace('"demo:gampen"', f'"{tmp_path}/same_bundle.pt"')
+        copied.write_text(text.replace("workers = 2", "workers = 1"))
+        monkeypatch.setattr(run, "__version__", "99")
+        parsed = config.read_config(copied)
+        assert run.progress(parsed, run.prepare(parsed)).left == []
+
+    @pytest.mark.parametrize("name", ["INGEST_VERSION", "INFER_VERSION"])
+    def test_a_raised_version_of_the_numbers_does(self, copied, monkeypatch, name):
+        monkeypatch.setattr(plan_module, name, 99)
+        assert f"written with {name} 1; this run uses 99" in self.refusal(copied)
+
+    def test_a_tile_that_changed_does(self, write_run, survey, client, tmp_path):
+        shutil.copytree(survey / "deepCoadd-results", tmp_path / "survey" / "deepCoadd-results")
+        run_toml = write_run(tmp_path, survey=tmp_path / "survey")
+        execute(run_toml, client, stage="ingest")
+        os.utime(sorted((tmp_path / "survey").rglob("calexp-*.fits"))[0])
+        assert "written with tiles " in self.refusal(run_toml)
+
+    def test_new_quantiles_do_not_ask_for_new_cutouts(self, copied, client):
+        def cutouts():
+            return {
+                p: p.stat().st_mtime_ns for p in (copied.parent / "cutouts.zarr").rglob("*") if p.is_file()
+            }
+
+        before = {path: written for path, written in cutouts().items() if path.parent.name != "cutouts.zarr"}
+        text = copied.read_text().replace("[posterior]", "[posterior]\nquantiles = [0.1, 0.5, 0.9]")
+        copied.write_text(text + '[catalog]\npath = "catalog_2"\n')
+        _, result = execute(copied, client)
+        assert result.complete
+        assert before.items() <= cutouts().items()
+        assert "gampen_bt_q900" in frame_of(copied).columns
+
+    def test_a_leaf_without_its_fingerprint_is_refused(self, copied):
+        leaf = sorted((copied.parent / "catalog" / "dataset").rglob("Npix=*.parquet"))[0]
+        table = pq.read_table(leaf, partitioning=None)
+        pq.write_table(table.replace_schema_metadata({}), leaf)
+        assert "(nothing)" in self.refusal(copied)
 
     def test_added_objects_leave_other_partitions_alone(self, copied, survey, tmp_path, client):
         objects = pd.read_parquet(survey / "objects.parquet")
