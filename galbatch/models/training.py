@@ -177,9 +177,19 @@ def train(
         history = fit.run(order[n_validation:], np.sort(order[:n_validation]), rng, progress)
     _clear_tiny_weights(network)
     network.eval()
-    unit = float(njy_per_unit(settings.zero_point_mag))
-    domain = describe_domain(network, images, unit_njy=unit, psf_fwhm_arcsec=settings.psf_fwhm_arcsec)
-    metadata = BundleMetadata(
+    return Trained(network, _metadata_of(network, images, parameters, settings, history), history)
+
+
+def _metadata_of(
+    network: nn.Module,
+    images: Images,
+    parameters: tuple[ParameterInfo, ...],
+    settings: TrainingSettings,
+    history: tuple[Epoch, ...],
+) -> BundleMetadata:
+    """What a trained network says of itself."""
+    unit_njy = njy_per_unit(settings.zero_point_mag)
+    return BundleMetadata(
         name=settings.name,
         version=settings.version,
         architecture=settings.architecture,
@@ -194,14 +204,13 @@ def train(
         head=HeadInfo("point" if settings.head == "point" else "gaussian"),
         parameters=parameters,
         dropout_rate=settings.dropout_rate,
-        domain=domain,
+        domain=describe_domain(network, images, unit_njy=unit_njy, psf_fwhm_arcsec=settings.psf_fwhm_arcsec),
         n_top_features=settings.n_top_features,
         training_data=settings.training_data,
         training=_training_record(settings, len(images), history),
         licence=settings.licence,
         citation=settings.citation,
     )
-    return Trained(network, metadata, history)
 
 
 @contextlib.contextmanager
