@@ -424,7 +424,8 @@ class Lock:
     Parameters
     ----------
     path : str
-        Path of the lock's file, local or S3, such as ``catalog/_lock.json``; its folder is what is held.
+        Path of the lock's file, local or S3, beside or in the output: ``catalog_lock.json``,
+        ``catalog/_lock.json``.
     stale_after_s, heartbeat_s : float
         Seconds after which a silent lock counts as abandoned, and between two heartbeats.
 
@@ -555,8 +556,9 @@ class Lock:
     def _locked(self) -> LockedError:
         held = (self._read() or ({}, ""))[0]
         age_s = time.time() - float(held.get("heartbeat", time.time()))
+        output = self.path.removesuffix("_lock.json").rstrip("/")
         return LockedError(
-            f"{os.path.dirname(self.path)}: held by the run of process {held.get('pid', '?')} on {held.get('host', '?')}, last heard of "
+            f"{output}: held by the run of process {held.get('pid', '?')} on {held.get('host', '?')}, last heard of "
             f"{age_s:.0f} s ago; wait for it to end or stop it. If it is dead, its lock is taken over when it "
             f"has been silent for {self.stale_after_s:.0f} s"
         )

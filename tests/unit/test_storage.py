@@ -275,6 +275,14 @@ def test_a_live_lock_of_another_machine_is_kept_and_a_silent_one_taken(tmp_path:
     assert os.listdir(tmp_path / "catalog") == []
 
 
+@pytest.mark.parametrize("name", ["catalog_lock.json", "catalog/_lock.json"])
+def test_the_refusal_names_the_output(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    with storage.Lock(path), pytest.raises(LockedError) as caught, storage.Lock(path):
+        pass
+    assert str(caught.value).startswith(f"{tmp_path}/catalog: held by the run of process {os.getpid()} on ")
+
+
 def test_an_empty_lock_is_one_being_written(tmp_path: Path) -> None:
     path = tmp_path / "catalog" / "_lock.json"
     path.parent.mkdir()
