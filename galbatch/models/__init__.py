@@ -5,7 +5,6 @@ block of cutouts and gives the result columns. Training takes arrays and knows n
 """
 
 from galbatch.models.bundle import Bundle, bundle_path, demo_bundles, load_bundle, save_bundle
-from galbatch.models.card import model_card
 from galbatch.models.evaluation import evaluate
 from galbatch.models.infer import INFER_VERSION, infer_block
 from galbatch.models.metadata import (
@@ -39,7 +38,6 @@ __all__ = [
     "evaluate",
     "infer_block",
     "load_bundle",
-    "model_card",
     "quantile_suffix",
     "result_columns",
     "save_bundle",

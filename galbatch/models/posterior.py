@@ -174,7 +174,7 @@ def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Float
         excess = ndtr(z).mean(axis=2) - levels
         density = (np.exp(-0.5 * z * z) / std[:, None, :]).mean(axis=2) / np.sqrt(2 * np.pi)
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
             newton = x - excess / density
         inside = (newton >= low) & (newton <= high)
         step = np.where(inside, newton, 0.5 * (low + high)) - x
@@ -217,7 +217,8 @@ def _mixture_error(mean: Floats, std: Floats, quantiles: Floats) -> Floats:
 
 def _relative_error(error: Floats, density: Floats) -> Floats:
     """(object,) largest ratio over levels; MAX_ERROR where the density vanishes between far-apart passes."""
-    ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
+    with np.errstate(over="ignore"):
+        ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
     return np.asarray(np.minimum(ratio.max(axis=1), MAX_ERROR))
 
 

@@ -6,7 +6,6 @@ import torch
 
 from galbatch.config import PosteriorConfig
 from galbatch.models import ParameterInfo, evaluate
-from galbatch.models.card import model_card
 
 UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
 
@@ -73,23 +72,3 @@ def test_r2_of_ln_parameters_is_of_the_logarithm(gampen_bundle):
     found = run(np.exp(truth))["f"]
     assert found["r2_of"] == "ln f"
     assert found["r2"] == pytest.approx(0.5, abs=0.03)
-
-
-def test_card_holds_the_numbers(gampen_bundle):
-    evaluation = {
-        "bt": {
-            "r2": 0.81234,
-            "r2_of": "bt",
-            **{
-                f"coverage_{i}{part}": 0.5
-                for i in ("68", "95")
-                for part in ("", "_closed", "_inside_limits", "_at_limits")
-            },
-        }
-    }
-    card = model_card(gampen_bundle, evaluation, test_data="On toys.", limits="Not for science.")
-    assert gampen_bundle.sha256 in card
-    assert "| bt | 0.812 (of bt) | 50.0% (inside the limits 50.0%" in card
-    assert "48 x 48 px at 0.168 arcsec, ADU at AB zero point 27" in card
-    assert "| bt |  | bulge-to-total ratio | logit | 0.02 to 0.98 | 0 to 1 |" in card
-    assert "Not for science." in card
