@@ -40,7 +40,9 @@ def main() -> None:
             for start in range(0, len(objects), BLOCK_OBJECTS):
                 block = objects.take(slice(start, start + BLOCK_OBJECTS))
                 known = np.zeros(len(block), np.int32)
-                ingest.cut_block(block, tiles, grid=GRID, bands=("g",), flags=FlagsConfig(), object_flags=known)
+                ingest.cut_block(
+                    block, tiles, grid=GRID, bands=("g",), flags=FlagsConfig(), object_flags=known
+                )
 
         def cutout2d() -> None:
             with fits.open(path, memmap=True) as hdus:
@@ -49,10 +51,14 @@ def main() -> None:
                     position = SkyCoord(ra * units.deg, dec * units.deg)
                     if not wcs.footprint_contains(position):
                         continue
-                    cutout = Cutout2D(image, position, GRID.size_px, wcs=wcs, mode="partial", fill_value=np.nan)
+                    cutout = Cutout2D(
+                        image, position, GRID.size_px, wcs=wcs, mode="partial", fill_value=np.nan
+                    )
                     np.asarray(cutout.data, np.float32) * np.float32(njy_per_unit(27.0))
 
-        measured = compare({"Cutout2D and SkyCoord, one by one": cutout2d, "galbatch cut_block": galbatch_cut})
+        measured = compare(
+            {"Cutout2D and SkyCoord, one by one": cutout2d, "galbatch cut_block": galbatch_cut}
+        )
         report("cut against Cutout2D", measured, items=n_listed, unit="object")
 
 

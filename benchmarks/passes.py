@@ -26,7 +26,9 @@ def main(threads: int) -> None:
     for name in models.demo_bundles():
         bundle = models.load_bundle(models.bundle_path(name))
         truth = simulate.draw_population(N_GALAXIES, bands=bundle.bands, seed=9)
-        images = simulate.draw_stamps(truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1)
+        images = simulate.draw_stamps(
+            truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1
+        )
         images /= np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag))
         keys = np.random.default_rng(1).integers(-(2**62), 2**62, (N_GALAXIES, N_PASSES))
 
@@ -34,12 +36,16 @@ def main(threads: int) -> None:
             with torch.inference_mode():
                 every = torch.from_numpy(images)
                 for number in range(N_PASSES):
-                    bundle.sample(bundle.prefix(every), torch.from_numpy(np.ascontiguousarray(keys[:, number])))
+                    bundle.sample(
+                        bundle.prefix(every), torch.from_numpy(np.ascontiguousarray(keys[:, number]))
+                    )
 
         def galbatch_passes(bundle=bundle, images=images, keys=keys) -> None:
             run_passes(bundle, images, keys, batch=256)
 
-        measured = compare({"whole network for each pass": whole_network, "galbatch": galbatch_passes}, rounds=3)
+        measured = compare(
+            {"whole network for each pass": whole_network, "galbatch": galbatch_passes}, rounds=3
+        )
         report(f"passes of {name} with {threads} threads", measured, items=N_GALAXIES * N_PASSES, unit="pass")
 
 

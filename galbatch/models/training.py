@@ -24,6 +24,7 @@ from galbatch.models.gampen import Gampen
 from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
 from galbatch.models.sfnet import Sfnet
 from galbatch.models.transforms import fitted, to_output
+from galbatch.models.widths import fold_width_factors, gaussian_passes, width_factors
 from galbatch.types import njy_per_unit
 
 __all__ = ["Epoch", "Trained", "TrainingSettings", "gaussian_loss", "script_of", "train"]
@@ -49,6 +50,8 @@ class TrainingSettings:
     max_gradient_norm : longer gradients are shortened to it
     validation_share : of the objects, to choose the epoch whose weights are kept
     patience : stop after so many epochs without a better one
+    frozen_norm_share : of the epochs, at the end: BatchNorm stays in eval mode as at inference. Statistics of
+        single batches are noise that the widths would learn, and half of an SFNet's did
     seed : of the weights, the order, the augmentation and the dropout
     psf_fwhm_arcsec : range per band, for the bundle's domain; None: not stated
     training_data, licence, citation : for the metadata
@@ -74,6 +77,7 @@ class TrainingSettings:
     max_gradient_norm: float = 5.0
     validation_share: float = 0.1
     patience: int = 5
+    frozen_norm_share: float = 0.5
     seed: int = 1
     psf_fwhm_arcsec: tuple[tuple[float, float], ...] | None = None
     training_data: str = ""
@@ -173,11 +177,33 @@ def train(
     order = rng.permutation(len(images))
     n_validation = max(1, round(settings.validation_share * len(images)))
     fit = _Fit(network, settings, images, torch.from_numpy(target.astype(np.float32)))
+    validation = np.sort(order[:n_validation])
     with _without_denormals():
-        history = fit.run(order[n_validation:], np.sort(order[:n_validation]), rng, progress)
+        history = fit.run(order[n_validation:], validation, rng, progress)
     _clear_tiny_weights(network)
     network.eval()
-    return Trained(network, _metadata_of(network, images, parameters, settings, history), history)
+    record = _training_record(settings, len(images), history)
+    if settings.head == "gaussian":
+        record["width_factors"] = _mend_widths(
+            network, images[validation], target[validation], parameters=parameters, settings=settings
+        )
+    return Trained(network, _metadata_of(network, images, parameters, settings, record), history)
+
+
+def _mend_widths(
+    network: nn.Module,
+    images: Images,
+    target: npt.NDArray[np.float64],
+    *,
+    parameters: tuple[ParameterInfo, ...],
+    settings: TrainingSettings,
+) -> tuple[float, ...]:
+    """Make the central intervals cover what they say on the validation galaxies; returns the factors folded in."""
+    in_unit = images * np.float32(1.0 / njy_per_unit(settings.zero_point_mag))
+    passes = gaussian_passes(network, in_unit, n_parameters=len(parameters), seed=settings.seed)
+    factors = width_factors(passes, target, parameters)
+    fold_width_factors(network, factors)
+    return tuple(round(factor, 4) for factor in factors)
 
 
 def _metadata_of(
@@ -185,7 +211,7 @@ def _metadata_of(
     images: Images,
     parameters: tuple[ParameterInfo, ...],
     settings: TrainingSettings,
-    history: tuple[Epoch, ...],
+    record: dict[str, Any],
 ) -> BundleMetadata:
     """What a trained network says of itself."""
     unit_njy = njy_per_unit(settings.zero_point_mag)
@@ -207,7 +233,7 @@ def _metadata_of(
         domain=describe_domain(network, images, unit_njy=unit_njy, psf_fwhm_arcsec=settings.psf_fwhm_arcsec),
         n_top_features=settings.n_top_features,
         training_data=settings.training_data,
-        training=_training_record(settings, len(images), history),
+        training=record,
         licence=settings.licence,
         citation=settings.citation,
     )
@@ -246,7 +272,16 @@ def _training_record(
     settings: TrainingSettings, n_objects: int, history: tuple[Epoch, ...]
 ) -> dict[str, Any]:
     """What the metadata keeps of the training."""
-    keys = ("width", "epochs", "batch", "learning_rate", "weight_decay", "max_gradient_norm", "seed")
+    keys = (
+        "width",
+        "epochs",
+        "batch",
+        "learning_rate",
+        "weight_decay",
+        "max_gradient_norm",
+        "frozen_norm_share",
+        "seed",
+    )
     best = min(history, key=lambda epoch: epoch.validation_loss)
     return {
         **{key: getattr(settings, key) for key in keys},
@@ -303,6 +338,7 @@ class _Fit:
         self.images = images
         self.target = target
         self.scale = np.float32(1.0 / njy_per_unit(settings.zero_point_mag))
+        self.frozen_norm = False
         self.loss = gaussian_loss if settings.head == "gaussian" else point_loss
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -323,6 +359,7 @@ class _Fit:
         started, history = time.monotonic(), []
         best, best_state = math.inf, copy.deepcopy(self.network.state_dict())
         for number in range(1, self.settings.epochs + 1):
+            self.frozen_norm = number > self.settings.epochs * (1 - self.settings.frozen_norm_share)
             losses = [self.step(rows, rng, schedule) for rows in self.batches(rng.permutation(training))]
             epoch = Epoch(
                 number, float(np.mean(losses)), self.validate(validation), time.monotonic() - started
@@ -345,6 +382,9 @@ class _Fit:
     def step(self, rows: npt.NDArray[np.int64], rng: np.random.Generator, schedule: Any) -> float:
         """One step of the optimizer; returns the loss."""
         self.network.train()
+        for module in self.network.modules():
+            if self.frozen_norm and isinstance(module, nn.BatchNorm2d):
+                module.eval()
         batch = augmented(self.images[rows] * self.scale, rng)
         keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows)))
         loss = self.loss(self.network(torch.from_numpy(batch), keys), self.target[rows])
