@@ -43,11 +43,15 @@ def test_decals(realdata, tmp_path):
     assert partial[margin < 28].all()
     assert not partial[margin > 34].any()
     assert 3 <= partial.sum() <= 21
-    for name in ("gampen", "sfnet"):
-        odd = has(frame, f"{name}_flags", ModelFlag.OUT_OF_DOMAIN) | has(
-            frame, f"{name}_flags", ModelFlag.EXTRAPOLATED
-        )
-        assert odd.mean() > 0.3
+    unlike = {
+        name: has(frame, f"{name}_flags", ModelFlag.OUT_OF_DOMAIN)
+        | has(frame, f"{name}_flags", ModelFlag.EXTRAPOLATED)
+        for name in ("gampen", "sfnet")
+    }
+    # Most sources are fainter than anything GaMPEN's demo was trained on, and have neighbors, which it has never seen.
+    assert unlike["gampen"].mean() > 0.5
+    assert unlike["sfnet"].any()
+    for name in unlike:
         no_value = frame.filter(regex=f"^{name}_.*_q500$").isna().any(axis=1)
         assert (frame.loc[no_value, f"{name}_flags"] != 0).all()
     # The cut is right: a brighter source of the list is brighter to the network, whatever else it makes of it.

@@ -93,6 +93,7 @@ def tiny_sfnet(n_out=5, dropout_rate=0.05):
 def gampen_bundle(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("bundles") / "gampen.pt")
     network = tiny_gampen()
+    torch.manual_seed(11)
     # Wider outputs than an untrained head's, so that passes and objects differ visibly.
     torch.nn.init.normal_(network.vgg.classifier[6].weight, std=0.005)
     save_bundle(path, script_of(network), gampen_metadata())
