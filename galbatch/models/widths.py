@@ -1,8 +1,9 @@
 """Widths of a trained Gaussian head, scaled once so that intervals cover what they say.
 
-A Gaussian likelihood fits the root mean square of the residuals. Where they have heavier tails than a Gaussian (a few galaxies
-are far off), the central 68 % interval then covers much more. One factor a parameter, found on the validation galaxies and
-folded into the last layer, mends the central interval; it changes no mean and no correlation.
+Training fits each pass's width to residuals that hold the scatter of the dropout already; the mixture over passes adds that
+scatter once more, and a Gaussian likelihood fits the root mean square of residuals, not their central part. Both make the
+central 68 % interval cover too much. One factor a parameter, found on the validation galaxies and folded into the last layer,
+mends it; it changes no mean, and no correlation within a pass.
 """
 
 from __future__ import annotations
