@@ -79,7 +79,10 @@ def demo(
     ),
     workers: Annotated[int, typer.Option(help="worker processes", min=1)] = 2,
 ) -> None:
-    """Simulate a survey, run everything on it, verify, report: needs no data, no GPU, no network."""
+    """Simulate a survey and run everything on it.
+
+    Verifies the catalog and writes a report; needs no data, no GPU, no network. Run again, it goes on from where it stopped.
+    """
     from galbatch.demo import run_demo
 
     _exit_with(run_demo(out_folder, n_objects=objects, workers=workers, console=out))
@@ -96,7 +99,10 @@ def simulate(
     ] = "paper",
     seed: Annotated[int, typer.Option(help="seed of the whole survey", min=0)] = 1,
 ) -> None:
-    """Simulate an HSC-layout survey with known truth: tiles, objects.parquet, truth.parquet."""
+    """Simulate an HSC-layout survey with known truth.
+
+    Writes tiles (deepCoadd-results/), objects.parquet and truth.parquet.
+    """
     from galbatch.simulate import simulate_survey
 
     survey = simulate_survey(
@@ -112,7 +118,10 @@ def simulate(
 
 @app.command()
 def plan(run_toml: RunToml) -> None:
-    """Dry run: partitions, bytes, read amplification, projected memory and time. Writes nothing."""
+    """Dry run: partitions, bytes, memory, time.
+
+    Reads the inputs, times a few cutouts and passes on this machine, and writes nothing.
+    """
     from galbatch import config, run
 
     parsed = config.read_config(run_toml)
@@ -134,7 +143,10 @@ def run_command(
         str | None, typer.Option(metavar="ADDRESS", help="join a running scheduler; not in this version")
     ] = None,
 ) -> None:
-    """Do what is left of the run: cutouts, posteriors, catalog. Stop it at any time and run it again."""
+    """Do what is left: cutouts, posteriors, catalog.
+
+    Stop it at any time and run it again: what is done stays.
+    """
     from galbatch import cluster as clusters
     from galbatch import config, dashboard, run
 
@@ -186,7 +198,10 @@ def clean(
     run_toml: RunToml,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Delete the run's outputs (cutout store and catalog): the only command that deletes any."""
+    """Delete the run's outputs; asks first.
+
+    The only command that deletes any: the cutout store and the catalog, and nothing else that lies in their folders.
+    """
     from galbatch import config, run
 
     parsed = config.read_config(run_toml)
@@ -204,7 +219,10 @@ def verify(
         typer.Option(metavar="RUN.toml", help="also: every object once, fingerprints of this run"),
     ] = None,
 ) -> None:
-    """Check a catalog: strict HATS, sorted, every object once, fingerprints."""
+    """Check a catalog; exit code 1 on problems.
+
+    Strict HATS, sorted leaves, every object once, fingerprints.
+    """
     from galbatch import catalog, config, run
 
     problems = catalog.verify(catalog_path)
@@ -224,7 +242,10 @@ def report(
     truth: Annotated[Path | None, typer.Option(help="truth table of a simulated survey")] = None,
     store: Annotated[Path | None, typer.Option(help="cutout store, for the gallery")] = None,
 ) -> None:
-    """Write a report page: sky map, distributions, flags; with truth and store also recovery and a gallery."""
+    """Write a report page: plots, flags, a gallery.
+
+    With a truth table also how well the truth is recovered; with a cutout store a gallery.
+    """
     from galbatch.report import write_report
 
     write_report(
@@ -244,7 +265,10 @@ def cone(
         typer.Option("-o", "--output", help="write Parquet, CSV, FITS or VOTable instead of printing"),
     ] = None,
 ) -> None:
-    """Objects within a circle. Negative declinations: put -- before the numbers."""
+    """Print or save the objects within a circle.
+
+    Negative declinations: put -- before the numbers.
+    """
     from galbatch import catalog, tables
 
     found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
