@@ -79,8 +79,8 @@ def model_card(recipe: models.Recipe, bundle: models.Bundle, results: Mapping[st
         "",
         "## How well it does",
         "",
-        f"On {recipe.n_test_objects:,} fresh galaxies of the same population (seed {recipe.test_seed}, nothing was trained "
-        "or chosen on them), 64 passes, equal-tailed intervals:",
+        f"On {recipe.n_test_objects:,} fresh galaxies of the same population (seed {recipe.test_seed}; nothing was "
+        "trained on them), 64 passes, equal-tailed intervals:",
         "",
         "| parameter | R² of the median | median residual | scatter | covered by 68.27 % | by 95.45 % |",
         "|---|---|---|---|---|---|",
