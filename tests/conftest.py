@@ -1,12 +1,17 @@
-"""A small simulated survey, a cluster of two workers, and the real data where it is at hand."""
+"""A small simulated survey, a cluster of two workers, S3 in memory, and the real data where it is at hand."""
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch and numpy are imported: tests share two cores with their worker processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import boto3
+import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
 
@@ -85,3 +90,27 @@ def client():
 
     with cluster.connect(ClusterConfig(workers=2, dashboard_address="127.0.0.1:0")) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """URL of an S3 server on the loopback, in memory; it takes any credentials."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """``s3://<an empty bucket>``, with the environment (also of child processes) set for it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield f"s3://{bucket}"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
