@@ -66,17 +66,29 @@ class SurveyConfig(_Section):
     """Where the pixels come from."""
 
     layout: Literal["hsc", "lsst", "legacysurvey", "generic", "stamps", "galaxiesml"] = Field(
-        description="how the survey lays out its files: hsc (calexp patches), legacysurvey (multi-extension cutouts of the "
-        "viewer), stamps (ready-made FITS stamps); lsst, generic and galaxiesml are not in this version"
+        description="how the survey lays out its files: hsc (calexp patches), lsst (coadds of the LSST pipelines), "
+        "legacysurvey (bricks, and the viewer's cutouts), generic (any FITS image, see [survey.generic]), stamps "
+        "(ready-made FITS stamps), galaxiesml (HDF5)"
     )
     tiles: str = Field(
-        description="tiles: a glob or a directory, local or s3://; relative to run.toml's folder"
+        description="tiles: a glob, a directory or a table of tiles (Parquet, CSV), local or s3://; relative to run.toml's "
+        "folder"
     )
     bands: tuple[str, ...] = Field(min_length=1, description="bands to read, in the survey's own short names")
+    name: str = Field(
+        "",
+        pattern=r"^[a-z][a-z0-9]*$|^$",
+        description="prefix of the survey's bands where several [[survey]] are joined: with des, band g is des_g",
+    )
     psf_fwhm_arcsec: dict[str, float] = Field(
         default_factory=dict,
         description="PSF width per band where the files do not state it, for example {g = 0.85}",
     )
+
+    @property
+    def run_bands(self) -> tuple[str, ...]:
+        """The bands as the rest of the run knows them: with the survey's name before them, if it has one."""
+        return tuple(f"{self.name}_{band}" if self.name else band for band in self.bands)
 
 
 class ObjectsConfig(_Section):
@@ -217,10 +229,18 @@ class ClusterConfig(_Section):
     )
 
 
+def _as_list(value: Any) -> Any:
+    """``[survey]`` is a list of one ``[[survey]]``."""
+    return (value,) if isinstance(value, dict | BaseModel) else value
+
+
 class RunConfig(_Section):
     """run.toml as a whole."""
 
-    survey: SurveyConfig = Field(description="where the pixels come from")
+    survey: Annotated[tuple[SurveyConfig, ...], BeforeValidator(_as_list)] = Field(
+        min_length=1,
+        description="where the pixels come from; several [[survey]] are joined as bands of one cutout",
+    )
     objects: ObjectsConfig = Field(description="which objects")
     plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
     cutouts: CutoutsConfig = Field(default_factory=CutoutsConfig, description="the cutout store")
@@ -231,6 +251,20 @@ class RunConfig(_Section):
     posterior: PosteriorConfig = Field(default_factory=PosteriorConfig, description="sampling and summary")
     catalog: CatalogConfig = Field(default_factory=CatalogConfig, description="the result")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="where workers come from")
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of all surveys."""
+        return tuple(band for survey in self.survey for band in survey.run_bands)
+
+    @model_validator(mode="after")
+    def _bands_differ(self) -> RunConfig:
+        twice = sorted({band for band in self.bands if self.bands.count(band) > 1})
+        if twice:
+            raise ValueError(
+                f"[survey] bands must differ, {', '.join(twice)} is named twice; give each [[survey]] a name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> RunConfig:
@@ -329,7 +363,7 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
 
     return config.model_copy(
         update={
-            "survey": config.survey.model_copy(update={"tiles": absolute(config.survey.tiles)}),
+            "survey": tuple(s.model_copy(update={"tiles": absolute(s.tiles)}) for s in config.survey),
             "objects": config.objects.model_copy(update={"path": absolute(config.objects.path)}),
             "cutouts": config.cutouts.model_copy(update={"store": absolute(config.cutouts.store)}),
             "models": tuple(m.model_copy(update={"bundle": absolute(m.bundle)}) for m in config.models),

@@ -369,10 +369,10 @@ class _Planner:
         return PartitionPlan(partition, near, read_bytes, write_bytes, ingest, leaf)
 
     def _common_ingest_parts(self) -> dict[str, str]:
-        survey = self.config.survey
+        surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
         return {
             "INGEST_VERSION": str(INGEST_VERSION),
-            "survey": f"{survey.layout}, psf {json.dumps(survey.psf_fwhm_arcsec, sort_keys=True)}",
+            "survey": json.dumps(surveys, sort_keys=True),
             "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
             "planes": " ".join(self.config.cutouts.planes),
             "flag thresholds": json.dumps(self.config.flags.model_dump(), sort_keys=True),

@@ -24,7 +24,6 @@ from galbatch.errors import (
     FingerprintError,
     GalbatchError,
     NotInThisVersion,
-    TileError,
     UsageError,
 )
 from galbatch.plan import ENGINE, Fingerprint, ModelPlan, PartitionPlan, Plan, make_plan, refuse_difference
@@ -96,8 +95,7 @@ def prepare(config: RunConfig) -> Plan:
         ModelPlan.of(model, path, bundle, tables.select(objects, model.where))
         for model, path, bundle in zip(config.models, paths, bundles, strict=True)
     ]
-    tiles = ingest.read_tiles(config.survey)
-    _require_tiles(config, tiles)
+    tiles = ingest.read_surveys(config.survey)
     return dataclasses.replace(make_plan(config, objects, tiles, plans), rejected=rejected)
 
 
@@ -107,20 +105,11 @@ def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle:
             f"run.toml: [[models]] {name}: bands names {len(bands)} bands, the bundle takes {len(bundle.bands)} "
             f"({', '.join(bundle.bands)})"
         )
-    missing = [band for band in bands if band not in config.survey.bands]
+    missing = [band for band in bands if band not in config.bands]
     if missing:
         raise ConfigError(
             f"run.toml: [[models]] {name}: needs band {', '.join(missing)}; [survey] bands has "
-            f"{', '.join(config.survey.bands)}: add it there, or name the bands to feed with [[models]] bands"
-        )
-
-
-def _require_tiles(config: RunConfig, tiles: list[Any]) -> None:
-    there = {tile.band for tile in tiles}
-    absent = [band for band in config.survey.bands if band not in there]
-    if absent:
-        raise TileError(
-            f"{config.survey.tiles}: no tile in band {', '.join(absent)}; bands found: {', '.join(sorted(there))}"
+            f"{', '.join(config.bands)}: add it there, or name the bands to feed with [[models]] bands"
         )
 
 
@@ -295,7 +284,7 @@ class _Run:
     def _make_groups(self) -> None:
         grids: list[Grid] = [grid.grid for grid in self.plan.grids]
         attributes = {
-            "survey": self.config.survey.layout,
+            "survey": [survey.layout for survey in self.config.survey],
             "grids": {grid.grid.label: list(grid.bands) for grid in self.plan.grids},
             "unit": "nJy",
             "galbatch_version": __version__,

@@ -132,11 +132,15 @@ class FileIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one plane of a tile is: file, HDU and, in cubes, the index on the first axis."""
+    """Where one plane of a tile is.
+
+    `hdu` is the number of the HDU, in HDF5 files the name of the dataset; `index` the place on the axes before
+    (y, x), as cubes of bands have: none for a plain image.
+    """
 
     path: str
-    hdu: int
-    index: int | None = None
+    hdu: int | str
+    index: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,9 @@ class Tile:
     """One survey coadd image footprint in one band, with one WCS.
 
     `wcs_header` is the celestial WCS as a FITS header string. Tiles with the same `grid_key` have
-    pixels on one common lattice: their mosaic is integer copying (patches of one tract).
+    pixels on one common lattice: their mosaic is integer copying (patches of one tract). `psf` is a map of the
+    PSF's width in arcsec on the tile's own pixels; `psf_fwhm_arcsec` one width for the whole tile. `release` and
+    `background` name the data release and what was done to the sky; "" if unknown.
     """
 
     tile_id: str
@@ -159,8 +165,11 @@ class Tile:
     mask: Plane | None = None
     mask_planes: Mapping[str, int] = field(default_factory=dict)  # survey's plane name -> bit number
     weight: Plane | None = None
-    weight_kind: Literal["variance", "inverse_variance"] = "variance"
+    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = "variance"
     psf_fwhm_arcsec: float = math.nan
+    psf: Plane | None = None
+    release: str = ""
+    background: str = ""
     identity: FileIdentity | None = None
 
     @property
@@ -270,6 +279,8 @@ class CutoutBlock:
     coverage : (object, band) float32, share of finite pixels
     sky_sigma_njy : (object, band) float32, robust scatter of the sky pixels; NaN if unknown
     psf_fwhm_arcsec : (object, band) float32; NaN if unknown
+    noise_correlation : (object, band) float32, noise of a sum over many pixels over the root of their summed
+        variances: 1 where pixels are copied, more where they were resampled; NaN without pixels
     flags : (object,) int32 in PixelFlag bits
     """
 
@@ -288,6 +299,7 @@ class CutoutBlock:
     coverage: npt.NDArray[np.float32]
     sky_sigma_njy: npt.NDArray[np.float32]
     psf_fwhm_arcsec: npt.NDArray[np.float32]
+    noise_correlation: npt.NDArray[np.float32]
     flags: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -305,4 +317,5 @@ class CutoutBlock:
             coverage=self.coverage[:, index],
             sky_sigma_njy=self.sky_sigma_njy[:, index],
             psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
+            noise_correlation=self.noise_correlation[:, index],
         )

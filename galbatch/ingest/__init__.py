@@ -6,7 +6,7 @@ of up to 256 objects, and the store functions write and read them by partition.
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
 """
 
-from galbatch.ingest.cut import cut_block
+from galbatch.ingest.cut import cut_block, cut_blocks
 from galbatch.ingest.footprint import tiles_near
 from galbatch.ingest.store import (
     STORE_ENTRIES,
@@ -18,7 +18,7 @@ from galbatch.ingest.store import (
     remove_partition,
     write_partition,
 )
-from galbatch.ingest.tiles import read_tiles
+from galbatch.ingest.tiles import read_surveys, read_tiles
 
 INGEST_VERSION = 1
 """Raised when the numbers in the store change."""
@@ -29,9 +29,11 @@ __all__ = [
     "bytes_per_object",
     "create_groups",
     "cut_block",
+    "cut_blocks",
     "list_done",
     "read_block",
     "read_done",
+    "read_surveys",
     "read_tiles",
     "remove_partition",
     "tiles_near",

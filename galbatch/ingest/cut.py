@@ -7,7 +7,7 @@ lattice's other tiles. Everything else (other tracts, scales, projections) is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,14 +18,32 @@ from galbatch.ingest import lattice
 from galbatch.ingest.footprint import tiles_near
 from galbatch.ingest.lattice import TanWCS
 from galbatch.ingest.measure import measure
-from galbatch.ingest.reader import Box, Pixels, TileReader
+from galbatch.ingest.planes import Box
+from galbatch.ingest.reader import Pixels, TileReader
 from galbatch.ingest.resample import resample
-from galbatch.types import CutoutBlock, Grid, ObjectTable, PixelFlag, Tile
+from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Tile
 
-__all__ = ["cut_block"]
+__all__ = ["cut_block", "cut_blocks"]
 
 SAME_SCALE = 1e-3
 """Relative difference of pixel scales up to which pixels are copied: 0.2 px across 239 px."""
+
+
+def cut_blocks(
+    objects: ObjectTable,
+    tiles: Sequence[Tile],
+    *,
+    grid: Grid,
+    bands: Sequence[str],
+    flags: FlagsConfig,
+    object_flags: npt.NDArray[np.int32],
+) -> Iterator[CutoutBlock]:
+    """Cut all objects of a partition, 256 at a time; parameters and errors as for `cut_block`."""
+    for start in range(0, len(objects), BLOCK_OBJECTS):
+        rows = slice(start, start + BLOCK_OBJECTS)
+        yield cut_block(
+            objects.take(rows), tiles, grid=grid, bands=bands, flags=flags, object_flags=object_flags[rows]
+        )
 
 
 def cut_block(
@@ -79,6 +97,7 @@ def cut_block(
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
         psf_fwhm_arcsec=canvas.psf_fwhm_arcsec,
+        noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
     )
 
@@ -153,6 +172,7 @@ class _Canvas:
     crval: npt.NDArray[np.float64]
     cd: npt.NDArray[np.float64]
     psf_fwhm_arcsec: npt.NDArray[np.float32]
+    noise_correlation: npt.NDArray[np.float32]
     flags: npt.NDArray[np.int32]
     tile: list[str] = field(default_factory=list)
 
@@ -170,6 +190,7 @@ class _Canvas:
             crval=np.empty((n_objects, 2)),
             cd=np.empty((n_objects, 2, 2)),
             psf_fwhm_arcsec=np.full(shape[:2], np.nan, np.float32),
+            noise_correlation=np.full(shape[:2], np.nan, np.float32),
             flags=np.zeros(n_objects, np.int32),
         )
 
@@ -262,13 +283,16 @@ def _fill(
     n_used = 0
     for source in sources:
         box = target.box_in(source, at[0], size_px=canvas.grid.size_px)
+        correlation = 1.0
         if box is not None:
             n_new = _copy(canvas, at, reader=reader, tile=source.tile, box=box)
         else:
-            n_new = _reproject(canvas, at, reader=reader, tile=source.tile, target=target)
+            n_new, correlation = _reproject(canvas, at, reader=reader, tile=source.tile, target=target)
             canvas.flags[at[0]] |= PixelFlag.RESAMPLED if n_new else 0
         if n_new and not n_used:
             canvas.psf_fwhm_arcsec[at] = source.tile.psf_fwhm_arcsec
+        if n_new:
+            canvas.noise_correlation[at] = np.fmax(canvas.noise_correlation[at], correlation)
         n_used += n_new > 0
         if not np.isnan(canvas.image[at]).any():
             break
@@ -285,10 +309,14 @@ def _copy(canvas: _Canvas, at: tuple[int, int], *, reader: TileReader, tile: Til
 
 def _reproject(
     canvas: _Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, target: _Target
-) -> int:
+) -> tuple[int, float]:
+    """Pixels newly covered by resampling, and their noise correlation."""
     size_px = canvas.grid.size_px
-    pixels = resample(reader, tile, target=target.wcs.astropy(), size_px=size_px)
-    return 0 if pixels is None else _merge(canvas, at, box=Box(0, size_px, 0, size_px), pixels=pixels)
+    found = resample(reader, tile, target=target.wcs.astropy(), size_px=size_px)
+    if found is None:
+        return 0, np.nan
+    n_new = _merge(canvas, at, box=Box(0, size_px, 0, size_px), pixels=found.pixels)
+    return n_new, found.noise_correlation
 
 
 def _merge(canvas: _Canvas, at: tuple[int, int], *, box: Box, pixels: Pixels) -> int:

@@ -10,10 +10,11 @@ from astropy.wcs import WCS
 from reproject import reproject_adaptive, reproject_interp
 
 from galbatch.ingest import lattice
-from galbatch.ingest.reader import Box, Pixels, TileReader
+from galbatch.ingest.planes import Box
+from galbatch.ingest.reader import Pixels, TileReader
 from galbatch.types import Tile
 
-__all__ = ["resample"]
+__all__ = ["Resampled", "resample"]
 
 # Beyond this ratio of pixel scales, interpolation would skip input pixels: average them instead.
 ADAPTIVE_RATIO = 1.3
@@ -23,6 +24,14 @@ MARGIN_PX = 6
 
 # An output pixel counts as touched by a missing or flagged input pixel when it draws this much of its value from it.
 TOUCHED = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A tile's pixels on a cutout's grid; `noise_correlation` as in `CutoutBlock`."""
+
+    pixels: Pixels
+    noise_correlation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class _Map:
     area_ratio: float
 
 
-def resample(reader: TileReader, tile: Tile, *, target: WCS, size_px: int) -> Pixels | None:
+def resample(reader: TileReader, tile: Tile, *, target: WCS, size_px: int) -> Resampled | None:
     """The tile's pixels on the cutout's grid; None where they do not meet.
 
     Surface brightness is interpolated (bicubic; averaged with a Gaussian kernel where the cutout's pixels
@@ -58,7 +67,7 @@ def resample(reader: TileReader, tile: Tile, *, target: WCS, size_px: int) -> Pi
     pixels = reader.read(tile, found.box)
     planes, bits = _stack(pixels)
     projected = _project(planes, source, target=target, size_px=size_px, area_ratio=found.area_ratio)
-    return _unstack(projected, bits, area_ratio=found.area_ratio)
+    return Resampled(_unstack(projected, bits, area_ratio=found.area_ratio), 1.0)
 
 
 def _map(tile: Tile, target: WCS, *, size_px: int) -> _Map | None:

@@ -62,11 +62,12 @@ SMALL_ARRAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "coverage": (("object", "band"), ""),
     "sky_sigma_njy": (("object", "band"), "nJy"),
     "psf_fwhm_arcsec": (("object", "band"), "arcsec"),
+    "noise_correlation": (("object", "band"), ""),
     "flags": (("object",), ""),
 }
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile and flags; 3 float32 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 12
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile and flags; 4 float32 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 16
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

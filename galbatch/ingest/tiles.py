@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,9 +12,18 @@ from galbatch.errors import TileError
 from galbatch.ingest.layouts import layout_of
 from galbatch.types import Tile
 
-__all__ = ["read_tiles"]
+__all__ = ["read_surveys", "read_tiles"]
 
 SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+
+
+def read_surveys(surveys: Sequence[SurveyConfig]) -> list[Tile]:
+    """Tiles of all surveys, under the names that the run knows their bands by; raises as `read_tiles` does."""
+    tiles = []
+    for survey in surveys:
+        names = dict(zip(survey.bands, survey.run_bands, strict=True))
+        tiles += [dataclasses.replace(tile, band=names[tile.band]) for tile in read_tiles(survey)]
+    return tiles
 
 
 def read_tiles(survey: SurveyConfig) -> list[Tile]:

@@ -40,14 +40,14 @@ def test_a_minimal_file_has_the_documented_defaults(tmp_path):
 
 def test_relative_paths_are_relative_to_the_file(tmp_path):
     parsed = config.read_config(write(tmp_path, MINIMAL))
-    assert parsed.survey.tiles == str(tmp_path / "tiles/*.fits")
+    assert parsed.survey[0].tiles == str(tmp_path / "tiles/*.fits")
     assert parsed.catalog.path == str(tmp_path / "catalog")
     assert parsed.models[0].bundle == "demo:gampen"
 
 
 def test_s3_paths_stay(tmp_path):
     text = MINIMAL.replace('"tiles/*.fits"', '"s3://bucket/**/calexp-*.fits"')
-    assert config.read_config(write(tmp_path, text)).survey.tiles == "s3://bucket/**/calexp-*.fits"
+    assert config.read_config(write(tmp_path, text)).survey[0].tiles == "s3://bucket/**/calexp-*.fits"
 
 
 def test_unknown_key_names_the_nearest_and_the_file(tmp_path):

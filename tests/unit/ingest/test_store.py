@@ -42,6 +42,7 @@ def make_blocks(n_objects, *, grid=GRID, bands=("g", "r"), text_ids=False, seed=
             coverage=rng.uniform(size=(n, len(bands))).astype(np.float32),
             sky_sigma_njy=rng.uniform(size=(n, len(bands))).astype(np.float32),
             psf_fwhm_arcsec=np.full((n, len(bands)), np.nan, np.float32),
+            noise_correlation=np.ones((n, len(bands)), np.float32),
             flags=rng.integers(0, 2048, n).astype(np.int32),
         )
 

@@ -143,6 +143,7 @@ def block_of(images, *, object_id=None, bands=None):
         coverage=np.ones((n, n_bands), np.float32),
         sky_sigma_njy=np.full((n, n_bands), 2.0, np.float32),
         psf_fwhm_arcsec=np.full((n, n_bands), np.nan, np.float32),
+        noise_correlation=np.ones((n, n_bands), np.float32),
         flags=np.zeros(n, np.int32),
     )
 

@@ -100,7 +100,7 @@ def write_store(store, partition, values):
                 grid, bands, values["object_id"][part], values["ra_deg"][part], values["dec_deg"][part],
                 image[part], None, None, np.ones((n, 2)), np.ones((n, 2)), np.tile(np.eye(2), (n, 1, 1)),
                 np.array(["t"] * n), np.ones((n, 2), np.float32), np.full((n, 2), 2, np.float32),
-                np.full((n, 2), np.nan, np.float32), values["flags"][part],
+                np.full((n, 2), np.nan, np.float32), np.ones((n, 2), np.float32), values["flags"][part],
             )
         )  # fmt: skip
     ingest.write_partition(store, partition, grid, blocks, planes=("image",), fingerprint={})
