@@ -7,10 +7,14 @@ buckets without credentials.
 
 from __future__ import annotations
 
+import bisect
+import bz2
 import contextlib
 import errno
 import glob
+import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +23,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -31,10 +36,15 @@ from galbatch.errors import LockedError, OutputError, UsageError
 from galbatch.types import FileIdentity
 
 __all__ = [
+    "BLOCK_BYTES",
+    "PIECE_BYTES",
     "Lock",
+    "RangedFile",
     "check_writable",
     "exists",
+    "fetch",
     "find_files",
+    "find_identities",
     "identity",
     "is_s3",
     "join",
@@ -46,12 +56,24 @@ __all__ = [
     "publish_json",
     "read_bytes",
     "read_json",
+    "read_ranges",
     "remove",
     "remove_if_empty",
     "sha256_of",
+    "unpack",
 ]
 
 HASH_CHUNK_BYTES = 2**20
+
+BLOCK_BYTES = 64 * 1024
+"""The least that is fetched from S3 where it is not said what will be read: a FITS header with its cards."""
+
+PIECE_BYTES = 16 * 2**20
+"""Larger ranges are fetched from S3 in pieces of this size, several at a time: one connection gives 50 to 90 MB/s."""
+
+# Requests of this process under way at once: a range takes about 25 ms, whatever its size.
+PARALLEL_REQUESTS = 64
+PARALLEL_PIECES = 4
 
 # Trying again does not mend these: somebody must free space or grant a right.
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -93,11 +115,164 @@ def open_file(path: str) -> BinaryIO:
     FileNotFoundError
         Nothing is there.
     """
+    return cast(BinaryIO, RangedFile(path)) if is_s3(path) else open(path, "rb")
+
+
+def read_ranges(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Bytes ``start <= i < stop`` of each of `ranges`, in that order; on S3 many at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    OSError
+        The file ends before a range does, or cannot be read now.
+    """
     if is_s3(path):
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         with _plain_errors(path):
-            # Parquet footers and FITS headers are small: the default of 50 MiB would fetch whole files.
-            return cast(BinaryIO, _s3().open(path, "rb", block_size=2**18))
-    return open(path, "rb")
+            found: list[bytes] = _s3().cat_ranges(
+                [path] * len(ranges), starts, stops, batch_size=PARALLEL_REQUESTS, on_error="raise"
+            )
+    else:
+        with open(path, "rb") as file:
+            found = [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
+    for data, (start, stop) in zip(found, ranges, strict=True):
+        if len(data) != stop - start:
+            raise OSError(
+                errno.EIO, f"{path}: {len(data)} bytes came from {start} on, expected {stop - start}"
+            )
+    return found
+
+
+def _in_pieces(start: int, stop: int) -> list[tuple[int, int]]:
+    return [(first, min(first + PIECE_BYTES, stop)) for first in range(start, stop, PIECE_BYTES)]
+
+
+class RangedFile(io.RawIOBase):
+    """A file on S3, open for reading: fetches what is asked for, `BLOCK_BYTES` at least, and what is told in advance.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    """
+
+    MAX_BLOCKS = 16
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size_bytes = identity(path).size_bytes
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._starts: list[int] = []
+        self._prefetched: list[bytes] = []
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch ranges that do not overlap, all at once; those fetched before are forgotten."""
+        wanted = sorted(ranges)
+        self._prefetched = read_ranges(self.path, wanted)
+        self._starts = [start for start, _ in wanted]
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in the file."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` as far as the file goes."""
+        view = memoryview(buffer).cast("B")
+        stop = min(self._position + len(view), self.size_bytes)
+        n_bytes = max(0, stop - self._position)
+        if n_bytes:
+            view[:n_bytes] = self._bytes(self._position, stop)
+        self._position += n_bytes
+        return n_bytes
+
+    def readall(self) -> bytes:
+        """From here to the end."""
+        return self.read(max(0, self.size_bytes - self._position)) or b""
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        at = bisect.bisect_right(self._starts, start) - 1
+        if at >= 0 and stop <= self._starts[at] + len(self._prefetched[at]):
+            return self._prefetched[at][start - self._starts[at] : stop - self._starts[at]]
+        for first, block in self._blocks.items():
+            if first <= start and stop <= first + len(block):
+                self._blocks.move_to_end(first)
+                return block[start - first : stop - first]
+        end = min(max(stop, start + BLOCK_BYTES), self.size_bytes)
+        data = b"".join(read_ranges(self.path, _in_pieces(start, end)))
+        if len(data) <= 4 * BLOCK_BYTES:  # larger ones are read once
+            self._blocks[start] = data
+            while len(self._blocks) > self.MAX_BLOCKS:
+                self._blocks.popitem(last=False)
+        return data[: stop - start]
+
+
+def fetch(path: str, start: int, stop: int) -> BinaryIO:
+    """A file of this machine with the bytes ``start <= i < stop`` of `path`, in ``TMPDIR``; it goes when it is closed.
+
+    Raises
+    ------
+    OutputError
+        No space there.
+    OSError
+        `path` ends before, or cannot be read now.
+    """
+    pieces = _in_pieces(start, stop)
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    try:
+        for first in range(0, len(pieces), PARALLEL_PIECES):
+            for data in read_ranges(path, pieces[first : first + PARALLEL_PIECES]):
+                with _output_errors(tempfile.gettempdir()):
+                    file.write(data)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
+
+
+def unpack(path: str) -> BinaryIO:
+    """A file of this machine with what a ``.gz`` or ``.bz2`` file holds, in ``TMPDIR``; it goes when it is closed.
+
+    Raises
+    ------
+    OutputError
+        No space there.
+    EOFError, OSError
+        The packed file is cut or damaged, or cannot be read now.
+    """
+    opened: Any = gzip.open if path.endswith(".gz") else bz2.open
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    try:
+        with (
+            open_file(path) as packed,
+            io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered,
+            opened(buffered) as content,
+        ):
+            while data := content.read(HASH_CHUNK_BYTES):
+                with _output_errors(tempfile.gettempdir()):
+                    file.write(data)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
 
 
 def read_bytes(path: str) -> bytes:
@@ -251,24 +426,43 @@ def find_files(pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
         Empty if nothing matches.
     """
     if is_s3(pattern):
-        return _find_on_s3(pattern, suffixes)
+        return sorted(_found_on_s3(pattern, suffixes))
+    return sorted(_found_here(pattern, suffixes))
+
+
+def find_identities(pattern: str, *, suffixes: tuple[str, ...]) -> dict[str, FileIdentity]:
+    """As `find_files`, with the identity of each: on S3 from the listing, not by a request for each file."""
+    if is_s3(pattern):
+        found = _found_on_s3(pattern, suffixes)
+        return {path: _s3_identity(found[path]) for path in sorted(found)}
+    return {path: identity(path) for path in sorted(_found_here(pattern, suffixes))}
+
+
+def _found_here(pattern: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     if os.path.isfile(pattern):
-        return [os.path.abspath(pattern)]
-    if os.path.isdir(pattern):
+        found: Iterable[str] = [pattern]
+    elif os.path.isdir(pattern):
         found = (str(path) for path in _walk(pattern) if path.name.endswith(suffixes))
     else:
         found = (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    return sorted(os.path.abspath(path) for path in found)
+    return map(os.path.abspath, found)
 
 
-def _find_on_s3(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+def _found_on_s3(pattern: str, suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What S3 says of each file, by its path."""
     with _plain_errors(pattern), contextlib.suppress(FileNotFoundError):
         if any(character in pattern for character in "*?["):
-            return sorted(f"s3://{path}" for path in _s3().glob(pattern) if not path.endswith("/"))
-        if _s3().isfile(pattern):
-            return [pattern]
-        return sorted(f"s3://{path}" for path in _s3().find(pattern) if path.endswith(suffixes))
-    return []
+            infos = _s3().glob(pattern, detail=True).values()
+            return {f"s3://{i['name']}": i for i in infos if i["type"] == "file" and i["name"][-1] != "/"}
+        if not pattern.endswith("/") and _s3().isfile(pattern):
+            return {pattern: _s3().info(pattern)}
+        infos = _s3().find(pattern, detail=True).values()
+        return {f"s3://{info['name']}": info for info in infos if info["name"].endswith(suffixes)}
+    return {}
+
+
+def _s3_identity(info: dict[str, Any]) -> FileIdentity:
+    return FileIdentity(int(info["size"]), str(info.get("ETag", "")).strip('"'))
 
 
 def remove_if_empty(folder: str) -> None:
@@ -288,8 +482,7 @@ def identity(path: str) -> FileIdentity:
     """
     if is_s3(path):
         with _plain_errors(path):
-            info = _s3().info(path)
-        return FileIdentity(int(info["size"]), str(info.get("ETag", "")).strip('"'))
+            return _s3_identity(_s3().info(path))
     status = os.stat(path)
     return FileIdentity(status.st_size, str(status.st_mtime_ns))
 
@@ -379,7 +572,9 @@ def _cache_folder() -> Path:
 
 def _s3() -> Any:
     # Listings are not cached: other processes write, and a stale listing would hide their work.
-    return fsspec.filesystem("s3", use_listings_cache=False)
+    return fsspec.filesystem(
+        "s3", use_listings_cache=False, config_kwargs={"max_pool_connections": PARALLEL_REQUESTS}
+    )
 
 
 @contextlib.contextmanager
@@ -393,6 +588,11 @@ def _plain_errors(path: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for public buckets"
         ) from None
     except BotoCoreError as error:
+        raise OSError(errno.EIO, f"{path}: {error}") from error
+    except Exception as error:
+        # By name, as aiohttp takes long to import: a body that was cut off, after all of s3fs's tries.
+        if not type(error).__module__.startswith("aiohttp"):
+            raise
         raise OSError(errno.EIO, f"{path}: {error}") from error
 
 

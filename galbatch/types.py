@@ -135,12 +135,17 @@ class Plane:
     """Where one plane of a tile is.
 
     `hdu` is the number of the HDU, in HDF5 files the name of the dataset; `index` the place on the axes before
-    (y, x), as cubes of bands have: none for a plain image.
+    (y, x), as cubes of bands have: none for a plain image. How it is stored says what reading costs:
+    `bytes_per_px` before compression; `block_px` (y, x), the blocks that are compressed one by one, None if the
+    plane is not compressed; `stored_bytes`, what it takes in the file if it is.
     """
 
     path: str
     hdu: int | str
     index: tuple[int, ...] = ()
+    bytes_per_px: int = 4
+    block_px: tuple[int, int] | None = None
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
