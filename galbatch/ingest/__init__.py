@@ -7,7 +7,7 @@ Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as no
 """
 
 from galbatch.ingest.cut import cut_block, cut_blocks
-from galbatch.ingest.footprint import tiles_near
+from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.store import (
     STORE_ENTRIES,
     bytes_per_object,
@@ -26,6 +26,7 @@ INGEST_VERSION = 1
 __all__ = [
     "INGEST_VERSION",
     "STORE_ENTRIES",
+    "Footprint",
     "bytes_per_object",
     "create_groups",
     "cut_block",
