@@ -149,6 +149,11 @@ class FlagsConfig(_Section):
     duplicate_radius_arcsec: float = Field(
         0.2, ge=0, description="DUPLICATE_POSITION: another listed object is closer than this"
     )
+    bad_planes: tuple[Literal["BAD", "INTRP", "CR", "EDGE", "SUSPECT", "CLIPPED"], ...] = Field(
+        ("BAD", "INTRP", "CR"),
+        description="BAD_CENTER: mask planes that count; in coadds INTRP and CR are often set where one of many visits "
+        "was mended",
+    )
     low_snr: float = Field(
         5.0, ge=0, description="LOW_SNR: signal to noise in the center radius below this in every band"
     )

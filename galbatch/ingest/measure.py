@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +15,19 @@ from galbatch.types import Grid, MaskBit, PixelFlag
 
 __all__ = ["Measured", "measure"]
 
+Number = TypeVar("Number", bound=np.generic)
+
 # The sky is sampled in a frame this share of the cutout wide, from at most about so many pixels: the
 # scatter of 1000 pixels is good to 4 percent, and sorting all of them would cost more than cutting.
 FRAME_SHARE = 0.125
 MAX_SKY_PIXELS = 1000
 MIN_SKY_PIXELS = 32
 
+PLANES_AT_ONCE = 8
+
 SIGMA_OF_MAD = 1.482602218505602  # of a Gaussian
 
-BAD_BITS = int(MaskBit.BAD | MaskBit.INTRP | MaskBit.CR)
+DETECTED_BITS = int(MaskBit.DETECTED | MaskBit.NEGATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ def measure(
     variance: npt.NDArray[np.float32],
     grid: Grid,
     flags: FlagsConfig,
+    noise_correlation: npt.NDArray[np.float32] | None = None,
 ) -> Measured:
     """Coverage, robust sky scatter and the flags that pixels decide.
 
@@ -46,28 +54,32 @@ def measure(
     ----------
     image, variance : (object, band, y, x), nJy and nJy^2, NaN where there is none
     mask : (object, band, y, x) in MaskBit bits
+    noise_correlation : (object, band), as in `CutoutBlock`; NaN, and None for all, count as 1
 
     Notes
     -----
     Signal to noise is the flux within the center radius over the root of the summed variance; where the
-    variance is unknown, over the sky scatter times the root of the number of pixels. The noise of coadds
-    is correlated: the true ratio is lower (by about 1.1 for HSC). No sky is subtracted.
+    variance is unknown, over the sky scatter times the root of the number of pixels. Either noise is
+    multiplied by `noise_correlation`. The noise of coadds is correlated before any resampling: the true
+    ratio is lower still (by about 1.1 for HSC). No sky is subtracted.
     OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band reaches the threshold, and
     one at least could be measured.
     """
-    finite = np.isfinite(image)
-    coverage = (np.count_nonzero(finite, axis=(2, 3)) / grid.size_px**2).astype(np.float32)
-    sky_sigma = _sky_sigma(image, mask, size_px=grid.size_px)
-    center = _center(grid, flags.center_radius_arcsec)
-    bits = np.bitwise_or.reduce(mask[:, :, center], axis=2)  # (object, band)
-    bits = np.bitwise_or.reduce(bits, axis=1)  # (object,)
-    central = finite[:, :, grid.center_px, grid.center_px]
-    snr = _snr(image[:, :, center], variance[:, :, center], sky_sigma=sky_sigma)
+    frame = _frame(grid.size_px)
+    coverage, sky = _passed_over(image, frame)
+    sky_sigma = _sky_sigma(sky, mask.reshape(*mask.shape[:2], grid.size_px**2).take(frame, axis=2))
+    center = _Center.of(grid, flags.center_radius_arcsec)
+    bits = np.bitwise_or.reduce(center.pixels(mask), axis=(1, 2))  # (object,)
+    central = np.isfinite(image[:, :, grid.center_px, grid.center_px])
+    snr = _snr(center.pixels(image), center.pixels(variance), sky_sigma=sky_sigma)
+    if noise_correlation is not None:
+        snr /= np.where(np.isfinite(noise_correlation), noise_correlation, np.float32(1))
+    bad_bits = int(reduce(or_, (MaskBit[name] for name in flags.bad_planes), MaskBit(0)))
     conditions = {
         PixelFlag.OUTSIDE_FOOTPRINT: ~central.any(axis=1),
         PixelFlag.PARTIAL_COVERAGE: ((coverage > 0) & (coverage < 1)).any(axis=1),
         PixelFlag.MISSING_BAND: (coverage == 0).any(axis=1),
-        PixelFlag.BAD_CENTER: (bits & BAD_BITS) != 0,
+        PixelFlag.BAD_CENTER: (bits & bad_bits) != 0,
         PixelFlag.SATURATED: (bits & MaskBit.SAT) != 0,
         PixelFlag.BRIGHT_OBJECT: (bits & MaskBit.BRIGHT_OBJECT) != 0,
         PixelFlag.LOW_SNR: np.isfinite(snr).any(axis=1) & ~(snr >= flags.low_snr).any(axis=1),
@@ -78,38 +90,87 @@ def measure(
     return Measured(coverage, sky_sigma, found)
 
 
-def _center(grid: Grid, radius_arcsec: float) -> npt.NDArray[np.bool_]:
-    """(y, x): pixels within the radius of the central pixel, which is always one of them."""
-    offset = (np.arange(grid.size_px) - grid.center_px) * grid.pixel_scale_arcsec
-    return np.asarray(offset[:, None] ** 2 + offset[None, :] ** 2 <= radius_arcsec**2)
+@dataclass(frozen=True, slots=True)
+class _Center:
+    """The pixels within a radius of the central one.
+
+    `window` bounds them; `disc` (y, x) says which of its pixels are meant.
+    """
+
+    window: tuple[slice, slice]
+    disc: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, grid: Grid, radius_arcsec: float) -> _Center:
+        """The central pixel is always one of them."""
+        # A millionth more: a pixel whose center lies on the circle belongs to it, whatever the rounding.
+        radius_px = radius_arcsec / grid.pixel_scale_arcsec + 1e-6
+        reach = min(int(radius_px), grid.center_px)
+        start, stop = grid.center_px - reach, min(grid.center_px + reach + 1, grid.size_px)
+        offset = np.arange(start, stop) - grid.center_px
+        disc = offset[:, None] ** 2 + offset[None, :] ** 2 <= radius_px**2
+        return cls((slice(start, stop), slice(start, stop)), disc)
+
+    def pixels(self, plane: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """(object, band, pixel) of (object, band, y, x), a copy."""
+        return plane[:, :, *self.window][:, :, self.disc]
 
 
-def _sky_sigma(
-    image: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16], *, size_px: int
-) -> npt.NDArray[np.float32]:
-    """(object, band): 1.4826 MAD of undetected pixels of the frame; NaN with fewer than 32 of them."""
+def _passed_over(
+    image: npt.NDArray[np.float32], index: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One pass over the block: (object, band) share of finite pixels, and a copy of the pixels at `index`.
+
+    A sum is finite only if all it sums is: it takes 3 us for 239 x 239 px, counting 17 us, and most cutouts
+    are covered entirely. Eight planes at a time fit the cache, so that what was summed is picked from there:
+    half the time of two passes.
+    """
+    flat = image.reshape(-1, image.shape[2] * image.shape[3])  # (plane, pixel)
+    coverage = np.ones(len(flat), np.float32)
+    values = np.empty((len(flat), len(index)), np.float32)
+    for start in range(0, len(flat), PLANES_AT_ONCE):
+        part = flat[start : start + PLANES_AT_ONCE]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.einsum("ij->i", part)
+        for row in np.flatnonzero(~np.isfinite(sums)):
+            coverage[start + row] = np.count_nonzero(np.isfinite(part[row])) / flat.shape[1]
+        part.take(index, axis=1, out=values[start : start + PLANES_AT_ONCE], mode="clip")
+    return coverage.reshape(image.shape[:2]), values.reshape(*image.shape[:2], len(index))
+
+
+def _frame(size_px: int) -> npt.NDArray[np.intp]:
+    """Flat indices of the pixels that the sky is sampled at."""
     width = max(1, int(size_px * FRAME_SHARE))
     frame = np.ones((size_px, size_px), bool)
     frame[width : size_px - width, width : size_px - width] = False
     index = np.flatnonzero(frame)
-    index = index[:: max(1, len(index) // MAX_SKY_PIXELS)]
-    flat = (*image.shape[:2], size_px**2)
-    detected = mask.reshape(flat)[:, :, index] & (MaskBit.DETECTED | MaskBit.NEGATIVE)
-    values = image.reshape(flat)[:, :, index]  # (object, band, pixel), a copy
-    values[detected != 0] = np.nan
-    middle = _nanmedian(values)
-    scatter = _nanmedian(np.abs(values - middle[..., None])) * np.float32(SIGMA_OF_MAD)
-    enough = np.isfinite(values).sum(axis=2) >= MIN_SKY_PIXELS
-    return np.where(enough, scatter, np.float32(np.nan)).astype(np.float32)
+    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
 
 
-def _nanmedian(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Median along the last axis, NaN where all are NaN; numpy's own loops over rows in Python."""
-    ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.isfinite(ordered).sum(axis=-1, keepdims=True)
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=-1)
-    high = np.take_along_axis(ordered, np.minimum(count // 2, values.shape[-1] - 1), axis=-1)
-    return np.asarray((0.5 * (low + high))[..., 0])
+def _sky_sigma(values: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """(object, band) from (object, band, pixel): 1.4826 MAD of the undetected; NaN with fewer than 32 of them.
+
+    `values` is used up.
+    """
+    unusable = (mask & DETECTED_BITS) != 0
+    unusable |= ~np.isfinite(values)
+    values[unusable] = np.nan
+    count = values.shape[-1] - np.count_nonzero(unusable, axis=-1, keepdims=True)
+    values -= _sort_to_median(values, count)
+    np.abs(values, out=values)
+    scatter = (_sort_to_median(values, count) * np.float32(SIGMA_OF_MAD))[..., 0]
+    return np.where(count[..., 0] >= MIN_SKY_PIXELS, scatter, np.float32(np.nan))
+
+
+def _sort_to_median(values: npt.NDArray[np.float32], count: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Median of the `count` finite values along the last axis, kept as an axis; NaN if none; sorts in place.
+
+    numpy's nanmedian loops over rows in Python.
+    """
+    values.sort(axis=-1)  # NaN last
+    low = np.take_along_axis(values, np.maximum(count - 1, 0) // 2, axis=-1)
+    high = np.take_along_axis(values, np.minimum(count // 2, values.shape[-1] - 1), axis=-1)
+    return np.asarray(np.float32(0.5) * (low + high))
 
 
 def _snr(
