@@ -517,7 +517,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
     for grid in task.grids:
         rows = grid.rows[:MEASURED_OBJECTS]
         started = time.monotonic()
-        cutouts = tasks.cut_rows(task, grid, rows)
+        cutouts = next(tasks.cut_rows(task, grid, rows))
         cutout_s = max(cutout_s, (time.monotonic() - started) / max(1, len(rows)))
         n_measured = max(n_measured, len(rows))
         for model in (m for m in plan.models if m.grid == grid.grid):

@@ -167,7 +167,7 @@ def ingest_partition(task: IngestTask) -> TaskResult:
             task.store,
             task.partition,
             grid.grid,
-            _cut_blocks(task, grid),
+            cut_rows(task, grid, grid.rows),
             planes=task.planes,
             fingerprint=task.fingerprint.as_json(),
         )
@@ -175,14 +175,9 @@ def ingest_partition(task: IngestTask) -> TaskResult:
     return TaskResult(task.partition, len(task.objects), n_cutouts, 0, time.monotonic() - started)
 
 
-def _cut_blocks(task: IngestTask, grid: GridTask) -> Iterator[CutoutBlock]:
-    for start in range(0, len(grid.rows), BLOCK_OBJECTS):
-        yield cut_rows(task, grid, grid.rows[start : start + BLOCK_OBJECTS])
-
-
-def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> CutoutBlock:
-    """Cut the partition's objects at `rows`; nothing is written."""
-    return ingest.cut_block(
+def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> Iterator[CutoutBlock]:
+    """Cut the partition's objects at `rows`, a block at a time; nothing is written."""
+    return ingest.cut_blocks(
         task.objects.take(rows),
         task.tiles,
         grid=grid.grid,

@@ -39,11 +39,13 @@ def cut_blocks(
     object_flags: npt.NDArray[np.int32],
 ) -> Iterator[CutoutBlock]:
     """Cut all objects of a partition, 256 at a time; parameters and errors as for `cut_block`."""
-    for start in range(0, len(objects), BLOCK_OBJECTS):
-        rows = slice(start, start + BLOCK_OBJECTS)
-        yield cut_block(
-            objects.take(rows), tiles, grid=grid, bands=bands, flags=flags, object_flags=object_flags[rows]
-        )
+    wanted = [tile for tile in tiles if tile.band in bands]
+    with TileReader() as reader:
+        for start in range(0, len(objects), BLOCK_OBJECTS):
+            rows = slice(start, start + BLOCK_OBJECTS)
+            block = objects.take(rows)
+            canvas = _cut(block, wanted, reader=reader, grid=grid, bands=bands)
+            yield _measured(canvas, block, flags=flags, object_flags=object_flags[rows])
 
 
 def cut_block(
@@ -74,16 +76,40 @@ def cut_block(
     OSError
         A tile's file cannot be read now.
     """
+    wanted = [tile for tile in tiles if tile.band in bands]
+    with TileReader() as reader:
+        canvas = _cut(objects, wanted, reader=reader, grid=grid, bands=bands)
+    return _measured(canvas, objects, flags=flags, object_flags=object_flags)
+
+
+def _cut(
+    objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, grid: Grid, bands: Sequence[str]
+) -> _Canvas:
+    """The block's pixels: first every object's place, so that windows can be fetched together, then the pixels."""
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
     canvas = _Canvas.blank(len(objects), grid, bands=tuple(bands))
-    placed = _place(objects, [tile for tile in near if tile.band in bands], grid=grid)
-    with TileReader() as reader:
-        for index in range(len(objects)):
-            _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
-    measured = measure(canvas.image, canvas.mask, variance=canvas.variance, grid=grid, flags=flags)
+    placed = _place(objects, near, grid=grid)
+    for index in range(len(objects)):
+        _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
+    return canvas
+
+
+def _measured(
+    canvas: _Canvas, objects: ObjectTable, *, flags: FlagsConfig, object_flags: npt.NDArray[np.int32]
+) -> CutoutBlock:
+    """The finished block: what the pixels say is added."""
+    grid = canvas.grid
+    measured = measure(
+        canvas.image,
+        canvas.mask,
+        variance=canvas.variance,
+        grid=grid,
+        flags=flags,
+        noise_correlation=canvas.noise_correlation,
+    )
     return CutoutBlock(
         grid=grid,
-        bands=tuple(bands),
+        bands=canvas.bands,
         object_id=objects.object_id,
         ra_deg=objects.ra_deg,
         dec_deg=objects.dec_deg,
@@ -178,13 +204,13 @@ class _Canvas:
 
     @classmethod
     def blank(cls, n_objects: int, grid: Grid, *, bands: tuple[str, ...]) -> _Canvas:
-        """For so many objects; images and variances are undefined until `begin`."""
+        """For so many objects; the planes are undefined until `begin`."""
         shape = (n_objects, len(bands), grid.size_px, grid.size_px)
         return cls(
             grid,
             bands,
             image=np.empty(shape, np.float32),
-            mask=np.zeros(shape, np.uint16),
+            mask=np.empty(shape, np.uint16),
             variance=np.empty(shape, np.float32),
             crpix=np.empty((n_objects, 2)),
             crval=np.empty((n_objects, 2)),
@@ -194,10 +220,15 @@ class _Canvas:
             flags=np.zeros(n_objects, np.int32),
         )
 
-    def begin(self, index: int) -> None:
-        """Nothing of the object covered: done just before it is filled, while its pixels fit in the cache."""
-        self.image[index] = np.nan
-        self.variance[index] = np.nan
+    def pixels(self, at: tuple[int, int]) -> Pixels:
+        """Views of one band of one cutout."""
+        return Pixels(self.image[at], self.mask[at], self.variance[at])
+
+    def begin(self, at: tuple[int, int]) -> None:
+        """Nothing covered: done just before a band is filled, while its pixels fit in the cache."""
+        self.image[at] = np.nan
+        self.variance[at] = np.nan
+        self.mask[at] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +255,6 @@ class _Target:
 def _cut_object(
     canvas: _Canvas, placed: Sequence[_Placed], *, reader: TileReader, objects: ObjectTable, index: int
 ) -> None:
-    canvas.begin(index)
     near = [p for p in placed if p.inside[index] > -p.reach_px]
     near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
     target = _target(near, index, canvas=canvas, objects=objects)
@@ -280,6 +310,42 @@ def _fill(
     at: tuple[int, int],
 ) -> None:
     """Fill one band of one cutout from `sources`, each where pixels are still NaN."""
+    if not _read_whole(canvas, target, reader=reader, sources=sources, at=at):
+        canvas.begin(at)
+        _mosaic(canvas, target, reader=reader, sources=sources, at=at)
+
+
+def _read_whole(
+    canvas: _Canvas,
+    target: _Target,
+    *,
+    reader: TileReader,
+    sources: Sequence[_Placed],
+    at: tuple[int, int],
+) -> bool:
+    """Read the band straight into the canvas if the best tile holds it whole; False if pixels are missing."""
+    if not sources:
+        return False
+    best = sources[0].tile
+    box = target.box_in(sources[0], at[0], size_px=canvas.grid.size_px)
+    if box is None or box.clipped(best.shape_px) != box:
+        return False
+    if reader.read_into(best, box, out=canvas.pixels(at)):
+        canvas.psf_fwhm_arcsec[at] = best.psf_fwhm_arcsec
+        canvas.noise_correlation[at] = 1.0
+        return True
+    return False
+
+
+def _mosaic(
+    canvas: _Canvas,
+    target: _Target,
+    *,
+    reader: TileReader,
+    sources: Sequence[_Placed],
+    at: tuple[int, int],
+) -> None:
+    """Fill the band from one tile after the other, while pixels are missing."""
     n_used = 0
     for source in sources:
         box = target.box_in(source, at[0], size_px=canvas.grid.size_px)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -86,28 +88,52 @@ class TileReader:
         OSError
             It cannot be read now.
         """
-        image = self._window(tile, tile.image, box=box).astype(np.float32)
-        image *= np.float32(tile.njy_per_unit)
-        mask = np.zeros(box.shape, np.uint16)
-        if tile.mask is not None:
-            mask = _decode(self._window(tile, tile.mask, box=box), tile)
-            image[(mask & MaskBit.NO_DATA) != 0] = np.nan
-        variance = self._variance(tile, box, image=image)
-        return Pixels(image, mask, variance)
+        pixels = Pixels(
+            np.empty(box.shape, np.float32), np.empty(box.shape, np.uint16), np.empty(box.shape, np.float32)
+        )
+        self.read_into(tile, box, out=pixels)
+        return pixels
 
-    def _variance(self, tile: Tile, box: Box, *, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The variance; sets NaN in `image` where nothing was measured."""
+    def read_into(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
+        """As `read`, into arrays of the box's shape; returns whether every pixel is covered."""
+        np.multiply(
+            self._window(tile, tile.image, box=box),
+            np.float32(tile.njy_per_unit),
+            out=out.image,
+            casting="same_kind",
+        )
+        if tile.mask is None:
+            out.mask.fill(0)
+        else:
+            decode_mask(self._window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
+            if np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
+                out.image[(out.mask & MaskBit.NO_DATA) != 0] = np.nan
         if tile.weight is None:
-            return np.full(box.shape, np.nan, np.float32)
-        weight = self._window(tile, tile.weight, box=box).astype(np.float32)
+            out.variance.fill(np.nan)
+        else:
+            self._read_variance(tile, box, out=out)
+        missing = np.isnan(out.image)
+        if not missing.any():
+            return True
+        out.variance[missing] = np.nan
+        return False
+
+    def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> None:
+        """Fill the variance; sets NaN in the image where nothing was measured."""
+        assert tile.weight is not None
+        weight = self._window(tile, tile.weight, box=box)
+        unit = np.float32(tile.njy_per_unit**2)
+        if tile.weight_kind == "variance":
+            np.multiply(weight, unit, out=out.variance, casting="same_kind")
+            return
+        weight = weight.astype(np.float32)
+        unmeasured = ~(weight > 0)
+        out.image[unmeasured] = np.nan
+        weight[unmeasured] = np.nan
         if tile.weight_kind == "inverse_variance":
-            unmeasured = ~(weight > 0)
-            image[unmeasured] = np.nan
-            weight[unmeasured] = np.nan
-            weight = 1.0 / weight
-        weight *= np.float32(tile.njy_per_unit**2)
-        weight[np.isnan(image)] = np.nan
-        return weight
+            np.divide(unit, weight, out=out.variance)
+        else:
+            np.multiply(weight**2, unit, out=out.variance)
 
     def _window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
         if plane not in self._planes or plane.path not in self._files:
@@ -153,13 +179,36 @@ def _plane_name(tile: Tile, plane: Plane) -> str:
     return "mask" if plane == tile.mask else tile.weight_kind.replace("_", " ")
 
 
-def _decode(stored: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.uint16]:
-    """The survey's mask in galbatch's bits."""
-    values = stored.astype(np.int64)
-    mask = np.zeros(values.shape, np.uint16)
-    present = int(np.bitwise_or.reduce(values, axis=None)) if values.size else 0
-    for name, number in tile.mask_planes.items():
-        bit = MASK_BIT_OF_PLANE.get(name)
-        if bit is not None and present >> number & 1:
-            mask |= ((values >> number) & 1).astype(np.uint16) * np.uint16(bit)
-    return mask
+def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt.NDArray[np.uint16]) -> None:
+    """The survey's mask in galbatch's bits, by tables of 65536 entries, one for each 16 bits of the integer.
+
+    Parameters
+    ----------
+    stored : (y, x) integers in any byte order, or integers read as floats
+    planes : bit number by the survey's name of the plane
+    out : (y, x) uint16, overwritten
+    """
+    if stored.dtype.kind not in "iu":
+        stored = stored.astype(np.int64)
+    known = tuple(
+        sorted(
+            (number, int(MASK_BIT_OF_PLANE[name]))
+            for name, number in planes.items()
+            if name in MASK_BIT_OF_PLANE
+        )
+    )
+    np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
+    for shift in range(16, 8 * stored.dtype.itemsize, 16):
+        if any(shift <= number < shift + 16 for number, _ in known):
+            out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
+
+
+@functools.lru_cache(maxsize=256)
+def _mask_table(known: tuple[tuple[int, int], ...], shift: int) -> npt.NDArray[np.uint16]:
+    """What every value of the 16 bits from bit `shift` on is in galbatch's bits."""
+    values = np.arange(1 << 16)
+    table = np.zeros(1 << 16, np.uint16)
+    for number, bit in known:
+        if shift <= number < shift + 16:
+            table |= ((values >> (number - shift)) & 1).astype(np.uint16) * np.uint16(bit)
+    return table
