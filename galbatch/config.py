@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,11 +30,14 @@ __all__ = [
     "ClusterConfig",
     "CutoutsConfig",
     "FlagsConfig",
+    "GalaxiesMlConfig",
+    "GenericConfig",
     "ModelConfig",
     "ObjectsConfig",
     "PlanConfig",
     "PosteriorConfig",
     "RunConfig",
+    "StampsConfig",
     "SurveyConfig",
     "parse_bytes",
     "parse_strictly",
@@ -62,6 +66,90 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+HduOf = int | str | dict[str, int | str]
+
+
+class GenericConfig(_Section):
+    """FITS images of any survey: which HDU holds what, and what its numbers mean."""
+
+    pattern: str = Field(
+        "",
+        description="regular expression, searched in the path, whose groups (?P<band>..) and (?P<tile>..) give band and tile "
+        "id; without them the band is that of the only one in `bands`, of tables below, or of the card BAND or FILTER",
+    )
+    image: HduOf | None = Field(
+        None,
+        description="HDU of the image, by number or name; a table where a file holds several bands, {g = 1, r = 4}; empty: the "
+        "first HDU with an image",
+    )
+    axis: dict[str, int] = Field(
+        default_factory=dict, description="cubes: index of each band on the first axis, {g = 0, r = 1}"
+    )
+    mask: HduOf | None = Field(None, description="HDU of the mask, as `image`; empty: none")
+    mask_replace: tuple[str, str] | None = Field(
+        None,
+        description='the mask is in another file, its name made by replacing text: ["_sci", "_mask"]; empty: in the same file',
+    )
+    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero"] | None = Field(
+        None,
+        description="bit numbers by galbatch's mask names, {SAT = 1, NO_DATA = 8}; nonzero: any other value than 0 is BAD; "
+        "empty: from the cards MP_* or MSKN* of the mask",
+    )
+    weight: HduOf | None = Field(None, description="HDU of the weight, as `image`; empty: none")
+    weight_replace: tuple[str, str] | None = Field(
+        None, description="the weight is in another file, as `mask_replace`"
+    )
+    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = Field(
+        "variance", description="what the weight holds"
+    )
+    unit: str = Field(
+        "",
+        description="unit of the pixels if it is one of flux: nJy, uJy, mJy, Jy, nanomaggy; else `zero_point_mag` of [survey]",
+    )
+    zero_point_card: str = Field("", description="header card that holds the AB zero point of one image unit")
+
+
+class StampsConfig(_Section):
+    """What ready-made stamps do not say of themselves."""
+
+    catalog: str = Field(
+        "",
+        exclude=True,  # a path: not for the fingerprint; what the catalog holds is part of the tiles' identity
+        description="table with one row per stamp; empty: info.csv beside the stamps' folder or in it, if there is one. "
+        "Stamps without a WCS take their position from it",
+    )
+    file: str = Field("file_name", description="column of the stamp's file name; folders in it do not count")
+    ra: str = Field("ra", description="column of the right ascension, deg")
+    dec: str = Field("dec", description="column of the declination, deg")
+    band: str = Field(
+        "", description="band of stamps that state none: no card BAND or FILTER, nothing in the file name"
+    )
+    pixel_scale_arcsec: float | None = Field(
+        None, gt=0, description="pixel scale of stamps without a WCS, north up; 0.168 for HSC"
+    )
+
+
+class GalaxiesMlConfig(_Section):
+    """Which datasets of an HDF5 file hold what."""
+
+    image: str = Field(
+        "image",
+        description="dataset of the images, (object, band, y, x); or one for each band, (object, y, x), with {band} in the name",
+    )
+    variance: str = Field("", description="dataset of the variance, as `image`; empty: none")
+    id: str = Field("object_id", description="dataset of the object id, which names the tile")
+    ra: str = Field("ra", description="dataset of the right ascension, deg")
+    dec: str = Field("dec", description="dataset of the declination, deg")
+    bands: tuple[str, ...] = Field(
+        ("g", "r", "i", "z", "y"), description="bands in the order of the file's band axis"
+    )
+    pixel_scale_arcsec: float = Field(0.168, gt=0, description="pixel scale; the default is HSC's")
+    center_px: float | None = Field(
+        None,
+        description="0-based pixel of the object on both axes; empty: size // 2, so 32 of 64 px and 63 of 127 px",
+    )
+
+
 class SurveyConfig(_Section):
     """Where the pixels come from."""
 
@@ -84,6 +172,26 @@ class SurveyConfig(_Section):
         default_factory=dict,
         description="PSF width per band where the files do not state it, for example {g = 0.85}",
     )
+    psf_fwhm_card: str = Field(
+        "",
+        description="header card with the PSF's FWHM in arcsec; a number in `psf_fwhm_arcsec` goes before it",
+    )
+    zero_point_mag: float | dict[str, float] | None = Field(
+        None,
+        description="AB zero point of one image unit where the files do not state it: a number, or one per band, "
+        "{g = 27.0, r = 27.0}; never assumed",
+    )
+    release: str = Field(
+        "", description="data release, such as pdr3 or dr10, where path and headers do not say it"
+    )
+    background: str = Field(
+        "",
+        description="what was done to the sky, such as global sky or local sky, where the layout does not know; compared "
+        "with what a bundle was trained on",
+    )
+    generic: GenericConfig = Field(default_factory=GenericConfig, description="layout generic")
+    stamps: StampsConfig = Field(default_factory=StampsConfig, description="layout stamps")
+    galaxiesml: GalaxiesMlConfig = Field(default_factory=GalaxiesMlConfig, description="layout galaxiesml")
 
     @property
     def run_bands(self) -> tuple[str, ...]:
@@ -360,6 +468,14 @@ def read_config(path: str | Path) -> RunConfig:
     return _resolved(parse_strictly(RunConfig, data, source=path.name), path.resolve().parent)
 
 
+def _resolved_survey(survey: SurveyConfig, absolute: Callable[[str], str]) -> SurveyConfig:
+    changes: dict[str, Any] = {"tiles": absolute(survey.tiles)}
+    if survey.stamps.catalog:
+        catalog = absolute(survey.stamps.catalog)
+        changes["stamps"] = survey.stamps.model_copy(update={"catalog": catalog})
+    return survey.model_copy(update=changes)
+
+
 def _resolved(config: RunConfig, folder: Path) -> RunConfig:
     def absolute(location: str) -> str:
         if "://" in location or location.startswith("demo:"):
@@ -368,7 +484,7 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
 
     return config.model_copy(
         update={
-            "survey": tuple(s.model_copy(update={"tiles": absolute(s.tiles)}) for s in config.survey),
+            "survey": tuple(_resolved_survey(survey, absolute) for survey in config.survey),
             "objects": config.objects.model_copy(update={"path": absolute(config.objects.path)}),
             "cutouts": config.cutouts.model_copy(update={"store": absolute(config.cutouts.store)}),
             "models": tuple(m.model_copy(update={"bundle": absolute(m.bundle)}) for m in config.models),
