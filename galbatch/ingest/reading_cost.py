@@ -17,6 +17,7 @@ __all__ = [
     "ExpectedReads",
     "ReadCost",
     "is_packed",
+    "plane_cost",
     "read_cost",
     "tile_read_cost",
 ]
@@ -60,29 +61,36 @@ def is_packed(path: str) -> bool:
 def read_cost(tile: Tile, plane: Plane, *, n_windows: int, size_px: int) -> ReadCost:
     """Cost of reading `n_windows` windows of one of the tile's planes, without the file's headers.
 
+    See `plane_cost`.
+    """
+    return plane_cost(plane, tile.shape_px, ExpectedReads(n_windows, size_px))
+
+
+def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads) -> ReadCost:
+    """Cost of the `expected` windows of a plane of `shape_px` (y, x) pixels.
+
     Windows are counted as if none overlapped another. From S3 a plane is fetched whole where that is cheaper
     than a request for each row (or each run of compressed blocks), a request counted as `REQUEST_BYTES`.
     Locally the kernel reads pages of 4 KiB (its read-ahead may bring more), compressed planes their blocks.
-
-    Parameters
-    ----------
-    size_px : pixels of the tile on a side of a window; what reaches over the tile's edge is not subtracted
+    What of a window reaches over the tile's edge is not subtracted.
     """
-    if n_windows == 0:
+    if expected.n_windows == 0:
         return ReadCost(0, 0, whole=False)
-    window = (min(size_px, tile.shape_px[0]), min(size_px, tile.shape_px[1]))
     remote = storage.is_s3(plane.path)
-    whole = _whole(tile, plane, remote=remote)
+    whole = _whole(plane, shape_px, remote=remote)
     if is_packed(plane.path):
         return whole
+    window = (min(expected.size_px, shape_px[0]), min(expected.size_px, shape_px[1]))
     if plane.block_px is not None:
-        parts = _compressed(tile, plane, window=window, n_windows=n_windows)
+        bytes_, requests = _compressed(plane, shape_px, window)
     elif remote:
-        parts = _ranged(tile, plane, window=window, n_windows=n_windows)
+        bytes_, requests = _ranged(plane, shape_px, window)
     else:
-        parts = _mapped(tile, plane, window=window, n_windows=n_windows)
+        bytes_, requests = _mapped(plane, shape_px, window)
+    total_bytes = math.ceil(expected.n_windows * bytes_)
     if not remote:
-        return ReadCost(min(parts.bytes_, whole.bytes_), 0, whole=False)
+        return ReadCost(min(total_bytes, whole.bytes_), 0, whole=False)
+    parts = ReadCost(total_bytes, expected.n_windows * requests, whole=False)
     dense = parts.bytes_ + parts.requests * REQUEST_BYTES > whole.bytes_ + whole.requests * REQUEST_BYTES
     return whole if dense else parts
 
@@ -103,43 +111,41 @@ def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
     return total + ReadCost(n_headers * header_bytes, (n_headers + 1) * remote, whole=total.whole)
 
 
-def _whole(tile: Tile, plane: Plane, *, remote: bool) -> ReadCost:
-    size = plane.stored_bytes if plane.block_px is not None else _plain_bytes(tile, plane)
-    size = size or _plain_bytes(tile, plane)
+def _whole(plane: Plane, shape_px: tuple[int, int], *, remote: bool) -> ReadCost:
+    size = _stored_bytes(plane, shape_px)
     return ReadCost(size, math.ceil(size / storage.PIECE_BYTES) if remote else 0, whole=True)
 
 
-def _plain_bytes(tile: Tile, plane: Plane) -> int:
-    return tile.shape_px[0] * tile.shape_px[1] * plane.bytes_per_px
+def _stored_bytes(plane: Plane, shape_px: tuple[int, int]) -> int:
+    plain = shape_px[0] * shape_px[1] * plane.bytes_per_px
+    return plane.stored_bytes or plain if plane.block_px is not None else plain
 
 
-def _ranged(tile: Tile, plane: Plane, *, window: tuple[int, int], n_windows: int) -> ReadCost:
-    """A byte range for each row, or for all rows at once where they are close."""
+def _ranged(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
+    """Bytes and requests of a window: a byte range for each row, or one for all where rows are close."""
     row_bytes = window[1] * plane.bytes_per_px
-    stride_bytes = tile.shape_px[1] * plane.bytes_per_px
+    stride_bytes = shape_px[1] * plane.bytes_per_px
     if stride_bytes - row_bytes <= MERGE_GAP_BYTES:
-        return ReadCost(n_windows * ((window[0] - 1) * stride_bytes + row_bytes), n_windows, whole=False)
-    return ReadCost(n_windows * window[0] * row_bytes, n_windows * window[0], whole=False)
+        return (window[0] - 1) * stride_bytes + row_bytes, 1
+    return window[0] * row_bytes, window[0]
 
 
-def _mapped(tile: Tile, plane: Plane, *, window: tuple[int, int], n_windows: int) -> ReadCost:
+def _mapped(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
     row_bytes = window[1] * plane.bytes_per_px
-    stride_bytes = tile.shape_px[1] * plane.bytes_per_px
+    stride_bytes = shape_px[1] * plane.bytes_per_px
     # A run of bytes at a random place touches one page more than it fills.
     by_row = window[0] * (row_bytes / PAGE_BYTES + 1.0)
     in_one = ((window[0] - 1) * stride_bytes + row_bytes) / PAGE_BYTES + 1.0
-    return ReadCost(math.ceil(n_windows * min(by_row, in_one) * PAGE_BYTES), 0, whole=False)
+    return min(by_row, in_one) * PAGE_BYTES, 0
 
 
-def _compressed(tile: Tile, plane: Plane, *, window: tuple[int, int], n_windows: int) -> ReadCost:
-    """The blocks that windows at random places touch, on average; blocks of one row lie side by side."""
+def _compressed(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
+    """The blocks that a window at a random place touches, on average; blocks of one row lie side by side."""
     assert plane.block_px is not None
     touched, there = [], []
-    for size, block, length in zip(window, plane.block_px, tile.shape_px, strict=True):
+    for size, block, length in zip(window, plane.block_px, shape_px, strict=True):
         there.append(math.ceil(length / block))
         touched.append(min((size - 1) / block + 1.0, there[-1]))
-    stored = plane.stored_bytes or _plain_bytes(tile, plane)
     share = touched[0] * touched[1] / (there[0] * there[1])
-    rows_join = touched[1] == there[1]
-    requests = n_windows * (1 if rows_join else math.ceil(touched[0]))
-    return ReadCost(math.ceil(n_windows * share * stored), requests, whole=False)
+    requests = 1 if touched[1] == there[1] else math.ceil(touched[0])
+    return share * _stored_bytes(plane, shape_px), requests
