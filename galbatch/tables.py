@@ -25,7 +25,19 @@ from galbatch.config import ObjectsConfig
 from galbatch.errors import ConfigError, ObjectListError, OutputError
 from galbatch.types import ObjectTable
 
-__all__ = ["RESERVED_COLUMNS", "read_objects", "read_table", "select", "write_parquet", "write_table"]
+__all__ = [
+    "DUPLICATE",
+    "RESERVED_COLUMNS",
+    "examine",
+    "kept_names",
+    "read_objects",
+    "read_table",
+    "refuse_rejected",
+    "select",
+    "sorted_objects",
+    "write_parquet",
+    "write_table",
+]
 
 RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
@@ -244,29 +256,47 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
     ConfigError
         A kept column has the name of one of the catalog's own.
     """
-    keep = _kept_names(objects, also)
+    keep = kept_names(objects, also)
     table = read_table(
         objects.path, columns=list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
     )
     if len(table) == 0:
         raise ObjectListError(f"{objects.path}: holds no objects")
-    ids = _ids(objects.path, table.column(objects.id), objects.id)
-    ra = _degrees(objects.path, table.column(objects.ra), objects.ra)
-    dec = _degrees(objects.path, table.column(objects.dec), objects.dec)
-    reasons = _reasons(ids, ra, dec)
-    good = pc.is_null(reasons)
-    listed = pa.table({"object_id": ids, "ra_deg": ra, "dec_deg": dec, "reason": reasons})
-    rejected = listed.filter(pc.invert(good))
+    listed = examine(objects.path, table, objects=objects)
+    rejected = listed.filter(pc.is_valid(listed.column("reason")))
+    refuse_rejected(objects, n_rows=len(table), rejected=rejected)
+    return sorted_objects(listed, table.select(keep)), rejected
+
+
+def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
+    """Ids and positions of a list's rows, and why a row cannot be used.
+
+    Returns
+    -------
+    object_id (int64 or text), ra_deg, dec_deg (float64, as found) and reason (null where the row is usable),
+    in the order of the list.
+
+    Raises
+    ------
+    ObjectListError
+        Ids that are no integers or text, positions that are no numbers; `path` is what the message names.
+    """
+    ids = _ids(path, table.column(objects.id), objects.id)
+    ra = _degrees(path, table.column(objects.ra), objects.ra)
+    dec = _degrees(path, table.column(objects.dec), objects.dec)
+    return pa.table({"object_id": ids, "ra_deg": ra, "dec_deg": dec, "reason": _reasons(ids, ra, dec)})
+
+
+def refuse_rejected(objects: ObjectsConfig, *, n_rows: int, rejected: pa.Table) -> None:
+    """Raise ObjectListError if rows were rejected and must not be, or if none is left of `n_rows`."""
     if len(rejected) and objects.invalid == "refuse":
-        raise ObjectListError(_refusal(objects.path, len(table), rejected))
-    if len(rejected) == len(table):
-        raise ObjectListError(
-            f"{objects.path}: none of its {len(table)} rows is an object; {_counts(rejected)}"
-        )
-    return _sorted_table(listed.filter(good), table.select(keep).filter(good)), rejected
+        raise ObjectListError(_refusal(objects.path, n_rows, rejected))
+    if len(rejected) == n_rows:
+        raise ObjectListError(f"{objects.path}: none of its {n_rows} rows is an object; {_counts(rejected)}")
 
 
-def _kept_names(objects: ObjectsConfig, also: Sequence[str]) -> list[str]:
+def kept_names(objects: ObjectsConfig, also: Sequence[str] = ()) -> list[str]:
+    """Names of the columns to keep; raises ConfigError where one is that of a column of the catalog."""
     own = {objects.id: "object_id", objects.ra: "ra_deg", objects.dec: "dec_deg"}
     # A column that is in the catalog under its own name already need not be kept twice.
     names = [name for name in dict.fromkeys([*objects.keep, *also]) if own.get(name) != name]
@@ -340,7 +370,10 @@ def _refusal(path: str, n_rows: int, rejected: pa.Table) -> str:
     )
 
 
-def _sorted_table(listed: pa.Table, kept: pa.Table) -> ObjectTable:
+def sorted_objects(listed: pa.Table, kept: pa.Table) -> ObjectTable:
+    """The usable rows of `listed`, as `examine` makes it, with their rows of `kept`, as an object table."""
+    good = pc.is_null(listed.column("reason"))
+    listed, kept = listed.filter(good), kept.filter(good)
     ra = np.mod(listed.column("ra_deg").to_numpy(), 360.0)
     ra[ra == 360.0] = 0.0  # what mod makes of -1e-20
     dec = listed.column("dec_deg").to_numpy()
