@@ -61,3 +61,32 @@ def test_neighbors_are_found_across_the_wrap_and_at_the_pole() -> None:
     assert not sky.has_neighbor(ra, dec, radius_arcsec=0.0).any()
     assert sky.has_neighbor([1.0], [1.0], radius_arcsec=5.0).tolist() == [False]
     assert sky.has_neighbor([], [], radius_arcsec=5.0).shape == (0,)
+
+
+def test_the_nearest_is_that_of_all_pairs() -> None:
+    random = np.random.default_rng(1)
+    ra, dec = (random.normal(0, 1e-3, 200)) % 360, random.normal(0, 1e-3, 200)
+    ra[7], dec[7] = ra[8], dec[8]  # exact twins
+    separation = sky.separation_arcsec(ra[:, None], dec[:, None], ra, dec)
+    np.fill_diagonal(separation, np.inf)
+    expected = separation.min(axis=1)
+    found = sky.nearest_arcsec(ra, dec, within_arcsec=0.5)
+    assert found[7] == found[8] == 0.0
+    assert 50 < (expected < 0.5).sum() < 150
+    np.testing.assert_allclose(found, np.where(expected < 0.5, expected, np.inf), atol=1e-9)
+
+
+def test_the_nearest_is_found_past_the_rows_that_are_looked_up_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sky, "ROWS_AT_ONCE", 3)
+    ra = np.array([0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 0.0001])
+    found = sky.nearest_arcsec(ra, np.zeros(8), within_arcsec=1.0)
+    assert found[[0, 7]] == pytest.approx([0.36, 0.36])
+    assert np.isinf(found[1:7]).all()
+
+
+def test_no_neighbor_without_a_radius_or_another_object() -> None:
+    assert np.isinf(sky.nearest_arcsec([1.0], [2.0], within_arcsec=10.0)).all()
+    assert np.isinf(sky.nearest_arcsec([1.0, 1.0], [2.0, 2.0], within_arcsec=0.0)).all()
+    assert sky.nearest_arcsec([], [], within_arcsec=1.0).shape == (0,)
