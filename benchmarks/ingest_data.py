@@ -65,10 +65,9 @@ def _write_patch(path: Path, patch: str, random: np.random.Generator) -> None:
         image[box] += np.float32(random.pareto(1.5) * 0.1) * stamp.astype(np.float32)
         mask[box] |= np.where(stamp > 0.05, 1 << MASK_PLANES["DETECTED"], 0).astype(np.int32)
     mask[random.random(shape) < 1e-4] |= 1 << MASK_PLANES["CR"]
-    planes = [
-        fits.ImageHDU(plane, header=patch_header(patch))
-        for plane in (image, mask, np.full(shape, 4e-4, np.float32))
-    ]
+    arrays = {"IMAGE": image, "MASK": mask, "VARIANCE": np.full(shape, 4e-4, np.float32)}
+    header = patch_header(patch)
+    planes = [fits.ImageHDU(plane, header=header, name=name) for name, plane in arrays.items()]
     for name, number in MASK_PLANES.items():
         planes[1].header[f"HIERARCH MP_{name}"] = number
     primary = fits.PrimaryHDU()
