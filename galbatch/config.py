@@ -209,6 +209,11 @@ class ObjectsConfig(_Section):
     ra: str = Field("ra_deg", description="column of the right ascension, deg")
     dec: str = Field("dec_deg", description="column of the declination, deg")
     keep: tuple[str, ...] = Field((), description="columns carried into the catalog; `where` may use them")
+    psf_fwhm_arcsec: dict[str, str] = Field(
+        default_factory=dict,
+        description="columns that hold the PSF's width (FWHM, arcsec) per band, for example {g = \"g_seeing\"}; where they "
+        "hold a number, it goes before what the tiles state",
+    )
     invalid: Literal["refuse", "drop"] = Field(
         "refuse",
         description="duplicate ids and positions that are none: refuse the list, or drop the rows into rejected.parquet",
@@ -376,6 +381,14 @@ class RunConfig(_Section):
         if twice:
             raise ValueError(
                 f"[survey] bands must differ, {', '.join(twice)} is named twice; give each [[survey]] a name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _psf_columns_are_of_bands(self) -> RunConfig:
+        if other := sorted(set(self.objects.psf_fwhm_arcsec) - set(self.bands)):
+            raise ValueError(
+                f"[objects] psf_fwhm_arcsec: {', '.join(other)}: no such band; there are {', '.join(self.bands)}"
             )
         return self
 

@@ -402,6 +402,7 @@ class _Planner:
             "objects": digest(
                 [digest(a) for a in (objects.object_id, objects.ra_deg, objects.dec_deg)]
                 + [digest(self.flags[rows]), *needed]
+                + [[band, digest(width)] for band, width in sorted(objects.psf_fwhm_arcsec.items())]
             ),
             "tiles": digest(sorted(tiles, key=str)),
         }

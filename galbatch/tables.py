@@ -6,10 +6,15 @@ Integers stay integers from file to catalog: an id of 17 digits does not fit a f
 from __future__ import annotations
 
 import ast
+import codecs
+import csv
 import difflib
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,18 +34,36 @@ __all__ = [
     "DUPLICATE",
     "RESERVED_COLUMNS",
     "examine",
+    "is_true",
     "kept_names",
+    "psf_widths",
     "read_objects",
     "read_table",
     "refuse_rejected",
     "select",
     "sorted_objects",
+    "unit_of",
     "write_parquet",
     "write_table",
 ]
 
 RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
+
+ISNULL = "_isnull"
+"""What HSC's archive puts after a column's name for the column that says where it is null."""
+
+MAX_EXACT_ID = 2.0**53
+"""Up to here a float64 holds every integer."""
+
+OTHER_ANGLES = (
+    "rad",
+    "15deg",
+    "h",
+    "arcmin",
+    "arcsec",
+    "mas",
+)  # 15deg: hours, as VOUnits has no name for them
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
@@ -53,8 +76,10 @@ BAD_DECLINATION = "declination outside -90..90"
 def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table by its suffix: ``.parquet``, ``.fits``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
 
-    Units and descriptions of FITS and VOTable columns come as the field metadata ``unit`` and
-    ``description``. A CSV header may begin with ``#``, as in HSC's. Masked values become null.
+    All but Parquet also gzipped, with ``.gz`` after the suffix. Units and descriptions of FITS and VOTable
+    columns come as the field metadata ``unit`` and ``description``. A CSV header, or one of its names, may
+    begin with ``#``, as in HSC's. Masked values become null, and so do the values of a column ``ra`` where a
+    column ``ra_isnull`` beside it is true: so HSC's archive writes null where the format has none.
 
     Parameters
     ----------
@@ -71,11 +96,35 @@ def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     if suffix is None:
         raise ObjectListError(f"{path}: unknown kind of table; known are {', '.join(READERS)}")
     try:
-        return _plain_types(READERS[suffix](path, columns))
+        table = _plain_types(READERS[suffix](path, columns))
     except FileNotFoundError:
         raise ObjectListError(f"{path}: there is no such file") from None
     except (pa.ArrowException, ValueError, TypeError, OSError) as error:
         raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
+    table = _with_nulls(table)
+    return table if columns is None else table.select(list(columns))
+
+
+def _with_nulls(table: pa.Table) -> pa.Table:
+    """Null wherever the ``_isnull`` column beside a column is true."""
+    for index, field in enumerate(table.schema):
+        if field.name + ISNULL in table.column_names and not field.name.endswith(ISNULL):
+            null = is_true(table.column(field.name + ISNULL))
+            column = pc.if_else(null, pa.scalar(None, field.type), table.column(field.name))
+            table = table.set_column(index, field.with_nullable(True), column)
+    return table
+
+
+def is_true(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Booleans of a column of booleans, numbers, or text such as ``t`` or ``True``; null counts as false."""
+    if pa.types.is_string(column.type):
+        true = pc.is_in(pc.utf8_lower(column), value_set=pa.array(["t", "true", "1", "y", "yes"]))
+    elif pa.types.is_null(column.type):
+        true = pc.is_valid(column)
+    else:
+        true = column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
+        true = true.cast(pa.bool_())
+    return true.fill_null(False)
 
 
 def _plain_types(table: pa.Table) -> pa.Table:
@@ -96,31 +145,59 @@ def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _read_csv(path: str, columns: Sequence[str] | None) -> pa.Table:
-    data = storage.read_bytes(path)
-    comments, body = _leading_comments(data)
-    header = _header_in(comments, body)
+    comments, body = _leading_comments(_read_bytes(path))
+    names, body = _named(comments, body)
+    read = _checked(path, names, columns)
+    if not body.strip():
+        return pa.table({name: pa.nulls(0) for name in read})
     # Empty text is a missing value: an id column with holes must not turn into text.
-    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-    reading = pyarrow.csv.ReadOptions(column_names=header)
-    table = pyarrow.csv.read_csv(io.BytesIO(body), read_options=reading, convert_options=options)
-    return table.select(_checked(path, table.column_names, columns))
+    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True, include_columns=read)
+    # The kind of a column is guessed from the first block: where a later one differs (a column without a
+    # value at first, whole numbers at first), all is read in one block.
+    for block_bytes in (2**20, min(max(len(body) + 1, 2**20), 2**31 - 1)):
+        reading = pyarrow.csv.ReadOptions(column_names=names, block_size=block_bytes)
+        try:
+            return pyarrow.csv.read_csv(io.BytesIO(body), read_options=reading, convert_options=options)
+        except pa.ArrowInvalid as error:
+            failure = error
+    raise failure
+
+
+def _read_bytes(path: str) -> bytes:
+    """The file's bytes, unpacked if its name ends in ``.gz``."""
+    data = storage.read_bytes(path)
+    if not path.lower().endswith(".gz"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"the gzipped data are damaged or cut off: {error}") from None
 
 
 def _leading_comments(data: bytes) -> tuple[list[str], bytes]:
     comments = []
+    data = data.removeprefix(codecs.BOM_UTF8)
     while data.startswith(b"#"):
         line, _, data = data.partition(b"\n")
-        comments.append(line.decode("utf-8").lstrip("#").strip())
+        comments.append(line.decode("utf-8"))
     return comments, data
 
 
-def _header_in(comments: list[str], body: bytes) -> list[str] | None:
-    """Column names in the last ``#`` line, if the first line below it holds values, not names."""
-    if not comments:
-        return None
-    first = body.partition(b"\n")[0].decode("utf-8").split(",")
-    names = [name.strip().strip('"') for name in comments[-1].split(",")]
-    return names if len(names) == len(first) and any(map(_is_number, first)) else None
+def _named(comments: list[str], body: bytes) -> tuple[list[str], bytes]:
+    """Column names, and the rows below them.
+
+    They are in the last ``#`` line, if the first line below it holds values, not names, or there is none.
+    """
+    first, _, rest = body.partition(b"\n")
+    cells = _cells(first.decode("utf-8"))
+    names = [name.strip().lstrip("#").strip() for name in _cells(comments[-1])] if comments else []
+    if not body.strip() or (len(names) == len(cells) and any(map(_is_number, cells))):
+        return names, body
+    return [name.strip().lstrip("#").strip() for name in cells], rest
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line.strip()], skipinitialspace=True), [])
 
 
 def _is_number(text: str) -> bool:
@@ -132,7 +209,7 @@ def _is_number(text: str) -> bool:
 
 
 def _read_astropy(path: str, columns: Sequence[str] | None, kind: str) -> pa.Table:
-    table = Table.read(io.BytesIO(storage.read_bytes(path)), format=kind)
+    table = Table.read(io.BytesIO(_read_bytes(path)), format=kind)
     names = _checked(path, table.colnames, columns)
     arrays = [_arrow_array(table[name]) for name in names]
     fields = [_field(table[name], array.type) for name, array in zip(names, arrays, strict=True)]
@@ -160,7 +237,7 @@ def _field(column: Any, arrow_type: pa.DataType) -> pa.Field:
 
 
 def _checked(path: str, there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """The `wanted` names (None: all), if they are all there."""
+    """The `wanted` names (None: all), if they are all there, and with them the columns that say where they are null."""
     if wanted is None:
         return list(there)
     for name in wanted:
@@ -168,16 +245,14 @@ def _checked(path: str, there: Sequence[str], wanted: Sequence[str] | None) -> l
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(there)}")
-    return list(wanted)
+    return list(dict.fromkeys([*wanted, *(name + ISNULL for name in wanted if name + ISNULL in there)]))
 
 
 READERS: Mapping[str, Callable[[str, Sequence[str] | None], pa.Table]] = {
     ".parquet": _read_parquet,
-    ".fits": lambda path, columns: _read_astropy(path, columns, "fits"),
-    ".fits.gz": lambda path, columns: _read_astropy(path, columns, "fits"),
-    ".csv": _read_csv,
-    ".vot": lambda path, columns: _read_astropy(path, columns, "votable"),
-    ".xml": lambda path, columns: _read_astropy(path, columns, "votable"),
+    **dict.fromkeys((".csv", ".csv.gz"), _read_csv),
+    **dict.fromkeys((".fits", ".fits.gz"), partial(_read_astropy, kind="fits")),
+    **dict.fromkeys((".vot", ".xml", ".vot.gz", ".xml.gz"), partial(_read_astropy, kind="votable")),
 }
 
 
@@ -243,7 +318,8 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
     Returns
     -------
     table : ObjectTable
-        Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`.
+        Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`,
+        `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``.
     rejected : pyarrow.Table
         Rows left out: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in the
         order of the list.
@@ -257,15 +333,15 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
         A kept column has the name of one of the catalog's own.
     """
     keep = kept_names(objects, also)
-    table = read_table(
-        objects.path, columns=list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
-    )
+    wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values()]
+    table = read_table(objects.path, columns=list(dict.fromkeys(wanted)))
     if len(table) == 0:
         raise ObjectListError(f"{objects.path}: holds no objects")
     listed = examine(objects.path, table, objects=objects)
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     refuse_rejected(objects, n_rows=len(table), rejected=rejected)
-    return sorted_objects(listed, table.select(keep)), rejected
+    psf = psf_widths(objects.path, table, objects=objects)
+    return sorted_objects(listed, table.select(keep), psf=psf), rejected
 
 
 def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
@@ -279,11 +355,12 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
     Raises
     ------
     ObjectListError
-        Ids that are no integers or text, positions that are no numbers; `path` is what the message names.
+        Ids that are no integers or text, positions that are no numbers, or in another unit than degrees;
+        `path` is what the message names.
     """
     ids = _ids(path, table.column(objects.id), objects.id)
-    ra = _degrees(path, table.column(objects.ra), objects.ra)
-    dec = _degrees(path, table.column(objects.dec), objects.dec)
+    ra = _degrees(path, table, objects.ra)
+    dec = _degrees(path, table, objects.dec)
     return pa.table({"object_id": ids, "ra_deg": ra, "dec_deg": dec, "reason": _reasons(ids, ra, dec)})
 
 
@@ -317,17 +394,60 @@ def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
         try:
             return array.cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise ObjectListError(f"{path}: column {name}: ids must fit 64 bits with sign: {error}") from None
+            raise ObjectListError(
+                f"{path}: column {name}: ids must fit 64 bits with sign, or be text: {error}"
+            ) from None
     raise ObjectListError(
         f"{path}: column {name} holds {array.type}; ids must be integers or text"
-        + ("; a float64 cannot tell ids above 2^53 apart" if pa.types.is_floating(array.type) else "")
+        + (_lost_digits(array) if pa.types.is_floating(array.type) else "")
     )
 
 
-def _degrees(path: str, column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
+def _lost_digits(ids: pa.Array) -> str:
+    """What came of integers that went through a float64, and what to do."""
+    largest = pc.max(pc.abs(ids)).as_py() or 0.0
+    if largest > MAX_EXACT_ID:
+        return (
+            f"; up to {largest:.0f} they are above 2^53, where a float64 has lost digits: get the list again, "
+            "with ids as integers or text"
+        )
+    return "; none is above 2^53, so no digits are lost yet: convert the column to integers (int64)"
+
+
+def _degrees(path: str, table: pa.Table, name: str) -> npt.NDArray[np.float64]:
     """Angles as float64, NaN for null."""
+    column, unit = table.column(name), unit_of(table.schema.field(name))
+    if unit in OTHER_ANGLES:
+        raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
+    return _numbers(path, column, name=name, expected="degrees as numbers; convert it to decimal degrees")
+
+
+def unit_of(field: pa.Field) -> str:
+    """The unit that a column's metadata state; "" if they state none."""
+    return str((field.metadata or {}).get(b"unit", b"").decode())
+
+
+def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """PSF widths of the list's rows for every band whose column `objects` names; NaN where they are none.
+
+    Raises
+    ------
+    ObjectListError
+        A column holds no numbers.
+    """
+    widths = {}
+    for band, name in objects.psf_fwhm_arcsec.items():
+        expected = "PSF widths (FWHM) in arcsec as numbers"
+        width = _numbers(path, table.column(name), name=name, expected=expected)
+        positive = np.isfinite(width) & (width > 0)
+        widths[band] = np.where(positive, width, np.nan).astype(np.float32)
+    return widths
+
+
+def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
+    """A column as float64, NaN for null."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ObjectListError(f"{path}: column {name} holds {column.type}, expected degrees as numbers")
+        raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
@@ -370,9 +490,12 @@ def _refusal(path: str, n_rows: int, rejected: pa.Table) -> str:
     )
 
 
-def sorted_objects(listed: pa.Table, kept: pa.Table) -> ObjectTable:
-    """The usable rows of `listed`, as `examine` makes it, with their rows of `kept`, as an object table."""
+def sorted_objects(
+    listed: pa.Table, kept: pa.Table, *, psf: Mapping[str, npt.NDArray[np.float32]]
+) -> ObjectTable:
+    """The usable rows of `listed`, as `examine` makes it, with their rows of `kept` and `psf`, as an object table."""
     good = pc.is_null(listed.column("reason"))
+    usable = np.flatnonzero(good)
     listed, kept = listed.filter(good), kept.filter(good)
     ra = np.mod(listed.column("ra_deg").to_numpy(), 360.0)
     ra[ra == 360.0] = 0.0  # what mod makes of -1e-20
@@ -382,7 +505,14 @@ def sorted_objects(listed: pa.Table, kept: pa.Table) -> ObjectTable:
     rank = pc.sort_indices(keys, sort_keys=[("healpix", "ascending"), ("id", "ascending")])
     ids = listed.column("object_id").take(rank)
     row = rank.to_numpy()
-    return ObjectTable(ids.to_numpy(), ra[row], dec[row], index[row], kept.take(rank).combine_chunks())
+    return ObjectTable(
+        ids.to_numpy(),
+        ra[row],
+        dec[row],
+        index[row],
+        kept.take(rank).combine_chunks(),
+        {band: width[usable][row] for band, width in psf.items()},
+    )
 
 
 # --- selections ------------------------------------------------------------------------------------------

@@ -193,6 +193,7 @@ class ObjectTable:
     ra_deg, dec_deg : (object,) float64, RA in [0, 360)
     healpix_29 : (object,) int64
     kept : pyarrow.Table with one row an object: the columns named in ``[objects] keep``
+    psf_fwhm_arcsec : for bands whose PSF widths the list states, (object,) float32; NaN where it does not
     """
 
     object_id: npt.NDArray[Any]
@@ -200,6 +201,7 @@ class ObjectTable:
     dec_deg: npt.NDArray[np.float64]
     healpix_29: npt.NDArray[np.int64]
     kept: pa.Table
+    psf_fwhm_arcsec: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -212,7 +214,12 @@ class ObjectTable:
         else:
             kept = self.kept.take(pa.array(index))
         return ObjectTable(
-            self.object_id[index], self.ra_deg[index], self.dec_deg[index], self.healpix_29[index], kept
+            self.object_id[index],
+            self.ra_deg[index],
+            self.dec_deg[index],
+            self.healpix_29[index],
+            kept,
+            {band: width[index] for band, width in self.psf_fwhm_arcsec.items()},
         )
 
 

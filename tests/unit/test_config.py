@@ -86,6 +86,13 @@ def test_quantiles_must_rise_between_0_and_1_with_the_median(tmp_path, quantiles
     assert "quantiles must" in refusal(tmp_path, MINIMAL + f"[posterior]\nquantiles = {quantiles}\n")
 
 
+def test_psf_columns_are_of_the_runs_bands(tmp_path):
+    text = MINIMAL.replace("[[models]]", 'psf_fwhm_arcsec = {g = "g_seeing", z = "z_seeing"}\n[[models]]')
+    assert "[objects] psf_fwhm_arcsec: z: no such band; there are g, r" in refusal(tmp_path, text)
+    parsed = config.read_config(write(tmp_path, text.replace(", z = ", ", r = ")))
+    assert parsed.objects.psf_fwhm_arcsec == {"g": "g_seeing", "r": "z_seeing"}
+
+
 def test_model_names_must_differ(tmp_path):
     text = MINIMAL + '[[models]]\nname = "gampen"\nbundle = "x.pt"\n'
     assert "names must differ" in refusal(tmp_path, text)

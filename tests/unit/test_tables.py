@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,22 @@ def as_astropy(path: Path, columns: dict[str, Any]) -> None:
     Table(columns).write(path, format=kind)
 
 
+def as_gzip(path: Path, columns: dict[str, Any]) -> None:
+    plain = path.with_suffix("")
+    WRITERS["b.csv" if plain.suffix == ".csv" else f"a{plain.suffix}"](plain, columns)
+    path.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+
+
 WRITERS = {
     "a.parquet": as_parquet,
     "a.csv": as_csv,
     "b.csv": as_hsc_csv,
     "a.fits": as_astropy,
     "a.vot": as_astropy,
+    "a.csv.gz": as_gzip,
+    "a.fits.gz": as_gzip,
+    "a.vot.gz": as_gzip,
 }
 
 
@@ -84,7 +95,7 @@ def test_text_ids_come_back_from_every_format(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_hole_among_long_ids_does_not_turn_them_into_floats(tmp_path: Path, name: str) -> None:
     ids: Any = [*IDS[:3], None]
-    if WRITERS[name] is as_astropy:
+    if ".fits" in name or ".vot" in name:
         ids = MaskedColumn([*IDS[:3], 0], mask=[False, False, False, True])
     WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
     table, rejected = tables.read_objects(config(tmp_path / name, invalid="drop"))
@@ -97,6 +108,62 @@ def test_an_hsc_csv_with_remarks_above_its_header(tmp_path: Path) -> None:
     assert tables.read_table(str(tmp_path / "a.csv")).to_pylist() == [
         {"object_id": 1, "ra_deg": 2.0, "dec_deg": 3.0}
     ]
+
+
+def test_a_csv_whose_index_stands_before_the_hash(tmp_path: Path) -> None:
+    # As pandas writes again what it read from HSC's archive.
+    (tmp_path / "a.csv").write_text(f",# object_id, ra_deg,dec_deg\n0,{IDS[0]},2.0,3.0\n")
+    table = tables.read_table(str(tmp_path / "a.csv"), columns=["object_id", "ra_deg"])
+    assert table.to_pylist() == [{"object_id": IDS[0], "ra_deg": 2.0}]
+
+
+def test_a_csv_from_another_system(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"object_id","note, free"\r\n1,"a, b"\r\n')
+    assert tables.read_table(str(tmp_path / "a.csv")).to_pylist() == [{"object_id": 1, "note, free": "a, b"}]
+
+
+def test_a_csv_column_that_begins_otherwise_than_it_goes_on(tmp_path: Path) -> None:
+    # The kind of a column is guessed from the first MiB: here nothing, and whole numbers.
+    n = 200_000
+    rows = [f"{i},," for i in range(n)] + [f"{n},0.5,1.25"]
+    rows[:n] = [f"{i},,3" for i in range(n)]
+    (tmp_path / "a.csv").write_text("object_id,z_best,size\n" + "\n".join(rows) + "\n")
+    assert (tmp_path / "a.csv").stat().st_size > 2**20
+    table = tables.read_table(str(tmp_path / "a.csv"))
+    assert len(table) == n + 1
+    assert table.slice(n).to_pylist() == [{"object_id": n, "z_best": 0.5, "size": 1.25}]
+    assert table["z_best"].null_count == n
+
+
+def test_a_damaged_gzip(tmp_path: Path) -> None:
+    whole = gzip.compress(b"object_id,ra_deg\n" + b"1,2.0\n" * 1000)
+    (tmp_path / "a.csv.gz").write_bytes(whole[:-12])
+    with pytest.raises(ObjectListError, match=r"cannot be read as \.csv\.gz: the gzipped data are damaged"):
+        tables.read_table(str(tmp_path / "a.csv.gz"))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("spelled", [(False, True), ("f", "t"), ("False", "True"), (0, 1)])
+def test_what_isnull_says_is_null(tmp_path: Path, name: str, spelled: tuple[Any, Any]) -> None:
+    # HSC's archive writes 0 or NaN where a value is null, and says so in a column of its own.
+    false, true = spelled
+    columns = {
+        "object_id": IDS,
+        "object_id_isnull": [false, false, false, true],
+        "ra_deg": RA,
+        "dec_deg": [2.1, 0.0, -1.0, 1.0],
+        "dec_deg_isnull": [false, true, false, false],
+        "z_best": [0.1, 0.2, 0.0, 0.4],
+        "z_best_isnull": [false, false, true, false],
+    }
+    WRITERS[name](tmp_path / name, columns)
+    table, rejected = tables.read_objects(config(tmp_path / name, keep=("z_best",), invalid="drop"))
+    assert dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True)) == {
+        IDS[0]: 0.1,
+        IDS[2]: None,
+    }
+    assert table.kept.column_names == ["z_best"]
+    assert rejected["reason"].to_pylist() == ["position is not finite", "no id"]
 
 
 def test_units_and_descriptions_come_along(tmp_path: Path) -> None:
@@ -196,6 +263,57 @@ def test_other_column_names(tmp_path: Path) -> None:
     assert (table.object_id[0], table.ra_deg[0], table.dec_deg[0]) == (7, 1.0, 2.0)
 
 
+def test_psf_widths_of_the_list(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "a.parquet", g_seeing=[0.8, None, -1.0, 0.9], r_seeing=[1, 2, 3, 4])
+    table, _ = tables.read_objects(config(path, psf_fwhm_arcsec={"g": "g_seeing", "des_r": "r_seeing"}))
+    assert {band: width.dtype for band, width in table.psf_fwhm_arcsec.items()} == dict.fromkeys(
+        ("g", "des_r"), np.dtype(np.float32)
+    )
+    of_id = {
+        key: (float(g), float(r))
+        for key, g, r in zip(
+            table.object_id.tolist(), table.psf_fwhm_arcsec["g"], table.psf_fwhm_arcsec["des_r"], strict=True
+        )
+    }
+    assert of_id[IDS[0]] == pytest.approx((0.8, 1))
+    assert of_id[IDS[3]] == pytest.approx((0.9, 4))
+    assert of_id[IDS[1]] == pytest.approx((np.nan, 2), nan_ok=True)
+    assert of_id[IDS[2]] == pytest.approx((np.nan, 3), nan_ok=True)
+    assert table.kept.column_names == []
+
+
+def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path) -> None:
+    path = write_list(
+        tmp_path / "a.parquet", ra_deg=[np.nan, 150.2, 359.99, 0.01], seeing=[0.1, 0.2, 0.3, 0.4]
+    )
+    table, rejected = tables.read_objects(config(path, psf_fwhm_arcsec={"g": "seeing"}, invalid="drop"))
+    by_id = dict(zip(table.object_id.tolist(), table.psf_fwhm_arcsec["g"].tolist(), strict=True))
+    assert by_id == pytest.approx(dict(zip(IDS[1:], [0.2, 0.3, 0.4], strict=True)))
+    assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
+
+
+@pytest.mark.parametrize(("unit", "name"), [("rad", "rad"), ("hourangle", "15deg"), ("arcsec", "arcsec")])
+def test_angles_in_other_units_are_refused(tmp_path: Path, unit: str, name: str) -> None:
+    table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
+    table["ra_deg"].unit = unit
+    table.write(tmp_path / "a.vot", format="votable")
+    with pytest.raises(ObjectListError, match=f"column ra_deg is in {name}, expected degrees; convert it"):
+        tables.read_objects(config(tmp_path / "a.vot"))
+
+
+def test_angles_in_degrees_are_taken(tmp_path: Path) -> None:
+    table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
+    table["ra_deg"].unit = table["dec_deg"].unit = "deg"
+    table.write(tmp_path / "a.fits")
+    assert len(tables.read_objects(config(tmp_path / "a.fits"))[0]) == 4
+
+
+def test_negative_and_unsigned_ids(tmp_path: Path) -> None:
+    for ids in ([-5, -4, 0, 7], np.array([1, 2, 3, 2**63 - 1], np.uint64)):
+        table, _ = tables.read_objects(config(write_list(tmp_path / "a.parquet", object_id=ids)))
+        assert sorted(table.object_id.tolist()) == sorted(int(i) for i in ids)
+
+
 BAD: dict[str, Any] = {
     "object_id": [1, 1, 1, 2, 3, 4, None],
     "ra_deg": [np.nan, 10.0, 11.0, np.inf, 5.0, 6.0, 1.0],
@@ -243,13 +361,21 @@ def test_duplicate_text_ids_are_found(tmp_path: Path) -> None:
     [
         (
             {"object_id": [1.0, 2.0, 3.0, 4.0]},
-            "column object_id holds double; .* cannot tell ids above 2.53 apart",
+            r"column object_id holds double; .* none is above 2\^53, .* convert the column to integers \(int64\)",
+        ),
+        (
+            {"object_id": [43158034708430849.0, -43158034708430851.0, None, 4.0]},
+            r"column object_id holds double; .* up to 43158034708430848 they are above 2\^53, where a float64 has "
+            "lost digits: get the list again",
         ),
         (
             {"object_id": [True, False, True, False]},
             "column object_id holds bool; ids must be integers or text",
         ),
-        ({"object_id": pa.array([2**63, 1, 2, 3], pa.uint64())}, "ids must fit 64 bits with sign"),
+        (
+            {"object_id": pa.array([2**63, 1, 2, 3], pa.uint64())},
+            "ids must fit 64 bits with sign, or be text: Integer value 9223372036854775808 not in range",
+        ),
         ({"ra_deg": ["10:00:00"] * 4}, "column ra_deg holds string, expected degrees as numbers"),
         ({"dec_deg": [None] * 4}, "column dec_deg holds null, expected degrees"),
         (
@@ -275,6 +401,9 @@ def test_a_list_without_rows(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(write_list(tmp_path / "a.parquet")).slice(0, 0), tmp_path / "a.parquet")
     with pytest.raises(ObjectListError, match=r"a\.parquet: holds no objects"):
         tables.read_objects(config(tmp_path / "a.parquet"))
+    (tmp_path / "a.csv").write_text("# object_id,ra_deg,dec_deg\n")
+    with pytest.raises(ObjectListError, match=r"a\.csv: holds no objects"):
+        tables.read_objects(config(tmp_path / "a.csv"))
 
 
 def test_a_list_of_which_nothing_is_left(tmp_path: Path) -> None:

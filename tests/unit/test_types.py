@@ -1,5 +1,7 @@
 """The values that rooms exchange."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -59,6 +61,16 @@ def test_object_table_takes_rows_and_slices_alike():
     assert by_slice.object_id.tolist() == by_index.object_id.tolist() == [1, 2]
     assert by_slice.kept.equals(by_index.kept)
     assert table.take(slice(3, None)).kept.column("z_best").to_pylist() == [0.4, 0.5]
+
+
+def test_psf_widths_are_taken_along_and_travel():
+    widths = {"g": np.array([0.8, 0.9, np.nan], np.float32)}
+    table = ObjectTable(
+        np.arange(3), np.zeros(3), np.zeros(3), np.arange(3), pa.table({"n": [0, 1, 2]}), widths
+    )
+    assert table.take(slice(1, None)).psf_fwhm_arcsec["g"][0] == np.float32(0.9)
+    back = pickle.loads(pickle.dumps(table.take(np.array([1, 0]))))
+    assert back.psf_fwhm_arcsec["g"].tolist() == [np.float32(0.9), np.float32(0.8)]
 
 
 def test_column_types():
