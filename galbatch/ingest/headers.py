@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
@@ -17,22 +20,46 @@ from astropy.wcs import WCS, WcsError
 from galbatch import storage
 from galbatch.errors import TileError
 from galbatch.ingest import lattice
-from galbatch.types import Plane, Tile, njy_per_unit
+from galbatch.ingest.planes import described
+from galbatch.ingest.reading_cost import is_packed
+from galbatch.types import FileIdentity, Plane, Tile, njy_per_unit
 
 __all__ = [
+    "FITS_SUFFIXES",
+    "NONZERO",
     "Planes",
+    "add_plane",
+    "combined_identity",
     "file_size",
+    "first_image",
+    "hdu_at",
     "make_tile",
     "mask_planes",
-    "njy_from_fluxmag0",
+    "njy_of_fluxmag0",
+    "njy_of_unit",
     "open_fits",
     "opened_fits",
     "require_whole",
     "require_whole_file",
 ]
 
-# S3 reads come in blocks; s3fs's default of 50 MiB would fetch a whole tile for one cutout.
-S3_BLOCK_BYTES = 256 * 1024
+FITS_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+
+NONZERO = "NONZERO"
+"""Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
+
+# Of a pixel; what images in surface brightness (per square arcsec) say is not among them.
+NJY_OF_UNIT = {
+    "njy": 1.0,
+    "ujy": 1e3,
+    "mjy": 1e6,
+    "jy": 1e9,
+    "nanomaggy": njy_per_unit(22.5),
+    "nanomaggies": njy_per_unit(22.5),
+    "nmgy": njy_per_unit(22.5),
+}
+
+FETCH_AGAIN = "the file is probably truncated: fetch it again or exclude the tile"
 
 
 @contextlib.contextmanager
@@ -48,20 +75,25 @@ def open_fits(path: str) -> Iterator[fits.HDUList]:
         hdus = opened_fits(path)
         try:
             yield hdus
+        except (EOFError, zlib.error) as error:
+            raise TileError(f"{path}: ends within its gzip stream ({error}); {FETCH_AGAIN}") from None
         finally:
             hdus.close()
 
 
-def opened_fits(path: str) -> fits.HDUList:
-    """As `open_fits`, to be closed by the caller."""
-    remote: dict[str, Any] = {}
-    if storage.is_s3(path):
-        remote = {"use_fsspec": True, "fsspec_kwargs": {"default_block_size": S3_BLOCK_BYTES}}
+def opened_fits(path: str, source: BinaryIO | None = None) -> fits.HDUList:
+    """As `open_fits`, to be closed by the caller; `source` is what to read instead of the file at `path`."""
     with quiet_astropy():
         try:
-            return fits.open(path, mode="readonly", memmap=False, lazy_load_hdus=True, **remote)
+            if source is None and storage.is_s3(path):
+                source = storage.unpack(path) if is_packed(path) else storage.open_file(path)
+            return fits.open(
+                path if source is None else source, mode="readonly", memmap=False, lazy_load_hdus=True
+            )
         except FileNotFoundError:
             raise
+        except EOFError as error:
+            raise TileError(f"{path}: ends within its gzip stream ({error}); {FETCH_AGAIN}") from None
         except OSError as error:
             if error.errno is not None:  # the disk or the network, not the file: worth another try
                 raise
@@ -80,19 +112,21 @@ def quiet_astropy() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """Which HDUs of one file make a tile.
+    """Which HDUs of one file make a tile, by number or name.
 
-    `weight_kind` says what the weight HDU holds; `mask_planes` maps the survey's plane names to bit numbers.
+    `weight_kind` says what the weight HDU holds; `mask_planes` maps the survey's plane names to bit numbers;
+    `index` is the place on the axes before (y, x) of HDUs that are cubes.
     """
 
-    image: int
-    mask: int | None = None
-    weight: int | None = None
-    weight_kind: Literal["variance", "inverse_variance"] = "variance"
-    mask_planes: dict[str, int] = field(default_factory=dict)
+    image: int | str
+    mask: int | str | None = None
+    weight: int | str | None = None
+    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = "variance"
+    mask_planes: Mapping[str, int] = field(default_factory=dict)
+    index: tuple[int, ...] = ()
 
-    def named(self) -> dict[str, int]:
-        """HDU numbers by the name that errors use."""
+    def named(self) -> dict[str, int | str]:
+        """HDUs by the name that errors use."""
         numbers = {"image": self.image, "mask": self.mask, self.weight_kind.replace("_", " "): self.weight}
         return {name: number for name, number in numbers.items() if number is not None}
 
@@ -109,44 +143,118 @@ def make_tile(
     """
     tile_id, band = key
     where = f"tile {tile_id} band {band} ({path})"
-    shape = _image_shape(hdus[planes.image], where)
-    for name, number in planes.named().items():
-        require_whole(hdus[number], where=where, plane=name, size_bytes=file_size(path))
-        if tuple(hdus[number].shape) != shape:
-            raise TileError(
-                f"{where}: {name} is {hdus[number].shape} px, the image {shape}; they must cover the same pixels"
-            )
-    wcs_header, wcs = _celestial_wcs(hdus[planes.image].header, where)
-
-    def plane(number: int | None) -> Plane | None:
-        return None if number is None else Plane(path, number)
-
+    found = {
+        name: _whole_plane(hdus, Plane(path, number, planes.index), where=where, name=name)
+        for name, number in planes.named().items()
+    }
+    image, shape = found.pop("image")
+    for name, (_, other) in found.items():
+        _require_shape(other, shape, where=where, name=name)
+    wcs_header, wcs = _celestial_wcs(hdus[image.hdu].header, where)
+    mask = found.get("mask", (None,))[0]
+    weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
     return Tile(
         tile_id=tile_id,
         band=band,
-        image=Plane(path, planes.image),
+        image=image,
         shape_px=shape,
         wcs_header=wcs_header,
         grid_key=lattice.lattice_key(wcs_header),
         njy_per_unit=njy,
         pixel_scale_arcsec=lattice.pixel_scale_arcsec(wcs),
         corners_deg=lattice.corners_deg(wcs, shape),
-        mask=plane(planes.mask),
+        mask=mask,
         mask_planes=planes.mask_planes,
-        weight=plane(planes.weight),
+        weight=weight,
         weight_kind=planes.weight_kind,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
         identity=storage.identity(path),
     )
 
 
-def _image_shape(hdu: Any, where: str) -> tuple[int, int]:
-    shape: tuple[int, ...] = getattr(hdu, "shape", None) or ()
-    if len(shape) != 2 or 0 in shape:
+def add_plane(tile: Tile, role: Literal["mask", "weight", "psf"], plane: Plane) -> Tile:
+    """The tile with a plane of another file, whose identity then counts too.
+
+    Raises
+    ------
+    TileError
+        The file is no FITS file, truncated, lacks the HDU, or is not of the image's shape.
+    FileNotFoundError
+        There is no such file.
+    """
+    where = f"{tile.where}, {role} {plane.path}"
+    with open_fits(plane.path) as hdus:
+        checked, shape = _whole_plane(hdus, plane, where=where, name=role)
+    _require_shape(shape, tile.shape_px, where=where, name=role)
+    assert tile.identity is not None
+    identity = combined_identity([tile.identity, storage.identity(plane.path)])
+    changes: dict[str, Any] = {role: checked, "identity": identity}
+    return dataclasses.replace(tile, **changes)
+
+
+def combined_identity(parts: Sequence[FileIdentity]) -> FileIdentity:
+    """Of a tile made of several files: all bytes, and a hash over the versions in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    text = ",".join(f"{part.size_bytes}:{part.version}" for part in parts)
+    return FileIdentity(
+        sum(part.size_bytes for part in parts), hashlib.sha256(text.encode()).hexdigest()[:32]
+    )
+
+
+def first_image(hdus: fits.HDUList) -> int | None:
+    """Number of the first HDU with an image of two axes or more; None if there is none."""
+    for number, hdu in enumerate(hdus):
+        if hdu.is_image and len(getattr(hdu, "shape", None) or ()) >= 2:
+            return number
+    return None
+
+
+def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> tuple[Plane, tuple[int, int]]:
+    """The plane by the number of its HDU, and (y, x); checked to be there whole."""
+    hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
+    index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
+    require_whole(hdu, where=where, plane=name, size_bytes=file_size(plane.path))
+    return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index)), shape
+
+
+def hdu_at(hdus: fits.HDUList, number: int | str, *, where: str, name: str) -> Any:
+    """The HDU of this number or name.
+
+    Raises
+    ------
+    TileError
+        There is none; the message lists what is there.
+    """
+    try:
+        return hdus[number]
+    except (IndexError, KeyError):
+        there = ", ".join(f"{n} {hdu.name}".rstrip() for n, hdu in enumerate(hdus))
         raise TileError(
-            f"{where}: HDU {hdu.name or 'image'} has shape {tuple(shape)}; an image (y, x) is needed"
+            f"{where}: {name}: there is no HDU {number}, {len(hdus)} HDUs are there: {there}; {FETCH_AGAIN}, "
+            "or correct the number"
+        ) from None
+
+
+def _place(
+    shape: tuple[int, ...], index: tuple[int, ...], *, where: str
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Index on the axes before (y, x), which may be left out where their length is 1; and (y, x)."""
+    before = shape[:-2]
+    if len(index) != len(before) and all(length == 1 for length in before):
+        index = (0,) * len(before)
+    fits_in = len(index) == len(before) and all(0 <= i < n for i, n in zip(index, before, strict=True))
+    if len(shape) < 2 or 0 in shape or not fits_in:
+        place = f" at index {', '.join(map(str, index))} of a cube" if index else ""
+        raise TileError(
+            f"{where} has shape {tuple(shape)}; an image (y, x){place} is needed (cubes: layout generic, axis)"
         )
-    return int(shape[0]), int(shape[1])
+    return index, (int(shape[-2]), int(shape[-1]))
+
+
+def _require_shape(found: tuple[int, int], image: tuple[int, int], *, where: str, name: str) -> None:
+    if found != image:
+        raise TileError(f"{where}: {name} is {found} px, the image {image}; they must cover the same pixels")
 
 
 def _celestial_wcs(header: fits.Header, where: str) -> tuple[str, WCS]:
@@ -197,12 +305,13 @@ def require_whole(hdu: Any, *, where: str, plane: str, size_bytes: int | None) -
     there = size_bytes - info["datLoc"]
     if there >= needed:
         return
-    remedy = "the file is probably truncated: fetch it again or exclude the tile"
     if compressed or len(getattr(hdu, "shape", ())) != 2:
-        raise TileError(f"{where}: {plane} has {max(there, 0)} bytes, its header says {needed}; {remedy}")
+        raise TileError(
+            f"{where}: {plane} has {max(there, 0)} bytes, its header says {needed}; {FETCH_AGAIN}"
+        )
     ny, nx = hdu.shape
     rows = max(there, 0) * ny // needed
-    raise TileError(f"{where}: {plane} is {rows} x {nx} px, its header says {ny} x {nx}; {remedy}")
+    raise TileError(f"{where}: {plane} is {rows} x {nx} px, its header says {ny} x {nx}; {FETCH_AGAIN}")
 
 
 def require_whole_file(hdus: fits.HDUList, path: str) -> None:
@@ -217,23 +326,26 @@ def require_whole_file(hdus: fits.HDUList, path: str) -> None:
 
 
 def mask_planes(header: fits.Header) -> dict[str, int]:
-    """Bit number of each mask plane by its name, from the MP_* cards: the numbers differ between releases."""
+    """Bit number of each mask plane by its name, as the numbers differ between releases.
+
+    From cards MP_<name> = bit, or from pairs MSKN<n> = name and MSKM<n> = 1 << bit, as the LSST pipelines
+    write since 2026; where both are there, the latter count.
+    """
+    new = [key for key in header if key.startswith("MSKN") and key[4:].isdigit()]
+    if new:
+        masks = {key: int(header.get(f"MSKM{key[4:]}", 1 << int(key[4:]))) for key in new}
+        return {str(header[key]).strip().upper(): masks[key].bit_length() - 1 for key in new}
     return {key[3:].upper(): int(header[key]) for key in header if key.upper().startswith("MP_")}
 
 
-def njy_from_fluxmag0(header: fits.Header, where: str) -> float:
-    """One image unit in nJy, from FLUXMAG0, the flux in image units of an object of AB magnitude 0.
+def njy_of_unit(unit: Any) -> float | None:
+    """One pixel unit in nJy, if it is a unit of flux such as nJy or nanomaggy; else None."""
+    return NJY_OF_UNIT.get(str(unit).strip().lower())
 
-    Raises
-    ------
-    TileError
-        The card is not there or not positive.
-    """
-    found = header.get("FLUXMAG0")
+
+def njy_of_fluxmag0(cards: Mapping[str, Any]) -> float | None:
+    """One image unit in nJy, from FLUXMAG0, the flux in image units of AB magnitude 0; None if not stated."""
+    found = cards.get("FLUXMAG0")
     if not isinstance(found, int | float) or not found > 0 or not math.isfinite(found):
-        what = "no FLUXMAG0 card" if found is None else f"FLUXMAG0 = {found!r}"
-        raise TileError(
-            f"{where}: {what} in the primary header, so the zero point is unknown; add FLUXMAG0 "
-            "(6.3096e10 for HSC coadds: zero point 27.0) or exclude the tile"
-        )
+        return None
     return njy_per_unit(2.5 * math.log10(float(found)))

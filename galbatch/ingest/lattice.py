@@ -29,6 +29,7 @@ __all__ = [
     "lattice_key",
     "parse_wcs",
     "pixel_scale_arcsec",
+    "plain_key",
     "tan_wcs",
     "tile_tan",
 ]
@@ -91,9 +92,14 @@ def lattice_key(header: str) -> str:
     wcs = parse_wcs(header)
     if not _is_plain_tan(fits.Header.fromstring(header), wcs):
         return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
-    ra, dec = wcs.wcs.crval
-    matrix = ",".join(f"{value + 0.0:.9e}" for value in wcs.pixel_scale_matrix.ravel())
-    fraction = [round(float(value) % 1.0, 4) % 1.0 for value in wcs.wcs.crpix]
+    return plain_key(wcs.wcs.crval, wcs.pixel_scale_matrix, wcs.wcs.crpix)
+
+
+def plain_key(crval: npt.ArrayLike, cd: npt.ArrayLike, crpix: npt.ArrayLike) -> str:
+    """`lattice_key` of an undistorted TAN projection: deg (ra, dec), deg/px (2, 2), FITS pixel (x, y)."""
+    ra, dec = np.asarray(crval, np.float64)
+    matrix = ",".join(f"{value + 0.0:.9e}" for value in np.asarray(cd, np.float64).ravel())
+    fraction = [round(float(value) % 1.0, 4) % 1.0 for value in np.asarray(crpix, np.float64)]
     return f"{PLAIN}{ra % 360.0:.9f},{dec:.9f};{matrix};{fraction[0]:.4f},{fraction[1]:.4f}"
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from galbatch.config import SurveyConfig
-from galbatch.errors import NotInThisVersion
+from galbatch.ingest.layouts.galaxiesml import GalaxiesMl
+from galbatch.ingest.layouts.generic import Generic
 from galbatch.ingest.layouts.hsc import Hsc
 from galbatch.ingest.layouts.legacysurvey import LegacySurvey
+from galbatch.ingest.layouts.lsst import Lsst
 from galbatch.ingest.layouts.stamps import Stamps
 from galbatch.types import Tile
 
@@ -22,6 +24,8 @@ class Layout(Protocol):
 
     expects: str
     """What its files look like, for error messages."""
+    suffixes: tuple[str, ...]
+    """How the names of its files end: where `tiles` is a folder, files that end otherwise are not looked at."""
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether the name says that the file may hold tiles in the survey's bands; no I/O."""
@@ -36,19 +40,16 @@ class Layout(Protocol):
         """
 
 
-LAYOUTS: dict[str, Layout] = {"hsc": Hsc(), "legacysurvey": LegacySurvey(), "stamps": Stamps()}
+LAYOUTS: dict[str, Layout] = {
+    "hsc": Hsc(),
+    "lsst": Lsst(),
+    "legacysurvey": LegacySurvey(),
+    "generic": Generic(),
+    "stamps": Stamps(),
+    "galaxiesml": GalaxiesMl(),
+}
 
 
 def layout_of(name: str) -> Layout:
-    """The adapter of a layout.
-
-    Raises
-    ------
-    NotInThisVersion
-        The layout is documented, but not built yet.
-    """
-    if name not in LAYOUTS:
-        raise NotInThisVersion(
-            f"[survey] layout = {name!r} is not in this version; there are {', '.join(sorted(LAYOUTS))}"
-        )
+    """The adapter of a layout; the config has checked the name."""
     return LAYOUTS[name]

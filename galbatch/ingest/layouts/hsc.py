@@ -1,72 +1,55 @@
-"""HSC coadds of PDR2 and PDR3: one calexp file for each patch and band.
+"""HSC coadds of PDR1, PDR2 and PDR3: one calexp file for each patch and band.
 
 ``deepCoadd-results/HSC-<B>/<tract>/<x,y>/calexp-HSC-<B>-<tract>-<x,y>.fits``: a primary header with
-FLUXMAG0, then image, mask (plane names in MP_* cards) and variance; archive tables that follow are ignored.
+FLUXMAG0 (newer pipelines: a PhotoCalib in the archive, or nJy), then image, mask (plane names in MP_* cards)
+and variance. Files of other names that hold "calexp" say tract, patch and band in their headers.
+
+The release is read from the path (``pdr2_wide/..``). PDR2's coadds keep a sky that is subtracted over the whole
+focal plane ("global sky"); PDR1 and PDR3 subtract it on small scales ("local sky").
 """
 
 from __future__ import annotations
 
-import math
 import re
-
-from astropy.io import fits
+from pathlib import PurePosixPath
 
 from galbatch.config import SurveyConfig
-from galbatch.errors import TileError
 from galbatch.ingest import headers
+from galbatch.ingest.layouts import afw, stated
 from galbatch.types import Tile
 
-__all__ = ["Hsc", "band_of_filter"]
+__all__ = ["BACKGROUND_OF_RELEASE", "Hsc", "release_in"]
 
-NAME = re.compile(
-    r"calexp-(?P<filter>HSC-[A-Z]+\d?|NB\d+)-(?P<tract>\d+)-(?P<patch>\d+,\d+)\.fits(\.gz|\.fz)?$"
-)
-IMAGE, MASK, VARIANCE = 1, 2, 3
+RELEASE = re.compile(r"(?<![a-z0-9])(pdr[1-9])(?![a-z0-9])", re.IGNORECASE)
+BACKGROUND_OF_RELEASE = {"pdr1": "local sky", "pdr2": "global sky", "pdr3": "local sky"}
 
 
-def band_of_filter(name: str) -> str:
-    """The band's short name: HSC-G is g; HSC-R and its replacement HSC-R2 are r; NB0387 is nb0387."""
-    return re.sub(r"^HSC-([A-Z])2?$", r"\1", name).lower()
+def release_in(path: str) -> str:
+    """``pdr2`` or its like, if the path says so; else ""."""
+    found = RELEASE.findall(path)
+    return found[-1].lower() if found else ""
 
 
 class Hsc:
     """Adapter of calexp patches."""
 
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"
+    suffixes = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether the name is a calexp's, in one of the survey's bands."""
-        match = NAME.search(path)
-        return match is not None and band_of_filter(match["filter"]) in survey.bands
+        """Whether the name is a calexp's, and does not say another band."""
+        if not path.endswith(self.suffixes) or "calexp" not in PurePosixPath(path).name:
+            return False
+        name = afw.name_in_path(path)
+        return name is None or name.band in survey.bands
 
     def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
-        """The patch; see `Layout`."""
-        match = NAME.search(path)
-        if match is None:
-            raise TileError(f"{path}: is not named {self.expects}")
-        tile_id, band = f"{match['tract']}/{match['patch']}", band_of_filter(match["filter"])
-        where = f"tile {tile_id} band {band} ({path})"
+        """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
         with headers.open_fits(path) as hdus:
-            planes = _planes(hdus, path, where=where)
-            tile = headers.make_tile(
-                hdus,
-                path,
-                key=(tile_id, band),
-                planes=planes,
-                njy=headers.njy_from_fluxmag0(hdus[0].header, where),
-                psf_fwhm_arcsec=survey.psf_fwhm_arcsec.get(band, math.nan),
-            )
-        return [tile]
-
-
-def _planes(hdus: fits.HDUList, path: str, *, where: str) -> headers.Planes:
-    try:
-        headers.require_whole(hdus[IMAGE], where=where, plane="image", size_bytes=headers.file_size(path))
-        names = headers.mask_planes(hdus[MASK].header)
-        hdus[VARIANCE]
-    except IndexError:
-        raise TileError(
-            f"{where}: {len(hdus)} HDUs; primary, image, mask and variance are needed; the file is probably "
-            "truncated: fetch it again or exclude the tile"
-        ) from None
-    return headers.Planes(IMAGE, MASK, VARIANCE, "variance", names)
+            name = afw.name_in_path(path) or afw.name_in_cards(hdus)
+            if name is None or name.band not in survey.bands:
+                return []
+            tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
+        release = survey.release or release_in(path)
+        background = BACKGROUND_OF_RELEASE.get(release, "")
+        return [stated.labelled(tile, survey, release=release, background=background)]

@@ -1,51 +1,185 @@
-"""Legacy Surveys cutouts as the viewer serves them: one file, an image and its inverse variance per band.
+"""Legacy Surveys: bricks of the data releases, and cutouts as the viewer serves them.
 
-HDUs name themselves by BAND and IMAGETYP (``image``, ``invvar``); fluxes are nanomaggies, zero point 22.5.
+Bricks: ``coadd/<AAA>/<brick>/legacysurvey-<brick>-image-<band>.fits.fz``, beside it ``..-invvar-<band>..``,
+``..-psfsize-<band>..`` (PSF FWHM in arcsec) and ``legacysurvey-<brick>-maskbits..``; the data are in HDU 1. A
+sibling that is not there is done without; one that cannot be read is an error. Viewer: HDUs name themselves by
+BAND and IMAGETYP (``image``, ``invvar``). Fluxes are nanomaggies, zero point 22.5.
+
+Of maskbits, a band's own SATUR (saturated) and ALLMASK (bad in all exposures) count, and for all bands BRIGHT and
+MEDIUM (near a bright star) and CLUSTER (in a globular cluster), which become BRIGHT_OBJECT. NPRIMARY, GALAXY,
+BAILOUT and SUB_BLOB say how the catalog was made, not that a pixel is bad. Bit numbers are those of DR9 and DR10;
+cards ``BITNM<n>`` = name in the file go before them. The sky is a spline per CCD ("spline sky").
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from astropy.io import fits
 
+from galbatch import storage
 from galbatch.config import SurveyConfig
+from galbatch.errors import TileError
 from galbatch.ingest import headers
-from galbatch.types import Tile, njy_per_unit
+from galbatch.ingest.layouts import stated
+from galbatch.types import Plane, Tile, njy_per_unit
 
-__all__ = ["LegacySurvey"]
+__all__ = ["LegacySurvey", "release_in"]
 
 NANOMAGGY_ZERO_POINT = 22.5
+BACKGROUND = "spline sky"
+
+BRICK_FILE = re.compile(
+    r"legacysurvey-(?P<brick>\d{4}[mp]\d{3})-(?P<kind>[a-z0-9]+)(?:-(?P<band>[A-Za-z0-9]+))?\.fits(?:\.fz|\.gz)?$"
+)
+MASKBITS = {
+    "BRIGHT": 1,
+    "SATUR_G": 2,
+    "SATUR_R": 3,
+    "SATUR_Z": 4,
+    "ALLMASK_G": 5,
+    "ALLMASK_R": 6,
+    "ALLMASK_Z": 7,
+    "MEDIUM": 11,
+    "CLUSTER": 13,
+    "SATUR_I": 14,
+    "ALLMASK_I": 15,
+}
+OF_ALL_BANDS = ("BRIGHT", "MEDIUM", "CLUSTER")
+OF_A_BAND = ("SATUR", "ALLMASK")
+
+RELEASE = re.compile(r"(?<![a-z0-9])dr(\d{1,2})(?![0-9])", re.IGNORECASE)
+RELEASE_CARDS = ("DRVERSIO", "SURVEYDR", "VERSION")
+
+
+def release_in(path: str, cards: Mapping[str, Any]) -> str:
+    """``dr9`` or its like, by the path or by DRVERSIO (DR9, or 9012), SURVEYDR or VERSION (DR9-south); else ""."""
+    found = RELEASE.findall(path)
+    if found:
+        return f"dr{found[-1]}"
+    for card in RELEASE_CARDS:
+        text = str(cards.get(card, ""))
+        match = RELEASE.search(text) or re.fullmatch(r"(\d{1,2})\d{3}", text)
+        if match is not None:
+            return f"dr{match[1]}"
+    return ""
 
 
 class LegacySurvey:
-    """Adapter of the viewer's files."""
+    """Adapter of bricks and of the viewer's files."""
 
-    expects = "FITS files with an image and an invvar HDU for each band (cards BAND and IMAGETYP)"
+    expects = (
+        "legacysurvey-<brick>-image-<band>.fits.fz, or FITS files with an image and an invvar HDU for each band "
+        "(cards BAND and IMAGETYP)"
+    )
+    suffixes = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether it is a FITS file: names are free, bands are in the headers."""
-        return path.endswith((".fits", ".fits.gz", ".fits.fz"))
+        """Whether it is a brick's image in one of the bands, or another FITS file: then the headers tell."""
+        match = BRICK_FILE.search(path)
+        if match is not None:
+            return match["kind"] == "image" and match["band"] in survey.bands
+        return path.endswith(self.suffixes)
 
     def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
         """One tile a band; none from files without IMAGETYP, such as the viewer's PSFs. See `Layout`."""
+        match = BRICK_FILE.search(path)
         with headers.open_fits(path) as hdus:
-            found = _planes_by_band(hdus)
-            tiles = [
-                headers.make_tile(
-                    hdus,
-                    path,
-                    key=(_tile_id(hdus[planes.image].header, path), band),
-                    planes=planes,
-                    njy=njy_per_unit(NANOMAGGY_ZERO_POINT),
-                    psf_fwhm_arcsec=survey.psf_fwhm_arcsec.get(band, math.nan),
-                )
-                for band, planes in found.items()
-                if band in survey.bands
-            ]
-            headers.require_whole_file(hdus, path)
-        return tiles
+            if match is not None:
+                image = _brick_image(hdus, path, brick=match["brick"], band=match["band"], survey=survey)
+            else:
+                tiles = _viewer_tiles(hdus, path, survey)
+                headers.require_whole_file(hdus, path)
+                return tiles
+        return [_with_siblings(image, match["brick"])]
+
+
+# --- bricks ----------------------------------------------------------------------------------------------
+
+
+def _brick_image(hdus: fits.HDUList, path: str, *, brick: str, band: str, survey: SurveyConfig) -> Tile:
+    """The brick's image alone."""
+    number = headers.first_image(hdus)
+    if number is None:
+        raise TileError(f"tile {brick} band {band} ({path}): no HDU has an image; {headers.FETCH_AGAIN}")
+    return _tile(hdus, path, key=(brick, band), planes=headers.Planes(number), survey=survey)
+
+
+def _with_siblings(tile: Tile, brick: str) -> Tile:
+    """The brick with inverse variance, mask and PSF map, as far as they are there."""
+    weight = _sibling(tile.image.path, brick, f"invvar-{tile.band}")
+    if weight is not None:
+        tile = dataclasses.replace(tile, weight_kind="inverse_variance")
+        tile = headers.add_plane(tile, "weight", weight)
+    psf = _sibling(tile.image.path, brick, f"psfsize-{tile.band}")
+    if psf is not None:
+        tile = headers.add_plane(tile, "psf", psf)
+    mask = _sibling(tile.image.path, brick, "maskbits")
+    if mask is not None:
+        tile = dataclasses.replace(tile, mask_planes=_mask_planes(mask, tile.band))
+        tile = headers.add_plane(tile, "mask", mask)
+    return tile
+
+
+def _sibling(image: str, brick: str, kind: str) -> Plane | None:
+    """The first image of the brick's file of this kind; it may be compressed in another way than the image."""
+    folder, name = image.rsplit("/", 1)
+    suffix = name.partition(".")[2]
+    for ending in dict.fromkeys([suffix, "fits.fz", "fits", "fits.gz"]):
+        path = f"{folder}/legacysurvey-{brick}-{kind}.{ending}"
+        if storage.exists(path):
+            with headers.open_fits(path) as hdus:
+                number = headers.first_image(hdus)
+            if number is None:
+                raise TileError(f"{path}: no HDU has an image; {headers.FETCH_AGAIN}")
+            return Plane(path, number)
+    return None
+
+
+def _mask_planes(mask: Plane, band: str) -> dict[str, int]:
+    """Bits of the mask that mean something in the band, by names without the band's suffix."""
+    with headers.open_fits(mask.path) as hdus:
+        header = hdus[mask.hdu].header
+    bits = MASKBITS | {
+        str(header[key]).strip().upper(): int(key[5:])
+        for key in header
+        if key.startswith("BITNM") and key[5:].isdigit()
+    }
+    chosen = {name: bits[name] for name in OF_ALL_BANDS}
+    own = {name: f"{name}_{band.upper()}" for name in OF_A_BAND}
+    return chosen | {name: bits[full] for name, full in own.items() if full in bits}
+
+
+# --- the viewer's cutouts --------------------------------------------------------------------------------
+
+
+def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[Tile]:
+    return [
+        _tile(hdus, path, key=(_tile_id(hdus[planes.image].header, path), band), planes=planes, survey=survey)
+        for band, planes in _planes_by_band(hdus).items()
+        if band in survey.bands
+    ]
+
+
+def _tile(
+    hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: headers.Planes, survey: SurveyConfig
+) -> Tile:
+    cards = hdus[planes.image].header
+    njy = njy_per_unit(NANOMAGGY_ZERO_POINT)
+    tile = headers.make_tile(
+        hdus,
+        path,
+        key=key,
+        planes=planes,
+        njy=stated.njy(njy, survey, key[1], where=f"tile {key[0]} band {key[1]} ({path})", missing=""),
+        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, key[1], cards),
+    )
+    release = release_in(path, cards) or release_in("", hdus[0].header)
+    return stated.labelled(tile, survey, release=release, background=BACKGROUND)
 
 
 def _tile_id(header: fits.Header, path: str) -> str:

@@ -1,0 +1,176 @@
+"""Coadds as the LSST pipelines and HSC's hscPipe write them: which planes, which calibration, which tile.
+
+A primary header, then image, mask and variance, told by EXTTYPE or EXTNAME or, unnamed, by their place; then
+whatever else: archive tables (PSF, WCS, PhotoCalib), or, in cell-based coadds, MASK_FRACTIONS/.., NOISE_../..,
+PSF, JSON and INDEX. Tract, patch and band come from the file name, from cards or from the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from astropy.io import fits
+
+from galbatch.config import SurveyConfig
+from galbatch.errors import TileError
+from galbatch.ingest import headers
+from galbatch.ingest.layouts import stated
+from galbatch.ingest.photocalib import njy_of_photocalib
+from galbatch.types import Tile
+
+__all__ = ["Name", "coadd_tile", "name_in_cards", "name_in_path"]
+
+ROLES = ("IMAGE", "MASK", "VARIANCE")
+PRODUCT = r"(?:calexp|(?:deep|template)_?coadd(?:_(?:calexp|predetection|cell|cell_predetection))?)"
+BAND, TRACT, PATCH = r"(?P<band>[a-z][a-z0-9-]*?)", r"(?P<tract>\d+)", r"(?P<patch>\d+(?:,\d+)?)"
+PATH_FORMS = tuple(
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        # calexp-HSC-I-9813-4,4.fits, deepCoadd-i-4431-17.fits
+        rf"(?:^|/){PRODUCT}-{BAND}-{TRACT}-{PATCH}\.fits",
+        # deepCoadd_calexp_9813_40_i_<skymap>_<run>.fits, deep_coadd-10463-62-g.fits
+        rf"(?:^|/){PRODUCT}[-_]{TRACT}[-_]{PATCH}[-_]{BAND}[-_.]",
+        # deepCoadd/HSC-I/9813/4,4.fits
+        rf"(?:^|/){PRODUCT}/{BAND}/{TRACT}/{PATCH}\.fits",
+    )
+)
+BUTLER = "LSST BUTLER DATAID "
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What names a coadd."""
+
+    tract: str
+    patch: str
+    filter: str
+
+    @property
+    def tile_id(self) -> str:
+        """Tract and patch, verbatim."""
+        return f"{self.tract}/{self.patch}"
+
+    @property
+    def band(self) -> str:
+        """The band's short name: HSC-G is g; HSC-R and its replacement HSC-R2 are r; i_03 is i; NB0387 is nb0387."""
+        short = re.sub(r"^HSC-([A-Z])2?$", r"\1", self.filter)
+        return re.sub(r"^([ugrizy])_.*$", r"\1", short).lower()
+
+
+def name_in_path(path: str) -> Name | None:
+    """The name by the path; None if it is not of a known form."""
+    for form in PATH_FORMS:
+        match = form.search(path)
+        if match is not None:
+            return Name(match["tract"], match["patch"], match["band"])
+    return None
+
+
+def name_in_cards(hdus: fits.HDUList) -> Name | None:
+    """The name by the cards TRACT, PATCH (or PATCH_X and PATCH_Y), BAND or FILTER, or by the JSON of a cell-based coadd."""
+    primary = hdus[0].header
+    for header in (primary, hdus[1].header if len(hdus) > 1 else primary):
+        cards = {key.removeprefix(BUTLER): header[key] for key in header if key}
+        if "PATCH_X" in cards and "PATCH_Y" in cards:
+            cards.setdefault("PATCH", f"{cards['PATCH_X']},{cards['PATCH_Y']}")
+        found = [cards.get("TRACT"), cards.get("PATCH"), cards.get("BAND", cards.get("FILTER"))]
+        if None not in found:
+            return Name(*(str(value).strip() for value in found))
+    return _name_in_json(hdus) if "JSONADDR" in primary else None
+
+
+def _name_in_json(hdus: fits.HDUList) -> Name | None:
+    try:
+        tree = json.loads(bytes(hdus["JSON"].data["JSON"][0]))
+    except (KeyError, IndexError, ValueError):
+        return None
+    tract = next(_values_of("tract", tree), None)
+    patch = next(_values_of("patch", tree), None)
+    if isinstance(patch, dict):
+        patch = patch.get("id", patch.get("patch_index"))
+    band = tree.get("band") if isinstance(tree, dict) else None
+    if tract is None or patch is None or band is None:
+        return None
+    return Name(str(tract), str(patch), str(band))
+
+
+def _values_of(key: str, tree: Any) -> Iterator[Any]:
+    """Values of `key` anywhere in JSON, None left out."""
+    if isinstance(tree, dict):
+        if tree.get(key) is not None:
+            yield tree[key]
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _values_of(key, part)
+
+
+def coadd_tile(hdus: fits.HDUList, path: str, *, name: Name, survey: SurveyConfig) -> Tile:
+    """The tile that a coadd file holds.
+
+    Raises
+    ------
+    TileError
+        A plane is missing or truncated, or the WCS or the zero point is.
+    """
+    where = f"tile {name.tile_id} band {name.band} ({path})"
+    planes = _planes(hdus, path, where=where)
+    cards = hdus[planes.image].header
+    return headers.make_tile(
+        hdus,
+        path,
+        key=(name.tile_id, name.band),
+        planes=planes,
+        njy=stated.njy(
+            _njy(hdus, cards, where),
+            survey,
+            name.band,
+            where=where,
+            missing="no BUNIT of flux, no FLUXMAG0 card and no PhotoCalib; add FLUXMAG0 (6.3096e10 for HSC coadds: "
+            "zero point 27.0)",
+        ),
+        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, name.band, cards),
+    )
+
+
+def _planes(hdus: fits.HDUList, path: str, *, where: str) -> headers.Planes:
+    roles: dict[str, int] = {}
+    for number, hdu in enumerate(hdus):
+        role = _role(hdu.header)
+        if role is not None:
+            roles.setdefault(role, number)
+        if len(roles) == len(ROLES) or (number == len(ROLES) and not roles):
+            break
+    if not roles:
+        roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
+    missing = [role for role in ROLES if role not in roles]
+    if "IMAGE" in roles:
+        size_bytes = headers.file_size(path)
+        headers.require_whole(hdus[roles["IMAGE"]], where=where, plane="image", size_bytes=size_bytes)
+    if missing:
+        raise TileError(
+            f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "
+            f"{headers.FETCH_AGAIN}"
+        )
+    names = headers.mask_planes(hdus[roles["MASK"]].header)
+    return headers.Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)
+
+
+def _role(header: Mapping[str, Any]) -> str | None:
+    for card in ("EXTTYPE", "EXTNAME"):
+        value = str(header.get(card, "")).strip().upper()
+        if value in ROLES:
+            return value
+    return None
+
+
+def _njy(hdus: fits.HDUList, cards: Mapping[str, Any], where: str) -> float | None:
+    """One image unit in nJy by BUNIT, FLUXMAG0 or the PhotoCalib."""
+    found = headers.njy_of_unit(cards.get("BUNIT"))
+    if found is None:
+        found = headers.njy_of_fluxmag0(hdus[0].header)
+    return njy_of_photocalib(hdus, where) if found is None else found

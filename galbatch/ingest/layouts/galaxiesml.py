@@ -1,0 +1,230 @@
+"""GalaxiesML (HSC PDR2 galaxies in HDF5), and files like it: one stamp per row and band, positions in datasets.
+
+The published files have ``image`` (object, 5, 64 or 127, same) in bands g r i z y, and one dataset for each catalog
+column, ``object_id`` among them. [survey.galaxiesml] maps the names; where they differ, the error shows what is
+there. The stamps have no WCS: each is taken as a TAN projection, north up, with the object's position on the
+central pixel, 0-based index size // 2 (for even sizes one could as well say half a pixel less: `center_px`). HSC's
+cutouts lie on the tract's pixels, so an object may be up to half a pixel away from there.
+
+The zero point is the file's attribute ``zero_point_mag`` or that of [survey] (27.0 for HSC coadds); release and
+background are the file's attributes of these names or those of [survey].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import storage
+from galbatch.config import GalaxiesMlConfig, SurveyConfig
+from galbatch.errors import TileError
+from galbatch.ingest import hdf5, lattice
+from galbatch.ingest.layouts import stated
+from galbatch.types import Plane, Tile, njy_per_unit
+
+__all__ = ["GalaxiesMl"]
+
+KEY = "[survey.galaxiesml]"
+NO_PLANES: dict[str, int] = {}
+
+
+class GalaxiesMl:
+    """Adapter of HDF5 files of stamps."""
+
+    expects = "HDF5 files (.h5, .hdf5) as [survey.galaxiesml] maps them"
+    suffixes = hdf5.SUFFIXES
+
+    def wants(self, path: str, survey: SurveyConfig) -> bool:
+        """Whether it is an HDF5 file."""
+        return hdf5.is_hdf5(path)
+
+    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+        """One tile for each row and band; 100,000 rows in 5 bands take some 10 s. See `Layout`."""
+        with hdf5.open_hdf5(path) as file:
+            bands = [band for band in survey.bands if band in survey.galaxiesml.bands]
+            stamps = {band: _Stamps.of(file, band, survey) for band in bands}
+            positions = _positions(file, survey.galaxiesml)
+            ids = _ids(file, survey.galaxiesml, n_rows=len(positions))
+        return list(_tiles(path, stamps, ids, positions, survey.galaxiesml)) if bands else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamps:
+    """What all stamps of a band share."""
+
+    image: str
+    variance: str
+    before: tuple[int, ...]  # of the index: the place on the band axis, if there is one
+    shape_px: tuple[int, int]
+    n_rows: int
+    njy_per_unit: float
+    psf_fwhm_arcsec: float
+    release: str
+    background: str
+
+    @staticmethod
+    def of(file: hdf5.Hdf5File, band: str, survey: SurveyConfig) -> _Stamps:
+        """From the datasets of a band."""
+        config = survey.galaxiesml
+        name = config.image.replace("{band}", band)
+        shape, before = _shape(file, name, band, config, key=f"{KEY} image")
+        variance = config.variance.replace("{band}", band)
+        if variance:
+            other, _ = _shape(file, variance, band, config, key=f"{KEY} variance")
+            if other != shape:
+                raise TileError(
+                    f"{file.path}: {variance} has shape {other}, {name} {shape}; they must be the same"
+                )
+        cards = file.attributes
+        where = f"band {band} of {file.path}"
+        found = cards.get("zero_point_mag")
+        njy = None if found is None else njy_per_unit(float(found))
+        missing = "the file has no attribute zero_point_mag; HSC coadds have 27.0"
+        return _Stamps(
+            image=name,
+            variance=variance,
+            before=before,
+            shape_px=(shape[-2], shape[-1]),
+            n_rows=shape[0],
+            njy_per_unit=stated.njy(njy, survey, band, where=where, missing=missing),
+            psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
+            release=survey.release or str(cards.get("release", "")),
+            background=survey.background or str(cards.get("background", "")),
+        )
+
+
+def _shape(
+    file: hdf5.Hdf5File, name: str, band: str, config: GalaxiesMlConfig, *, key: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of a dataset of images, and the band's place on the axis after the first, if it has one."""
+    shape = tuple(int(length) for length in file.dataset(name, key=key).shape)
+    if len(shape) == 3 and "{band}" in (config.variance if key.endswith("variance") else config.image):
+        return shape, ()
+    if len(shape) != 4 or shape[1] != len(config.bands):
+        raise TileError(
+            f"{file.path}: {name} has shape {shape}; (object, band, y, x) with {len(config.bands)} bands is needed, or "
+            f"(object, y, x) and {{band}} in the name; correct {key} or bands = [..]"
+        )
+    return shape, (config.bands.index(band),)
+
+
+def _positions(file: hdf5.Hdf5File, config: GalaxiesMlConfig) -> npt.NDArray[np.float64]:
+    """(object, 2) float64, (ra, dec) in deg."""
+    columns = [
+        np.asarray(file.dataset(name, key=f"{KEY} {key}")[...], np.float64).ravel()
+        for key, name in (("ra", config.ra), ("dec", config.dec))
+    ]
+    if len(columns[0]) != len(columns[1]):
+        raise TileError(
+            f"{file.path}: {config.ra} has {len(columns[0])} rows, {config.dec} {len(columns[1])}"
+        )
+    positions = np.stack(columns, axis=1)
+    bad = ~(np.isfinite(positions).all(axis=1) & (np.abs(positions[:, 1]) <= 90))
+    if bad.any():
+        rows = ", ".join(map(str, np.flatnonzero(bad)[:5]))
+        raise TileError(
+            f"{file.path}: no celestial WCS: {bad.sum()} rows have no position in {config.ra}, {config.dec} (rows "
+            f"{rows}); deg are needed: take the rows out, or name other datasets: {KEY} ra, dec"
+        )
+    return positions
+
+
+def _ids(file: hdf5.Hdf5File, config: GalaxiesMlConfig, *, n_rows: int) -> list[str]:
+    """Tile ids: the file's name and the object's id, which a file may hold several times."""
+    found = np.asarray(file.dataset(config.id, key=f"{KEY} id")[...]).ravel()
+    if len(found) != n_rows:
+        raise TileError(f"{file.path}: {config.id} has {len(found)} rows, {config.ra} {n_rows}")
+    stem = PurePosixPath(file.path).stem
+    names = [value.decode() if isinstance(value, bytes) else str(value) for value in found.tolist()]
+    if len(set(names)) == len(names):
+        return [f"{stem}/{name}" for name in names]
+    return [f"{stem}/{name}#{row}" for row, name in enumerate(names)]
+
+
+# --- tiles, made in bulk: 100,000 WCS objects of astropy would take half a minute ----------------------------
+
+
+def _tiles(
+    path: str,
+    stamps: Mapping[str, _Stamps],
+    ids: Sequence[str],
+    positions: npt.NDArray[np.float64],
+    config: GalaxiesMlConfig,
+) -> Iterator[Tile]:
+    """One tile for each row and band; the bands of a row share what they can."""
+    shape = _common_shape(path, stamps, n_rows=len(ids))
+    scale_deg = config.pixel_scale_arcsec / 3600.0
+    crpix = [1.0 + (n // 2 if config.center_px is None else config.center_px) for n in shape[::-1]]
+    cd = np.diag([-scale_deg, scale_deg])
+    fixed = _cards(
+        CTYPE1="'RA---TAN'",
+        CTYPE2="'DEC--TAN'",
+        CRPIX1=f"{crpix[0]!r}",
+        CRPIX2=f"{crpix[1]!r}",
+        CD1_1=f"{-scale_deg!r}".upper(),
+        CD2_2=f"{scale_deg!r}".upper(),
+        CD1_2="0.0",
+        CD2_1="0.0",
+    )
+    corners = _corners_deg(positions, shape, crpix=crpix, scale_deg=scale_deg).tolist()
+    identity = storage.identity(path)
+    for row, (tile_id, (ra, dec)) in enumerate(zip(ids, positions.tolist(), strict=True)):
+        header = _cards(CRVAL1=f"{ra:.14f}", CRVAL2=f"{dec:.14f}") + fixed + "END".ljust(80)
+        key = lattice.plain_key((ra, dec), cd, crpix)
+        around = tuple((a, d) for a, d in corners[row])
+        for band, of_band in stamps.items():
+            index = (row, *of_band.before)
+            yield Tile(
+                tile_id=tile_id,
+                band=band,
+                image=Plane(path, of_band.image, index),
+                shape_px=shape,
+                wcs_header=header,
+                grid_key=key,
+                njy_per_unit=of_band.njy_per_unit,
+                pixel_scale_arcsec=config.pixel_scale_arcsec,
+                corners_deg=around,
+                mask_planes=NO_PLANES,
+                weight=Plane(path, of_band.variance, index) if of_band.variance else None,
+                psf_fwhm_arcsec=of_band.psf_fwhm_arcsec,
+                release=of_band.release,
+                background=of_band.background,
+                identity=identity,
+            )
+
+
+def _common_shape(path: str, stamps: Mapping[str, _Stamps], *, n_rows: int) -> tuple[int, int]:
+    found = {(of_band.n_rows, *of_band.shape_px) for of_band in stamps.values()}
+    if len(found) != 1 or next(iter(found))[0] != n_rows:
+        shapes = ", ".join(
+            f"{s.image} ({s.n_rows}, {s.shape_px[0]}, {s.shape_px[1]})" for s in stamps.values()
+        )
+        raise TileError(f"{path}: {n_rows} positions and stamps {shapes}; all must be of the same objects")
+    return next(iter(stamps.values())).shape_px
+
+
+def _cards(**values: str) -> str:
+    """FITS cards, 80 characters each."""
+    return "".join(f"{key:<8}= {value:>20}".ljust(80) for key, value in values.items())
+
+
+def _corners_deg(
+    positions: npt.NDArray[np.float64], shape: tuple[int, int], *, crpix: Sequence[float], scale_deg: float
+) -> npt.NDArray[np.float64]:
+    """(object, 4, 2) float64, deg: the outer corners as `lattice.corners_deg` gives them, for all rows at once.
+
+    Calabretta & Greisen 2002, section 5.1.3, with standard coordinates xi to the east and eta to the north.
+    """
+    ny, nx = shape
+    x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]) + 1.0 - crpix[0]
+    y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5]) + 1.0 - crpix[1]
+    xi, eta = np.deg2rad(-x * scale_deg), np.deg2rad(y * scale_deg)  # (corner,)
+    ra, dec = np.deg2rad(positions[:, :1]), np.deg2rad(positions[:, 1:])  # (object, 1)
+    toward = np.cos(dec) - eta * np.sin(dec)
+    corner_ra = ra + np.arctan2(xi, toward)
+    corner_dec = np.arctan2(np.sin(dec) + eta * np.cos(dec), np.hypot(xi, toward))
+    return np.stack([np.rad2deg(corner_ra) % 360.0, np.rad2deg(corner_dec)], axis=-1)

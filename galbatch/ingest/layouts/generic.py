@@ -1,0 +1,219 @@
+"""Any FITS images with a celestial WCS: [survey.generic] says which HDU holds what, and what its numbers mean.
+
+Bands come as files (their names tell, by `pattern`), as HDUs (`image` is a table) or on the first axis of a cube
+(`axis`). Mask and weight are HDUs of the same file or of one beside it (`mask_replace`, `weight_replace`). One
+image unit in nJy comes from the first of these that is stated: `unit`, `zero_point_mag` of [survey],
+`zero_point_card`, and in the file a BUNIT of flux or FLUXMAG0. Nothing is assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import ChainMap
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from astropy.io import fits
+
+from galbatch.config import GenericConfig, SurveyConfig
+from galbatch.errors import ConfigError, TileError
+from galbatch.ingest import headers
+from galbatch.ingest.layouts import stated
+from galbatch.types import MaskBit, Plane, Tile, njy_per_unit
+
+__all__ = ["Generic"]
+
+Cards = Mapping[str, Any]
+
+
+class Generic:
+    """Adapter of FITS images as the config describes them."""
+
+    expects = "FITS images that [survey.generic] describes"
+    suffixes = headers.FITS_SUFFIXES
+
+    def wants(self, path: str, survey: SurveyConfig) -> bool:
+        """Whether the pattern fits, its band is one of the survey's, and it is no mask or weight of another."""
+        if not path.endswith(self.suffixes) or _is_sibling(path, survey.generic):
+            return False
+        if not survey.generic.pattern:
+            return True
+        match = _pattern(survey).search(path)
+        return match is not None and match.groupdict().get("band", survey.bands[0]) in survey.bands
+
+    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+        """One tile for each of the survey's bands that the file holds. See `Layout`."""
+        _require_mask_names(survey.generic)
+        with headers.open_fits(path) as hdus:
+            tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
+            headers.require_whole_file(hdus, path)
+        return [_with_siblings(tile, survey.generic) for tile in tiles]
+
+
+def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
+    try:
+        return re.compile(survey.generic.pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"[survey.generic] pattern = {survey.generic.pattern!r} is no regular expression: {error}"
+        ) from None
+
+
+def _is_sibling(path: str, config: GenericConfig) -> bool:
+    """Whether it is a mask or weight file of some image: its name has the new text, and not the image's."""
+    name = PurePosixPath(path).name
+    pairs = (config.mask_replace, config.weight_replace)
+    return any(pair is not None and pair[1] in name and pair[0] not in name for pair in pairs)
+
+
+def _require_mask_names(config: GenericConfig) -> None:
+    if isinstance(config.mask_planes, dict):
+        known = [bit.name for bit in MaskBit]
+        unknown = [name for name in config.mask_planes if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"[survey.generic] mask_planes: {', '.join(unknown)} is no mask of galbatch's; there are "
+                f"{', '.join(map(str, known))}"
+            )
+
+
+def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
+    """The survey's bands in the file: by tables of HDUs or of places, by the name, by cards, or the only one there is."""
+    config = survey.generic
+    for table in (config.image, config.axis):
+        if isinstance(table, dict) and table:
+            return [band for band in survey.bands if band in table]
+    match = _pattern(survey).search(path) if config.pattern else None
+    band = match.groupdict().get("band") if match is not None else None
+    if band is None:
+        cards = ChainMap(hdus[headers.first_image(hdus) or 0].header, hdus[0].header)
+        band = cards.get("BAND") or cards.get("FILTER")
+    if band is None and len(survey.bands) > 1:
+        raise TileError(
+            f"{path}: the band is unknown: no card BAND or FILTER; give [survey.generic] a pattern with (?P<band>..), "
+            "or a table of HDUs (image) or of places in a cube (axis)"
+        )
+    band = survey.bands[0] if band is None else str(band).strip()
+    return [band] if band in survey.bands else []
+
+
+def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> Tile:
+    config = survey.generic
+    tile_id = _tile_id(path, survey)
+    where = f"tile {tile_id} band {band} ({path})"
+    image = _hdu_of(config.image, band)
+    image = headers.first_image(hdus) if image is None else image
+    if image is None:
+        raise TileError(
+            f"{where}: no HDU has an image; {headers.FETCH_AGAIN}, or state [survey.generic] image"
+        )
+    planes = headers.Planes(
+        image,
+        mask=None if config.mask_replace else _hdu_of(config.mask, band),
+        weight=None if config.weight_replace else _hdu_of(config.weight, band),
+        weight_kind=config.weight_kind,
+        index=(config.axis[band],) if band in config.axis else (),
+    )
+    cards = ChainMap(headers.hdu_at(hdus, image, where=where, name="image").header, hdus[0].header)
+    tile = headers.make_tile(
+        hdus,
+        path,
+        key=(tile_id, band),
+        planes=planes,
+        njy=_njy(cards, survey, band, where=where),
+        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
+    )
+    if tile.mask is not None:
+        names = _mask_planes(hdus[tile.mask.hdu].header, config, where=where)
+        tile = dataclasses.replace(tile, mask_planes=names)
+    return stated.labelled(tile, survey)
+
+
+def _tile_id(path: str, survey: SurveyConfig) -> str:
+    match = _pattern(survey).search(path) if survey.generic.pattern else None
+    named = match.groupdict().get("tile") if match is not None else None
+    return named or PurePosixPath(path).name.split(".fits")[0]
+
+
+def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> int | str | None:
+    return stated_hdu.get(band) if isinstance(stated_hdu, dict) else stated_hdu
+
+
+def _njy(cards: Cards, survey: SurveyConfig, band: str, *, where: str) -> float:
+    config = survey.generic
+    if config.unit:
+        found = headers.njy_of_unit(config.unit)
+        if found is None:
+            raise ConfigError(
+                f"[survey.generic] unit = {config.unit!r} is none; there are nJy, uJy, mJy, Jy, nanomaggy; for others state "
+                "[survey] zero_point_mag"
+            )
+        return found
+    of_config = stated.zero_point_njy(survey, band)
+    if of_config is not None:
+        return of_config
+    card = cards.get(config.zero_point_card) if config.zero_point_card else None
+    if isinstance(card, int | float):
+        return njy_per_unit(float(card))
+    found = headers.njy_of_unit(cards.get("BUNIT"))
+    return stated.njy(
+        headers.njy_of_fluxmag0(cards) if found is None else found,
+        survey,
+        band,
+        where=where,
+        missing=f"no BUNIT of flux, no FLUXMAG0{_no_card(config)}; state [survey.generic] unit or zero_point_card",
+    )
+
+
+def _no_card(config: GenericConfig) -> str:
+    return f", no number in {config.zero_point_card}" if config.zero_point_card else ""
+
+
+def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[str, int]:
+    if config.mask_planes == "nonzero":
+        return {headers.NONZERO: 0}
+    if config.mask_planes is not None:
+        return dict(config.mask_planes)
+    names = headers.mask_planes(header)
+    if not names:
+        raise TileError(
+            f"{where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
+            '{SAT = 1, ..} or "nonzero"'
+        )
+    return names
+
+
+def _with_siblings(tile: Tile, config: GenericConfig) -> Tile:
+    """The tile with mask and weight from files beside its own."""
+    if config.mask_replace is not None:
+        tile = _with_sibling(tile, config, role="mask", pair=config.mask_replace)
+    if config.weight_replace is not None:
+        tile = _with_sibling(tile, config, role="weight", pair=config.weight_replace)
+    return tile
+
+
+def _with_sibling(
+    tile: Tile, config: GenericConfig, *, role: Literal["mask", "weight"], pair: tuple[str, str]
+) -> Tile:
+    folder, _, name = tile.image.path.rpartition("/")
+    if pair[0] not in name:
+        raise TileError(f"{tile.where}: {role}_replace = {list(pair)}: {pair[0]!r} is not in the file name")
+    path = f"{folder}/{name.replace(*pair)}"
+    hdu = _hdu_of(config.mask if role == "mask" else config.weight, tile.band)
+    try:
+        with headers.open_fits(path) as hdus:
+            number = headers.first_image(hdus) if hdu is None else hdu
+            if number is None:
+                raise TileError(f"{tile.where}: {role} {path}: no HDU has an image; {headers.FETCH_AGAIN}")
+            found = headers.hdu_at(hdus, number, where=tile.where, name=f"{role} {path}")
+            names = _mask_planes(found.header, config, where=path) if role == "mask" else None
+            cube = len(getattr(found, "shape", None) or ()) > 2
+    except FileNotFoundError:
+        raise TileError(
+            f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
+        ) from None
+    if names is not None:
+        tile = dataclasses.replace(tile, mask_planes=names)
+    return headers.add_plane(tile, role, Plane(path, number, tile.image.index if cube else ()))

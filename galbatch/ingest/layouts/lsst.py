@@ -1,0 +1,54 @@
+"""Coadds of the LSST pipelines: deepCoadd, deepCoadd_calexp, deep_coadd, and cell-based coadd files.
+
+Known file names: ``deepCoadd_calexp_<tract>_<patch>_<band>_<skymap>_<run>.fits``, ``deep_coadd_<tract>_<patch>_..``
+and ``template_coadd_..`` as a Butler exports them, ``calexp-<band>-<tract>-<patch>.fits`` and
+``deepCoadd/<filter>/<tract>/<x,y>.fits`` of older repositories; the patch is an integer or "x,y". Any other file
+must say them in its headers (TRACT, PATCH, BAND, also after ``LSST BUTLER DATAID``).
+
+Fluxes are nJy where BUNIT says so, else calibrated by FLUXMAG0 or the PhotoCalib. Masks are told by name, from
+MP_* or MSKN* cards. A cell-based coadd is read as the stitched image that its IMAGE, MASK and VARIANCE are; of
+its other HDUs only the JSON is looked at, for tract and patch. If its mask has more than 31 planes, the rest in a
+second MASK HDU is not read: the planes that the flags use come first in today's files.
+
+The background is not told by the files: state it in [survey].
+"""
+
+from __future__ import annotations
+
+import re
+
+from galbatch.config import SurveyConfig
+from galbatch.ingest import headers
+from galbatch.ingest.layouts import afw, stated
+from galbatch.types import Tile
+
+__all__ = ["Lsst", "release_in"]
+
+RELEASE = re.compile(r"(?<![a-z0-9])(dp[0-9](?:[._][0-9](?![0-9]))?|dr[0-9]{1,2})(?![a-z0-9])", re.IGNORECASE)
+
+
+def release_in(path: str) -> str:
+    """``dp1``, ``dp0.2`` or their like, if the path says so; else ""."""
+    found = RELEASE.findall(path)
+    return found[-1].lower().replace("_", ".") if found else ""
+
+
+class Lsst:
+    """Adapter of deep coadds."""
+
+    expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"
+    suffixes = headers.FITS_SUFFIXES
+
+    def wants(self, path: str, survey: SurveyConfig) -> bool:
+        """Whether it is a FITS file whose name does not say another band."""
+        name = afw.name_in_path(path)
+        return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
+
+    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+        """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
+        with headers.open_fits(path) as hdus:
+            name = afw.name_in_path(path) or afw.name_in_cards(hdus)
+            if name is None or name.band not in survey.bands:
+                return []
+            tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
+        return [stated.labelled(tile, survey, release=release_in(path))]
