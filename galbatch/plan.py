@@ -8,100 +8,49 @@ the number of workers.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from galbatch import sky
-from galbatch.config import FlagsConfig, ModelConfig, RunConfig
-from galbatch.errors import FingerprintError
-from galbatch.ingest import INGEST_VERSION, bytes_per_object, tiles_near
-from galbatch.models import INFER_VERSION, Bundle
-from galbatch.types import BLOCK_OBJECTS, Grid, ObjectTable, Partition, PixelFlag, Tile
+from galbatch import sky, storage
+from galbatch.config import ModelConfig, RunConfig
+from galbatch.errors import ConfigError
+from galbatch.fingerprint import Fingerprint, digest
+from galbatch.ingest import INGEST_VERSION, Footprint, bytes_per_object
+from galbatch.models import INFER_VERSION
+from galbatch.object_source import ObjectSource
+from galbatch.projection import GridPlan, Projection, Projector
+from galbatch.selection import PartitionObjects, SelectedObjects
+from galbatch.types import BLOCK_OBJECTS, Grid, Partition, Tile
+
+if TYPE_CHECKING:
+    from galbatch.models import Bundle  # loads torch, which planning does without
 
 __all__ = [
     "ENGINE",
     "MAX_HEALPIX_ORDER",
-    "Fingerprint",
     "GridPlan",
     "ModelPlan",
     "PartitionPlan",
     "Plan",
     "divide",
     "make_plan",
-    "object_flags",
-    "refuse_difference",
 ]
+
+BytesOf = Callable[[int, int], int]
 
 MAX_HEALPIX_ORDER = 13
 """A pixel of this order is never split: 26 arcsec across, smaller than the field of two cutouts."""
 
 ENGINE = "torchscript-float32"
 """How networks are executed; the only engine of this version."""
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What an output depends on, part by part, so that a refusal can say what differs."""
-
-    parts: Mapping[str, str]
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the parts, in hexadecimal."""
-        return digest(dict(self.parts))
-
-    def as_json(self) -> dict[str, Any]:
-        """The form that is stored in ``_done.json`` and, as text, in a leaf's footer."""
-        return {"digest": self.digest, "parts": dict(self.parts)}
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON value or of an array's bytes, in hexadecimal."""
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            return digest([str(item) for item in value])
-        return hashlib.sha256(str(value.dtype).encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
-    if isinstance(value, pa.Table):
-        return digest([[f.name, str(f.type), digest(_column_values(value, f.name))] for f in value.schema])
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _column_values(table: pa.Table, name: str) -> list[str]:
-    return [repr(item) for item in table.column(name).to_pylist()]
-
-
-def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fingerprint) -> None:
-    """Refuse an output that was written with another fingerprint.
-
-    Raises
-    ------
-    FingerprintError
-        With the parts that differ, the value found and the value of this run.
-    """
-    if found is not None and found.get("digest") == expected.digest:
-        return
-    parts = (found or {}).get("parts", {})
-    differing = sorted(key for key in {*parts, *expected.parts} if parts.get(key) != expected.parts.get(key))
-    lines = [
-        f"{where} was written with {key} {_short(parts.get(key))}; this run uses {_short(expected.parts.get(key))}"
-        for key in differing
-    ]
-    advice = "choose another output path in run.toml, or run galbatch clean"
-    raise FingerprintError("\n".join([*lines, advice]) if lines else f"{where} has no fingerprint; {advice}")
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "(nothing)"
-    is_digest = len(value) == 64 and set(value) <= set("0123456789abcdef")
-    return f"{value[:12]}.." if is_digest else value
 
 
 @dataclass(frozen=True)
@@ -114,7 +63,8 @@ class ModelPlan:
     path, sha256 : the bundle's file and identity
     grid : the cutouts it needs
     bands : survey bands, in the order of the bundle's input
-    selected : (object,) bool over the whole object table
+    release, background : of the images it was trained on; "" if unknown
+    n_selected : objects that `where` selects
     """
 
     name: str
@@ -123,93 +73,98 @@ class ModelPlan:
     sha256: str
     grid: Grid
     bands: tuple[str, ...]
-    selected: npt.NDArray[np.bool_]
+    release: str = ""
+    background: str = ""
+    n_selected: int = 0
 
     @classmethod
-    def of(cls, config: ModelConfig, path: str, bundle: Bundle, selected: npt.NDArray[np.bool_]) -> ModelPlan:
+    def of(cls, config: ModelConfig, path: str, bundle: Bundle) -> ModelPlan:
         """From a ``[[models]]`` section, its bundle's path and the loaded bundle."""
         bands = config.bands or tuple(bundle.bands)
-        return cls(config.name, config.where, path, bundle.sha256, bundle.grid, bands, selected)
-
-
-@dataclass(frozen=True)
-class GridPlan:
-    """One grid of the store with the union of its networks' bands, and the objects that need it."""
-
-    grid: Grid
-    bands: tuple[str, ...]
-    needed: npt.NDArray[np.bool_]
+        trained = bundle.metadata.input
+        return cls(
+            config.name,
+            config.where,
+            path,
+            bundle.sha256,
+            bundle.grid,
+            bands,
+            release=trained.release,
+            background=trained.background,
+        )
 
 
 @dataclass(frozen=True)
 class PartitionPlan:
     """What one partition needs, and the fingerprints its outputs carry.
 
-    `tiles` are indices into the plan's tiles; bytes are projections.
+    `tiles` are indices into the plan's tiles.
     """
 
     partition: Partition
     tiles: tuple[int, ...]
-    read_bytes: int
-    write_bytes: int
+    projection: Projection
     ingest: Fingerprint
     leaf: Fingerprint
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole run, before anything is started."""
+    """The whole run, before anything is started.
 
-    objects: ObjectTable
-    object_flags: npt.NDArray[np.int32]
+    Attributes
+    ----------
+    objects : all objects; those of a partition come from `take`
+    oversize : partitions larger than the limits that cannot be divided further
+    notes : what the user should know before starting
+    """
+
+    objects: SelectedObjects
     tiles: tuple[Tile, ...]
     models: tuple[ModelPlan, ...]
     grids: tuple[GridPlan, ...]
     partitions: tuple[PartitionPlan, ...]
     oversize: tuple[Partition, ...]
-    rejected: pa.Table | None = None
+    notes: tuple[str, ...] = ()
+
+    def take(self, partition: Partition) -> PartitionObjects:
+        """The objects of a partition with their flags and selections."""
+        return self.objects.take(partition.start, partition.stop)
 
     @property
-    def read_bytes(self) -> int:
-        """Bytes of tile pixels that all partitions read together."""
-        return sum(p.read_bytes for p in self.partitions)
+    def rejected(self) -> pa.Table:
+        """Rows of the object list that were left out, with the reason."""
+        return self.objects.source.rejected
 
-    @property
-    def write_bytes(self) -> int:
-        """Bytes of cutouts that all partitions write together."""
-        return sum(p.write_bytes for p in self.partitions)
+    @cached_property
+    def projection(self) -> Projection:
+        """What all partitions take together."""
+        return Projection.sum([part.projection for part in self.partitions], len(self.grids))
 
     @property
     def read_amplification(self) -> float:
-        """Bytes read over bytes of the tiles that are touched; below 1 where objects are sparse."""
-        touched = {index for p in self.partitions for index in p.tiles}
-        total = sum(_tile_bytes(self.tiles[index]) for index in touched)
-        return self.read_bytes / total if total else 0.0
+        """Bytes read over the bytes of the cutouts' own pixels in the tiles.
+
+        Below 1 where cutouts overlap on tiles that are read whole.
+        """
+        window_bytes = self.projection.window_bytes
+        return self.projection.read_bytes / window_bytes if window_bytes else 0.0
+
+    def stated(self, what: Literal["release", "background"]) -> list[str]:
+        """Data releases or background products of the tiles, without those that are not known."""
+        return sorted({value for tile in self.tiles if (value := getattr(tile, what))})
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any tile is on S3."""
+        return any(storage.is_s3(tile.image.path) for tile in self.tiles)
 
     @property
     def worker_memory_bytes(self) -> int:
         """Projected memory of one worker: two blocks of cutouts with mask and variance, and the process."""
-        block = max(_window_bytes(g, 1.0) * BLOCK_OBJECTS for g in self.grids)
-        return 600 * 2**20 + 2 * block
-
-
-def object_flags(objects: ObjectTable, flags: FlagsConfig) -> npt.NDArray[np.int32]:
-    """NEIGHBOR and DUPLICATE_POSITION bits from the whole object list.
-
-    Returns
-    -------
-    (object,) int32 in PixelFlag bits
-    """
-    radius_of = {
-        PixelFlag.NEIGHBOR: flags.neighbor_radius_arcsec,
-        PixelFlag.DUPLICATE_POSITION: flags.duplicate_radius_arcsec,
-    }
-    # One search serves both: 6 s for 10 million objects.
-    nearest = sky.nearest_arcsec(objects.ra_deg, objects.dec_deg, within_arcsec=max(radius_of.values()))
-    result = np.zeros(len(objects), np.int32)
-    for bit, radius_arcsec in radius_of.items():
-        result[nearest < radius_arcsec] |= int(bit)
-    return result
+        planes = ("image", "mask", "variance")
+        blocks = [bytes_per_object(g.grid, g.bands, planes) * BLOCK_OBJECTS for g in self.grids]
+        return 600 * 2**20 + 2 * max(blocks)
 
 
 @dataclass(frozen=True)
@@ -219,7 +174,11 @@ class _Limits:
 
 
 def divide(
-    healpix_29: npt.NDArray[np.int64], *, max_objects: int, max_bytes: int, bytes_of: Any = None
+    healpix_29: npt.NDArray[np.int64],
+    *,
+    max_objects: int,
+    max_bytes: int,
+    bytes_of: BytesOf | None = None,
 ) -> list[Partition]:
     """Divide sorted objects into HEALPix pixels of adaptive order.
 
@@ -229,18 +188,23 @@ def divide(
     Parameters
     ----------
     healpix_29 : (object,) int64, sorted, order 29 NESTED
-    bytes_of : callable (start, stop) -> bytes that these objects read plus write; None counts none
+    bytes_of : bytes that the objects `start` to `stop` read plus write; None counts none
 
     Returns
     -------
     Partitions in HEALPix order; together they hold each object exactly once.
     """
-    limits = _Limits(max_objects, max_bytes)
+
+    def rank(index: int) -> int:
+        return int(np.searchsorted(healpix_29, index))
+
+    return _divide(rank, _Limits(max_objects, max_bytes), bytes_of)
+
+
+def _divide(rank: Callable[[int], int], limits: _Limits, bytes_of: BytesOf | None) -> list[Partition]:
+    """As `divide`, where `rank` says how many objects come before an index of order 29."""
     result: list[Partition] = []
-    pending = [
-        Partition(0, pixel, *np.searchsorted(healpix_29, sky.pixel_range(0, pixel)).tolist())
-        for pixel in reversed(range(12))
-    ]
+    pending = _partitions(0, range(12), rank)[::-1]
     while pending:
         partition = pending.pop()
         if partition.n_objects == 0:
@@ -248,11 +212,21 @@ def divide(
         if _is_small(partition, limits, bytes_of) or partition.healpix_order == MAX_HEALPIX_ORDER:
             result.append(partition)
         else:
-            pending.extend(reversed(_children(partition, healpix_29)))
+            children = range(4 * partition.healpix_pixel, 4 * partition.healpix_pixel + 4)
+            pending.extend(_partitions(partition.healpix_order + 1, children, rank)[::-1])
     return result
 
 
-def _is_small(partition: Partition, limits: _Limits, bytes_of: Any) -> bool:
+def _partitions(healpix_order: int, pixels: range, rank: Callable[[int], int]) -> list[Partition]:
+    """Neighboring pixels of one order."""
+    bounds = [rank(sky.pixel_range(healpix_order, pixel)[0]) for pixel in (*pixels, pixels.stop)]
+    return [
+        Partition(healpix_order, pixel, start, stop)
+        for pixel, (start, stop) in zip(pixels, pairwise(bounds), strict=True)
+    ]
+
+
+def _is_small(partition: Partition, limits: _Limits, bytes_of: BytesOf | None) -> bool:
     if partition.n_objects == 1:
         return True
     if partition.n_objects > limits.objects:
@@ -260,66 +234,43 @@ def _is_small(partition: Partition, limits: _Limits, bytes_of: Any) -> bool:
     return bytes_of is None or bytes_of(partition.start, partition.stop) <= limits.bytes_
 
 
-def _children(partition: Partition, healpix_29: npt.NDArray[np.int64]) -> list[Partition]:
-    order = partition.healpix_order + 1
-    children = []
-    for pixel in range(4 * partition.healpix_pixel, 4 * partition.healpix_pixel + 4):
-        inside = healpix_29[partition.start : partition.stop]
-        start, stop = np.searchsorted(inside, sky.pixel_range(order, pixel)) + partition.start
-        children.append(Partition(order, pixel, int(start), int(stop)))
-    return children
-
-
 def make_plan(
-    config: RunConfig, objects: ObjectTable, tiles: Sequence[Tile], models: Sequence[ModelPlan]
+    config: RunConfig, source: ObjectSource, tiles: Sequence[Tile], models: Sequence[ModelPlan]
 ) -> Plan:
     """Plan the run.
 
     Parameters
     ----------
-    objects : sorted by HEALPix index
-    tiles : all tiles of the survey, whatever their band
-    models : networks with their selection over `objects`
+    tiles : all tiles of the surveys, whatever their band
+    models : the networks, in the order of ``[[models]]``
+
+    Raises
+    ------
+    ConfigError
+        No network selects any object.
     """
-    grids = _grids(models, len(objects))
-    planner = _Planner(config, objects, tuple(tiles), tuple(models), grids)
-    partitions = divide(
-        objects.healpix_29,
-        max_objects=config.plan.max_objects_per_partition,
-        max_bytes=config.plan.max_bytes_per_partition,
-        bytes_of=lambda start, stop: sum(planner.bytes_of(start, stop)),
+    planner = _Planner(config, source, tiles, models)
+    partitions = [planner.plan(partition) for partition in planner.divide()]
+    oversize = tuple(part.partition for part in partitions if planner.is_oversize(part))
+    return Plan(
+        planner.objects,
+        planner.tiles,
+        planner.models,
+        planner.grids,
+        tuple(partitions),
+        oversize,
+        tuple(planner.notes()),
     )
-    plans = tuple(planner.plan(partition) for partition in partitions)
-    limit = _Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
-    oversize = tuple(
-        p.partition
-        for p in plans
-        if p.partition.n_objects > limit.objects or p.read_bytes + p.write_bytes > limit.bytes_
-    )
-    return Plan(objects, planner.flags, planner.tiles, planner.models, grids, plans, oversize)
 
 
-def _grids(models: Sequence[ModelPlan], n_objects: int) -> tuple[GridPlan, ...]:
-    """One entry a distinct grid: union of the bands in order of first use, and of the selections."""
+def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
+    """One entry a distinct grid: union of the bands in order of first use."""
     result = []
     for grid in sorted({model.grid for model in models}):
-        sharing = [model for model in models if model.grid == grid]
-        bands = tuple(dict.fromkeys(band for model in sharing for band in model.bands))
-        needed = np.zeros(n_objects, bool)
-        for model in sharing:
-            needed |= model.selected
-        result.append(GridPlan(grid, bands, needed))
-    return tuple(result)
-
-
-def _window_bytes(grid: GridPlan, share: float) -> int:
-    """Bytes of image, variance (float32) and mask (uint16) of one object's cutout."""
-    return int(share * bytes_per_object(grid.grid, grid.bands, ("image", "mask", "variance")))
-
-
-def _tile_bytes(tile: Tile) -> int:
-    ny, nx = tile.shape_px
-    return ny * nx * 4 * (1 + (tile.mask is not None) + (tile.weight is not None))
+        sharing = tuple(number for number, model in enumerate(models) if model.grid == grid)
+        bands = tuple(dict.fromkeys(band for number in sharing for band in models[number].bands))
+        result.append(GridPlan(grid, bands, sharing))
+    return result
 
 
 class _Planner:
@@ -328,46 +279,71 @@ class _Planner:
     def __init__(
         self,
         config: RunConfig,
-        objects: ObjectTable,
-        tiles: tuple[Tile, ...],
-        models: tuple[ModelPlan, ...],
-        grids: tuple[GridPlan, ...],
+        source: ObjectSource,
+        tiles: Sequence[Tile],
+        models: Sequence[ModelPlan],
     ) -> None:
         self.config = config
-        self.objects = objects
-        self.models = models
-        self.grids = grids
+        self.objects = SelectedObjects(source, [model.where for model in models], config.flags)
+        grids = _grids(models)
         used = {band for grid in grids for band in grid.bands}
         self.tiles = tuple(tile for tile in tiles if tile.band in used)
-        self.flags = object_flags(objects, config.flags)
-        self.radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
-        self.common_ingest = self._common_ingest_parts()
-        self.common_infer = self._common_infer_parts()
+        surveys = [[tile for tile in self.tiles if tile.band in survey.run_bands] for survey in config.survey]
+        self._footprint = Footprint(self.tiles)
+        self._projector = Projector(self.objects, surveys, grids, planes=config.cutouts.planes)
+        self.models = tuple(
+            dataclasses.replace(model, n_selected=int(n))
+            for model, n in zip(models, self._projector.n_selected, strict=True)
+        )
+        whole = self._projector.project(0, len(self.objects))
+        self.grids = tuple(
+            dataclasses.replace(grid, n_cutouts=n) for grid, n in zip(grids, whole.n_cutouts, strict=True)
+        )
+        if not any(whole.n_cutouts):
+            raise ConfigError(_nothing_selected(self.models, len(self.objects)))
+        self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
+        self._limits = _Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
+        self._common_ingest = self._common_ingest_parts()
+        self._common_infer = self._common_infer_parts()
 
-    def bytes_of(self, start: int, stop: int) -> tuple[int, int]:
-        """Bytes read and bytes written for the objects `start` to `stop`."""
-        read = write = 0
-        for grid in self.grids:
-            n_cutouts = int(np.count_nonzero(grid.needed[start:stop]))
-            read += n_cutouts * _window_bytes(grid, 1.0)
-            write += n_cutouts * bytes_per_object(grid.grid, grid.bands, self.config.cutouts.planes)
-        return read, write
+    def divide(self) -> list[Partition]:
+        def bytes_of(start: int, stop: int) -> int:
+            return self._projector.project(start, stop).total_bytes
+
+        return _divide(self.objects.rank, self._limits, bytes_of)
+
+    def is_oversize(self, part: PartitionPlan) -> bool:
+        return (
+            part.partition.n_objects > self._limits.objects
+            or part.projection.total_bytes > self._limits.bytes_
+        )
 
     def plan(self, partition: Partition) -> PartitionPlan:
-        rows = slice(partition.start, partition.stop)
-        objects = self.objects.take(rows)
-        near = tuple(tiles_near(objects, self.tiles, radius_deg=self.radius_deg))
-        read_bytes, write_bytes = self.bytes_of(partition.start, partition.stop)
-        ingest = Fingerprint({**self.common_ingest, **self._partition_parts(partition, objects, near)})
+        objects = self.objects.take(partition.start, partition.stop)
+        near = tuple(self._footprint.near(objects.table, radius_deg=self._radius_deg))
+        ingest = Fingerprint({**self._common_ingest, **self._partition_parts(partition, objects, near)})
         leaf = Fingerprint(
             {
                 **ingest.parts,
-                **self.common_infer,
-                "kept columns": digest(objects.kept),
-                "selected objects": digest([digest(m.selected[rows]) for m in self.models]),
+                **self._common_infer,
+                "kept columns": digest(objects.table.kept),
+                "selected objects": digest([digest(selected) for selected in objects.selected]),
             }
         )
-        return PartitionPlan(partition, near, read_bytes, write_bytes, ingest, leaf)
+        projection = self._projector.project(partition.start, partition.stop)
+        return PartitionPlan(partition, near, projection, ingest, leaf)
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know before starting."""
+        if n_outside := self._projector.n_outside:
+            yield (
+                f"{n_outside} of the objects lie outside every tile: they get no values and the flag "
+                "OUTSIDE_FOOTPRINT"
+            )
+        for model in self.models:
+            if not model.n_selected:
+                yield f"[[models]] {model.name}: where = {model.where!r} selects no object"
+            yield from _differences(model, self.tiles)
 
     def _common_ingest_parts(self) -> dict[str, str]:
         surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
@@ -389,20 +365,45 @@ class _Planner:
         return parts
 
     def _partition_parts(
-        self, partition: Partition, objects: ObjectTable, near: tuple[int, ...]
+        self, partition: Partition, objects: PartitionObjects, near: tuple[int, ...]
     ) -> dict[str, str]:
-        rows = slice(partition.start, partition.stop)
-        needed = [digest(grid.needed[rows]) for grid in self.grids]
+        table = objects.table
+        columns = (table.object_id, table.ra_deg, table.dec_deg, objects.flags)
+        needed = [digest(objects.needed(grid.models)) for grid in self.grids]
+        psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
         tiles = [
             [tile.tile_id, tile.band, dataclasses.astuple(tile.identity) if tile.identity else None]
             for tile in (self.tiles[index] for index in near)
         ]
         return {
             "division": f"{partition.name} of {partition.n_objects} objects",
-            "objects": digest(
-                [digest(a) for a in (objects.object_id, objects.ra_deg, objects.dec_deg)]
-                + [digest(self.flags[rows]), *needed]
-                + [[band, digest(width)] for band, width in sorted(objects.psf_fwhm_arcsec.items())]
-            ),
+            "objects": digest([*map(digest, columns), *needed, *psf]),
             "tiles": digest(sorted(tiles, key=str)),
         }
+
+
+def _nothing_selected(models: Sequence[ModelPlan], n_objects: int) -> str:
+    wheres = "; ".join(f"[[models]] {model.name}: where = {model.where!r}" for model in models)
+    return f"run.toml: no network is for any of the {n_objects} objects: {wheres}"
+
+
+def _differences(model: ModelPlan, tiles: Sequence[Tile]) -> Iterator[str]:
+    """Where the tiles' data release or background is known to differ from what the network was trained on."""
+    for what in ("release", "background"):
+        trained = getattr(model, what)
+        bands_of: dict[str, list[str]] = {}
+        for tile in tiles:
+            found = getattr(tile, what)
+            if tile.band in model.bands and found and trained and _kind(found) != _kind(trained):
+                bands_of.setdefault(found, []).append(tile.band)
+        for found, bands in sorted(bands_of.items()):
+            in_order = ", ".join(band for band in model.bands if band in bands)
+            yield (
+                f"[[models]] {model.name} was trained on {what} {trained!r}; the tiles in {in_order} are of "
+                f"{found!r}"
+            )
+
+
+def _kind(text: str) -> str:
+    """What is compared of "global sky: meshes of 8000 px" and "Global sky": the words before the colon."""
+    return text.partition(":")[0].strip().casefold()

@@ -2,45 +2,11 @@
 
 The only door to torch. A bundle is a TorchScript file with its metadata inside; `infer_block` runs it on a
 block of cutouts and gives the result columns. Training takes arrays and knows nothing of where they come from.
+
+Names are loaded when they are first used (``__init__.pyi`` lists them): torch takes a second and 200 MB, and
+workers that only cut do without.
 """
 
-from galbatch.models.bundle import Bundle, bundle_path, demo_bundles, load_bundle, save_bundle
-from galbatch.models.evaluation import evaluate
-from galbatch.models.infer import INFER_VERSION, infer_block
-from galbatch.models.metadata import (
-    BundleMetadata,
-    DomainInfo,
-    HeadInfo,
-    InputInfo,
-    LabelInfo,
-    ParameterInfo,
-)
-from galbatch.models.recipes import RECIPES, Recipe
-from galbatch.models.results import quantile_suffix, result_columns
-from galbatch.models.training import Epoch, Trained, TrainingSettings, script_of, train
+import lazy_loader
 
-__all__ = [
-    "INFER_VERSION",
-    "RECIPES",
-    "Bundle",
-    "BundleMetadata",
-    "DomainInfo",
-    "Epoch",
-    "HeadInfo",
-    "InputInfo",
-    "LabelInfo",
-    "ParameterInfo",
-    "Recipe",
-    "Trained",
-    "TrainingSettings",
-    "bundle_path",
-    "demo_bundles",
-    "evaluate",
-    "infer_block",
-    "load_bundle",
-    "quantile_suffix",
-    "result_columns",
-    "save_bundle",
-    "script_of",
-    "train",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,10 +21,7 @@ from galbatch.models.posterior import Summary, quantities_of, summarize_draws, s
 from galbatch.models.results import quantile_suffix, result_columns
 from galbatch.types import CutoutBlock, ModelFlag, njy_per_unit
 
-__all__ = ["INFER_VERSION", "RawPasses", "infer_block", "run_passes"]
-
-INFER_VERSION = 1
-"""Raised when numbers change."""
+__all__ = ["RawPasses", "infer_block", "run_passes"]
 
 PREFIX_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
 CACHE_BYTES = (

@@ -38,7 +38,8 @@ class InputInfo:
     size_px, pixel_scale_arcsec : the grid
     unit : name of the pixel unit
     zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
-    background : what was done to the sky before
+    background : what was done to the sky before; words before a colon are compared with the survey's
+    release : data release of the training images; "" if they are of none
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -49,6 +50,7 @@ class InputInfo:
     unit: str
     zero_point_mag: float
     background: str = ""
+    release: str = ""
 
 
 @dataclass(frozen=True)

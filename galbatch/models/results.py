@@ -9,7 +9,10 @@ from galbatch.models.metadata import BundleMetadata
 from galbatch.models.posterior import Quantity, quantities_of
 from galbatch.types import Column
 
-__all__ = ["quantile_suffix", "result_columns"]
+__all__ = ["INFER_VERSION", "quantile_suffix", "result_columns"]
+
+INFER_VERSION = 1
+"""Raised when the numbers in the catalog change."""
 
 NO_VALUE = "NaN: no value, the flags say why"
 EXTINCTION = "not corrected for Galactic extinction"
