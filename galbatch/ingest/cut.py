@@ -19,7 +19,8 @@ from galbatch.ingest.footprint import tiles_near
 from galbatch.ingest.lattice import TanWCS
 from galbatch.ingest.measure import measure
 from galbatch.ingest.planes import Box
-from galbatch.ingest.reader import Pixels, TileReader
+from galbatch.ingest.psf import listed_or, psf_fwhm_at
+from galbatch.ingest.reader import Pixels, TileReader, fill_plane
 from galbatch.ingest.resample import resample
 from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Tile
 
@@ -87,7 +88,7 @@ def _cut(
 ) -> _Canvas:
     """The block's pixels: first every object's place, so that windows can be fetched together, then the pixels."""
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
-    canvas = _Canvas.blank(len(objects), grid, bands=tuple(bands))
+    canvas = _Canvas.blank(len(objects), near, grid=grid, bands=tuple(bands))
     placed = _place(objects, near, grid=grid)
     for index in range(len(objects)):
         _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
@@ -122,7 +123,7 @@ def _measured(
         tile=np.array(canvas.tile, dtype=np.str_),
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
-        psf_fwhm_arcsec=canvas.psf_fwhm_arcsec,
+        psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.bands),
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
     )
@@ -146,6 +147,10 @@ class _Placed:
     inside: npt.NDArray[np.float64]
     copies: bool
     reach_px: float
+
+    def psf_fwhm_arcsec(self, reader: TileReader, index: int) -> float:
+        """At an object; NaN if unknown."""
+        return psf_fwhm_at(reader, self.tile, x=self.x[index], y=self.y[index])
 
 
 def _place(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> list[_Placed]:
@@ -203,15 +208,19 @@ class _Canvas:
     tile: list[str] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, n_objects: int, grid: Grid, *, bands: tuple[str, ...]) -> _Canvas:
-        """For so many objects; the planes are undefined until `begin`."""
+    def blank(cls, n_objects: int, tiles: Sequence[Tile], *, grid: Grid, bands: tuple[str, ...]) -> _Canvas:
+        """For so many objects; the planes are undefined until `begin`, those that no tile has are one value."""
         shape = (n_objects, len(bands), grid.size_px, grid.size_px)
+        has_mask = any(tile.mask is not None for tile in tiles)
+        has_variance = any(tile.weight is not None for tile in tiles)
         return cls(
             grid,
             bands,
             image=np.empty(shape, np.float32),
-            mask=np.empty(shape, np.uint16),
-            variance=np.empty(shape, np.float32),
+            mask=np.empty(shape, np.uint16) if has_mask else np.broadcast_to(np.uint16(0), shape),
+            variance=np.empty(shape, np.float32)
+            if has_variance
+            else np.broadcast_to(np.float32(np.nan), shape),
             crpix=np.empty((n_objects, 2)),
             crval=np.empty((n_objects, 2)),
             cd=np.empty((n_objects, 2, 2)),
@@ -227,8 +236,8 @@ class _Canvas:
     def begin(self, at: tuple[int, int]) -> None:
         """Nothing covered: done just before a band is filled, while its pixels fit in the cache."""
         self.image[at] = np.nan
-        self.variance[at] = np.nan
-        self.mask[at] = 0
+        fill_plane(self.variance[at], np.nan)
+        fill_plane(self.mask[at], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +340,7 @@ def _read_whole(
     if box is None or box.clipped(best.shape_px) != box:
         return False
     if reader.read_into(best, box, out=canvas.pixels(at)):
-        canvas.psf_fwhm_arcsec[at] = best.psf_fwhm_arcsec
+        canvas.psf_fwhm_arcsec[at] = sources[0].psf_fwhm_arcsec(reader, at[0])
         canvas.noise_correlation[at] = 1.0
         return True
     return False
@@ -356,7 +365,7 @@ def _mosaic(
             n_new, correlation = _reproject(canvas, at, reader=reader, tile=source.tile, target=target)
             canvas.flags[at[0]] |= PixelFlag.RESAMPLED if n_new else 0
         if n_new and not n_used:
-            canvas.psf_fwhm_arcsec[at] = source.tile.psf_fwhm_arcsec
+            canvas.psf_fwhm_arcsec[at] = source.psf_fwhm_arcsec(reader, at[0])
         if n_new:
             canvas.noise_correlation[at] = np.fmax(canvas.noise_correlation[at], correlation)
         n_used += n_new > 0
@@ -378,7 +387,7 @@ def _reproject(
 ) -> tuple[int, float]:
     """Pixels newly covered by resampling, and their noise correlation."""
     size_px = canvas.grid.size_px
-    found = resample(reader, tile, target=target.wcs.astropy(), size_px=size_px)
+    found = resample(reader, tile, target=target.wcs, size_px=size_px)
     if found is None:
         return 0, np.nan
     n_new = _merge(canvas, at, box=Box(0, size_px, 0, size_px), pixels=found.pixels)
@@ -390,12 +399,9 @@ def _merge(canvas: _Canvas, at: tuple[int, int], *, box: Box, pixels: Pixels) ->
     image = canvas.image[at][box.slices]
     new = np.isnan(image) & ~np.isnan(pixels.image)
     n_new = int(np.count_nonzero(new))
-    if n_new == new.size:
-        image[...] = pixels.image
-        canvas.mask[at][box.slices] = pixels.mask
-        canvas.variance[at][box.slices] = pixels.variance
-    elif n_new:
-        image[new] = pixels.image[new]
+    image[new] = pixels.image[new]
+    if canvas.mask.flags.writeable:
         canvas.mask[at][box.slices][new] = pixels.mask[new]
+    if canvas.variance.flags.writeable:
         canvas.variance[at][box.slices][new] = pixels.variance[new]
     return n_new
