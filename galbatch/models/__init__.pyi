@@ -1,7 +1,7 @@
-from galbatch.models.bundle import Bundle, bundle_path, demo_bundles, load_bundle, save_bundle
-from galbatch.models.evaluation import evaluate
-from galbatch.models.infer import infer_block
-from galbatch.models.metadata import (
+from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, save_bundle
+from .evaluation import evaluate
+from .infer import infer_block
+from .metadata import (
     BundleMetadata,
     DomainInfo,
     HeadInfo,
@@ -9,9 +9,9 @@ from galbatch.models.metadata import (
     LabelInfo,
     ParameterInfo,
 )
-from galbatch.models.recipes import RECIPES, Recipe
-from galbatch.models.results import INFER_VERSION, quantile_suffix, result_columns
-from galbatch.models.training import Epoch, Trained, TrainingSettings, script_of, train
+from .recipes import RECIPES, Recipe
+from .results import INFER_VERSION, quantile_suffix, result_columns
+from .training import Epoch, Trained, TrainingSettings, script_of, train
 
 __all__ = [
     "INFER_VERSION",
