@@ -24,7 +24,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -39,6 +39,7 @@ __all__ = [
     "BLOCK_BYTES",
     "PIECE_BYTES",
     "Lock",
+    "Piece",
     "RangedFile",
     "check_writable",
     "exists",
@@ -57,11 +58,16 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_ranges",
+    "reading",
     "remove",
     "remove_if_empty",
     "sha256_of",
     "unpack",
+    "write_files",
 ]
+
+Piece = bytes | bytearray | memoryview
+"""A part of a file's content."""
 
 HASH_CHUNK_BYTES = 2**20
 
@@ -158,7 +164,7 @@ class RangedFile(io.RawIOBase):
         Nothing is there.
     """
 
-    MAX_BLOCKS = 16
+    MAX_BLOCKS = 16  # headers of a file's HDUs, and the tables of its compressed blocks
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -167,6 +173,18 @@ class RangedFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._starts: list[int] = []
         self._prefetched: list[bytes] = []
+        self._kept: list[tuple[int, int, BinaryIO]] = []
+
+    def close(self) -> None:
+        """Let go of what was fetched."""
+        for _, _, file in self._kept:
+            file.close()
+        self._kept.clear()
+        super().close()
+
+    def keep(self, start: int, stop: int) -> None:
+        """Fetch a range into a file of this machine, where all further reads of it go; raises as `fetch` does."""
+        self._kept.append((start, stop, fetch(self.path, start, stop)))
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch ranges that do not overlap, all at once; those fetched before are forgotten."""
@@ -207,6 +225,9 @@ class RangedFile(io.RawIOBase):
         return self.read(max(0, self.size_bytes - self._position)) or b""
 
     def _bytes(self, start: int, stop: int) -> bytes:
+        for first, last, file in self._kept:
+            if first <= start and stop <= last:
+                return os.pread(file.fileno(), stop - start, start - first)
         at = bisect.bisect_right(self._starts, start) - 1
         if at >= 0 and stop <= self._starts[at] + len(self._prefetched[at]):
             return self._prefetched[at][start - self._starts[at] : stop - self._starts[at]]
@@ -234,17 +255,8 @@ def fetch(path: str, start: int, stop: int) -> BinaryIO:
         `path` ends before, or cannot be read now.
     """
     pieces = _in_pieces(start, stop)
-    file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
-    try:
-        for first in range(0, len(pieces), PARALLEL_PIECES):
-            for data in read_ranges(path, pieces[first : first + PARALLEL_PIECES]):
-                with _output_errors(tempfile.gettempdir()):
-                    file.write(data)
-        file.flush()
-    except BaseException:
-        file.close()
-        raise
-    return cast(BinaryIO, file)
+    groups = (pieces[i : i + PARALLEL_PIECES] for i in range(0, len(pieces), PARALLEL_PIECES))
+    return _temporary(data for group in groups for data in read_ranges(path, group))
 
 
 def unpack(path: str) -> BinaryIO:
@@ -257,22 +269,33 @@ def unpack(path: str) -> BinaryIO:
     EOFError, OSError
         The packed file is cut or damaged, or cannot be read now.
     """
+    return _temporary(_unpacked(path))
+
+
+def _unpacked(path: str) -> Iterator[bytes]:
     opened: Any = gzip.open if path.endswith(".gz") else bz2.open
-    file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    with (
+        open_file(path) as packed,
+        io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered,
+        opened(buffered) as content,
+    ):
+        while data := content.read(HASH_CHUNK_BYTES):
+            yield data
+
+
+def _temporary(parts: Iterable[bytes]) -> BinaryIO:
+    """A file with these parts that no folder names any more, open for reading."""
+    descriptor, path = tempfile.mkstemp(prefix="galbatch-")
     try:
-        with (
-            open_file(path) as packed,
-            io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered,
-            opened(buffered) as content,
-        ):
-            while data := content.read(HASH_CHUNK_BYTES):
+        with open(descriptor, "wb") as file:
+            for data in parts:
                 with _output_errors(tempfile.gettempdir()):
                     file.write(data)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return cast(BinaryIO, file)
+            with _output_errors(tempfile.gettempdir()):
+                file.flush()
+        return open(path, "rb")
+    finally:
+        os.unlink(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -316,16 +339,51 @@ def _publish_local(path: Path, data: bytes, staging: Path | None) -> None:
     folder = staging or path.parent
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    with _moved_to(path, temporary), open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _moved_to(path: Path, temporary: Path) -> Iterator[None]:
+    """Rename `temporary`, which the caller writes, over `path`; remove it if anything goes wrong."""
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield
         os.replace(temporary, path)
     except BaseException:  # also KeyboardInterrupt: nothing half-written stays
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+
+
+def write_files(folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
+    """Write files, given in pieces by their paths below `folder`, each whole or not at all; on S3 all at once.
+
+    Unlike `publish` it does not wait until the disk has them: for parts of something that one published
+    file declares complete, and whose loss shows when it is read.
+
+    Raises
+    ------
+    OutputError
+        No space, or no permission.
+    OSError
+        Any other fault of disk or network: some of the files may be there, and trying again may help.
+    """
+    with _output_errors(folder):
+        if is_s3(folder):
+            with _plain_errors(folder):
+                _s3().pipe({join(folder, name): b"".join(pieces) for name, pieces in contents.items()})
+        else:
+            for name, pieces in contents.items():
+                _write_local(Path(folder, name), pieces)
+
+
+def _write_local(path: Path, pieces: Iterable[Piece]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    with _moved_to(path, temporary), open(temporary, "xb") as file:
+        file.writelines(pieces)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -594,6 +652,11 @@ def _plain_errors(path: str) -> Iterator[None]:
         if not type(error).__module__.startswith("aiohttp"):
             raise
         raise OSError(errno.EIO, f"{path}: {error}") from error
+
+
+def reading(path: str) -> contextlib.AbstractContextManager[None]:
+    """For who reads S3 without this module (Zarr): faults as OSError, missing credentials as UsageError."""
+    return _plain_errors(path)
 
 
 @contextlib.contextmanager

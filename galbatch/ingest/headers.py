@@ -83,13 +83,17 @@ def open_fits(path: str) -> Iterator[fits.HDUList]:
 
 def opened_fits(path: str, source: BinaryIO | None = None) -> fits.HDUList:
     """As `open_fits`, to be closed by the caller; `source` is what to read instead of the file at `path`."""
-    with quiet_astropy():
+    with quiet_astropy(), contextlib.ExitStack() as on_failure:
         try:
             if source is None and storage.is_s3(path):
                 source = storage.unpack(path) if is_packed(path) else storage.open_file(path)
-            return fits.open(
+            if source is not None:
+                on_failure.callback(source.close)
+            opened = fits.open(
                 path if source is None else source, mode="readonly", memmap=False, lazy_load_hdus=True
             )
+            on_failure.pop_all()
+            return opened
         except FileNotFoundError:
             raise
         except EOFError as error:

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import re
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -97,3 +102,90 @@ def realdata():
     if not folder.is_dir():
         pytest.skip("real survey pixels are not there: ../shared/realdata")
     return folder
+
+
+# One host of S3 objects in memory that counts what goes out: moto takes 54 ms for a range of a large object.
+
+
+class Counted:
+    """What is served, and the requests and body bytes that went out."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self.objects = objects
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        self.gets, self.heads, self.bytes_ = 0, 0, 0
+
+    def add(self, command: str, n_bytes: int) -> None:
+        with self.lock:
+            self.gets += command == "GET"
+            self.heads += command == "HEAD"
+            self.bytes_ += n_bytes
+
+
+@contextmanager
+def serving(objects: dict[str, bytes]):
+    """Serve `objects` ("/bucket/key" -> content); yields (endpoint URL, Counted)."""
+    counted = Counted(objects)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.answer()
+
+        def do_GET(self):
+            self.answer()
+
+        def answer(self):
+            content = counted.objects.get(self.path.partition("?")[0])
+            part, status = memoryview(content or b""), 404 if content is None else 200
+            if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                part, status = part[int(found[1]) : int(found[2]) + 1], 206
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("ETag", '"0"')
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+            self.end_headers()
+            sent = part if self.command == "GET" else b""
+            counted.add(self.command, len(sent))  # before the client can go on
+            self.wfile.write(sent)
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", counted
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """(put, counted): ``put(name, content)`` gives the path on S3; counted are the requests after the last put."""
+    with serving({}) as (url, counted):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+        def put(name, content):
+            counted.objects[f"/bucket/{name}"] = content
+            counted.reset()
+            return f"s3://bucket/{name}"
+
+        yield put, counted
+        fsspec.get_filesystem_class("s3").clear_instance_cache()

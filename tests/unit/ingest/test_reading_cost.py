@@ -41,17 +41,19 @@ def test_sparse_windows_on_s3_cost_a_range_a_row():
 
 
 def test_dense_windows_on_s3_cost_the_plane_once():
-    # 239 requests of 956 bytes cost as 2.19 MB would: 32 windows come to 70 MB, the plane.
-    assert not cost(PLAIN, 32).whole
-    dense = cost(PLAIN, 33)
+    # 239 requests of 956 bytes cost as 3.17 MB would: 22 windows come to 69.6 MB, the plane has 70.6 MB.
+    assert not cost(PLAIN, 22).whole
+    dense = cost(PLAIN, 23)
     assert (dense.bytes_, dense.requests, dense.whole) == (PLANE_BYTES, 5, True)
     assert cost(PLAIN, 10**6) == dense
 
 
 def test_rows_that_are_close_are_one_range():
-    # Rows of a 1000 px image are 4000 bytes apart, and 3044 lie between.
-    found = cost(PLAIN, 1, shape=(9000, 1000))
-    assert (found.bytes_, found.requests, found.whole) == (238 * 4000 + 956, 1, False)
+    # Of a 478 px image a window is half of each row: the other half is fetched with it, but not more than half.
+    found = cost(PLAIN, 1, shape=(9000, 478))
+    assert (found.bytes_, found.requests, found.whole) == (238 * 1912 + 956, 1, False)
+    found = cost(PLAIN, 1, shape=(9000, 479))
+    assert (found.bytes_, found.requests, found.whole) == (239 * 956, 239, False)
 
 
 def test_a_window_larger_than_the_tile_is_the_tile():
