@@ -29,6 +29,8 @@ models_app = typer.Typer(
     help="List, show and train model bundles.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(models_app, name="models")
+objects_app = typer.Typer(help="Look at object lists.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(objects_app, name="objects")
 
 out = Console()
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
@@ -279,6 +281,31 @@ def cone(
     sys.stdout.write(found.to_pandas().to_csv(index=False))
 
 
+@objects_app.command("check")
+def objects_check_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="object list: Parquet, FITS, CSV or VOTable")],
+    id_column: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="column of the id")] = None,
+    ra_column: Annotated[
+        str | None, typer.Option("--ra", metavar="COLUMN", help="column of the right ascension, deg")
+    ] = None,
+    dec_column: Annotated[
+        str | None, typer.Option("--dec", metavar="COLUMN", help="column of the declination, deg")
+    ] = None,
+) -> None:
+    """Say what a run would refuse of a list, and which cuts are usual; exit code 1 if it would refuse rows.
+
+    Columns that are not named are guessed by the names that surveys use. Nothing is changed or applied.
+    """
+    from galbatch import objects_check
+
+    check = objects_check.check_objects(
+        file, id_column=id_column, ra_column=ra_column, dec_column=dec_column
+    )
+    for line in objects_check.report_lines(check):
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
+    _exit_with(1 if check.refusals else 0)
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the bundles shipped with galbatch."""
@@ -382,13 +409,13 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     rows = [
         ("objects", f"{len(made.objects)}"),
-        ("rejected", f"{0 if made.rejected is None else made.rejected.num_rows}"),
+        ("rejected", f"{made.rejected.num_rows}"),
         ("tiles", f"{len(made.tiles)}"),
         ("partitions", f"{len(sizes)}, of {sizes[0]} to {sizes[-1]} objects"),
         ("grids", ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in made.grids)),
-        ("bytes read", f"{made.read_bytes / gib:.3f} GiB"),
+        ("bytes read", f"{made.projection.read_bytes / gib:.3f} GiB"),
         ("read amplification", f"{made.read_amplification:.2f} (bytes read over bytes of the tiles touched)"),
-        ("bytes written", f"{made.write_bytes / gib:.3f} GiB"),
+        ("bytes written", f"{made.projection.write_bytes / gib:.3f} GiB"),
         ("memory of a worker", f"{made.worker_memory_bytes / gib:.2f} GiB"),
         *rates.rows(made, config),
     ]

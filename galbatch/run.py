@@ -6,8 +6,8 @@ results when its leaf is. A run that was stopped at any moment is continued by r
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
 from galbatch import __version__, catalog, cluster, dashboard, ingest, models, storage, tables, tasks
-from galbatch.config import RunConfig
+from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.errors import (
     ConfigError,
     FingerprintError,
@@ -26,8 +26,10 @@ from galbatch.errors import (
     NotInThisVersion,
     UsageError,
 )
-from galbatch.plan import ENGINE, Fingerprint, ModelPlan, PartitionPlan, Plan, make_plan, refuse_difference
-from galbatch.types import Grid
+from galbatch.fingerprint import Fingerprint, refuse_difference
+from galbatch.object_source import open_objects
+from galbatch.plan import ENGINE, ModelPlan, PartitionPlan, Plan, make_plan
+from galbatch.types import CutoutBlock, Grid
 
 __all__ = [
     "Progress",
@@ -90,13 +92,11 @@ def prepare(config: RunConfig) -> Plan:
     bundles = [models.load_bundle(path) for path in paths]
     for model, bundle in zip(config.models, bundles, strict=True):
         _require_bands(config, model.name, model.bands or tuple(bundle.bands), bundle)
-    objects, rejected = tables.read_objects(config.objects)
     plans = [
-        ModelPlan.of(model, path, bundle, tables.select(objects, model.where))
+        ModelPlan.of(model, path, bundle)
         for model, path, bundle in zip(config.models, paths, bundles, strict=True)
     ]
-    tiles = ingest.read_surveys(config.survey)
-    return dataclasses.replace(make_plan(config, objects, tiles, plans), rejected=rejected)
+    return make_plan(config, open_objects(config.objects), ingest.read_surveys(config.survey), plans)
 
 
 def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle: models.Bundle) -> None:
@@ -182,7 +182,7 @@ def execute(
     started = time.monotonic()
     with _locked(config, stage):
         before = progress(config, plan)
-        if plan.rejected is not None and len(plan.rejected):
+        if len(plan.rejected):
             tables.write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
         run = _Run(config, plan, client, stage, sink or dashboard.Silent())
         run.work(before)
@@ -287,6 +287,8 @@ class _Run:
             "survey": [survey.layout for survey in self.config.survey],
             "grids": {grid.grid.label: list(grid.bands) for grid in self.plan.grids},
             "unit": "nJy",
+            "release": self.plan.stated("release"),
+            "background": self.plan.stated("background"),
             "galbatch_version": __version__,
         }
         partitions = [part.partition for part in self.plan.partitions]
@@ -406,6 +408,8 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         "galbatch_method": config.posterior.method,
         "galbatch_seed": str(config.posterior.seed),
         **{f"galbatch_bundle_{model.name}": model.sha256 for model in plan.models},
+        "galbatch_release": ", ".join(plan.stated("release")),
+        "galbatch_background": ", ".join(plan.stated("background")),
         "galbatch_fingerprint": _common_fingerprint(plan).digest,
     }
     catalog.finish(
@@ -463,15 +467,26 @@ def verify_against(config: RunConfig, catalog_path: str) -> list[str]:
             refuse_difference(where, tasks.footer_fingerprint(footer), part.leaf)
         except FingerprintError as error:
             problems.append(str(error))
-    ids = catalog.read_catalog(catalog_path, columns=["object_id"]).column("object_id").to_pylist()
-    expected = plan.objects.object_id.tolist()
-    if sorted(ids) != sorted(expected):
-        n_missing, n_extra = len(set(expected) - set(ids)), len(set(ids) - set(expected))
-        problems.append(
-            f"{catalog_path}: {n_missing} objects of the list are missing, {n_extra} are not in the list, "
-            f"{len(ids) - len(set(ids))} stand twice"
-        )
-    return problems
+    return problems + _id_problems(plan, catalog_path)
+
+
+def _id_problems(plan: Plan, catalog_path: str) -> list[str]:
+    """Objects that are missing, too many or there twice; leaf by leaf, so that a catalog need not fit in memory."""
+    n_missing = n_extra = n_twice = 0
+    there = set(catalog.list_leaves(catalog_path))
+    expected = {(p.partition.healpix_order, p.partition.healpix_pixel): p.partition for p in plan.partitions}
+    for pixel in (*expected, *sorted(there - expected.keys())):
+        found = Counter(catalog.leaf_ids(catalog_path, pixel) if pixel in there else [])
+        listed = set(plan.take(expected[pixel]).table.object_id.tolist()) if pixel in expected else set()
+        n_missing += len(listed - found.keys())
+        n_extra += len(found.keys() - listed)
+        n_twice += found.total() - len(found)
+    if not n_missing + n_extra + n_twice:
+        return []
+    return [
+        f"{catalog_path}: {n_missing} objects of the list are missing, {n_extra} are not in the list, "
+        f"{n_twice} stand twice"
+    ]
 
 
 @dataclass(frozen=True)
@@ -485,9 +500,9 @@ class Rates:
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Lines of the plan's table: projected time of each step with the configured workers."""
         workers = cluster.worker_count(config.cluster)
-        n_cutouts = sum(int(grid.needed.sum()) for grid in plan.grids)
+        n_cutouts = sum(grid.n_cutouts for grid in plan.grids)
         passes = int(config.posterior.passes)
-        infer_s = sum(int(m.selected.sum()) * passes * self.pass_s[m.name] for m in plan.models)
+        infer_s = sum(m.n_selected * passes * self.pass_s.get(m.name, 0.0) for m in plan.models)
         each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())
         return [
             ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} with {workers} workers"),
@@ -508,25 +523,38 @@ MEASURED_PASSES = 8
 
 def measure_rates(config: RunConfig, plan: Plan) -> Rates:
     """Cut a few objects of the middle partition and infer them in memory; nothing is written."""
-    part = plan.partitions[len(plan.partitions) // 2]
-    task = tasks.ingest_task(
-        plan, part, store=config.cutouts.store, planes=config.cutouts.planes, flags=config.flags
-    )
     posterior = config.posterior.model_copy(update={"passes": MEASURED_PASSES})
     cutout_s, n_measured, pass_s = 0.0, 0, {}
-    for grid in task.grids:
+    for number in range(len(plan.grids)):
+        part = _middle(plan, number)
+        if part is None:
+            continue
+        task = tasks.ingest_task(
+            plan, part, store=config.cutouts.store, planes=config.cutouts.planes, flags=config.flags
+        )
+        grid = task.grids[number]
         rows = grid.rows[:MEASURED_OBJECTS]
         started = time.monotonic()
         cutouts = next(tasks.cut_rows(task, grid, rows))
-        cutout_s = max(cutout_s, (time.monotonic() - started) / max(1, len(rows)))
+        cutout_s = max(cutout_s, (time.monotonic() - started) / len(rows))
         n_measured = max(n_measured, len(rows))
         for model in (m for m in plan.models if m.grid == grid.grid):
-            bundle = models.load_bundle(model.path, sha256=model.sha256)
-            every = np.ones(len(rows), bool)
-            selected = cutouts.select_bands(model.bands)
-            for _ in range(2):  # the first call also warms up the script
-                started = time.monotonic()
-                models.infer_block(bundle, selected, name=model.name, posterior=posterior, selected=every)
-                elapsed_s = time.monotonic() - started
-            pass_s[model.name] = elapsed_s / max(1, len(rows)) / MEASURED_PASSES
+            pass_s[model.name] = _measure_pass_s(model, cutouts.select_bands(model.bands), posterior)
     return Rates(n_measured, cutout_s, pass_s)
+
+
+def _middle(plan: Plan, grid: int) -> PartitionPlan | None:
+    """The middle one of the partitions with cutouts of a grid."""
+    parts = [part for part in plan.partitions if part.projection.n_cutouts[grid]]
+    return parts[len(parts) // 2] if parts else None
+
+
+def _measure_pass_s(model: ModelPlan, cutouts: CutoutBlock, posterior: PosteriorConfig) -> float:
+    bundle = models.load_bundle(model.path, sha256=model.sha256)
+    every = np.ones(len(cutouts), bool)
+    elapsed_s = 0.0
+    for _ in range(2):  # the first call also warms up the script
+        started = time.monotonic()
+        models.infer_block(bundle, cutouts, name=model.name, posterior=posterior, selected=every)
+        elapsed_s = time.monotonic() - started
+    return elapsed_s / len(cutouts) / MEASURED_PASSES

@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from galbatch import __version__, catalog, ingest, models
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.plan import Fingerprint, PartitionPlan, Plan, refuse_difference
+from galbatch.fingerprint import Fingerprint, refuse_difference
+from galbatch.plan import PartitionPlan, Plan
+from galbatch.selection import PartitionObjects
 from galbatch.types import (
     BLOCK_OBJECTS,
     Column,
@@ -112,13 +114,13 @@ def ingest_task(
     plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
 ) -> IngestTask:
     """The task that cuts `part`."""
-    rows = slice(part.partition.start, part.partition.stop)
+    objects = plan.take(part.partition)
     return IngestTask(
         partition=part.partition,
-        objects=plan.objects.take(rows),
-        object_flags=plan.object_flags[rows],
+        objects=objects.table,
+        object_flags=objects.flags,
         tiles=tuple(plan.tiles[index] for index in part.tiles),
-        grids=_grid_tasks(plan, rows),
+        grids=_grid_tasks(plan, objects),
         store=store,
         planes=planes,
         flags=flags,
@@ -130,14 +132,15 @@ def infer_task(
     plan: Plan, part: PartitionPlan, *, store: str, catalog_path: str, posterior: PosteriorConfig
 ) -> InferTask:
     """The task that infers `part` and writes its leaf."""
-    rows = slice(part.partition.start, part.partition.stop)
+    objects = plan.take(part.partition)
     return InferTask(
         partition=part.partition,
-        objects=plan.objects.take(rows),
-        object_flags=plan.object_flags[rows],
-        grids=_grid_tasks(plan, rows),
+        objects=objects.table,
+        object_flags=objects.flags,
+        grids=_grid_tasks(plan, objects),
         models=tuple(
-            ModelTask(m.name, m.path, m.sha256, m.grid, m.bands, m.selected[rows]) for m in plan.models
+            ModelTask(m.name, m.path, m.sha256, m.grid, m.bands, selected)
+            for m, selected in zip(plan.models, objects.selected, strict=True)
         ),
         posterior=posterior,
         store=store,
@@ -147,8 +150,8 @@ def infer_task(
     )
 
 
-def _grid_tasks(plan: Plan, rows: slice) -> tuple[GridTask, ...]:
-    return tuple(GridTask(g.grid, g.bands, np.flatnonzero(g.needed[rows])) for g in plan.grids)
+def _grid_tasks(plan: Plan, objects: PartitionObjects) -> tuple[GridTask, ...]:
+    return tuple(GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models))) for g in plan.grids)
 
 
 def ingest_partition(task: IngestTask) -> TaskResult:

@@ -16,7 +16,7 @@ from the VOTable in its footer (VOParquet).
 from galbatch.catalog.finishing import finish, read_properties
 from galbatch.catalog.layout import CATALOG_ENTRIES, list_leaves
 from galbatch.catalog.leaves import read_footer, write_leaf
-from galbatch.catalog.reading import cone, read_catalog
+from galbatch.catalog.reading import cone, leaf_ids, read_catalog
 from galbatch.catalog.schema import leaf_schema
 from galbatch.catalog.verifying import verify
 
@@ -24,6 +24,7 @@ __all__ = [
     "CATALOG_ENTRIES",
     "cone",
     "finish",
+    "leaf_ids",
     "leaf_schema",
     "list_leaves",
     "read_catalog",

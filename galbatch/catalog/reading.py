@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,7 +14,7 @@ from galbatch.catalog.layout import leaf_path, list_leaves, sky_order
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
 from galbatch.errors import CatalogError, UsageError
 
-__all__ = ["cone", "read_catalog"]
+__all__ = ["cone", "leaf_ids", "read_catalog"]
 
 PIXEL_DEG = 58.6
 """Width of a HEALPix pixel of order 0: the square root of its area."""
@@ -36,6 +37,18 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     wanted = None if columns is None else _checked(catalog_path, leaves[0], columns)
     tables = [read_leaf(leaf_path(catalog_path, *leaf), columns=wanted) for leaf in leaves]
     return pa.concat_tables(tables if wanted is None else [table.select(wanted) for table in tables])
+
+
+def leaf_ids(catalog_path: str, pixel: tuple[int, int]) -> list[Any]:
+    """Object ids of one leaf, in its order.
+
+    Raises
+    ------
+    CatalogError
+        The leaf cannot be read.
+    """
+    ids: list[Any] = read_leaf(leaf_path(catalog_path, *pixel), columns=["object_id"]).column(0).to_pylist()
+    return ids
 
 
 def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: float) -> pa.Table:

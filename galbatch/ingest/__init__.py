@@ -8,12 +8,14 @@ Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as no
 
 from galbatch.ingest.cut import cut_block, cut_blocks
 from galbatch.ingest.footprint import Footprint, tiles_near
+from galbatch.ingest.reading_cost import tile_read_cost
 from galbatch.ingest.store import (
     STORE_ENTRIES,
     bytes_per_object,
     create_groups,
     list_done,
     read_block,
+    read_blocks,
     read_done,
     remove_partition,
     write_partition,
@@ -33,10 +35,12 @@ __all__ = [
     "cut_blocks",
     "list_done",
     "read_block",
+    "read_blocks",
     "read_done",
     "read_surveys",
     "read_tiles",
     "remove_partition",
+    "tile_read_cost",
     "tiles_near",
     "write_partition",
 ]

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from galbatch import sky
 from galbatch.config import FlagsConfig
 from galbatch.errors import FingerprintError
-from galbatch.plan import MAX_HEALPIX_ORDER, Fingerprint, digest, divide, object_flags, refuse_difference
+from galbatch.fingerprint import Fingerprint, digest, refuse_difference
+from galbatch.plan import MAX_HEALPIX_ORDER, divide
+from galbatch.selection import object_flags
 from galbatch.types import ObjectTable, PixelFlag
 
 
