@@ -7,27 +7,34 @@ lattice's other tiles. Everything else (other tracts, scales, projections) is re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from galbatch import storage
 from galbatch.config import FlagsConfig
 from galbatch.ingest import lattice
-from galbatch.ingest.footprint import tiles_near
+from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.lattice import TanWCS
 from galbatch.ingest.measure import measure
 from galbatch.ingest.planes import Box
 from galbatch.ingest.psf import listed_or, psf_fwhm_at
 from galbatch.ingest.reader import Pixels, TileReader, fill_plane
+from galbatch.ingest.reading_cost import ExpectedReads
 from galbatch.ingest.resample import resample
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Tile
+from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Plane, Tile
 
 __all__ = ["cut_block", "cut_blocks"]
 
 SAME_SCALE = 1e-3
 """Relative difference of pixel scales up to which pixels are copied: 0.2 px across 239 px."""
+
+
+PREFETCHED_OBJECTS = 64
+"""Objects whose windows are fetched from S3 together: at 239 px in 5 bands, all planes, 180 MB and 230,000 rows."""
 
 
 def cut_blocks(
@@ -41,7 +48,7 @@ def cut_blocks(
 ) -> Iterator[CutoutBlock]:
     """Cut all objects of a partition, 256 at a time; parameters and errors as for `cut_block`."""
     wanted = [tile for tile in tiles if tile.band in bands]
-    with TileReader() as reader:
+    with TileReader(expected=_expected(objects, wanted, grid=grid)) as reader:
         for start in range(0, len(objects), BLOCK_OBJECTS):
             rows = slice(start, start + BLOCK_OBJECTS)
             block = objects.take(rows)
@@ -90,9 +97,44 @@ def _cut(
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
     canvas = _Canvas.blank(len(objects), near, grid=grid, bands=tuple(bands))
     placed = _place(objects, near, grid=grid)
-    for index in range(len(objects)):
-        _cut_object(canvas, placed, reader=reader, objects=objects, index=index)
+    arranged = [_arrange(canvas, placed, objects=objects, index=index) for index in range(len(objects))]
+    for index, cutout in enumerate(arranged):
+        if index % PREFETCHED_OBJECTS == 0:
+            _prefetch(arranged, index, reader=reader, size_px=grid.size_px)
+        for band, sources in enumerate(cutout.sources):
+            _fill(canvas, cutout.target, reader=reader, sources=sources, at=(index, band))
     return canvas
+
+
+def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dict[Plane, ExpectedReads]:
+    """How many windows of each plane on S3 will be read: by this the reader chooses how to read it."""
+    remote = [tile for tile in tiles if storage.is_s3(tile.image.path)]
+    expected = {}
+    for band in {tile.band for tile in remote}:
+        of_band = [tile for tile in remote if tile.band == band]
+        footprint = Footprint(of_band)
+        covering = footprint.covering(objects.ra_deg, objects.dec_deg)
+        counts = np.bincount(covering[covering >= 0], minlength=footprint.n_places)
+        for tile, place in zip(of_band, footprint.place, strict=True):
+            size_px = math.ceil(grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SAME_SCALE)
+            for plane in (tile.image, tile.mask, tile.weight):
+                if plane is not None:
+                    expected[plane] = ExpectedReads(int(counts[place]), size_px)
+    return expected
+
+
+def _prefetch(arranged: Sequence[_Arranged], start: int, *, reader: TileReader, size_px: int) -> None:
+    """Fetch the windows of the tiles on S3 that the next cutouts are mainly made of, a tile's together."""
+    windows: dict[Plane, tuple[Tile, list[Box]]] = {}
+    for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
+        for source in (sources[0] for sources in cutout.sources if sources):
+            if storage.is_s3(source.tile.image.path):
+                box = cutout.target.box_in(source, index, size_px=size_px)
+                inside = None if box is None else box.clipped(source.tile.shape_px)
+                if inside is not None and not inside.is_empty:
+                    windows.setdefault(source.tile.image, (source.tile, []))[1].append(inside)
+    for tile, boxes in windows.values():
+        reader.prefetch(tile, boxes)
 
 
 def _measured(
@@ -261,9 +303,16 @@ class _Target:
         return Box(y0, y0 + size_px, x0, x0 + size_px)
 
 
-def _cut_object(
-    canvas: _Canvas, placed: Sequence[_Placed], *, reader: TileReader, objects: ObjectTable, index: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Arranged:
+    """Where a cutout lies, and from which tiles it is made: a list for each band, the best first."""
+
+    target: _Target
+    sources: tuple[list[_Placed], ...]
+
+
+def _arrange(canvas: _Canvas, placed: Sequence[_Placed], *, objects: ObjectTable, index: int) -> _Arranged:
+    """Choose the cutout's place and tiles; its WCS goes into the canvas."""
     near = [p for p in placed if p.inside[index] > -p.reach_px]
     near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
     target = _target(near, index, canvas=canvas, objects=objects)
@@ -273,11 +322,11 @@ def _cut_object(
         target.wcs.cd,
     )
     canvas.tile.append(_covering_tile(near, index, bands=canvas.bands))
-    for band_index, band in enumerate(canvas.bands):
-        sources = [p for p in near if p.tile.band == band]
+    sources = tuple([p for p in near if p.tile.band == band] for band in canvas.bands)
+    for of_band in sources:
         # Exact copies first: a stable sort keeps the order within both kinds.
-        sources.sort(key=lambda p: target.box_in(p, index, size_px=canvas.grid.size_px) is None)
-        _fill(canvas, target, reader=reader, sources=sources, at=(index, band_index))
+        of_band.sort(key=lambda p: target.box_in(p, index, size_px=canvas.grid.size_px) is None)
+    return _Arranged(target, sources)
 
 
 def _target(near: Sequence[_Placed], index: int, *, canvas: _Canvas, objects: ObjectTable) -> _Target:
