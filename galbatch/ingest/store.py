@@ -5,21 +5,29 @@ so a group without it is unfinished whatever lies there. It is kept inside the f
 ``object_id``: Zarr and xarray warn of files that they do not know in a group's folder, not in an array's.
 
 One task owns a whole group, and shards are written whole: concurrent writes into one shard would corrupt it
-silently (zarr-python#3682).
+silently (zarr-python#3682). Zarr encodes in memory and storage.py writes, whole files at once: Zarr's own way
+to S3 asks three times before each of the 35 files of a small group.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.errors import UnstableSpecificationWarning
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from galbatch import storage
 from galbatch.errors import ConfigError, FingerprintError
@@ -31,17 +39,31 @@ __all__ = [
     "create_groups",
     "list_done",
     "read_block",
+    "read_blocks",
     "read_done",
     "remove_partition",
     "write_partition",
 ]
 
-# Object stores like objects of 5 to 64 MB. 96 px in 2 bands: 256 cutouts are 19 MB; 239 px in 5 bands: 32 are 37 MB.
-MAX_SHARD_BYTES = 64 * 10**6
+# docs/benchmarks.md, "The cutout store", has the measurements that these follow from.
 
-# Reading one object fetches one chunk; below about 0.6 MB the cost of a chunk shows in writing
-# (96 px, 2 bands, objects a chunk: cutouts/s written; 1: 2100, 8: 2900, 16: 3100, 256: 3000).
-MAX_CHUNK_BYTES = 2**20
+# Object stores like objects of 5 to 64 MB. 96 px in 2 bands: 256 cutouts are 19 MB; 239 px in 5 bands: 16 are 18 MB.
+MAX_SHARD_BYTES = 32 * 10**6
+MIN_SHARD_BYTES = 5 * 10**6
+LARGEST_SHARD_BYTES = 64 * 10**6  # of a single cutout; larger ones are divided
+
+# What reading one object fetches.
+MAX_CHUNK_BYTES = 4 * 10**6
+
+# The last chunk of a group is filled up: in a group of so many chunks that takes 12 % at most.
+MIN_CHUNKS = 8
+
+# Noise hardly compresses. Masks are mostly 0.
+PLANE_CODECS: dict[str, tuple[BytesBytesCodec, ...]] = {
+    "image": (),
+    "mask": (ZstdCodec(level=1),),
+    "variance": (),
+}
 
 STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
 """All that this room writes in a store's folder, in the order in which to delete it."""
@@ -88,9 +110,11 @@ def create_groups(
     labels = {"grids": [grid.label for grid in grids]}
     zarr.open_group(store_path, mode="a").attrs.update({**labels, **attributes})
     parents = {"/".join(partition.path.split("/")[:depth]) for partition in partitions for depth in (1, 2, 3)}
-    for parent in sorted(parents):
-        if not storage.exists(storage.join(store_path, parent, "zarr.json")):
-            zarr.create_group(storage.join(store_path, parent))
+    files: dict[str, Buffer] = {}
+    zarr.create_group(MemoryStore(files))
+    # Writing again what may be there takes one request each; asking first takes four.
+    group = files["zarr.json"].to_bytes()
+    storage.write_files(store_path, {f"{parent}/zarr.json": [group] for parent in sorted(parents)})
 
 
 def write_partition(
@@ -117,12 +141,15 @@ def write_partition(
     ------
     ValueError
         A block but the last has not 256 objects, or there are more than the partition holds.
+    OutputError
+        No space, or no permission.
+    OSError
+        Any other fault of disk or network: trying again may help.
     """
     group_path = _group_path(store_path, partition, grid)
     storage.remove(_done_path(group_path))
     storage.remove(group_path)
-    with _fixed_length_text():
-        writer = _GroupWriter(group_path, grid, capacity=partition.n_objects, planes=tuple(planes))
+    with _GroupWriter(group_path, grid, capacity=partition.n_objects, planes=tuple(planes)) as writer:
         for block in blocks:
             writer.append(block)
         writer.finish()
@@ -167,24 +194,79 @@ def read_block(
     ConfigError
         A plane is not in the store.
     """
-    path = _group_path(store_path, partition, grid)
-    try:
-        with _fixed_length_text():
-            group = zarr.open_group(path, mode="r")
-    except FileNotFoundError:
-        raise FingerprintError(f"{path}: no cutouts there; run galbatch run --stage ingest first") from None
-    arrays = _arrays(group, [*SMALL_ARRAYS, "image", *planes], path=path)
-    n_objects = arrays["object_id"].shape[0]
-    if not 0 <= start <= stop <= n_objects:
-        raise FingerprintError(
-            f"{path}: objects {start} to {stop} asked for, {n_objects} are there; run galbatch clean, then again"
-        )
-    values = {name: np.asarray(array[start:stop]) for name, array in arrays.items()}
-    if values["object_id"].dtype.kind == "U":
-        values["object_id"] = values["object_id"].astype(object)
-    values["tile"] = np.array([*_texts(group.attrs["tiles"]), ""], dtype=np.str_)[values["tile"]]
-    absent = {name: None for name in PLANE_DTYPES if name not in values}
-    return CutoutBlock(grid=grid, bands=tuple(_texts(group.attrs["bands"])), **values, **absent)  # type: ignore[arg-type]
+    return _GroupReader(_group_path(store_path, partition, grid), grid, planes=planes).block(start, stop)
+
+
+def read_blocks(
+    store_path: str, partition: Partition, grid: Grid, *, planes: Sequence[str] = ("image",)
+) -> Iterator[CutoutBlock]:
+    """All cutouts of a finished group, block by block; raises as `read_block` does.
+
+    The arrays that are no planes are read once for the whole group: on S3 that saves some 30 requests a block.
+    """
+    reader = _GroupReader(_group_path(store_path, partition, grid), grid, planes=planes)
+    for start in range(0, reader.n_objects, BLOCK_OBJECTS):
+        yield reader.block(start, min(start + BLOCK_OBJECTS, reader.n_objects))
+
+
+class _GroupReader:
+    """A finished group, its small arrays in memory."""
+
+    def __init__(self, path: str, grid: Grid, *, planes: Sequence[str]) -> None:
+        self._path = path
+        self._grid = grid
+        with storage.reading(path), _unspecified():
+            try:
+                group = zarr.open_group(path, mode="r", zarr_format=3)
+            except FileNotFoundError:
+                raise FingerprintError(
+                    f"{path}: no cutouts there; run galbatch run --stage ingest first"
+                ) from None
+            self._bands = tuple(_texts(group.attrs["bands"]))
+            self._planes = _arrays(group, ["image", *planes], path=path)
+            self._values = _read_all(_arrays(group, list(SMALL_ARRAYS), path=path))
+        if self._values["object_id"].dtype.kind == "U":
+            self._values["object_id"] = self._values["object_id"].astype(object)
+        tiles = np.array([*_texts(group.attrs["tiles"]), ""], dtype=np.str_)
+        self._values["tile"] = tiles[self._values["tile"]]
+
+    @property
+    def n_objects(self) -> int:
+        """Objects in the group."""
+        return len(self._values["object_id"])
+
+    def block(self, start: int, stop: int) -> CutoutBlock:
+        """Cutouts `start` to `stop`."""
+        if not 0 <= start <= stop <= self.n_objects:
+            raise FingerprintError(
+                f"{self._path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "
+                "clean, then again"
+            )
+        values = {name: array[start:stop] for name, array in self._values.items()}
+        with storage.reading(self._path):
+            values |= {name: np.asarray(array[start:stop]) for name, array in self._planes.items()}
+        self._require_pixels(values["image"], values["coverage"], start)
+        absent = {name: None for name in PLANE_DTYPES if name not in values}
+        return CutoutBlock(grid=self._grid, bands=self._bands, **values, **absent)  # type: ignore[arg-type]
+
+    def _require_pixels(
+        self, image: npt.NDArray[np.float32], coverage: npt.NDArray[np.float32], start: int
+    ) -> None:
+        """Zarr reads NaN where a shard is gone: refuse cutouts without any of the pixels they had."""
+        # The corner first: it is NaN in few cutouts, and only those are looked at in whole.
+        for index, band in np.argwhere(np.isnan(image[:, :, 0, 0]) & (coverage > 0)):
+            if np.isnan(image[index, band]).all():
+                raise FingerprintError(
+                    f"{self._path}: the pixels of object {start + index} are gone, {coverage[index, band]:.0%} of "
+                    f"band {self._bands[band]} were there; remove this folder, then run again"
+                )
+
+
+def _read_all(arrays: Mapping[str, zarr.Array[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Whole arrays, all at once: on S3 each is a round trip."""
+    with ThreadPoolExecutor(len(arrays)) as pool:
+        values = pool.map(lambda array: np.asarray(array[...]), arrays.values())
+        return dict(zip(arrays, values, strict=True))
 
 
 def _arrays(group: zarr.Group, names: Sequence[str], *, path: str) -> dict[str, zarr.Array[Any]]:
@@ -215,84 +297,149 @@ def _done_path(group_path: str) -> str:
 
 
 @contextlib.contextmanager
-def _fixed_length_text() -> Iterator[None]:
-    """Text ids are fixed-length: Zarr warns that v3 does not specify them yet; zarr-python and xarray read them."""
+def _unspecified() -> Iterator[None]:
+    """Zarr warns of what v3 does not specify yet; zarr-python and xarray read both.
+
+    Text ids of fixed length, and the metadata of the group's arrays kept once more in the group's own: one
+    request opens it then, in place of thirty.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         yield
 
 
 @dataclass(frozen=True, slots=True)
 class _Division:
-    """Objects in a shard and in a chunk of it: powers of two, so blocks, shards and chunks nest."""
+    """Shape of a plane's shards and of the chunks in them: (object, band, y, x)."""
 
-    shard: int
-    chunk: int
+    shard: tuple[int, ...]
+    chunk: tuple[int, ...]
 
     @classmethod
-    def of(cls, image_bytes: int) -> _Division:
-        """For cutouts whose image takes so many bytes."""
-        return cls(
-            _power_of_two(MAX_SHARD_BYTES // image_bytes), _power_of_two(MAX_CHUNK_BYTES // image_bytes)
-        )
+    def of(cls, cutout: tuple[int, ...], *, itemsize: int, n_objects: int) -> _Division:
+        """For `n_objects` cutouts of shape (band, y, x)."""
+        n_bytes = int(np.prod(cutout)) * itemsize
+        if n_bytes > LARGEST_SHARD_BYTES:
+            part = (1, *_part(cutout, itemsize))
+            return cls(part, part)
+        # Powers of two, so that blocks, shards and chunks nest. Shards of more than one block hold small cutouts,
+        # up to the least size that object stores like: what waits for the next block takes memory.
+        least = 2 * _power_of_two(MIN_SHARD_BYTES // n_bytes)
+        shard = min(_power_of_two(MAX_SHARD_BYTES // n_bytes), max(BLOCK_OBJECTS, least))
+        chunk = min(shard, _power_of_two(MAX_CHUNK_BYTES // n_bytes), _power_of_two(n_objects // MIN_CHUNKS))
+        return cls((shard, *cutout), (chunk, *cutout))
+
+
+def _part(cutout: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Shape of the part of a large cutout (band, y, x) that a shard takes: some bands, or rows of one band."""
+    _, n_rows, n_columns = cutout
+    band_bytes = n_rows * n_columns * itemsize
+    if band_bytes <= LARGEST_SHARD_BYTES:
+        return (LARGEST_SHARD_BYTES // band_bytes, n_rows, n_columns)
+    n_parts = -(-band_bytes // LARGEST_SHARD_BYTES)
+    return (1, -(-n_rows // n_parts), n_columns)
 
 
 def _power_of_two(limit: int) -> int:
-    """The largest power of two up to `limit`, between 1 and a block."""
-    return 1 << max(0, min(limit, BLOCK_OBJECTS).bit_length() - 1)
+    """The largest power of two up to `limit`, at least 1."""
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def _is_plain(array: zarr.Array[Any]) -> bool:
+    """Whether its chunks are not coded, and lie one after another in a block's memory."""
+    return not array.compressors and array.chunks[1:] == array.shape[1:]
+
+
+def _plain_shards(
+    array: zarr.Array[Any], values: npt.NDArray[Any], start: int
+) -> Iterator[tuple[str, list[storage.Piece]]]:
+    """Keys and contents of the shards that hold `values`, from object `start` on, which begins a shard.
+
+    What Zarr's sharding codec gives, without its three copies: those take twice the time of the writing.
+    """
+    n_objects, n_chunk = (array.shards or array.chunks)[0], array.chunks[0]
+    for first in range(0, len(values), n_objects):
+        part = np.ascontiguousarray(values[first : first + n_objects], array.dtype)
+        n_chunks = -(-len(part) // n_chunk)
+        rest = np.full((n_chunks * n_chunk - len(part), *part.shape[1:]), array.fill_value, array.dtype)
+        index = _shard_index(n_chunks, n_objects // n_chunk, n_chunk * part[0].nbytes)
+        key = "/".join(["c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
+        yield key, [part.data.cast("B"), rest.tobytes(), index]
+
+
+@functools.lru_cache
+def _shard_index(n_chunks: int, n_places: int, chunk_bytes: int) -> bytes:
+    """The end of a shard: offset and length of every chunk, all bits set for those not there, and a checksum."""
+    index = np.full((n_places, 2), 2**64 - 1, "<u8")
+    index[:n_chunks, 0] = np.arange(n_chunks) * chunk_bytes
+    index[:n_chunks, 1] = chunk_bytes
+    data = index.tobytes()
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
 class _GroupWriter:
-    """Appends blocks to one group; small arrays are gathered and written at the end, one chunk each."""
+    """Appends blocks to one group; small arrays are gathered and written at the end, one chunk each.
+
+    Zarr makes the group in memory, and what it made is written out block by block, by a thread while the
+    next block is cut.
+    """
 
     def __init__(self, path: str, grid: Grid, *, capacity: int, planes: tuple[str, ...]) -> None:
-        self._group = zarr.create_group(path)
+        self._path = path
+        self._files: dict[str, Buffer] = {}
+        self._store = MemoryStore(self._files)
+        self._group = zarr.create_group(self._store)
         self._grid = grid
         self._capacity = capacity
         self._planes = planes
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._blocks: list[dict[str, npt.NDArray[Any]]] = []
         self._bands: tuple[str, ...] = ()
-        self._shard_objects = 1
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._pending: list[CutoutBlock] = []
+        self._shard_objects = BLOCK_OBJECTS
+        self._small: list[dict[str, npt.NDArray[Any]]] = []
+        self._written: set[str] = set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="galbatch-store")
+        self._writing: Future[None] | None = None
         self.n_objects = 0
+        self.n_shards = 0
 
-    @property
-    def n_shards(self) -> int:
-        """Shards of each plane."""
-        return -(-self.n_objects // self._shard_objects)
+    def __enter__(self) -> _GroupWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
 
     def append(self, block: CutoutBlock) -> None:
-        """Write the block's planes, whole shards."""
+        """Write the block's planes, in whole shards, once the block before is written."""
         stop = self.n_objects + len(block)
         if self.n_objects % BLOCK_OBJECTS or stop > self._capacity:
             raise ValueError(
-                f"{self._group.path}: a block of {len(block)} after {self.n_objects} of {self._capacity} objects; "
+                f"{self._path}: a block of {len(block)} after {self.n_objects} of {self._capacity} objects; "
                 f"blocks but the last hold {BLOCK_OBJECTS}"
             )
         if not self._arrays:
             self._create_planes(block)
-        for plane, array in self._arrays.items():
-            values = getattr(block, plane)
-            for start in range(0, len(block), self._shard_objects):
-                end = min(start + self._shard_objects, len(block))
-                array[self.n_objects + start : self.n_objects + end] = values[start:end]
-        self._blocks.append({name: getattr(block, name) for name in SMALL_ARRAYS})
+        self._small.append({name: getattr(block, name) for name in SMALL_ARRAYS})
+        self._pending.append(block)
         self.n_objects = stop
+        if self.n_objects % self._shard_objects == 0:
+            self._write_pending()
 
     def _create_planes(self, block: CutoutBlock) -> None:
         self._bands = block.bands
-        division = _Division.of(block.image[0].nbytes)
-        self._shard_objects = division.shard
-        pixels = block.image.shape[1:]
+        cutout = block.image.shape[1:]
         for plane in self._planes:
+            dtype = np.dtype(PLANE_DTYPES[plane])
+            division = _Division.of(cutout, itemsize=dtype.itemsize, n_objects=self._capacity)
+            self._shard_objects = max(self._shard_objects, division.shard[0])
             self._arrays[plane] = self._group.create_array(
                 plane,
-                shape=(self._capacity, *pixels),
-                chunks=(division.chunk, *pixels),
-                shards=(division.shard, *pixels),
-                dtype=PLANE_DTYPES[plane],
-                # Noise hardly compresses: zstd saves 9 % and takes two thirds of the speed. Masks are mostly 0.
-                compressors="auto" if plane == "mask" else None,
+                shape=(self._capacity, *cutout),
+                chunks=division.chunk,
+                shards=division.shard,
+                dtype=dtype,
+                compressors=PLANE_CODECS[plane],
                 fill_value=0 if plane == "mask" else np.nan,
                 dimension_names=PLANE_AXES,
                 attributes={"units": PLANE_UNITS[plane]},
@@ -300,32 +447,88 @@ class _GroupWriter:
                 config={"write_empty_chunks": True},
             )
 
+    def _write_pending(self) -> None:
+        """Hand the pending blocks to the thread; faults of the write before are raised here."""
+        self._wait()
+        start = self.n_objects - sum(len(block) for block in self._pending)
+        self._writing = self._thread.submit(self._write_planes, self._pending, start)
+        self._pending = []
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_planes(self, blocks: list[CutoutBlock], start: int) -> None:
+        for plane, array in self._arrays.items():
+            parts = [getattr(block, plane) for block in blocks]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            if _is_plain(array):
+                shards = {f"{plane}/{key}": pieces for key, pieces in _plain_shards(array, values, start)}
+            else:
+                array[start : start + len(values)] = values
+                shards = self._take_files(prefix=f"{plane}/c/")
+            self._write(shards)
+            self.n_shards += len(shards)
+
+    def _take_files(self, *, prefix: str) -> dict[str, list[storage.Piece]]:
+        """The files that Zarr made below `prefix`, no longer in memory after this."""
+        names = [name for name in self._files if name.startswith(prefix)]
+        return {name: [self._files.pop(name).as_buffer_like()] for name in names}
+
+    def _write(self, files: Mapping[str, Sequence[storage.Piece]]) -> None:
+        storage.write_files(self._path, files)
+        self._written.update(files)
+
     def finish(self) -> None:
-        """Write the small arrays and the group's attributes."""
+        """Write what is left: the last shards, the small arrays, attributes and metadata.
+
+        Raises
+        ------
+        OSError
+            Not all that was written is there.
+        """
+        if self._pending:
+            self._write_pending()
+        self._wait()
         for array in self._arrays.values():
             if array.shape[0] != self.n_objects:
                 array.resize((self.n_objects, *array.shape[1:]))
-        tiles = sorted({str(tile) for block in self._blocks for tile in block["tile"]} - {""})
-        for name, (axes, units) in SMALL_ARRAYS.items():
-            values = self._gathered(name, tiles)
-            if values is not None:
-                self._write_small(name, values, axes=axes, units=units)
-        self._group.attrs.update(
-            {
-                "bands": list(self._bands),
-                "unit": "nJy",
-                "size_px": self._grid.size_px,
-                "pixel_scale_arcsec": self._grid.pixel_scale_arcsec,
-                "tiles": tiles,
-                "mask_bits": {str(bit.name): int(bit) for bit in MaskBit},
-                "flag_bits": {str(flag.name): int(flag) for flag in PixelFlag},
-            }
-        )
+        tiles = sorted({str(tile) for block in self._small for tile in block["tile"]} - {""})
+        with _unspecified():
+            for name, (axes, units) in SMALL_ARRAYS.items():
+                values = self._gathered(name, tiles)
+                if values is not None:
+                    self._write_small(name, values, axes=axes, units=units)
+            self._group.attrs.update(self._attributes(tiles))
+            zarr.consolidate_metadata(self._store)
+        self._write(self._take_files(prefix=""))
+        self._require_written()
+
+    def _require_written(self) -> None:
+        """A task that was taken for dead may be writing the same group, and may have removed files of ours."""
+        missing = self._written - set(storage.list_files(self._path, suffix=""))
+        if missing:
+            raise OSError(
+                f"{self._path}: {len(missing)} of {len(self._written)} files that were written are not there, such "
+                f"as {min(missing)}; another process removed them"
+            )
+
+    def _attributes(self, tiles: list[str]) -> dict[str, Any]:
+        return {
+            "bands": list(self._bands),
+            "unit": "nJy",
+            "size_px": self._grid.size_px,
+            "pixel_scale_arcsec": self._grid.pixel_scale_arcsec,
+            "tiles": tiles,
+            "mask_bits": {str(bit.name): int(bit) for bit in MaskBit},
+            "flag_bits": {str(flag.name): int(flag) for flag in PixelFlag},
+        }
 
     def _gathered(self, name: str, tiles: list[str]) -> npt.NDArray[Any] | None:
-        if not self._blocks:
+        if not self._small:
             return np.empty(0, np.int64) if name == "object_id" else None
-        values = np.concatenate([block[name] for block in self._blocks])
+        values = np.concatenate([block[name] for block in self._small])
         if name == "tile":
             number = {"": -1, **{tile: index for index, tile in enumerate(tiles)}}
             return np.array([number[str(tile)] for tile in values], np.int32)

@@ -39,7 +39,7 @@ def make_blocks(n_objects, *, grid=GRID, bands=("g", "r"), text_ids=False, seed=
             crval=rng.normal(size=(n, 2)),
             cd=rng.normal(size=(n, 2, 2)),
             tile=np.array([("9813/4,4", "9813/4,5", "")[i % 3] for i in range(n)]),
-            coverage=rng.uniform(size=(n, len(bands))).astype(np.float32),
+            coverage=np.isfinite(image).mean(axis=(2, 3), dtype=np.float32),
             sky_sigma_njy=rng.uniform(size=(n, len(bands))).astype(np.float32),
             psf_fwhm_arcsec=np.full((n, len(bands)), np.nan, np.float32),
             noise_correlation=np.ones((n, len(bands)), np.float32),
@@ -128,6 +128,7 @@ def test_text_ids_come_back(store):
 
 def test_done_tells_fingerprint_and_counts(written):
     done = ingest.read_done(written, PARTITION, GRID)
+    # One shard each of image, mask and variance: cutouts this small fill it with several blocks.
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 600, "shards": 3}
     assert ingest.list_done(written) == [("Norder=5/Dir=0/Npix=7123", "12px_0.168arcsec")]
 
@@ -184,27 +185,125 @@ def test_more_objects_than_the_partition_has(store):
         write(store, make_blocks(601))
 
 
-@pytest.mark.parametrize(
-    ("size_px", "bands", "shard"), [(96, "gr", 256), (239, "g", 256), (239, "gri", 64), (239, "grizy", 32)]
-)
+SHARDS = [
+    (24, "g", 4096),
+    (32, "g", 2048),
+    (64, "g", 512),
+    (96, "gr", 256),
+    (239, "g", 128),
+    (239, "gri", 32),
+    (239, "grizy", 16),
+]
+
+
+@pytest.mark.parametrize(("size_px", "bands", "shard"), SHARDS)
 def test_shards_hold_5_to_64_mb_in_whole_blocks(store, size_px, bands, shard):
-    grid, partition = Grid(size_px, 0.168), Partition(5, 7, 0, 32)
-    blocks = list(make_blocks(32, grid=grid, bands=tuple(bands)))
+    grid, partition = Grid(size_px, 0.168), Partition(5, 7, 0, shard + 10)
+    blocks = list(make_blocks(shard + 10, grid=grid, bands=tuple(bands)))
     write(store, blocks, partition=partition, grid=grid)
     image = zarr.open_group(str(group_of(store, partition, grid)), mode="r")["image"]
-    assert image.shards[0] == shard
-    assert 5e6 < shard * blocks[0].image[0].nbytes < 64e6
+    assert image.shards == (shard, *blocks[0].image.shape[1:])
     assert shard % image.chunks[0] == 0
+    assert image.chunks[0] * blocks[0].image[0].nbytes <= 4e6
     assert image.chunks[1:] == blocks[0].image.shape[1:]
+    sizes = shard_sizes(group_of(store, partition, grid) / "image")
+    assert len(sizes) == 2
+    assert 5e6 < sizes[0] < 64e6
+    assert sizes[1] < sizes[0]
+    for start in range(0, shard + 10, BLOCK_OBJECTS):
+        stop = min(start + BLOCK_OBJECTS, shard + 10)
+        found = ingest.read_block(store, partition, grid, start=start, stop=stop)
+        np.testing.assert_array_equal(found.image, blocks[start // BLOCK_OBJECTS].image)
 
 
-def test_empty_cutouts_are_written_so_that_a_lost_shard_shows(store):
-    blocks = [
-        dataclasses.replace(block, image=np.full_like(block.image, np.nan)) for block in make_blocks(300)
+def shard_sizes(array):
+    """Bytes of the files of an array's shards, in order."""
+    files = [path for path in (array / "c").rglob("*") if path.is_file()]
+    return [
+        path.stat().st_size
+        for path in sorted(files, key=lambda p: [int(i) for i in p.relative_to(array / "c").parts])
     ]
-    write(store, blocks)
-    shards = sorted(path for path in (group_of(store) / "image" / "c").rglob("*") if path.is_file())
-    assert len(shards) == ingest.read_done(store, PARTITION, GRID)["shards"] == 2
+
+
+@pytest.mark.parametrize(
+    ("size_px", "bands", "shard", "n_shards"),
+    [(1900, "grizy", (1, 4, 1900, 1900), 2), (4200, "g", (1, 1, 2100, 4200), 2)],
+)
+def test_a_cutout_above_64_mb_is_divided(store, size_px, bands, shard, n_shards):
+    grid, partition = Grid(size_px, 0.168), Partition(5, 7, 0, 1)
+    (block,) = make_blocks(1, grid=grid, bands=tuple(bands))
+    write(store, [block], partition=partition, grid=grid)
+    image = group_of(store, partition, grid) / "image"
+    assert zarr.open_array(image, mode="r").shards == shard
+    sizes = shard_sizes(image)
+    assert len(sizes) == n_shards == ingest.read_done(store, partition, grid)["shards"]
+    assert all(5e6 < size < 64e6 for size in sizes)
+    found = ingest.read_block(store, partition, grid, start=0, stop=1)
+    np.testing.assert_array_equal(found.image, block.image)
+
+
+def test_a_small_partition_takes_little_more_than_its_pixels(store):
+    grid, partition = Grid(239, 0.168), Partition(5, 7, 0, 20)
+    (block,) = make_blocks(20, grid=grid)
+    write(store, [block], partition=partition, grid=grid)
+    (size,) = shard_sizes(group_of(store, partition, grid) / "image")
+    assert block.image.nbytes < size < 1.12 * block.image.nbytes
+
+
+def test_zarr_writes_the_same_shard(store, tmp_path):
+    """The shards that are not coded are laid out here; Zarr, writing its own way, must give the same bytes."""
+    grid, partition = Grid(96, 0.168), Partition(5, 7, 0, 200)
+    (block,) = make_blocks(200, grid=grid)
+    write(store, [block], partition=partition, grid=grid)
+    ours = zarr.open_array(group_of(store, partition, grid) / "image", mode="r")
+    theirs = zarr.from_array(tmp_path / "theirs.zarr", data=ours, write_data=False, fill_value=np.nan)
+    theirs[...] = block.image
+    found, expected = (
+        (Path(a.store_path.store.root) / a.path / "c/0/0/0/0").read_bytes() for a in (ours, theirs)
+    )
+    n_places = ours.shards[0] // ours.chunks[0]
+    assert len(found) == len(expected)
+    index, index_of_theirs = (
+        np.frombuffer(data[-16 * n_places - 4 : -4], "<u8").reshape(-1, 2) for data in (found, expected)
+    )
+    np.testing.assert_array_equal(index[:, 1], index_of_theirs[:, 1])
+    for (at, n_bytes), (at_theirs, _) in zip(index.tolist(), index_of_theirs.tolist(), strict=True):
+        if at < 2**63:
+            assert found[at : at + n_bytes] == expected[at_theirs : at_theirs + n_bytes]
+
+
+def test_empty_cutouts_are_written(store):
+    grid, partition = Grid(64, 0.168), Partition(5, 7, 0, 600)
+    blocks = [
+        dataclasses.replace(
+            block, image=np.full_like(block.image, np.nan), coverage=np.zeros_like(block.coverage)
+        )
+        for block in make_blocks(600, grid=grid)
+    ]
+    write(store, blocks, partition=partition, grid=grid)
+    assert len(shard_sizes(group_of(store, partition, grid) / "image")) == 3
+    assert ingest.read_done(store, partition, grid)["shards"] == 3
+    assert np.isnan(ingest.read_block(store, partition, grid, start=0, stop=256).image).all()
+
+
+@pytest.mark.parametrize("fault", ["gone", "empty"])
+def test_a_lost_shard_shows(store, fault):
+    """What a power cut can leave: Zarr itself reads both as NaN, without a word."""
+    grid, partition = Grid(64, 0.168), Partition(5, 7, 0, 600)
+    write(store, make_blocks(600, grid=grid), partition=partition, grid=grid)
+    shard = group_of(store, partition, grid) / "image/c/1/0/0/0"
+    shard.unlink() if fault == "gone" else shard.write_bytes(b"")
+    ingest.read_block(store, partition, grid, start=0, stop=256)
+    with pytest.raises(
+        FingerprintError, match="the pixels of object 256 are gone, 100% of band r were there"
+    ):
+        ingest.read_block(store, partition, grid, start=256, stop=512)
+
+
+def test_blocks_are_read_one_after_another(written):
+    found = list(ingest.read_blocks(written, PARTITION, GRID, planes=("image", "mask", "variance")))
+    for block, expected in zip(found, make_blocks(600), strict=True):
+        assert_equal_blocks(block, expected)
 
 
 def test_xarray_opens_a_group_without_a_warning(written):
