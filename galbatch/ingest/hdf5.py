@@ -105,6 +105,8 @@ def open_hdf5(path: str) -> Iterator[Hdf5File]:
 class DatasetPlane:
     """Windows of one plane of a dataset; see `PlaneReader`."""
 
+    held_bytes = 0
+
     def __init__(self, dataset: Any, plane: Plane) -> None:
         self._dataset = dataset
         self._index = plane.index

@@ -14,8 +14,6 @@ from galbatch.types import Tile
 
 __all__ = ["read_surveys", "read_tiles"]
 
-SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
-
 
 def read_surveys(surveys: Sequence[SurveyConfig]) -> list[Tile]:
     """Tiles of all surveys, under the names that the run knows their bands by; raises as `read_tiles` does."""
@@ -34,11 +32,9 @@ def read_tiles(survey: SurveyConfig) -> list[Tile]:
     TileError
         No tile matches, a band has none, two files hold one tile, or a file is truncated or has no
         celestial WCS or zero point.
-    NotInThisVersion
-        The layout is not built yet.
     """
     layout = layout_of(survey.layout)
-    files = storage.find_files(survey.tiles, suffixes=SUFFIXES)
+    files = storage.find_files(survey.tiles, suffixes=layout.suffixes)
     wanted = [path for path in files if layout.wants(path, survey)]
     tiles = [tile for path in wanted for tile in layout.tiles_in(path, survey)]
     asked = f"[survey] tiles = {survey.tiles!r}"

@@ -70,8 +70,14 @@ def name_in_path(path: str) -> Name | None:
     return None
 
 
-def name_in_cards(hdus: fits.HDUList) -> Name | None:
-    """The name by the cards TRACT, PATCH (or PATCH_X and PATCH_Y), BAND or FILTER, or by the JSON of a cell-based coadd."""
+def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
+    """The name by the cards TRACT, PATCH (or PATCH_X and PATCH_Y), BAND or FILTER, or by the JSON of a cell-based coadd.
+
+    Raises
+    ------
+    TileError
+        The file should have a JSON, and it cannot be read.
+    """
     primary = hdus[0].header
     for header in (primary, hdus[1].header if len(hdus) > 1 else primary):
         cards = {key.removeprefix(BUTLER): header[key] for key in header if key}
@@ -80,14 +86,17 @@ def name_in_cards(hdus: fits.HDUList) -> Name | None:
         found = [cards.get("TRACT"), cards.get("PATCH"), cards.get("BAND", cards.get("FILTER"))]
         if None not in found:
             return Name(*(str(value).strip() for value in found))
-    return _name_in_json(hdus) if "JSONADDR" in primary else None
+    return _name_in_json(hdus, path) if "JSONADDR" in primary else None
 
 
-def _name_in_json(hdus: fits.HDUList) -> Name | None:
+def _name_in_json(hdus: fits.HDUList, path: str) -> Name | None:
     try:
         tree = json.loads(bytes(hdus["JSON"].data["JSON"][0]))
-    except (KeyError, IndexError, ValueError):
-        return None
+    except (KeyError, IndexError, ValueError, TypeError, OSError):
+        raise TileError(
+            f"{path}: tract and patch should stand in its JSON, at byte {hdus[0].header['JSONADDR']}, which cannot be "
+            f"read; {headers.FETCH_AGAIN}"
+        ) from None
     tract = next(_values_of("tract", tree), None)
     patch = next(_values_of("patch", tree), None)
     if isinstance(patch, dict):

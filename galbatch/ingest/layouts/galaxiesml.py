@@ -12,9 +12,11 @@ background are the file's attributes of these names or those of [survey].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +38,7 @@ class GalaxiesMl:
     """Adapter of HDF5 files of stamps."""
 
     expects = "HDF5 files (.h5, .hdf5) as [survey.galaxiesml] maps them"
-    suffixes = hdf5.SUFFIXES
+    suffixes: tuple[str, ...] = hdf5.SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether it is an HDF5 file."""
@@ -53,14 +55,47 @@ class GalaxiesMl:
 
 
 @dataclass(frozen=True, slots=True)
+class _Images:
+    """A dataset of images: of one band, or of all of them on the axis after the first."""
+
+    name: str
+    shape: tuple[int, int, int]  # (object, y, x)
+    before: tuple[int, ...]  # of a plane's index: the band's place on its axis, if there is one
+    storage: Mapping[str, Any]  # what `Plane` says of how the pixels are stored
+
+    @staticmethod
+    def of(file: hdf5.Hdf5File, pattern: str, band: str, *, config: GalaxiesMlConfig, key: str) -> _Images:
+        """The dataset that `pattern` names; `key` is the config key that holds it."""
+        name = pattern.replace("{band}", band)
+        dataset = file.dataset(name, key=key)
+        shape = tuple(int(length) for length in dataset.shape)
+        if len(shape) == 4 and shape[1] == len(config.bands):
+            before: tuple[int, ...] = (config.bands.index(band),)
+        elif len(shape) == 3 and name != pattern:
+            before = ()
+        else:
+            raise TileError(
+                f"{file.path}: {name} has shape {shape}; (object, band, y, x) with {len(config.bands)} bands is needed, "
+                f"or (object, y, x) and {{band}} in the name; correct {key}, or {KEY} bands = [..]"
+            )
+        stored = {
+            "bytes_per_px": int(dataset.dtype.itemsize),
+            "block_px": tuple(int(n) for n in dataset.chunks[-2:]) if dataset.compression else None,
+            "stored_bytes": int(dataset.id.get_storage_size()) // max(math.prod(shape[:-2]), 1),
+        }
+        return _Images(name, (shape[0], shape[-2], shape[-1]), before, stored)
+
+    def plane(self, path: str, row: int) -> Plane:
+        """One object's image."""
+        return Plane(path, self.name, (row, *self.before), **self.storage)
+
+
+@dataclass(frozen=True, slots=True)
 class _Stamps:
     """What all stamps of a band share."""
 
-    image: str
-    variance: str
-    before: tuple[int, ...]  # of the index: the place on the band axis, if there is one
-    shape_px: tuple[int, int]
-    n_rows: int
+    image: _Images
+    variance: _Images | None
     njy_per_unit: float
     psf_fwhm_arcsec: float
     release: str
@@ -68,48 +103,31 @@ class _Stamps:
 
     @staticmethod
     def of(file: hdf5.Hdf5File, band: str, survey: SurveyConfig) -> _Stamps:
-        """From the datasets of a band."""
-        config = survey.galaxiesml
-        name = config.image.replace("{band}", band)
-        shape, before = _shape(file, name, band, config, key=f"{KEY} image")
-        variance = config.variance.replace("{band}", band)
-        if variance:
-            other, _ = _shape(file, variance, band, config, key=f"{KEY} variance")
-            if other != shape:
-                raise TileError(
-                    f"{file.path}: {variance} has shape {other}, {name} {shape}; they must be the same"
-                )
-        cards = file.attributes
-        where = f"band {band} of {file.path}"
+        """From the datasets of a band and the file's attributes."""
+        config, cards = survey.galaxiesml, file.attributes
+        variance = None
+        if config.variance:
+            variance = _Images.of(file, config.variance, band, config=config, key=f"{KEY} variance")
         found = cards.get("zero_point_mag")
-        njy = None if found is None else njy_per_unit(float(found))
-        missing = "the file has no attribute zero_point_mag; HSC coadds have 27.0"
         return _Stamps(
-            image=name,
+            image=_Images.of(file, config.image, band, config=config, key=f"{KEY} image"),
             variance=variance,
-            before=before,
-            shape_px=(shape[-2], shape[-1]),
-            n_rows=shape[0],
-            njy_per_unit=stated.njy(njy, survey, band, where=where, missing=missing),
+            njy_per_unit=stated.njy(
+                None if found is None else njy_per_unit(float(found)),
+                survey,
+                band,
+                where=f"band {band} of {file.path}",
+                missing="the file has no attribute zero_point_mag",
+            ),
             psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
             release=survey.release or str(cards.get("release", "")),
             background=survey.background or str(cards.get("background", "")),
         )
 
-
-def _shape(
-    file: hdf5.Hdf5File, name: str, band: str, config: GalaxiesMlConfig, *, key: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape of a dataset of images, and the band's place on the axis after the first, if it has one."""
-    shape = tuple(int(length) for length in file.dataset(name, key=key).shape)
-    if len(shape) == 3 and "{band}" in (config.variance if key.endswith("variance") else config.image):
-        return shape, ()
-    if len(shape) != 4 or shape[1] != len(config.bands):
-        raise TileError(
-            f"{file.path}: {name} has shape {shape}; (object, band, y, x) with {len(config.bands)} bands is needed, or "
-            f"(object, y, x) and {{band}} in the name; correct {key} or bands = [..]"
-        )
-    return shape, (config.bands.index(band),)
+    @property
+    def images(self) -> list[_Images]:
+        """Both datasets, or the one there is."""
+        return [self.image] if self.variance is None else [self.image, self.variance]
 
 
 def _positions(file: hdf5.Hdf5File, config: GalaxiesMlConfig) -> npt.NDArray[np.float64]:
@@ -177,11 +195,10 @@ def _tiles(
         key = lattice.plain_key((ra, dec), cd, crpix)
         around = tuple((a, d) for a, d in corners[row])
         for band, of_band in stamps.items():
-            index = (row, *of_band.before)
             yield Tile(
                 tile_id=tile_id,
                 band=band,
-                image=Plane(path, of_band.image, index),
+                image=of_band.image.plane(path, row),
                 shape_px=shape,
                 wcs_header=header,
                 grid_key=key,
@@ -189,7 +206,7 @@ def _tiles(
                 pixel_scale_arcsec=config.pixel_scale_arcsec,
                 corners_deg=around,
                 mask_planes=NO_PLANES,
-                weight=Plane(path, of_band.variance, index) if of_band.variance else None,
+                weight=None if of_band.variance is None else of_band.variance.plane(path, row),
                 psf_fwhm_arcsec=of_band.psf_fwhm_arcsec,
                 release=of_band.release,
                 background=of_band.background,
@@ -198,13 +215,13 @@ def _tiles(
 
 
 def _common_shape(path: str, stamps: Mapping[str, _Stamps], *, n_rows: int) -> tuple[int, int]:
-    found = {(of_band.n_rows, *of_band.shape_px) for of_band in stamps.values()}
-    if len(found) != 1 or next(iter(found))[0] != n_rows:
-        shapes = ", ".join(
-            f"{s.image} ({s.n_rows}, {s.shape_px[0]}, {s.shape_px[1]})" for s in stamps.values()
+    images = [images for of_band in stamps.values() for images in of_band.images]
+    if {one.shape for one in images} != {(n_rows, *images[0].shape[1:])}:
+        shapes = ", ".join(f"{one.name} {one.shape}" for one in images)
+        raise TileError(
+            f"{path}: {n_rows} positions, and (object, y, x) of the stamps are {shapes}; they must be the same"
         )
-        raise TileError(f"{path}: {n_rows} positions and stamps {shapes}; all must be of the same objects")
-    return next(iter(stamps.values())).shape_px
+    return images[0].shape[1:]
 
 
 def _cards(**values: str) -> str:

@@ -32,7 +32,7 @@ class Generic:
     """Adapter of FITS images as the config describes them."""
 
     expects = "FITS images that [survey.generic] describes"
-    suffixes = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether the pattern fits, its band is one of the survey's, and it is no mask or weight of another."""

@@ -34,7 +34,7 @@ class Hsc:
     """Adapter of calexp patches."""
 
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"
-    suffixes = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether the name is a calexp's, and does not say another band."""
@@ -46,7 +46,7 @@ class Hsc:
     def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
         """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
         with headers.open_fits(path) as hdus:
-            name = afw.name_in_path(path) or afw.name_in_cards(hdus)
+            name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
             if name is None or name.band not in survey.bands:
                 return []
             tile = afw.coadd_tile(hdus, path, name=name, survey=survey)

@@ -76,7 +76,7 @@ class LegacySurvey:
         "legacysurvey-<brick>-image-<band>.fits.fz, or FITS files with an image and an invvar HDU for each band "
         "(cards BAND and IMAGETYP)"
     )
-    suffixes = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether it is a brick's image in one of the bands, or another FITS file: then the headers tell."""

@@ -37,7 +37,7 @@ class Lsst:
     """Adapter of deep coadds."""
 
     expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"
-    suffixes = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether it is a FITS file whose name does not say another band."""
@@ -47,7 +47,7 @@ class Lsst:
     def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
         """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
         with headers.open_fits(path) as hdus:
-            name = afw.name_in_path(path) or afw.name_in_cards(hdus)
+            name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
             if name is None or name.band not in survey.bands:
                 return []
             tile = afw.coadd_tile(hdus, path, name=name, survey=survey)

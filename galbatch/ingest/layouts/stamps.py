@@ -11,6 +11,7 @@ catalog were mixed up.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -55,7 +56,7 @@ class Stamps:
     expects = (
         "FITS stamps, the band in BAND, FILTER, the file name (..-HSC-I-.., .._g.fits) or [survey.stamps]"
     )
-    suffixes = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether it is a FITS file and its name does not say another band."""
@@ -96,9 +97,12 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, planes: headers.Planes, s
         njy=stated.njy(_njy(cards), survey, band, where=where, missing=_missing(cards)),
         psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
     )
-    if position is not None:
-        _require_inside(tile, position, str(catalog))
-    return tile
+    if catalog is None or position is None:
+        return tile
+    _require_inside(tile, position, catalog)
+    assert tile.identity is not None
+    identity = headers.combined_identity([tile.identity, storage.identity(catalog)])
+    return dataclasses.replace(tile, identity=identity)
 
 
 # --- the catalog beside the stamps -----------------------------------------------------------------------
