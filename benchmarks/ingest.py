@@ -8,48 +8,32 @@ identical store. Run: make peers; python benchmarks/ingest.py --peers-python .ve
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
 import os
-import shutil
-import subprocess
+import sys
 import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import ingest_data
-import numpy as np
-import psutil
-import zarr
-from astropy import units
-from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.nddata import Cutout2D
-from astropy.wcs import WCS, FITSFixedWarning
-from harness import Measured, compare, report
-
-from galbatch import cluster, config, ingest, plan, run
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Partition, Tile, njy_per_unit
-
-GRID = Grid(239, 0.168)
-IMAGE_BYTES = GRID.size_px**2 * 4
-N_IN_MEMORY = 2048
+# As galbatch sets it for its workers: freed buffers stay with the process. Cutana's processes inherit it, too.
+KEPT_BY_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
 
 
 def main() -> None:
     """Make the data, run both comparisons, print and keep the tables."""
     arguments = _arguments()
-    warnings.simplefilter("ignore", FITSFixedWarning)
+    if not KEPT_BY_MALLOC.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_BY_MALLOC})
+    import ingest_contenders
+
     with tempfile.TemporaryDirectory(dir=arguments.disk, prefix="ingest-") as folder:
-        paths = ingest_data.make_tiles(folder)
-        objects, patches = ingest_data.make_objects(arguments.objects, margin_px=GRID.size_px // 2 + 1)
-        survey = config.SurveyConfig(layout="hsc", tiles=folder, bands=("g",))
-        tiles = ingest.read_tiles(survey)
-        few = slice(0, N_IN_MEMORY)
-        compare_in_memory(objects.take(few), patches[few], tiles, folder=Path(folder))
-        compare_runs(objects, patches, tiles, paths=paths, arguments=arguments)
+        data = ingest_contenders.make_data(Path(folder), arguments.objects)
+        ingest_contenders.compare_in_memory(data, store=Path(folder) / "store.zarr")
+        ingest_contenders.compare_runs(
+            data,
+            output=Path(folder) / "output",
+            peers_python=arguments.peers_python,
+            workers=arguments.workers,
+            rounds=arguments.rounds,
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,233 +46,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--disk", default=tempfile.gettempdir(), help="folder on the disk to measure on")
     return parser.parse_args()
-
-
-# --- whole runs ------------------------------------------------------------------------------------------
-
-
-def compare_runs(
-    objects: ObjectTable,
-    patches: np.ndarray,
-    tiles: list[Tile],
-    *,
-    paths: Sequence[Path],
-    arguments: argparse.Namespace,
-) -> None:
-    """Cutana and galbatch as users start them, and a plain write of the same bytes."""
-    output = Path(tempfile.mkdtemp(dir=arguments.disk, prefix="ingest-out-"))
-    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in tiles]
-    memory = PeakMemory()
-
-    def galbatch(tiles: list[Tile], planes: tuple[str, ...]) -> Callable[[], None]:
-        return lambda: run_galbatch(objects, tiles, planes=planes, output=output, workers=arguments.workers)
-
-    contenders: dict[str, Callable[[], None]] = {}
-    if arguments.peers_python:
-        listed = _write_list(output.with_suffix(".csv"), objects, patches, paths)
-        contenders["Cutana 0.4.0, image"] = lambda: run_cutana(
-            arguments.peers_python, listed, output, workers=arguments.workers, n_expected=len(objects)
-        )
-    contenders["galbatch, image alone"] = galbatch(image_alone, ("image",))
-    contenders["galbatch, flags from mask and variance, image stored"] = galbatch(tiles, ("image",))
-    contenders["galbatch, flags, three planes stored"] = galbatch(tiles, ("image", "mask", "variance"))
-    contenders["plain write of the images' bytes"] = lambda: write_plainly(output / "plain", len(objects))
-    watched = {name: memory.watching(name, contender) for name, contender in contenders.items()}
-    try:
-        measured = compare(watched, rounds=arguments.rounds, warm_up=False, before=lambda: _empty(output))
-    finally:
-        shutil.rmtree(output)
-    name = f"ingest of {GRID.size_px} px cutouts, {arguments.workers} workers, whole runs"
-    report(name, measured, items=len(objects), unit="cutout")
-    _print_rates(measured, len(objects), workers=arguments.workers, peak_bytes=memory.peak_bytes)
-
-
-def _write_list(path: Path, objects: ObjectTable, patches: np.ndarray, paths: Sequence[Path]) -> Path:
-    """The list as Cutana reads it: each source with the tile that holds it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["SourceID", "RA", "Dec", "diameter_pixel", "fits_file_paths"])
-        for identifier, ra, dec, patch in zip(
-            objects.object_id, objects.ra_deg, objects.dec_deg, patches, strict=True
-        ):
-            row = [
-                f"s{identifier}",
-                repr(float(ra)),
-                repr(float(dec)),
-                GRID.size_px,
-                str([str(paths[patch])]),
-            ]
-            writer.writerow(row)
-    return path
-
-
-def run_cutana(python: str, listed: Path, output: Path, *, workers: int, n_expected: int) -> None:
-    """A process of its own, until its cutouts are on disk; fails if any is missing."""
-    script = Path(__file__).parent / "peers" / "run_cutana.py"
-    command = [python, str(script), str(listed), str(output / "cutana"), str(GRID.size_px), str(workers)]
-    subprocess.run(command, check=True, capture_output=True)
-    os.sync()
-    stores = sorted((output / "cutana").glob("*/images.zarr"))
-    n_cutouts = sum(zarr.open_group(store, mode="r")["images"].shape[0] for store in stores)
-    if n_cutouts != n_expected:
-        raise RuntimeError(f"Cutana made {n_cutouts} cutouts of {n_expected}")
-
-
-def run_galbatch(
-    objects: ObjectTable, tiles: list[Tile], *, planes: tuple[str, ...], output: Path, workers: int
-) -> None:
-    """Plan, workers, ingest of every partition, until it is on disk."""
-    parsed = config.RunConfig(
-        survey={"layout": "hsc", "tiles": "unused", "bands": ("g",)},
-        objects={"path": "unused"},
-        plan={"max_objects_per_partition": 1000},
-        cutouts={"store": str(output / "cutouts.zarr"), "planes": planes},
-        models=({"name": "any", "bundle": "unused"},),
-        catalog={"path": str(output / "catalog")},
-        cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
-    )
-    every = np.ones(len(objects), bool)
-    model = plan.ModelPlan("any", None, "unused", "0" * 64, GRID, ("g",), every)
-    made = plan.make_plan(parsed, objects, tiles, [model])
-    with cluster.connect(parsed.cluster) as client:
-        result = run.execute(parsed, made, client, stage="ingest")
-    os.sync()
-    if result.failed:
-        raise RuntimeError(f"partitions failed: {result.failed}")
-
-
-def write_plainly(path: Path, n_cutouts: int) -> None:
-    """One file of the cutouts' bytes in pieces of 32 MB, until it is on disk."""
-    piece = np.random.default_rng(1).normal(size=2**22).astype(np.float64).tobytes()
-    with path.open("wb") as file:
-        for start in range(0, n_cutouts * IMAGE_BYTES, len(piece)):
-            file.write(piece[: n_cutouts * IMAGE_BYTES - start])
-    os.sync()
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    os.sync()
-
-
-class PeakMemory:
-    """Peak of the memory that a contender's processes do not share with others, sampled five times a second."""
-
-    def __init__(self) -> None:
-        self.peak_bytes: dict[str, int] = {}
-
-    def watching(self, name: str, contender: Callable[[], None]) -> Callable[[], None]:
-        """The contender, watched while it runs."""
-
-        def watched() -> None:
-            stop = threading.Event()
-            thread = threading.Thread(target=self._watch, args=(name, stop))
-            thread.start()
-            try:
-                contender()
-            finally:
-                stop.set()
-                thread.join()
-
-        return watched
-
-    def _watch(self, name: str, stop: threading.Event) -> None:
-        while not stop.wait(0.2):
-            total = 0
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    total += process.memory_full_info().uss
-                except psutil.Error:  # it has just ended
-                    continue
-            self.peak_bytes[name] = max(self.peak_bytes.get(name, 0), total)
-
-
-def _print_rates(
-    measured: list[Measured], n_cutouts: int, *, workers: int, peak_bytes: dict[str, int]
-) -> None:
-    """What the ratios come from, on this machine."""
-    plain_s = float(np.median(measured[-1].seconds))
-    for row in measured[:-1]:
-        seconds = float(np.median(row.seconds))
-        print(
-            f"  {row.name:<55} {n_cutouts / seconds / workers:6.0f} cutouts/s per worker, "
-            f"{n_cutouts * IMAGE_BYTES / seconds / 1e6:5.0f} MB/s of images, {plain_s / seconds:4.0%} of a plain write, "
-            f"peak {peak_bytes.get(row.name, 0) / 2**20:.0f} MiB in all processes it started"
-        )
-
-
-# --- the cut alone ---------------------------------------------------------------------------------------
-
-
-def compare_in_memory(objects: ObjectTable, patches: np.ndarray, tiles: list[Tile], *, folder: Path) -> None:
-    """One process: image planes in nJy in memory, then the same written to the identical store."""
-    by_patch = [next(t for t in tiles if t.tile_id.endswith(name)) for name in ingest_data.PATCHES]
-    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in tiles]
-
-    def ours() -> Iterator[CutoutBlock]:
-        return ingest.cut_blocks(
-            objects,
-            image_alone,
-            grid=GRID,
-            bands=("g",),
-            flags=config.FlagsConfig(),
-            object_flags=np.zeros(len(objects), np.int32),
-        )
-
-    # What surrounds the pixels in the store, for Cutout2D's blocks: only its images are its own.
-    frames = [dataclasses.replace(block, image=block.image[:0]) for block in ours()]
-
-    def theirs() -> Iterator[CutoutBlock]:
-        images = cut_with_astropy(objects, patches, by_patch)
-        for frame in frames:
-            image = np.stack([next(images) for _ in range(len(frame))])[:, None]
-            yield dataclasses.replace(frame, image=image)
-
-    store = folder / "store.zarr"
-    measured = compare(
-        {"Cutout2D": lambda: _exhaust(theirs()), "galbatch cut_blocks": lambda: _exhaust(ours())}
-    )
-    report("cutting in memory against Cutout2D", measured, items=len(objects), unit="cutout")
-    written = compare(
-        {
-            "Cutout2D, written": lambda: _write(store, theirs(), len(objects)),
-            "galbatch, written": lambda: _write(store, ours(), len(objects)),
-        },
-        before=lambda: shutil.rmtree(store, ignore_errors=True),
-    )
-    report("cutting and writing against Cutout2D", written, items=len(objects), unit="cutout")
-
-
-def cut_with_astropy(
-    objects: ObjectTable, patches: np.ndarray, tiles: Sequence[Tile]
-) -> Iterator[np.ndarray]:
-    """Image cutouts in nJy, (y, x) float32, one object at a time from memory-mapped files."""
-    files = [fits.open(tile.image.path, memmap=True) for tile in tiles]
-    images = [hdus[1].data for hdus in files]
-    frames = [WCS(hdus[1].header) for hdus in files]
-    for ra, dec, patch in zip(objects.ra_deg, objects.dec_deg, patches, strict=True):
-        cutout = Cutout2D(
-            images[patch],
-            SkyCoord(ra * units.deg, dec * units.deg),
-            GRID.size_px,
-            wcs=frames[patch],
-            mode="partial",
-            fill_value=np.nan,
-        )
-        yield np.asarray(cutout.data, np.float32) * np.float32(njy_per_unit(27.0))
-
-
-def _exhaust(blocks: Iterator[CutoutBlock]) -> None:
-    for block in blocks:
-        assert len(block) <= BLOCK_OBJECTS
-
-
-def _write(store: Path, blocks: Iterator[CutoutBlock], n_objects: int) -> None:
-    partition = Partition(0, 0, 0, n_objects)
-    ingest.create_groups(str(store), attributes={}, partitions=[partition], grids=[GRID])
-    ingest.write_partition(str(store), partition, GRID, blocks, planes=("image",), fingerprint={})
-    os.sync()
 
 
 if __name__ == "__main__":
