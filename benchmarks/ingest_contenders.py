@@ -5,16 +5,15 @@ Apart from `ingest.py` because worker processes import the main module again, an
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ingest_data
@@ -60,58 +59,44 @@ def make_data(folder: Path, n_objects: int) -> Data:
 # --- whole runs ------------------------------------------------------------------------------------------
 
 
-def compare_runs(
-    objects: ObjectTable,
-    patches: np.ndarray,
-    tiles: list[Tile],
-    *,
-    paths: Sequence[Path],
-    arguments: argparse.Namespace,
-) -> None:
-    """Cutana and galbatch as users start them, and a plain write of the same bytes."""
-    output = Path(tempfile.mkdtemp(dir=arguments.disk, prefix="ingest-out-"))
-    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in tiles]
+def compare_runs(data: Data, *, output: Path, peers_python: str | None, workers: int, rounds: int) -> None:
+    """Cutana and galbatch as users start them, and a plain write of the same bytes; `output` is emptied."""
+    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in data.tiles]
     memory = PeakMemory()
 
     def galbatch(tiles: list[Tile], planes: tuple[str, ...]) -> Callable[[], None]:
-        return lambda: run_galbatch(objects, tiles, planes=planes, output=output, workers=arguments.workers)
+        return lambda: run_galbatch(data.objects, tiles, planes=planes, output=output, workers=workers)
 
     contenders: dict[str, Callable[[], None]] = {}
-    if arguments.peers_python:
-        listed = _write_list(output.with_suffix(".csv"), objects, patches, paths)
+    if peers_python:
+        listed = _write_list(output.with_suffix(".csv"), data)
         contenders["Cutana 0.4.0, image"] = lambda: run_cutana(
-            arguments.peers_python, listed, output, workers=arguments.workers, n_expected=len(objects)
+            peers_python, listed, output, workers=workers, n_expected=len(data.objects)
         )
     contenders["galbatch, image alone"] = galbatch(image_alone, ("image",))
-    contenders["galbatch, flags from mask and variance, image stored"] = galbatch(tiles, ("image",))
-    contenders["galbatch, flags, three planes stored"] = galbatch(tiles, ("image", "mask", "variance"))
-    contenders["plain write of the images' bytes"] = lambda: write_plainly(output / "plain", len(objects))
+    contenders["galbatch, flags from mask and variance, image stored"] = galbatch(data.tiles, ("image",))
+    contenders["galbatch, flags, three planes stored"] = galbatch(data.tiles, ("image", "mask", "variance"))
+    contenders["plain write of the images' bytes"] = lambda: write_plainly(
+        output / "plain", len(data.objects)
+    )
     watched = {name: memory.watching(name, contender) for name, contender in contenders.items()}
-    try:
-        measured = compare(watched, rounds=arguments.rounds, warm_up=False, before=lambda: _empty(output))
-    finally:
-        shutil.rmtree(output)
-    name = f"ingest of {GRID.size_px} px cutouts, {arguments.workers} workers, whole runs"
-    report(name, measured, items=len(objects), unit="cutout")
-    _print_rates(measured, len(objects), workers=arguments.workers, peak_bytes=memory.peak_bytes)
+    measured = compare(watched, rounds=rounds, warm_up=False, before=lambda: _empty(output))
+    name = f"ingest of {GRID.size_px} px cutouts, {workers} workers, whole runs"
+    report(name, measured, items=len(data.objects), unit="cutout")
+    _print_rates(measured, len(data.objects), workers=workers, peak_bytes=memory.peak_bytes)
 
 
-def _write_list(path: Path, objects: ObjectTable, patches: np.ndarray, paths: Sequence[Path]) -> Path:
+def _write_list(path: Path, data: Data) -> Path:
     """The list as Cutana reads it: each source with the tile that holds it."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["SourceID", "RA", "Dec", "diameter_pixel", "fits_file_paths"])
+        objects = data.objects
         for identifier, ra, dec, patch in zip(
-            objects.object_id, objects.ra_deg, objects.dec_deg, patches, strict=True
+            objects.object_id, objects.ra_deg, objects.dec_deg, data.patches, strict=True
         ):
-            row = [
-                f"s{identifier}",
-                repr(float(ra)),
-                repr(float(dec)),
-                GRID.size_px,
-                str([str(paths[patch])]),
-            ]
-            writer.writerow(row)
+            tile = str([str(data.paths[patch])])
+            writer.writerow([f"s{identifier}", repr(float(ra)), repr(float(dec)), GRID.size_px, tile])
     return path
 
 
@@ -161,7 +146,7 @@ def write_plainly(path: Path, n_cutouts: int) -> None:
 
 def _empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     os.sync()
 
 
@@ -214,10 +199,11 @@ def _print_rates(
 # --- the cut alone ---------------------------------------------------------------------------------------
 
 
-def compare_in_memory(objects: ObjectTable, patches: np.ndarray, tiles: list[Tile], *, folder: Path) -> None:
+def compare_in_memory(data: Data, *, store: Path) -> None:
     """One process: image planes in nJy in memory, then the same written to the identical store."""
-    by_patch = [next(t for t in tiles if t.tile_id.endswith(name)) for name in ingest_data.PATCHES]
-    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in tiles]
+    objects, patches = data.objects.take(slice(N_IN_MEMORY)), data.patches[:N_IN_MEMORY]
+    by_patch = [next(t for t in data.tiles if t.tile_id.endswith(name)) for name in ingest_data.PATCHES]
+    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in data.tiles]
 
     def ours() -> Iterator[CutoutBlock]:
         return ingest.cut_blocks(
@@ -238,7 +224,6 @@ def compare_in_memory(objects: ObjectTable, patches: np.ndarray, tiles: list[Til
             image = np.stack([next(images) for _ in range(len(frame))])[:, None]
             yield dataclasses.replace(frame, image=image)
 
-    store = folder / "store.zarr"
     measured = compare(
         {"Cutout2D": lambda: _exhaust(theirs()), "galbatch cut_blocks": lambda: _exhaust(ours())}
     )
