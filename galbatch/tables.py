@@ -32,7 +32,9 @@ from galbatch.types import ObjectTable
 
 __all__ = [
     "DUPLICATE",
+    "ISNULL",
     "RESERVED_COLUMNS",
+    "column_names",
     "examine",
     "is_true",
     "kept_names",
@@ -103,6 +105,20 @@ def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
         raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
     table = _with_nulls(table)
     return table if columns is None else table.select(list(columns))
+
+
+def column_names(path: str) -> list[str]:
+    """Names of a table's columns; of Parquet and CSV only the header is read. Raises as `read_table`."""
+    lower = path.lower()
+    try:
+        if lower.endswith(".parquet"):
+            with storage.open_file(path) as file:
+                return [str(name) for name in pq.ParquetFile(file).schema_arrow.names]
+        if lower.endswith((".csv", ".csv.gz")):
+            return _named(*_leading_comments(_read_bytes(path)))[0]
+    except (pa.ArrowException, ValueError, OSError):
+        pass  # read_table says what is wrong
+    return [str(name) for name in read_table(path).column_names]
 
 
 def _with_nulls(table: pa.Table) -> pa.Table:

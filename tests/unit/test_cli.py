@@ -35,7 +35,7 @@ def test_the_commands_of_the_design_are_there():
     names = {name.removeprefix("galbatch ") for name, _ in commands()}
     assert names >= {
         "demo", "simulate", "plan", "run", "status", "clean", "verify", "report", "cone",
-        "models list", "models show", "models train",
+        "models list", "models show", "models train", "objects check",
     }  # fmt: skip
 
 

@@ -1,0 +1,274 @@
+"""`galbatch objects check`: what it says is what a run does."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+from typer.testing import CliRunner
+
+from galbatch import cli, tables
+from galbatch.config import ObjectsConfig
+from galbatch.errors import ObjectListError
+from galbatch.objects_check import ListCheck, check_objects, report_lines
+
+FIRST_ID = 43158034708430849  # 17 digits
+
+
+def hsc_list(path: Path, n: int = 200) -> Path:
+    """As HSC's archive writes it: a # before the header, _isnull beside every column."""
+    rng = np.random.default_rng(3)
+    columns: dict[str, Any] = {
+        "object_id": FIRST_ID + np.arange(n),
+        "ra": 150.0 + 0.01 * np.arange(n) / np.cos(np.radians(2.0)),
+        "dec": np.full(n, 2.0),
+        "isprimary": np.ones(n, bool),
+        "i_extendedness_value": np.ones(n),
+        "g_extendedness_value": np.zeros(n),
+        "i_cmodel_mag": rng.uniform(20, 24, n),
+        "i_pixelflags_saturatedcenter": np.zeros(n, bool),
+        "merge_peak_i": np.ones(n, bool),
+    }
+    columns["isprimary"][:12] = False
+    columns["i_extendedness_value"][10:40] = 0.0
+    columns["i_pixelflags_saturatedcenter"][100] = True
+    columns["ra"][1] = columns["ra"][0]  # one measured twice
+    nulls = {name: np.zeros(n, bool) for name in columns}
+    nulls["ra"][[50, 51]] = True
+    nulls["i_extendedness_value"][60] = True
+    columns["object_id"][70] = FIRST_ID + 69
+    table = Table()
+    for name, values in columns.items():
+        table[name], table[f"{name}_isnull"] = values, nulls[name]
+    table.write(path, format="csv")
+    path.write_text("# " + path.read_text())
+    return path
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> ListCheck:
+    return check_objects(str(hsc_list(tmp_path / "hsc.csv")))
+
+
+def pasted(check: ListCheck, *, with_comments: bool = False) -> dict[str, Any]:
+    lines = report_lines(check)
+    section = [line.strip() for line in lines[lines.index("To paste into run.toml") + 1 :]]
+    if with_comments:
+        section = [line.removeprefix("# ") for line in section if not line.startswith("# all")]
+        section = [line.replace("where =", "[[models]]\nwhere =") for line in section]
+    return tomllib.loads("\n".join(section))
+
+
+# --- a real list's troubles ------------------------------------------------------------------------------
+
+
+def test_columns_are_guessed_and_ids_are_exact(checked: ListCheck) -> None:
+    assert (checked.objects.id, checked.objects.ra, checked.objects.dec) == ("object_id", "ra", "dec")
+    assert checked.guessed == ("id", "ra", "dec")
+    assert checked.id_kind == "integers of up to 17 digits"
+    assert (checked.n_rows, checked.n_columns) == (200, 18)
+
+
+def test_what_is_refused_is_what_a_run_refuses(checked: ListCheck) -> None:
+    assert {refusal.reason: refusal.n_rows for refusal in checked.refusals} == {
+        "position is not finite": 2,
+        "duplicate id": 1,
+    }
+    assert checked.n_refused == 3
+    with pytest.raises(ObjectListError, match="3 of 200 rows cannot be used"):
+        tables.read_objects(checked.objects)
+    table, rejected = tables.read_objects(checked.objects.model_copy(update={"invalid": "drop"}))
+    assert len(rejected) == checked.n_refused
+    assert len(table) == 197
+    text = "\n".join(report_lines(checked))
+    assert f"    id {FIRST_ID + 69}, ra " in text
+    assert f"    id {FIRST_ID + 50}, ra nan, dec 2.0\n    id {FIRST_ID + 51}, ra nan, dec 2.0" in text
+
+
+def test_usual_cuts_with_what_they_remove(checked: ListCheck) -> None:
+    assert [(cut.where, cut.n_removed, cut.n_unknown) for cut in checked.cuts] == [
+        ("isprimary", 12, 0),
+        ("i_extendedness_value > 0.5", 31, 1),
+        ("not i_pixelflags_saturatedcenter", 1, 0),
+    ]
+    # Two are cut twice: 12 + 31 + 1 - 2.
+    assert checked.n_cut == 42
+
+
+def test_what_is_pasted_does_what_was_said(checked: ListCheck) -> None:
+    plain = pasted(checked)
+    assert set(plain) == {"objects"}  # nothing is applied silently: neither drop nor cuts
+    assert "invalid" not in plain["objects"]
+    whole = pasted(checked, with_comments=True)
+    table, rejected = tables.read_objects(ObjectsConfig(**whole["objects"]))
+    selected = tables.select(table, whole["models"][0]["where"])
+    assert len(rejected) == 3
+    assert np.count_nonzero(~selected) == checked.n_cut
+
+
+def test_neighbors_and_twins_are_counted(checked: ListCheck) -> None:
+    assert (checked.n_neighbor, checked.n_duplicate) == (2, 2)
+    text = "\n".join(report_lines(checked))
+    assert "2 rows have another within 0.2 arcsec: they stay, flagged DUPLICATE_POSITION" in text
+    assert "better left out of the file" in text
+
+
+def test_notes_tell_of_nulls_and_magnitudes(checked: ListCheck) -> None:
+    assert checked.notes[0] == (
+        "9 columns end in _isnull: where they are true, the value counts as null "
+        "(0 in object_id, 2 in ra, 0 in dec)"
+    )
+    assert checked.notes[1].startswith("i_cmodel_mag: 20.0")
+
+
+def test_a_good_list_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"object_id": [1, 2], "ra_deg": [10.0, 11.0], "dec_deg": [1.0, -2.5]}), path)
+    check = check_objects(str(path))
+    assert (check.refusals, check.cuts, check.notes) == ((), (), ())
+    assert report_lines(check) == [
+        f"{path}: 2 rows, 3 columns",
+        "  id   object_id  integers of up to 1 digits (guessed by its name)",
+        "  ra   ra_deg     10.00000 to 11.00000 deg (guessed by its name)",
+        "  dec  dec_deg    -2.50000 to 1.00000 deg (guessed by its name)",
+        "",
+        "Accepted as it is: no row would be refused",
+        "",
+        "Usual cuts: none of the columns suggests one that would remove a row",
+        "",
+        "To paste into run.toml",
+        "  [objects]",
+        f'  path = "{path}"',
+        '  id = "object_id"',
+        '  ra = "ra_deg"',
+        '  dec = "dec_deg"',
+    ]
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+def write(path: Path, columns: dict[str, Any]) -> str:
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x", "objectId", "coord_ra", "coord_dec"], ("objectId", "coord_ra", "coord_dec")),
+        (["id", "i_ra", "i_dec", "g_ra", "g_dec"], ("id", "i_ra", "i_dec")),
+        (["object_id", "parent_id", "ira", "idec"], ("object_id", "ira", "idec")),
+        (["SOURCE_ID", "RA_ICRS", "DE_ICRS"], ("SOURCE_ID", "RA_ICRS", "DE_ICRS")),
+        (["NUMBER", "ALPHA_J2000", "DELTA_J2000"], ("NUMBER", "ALPHA_J2000", "DELTA_J2000")),
+        (["ls_id", "ra", "dec", "ra_ivar"], ("ls_id", "ra", "dec")),
+        # A right ascension without its declination is no position.
+        (["ID", "ra_deg", "RA", "Dec"], ("ID", "RA", "Dec")),
+    ],
+)
+def test_names_that_surveys_use(tmp_path: Path, names: list[str], expected: tuple[str, str, str]) -> None:
+    check = check_objects(write(tmp_path / "a.parquet", {name: [1, 2] for name in names}))
+    assert (check.objects.id, check.objects.ra, check.objects.dec) == expected
+
+
+def test_columns_that_are_given_are_not_guessed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"key": ["a", "b"], "alpha": [1.0, 2.0], "dec": [1.0, 2.0]})
+    with pytest.raises(
+        ObjectListError, match="no column looks like the id; name it with --id; there are key"
+    ):
+        check_objects(path)
+    with pytest.raises(ObjectListError, match="no column looks like the ra; name it with --ra"):
+        check_objects(path, id_column="key")
+    check = check_objects(path, id_column="key", ra_column="alpha", dec_column="dec")
+    assert (check.guessed, check.id_kind) == ((), "text")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "where", "n_removed"),
+    [
+        ("isprimary", ["t", "f", "t", "t"], "isprimary in ['t']", 1),
+        ("detect_isPrimary", [1, 0, 0, 1], "detect_isPrimary != 0", 2),
+        ("is_star", ["False", "True", "False", None], "is_star not in ['True']", 2),
+        ("type", ["PSF", "DEV", "EXP", "PSF"], "type != 'PSF'", 2),
+        ("type", [3, 6, 3, 3], None, 0),
+        ("CLASS_STAR", [0.1, 0.9, 0.2, float("nan")], "CLASS_STAR < 0.5", 2),
+        ("refExtendedness", [1.0, 0.0, 1.0, 1.0], "refExtendedness > 0.5", 1),
+        ("maskbits", [0, 2, 0, 1], "maskbits == 0", 2),
+        ("deblend_nChild", [0, 0, 3, 0], "deblend_nChild == 0", 1),
+        ("iflags_pixel_bright_object_center", [True, False, False, False], None, 1),
+        ("i-pixelflags_edge", [True, False, False, False], "not `i-pixelflags_edge`", 1),
+        ("i_mask_brightstar_halo", [False] * 4, None, 0),
+        ("flags", [1, 2, 3, 4], None, 0),
+        ("i_extendedness_flag", [True] * 4, None, 0),
+    ],
+)
+def test_each_rule(tmp_path: Path, column: str, values: list[Any], where: str | None, n_removed: int) -> None:
+    columns = {"id": [1, 2, 3, 4], "ra": [1.0, 20.0, 30.0, 40.0], "dec": [1.0, 2.0, 3.0, 4.0], column: values}
+    check = check_objects(write(tmp_path / "a.parquet", columns))
+    assert sum(cut.n_removed for cut in check.cuts) == check.n_cut == n_removed
+    if where is not None:
+        assert [cut.where for cut in check.cuts] == [where]
+
+
+def test_radians_are_asked_about(tmp_path: Path) -> None:
+    columns = {"id": [1, 2], "coord_ra": [2.6, 2.7], "coord_dec": [0.04, 0.05]}
+    (note,) = check_objects(write(tmp_path / "a.parquet", columns)).notes
+    assert "are coord_ra and coord_dec in radians (as in the LSST pipelines' source tables)?" in note
+    columns = {"id": [1, 2], "coord_ra": [150.6, 150.7], "coord_dec": [0.04, 0.05]}
+    assert check_objects(write(tmp_path / "a.parquet", columns)).notes == ()
+
+
+def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
+    table = Table({"id": [1, 2], "coord_ra": [2.6, 2.7], "coord_dec": [0.04, 0.05]})
+    table["coord_ra"].unit = table["coord_dec"].unit = "rad"
+    table.write(tmp_path / "a.fits")
+    with pytest.raises(ObjectListError, match="column coord_ra is in rad, expected degrees"):
+        check_objects(str(tmp_path / "a.fits"))
+
+
+def test_right_ascensions_that_are_wrapped_are_counted(tmp_path: Path) -> None:
+    columns = {"id": [1, 2, 3], "ra": [-0.5, 360.0, 10.0], "dec": [40.0, 50.0, 60.0]}
+    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    assert "  2 right ascensions lie outside 0..360 and are wrapped" in lines
+
+
+def test_ids_of_bricks_are_explained(tmp_path: Path) -> None:
+    columns = {"brickid": [1, 2], "objid": [7, 7], "ra": [10.0, 20.0], "dec": [40.0, 50.0]}
+    check = check_objects(write(tmp_path / "a.parquet", columns))
+    assert check.refusals[0].reason == "duplicate id"
+    assert check.notes[0].startswith("objid is unique within a brick only")
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", {"id": [1, 2], "ra": [10.0, 20.0], "dec": [1.0, 2.0]})
+    runner = CliRunner()
+    assert runner.invoke(cli.app, ["objects", "check", good]).exit_code == 0
+    bad = runner.invoke(cli.app, ["objects", "check", str(hsc_list(tmp_path / "hsc.csv"))])
+    assert bad.exit_code == 1
+    assert "Refused: 3 of 200 rows cannot be used" in bad.stdout
+    unreadable = runner.invoke(cli.app, ["objects", "check", str(tmp_path / "absent.csv")])
+    assert isinstance(unreadable.exception, ObjectListError)  # main turns it into a line and exit code 2
+
+
+def test_the_real_list_of_the_stamps() -> None:
+    folder = Path(__file__).parents[2].parent / "shared" / "realdata" / "hsc_pdr2_stamps"
+    if not folder.is_dir():
+        pytest.skip("real survey pixels are not there: ../shared/realdata")
+    check = check_objects(str(folder / "star_cat_correct.csv"))
+    assert (check.objects.id, check.objects.ra, check.objects.dec) == ("object_id", "ira", "idec")
+    assert (check.n_rows, check.n_refused, check.id_kind) == (10, 0, "integers of up to 17 digits")
+    assert [cut.column for cut in check.cuts] == [
+        "iflags_pixel_bright_object_center",
+        "iflags_pixel_bright_object_any",
+    ]
+    assert check.n_cut == 2
+    assert check.notes == ("imag_psf: 17.98 to 19.52 mag, half brighter than 19.11",)
