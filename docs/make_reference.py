@@ -79,11 +79,28 @@ def config_keys() -> str:
         is_list = typing.get_origin(section) is tuple
         if is_list:
             section = typing.get_args(section)[0]
-        lines += [f"### `{'[[' if is_list else '['}{name}{']]' if is_list else ']'}`: {info.description}", ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        lines += [_key_line(key, field) for key, field in _section_fields(section)]
-        lines.append("")
+        lines += _section_lines(f"[[{name}]]" if is_list else f"[{name}]", section, info.description)
+        for key, field in _section_fields(section):
+            if _is_section(field.annotation):
+                lines += _section_lines(f"[{name}.{key}]", field.annotation, field.description)
     return "\n".join(lines)
+
+
+def _section_lines(title: str, section: Any, description: str | None) -> list[str]:
+    """Its own keys; sections within it have tables of their own."""
+    keys = [pair for pair in _section_fields(section) if not _is_section(pair[1].annotation)]
+    return [
+        f"### `{title}`: {description}",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+        *(_key_line(key, field) for key, field in keys),
+        "",
+    ]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _section_fields(section: Any) -> list[tuple[str, Any]]:

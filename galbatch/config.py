@@ -74,7 +74,7 @@ class GenericConfig(_Section):
 
     pattern: str = Field(
         "",
-        description="regular expression, searched in the path, whose groups (?P<band>..) and (?P<tile>..) give band and tile "
+        description="regular expression, searched in the path, whose groups `(?P<band>..)` and `(?P<tile>..)` give band and tile "
         "id; without them the band is that of the only one in `bands`, of tables below, or of the card BAND or FILTER",
     )
     image: HduOf | None = Field(
