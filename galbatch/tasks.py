@@ -232,12 +232,9 @@ def _require_cutouts(task: InferTask, grid: GridTask) -> None:
 
 
 def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
-    for start in range(0, len(grid.rows), BLOCK_OBJECTS):
-        rows = grid.rows[start : start + BLOCK_OBJECTS]
-        yield (
-            rows,
-            ingest.read_block(task.store, task.partition, grid.grid, start=start, stop=start + len(rows)),
-        )
+    starts = range(0, len(grid.rows), BLOCK_OBJECTS)
+    rows = (grid.rows[start : start + BLOCK_OBJECTS] for start in starts)
+    yield from zip(rows, ingest.read_blocks(task.store, task.partition, grid.grid), strict=True)
 
 
 def _infer_into(
