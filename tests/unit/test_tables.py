@@ -243,6 +243,29 @@ def test_objects_are_sorted_by_index_then_id(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.healpix_29, sky.healpix_29(table.ra_deg, table.dec_deg))
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_many_rows_at_few_positions_equal_a_slow_reference(tmp_path: Path, as_text: bool) -> None:
+    rng = np.random.default_rng(5)
+    ids = rng.integers(-400, 400, 1000).tolist()
+    ids = [f"n{i}" for i in ids] if as_text else ids
+    ra, dec = rng.choice([10.0, 11.0, 12.0], 1000), rng.choice([-5.0, 5.0, 91.0], 1000)
+    path = write_list(tmp_path / "a.parquet", object_id=ids, ra_deg=ra, dec_deg=dec, z_best=range(1000))
+    table, rejected = tables.read_objects(config(path, keep=("z_best",), invalid="drop"))
+    first: dict[Any, int] = {}
+    for row in range(1000):
+        if dec[row] < 90:
+            first.setdefault(ids[row], row)
+    index = sky.healpix_29(ra, np.minimum(dec, 90.0))
+    expected = sorted(first.values(), key=lambda row: (index[row], ids[row]))
+    assert table.kept["z_best"].to_pylist() == expected
+    assert table.object_id.tolist() == [ids[row] for row in expected]
+    assert rejected["reason"].to_pylist() == [
+        "declination outside -90..90" if dec[row] > 90 else "duplicate id"
+        for row in range(1000)
+        if row not in first.values()
+    ]
+
+
 def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", object_id=[1, 2, 3, 4], ra_deg=[-10.0, 360.0, -1e-20, 725.0])
     table, _ = tables.read_objects(config(path))
