@@ -19,6 +19,7 @@ from pathlib import Path
 import ingest_data
 import numpy as np
 import psutil
+import pyarrow as pa
 import zarr
 from astropy import units
 from astropy.coordinates import SkyCoord
@@ -28,6 +29,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
 from galbatch import cluster, config, ingest, plan, run
+from galbatch.object_source import ListSource
 from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Partition, Tile, njy_per_unit
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
@@ -125,9 +127,8 @@ def run_galbatch(
         catalog={"path": str(output / "catalog")},
         cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
     )
-    every = np.ones(len(objects), bool)
-    model = plan.ModelPlan("any", None, "unused", "0" * 64, GRID, ("g",), every)
-    made = plan.make_plan(parsed, objects, tiles, [model])
+    model = plan.ModelPlan("any", None, "unused", "0" * 64, GRID, ("g",))
+    made = plan.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
     with cluster.connect(parsed.cluster) as client:
         result = run.execute(parsed, made, client, stage="ingest")
     os.sync()
