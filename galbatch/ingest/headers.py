@@ -176,8 +176,12 @@ def make_tile(
     )
 
 
-def add_plane(tile: Tile, role: Literal["mask", "weight", "psf"], plane: Plane) -> Tile:
+def add_plane(
+    tile: Tile, role: Literal["mask", "weight", "psf"], path: str, *, hdu: int | str | None = None
+) -> Tile:
     """The tile with a plane of another file, whose identity then counts too.
+
+    Of a cube the plane at the image's own index is taken; without `hdu` the file's first image.
 
     Raises
     ------
@@ -186,13 +190,16 @@ def add_plane(tile: Tile, role: Literal["mask", "weight", "psf"], plane: Plane) 
     FileNotFoundError
         There is no such file.
     """
-    where = f"{tile.where}, {role} {plane.path}"
-    with open_fits(plane.path) as hdus:
-        checked, shape = _whole_plane(hdus, plane, where=where, name=role)
+    where = f"{tile.where}, {role} {path}"
+    with open_fits(path) as hdus:
+        number = first_image(hdus) if hdu is None else hdu
+        if number is None:
+            raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}")
+        plane, shape = _whole_plane(hdus, Plane(path, number, tile.image.index), where=where, name=role)
     _require_shape(shape, tile.shape_px, where=where, name=role)
     assert tile.identity is not None
-    identity = combined_identity([tile.identity, storage.identity(plane.path)])
-    changes: dict[str, Any] = {role: checked, "identity": identity}
+    identity = combined_identity([tile.identity, storage.identity(path)])
+    changes: dict[str, Any] = {role: plane, "identity": identity}
     return dataclasses.replace(tile, **changes)
 
 

@@ -1,6 +1,9 @@
 """run.toml: every wrong key says where it stands and what was meant."""
 
 import pickle
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +157,20 @@ def test_all_errors_are_exported_and_drawn():
     made = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, Exception)}
     assert made == set(errors.__all__)
     assert all(name in errors.__doc__ for name in made)
+
+
+def test_the_examples_of_the_reference_are_valid():
+    """Every [survey] in the TOML blocks of docs/reference_prose.md."""
+    prose = (Path(__file__).parents[2] / "docs" / "reference_prose.md").read_text(encoding="utf-8")
+    blocks = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", prose, re.DOTALL)]
+    surveys = [block["survey"] for block in blocks if "survey" in block]
+    assert {survey["layout"] for survey in surveys} >= {"generic", "stamps", "galaxiesml"}
+    for survey in surveys:
+        assert config.parse_strictly(config.SurveyConfig, survey, "docs").zero_point_mag is not None
+
+
+def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprint(tmp_path):
+    text = MINIMAL.replace("[objects]", '[survey.stamps]\ncatalog = "info.csv"\n[objects]')
+    survey = config.read_config(write(tmp_path, text)).survey[0]
+    assert survey.stamps.catalog == str(tmp_path / "info.csv")
+    assert "catalog" not in survey.model_dump()["stamps"]

@@ -91,20 +91,18 @@ def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
 
 def _name_in_json(hdus: fits.HDUList, path: str) -> Name | None:
     try:
-        tree = json.loads(bytes(hdus["JSON"].data["JSON"][0]))
+        trees = [json.loads(bytes(row)) for row in hdus["JSON"].data["JSON"]]
+        top = dict(trees[0])
     except (KeyError, IndexError, ValueError, TypeError, OSError):
         raise TileError(
             f"{path}: tract and patch should stand in its JSON, at byte {hdus[0].header['JSONADDR']}, which cannot be "
             f"read; {headers.FETCH_AGAIN}"
         ) from None
-    tract = next(_values_of("tract", tree), None)
-    patch = next(_values_of("patch", tree), None)
-    if isinstance(patch, dict):
-        patch = patch.get("id", patch.get("patch_index"))
-    band = tree.get("band") if isinstance(tree, dict) else None
-    if tract is None or patch is None or band is None:
+    tract = next(_values_of("tract", trees), None)  # of the pixel frame of the sky projection
+    patch, band = top.get("patch"), top.get("band")
+    if tract is None or not isinstance(patch, dict) or "id" not in patch or band is None:
         return None
-    return Name(str(tract), str(patch), str(band))
+    return Name(str(tract), str(patch["id"]), str(band))
 
 
 def _values_of(key: str, tree: Any) -> Iterator[Any]:

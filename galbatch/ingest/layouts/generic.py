@@ -21,7 +21,7 @@ from galbatch.config import GenericConfig, SurveyConfig
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
-from galbatch.types import MaskBit, Plane, Tile, njy_per_unit
+from galbatch.types import MaskBit, Tile, njy_per_unit
 
 __all__ = ["Generic"]
 
@@ -203,17 +203,13 @@ def _with_sibling(
     path = f"{folder}/{name.replace(*pair)}"
     hdu = _hdu_of(config.mask if role == "mask" else config.weight, tile.band)
     try:
-        with headers.open_fits(path) as hdus:
-            number = headers.first_image(hdus) if hdu is None else hdu
-            if number is None:
-                raise TileError(f"{tile.where}: {role} {path}: no HDU has an image; {headers.FETCH_AGAIN}")
-            found = headers.hdu_at(hdus, number, where=tile.where, name=f"{role} {path}")
-            names = _mask_planes(found.header, config, where=path) if role == "mask" else None
-            cube = len(getattr(found, "shape", None) or ()) > 2
+        tile = headers.add_plane(tile, role, path, hdu=hdu)
     except FileNotFoundError:
         raise TileError(
             f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
         ) from None
-    if names is not None:
-        tile = dataclasses.replace(tile, mask_planes=names)
-    return headers.add_plane(tile, role, Plane(path, number, tile.image.index if cube else ()))
+    if role == "weight" or tile.mask is None:
+        return tile
+    with headers.open_fits(path) as hdus:
+        names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
+    return dataclasses.replace(tile, mask_planes=names)

@@ -26,7 +26,7 @@ from galbatch.config import SurveyConfig
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
-from galbatch.types import Plane, Tile, njy_per_unit
+from galbatch.types import Tile, njy_per_unit
 
 __all__ = ["LegacySurvey", "release_in"]
 
@@ -120,37 +120,34 @@ def _with_siblings(tile: Tile, brick: str) -> Tile:
         tile = headers.add_plane(tile, "psf", psf)
     mask = _sibling(tile.image.path, brick, "maskbits")
     if mask is not None:
-        tile = dataclasses.replace(tile, mask_planes=_mask_planes(mask, tile.band))
         tile = headers.add_plane(tile, "mask", mask)
+        tile = dataclasses.replace(tile, mask_planes=_mask_planes(tile))
     return tile
 
 
-def _sibling(image: str, brick: str, kind: str) -> Plane | None:
-    """The first image of the brick's file of this kind; it may be compressed in another way than the image."""
+def _sibling(image: str, brick: str, kind: str) -> str | None:
+    """The brick's file of this kind; it may be compressed in another way than the image."""
     folder, name = image.rsplit("/", 1)
     suffix = name.partition(".")[2]
     for ending in dict.fromkeys([suffix, "fits.fz", "fits", "fits.gz"]):
         path = f"{folder}/legacysurvey-{brick}-{kind}.{ending}"
         if storage.exists(path):
-            with headers.open_fits(path) as hdus:
-                number = headers.first_image(hdus)
-            if number is None:
-                raise TileError(f"{path}: no HDU has an image; {headers.FETCH_AGAIN}")
-            return Plane(path, number)
+            return path
     return None
 
 
-def _mask_planes(mask: Plane, band: str) -> dict[str, int]:
+def _mask_planes(tile: Tile) -> dict[str, int]:
     """Bits of the mask that mean something in the band, by names without the band's suffix."""
-    with headers.open_fits(mask.path) as hdus:
-        header = hdus[mask.hdu].header
+    assert tile.mask is not None
+    with headers.open_fits(tile.mask.path) as hdus:
+        header = hdus[tile.mask.hdu].header
     bits = MASKBITS | {
         str(header[key]).strip().upper(): int(key[5:])
         for key in header
         if key.startswith("BITNM") and key[5:].isdigit()
     }
     chosen = {name: bits[name] for name in OF_ALL_BANDS}
-    own = {name: f"{name}_{band.upper()}" for name in OF_A_BAND}
+    own = {name: f"{name}_{tile.band.upper()}" for name in OF_A_BAND}
     return chosen | {name: bits[full] for name, full in own.items() if full in bits}
 
 

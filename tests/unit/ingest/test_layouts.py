@@ -204,7 +204,7 @@ class LayoutContract:
             read(tmp_path)
 
     def test_nothing_matches(self, tmp_path, read):
-        with pytest.raises(TileError, match="no tile matches: 0 "):
+        with pytest.raises(TileError, match="no tile matches"):
             read(tmp_path / "empty")
 
     def test_a_band_without_tiles(self, survey, read):
@@ -304,7 +304,7 @@ class TestHsc(LayoutContract):
     def test_tract_and_patch_in_the_header(self, tmp_path, tan, write_calexp, read_tiles):
         path = write_calexp(tmp_path, image=PIXELS[0], wcs=tan(crpix=(35, 30)))
         renamed = path.rename(tmp_path / "my-calexp.fits")
-        with pytest.raises(TileError, match="no tile matches: 1 FITS files"):
+        with pytest.raises(TileError, match="no tile matches"):
             read_tiles(renamed)
         with fits.open(renamed, mode="update") as hdus:
             hdus[0].header.update({"TRACT": 9813, "PATCH": "4,4", "FILTER": "HSC-G"})
@@ -455,7 +455,7 @@ class TestCellCoadds(LayoutContract):
             for number, name in enumerate(self.PLANES):
                 hdus[2].header[f"MSKN{number:04d}"], hdus[2].header[f"MSKM{number:04d}"] = name, 1 << number
             hdus[0].header["JSONADDR"] = 1
-            tree = f'{{"band": "{band}", "patch": {{"id": 62}}, "sky_projection": {{"tract": 10463}}}}'
+            tree = f'{{"band": "{band}", "patch": {{"id": 62}}, "sky_projection": {{"pixel_frame": {{"tract": 10463}}}}}}'
             text = np.frombuffer(tree.encode(), np.uint8)
             json = fits.BinTableHDU.from_columns([fits.Column("JSON", "PB()", array=[text])], name="JSON")
             index = fits.BinTableHDU(np.zeros(2, dtype=[("EXTNAME", "S8")]), name="INDEX")

@@ -108,7 +108,7 @@ def test_a_wrong_wcs_puts_the_object_outside(realdata, sources, read_tiles, cut)
 
 def test_a_single_exposure_has_no_calibrated_zero_point(realdata, read_tiles):
     path = realdata / "hsc_exposure_masks" / "HSC-0908120-056-small.fits"
-    with pytest.raises(TileError, match="no tile matches: 1 FITS files"):
+    with pytest.raises(TileError, match="no tile matches"):
         read_tiles(path)
 
 
