@@ -221,7 +221,7 @@ def _leaves(path: str) -> tuple[list[tuple[int, int]], tuple[tuple[str, ...], ..
         raise ObjectListError(
             f"{path}: is a HATS catalog without files; expected dataset/Norder=*/Dir=*/Npix=*"
         )
-    pixels = sorted(found, key=lambda pixel: sky.pixel_range(*pixel))
+    pixels = sorted(found, key=lambda pixel: (sky.pixel_range(*pixel)[0], pixel[0]))
     for before, after in pairwise(pixels):
         if sky.pixel_range(*after)[0] < sky.pixel_range(*before)[1]:
             raise ObjectListError(
@@ -285,9 +285,10 @@ class _HashBuckets:
 
     def add(self, hashes: npt.NDArray[np.uint64]) -> None:
         # Ids often share their leading digits: a multiplication spreads them (Knuth, TAOCP 6.4).
-        bucket = (hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(58)
+        mixed = (hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+        bucket = mixed % np.uint64(len(self._paths))
         rank = np.argsort(bucket, kind="stable")
-        bounds = np.searchsorted(bucket[rank], np.arange(N_BUCKETS + 1))
+        bounds = np.searchsorted(bucket[rank], np.arange(len(self._paths) + 1))
         for path, (start, stop) in zip(self._paths, pairwise(bounds), strict=True):
             if stop > start:
                 with path.open("ab") as file:

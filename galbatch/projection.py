@@ -207,10 +207,13 @@ class Projector:
 
     def _find_windows(self, index: int) -> _Windows:
         chunk = self._objects.chunks[index]
-        needed = np.array([chunk.selected[list(grid.models)].any(axis=0) for grid in self._grids])
         table = chunk.table
+        needed = [chunk.selected[list(grid.models)].any(axis=0) for grid in self._grids]
         places = [footprint.covering(table.ra_deg, table.dec_deg) for footprint in self._footprints]
-        return _Windows(needed.reshape(-1, len(table)), np.array(places, np.int32).reshape(-1, len(table)))
+        return _Windows(
+            np.array(needed, np.bool_).reshape(len(needed), len(table)),
+            np.array(places, np.int32).reshape(len(places), len(table)),
+        )
 
     def _summarize(self, index: int) -> _Summary:
         chunk: Chunk = self._objects.chunks[index]

@@ -46,6 +46,11 @@ class Recent(Generic[T]):
         self._kept.move_to_end(index)
         return self._kept[index]
 
+    @property
+    def kept(self) -> list[T]:
+        """What is in memory, the latest last."""
+        return list(self._kept.values())
+
 
 @dataclass(frozen=True)
 class PartitionObjects:
@@ -93,7 +98,8 @@ class Chunk:
 
     def __init__(self, table: ObjectTable, wheres: Sequence[str | None], flags: FlagsConfig) -> None:
         self.table = table
-        self.selected = np.array([tables.select(table, where) for where in wheres]).reshape(-1, len(table))
+        selected = [tables.select(table, where) for where in wheres]
+        self.selected = np.array(selected, np.bool_).reshape(len(wheres), len(table))
         self._flags = flags
 
     @cached_property

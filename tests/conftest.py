@@ -1,8 +1,10 @@
 """A small simulated survey, a cluster of two workers, S3 in memory, and the real data where it is at hand."""
 
+import math
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch and numpy are imported: tests share two cores with their worker processes.
@@ -10,6 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import boto3
 import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -114,3 +119,106 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     yield f"s3://{bucket}"
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def _write_hats(folder, table, *, max_rows=50, order=None, **properties):
+    """A HATS catalog of `table`, whose pixels hold `max_rows` at most, or are all of one `order`."""
+    from galbatch import sky
+    from galbatch.types import Partition
+
+    ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
+    index = sky.healpix_29(np.nan_to_num(ra) % 360.0, np.nan_to_num(dec))
+    table = table.take(np.argsort(index, kind="stable"))
+    index = np.sort(index)
+    pending = [(0, pixel) for pixel in range(12)]
+    while pending:
+        pixel = pending.pop()
+        start, stop = np.searchsorted(index, sky.pixel_range(*pixel))
+        if start == stop:
+            continue
+        if pixel[0] < (0 if order is None else order) or (order is None and stop - start > max_rows):
+            pending += [(pixel[0] + 1, 4 * pixel[1] + child) for child in range(4)]
+            continue
+        rows = table.slice(start, stop - start).append_column("_healpix_29", pa.array(index[start:stop]))
+        path = folder / "dataset" / (Partition(*pixel, 0, 0).path + ".parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, path)
+    known = {"obs_collection": "list", "hats_col_ra": "ra_deg", "hats_col_dec": "dec_deg"}
+    known |= {"dataproduct_type": "object", "hats_nrows": str(len(table)), **properties}
+    text = "".join(f"{key}={value}\n" for key, value in known.items())
+    (folder / "hats.properties").write_text("#HATS catalog\n" + text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_hats():
+    return _write_hats
+
+
+@dataclass(frozen=True)
+class SlowlyResampled:
+    """(y, x) float64 image and variance, uint16 mask, and what `CutoutBlock.noise_correlation` should be."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    variance: np.ndarray
+    noise_correlation: float
+
+
+def _kernel(distance, stretch):
+    """A low-pass filter of cutoff 0.46 under a Kaiser window (beta 6) of 3 px to each side, as resample.py states it."""
+    within = np.clip(1 - (distance / stretch / 3) ** 2, 0, None)
+    kernel = np.sinc(0.92 * distance / stretch) * (np.i0(6 * np.sqrt(within)) - 1)
+    return kernel / kernel.sum()
+
+
+def _slow_resample(image, mask, variance, source, target, size):
+    """Transform every pixel with astropy, loop over all cutout pixels, count what each tile pixel gives to any of them."""
+
+    def to_tile(u, v):
+        return source.all_world2pix(*target.all_pix2world(u, v, 0), 0, tolerance=1e-8)
+
+    half = (size - 1) / 2
+    x, y = to_tile(np.array([half, half + 1, half]), np.array([half, half, half + 1]))
+    ratio = np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+    stretch = max(1.0, round(ratio, 2))
+    reach = math.ceil(3 * stretch)
+    margin = math.ceil(3 * reach / ratio)  # two kernels, turned by 45 deg: 2.83
+    v, u = np.mgrid[-margin : size + margin, -margin : size + margin]
+    x, y = to_tile(u.ravel(), v.ravel())
+    (x_left, y_left), (x_right, y_right) = (to_tile(u.ravel() + d, v.ravel()) for d in (-0.5, 0.5))
+    (x_low, y_low), (x_high, y_high) = (to_tile(u.ravel(), v.ravel() + d) for d in (-0.5, 0.5))
+    area = np.abs((x_right - x_left) * (y_high - y_low) - (x_high - x_low) * (y_right - y_left))
+    given = np.zeros((image.shape[0] + 400, image.shape[1] + 400))  # the tile, 200 px wider on each side
+    found = []
+    for column, row, px, py, a in zip(u.ravel(), v.ravel(), x, y, area, strict=True):
+        # Positions count in steps of 1/16384 px.
+        px, py = round(px * 16384) / 16384, round(py * 16384) / 16384
+        x0, y0 = math.floor(px) - reach + 1, math.floor(py) - reach + 1
+        along = np.arange(2 * reach)
+        weights = a * np.outer(_kernel(y0 + along - py, stretch), _kernel(x0 + along - px, stretch))
+        given[y0 + 200 : y0 + 200 + 2 * reach, x0 + 200 : x0 + 200 + 2 * reach] += weights
+        if 0 <= column < size and 0 <= row < size:
+            found.append((row, column, y0, x0, weights, a))
+    shape = (size, size)
+    result = np.full(shape, np.nan), np.zeros(shape, np.uint16), np.full(shape, np.nan)
+    covered, own = 0.0, 0.0
+    for row, column, y0, x0, weights, a in found:
+        y1, x1 = y0 + 2 * reach, x0 + 2 * reach
+        if y0 < 0 or x0 < 0 or y1 > image.shape[0] or x1 > image.shape[1]:
+            continue
+        covered, own = covered + a, own + (weights**2).sum()
+        shared = weights / given[y0 + 200 : y1 + 200, x0 + 200 : x1 + 200]
+        result[0][row, column] = (shared * image[y0:y1, x0:x1]).sum()
+        result[2][row, column] = (shared**2 * variance[y0:y1, x0:x1]).sum()
+        if np.isfinite(result[0][row, column]):
+            result[1][row, column] = np.bitwise_or.reduce(mask[y0:y1, x0:x1], axis=None)
+        else:
+            result[2][row, column] = np.nan
+    return SlowlyResampled(*result, noise_correlation=np.sqrt(covered / own) if own else np.nan)
+
+
+@pytest.fixture(scope="session")
+def slow_resample():
+    """The slow, plain reference of resampling: image, mask, variance on the tile, two WCS, size -> SlowlyResampled."""
+    return _slow_resample

@@ -1,12 +1,9 @@
-"""Tiles without files, for what is worked out from their place on the sky alone; HATS catalogs written by hand."""
+"""Tiles without files, for what is worked out from their place on the sky alone."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from galbatch import sky
-from galbatch.types import FileIdentity, Partition, Plane, Tile
+from galbatch.types import FileIdentity, Plane, Tile
 
 
 def _tile_at(
@@ -52,34 +49,3 @@ def _tile_at(
 @pytest.fixture(scope="session")
 def tile_at():
     return _tile_at
-
-
-def _write_hats(folder, table, *, max_rows=50, order=None, **properties):
-    """A HATS catalog of `table`, whose pixels hold `max_rows` at most, or are all of one `order`."""
-    ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
-    index = sky.healpix_29(np.nan_to_num(ra) % 360.0, np.nan_to_num(dec))
-    table = table.take(np.argsort(index, kind="stable"))
-    index = np.sort(index)
-    pending = [(0, pixel) for pixel in range(12)]
-    while pending:
-        pixel = pending.pop()
-        start, stop = np.searchsorted(index, sky.pixel_range(*pixel))
-        if start == stop:
-            continue
-        if pixel[0] < (0 if order is None else order) or (order is None and stop - start > max_rows):
-            pending += [(pixel[0] + 1, 4 * pixel[1] + child) for child in range(4)]
-            continue
-        rows = table.slice(start, stop - start).append_column("_healpix_29", pa.array(index[start:stop]))
-        path = folder / "dataset" / (Partition(*pixel, 0, 0).path + ".parquet")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, path)
-    known = {"obs_collection": "list", "hats_col_ra": "ra_deg", "hats_col_dec": "dec_deg"}
-    known |= {"dataproduct_type": "object", "hats_nrows": str(len(table)), **properties}
-    text = "".join(f"{key}={value}\n" for key, value in known.items())
-    (folder / "hats.properties").write_text("#HATS catalog\n" + text)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def write_hats():
-    return _write_hats
