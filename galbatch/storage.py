@@ -25,6 +25,8 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -38,6 +40,7 @@ from galbatch.types import FileIdentity
 __all__ = [
     "BLOCK_BYTES",
     "PIECE_BYTES",
+    "Asked",
     "Lock",
     "Piece",
     "RangedFile",
@@ -46,12 +49,14 @@ __all__ = [
     "fetch",
     "find_files",
     "find_identities",
+    "identities",
     "identity",
     "is_s3",
     "join",
     "list_files",
     "local_copy",
     "make_folder",
+    "noting",
     "open_file",
     "publish",
     "publish_json",
@@ -76,6 +81,9 @@ BLOCK_BYTES = 64 * 1024
 
 PIECE_BYTES = 16 * 2**20
 """Larger ranges are fetched from S3 in pieces of this size, several at a time: one connection gives 50 to 90 MB/s."""
+
+# From so many files on a listing, of 1000 names a request, is cheaper than a request for each.
+LISTED_FROM = 20
 
 # Requests of this process under way at once: a range takes about 25 ms, whatever its size.
 PARALLEL_REQUESTS = 64
@@ -107,6 +115,8 @@ def join(path: str, *parts: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there; on S3 a folder is a prefix with objects below it."""
+    if (asked := _asked.get()) is not None:
+        return asked.identity(path) is not None
     if is_s3(path):
         with _plain_errors(path):
             return bool(_s3().exists(path))
@@ -538,11 +548,69 @@ def identity(path: str) -> FileIdentity:
     FileNotFoundError
         Nothing is there.
     """
+    if (asked := _asked.get()) is None:
+        return _identity(path)
+    found = asked.identity(path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return found
+
+
+def _identity(path: str) -> FileIdentity:
     if is_s3(path):
         with _plain_errors(path):
             return _s3_identity(_s3().info(path))
     status = os.stat(path)
     return FileIdentity(status.st_size, str(status.st_mtime_ns))
+
+
+def _identity_or_none(path: str) -> FileIdentity | None:
+    try:
+        return _identity(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def identities(paths: Sequence[str]) -> dict[str, FileIdentity | None]:
+    """Identity of each file, None where nothing is there; many on S3 by one listing of the folder they share."""
+    remote = [path for path in paths if is_s3(path)]
+    folder = os.path.commonprefix(remote).rpartition("/")[0] + "/"  # noqa: RUF071  (cut at a slash)
+    if len(remote) < LISTED_FROM or folder.count("/") < 3:  # few, or of several buckets
+        return {path: _identity_or_none(path) for path in paths}
+    listed = find_identities(folder, suffixes=("",))
+    return {path: listed.get(path) if is_s3(path) else _identity_or_none(path) for path in paths}
+
+
+@dataclass
+class Asked:
+    """What `identity` and `exists` were asked for, and found: None where nothing was."""
+
+    known: dict[str, FileIdentity | None] = field(default_factory=dict)
+    noted: dict[str, FileIdentity | None] = field(default_factory=dict)
+
+    def identity(self, path: str) -> FileIdentity | None:
+        """Of `path`, as known already or as it is."""
+        if path not in self.known:
+            self.known[path] = _identity_or_none(path)
+        self.noted[path] = self.known[path]
+        return self.noted[path]
+
+
+_asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
+
+
+@contextlib.contextmanager
+def noting(known: Mapping[str, FileIdentity | None]) -> Iterator[Asked]:
+    """Note which files are asked for, within the context; each is looked at once, those of `known` not at all.
+
+    So what was made of some files can be known again as long as none of them has changed, gone or come.
+    """
+    asked = Asked(dict(known))
+    token = _asked.set(asked)
+    try:
+        yield asked
+    finally:
+        _asked.reset(token)
 
 
 def make_folder(path: str) -> None:

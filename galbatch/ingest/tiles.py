@@ -10,22 +10,46 @@ from galbatch import storage
 from galbatch.config import SurveyConfig
 from galbatch.errors import TileError
 from galbatch.ingest.layouts import layout_of
+from galbatch.ingest.sources import find_sources, is_table
+from galbatch.ingest.tile_index import MapFiles, index_paths, tiles_of
 from galbatch.types import Tile
 
 __all__ = ["read_surveys", "read_tiles"]
 
 
-def read_surveys(surveys: Sequence[SurveyConfig]) -> list[Tile]:
-    """Tiles of all surveys, under the names that the run knows their bands by; raises as `read_tiles` does."""
+def read_surveys(
+    surveys: Sequence[SurveyConfig], *, index: str | None = None, map_files: MapFiles | None = None
+) -> list[Tile]:
+    """Tiles of all surveys, under the names that the run knows their bands by.
+
+    Parameters
+    ----------
+    index : what the paths of the tile indexes begin with, see `index_paths`; None: nothing is kept
+    map_files : maps a function over items on workers, in order; asked only if there are many headers to read
+
+    Raises
+    ------
+    TileError
+        As `read_tiles`.
+    """
     tiles = []
-    for survey in surveys:
+    paths = [None] * len(surveys) if index is None else index_paths(index, surveys)
+    for survey, path in zip(surveys, paths, strict=True):
         names = dict(zip(survey.bands, survey.run_bands, strict=True))
-        tiles += [dataclasses.replace(tile, band=names[tile.band]) for tile in read_tiles(survey)]
+        read = read_tiles(survey, index=path, map_files=map_files)
+        tiles += [dataclasses.replace(tile, band=names[tile.band]) for tile in read]
     return tiles
 
 
-def read_tiles(survey: SurveyConfig) -> list[Tile]:
+def read_tiles(
+    survey: SurveyConfig, *, index: str | None = None, map_files: MapFiles | None = None
+) -> list[Tile]:
     """Tiles of the survey in its bands, sorted by id and band; no pixels are read.
+
+    Parameters
+    ----------
+    index : path of the tile index; None: none is used
+    map_files : as for `read_surveys`
 
     Raises
     ------
@@ -33,19 +57,23 @@ def read_tiles(survey: SurveyConfig) -> list[Tile]:
         No tile matches, a band has none, two files hold one tile, or a file is truncated or has no
         celestial WCS or zero point.
     """
-    layout = layout_of(survey.layout)
-    files = storage.find_files(survey.tiles, suffixes=layout.suffixes)
-    wanted = [path for path in files if layout.wants(path, survey)]
-    tiles = [tile for path in wanted for tile in layout.tiles_in(path, survey)]
+    sources = find_sources(survey)
+    tiles = tiles_of(sources, survey, index=index, map_files=map_files)
     asked = f"[survey] tiles = {survey.tiles!r}"
     if not tiles:
-        raise TileError(
-            f"{asked}: no tile matches: {len(files)} FITS files there, none of them {layout.expects} "
-            f"in bands {', '.join(survey.bands)}"
-        )
+        raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
     _require_bands(tiles, survey.bands, asked=asked)
     _require_single(tiles, asked)
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
+
+
+def _what_is_there(survey: SurveyConfig) -> str:
+    layout = layout_of(survey.layout)
+    if is_table(survey.tiles):
+        return f"none of its rows is of bands {', '.join(survey.bands)}"
+    n_files = len(storage.find_files(survey.tiles, suffixes=layout.suffixes))
+    kind = "FITS files" if ".fits" in layout.suffixes else "files"
+    return f"{n_files} {kind} there, none of them {layout.expects} in bands {', '.join(survey.bands)}"
 
 
 def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], *, asked: str) -> None:
