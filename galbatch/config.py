@@ -75,7 +75,7 @@ class GenericConfig(_Section):
     pattern: str = Field(
         "",
         description="regular expression, searched in the path, whose groups `(?P<band>..)` and `(?P<tile>..)` give band and tile "
-        "id; without them the band is that of the only one in `bands`, of tables below, or of the card BAND or FILTER",
+        "id; without a band the tables below tell it, or the card BAND or FILTER (its first word), or it is the only one in `bands`",
     )
     image: HduOf | None = Field(
         None,
@@ -211,7 +211,7 @@ class ObjectsConfig(_Section):
     keep: tuple[str, ...] = Field((), description="columns carried into the catalog; `where` may use them")
     psf_fwhm_arcsec: dict[str, str] = Field(
         default_factory=dict,
-        description="columns that hold the PSF's width (FWHM, arcsec) per band, for example {g = \"g_seeing\"}; where they "
+        description='columns that hold the PSF\'s width (FWHM, arcsec) per band, for example {g = "g_seeing"}; where they '
         "hold a number, it goes before what the tiles state",
     )
     invalid: Literal["refuse", "drop"] = Field(

@@ -95,8 +95,10 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
             f"{path}: the band is unknown: no card BAND or FILTER; give [survey.generic] a pattern with (?P<band>..), "
             "or a table of HDUs (image) or of places in a cube (axis)"
         )
-    band = survey.bands[0] if band is None else str(band).strip()
-    return [band] if band in survey.bands else []
+    if band is None:
+        return [survey.bands[0]]
+    # DECam's FILTER holds five words, the band first.
+    return [band for band in str(band).split()[:1] if band in survey.bands]
 
 
 def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> Tile:

@@ -730,6 +730,15 @@ class TestGeneric(LayoutContract):
         ):
             read(survey, **self.options_with(weight="WHT", weight_kind="variance"))
 
+    def test_band_by_the_card(self, survey, read):
+        for path, name in zip(self.files(survey), ("g DECam SDSS c0001 4720.0", "r"), strict=True):
+            fits.setval(path, "FILTER", value=name)
+        assert [t.band for t in read(survey, bands=("g", "r"), generic={}, zero_point_mag=30.0)] == ["g", "r"]
+
+    def test_the_only_band_there_is(self, survey, read):
+        self.files(survey)[1].unlink()
+        assert read(survey, bands=("i",), generic={}, zero_point_mag=30.0)[0].band == "i"
+
     def test_band_unknown(self, survey, read):
         with pytest.raises(TileError, match="band is unknown: no card BAND or FILTER"):
             read(survey, bands=("g", "r"), generic={}, zero_point_mag=30.0)
