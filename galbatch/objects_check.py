@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from galbatch import sky, tables
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.errors import ObjectListError
+from galbatch.object_source import is_hats
 from galbatch.types import ObjectTable
 
 __all__ = ["Cut", "ListCheck", "check_objects", "report_lines"]
@@ -115,6 +116,8 @@ def check_objects(
     ObjectListError
         The list cannot be read, its columns cannot be guessed, or hold what no run can use.
     """
+    if is_hats(path):
+        raise ObjectListError(f"{path}: is a HATS catalog; galbatch plan checks those, pixel by pixel")
     names = tables.column_names(path)
     given = {"id": id_column, "ra": ra_column, "dec": dec_column}
     guessed = _guessed(path, names, given)

@@ -232,6 +232,12 @@ def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
         check_objects(str(tmp_path / "a.fits"))
 
 
+def test_a_hats_catalog_is_for_plan(tmp_path: Path) -> None:
+    (tmp_path / "hats.properties").write_text("obs_collection=x\n")
+    with pytest.raises(ObjectListError, match="is a HATS catalog; galbatch plan checks those"):
+        check_objects(str(tmp_path))
+
+
 def test_right_ascensions_that_are_wrapped_are_counted(tmp_path: Path) -> None:
     columns = {"id": [1, 2, 3], "ra": [-0.5, 360.0, 10.0], "dec": [40.0, 50.0, 60.0]}
     lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))

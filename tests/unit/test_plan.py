@@ -187,6 +187,25 @@ def test_the_plan_does_not_depend_on_the_workers(patches):
     assert len(plans[0].partitions) > 15
 
 
+def test_other_psf_widths_of_the_list_are_another_store(patches):
+    tiles = patches("g", "/survey", n_x=2, n_y=2)
+    source = list_of(*spread_over(np.random.default_rng(3), 60, 2, 2))
+    widths = np.full(60, 0.8, np.float32)
+    changed = np.where(np.arange(60) == 59, np.float32(0.9), widths)
+    found = []
+    for psf in ({}, {"g": widths}, {"g": changed}, {"r": widths}):
+        table = dataclasses.replace(source.objects, psf_fwhm_arcsec=psf)
+        listed = dataclasses.replace(source, objects=table)
+        plan = make_plan(config_of("g", max_objects_per_partition=20), listed, tiles, [model_of("g")])
+        found.append([part.ingest.digest for part in plan.partitions])
+    none, same, other, band = found
+    assert len(none) > 2
+    assert all(a != b for a, b in zip(none, same, strict=True))
+    assert all(a != b for a, b in zip(same, band, strict=True))
+    # Only the last object has another width: only its partition is another.
+    assert [a != b for a, b in zip(same, other, strict=True)] == [False] * (len(none) - 1) + [True]
+
+
 def test_only_selected_pairs_of_object_and_grid_are_cut(patches):
     tiles = patches("gr", "/survey", n_x=2, n_y=2)
     rng = np.random.default_rng(4)
