@@ -11,9 +11,11 @@ from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.reading_cost import tile_read_cost
 from galbatch.ingest.store import (
     STORE_ENTRIES,
+    blocks_in_memory,
     bytes_per_object,
     create_groups,
     list_done,
+    list_partitions,
     read_block,
     read_blocks,
     read_done,
@@ -22,18 +24,20 @@ from galbatch.ingest.store import (
 )
 from galbatch.ingest.tiles import read_surveys, read_tiles
 
-INGEST_VERSION = 1
+INGEST_VERSION = 2
 """Raised when the numbers in the store change."""
 
 __all__ = [
     "INGEST_VERSION",
     "STORE_ENTRIES",
     "Footprint",
+    "blocks_in_memory",
     "bytes_per_object",
     "create_groups",
     "cut_block",
     "cut_blocks",
     "list_done",
+    "list_partitions",
     "read_block",
     "read_blocks",
     "read_done",
