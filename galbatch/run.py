@@ -29,7 +29,7 @@ from galbatch.errors import (
 from galbatch.fingerprint import Fingerprint, refuse_difference
 from galbatch.object_source import open_objects
 from galbatch.plan import ENGINE, ModelPlan, PartitionPlan, Plan, make_plan
-from galbatch.types import CutoutBlock, Grid
+from galbatch.types import CutoutBlock, Grid, Partition
 
 __all__ = [
     "Progress",
@@ -247,10 +247,12 @@ class _Run:
 
     def work(self, before: Progress) -> None:
         """Submit a bounded window of partitions and see each through both steps."""
+        if self._removes_cutouts:
+            self._remove_leftovers(before)
         waiting = self._announce(before)
         if not waiting:
             return
-        self._make_groups()
+        self._make_groups([attempt.part.partition for attempt in waiting if attempt.step == "ingest"])
         completed = as_completed(raise_errors=False)
         window = 2 * max(1, len(self.client.scheduler_info()["workers"]))
         for attempt in waiting[:window]:
@@ -281,7 +283,19 @@ class _Run:
                 self.sink.start(step, len(self.plan.objects), done[step])
         return waiting
 
-    def _make_groups(self) -> None:
+    @property
+    def _removes_cutouts(self) -> bool:
+        """Whether a partition's cutouts go once its leaf is there; ``--stage ingest`` is asked for cutouts."""
+        return not self.config.cutouts.keep and self.stage == "all"
+
+    def _remove_leftovers(self, before: Progress) -> None:
+        """Cutouts of partitions whose leaf is there: a run was stopped between leaf and removal, or in it."""
+        there = ingest.list_partitions(self.config.cutouts.store)
+        for part in self.plan.partitions:
+            if part.partition.name in before.inferred and part.partition.path in there:
+                ingest.remove_partition(self.config.cutouts.store, part.partition)
+
+    def _make_groups(self, partitions: list[Partition]) -> None:
         grids: list[Grid] = [grid.grid for grid in self.plan.grids]
         attributes = {
             "survey": [survey.layout for survey in self.config.survey],
@@ -291,7 +305,6 @@ class _Run:
             "background": self.plan.stated("background"),
             "galbatch_version": __version__,
         }
-        partitions = [part.partition for part in self.plan.partitions]
         ingest.create_groups(
             self.config.cutouts.store, attributes=attributes, partitions=partitions, grids=grids
         )
@@ -342,7 +355,7 @@ class _Run:
             return _Attempt(attempt.part, "infer") if self.stage == "all" else None
         self.result.n_inferred += result.n_objects
         self.result.n_passes += result.n_passes
-        if not self.config.cutouts.keep and self.stage == "all":
+        if self._removes_cutouts:
             ingest.remove_partition(self.config.cutouts.store, attempt.part.partition)
         return None
 
@@ -500,7 +513,7 @@ class Rates:
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Lines of the plan's table: projected time of each step with the configured workers."""
         workers = cluster.worker_count(config.cluster)
-        n_cutouts = sum(grid.n_cutouts for grid in plan.grids)
+        n_cutouts = sum(plan.projection.n_cutouts)
         passes = int(config.posterior.passes)
         infer_s = sum(m.n_selected * passes * self.pass_s.get(m.name, 0.0) for m in plan.models)
         each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from galbatch import __version__, catalog, ingest, models
 from galbatch.config import FlagsConfig, PosteriorConfig
+from galbatch.errors import FingerprintError
 from galbatch.fingerprint import Fingerprint, refuse_difference
 from galbatch.plan import PartitionPlan, Plan
 from galbatch.selection import PartitionObjects
@@ -228,7 +229,9 @@ FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types
 def _require_cutouts(task: InferTask, grid: GridTask) -> None:
     done = ingest.read_done(task.store, task.partition, grid.grid)
     where = f"{task.store} {task.partition.name} {grid.grid.label}"
-    refuse_difference(where, done and done["fingerprint"], task.ingest_fingerprint)
+    if done is None:
+        raise FingerprintError(f"{where}: no cutouts there; run galbatch run --stage ingest first")
+    refuse_difference(where, done["fingerprint"], task.ingest_fingerprint)
 
 
 def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:

@@ -6,7 +6,7 @@ of up to 256 objects, and the store functions write and read them by partition.
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
 """
 
-from galbatch.ingest.cut import cut_block, cut_blocks
+from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
 from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.reading_cost import tile_read_cost
 from galbatch.ingest.store import (
@@ -29,6 +29,7 @@ INGEST_VERSION = 2
 
 __all__ = [
     "INGEST_VERSION",
+    "PREFETCHED_OBJECTS",
     "STORE_ENTRIES",
     "Footprint",
     "blocks_in_memory",

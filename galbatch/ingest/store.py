@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,9 +36,11 @@ from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, Partition,
 
 __all__ = [
     "STORE_ENTRIES",
+    "blocks_in_memory",
     "bytes_per_object",
     "create_groups",
     "list_done",
+    "list_partitions",
     "read_block",
     "read_blocks",
     "read_done",
@@ -68,6 +71,8 @@ PLANE_CODECS: dict[str, tuple[BytesBytesCodec, ...]] = {
 STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
 """All that this room writes in a store's folder, in the order in which to delete it."""
 
+PARTITION_PATH = re.compile(r"Norder=\d+/Dir=\d+/Npix=\d+")
+
 PLANE_AXES = ("object", "band", "y", "x")
 PLANE_DTYPES = {"image": "float32", "mask": "uint16", "variance": "float32"}
 PLANE_UNITS = {"image": "nJy", "mask": "", "variance": "nJy^2"}
@@ -97,6 +102,16 @@ def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) ->
     pixels = grid.size_px**2 * len(bands)
     of_planes = sum(np.dtype(PLANE_DTYPES[plane]).itemsize for plane in planes)
     return pixels * of_planes + SMALL_BYTES + SMALL_BYTES_PER_BAND * len(bands)
+
+
+def blocks_in_memory(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:
+    """Blocks that are in memory while a group is written: for each one of a shard one more is being written."""
+    cutout = (len(bands), grid.size_px, grid.size_px)
+    shards = [
+        _Division.of(cutout, itemsize=np.dtype(PLANE_DTYPES[plane]).itemsize, n_objects=BLOCK_OBJECTS).shard
+        for plane in planes
+    ]
+    return 2 * max(1, *(shard[0] // BLOCK_OBJECTS for shard in shards))
 
 
 def create_groups(
@@ -166,6 +181,12 @@ def list_done(store_path: str) -> list[tuple[str, str]]:
     """(partition path, grid label) of all finished groups."""
     found = storage.list_files(store_path, suffix=DONE_PATH[-1])
     return [(path.rsplit("/", 3)[0], path.rsplit("/", 3)[1]) for path in found]
+
+
+def list_partitions(store_path: str) -> set[str]:
+    """Paths of the partitions of which anything is there, finished or not."""
+    found = (PARTITION_PATH.match(path) for path in storage.list_files(store_path, suffix=""))
+    return {match[0] for match in found if match}
 
 
 def remove_partition(store_path: str, partition: Partition) -> None:
