@@ -122,17 +122,22 @@ def simulate(
 def plan(run_toml: RunToml) -> None:
     """Dry run: partitions, bytes, memory, time.
 
-    Reads the inputs, times a few cutouts and passes on this machine, and writes nothing.
+    Reads the inputs, times a few cutouts and passes on this machine, and writes nothing but the tile index.
     """
-    from galbatch import config, run
+    from galbatch import cluster, config, run
 
     parsed = config.read_config(run_toml)
-    made = run.prepare(parsed)
+    with cluster.on_demand(parsed.cluster) as workers:
+        made = run.prepare(parsed, workers)
     out.print(_plan_table(parsed, made, run.measure_rates(parsed, made)))
-    for partition in made.oversize:
+    for partition in made.oversize[:5]:
         out.print(
             f"larger than the limits, and not to be split further: {partition.name} ({partition.n_objects} objects)"
         )
+    if len(made.oversize) > 5:
+        out.print(f"and {len(made.oversize) - 5} more")
+    for note in made.notes:
+        out.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command(name="run")
@@ -157,14 +162,17 @@ def run_command(
     if stage not in ("ingest", "infer", "all"):
         raise UsageError(f"--stage {stage}: expected ingest, infer or all")
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster)
-    made = run.prepare(parsed)
-    # Foreign outputs and folders that cannot be written are refused before workers are started.
-    run.progress(parsed, made)
-    run.check_outputs(parsed, stage)  # type: ignore[arg-type]
-    with clusters.connect(parsed.cluster) as client:
-        out.print(f"dashboard: {dashboard.watch(client)}", soft_wrap=True, highlight=False)
+    with clusters.on_demand(parsed.cluster) as pool:
+        made = run.prepare(parsed, pool)
+        for note in made.notes:
+            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"note: {note}")
+        # Foreign outputs and folders that cannot be written are refused before workers are started, unless many
+        # headers had to be read on them.
+        run.progress(parsed, made)
+        run.check_outputs(parsed, stage)  # type: ignore[arg-type]
+        out.print(f"dashboard: {dashboard.watch(pool.client)}", soft_wrap=True, highlight=False)
         with dashboard.ProgressBars.on(out) as bars:
-            result = run.execute(parsed, made, client, stage=stage, sink=bars)  # type: ignore[arg-type]
+            result = run.execute(parsed, made, pool.client, stage=stage, sink=bars)  # type: ignore[arg-type]
     _print_result(result, stage)
     _exit_with(1 if result.failed else 0)
 
@@ -172,10 +180,11 @@ def run_command(
 @app.command()
 def status(run_toml: RunToml) -> None:
     """Show what is done, failed (with reasons) and left."""
-    from galbatch import config, run
+    from galbatch import cluster, config, run
 
     parsed = config.read_config(run_toml)
-    made = run.prepare(parsed)
+    with cluster.on_demand(parsed.cluster) as workers:
+        made = run.prepare(parsed, workers)
     state = run.progress(parsed, made)
     n_partitions = len(made.partitions)
     table = Table("", "partitions", "objects", box=None, pad_edge=False)
@@ -225,11 +234,13 @@ def verify(
 
     Strict HATS, sorted leaves, every object once, fingerprints.
     """
-    from galbatch import catalog, config, run
+    from galbatch import catalog, cluster, config, run
 
     problems = catalog.verify(catalog_path)
     if against is not None and not problems:
-        problems = run.verify_against(config.read_config(against), catalog_path)
+        parsed = config.read_config(against)
+        with cluster.on_demand(parsed.cluster) as workers:
+            problems = run.verify_against(parsed, catalog_path, workers)
     for problem in problems:
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
     if not problems:
@@ -298,9 +309,7 @@ def objects_check_command(
     """
     from galbatch import objects_check
 
-    check = objects_check.check_objects(
-        file, id_column=id_column, ra_column=ra_column, dec_column=dec_column
-    )
+    check = objects_check.check_objects(file, id_column=id_column, ra_column=ra_column, dec_column=dec_column)
     for line in objects_check.report_lines(check):
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     _exit_with(1 if check.refusals else 0)
@@ -404,24 +413,35 @@ def _print_result(result: Any, stage: str) -> None:
 
 
 def _plan_table(config: Any, made: Any, rates: Any) -> Table:
-    gib = 2.0**30
     table = Table("", "", box=None, pad_edge=False, show_header=False)
+    takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     rows = [
-        ("objects", f"{len(made.objects)}"),
-        ("rejected", f"{made.rejected.num_rows}"),
-        ("tiles", f"{len(made.tiles)}"),
+        ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
+        ("tiles", f"{len(made.tiles)} in {len({tile.band for tile in made.tiles})} bands"),
+        *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),
+        *((f"network {m.name}", f"{m.n_selected} objects") for m in made.models),
         ("partitions", f"{len(sizes)}, of {sizes[0]} to {sizes[-1]} objects"),
-        ("grids", ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in made.grids)),
-        ("bytes read", f"{made.projection.read_bytes / gib:.3f} GiB"),
-        ("read amplification", f"{made.read_amplification:.2f} (bytes read over bytes of the tiles touched)"),
-        ("bytes written", f"{made.projection.write_bytes / gib:.3f} GiB"),
-        ("memory of a worker", f"{made.worker_memory_bytes / gib:.2f} GiB"),
+        ("bytes read", f"{_size(takes.read_bytes)} of tiles"),
+        (
+            "read amplification",
+            f"{made.read_amplification:.2f} (bytes read over bytes of the cutouts' pixels)",
+        ),
+        *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
+        ("bytes written", f"{_size(takes.write_bytes)} of cutouts"),
+        ("memory to cut", f"{_size(made.worker_memory_bytes(config.cutouts.planes))} a worker"),
         *rates.rows(made, config),
     ]
     for label, value in rows:
         table.add_row(label, value)
     return table
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.2f} {unit}"
+    return f"{n_bytes / 2**10:.2f} KiB"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ from galbatch import sky, storage
 from galbatch.config import ModelConfig, RunConfig
 from galbatch.errors import ConfigError
 from galbatch.fingerprint import Fingerprint, digest
-from galbatch.ingest import INGEST_VERSION, Footprint, bytes_per_object
+from galbatch.ingest import (
+    INGEST_VERSION,
+    PREFETCHED_OBJECTS,
+    Footprint,
+    blocks_in_memory,
+    bytes_per_object,
+)
 from galbatch.models import INFER_VERSION
 from galbatch.object_source import ObjectSource
 from galbatch.projection import GridPlan, Projection, Projector
@@ -51,6 +57,9 @@ MAX_HEALPIX_ORDER = 13
 
 ENGINE = "torchscript-float32"
 """How networks are executed; the only engine of this version."""
+
+PROCESS_BYTES = 400 * 2**20
+"""A worker that cuts, without pixels: 230 MiB of libraries without torch, open files, what reprojection takes."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +168,21 @@ class Plan:
         """Whether any tile is on S3."""
         return any(storage.is_s3(tile.image.path) for tile in self.tiles)
 
-    @property
-    def worker_memory_bytes(self) -> int:
-        """Projected memory of one worker: two blocks of cutouts with mask and variance, and the process."""
-        planes = ("image", "mask", "variance")
-        blocks = [bytes_per_object(g.grid, g.bands, planes) * BLOCK_OBJECTS for g in self.grids]
-        return 600 * 2**20 + 2 * max(blocks)
+    def worker_memory_bytes(self, planes: Sequence[str]) -> int:
+        """Projected memory of a worker while it cuts.
+
+        Blocks with image, mask and variance: the one that is cut, and those that wait to be written or are
+        written. Beside them `planes`, the stored ones, of a block on their way into shards; from S3 the windows
+        of some objects, in bytes as they come; and the process itself.
+        """
+        return PROCESS_BYTES + max(_grid_memory_bytes(grid, planes, self.is_remote) for grid in self.grids)
+
+
+def _grid_memory_bytes(grid: GridPlan, planes: Sequence[str], is_remote: bool) -> int:
+    of_object = bytes_per_object(grid.grid, grid.bands, ("image", "mask", "variance"))
+    blocks = blocks_in_memory(grid.grid, grid.bands, planes) * BLOCK_OBJECTS * of_object
+    shards = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, planes)
+    return blocks + shards + is_remote * PREFETCHED_OBJECTS * of_object
 
 
 @dataclass(frozen=True)
@@ -337,8 +355,8 @@ class _Planner:
         """What the user should know before starting."""
         if n_outside := self._projector.n_outside:
             yield (
-                f"{n_outside} of the objects lie outside every tile: they get no values and the flag "
-                "OUTSIDE_FOOTPRINT"
+                f"outside every tile: {n_outside} of {len(self.objects)} objects; they stay in the catalog without "
+                "values, with the flag OUTSIDE_FOOTPRINT"
             )
         for model in self.models:
             if not model.n_selected:

@@ -76,8 +76,17 @@ class RunResult:
     complete: bool = False
 
 
-def prepare(config: RunConfig) -> Plan:
+def tile_index_of(store: str) -> str:
+    """What the paths of the tile indexes begin with: beside the store, as they belong to its inputs."""
+    return store.rstrip("/") + "_tiles"
+
+
+def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     """Read the inputs (object list, tile headers, bundles) and plan.
+
+    Parameters
+    ----------
+    workers : where the headers of many tiles are read; None: here
 
     Raises
     ------
@@ -96,7 +105,13 @@ def prepare(config: RunConfig) -> Plan:
         ModelPlan.of(model, path, bundle)
         for model, path, bundle in zip(config.models, paths, bundles, strict=True)
     ]
-    return make_plan(config, open_objects(config.objects), ingest.read_surveys(config.survey), plans)
+    objects = open_objects(config.objects)
+    tiles = ingest.read_surveys(
+        config.survey,
+        index=tile_index_of(config.cutouts.store),
+        map_files=None if workers is None else workers.map,
+    )
+    return make_plan(config, objects, tiles, plans)
 
 
 def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle: models.Bundle) -> None:
@@ -450,7 +465,10 @@ def clean(config: RunConfig) -> list[str]:
         config.cutouts.store: ingest.STORE_ENTRIES,
         config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
     }
-    removed = []
+    indexes = ingest.index_paths(tile_index_of(config.cutouts.store), config.survey)
+    removed = [path for path in indexes if storage.exists(path)]
+    for path in removed:
+        storage.remove(path)
     for folder, entries in own.items():
         if not storage.exists(folder):
             continue
@@ -463,12 +481,12 @@ def clean(config: RunConfig) -> list[str]:
     return removed
 
 
-def verify_against(config: RunConfig, catalog_path: str) -> list[str]:
+def verify_against(config: RunConfig, catalog_path: str, workers: cluster.Workers | None = None) -> list[str]:
     """Compare a catalog with the run that should have made it; returns the problems found.
 
     Every object of the list is there exactly once, and every leaf carries this run's fingerprint.
     """
-    plan = prepare(config)
+    plan = prepare(config, workers)
     problems = []
     for part in plan.partitions:
         footer = catalog.read_footer(catalog_path, part.partition)
@@ -517,14 +535,18 @@ class Rates:
         passes = int(config.posterior.passes)
         infer_s = sum(m.n_selected * passes * self.pass_s.get(m.name, 0.0) for m in plan.models)
         each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())
+        with_workers = f"with {workers} worker{'s' if workers > 1 else ''}"
         return [
-            ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} with {workers} workers"),
-            ("time to infer", f"{_duration(infer_s / workers)} with {workers} workers (a pass: {each})"),
+            ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} {with_workers}"),
+            ("time to infer", f"{_duration(infer_s / workers)} {with_workers}, {passes} passes an object"),
+            ("time of a pass", each),
             ("measured on", f"{self.n_measured} of the objects, on this machine"),
         ]
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

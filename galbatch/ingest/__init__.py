@@ -22,6 +22,7 @@ from galbatch.ingest.store import (
     remove_partition,
     write_partition,
 )
+from galbatch.ingest.tile_index import index_paths
 from galbatch.ingest.tiles import read_surveys, read_tiles
 
 INGEST_VERSION = 2
@@ -37,6 +38,7 @@ __all__ = [
     "create_groups",
     "cut_block",
     "cut_blocks",
+    "index_paths",
     "list_done",
     "list_partitions",
     "read_block",

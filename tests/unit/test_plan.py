@@ -235,7 +235,7 @@ class TestNotes:
         source = list_of([150.0, 150.05, 200.0, 10.0], [0.0, 0.05, 0.0, -80.0])
         plan = make_plan(config_of("g"), source, tiles, [model_of("g")])
         (note,) = plan.notes
-        assert note.startswith("2 of the objects lie outside every tile")
+        assert note.startswith("outside every tile: 2 of 4 objects;")
         assert plan.projection.read_bytes > 0
 
     def test_a_survey_of_another_release_or_background(self, patches):

@@ -1,0 +1,89 @@
+"""`galbatch plan` as a newcomer reads it, and the notes that a run repeats."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from galbatch import cli, config, run
+from galbatch import plan as plan_module
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def planned(run_toml):
+    result = CliRunner().invoke(cli.app, ["plan", str(run_toml)])
+    if result.exception is not None:
+        raise result.exception
+    lines = result.stdout.splitlines()
+    return {line[:26].strip(): line[26:].strip() for line in lines if line[24:26] == "  "}, lines
+
+
+@pytest.fixture(scope="module")
+def listed(survey):
+    return pq.read_table(survey / "objects.parquet").to_pandas()
+
+
+def test_it_says_what_a_run_takes(write_run, tmp_path, listed):
+    table, lines = planned(write_run(tmp_path, max_objects=30))
+    n_objects, n_selected = len(listed), int((listed["z_best"] > 0.1).sum())
+    assert table["objects"] == f"{n_objects}, 0 rejected"
+    assert table["tiles"] == "8 in 2 bands"
+    assert table["cutouts 96px_0.168arcsec"] == f"{n_objects} in g r"
+    assert table["network gampen"] == f"{n_objects} objects"
+    assert table["network sfnet"] == f"{n_selected} objects"
+    assert "S3 requests" not in table
+    mib = 2**20
+    written = float(table["bytes written"].removesuffix(" MiB of cutouts"))
+    assert written == pytest.approx(n_objects * 2 * 96 * 96 * 4 / mib, rel=0.01)
+    # A block of 256 objects twice, 10 bytes a pixel, and its image on the way into shards: 108 MiB.
+    memory = float(table["memory to cut"].removesuffix(" MiB a worker"))
+    assert memory == pytest.approx(400 + (2 * 10 + 4) * 256 * 2 * 96 * 96 / mib, abs=1)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("note"))
+
+
+def test_notes_are_shown_before_a_run_too(write_run, tmp_path, survey, listed):
+    outside = listed.head(3).copy()
+    outside["object_id"] = np.arange(3)
+    outside["ra_deg"] += 90.0
+    outside.to_parquet(tmp_path / "outside.parquet")
+    run_toml = write_run(tmp_path / "run", objects=tmp_path / "outside.parquet")
+    expected = (
+        "note: outside every tile: 3 of 3 objects; they stay in the catalog without values, with the flag "
+        "OUTSIDE_FOOTPRINT"
+    )
+    table, lines = planned(run_toml)
+    assert lines[-1] == expected
+    assert table["bytes read"] == "0.00 KiB of tiles"
+    result = CliRunner().invoke(cli.app, ["run", str(run_toml), "--workers", "1"])
+    assert result.stderr.splitlines()[0] == expected
+    assert result.exit_code == 0
+
+
+def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
+    parsed = config.read_config(write_run(tmp_path))
+    plan = run.prepare(parsed)
+    monkeypatch.setattr(plan_module.Plan, "is_remote", True)
+    rows = list(cli._plan_table(parsed, plan, run.Rates(1, 0.01, {})).columns[0].cells)
+    assert "S3 requests" in rows
+
+
+def test_release_and_background_are_recorded(write_run, tmp_path, client):
+    import zarr
+
+    from galbatch import catalog
+
+    run_toml = write_run(
+        tmp_path,
+        max_objects=200,
+        passes=2,
+        replace=[("[objects]", 'release = "pdr9"\nbackground = "local sky"\n[objects]')],
+    )
+    parsed = config.read_config(run_toml)
+    plan = run.prepare(parsed)
+    assert plan.notes[-1].startswith("[[models]] sfnet was trained on background 'none: simulated")
+    run.execute(parsed, plan, client)
+    root = zarr.open_group(parsed.cutouts.store, mode="r").attrs
+    assert (root["release"], root["background"]) == (["pdr9"], ["local sky"])
+    properties = catalog.read_properties(parsed.catalog.path)
+    assert (properties["galbatch_release"], properties["galbatch_background"]) == ("pdr9", "local sky")
