@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 
 from galbatch.config import ClusterConfig
 from galbatch.errors import NotInThisVersion
 
-__all__ = ["connect", "worker_count"]
+__all__ = ["Workers", "connect", "on_demand", "worker_count"]
 
 
 def worker_count(cluster: ClusterConfig) -> int:
@@ -67,3 +70,52 @@ def _free_address(address: str) -> str:
         except OSError:
             return f"{host}:0"
     return address
+
+
+def on_demand(cluster: ClusterConfig) -> Workers:
+    """Workers as configured that start when they are first needed; a context manager, as they end with it."""
+    return Workers(cluster)
+
+
+class Workers:
+    """Workers that start at first use: what is wrong with a run is told before, unless finding it needs them."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        self._cluster = cluster
+        self._stack = ExitStack()
+        self._client: Client | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client = None
+        self._stack.close()
+
+    @property
+    def client(self) -> Client:
+        """The connection; the first use starts the workers. Raises as `connect` does."""
+        if self._client is None:
+            self._client = self._stack.enter_context(connect(self._cluster))
+        return self._client
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Results of ``function(item)``, computed on the workers, in the order of the items.
+
+        Twice as many items as workers are under way at a time. What `function` raises is raised here, and the
+        rest is given up.
+        """
+        client = self.client
+        window = 2 * max(1, len(client.scheduler_info()["workers"]))
+        pending: deque[Future] = deque()
+        try:
+            for item in items:
+                pending.append(client.submit(function, item, pure=False, retries=0))
+                if len(pending) >= window:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            client.cancel(list(pending))
