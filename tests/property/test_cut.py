@@ -105,3 +105,83 @@ def test_cut_equals_the_reference(tiles, field, x, y, size):
     own.wcs.crpix, own.wcs.crval, own.wcs.cd = block.crpix[0], block.crval[0], block.cd[0]
     off = np.array(own.all_world2pix(ra[0], dec[0], 0)) - size // 2
     assert np.abs(off).max() <= 0.5 + 1e-6
+
+
+@st.composite
+def arrangements(draw):
+    """Up to five tiles anywhere on the lattice: (y0, x0, height, width) of each."""
+    tiles = []
+    for _ in range(draw(st.integers(1, 5))):
+        height, width = draw(st.integers(8, 150)), draw(st.integers(8, 170))
+        y0 = draw(st.integers(0, SKY.shape[0] - height))
+        tiles.append((y0, draw(st.integers(0, SKY.shape[1] - width)), height, width))
+    return tiles
+
+
+def turned_header(angle_deg, flip, y0, x0):
+    header = header_of("plain", y0, x0)
+    c, s = np.cos(np.deg2rad(angle_deg)) * SCALE / 3600, np.sin(np.deg2rad(angle_deg)) * SCALE / 3600
+    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = flip * c, s, -flip * s, c
+    return header
+
+
+def cut_one(folder, ra, dec, size):
+    tiles = ingest.read_tiles(SurveyConfig(layout="generic", tiles=str(folder), bands=("g",)))
+    ra, dec = np.atleast_1d(ra) % 360.0, np.atleast_1d(dec)
+    return ingest.cut_block(
+        ObjectTable(np.array([7]), ra, dec, sky.healpix_29(ra, dec), pa.table({"z": [0.0]})),
+        tiles,
+        grid=Grid(size, SCALE),
+        bands=("g",),
+        flags=FlagsConfig(),
+        object_flags=np.zeros(1, np.int32),
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arrangement=arrangements(),
+    angle_deg=st.floats(0.0, 360.0),
+    flip=st.sampled_from([-1, 1]),
+    x=st.floats(0.0, 299.0),
+    y=st.floats(0.0, 259.0),
+    size=st.sampled_from([31, 96, 143, 144, 239]),
+)
+def test_any_arrangement_and_rotation(tmp_path_factory, arrangement, angle_deg, flip, x, y, size):
+    folder = tmp_path_factory.mktemp("tiles")
+    covered = np.full(SKY.shape, np.nan, np.float32)
+    for number, (y0, x0, height, width) in enumerate(arrangement):
+        here = slice(y0, y0 + height), slice(x0, x0 + width)
+        covered[here] = SKY[here]
+        header = turned_header(angle_deg, flip, y0, x0)
+        header["BUNIT"] = "nJy"
+        fits.ImageHDU(SKY[here], header).writeto(folder / f"{number}.fits")
+    x, y = (v + 1e-3 if abs(v % 1.0 - 0.5) < 1e-4 else v for v in (x, y))
+    ra, dec = turned(angle_deg, flip).all_pix2world(x, y, 0)
+    block = cut_one(folder, ra, dec, size)
+    half = size // 2
+    around = np.pad(covered, 240, constant_values=np.nan)
+    top, left = int(np.floor(y + 0.5)) + 240 - half, int(np.floor(x + 0.5)) + 240 - half
+    expected = around[top : top + size, left : left + size]
+    touched = np.isfinite(expected).any()
+    deepest = [
+        min(x - x0, x0 + width - 1 - x, y - y0, y0 + height - 1 - y) for y0, x0, height, width in arrangement
+    ]
+    if touched:
+        np.testing.assert_array_equal(block.image[0, 0], expected)
+    else:
+        assert np.isnan(block.image).all()
+    assert (block.tile[0] == "") == (max(deepest) < -0.5)
+    if block.tile[0]:
+        assert int(block.tile[0]) == int(np.argmax(deepest))
+    own = WCS(naxis=2)
+    own.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    own.wcs.crpix, own.wcs.crval, own.wcs.cd = block.crpix[0], block.crval[0], block.cd[0]
+    found = np.array(own.all_world2pix(ra, dec, 0))
+    if touched:
+        np.testing.assert_allclose(found, [x - left + 240, y - top + 240], atol=1e-3)
+    assert np.abs(found - half).max() <= 0.5 + 1e-6
+
+
+def turned(angle_deg, flip):
+    return WCS(turned_header(angle_deg, flip, 0, 0))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import warnings
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import Cutout2D
+from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
+from galbatch import ingest
+from galbatch.config import SurveyConfig
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.types import PixelFlag, njy_per_unit
@@ -96,6 +100,74 @@ def test_one_galaxy_in_two_surveys_on_one_grid(realdata, sources, read_tiles, cu
     for block in (des, ps1):
         peak = np.unravel_index(np.nanargmax(block.image[0, 1]), (64, 64))
         assert np.abs(np.array(peak) - 32).max() <= 2
+
+
+BOTH = (
+    SurveyConfig(layout="stamps", tiles="des_griz", bands=("g", "r", "i", "z"), name="des"),
+    SurveyConfig(layout="stamps", tiles="ps1_griz", bands=("g", "r", "i", "z"), name="ps1"),
+)
+
+
+def centroid(image, at, radius_px):
+    """(x, y) where light, weighted with a Gaussian about that point, has its center."""
+    rows, columns = np.indices(image.shape)
+    x, y = at
+    for _ in range(40):
+        weight = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / radius_px**2) * np.nan_to_num(image)
+        x += 2 * (weight * (columns - x)).sum() / weight.sum()
+        y += 2 * (weight * (rows - y)).sum() / weight.sum()
+    return x, y
+
+
+def centroid_arcsec(image, wcs, *, about, scale):
+    """East and north of `about` (ra, dec), on the sky."""
+    at = [float(v) for v in wcs.all_world2pix(*about, 0)]
+    ra, dec = wcs.all_pix2world(*centroid(image, at, radius_px=1.7 / scale), 0)
+    return np.array([(ra - about[0]) * np.cos(np.deg2rad(about[1])), dec - about[1]]) * 3600
+
+
+@pytest.mark.parametrize("first", ["des", "ps1"])
+def test_two_surveys_are_bands_of_one_cutout(realdata, sources, cut, first):
+    """One galaxy, seen by two surveys on two grids, one of them with east to the right."""
+    scales = {"des": 0.263, "ps1": 0.25}
+    surveys = [
+        survey.model_copy(update={"tiles": str(realdata / survey.tiles)})
+        for survey in sorted(BOTH, key=lambda survey: survey.name != first)
+    ]
+    bands = [band for survey in surveys for band in survey.run_bands]
+    table = sources("des_griz")
+    tiles = ingest.read_surveys(surveys)
+    block = cut(table, tiles, size=143, scale=scales[first], bands=tuple(bands))
+    assert block.flags[0] & PixelFlag.RESAMPLED
+    assert (block.coverage[0] > 0.99).all()
+    assert ((block.noise_correlation[0] == 1.0) == [band.startswith(first) for band in bands]).all()
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = block.crpix[0], block.crval[0], block.cd[0]
+    about = float(table.ra_deg[0]), float(table.dec_deg[0])
+    found = {
+        band: centroid_arcsec(image, wcs, about=about, scale=scales[first])
+        for band, image in zip(bands, block.image[0], strict=True)
+    }
+    # Each band's galaxy is where its own file has it.
+    for band in bands:
+        survey, short = band.split("_")
+        with fits.open(realdata / f"{survey}_griz" / f"{survey.upper()}_{short}.fits") as hdus:
+            image, header = hdus[0].data.astype(float), hdus[0].header
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)  # PS1's deprecated PC001001
+            in_file = centroid_arcsec(image, WCS(header), about=about, scale=scales[survey])
+        assert np.abs(found[band] - in_file).max() < 0.02
+    # The bands of a survey agree. The two surveys' files place this galaxy, and its neighbor as well (the two
+    # sources.csv), 0.18 arcsec apart in RA and 0.2 in Dec: the cut adds nothing to that.
+    centers = {name: np.array([found[f"{name}_{band}"] for band in "griz"]) for name in scales}
+    for of_survey in centers.values():
+        assert np.ptp(of_survey, axis=0).max() < 0.05
+    apart = centers["ps1"].mean(axis=0) - centers["des"].mean(axis=0)
+    assert np.abs(apart).max() < 0.22
+    # The same light in bands that are nearly alike.
+    flux = np.nansum(block.image[0, :, 40:103, 40:103], axis=(1, 2))
+    np.testing.assert_allclose(flux[:4] / flux[4:], 1.0, atol=0.1)
 
 
 def test_a_wrong_wcs_puts_the_object_outside(realdata, sources, read_tiles, cut):
