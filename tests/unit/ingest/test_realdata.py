@@ -165,9 +165,9 @@ def test_two_surveys_are_bands_of_one_cutout(realdata, sources, cut, first):
         assert np.ptp(of_survey, axis=0).max() < 0.05
     apart = centers["ps1"].mean(axis=0) - centers["des"].mean(axis=0)
     assert np.abs(apart).max() < 0.22
-    # The same light in bands that are nearly alike.
+    # The same light in g, r and i, which are nearly alike; DES' z lies 50 nm redder.
     flux = np.nansum(block.image[0, :, 40:103, 40:103], axis=(1, 2))
-    np.testing.assert_allclose(flux[:4] / flux[4:], 1.0, atol=0.1)
+    np.testing.assert_allclose((flux[:4] / flux[4:])[:3], 1.0, atol=0.1)
 
 
 def test_a_wrong_wcs_puts_the_object_outside(realdata, sources, read_tiles, cut):
