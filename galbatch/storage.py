@@ -61,9 +61,9 @@ __all__ = [
     "publish",
     "publish_json",
     "read_bytes",
+    "read_files",
     "read_json",
     "read_ranges",
-    "reading",
     "remove",
     "remove_if_empty",
     "sha256_of",
@@ -320,6 +320,23 @@ def read_bytes(path: str) -> bytes:
         with _plain_errors(path):
             return cast(bytes, _s3().cat_file(path))
     return Path(path).read_bytes()
+
+
+def read_files(folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Contents of files by their paths below `folder`; on S3 fetched all at once.
+
+    Raises
+    ------
+    FileNotFoundError
+        One of them is not there.
+    """
+    if not is_s3(folder):
+        return {name: Path(folder, name).read_bytes() for name in names}
+    paths = {name: join(folder, name).removeprefix("s3://") for name in names}
+    with _plain_errors(folder):
+        found = _s3().cat(list(paths.values())) if paths else {}
+    # s3fs gives a single file as bytes, several by their paths.
+    return {name: found if isinstance(found, bytes) else found[path] for name, path in paths.items()}
 
 
 def publish(path: str, data: bytes, *, staging: str | None = None) -> None:
@@ -720,11 +737,6 @@ def _plain_errors(path: str) -> Iterator[None]:
         if not type(error).__module__.startswith("aiohttp"):
             raise
         raise OSError(errno.EIO, f"{path}: {error}") from error
-
-
-def reading(path: str) -> contextlib.AbstractContextManager[None]:
-    """For who reads S3 without this module (Zarr): faults as OSError, missing credentials as UsageError."""
-    return _plain_errors(path)
 
 
 @contextlib.contextmanager

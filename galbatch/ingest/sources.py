@@ -94,7 +94,10 @@ def tiles_in(source: TileSource, survey: SurveyConfig) -> list[Tile]:
 def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:
     """The survey as it is for one file: what the row states stands in the place of the keys of [survey]."""
     changes: dict[str, Any] = {name: stated[name] for name in ("release", "background") if name in stated}
-    bands = (stated["band"],) if "band" in stated else survey.bands
+    bands = survey.bands
+    if "band" in stated:
+        bands = (stated["band"],)
+        changes["stamps"] = survey.stamps.model_copy(update={"band": stated["band"]})
     if "psf_fwhm_arcsec" in stated:
         changes["psf_fwhm_arcsec"] = dict.fromkeys(bands, stated["psf_fwhm_arcsec"])
     if "zero_point_mag" in stated:

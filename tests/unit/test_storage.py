@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -15,6 +17,7 @@ import pytest
 
 from galbatch import storage
 from galbatch.errors import LockedError, OutputError, UsageError
+from galbatch.types import FileIdentity
 
 
 def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -405,3 +408,119 @@ def test_s3_lock_is_created_once_and_taken_over_when_silent(s3: str) -> None:
     with storage.Lock(f"{s3}/catalog/_lock.json"):
         # Both had found it stale; the second finds that the object is no longer the one it saw.
         assert not late._put_if_unchanged(seen[1])
+
+
+# --- ranges, pieces and listings -------------------------------------------------------------------------
+
+
+def test_ranges_come_in_the_order_asked(tmp_path: Path, s3: str) -> None:
+    content = bytes(range(256)) * 1000
+    for path in (f"{s3}/file", str(tmp_path / "file")):
+        storage.publish(path, content)
+        found = storage.read_ranges(path, [(5000, 5010), (0, 3), (255_990, 256_000)])
+        assert found == [content[5000:5010], content[:3], content[-10:]]
+        assert storage.read_ranges(path, []) == []
+        with pytest.raises(OSError, match="10 bytes came from 255990 on, expected 20"):
+            storage.read_ranges(path, [(255_990, 256_010)])
+
+
+def test_a_file_on_s3_reads_like_a_local_one(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(300_000)
+    storage.publish(f"{s3}/file", content)
+    fetched = []
+    read_ranges = storage.read_ranges
+    monkeypatch.setattr(
+        storage, "read_ranges", lambda path, ranges: (fetched.extend(ranges), read_ranges(path, ranges))[1]
+    )
+    with storage.RangedFile(f"{s3}/file") as file:
+        assert file.read(10) == content[:10]
+        assert file.read(10) == content[10:20]
+        assert fetched == [(0, storage.BLOCK_BYTES)]
+        assert file.seek(-5, os.SEEK_END) == 299_995
+        assert file.read(100) == content[-5:]
+        assert file.read(100) == b""
+        file.prefetch([(200_000, 200_100), (100_000, 100_050)])
+        file.seek(100_010)
+        assert file.read(40) == content[100_010:100_050]
+        file.seek(200_000)
+        assert file.read(100) == content[200_000:200_100]
+        assert len(fetched) == 4
+        file.keep(150_000, 190_000)
+        file.seek(160_000)
+        assert file.read(1000) == content[160_000:161_000]
+        assert len(fetched) == 5
+        file.seek(0)
+        assert file.read() == content
+    with pytest.raises(FileNotFoundError):
+        storage.RangedFile(f"{s3}/absent")
+
+
+def test_large_ranges_are_fetched_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PIECE_BYTES", 100)
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    content = os.urandom(1050)
+    (tmp_path / "file").write_bytes(content)
+    with storage.fetch(str(tmp_path / "file"), 20, 1045) as fetched:
+        assert fetched.read() == content[20:1045]
+        assert os.listdir(tmp_path) == ["file"]  # no name, so nothing stays behind
+    with pytest.raises(OSError, match="expected 100"):
+        storage.fetch(str(tmp_path / "file"), 20, 2000)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_packed_files_are_unpacked(tmp_path: Path) -> None:
+    content = os.urandom(10) * 100_000
+    for name, pack in (("a.gz", gzip.compress), ("a.bz2", bz2.compress)):
+        (tmp_path / name).write_bytes(pack(content))
+        with storage.unpack(str(tmp_path / name)) as file:
+            assert file.read() == content
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:-20])
+    with pytest.raises(EOFError):
+        storage.unpack(str(tmp_path / "cut.gz"))
+
+
+def test_listings_bring_identities(tmp_path: Path, s3: str) -> None:
+    for root in (s3, str(tmp_path)):
+        for name in ("a/b/x.fits", "a/y.fits", "a/z.txt"):
+            storage.publish(f"{root}/{name}", name.encode())
+        paths = [f"{root}/a/b/x.fits", f"{root}/a/y.fits"]
+        for pattern in (f"{root}/a", f"{root}/**/*.fits"):
+            found = storage.find_identities(pattern, suffixes=(".fits",))
+            assert found == {path: storage.identity(path) for path in paths}
+        assert list(storage.find_identities(f"{root}/a/*.fits", suffixes=())) == paths[1:]
+        assert storage.find_identities(paths[1], suffixes=()) == {paths[1]: storage.identity(paths[1])}
+        assert storage.find_identities(f"{root}/none", suffixes=("",)) == {}
+        absent = f"{root}/a/absent"
+        assert storage.identities([*paths, absent]) == {
+            paths[0]: storage.identity(paths[0]),
+            paths[1]: storage.identity(paths[1]),
+            absent: None,
+        }
+
+
+def test_many_identities_on_s3_come_from_one_listing(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [f"{s3}/a/{number}/x" for number in range(storage.LISTED_FROM)]
+    for path in paths[1:]:
+        storage.publish(path, path.encode())
+    monkeypatch.setattr(storage, "_identity", None)  # would fail
+    found = storage.identities(paths)
+    assert found[paths[0]] is None
+    assert found[paths[1]] == FileIdentity(len(paths[1]), hashlib.md5(paths[1].encode()).hexdigest())
+
+
+def test_what_is_asked_for_is_noted_and_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, absent = str(tmp_path / "file"), str(tmp_path / "absent")
+    (tmp_path / "file").write_bytes(b"abc")
+    known = FileIdentity(7, "told")
+    with storage.noting({"s3://bucket/known": known}) as asked:
+        before = storage.identity(path)
+        assert not storage.exists(absent)
+        with pytest.raises(FileNotFoundError):
+            storage.identity(absent)
+        assert storage.identity("s3://bucket/known") == known
+        (tmp_path / "file").write_bytes(b"longer")
+        assert storage.identity(path) == before
+    assert asked.noted == {path: before, absent: None, "s3://bucket/known": known}
+    assert storage.identity(path).size_bytes == 6
