@@ -235,6 +235,8 @@ def _require_cutouts(task: InferTask, grid: GridTask) -> None:
 
 
 def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
+    if not len(grid.rows):  # such a group holds no arrays
+        return
     starts = range(0, len(grid.rows), BLOCK_OBJECTS)
     rows = (grid.rows[start : start + BLOCK_OBJECTS] for start in starts)
     yield from zip(rows, ingest.read_blocks(task.store, task.partition, grid.grid), strict=True)
