@@ -165,9 +165,9 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
     to_tile = PixelTransform(own, tile)
     center = (place.size_px - 1) / 2.0
     steps = to_tile.steps(center, center)
-    area = abs(float(np.linalg.det(steps)))
-    if not area > 0.0:  # beyond the horizon
+    if not np.isfinite(steps).all():  # beyond the horizon
         return None
+    area = abs(float(np.linalg.det(steps)))
     stretch = max(1.0, round(math.sqrt(area), 2))
     taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), _weights(stretch))
     covered = taps.within(shape_px)
@@ -187,7 +187,7 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
     )
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def _weights(stretch: float) -> _Float32:
     """(tap, phase): the kernel, `stretch` times as wide, by the place within a pixel; sums to 1 over the taps."""
     half_taps = math.ceil(REACH_PX * stretch)

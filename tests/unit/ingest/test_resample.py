@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
+from galbatch.ingest import lattice, resample
 from galbatch.types import PixelFlag
 
 NJY = 10 ** (0.4 * 4.4)
@@ -23,7 +24,7 @@ def galaxy(header, shape, *, sigma_arcsec=1.5, flux=1000.0, at=CENTER):
 def one_tile(tmp_path, tan, write_calexp):
     def make(*, scale, angle=0.0, n=300, **planes):
         header = tan(crpix=(n / 2 + 0.3, n / 2 - 0.4), scale_arcsec=scale, angle_deg=angle)
-        write_calexp(tmp_path, image=galaxy(header, (n, n)), wcs=header, **planes)
+        write_calexp(tmp_path, wcs=header, **{"image": galaxy(header, (n, n)), **planes})
         return tmp_path
 
     return make
@@ -78,6 +79,52 @@ def test_noise_correlation_brings_sums_to_their_variance(one_tile, read_tiles, o
     covered = (48 * 0.168 / 0.262) ** 2
     assert summed == pytest.approx(4.0 * NJY**2 * covered, rel=3e-3)
     assert block.noise_correlation[0, 0] == pytest.approx(2.0, abs=0.02)
+
+
+def test_noise_of_sums_is_what_is_stated(one_tile, tan, read_tiles, objects, cut):
+    """White noise, 300 cutouts from one tile: the scatter of their sums, known to 4 percent."""
+    noise = np.random.default_rng(12).normal(scale=2.0, size=(700, 700)).astype(np.float32)
+    tiles = read_tiles(one_tile(scale=0.262, n=700, image=noise, variance=np.full_like(noise, 4.0)))
+    x, y = np.random.default_rng(1).uniform(30, 670, (2, 300))
+    table = objects(*WCS(tan(crpix=(350.3, 349.6), scale_arcsec=0.262)).all_pix2world(x, y, 0))
+    block = cut(table, tiles, size=40)
+    sums = block.image[:, 0].sum(axis=(1, 2))
+    stated = np.sqrt(block.variance[:, 0].sum(axis=(1, 2))) * block.noise_correlation[:, 0]
+    assert (sums / stated).std() == pytest.approx(1.0, abs=0.12)
+    # Pixel by pixel the variance alone is right.
+    pulls = block.image / np.sqrt(block.variance)
+    assert pulls.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_bands_of_one_wcs_share_the_pixel_map(tmp_path, tan, write_calexp, read_tiles, objects, cut):
+    header = tan(crpix=(100, 100), scale_arcsec=0.2)
+    for band in "GRI":
+        write_calexp(tmp_path, band=band, image=galaxy(header, (200, 200)), wcs=header)
+    tiles = read_tiles(tmp_path, bands=("g", "r", "i"))
+    resample._drawing.cache_clear()
+    block = cut(objects([150.0, 150.001], [2.0, 2.001]), tiles, size=40, bands=("g", "r", "i"))
+    found = resample._drawing.cache_info()
+    assert (found.misses, found.hits) == (2, 4)
+    np.testing.assert_array_equal(block.image[:, 0], block.image[:, 2])
+
+
+@pytest.mark.parametrize("at", [(330.0, -2.0), (150.0, 60.0), (151.0, 2.0)])
+def test_a_tile_elsewhere_gives_nothing(one_tile, read_tiles, at):
+    """The other side of the sky, far off, and beside the tile: no window is read."""
+    (tile,) = read_tiles(one_tile(scale=0.2))
+    target = lattice.tan_wcs(*at, scale_arcsec=0.168, center_px=20)
+    assert resample.resample(None, tile, target=target, size_px=40) is None
+
+
+def test_beyond_the_tiles_edge_is_nan(one_tile, tan, read_tiles, objects, cut):
+    """Covered as far as the whole kernel is within the tile."""
+    ra, dec = WCS(tan(crpix=(150.3, 149.6), scale_arcsec=0.2)).all_pix2world(299.0, 150.0, 0)
+    block = cut(objects(ra, dec), read_tiles(one_tile(scale=0.2)), size=41)
+    covered = np.isfinite(block.image[0, 0]).any(axis=0)
+    # The kernel about x reaches from floor(x) - 2 to floor(x) + 3, which is 299 at most: x < 297. Column k lies
+    # at x = 299 + 0.84 (k - 20).
+    assert covered.tolist() == [True] * 18 + [False] * 23
+    assert block.flags[0] & PixelFlag.PARTIAL_COVERAGE
 
 
 def test_holes_and_bits_reach_as_far_as_the_kernel(one_tile, read_tiles, objects, cut):
