@@ -202,7 +202,9 @@ class SurveyConfig(_Section):
 class ObjectsConfig(_Section):
     """Which objects, and what is carried along."""
 
-    path: str = Field(description="object list: Parquet, FITS, CSV or VOTable")
+    path: str = Field(
+        description="object list: Parquet, FITS, CSV or VOTable, or the folder of a HATS catalog"
+    )
     id: str = Field(
         "object_id", description="column of the object id: integers (never through float) or text"
     )
