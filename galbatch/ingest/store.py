@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy.typing as npt
 import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, cpu
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 from zarr.storage import MemoryStore
 
@@ -107,11 +108,8 @@ def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) ->
 def blocks_in_memory(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:
     """Blocks that are in memory while a group is written: for each one of a shard one more is being written."""
     cutout = (len(bands), grid.size_px, grid.size_px)
-    shards = [
-        _Division.of(cutout, itemsize=np.dtype(PLANE_DTYPES[plane]).itemsize, n_objects=BLOCK_OBJECTS).shard
-        for plane in planes
-    ]
-    return 2 * max(1, *(shard[0] // BLOCK_OBJECTS for shard in shards))
+    shard_objects = _Division.of(cutout, n_objects=BLOCK_OBJECTS).shard[0]
+    return 2 * max(1, shard_objects // BLOCK_OBJECTS)
 
 
 def create_groups(
@@ -122,14 +120,20 @@ def create_groups(
     The client does this before it submits: tasks then make their own groups only, `grids` of them each,
     whose labels become the root's attribute ``grids`` if `attributes` has none. Root attributes are renewed.
     """
+    before = storage.read_json(storage.join(store_path, "zarr.json")) or {}
     labels = {"grids": [grid.label for grid in grids]}
-    zarr.open_group(store_path, mode="a").attrs.update({**labels, **attributes})
+    root = _group_file({**before.get("attributes", {}), **labels, **attributes})
     parents = {"/".join(partition.path.split("/")[:depth]) for partition in partitions for depth in (1, 2, 3)}
-    files: dict[str, Buffer] = {}
-    zarr.create_group(MemoryStore(files))
     # Writing again what may be there takes one request each; asking first takes four.
-    group = files["zarr.json"].to_bytes()
-    storage.write_files(store_path, {f"{parent}/zarr.json": [group] for parent in sorted(parents)})
+    groups = {f"{parent}/zarr.json": [_group_file({})] for parent in sorted(parents)}
+    storage.write_files(store_path, {"zarr.json": [root], **groups})
+
+
+def _group_file(attributes: Mapping[str, Any]) -> bytes:
+    """A group's ``zarr.json``."""
+    files: dict[str, Buffer] = {}
+    zarr.create_group(MemoryStore(files), attributes=dict(attributes))
+    return files["zarr.json"].to_bytes()
 
 
 def write_partition(
@@ -231,21 +235,29 @@ def read_blocks(
 
 
 class _GroupReader:
-    """A finished group, its small arrays in memory."""
+    """A finished group, its small arrays in memory.
+
+    Whole files are read by storage.py and decoded by Zarr in memory: Zarr itself reads NaN where a file is
+    gone or empty, without a word, and asks S3 for the chunks of an unfinished shard one after another.
+    """
 
     def __init__(self, path: str, grid: Grid, *, planes: Sequence[str]) -> None:
         self._path = path
         self._grid = grid
-        with storage.reading(path), _unspecified():
-            try:
-                group = zarr.open_group(path, mode="r", zarr_format=3)
-            except FileNotFoundError:
-                raise FingerprintError(
-                    f"{path}: no cutouts there; run galbatch run --stage ingest first"
-                ) from None
-            self._bands = tuple(_texts(group.attrs["bands"]))
+        self._files: dict[str, Buffer] = {}
+        try:
+            self._fetch(["zarr.json"])
+        except FingerprintError:
+            raise FingerprintError(
+                f"{path}: no cutouts there; run galbatch run --stage ingest first"
+            ) from None
+        with _unspecified():
+            group = zarr.open_group(MemoryStore(self._files), mode="r", zarr_format=3)
             self._planes = _arrays(group, ["image", *planes], path=path)
-            self._values = _read_all(_arrays(group, list(SMALL_ARRAYS), path=path))
+            small = _arrays(group, list(SMALL_ARRAYS), path=path)
+            self._fetch([key for array in small.values() for key in _shard_keys(array, 0, None)])
+            self._values = {name: np.asarray(array[...]) for name, array in small.items()}
+        self._bands = tuple(_texts(group.attrs["bands"]))
         if self._values["object_id"].dtype.kind == "U":
             self._values["object_id"] = self._values["object_id"].astype(object)
         tiles = np.array([*_texts(group.attrs["tiles"]), ""], dtype=np.str_)
@@ -263,31 +275,36 @@ class _GroupReader:
                 f"{self._path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "
                 "clean, then again"
             )
+        self._fetch([key for array in self._planes.values() for key in _shard_keys(array, start, stop)])
         values = {name: array[start:stop] for name, array in self._values.items()}
-        with storage.reading(self._path):
-            values |= {name: np.asarray(array[start:stop]) for name, array in self._planes.items()}
-        self._require_pixels(values["image"], values["coverage"], start)
+        values |= {name: np.asarray(array[start:stop]) for name, array in self._planes.items()}
         absent = {name: None for name in PLANE_DTYPES if name not in values}
         return CutoutBlock(grid=self._grid, bands=self._bands, **values, **absent)  # type: ignore[arg-type]
 
-    def _require_pixels(
-        self, image: npt.NDArray[np.float32], coverage: npt.NDArray[np.float32], start: int
-    ) -> None:
-        """Zarr reads NaN where a shard is gone: refuse cutouts without any of the pixels they had."""
-        # The corner first: it is NaN in few cutouts, and only those are looked at in whole.
-        for index, band in np.argwhere(np.isnan(image[:, :, 0, 0]) & (coverage > 0)):
-            if np.isnan(image[index, band]).all():
-                raise FingerprintError(
-                    f"{self._path}: the pixels of object {start + index} are gone, {coverage[index, band]:.0%} of "
-                    f"band {self._bands[band]} were there; remove this folder, then run again"
-                )
+    def _fetch(self, names: Sequence[str]) -> None:
+        """Have these files in memory, and no others: a shard of several blocks stays for the next one."""
+        for name in self._files.keys() - set(names):
+            del self._files[name]
+        try:
+            found = storage.read_files(self._path, [name for name in names if name not in self._files])
+        except FileNotFoundError as error:
+            raise self._damaged(f"a file is gone ({error})") from None
+        for name, data in found.items():
+            if not data:
+                raise self._damaged(f"{name} is empty")
+            self._files[name] = cpu.Buffer.from_bytes(data)
+
+    def _damaged(self, what: str) -> FingerprintError:
+        return FingerprintError(f"{self._path}: {what}; remove this folder, then run again")
 
 
-def _read_all(arrays: Mapping[str, zarr.Array[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Whole arrays, all at once: on S3 each is a round trip."""
-    with ThreadPoolExecutor(len(arrays)) as pool:
-        values = pool.map(lambda array: np.asarray(array[...]), arrays.values())
-        return dict(zip(arrays, values, strict=True))
+def _shard_keys(array: zarr.Array[Any], start: int, stop: int | None) -> list[str]:
+    """Files of an array that hold objects `start` to `stop`; None for the last."""
+    shape = array.shards or array.chunks
+    counts = [-(-length // step) for length, step in zip(array.shape, shape, strict=True)]
+    last = counts[0] if stop is None else -(-stop // shape[0])
+    places = itertools.product(range(start // shape[0], last), *(range(count) for count in counts[1:]))
+    return ["/".join([array.path, "c", *map(str, place)]) for place in places]
 
 
 def _arrays(group: zarr.Group, names: Sequence[str], *, path: str) -> dict[str, zarr.Array[Any]]:
@@ -338,11 +355,11 @@ class _Division:
     chunk: tuple[int, ...]
 
     @classmethod
-    def of(cls, cutout: tuple[int, ...], *, itemsize: int, n_objects: int) -> _Division:
-        """For `n_objects` cutouts of shape (band, y, x)."""
-        n_bytes = int(np.prod(cutout)) * itemsize
+    def of(cls, cutout: tuple[int, ...], *, n_objects: int) -> _Division:
+        """For `n_objects` cutouts of shape (band, y, x); all planes are divided as the image is."""
+        n_bytes = int(np.prod(cutout)) * 4
         if n_bytes > LARGEST_SHARD_BYTES:
-            part = (1, *_part(cutout, itemsize))
+            part = (1, *_part(cutout))
             return cls(part, part)
         # Powers of two, so that blocks, shards and chunks nest. Shards of more than one block hold small cutouts,
         # up to the least size that object stores like: what waits for the next block takes memory.
@@ -352,10 +369,10 @@ class _Division:
         return cls((shard, *cutout), (chunk, *cutout))
 
 
-def _part(cutout: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+def _part(cutout: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of the part of a large cutout (band, y, x) that a shard takes: some bands, or rows of one band."""
     _, n_rows, n_columns = cutout
-    band_bytes = n_rows * n_columns * itemsize
+    band_bytes = n_rows * n_columns * 4
     if band_bytes <= LARGEST_SHARD_BYTES:
         return (LARGEST_SHARD_BYTES // band_bytes, n_rows, n_columns)
     n_parts = -(-band_bytes // LARGEST_SHARD_BYTES)
@@ -399,6 +416,12 @@ def _shard_index(n_chunks: int, n_places: int, chunk_bytes: int) -> bytes:
     return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
+@functools.cache
+def _writing_thread() -> ThreadPoolExecutor:
+    """One for the whole process: s3fs connects anew in every thread."""
+    return ThreadPoolExecutor(1, thread_name_prefix="galbatch-store")
+
+
 class _GroupWriter:
     """Appends blocks to one group; small arrays are gathered and written at the end, one chunk each.
 
@@ -420,7 +443,6 @@ class _GroupWriter:
         self._shard_objects = BLOCK_OBJECTS
         self._small: list[dict[str, npt.NDArray[Any]]] = []
         self._written: set[str] = set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="galbatch-store")
         self._writing: Future[None] | None = None
         self.n_objects = 0
         self.n_shards = 0
@@ -429,7 +451,8 @@ class _GroupWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+        if self._writing is not None:
+            wait([self._writing])
 
     def append(self, block: CutoutBlock) -> None:
         """Write the block's planes, in whole shards, once the block before is written."""
@@ -450,16 +473,15 @@ class _GroupWriter:
     def _create_planes(self, block: CutoutBlock) -> None:
         self._bands = block.bands
         cutout = block.image.shape[1:]
+        division = _Division.of(cutout, n_objects=self._capacity)
+        self._shard_objects = max(BLOCK_OBJECTS, division.shard[0])
         for plane in self._planes:
-            dtype = np.dtype(PLANE_DTYPES[plane])
-            division = _Division.of(cutout, itemsize=dtype.itemsize, n_objects=self._capacity)
-            self._shard_objects = max(self._shard_objects, division.shard[0])
             self._arrays[plane] = self._group.create_array(
                 plane,
                 shape=(self._capacity, *cutout),
                 chunks=division.chunk,
                 shards=division.shard,
-                dtype=dtype,
+                dtype=PLANE_DTYPES[plane],
                 compressors=PLANE_CODECS[plane],
                 fill_value=0 if plane == "mask" else np.nan,
                 dimension_names=PLANE_AXES,
@@ -472,7 +494,7 @@ class _GroupWriter:
         """Hand the pending blocks to the thread; faults of the write before are raised here."""
         self._wait()
         start = self.n_objects - sum(len(block) for block in self._pending)
-        self._writing = self._thread.submit(self._write_planes, self._pending, start)
+        self._writing = _writing_thread().submit(self._write_planes, self._pending, start)
         self._pending = []
 
     def _wait(self) -> None:

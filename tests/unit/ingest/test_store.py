@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -294,10 +295,15 @@ def test_a_lost_shard_shows(store, fault):
     shard = group_of(store, partition, grid) / "image/c/1/0/0/0"
     shard.unlink() if fault == "gone" else shard.write_bytes(b"")
     ingest.read_block(store, partition, grid, start=0, stop=256)
-    with pytest.raises(
-        FingerprintError, match="the pixels of object 256 are gone, 100% of band r were there"
-    ):
-        ingest.read_block(store, partition, grid, start=256, stop=512)
+    with pytest.raises(FingerprintError, match=r"c/1/0/0/0.*remove this folder, then run again"):
+        ingest.read_block(store, partition, grid, start=255, stop=257)
+
+
+@pytest.mark.parametrize("name", ["object_id", "coverage", "flags"])
+def test_a_lost_small_array_shows(written, name):
+    shutil.rmtree(group_of(written) / name / "c")
+    with pytest.raises(FingerprintError, match=rf"a file is gone.*{name}/c/0.*remove this folder"):
+        ingest.read_block(written, PARTITION, GRID, start=0, stop=1)
 
 
 def test_blocks_are_read_one_after_another(written):
