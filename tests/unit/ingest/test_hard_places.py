@@ -45,12 +45,21 @@ def tpv_header():
     return header
 
 
+def skewed_header():
+    """Pixels that are no squares, and axes that are not at right angles."""
+    header = wcs_header(scale=0.2)
+    header["CD1_1"], header["CD1_2"] = -0.22 / 3600, 0.11 / 3600
+    header["CD2_1"], header["CD2_2"] = 0.02 / 3600, 0.16 / 3600
+    return header
+
+
 PLACES = {
     "another scale": wcs_header(scale=0.262),
     "the tile much finer": wcs_header(scale=0.09, angle=20.0),
     "the tile much coarser": wcs_header(scale=0.5, angle=-70.0),
     "flipped": wcs_header(scale=0.263, flip=1),
     "flipped and turned": wcs_header(scale=0.2, flip=1, angle=133.0),
+    "skewed": skewed_header(),
     "north pole": wcs_header((77.0, 90.0), scale=0.2),
     "near the north pole": wcs_header((77.0, 89.9995), scale=0.2, angle=10.0),
     "south pole": wcs_header((200.0, -90.0), scale=0.2),
