@@ -33,6 +33,7 @@ WHOLE_SKY = (0, 12 << 58)
 
 OUTSIDE_PIXEL = "position outside the file's HEALPix pixel"
 
+COLLECTION = "collection.properties"
 HATS_ENTRIES = ("hats.properties", "properties", "partition_info.csv")
 LEAF = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)(?:\.parquet|/.+\.parquet)")
 
@@ -89,9 +90,22 @@ def open_objects(objects: ObjectsConfig) -> ObjectSource:
     ObjectListError, ConfigError
         As `tables.read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
     """
-    if is_hats(objects.path):
-        return _open_hats(objects)
-    return ListSource(*tables.read_objects(objects))
+    if objects.path.lower().endswith(tuple(tables.READERS)):
+        return ListSource(*tables.read_objects(objects))
+    if not is_hats(objects.path):
+        raise ObjectListError(
+            f"{objects.path}: is neither a table ({', '.join(tables.READERS)}) nor the folder of a HATS catalog "
+            f"(none of {', '.join(HATS_ENTRIES)} is there){_hint(objects.path)}"
+        )
+    return _open_hats(objects)
+
+
+def _hint(path: str) -> str:
+    collection = storage.join(path, COLLECTION)
+    if not storage.exists(collection):
+        return ""
+    table = _properties(collection).get("hats_primary_table_url", "the table's folder")
+    return f"; it is a HATS collection: give {storage.join(path, table)}"
 
 
 def is_hats(path: str) -> bool:
@@ -177,7 +191,7 @@ def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str
 
 
 def _open_hats(objects: ObjectsConfig) -> HatsSource:
-    properties = _properties(objects.path)
+    properties = _catalog_properties(objects.path)
     names = {
         key: properties[f"hats_col_{key}"]
         for key in ("ra", "dec")
@@ -199,14 +213,19 @@ def _open_hats(objects: ObjectsConfig) -> HatsSource:
     return source
 
 
-def _properties(path: str) -> dict[str, str]:
-    """``key = value`` lines of the catalog's properties; empty where there are none."""
+def _catalog_properties(path: str) -> dict[str, str]:
+    """The catalog's properties; empty where there are none."""
     for name in HATS_ENTRIES[:2]:
         if storage.exists(storage.join(path, name)):
-            lines = storage.read_bytes(storage.join(path, name)).decode("utf-8").splitlines()
-            pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
-            return {key.strip(): value.strip() for key, value in pairs}
+            return _properties(storage.join(path, name))
     return {}
+
+
+def _properties(path: str) -> dict[str, str]:
+    """``key = value`` lines."""
+    lines = storage.read_bytes(path).decode("utf-8").splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _leaves(path: str) -> tuple[list[tuple[int, int]], tuple[tuple[str, ...], ...]]:

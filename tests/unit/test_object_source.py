@@ -193,6 +193,14 @@ def test_other_folders_are_no_hats_catalogs(tmp_path):
     (tmp_path / "folder").mkdir()
     assert not is_hats(str(tmp_path / "folder"))
     assert not is_hats(str(tmp_path / "list.parquet"))
+    with pytest.raises(
+        ObjectListError, match=r"is neither a table .* nor the folder of a HATS catalog"
+    ) as caught:
+        opened(tmp_path / "folder")
+    assert "collection" not in str(caught.value)
+    (tmp_path / "folder" / "collection.properties").write_text("hats_primary_table_url = objects\n")
+    with pytest.raises(ObjectListError, match=f"it is a HATS collection: give {tmp_path}/folder/objects"):
+        opened(tmp_path / "folder")
     (tmp_path / "folder" / "partition_info.csv").write_text("Norder,Npix\n")
     assert is_hats(str(tmp_path / "folder"))
     with pytest.raises(ObjectListError, match="HATS catalog without files"):
