@@ -29,6 +29,8 @@ models_app = typer.Typer(
     help="List, show and train model bundles.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(models_app, name="models")
+tiles_app = typer.Typer(help="Make tables of tiles.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(tiles_app, name="tiles")
 objects_app = typer.Typer(help="Look at object lists.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(objects_app, name="objects")
 
@@ -313,6 +315,34 @@ def objects_check_command(
     for line in objects_check.report_lines(check):
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     _exit_with(1 if check.refusals else 0)
+
+
+@tiles_app.command("from-butler")
+def tiles_from_butler_command(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Butler repository: path, URI or alias")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="table to write: .parquet or .csv")],
+    collections: Annotated[str, typer.Option(help="collections, separated by commas, the first goes first")],
+    bands: Annotated[str, typer.Option(help="bands, separated by commas, such as g,r,i")],
+    dataset_type: Annotated[str, typer.Option(help="dataset type of the coadds")] = "deep_coadd",
+    where: Annotated[
+        str, typer.Option(help="the Butler's own expression, such as \"skymap = 'hsc_rings_v1'\"")
+    ] = "",
+) -> None:
+    """Write a table of tiles from a Butler repository.
+
+    Needs lsst.daf.butler, so an LSST environment; the table is for [survey] tiles.
+    """
+    from galbatch import ingest, tables
+
+    table = ingest.tiles_from_butler(
+        repo,
+        collections=collections.split(","),
+        dataset_type=dataset_type,
+        bands=bands.split(","),
+        where=where,
+    )
+    tables.write_table(output, table)
+    out.print(f"{table.num_rows} tiles: {output}", soft_wrap=True, highlight=False, markup=False)
 
 
 @models_app.command("list")

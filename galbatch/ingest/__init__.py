@@ -6,6 +6,7 @@ of up to 256 objects, and the store functions write and read them by partition.
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
 """
 
+from galbatch.ingest.butler import tiles_from_butler
 from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
 from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.reading_cost import tile_read_cost
@@ -48,6 +49,7 @@ __all__ = [
     "read_tiles",
     "remove_partition",
     "tile_read_cost",
+    "tiles_from_butler",
     "tiles_near",
     "write_partition",
 ]

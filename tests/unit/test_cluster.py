@@ -19,9 +19,11 @@ def test_workers_that_nobody_asks_for_do_not_start(monkeypatch):
 
 
 def test_kinds_to_come_say_so_when_they_are_needed():
-    with cluster.on_demand(ClusterConfig(kind="slurm")) as workers:
-        with pytest.raises(NotInThisVersion, match="slurm"):
-            _ = workers.client
+    with (
+        cluster.on_demand(ClusterConfig(kind="slurm")) as workers,
+        pytest.raises(NotInThisVersion, match="slurm"),
+    ):
+        _ = workers.client
 
 
 class Pending:

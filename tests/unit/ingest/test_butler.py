@@ -1,0 +1,203 @@
+"""`galbatch tiles from-butler` against a Butler that plays the part of lsst.daf.butler."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from galbatch import ingest, tables
+from galbatch.cli import app
+from galbatch.errors import UsageError
+
+
+class ButlerUserError(Exception):
+    """What the Butler raises for mistakes of its users."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    dataId: dict  # noqa: N815  (the Butler's name)
+    uri: str
+
+
+class Uri:
+    """As lsst.resources.ResourcePath."""
+
+    def __init__(self, uri):
+        parts = urlsplit(uri)
+        self.scheme, self.netloc, self.path, self.fragment = (
+            parts.scheme,
+            parts.netloc,
+            parts.path,
+            parts.fragment,
+        )
+        self.ospath = parts.path
+        self.text = uri
+
+    def __str__(self):
+        return self.text
+
+
+class Butler:
+    """Answers with the refs given, and notes what it was asked."""
+
+    refs: tuple = ()
+    asked: tuple = ()
+
+    def __init__(self, repo, collections):
+        if repo == "nowhere":
+            raise FileNotFoundError("no butler.yaml")
+        self.opened = (repo, collections)
+
+    @classmethod
+    def from_config(cls, repo, *, collections):
+        return cls(repo, collections)
+
+    def query_datasets(self, dataset_type, collections, *, find_first, where, limit, explain):
+        if dataset_type == "deep_coad":
+            raise ButlerUserError("dataset type deep_coad does not exist")
+        type(self).asked = (self.opened, dataset_type, collections, where)
+        assert (find_first, limit, explain) == (True, None, False)
+        return list(self.refs)
+
+    def getURI(self, ref):
+        if ref.uri == "several":
+            raise RuntimeError("includes distinct URIs for components")
+        return Uri(ref.uri)
+
+
+class OldButler:
+    """Before query_datasets and from_config."""
+
+    def __init__(self, repo, collections):
+        self.registry = self
+
+    def queryDatasets(self, dataset_type, *, collections, findFirst, where):
+        assert findFirst
+        return iter(Butler.refs)
+
+    def getURI(self, ref):
+        return Uri(ref.uri)
+
+
+@pytest.fixture
+def daf_butler(monkeypatch):
+    """Set what the Butler holds."""
+    module = types.ModuleType("lsst.daf.butler")
+    module.Butler, module.ButlerUserError = Butler, ButlerUserError
+    monkeypatch.setitem(sys.modules, "lsst", types.ModuleType("lsst"))
+    monkeypatch.setitem(sys.modules, "lsst.daf", types.ModuleType("lsst.daf"))
+    monkeypatch.setitem(sys.modules, "lsst.daf.butler", module)
+
+    def hold(*refs):
+        monkeypatch.setattr(Butler, "refs", refs)
+        return module
+
+    return hold
+
+
+def ref(uri, band="i", tract=10463, patch=62):
+    return Ref({"band": band, "tract": tract, "patch": patch, "skymap": "lsst_cells_v1"}, uri)
+
+
+def table(**changes):
+    asked = {
+        "collections": ["LSSTComCam/DP1"],
+        "dataset_type": "deep_coadd",
+        "bands": ["g", "i"],
+        "where": "",
+    }
+    return ingest.tiles_from_butler("dp1", **asked | changes)
+
+
+def test_the_table_names_file_band_tract_and_patch(daf_butler):
+    daf_butler(ref("file:///repo/b.fits"), ref("s3://embargo@bucket/dp1/a.fits", "g"))
+    assert table(where="tract = 10463").to_pylist() == [
+        {"path": "s3://bucket/dp1/a.fits", "band": "g", "tile_id": "10463/62"},
+        {"path": "/repo/b.fits", "band": "i", "tile_id": "10463/62"},
+    ]
+    assert Butler.asked == (
+        ("dp1", ["LSSTComCam/DP1"]),
+        "deep_coadd",
+        ["LSSTComCam/DP1"],
+        "(tract = 10463) AND band IN ('g', 'i')",
+    )
+
+
+def test_an_old_butler_is_asked_in_its_own_way(daf_butler):
+    daf_butler(ref("file:///repo/b.fits")).Butler = OldButler
+    assert table().to_pylist() == [{"path": "/repo/b.fits", "band": "i", "tile_id": "10463/62"}]
+
+
+@pytest.mark.parametrize(
+    ("refs", "changes", "message"),
+    [
+        ([], {"where": "tract = 1"}, r"nothing found in bands g, i where tract = 1; butler query-datasets"),
+        ([], {"dataset_type": "deep_coad"}, r"the Butler says: dataset type deep_coad does not exist"),
+        ([ref("https://host/x.fits")], {}, r"https://host/x.fits is neither a file nor on S3; fetch"),
+        ([ref("file:///x.zip#unzip=y")], {}, r"x.zip#unzip=y is neither a file nor on S3"),
+        ([ref("several")], {}, r"tract 10463 patch 62 is not one file: includes distinct"),
+        (
+            [Ref({"visit": 1}, "file:///x")],
+            {},
+            r"its datasets have no 'band'; coadds with band, tract and patch",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_told(daf_butler, refs, changes, message):
+    daf_butler(*refs)
+    with pytest.raises(UsageError, match=message):
+        table(**changes)
+
+
+def test_no_such_repository(daf_butler):
+    daf_butler()
+    with pytest.raises(UsageError, match=r"nowhere: deep_coadd in a: the Butler says: no butler.yaml"):
+        ingest.tiles_from_butler("nowhere", collections=["a"], dataset_type="deep_coadd", bands=["g"])
+
+
+def test_the_command_writes_a_table_that_reads_as_tiles(daf_butler, tmp_path, write_calexp, tan, read_tiles):
+    path = write_calexp(tmp_path, image=np.zeros((20, 20)), wcs=tan(crpix=(500.5, 600.5)))
+    daf_butler(ref(f"file://{path}", "g", 9813, "4,4"))
+    output = tmp_path / "tiles.csv"
+    arguments = [
+        "repo",
+        str(output),
+        "--collections",
+        "HSC/runs/PDR2",
+        "--bands",
+        "g,r",
+        "--dataset-type",
+        "deepCoadd",
+    ]
+    done = CliRunner().invoke(app, ["tiles", "from-butler", *arguments])
+    assert (done.exit_code, done.output) == (0, f"1 tiles: {output}\n")
+    assert tables.read_table(str(output)).column_names == ["path", "band", "tile_id"]
+    (tile,) = read_tiles(output, layout="lsst", zero_point_mag=27.0)
+    assert (tile.tile_id, tile.band) == ("9813/4,4", "g")
+
+
+def test_outside_an_lsst_environment_it_says_what_is_missing(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "galbatch.cli",
+        "tiles",
+        "from-butler",
+        "repo",
+        str(tmp_path / "tiles.csv"),
+    ]
+    done = subprocess.run(
+        [*command, "--collections", "a", "--bands", "g"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "lsst.daf.butler cannot be imported" in done.stderr
+    assert "setup lsst_distrib" in done.stderr
+    assert not (tmp_path / "tiles.csv").exists()
