@@ -213,7 +213,7 @@ def clean(
 ) -> None:
     """Delete the run's outputs; asks first.
 
-    The only command that deletes any: the cutout store and the catalog, and nothing else that lies in their folders.
+    The only command that deletes any: the cutout store, the catalog and the tile index, and nothing else that lies in their folders.
     """
     from galbatch import config, run
 
