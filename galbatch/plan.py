@@ -390,7 +390,7 @@ class _Planner:
         needed = [digest(objects.needed(grid.models)) for grid in self.grids]
         psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
         tiles = [
-            [tile.tile_id, tile.band, dataclasses.astuple(tile.identity) if tile.identity else None]
+            [tile.tile_id, tile.band, tile.identity and [tile.identity.size_bytes, tile.identity.version]]
             for tile in (self.tiles[index] for index in near)
         ]
         return {

@@ -273,8 +273,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["INGEST_VERSION", "INFER_VERSION"])
     def test_a_raised_version_of_the_numbers_does(self, copied, monkeypatch, name):
+        version = getattr(plan_module, name)
         monkeypatch.setattr(plan_module, name, 99)
-        assert f"written with {name} 1; this run uses 99" in self.refusal(copied)
+        assert f"written with {name} {version}; this run uses 99" in self.refusal(copied)
 
     def test_a_tile_that_changed_does(self, write_run, survey, client, tmp_path):
         shutil.copytree(survey / "deepCoadd-results", tmp_path / "survey" / "deepCoadd-results")
