@@ -52,6 +52,13 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"galbatch: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # of an input or output as a whole; those of a partition are collected by the run
+        if debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
+            f"galbatch: {error}; disk or network failed: what is done stays, the same command goes on from there"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print(
             "galbatch: stopped; what is done stays, the same command goes on from there"

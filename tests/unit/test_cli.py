@@ -81,3 +81,18 @@ def test_models_list_shows_the_shipped_bundles():
     assert done.returncode == 0, done.stderr
     assert "demo:gampen" in done.stdout
     assert "demo:sfnet" in done.stdout
+
+
+def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsys):
+    def broken(**_):
+        raise OSError(5, "Input/output error", "s3://tiles/a.fits")
+
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(sys, "argv", ["galbatch", "plan", "run.toml"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        "galbatch: [Errno 5] Input/output error: 's3://tiles/a.fits'; disk or network failed: what is done stays, "
+        "the same command goes on from there\n"
+    )
