@@ -205,7 +205,7 @@ def test_shards_hold_5_to_64_mb_in_whole_blocks(store, size_px, bands, shard):
     image = zarr.open_group(str(group_of(store, partition, grid)), mode="r")["image"]
     assert image.shards == (shard, *blocks[0].image.shape[1:])
     assert shard % image.chunks[0] == 0
-    assert image.chunks[0] * blocks[0].image[0].nbytes <= 4e6
+    assert image.chunks[0] == 1 or image.chunks[0] * blocks[0].image[0].nbytes <= 1e6
     assert image.chunks[1:] == blocks[0].image.shape[1:]
     sizes = shard_sizes(group_of(store, partition, grid) / "image")
     assert len(sizes) == 2
@@ -351,7 +351,7 @@ def test_removing_a_partition_leaves_the_others(written):
 
 def test_projected_bytes_are_what_lies_on_disk(store):
     grid, partition = Grid(96, 0.168), Partition(5, 7, 0, 256)
-    planes = ("image", "variance")
+    planes = ("image",)
     write(store, make_blocks(256, grid=grid), partition=partition, grid=grid, planes=planes)
     on_disk = sum(path.stat().st_size for path in Path(store).rglob("*") if path.is_file())
     assert on_disk == pytest.approx(256 * ingest.bytes_per_object(grid, ("g", "r"), planes), rel=0.01)
