@@ -66,7 +66,7 @@ MIN_CHUNKS = 16
 PLANE_CODECS: dict[str, tuple[BytesBytesCodec, ...]] = {
     "image": (),
     "mask": (ZstdCodec(level=1),),
-    "variance": (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),),
+    "variance": (BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),),
 }
 
 STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
