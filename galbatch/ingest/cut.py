@@ -24,7 +24,7 @@ from galbatch.ingest.planes import Box
 from galbatch.ingest.psf import listed_or, psf_fwhm_at
 from galbatch.ingest.reader import Pixels, TileReader, fill_plane
 from galbatch.ingest.reading_cost import ExpectedReads
-from galbatch.ingest.resample import resample
+from galbatch.ingest.resample import resample, window_to_resample
 from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Plane, Tile
 
 __all__ = ["cut_block", "cut_blocks"]
@@ -129,12 +129,20 @@ def _prefetch(arranged: Sequence[_Arranged], start: int, *, reader: TileReader, 
     for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
         for source in (sources[0] for sources in cutout.sources if sources):
             if storage.is_s3(source.tile.image.path):
-                box = cutout.target.box_in(source, index, size_px=size_px)
-                inside = None if box is None else box.clipped(source.tile.shape_px)
-                if inside is not None and not inside.is_empty:
-                    windows.setdefault(source.tile.image, (source.tile, []))[1].append(inside)
+                box = _window(source, cutout.target, index, size_px=size_px)
+                if box is not None:
+                    windows.setdefault(source.tile.image, (source.tile, []))[1].append(box)
     for tile, boxes in windows.values():
         reader.prefetch(tile, boxes)
+
+
+def _window(source: _Placed, target: _Target, index: int, *, size_px: int) -> Box | None:
+    """What the cutout reads of a tile, or a little more; None for nothing."""
+    box = target.box_in(source, index, size_px=size_px)
+    if box is None:
+        return window_to_resample(source.tile, target=target.wcs, size_px=size_px)
+    inside = box.clipped(source.tile.shape_px)
+    return None if inside.is_empty else inside
 
 
 def _measured(

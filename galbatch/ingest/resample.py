@@ -21,7 +21,7 @@ from galbatch.ingest.planes import Box
 from galbatch.ingest.reader import Pixels, TileReader
 from galbatch.types import Tile
 
-__all__ = ["Resampled", "resample"]
+__all__ = ["Resampled", "resample", "window_to_resample"]
 
 # The kernel along an axis: a low-pass filter of this cutoff (the tile's Nyquist frequency is 0.5 a pixel) under a Kaiser
 # window that reaches so far and ends at 0. Gaussians of 0.8 arcsec FWHM come out within 0.3 percent of their peak from
@@ -73,6 +73,24 @@ def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) ->
     if drawing is None:
         return None
     return Resampled(drawing.draw(reader.read(tile, drawing.box)), drawing.noise_correlation)
+
+
+def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | None:
+    """A window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
+    to_tile = PixelTransform(target.astropy(), lattice.parse_wcs(tile.wcs_header))
+    along = np.linspace(0.0, size_px - 1.0, 9)
+    x, y = to_tile(*np.meshgrid(along, along))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    # Between the 81 points a smooth map strays by less than 1 px.
+    reach = REACH_PX * max(1.0, float(max(np.ptp(x), np.ptp(y))) / size_px) + 2.0
+    box = Box(
+        math.floor(y.min() - reach),
+        math.ceil(y.max() + reach) + 1,
+        math.floor(x.min() - reach),
+        math.ceil(x.max() + reach) + 1,
+    ).clipped(tile.shape_px)
+    return None if box.is_empty else box
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from astropy.wcs import WCS
 from reproject import reproject_interp
 
 from galbatch.ingest import lattice, resample
+from galbatch.ingest.reader import Pixels
 from galbatch.types import PixelFlag
 
 NJY = 10 ** (0.4 * 4.4)
@@ -239,3 +240,31 @@ def test_a_distorted_tile_is_never_copied(tmp_path, tan, write_calexp, read_tile
     peak = np.unravel_index(np.nanargmax(block.image[0, 0]), (47, 47))
     assert peak == (23, 23)
     assert block.image[0, 0].sum() == pytest.approx(image.sum() * NJY, rel=5e-3)
+
+
+@pytest.mark.parametrize(("scale", "angle"), [(0.262, 0.0), (0.05, 30.0), (0.4, 200.0)])
+def test_the_window_told_in_advance_holds_all_that_is_read(one_tile, read_tiles, scale, angle):
+    tile = read_tiles(one_tile(scale=scale, angle=angle))[0]
+    for dec in (2.0, 2.004, 2.2):  # inside, over the edge, outside
+        target = lattice.tan_wcs(150.0, dec, scale_arcsec=0.168, center_px=40)
+        told = resample.window_to_resample(tile, target=target, size_px=80)
+        reads = Reads()
+        resample.resample(reads, tile, target=target, size_px=80)
+        assert bool(reads.boxes) is (dec < 2.1)
+        for box in reads.boxes:
+            assert told is not None
+            assert told.y0 <= box.y0 < box.y1 <= told.y1
+            assert told.x0 <= box.x0 < box.x1 <= told.x1
+
+
+class Reads:
+    """A reader that remembers what it was asked for."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def read(self, tile, box):
+        self.boxes.append(box)
+        return Pixels(
+            np.zeros(box.shape, np.float32), np.zeros(box.shape, np.uint16), np.ones(box.shape, np.float32)
+        )
