@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from galbatch import storage
 from galbatch.errors import TileError
@@ -221,6 +223,36 @@ def test_only_so_much_is_held_on_this_machine(serve, monkeypatch):
         assert server.bytes_ == n_bytes
         reader.read(tiles[0], Box(0, 96, 0, 96))
         assert server.bytes_ > n_bytes + image.nbytes
+
+
+@pytest.mark.parametrize("scale", [0.168, 0.2])
+def test_a_block_is_cut_from_one_fetch_of_each_plane(
+    serve, tmp_path, tan, write_calexp, read_tiles, objects, cut, monkeypatch, scale
+):
+    """Copied and resampled alike: ten objects on one tile, as many rounds of requests as it has planes."""
+    image = np.random.default_rng(8).normal(size=(900, 5000)).astype(np.float32)
+    local_path = write_calexp(tmp_path, image=image, wcs=tan(crpix=(2500, 450)))
+    local = read_tiles(tmp_path)[0]
+    put, _ = serve
+    path = put("calexp.fits", local_path.read_bytes())
+    moved = {
+        name: dataclasses.replace(getattr(local, name), path=path) for name in ("image", "mask", "weight")
+    }
+    remote = dataclasses.replace(local, **moved)
+    x, y = np.random.default_rng(9).uniform((100, 100), (4900, 800), (10, 2)).T
+    table = objects(*WCS(tan(crpix=(2500, 450))).all_pix2world(x, y, 0))
+    rounds = []
+    read_ranges = storage.read_ranges
+
+    def counted(path, ranges):
+        rounds.append(len(ranges))
+        return read_ranges(path, ranges)
+
+    monkeypatch.setattr(storage, "read_ranges", counted)
+    found, expected = (cut(table, [tile], size=48, scale=scale) for tile in (remote, local))
+    for name in ("image", "mask", "variance", "flags"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert [n for n in rounds if n > 1] == [max(rounds)] * 3  # the others are of headers
 
 
 def test_ranges_that_overlap_or_are_close_are_joined():
