@@ -54,6 +54,7 @@ def cut_blocks(
             block = objects.take(rows)
             canvas = _cut(block, wanted, reader=reader, grid=grid, bands=bands)
             yield _measured(canvas, block, flags=flags, object_flags=object_flags[rows])
+            del canvas  # or its planes would stay while the next block is cut
 
 
 def cut_block(

@@ -171,6 +171,7 @@ def write_partition(
     with _GroupWriter(group_path, grid, capacity=partition.n_objects, planes=tuple(planes)) as writer:
         for block in blocks:
             writer.append(block)
+            del block  # or it would stay while the next one is cut
         writer.finish()
     done = {"fingerprint": dict(fingerprint), "n_objects": writer.n_objects, "shards": writer.n_shards}
     storage.publish_json(_done_path(group_path), done)
@@ -425,8 +426,9 @@ def _writing_thread() -> ThreadPoolExecutor:
 class _GroupWriter:
     """Appends blocks to one group; small arrays are gathered and written at the end, one chunk each.
 
-    Zarr makes the group in memory, and what it made is written out block by block, by a thread while the
-    next block is cut.
+    Zarr makes the group in memory, and what it made is written out block by block: to S3 by a thread while
+    the next block is cut. On a local disk that does not pay: the two get in each other's way, and with mask
+    and variance cut and write took 18 % longer than one after the other.
     """
 
     def __init__(self, path: str, grid: Grid, *, capacity: int, planes: tuple[str, ...]) -> None:
@@ -455,7 +457,7 @@ class _GroupWriter:
             wait([self._writing])
 
     def append(self, block: CutoutBlock) -> None:
-        """Write the block's planes, in whole shards, once the block before is written."""
+        """Write the block's planes, in whole shards."""
         stop = self.n_objects + len(block)
         if self.n_objects % BLOCK_OBJECTS or stop > self._capacity:
             raise ValueError(
@@ -491,11 +493,14 @@ class _GroupWriter:
             )
 
     def _write_pending(self) -> None:
-        """Hand the pending blocks to the thread; faults of the write before are raised here."""
+        """Write the pending blocks, or hand them to the thread; faults of its last write are raised here."""
         self._wait()
-        start = self.n_objects - sum(len(block) for block in self._pending)
-        self._writing = _writing_thread().submit(self._write_planes, self._pending, start)
-        self._pending = []
+        blocks, self._pending = self._pending, []
+        start = self.n_objects - sum(len(block) for block in blocks)
+        if storage.is_s3(self._path):
+            self._writing = _writing_thread().submit(self._write_planes, blocks, start)
+        else:
+            self._write_planes(blocks, start)
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
@@ -509,7 +514,11 @@ class _GroupWriter:
             if _is_plain(array):
                 shards = {f"{plane}/{key}": pieces for key, pieces in _plain_shards(array, values, start)}
             else:
-                array[start : start + len(values)] = values
+                # Shard by shard: Zarr copies all that it is given twice before it encodes the first chunk.
+                n_objects = (array.shards or array.chunks)[0]
+                for first in range(0, len(values), n_objects):
+                    part = values[first : first + n_objects]
+                    array[start + first : start + first + len(part)] = part
                 shards = self._take_files(prefix=f"{plane}/c/")
             self._write(shards)
             self.n_shards += len(shards)

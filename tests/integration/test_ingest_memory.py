@@ -99,8 +99,8 @@ def peak_of(plan, survey, folder, *, n_objects, planes=PLANES):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_the_peak_is_within_the_projection_and_does_not_grow(plan, survey, tmp_path):
-    few = peak_of(plan, survey, tmp_path, n_objects=3 * BLOCK_OBJECTS)
-    many = peak_of(plan, survey, tmp_path, n_objects=7 * BLOCK_OBJECTS)
+    few = peak_of(plan, survey, tmp_path, n_objects=4 * BLOCK_OBJECTS)
+    many = peak_of(plan, survey, tmp_path, n_objects=8 * BLOCK_OBJECTS)
     projected = plan.worker_memory_bytes(PLANES)
     assert many["before"] < PROCESS_BYTES
     assert many["peak"] < projected

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -264,20 +265,56 @@ def test_files_that_another_process_removed_in_between(tmp_path):
     assert state_of(store) is None
 
 
-def test_an_error_of_the_thread_reaches_the_caller_before_the_next_block_is_lost(tmp_path, monkeypatch):
-    store = str(tmp_path / "store")
-    cut = []
-
+def write_counted(store, cut):
     def counted():
-        for block in blocks_of(1, n_objects=600):
+        for block in blocks_of(1):
             cut.append(len(block))
             yield block
 
     ingest.create_groups(store, attributes={}, partitions=[PARTITION], grids=[GRID])
-    monkeypatch.setattr(
-        storage, "_write_local", Failing(storage._write_local, 0, OSError(errno.EIO, "broken"))
-    )
+    ingest.write_partition(store, PARTITION, GRID, counted(), planes=("image",), fingerprint={})
+
+
+def test_an_error_stops_the_cutting(tmp_path, monkeypatch):
+    store, cut = str(tmp_path / "store"), []
+    monkeypatch.setattr(storage, "_write_local", Failing(storage._write_local, 4, OSError("broken")))
     with pytest.raises(OSError, match="broken"):
-        ingest.write_partition(store, PARTITION, GRID, counted(), planes=("image",), fingerprint={})
-    assert cut == [256, 256, 88]
+        write_counted(store, cut)
+    assert cut == [256, 256]  # which fill the first shard
+    assert state_of(store) is None
+
+
+def test_on_s3_a_block_is_written_while_the_next_is_cut(s3, monkeypatch):
+    store = f"{s3}/store"
+    third_is_cut = threading.Event()
+    original = storage.write_files
+
+    def slow(folder, contents):
+        if any(name.startswith("image/c/0/") for name in contents):
+            assert third_is_cut.wait(20)
+        original(folder, contents)
+
+    def watched():
+        for number, block in enumerate(blocks_of(1)):
+            if number == 2:
+                third_is_cut.set()
+            yield block
+
+    monkeypatch.setattr(storage, "write_files", slow)
+    write(store, seed=1, blocks=watched())
+    assert state_of(store) == 1
+
+
+def test_on_s3_an_error_of_the_thread_is_raised(s3, monkeypatch):
+    store, cut = f"{s3}/store", []
+    original = storage.write_files
+
+    def failing(folder, contents):
+        if any(name.startswith("image/c/0/") for name in contents):
+            raise OSError("broken")
+        original(folder, contents)
+
+    monkeypatch.setattr(storage, "write_files", failing)
+    with pytest.raises(OSError, match="broken"):
+        write_counted(store, cut)
     assert state_of(store) is None
