@@ -16,12 +16,13 @@ import functools
 import itertools
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
+import numcodecs
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -62,11 +63,23 @@ MAX_CHUNK_BYTES = 10**6
 # The last chunk of a group is filled up: in a group of so many chunks that takes 6 % at most.
 MIN_CHUNKS = 16
 
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What codes the chunks of a plane, as Zarr writes it down and as a function; None: nothing does."""
+
+    metadata: BytesBytesCodec | None = None
+    encode: Callable[[npt.NDArray[Any]], bytes] | None = None
+
+
 # Noise hardly compresses: 10 % for twice the time. Variances save a third for half as much time again, masks nearly all.
-PLANE_CODECS: dict[str, tuple[BytesBytesCodec, ...]] = {
-    "image": (),
-    "mask": (ZstdCodec(level=1),),
-    "variance": (BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),),
+PLANE_CODECS: dict[str, Codec] = {
+    "image": Codec(),
+    "mask": Codec(ZstdCodec(level=1), numcodecs.Zstd(1).encode),
+    "variance": Codec(
+        BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
+        numcodecs.Blosc("lz4", 1, numcodecs.Blosc.BITSHUFFLE).encode,
+    ),
 }
 
 STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
@@ -385,34 +398,42 @@ def _power_of_two(limit: int) -> int:
     return 1 << max(0, limit.bit_length() - 1)
 
 
-def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether its chunks are not coded, and lie one after another in a block's memory."""
-    return not array.compressors and array.chunks[1:] == array.shape[1:]
-
-
-def _plain_shards(
-    array: zarr.Array[Any], values: npt.NDArray[Any], start: int
+def _shards(
+    array: zarr.Array[Any], values: npt.NDArray[Any], *, start: int, codec: Codec
 ) -> Iterator[tuple[str, list[storage.Piece]]]:
-    """Keys and contents of the shards that hold `values`, from object `start` on, which begins a shard.
+    """Files of the shards that hold `values`, from object `start` on, which begins a shard.
 
     What Zarr's sharding codec gives, without its three copies: those take twice the time of the writing.
     """
     n_objects, n_chunk = (array.shards or array.chunks)[0], array.chunks[0]
     for first in range(0, len(values), n_objects):
         part = np.ascontiguousarray(values[first : first + n_objects], array.dtype)
-        n_chunks = -(-len(part) // n_chunk)
-        rest = np.full((n_chunks * n_chunk - len(part), *part.shape[1:]), array.fill_value, array.dtype)
-        index = _shard_index(n_chunks, n_objects // n_chunk, n_chunk * part[0].nbytes)
-        key = "/".join(["c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
-        yield key, [part.data.cast("B"), rest.tobytes(), index]
+        rest = np.full((-len(part) % n_chunk, *part.shape[1:]), array.fill_value, array.dtype)
+        pieces, lengths = _coded(part, rest, n_chunk=n_chunk, codec=codec)
+        key = "/".join([array.path, "c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
+        yield key, [*pieces, _shard_index(tuple(lengths), n_objects // n_chunk)]
 
 
-@functools.lru_cache
-def _shard_index(n_chunks: int, n_places: int, chunk_bytes: int) -> bytes:
+def _coded(
+    part: npt.NDArray[Any], rest: npt.NDArray[Any], *, n_chunk: int, codec: Codec
+) -> tuple[list[storage.Piece], list[int]]:
+    """Contents of a shard's chunks and their lengths; `rest` fills the last one up."""
+    n_chunks = (len(part) + len(rest)) // n_chunk
+    if codec.encode is None:
+        return [part.data.cast("B"), rest.tobytes()], [n_chunk * part[0].nbytes] * n_chunks
+    chunks = [part[first : first + n_chunk] for first in range(0, len(part), n_chunk)]
+    if len(rest):
+        chunks[-1] = np.concatenate([chunks[-1], rest])
+    pieces = [codec.encode(chunk) for chunk in chunks]
+    return [*pieces], [len(piece) for piece in pieces]
+
+
+@functools.lru_cache(maxsize=8)
+def _shard_index(lengths: tuple[int, ...], n_places: int) -> bytes:
     """The end of a shard: offset and length of every chunk, all bits set for those not there, and a checksum."""
     index = np.full((n_places, 2), 2**64 - 1, "<u8")
-    index[:n_chunks, 0] = np.arange(n_chunks) * chunk_bytes
-    index[:n_chunks, 1] = chunk_bytes
+    index[: len(lengths), 0] = np.cumsum((0, *lengths[:-1]))
+    index[: len(lengths), 1] = lengths
     data = index.tobytes()
     return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
@@ -484,7 +505,7 @@ class _GroupWriter:
                 chunks=division.chunk,
                 shards=division.shard,
                 dtype=PLANE_DTYPES[plane],
-                compressors=PLANE_CODECS[plane],
+                compressors=PLANE_CODECS[plane].metadata,
                 fill_value=0 if plane == "mask" else np.nan,
                 dimension_names=PLANE_AXES,
                 attributes={"units": PLANE_UNITS[plane]},
@@ -511,14 +532,10 @@ class _GroupWriter:
         for plane, array in self._arrays.items():
             parts = [getattr(block, plane) for block in blocks]
             values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            if _is_plain(array):
-                shards = {f"{plane}/{key}": pieces for key, pieces in _plain_shards(array, values, start)}
-            else:
-                # Shard by shard: Zarr copies all that it is given twice before it encodes the first chunk.
-                n_objects = (array.shards or array.chunks)[0]
-                for first in range(0, len(values), n_objects):
-                    part = values[first : first + n_objects]
-                    array[start + first : start + first + len(part)] = part
+            if array.chunks[1:] == array.shape[1:]:
+                shards = dict(_shards(array, values, start=start, codec=PLANE_CODECS[plane]))
+            else:  # cutouts above 64 MB, in parts: left to Zarr
+                array[start : start + len(values)] = values
                 shards = self._take_files(prefix=f"{plane}/c/")
             self._write(shards)
             self.n_shards += len(shards)
