@@ -6,12 +6,15 @@ wide; the index of any lower order is its leading bits.
 
 from __future__ import annotations
 
-import cdshealpix
+import lazy_loader
 import numpy as np
 import numpy.typing as npt
 from astropy import units
 from astropy.coordinates import Latitude, Longitude
 from scipy.spatial import cKDTree
+
+# Loaded when first used: it takes 0.3 s, and workers that only cut do without.
+cdshealpix = lazy_loader.load("cdshealpix")
 
 __all__ = [
     "HEALPIX_ORDER",

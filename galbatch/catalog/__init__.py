@@ -11,25 +11,10 @@
 
 pandas reads ``catalog/dataset``; LSDB and hats open ``catalog``; TOPCAT opens a leaf, with units and UCDs
 from the VOTable in its footer (VOParquet).
+
+Names are loaded when they are first used (``__init__.pyi`` lists them): hats takes half a second.
 """
 
-from galbatch.catalog.finishing import finish, read_properties
-from galbatch.catalog.layout import CATALOG_ENTRIES, list_leaves
-from galbatch.catalog.leaves import read_footer, write_leaf
-from galbatch.catalog.reading import cone, leaf_ids, read_catalog
-from galbatch.catalog.schema import leaf_schema
-from galbatch.catalog.verifying import verify
+import lazy_loader
 
-__all__ = [
-    "CATALOG_ENTRIES",
-    "cone",
-    "finish",
-    "leaf_ids",
-    "leaf_schema",
-    "list_leaves",
-    "read_catalog",
-    "read_footer",
-    "read_properties",
-    "verify",
-    "write_leaf",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

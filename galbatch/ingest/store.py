@@ -72,7 +72,8 @@ class Codec:
     encode: Callable[[npt.NDArray[Any]], bytes] | None = None
 
 
-# Noise hardly compresses: 10 % for twice the time. Variances save a third for half as much time again, masks nearly all.
+# Noise hardly compresses: 10 % for twice the time. Variances save 30 % for twice the time, 0.1 ms a cutout of 239 px:
+# worth it where a worker writes less than 700 MB/s. Masks shrink to nothing, and are written in a third of the time.
 PLANE_CODECS: dict[str, Codec] = {
     "image": Codec(),
     "mask": Codec(ZstdCodec(level=1), numcodecs.Zstd(1).encode),

@@ -1,0 +1,20 @@
+from .finishing import finish, read_properties
+from .layout import CATALOG_ENTRIES, list_leaves
+from .leaves import read_footer, write_leaf
+from .reading import cone, leaf_ids, read_catalog
+from .schema import leaf_schema
+from .verifying import verify
+
+__all__ = [
+    "CATALOG_ENTRIES",
+    "cone",
+    "finish",
+    "leaf_ids",
+    "leaf_schema",
+    "list_leaves",
+    "read_catalog",
+    "read_footer",
+    "read_properties",
+    "verify",
+    "write_leaf",
+]
