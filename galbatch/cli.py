@@ -466,7 +466,7 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
         ),
         *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
         ("bytes written", f"{_size(takes.write_bytes)} of cutouts"),
-        ("memory to cut", f"{_size(made.worker_memory_bytes(config.cutouts.planes))} a worker"),
+        ("memory to cut", f"{_size(made.worker_memory_bytes(config.cutouts.planes, store=config.cutouts.store))} a worker"),
         *rates.rows(made, config),
     ]
     for label, value in rows:

@@ -168,21 +168,22 @@ class Plan:
         """Whether any tile is on S3."""
         return any(storage.is_s3(tile.image.path) for tile in self.tiles)
 
-    def worker_memory_bytes(self, planes: Sequence[str]) -> int:
+    def worker_memory_bytes(self, planes: Sequence[str], *, store: str) -> int:
         """Projected memory of a worker while it cuts.
 
-        Blocks with image, mask and variance: the one that is cut, and those that wait to be written or are
-        written. Beside them `planes`, the stored ones, of a block on their way into shards; from S3 the windows
-        of some objects, in bytes as they come; and the process itself.
+        Blocks with image, mask and variance: the one that is cut, those that wait for a shard to be full, and if
+        `store` is on S3 those that are written meanwhile. Beside them `planes`, the stored ones, of a block on
+        their way into shards; from S3 the windows of some objects, in bytes as they come; and the process itself.
         """
-        return PROCESS_BYTES + max(_grid_memory_bytes(grid, planes, self.is_remote) for grid in self.grids)
+        prefetched = PREFETCHED_OBJECTS if self.is_remote else 0
+        return PROCESS_BYTES + max(_grid_memory_bytes(grid, planes, store, prefetched) for grid in self.grids)
 
 
-def _grid_memory_bytes(grid: GridPlan, planes: Sequence[str], is_remote: bool) -> int:
+def _grid_memory_bytes(grid: GridPlan, planes: Sequence[str], store: str, prefetched: int) -> int:
     of_object = bytes_per_object(grid.grid, grid.bands, ("image", "mask", "variance"))
-    blocks = blocks_in_memory(grid.grid, grid.bands, planes) * BLOCK_OBJECTS * of_object
+    blocks = blocks_in_memory(store, grid.grid, grid.bands) * BLOCK_OBJECTS * of_object
     shards = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, planes)
-    return blocks + shards + is_remote * PREFETCHED_OBJECTS * of_object
+    return blocks + shards + prefetched * of_object
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,10 @@ def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) ->
     return pixels * of_planes + SMALL_BYTES + SMALL_BYTES_PER_BAND * len(bands)
 
 
-def blocks_in_memory(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:
-    """Blocks that are in memory while a group is written: for each one of a shard one more is being written."""
-    cutout = (len(bands), grid.size_px, grid.size_px)
-    shard_objects = _Division.of(cutout, n_objects=BLOCK_OBJECTS).shard[0]
-    return 2 * max(1, shard_objects // BLOCK_OBJECTS)
+def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:
+    """Blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
+    shard_objects = _Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS).shard[0]
+    return (2 if storage.is_s3(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
 
 
 def create_groups(

@@ -101,9 +101,17 @@ def peak_of(plan, survey, folder, *, n_objects, planes=PLANES):
 def test_the_peak_is_within_the_projection_and_does_not_grow(plan, survey, tmp_path):
     few = peak_of(plan, survey, tmp_path, n_objects=4 * BLOCK_OBJECTS)
     many = peak_of(plan, survey, tmp_path, n_objects=8 * BLOCK_OBJECTS)
-    projected = plan.worker_memory_bytes(PLANES)
+    projected = plan.worker_memory_bytes(PLANES, store="cutouts.zarr")
     assert many["before"] < PROCESS_BYTES
     assert many["peak"] < projected
     # Not so far below that the projection says nothing.
     assert many["peak"] > 0.5 * projected
     assert many["peak"] < 1.1 * few["peak"]
+
+
+def test_a_store_on_s3_takes_one_block_more(plan):
+    """The one that is written while the next is cut: image, mask and variance of 256 objects in two bands."""
+    more = plan.worker_memory_bytes(PLANES, store="s3://bucket/cutouts.zarr")
+    assert more - plan.worker_memory_bytes(PLANES, store="cutouts.zarr") == pytest.approx(
+        BLOCK_OBJECTS * 2 * 239**2 * 10, rel=1e-3
+    )

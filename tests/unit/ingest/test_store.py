@@ -313,7 +313,7 @@ def test_blocks_are_read_one_after_another(written):
 
 
 def test_xarray_opens_a_group_without_a_warning(written):
-    with xr.open_zarr(group_of(written), consolidated=False) as data:
+    with xr.open_zarr(group_of(written)) as data:
         assert data["image"].dims == ("object", "band", "y", "x")
         assert data["image"].shape == (600, 2, 12, 12)
         assert data["image"].dtype == np.float32
