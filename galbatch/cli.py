@@ -52,7 +52,9 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"galbatch: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:  # of an input or output as a whole; those of a partition are collected by the run
+    except (
+        OSError
+    ) as error:  # of an input or output as a whole; those of a partition are collected by the run
         if debug:
             raise
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
@@ -466,7 +468,10 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
         ),
         *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
         ("bytes written", f"{_size(takes.write_bytes)} of cutouts"),
-        ("memory to cut", f"{_size(made.worker_memory_bytes(config.cutouts.planes, store=config.cutouts.store))} a worker"),
+        (
+            "memory to cut",
+            f"{_size(made.worker_memory_bytes(config.cutouts.planes, store=config.cutouts.store))} a worker",
+        ),
         *rates.rows(made, config),
     ]
     for label, value in rows:
