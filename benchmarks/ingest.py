@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers-python", help="Python of the peers' environment; without it Cutana is left out"
     )
-    parser.add_argument("--objects", type=int, default=12_000)
+    parser.add_argument("--objects", type=int, default=24_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--disk", default=tempfile.gettempdir(), help="folder on the disk to measure on")
