@@ -36,9 +36,9 @@ def test_it_says_what_a_run_takes(write_run, tmp_path, listed):
     mib = 2**20
     written = float(table["bytes written"].removesuffix(" MiB of cutouts"))
     assert written == pytest.approx(n_objects * 2 * 96 * 96 * 4 / mib, rel=0.01)
-    # A block of 256 objects twice, 10 bytes a pixel, and its image on the way into shards: 108 MiB.
+    # A block of 256 objects, 10 bytes a pixel, and its image on the way into shards: 63 MiB.
     memory = float(table["memory to cut"].removesuffix(" MiB a worker"))
-    assert memory == pytest.approx(400 + (2 * 10 + 4) * 256 * 2 * 96 * 96 / mib, abs=1)
+    assert memory == pytest.approx(400 + (10 + 4) * 256 * 2 * 96 * 96 / mib, abs=1)
     assert all(len(line) <= 80 for line in lines if not line.startswith("note"))
 
 
