@@ -108,7 +108,9 @@ def _is_plain_tan(header: fits.Header, wcs: WCS) -> bool:
     projections = [str(header.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
     distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in header)
     lonpole = wcs.wcs.lonpole
-    upright = not math.isfinite(lonpole) or abs(lonpole - 180.0) < 1e-9 or wcs.wcs.crval[1] >= 90.0
+    # The standard's own value, which TanWCS stands for: 0 if the reference point is the north pole.
+    usual = 0.0 if wcs.wcs.crval[1] >= 90.0 else 180.0
+    upright = not math.isfinite(lonpole) or abs(lonpole - usual) < 1e-9
     return projections == ["RA---TAN", "DEC--TAN"] and not distorted and bool(upright)
 
 

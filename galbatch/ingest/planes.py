@@ -148,9 +148,11 @@ class _Scaling:
         return cls(float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), blank)
 
     def physical(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self.scale == 1 and self.zero.is_integer() and self.blank is None:
+        if self.scale == 1 and self.zero == 0 and self.blank is None:
+            return stored
+        if self.scale == 1 and self.zero.is_integer() and self.blank is None and stored.dtype.kind in "iu":
             # Unsigned integers are stored with BZERO = 32768: they stay integers.
-            return stored if self.zero == 0 else stored.astype(np.int64) + int(self.zero)
+            return stored.astype(np.int64) + int(self.zero)
         values = stored * np.float64(self.scale) + np.float64(self.zero)
         if self.blank is not None:
             values[stored == self.blank] = np.nan
@@ -305,7 +307,7 @@ class CompressedPlane(SectionPlane):
         if not self._whole:
             blocks = self._blocks(boxes)
             ranges = [span for name in BLOCK_COLUMNS for span in self._spans(name, blocks)]
-            self._file.prefetch(merged(ranges, gap_bytes=MERGE_GAP_BYTES))
+            self._file.prefetch(merged(ranges, gap_bytes=MERGE_GAP_BYTES), owner=self)
 
     def _blocks(self, boxes: Sequence[Box]) -> npt.NDArray[np.intp]:
         """Numbers of the blocks, as the table's rows count them."""

@@ -296,6 +296,29 @@ def test_stored_numbers_become_physical_ones(tmp_path, read_tiles, objects, cut,
     assert np.isnan(block.image[0, 0]).any() == ("BLANK" in cards)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8"])
+def test_floats_with_an_offset_keep_their_fractions(tmp_path, read_tiles, objects, cut, dtype):
+    stored = np.random.default_rng(7).normal(size=SHAPE).astype(dtype)
+    stored[45, 48] = np.nan
+    write_stored(tmp_path / "image_g.fits", stored, {"BSCALE": 1.0, "BZERO": 100.0}, wcs_header())
+    ra, dec = sky_of(wcs_header(), 50.0, 45.0)
+    block = cut(objects(ra, dec), read_tiles(tmp_path, layout="generic"), size=21)
+    expected = stored[35:56, 40:61] + 100.0
+    np.testing.assert_allclose(block.image[0, 0], expected, rtol=0, atol=1e-5)
+
+
+def test_a_tile_turned_about_the_pole_is_not_on_its_twins_lattice(tmp_path, read_tiles, objects, cut):
+    """With its reference point on the pole, LONPOLE = 180 is the same tile turned by 180 deg, not the usual one."""
+    header = wcs_header((77.0, 90.0))
+    header["LONPOLE"] = 180.0
+    stored = np.random.default_rng(8).normal(size=SHAPE).astype(">f4")
+    write_stored(tmp_path / "image_g.fits", stored, {}, header)
+    ra, dec = sky_of(header, 40.3, 38.8)
+    block = cut(objects(ra, dec), read_tiles(tmp_path, layout="generic"), size=16)
+    x, y = own_wcs(block).all_world2pix(ra, dec, 0)
+    assert (float(x), float(y)) == pytest.approx((8.0, 8.0), abs=0.5)
+
+
 def rewrite_card(path, old, new):
     """Change a header in place, as a wrong writer would have left it."""
     data = path.read_bytes()
