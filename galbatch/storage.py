@@ -181,8 +181,7 @@ class RangedFile(io.RawIOBase):
         self.size_bytes = identity(path).size_bytes
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._starts: list[int] = []
-        self._prefetched: list[bytes] = []
+        self._prefetched: dict[object, tuple[list[int], list[bytes]]] = {}
         self._kept: list[tuple[int, int, BinaryIO]] = []
 
     def close(self) -> None:
@@ -190,17 +189,21 @@ class RangedFile(io.RawIOBase):
         for _, _, file in self._kept:
             file.close()
         self._kept.clear()
+        self._prefetched.clear()
         super().close()
 
     def keep(self, start: int, stop: int) -> None:
         """Fetch a range into a file of this machine, where all further reads of it go; raises as `fetch` does."""
         self._kept.append((start, stop, fetch(self.path, start, stop)))
 
-    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch ranges that do not overlap, all at once; those fetched before are forgotten."""
+    def prefetch(self, ranges: Iterable[tuple[int, int]], *, owner: object = None) -> None:
+        """Fetch ranges that do not overlap, all at once; those fetched before for the same owner are forgotten.
+
+        The planes of one file are owners of their own: what one fetches does not drive out another's.
+        """
         wanted = sorted(ranges)
-        self._prefetched = read_ranges(self.path, wanted)
-        self._starts = [start for start, _ in wanted]
+        self._prefetched.pop(owner, None)  # first: two blocks of pixels need not fit
+        self._prefetched[owner] = ([start for start, _ in wanted], read_ranges(self.path, wanted))
 
     def readable(self) -> bool:
         """It is."""
@@ -238,9 +241,10 @@ class RangedFile(io.RawIOBase):
         for first, last, file in self._kept:
             if first <= start and stop <= last:
                 return os.pread(file.fileno(), stop - start, start - first)
-        at = bisect.bisect_right(self._starts, start) - 1
-        if at >= 0 and stop <= self._starts[at] + len(self._prefetched[at]):
-            return self._prefetched[at][start - self._starts[at] : stop - self._starts[at]]
+        for starts, fetched in self._prefetched.values():
+            at = bisect.bisect_right(starts, start) - 1
+            if at >= 0 and stop <= starts[at] + len(fetched[at]):
+                return fetched[at][start - starts[at] : stop - starts[at]]
         for first, block in self._blocks.items():
             if first <= start and stop <= first + len(block):
                 self._blocks.move_to_end(first)

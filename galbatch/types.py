@@ -108,8 +108,10 @@ class Grid:
 
     @property
     def label(self) -> str:
-        """Name of the grid's group in the store, such as ``239px_0.168arcsec``."""
-        return f"{self.size_px}px_{self.pixel_scale_arcsec:g}arcsec"
+        """Name of the grid's group in the store, such as ``239px_0.168arcsec``: no two grids share one."""
+        short = f"{self.pixel_scale_arcsec:g}"
+        scale = short if float(short) == self.pixel_scale_arcsec else repr(float(self.pixel_scale_arcsec))
+        return f"{self.size_px}px_{scale}arcsec"
 
     @property
     def center_px(self) -> int:

@@ -33,6 +33,9 @@ def test_grid_label_and_center():
     assert grid.label == "96px_0.168arcsec"
     assert grid.center_px == 48
     assert Grid(239, 0.168).center_px == 119
+    near = Grid(96, float(np.float32(0.168)))
+    assert near != grid
+    assert near.label != grid.label
 
 
 def test_partition_path_is_the_hats_tree():

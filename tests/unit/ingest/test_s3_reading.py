@@ -91,6 +91,28 @@ def test_sparse_windows_of_a_compressed_plane_fetch_their_blocks(serve, options,
     assert server.bytes_ < times_own * own_bytes + storage.BLOCK_BYTES
 
 
+def test_compressed_planes_of_one_file_keep_each_others_blocks(serve):
+    """Image, mask and variance as the LSST pipelines write them."""
+    put, server = serve
+    image = np.random.default_rng(2).normal(size=(1500, 1500)).astype(np.float32)
+    hdus = [
+        fits.CompImageHDU(plane, tile_shape=(100, 100)) for plane in (image, image.astype("i4"), image**2)
+    ]
+    path = put("coadd.fits", written(*hdus))
+    tile = tile_at(path, image.shape, mask=Plane(path, 2), weight=Plane(path, 3))
+    boxes = [Box(0, 239, 0, 239), Box(700, 939, 500, 739)]
+    with TileReader() as reader:
+        reader.prefetch(tile, boxes)
+        n_gets = server.gets
+        for box in boxes:
+            reader.read(tile, box)
+        assert server.gets == n_gets
+        reader.prefetch(tile, boxes[:1])
+        n_gets = server.gets
+        reader.read(tile, boxes[1])  # forgotten
+        assert server.gets > n_gets
+
+
 def test_a_dense_list_fetches_a_compressed_plane_once(serve):
     put, server = serve
     image = np.random.default_rng(3).normal(size=(600, 600)).astype(np.float32)
