@@ -21,7 +21,7 @@ from galbatch.ingest.footprint import Footprint, tiles_near
 from galbatch.ingest.lattice import TanWCS
 from galbatch.ingest.measure import measure
 from galbatch.ingest.planes import Box
-from galbatch.ingest.psf import listed_or, psf_fwhm_at
+from galbatch.ingest.psf import listed_or, psf_fwhm_at, psf_window
 from galbatch.ingest.reader import Pixels, TileReader, fill_plane
 from galbatch.ingest.reading_cost import ExpectedReads
 from galbatch.ingest.resample import resample, window_to_resample
@@ -127,14 +127,20 @@ def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dic
 def _prefetch(arranged: Sequence[_Arranged], start: int, *, reader: TileReader, size_px: int) -> None:
     """Fetch the windows of the tiles on S3 that the next cutouts are mainly made of, a tile's together."""
     windows: dict[Plane, tuple[Tile, list[Box]]] = {}
+    centers: dict[Plane, tuple[Tile, list[Box]]] = {}
     for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
         for source in (sources[0] for sources in cutout.sources if sources):
             if storage.is_s3(source.tile.image.path):
                 box = _window(source, cutout.target, index, size_px=size_px)
                 if box is not None:
                     windows.setdefault(source.tile.image, (source.tile, []))[1].append(box)
+            if source.tile.psf is not None and storage.is_s3(source.tile.psf.path):
+                center = psf_window(source.tile, x=source.x[index], y=source.y[index])
+                centers.setdefault(source.tile.psf, (source.tile, []))[1].append(center)
     for tile, boxes in windows.values():
         reader.prefetch(tile, boxes)
+    for tile, boxes in centers.values():
+        reader.prefetch_psf(tile, boxes)
 
 
 def _window(source: _Placed, target: _Target, index: int, *, size_px: int) -> Box | None:
@@ -413,7 +419,7 @@ def _mosaic(
     at: tuple[int, int],
 ) -> None:
     """Fill the band from one tile after the other, while pixels are missing."""
-    n_used = 0
+    used: list[_Placed] = []
     for source in sources:
         box = target.box_in(source, at[0], size_px=canvas.grid.size_px)
         correlation = 1.0
@@ -422,14 +428,16 @@ def _mosaic(
         else:
             n_new, correlation = _reproject(canvas, at, reader=reader, tile=source.tile, target=target)
             canvas.flags[at[0]] |= PixelFlag.RESAMPLED if n_new else 0
-        if n_new and not n_used:
-            canvas.psf_fwhm_arcsec[at] = source.psf_fwhm_arcsec(reader, at[0])
         if n_new:
             canvas.noise_correlation[at] = np.fmax(canvas.noise_correlation[at], correlation)
-        n_used += n_new > 0
+            used.append(source)
         if not np.isnan(canvas.image[at]).any():
             break
-    canvas.flags[at[0]] |= PixelFlag.MOSAICKED if n_used > 1 else 0
+    if used:
+        # Exact copies come first, and may be of a corner alone: the PSF is that of the tile about the center.
+        main = max(used, key=lambda source: source.inside[at[0]])
+        canvas.psf_fwhm_arcsec[at] = main.psf_fwhm_arcsec(reader, at[0])
+    canvas.flags[at[0]] |= PixelFlag.MOSAICKED if len(used) > 1 else 0
 
 
 def _copy(canvas: _Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, box: Box) -> int:

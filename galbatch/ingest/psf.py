@@ -11,7 +11,7 @@ from galbatch.ingest.planes import Box
 from galbatch.ingest.reader import TileReader
 from galbatch.types import ObjectTable, Tile
 
-__all__ = ["listed_or", "psf_fwhm_at"]
+__all__ = ["listed_or", "psf_fwhm_at", "psf_window"]
 
 
 def psf_fwhm_at(reader: TileReader, tile: Tile, *, x: float, y: float) -> float:
@@ -27,10 +27,15 @@ def psf_fwhm_at(reader: TileReader, tile: Tile, *, x: float, y: float) -> float:
     """
     if tile.psf is None:
         return tile.psf_fwhm_arcsec
+    width = float(reader.window(tile, tile.psf, box=psf_window(tile, x=x, y=y))[0, 0])
+    return width if np.isfinite(width) and width > 0 else tile.psf_fwhm_arcsec
+
+
+def psf_window(tile: Tile, *, x: float, y: float) -> Box:
+    """The one pixel of the tile's map that `psf_fwhm_at` reads."""
     ny, nx = tile.shape_px
     row, column = int(np.clip(round(y), 0, ny - 1)), int(np.clip(round(x), 0, nx - 1))
-    width = float(reader.window(tile, tile.psf, box=Box(row, row + 1, column, column + 1))[0, 0])
-    return width if np.isfinite(width) and width > 0 else tile.psf_fwhm_arcsec
+    return Box(row, row + 1, column, column + 1)
 
 
 def listed_or(

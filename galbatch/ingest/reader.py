@@ -172,7 +172,14 @@ class TileReader:
         TileError, OSError
             As `read`.
         """
-        for plane in (tile.image, tile.mask, tile.weight):
+        self._prefetch(tile, (tile.image, tile.mask, tile.weight), boxes)
+
+    def prefetch_psf(self, tile: Tile, boxes: Sequence[Box]) -> None:
+        """As `prefetch`, of the tile's PSF map: pixels asked for one by one take a request each."""
+        self._prefetch(tile, (tile.psf,), boxes)
+
+    def _prefetch(self, tile: Tile, planes: Sequence[Plane | None], boxes: Sequence[Box]) -> None:
+        for plane in planes:
             if plane is not None and storage.is_s3(plane.path):
                 try:
                     self._reader(tile, plane).prefetch(boxes)

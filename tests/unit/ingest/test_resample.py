@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -221,6 +223,21 @@ def test_bands_on_two_lattices_share_the_first_bands_wcs(
         * 0.168,
         rtol=1e-9,
     )
+
+
+def test_the_psf_is_of_the_tile_about_the_center(tmp_path, tan, write_calexp, read_tiles, objects, cut):
+    """Not of one on the cutout's lattice that gives the band a corner alone, though that is copied first."""
+    turned = tan(crpix=(100.5, 100.5), angle_deg=15.0)
+    ones = np.ones((200, 200))
+    write_calexp(tmp_path, band="G", patch="4,4", image=ones, wcs=tan(crpix=(100, 100)))
+    write_calexp(tmp_path, band="R", patch="5,4", image=ones, wcs=tan(crpix=(-20, 100)))
+    write_calexp(tmp_path, band="R", tract=9814, patch="0,0", image=ones, wcs=turned)
+    widths = {"9813/4,4": 0.7, "9813/5,4": 0.5, "9814/0,0": 0.9}
+    tiles = read_tiles(tmp_path, bands=("g", "r"))
+    tiles = [dataclasses.replace(tile, psf_fwhm_arcsec=widths[tile.tile_id]) for tile in tiles]
+    block = cut(objects(*CENTER), tiles, size=63, bands=("g", "r"))
+    assert block.flags[0] & PixelFlag.MOSAICKED
+    np.testing.assert_allclose(block.psf_fwhm_arcsec[0], [0.7, 0.9], rtol=1e-6)
 
 
 def test_a_distorted_tile_is_never_copied(tmp_path, tan, write_calexp, read_tiles, objects, cut):

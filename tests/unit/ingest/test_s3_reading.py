@@ -260,7 +260,11 @@ def test_a_block_is_cut_from_one_fetch_of_each_plane(
     moved = {
         name: dataclasses.replace(getattr(local, name), path=path) for name in ("image", "mask", "weight")
     }
-    remote = dataclasses.replace(local, **moved)
+    psf = np.random.default_rng(7).uniform(0.5, 1.0, image.shape).astype(np.float32)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(psf)]).writeto(tmp_path / "psf.fits")
+    local = dataclasses.replace(local, psf=Plane(str(tmp_path / "psf.fits"), 1))
+    map_path = put("psf.fits", (tmp_path / "psf.fits").read_bytes())
+    remote = dataclasses.replace(local, **moved, psf=Plane(map_path, 1))
     x, y = np.random.default_rng(9).uniform((100, 100), (4900, 800), (10, 2)).T
     table = objects(*WCS(tan(crpix=(2500, 450))).all_pix2world(x, y, 0))
     rounds = []
@@ -272,9 +276,12 @@ def test_a_block_is_cut_from_one_fetch_of_each_plane(
 
     monkeypatch.setattr(storage, "read_ranges", counted)
     found, expected = (cut(table, [tile], size=48, scale=scale) for tile in (remote, local))
-    for name in ("image", "mask", "variance", "flags"):
+    for name in ("image", "mask", "variance", "flags", "psf_fwhm_arcsec"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert [n for n in rounds if n > 1] == [max(rounds)] * 3  # the others are of headers
+    assert len(np.unique(found.psf_fwhm_arcsec)) == 10
+    # The ten pixels of the PSF map, too; the others are of headers.
+    assert [n for n in rounds if n > 1] == [max(rounds)] * 3 + [10]
+    assert len(rounds) <= 10
 
 
 def test_ranges_that_overlap_or_are_close_are_joined():
