@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import storage
+from galbatch import sky, storage
 from galbatch.config import FlagsConfig
 from galbatch.ingest import lattice
 from galbatch.ingest.footprint import Footprint, tiles_near
@@ -243,8 +243,19 @@ def _placed(
     ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
     copies = lattice.is_plain_lattice(tile) and abs(ratio - 1.0) < SAME_SCALE
     # The extra 2 px are for rounding to whole pixels and for interpolation.
-    reach_px = grid.size_px * ratio / np.sqrt(2.0) + 2.0
+    reach_px = grid.size_px * grid.pixel_scale_arcsec / _narrowest_arcsec(tile) / math.sqrt(2.0) + 2.0
     return _Placed(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px)
+
+
+def _narrowest_arcsec(tile: Tile) -> float:
+    """A pixel's width along the edge where it is least: a plate carrée's at 60 deg is half of what CD says."""
+    ny, nx = tile.shape_px
+    corners = sky.unit_vectors(*np.transpose(tile.corners_deg))
+    chords = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
+    widths = np.degrees(2.0 * np.arcsin(chords / 2.0)) * 3600.0 / (nx, ny, nx, ny)
+    # Where an edge is a pole it has no length, and says nothing of the pixels beside it: a tenth is taken then.
+    narrowest = float(np.fmin.reduce(widths, initial=tile.pixel_scale_arcsec))  # NaN beyond a horizon
+    return max(narrowest, 0.1 * tile.pixel_scale_arcsec)
 
 
 @dataclass(slots=True)

@@ -319,6 +319,20 @@ def test_a_tile_turned_about_the_pole_is_not_on_its_twins_lattice(tmp_path, read
     assert (float(x), float(y)) == pytest.approx((8.0, 8.0), abs=0.5)
 
 
+def test_a_plate_carree_far_from_its_equator_completes_from_beyond_its_edge(
+    tmp_path, read_tiles, objects, cut
+):
+    """At 60 deg its pixels are half as wide as its CD says: cutouts reach twice as many of them."""
+    header = wcs_header((150.0, 0.0))
+    header["CTYPE1"], header["CTYPE2"] = "RA---CAR", "DEC--CAR"
+    header["CRPIX2"] = 45.5 - 60.0 / header["CD2_2"]
+    write_stored(tmp_path / "image_g.fits", np.ones(SHAPE, ">f4"), {}, header)
+    # 48 px are 24 of the cutout's: of its 32 beside the center 8 lie on the tile, less the kernel's reach.
+    block = cut(objects(*sky_of(header, -48.0, 44.5)), read_tiles(tmp_path, layout="generic"), size=64)
+    covered = np.isfinite(block.image[0, 0]).any(axis=0).sum()
+    assert 5 <= covered <= 8
+
+
 def rewrite_card(path, old, new):
     """Change a header in place, as a wrong writer would have left it."""
     data = path.read_bytes()
