@@ -58,6 +58,8 @@ def parse_bytes(value: Any) -> int:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Magnitude = Annotated[float, Field(allow_inf_nan=False)]
+Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -82,7 +84,7 @@ class GenericConfig(_Section):
         description="HDU of the image, by number or name; a table where a file holds several bands, {g = 1, r = 4}; empty: the "
         "first HDU with an image",
     )
-    axis: dict[str, int] = Field(
+    axis: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="cubes: index of each band on the first axis, {g = 0, r = 1}"
     )
     mask: HduOf | None = Field(None, description="HDU of the mask, as `image`; empty: none")
@@ -107,6 +109,18 @@ class GenericConfig(_Section):
         description="unit of the pixels if it is one of flux: nJy, uJy, mJy, Jy, nanomaggy; else `zero_point_mag` of [survey]",
     )
     zero_point_card: str = Field("", description="header card that holds the AB zero point of one image unit")
+
+    @model_validator(mode="after")
+    def _describes_what_is_read(self) -> GenericConfig:
+        if self.mask_planes is not None and self.mask is None and self.mask_replace is None:
+            raise ValueError(
+                "mask_planes names the bits of a mask, but none is read: state mask or mask_replace"
+            )
+        if self.weight_kind != "variance" and self.weight is None and self.weight_replace is None:
+            raise ValueError(
+                "weight_kind is that of a weight, but none is read: state weight or weight_replace"
+            )
+        return self
 
 
 class StampsConfig(_Section):
@@ -168,7 +182,7 @@ class SurveyConfig(_Section):
         pattern=r"^[a-z][a-z0-9]*$|^$",
         description="prefix of the survey's bands where several [[survey]] are joined: with des, band g is des_g",
     )
-    psf_fwhm_arcsec: dict[str, float] = Field(
+    psf_fwhm_arcsec: dict[str, Width] = Field(
         default_factory=dict,
         description="PSF width per band where the files do not state it, for example {g = 0.85}",
     )
@@ -176,7 +190,7 @@ class SurveyConfig(_Section):
         "",
         description="header card with the PSF's FWHM in arcsec; a number in `psf_fwhm_arcsec` goes before it",
     )
-    zero_point_mag: float | dict[str, float] | None = Field(
+    zero_point_mag: Magnitude | dict[str, Magnitude] | None = Field(
         None,
         description="AB zero point of one image unit where the files do not state it: a number, or one per band, "
         "{g = 27.0, r = 27.0}; never assumed",
@@ -192,6 +206,31 @@ class SurveyConfig(_Section):
     generic: GenericConfig = Field(default_factory=GenericConfig, description="layout generic")
     stamps: StampsConfig = Field(default_factory=StampsConfig, description="layout stamps")
     galaxiesml: GalaxiesMlConfig = Field(default_factory=GalaxiesMlConfig, description="layout galaxiesml")
+
+    @model_validator(mode="after")
+    def _tables_are_of_bands(self) -> SurveyConfig:
+        for key in ("psf_fwhm_arcsec", "zero_point_mag"):
+            stated = getattr(self, key)
+            other = sorted(set(stated) - set(self.bands)) if isinstance(stated, dict) else []
+            if other:
+                raise ValueError(
+                    f"{key}: {', '.join(other)}: no such band; bands has {', '.join(self.bands)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sections_are_of_the_layout(self) -> SurveyConfig:
+        for key, default in (
+            ("generic", GenericConfig()),
+            ("stamps", StampsConfig()),
+            ("galaxiesml", GalaxiesMlConfig()),
+        ):
+            if key != self.layout and getattr(self, key) != default:
+                raise ValueError(
+                    f"[survey.{key}] is read for layout {key} only, here layout is {self.layout}; take the section "
+                    "out, or correct layout"
+                )
+        return self
 
     @property
     def run_bands(self) -> tuple[str, ...]:
@@ -382,7 +421,7 @@ class RunConfig(_Section):
         twice = sorted({band for band in self.bands if self.bands.count(band) > 1})
         if twice:
             raise ValueError(
-                f"[survey] bands must differ, {', '.join(twice)} is named twice; give each [[survey]] a name"
+                f"[survey] bands must differ, named twice: {', '.join(twice)}; give each [[survey]] a name"
             )
         return self
 
@@ -435,6 +474,9 @@ def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
     location = problem["loc"]
     section = "".join(f"[{part}] " for part in location[:-1] if isinstance(part, str))
     key = str(location[-1]) if location else ""
+    if not location or (problem["type"] == "value_error" and isinstance(location[-1], int)):
+        # Of several keys together: the message names them.
+        return f"{source}: {section}{problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(key, _known_keys(kind, location[:-1]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -171,6 +171,46 @@ def test_the_examples_of_the_reference_are_valid():
 
 def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprint(tmp_path):
     text = MINIMAL.replace("[objects]", '[survey.stamps]\ncatalog = "info.csv"\n[objects]')
+    text = text.replace('"hsc"', '"stamps"')
     survey = config.read_config(write(tmp_path, text)).survey[0]
     assert survey.stamps.catalog == str(tmp_path / "info.csv")
     assert "catalog" not in survey.model_dump()["stamps"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("psf_fwhm_arcsec = {q = 0.8}", "[survey] psf_fwhm_arcsec: q: no such band; bands has g, r"),
+        ("zero_point_mag = {g = 27.0, R = 27.0}", "[survey] zero_point_mag: R: no such band"),
+        ("psf_fwhm_arcsec = {g = -0.8}", "should be greater than 0 (found -0.8)"),
+        ("psf_fwhm_arcsec = {g = inf}", "should be a finite number"),
+        ("zero_point_mag = nan", "should be a finite number"),
+        (
+            "[survey.generic]\nimage = 1",
+            "[survey.generic] is read for layout generic only, here layout is hsc",
+        ),
+        ('[survey.stamps]\nband = "g"', "[survey.stamps] is read for layout stamps only"),
+        (
+            "[survey.galaxiesml]\npixel_scale_arcsec = 0.2",
+            "[survey.galaxiesml] is read for layout galaxiesml",
+        ),
+        (
+            "[survey.generic]\nmask_planes = {SAT = 1}",
+            "the bits of a mask, but none is read: state mask or mask_replace",
+        ),
+        (
+            '[survey.generic]\nweight_kind = "inverse_variance"',
+            "that of a weight, but none is read: state weight",
+        ),
+        ("[survey.generic]\naxis = {g = 0, r = -1}", "greater than or equal to 0 (found -1)"),
+    ],
+)
+def test_what_a_survey_would_ignore_is_refused(tmp_path, lines, told):
+    assert told in refusal(tmp_path, MINIMAL.replace("[objects]", f"{lines}\n[objects]"))
+
+
+def test_mistakes_between_sections_are_told_with_the_files_name(tmp_path):
+    text = MINIMAL.replace("[survey]", "[[survey]]").replace(
+        "[objects]", MINIMAL.split("[objects]")[0].replace("[survey]", "[[survey]]") + "[objects]"
+    )
+    assert refusal(tmp_path, text).startswith("run.toml: [survey] bands must differ, named twice: g, r; ")
