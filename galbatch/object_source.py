@@ -143,7 +143,9 @@ class HatsSource:
         path = self.files[chunk][0]
         table = self._table(chunk, [*self.kept.names, *self.config.psf_fwhm_arcsec.values()])
         try:
-            kept = table.select(self.kept.names).cast(self.kept)
+            kept = table.select(self.kept.names)
+            # A cast of no columns forgets how many rows there are.
+            kept = kept.cast(self.kept) if self.kept.names else kept
         except pa.ArrowException as error:
             raise ObjectListError(
                 f"{path}: its columns are not of the kinds of {self.files[0][0]}: {error}"

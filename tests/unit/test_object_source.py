@@ -241,3 +241,12 @@ def test_it_reads_from_s3(tmp_path, write_hats, s3):
     a, b = (everything(opened(path)).table for path in (tmp_path / "hats", f"{s3}/list"))
     np.testing.assert_array_equal(a.object_id, b.object_id)
     assert a.kept == b.kept
+
+
+def test_a_hats_catalog_without_kept_columns(tmp_path, write_hats):
+    table = rows()
+    write_hats(tmp_path / "hats", table)
+    source = open_objects(ObjectsConfig(path=str(tmp_path / "hats")))
+    taken = SelectedObjects(source, [None], FlagsConfig()).take(0, len(table))
+    assert sorted(taken.table.object_id.tolist()) == sorted(table["object_id"].to_pylist())
+    assert taken.table.kept.column_names == []
