@@ -390,15 +390,18 @@ class _Planner:
         columns = (table.object_id, table.ra_deg, table.dec_deg, objects.flags)
         needed = [digest(objects.needed(grid.models)) for grid in self.grids]
         psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
-        tiles = [
-            [tile.tile_id, tile.band, tile.identity and [tile.identity.size_bytes, tile.identity.version]]
-            for tile in (self.tiles[index] for index in near)
-        ]
+        tiles = [_tile_parts(self.tiles[index]) for index in near]
         return {
             "division": f"{partition.name} of {partition.n_objects} objects",
             "objects": digest([*map(digest, columns), *needed, *psf]),
             "tiles": digest(sorted(tiles, key=str)),
         }
+
+
+def _tile_parts(tile: Tile) -> list[object]:
+    """What the cutouts owe to a tile: its files, and what a table of tiles may state beside them."""
+    identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
+    return [tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec]
 
 
 def _nothing_selected(models: Sequence[ModelPlan], n_objects: int) -> str:

@@ -278,3 +278,16 @@ def test_two_surveys_are_read_side_by_side(tile_at):
     plan = make_plan(config, source, tiles, [model_of(("des_g", "ps1_g"), grid=Grid(100, 0.263))])
     # 100 px of 0.263 arcsec are 105.2 px of 0.25.
     assert plan.projection.window_bytes == 2 * 12 * (100**2 + 106**2)
+
+
+@pytest.mark.parametrize("stated", [{"psf_fwhm_arcsec": 0.9}, {"njy_per_unit": 60.0}])
+def test_what_a_table_of_tiles_states_is_in_the_fingerprint(patches, stated):
+    """Such a table changes no file of the tiles, and is no part of run.toml."""
+    tiles = patches("g", "/survey", n_x=1, n_y=1)
+    changed = [dataclasses.replace(tile, **stated) for tile in tiles]
+    source = list_of([150.0], [0.0])
+    parts = [
+        make_plan(config_of("g"), source, t, [model_of("g")]).partitions[0] for t in (tiles, tiles, changed)
+    ]
+    assert parts[0].ingest.digest == parts[1].ingest.digest != parts[2].ingest.digest
+    assert parts[0].leaf.digest != parts[2].leaf.digest
