@@ -152,6 +152,12 @@ def make_tile(
         for name, number in planes.named().items()
     }
     image, shape = found.pop("image")
+    if any(planes.index) and image.index != planes.index:
+        # Mask and weight may be one for all bands; images of several bands in one plane are a mistake.
+        at = ", ".join(map(str, planes.index))
+        raise TileError(
+            f"{where}: the image is no cube, so nothing is at index {at}; correct [survey.generic] axis"
+        )
     for name, (_, other) in found.items():
         _require_shape(other, shape, where=where, name=name)
     wcs_header, wcs = _celestial_wcs(hdus[image.hdu].header, where)

@@ -145,14 +145,27 @@ def _table(path: str) -> pa.Table:
     unknown = [name for name in table.column_names if name not in TABLE_COLUMNS]
     if unknown:
         near = difflib.get_close_matches(unknown[0], TABLE_COLUMNS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise TileError(f"{path}: unknown columns {', '.join(unknown)}{hint} Known are {known}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise TileError(f"{path}: unknown columns {', '.join(unknown)}; {hint}known are {known}")
     _require_kinds(path, table)
-    if not len(table) or table.column("path").null_count:
-        raise TileError(
-            f"{path}: {table.column('path').null_count} of {len(table)} rows have a path; all need one"
-        )
+    n_with_path = sum(map(_is_stated, table.column("path").to_pylist()))
+    if not len(table) or n_with_path < len(table):
+        raise TileError(f"{path}: {n_with_path} of {len(table)} rows have a path; all need one")
+    _require_widths(path, table)
     return table
+
+
+def _require_widths(path: str, table: pa.Table) -> None:
+    """PSF widths are positive where they are stated, as in [survey]."""
+    if "psf_fwhm_arcsec" not in table.column_names:
+        return
+    stated = enumerate(table.column("psf_fwhm_arcsec").to_pylist())
+    wrong = [(row, value) for row, value in stated if _is_stated(value) and not 0 < value < math.inf]
+    if wrong:
+        raise TileError(
+            f"{path}: column psf_fwhm_arcsec: {len(wrong)} of {len(table)} rows have no width, such as row "
+            f"{wrong[0][0]}: {wrong[0][1]}; correct them, or leave them empty"
+        )
 
 
 def _require_kinds(path: str, table: pa.Table) -> None:

@@ -63,7 +63,7 @@ def read_tiles(
     if not tiles:
         raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
     _require_bands(tiles, survey.bands, asked=asked)
-    _require_single(tiles, asked)
+    _require_single(tiles, survey, asked=asked)
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
 
@@ -86,12 +86,12 @@ def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], *, asked: str) -
         )
 
 
-def _require_single(tiles: Sequence[Tile], asked: str) -> None:
+def _require_single(tiles: Sequence[Tile], survey: SurveyConfig, *, asked: str) -> None:
     counts = Counter((tile.tile_id, tile.band) for tile in tiles)
     (tile_id, band), count = counts.most_common(1)[0]
     if count > 1:
         paths = [tile.image.path for tile in tiles if (tile.tile_id, tile.band) == (tile_id, band)]
+        advice = "take rows out" if is_table(survey.tiles) else "narrow the pattern to one data release"
         raise TileError(
-            f"{asked}: tile {tile_id} band {band} is there {count} times: {', '.join(paths[:3])}; "
-            "narrow the pattern to one data release"
+            f"{asked}: tile {tile_id} band {band} is there {count} times: {', '.join(paths[:3])}; {advice}"
         )

@@ -696,6 +696,14 @@ class TestGeneric(LayoutContract):
         with pytest.raises(TileError, match=r"shape \(2, 60, 70\); an image"):
             read(tmp_path, generic={}, zero_point_mag=30.0)
 
+    def test_one_plane_is_not_several_bands(self, tmp_path, tan, read):
+        fits.PrimaryHDU(PIXELS[0], header=tan(crpix=(35, 30))).writeto(tmp_path / "flat.fits")
+        assert read(tmp_path, generic={"axis": {"g": 0}}, zero_point_mag=30.0)[0].image.index == ()
+        with pytest.raises(
+            TileError, match=r"band r .*the image is no cube, so nothing is at index 1; correct"
+        ):
+            read(tmp_path, bands=("g", "r"), generic={"axis": {"g": 0, "r": 1}}, zero_point_mag=30.0)
+
     def test_mask_and_weight_in_files_beside(self, tmp_path, tan, read, objects, cut):
         mask = np.zeros((60, 70), np.uint8)
         mask[29, 34], mask[28, 34] = 2, 4

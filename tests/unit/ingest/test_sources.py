@@ -103,6 +103,12 @@ def test_files_that_are_not_there(table, patch, read_tiles):
     [
         ({"file": ["x"]}, "needs a column path; there are file; known are path, band, tile_id"),
         ({"path": ["x"], "psf_fwhm": [1.0]}, "unknown columns psf_fwhm; did you mean psf_fwhm_arcsec?"),
+        ({"path": ["x"], "airmass": [1.0]}, "unknown columns airmass; known are path, band,"),
+        ({"path": ["x", ""]}, "1 of 2 rows have a path; all need one"),
+        (
+            {"path": ["x", "y", "z"], "psf_fwhm_arcsec": [None, 0.8, -1.0]},
+            "psf_fwhm_arcsec: 1 of 3 rows have no width, such as row 2: -1.0; correct them, or leave them empty",
+        ),
         ({"path": [1]}, "column path holds int64, expected text"),
         ({"path": ["x"], "zero_point_mag": ["27"]}, "column zero_point_mag holds string, expected numbers"),
         ({"path": ["x", None]}, "1 of 2 rows have a path; all need one"),
@@ -122,7 +128,7 @@ def test_a_table_that_is_not_there(tmp_path, read_tiles):
 
 def test_one_name_for_several_tiles_is_refused(table, tmp_path, write_calexp, tan, read_tiles, patch):
     path = table(path=[patch, patch])
-    with pytest.raises(TileError, match="tile 9813/4,4 band g is there 2 times"):
+    with pytest.raises(TileError, match=r"tile 9813/4,4 band g is there 2 times: .*; take rows out"):
         read_tiles(path)
 
 
