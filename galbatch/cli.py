@@ -126,7 +126,12 @@ def simulate(
         population=population,
         seed=seed,
     )
-    out.print(f"{survey.n_objects} galaxies in {patches} patches and bands {', '.join(bands)}: {out_folder}")
+    out.print(
+        f"{survey.n_objects} galaxies in {patches} patch{'es' if patches > 1 else ''} and band"
+        f"{'s' if len(bands) > 1 else ''} {', '.join(bands)}: {out_folder}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @app.command()
@@ -143,7 +148,7 @@ def plan(run_toml: RunToml) -> None:
     out.print(_plan_table(parsed, made, run.measure_rates(parsed, made)))
     for partition in made.oversize[:5]:
         out.print(
-            f"larger than the limits, and not to be split further: {partition.name} ({partition.n_objects} objects)"
+            f"larger than the limits, and not to be split further: {partition.name} ({_counted(partition.n_objects, 'object')})"
         )
     if len(made.oversize) > 5:
         out.print(f"and {len(made.oversize) - 5} more")
@@ -212,7 +217,7 @@ def status(run_toml: RunToml) -> None:
     for name, reason in sorted(state.failed.items()):
         out.print(f"failed: {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
     if len(done) < n_partitions:
-        out.print(f"to go on: galbatch run {run_toml}")
+        out.print(f"to go on: galbatch run {run_toml}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -230,7 +235,9 @@ def clean(
     if not yes:
         typer.confirm(f"delete {parsed.cutouts.store} and {parsed.catalog.path}?", abort=True)
     removed = run.clean(parsed)
-    out.print(f"removed {len(removed)} entries" if removed else "nothing to remove")
+    out.print(
+        f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
+    )
 
 
 @app.command()
@@ -255,7 +262,7 @@ def verify(
     for problem in problems:
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
     if not problems:
-        out.print(f"{catalog_path}: good")
+        out.print(f"{catalog_path}: good", soft_wrap=True, highlight=False, markup=False)
     _exit_with(1 if problems else 0)
 
 
@@ -298,7 +305,7 @@ def cone(
     found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
     if output is not None:
         tables.write_table(str(output), found)
-        out.print(f"{found.num_rows} objects: {output}", soft_wrap=True)
+        out.print(f"{_counted(found.num_rows, 'object')}: {output}", soft_wrap=True, markup=False)
         return
     sys.stdout.write(found.to_pandas().to_csv(index=False))
 
@@ -351,7 +358,7 @@ def tiles_from_butler_command(
         where=where,
     )
     tables.write_table(output, table)
-    out.print(f"{table.num_rows} tiles: {output}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"{_counted(table.num_rows, 'tile')}: {output}", soft_wrap=True, highlight=False, markup=False)
 
 
 @models_app.command("list")
@@ -457,10 +464,10 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     rows = [
         ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
-        ("tiles", f"{len(made.tiles)} in {len({tile.band for tile in made.tiles})} bands"),
+        ("tiles", f"{len(made.tiles)} in {_counted(len({tile.band for tile in made.tiles}), 'band')}"),
         *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),
-        *((f"network {m.name}", f"{m.n_selected} objects") for m in made.models),
-        ("partitions", f"{len(sizes)}, of {sizes[0]} to {sizes[-1]} objects"),
+        *((f"network {m.name}", _counted(m.n_selected, "object")) for m in made.models),
+        ("partitions", f"{len(sizes)}, of {_span(sizes)}"),
         ("bytes read", f"{_size(takes.read_bytes)} of tiles"),
         (
             "read amplification",
@@ -477,6 +484,15 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
     for label, value in rows:
         table.add_row(label, value)
     return table
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _span(sizes: list[int]) -> str:
+    least, most = sizes[0], _counted(sizes[-1], "object")
+    return most if least == sizes[-1] else f"{least} to {most}"
 
 
 def _size(n_bytes: int) -> str:

@@ -169,6 +169,8 @@ def _guessed(path: str, names: Sequence[str], given: dict[str, str | None]) -> d
         (by_plain[ra], by_plain[dec]) for ra, dec in POSITION_NAMES if ra in by_plain and dec in by_plain
     ]
     found = {"id": ids[:1], "ra": [pair[0] for pair in pairs[:1]], "dec": [pair[1] for pair in pairs[:1]]}
+    if not names:
+        raise ObjectListError(f"{path}: is empty; a line of column names and rows below it are needed")
     for key, candidates in found.items():
         if given[key] is None and not candidates:
             raise ObjectListError(
@@ -182,7 +184,7 @@ def _id_kind(ids: pa.ChunkedArray) -> str:
         return "text"
     ends = [value for value in pc.min_max(ids).as_py().values() if value is not None]
     digits = max((len(str(abs(value))) for value in ends), default=0)
-    return f"integers of up to {digits} digits"
+    return f"integers of up to {digits} digit{'' if digits == 1 else 's'}"
 
 
 # --- what is refused -------------------------------------------------------------------------------------
@@ -329,7 +331,10 @@ def _notes(
         nulls = ", ".join(
             f"{table.column(name).null_count} in {name}" for name in (objects.id, objects.ra, objects.dec)
         )
-        yield f"{len(flagged)} columns end in {tables.ISNULL}: where they are true, the value counts as null ({nulls})"
+        is_one = len(flagged) == 1
+        columns = "1 column ends" if is_one else f"{len(flagged)} columns end"
+        they_are = "it is" if is_one else "they are"
+        yield f"{columns} in {tables.ISNULL}: where {they_are} true, the value counts as null ({nulls})"
     for name in _magnitudes(names):
         if note := _magnitude_note(name, table.column(name)):
             yield note
@@ -369,14 +374,21 @@ def report_lines(check: ListCheck) -> list[str]:
 def _heading(check: ListCheck) -> list[str]:
     columns = (
         ("id", check.objects.id, check.id_kind),
-        ("ra", check.objects.ra, f"{check.ra_deg[0]:.5f} to {check.ra_deg[1]:.5f} deg"),
-        ("dec", check.objects.dec, f"{check.dec_deg[0]:.5f} to {check.dec_deg[1]:.5f} deg"),
+        ("ra", check.objects.ra, _span(check.ra_deg)),
+        ("dec", check.objects.dec, _span(check.dec_deg)),
     )
     width = max(len(name) for _, name, _ in columns)
-    return [f"{check.objects.path}: {check.n_rows} rows, {check.n_columns} columns"] + [
+    rows = f"{check.n_rows} row{'' if check.n_rows == 1 else 's'}"
+    return [f"{check.objects.path}: {rows}, {check.n_columns} columns"] + [
         f"  {key:<3}  {name:<{width}}  {what}{' (guessed by its name)' if key in check.guessed else ''}"
         for key, name, what in columns
     ]
+
+
+def _span(limits_deg: tuple[float, float]) -> str:
+    if np.isnan(limits_deg[0]):
+        return "no row that could be used"
+    return f"{limits_deg[0]:.5f} to {limits_deg[1]:.5f} deg"
 
 
 def _verdict(check: ListCheck) -> list[str]:
@@ -409,7 +421,12 @@ def _all_notes(check: ListCheck) -> list[str]:
     flags = FlagsConfig()
     notes = list(check.notes)
     if check.n_wrapped:
-        notes.insert(0, f"{check.n_wrapped} right ascensions lie outside 0..360 and are wrapped")
+        lie = (
+            "right ascensions lie outside 0..360 and are"
+            if check.n_wrapped > 1
+            else "right ascension lies outside 0..360 and is"
+        )
+        notes.insert(0, f"{check.n_wrapped} {lie} wrapped")
     for count, radius, flag in (
         (check.n_neighbor, flags.neighbor_radius_arcsec, "NEIGHBOR"),
         (check.n_duplicate, flags.duplicate_radius_arcsec, "DUPLICATE_POSITION"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
@@ -105,6 +106,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         ModelPlan.of(model, path, bundle)
         for model, path, bundle in zip(config.models, paths, bundles, strict=True)
     ]
+    _require_free_names(config, bundles)
     objects = open_objects(config.objects)
     tiles = ingest.read_surveys(
         config.survey,
@@ -112,6 +114,15 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         map_files=None if workers is None else workers.map,
     )
     return make_plan(config, objects, tiles, plans)
+
+
+def _require_free_names(config: RunConfig, bundles: Sequence[models.Bundle]) -> None:
+    """Refuse kept columns that are called as results are, which the leaves would refuse after all has been cut."""
+    columns = [tasks.FLAGS_COLUMN]
+    for model, bundle in zip(config.models, bundles, strict=True):
+        columns += models.result_columns(bundle.metadata, name=model.name, posterior=config.posterior)
+    kept = pa.schema([(name, pa.null()) for name in tables.kept_names(config.objects)])
+    catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
 
 
 def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle: models.Bundle) -> None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from galbatch import cli, config, run
 from galbatch import plan as plan_module
+from galbatch.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -87,3 +88,27 @@ def test_release_and_background_are_recorded(write_run, tmp_path, client):
     assert (root["release"], root["background"]) == (["pdr9"], ["local sky"])
     properties = catalog.read_properties(parsed.catalog.path)
     assert (properties["galbatch_release"], properties["galbatch_background"]) == ("pdr9", "local sky")
+
+
+def test_one_of_a_kind_is_in_the_singular(write_run, tmp_path, listed):
+    listed.head(1).to_parquet(tmp_path / "one.parquet")
+    # Both networks are fed with g: the survey has one band.
+    run_toml = write_run(
+        tmp_path / "run",
+        objects=tmp_path / "one.parquet",
+        replace=[('bands = ["g", "r"]', 'bands = ["g"]'), ('where = "z_best > 0.1"', 'bands = ["g", "g"]')],
+    )
+    table, _ = planned(run_toml)
+    assert table["tiles"] == "4 in 1 band"
+    assert table["network gampen"] == "1 object"
+    assert table["partitions"] == "1, of 1 object"
+
+
+def test_kept_columns_named_as_results_are_refused_before_anything_is_cut(write_run, tmp_path, survey):
+    taken = pq.read_table(survey / "objects.parquet")
+    taken = taken.append_column("gampen_bt_q500", taken["z_best"])
+    pq.write_table(taken, tmp_path / "again.parquet")
+    run_toml = write_run(tmp_path / "run", objects=tmp_path / "again.parquet")
+    run_toml.write_text(run_toml.read_text().replace("keep = [", 'keep = ["gampen_bt_q500", '))
+    with pytest.raises(ConfigError, match="catalog columns gampen_bt_q500: the name is taken"):
+        run.prepare(config.read_config(run_toml))

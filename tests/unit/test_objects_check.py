@@ -134,7 +134,7 @@ def test_a_good_list_is_accepted(tmp_path: Path) -> None:
     assert (check.refusals, check.cuts, check.notes) == ((), (), ())
     assert report_lines(check) == [
         f"{path}: 2 rows, 3 columns",
-        "  id   object_id  integers of up to 1 digits (guessed by its name)",
+        "  id   object_id  integers of up to 1 digit (guessed by its name)",
         "  ra   ra_deg     10.00000 to 11.00000 deg (guessed by its name)",
         "  dec  dec_deg    -2.50000 to 1.00000 deg (guessed by its name)",
         "",
@@ -278,3 +278,25 @@ def test_the_real_list_of_the_stamps() -> None:
     ]
     assert check.n_cut == 2
     assert check.notes == ("imag_psf: 17.98 to 19.52 mag, half brighter than 19.11",)
+
+
+def test_one_of_a_kind_is_in_the_singular(tmp_path: Path) -> None:
+    columns = {"id": [1], "ra": [-0.5], "dec": [40.0], "ra_isnull": [False]}
+    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    assert lines[0].endswith("a.parquet: 1 row, 4 columns")
+    assert "  1 right ascension lies outside 0..360 and is wrapped" in lines
+    assert any(
+        "  1 column ends in _isnull: where it is true, the value counts as null (" in line for line in lines
+    )
+
+
+def test_a_list_without_a_usable_row_has_no_range(tmp_path: Path) -> None:
+    columns = {"id": [1, 2], "ra": [1.0, 2.0], "dec": [95.0, 96.0]}
+    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    assert "  ra   ra   no row that could be used (guessed by its name)" in lines
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(ObjectListError, match=r"a\.csv: is empty; a line of column names"):
+        check_objects(str(tmp_path / "a.csv"))
