@@ -93,6 +93,14 @@ PARALLEL_PIECES = 4
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+# By these numbers OSError makes an error of the same kind.
+NUMBER_OF_ERROR: dict[type[OSError], int] = {
+    FileNotFoundError: errno.ENOENT,
+    FileExistsError: errno.EEXIST,
+    PermissionError: errno.EACCES,
+    TimeoutError: errno.ETIMEDOUT,
+}
+
 
 def is_s3(path: str) -> bool:
     """Whether `path` is on S3.
@@ -736,6 +744,12 @@ def _plain_errors(path: str) -> Iterator[None]:
         ) from None
     except BotoCoreError as error:
         raise OSError(errno.EIO, f"{path}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # s3fs numbers no refused or late request; readers of files take an error without a number for damage.
+        number = next((n for kind, n in NUMBER_OF_ERROR.items() if isinstance(error, kind)), errno.EIO)
+        raise OSError(number, f"{path}: {error}") from error
     except Exception as error:
         # By name, as aiohttp takes long to import: a body that was cut off, after all of s3fs's tries.
         if not type(error).__module__.startswith("aiohttp"):

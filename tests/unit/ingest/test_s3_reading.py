@@ -215,6 +215,25 @@ def test_a_file_that_was_cut_is_told_of(serve):
         reader.prefetch(tile, [Box(0, 96, 0, 96)])
 
 
+@pytest.mark.parametrize("kind", [PermissionError, TimeoutError, OSError])
+@pytest.mark.parametrize("name", ["tile.fits", "tile.h5"])
+def test_a_refused_request_is_no_damaged_file(serve, monkeypatch, name, kind):
+    """As s3fs raises ExpiredToken and RequestTimeout: without a number. The run tries again what is an OSError."""
+    put, _ = serve
+    tile = tile_at(put(name, written(fits.ImageHDU(np.zeros((50, 50), np.float32)))), (50, 50))
+
+    class Refusing:
+        def info(self, _):
+            return {"size": 10_000, "ETag": "x"}
+
+        def cat_ranges(self, *_, **__):
+            raise kind("ExpiredToken")
+
+    monkeypatch.setattr(storage, "_s3", Refusing)
+    with TileReader() as reader, pytest.raises(kind, match="ExpiredToken"):
+        reader.read(tile, Box(0, 10, 0, 10))
+
+
 def test_readers_are_what_the_cost_says(serve):
     put, _ = serve
     image = np.zeros((800, 3000), np.float32)
