@@ -255,6 +255,11 @@ def _field(column: Any, arrow_type: pa.DataType) -> pa.Field:
 
 def _checked(path: str, there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """The `wanted` names (None: all), if they are all there, and with them the columns that say where they are null."""
+    for name in there if wanted is None else wanted:
+        if (count := there.count(name)) > 1:
+            raise ObjectListError(
+                f"{path}: {count} columns are called {name}; rename all but the one that is meant"
+            )
     if wanted is None:
         return list(there)
     for name in wanted:

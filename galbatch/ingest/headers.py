@@ -96,6 +96,8 @@ def opened_fits(path: str, source: BinaryIO | None = None) -> fits.HDUList:
             return opened
         except FileNotFoundError:
             raise
+        except IsADirectoryError:
+            raise TileError(f"{path}: is a folder, expected a FITS file") from None
         except EOFError as error:
             raise TileError(f"{path}: ends within its gzip stream ({error}); {FETCH_AGAIN}") from None
         except OSError as error:

@@ -530,3 +530,17 @@ def test_what_is_selected(objects: ObjectTable, where: str | None, expected: lis
 def test_what_cannot_be_selected(objects: ObjectTable, where: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tables.select(objects, where)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_columns_of_one_name_are_refused_where_they_are_read(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        path.write_text("object_id,ra_deg,ra_deg,dec_deg\n1,150.0,151.0,2.0\n")
+    else:
+        arrays = [pa.array([1]), pa.array([150.0]), pa.array([151.0]), pa.array([2.0])]
+        pq.write_table(pa.Table.from_arrays(arrays, ["object_id", "ra_deg", "ra_deg", "dec_deg"]), path)
+    assert tables.read_table(str(path), columns=["object_id"]).column_names == ["object_id"]
+    for columns in (["ra_deg", "dec_deg"], None):
+        with pytest.raises(ObjectListError, match="2 columns are called ra_deg; rename all but the one"):
+            tables.read_table(str(path), columns=columns)

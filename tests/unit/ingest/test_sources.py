@@ -121,6 +121,12 @@ def test_wrong_columns_are_named(table, read_tiles, columns, message):
     assert message in str(caught.value)
 
 
+def test_a_row_that_names_a_folder(table, tmp_path, read_tiles):
+    (tmp_path / "patches").mkdir()
+    with pytest.raises(TileError, match="patches: is a folder, expected a FITS file"):
+        read_tiles(table(path=["patches"]), layout="generic")
+
+
 def test_a_table_that_is_not_there(tmp_path, read_tiles):
     with pytest.raises(TileError, match=r"\[survey\] tiles: .*tiles.csv: there is no such file"):
         read_tiles(tmp_path / "tiles.csv")
