@@ -32,14 +32,21 @@ REACH_PX = 3
 CUTOFF = 0.46
 KAISER_BETA = 6.0
 
-# Weights are tabulated at so many places within a pixel: positions are off by at most 1/32768 px.
-PHASE_BITS = 14
+# Weights are tabulated at so many places within a pixel: positions are off by at most 1/131072 px.
+PHASE_BITS = 16
 PHASES = 1 << PHASE_BITS
 
 # Multiples of the cutout lattice's frequencies, one of each pair of opposite ones, at which the kernel's transform
 # matters. Without the other multiples, and amplitudes below MIN_AMPLITUDE, fluxes are within 1e-4.
-HARMONICS = np.array([(x, y) for y in range(5) for x in range(-4, 5) if y > 0 or x > 0], dtype=np.float64)
-MIN_AMPLITUDE = 1e-5
+N_HARMONICS = 16
+HARMONICS = np.array(
+    [(x, y) for y in range(N_HARMONICS + 1) for x in range(-N_HARMONICS, N_HARMONICS + 1) if y > 0 or x > 0],
+    dtype=np.float64,
+)
+MIN_AMPLITUDE = 2e-6
+
+# The kernel's transform is tabulated so finely that between two places a straight line is within 1e-6.
+FREQUENCIES_PER_ONE = 1024
 
 MAPS_KEPT = 4
 """Pixel maps kept for an object's other bands: 3 MB each at 239 px."""
@@ -302,13 +309,22 @@ def _received(back: Positions, steps: npt.NDArray[np.float64], *, stretch: float
 
 
 def _transform_of_kernel(frequency: npt.NDArray[np.float64], *, stretch: float) -> npt.NDArray[np.float64]:
-    """Fourier transform of the kernel, 1 at frequency 0 (per tile pixel)."""
-    places = 64  # a pixel, enough for 1e-6
+    """Fourier transform of the kernel, 1 at frequency 0 (per tile pixel); 0 beyond the table's end."""
+    table = _transform_table(stretch)
+    at = np.abs(frequency) * FREQUENCIES_PER_ONE
+    return np.asarray(np.interp(at, np.arange(len(table)), table, right=0.0))
+
+
+@functools.lru_cache(maxsize=32)
+def _transform_table(stretch: float) -> npt.NDArray[np.float64]:
+    """The transform at multiples of 1 / FREQUENCIES_PER_ONE, up to half the places a pixel."""
+    places = 64  # a pixel: the transform at frequency 32 is below 1e-6
     table = _weights(stretch)[:, :: PHASES // places]
     taps = np.arange(len(table)) - (len(table) // 2 - 1)
-    distance = (taps[:, None] - np.arange(places) / places).ravel()
-    waves = np.cos(2.0 * np.pi * frequency[:, None] * distance)
-    return np.asarray(waves @ table.ravel() / places)
+    steps = (taps[:, None] * places - np.arange(places)).ravel()
+    kernel = np.zeros(places * FREQUENCIES_PER_ONE)
+    kernel[steps] = table.ravel()  # negative ones from the end, where the transform wants them
+    return np.asarray(np.fft.rfft(kernel).real / places)
 
 
 def _noise_correlation(area: _Float32, x_weights: _Float32, y_weights: _Float32) -> float:
