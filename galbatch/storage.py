@@ -32,10 +32,13 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import lazy_loader
 from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
 
 from galbatch.errors import LockedError, OutputError, UsageError
 from galbatch.types import FileIdentity
+
+aiohttp = lazy_loader.load("aiohttp")  # with s3fs, when something is on S3
 
 __all__ = [
     "BLOCK_BYTES",
@@ -750,10 +753,7 @@ def _plain_errors(path: str) -> Iterator[None]:
         # s3fs numbers no refused or late request; readers of files take an error without a number for damage.
         number = next((n for kind, n in NUMBER_OF_ERROR.items() if isinstance(error, kind)), errno.EIO)
         raise OSError(number, f"{path}: {error}") from error
-    except Exception as error:
-        # By name, as aiohttp takes long to import: a body that was cut off, after all of s3fs's tries.
-        if not type(error).__module__.startswith("aiohttp"):
-            raise
+    except aiohttp.ClientError as error:  # a body that was cut off, after all of s3fs's tries
         raise OSError(errno.EIO, f"{path}: {error}") from error
 
 

@@ -13,7 +13,9 @@ import textwrap
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
+import s3fs
 
 from galbatch import storage
 from galbatch.errors import LockedError, OutputError, UsageError
@@ -524,3 +526,15 @@ def test_what_is_asked_for_is_noted_and_looked_at_once(
         assert storage.identity(path) == before
     assert asked.noted == {path: before, absent: None, "s3://bucket/known": known}
     assert storage.identity(path).size_bytes == 6
+
+
+def test_a_body_that_was_cut_off_is_an_io_error(s3, monkeypatch):
+    """Worth another try, as other faults of the network."""
+
+    def cut_off(*_, **__):
+        raise aiohttp.ClientPayloadError("Response payload is not completed")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "cat_file", cut_off)
+    with pytest.raises(OSError, match=r"a\.bin: Response payload is not completed") as raised:
+        storage.read_bytes(f"{s3}/a.bin")
+    assert raised.value.errno == errno.EIO
