@@ -169,6 +169,7 @@ def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Float
     low, high = component.min(axis=2), component.max(axis=2)
     spread = np.sqrt(np.square(std).mean(axis=1) + mean.var(axis=1))[:, None]
     x = np.clip(mean.mean(axis=1)[:, None] + spread * score, low, high)
+    last, tolerance = np.full(x.shape, np.inf), 1e-10 * spread
     for _ in range(MAX_ITERATIONS):
         z = (x[:, :, None] - mean[:, None, :]) / std[:, None, :]
         excess = ndtr(z).mean(axis=2) - levels
@@ -176,10 +177,12 @@ def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Float
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
             newton = x - excess / density
-        inside = (newton >= low) & (newton <= high)
-        step = np.where(inside, newton, 0.5 * (low + high)) - x
-        x = x + step
-        if np.all(np.abs(step) <= 1e-10 * spread):
+        # Beside a narrow component Newton's steps may jump to and fro, as long as the one before: then bisect.
+        shrinks = (newton >= low) & (newton <= high) & (np.abs(newton - x) <= 0.5 * np.abs(last))
+        settled = np.abs(newton - x) <= tolerance
+        step = np.where(shrinks | settled, newton, 0.5 * (low + high)) - x
+        x, last = x + step, step
+        if np.all(np.abs(step) <= tolerance):
             break
     return np.asarray(x)
 
