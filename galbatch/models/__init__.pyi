@@ -3,11 +3,14 @@ from .evaluation import evaluate
 from .infer import infer_block
 from .metadata import (
     BundleMetadata,
+    CalibrationInfo,
+    ColumnInfo,
     DomainInfo,
     HeadInfo,
     InputInfo,
     LabelInfo,
     ParameterInfo,
+    ResultTable,
 )
 from .recipes import RECIPES, Recipe
 from .results import INFER_VERSION, quantile_suffix, result_columns
@@ -18,6 +21,8 @@ __all__ = [
     "RECIPES",
     "Bundle",
     "BundleMetadata",
+    "CalibrationInfo",
+    "ColumnInfo",
     "DomainInfo",
     "Epoch",
     "HeadInfo",
@@ -25,6 +30,7 @@ __all__ = [
     "LabelInfo",
     "ParameterInfo",
     "Recipe",
+    "ResultTable",
     "Trained",
     "TrainingSettings",
     "bundle_path",

@@ -1,7 +1,6 @@
 """What a bundle says of itself: input, head, parameters, domain, origin. Stored in it as galbatch.json.
 
-Frozen dataclasses, validated strictly: unknown keys and wrong types are errors. `Literal` values that no
-code here serves (the binned and mixture heads) are part of the format, so that later versions can.
+Frozen dataclasses, validated strictly: unknown keys and wrong types are errors.
 """
 
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
@@ -15,17 +14,39 @@ from galbatch.errors import BundleError, ConfigError
 
 __all__ = [
     "BundleMetadata",
+    "CalibrationInfo",
+    "ColumnInfo",
     "DomainInfo",
     "HeadInfo",
     "InputInfo",
     "LabelInfo",
     "ParameterInfo",
+    "ResultTable",
+    "head_outputs",
     "read_metadata",
     "write_metadata",
 ]
 
 STRICT: dict[str, Any] = {"extra": "forbid"}  # read by config.parse_strictly
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """A number per object that a network takes beside the image, such as E(B-V) or a catalog color.
+
+    Attributes
+    ----------
+    name : of the column of the object list, unless ``[[models]] columns`` names another
+    unit : VOUnits, "" for none
+    description : for people
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    unit: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class InputInfo:
     zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
     background : what was done to the sky before; words before a colon are compared with the survey's
     release : data release of the training images; "" if they are of none
+    columns : numbers per object that the script's `prefix` takes as a second argument, (object, column) float32
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -51,19 +73,30 @@ class InputInfo:
     zero_point_mag: float
     background: str = ""
     release: str = ""
+    columns: tuple[ColumnInfo, ...] = ()
 
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """How the outputs of a pass are read.
+    """How the outputs of a pass are read, for n parameters.
 
     gaussian: n means, n log d_i and n (n - 1) / 2 entries of L, in the order (1,0), (2,0), (2,1), ...;
-    the covariance is L D L^T. point: n values. binned and mixture are not in this version.
+    the covariance is L D L^T. point: n values. binned: for each parameter a logit per bin, whose softmax is
+    the bins' probabilities. mixture: `components` logits of weights, then for each component n means, then for
+    each n log sigma (not squared); within a component the parameters are independent.
+
+    Attributes
+    ----------
+    kind : which
+    edges : binned: for each parameter the rising edges of its bins, in its physical unit; else None
+    components : mixture: how many; else 0
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     kind: Literal["gaussian", "point", "binned", "mixture"]
+    edges: tuple[tuple[float, ...], ...] | None = None
+    components: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +166,40 @@ class DomainInfo:
 
 
 @dataclass(frozen=True)
+class ResultTable:
+    """A table for people in a model card: its caption, the columns' heads, the rows (None: no value)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class CalibrationInfo:
+    """What a calibration found, and the correction that follows from it.
+
+    Attributes
+    ----------
+    spread_factors : for each parameter: the posterior of every object is stretched by it, in the transformed space,
+        about its mean over passes; None: no correction is known
+    apply : whether runs stretch unless ``[[models]] calibrated`` says otherwise
+    n_objects : held-out objects that the factors were found on; the results are of others
+    data : what those objects were
+    results : on objects that neither training nor calibration saw
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    spread_factors: tuple[float, ...] | None = None
+    apply: bool = True
+    n_objects: int = 0
+    data: str = ""
+    results: tuple[ResultTable, ...] = ()
+
+
+@dataclass(frozen=True)
 class BundleMetadata:
     """All a bundle says of itself.
 
@@ -143,8 +210,10 @@ class BundleMetadata:
     input, head, parameters, domain : see there
     dropout_rate : of every dropout layer; 0: the passes do not differ
     n_top_features : the k of SFNet; 0 for networks without such features
-    calibration : None, or what a calibration found
+    members : networks in the script: a pass puts out `members` times the outputs of one, one member after another
+    calibration : None: never calibrated
     training_data, training : what it was trained on, and with which settings
+    origin : of converted networks: the files, their hashes, the settings of the conversion
     licence, citation : of the weights
     format : version of this description
     """
@@ -160,9 +229,11 @@ class BundleMetadata:
     dropout_rate: float
     domain: DomainInfo = DomainInfo()
     n_top_features: int = 0
-    calibration: dict[str, Any] | None = None
+    members: int = 1
+    calibration: CalibrationInfo | None = None
     training_data: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     citation: str = ""
     format: int = 1
@@ -170,8 +241,17 @@ class BundleMetadata:
     @property
     def n_outputs(self) -> int:
         """Numbers a pass puts out for a row."""
-        n = len(self.parameters)
-        return (3 * n + n * n) // 2 if self.head.kind == "gaussian" else n
+        return self.members * head_outputs(self.head, len(self.parameters))
+
+
+def head_outputs(head: HeadInfo, n_parameters: int) -> int:
+    """Numbers that one network with this head puts out for `n_parameters` parameters."""
+    n = n_parameters
+    if head.kind == "gaussian":
+        return (3 * n + n * n) // 2
+    if head.kind == "binned":
+        return sum(len(edges) - 1 for edges in head.edges or ())
+    return head.components * (1 + 2 * n) if head.kind == "mixture" else n
 
 
 def write_metadata(metadata: BundleMetadata) -> str:
@@ -210,7 +290,27 @@ def _contradictions(metadata: BundleMetadata) -> list[str]:
         problems.append(f"dropout_rate must lie in [0, 1), found {metadata.dropout_rate}")
     if metadata.input.size_px < 1 or metadata.input.pixel_scale_arcsec <= 0 or not metadata.input.bands:
         problems.append("input must have a size, a pixel scale above 0 and bands")
-    problems += _parameter_problems(metadata) + _domain_problems(metadata)
+    if metadata.members < 1:
+        problems.append(f"members must be 1 or more, found {metadata.members}")
+    problems += _parameter_problems(metadata) + _head_problems(metadata) + _domain_problems(metadata)
+    return problems
+
+
+def _head_problems(metadata: BundleMetadata) -> list[str]:
+    head, n = metadata.head, len(metadata.parameters)
+    problems = []
+    if (head.kind == "binned") != (head.edges is not None):
+        problems.append(f"head {head.kind}: edges belong to a binned head, and to no other")
+    if head.edges is not None:
+        if len(head.edges) != n:
+            problems.append(f"head: {len(head.edges)} lists of edges for {n} parameters")
+        if any(len(edges) < 2 or list(edges) != sorted(set(edges)) for edges in head.edges):
+            problems.append("head: each parameter needs two edges or more, rising")
+    if (head.kind == "mixture") != (head.components > 0):
+        problems.append(f"head {head.kind}: components must be 1 or more for a mixture, and 0 for others")
+    factors = metadata.calibration and metadata.calibration.spread_factors
+    if factors and (len(factors) != n or min(factors) <= 0):
+        problems.append(f"calibration: {n} spread_factors above 0 needed, found {list(factors)}")
     return problems
 
 
