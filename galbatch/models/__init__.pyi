@@ -1,4 +1,5 @@
-from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, save_bundle
+from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
+from .card import card_text
 from .evaluation import evaluate
 from .infer import infer_block
 from .metadata import (
@@ -34,12 +35,14 @@ __all__ = [
     "Trained",
     "TrainingSettings",
     "bundle_path",
+    "card_text",
     "demo_bundles",
     "evaluate",
     "infer_block",
     "load_bundle",
     "quantile_suffix",
     "result_columns",
+    "rewrite_bundle",
     "save_bundle",
     "script_of",
     "train",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from galbatch.errors import BundleError
 from galbatch.models.metadata import BundleMetadata, read_metadata, write_metadata
 from galbatch.types import Grid
 
-__all__ = ["Bundle", "bundle_path", "demo_bundles", "load_bundle", "save_bundle"]
+__all__ = ["Bundle", "bundle_path", "demo_bundles", "load_bundle", "rewrite_bundle", "save_bundle"]
 
 METADATA_FILE = "galbatch.json"
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -107,9 +108,42 @@ def save_bundle(path: str, script: Any, metadata: BundleMetadata) -> str:
     check_behavior(script, metadata, source=str(path))
     buffer = io.BytesIO()
     torch.jit.save(script, buffer, _extra_files={METADATA_FILE: write_metadata(metadata)})
-    data = buffer.getvalue()
+    data = _without_debug_info(buffer.getvalue())
     storage.publish(str(path), data)
     return hashlib.sha256(data).hexdigest()
+
+
+def _without_debug_info(archive: bytes) -> bytes:
+    """The archive without what tells where and when it was written.
+
+    TorchScript keeps the paths of all sources, and an id that follows from them: the identity of a bundle must
+    not depend on the folder that galbatch is installed in.
+    """
+    slim = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(slim, "w") as new:
+        for name in old.namelist():
+            if not name.endswith((".debug_pkl", "/.data/serialization_id")):
+                new.writestr(zipfile.ZipInfo(name), old.read(name))
+    return slim.getvalue()
+
+
+def rewrite_bundle(source: str, output: str, metadata: BundleMetadata) -> str:
+    """Write the script of one bundle with other metadata; returns the new file's sha256.
+
+    The same script and metadata give the same bytes. A run that was made with `source` is not resumed with `output`:
+    the sha256 is the model's identity, and the passes' draws follow from it.
+
+    Parameters
+    ----------
+    source, output : local or ``s3://``; they may be the same
+    metadata : goes into the file instead of what the source has
+
+    Raises
+    ------
+    BundleError
+        The source is no bundle, or its script does not behave as the metadata says.
+    """
+    return save_bundle(output, load_bundle(source).script, metadata)
 
 
 def load_bundle(path: str, *, sha256: str | None = None) -> Bundle:
