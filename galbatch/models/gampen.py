@@ -16,11 +16,7 @@ __all__ = ["Gampen"]
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 POOLED_PX = 7
-
-
-def n_outputs(n_parameters: int) -> int:
-    """Outputs of a Gaussian head: means, log d_i, and the strictly lower entries of L."""
-    return (3 * n_parameters + n_parameters**2) // 2
+SMALLEST_PX = 33  # what two unpadded convolutions and pools of the transformer leave one pixel of
 
 
 class HalvingPool(nn.Module):
@@ -102,10 +98,15 @@ class Gampen(nn.Module):
     Parameters
     ----------
     size_px : side of the square cutouts
-    n_out : outputs, 9 in the paper
+    n_out : outputs of the head, 9 in the paper
     width : factor on the paper's channels; 1.0 is the paper's network
-    in_channels : 1, or 3 as the released networks: the one band is repeated
+    in_channels : 1, or 3 as the released networks: a single band is repeated, several bands are as many channels
     dropout_rate : 0 switches dropout off
+
+    Raises
+    ------
+    ValueError
+        The cutouts are too small for the transformer's convolutions.
     """
 
     def __init__(
@@ -131,12 +132,9 @@ class Gampen(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         )
-        after_first = (size_px - 10 - 3) // 2 + 1
-        after_second = (after_first - 8 - 3) // 2 + 1
+        side = localized_px(size_px)
         # The transformer's 32 hidden units stay: narrowed with the rest, one number would hang on two of them.
-        self.fc_loc = nn.ModuleList(
-            [nn.Linear(wider * after_second**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)]
-        )
+        self.fc_loc = nn.ModuleList([nn.Linear(wider * side**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)])
         self.vgg = Vgg(in_channels, n_out, width, dropout_rate)
         initialize(self)
 
@@ -150,7 +148,7 @@ class Gampen(nn.Module):
 
         Parameters
         ----------
-        images : (object, 1, y, x) float32, in the bundle's unit
+        images : (object, band, y, x) float32, in the bundle's unit; one band, or as many as channels
 
         Returns
         -------
@@ -202,8 +200,8 @@ class Gampen(nn.Module):
         return self.scale(self.stretch(images))
 
     def stretch(self, images: Tensor) -> Tensor:
-        """Arsinh of the pixels, the band repeated to the network's channels."""
-        return torch.arcsinh(images).repeat(1, self.in_channels, 1, 1)
+        """Arsinh of the pixels, a single band repeated to the network's channels."""
+        return torch.arcsinh(images).expand(-1, self.in_channels, -1, -1)
 
     def scale(self, x: Tensor) -> Tensor:
         """The localisation network."""
@@ -214,6 +212,16 @@ class Gampen(nn.Module):
         for layer in self.fc_loc:
             x = layer(x)
         return x.squeeze(1)
+
+
+def localized_px(size_px: int) -> int:
+    """Side of the localisation network's last maps: two convolutions without padding, each with a pool 3/2."""
+    side = size_px
+    for kernel in (11, 9):
+        side = (side - (kernel - 1) - 3) // 2 + 1
+    if side < 1:
+        raise ValueError(f"GaMPEN needs cutouts of {SMALLEST_PX} px or more, found {size_px}")
+    return side
 
 
 def initialize(network: Gampen) -> None:

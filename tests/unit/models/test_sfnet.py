@@ -10,9 +10,9 @@ def test_full_width_has_resnet18s_parameters():
     # torchvision's resnet18 without its fc has 11,176,512; here fc gives 4 outputs.
     assert sum(p.numel() for p in network.parameters()) == 11_176_512 + 512 * 4 + 4
     names = dict(network.named_parameters())
-    assert names["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
-    assert names["layer4.1.conv2.weight"].shape == (512, 512, 3, 3)
-    assert "layer1.0.downsample.0.weight" not in names
+    assert names["resnet.layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert names["resnet.layer4.1.conv2.weight"].shape == (512, 512, 3, 3)
+    assert "resnet.layer1.0.downsample.0.weight" not in names
     images = torch.empty((2, 3, 144, 144), device="meta")
     assert network.prefix(images).shape == (2, 64, 36, 36)
     assert network.last_features(network.prefix(images)).shape == (2, 512)
@@ -23,8 +23,8 @@ def test_prediction_is_linear_in_the_k_largest_features(make):
     features = network.prefix(torch.rand(3, 2, 48, 48))
     index, activation = network.top_features(network.last_features(features))
     assert index.shape == (3, 4)
-    weight = network.fc.weight[:, index]  # (output, object, rank)
-    expected = (weight * activation).sum(-1).T + network.fc.bias
+    weight = network.resnet.fc.weight[:, index]  # (output, object, rank)
+    expected = (weight * activation).sum(-1).T + network.resnet.fc.bias
     torch.testing.assert_close(network.sample(features, torch.arange(3)), expected)
 
 

@@ -121,7 +121,7 @@ def test_same_seed_same_weights():
     images, flux, width = blobs(200, seed=5)
     settings = dataclasses.replace(SETTINGS, epochs=1)
     weights = [
-        train(images, np.stack([flux, width], 1), settings=settings).network.state_dict()["fc.weight"]
+        train(images, np.stack([flux, width], 1), settings=settings).network.state_dict()["resnet.fc.weight"]
         for _ in range(2)
     ]
     assert torch.equal(*weights)
