@@ -14,8 +14,8 @@ from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, NotInThisVersion
 from galbatch.models.bundle import Bundle
 from galbatch.models.domain import feature_distance
-from galbatch.models.heads import GaussianPasses, read_gaussian
-from galbatch.models.keys import draw_keys, normal_draws
+from galbatch.models.heads import Passes, correlation_of, read_passes
+from galbatch.models.keys import draw_keys, member_keys
 from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.posterior import Summary, quantities_of, summarize_draws, summarize_mixture
 from galbatch.models.results import quantile_suffix, result_columns
@@ -213,12 +213,12 @@ def _summarize(
     levels = np.asarray(posterior.quantiles)
     found: Values = {}
     errors = []
-    passes, draws = _passes_and_draws(metadata, outputs, keys, posterior)
+    passes = read_passes(outputs, metadata)
+    draws = _draws(metadata, passes, keys, posterior)
     for quantity in quantities_of(metadata.parameters):
         if draws is not None:
             summary = summarize_draws(draws, quantity, levels, passes=passes)
         else:
-            assert passes is not None
             summary = summarize_mixture(passes, quantity, levels)
         found |= _named(summary, quantity.name, posterior)
         errors.append(summary.mc_error)
@@ -235,20 +235,13 @@ def _summarize(
     return _without_widths(found, metadata) if _has_no_posterior(metadata) else found
 
 
-def _passes_and_draws(
-    metadata: BundleMetadata,
-    outputs: npt.NDArray[np.float64],
-    keys: npt.NDArray[np.int64],
-    posterior: PosteriorConfig,
-) -> tuple[GaussianPasses | None, npt.NDArray[np.float64] | None]:
-    """The passes' distributions, if they are any, and draws, if these stand for the posterior."""
-    if metadata.head.kind == "point":
-        return None, outputs
-    passes = read_gaussian(outputs, len(metadata.parameters))
-    if posterior.method == "mixture":
-        return passes, None
-    normal = normal_draws(keys, len(metadata.parameters))
-    return passes, passes.mean + np.einsum("otij,otj->oti", passes.factor, normal)
+def _draws(
+    metadata: BundleMetadata, passes: Passes, keys: npt.NDArray[np.int64], posterior: PosteriorConfig
+) -> npt.NDArray[np.float64] | None:
+    """Draws, if these stand for the posterior: method samples, and point heads, whose passes are nothing else."""
+    if posterior.method == "mixture" and metadata.head.kind != "point":
+        return None
+    return passes.draws(member_keys(keys, passes.n_members))
 
 
 def _named(summary: Summary, name: str, posterior: PosteriorConfig) -> Values:
@@ -270,10 +263,8 @@ def _labels(median: npt.NDArray[np.float64], parameter: ParameterInfo) -> npt.ND
     return labels
 
 
-def _correlations(metadata: BundleMetadata, passes: GaussianPasses | None) -> Values:
-    if passes is None:
-        return {}
-    correlation = passes.correlation()
+def _correlations(metadata: BundleMetadata, passes: Passes) -> Values:
+    correlation = correlation_of(passes.covariance())
     names = [parameter.name for parameter in metadata.parameters]
     return {
         f"corr_{names[i]}_{names[j]}": correlation[:, i, j]

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-__all__ = ["draw_keys", "normal_draws"]
+__all__ = ["draw_keys", "member_keys", "normal_draws", "uniform_draws"]
 
 Words = npt.NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 NORMAL_STREAM = np.uint64(0x6E6F726D616C0000)  # "normal": apart from the layers, whose numbers are small
+UNIFORM_STREAM = np.uint64(0x756E69666F726D00)  # "uniform"
 
 
 def mix(words: Words) -> Words:
@@ -75,6 +76,31 @@ def normal_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]
     -------
     (object, pass, n) float64
     """
+    return np.asarray(ndtri(_uniform(keys, n, NORMAL_STREAM)))
+
+
+def uniform_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
+    """Numbers evenly in (0, 1) of each key, apart from its normal ones; as `normal_draws`."""
+    return _uniform(keys, n, UNIFORM_STREAM)
+
+
+def _uniform(keys: npt.NDArray[np.int64], n: int, stream: np.uint64) -> npt.NDArray[np.float64]:
     counter = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * GOLDEN
-    words = mix(mix(keys.view(np.uint64) ^ NORMAL_STREAM)[..., None] + counter)
-    return np.asarray(ndtri(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53))
+    words = mix(mix(keys.view(np.uint64) ^ stream)[..., None] + counter)
+    return np.asarray(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+
+
+def member_keys(keys: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int64]:
+    """Keys of the draws from each member of a bundle, whose members share the masks of a pass.
+
+    Parameters
+    ----------
+    keys : (object, pass) int64
+    members : networks in the bundle
+
+    Returns
+    -------
+    (object, member x pass) int64, those of the first member first, and equal to `keys`.
+    """
+    others = [mix(keys.view(np.uint64) + np.uint64(m) * GOLDEN).view(np.int64) for m in range(1, members)]
+    return np.concatenate([keys, *others], axis=1)

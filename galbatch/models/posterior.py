@@ -1,6 +1,6 @@
 """From the passes to what the catalog holds: quantiles, mean, std, mode, epistemic_std, correlations.
 
-The posterior of a Gaussian head is a mixture over passes. Its quantiles are solved from its CDF in the
+The posterior is a mixture over passes, whatever the head. Its quantiles are solved from its CDF in the
 standardized space and mapped by the parameter's transform; so they carry no noise of draws. With method
 `samples` one draw a pass stands for it, as in the GaMPEN paper; passes of a point head are such draws.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import ndtri
 
-from galbatch.models.heads import GaussianPasses
+from galbatch.models.heads import Passes, PointPasses
+from galbatch.models.marginals import Floats, Marginal, PointMarginal
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.transforms import from_output, log_slope, output_limits
 from galbatch.types import ab_mag
@@ -28,15 +29,13 @@ __all__ = [
     "summarize_mixture",
 ]
 
-Floats = npt.NDArray[np.float64]
-
 ELEMENTS_AT_ONCE = 2**21  # float64 in a temporary array: 16 MB
 MAX_ITERATIONS = 200
-GRID_POINTS = 129  # of the mode's search, over 9 standard deviations or more: then refined by a parabola
-GRID_HALF_WIDTH = 4.5
+X_TOLERANCE = 1e-10  # of a quantile, in posterior standard deviations
+CDF_TOLERANCE = 1e-9  # beside: in a very narrow component the CDF is still far off that near the quantile
+GRID_POINTS = 129  # of a kernel density's mode
+FINE_POINTS = 17  # of the mode's second search, between the neighbors of the best point of the first
 MAX_ERROR = 1000.0  # posterior standard deviations: as good as not converged at all
-HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
-HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,14 @@ class Summary:
     mc_error: Floats
 
 
-def summarize_mixture(passes: GaussianPasses, quantity: Quantity, levels: npt.ArrayLike) -> Summary:
+def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike) -> Summary:
     """Summarize the mixture of the passes.
 
-    Mean and standard deviation are by Gauss-Hermite quadrature in the quantity's unit. `epistemic_std` is
-    the standard deviation, over passes, of each pass's mean: std^2 = mean of the passes' variances +
-    epistemic_std^2. The mode is that of the density in the quantity's unit, Jacobian included.
+    Mean and standard deviation are by quadrature in the quantity's unit. `epistemic_std` is the standard
+    deviation, over passes, of each pass's mean: std^2 = mean of the passes' variances + epistemic_std^2. The mode
+    is that of the density in the quantity's unit, Jacobian included; of histograms the middle of the bin with
+    the highest density. `mc_error` is that of the passes of the networks that are there: how far other networks would
+    differ is in epistemic_std alone.
 
     Parameters
     ----------
@@ -116,27 +117,27 @@ def summarize_mixture(passes: GaussianPasses, quantity: Quantity, levels: npt.Ar
     quantity : which
     levels : (level,) in (0, 1), rising
     """
-    mean, std = passes.mean[..., quantity.index], passes.std[..., quantity.index]
+    marginal = passes.marginal(quantity.index)
     wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
-    parts = [
-        _summarize_rows(mean[rows], std[rows], quantity, wanted)
-        for rows in _chunks(len(mean), mean.shape[1] * max(GRID_POINTS, len(wanted)))
-    ]
+    parts = [_summarize_rows(marginal.rows(rows), quantity, wanted) for rows in _row_chunks(marginal, wanted)]
     return _joined(parts)
 
 
-def _summarize_rows(mean: Floats, std: Floats, quantity: Quantity, levels: Floats) -> Summary:
-    """Of mean, std (object, pass); `levels` are the parameter's."""
-    output = mixture_quantiles(mean, std, levels)
+def _row_chunks(marginal: Marginal, levels: Floats) -> Iterator[slice]:
+    n_objects, n_passes = marginal.mean.shape
+    return _chunks(n_objects, n_passes * marginal.numbers_per_pass(max(GRID_POINTS, len(levels))))
+
+
+def _summarize_rows(marginal: Marginal, quantity: Quantity, levels: Floats) -> Summary:
+    """`levels` are the parameter's."""
+    output = mixture_quantiles(marginal, levels)
     values = np.maximum.accumulate(quantity.value(output), axis=1)
-    nodes = quantity.value(mean[..., None] + std[..., None] * HERMITE_NODES)  # (object, pass, node)
-    pass_mean = nodes @ HERMITE_WEIGHTS
+    pass_mean, pass_variance = marginal.moments(quantity.value)
     with np.errstate(over="ignore", invalid="ignore"):
-        pass_variance = np.square(nodes - pass_mean[..., None]) @ HERMITE_WEIGHTS
         epistemic = pass_mean.std(axis=1)
         total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
-    mode = _mixture_mode(mean, std, quantity)
-    error = _mixture_error(mean, std, output)
+    mode = _mixture_mode(marginal, quantity)
+    error = _mixture_error(marginal, output)
     return Summary(values, pass_mean.mean(axis=1), total, mode, epistemic, error)
 
 
@@ -151,12 +152,14 @@ def _chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
     yield from (slice(start, start + size) for start in range(0, max(1, n_rows), size))
 
 
-def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Floats:
+def mixture_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
     """Solve F(x) = level for the mixtures' CDFs, by Newton's steps inside a shrinking bracket.
+
+    Where the CDF is flat, any point of the stretch solves it. Single values have the quantiles of a sample.
 
     Parameters
     ----------
-    mean, std : (object, pass) float64, of the components, which weigh the same
+    marginal : distributions of (object, pass)
     levels : (level,) in (0, 1)
 
     Returns
@@ -164,58 +167,93 @@ def mixture_quantiles(mean: Floats, std: Floats, levels: npt.ArrayLike) -> Float
     (object, level) float64, to about 1e-10 of a standard deviation
     """
     levels = np.asarray(levels, dtype=np.float64)
-    score = ndtri(levels)
-    component = mean[:, None, :] + std[:, None, :] * score[:, None]  # every component's own quantile
-    low, high = component.min(axis=2), component.max(axis=2)
-    spread = np.sqrt(np.square(std).mean(axis=1) + mean.var(axis=1))[:, None]
-    x = np.clip(mean.mean(axis=1)[:, None] + spread * score, low, high)
-    last, tolerance = np.full(x.shape, np.inf), 1e-10 * spread
+    if isinstance(marginal, PointMarginal):
+        return np.asarray(np.quantile(marginal.values, levels, axis=1).T)
+    found = np.empty((len(marginal.mean), len(levels)))
+    for rows in _row_chunks(marginal, levels):
+        found[rows] = _solved(marginal.rows(rows), levels)
+    return found
+
+
+def _solved(marginal: Marginal, levels: Floats) -> Floats:
+    """Quantiles (object, level); objects leave the search once all their levels are found."""
+    low, high = marginal.bracket(levels)
+    spread = _spread(marginal)[:, None]
+    x = np.clip(marginal.mean.mean(axis=1)[:, None] + spread * ndtri(levels), low, high)
+    found = x.copy()
+    left, last, tolerance = np.arange(len(x)), np.full(x.shape, np.inf), X_TOLERANCE * spread
     for _ in range(MAX_ITERATIONS):
-        z = (x[:, :, None] - mean[:, None, :]) / std[:, None, :]
-        excess = ndtr(z).mean(axis=2) - levels
-        density = (np.exp(-0.5 * z * z) / std[:, None, :]).mean(axis=2) / np.sqrt(2 * np.pi)
+        excess = marginal.cdf(x).mean(axis=1) - levels
+        density = np.exp(marginal.log_density(x)).mean(axis=1)
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
             newton = x - excess / density
         # Beside a narrow component Newton's steps may jump to and fro, as long as the one before: then bisect.
         shrinks = (newton >= low) & (newton <= high) & (np.abs(newton - x) <= 0.5 * np.abs(last))
-        settled = np.abs(newton - x) <= tolerance
-        step = np.where(shrinks | settled, newton, 0.5 * (low + high)) - x
-        x, last = x + step, step
-        if np.all(np.abs(step) <= tolerance):
+        settled = (np.abs(newton - x) <= tolerance) & (np.abs(excess) <= CDF_TOLERANCE)
+        last = np.where(shrinks | settled, newton, 0.5 * (low + high)) - x
+        x = x + last
+        done = (np.abs(last) <= tolerance).all(axis=1)
+        found[left[done]] = x[done]
+        if done.all():
             break
-    return np.asarray(x)
+        if done.any():
+            x, low, high, last, tolerance, left = (
+                part[~done] for part in (x, low, high, last, tolerance, left)
+            )
+            marginal = marginal.rows(np.flatnonzero(~done))
+    found[left] = x
+    return np.asarray(found)
 
 
-def _mixture_mode(mean: Floats, std: Floats, quantity: Quantity) -> Floats:
-    """(object,) most probable value: a grid in the standardized space, then a parabola in log density."""
+def _spread(marginal: Marginal) -> Floats:
+    """(object,) standard deviation of the mixture."""
+    return np.asarray(np.sqrt(np.square(marginal.std).mean(axis=1) + marginal.mean.var(axis=1)))
+
+
+def _mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
+    """(object,) most probable value: a grid in the standardized space, a finer one, a parabola in log density."""
     limits = output_limits(quantity.parameter)
-    low = np.clip((mean - GRID_HALF_WIDTH * std).min(axis=1), *limits)
-    high = np.clip((mean + GRID_HALF_WIDTH * std).max(axis=1), *limits)
-    grid = np.linspace(low, high, GRID_POINTS, axis=1)  # (object, point)
-    z = (grid[:, :, None] - mean[:, None, :]) / std[:, None, :]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        density = np.log((np.exp(-0.5 * z * z) / std[:, None, :]).mean(axis=2)) - quantity.log_slope(grid)
-    best = np.argmax(np.where(np.isnan(density), -np.inf, density), axis=1)
-    row, middle = np.arange(len(grid)), np.clip(best, 1, GRID_POINTS - 2)
-    before, at, after = (density[row, middle + k] for k in (-1, 0, 1))
+
+    def log_density(x: Floats) -> Floats:
+        """(object, point) in the quantity's unit; NaN beyond what can be told counts as none."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.log(np.exp(marginal.log_density(x)).mean(axis=1)) - quantity.log_slope(x)
+        return np.asarray(np.where(np.isnan(found), -np.inf, found))
+
+    grid = marginal.mode_grid(*limits)
+    best: npt.NDArray[np.intp] = np.argmax(log_density(grid), axis=1)
+    row = np.arange(len(grid))
+    if not marginal.is_smooth:
+        return quantity.value(grid[row, best])
+    before, after = (grid[row, np.clip(best + k, 0, grid.shape[1] - 1)] for k in (-1, 1))
+    fine = np.linspace(before, after, FINE_POINTS, axis=1)
+    return quantity.value(_peak(fine, log_density(fine)))
+
+
+def _peak(grid: Floats, log_density: Floats) -> Floats:
+    """(object,) top of the parabola about the highest point of an even grid (object, point)."""
+    best = np.argmax(log_density, axis=1)
+    row, middle = np.arange(len(grid)), np.clip(best, 1, grid.shape[1] - 2)
+    before, at, after = (log_density[row, middle + k] for k in (-1, 0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = 0.5 * (before - after) / (before - 2.0 * at + after)
     # At an edge of the grid, or where the density beside the peak is 0, the grid point itself stands.
     shift = np.where((best == middle) & np.isfinite(shift), np.clip(shift, -1.0, 1.0), 0.0)
-    return quantity.value(grid[row, best] + shift * (grid[:, 1] - grid[:, 0]))
+    return np.asarray(grid[row, best] + shift * (grid[:, 1] - grid[:, 0]))
 
 
-def _mixture_error(mean: Floats, std: Floats, quantiles: Floats) -> Floats:
+def _mixture_error(marginal: Marginal, quantiles: Floats) -> Floats:
     """(object,) by the delta method: the standard error of F at each quantile over the density there."""
-    n_passes = mean.shape[1]
+    below = marginal.cdf(quantiles)
+    members = np.stack(np.split(below, marginal.n_members, axis=1), axis=1)  # (object, member, pass, level)
+    n_passes = members.shape[2]
     if n_passes == 1:
-        return np.zeros(len(mean))
-    z = (quantiles[:, :, None] - mean[:, None, :]) / std[:, None, :]
-    error = ndtr(z).std(axis=2, ddof=1) / np.sqrt(n_passes)
-    density = (np.exp(-0.5 * z * z) / std[:, None, :]).mean(axis=2) / np.sqrt(2 * np.pi)
-    spread = np.sqrt(np.square(std).mean(axis=1) + mean.var(axis=1))
-    return _relative_error(error, density * spread[:, None])
+        return np.zeros(len(below))
+    # The members are all there is of them: only the passes within each are draws.
+    error = np.sqrt(members.var(axis=2, ddof=1).mean(axis=1) / (n_passes * marginal.n_members))
+    density = np.exp(marginal.log_density(quantiles)).mean(axis=1)
+    return _relative_error(error, density * _spread(marginal)[:, None])
 
 
 def _relative_error(error: Floats, density: Floats) -> Floats:
@@ -225,47 +263,66 @@ def _relative_error(error: Floats, density: Floats) -> Floats:
     return np.asarray(np.minimum(ratio.max(axis=1), MAX_ERROR))
 
 
-def mixture_cdf(passes: GaussianPasses, index: int, output: Floats) -> Floats:
-    """CDF, (object,), of parameter `index` at standardized values `output` (object,)."""
-    mean, std = passes.mean[..., index], passes.std[..., index]
-    return np.asarray(np.exp(log_ndtr((output[:, None] - mean) / std)).mean(axis=1))
+def mixture_cdf(marginal: Marginal, x: Floats) -> Floats:
+    """CDF, (object,), of the mixture over the passes at standardized values x (object,)."""
+    return np.asarray(marginal.cdf(x[:, None])[..., 0].mean(axis=1))
 
 
 def summarize_draws(
-    draws: Floats, quantity: Quantity, levels: npt.ArrayLike, *, passes: GaussianPasses | None = None
+    draws: Floats, quantity: Quantity, levels: npt.ArrayLike, *, passes: Passes | None = None
 ) -> Summary:
     """Summarize draws, one a pass: method `samples` of the GaMPEN paper, and point heads.
 
-    The mode is that of a Gaussian kernel density estimate (Scott's bandwidth) in the quantity's unit. Where
-    the draws come from `passes`, epistemic_std is theirs; the passes of a point head are nothing else.
+    The mode is that of a Gaussian kernel density estimate (Scott's bandwidth) in the quantity's unit; epistemic_std
+    is that of the passes' own distributions.
 
     Parameters
     ----------
     draws : (object, pass, parameter) float64, standardized
     quantity : which
     levels : (level,) in (0, 1), rising
-    passes : distributions the draws come from; None for a point head
+    passes : distributions the draws come from; None: the draws are all there is, as of a point head
     """
     output = draws[..., quantity.index]
     wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
     at_levels = np.quantile(output, wanted, axis=1).T
     values = quantity.value(output)
-    std = values.std(axis=1)
+    source = PointPasses(draws) if passes is None else passes
     parts = []
     for rows in _chunks(len(output), output.shape[1] * GRID_POINTS):
         density_mode = _kernel_mode(values[rows])
         density = _kernel_density(output[rows], at_levels[rows])
         parts.append((density_mode, density))
     mode, density = (np.concatenate(column) for column in zip(*parts, strict=True))
-    error = np.broadcast_to(np.sqrt(wanted * (1 - wanted) / output.shape[1]), density.shape)
     return Summary(
         np.maximum.accumulate(quantity.value(at_levels), axis=1),
         values.mean(axis=1),
-        std,
+        values.std(axis=1),
         mode,
-        std if passes is None else summarize_mixture(passes, quantity, [0.5]).epistemic_std,
-        _relative_error(error, density * output.std(axis=1)[:, None]),
+        _epistemic_std(source.marginal(quantity.index), quantity),
+        _relative_error(
+            _share_error(output, at_levels, wanted, source.n_members), density * output.std(axis=1)[:, None]
+        ),
     )
+
+
+def _epistemic_std(marginal: Marginal, quantity: Quantity) -> Floats:
+    """(object,) standard deviation over passes of each one's mean, in the quantity's unit."""
+    parts = [
+        marginal.rows(rows).moments(quantity.value)[0].std(axis=1)
+        for rows in _row_chunks(marginal, np.array([0.5]))
+    ]
+    return np.concatenate(parts)
+
+
+def _share_error(draws: Floats, quantiles: Floats, levels: Floats, n_members: int) -> Floats:
+    """(object, level) standard error of the share of draws (object, draw) below their quantiles (object, level)."""
+    n_draws = draws.shape[1]
+    if n_members == 1:
+        return np.broadcast_to(np.sqrt(levels * (1 - levels) / n_draws), quantiles.shape)
+    members = draws.reshape(len(draws), n_members, 1, -1)
+    share = (members <= quantiles[:, None, :, None]).mean(axis=3)  # (object, member, level)
+    return np.asarray(np.sqrt((share * (1 - share)).mean(axis=1) / n_draws))
 
 
 def _kernel_density(values: Floats, at: Floats) -> Floats:

@@ -94,8 +94,6 @@ def _description(quantity: Quantity) -> str:
 
 
 def _correlation_columns(metadata: BundleMetadata, name: str) -> list[Column]:
-    if metadata.head.kind != "gaussian":
-        return []
     return [
         Column(
             f"{name}_corr_{first.name}_{second.name}",

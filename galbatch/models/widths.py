@@ -68,7 +68,7 @@ def covered_share(
     truth : (object,) float64, standardized
     """
     tail = 0.5 * (1.0 - CENTRAL_SHARE)
-    below = mixture_cdf(passes, index, truth)
+    below = mixture_cdf(passes.marginal(index), truth)
     lowest, highest = output_limits(parameter)
     # A truth at a limit is inside as soon as the clamped interval reaches the limit.
     inside_low = (below >= tail) | (truth >= highest)

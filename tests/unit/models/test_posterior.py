@@ -3,7 +3,7 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from galbatch.models import ParameterInfo
-from galbatch.models.heads import GaussianPasses
+from galbatch.models.heads import GaussianPasses, PointPasses
 from galbatch.models.keys import draw_keys, normal_draws
 from galbatch.models.posterior import (
     mixture_cdf,
@@ -25,6 +25,10 @@ def passes_of(mean, std):
     return GaussianPasses(mean[..., None], std[..., None, None])
 
 
+def marginal_of(mean, std):
+    return passes_of(mean, std).marginal(0)
+
+
 def summary_of(parameter, mean, std, index=0):
     return summarize_mixture(passes_of(mean, std), quantities_of([parameter])[index], LEVELS)
 
@@ -37,7 +41,7 @@ def components():
 
 def test_quantiles_solve_the_mixtures_cdf(components):
     mean, std = components
-    found = mixture_quantiles(mean, std, LEVELS)
+    found = mixture_quantiles(marginal_of(mean, std), LEVELS)
     for row in range(len(mean)):
         for level, value in zip(LEVELS, found[row], strict=True):
 
@@ -49,7 +53,7 @@ def test_quantiles_solve_the_mixtures_cdf(components):
 
 def test_quantiles_of_far_apart_components():
     # A flat CDF between the components, where Newton's steps alone would run away.
-    found = mixture_quantiles(np.array([[-1e3, 1e3, 1e3]]), np.array([[1e-3, 1e-3, 10.0]]), [0.2, 1 / 3, 0.9])
+    found = mixture_quantiles(marginal_of([-1e3, 1e3, 1e3], [1e-3, 1e-3, 10.0]), [0.2, 1 / 3, 0.9])
     assert found[0, 0] == pytest.approx(-1e3 + 1e-3 * stats.norm.ppf(0.6), abs=1e-9)
     assert -1e3 < found[0, 1] < 1e3
     cdf = stats.norm.cdf(found[0, 2], [-1e3, 1e3, 1e3], [1e-3, 1e-3, 10.0]).mean()
@@ -57,7 +61,7 @@ def test_quantiles_of_far_apart_components():
 
 
 def test_one_component_has_the_normals_quantiles():
-    found = mixture_quantiles(np.array([[2.0]]), np.array([[3.0]]), LEVELS)
+    found = mixture_quantiles(marginal_of([2.0], [3.0]), LEVELS)
     np.testing.assert_allclose(found[0], stats.norm.ppf(LEVELS, 2.0, 3.0), atol=1e-9)
 
 
@@ -147,8 +151,8 @@ def test_many_rows_are_summarized_in_parts(components):
 
 def test_cdf_at_a_quantile_is_its_level(components):
     mean, std = components
-    output = mixture_quantiles(mean, std, [0.3])[:, 0]
-    np.testing.assert_allclose(mixture_cdf(passes_of(mean, std), 0, output), 0.3, atol=1e-9)
+    output = mixture_quantiles(marginal_of(mean, std), [0.3])[:, 0]
+    np.testing.assert_allclose(mixture_cdf(marginal_of(mean, std), output), 0.3, atol=1e-9)
 
 
 def test_draws_agree_with_the_mixture(components):
@@ -165,14 +169,17 @@ def test_draws_agree_with_the_mixture(components):
     assert np.median(np.abs(drawn.mode - exact.mode) / exact.std) < 0.15
     # The error each states covers what it is off by: 4 sigma over 20 objects and 5 quantiles.
     y = (np.log(drawn.quantiles) - 0.4) / 0.6
-    off = np.abs(y - mixture_quantiles(mean, std, LEVELS)) / np.sqrt((std**2).mean(1) + mean.var(1))[:, None]
+    off = (
+        np.abs(y - mixture_quantiles(marginal_of(mean, std), LEVELS))
+        / np.sqrt((std**2).mean(1) + mean.var(1))[:, None]
+    )
     assert (off.max(axis=1) < 4 * drawn.mc_error).all()
 
 
 def test_draws_of_a_point_head_are_the_posterior():
     draws = np.arange(101.0)[None, :, None]
     quantity = quantities_of([ParameterInfo("x", "", "", "identity")])[0]
-    summary = summarize_draws(draws, quantity, [0.1, 0.5, 0.9])
+    summary = summarize_draws(draws, quantity, [0.1, 0.5, 0.9], passes=PointPasses(draws))
     np.testing.assert_allclose(summary.quantiles[0], [10, 50, 90])
     assert summary.std[0] == pytest.approx(np.arange(101).std())
     assert summary.epistemic_std[0] == summary.std[0]

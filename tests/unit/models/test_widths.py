@@ -57,4 +57,4 @@ def test_folding_scales_widths_and_keeps_means_and_correlations():
     np.testing.assert_allclose(after.mean, before.mean, atol=1e-6)
     np.testing.assert_allclose(after.std, before.std * [0.5, 1.0, 3.0], rtol=1e-4)
     scale = np.outer([0.5, 1.0, 3.0], [0.5, 1.0, 3.0])
-    np.testing.assert_allclose(after.covariance, before.covariance * scale, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.within(), before.within() * scale, rtol=1e-4, atol=1e-6)
