@@ -1,0 +1,122 @@
+"""The losses against the densities that heads.py reads from the same outputs, and against scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from galbatch.errors import BundleError
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
+from galbatch.models.heads import read_passes
+from galbatch.models.losses import loss_of
+from galbatch.models.metadata import head_outputs
+
+PARAMETERS = (
+    ParameterInfo("z", "", "", "identity", location=0.4, scale=0.3),
+    ParameterInfo("re_arcsec", "arcsec", "", "ln", location=0.2, scale=0.7),
+)
+HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
+HEADS = {
+    "gaussian": HeadInfo("gaussian"),
+    "mixture": HeadInfo("mixture", components=3),
+    "binned": HeadInfo("binned", edges=((-0.3, 0.1, 0.4, 0.5, 1.4), (0.05, 1.0, 1.5, 30.0))),
+}
+
+
+def metadata_of(head, parameters=PARAMETERS):
+    return BundleMetadata("n", "1", "x", InputInfo(("g",), 4, 0.2, "nJy", 31.4), head, parameters, 0.1)
+
+
+def made_up(kind, n_rows=200, seed=1):
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(0, 0.7, (n_rows, head_outputs(HEADS[kind], 2))).astype(np.float32)
+    return outputs, rng.uniform(-1.5, 1.5, (n_rows, 2)).astype(np.float32)
+
+
+def loss(kind, outputs, target):
+    return loss_of(HEADS[kind], PARAMETERS)(torch.from_numpy(outputs), torch.from_numpy(target)).item()
+
+
+@pytest.mark.parametrize("kind", ["mixture", "binned"])
+def test_one_parameter_costs_what_its_density_says(kind):
+    head = HEADS[kind]
+    if kind == "binned":
+        head = HeadInfo("binned", edges=head.edges[:1])
+    n_outputs = head_outputs(head, 1)
+    rng = np.random.default_rng(2)
+    outputs = rng.normal(size=(300, n_outputs)).astype(np.float32)
+    target = rng.uniform(-1.5, 1.5, (300, 1)).astype(np.float32)
+    found = loss_of(head, PARAMETERS[:1])(torch.from_numpy(outputs), torch.from_numpy(target)).item()
+    marginal = read_passes(outputs[:, None], metadata_of(head, PARAMETERS[:1])).marginal(0)
+    expected = -marginal.log_density(target.astype(np.float64)).mean()
+    constant = HALF_LOG_2PI if kind == "mixture" else 0.0
+    assert found == pytest.approx(expected - constant, rel=1e-5)
+
+
+def test_binned_parameters_add_up():
+    outputs, target = made_up("binned")
+    passes = read_passes(outputs[:, None], metadata_of(HEADS["binned"]))
+    each = [passes.marginal(i).log_density(target[:, i : i + 1].astype(np.float64)).mean() for i in range(2)]
+    assert loss("binned", outputs, target) == pytest.approx(-sum(each), rel=1e-5)
+
+
+def test_gaussian_loss_is_the_multivariate_normals():
+    outputs, target = made_up("gaussian")
+    passes = read_passes(outputs[:, None], metadata_of(HEADS["gaussian"]))
+    expected = [
+        stats.multivariate_normal.logpdf(target[row], passes.mean[row, 0], passes.within()[row])
+        for row in range(len(target))
+    ]
+    assert loss("gaussian", outputs, target) == pytest.approx(-np.mean(expected) - 2 * HALF_LOG_2PI, rel=1e-5)
+
+
+def test_mixture_loss_is_that_of_the_joint_density():
+    outputs, target = made_up("mixture")
+    passes = read_passes(outputs[:, None], metadata_of(HEADS["mixture"]))
+    normal = stats.norm.pdf(target[:, None], passes.center[:, 0], passes.width[:, 0]).prod(axis=2)
+    expected = -np.log((passes.weight[:, 0] * normal).sum(axis=1)).mean()
+    assert loss("mixture", outputs, target) == pytest.approx(expected - 2 * HALF_LOG_2PI, rel=1e-5)
+
+
+def test_targets_outside_the_bins_count_as_in_the_nearest():
+    outputs, target = made_up("binned")
+    inside, outside = target.copy(), target.copy()
+    inside[:, 0], outside[:, 0] = 2.0, 99.0
+    assert loss("binned", outputs, outside) == loss("binned", outputs, inside)
+    inside[:, 0], outside[:, 0] = -2.0, -99.0
+    assert loss("binned", outputs, outside) == loss("binned", outputs, inside)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_likelihoods_maximum_is_the_truths_distribution(kind):
+    """Trained on draws of one distribution, the outputs alone end where that distribution is."""
+    rng = np.random.default_rng(3)
+    target = torch.from_numpy(rng.normal(0.2, 0.5, (4000, 2)).astype(np.float32))
+    outputs = torch.zeros(1, head_outputs(HEADS[kind], 2))
+    outputs += 0.1 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))
+    outputs.requires_grad_()
+    optimizer = torch.optim.LBFGS([outputs], max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        found = loss_of(HEADS[kind], PARAMETERS)(outputs.expand(len(target), -1), target)
+        found.backward()
+        return found
+
+    optimizer.step(closure)
+    passes = read_passes(outputs.detach().numpy()[None], metadata_of(HEADS[kind]))
+    if kind == "binned":
+        share = np.histogram(target[:, 0], passes.marginal(0).edges[0])[0] / 4000
+        np.testing.assert_allclose(passes.marginal(0).probability[0, 0], share, atol=2e-3)
+    else:
+        np.testing.assert_allclose(passes.mean[0, 0], target.mean(0), atol=0.01)
+        np.testing.assert_allclose(np.sqrt(np.diag(passes.covariance()[0])), target.std(0), rtol=0.02)
+
+
+def test_edges_that_a_transform_does_not_tell_apart_are_refused():
+    logit = ParameterInfo("bt", "", "", "logit", limits=(0.02, 0.98))
+    with pytest.raises(BundleError, match=r"edges of bt, 0 to 1, must .* limits \[0.02, 0.98\]"):
+        loss_of(HeadInfo("binned", edges=((0.0, 0.01, 0.5, 1.0),)), (logit,))
+    flux = ParameterInfo("f", "", "", "ln")
+    with pytest.raises(BundleError, match="must be finite"):
+        loss_of(HeadInfo("binned", edges=((0.0, 0.5, 1.0),)), (flux,))
