@@ -1,117 +1,353 @@
-"""How well a bundle does on images with known truth: R^2 of the median, coverage of the intervals."""
+"""How well a bundle does on objects with known truth that nothing was trained on: section 6 of the GaMPEN paper."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Bundle
-from galbatch.models.heads import GaussianPasses, read_gaussian
-from galbatch.models.infer import run_passes
-from galbatch.models.keys import draw_keys
-from galbatch.models.metadata import ParameterInfo
-from galbatch.models.posterior import mixture_cdf, mixture_quantiles
+from galbatch.models.coverage import (
+    LEVELS,
+    Share,
+    closed_cover,
+    equal_tailed_cover,
+    randomized_transform,
+    released_intervals,
+    share_of,
+)
+from galbatch.models.evaluation_tables import evaluation_tables
+from galbatch.models.heads import Passes, PointPasses, read_passes
+from galbatch.models.sampling import run_passes
+from galbatch.models.keys import draw_keys, member_keys, mix
+from galbatch.models.metadata import BundleMetadata, ParameterInfo, ResultTable
+from galbatch.models.posterior import Quantity, mixture_cdf, quantities_of, summarize_draws, summarize_mixture
+from galbatch.models.training_data import ImageRows, cleaned_rows, split_objects
 from galbatch.models.transforms import from_output, output_limits, to_output
-from galbatch.types import njy_per_unit
+from galbatch.types import ab_mag, njy_per_unit
 
-__all__ = ["evaluate"]
+__all__ = ["Evaluation", "HeldOut", "Outputs", "evaluate", "judge", "run_held_out"]
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
-INTERVALS = {"68": 0.6827, "95": 0.9545}
+OBJECTS_AT_ONCE = 512
+RELEASED_DRAWS = 1000  # the paper's passes, one draw each
+DEFAULT_PASSES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Objects with known truth.
+
+    Attributes
+    ----------
+    images : (image, band, y, x) float32, nJy, by row
+    labels : (object, parameter) float64, physical units, in the order of the bundle's parameters
+    rows : (object,) int64, rising: the image of each; None: image for image
+    object_id : (object,) int64 or str, what splits hang on; None: their numbers, from 0
+    columns : (object, column) float32, numbers beside the image; None: the bundle takes none
+    strata : true values (object,) that results are shown by: magnitude, size_arcsec; taken from the labels where they
+        are among these
+    """
+
+    images: ImageRows
+    labels: Floats
+    rows: Rows | None = None
+    object_id: npt.NDArray[np.generic] | None = None
+    columns: npt.NDArray[np.float32] | None = None
+    strata: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def ids(self) -> npt.NDArray[np.generic]:
+        """(object,) their ids, or numbers."""
+        return np.arange(len(self)) if self.object_id is None else self.object_id
+
+    def take(self, chosen: Rows) -> HeldOut:
+        """Some of the objects."""
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        return dataclasses.replace(
+            self,
+            labels=self.labels[chosen],
+            rows=rows[chosen],
+            object_id=self.ids[chosen],
+            columns=None if self.columns is None else self.columns[chosen],
+            strata={name: values[chosen] for name, values in self.strata.items()},
+        )
+
+    def split(self, *, seed: int, share: float) -> tuple[HeldOut, HeldOut]:
+        """Two parts without a common object, by a hash of (seed, id); the first holds about `share` of all."""
+        parts = split_objects(self.ids, seed=seed, validation_share=share, test_share=0.0)
+        return self.take(parts.validation), self.take(parts.training)
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the passes gave for held-out objects.
+
+    Attributes
+    ----------
+    numbers : (object, pass, output) float32
+    keys : (object, pass) int64
+    finite : (object,) whether all numbers are; the others are left out
+    """
+
+    numbers: npt.NDArray[np.float32]
+    keys: npt.NDArray[np.int64]
+    finite: Bools
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Posteriors beside the truth.
+
+    Attributes
+    ----------
+    parameters : of the bundle
+    labels : (object, parameter) float64, the truth, physical units
+    cdf : (object, parameter) of the posteriors at the truth, both in the standardized space
+    transform : (object, parameter) the same, drawn within the point mass for truths at a parameter's limits: uniform in 0..1
+        if the posteriors are right
+    at_low, at_high : (object, parameter) truths at or beyond a parameter's limits
+    released : (object, parameter, level, end) intervals as GaMPEN's released code defines them, physical units
+    median, mode : (object, quantity) point values of the parameters and the magnitudes derived from them
+    strata : true values (object,): magnitude, size_arcsec
+    n_passes : of each object
+    n_failed : objects left out, because the network gave no finite numbers for them
+    """
+
+    parameters: tuple[ParameterInfo, ...]
+    labels: Floats
+    cdf: Floats
+    transform: Floats
+    at_low: Bools
+    at_high: Bools
+    released: Floats
+    median: Floats
+    mode: Floats
+    strata: Mapping[str, Floats]
+    n_passes: int
+    n_failed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def index(self, name: str) -> int:
+        """Number of the parameter of that name."""
+        return [parameter.name for parameter in self.parameters].index(name)
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """What `median` and `mode` are of: parameters and magnitudes."""
+        return quantities_of(self.parameters)
+
+    def truth(self, quantity: Quantity) -> Floats:
+        """(object,) in the quantity's unit."""
+        truth = self.labels[:, quantity.index]
+        return ab_mag(truth) if quantity.is_magnitude else truth
+
+    def covered(self, level: float) -> Bools:
+        """(object, parameter) whether the equal-tailed interval holds the truth."""
+        return equal_tailed_cover(self.transform, level)
+
+    def covered_closed(self, level: float) -> Bools:
+        """(object, parameter) whether the catalog's interval, ends included, holds the truth clamped as it is."""
+        return closed_cover(self.cdf, self.at_low, self.at_high, level)
+
+    def covered_released(self, level: float) -> Bools:
+        """(object, parameter) whether the released code's interval, ends included, holds the truth."""
+        ends = self.released[:, :, LEVELS.index(level)]
+        return np.asarray((ends[..., 0] <= self.labels) & (self.labels <= ends[..., 1]))
+
+    def coverage(self, name: str, level: float = LEVELS[0]) -> Share:
+        """Share of truths of one parameter in the equal-tailed interval."""
+        return share_of(self.covered(level)[:, self.index(name)])
+
+    def r2(self, name: str) -> float:
+        """Coefficient of determination of a parameter's or magnitude's median (equation 17 of the paper)."""
+        (i,) = [i for i, quantity in enumerate(self.quantities) if quantity.name == name]
+        truth = self.truth(self.quantities[i])
+        return float(1 - np.square(self.median[:, i] - truth).mean() / truth.var())
+
+    def tables(self) -> tuple[ResultTable, ...]:
+        """Everything as tables for people: coverage, residuals, labels, by magnitude and size."""
+        return evaluation_tables(self)
 
 
 def evaluate(
     bundle: Bundle,
-    images: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.float64],
+    images: ImageRows,
+    labels: Floats,
     *,
     posterior: PosteriorConfig | None = None,
-) -> dict[str, dict[str, Any]]:
+    calibrated: bool | None = None,
+    columns: npt.NDArray[np.float32] | None = None,
+) -> Evaluation:
     """Compare a bundle's posteriors with the truth.
-
-    A truth at or beyond a parameter's limits (B/T of 0 or 1) meets a posterior clamped to the limit, a
-    point mass there. Its probability integral transform is drawn uniformly from the mass it falls in
-    (`coverage_*`); `coverage_*_closed` counts it as covered whenever the closed interval touches it, which
-    flatters.
 
     Parameters
     ----------
-    bundle : with a Gaussian head
+    bundle : any head
     images : (object, band, y, x) float32, nJy
     labels : (object, parameter) float64, physical units
-    posterior : passes, seed and batch; the quantiles are not used
-
-    Returns
-    -------
-    For each parameter: r2 of the median (of the logarithm for ln and log10: `r2_of` says), bias and
-    scatter (median and 1.4826 MAD of median - truth), and the share of truths within the equal-tailed 68.27 and
-    95.45 % intervals: coverage_68, coverage_95, their closed versions, and for parameters with limits
-    apart for truths inside and at the limits.
+    posterior : passes, seed and batch; its quantiles are not used
+    calibrated : whether the bundle's post-hoc correction is applied; None: as the bundle says
+    columns : (object, column) float32, numbers beside the image
     """
-    posterior = posterior or PosteriorConfig()
-    n_passes = posterior.passes if isinstance(posterior.passes, int) else 64
+    held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), columns=columns)
+    outputs = run_held_out(bundle, held_out, posterior or PosteriorConfig())
+    calibration, factors = bundle.metadata.calibration, None
+    if calibration is not None and (calibration.apply if calibrated is None else calibrated):
+        factors = calibration.spread_factors
+    return judge(outputs, bundle.metadata, held_out, factors=factors)
+
+
+def run_held_out(bundle: Bundle, held_out: HeldOut, posterior: PosteriorConfig) -> Outputs:
+    """Run the passes on all objects, some at a time. One pass where dropout is off."""
+    metadata, n = bundle.metadata, len(held_out)
+    n_passes = posterior.passes if isinstance(posterior.passes, int) else DEFAULT_PASSES
     keys = draw_keys(
-        np.arange(len(images)), seed=posterior.seed, bundle_sha256=bundle.sha256, passes=np.arange(n_passes)
+        np.arange(n),
+        seed=posterior.seed,
+        bundle_sha256=bundle.sha256,
+        passes=np.arange(n_passes if metadata.dropout_rate > 0 else 1),
     )
-    unit = np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag))
-    raw = run_passes(bundle, images / unit, keys, batch=posterior.batch)
-    passes = read_gaussian(raw.outputs, len(bundle.metadata.parameters))
-    rng = np.random.default_rng(posterior.seed)
-    return {
-        parameter.name: _one_parameter(passes, index, labels[:, index], parameter, rng)
-        for index, parameter in enumerate(bundle.metadata.parameters)
-    }
+    scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
+    rows = np.arange(n) if held_out.rows is None else held_out.rows
+    parts = [np.empty((0, keys.shape[1], metadata.n_outputs), np.float32)]
+    for start in range(0, n, OBJECTS_AT_ONCE):
+        some = slice(start, start + OBJECTS_AT_ONCE)
+        images = cleaned_rows(held_out.images, rows[some], scale)
+        parts.append(run_passes(bundle, images, keys[some], batch=posterior.batch).outputs)
+    numbers = np.concatenate(parts)
+    return Outputs(numbers, keys, np.asarray(np.isfinite(numbers).all(axis=(1, 2))))
 
 
-def _one_parameter(
-    passes: GaussianPasses, index: int, truth: Floats, parameter: ParameterInfo, rng: np.random.Generator
-) -> dict[str, Any]:
-    tails = [0.5 * (1 - share) for share in INTERVALS.values()]
-    levels = [0.5, *tails, *(1 - tail for tail in tails)]
-    mean, std = passes.mean[..., index], passes.std[..., index]
-    quantiles = from_output(mixture_quantiles(mean, std, levels), parameter)
-    standard = to_output(truth, parameter)
-    seen = from_output(standard, parameter)  # the truth as far as the parameter's limits let it be told
-    transform = _integral_transform(passes, index, standard, parameter, rng)
-    residual = quantiles[:, 0] - truth
-    bias = float(np.median(residual))
-    result: dict[str, Any] = {
-        **_r_squared(quantiles[:, 0], truth, parameter),
-        "bias": bias,
-        "scatter": float(1.4826 * np.median(np.abs(residual - bias))),
-    }
-    low, high = output_limits(parameter)
-    edge = (standard <= low) | (standard >= high)
-    for i, (name, share) in enumerate(INTERVALS.items()):
-        covered = np.abs(transform - 0.5) <= 0.5 * share
-        touched = (seen >= quantiles[:, 1 + i]) & (seen <= quantiles[:, 1 + len(INTERVALS) + i])
-        result[f"coverage_{name}"] = float(covered.mean())
-        result[f"coverage_{name}_closed"] = float(touched.mean())
-        if edge.any() and not edge.all():
-            result[f"coverage_{name}_inside_limits"] = float(covered[~edge].mean())
-            result[f"coverage_{name}_at_limits"] = float(covered[edge].mean())
-    return result
+def judge(
+    outputs: Outputs,
+    metadata: BundleMetadata,
+    held_out: HeldOut,
+    *,
+    factors: tuple[float, ...] | None = None,
+    seed: int = 1,
+) -> Evaluation:
+    """Set posteriors beside the truth.
+
+    Parameters
+    ----------
+    outputs : of the objects of `held_out`
+    metadata : of the bundle
+    factors : the posteriors are stretched by; None: as the network gives them
+    seed : of what is drawn within point masses
+    """
+    kept = np.flatnonzero(outputs.finite)
+    labels = held_out.labels[kept]
+    chunks = [kept[start : start + OBJECTS_AT_ONCE] for start in range(0, len(kept), OBJECTS_AT_ONCE)]
+    judged = [_judge_some(outputs, metadata, held_out.labels[rows], rows, factors) for rows in chunks]
+    cdf, released, median, mode = (np.concatenate(column) for column in zip(*judged, strict=True))
+    at_low, at_high = limits_reached(labels, metadata.parameters)
+    strata = strata_of(labels, metadata.parameters) | {k: v[kept] for k, v in held_out.strata.items()}
+    return Evaluation(
+        metadata.parameters,
+        labels,
+        cdf,
+        transforms(cdf, at_low, at_high, seed=seed),
+        at_low,
+        at_high,
+        released,
+        median,
+        mode,
+        strata,
+        n_passes=outputs.keys.shape[1],
+        n_failed=len(held_out) - len(kept),
+    )
 
 
-def _integral_transform(
-    passes: GaussianPasses, index: int, standard: Floats, parameter: ParameterInfo, rng: np.random.Generator
+def _judge_some(
+    outputs: Outputs,
+    metadata: BundleMetadata,
+    labels: Floats,
+    rows: Rows,
+    factors: tuple[float, ...] | None,
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """(cdf, released intervals, median, mode) of some objects."""
+    passes = read_passes(outputs.numbers[rows], metadata)
+    if factors is not None:
+        passes = passes.stretched(factors)
+    keys = member_keys(outputs.keys[rows], metadata.members)
+    draws = physical_draws(passes, keys, metadata.parameters)
+    released = np.stack([released_intervals(draws[..., i]) for i in range(draws.shape[2])], axis=1)
+    summaries = [_summary(passes, quantity) for quantity in quantities_of(metadata.parameters)]
+    median, mode = (np.stack(column, axis=1) for column in zip(*summaries, strict=True))
+    return cdf_at(passes, labels, metadata.parameters), released, median, mode
+
+
+def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
+    """Median and mode, (object,), as the catalog has them."""
+    if isinstance(passes, PointPasses):
+        summary = summarize_draws(passes.mean, quantity, [0.5])
+    else:
+        summary = summarize_mixture(passes, quantity, [0.5])
+    return summary.quantiles[:, 0], summary.mode
+
+
+def physical_draws(
+    passes: Passes, keys: npt.NDArray[np.int64], parameters: tuple[ParameterInfo, ...]
 ) -> Floats:
-    """(object,) in 0..1, uniform if the posteriors are right; drawn within the mass at a limit."""
-    transform = mixture_cdf(passes, index, standard)
-    low, high = output_limits(parameter)
-    draw = rng.uniform(size=len(transform))
-    transform = np.where(standard <= low, draw * transform, transform)
-    return np.where(standard >= high, 1 - draw * (1 - transform), transform)
+    """(object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
+    repeats = 1 if isinstance(passes, PointPasses) else -(-RELEASED_DRAWS // keys.shape[1])
+    words = keys.view(np.uint64)
+    drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
+    draws = np.concatenate(drawn, axis=1)
+    return np.stack([from_output(draws[..., i], p) for i, p in enumerate(parameters)], axis=2)
 
 
-def _r_squared(median: Floats, truth: Floats, parameter: ParameterInfo) -> dict[str, Any]:
-    what = parameter.name
-    if parameter.transform in ("ln", "log10"):
-        what = f"ln {parameter.name}"
-        median, truth = np.log(median), np.log(truth)
-    unexplained = np.square(median - truth).mean() / truth.var()
-    return {"r2": float(1 - unexplained), "r2_of": what}
+def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]) -> Floats:
+    """(object, parameter) CDF of the posteriors at the truth, in the standardized space.
+
+    Of a point head the truth's rank among its n passes, in the middle of the ranks that are left open: (k + 1/2) / (n + 1).
+    """
+    found = [
+        mixture_cdf(passes.marginal(i), to_output(labels[:, i], parameter))
+        for i, parameter in enumerate(parameters)
+    ]
+    cdf = np.stack(found, axis=1)
+    if isinstance(passes, PointPasses):
+        n = passes.mean.shape[1]
+        return np.asarray((n * cdf + 0.5) / (n + 1))
+    return cdf
+
+
+def limits_reached(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> tuple[Bools, Bools]:
+    """(object, parameter) whether truths lie at or beyond the lower, and the upper limit of the parameter."""
+    low, high = np.array([output_limits(parameter) for parameter in parameters]).T
+    standard = np.stack([to_output(labels[:, i], p) for i, p in enumerate(parameters)], axis=1)
+    return standard <= low, standard >= high
+
+
+def transforms(cdf: Floats, at_low: Bools, at_high: Bools, *, seed: int) -> Floats:
+    """(object, parameter) randomized integral transforms."""
+    rng = np.random.default_rng(seed)
+    columns = [randomized_transform(cdf[:, i], at_low[:, i], at_high[:, i], rng) for i in range(cdf.shape[1])]
+    return np.stack(columns, axis=1)
+
+
+def strata_of(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> dict[str, Floats]:
+    """True magnitudes and sizes (object,) that are among the labels: the first of each."""
+    found: dict[str, Floats] = {}
+    for values, parameter in zip(labels.T, parameters, strict=True):
+        if parameter.unit == "arcsec":
+            found.setdefault("size_arcsec", values)
+        elif parameter.magnitude is not None:
+            found.setdefault("magnitude", ab_mag(values))
+        elif parameter.unit == "mag" and parameter.name.startswith("mag"):
+            found.setdefault("magnitude", values)
+    return found
