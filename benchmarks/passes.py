@@ -13,7 +13,7 @@ import torch
 from harness import compare, report
 
 from galbatch import models, simulate
-from galbatch.models.infer import run_passes
+from galbatch.models.sampling import run_passes
 from galbatch.types import njy_per_unit
 
 N_GALAXIES = 64

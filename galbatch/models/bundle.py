@@ -18,6 +18,7 @@ from torch import Tensor
 
 from galbatch import storage
 from galbatch.errors import BundleError
+from galbatch.models.heads import standard_edges
 from galbatch.models.metadata import BundleMetadata, read_metadata, write_metadata
 from galbatch.types import Grid
 
@@ -56,9 +57,13 @@ class Bundle:
         """Its bands, in the order of the image axis."""
         return self.metadata.input.bands
 
-    def prefix(self, images: Tensor) -> Tensor:
-        """Everything before the first dropout; images (object, band, y, x) float32 in the bundle's unit."""
-        result: Tensor = self.script.prefix(images)
+    def prefix(self, images: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Everything before the first dropout; images (object, band, y, x) float32 in the bundle's unit.
+
+        Bundles that take columns are given them, (object, column) float32.
+        """
+        takes_columns = bool(self.metadata.input.columns)
+        result: Tensor = self.script.prefix(images, columns) if takes_columns else self.script.prefix(images)
         return result
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ class Bundle:
         return result
 
     def has(self, method: str) -> bool:
-        """Whether the script has an optional method: crop, last_features, top_features."""
+        """Whether the script has an optional method: crop, last_features, top_features, sample_with_top, feature_maps."""
         return hasattr(self.script, method)
 
 
@@ -202,8 +207,6 @@ def _load(data: bytes, path: str, sha256: str) -> Bundle:
             "save it with galbatch.models.save_bundle and its metadata"
         )
     metadata = read_metadata(text if isinstance(text, str) else text.decode(), path)
-    if metadata.head.kind not in ("gaussian", "point"):
-        raise BundleError(f"{path}: head {metadata.head.kind} is not in this version; gaussian and point are")
     script.eval()
     check_behavior(script, metadata, source=path)
     return Bundle(metadata, sha256, script)
@@ -222,17 +225,20 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     for method in ("prefix", "sample"):
         if not hasattr(script, method):
             raise BundleError(f"{source}: the script has no method {method}")
+    if metadata.head.edges is not None:
+        _check_edges(metadata, source)
     before = {name: value.clone() for name, value in script.state_dict().items()}
-    images = made_up_images(metadata)
+    inputs = made_up_inputs(metadata)
     keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * 0x5851F42D4C957F2D
     try:
-        features = script.prefix(images)
-        rows = features[torch.arange(CHECK_ROWS) % len(images)]
+        features = script.prefix(*inputs)
+        rows = features[torch.arange(CHECK_ROWS) % len(features)]
         first, again = script.sample(rows, keys), script.sample(rows, keys)
         fixed = script.sample(rows, torch.full_like(keys, 7))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise BundleError(f"{source}: fails on images {tuple(images.shape)}: {reason}") from None
+        shapes = " and columns ".join(str(tuple(part.shape)) for part in inputs)
+        raise BundleError(f"{source}: fails on images {shapes}: {reason}") from None
     problem = (
         _shape_problem(first, metadata)
         or _draw_problem(first, again, fixed, metadata)
@@ -240,6 +246,21 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     )
     if problem:
         raise BundleError(f"{source}: {problem}")
+
+
+def _check_edges(metadata: BundleMetadata, source: str) -> None:
+    for edges, parameter in zip(metadata.head.edges or (), metadata.parameters, strict=True):
+        try:
+            standard_edges(edges, parameter)
+        except BundleError as error:
+            raise BundleError(f"{source}: {error}") from None
+
+
+def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
+    """What `prefix` takes: made-up images, and for networks that take columns two rows of 0 and 1."""
+    n_columns = len(metadata.input.columns)
+    columns = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_columns)
+    return (made_up_images(metadata), columns) if n_columns else (made_up_images(metadata),)
 
 
 def made_up_images(metadata: BundleMetadata) -> Tensor:

@@ -290,6 +290,9 @@ def _contradictions(metadata: BundleMetadata) -> list[str]:
         problems.append(f"dropout_rate must lie in [0, 1), found {metadata.dropout_rate}")
     if metadata.input.size_px < 1 or metadata.input.pixel_scale_arcsec <= 0 or not metadata.input.bands:
         problems.append("input must have a size, a pixel scale above 0 and bands")
+    columns = [column.name for column in metadata.input.columns]
+    if len(set(columns)) != len(columns):
+        problems.append(f"input: columns must differ in name, found {columns}")
     if metadata.members < 1:
         problems.append(f"members must be 1 or more, found {metadata.members}")
     problems += _parameter_problems(metadata) + _head_problems(metadata) + _domain_problems(metadata)

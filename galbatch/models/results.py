@@ -11,7 +11,7 @@ from galbatch.types import Column
 
 __all__ = ["INFER_VERSION", "quantile_suffix", "result_columns"]
 
-INFER_VERSION = 2
+INFER_VERSION = 3
 """Raised when the numbers in the catalog change."""
 
 NO_VALUE = "NaN: no value, the flags say why"
@@ -116,3 +116,9 @@ def _feature_columns(metadata: BundleMetadata, name: str) -> Iterator[Column]:
     for rank in range(metadata.n_top_features):
         text = f"activation of the feature of rank {rank} in the pass without dropout; NaN: none fired, or no value"
         yield Column(f"{name}_activation_{rank}", "float32", "", text)
+    for rank in range(metadata.n_top_features):
+        text = (
+            f"share of the passes in which the feature of rank {rank} was among the {metadata.n_top_features} that "
+            "fired; NaN: none fired, no value, or a bundle that does not tell"
+        )
+        yield Column(f"{name}_frequency_{rank}", "float32", "", text)

@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import json
 import zipfile
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError
-from galbatch.models import bundle_path, load_bundle, save_bundle, script_of
+from galbatch.models import HeadInfo, bundle_path, load_bundle, save_bundle, script_of
 from galbatch.models.bundle import check_behavior
 from galbatch.types import Grid
 
@@ -133,16 +132,14 @@ def test_wrong_metadata_in_the_file_is_refused(tmp_path):
         load_bundle(str(tmp_path / "a.pt"))
 
 
-def test_heads_of_later_versions_are_refused(tmp_path, make):
-    metadata = make.gampen_metadata()
-    later = dataclasses.asdict(
-        dataclasses.replace(metadata, head=dataclasses.replace(metadata.head, kind="binned"))
+def test_edges_that_the_transform_does_not_tell_apart_are_refused(tmp_path, make):
+    """Of B/T with limits 0.02 and 0.98 the bins below 0.02 are one value."""
+    metadata = make.gampen_metadata(
+        parameters=make.gampen_metadata().parameters[:1],
+        head=HeadInfo("binned", edges=((0.0, 0.01, 0.5, 1.0),)),
     )
-    torch.jit.save(
-        script_of(Toy()), str(tmp_path / "a.pt"), _extra_files={"galbatch.json": json.dumps(later)}
-    )
-    with pytest.raises(BundleError, match="head binned is not in this version"):
-        load_bundle(str(tmp_path / "a.pt"))
+    with pytest.raises(BundleError, match=r"a\.pt: head: the edges of bt, 0 to 1, must be finite and rise"):
+        save_bundle(str(tmp_path / "a.pt"), script_of(make.gampen(n_out=3)), metadata)
 
 
 @pytest.mark.parametrize(

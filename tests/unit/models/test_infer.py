@@ -9,8 +9,8 @@ from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, NotInThisVersion
 from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
 from galbatch.models.domain import describe_domain
-from galbatch.models.infer import run_passes
 from galbatch.models.keys import draw_keys
+from galbatch.models.sampling import run_passes
 from galbatch.types import ModelFlag, ab_mag
 
 POSTERIOR = PosteriorConfig(passes=12, batch=32)
