@@ -128,7 +128,7 @@ def run_galbatch(
         catalog={"path": str(output / "catalog")},
         cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
     )
-    model = plan.ModelPlan("any", None, "unused", "0" * 64, GRID, ("g",))
+    model = plan.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
     made = plan.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
     with cluster.connect(parsed.cluster) as client:
         result = run.execute(parsed, made, client, stage="ingest")

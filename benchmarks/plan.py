@@ -69,7 +69,7 @@ def plan_once(path: str) -> dict[str, float]:
         objects={"path": path, "keep": ("z_best", "mag_i")},
         models=[{"name": "gampen", "bundle": "gampen.pt"}],
     )
-    model = ModelPlan("gampen", "mag_i < 24.5", "gampen.pt", "0" * 64, Grid(239, 0.168), BANDS)
+    model = ModelPlan("gampen", "mag_i < 24.5", ("gampen.pt",), ("0" * 64,), Grid(239, 0.168), BANDS)
     before_mib = peak_mib()
     clock, cpu = time.perf_counter(), time.process_time()
     source = open_objects(config.objects)

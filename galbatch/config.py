@@ -57,6 +57,11 @@ def parse_bytes(value: Any) -> int:
     return int(float(match[1].replace("_", "")) * BYTE_UNITS[match[2].upper()])
 
 
+def _as_tuple(value: Any) -> Any:
+    """One text is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Magnitude = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -317,12 +322,24 @@ class ModelConfig(_Section):
     """One network to run."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="prefix of the model's columns")
-    bundle: str = Field(
-        description="bundle file (.pt), or demo:gampen and demo:sfnet for the bundles shipped with galbatch"
+    bundle: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1,
+        description="bundle file (.pt), or demo:gampen and demo:sfnet for the bundles shipped with galbatch; a list of "
+        "bundles of one model is an ensemble, whose posteriors are pooled",
     )
     bands: tuple[str, ...] = Field(
         (),
         description="survey bands fed to the network, in the order of the bundle's; empty: the bundle's own names",
+    )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="columns of the object list fed to a network that takes numbers beside the image, in the order of "
+        "the bundle's; empty: the bundle's own names",
+    )
+    calibrated: bool | None = Field(
+        None,
+        description="whether the posteriors are stretched by the factors that galbatch models calibrate stored in the "
+        "bundle; empty: as the bundle says",
     )
     where: str | None = Field(
         None, description="which objects the network is for, such as z_best < 0.25; empty: all"
@@ -544,7 +561,9 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
             "survey": tuple(_resolved_survey(survey, absolute) for survey in config.survey),
             "objects": config.objects.model_copy(update={"path": absolute(config.objects.path)}),
             "cutouts": config.cutouts.model_copy(update={"store": absolute(config.cutouts.store)}),
-            "models": tuple(m.model_copy(update={"bundle": absolute(m.bundle)}) for m in config.models),
+            "models": tuple(
+                m.model_copy(update={"bundle": tuple(map(absolute, m.bundle))}) for m in config.models
+            ),
             "catalog": config.catalog.model_copy(update={"path": absolute(config.catalog.path)}),
         }
     )

@@ -96,5 +96,8 @@ def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fin
 def _short(value: str | None) -> str:
     if value is None:
         return "(nothing)"
-    is_digest = len(value) == 64 and set(value) <= set("0123456789abcdef")
-    return f"{value[:12]}.." if is_digest else value
+    return ", ".join(f"{part[:12]}.." if _is_digest(part) else part for part in value.split(", "))
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

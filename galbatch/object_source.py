@@ -82,8 +82,8 @@ class ListSource:
         return self.objects
 
 
-def open_objects(objects: ObjectsConfig) -> ObjectSource:
-    """The source for ``[objects]``: what is wrong with the list is found here.
+def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> ObjectSource:
+    """The source for ``[objects]``, with the columns `inputs` that networks take: what is wrong is found here.
 
     Raises
     ------
@@ -91,13 +91,13 @@ def open_objects(objects: ObjectsConfig) -> ObjectSource:
         As `tables.read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
     """
     if objects.path.lower().endswith(tuple(tables.READERS)):
-        return ListSource(*tables.read_objects(objects))
+        return ListSource(*tables.read_objects(objects, inputs=inputs))
     if not is_hats(objects.path):
         raise ObjectListError(
             f"{objects.path}: is neither a table ({', '.join(tables.READERS)}) nor the folder of a HATS catalog "
             f"(none of {', '.join(HATS_ENTRIES)} is there){_hint(objects.path)}"
         )
-    return _open_hats(objects)
+    return _open_hats(objects, inputs)
 
 
 def _hint(path: str) -> str:
@@ -128,6 +128,7 @@ class HatsSource:
     files : paths of each chunk's files
     kept : schema of the kept columns: that of the first file
     repeated : ids that stand in more than one chunk, and the chunk where each stands first
+    inputs : names of the columns that networks take
     """
 
     config: ObjectsConfig
@@ -137,11 +138,12 @@ class HatsSource:
     rejected: pa.Table
     counts: tuple[int, ...] = ()
     repeated: Mapping[Any, int] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
 
     def read(self, chunk: int) -> ObjectTable:
         """See `ObjectSource`."""
         path = self.files[chunk][0]
-        table = self._table(chunk, [*self.kept.names, *self.config.psf_fwhm_arcsec.values()])
+        table = self._table(chunk, [*self.kept.names, *self.config.psf_fwhm_arcsec.values(), *self.inputs])
         try:
             kept = table.select(self.kept.names)
             # A cast of no columns forgets how many rows there are.
@@ -151,7 +153,8 @@ class HatsSource:
                 f"{path}: its columns are not of the kinds of {self.files[0][0]}: {error}"
             ) from None
         psf = tables.psf_widths(path, table, objects=self.config)
-        return tables.sorted_objects(self._examined(chunk, table), kept, psf=psf)
+        inputs = tables.input_columns(path, table, names=self.inputs)
+        return tables.sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
 
     def examine(self, chunk: int) -> pa.Table:
         """Ids and positions of a chunk's rows, and why a row cannot be used: see `tables.examine`."""
@@ -192,7 +195,7 @@ def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str
     return pa.concat_tables(tables.read_table(path, columns=columns) for path in files)
 
 
-def _open_hats(objects: ObjectsConfig) -> HatsSource:
+def _open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
     properties = _catalog_properties(objects.path)
     names = {
         key: properties[f"hats_col_{key}"]
@@ -203,8 +206,11 @@ def _open_hats(objects: ObjectsConfig) -> HatsSource:
     ranges = tuple(sky.pixel_range(*pixel) for pixel in pixels)
     named = objects.model_copy(update=names)
     keep = tables.kept_names(named)
-    kept = _read_files(files[0], named, keep).select(keep).schema
-    source, n_rows = _counted(HatsSource(named, files, ranges, kept, rejected=pa.table({})))
+    first = _read_files(files[0], named, [*keep, *inputs])
+    tables.input_columns(files[0][0], first, names=inputs)
+    kept = first.select(keep).schema
+    unread = HatsSource(named, files, ranges, kept, rejected=pa.table({}), inputs=tuple(inputs))
+    source, n_rows = _counted(unread)
     stated = properties.get("hats_nrows", str(n_rows))
     if stated != str(n_rows):
         raise ObjectListError(

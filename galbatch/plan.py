@@ -37,7 +37,7 @@ from galbatch.selection import PartitionObjects, SelectedObjects
 from galbatch.types import BLOCK_OBJECTS, Grid, Partition, Tile
 
 if TYPE_CHECKING:
-    from galbatch.models import Bundle  # loads torch, which planning does without
+    from galbatch.models import Ensemble  # loads torch, which planning does without
 
 __all__ = [
     "ENGINE",
@@ -69,35 +69,43 @@ class ModelPlan:
     Attributes
     ----------
     name, where : as in ``[[models]]``
-    path, sha256 : the bundle's file and identity
+    paths, sha256 : the files and identities of its bundles: several are an ensemble
     grid : the cutouts it needs
     bands : survey bands, in the order of the bundle's input
+    columns : of the object list, in the order of the bundle's input
+    calibrated : as in ``[[models]]``: whether posteriors are stretched
+    stretched : for each bundle whether its posteriors are
     release, background : of the images it was trained on; "" if unknown
     n_selected : objects that `where` selects
     """
 
     name: str
     where: str | None
-    path: str
-    sha256: str
+    paths: tuple[str, ...]
+    sha256: tuple[str, ...]
     grid: Grid
     bands: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    calibrated: bool | None = None
+    stretched: tuple[bool, ...] = ()
     release: str = ""
     background: str = ""
     n_selected: int = 0
 
     @classmethod
-    def of(cls, config: ModelConfig, path: str, bundle: Bundle) -> ModelPlan:
-        """From a ``[[models]]`` section, its bundle's path and the loaded bundle."""
-        bands = config.bands or tuple(bundle.bands)
-        trained = bundle.metadata.input
+    def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble) -> ModelPlan:
+        """From a ``[[models]]`` section, its bundles' paths and the loaded bundles."""
+        trained = ensemble.metadata.input
         return cls(
             config.name,
             config.where,
-            path,
-            bundle.sha256,
-            bundle.grid,
-            bands,
+            paths,
+            ensemble.sha256,
+            ensemble.grid,
+            config.bands or tuple(ensemble.bands),
+            columns=config.columns or tuple(column.name for column in trained.columns),
+            calibrated=config.calibrated,
+            stretched=tuple(factors is not None for factors in ensemble.spread_factors),
             release=trained.release,
             background=trained.background,
         )
@@ -346,6 +354,7 @@ class _Planner:
                 **ingest.parts,
                 **self._common_infer,
                 "kept columns": digest(objects.table.kept),
+                "columns fed": digest([[n, digest(v)] for n, v in sorted(objects.table.inputs.items())]),
                 "selected objects": digest([digest(selected) for selected in objects.selected]),
             }
         )
@@ -379,8 +388,12 @@ class _Planner:
         parts["posterior"] = json.dumps(self.config.posterior.model_dump(), sort_keys=True)
         parts["models"] = " ".join(model.name for model in self.models)
         for model in self.models:
-            parts[f"bundle {model.name}"] = model.sha256
+            parts[f"bundle {model.name}"] = ", ".join(model.sha256)
             parts[f"bands of {model.name}"] = "+".join(model.bands)
+            parts[f"columns of {model.name}"] = "+".join(model.columns)
+            parts[f"calibration of {model.name}"] = ", ".join(
+                "applied" if applied else "not applied" for applied in model.stretched
+            )
         return parts
 
     def _partition_parts(

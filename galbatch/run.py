@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
 from galbatch import __version__, catalog, cluster, dashboard, ingest, models, storage, tables, tasks
-from galbatch.config import PosteriorConfig, RunConfig
+from galbatch.config import ModelConfig, PosteriorConfig, RunConfig
 from galbatch.errors import (
+    BundleError,
     ConfigError,
     FingerprintError,
     GalbatchError,
@@ -98,16 +100,14 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         raise NotInThisVersion(
             'run.toml: [posterior] passes = "adaptive" is not in this version; give a number, such as 64'
         )
-    paths = [models.bundle_path(model.bundle) for model in config.models]
-    bundles = [models.load_bundle(path) for path in paths]
-    for model, bundle in zip(config.models, bundles, strict=True):
-        _require_bands(config, model.name, model.bands or tuple(bundle.bands), bundle)
+    networks = [_network(config, model) for model in config.models]
+    _require_free_names(config, networks)
     plans = [
-        ModelPlan.of(model, path, bundle)
-        for model, path, bundle in zip(config.models, paths, bundles, strict=True)
+        ModelPlan.of(model, _paths(model), network)
+        for model, network in zip(config.models, networks, strict=True)
     ]
-    _require_free_names(config, bundles)
-    objects = open_objects(config.objects)
+    fed = dict.fromkeys(name for plan in plans for name in plan.columns)
+    objects = open_objects(config.objects, inputs=tuple(fed))
     tiles = ingest.read_surveys(
         config.survey,
         index=tile_index_of(config.cutouts.store),
@@ -116,20 +116,41 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     return make_plan(config, objects, tiles, plans)
 
 
-def _require_free_names(config: RunConfig, bundles: Sequence[models.Bundle]) -> None:
+def _paths(model: ModelConfig) -> tuple[str, ...]:
+    return tuple(models.bundle_path(spec) for spec in model.bundle)
+
+
+def _network(config: RunConfig, model: ModelConfig) -> models.Ensemble:
+    """The bundles of a ``[[models]]``, if they fit each other and what the run feeds them."""
+    try:
+        network = models.load_ensemble(_paths(model), calibrated=model.calibrated)
+    except BundleError as error:
+        raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
+    _require_bands(config, model, network)
+    taken = [column.name for column in network.metadata.input.columns]
+    if len(model.columns or taken) != len(taken):
+        raise ConfigError(
+            f"run.toml: [[models]] {model.name}: columns names {len(model.columns)} columns, the bundle takes {len(taken)} "
+            f"({', '.join(taken) or 'none'})"
+        )
+    return network
+
+
+def _require_free_names(config: RunConfig, networks: Sequence[models.Ensemble]) -> None:
     """Refuse kept columns that are called as results are, which the leaves would refuse after all has been cut."""
     columns = [tasks.FLAGS_COLUMN]
-    for model, bundle in zip(config.models, bundles, strict=True):
-        columns += models.result_columns(bundle.metadata, name=model.name, posterior=config.posterior)
+    for model, network in zip(config.models, networks, strict=True):
+        columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
     kept = pa.schema([(name, pa.null()) for name in tables.kept_names(config.objects)])
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
 
 
-def _require_bands(config: RunConfig, name: str, bands: tuple[str, ...], bundle: models.Bundle) -> None:
-    if len(bands) != len(bundle.bands):
+def _require_bands(config: RunConfig, model: ModelConfig, network: models.Ensemble) -> None:
+    name, bands = model.name, model.bands or tuple(network.bands)
+    if len(bands) != len(network.bands):
         raise ConfigError(
-            f"run.toml: [[models]] {name}: bands names {len(bands)} bands, the bundle takes {len(bundle.bands)} "
-            f"({', '.join(bundle.bands)})"
+            f"run.toml: [[models]] {name}: bands names {len(bands)} bands, the bundle takes {len(network.bands)} "
+            f"({', '.join(network.bands)})"
         )
     missing = [band for band in bands if band not in config.bands]
     if missing:
@@ -446,7 +467,7 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         "galbatch_passes": str(config.posterior.passes),
         "galbatch_method": config.posterior.method,
         "galbatch_seed": str(config.posterior.seed),
-        **{f"galbatch_bundle_{model.name}": model.sha256 for model in plan.models},
+        **{f"galbatch_bundle_{model.name}": ", ".join(model.sha256) for model in plan.models},
         "galbatch_release": ", ".join(plan.stated("release")),
         "galbatch_background": ", ".join(plan.stated("background")),
         "galbatch_fingerprint": _common_fingerprint(plan).digest,
@@ -585,7 +606,8 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
         cutout_s = max(cutout_s, (time.monotonic() - started) / len(rows))
         n_measured = max(n_measured, len(rows))
         for model in (m for m in plan.models if m.grid == grid.grid):
-            pass_s[model.name] = _measure_pass_s(model, cutouts.select_bands(model.bands), posterior)
+            columns = tasks.columns_fed(task.objects, rows, model.columns)
+            pass_s[model.name] = _measure_pass_s(model, cutouts.select_bands(model.bands), columns, posterior)
     return Rates(n_measured, cutout_s, pass_s)
 
 
@@ -595,12 +617,19 @@ def _middle(plan: Plan, grid: int) -> PartitionPlan | None:
     return parts[len(parts) // 2] if parts else None
 
 
-def _measure_pass_s(model: ModelPlan, cutouts: CutoutBlock, posterior: PosteriorConfig) -> float:
-    bundle = models.load_bundle(model.path, sha256=model.sha256)
+def _measure_pass_s(
+    model: ModelPlan,
+    cutouts: CutoutBlock,
+    columns: npt.NDArray[np.float32] | None,
+    posterior: PosteriorConfig,
+) -> float:
+    network = tasks.load_network(model)
     every = np.ones(len(cutouts), bool)
     elapsed_s = 0.0
     for _ in range(2):  # the first call also warms up the script
         started = time.monotonic()
-        models.infer_block(bundle, cutouts, name=model.name, posterior=posterior, selected=every)
+        models.infer_block(
+            network, cutouts, name=model.name, posterior=posterior, selected=every, columns=columns
+        )
         elapsed_s = time.monotonic() - started
     return elapsed_s / len(cutouts) / MEASURED_PASSES

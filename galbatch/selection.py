@@ -224,6 +224,7 @@ def _joined(parts: Sequence[ObjectTable]) -> ObjectTable:
             band: np.concatenate([part.psf_fwhm_arcsec[band] for part in parts])
             for band in parts[0].psf_fwhm_arcsec
         },
+        {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
     )
 
 

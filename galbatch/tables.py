@@ -36,9 +36,11 @@ __all__ = [
     "RESERVED_COLUMNS",
     "column_names",
     "examine",
+    "input_columns",
     "is_true",
     "kept_names",
     "psf_widths",
+    "read_numbers",
     "read_objects",
     "read_table",
     "refuse_rejected",
@@ -278,6 +280,20 @@ READERS: Mapping[str, Callable[[str, Sequence[str] | None], pa.Table]] = {
 }
 
 
+def read_numbers(
+    path: str, *, id_column: str, columns: Sequence[str]
+) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.float64]]]:
+    """Ids, int64 or str, and numbers by column, NaN for null; raises `ObjectListError` as `read_table` does."""
+    table = read_table(path, columns=[id_column, *columns])
+    ids = _ids(path, table.column(id_column), id_column)
+    if ids.null_count:
+        raise ObjectListError(f"{path}: column {id_column}: {ids.null_count} rows have no id")
+    numbers = {
+        name: _numbers(path, table.column(name), name=name, expected="numbers") for name in columns
+    }
+    return ids.to_numpy(zero_copy_only=False), numbers
+
+
 def write_parquet(path: str, table: pa.Table) -> None:
     """Write a Parquet file, whole or not at all; raises as `storage.publish` does."""
     buffer = io.BytesIO()
@@ -326,7 +342,9 @@ def _astropy_table(table: pa.Table) -> Table:
 # --- object lists ----------------------------------------------------------------------------------------
 
 
-def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[ObjectTable, pa.Table]:
+def read_objects(
+    objects: ObjectsConfig, *, also: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> tuple[ObjectTable, pa.Table]:
     """Read and check the object list.
 
     Parameters
@@ -336,12 +354,14 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
         out: those without id or position, and all but the first row of an id among the others.
     also : sequence of str
         Columns wanted in `kept` besides ``objects.keep``.
+    inputs : sequence of str
+        Columns that networks take.
 
     Returns
     -------
     table : ObjectTable
         Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`,
-        `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``.
+        `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``, `inputs` those of `inputs`.
     rejected : pyarrow.Table
         Rows left out: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in the
         order of the list.
@@ -355,7 +375,7 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
         A kept column has the name of one of the catalog's own.
     """
     keep = kept_names(objects, also)
-    wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values()]
+    wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values(), *inputs]
     table = read_table(objects.path, columns=list(dict.fromkeys(wanted)))
     if len(table) == 0:
         raise ObjectListError(f"{objects.path}: holds no objects")
@@ -363,7 +383,8 @@ def read_objects(objects: ObjectsConfig, *, also: Sequence[str] = ()) -> tuple[O
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     refuse_rejected(objects, n_rows=len(table), rejected=rejected)
     psf = psf_widths(objects.path, table, objects=objects)
-    return sorted_objects(listed, table.select(keep), psf=psf), rejected
+    numbers = input_columns(objects.path, table, names=inputs)
+    return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected
 
 
 def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
@@ -466,6 +487,24 @@ def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[st
     return widths
 
 
+def input_columns(
+    path: str, table: pa.Table, *, names: Sequence[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The columns that networks take, by name, float32; NaN where they hold no number.
+
+    Raises
+    ------
+    ObjectListError
+        A column holds no numbers.
+    """
+    expected = "the numbers that a network takes beside the image"
+    with np.errstate(over="ignore"):  # beyond float32 they are infinite: no number either
+        return {
+            name: _numbers(path, table.column(name), name=name, expected=expected).astype(np.float32)
+            for name in names
+        }
+
+
 def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
     """A column as float64, NaN for null."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
@@ -522,9 +561,13 @@ def _refusal(path: str, n_rows: int, rejected: pa.Table) -> str:
 
 
 def sorted_objects(
-    listed: pa.Table, kept: pa.Table, *, psf: Mapping[str, npt.NDArray[np.float32]]
+    listed: pa.Table,
+    kept: pa.Table,
+    *,
+    psf: Mapping[str, npt.NDArray[np.float32]],
+    inputs: Mapping[str, npt.NDArray[np.float32]],
 ) -> ObjectTable:
-    """The usable rows of `listed`, as `examine` makes it, with their rows of `kept` and `psf`, as an object table."""
+    """The usable rows of `listed`, as `examine` makes it, with their rows of the others, as an object table."""
     good = pc.is_null(listed.column("reason"))
     usable = np.flatnonzero(good)
     listed, kept = listed.filter(good), kept.filter(good)
@@ -541,6 +584,7 @@ def sorted_objects(
         index[row],
         kept.take(rank).combine_chunks(),
         {band: width[usable][row] for band, width in psf.items()},
+        {name: values[usable][row] for name, values in inputs.items()},
     )
 
 

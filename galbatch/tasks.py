@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from galbatch import __version__, catalog, ingest, models
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.errors import FingerprintError
 from galbatch.fingerprint import Fingerprint, refuse_difference
-from galbatch.plan import PartitionPlan, Plan
+from galbatch.plan import ModelPlan, PartitionPlan, Plan
 from galbatch.selection import PartitionObjects
 from galbatch.types import (
     BLOCK_OBJECTS,
@@ -39,12 +39,14 @@ __all__ = [
     "IngestTask",
     "ModelTask",
     "TaskResult",
+    "columns_fed",
     "cut_rows",
     "footer_fingerprint",
     "infer_partition",
     "infer_task",
     "ingest_partition",
     "ingest_task",
+    "load_network",
 ]
 
 
@@ -76,11 +78,7 @@ class IngestTask:
 class ModelTask:
     """One network and the partition's objects that it is for."""
 
-    name: str
-    path: str
-    sha256: str
-    grid: Grid
-    bands: tuple[str, ...]
+    network: ModelPlan
     selected: npt.NDArray[np.bool_]
 
 
@@ -140,8 +138,7 @@ def infer_task(
         object_flags=objects.flags,
         grids=_grid_tasks(plan, objects),
         models=tuple(
-            ModelTask(m.name, m.path, m.sha256, m.grid, m.bands, selected)
-            for m, selected in zip(plan.models, objects.selected, strict=True)
+            ModelTask(model, selected) for model, selected in zip(plan.models, objects.selected, strict=True)
         ),
         posterior=posterior,
         store=store,
@@ -202,10 +199,10 @@ def infer_partition(task: InferTask) -> TaskResult:
         A bundle cannot be loaded, or its file has changed.
     """
     started = time.monotonic()
-    loaded = [models.load_bundle(model.path, sha256=model.sha256) for model in task.models]
+    loaded = [load_network(model.network) for model in task.models]
     specs = [
-        models.result_columns(bundle.metadata, name=model.name, posterior=task.posterior)
-        for bundle, model in zip(loaded, task.models, strict=True)
+        models.result_columns(ensemble.metadata, name=model.network.name, posterior=task.posterior)
+        for ensemble, model in zip(loaded, task.models, strict=True)
     ]
     values = {c.name: _no_value(c, len(task.objects)) for columns in specs for c in columns}
     flags = task.object_flags.copy()
@@ -213,14 +210,26 @@ def infer_partition(task: InferTask) -> TaskResult:
         _require_cutouts(task, grid)
         for rows, cutouts in _blocks(task, grid):
             flags[rows] |= cutouts.flags
-            for bundle, model in zip(loaded, task.models, strict=True):
-                if model.grid == grid.grid:
-                    _infer_into(values, rows, cutouts, bundle=bundle, task=task, model=model)
+            for ensemble, model in zip(loaded, task.models, strict=True):
+                if model.network.grid == grid.grid:
+                    _infer_into(values, rows, cutouts, ensemble=ensemble, task=task, model=model)
     columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
     table = _leaf_table(task, columns, {"flags": flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=_footer(task))
-    n_passes = sum(int(np.maximum(values[f"{m.name}_passes"], 0).sum()) for m in task.models)
+    n_passes = sum(int(np.maximum(values[f"{m.network.name}_passes"], 0).sum()) for m in task.models)
     return TaskResult(task.partition, len(task.objects), 0, n_passes, time.monotonic() - started)
+
+
+def load_network(model: ModelPlan) -> models.Ensemble:
+    """The bundles of a planned network, from this process's memory if they are there."""
+    return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
+
+
+def columns_fed(
+    objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
+) -> npt.NDArray[np.float32] | None:
+    """(row, column) of the object list's columns `names`; None for no columns."""
+    return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
 
 
 FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
@@ -247,16 +256,17 @@ def _infer_into(
     rows: npt.NDArray[np.intp],
     cutouts: CutoutBlock,
     *,
-    bundle: models.Bundle,
+    ensemble: models.Ensemble,
     task: InferTask,
     model: ModelTask,
 ) -> None:
     results = models.infer_block(
-        bundle,
-        cutouts.select_bands(model.bands),
-        name=model.name,
+        ensemble,
+        cutouts.select_bands(model.network.bands),
+        name=model.network.name,
         posterior=task.posterior,
         selected=model.selected[rows],
+        columns=columns_fed(task.objects, rows, model.network.columns),
     )
     for name, result in results.items():
         values[name][rows] = result
@@ -301,7 +311,9 @@ def _footer(task: InferTask) -> dict[str, str]:
     return {
         "fingerprint": json.dumps(task.fingerprint.as_json(), sort_keys=True),
         "version": __version__,
-        "bundles": json.dumps({model.name: model.sha256 for model in task.models}, sort_keys=True),
+        "bundles": json.dumps(
+            {model.network.name: ", ".join(model.network.sha256) for model in task.models}, sort_keys=True
+        ),
         "n_objects": str(len(task.objects)),
     }
 

@@ -196,6 +196,7 @@ class ObjectTable:
     healpix_29 : (object,) int64
     kept : pyarrow.Table with one row an object: the columns named in ``[objects] keep``
     psf_fwhm_arcsec : for bands whose PSF widths the list states, (object,) float32; NaN where it does not
+    inputs : columns of the list that networks take, by name, (object,) float32; NaN where it has no number
     """
 
     object_id: npt.NDArray[Any]
@@ -204,6 +205,7 @@ class ObjectTable:
     healpix_29: npt.NDArray[np.int64]
     kept: pa.Table
     psf_fwhm_arcsec: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    inputs: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -222,6 +224,7 @@ class ObjectTable:
             self.healpix_29[index],
             kept,
             {band: width[index] for band, width in self.psf_fwhm_arcsec.items()},
+            {name: values[index] for name, values in self.inputs.items()},
         )
 
 

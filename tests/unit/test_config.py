@@ -45,7 +45,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path):
     parsed = config.read_config(write(tmp_path, MINIMAL))
     assert parsed.survey[0].tiles == str(tmp_path / "tiles/*.fits")
     assert parsed.catalog.path == str(tmp_path / "catalog")
-    assert parsed.models[0].bundle == "demo:gampen"
+    assert parsed.models[0].bundle == ("demo:gampen",)
 
 
 def test_s3_paths_stay(tmp_path):

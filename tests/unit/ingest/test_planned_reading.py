@@ -55,7 +55,7 @@ def test_partitions_read_what_the_plan_says(on_s3, n_objects, max_objects, margi
         models=[{"name": "gampen", "bundle": "gampen.pt"}],
         plan={"max_objects_per_partition": max_objects},
     )
-    model = ModelPlan("gampen", None, "gampen.pt", "0" * 64, Grid(64, 0.168), ("g",))
+    model = ModelPlan("gampen", None, ("gampen.pt",), ("0" * 64,), Grid(64, 0.168), ("g",))
     plan = make_plan(config, ListSource(table, pa.table({})), tiles, [model])
     assert (len(plan.partitions) > 3) == (max_objects == 6)
     server.reset()
