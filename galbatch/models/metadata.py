@@ -145,13 +145,18 @@ class ParameterInfo:
 class DomainInfo:
     """What the training set looked like. An object outside any of it gets OUT_OF_DOMAIN; None: not checked.
 
+    Background product and release of the training images are the input's; a plan compares them with the survey's.
+
     Attributes
     ----------
     psf_fwhm_arcsec, sky_sigma_njy : ranges, one per band
-    flux_njy : range of the light in the brightest band; for people, not checked
+    flux_njy : range of the stamp's light in the brightest band; for people. Not checked: the sum over a stamp is
+        mostly sky and neighbors for all but bright galaxies, and fluxes outside the training range are EXTRAPOLATED
     features_mean, features_covariance : of the last features (pass without dropout)
-    distance_limit : Mahalanobis distance that 99.9 % of the training set stay within
+    distance_limit : largest Mahalanobis distance of the last features; ``<model>_ood_distance`` is in units of it
     crop_limits : the transformer's scale s in the training set; at or beyond them: CROP_AT_LIMIT
+    false_alarm_rate : share of objects like those trained on that get OUT_OF_DOMAIN, all checks together; None: unknown
+    n_held_out : objects that nothing was fitted to, on which the limits were found for this rate
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -163,6 +168,8 @@ class DomainInfo:
     features_covariance: tuple[tuple[float, ...], ...] | None = None
     distance_limit: float | None = None
     crop_limits: Range | None = None
+    false_alarm_rate: float | None = None
+    n_held_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -341,6 +348,8 @@ def _domain_problems(metadata: BundleMetadata) -> list[str]:
         )
         if ranges is not None and len(ranges) != n_bands
     ]
+    if domain.false_alarm_rate is not None and not 0 <= domain.false_alarm_rate < 1:
+        problems.append(f"domain: false_alarm_rate must lie in [0, 1), found {domain.false_alarm_rate}")
     feature = (domain.features_mean, domain.features_covariance, domain.distance_limit)
     if sum(value is None for value in feature) not in (0, 3):
         problems.append("domain: features_mean, features_covariance and distance_limit go together")
