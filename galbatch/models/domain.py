@@ -129,7 +129,7 @@ def is_out_of_domain(
     Parameters
     ----------
     domain : of the bundle
-    distance : (object,) of `feature_distance`; None: not known
+    distance : (object,) of `feature_distance`, over the limit; NaN is not beyond; None: not known
     sky_sigma_njy, psf_fwhm_arcsec : (object, band); NaN is not beyond
     """
     beyond = np.zeros(len(sky_sigma_njy), bool)
@@ -139,8 +139,8 @@ def is_out_of_domain(
     ):
         if ranges is not None:
             beyond |= _beyond(measured, ranges)
-    if distance is not None and domain.distance_limit is not None:
-        beyond |= distance > domain.distance_limit
+    if distance is not None:
+        beyond |= distance > 1.0
     return beyond
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.models.domain import feature_distance
+from galbatch.models.domain import feature_distance, is_out_of_domain
 from galbatch.models.ensemble import Ensemble
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.sampling import RawPasses
 from galbatch.types import CutoutBlock, ModelFlag
 
-__all__ = ["input_flags", "value_flags"]
+__all__ = ["input_flags", "ood_distance", "value_flags"]
 
 Flags = npt.NDArray[np.int32]
 
@@ -38,23 +38,32 @@ def value_flags(
     return flags
 
 
+def ood_distance(metadata: BundleMetadata, raw: RawPasses) -> npt.NDArray[np.float64] | None:
+    """(object,) Mahalanobis distance of the last features over the bundle's limit; None: the bundle has none.
+
+    NaN: the features are not finite, as those of rows that failed.
+    """
+    domain = metadata.domain
+    if raw.last is None or domain.features_mean is None or domain.distance_limit is None:
+        return None
+    finite = np.isfinite(raw.last).all(axis=1)
+    mean, covariance = np.asarray(domain.features_mean), np.asarray(domain.features_covariance)
+    found = np.full(len(raw.last), np.nan)
+    found[finite] = feature_distance(raw.last[finite].astype(np.float64), mean, covariance)
+    return found / domain.distance_limit
+
+
 def input_flags(
     metadata: BundleMetadata, raw: RawPasses, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
 ) -> Flags:
     """OUT_OF_DOMAIN, CROP_AT_LIMIT of a bundle, for the block's `rows`, which `raw` is of."""
     domain, flags = metadata.domain, np.zeros(len(rows), np.int32)
-    outside = np.zeros(len(rows), bool)
-    for measured, ranges in (
-        (cutouts.sky_sigma_njy, domain.sky_sigma_njy),
-        (cutouts.psf_fwhm_arcsec, domain.psf_fwhm_arcsec),
-    ):
-        if ranges is not None:
-            low, high = np.asarray(ranges).T
-            outside |= ((measured[rows] < low) | (measured[rows] > high)).any(axis=1)  # NaN is neither
-    if raw.last is not None and domain.features_mean is not None and domain.distance_limit is not None:
-        last = np.nan_to_num(raw.last.astype(np.float64))
-        mean, covariance = np.asarray(domain.features_mean), np.asarray(domain.features_covariance)
-        outside |= feature_distance(last, mean, covariance) > domain.distance_limit
+    outside = is_out_of_domain(
+        domain,
+        ood_distance(metadata, raw),
+        sky_sigma_njy=cutouts.sky_sigma_njy[rows],
+        psf_fwhm_arcsec=cutouts.psf_fwhm_arcsec[rows],
+    )
     flags[outside] |= ModelFlag.OUT_OF_DOMAIN
     if raw.crop is not None and domain.crop_limits is not None:
         low_crop, high_crop = domain.crop_limits

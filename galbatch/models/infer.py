@@ -12,7 +12,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, NotInThisVersion
 from galbatch.models.bundle import Bundle
 from galbatch.models.ensemble import Ensemble
-from galbatch.models.flags import input_flags, value_flags
+from galbatch.models.flags import input_flags, ood_distance, value_flags
 from galbatch.models.heads import Passes, correlation_of
 from galbatch.models.keys import draw_keys, member_keys
 from galbatch.models.metadata import BundleMetadata, ParameterInfo
@@ -95,6 +95,8 @@ def infer_block(
         flags[rows[good]] |= value_flags(ensemble, found, posterior)[good]
         for bundle, raw in zip(ensemble.bundles, raws, strict=True):
             flags[rows] |= input_flags(bundle.metadata, raw, cutouts, rows)
+        if f"{name}_ood_distance" in values:
+            values[f"{name}_ood_distance"][rows] = _largest_distance(ensemble, raws)
     values[f"{name}_flags"] = flags
     return values
 
@@ -114,6 +116,12 @@ def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray
     if wanted != given:
         names = ", ".join(column.name for column in metadata.input.columns) or "none"
         raise BundleError(f"{metadata.name}: takes {wanted} columns ({names}), given {given}")
+
+
+def _largest_distance(ensemble: Ensemble, raws: list[RawPasses]) -> npt.NDArray[np.float64]:
+    """(object,) of the bundles' distances from their domains, in units of their limits."""
+    found = [ood_distance(b.metadata, raw) for b, raw in zip(ensemble.bundles, raws, strict=True)]
+    return np.asarray(np.maximum.reduce([distance for distance in found if distance is not None]))
 
 
 def _number_of_passes(ensemble: Ensemble, posterior: PosteriorConfig) -> int:

@@ -47,7 +47,7 @@ def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorC
             f"largest Monte Carlo error of a quantile, in posterior standard deviations; {NO_VALUE}",
         ),
     ]
-    columns += list(_feature_columns(metadata, name))
+    columns += _domain_columns(metadata, name) + list(_feature_columns(metadata, name))
     bits = "bits: see galbatch.types.ModelFlag"
     return [
         *columns,
@@ -105,6 +105,17 @@ def _correlation_columns(metadata: BundleMetadata, name: str) -> list[Column]:
         for i, first in enumerate(metadata.parameters)
         for second in metadata.parameters[i + 1 :]
     ]
+
+
+def _domain_columns(metadata: BundleMetadata, name: str) -> list[Column]:
+    limit = metadata.domain.distance_limit
+    if limit is None:
+        return []
+    text = (
+        "Mahalanobis distance of the network's last features from those of its training set, over the bundle's limit "
+        f"({limit:.4g}): above 1 the object is OUT_OF_DOMAIN; {NO_VALUE}"
+    )
+    return [Column(f"{name}_ood_distance", "float32", "", text)]
 
 
 def _feature_columns(metadata: BundleMetadata, name: str) -> Iterator[Column]:
