@@ -397,39 +397,73 @@ def models_show(
 
 @models_app.command("train")
 def models_train(
-    architecture: Annotated[
-        str, typer.Argument(help="gampen or sfnet: a small one, as the demo bundles are")
-    ],
+    architecture: Annotated[str, typer.Argument(metavar="gampen|sfnet", help="gampen or sfnet")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="bundle to write; its card, .md, comes beside it")
+        Path,
+        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and training curve, .png, come beside it"),
     ],
-    objects: Annotated[
-        int | None, typer.Option(help="galaxies to simulate and train on; the card's number", min=200)
+    settings: Annotated[
+        Path | None, typer.Option(metavar="TRAIN.toml", help="settings, over the card's or the parent's")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="epochs; the card's number", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="seed of weights, order and dropout", min=0)] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulating")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+    ] = None,
+    id_column: Annotated[
+        str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
+    ] = "object_id",
+    parent: Annotated[
+        str | None, typer.Option("--from", metavar="BUNDLE", help="start from this bundle's weights (fine-tuning)")
+    ] = None,
+    objects: Annotated[
+        int | None, typer.Option(help="galaxies to simulate; the card's number", min=200)
+    ] = None,
+    population: Annotated[
+        str | None, typer.Option(help="population to simulate, paper or survey; the card's")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs, at most; the settings' number", min=1)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="seed of weights, split, order and dropout; the settings'", min=0)
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is one")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint OUTPUT.ckpt")] = False,
+    keep_checkpoint: Annotated[
+        bool, typer.Option("--keep-checkpoint", help="leave the checkpoint there when all is done")
+    ] = False,
 ) -> None:
-    """Train a small network on freshly simulated galaxies (GaMPEN paper: loss and transforms)."""
-    from galbatch import fit, models, storage
+    """Train a network on cutouts with labels, or on freshly simulated galaxies as the demo bundles are.
 
-    if architecture not in models.RECIPES:
-        raise UsageError(f"models train {architecture}: expected one of {', '.join(models.RECIPES)}")
-    storage.check_writable(str(output.resolve().parent))
-    recipe = fit.changed(models.RECIPES[architecture], objects=objects, epochs=epochs, seed=seed)
+    The loss, transforms, split and default settings are the GaMPEN paper's. The state after each epoch is kept in OUTPUT.ckpt until the
+    bundle is there. On a CPU a seed gives the same bits again at the same number of threads.
+    """
+    from galbatch import fit
 
-    def show(epoch: models.Epoch) -> None:
-        out.print(
-            f"epoch {epoch.epoch} of {recipe.settings.epochs}: loss {epoch.training_loss:.4f}, "
-            f"validation {epoch.validation_loss:.4f}, {epoch.elapsed_s:.0f} s",
-            highlight=False,
+    source = fit.Source(store, labels, id_column, objects=objects, population=population)
+    options = {"epochs": epochs, "seed": seed}
+    task = fit.prepare(architecture, output, source=source, parent=parent, settings=settings, options=options)
+    try:
+        outcome = fit.train_bundle(
+            task, device=device, resume=resume, keep_checkpoint=keep_checkpoint, console=out
         )
+    except KeyboardInterrupt:
+        raise typer.Exit(_stopped(fit.checkpoint_path(output))) from None
+    best = outcome.trained.metadata.training
+    out.print(
+        f"kept epoch {best['best_epoch']}, validation loss {best['validation_loss']:.4f}\n"
+        f"{output}, {outcome.card} and {outcome.curve}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
-    out.print(f"simulating {recipe.n_objects} galaxies, training {architecture}", highlight=False)
-    for name, result in fit.fit_bundle(recipe, output, progress=show).items():
-        out.print(
-            f"{name}: R\u00b2 {result['r2']:.3f}, 68 % interval covers {100 * result['coverage_68']:.0f} %"
-        )
-    out.print(f"{output} and {output.with_suffix('.md')}", soft_wrap=True, highlight=False)
+
+def _stopped(checkpoint: Path) -> int:
+    """Say how to go on with a training that was stopped."""
+    what = f"add --resume to go on from {checkpoint}" if checkpoint.exists() else "no epoch was done"
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"galbatch: stopped; {what}")
+    return 130
 
 
 @models_app.command("convert", hidden=True)
@@ -456,6 +490,14 @@ def _print_result(result: Any, stage: str) -> None:
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for name, reason in sorted(result.failed.items()):
         errors.print(f"failed: {name}: {reason}")
+
+
+def _result_table(result: Any) -> Table:
+    """A models.ResultTable for the terminal."""
+    table = Table(*result.columns, title=result.caption, title_justify="left", box=None, pad_edge=False)
+    for row in result.rows:
+        table.add_row(*("" if cell is None else f"{cell:,g}" if isinstance(cell, float) else str(cell) for cell in row))
+    return table
 
 
 def _plan_table(config: Any, made: Any, rates: Any) -> Table:

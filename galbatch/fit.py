@@ -1,136 +1,310 @@
-"""Train a demo bundle: simulate galaxies, train, judge on galaxies of another seed, save with a card."""
+"""Train a bundle: data in, a bundle with its card and training curve out. Joins simulation or store with models."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from rich.console import Console
 
-from galbatch import models, simulate
+from galbatch import models, report, simulate, storage
+from galbatch.errors import ConfigError, UsageError
+from galbatch.labelled import Labelled, open_labelled
+from galbatch.training_bars import TrainingBars
 
-__all__ = ["fit_bundle", "model_card", "simulated_set"]
+__all__ = [
+    "Outcome",
+    "Source",
+    "Task",
+    "changed",
+    "checkpoint_path",
+    "fit_bundle",
+    "prepare",
+    "read_settings",
+    "settings_for",
+    "simulated",
+    "train_bundle",
+]
+
+PARENT_RATE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data of a training come from: a store and a table of labels, or the simulation.
+
+    Attributes
+    ----------
+    store, labels : of cutouts, and the table with the true parameters; None: simulate
+    id_column : of the labels
+    objects, population : of the simulation; None: the recipe's
+    """
+
+    store: str | None = None
+    labels: str | None = None
+    id_column: str = "object_id"
+    objects: int | None = None
+    population: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training that was checked as far as it can be without data.
+
+    Attributes
+    ----------
+    output : the bundle to write
+    settings : of the training
+    source : of the data
+    recipe : how galaxies are simulated
+    parent : whose weights are the start; None: drawn
+    """
+
+    output: Path
+    settings: models.TrainingSettings
+    source: Source
+    recipe: models.Recipe
+    parent: models.Bundle | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A bundle that was written: its training, its sha256, and the files beside it."""
+
+    trained: models.Trained
+    sha256: str
+    card: Path
+    curve: Path
+
+
+def prepare(
+    architecture: str,
+    output: Path,
+    *,
+    source: Source,
+    parent: str | None = None,
+    settings: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Task:
+    """Check what a training was asked for, before anything is started.
+
+    Parameters
+    ----------
+    parent : bundle to fine-tune
+    settings : TOML file, over the parent's settings or the recipe's; with a store and no parent over the defaults
+    options : single settings, over all others; None keeps what they say
+
+    Raises
+    ------
+    UsageError
+        Arguments contradict each other, a file is not there, a setting is wrong, or the output cannot be written.
+    """
+    if architecture not in models.RECIPES:
+        raise UsageError(f"models train {architecture}: expected one of {', '.join(models.RECIPES)}")
+    if (source.store is None) != (source.labels is None):
+        raise UsageError("--store and --labels go together: cutouts, and a table with their true parameters")
+    if source.store is not None and (source.objects is not None or source.population is not None):
+        raise UsageError("--objects and --population are of the simulation; with --store they mean nothing")
+    if output.suffix != ".pt":
+        raise UsageError(f"-o {output}: a bundle's name ends in .pt")
+    storage.check_writable(str(output.resolve().parent))
+    bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
+    recipe = changed(models.RECIPES[architecture], objects=source.objects, population=source.population)
+    base = bundle or (recipe.settings if source.store is None else None)
+    if base is None and settings is None:
+        raise UsageError(
+            "--store without --settings or --from: state at least bands and parameters in a file of settings"
+        )
+    given = {} if settings is None else read_settings(settings)
+    given |= {name: value for name, value in (options or {}).items() if value is not None}
+    asked = settings_for(
+        architecture, given, base=base, name=output.stem, source=settings.name if settings else "settings"
+    )
+    return Task(output, asked, source, recipe, bundle)
+
+
+def train_bundle(
+    task: Task,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    keep_checkpoint: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Do a task: get the data, train, write the bundle; say on `console` how it goes. Raises as `fit_bundle`."""
+    console = console or Console(quiet=True)
+    checkpoint = checkpoint_path(task.output)
+    if not resume:
+        models.require_no_checkpoint(checkpoint)
+    with _data(task, console) as data, TrainingBars.on(console, n_epochs=task.settings.epochs) as bars:
+        return fit_bundle(
+            data,
+            task.output,
+            settings=task.settings,
+            parent=task.parent,
+            session=models.Session(device, checkpoint, resume, bars.epoch, bars.batch),
+            keep_checkpoint=keep_checkpoint,
+        )
+
+
+@contextlib.contextmanager
+def _data(task: Task, console: Console) -> Iterator[Labelled]:
+    """The data of a task, and a word about them."""
+    if task.source.store is None or task.source.labels is None:
+        console.print(f"simulating {task.recipe.n_objects} galaxies", highlight=False)
+        yield simulated(task.recipe, task.settings)
+        return
+    with open_labelled(
+        task.source.store,
+        task.source.labels,
+        settings=task.settings,
+        id_column=task.source.id_column,
+        scratch=task.output.with_name(f"{task.output.name}.pixels"),
+    ) as data:
+        for line in data.notes:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        yield data
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the training of the bundle `output` keeps its state."""
+    return output.with_name(f"{output.name}.ckpt")
 
 
 def fit_bundle(
-    recipe: models.Recipe, output: Path, *, progress: Callable[[models.Epoch], None] | None = None
-) -> Mapping[str, Mapping[str, Any]]:
-    """Train as `recipe` says; write the bundle to `output` and its card, ``.md``, beside it.
+    data: Labelled,
+    output: Path,
+    *,
+    settings: models.TrainingSettings,
+    parent: models.Bundle | None = None,
+    session: models.Session | None = None,
+    keep_checkpoint: bool = False,
+) -> Outcome:
+    """Train, and write the bundle to `output`, its card (``.md``) and training curve (``.png``) beside it.
 
-    Returns
-    -------
-    For each parameter what `models.evaluate` found on galaxies that nothing was trained on.
+    The session's checkpoint is removed once the bundle is there, unless it is to be kept.
+
+    Raises
+    ------
+    UsageError
+        Data, settings, parent or checkpoint do not fit each other.
     """
-    settings = recipe.settings
-    images, labels = simulated_set(recipe, n_objects=recipe.n_objects, seed=recipe.seed)
-    trained = models.train(images, labels, settings=settings, progress=progress)
-    script = models.script_of(trained.network)
-    models.save_bundle(str(output), script, trained.metadata)
-    bundle = models.load_bundle(str(output))
-    images, labels = simulated_set(recipe, n_objects=recipe.n_test_objects, seed=recipe.test_seed)
-    results = models.evaluate(bundle, images, labels)
-    output.with_suffix(".md").write_text(model_card(recipe, bundle, results), encoding="utf-8")
-    return results
-
-
-def simulated_set(
-    recipe: models.Recipe, *, n_objects: int, seed: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Stamps and labels of freshly drawn galaxies.
-
-    Returns
-    -------
-    images : (object, band, y, x) float32, nJy
-    labels : (object, parameter) float64, physical units, in the recipe's order
-    """
-    settings = recipe.settings
-    truth = simulate.draw_population(n_objects, bands=settings.bands, population=recipe.population, seed=seed)
-    images = simulate.draw_stamps(truth, bands=settings.bands, size_px=recipe.size_px, seed=seed)
-    labels = [truth.column(parameter.name).to_numpy() for parameter in settings.parameters]
-    return images, np.stack(labels, axis=1).astype(np.float64)
-
-
-def model_card(recipe: models.Recipe, bundle: models.Bundle, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the bundle is, how it was made, how well it does, and what it is not: Markdown."""
-    settings, metadata = recipe.settings, bundle.metadata
-    made = metadata.training or {}
-    lines = [
-        f"# {metadata.name} {metadata.version}",
-        "",
-        f"A small {metadata.architecture} that ships with galbatch for its demo and tests. **Not for science.**",
-        "",
-        f"- Input: {recipe.size_px} px at {settings.pixel_scale_arcsec} arcsec, bands {', '.join(settings.bands)}, "
-        f"zero point {settings.zero_point_mag} mag",
-        f"- Network: width {settings.width:g} of the paper's, dropout rate {settings.dropout_rate:g}"
-        + (f", top k = {settings.n_top_features}" if settings.n_top_features else ""),
-        f"- sha256 `{bundle.sha256}`",
-        "",
-        "## How it was made",
-        "",
-        f"`galbatch models train {settings.architecture}`, on {recipe.n_objects:,} {metadata.training_data} "
-        f"(seed {recipe.seed}).",
-        "",
-        "| setting | value |",
-        "|---|---|",
-        *(f"| {key} | {value} |" for key, value in made.items()),
-        "",
-        "## How well it does",
-        "",
-        f"On {recipe.n_test_objects:,} fresh galaxies of the same population (seed {recipe.test_seed}; nothing was "
-        "trained on them), 64 passes, equal-tailed intervals:",
-        "",
-        "| parameter | R² of the median | median residual | scatter | covered by 68.27 % | by 95.45 % |",
-        "|---|---|---|---|---|---|",
-        *(_result_line(name, result) for name, result in results.items()),
-        "",
-        *_limit_lines(results),
-        "## What it is not",
-        "",
-        "The simulation has no neighbors, no correlated noise, and sizes, fluxes and bulge shares that are uniform, unlike "
-        "the sky's. On real pixels its numbers mean nothing; OUT_OF_DOMAIN and EXTRAPOLATED say so where they can.",
-        "",
-        f"Licence: {metadata.licence}. {metadata.citation}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _result_line(name: str, result: Mapping[str, Any]) -> str:
-    of = "" if result["r2_of"] == name else f" (of {result['r2_of']})"
-    return (
-        f"| {name} | {result['r2']:.3f}{of} | {result['bias']:.3g} | {result['scatter']:.3g} | "
-        f"{100 * result['coverage_68']:.1f} % | {100 * result['coverage_95']:.1f} % |"
+    session = session or models.Session()
+    trained = models.train(
+        data.images, data.labels, settings=settings, extras=data.extras, parent=parent, session=session
     )
+    record = {**trained.metadata.training, **data.origin}
+    metadata = dataclasses.replace(trained.metadata, training=record)
+    sha256 = models.save_bundle(str(output), models.script_of(trained.network), metadata)
+    card, curve = output.with_suffix(".md"), output.with_suffix(".png")
+    card.write_text(models.card_text(metadata, sha256), encoding="utf-8")
+    report.write_training_curve(trained.history, str(curve), title=f"{metadata.name} {metadata.version}")
+    if not keep_checkpoint and session.checkpoint is not None:
+        session.checkpoint.unlink(missing_ok=True)
+    return Outcome(dataclasses.replace(trained, metadata=metadata), sha256, card, curve)
 
 
-def _limit_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Coverage apart for truths at a parameter's limits, where the posterior has a point mass."""
-    lines = []
-    for name, result in results.items():
-        if "coverage_68_inside_limits" in result:
-            lines += [
-                f"For {name}, apart for truths inside and at the limits of its transform: "
-                f"{100 * result['coverage_68_inside_limits']:.1f} % and {100 * result['coverage_68_at_limits']:.1f} % are "
-                "covered by the 68.27 % interval (at the limits the integral transform is drawn within the point mass; "
-                f"if touching the closed interval counts, {100 * result['coverage_68_closed']:.1f} % of all are).",
-                "",
-            ]
-    return lines
+def read_settings(path: Path) -> dict[str, Any]:
+    """Content of a settings file.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+
+
+def settings_for(
+    architecture: str,
+    given: Mapping[str, Any],
+    *,
+    base: models.TrainingSettings | models.Bundle | None,
+    name: str,
+    source: str,
+) -> models.TrainingSettings:
+    """Settings of a file and options over those of a recipe or a parent.
+
+    Parameters
+    ----------
+    architecture : gampen or sfnet
+    given : what is to be other than in the base
+    base : a recipe's settings; a parent, whose learning rate is taken times 0.1; None: the paper's defaults
+    name : of the bundle, unless `given` names it
+    source : what messages begin with
+
+    Raises
+    ------
+    ConfigError
+        A key is not known, or values do not fit.
+    """
+    start = _start(base)
+    for what in (given, start):
+        if what.get("architecture", architecture) != architecture:
+            raise ConfigError(
+                f"{source}: architecture is {what['architecture']}, and {architecture} is to be trained"
+            )
+    if "head" in given:  # what belongs to another head goes with it
+        start = {key: value for key, value in start.items() if key not in ("loss", "edges", "components")}
+    named = {} if isinstance(base, models.TrainingSettings) else {"name": name}
+    return models.parse_settings({**start, **named, "architecture": architecture, **given}, source=source)
+
+
+def _start(base: models.TrainingSettings | models.Bundle | None) -> dict[str, Any]:
+    if base is None:
+        return {}
+    if isinstance(base, models.TrainingSettings):
+        return {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+    start = models.settings_of(base.metadata)
+    rate = start.get("learning_rate", models.TrainingSettings.learning_rate)
+    return {**start, "learning_rate": PARENT_RATE_SHARE * rate}
+
+
+def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Labelled:
+    """Freshly drawn galaxies with the settings' bands and parameters.
+
+    Raises
+    ------
+    UsageError
+        A parameter is none that the simulation knows.
+    """
+    size_px = settings.size_px or recipe.size_px
+    truth = simulate.draw_population(
+        recipe.n_objects, bands=settings.bands, population=recipe.population, seed=recipe.seed
+    )
+    images = simulate.draw_stamps(truth, bands=settings.bands, size_px=size_px, seed=recipe.seed)
+    unknown = [p.name for p in settings.parameters if p.name not in truth.column_names]
+    if unknown:
+        raise UsageError(
+            f"parameters: {', '.join(unknown)}: not in the simulation, which has {', '.join(truth.column_names)}"
+        )
+    labels = [truth.column(parameter.name).to_numpy() for parameter in settings.parameters]
+    origin = {
+        "simulated": recipe.n_objects,
+        "population": recipe.population,
+        "simulation_seed": recipe.seed,
+    }
+    return Labelled(images, np.stack(labels, axis=1).astype(np.float64), origin=origin)
 
 
 def changed(
-    recipe: models.Recipe, *, objects: int | None, epochs: int | None, seed: int | None
+    recipe: models.Recipe, *, objects: int | None = None, population: str | None = None
 ) -> models.Recipe:
-    """The recipe with other numbers; None keeps its own."""
-    settings = recipe.settings
-    if epochs is not None:
-        settings = dataclasses.replace(settings, epochs=epochs)
-    if seed is not None:
-        settings = dataclasses.replace(settings, seed=seed)
-    changes: dict[str, Any] = {"settings": settings}
+    """The recipe with another number of galaxies or population; None keeps its own."""
+    changes: dict[str, Any] = {}
     if objects is not None:
-        changes |= {"n_objects": objects, "n_test_objects": max(200, objects // 6)}
+        changes["n_objects"] = objects
+    if population is not None:
+        changes["population"] = population
     return dataclasses.replace(recipe, **changes)

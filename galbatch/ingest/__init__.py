@@ -20,6 +20,7 @@ from galbatch.ingest.store import (
     read_block,
     read_blocks,
     read_done,
+    read_object_ids,
     remove_partition,
     write_partition,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "read_block",
     "read_blocks",
     "read_done",
+    "read_object_ids",
     "read_surveys",
     "read_tiles",
     "remove_partition",

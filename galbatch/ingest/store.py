@@ -46,6 +46,7 @@ __all__ = [
     "read_block",
     "read_blocks",
     "read_done",
+    "read_object_ids",
     "remove_partition",
     "write_partition",
 ]
@@ -248,6 +249,11 @@ def read_blocks(
         yield reader.block(start, min(start + BLOCK_OBJECTS, reader.n_objects))
 
 
+def read_object_ids(store_path: str, partition: Partition, grid: Grid) -> npt.NDArray[Any]:
+    """Ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
+    return _GroupReader(_group_path(store_path, partition, grid), grid, planes=("image",)).object_id
+
+
 class _GroupReader:
     """A finished group, its small arrays in memory.
 
@@ -281,6 +287,11 @@ class _GroupReader:
     def n_objects(self) -> int:
         """Objects in the group."""
         return len(self._values["object_id"])
+
+    @property
+    def object_id(self) -> npt.NDArray[Any]:
+        """Ids of all objects."""
+        return self._values["object_id"]
 
     def block(self, start: int, stop: int) -> CutoutBlock:
         """Cutouts `start` to `stop`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from galbatch.models.metadata import LabelInfo, ParameterInfo
-from galbatch.models.training import TrainingSettings
+from galbatch.models.settings import TrainingSettings
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -68,6 +68,15 @@ GAMPEN = TrainingSettings(
     in_channels=3,
     dropout_rate=7e-4,
     epochs=10,
+    patience=5,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_epochs=0.5,
+    max_gradient_norm=5.0,
+    batch=64,
+    validation_share=0.1,
+    test_share=0.0,  # judged on galaxies of another seed
     psf_fwhm_arcsec=((0.70, 1.05),),
     training_data=TRAINING_DATA,
     licence="BSD-3-Clause",
@@ -86,9 +95,19 @@ SFNET = TrainingSettings(
     background="none: simulated without sky",
     width=1 / 8,
     n_top_features=8,
+    head="gaussian",
+    frozen_norm_share=0.5,
     dropout_rate=2e-4,
     patience=12,  # early epochs' validation losses jump by several, for few galaxies of great certainty
     epochs=12,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_epochs=0.5,
+    max_gradient_norm=5.0,
+    batch=64,
+    validation_share=0.1,
+    test_share=0.0,  # judged on galaxies of another seed
     psf_fwhm_arcsec=((0.70, 1.05), (0.65, 0.98)),
     training_data=TRAINING_DATA,
     licence="BSD-3-Clause",

@@ -1,17 +1,15 @@
-"""Training: the GaMPEN paper's loss, on arrays that somebody else made.
+"""Training: images and labels in, a network with its metadata out.
 
-Nothing here knows of surveys, stores or simulations: images and labels come as arrays.
+Nothing here knows of surveys, stores or simulations. Transforms of the labels: equations 15 and 16 of the GaMPEN paper.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,89 +17,70 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from galbatch.errors import UsageError
+from galbatch.models.bundle import Bundle
+from galbatch.models.checkpoint import (
+    Checkpoint,
+    Identity,
+    read_checkpoint,
+    require_no_checkpoint,
+    write_checkpoint,
+)
 from galbatch.models.domain import describe_domain
 from galbatch.models.gampen import Gampen
-from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
+from galbatch.models.losses import loss_of
+from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
+from galbatch.models.settings import TrainingSettings, parse_settings, setting_texts
 from galbatch.models.sfnet import Sfnet
+from galbatch.models.training_data import (
+    Extras,
+    ImageRows,
+    Split,
+    cleaned_rows,
+    data_fingerprint,
+    split_objects,
+)
+from galbatch.models.training_loop import BatchProgress, Epoch, Loss, TrainingLoop, TrainingTensors
 from galbatch.models.transforms import fitted, to_output
-from galbatch.models.widths import fold_width_factors, gaussian_passes, width_factors
 from galbatch.types import njy_per_unit
 
-__all__ = ["Epoch", "Trained", "TrainingSettings", "gaussian_loss", "script_of", "train"]
+__all__ = ["Session", "Trained", "script_of", "train"]
 
-Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.float64]
 
 TINY_WEIGHT = 1e-20
+NORMALIZED_FROM = 2000  # images that an SFNet's mean and width of pixels are taken from
+DOMAIN_OBJECTS = 20_000
+DOMAIN_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """What is trained, and how.
+class Session:
+    """Where a training runs, and who follows it. Nothing here changes what is learned, but for a GPU's rounding.
 
     Attributes
     ----------
-    name, version : of the bundle
-    architecture : gampen or sfnet
-    bands, pixel_scale_arcsec, zero_point_mag, background : the input; its unit is that of the zero point
-    parameters : location, scale and training range are filled in from the labels
-    head : gaussian or point
-    width, in_channels, n_top_features, dropout_rate : of the network
-    epochs, batch, learning_rate, weight_decay : of Adam, with a warm-up of half an epoch, then a cosine to 0
-    max_gradient_norm : longer gradients are shortened to it
-    validation_share : of the objects, to choose the epoch whose weights are kept
-    patience : stop after so many epochs without a better one
-    frozen_norm_share : of the epochs, at the end: BatchNorm stays in eval mode as at inference. Statistics of
-        single batches are noise that the widths would learn, and half of an SFNet's did
-    seed : of the weights, the order, the augmentation and the dropout
-    psf_fwhm_arcsec : range per band, for the bundle's domain; None: not stated
-    training_data, licence, citation : for the metadata
+    device : cpu, cuda, or auto: cuda if there is one
+    checkpoint : file that holds the state after every epoch; None: none is written
+    resume : go on from that file if it is there; else it must not be there
+    on_epoch, on_batch : told how it goes
     """
 
-    name: str
-    version: str
-    architecture: str
-    bands: tuple[str, ...]
-    parameters: tuple[ParameterInfo, ...]
-    pixel_scale_arcsec: float = 0.168
-    zero_point_mag: float = 27.0
-    background: str = ""
-    head: str = "gaussian"
-    width: float = 1.0
-    in_channels: int = 3
-    n_top_features: int = 0
-    dropout_rate: float = 0.0
-    epochs: int = 12
-    batch: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    max_gradient_norm: float = 5.0
-    validation_share: float = 0.1
-    patience: int = 5
-    frozen_norm_share: float = 0.5
-    seed: int = 1
-    psf_fwhm_arcsec: tuple[tuple[float, float], ...] | None = None
-    training_data: str = ""
-    licence: str = ""
-    citation: str = ""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of the history: mean losses, and seconds since the start."""
-
-    epoch: int
-    training_loss: float
-    validation_loss: float
-    elapsed_s: float
+    device: str = "auto"
+    checkpoint: Path | None = None
+    resume: bool = False
+    on_epoch: Callable[[Epoch], None] | None = None
+    on_batch: Callable[[BatchProgress], None] | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network in eval mode, its metadata, and how it went."""
+    """A trained network in eval mode on the CPU, its metadata, how it went, and what was used for what."""
 
     network: nn.Module
     metadata: BundleMetadata
     history: tuple[Epoch, ...]
+    split: Split
 
 
 def script_of(network: nn.Module) -> Any:
@@ -109,134 +88,267 @@ def script_of(network: nn.Module) -> Any:
     return torch.jit.script(network.eval())
 
 
-def gaussian_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Negative log likelihood of equation 8 of the GaMPEN paper, without its constant.
-
-    With Sigma = L D L^T, z = L^-1 (y - mu) follows by forward substitution.
-
-    Parameters
-    ----------
-    outputs : (row, output) float32: mu, log d, strictly lower entries of L row by row
-    target : (row, parameter) float32, standardized
-
-    Returns
-    -------
-    Mean over the rows.
-    """
-    n = target.shape[1]
-    residual = target - outputs[:, :n]
-    log_d = outputs[:, n : 2 * n]
-    solved: list[Tensor] = []
-    entry = 2 * n
-    for i in range(n):
-        z = residual[:, i]
-        for j in range(i):
-            z = z - outputs[:, entry] * solved[j]
-            entry += 1
-        solved.append(z)
-    z2 = torch.stack(solved, dim=1).square()
-    return 0.5 * (z2 * torch.exp(-log_d) + log_d).sum(dim=1).mean()
-
-
-def point_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Half the mean squared error, summed over parameters."""
-    return 0.5 * (outputs - target).square().sum(dim=1).mean()
-
-
 def train(
-    images: Images,
-    labels: npt.NDArray[np.float64],
+    images: ImageRows,
+    labels: Labels,
     *,
     settings: TrainingSettings,
-    progress: Callable[[Epoch], None] | None = None,
+    extras: Extras | None = None,
+    parent: Bundle | None = None,
+    session: Session | None = None,
 ) -> Trained:
     """Train a network.
 
+    On a CPU, equal settings and data give equal bits at an equal number of threads.
+
     Parameters
     ----------
-    images : (object, band, y, x) float32, nJy, finite
-    labels : (object, parameter) float64, physical units, in the order of the settings' parameters
+    images : (object, band, y, x) float32, nJy; an array, a memory map, or anything indexed like one. Non-finite
+        pixels count as 0
+    labels : (object, parameter) float64, physical units, in the order of the settings' parameters, finite
     settings : what and how
-    progress : called after each epoch
+    extras : ids, columns and PSF widths of the objects
+    parent : a bundle whose weights are the start
+    session : device, checkpoint, progress
 
     Raises
     ------
-    ValueError
-        The arrays do not fit the settings, or labels have no finite transform.
+    UsageError
+        The arrays do not fit the settings, labels have no finite transform, the parent does not fit, or a
+        checkpoint is there that is not this run's.
+    GalbatchError
+        The training diverged.
     """
-    _check(images, labels, settings)
-    torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
-    parameters = tuple(
-        dataclasses.replace(p, location=location, scale=scale, training_range=seen)
-        for p, column in zip(settings.parameters, labels.T, strict=True)
-        for location, scale, seen in [fitted(p, column)]
-    )
-    target = np.stack([to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1)
-    network = build_network(settings, images)
-    order = rng.permutation(len(images))
-    n_validation = max(1, round(settings.validation_share * len(images)))
-    fit = _Fit(network, settings, images, torch.from_numpy(target.astype(np.float32)))
-    validation = np.sort(order[:n_validation])
-    with _without_denormals():
-        history = fit.run(order[n_validation:], validation, rng, progress)
-    _clear_tiny_weights(network)
-    network.eval()
-    record = _training_record(settings, len(images), history)
-    if settings.head == "gaussian":
-        record["width_factors"] = _mend_widths(
-            network, images[validation], target[validation], parameters=parameters, settings=settings
+    extras, session = extras or Extras(), session or Session()
+    settings = parse_settings(_as_given(settings), source="training settings")
+    _check(images, labels, settings, extras)
+    split = _split(len(labels), settings, extras)
+    parameters = _standardized(labels[split.training], settings, parent)
+    data = _tensors(images, labels, parameters, settings=settings, extras=extras)
+    device = torch.device(_device_name(session.device))
+    network = build_network(settings, images.shape[-1])
+    _start(network, data, split, parent=parent, settings=settings)
+    _place(network, device)
+    identity = Identity(settings, data_fingerprint(images, labels, extras), parent.sha256 if parent else "")
+    with _without_denormals(), _matmul_precision(settings.precision):
+        loop = TrainingLoop(
+            network,
+            settings,
+            data,
+            split,
+            _loss(settings, parameters),
+            on_epoch=session.on_epoch,
+            on_batch=session.on_batch,
+            on_checkpoint=_keeper(session, identity),
         )
-    return Trained(network, _metadata_of(network, images, parameters, settings, record), history)
-
-
-def _mend_widths(
-    network: nn.Module,
-    images: Images,
-    target: npt.NDArray[np.float64],
-    *,
-    parameters: tuple[ParameterInfo, ...],
-    settings: TrainingSettings,
-) -> tuple[float, ...]:
-    """Make the central intervals cover what they say on the validation galaxies; returns the factors folded in."""
-    in_unit = images * np.float32(1.0 / njy_per_unit(settings.zero_point_mag))
-    passes = gaussian_passes(network, in_unit, n_parameters=len(parameters), seed=settings.seed)
-    factors = width_factors(passes, target, parameters)
-    fold_width_factors(network, factors)
-    return tuple(round(factor, 4) for factor in factors)
-
-
-def _metadata_of(
-    network: nn.Module,
-    images: Images,
-    parameters: tuple[ParameterInfo, ...],
-    settings: TrainingSettings,
-    record: dict[str, Any],
-) -> BundleMetadata:
-    """What a trained network says of itself."""
-    unit_njy = njy_per_unit(settings.zero_point_mag)
-    return BundleMetadata(
-        name=settings.name,
-        version=settings.version,
-        architecture=settings.architecture,
-        input=InputInfo(
-            bands=settings.bands,
-            size_px=images.shape[-1],
-            pixel_scale_arcsec=settings.pixel_scale_arcsec,
-            unit="ADU",
-            zero_point_mag=settings.zero_point_mag,
-            background=settings.background,
-        ),
-        head=HeadInfo("point" if settings.head == "point" else "gaussian"),
-        parameters=parameters,
-        dropout_rate=settings.dropout_rate,
-        domain=describe_domain(network, images, unit_njy=unit_njy, psf_fwhm_arcsec=settings.psf_fwhm_arcsec),
-        n_top_features=settings.n_top_features,
-        training_data=settings.training_data,
-        training=record,
-        licence=settings.licence,
-        citation=settings.citation,
+        history = loop.run(_earlier(session, identity))
+        domain = _domain_of(network.eval(), data, split, settings=settings, extras=extras)
+    _clear_tiny_weights(network)
+    record = _record(settings, split, loop, parent=parent)
+    return Trained(
+        network, _metadata_of(images.shape[-1], parameters, settings, domain, record), history, split
     )
+
+
+def _as_given(settings: TrainingSettings) -> dict[str, Any]:
+    """By field, so that what was made in Python is checked as a file's settings are."""
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+
+
+def _check(images: ImageRows, labels: Labels, settings: TrainingSettings, extras: Extras) -> None:
+    shape, n_bands = tuple(images.shape), len(settings.bands)
+    if len(shape) != 4 or shape[1] != n_bands or shape[2] != shape[3]:
+        raise UsageError(
+            f"images must be (object, band, y, x) with {n_bands} band{'s' * (n_bands > 1)} and square, found {shape}"
+        )
+    expected = (shape[0], len(settings.parameters))
+    if labels.shape != expected:
+        raise UsageError(f"labels must be (object, parameter) = {expected}, found {labels.shape}")
+    if settings.size_px not in (None, shape[2]):
+        raise UsageError(f"size_px is {settings.size_px}, and the images have {shape[2]} px")
+    n_columns = len(settings.columns)
+    found = None if extras.columns is None else extras.columns.shape
+    if found != ((shape[0], n_columns) if n_columns else None):
+        raise UsageError(f"columns must be (object, column) = {(shape[0], n_columns)}, found {found}")
+    if extras.object_id is not None and len(extras.object_id) != shape[0]:
+        raise UsageError(f"{len(extras.object_id)} object ids for {shape[0]} images")
+
+
+def _split(n_objects: int, settings: TrainingSettings, extras: Extras) -> Split:
+    ids = np.arange(n_objects) if extras.object_id is None else extras.object_id
+    split = split_objects(
+        ids, seed=settings.seed, validation_share=settings.validation_share, test_share=settings.test_share
+    )
+    if len(split.training) < settings.batch or not len(split.validation):
+        raise UsageError(
+            f"{n_objects} objects are too few: {len(split.training)} to train on in batches of {settings.batch}, "
+            f"{len(split.validation)} to validate"
+        )
+    return split
+
+
+def _standardized(
+    labels: Labels, settings: TrainingSettings, parent: Bundle | None
+) -> tuple[ParameterInfo, ...]:
+    """The parameters with location, scale and range: of the training set, or location and scale of the parent."""
+    inherited = {} if parent is None or settings.refit_scaling else _by_name(parent)
+    result = []
+    for parameter, column in zip(settings.parameters, labels.T, strict=True):
+        try:
+            location, scale, seen = fitted(parameter, column)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        old = inherited.get(parameter.name)
+        if old is not None and old.transform == parameter.transform:
+            location, scale = old.location, old.scale
+        result.append(dataclasses.replace(parameter, location=location, scale=scale, training_range=seen))
+    return tuple(result)
+
+
+def _by_name(bundle: Bundle) -> dict[str, ParameterInfo]:
+    return {parameter.name: parameter for parameter in bundle.metadata.parameters}
+
+
+def _tensors(
+    images: ImageRows,
+    labels: Labels,
+    parameters: tuple[ParameterInfo, ...],
+    *,
+    settings: TrainingSettings,
+    extras: Extras,
+) -> TrainingTensors:
+    target = np.stack([to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1)
+    if not np.isfinite(target).all():
+        row = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
+        raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
+    return TrainingTensors(
+        images,
+        1.0 / njy_per_unit(settings.zero_point_mag),
+        torch.from_numpy(target.astype(np.float32)),
+        None if extras.columns is None else torch.from_numpy(np.asarray(extras.columns, np.float32)),
+    )
+
+
+def _place(
+    network: Any, device: torch.device, memory_format: torch.memory_format = torch.channels_last
+) -> None:
+    """Move a network; convolutions are faster on channels last, files hold weights as torch has them."""
+    network.to(device, memory_format=memory_format)
+
+
+def _device_name(asked: str) -> str:
+    if asked not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda, found {asked!r}")
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise UsageError("device cuda: this torch finds no GPU; use device cpu, or install torch with CUDA")
+    return "cuda" if there and asked != "cpu" else "cpu"
+
+
+def build_network(settings: TrainingSettings, size_px: int) -> nn.Module:
+    """The untrained network, its weights drawn from the seed."""
+    rate = settings.dropout_rate or 0.0
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        if settings.architecture == "gampen":
+            return Gampen(
+                size_px,
+                settings.n_outputs,
+                width=settings.width,
+                in_channels=settings.in_channels,
+                dropout_rate=rate,
+            )
+        return Sfnet(
+            len(settings.bands),
+            settings.n_outputs,
+            k=settings.n_top_features or 1,
+            width=settings.width,
+            dropout_rate=rate,
+        )
+
+
+def _start(
+    network: nn.Module,
+    data: TrainingTensors,
+    split: Split,
+    *,
+    parent: Bundle | None,
+    settings: TrainingSettings,
+) -> None:
+    """Fill in what is not drawn: the parent's weights, or an SFNet's normalization of its input."""
+    if parent is not None:
+        load_weights(network, parent, settings)
+    elif isinstance(network, Sfnet):
+        some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
+        network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
+        network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
+    if settings.trainable == "head":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(is_head(name))
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter belongs to the fully connected layers at the network's end."""
+    return ".classifier." in name or name.startswith("fc.") or ".fc." in name
+
+
+def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings) -> None:
+    """Start from a bundle's weights; the last layer stays as drawn if the parameters or the head are others.
+
+    Raises
+    ------
+    UsageError
+        The bundle's network is another than the settings ask for.
+    """
+    metadata = parent.metadata
+    if metadata.architecture != settings.architecture or metadata.members != 1:
+        raise UsageError(
+            f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), and one {settings.architecture} "
+            "is to be trained"
+        )
+    weights = dict(parent.script.state_dict())
+    same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
+        (p.name, p.transform) for p in settings.parameters
+    ]
+    mine = network.state_dict()
+    if not same:
+        last = [name for name in mine if is_head(name)][-2:]  # weight and bias
+        weights |= {name: mine[name] for name in last}
+    problems = [
+        f"{name} is {tuple(weights[name].shape) if name in weights else 'absent'}, needed {tuple(value.shape)}"
+        for name, value in mine.items()
+        if name not in weights or weights[name].shape != value.shape
+    ]
+    if problems:
+        raise UsageError(
+            f"{metadata.name}: its weights do not fit the network of the settings ({len(problems)} differ; the first: "
+            f"{problems[0]}); leave out size_px, width, in_channels and columns to take the bundle's"
+        )
+    network.load_state_dict({name: weights[name] for name in mine})
+
+
+def _loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
+    """The paper writes a sum over the galaxies; its code averages over the batch, and the rate of 5e-7 belongs to that."""
+    return rmse_loss if settings.loss == "rmse" else loss_of(settings.head_info, parameters)
+
+
+def rmse_loss(outputs: Tensor, target: Tensor) -> Tensor:
+    """Root of the mean square error over rows and parameters, as SFNet's code has it; both (row, parameter)."""
+    return (outputs - target).square().mean().clamp_min(1e-12).sqrt()
+
+
+def _keeper(session: Session, identity: Identity) -> Callable[[Checkpoint], None] | None:
+    path = session.checkpoint
+    return None if path is None else lambda checkpoint: write_checkpoint(path, checkpoint, identity)
+
+
+def _earlier(session: Session, identity: Identity) -> Checkpoint | None:
+    if session.checkpoint is None:
+        return None
+    if not session.resume:
+        require_no_checkpoint(session.checkpoint)
+        return None
+    return read_checkpoint(session.checkpoint, identity)
 
 
 @contextlib.contextmanager
@@ -249,6 +361,20 @@ def _without_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@contextlib.contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    """Let a GPU multiply in TF32, unless the precision is float32."""
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision != "float32"
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
 @torch.no_grad()
 def _clear_tiny_weights(network: nn.Module) -> None:
     """Weights whose products with activations would be denormal at inference become 0."""
@@ -256,170 +382,84 @@ def _clear_tiny_weights(network: nn.Module) -> None:
         parameter[parameter.abs() < TINY_WEIGHT] = 0.0
 
 
-def _check(images: Images, labels: npt.NDArray[np.float64], settings: TrainingSettings) -> None:
-    expected = (len(images), len(settings.parameters))
-    if labels.shape != expected:
-        raise ValueError(f"labels must be (object, parameter) = {expected}, found {labels.shape}")
-    if images.ndim != 4 or images.shape[1] != len(settings.bands) or images.shape[2] != images.shape[3]:
-        raise ValueError(
-            f"images must be (object, band, y, x) with {len(settings.bands)} bands and square, found {images.shape}"
-        )
-    if len(images) < 2 * settings.batch:
-        raise ValueError(f"{len(images)} images are too few for batches of {settings.batch}")
-
-
-def _training_record(
-    settings: TrainingSettings, n_objects: int, history: tuple[Epoch, ...]
-) -> dict[str, Any]:
-    """What the metadata keeps of the training."""
-    keys = (
-        "width",
-        "epochs",
-        "batch",
-        "learning_rate",
-        "weight_decay",
-        "max_gradient_norm",
-        "frozen_norm_share",
-        "seed",
+def _domain_of(
+    network: nn.Module, data: TrainingTensors, split: Split, *, settings: TrainingSettings, extras: Extras
+) -> DomainInfo:
+    """What the training set looked like, from some of it, evenly spread."""
+    image_bytes = 4 * int(np.prod(data.images.shape[1:]))
+    n_objects = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes), len(split.training))
+    rows = split.training[np.linspace(0, len(split.training) - 1, n_objects).astype(np.int64)]
+    images = cleaned_rows(data.images, np.unique(rows), 1.0)
+    _place(network, torch.device("cpu"), torch.contiguous_format)
+    return describe_domain(
+        network,
+        images,
+        unit_njy=1.0 / data.scale,
+        psf_fwhm_arcsec=settings.psf_fwhm_arcsec or _psf_ranges(extras, split),
     )
-    best = min(history, key=lambda epoch: epoch.validation_loss)
+
+
+def _psf_ranges(extras: Extras, split: Split) -> tuple[tuple[float, float], ...] | None:
+    if extras.psf_fwhm_arcsec is None:
+        return None
+    widths = extras.psf_fwhm_arcsec[split.training]
+    if not np.isfinite(widths).any(axis=0).all():
+        return None
+    low, high = np.nanmin(widths, axis=0), np.nanmax(widths, axis=0)
+    return tuple(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _metadata_of(
+    size_px: int,
+    parameters: tuple[ParameterInfo, ...],
+    settings: TrainingSettings,
+    domain: DomainInfo,
+    record: dict[str, Any],
+) -> BundleMetadata:
+    """What a trained network says of itself."""
+    return BundleMetadata(
+        name=settings.name,
+        version=settings.version,
+        architecture=settings.architecture,
+        input=InputInfo(
+            bands=settings.bands,
+            size_px=size_px,
+            pixel_scale_arcsec=settings.pixel_scale_arcsec,
+            unit="ADU",
+            zero_point_mag=settings.zero_point_mag,
+            background=settings.background,
+            release=settings.release,
+            columns=settings.columns,
+        ),
+        head=settings.head_info,
+        parameters=parameters,
+        dropout_rate=settings.dropout_rate or 0.0,
+        domain=domain,
+        n_top_features=settings.n_top_features or 0,
+        training_data=settings.training_data,
+        training=record,
+        licence=settings.licence,
+        citation=settings.citation,
+    )
+
+
+def _record(
+    settings: TrainingSettings, split: Split, loop: TrainingLoop, *, parent: Bundle | None
+) -> dict[str, Any]:
+    """What the metadata keeps of the training: settings, sizes, how it went."""
+    best = loop.best_epoch
     return {
-        **{key: getattr(settings, key) for key in keys},
-        "n_objects": n_objects,
-        "loss": f"{settings.head} (GaMPEN paper, equation 8)" if settings.head == "gaussian" else "point",
-        "augmentation": "flips and rotations by 90 deg",
+        **setting_texts(settings),
+        "n_objects": len(split.training) + len(split.validation),
+        "n_training": len(split.training),
+        "n_validation": len(split.validation),
+        "n_test": len(split.test),
+        "epochs_done": len(loop.history),
         "best_epoch": best.epoch,
         "validation_loss": best.validation_loss,
-        "wall_time_s": round(history[-1].elapsed_s, 1),
+        "wall_time_s": round(loop.history[-1].elapsed_s, 1),
+        "device": str(loop.device.type),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        **({} if parent is None else {"parent": parent.metadata.name, "parent_sha256": parent.sha256}),
     }
-
-
-def build_network(settings: TrainingSettings, images: Images) -> nn.Module:
-    """The untrained network.
-
-    Raises
-    ------
-    ValueError
-        The architecture is not known.
-    """
-    n = len(settings.parameters)
-    n_out = (3 * n + n * n) // 2 if settings.head == "gaussian" else n
-    if settings.architecture == "gampen":
-        return Gampen(
-            images.shape[-1],
-            n_out,
-            width=settings.width,
-            in_channels=settings.in_channels,
-            dropout_rate=settings.dropout_rate,
-        )
-    if settings.architecture != "sfnet":
-        raise ValueError(f"architecture must be gampen or sfnet, found {settings.architecture!r}")
-    sfnet = Sfnet(
-        len(settings.bands),
-        n_out,
-        k=settings.n_top_features,
-        width=settings.width,
-        dropout_rate=settings.dropout_rate,
-    )
-    some = np.arcsinh(images[:2000] / njy_per_unit(settings.zero_point_mag))
-    sfnet.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
-    sfnet.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
-    return sfnet
-
-
-class _Fit:
-    """One training run: the network, its optimizer and the data."""
-
-    def __init__(
-        self, network: nn.Module, settings: TrainingSettings, images: Images, target: Tensor
-    ) -> None:
-        self.network = network
-        self.settings = settings
-        self.images = images
-        self.target = target
-        self.scale = np.float32(1.0 / njy_per_unit(settings.zero_point_mag))
-        self.frozen_norm = False
-        self.loss = gaussian_loss if settings.head == "gaussian" else point_loss
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-
-    def run(
-        self,
-        training: npt.NDArray[np.int64],
-        validation: npt.NDArray[np.int64],
-        rng: np.random.Generator,
-        progress: Callable[[Epoch], None] | None,
-    ) -> tuple[Epoch, ...]:
-        """All epochs; leaves the weights of the best one in the network."""
-        n_steps = len(training) // self.settings.batch * self.settings.epochs
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: rate_factor(step, n_steps, n_steps // (2 * self.settings.epochs))
-        )
-        started, history = time.monotonic(), []
-        best, best_state = math.inf, copy.deepcopy(self.network.state_dict())
-        for number in range(1, self.settings.epochs + 1):
-            self.frozen_norm = number > self.settings.epochs * (1 - self.settings.frozen_norm_share)
-            losses = [self.step(rows, rng, schedule) for rows in self.batches(rng.permutation(training))]
-            epoch = Epoch(
-                number, float(np.mean(losses)), self.validate(validation), time.monotonic() - started
-            )
-            history.append(epoch)
-            if progress is not None:
-                progress(epoch)
-            if epoch.validation_loss < best:
-                best, best_state = epoch.validation_loss, copy.deepcopy(self.network.state_dict())
-            elif number - min(history, key=lambda e: e.validation_loss).epoch >= self.settings.patience:
-                break
-        self.network.load_state_dict(best_state)
-        return tuple(history)
-
-    def batches(self, rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-        """Whole batches; what is left over is seen in another epoch."""
-        for start in range(0, len(rows) - self.settings.batch + 1, self.settings.batch):
-            yield np.sort(rows[start : start + self.settings.batch])
-
-    def step(self, rows: npt.NDArray[np.int64], rng: np.random.Generator, schedule: Any) -> float:
-        """One step of the optimizer; returns the loss."""
-        self.network.train()
-        for module in self.network.modules():
-            if self.frozen_norm and isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        batch = augmented(self.images[rows] * self.scale, rng)
-        keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows)))
-        loss = self.loss(self.network(torch.from_numpy(batch), keys), self.target[rows])
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
-        self.optimizer.step()
-        schedule.step()
-        return loss.item()
-
-    @torch.no_grad()
-    def validate(self, rows: npt.NDArray[np.int64]) -> float:
-        """Mean loss of the passes with dropout, as at inference."""
-        self.network.eval()
-        total = 0.0
-        for start in range(0, len(rows), self.settings.batch):
-            some = rows[start : start + self.settings.batch]
-            batch = torch.from_numpy(self.images[some] * self.scale)
-            outputs = self.network(batch, torch.from_numpy(some))
-            total += self.loss(outputs, self.target[some]).item() * len(some)
-        return total / len(rows)
-
-
-def rate_factor(step: int, n_steps: int, n_warmup: int) -> float:
-    """Factor on the learning rate: up linearly over the warm-up, then down a cosine to 0."""
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
-
-
-def augmented(images: Images, rng: np.random.Generator) -> Images:
-    """The images (object, band, y, x), each of four groups turned by 90 deg times its number, half of them flipped."""
-    turned = np.empty_like(images)
-    group = np.arange(len(images)) % 8
-    for number in rng.permutation(8):
-        some = np.rot90(images[group == number], number % 4, axes=(2, 3))
-        turned[group == number] = some[..., ::-1] if number >= 4 else some
-    return turned

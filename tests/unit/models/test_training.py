@@ -3,44 +3,60 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
 
+from galbatch.errors import FingerprintError, GalbatchError, UsageError
 from galbatch.models import (
+    ColumnInfo,
+    Extras,
     ParameterInfo,
+    Session,
     TrainingSettings,
-    evaluate,
     load_bundle,
     save_bundle,
     script_of,
     train,
 )
-from galbatch.models.training import _Fit, augmented, gaussian_loss, rate_factor
+from galbatch.models.training import rmse_loss
+from galbatch.models.training_loop import TrainingLoop, augmented, rate_factor
 
 SETTINGS = TrainingSettings(
     name="toy",
-    version="1",
     architecture="sfnet",
     bands=("g",),
     parameters=(
         ParameterInfo("flux_njy", "nJy", "total flux", "ln", magnitude="mag"),
         ParameterInfo("width_arcsec", "arcsec", "width", "ln"),
     ),
+    head="gaussian",
     width=1 / 8,
-    n_top_features=8,
     dropout_rate=1e-3,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_epochs=0.5,
+    max_gradient_norm=5.0,
+    frozen_norm_share=0.5,
     epochs=6,
     batch=32,
     seed=3,
 )
 
 
+def settings_with(**changes):
+    return dataclasses.replace(SETTINGS, **changes)
+
+
 @pytest.fixture(scope="module")
 def trained():
-    """A small SFNet trained on 1000 blobs, and its history as progress told it."""
-    images, flux, width = blobs(1000, seed=1)
+    """A small SFNet trained on 1000 blobs, and its history as it was told."""
+    images, labels = labelled_blobs(1000, seed=1)
     told = []
-    result = train(images, np.stack([flux, width], 1), settings=SETTINGS, progress=told.append)
-    return result, told
+    return train(images, labels, settings=SETTINGS, session=Session(on_epoch=told.append)), told
+
+
+def labelled_blobs(n, seed, size_px=32):
+    images, flux, width = blobs(n, seed, size_px)
+    return images, np.stack([flux, width], 1)
 
 
 def blobs(n, seed, size_px=32):
@@ -53,29 +69,34 @@ def blobs(n, seed, size_px=32):
     return images.astype(np.float32), flux, width_px * 0.168
 
 
-def test_loss_is_the_negative_log_likelihood():
-    rng = np.random.default_rng(1)
-    outputs, target = rng.normal(size=(5, 9)), rng.normal(size=(5, 3))
-    expected = []
-    for row, y in zip(outputs, target, strict=True):
-        lower = np.eye(3)
-        lower[[1, 2, 2], [0, 0, 1]] = row[6:]
-        covariance = lower @ np.diag(np.exp(row[3:6])) @ lower.T
-        expected.append(-multivariate_normal(row[:3], covariance).logpdf(y) - 1.5 * np.log(2 * np.pi))
-    loss = gaussian_loss(torch.from_numpy(outputs), torch.from_numpy(target))
-    assert loss.item() == pytest.approx(np.mean(expected))
-
-
 def test_rate_warms_up_then_falls_to_zero():
-    assert rate_factor(0, 100, 10) == pytest.approx(0.1)
-    assert rate_factor(10, 100, 10) == pytest.approx(1.0)
-    assert rate_factor(55, 100, 10) == pytest.approx(0.5)
-    assert rate_factor(100, 100, 10) == pytest.approx(0.0)
+    settings = settings_with(epochs=10, warmup_epochs=1.0)
+    assert rate_factor(0.1, settings) == pytest.approx(0.1)
+    assert rate_factor(1.0, settings) == pytest.approx(1.0)
+    assert rate_factor(5.5, settings) == pytest.approx(0.5)
+    assert rate_factor(10.0, settings) == pytest.approx(0.0)
+    assert rate_factor(7.0, settings_with(schedule="constant")) == 1.0
+
+
+def test_sfnets_loss_is_the_root_of_the_mean_square():
+    outputs, target = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    assert rmse_loss(outputs, target).item() == pytest.approx(np.sqrt((4 + 16) / 4))
+
+
+def test_defaults_are_the_papers():
+    gampen = TrainingSettings("a", "gampen", ("g",), SETTINGS.parameters)
+    assert (gampen.optimizer, gampen.learning_rate, gampen.momentum) == ("sgd", 5e-7, 0.99)
+    assert (gampen.weight_decay, gampen.batch, gampen.epochs) == (1e-4, 16, 40)
+    assert (gampen.validation_share, gampen.test_share) == (0.15, 0.15)
+    assert (gampen.head, gampen.loss, gampen.dropout_rate) == ("gaussian", "likelihood", 7e-4)
+    sfnet = TrainingSettings("a", "sfnet", ("g",), SETTINGS.parameters)
+    assert (sfnet.head, sfnet.loss, sfnet.dropout_rate, sfnet.n_top_features) == ("point", "rmse", 0.0, 8)
 
 
 def test_augmentation_only_turns_and_flips():
     image = np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6)
-    turned = augmented(np.repeat(image, 16, axis=0), np.random.default_rng(1))
+    order = np.random.default_rng(1).permutation(8)
+    turned = augmented(torch.from_numpy(np.repeat(image, 16, axis=0)), order).numpy()
     forms = {part.tobytes() for part in turned}
     assert len(forms) == 8  # the eight symmetries of the square
     assert all(np.array_equal(np.sort(part.ravel()), image.ravel()) for part in turned)
@@ -83,9 +104,8 @@ def test_augmentation_only_turns_and_flips():
 
 def test_augmentation_keeps_the_order_of_the_objects():
     images = np.random.default_rng(0).normal(size=(20, 1, 4, 4)).astype(np.float32)
-    np.testing.assert_allclose(
-        augmented(images, np.random.default_rng(1)).sum(axis=(1, 2, 3)), images.sum(axis=(1, 2, 3)), rtol=1e-4
-    )
+    turned = augmented(torch.from_numpy(images), np.random.default_rng(1).permutation(8)).numpy()
+    np.testing.assert_allclose(turned.sum(axis=(1, 2, 3)), images.sum(axis=(1, 2, 3)), atol=1e-5)
 
 
 def test_learns_flux_and_width(trained, tmp_path):
@@ -94,61 +114,166 @@ def test_learns_flux_and_width(trained, tmp_path):
     assert [epoch.epoch for epoch in told] == list(range(1, len(told) + 1))
     assert told[-1].validation_loss < told[0].validation_loss
     save_bundle(str(tmp_path / "toy.pt"), script_of(result.network), result.metadata)
-    images, flux, width = blobs(400, seed=2)
-    found = evaluate(load_bundle(str(tmp_path / "toy.pt")), images, np.stack([flux, width], 1))
-    assert found["flux_njy"]["r2_of"] == "ln flux_njy"
-    assert found["flux_njy"]["r2"] > 0.8
-    assert found["width_arcsec"]["r2"] > 0.8
-    for parameter in found.values():
-        assert 0.4 < parameter["coverage_68"] < 0.98
-        assert parameter["coverage_68"] < parameter["coverage_95"]
+    bundle = load_bundle(str(tmp_path / "toy.pt"))
+    images, labels = labelled_blobs(300, seed=2)
+    in_unit = torch.from_numpy(images / np.float32(10 ** (0.4 * (31.4 - 27.0))))
+    means = bundle.sample(bundle.prefix(in_unit), torch.arange(300))[:, :2].detach().numpy()
+    for index, parameter in enumerate(bundle.metadata.parameters):
+        truth = (np.log(labels[:, index]) - parameter.location) / parameter.scale
+        assert 1 - np.mean((means[:, index] - truth) ** 2) / truth.var() > 0.8
 
 
 def test_metadata_holds_what_was_seen(trained):
-    metadata = trained[0].metadata
-    _, flux, width = blobs(1000, seed=1)
-    assert metadata.parameters[0].location == pytest.approx(np.log(flux).mean())
-    assert metadata.parameters[1].scale == pytest.approx(np.log(width).std())
-    assert metadata.parameters[0].training_range == (flux.min(), flux.max())
+    metadata, split = trained[0].metadata, trained[0].split
+    _, labels = labelled_blobs(1000, seed=1)
+    seen = labels[split.training]
+    assert metadata.parameters[0].location == pytest.approx(np.log(seen[:, 0]).mean())
+    assert metadata.parameters[1].scale == pytest.approx(np.log(seen[:, 1]).std())
+    assert metadata.parameters[0].training_range == (seen[:, 0].min(), seen[:, 0].max())
     low, high = metadata.domain.sky_sigma_njy[0]
     assert low < 2.0 < high
-    assert metadata.training["n_objects"] == 1000
-    assert metadata.training["best_epoch"] == min(trained[1], key=lambda e: e.validation_loss).epoch
+    made = metadata.training
+    assert (made["n_training"], made["n_test"]) == (len(split.training), len(split.test))
+    assert made["best_epoch"] == min(trained[1], key=lambda e: e.validation_loss).epoch
+    assert (made["optimizer"], made["schedule"], made["seed"]) == ("adam", "cosine", 3)
     assert metadata.domain.distance_limit > 0
 
 
-def test_same_seed_same_weights():
-    images, flux, width = blobs(200, seed=5)
-    settings = dataclasses.replace(SETTINGS, epochs=1)
-    weights = [
-        train(images, np.stack([flux, width], 1), settings=settings).network.state_dict()["resnet.fc.weight"]
-        for _ in range(2)
-    ]
-    assert torch.equal(*weights)
+def test_the_three_parts_are_apart_and_the_test_set_is_not_read():
+    images, labels = labelled_blobs(300, seed=5)
+    read = []
+
+    class Watched:
+        shape = images.shape
+
+        def __getitem__(self, rows):
+            read.extend(np.atleast_1d(rows).tolist())
+            return images[rows]
+
+    split = train(Watched(), labels, settings=settings_with(epochs=1)).split
+    parts = [set(part.tolist()) for part in (split.training, split.validation, split.test)]
+    assert [len(part) for part in parts] == pytest.approx([210, 45, 45], abs=20)
+    assert len(parts[0] | parts[1] | parts[2]) == 300
+    assert set(read[: -len(parts[0])]) <= parts[0] | parts[1] | fingerprint_rows(300)
+    assert not set(read) & (parts[2] - fingerprint_rows(300))
+
+
+def fingerprint_rows(n):
+    """Rows whose pixels go into the fingerprint of the data, and nowhere else."""
+    return set(np.linspace(0, n - 1, 32).astype(int).tolist())
+
+
+def weights_of(result):
+    return {name: value.clone() for name, value in result.network.state_dict().items()}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("architecture", ["sfnet", "gampen"])
+def test_same_seed_same_bits(architecture):
+    images, labels = labelled_blobs(150, seed=5, size_px=40)
+    settings = settings_with(architecture=architecture, width=1 / 16, epochs=1, n_top_features=None)
+    settings = dataclasses.replace(settings, n_top_features=4 if architecture == "sfnet" else 0)
+    one, again, other = (
+        weights_of(train(images, labels, settings=dataclasses.replace(settings, seed=seed)))
+        for seed in (1, 1, 2)
+    )
+    assert_same(one, again)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "sgd", "average_weights": 0.9}, {"optimizer": "adamw", "precision": "bf16"}],
+    ids=["adam", "sgd-mean", "adamw-bf16"],
+)
+def test_killed_within_an_epoch_and_resumed_gives_the_same_bits(tmp_path, changes):
+    images, labels = labelled_blobs(150, seed=5)
+    settings = settings_with(epochs=3, batch=16, **changes)
+    whole = train(images, labels, settings=settings)
+    session = Session(checkpoint=tmp_path / "a.ckpt")
+
+    def kill(done):
+        if done.epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(images, labels, settings=settings, session=dataclasses.replace(session, on_batch=kill))
+    resumed = train(images, labels, settings=settings, session=dataclasses.replace(session, resume=True))
+    assert_same(weights_of(whole), weights_of(resumed))
+    assert [e.validation_loss for e in whole.history] == [e.validation_loss for e in resumed.history]
+
+
+def test_a_checkpoint_is_not_trained_over_nor_mistaken(tmp_path):
+    images, labels = labelled_blobs(150, seed=5)
+    settings = settings_with(epochs=1, batch=16)
+    session = Session(checkpoint=tmp_path / "a.ckpt")
+    train(images, labels, settings=settings, session=session)
+    with pytest.raises(FingerprintError, match="add --resume to go on from it, or remove it"):
+        train(images, labels, settings=settings, session=session)
+    again = dataclasses.replace(session, resume=True)
+    with pytest.raises(FingerprintError, match=r"\(batch: 16, now 8\); go on with its settings"):
+        train(images, labels, settings=dataclasses.replace(settings, batch=8), session=again)
+    with pytest.raises(FingerprintError, match=r"\(data: "):
+        train(images, labels * 1.01, settings=settings, session=again)
+    (tmp_path / "a.ckpt").write_bytes(b"PK no checkpoint")
+    with pytest.raises(FingerprintError, match="is no checkpoint of galbatch, or is damaged"):
+        train(images, labels, settings=settings, session=again)
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early(monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
     kept = []
 
-    def validate(self, rows):
+    def validate(self, number):
         kept.append({name: value.clone() for name, value in self.network.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr(_Fit, "validate", validate)
-    images, flux, width = blobs(100, seed=5)
-    settings = dataclasses.replace(SETTINGS, epochs=6, patience=2)
-    result = train(images, np.stack([flux, width], 1), settings=settings)
+    monkeypatch.setattr(TrainingLoop, "validate", validate)
+    images, labels = labelled_blobs(100, seed=5)
+    result = train(images, labels, settings=settings_with(patience=2))
     assert len(result.history) == 4
-    assert torch.equal(result.network.state_dict()["conv1.weight"], kept[1]["conv1.weight"])
-    assert not torch.equal(result.network.state_dict()["conv1.weight"], kept[3]["conv1.weight"])
+    name = "resnet.conv1.weight"
+    assert torch.equal(result.network.state_dict()[name], kept[1][name])
+    assert not torch.equal(result.network.state_dict()[name], kept[3][name])
+
+
+def test_the_mean_of_the_weights_is_kept(monkeypatch):
+    raw = []
+    original = TrainingLoop.validate
+
+    def validate(self, number):
+        raw.append((weights_of(self), {n: v.clone() for n, v in self.average.state_dict().items()}))
+        return original(self, number)
+
+    monkeypatch.setattr(TrainingLoop, "validate", validate)
+    images, labels = labelled_blobs(100, seed=5)
+    result = train(images, labels, settings=settings_with(epochs=1, average_weights=0.5))
+    name = "resnet.conv1.weight"
+    assert not torch.equal(raw[0][0][name], raw[0][1][name])
+    torch.testing.assert_close(result.network.state_dict()[name], raw[0][1][name])
+
+
+def test_a_diverging_training_says_so():
+    images, labels = labelled_blobs(100, seed=5)
+    wild = settings_with(optimizer="sgd", learning_rate=1e6, max_gradient_norm=None, warmup_epochs=0.0)
+    with pytest.raises(GalbatchError, match=r"loss is not finite.*lower learning_rate \(1e\+06\)"):
+        train(images, labels, settings=wild)
 
 
 def test_gampen_is_trained_too():
     images, flux, width = blobs(64, seed=5, size_px=48)
     parameters = (ParameterInfo("bt", "", "", "logit", limits=(0.02, 0.98)), *SETTINGS.parameters)
-    settings = dataclasses.replace(
-        SETTINGS, architecture="gampen", parameters=parameters, width=1 / 16, batch=16, epochs=1
+    settings = settings_with(
+        architecture="gampen", n_top_features=0, parameters=parameters, width=1 / 16, batch=16, epochs=1
     )
     labels = np.stack([np.linspace(0, 1, 64), flux, width], 1)
     metadata = train(images, labels, settings=settings).metadata
@@ -157,37 +282,61 @@ def test_gampen_is_trained_too():
     assert metadata.n_outputs == 9
 
 
-def test_point_head():
-    images, flux, _ = blobs(64, seed=5)
-    settings = dataclasses.replace(
-        SETTINGS, head="point", parameters=SETTINGS.parameters[:1], batch=16, epochs=1
-    )
-    metadata = train(images, flux[:, None], settings=settings).metadata
-    assert (metadata.head.kind, metadata.n_outputs) == ("point", 1)
+@pytest.mark.parametrize(
+    ("changes", "n_outputs"),
+    [
+        ({"head": "point", "loss": "likelihood"}, 1),
+        ({"head": "point", "loss": "rmse"}, 1),
+        ({"head": "mixture", "components": 3}, 9),
+        ({"head": "binned", "edges": ((1e4, 3e4, 1e5, 3.2e5),)}, 3),
+    ],
+)
+def test_heads(changes, n_outputs):
+    images, flux, _ = blobs(100, seed=5)
+    settings = settings_with(parameters=SETTINGS.parameters[:1], batch=16, epochs=2, **changes)
+    result = train(images, flux[:, None], settings=settings)
+    assert (result.metadata.head.kind, result.metadata.n_outputs) == (changes["head"], n_outputs)
+    assert result.history[1].validation_loss < result.history[0].validation_loss
+
+
+def test_non_finite_pixels_count_as_zero():
+    images, labels = labelled_blobs(100, seed=5)
+    holes, zeros = images.copy(), images.copy()
+    holes[:, :, :2], zeros[:, :, :2] = np.nan, 0.0
+    settings = settings_with(epochs=1)
+    assert_same(*(weights_of(train(i, labels, settings=settings)) for i in (holes, zeros)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"labels": np.ones((64, 3))}, r"labels must be \(object, parameter\) = \(64, 2\), found \(64, 3\)"),
-        ({"images": np.zeros((64, 2, 8, 8), np.float32)}, r"images must be .* with 1 bands"),
-        ({"settings": dataclasses.replace(SETTINGS, batch=64)}, "too few for batches of 64"),
+        ({"images": np.zeros((64, 2, 8, 8), np.float32)}, r"images must be .* with 1 band and square"),
+        ({"settings": settings_with(batch=64)}, "64 objects are too few: .* in batches of 64"),
         (
-            {"settings": dataclasses.replace(SETTINGS, architecture="vit")},
-            "architecture must be gampen or sfnet",
+            {"settings": settings_with(architecture="vit")},
+            "architecture: Input should be 'gampen' or 'sfnet'",
         ),
-        ({"labels": np.zeros((64, 2))}, "flux_njy: 64 training values have no ln"),
+        ({"settings": settings_with(size_px=40)}, "size_px is 40, and the images have 32 px"),
+        (
+            {"settings": settings_with(columns=(ColumnInfo("ebv"),))},
+            r"columns must be .* \(64, 1\), found None",
+        ),
+        ({"session": Session(device="tpu")}, "device must be auto, cpu or cuda, found 'tpu'"),
+        ({"extras": Extras(object_id=np.arange(3))}, "3 object ids for 64 images"),
+        ({"labels": np.zeros((64, 2))}, "flux_njy: .* training values have no ln"),
     ],
 )
 def test_refuses_what_does_not_fit(change, message):
     arguments = {
         "images": np.zeros((64, 1, 32, 32), np.float32),
         "labels": np.random.default_rng(0).uniform(1, 2, (64, 2)),
-        "settings": SETTINGS,
+        "settings": settings_with(batch=16),
         **change,
     }
-    with pytest.raises(ValueError, match=message):
-        train(arguments["images"], arguments["labels"], settings=arguments["settings"])
+    images, labels = arguments.pop("images"), arguments.pop("labels")
+    with pytest.raises(UsageError, match=message):
+        train(images, labels, **arguments)
 
 
 def test_training_leaves_no_denormal_weights_behind(trained):

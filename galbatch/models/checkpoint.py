@@ -1,0 +1,133 @@
+"""Checkpoints: what a training needs to go on as if it had never stopped.
+
+Written whole or not at all after every epoch. Orders, augmentations and dropout keys are drawn from (seed, epoch), so the
+end of an epoch is all there is to keep: the state of the weights, of the optimizer, and the history.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galbatch.errors import FingerprintError
+from galbatch.models.settings import TrainingSettings
+
+__all__ = ["Checkpoint", "Identity", "read_checkpoint", "require_no_checkpoint", "write_checkpoint"]
+
+FORMAT = 1
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run must share with a checkpoint to go on from it.
+
+    Attributes
+    ----------
+    settings : of the training
+    data : fingerprint of images, labels and columns
+    parent : sha256 of the bundle that it started from; "" for none
+    """
+
+    settings: TrainingSettings
+    data: str
+    parent: str = ""
+
+    def texts(self) -> dict[str, str]:
+        """Each setting, and the data, as JSON text."""
+        values = {**dataclasses.asdict(self.settings), "data": self.data, "parent": self.parent}
+        return {name: json.dumps(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state at the end of an epoch.
+
+    Attributes
+    ----------
+    history : (epoch, training loss, validation loss, seconds, learning rate) of each epoch
+    network, optimizer : state dicts
+    average : state dict of the mean of the weights; None if none is kept
+    best : state dict of the epoch with the lowest validation loss
+    """
+
+    history: list[list[float]]
+    network: State
+    optimizer: State
+    average: State | None
+    best: State
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> None:
+    """Replace the checkpoint at `path`; killed at any moment, the old or the new one is there."""
+    content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, "identity": identity.texts(), **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
+    """The checkpoint at `path`, on the CPU; None if there is none.
+
+    Raises
+    ------
+    FingerprintError
+        It is no checkpoint, or one of other settings, data or parent.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, form = dict(content["identity"]), content["format"]
+        checkpoint = Checkpoint(
+            **{field.name: content[field.name] for field in dataclasses.fields(Checkpoint)}
+        )
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else "empty"
+        raise FingerprintError(
+            f"{path}: is no checkpoint of galbatch, or is damaged ({reason}); remove it and train anew"
+        ) from None
+    if form != FORMAT:
+        raise FingerprintError(f"{path}: checkpoint format {form}, this version reads {FORMAT}; train anew")
+    _require_same(path, found, identity.texts())
+    return checkpoint
+
+
+def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    if not names:
+        return
+    differ = "; ".join(
+        f"{name}: {_short(found.get(name, 'absent'))}, now {_short(wanted[name])}" for name in names
+    )
+    raise FingerprintError(
+        f"{path}: was written by another training ({differ}); go on with its settings and data, or remove it to train anew"
+    )
+
+
+def _short(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}.."
+
+
+def require_no_checkpoint(path: Path) -> None:
+    """Refuse to write over what an earlier run left.
+
+    Raises
+    ------
+    FingerprintError
+        A checkpoint is there.
+    """
+    if path.exists():
+        raise FingerprintError(
+            f"{path}: a checkpoint of an earlier run is there; add --resume to go on from it, or remove it to train anew"
+        )

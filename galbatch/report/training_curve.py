@@ -1,0 +1,85 @@
+"""The training curve: losses and learning rate over the epochs."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from galbatch import storage
+
+__all__ = ["write_training_curve"]
+
+TRAINING, VALIDATION, MUTED = "#4477aa", "#cc6677", "#777777"
+
+
+class EpochLike(Protocol):
+    """One epoch of a training's history."""
+
+    @property
+    def epoch(self) -> int:
+        """From 1."""
+
+    @property
+    def training_loss(self) -> float:
+        """Mean over the epoch."""
+
+    @property
+    def validation_loss(self) -> float:
+        """At its end."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of its last step."""
+
+
+def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str) -> None:
+    """Write a PNG with training and validation loss above, the learning rate below.
+
+    Parameters
+    ----------
+    history : at least one epoch
+    path : local or ``s3://``
+    title : of the figure
+    """
+    figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_losses(losses, history)
+    epochs = [e.epoch for e in history]
+    rates.plot(epochs, [e.learning_rate for e in history], color=MUTED, marker=".")
+    rates.set(xlabel="epoch", ylabel="learning rate")
+    if min(e.learning_rate for e in history) > 0:
+        rates.set_yscale("log")
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    losses.set_title(title)
+    for axes in (losses, rates):
+        axes.spines[["top", "right"]].set_visible(False)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    storage.publish(path, data.getvalue())
+
+
+def _draw_losses(axes: Axes, history: Sequence[EpochLike]) -> None:
+    epochs = [e.epoch for e in history]
+    axes.plot(epochs, [e.training_loss for e in history], color=TRAINING, marker=".", label="training")
+    # An epoch that diverged has an infinite loss, which no axis can show.
+    validation = [e.validation_loss if math.isfinite(e.validation_loss) else math.nan for e in history]
+    axes.plot(epochs, validation, color=VALIDATION, marker=".", label="validation")
+    best = min(history, key=lambda e: e.validation_loss)
+    if math.isfinite(best.validation_loss):
+        axes.plot(
+            best.epoch,
+            best.validation_loss,
+            "o",
+            mfc="none",
+            mec=VALIDATION,
+            ms=11,
+            label=f"kept: epoch {best.epoch}, {best.validation_loss:.4g}",
+        )
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)

@@ -1,0 +1,71 @@
+"""A training in the terminal: epochs, batches, loss, galaxies a second, time left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from galbatch import models
+
+__all__ = ["TrainingBars"]
+
+
+class TrainingBars:
+    """Bars of epochs and of the batches of one; a line for each epoch that is done."""
+
+    def __init__(self, progress: Progress, n_epochs: int) -> None:
+        self._progress = progress
+        self._n_epochs = n_epochs
+        self._epochs = progress.add_task("epochs", total=n_epochs, rate="")
+        self._batches = progress.add_task("batches", total=None, rate="")
+        self._epoch = 0
+        self._before = 0
+        self._since = 0.0
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(cls, console: Console, *, n_epochs: int) -> Iterator[TrainingBars]:
+        """Show bars on `console` while the context lasts."""
+        columns = (
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", style="cyan"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            yield cls(progress, n_epochs)
+
+    def batch(self, done: models.BatchProgress) -> None:
+        """Move the bar of batches; the first of an epoch starts its clock."""
+        if done.epoch != self._epoch:
+            self._epoch, self._before, self._since = done.epoch, done.n_objects, time.monotonic()
+            self._progress.reset(self._batches, total=done.n_batches)
+            self._progress.update(self._epochs, completed=done.epoch - 1)
+        seconds = time.monotonic() - self._since
+        rate = f"{(done.n_objects - self._before) / seconds:.0f} galaxies/s, " if seconds > 0.1 else ""
+        self._progress.update(self._batches, completed=done.batch, rate=f"{rate}loss {done.loss:.4f}")
+
+    def epoch(self, done: models.Epoch) -> None:
+        """Move the bar of epochs and say how the epoch went."""
+        self._progress.update(
+            self._epochs, completed=done.epoch, rate=f"validation {done.validation_loss:.4f}"
+        )
+        self._progress.console.print(
+            f"epoch {done.epoch} of {self._n_epochs}: loss {done.training_loss:.4f}, "
+            f"validation {done.validation_loss:.4f}, {done.elapsed_s:.0f} s",
+            highlight=False,
+        )
