@@ -148,7 +148,7 @@ def _binned(draws: Floats, low: Floats, step: Floats) -> Floats:
     flat = np.concatenate([(row + left).ravel(), (row + left + 1).ravel()])
     shares = np.concatenate([(1.0 - weight).ravel(), weight.ravel()])
     counts = np.bincount(flat, shares, minlength=len(draws) * RELEASED_POINTS)
-    return counts.reshape(len(draws), RELEASED_POINTS)
+    return np.asarray(counts, dtype=np.float64).reshape(len(draws), RELEASED_POINTS)
 
 
 def _kernel_sums(counts: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
@@ -159,7 +159,8 @@ def _kernel_sums(counts: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
     """
     offset = np.arange(-(RELEASED_POINTS - 1), RELEASED_POINTS)
     z = offset / bandwidth[:, None]
-    length = 4 * RELEASED_POINTS
+    # Of a circular convolution of this length the points that are kept are those that nothing wraps around into.
+    length = 2 * RELEASED_POINTS
     spectrum = np.fft.rfft(counts, length, axis=1)
     sums = []
     for kernel in (np.exp(-0.5 * z * z), ndtr(z)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,10 +22,10 @@ from galbatch.models.coverage import (
 )
 from galbatch.models.evaluation_tables import evaluation_tables
 from galbatch.models.heads import Passes, PointPasses, read_passes
-from galbatch.models.sampling import run_passes
 from galbatch.models.keys import draw_keys, member_keys, mix
 from galbatch.models.metadata import BundleMetadata, ParameterInfo, ResultTable
 from galbatch.models.posterior import Quantity, mixture_cdf, quantities_of, summarize_draws, summarize_mixture
+from galbatch.models.sampling import run_passes
 from galbatch.models.training_data import ImageRows, cleaned_rows, split_objects
 from galbatch.models.transforms import from_output, output_limits, to_output
 from galbatch.types import ab_mag, njy_per_unit
@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-OBJECTS_AT_ONCE = 512
+OBJECTS_AT_ONCE = 256
 RELEASED_DRAWS = 1000  # the paper's passes, one draw each
 DEFAULT_PASSES = 64
 
@@ -210,8 +210,19 @@ def evaluate(
     return judge(outputs, bundle.metadata, held_out, factors=factors)
 
 
-def run_held_out(bundle: Bundle, held_out: HeldOut, posterior: PosteriorConfig) -> Outputs:
-    """Run the passes on all objects, some at a time. One pass where dropout is off."""
+def run_held_out(
+    bundle: Bundle,
+    held_out: HeldOut,
+    posterior: PosteriorConfig,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Outputs:
+    """Run the passes on all objects, some at a time. One pass where dropout is off.
+
+    Parameters
+    ----------
+    progress : called with the number of objects done since the last call
+    """
     metadata, n = bundle.metadata, len(held_out)
     n_passes = posterior.passes if isinstance(posterior.passes, int) else DEFAULT_PASSES
     keys = draw_keys(
@@ -226,7 +237,11 @@ def run_held_out(bundle: Bundle, held_out: HeldOut, posterior: PosteriorConfig) 
     for start in range(0, n, OBJECTS_AT_ONCE):
         some = slice(start, start + OBJECTS_AT_ONCE)
         images = cleaned_rows(held_out.images, rows[some], scale)
-        parts.append(run_passes(bundle, images, keys[some], batch=posterior.batch).outputs)
+        columns = None if held_out.columns is None else held_out.columns[some]
+        raw = run_passes(bundle, images, keys[some], batch=posterior.batch, columns=columns)
+        parts.append(raw.outputs)
+        if progress is not None:
+            progress(len(images))
     numbers = np.concatenate(parts)
     return Outputs(numbers, keys, np.asarray(np.isfinite(numbers).all(axis=(1, 2))))
 

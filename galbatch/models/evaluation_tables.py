@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from galbatch.models.evaluation import Evaluation
 
 __all__ = [
+    "STRATA",
     "binned_coverage",
+    "both_coverages",
     "coverage_table",
     "evaluation_tables",
-    "label_table",
+    "first_label",
     "levels_heads",
+    "percents",
+    "pit_counts",
     "pit_table",
+    "residual_tables",
     "rounded",
     "strata_bins",
 ]
@@ -41,27 +46,49 @@ DIGITS = 4
 
 def evaluation_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
     """Coverage by both definitions, residuals, labels, and the first two by magnitude and size."""
-    about = f"{len(evaluation):,} objects, {_counted(evaluation.n_passes, 'pass', 'passes')} each"
+    return (
+        *both_coverages(evaluation),
+        *residual_tables(evaluation),
+        *(binned_coverage(evaluation, name) for name in STRATA if name in evaluation.strata),
+    )
+
+
+def both_coverages(evaluation: Evaluation, words: str = "") -> tuple[ResultTable, ResultTable]:
+    """Coverage of equal-tailed intervals, and of the released code's.
+
+    Parameters
+    ----------
+    words : whether the posteriors are corrected
+    """
+    about = [words] if words else []
+    about.append(f"{len(evaluation):,} objects, {_counted(evaluation.n_passes, 'pass', 'passes')} each")
     if evaluation.n_failed:
-        about += f"; {evaluation.n_failed:,} more failed in the network"
+        about.append(f"{evaluation.n_failed:,} more failed in the network")
+    told = "; ".join(about)
     return (
         coverage_table(
-            evaluation, evaluation.covered, f"Coverage of equal-tailed intervals, in percent ({about})"
+            evaluation, evaluation.covered, f"Coverage of equal-tailed intervals, in percent ({told})"
         ),
         coverage_table(
             evaluation,
             evaluation.covered_released,
-            "Coverage of intervals as GaMPEN's released code defines them, in percent; to be compared with the paper's table 2",
+            "Coverage of intervals as GaMPEN's released code defines them, to be compared with table 2 of its paper, "
+            f"in percent ({told})",
         ),
+    )
+
+
+def residual_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
+    """Residuals of median and mode, labels, residuals by magnitude and size."""
+    return (
         residual_table(evaluation, evaluation.median, "Residuals of the median, estimate minus truth"),
         residual_table(
             evaluation,
             evaluation.mode,
-            "Residuals of the most probable value, as in the paper's figure 12",
+            "Residuals of the most probable value, as in figure 12 of the GaMPEN paper",
         ),
         *label_tables(evaluation),
         *(binned_residuals(evaluation, name) for name in STRATA if name in evaluation.strata),
-        *(binned_coverage(evaluation, name) for name in STRATA if name in evaluation.strata),
     )
 
 
@@ -93,16 +120,17 @@ def coverage_table(evaluation: Evaluation, cover: Cover, caption: str) -> Result
     rows: list[tuple[Cell, ...]] = []
     for name, index, chosen in _groups(evaluation):
         shares = [share_of(hits[level][chosen, index]) for level in LEVELS]
-        rows.append((name, shares[0].n, *_percents(shares)))
+        rows.append((name, shares[0].n, *percents(shares)))
     if len(evaluation.parameters) > 1:
         means = [share_of(hits[level].mean(axis=1)) for level in LEVELS]
-        rows.append(("mean", len(evaluation), *_percents(means)))
+        rows.append(("mean", len(evaluation), *percents(means)))
     if cover == evaluation.covered:
         rows += _closed_rows(evaluation)
     return ResultTable(caption, ("parameter", "n", *levels_heads()), tuple(rows))
 
 
-def _percents(shares: Sequence[Share]) -> list[Cell]:
+def percents(shares: Sequence[Share]) -> list[Cell]:
+    """Values and errors, to 0.01 %."""
     return [cell for share in shares for cell in _percent(share)]
 
 
@@ -123,10 +151,10 @@ def _closed_rows(evaluation: Evaluation) -> list[tuple[Cell, ...]]:
     for index, parameter in enumerate(evaluation.parameters):
         if (evaluation.at_low | evaluation.at_high)[:, index].any():
             shares = [share_of(evaluation.covered_closed(level)[:, index]) for level in LEVELS]
-            rows.append((f"{parameter.name}, ends of the interval included", shares[0].n, *_percents(shares)))
+            rows.append((f"{parameter.name}, ends of the interval included", shares[0].n, *percents(shares)))
     if rows and len(evaluation.parameters) > 1:
         means = [share_of(evaluation.covered_closed(level).mean(axis=1)) for level in LEVELS]
-        rows.append(("mean, ends of the intervals included", len(evaluation), *_percents(means)))
+        rows.append(("mean, ends of the intervals included", len(evaluation), *percents(means)))
     return rows
 
 
@@ -182,12 +210,9 @@ def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
         if parameter.labels
         for row in _label_rows(evaluation, index, parameter)
     )
-    return (label_table(rows),) if rows else ()
-
-
-def label_table(rows: tuple[tuple[Cell, ...], ...]) -> ResultTable:
-    """The table of labels, of its rows."""
-    return ResultTable(
+    if not rows:
+        return ()
+    table = ResultTable(
         "Labels that follow from the median, in percent: of those labelled so, how many truly are; of those that truly are, "
         "how many are labelled so; and the residuals of those labelled so",
         (
@@ -203,6 +228,7 @@ def label_table(rows: tuple[tuple[Cell, ...], ...]) -> ResultTable:
         ),
         rows,
     )
+    return (table,)
 
 
 def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) -> Iterator[tuple[Cell, ...]]:
@@ -250,9 +276,7 @@ def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Boo
     if len(kept) == 1:
         return [("all", float(values.mean()), np.ones(len(values), dtype=np.bool_))]
     kept[-1] = edges[-1]
-    inside = [
-        (a, b, np.asarray((values >= a) & (values < b))) for a, b in itertools.pairwise(kept)
-    ]
+    inside = [(a, b, np.asarray((values >= a) & (values < b))) for a, b in itertools.pairwise(kept)]
     return [(_span(a, b), float(values[chosen].mean()), chosen) for a, b, chosen in inside]
 
 
@@ -289,7 +313,7 @@ def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | N
     for words, _, chosen in strata_bins(evaluation, stratum):
         for index, parameter in enumerate(evaluation.parameters):
             shares = [share_of(evaluation.covered(level)[chosen, index]) for level in LEVELS]
-            row: list[Cell] = [words, parameter.name, shares[0].n, *_percents(shares)]
+            row: list[Cell] = [words, parameter.name, shares[0].n, *percents(shares)]
             if before is not None:
                 row += [_percent(share_of(before.covered(level)[chosen, index]))[0] for level in LEVELS]
             rows.append(tuple(row))

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from galbatch.report.contents import Contents, Quantity
 from galbatch.report.recovery import Comparison
 
-__all__ = ["INCHES_PER_QUANTITY", "distributions", "recovery_panels", "sky_map"]
+__all__ = ["INCHES_PER_QUANTITY", "distributions", "recovery_panels", "sky_map", "styled_figure"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,8 @@ WIDE_RANGE = 30.0  # a positive quantity whose range is wider is shown on a loga
 
 
 @contextmanager
-def _figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]:
+def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]:
+    """A figure of so many inches, in the report's style, that ends up in `buffer` as PNG."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -80,7 +81,7 @@ def _figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]
 def sky_map(contents: Contents) -> bytes:
     """Where the objects are; flagged ones stand out. Dense catalogs are shown as counts."""
     buffer = io.BytesIO()
-    with _figure(6.4, 4.6, buffer) as figure:
+    with styled_figure(6.4, 4.6, buffer) as figure:
         axes = figure.add_subplot()
         if len(contents) > DENSE:
             shown = axes.hexbin(contents.ra_deg, contents.dec_deg, gridsize=80, mincnt=1, cmap="cividis")
@@ -116,7 +117,7 @@ def distributions(quantities: Sequence[Quantity], truths: Sequence[Comparison]) 
     """Medians (top) and half-widths of the 68 % interval (bottom) of each quantity of one model."""
     buffer = io.BytesIO()
     known = {comparison.quantity.parameter: comparison for comparison in truths}
-    with _figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
+    with styled_figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
         grid = figure.subplots(2, len(quantities), squeeze=False)
         for column, quantity in enumerate(quantities):
             _median_histogram(grid[0, column], quantity, known.get(quantity.parameter))
@@ -177,7 +178,7 @@ def _is_wide(low: float, high: float) -> bool:
 def recovery_panels(comparison: Comparison) -> bytes:
     """Median against truth with 68 % bars, residuals, and where truths fall between the quantiles."""
     buffer = io.BytesIO()
-    with _figure(10.2, 3.3, buffer) as figure:
+    with styled_figure(10.2, 3.3, buffer) as figure:
         against, residual, ranks = figure.subplots(1, 3, width_ratios=[1.15, 1.15, 1])
         _median_against_truth(against, comparison)
         _residuals(residual, comparison)
