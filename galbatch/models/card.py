@@ -205,7 +205,14 @@ def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:
         )
     if not rows:
         return [f"What the training set looked like is {NOT_STATED}: OUT_OF_DOMAIN is never set."]
-    return _table(("", "range", "sets OUT_OF_DOMAIN"), rows)[:-1]
+    lines = _table(("", "range", "sets OUT_OF_DOMAIN"), rows)
+    if domain.false_alarm_rate is None:
+        return lines[:-1]
+    return [
+        *lines,
+        f"Of objects like those it was trained on, {_number(100 * domain.false_alarm_rate)} % get OUT_OF_DOMAIN, all checks "
+        f"together: the limits were found on {domain.n_held_out:,} objects that nothing was fitted to.",
+    ]
 
 
 def _terms(metadata: BundleMetadata) -> list[str]:

@@ -217,7 +217,9 @@ def _divided(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Rows that the features are described by, and rows that the limits are found on."""
     rows = np.arange(n_objects)
-    others = rows[:: round(1 / HELD_OUT_SHARE)] if held_out is None else np.unique(held_out)
+    others = (
+        np.unique(held_out) if held_out is not None and len(held_out) else rows[:: round(1 / HELD_OUT_SHARE)]
+    )
     return _spread(np.setdiff1d(rows, others)), _spread(others)
 
 
