@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,15 @@ class _Table:
     parameters: npt.NDArray[np.float64]
     columns: npt.NDArray[np.float64]
     row_of: Mapping[Any, int]
+
+
+class _Kept(NamedTuple):
+    """Of a block's objects with labels: ids, PSF width and sky noise (object, band), whether their center has light."""
+
+    object_id: Ids
+    psf_fwhm_arcsec: npt.NDArray[np.float32]
+    sky_sigma_njy: npt.NDArray[np.float32]
+    good: npt.NDArray[np.bool_]
 
 
 @contextlib.contextmanager
@@ -185,26 +194,27 @@ def _copied(
     bands: tuple[str, ...],
     images: npt.NDArray[np.float32],
     start: int,
-) -> tuple[Ids, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Copy cutouts to `images` from `start` on; returns ids, PSF widths, and whether there is light at the center."""
+) -> _Kept:
+    """Copy cutouts to `images` from `start` on."""
     missing = [band for band in bands if band not in block.bands]
     if missing:
         raise UsageError(f"bands: {', '.join(missing)}: not in the store, which has {', '.join(block.bands)}")
     order = [block.bands.index(band) for band in bands]
     chosen = block.image[rows][:, order]
     images[start : start + len(rows)] = chosen
-    return block.object_id[rows], block.psf_fwhm_arcsec[rows][:, order], models.has_center(chosen)
+    psf, sky = block.psf_fwhm_arcsec[rows][:, order], block.sky_sigma_njy[rows][:, order]
+    return _Kept(block.object_id[rows], psf, sky, models.has_center(chosen))
 
 
 def _joined(
-    kept: Sequence[tuple[Ids, npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
+    kept: Sequence[_Kept],
     images: npt.NDArray[np.float32],
     table: _Table,
     *,
     store: str,
     labels: str,
 ) -> Labelled:
-    ids, psf, good = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    ids, psf, sky, good = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)
     numbers = np.flatnonzero(good)
     n_labels, n_bad = len(table.parameters), int((~good).sum())
@@ -221,6 +231,7 @@ def _joined(
             object_id=ids[good],
             columns=table.columns[rows][good].astype(np.float32) if table.columns.shape[1] else None,
             psf_fwhm_arcsec=psf[good],
+            sky_sigma_njy=sky[good],
         ),
         {"store": Path(store).name, "labels": Path(labels).name},
         (f"{len(numbers)} of {n_labels} objects with labels" + (f"; left out: {told}" if told else ""),),

@@ -26,7 +26,7 @@ from galbatch.models.checkpoint import (
     require_no_checkpoint,
     write_checkpoint,
 )
-from galbatch.models.domain import describe_domain
+from galbatch.models.domain import ObjectNumbers, describe_domain
 from galbatch.models.gampen import Gampen
 from galbatch.models.losses import loss_of
 from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
@@ -142,8 +142,9 @@ def train(
             on_checkpoint=_keeper(session, identity),
         )
         history = loop.run(_earlier(session, identity))
+        _clear_tiny_weights(network)
         domain = _domain_of(network.eval(), data, split, settings=settings, extras=extras)
-    _clear_tiny_weights(network)
+    _place(network, torch.device("cpu"), torch.contiguous_format)
     record = _record(settings, split, loop, parent=parent)
     return Trained(
         network, _metadata_of(images.shape[-1], parameters, settings, domain, record), history, split
@@ -385,28 +386,27 @@ def _clear_tiny_weights(network: nn.Module) -> None:
 def _domain_of(
     network: nn.Module, data: TrainingTensors, split: Split, *, settings: TrainingSettings, extras: Extras
 ) -> DomainInfo:
-    """What the training set looked like, from some of it, evenly spread."""
+    """What the training set looked like, and limits found on the validation set; of large sets from some, evenly spread."""
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
-    n_objects = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes), len(split.training))
-    rows = split.training[np.linspace(0, len(split.training) - 1, n_objects).astype(np.int64)]
-    images = cleaned_rows(data.images, np.unique(rows), 1.0)
-    _place(network, torch.device("cpu"), torch.contiguous_format)
+    at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes)) // 2
+    rows = np.union1d(_spread(split.training, at_most), _spread(split.validation, at_most))
+    known = extras.psf_fwhm_arcsec
     return describe_domain(
         network,
-        images,
+        cleaned_rows(data.images, rows, 1.0),
         unit_njy=1.0 / data.scale,
-        psf_fwhm_arcsec=settings.psf_fwhm_arcsec or _psf_ranges(extras, split),
+        psf_fwhm_arcsec=settings.psf_fwhm_arcsec if known is None else known[rows],
+        held_out=np.flatnonzero(np.isin(rows, split.validation)),
+        beside=ObjectNumbers(
+            sky_sigma_njy=None if extras.sky_sigma_njy is None else extras.sky_sigma_njy[rows],
+            columns=None if extras.columns is None else np.asarray(extras.columns, np.float32)[rows],
+        ),
     )
 
 
-def _psf_ranges(extras: Extras, split: Split) -> tuple[tuple[float, float], ...] | None:
-    if extras.psf_fwhm_arcsec is None:
-        return None
-    widths = extras.psf_fwhm_arcsec[split.training]
-    if not np.isfinite(widths).any(axis=0).all():
-        return None
-    low, high = np.nanmin(widths, axis=0), np.nanmax(widths, axis=0)
-    return tuple(zip(low.tolist(), high.tolist(), strict=True))
+def _spread(rows: npt.NDArray[np.int64], at_most: int) -> npt.NDArray[np.int64]:
+    """Some of the rows, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(at_most, len(rows))).astype(np.int64))]
 
 
 def _metadata_of(

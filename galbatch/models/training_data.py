@@ -38,12 +38,14 @@ class Extras:
     ----------
     object_id : (object,) int64 or str, what the split hangs on; None: their numbers, from 0
     columns : (object, column) float32, in the order of the settings' columns; None: there are none
-    psf_fwhm_arcsec : (object, band) float32, for the bundle's domain; None: not known
+    psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, for the bundle's domain, NaN where not known; None: not known,
+        the sky is measured in the images
     """
 
     object_id: npt.NDArray[Any] | None = None
     columns: npt.NDArray[np.float32] | None = None
     psf_fwhm_arcsec: npt.NDArray[np.float32] | None = None
+    sky_sigma_njy: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
