@@ -5,7 +5,16 @@ makes stamps of them, `simulate_survey` a survey of HSC patches with an object l
 """
 
 from galbatch.simulate.population import draw_population
-from galbatch.simulate.stamps import draw_stamps
+from galbatch.simulate.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
 from galbatch.simulate.survey import SimulatedSurvey, simulate_survey
 
-__all__ = ["SimulatedSurvey", "draw_population", "draw_stamps", "simulate_survey"]
+__all__ = [
+    "SKIES",
+    "SimulatedSurvey",
+    "Sky",
+    "TrainingSet",
+    "draw_population",
+    "draw_stamps",
+    "simulate_survey",
+    "training_set",
+]

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS
 
+from galbatch.simulate.psfs import PSF_FWHM_ARCSEC
 from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Psf
-from galbatch.simulate.stamps import PSF_FWHM_ARCSEC
 
 __all__ = ["CELL_PX", "OVERLAP_PX", "TRACT", "Box", "Field", "Patch", "plan_field", "psf_at"]
 

@@ -1,4 +1,4 @@
-"""Galaxies before they are drawn: Table 1 of the GaMPEN paper, with colors."""
+"""Galaxies before they are drawn: Table 1 of the GaMPEN paper, with colors, or a magnitude-limited sample."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from galbatch.errors import ConfigError, NotInThisVersion
+from galbatch.errors import ConfigError
+from galbatch.simulate.counts import TARGET_MAG, draw_survey_galaxies
 from galbatch.simulate.sersic import elliptical_radius, flux_outside, intensity
 from galbatch.types import ab_mag
 
-__all__ = ["BANDS", "draw_population", "half_light_radius"]
+__all__ = ["BANDS", "POPULATIONS", "draw_population", "half_light_radius", "require_population"]
 
 Floats = npt.NDArray[np.float64]
 
 BANDS = ("g", "r", "i")
-"""Bands the population has colors for."""
+"""Bands the populations have colors for."""
+
+POPULATIONS = ("paper", "survey")
 
 SINGLE_SHARE = 0.25
 DISK_N = (0.8, 1.2)
@@ -44,13 +47,15 @@ GALAXIES_AT_ONCE = 2000  # times 24 x 64 float64: about 25 MB an array
 def draw_population(
     n_objects: int, *, bands: Sequence[str], population: str = "paper", seed: int
 ) -> pa.Table:
-    """Draw galaxies of GaMPEN's Table 1 and give them colors.
+    """Draw galaxies of one of two populations.
 
-    25 % have a single component, half of those with n in 0.8-1.2 (counted as a disk, bt = 0), half with
-    n in 3.5-5.0 (counted as a bulge, bt = 1); 75 % have a disk and a bulge whose angle is within 15 deg
-    of the disk's. Everything is uniform in the ranges of the table. Sersic n is snapped to steps of 0.05
-    when galaxies are drawn as pixels, not here: GalSim keeps its tables by n. Each component has a color
-    of its own, so flux_r follows from the components; bt is defined in g.
+    ``paper`` is Table 1 of the GaMPEN paper (Ghosh et al. 2022): 25 % have a single component, half of those with n
+    in 0.8-1.2 (counted as a disk, bt = 0), half with n in 3.5-5.0 (counted as a bulge, bt = 1); 75 % have a disk and a
+    bulge whose angle is within 15 deg of the disk's. Everything is uniform in the ranges of the table. Each component
+    has a color of its own, which the table does not have, so flux_r follows from the components.
+
+    ``survey`` is limited by magnitude, 16 < i < 23: numbers by magnitude, sizes that depend on it, bulge shares and
+    colors are those of counts.py, with their sources. In both bt is defined in g.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ def draw_population(
     bands
         Bands to give fluxes for, out of g, r, i.
     population
-        ``paper``; ``survey`` (a magnitude-limited sample) is not in this version.
+        ``paper`` or ``survey``.
     seed
         The same seed gives the same galaxies, whatever the bands.
 
@@ -76,19 +81,37 @@ def draw_population(
     Raises
     ------
     ConfigError
-        A band without colors.
-    NotInThisVersion
-        Another population.
+        A band without colors, or another population.
     """
-    if population != "paper":
-        raise NotInThisVersion(
-            f"population {population!r}: this version draws 'paper' (GaMPEN's Table 1) only"
-        )
+    require_population(population)
     if unknown := set(bands) - set(BANDS):
         raise ConfigError(f"bands {sorted(unknown)}: the population has colors for {list(BANDS)} only")
     rng = np.random.default_rng([seed, n_objects])
-    bt, components = _draw_structure(n_objects, rng)
-    fluxes = _component_fluxes(bt, rng.uniform(*FLUX_NJY, n_objects), components, rng)
+    if population == "paper":
+        bt, components = _draw_structure(n_objects, rng)
+        fluxes = _component_fluxes(bt, rng.uniform(*FLUX_NJY, n_objects), rng)
+    else:
+        bt, components, fluxes = draw_survey_galaxies(n_objects, TARGET_MAG, rng)
+    return _truth_table(bt, components, fluxes, bands=bands, seed=seed)
+
+
+def require_population(population: str) -> None:
+    """Refuse, with a ConfigError, what is none of POPULATIONS."""
+    if population not in POPULATIONS:
+        raise ConfigError(
+            f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
+        )
+
+
+def _truth_table(
+    bt: Floats,
+    components: Mapping[str, Floats],
+    fluxes: Mapping[tuple[str, str], Floats],
+    *,
+    bands: Sequence[str],
+    seed: int,
+) -> pa.Table:
+    n_objects = len(bt)
     has_both = (bt > 0) & (bt < 1)
     re = np.where(bt == 0, components["disk_re_arcsec"], components["bulge_re_arcsec"])
     re[has_both] = half_light_radius(
@@ -101,7 +124,7 @@ def draw_population(
         "re_arcsec": re,
     }
     columns |= _photometry(fluxes, bands)
-    parts = components | {
+    parts = dict(components) | {
         f"{part}_flux_{band}_njy": fluxes[part, band] for part in COLORS_MAG for band in bands
     }
     absent = {"disk": bt == 1, "bulge": bt == 0}
@@ -137,7 +160,7 @@ def _draw_structure(n_objects: int, rng: np.random.Generator) -> tuple[Floats, d
 
 
 def _component_fluxes(
-    bt: Floats, flux_njy: Floats, components: Mapping[str, Floats], rng: np.random.Generator
+    bt: Floats, flux_njy: Floats, rng: np.random.Generator
 ) -> dict[tuple[str, str], Floats]:
     """Flux in nJy of each (component, band); 0 where a component is absent."""
     fluxes: dict[tuple[str, str], Floats] = {}

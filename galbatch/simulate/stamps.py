@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -11,22 +12,85 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from galbatch.simulate.population import BANDS
-from galbatch.simulate.render import Component, Psf, draw_light
+from galbatch.simulate.noise import add_noise
+from galbatch.simulate.population import BANDS, draw_population, require_population
+from galbatch.simulate.psfs import draw_psfs
+from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Component, Psf, draw_light
+from galbatch.simulate.surroundings import draw_neighbors, neighbor_light
 
-__all__ = ["SKY_SIGMA_NJY", "add_noise", "draw_galaxy", "draw_psfs", "draw_stamps"]
+__all__ = ["SKIES", "Sky", "TrainingSet", "draw_galaxy", "draw_stamps", "training_set"]
 
-SKY_SIGMA_NJY = {"g": 2.0, "r": 2.6, "i": 3.6}
-"""Sky noise per 0.168 arcsec pixel: about HSC Wide's (5 sigma point sources of 26.5, 26.1, 25.9 mag)."""
-
-ELECTRONS_PER_NJY = 66.0  # ten 4-minute exposures with a zero point of 27 mag of 3.8 electrons, roughly
-
-PSF_FWHM_ARCSEC = {"g": 0.85, "r": 0.79, "i": 0.66}
-PSF_SCATTER = 0.08  # of the width, common to the bands; g then stays within 0.70-1.05
-PSF_LIMITS = (0.83, 1.23)
-PSF_SHEAR = 0.02
+Floats = npt.NDArray[np.float64]
 
 STAMPS_PER_TASK = 250
+NEIGHBORS_STREAM = 100  # of random numbers; those of the bands' noise are 1 and more
+
+
+@dataclass(frozen=True, slots=True)
+class Sky:
+    """What stamps have besides their galaxy.
+
+    neighbors : galaxies to i = 25.5 and stars around it, as numerous as on the sky
+    noise : of sky and photons
+    correlated : the noise is correlated as in coadds (see noise.py), else independent from pixel to pixel
+    pixel_scale_arcsec : of the pixels, and sky noise to match
+    """
+
+    neighbors: bool = False
+    noise: bool = True
+    correlated: bool = False
+    pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
+
+
+SKIES = {"paper": Sky(), "survey": Sky(neighbors=True, correlated=True)}
+"""By population: the paper's galaxies are alone, with independent noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Stamps with known truth.
+
+    images : (object, band, y, x) float32, nJy per pixel
+    truth : as `draw_population` makes it, a row an object; a survey's stamps hold neighbors, the truth is the target's
+    psf_fwhm_arcsec : (object, band) float32
+    """
+
+    images: npt.NDArray[np.float32]
+    truth: pa.Table
+    psf_fwhm_arcsec: npt.NDArray[np.float32]
+
+
+def training_set(
+    n_objects: int,
+    *,
+    bands: Sequence[str],
+    size_px: int,
+    population: str,
+    seed: int,
+    processes: int | None = None,
+) -> TrainingSet:
+    """Draw galaxies of a population and their stamps, under the sky that goes with it (`SKIES`).
+
+    Parameters
+    ----------
+    n_objects, bands, population, seed
+        As for `draw_population`. The same seed gives the same stamps, whatever `processes` and the other bands.
+    size_px
+        Pixels on a side, of 0.168 arcsec.
+    processes
+        Worker processes (spawned); None or 1: none.
+
+    Raises
+    ------
+    ConfigError
+        A band without colors, or another population.
+    """
+    require_population(population)
+    truth = draw_population(n_objects, bands=bands, population=population, seed=seed)
+    images = draw_stamps(
+        truth, bands=bands, size_px=size_px, seed=seed, sky=SKIES[population], processes=processes
+    )
+    return TrainingSet(images, truth, stamp_psf_fwhm_arcsec(truth, bands=bands, seed=seed))
 
 
 def draw_stamps(
@@ -35,10 +99,10 @@ def draw_stamps(
     bands: Sequence[str],
     size_px: int,
     seed: int,
-    noise: bool = True,
+    sky: Sky = SKIES["paper"],
     processes: int | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Draw the galaxies of a truth table, each with a PSF, a sub-pixel position and noise of its own.
+    """Draw the galaxies of a truth table, each with a PSF, a sub-pixel position, neighbors and noise of its own.
 
     The center lies within half a pixel of pixel (size_px // 2, size_px // 2). What is drawn depends on
     (seed, object_id) alone: not on the number of processes, the other galaxies or the bands.
@@ -50,11 +114,11 @@ def draw_stamps(
     bands
         Order of the band axis.
     size_px
-        Pixels on a side, of 0.168 arcsec.
+        Pixels on a side.
     seed
-        Of PSFs, positions and noise.
-    noise
-        False: the light alone.
+        Of PSFs, positions, neighbors and noise.
+    sky
+        What there is besides the galaxies.
     processes
         Worker processes (spawned); None or 1: none.
 
@@ -64,7 +128,7 @@ def draw_stamps(
     """
     stamps = np.empty((len(truth), len(bands), size_px, size_px), dtype=np.float32)
     tasks = [truth.slice(start, STAMPS_PER_TASK) for start in range(0, len(truth), STAMPS_PER_TASK)]
-    settings = (tuple(bands), size_px, seed, noise)
+    settings = _Settings(tuple(bands), size_px, seed, sky)
     start = 0
     for drawn in _mapped(tasks, settings, processes or 1):
         stamps[start : start + len(drawn)] = drawn
@@ -72,8 +136,25 @@ def draw_stamps(
     return stamps
 
 
+def stamp_psf_fwhm_arcsec(truth: pa.Table, *, bands: Sequence[str], seed: int) -> npt.NDArray[np.float32]:
+    """(object, band): full width at half maximum of the PSF that `draw_stamps` draws with this seed."""
+    widths = [
+        [psf.fwhm_arcsec for psf in draw_psfs(bands, np.random.default_rng([seed, object_id]))]
+        for object_id in truth["object_id"].to_pylist()
+    ]
+    return np.array(widths, dtype=np.float32).reshape(len(truth), len(bands))
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    bands: tuple[str, ...]
+    size_px: int
+    seed: int
+    sky: Sky
+
+
 def _mapped(
-    tasks: Sequence[pa.Table], settings: tuple[tuple[str, ...], int, int, bool], processes: int
+    tasks: Sequence[pa.Table], settings: _Settings, processes: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     if processes == 1:
         yield from (_draw_some(task, settings) for task in tasks)
@@ -83,28 +164,42 @@ def _mapped(
         yield from pool.map(_draw_some, tasks, [settings] * len(tasks))
 
 
-def _draw_some(truth: pa.Table, settings: tuple[tuple[str, ...], int, int, bool]) -> npt.NDArray[np.float32]:
-    bands, size_px, seed, noise = settings
-    stamps = np.empty((len(truth), len(bands), size_px, size_px), dtype=np.float32)
+def _draw_some(truth: pa.Table, settings: _Settings) -> npt.NDArray[np.float32]:
+    shape = (len(truth), len(settings.bands), settings.size_px, settings.size_px)
+    stamps = np.empty(shape, dtype=np.float32)
     for stamp, row in zip(stamps, truth.to_pylist(), strict=True):
-        rng = np.random.default_rng([seed, row["object_id"]])
-        psfs = draw_psfs(bands, rng)
-        offset = tuple(rng.uniform(-0.5, 0.5, 2))
-        light = draw_galaxy(row, bands, psfs, size_px=size_px, offset_px=(offset[0], offset[1]))
-        for index, band in enumerate(bands):
-            noise_rng = np.random.default_rng([seed, row["object_id"], 1 + BANDS.index(band)])
-            stamp[index] = add_noise(light[index], band, noise_rng)[0] if noise else light[index]
+        stamp[:] = _draw_stamp(row, settings)
     return stamps
 
 
-def draw_psfs(bands: Sequence[str], rng: np.random.Generator) -> list[Psf]:
-    """A PSF for each band: one seeing for all, a small shear of each band's own.
-
-    The same draws are made whatever the bands.
-    """
-    seeing = float(np.clip(rng.normal(1.0, PSF_SCATTER), *PSF_LIMITS))
-    shears = rng.normal(0.0, PSF_SHEAR, (len(BANDS), 2))
-    return [Psf(PSF_FWHM_ARCSEC[band] * seeing, *shears[BANDS.index(band)].tolist()) for band in bands]
+def _draw_stamp(row: Mapping[str, Any], settings: _Settings) -> Floats:
+    """One galaxy's stamp (band, y, x)."""
+    sky, object_id = settings.sky, row["object_id"]
+    rng = np.random.default_rng([settings.seed, object_id])
+    psfs = draw_psfs(settings.bands, rng)
+    x, y = rng.uniform(-0.5, 0.5, 2).tolist()
+    size_px, scale = settings.size_px, sky.pixel_scale_arcsec
+    light = draw_galaxy(
+        row, settings.bands, psfs, size_px=size_px, offset_px=(x, y), pixel_scale_arcsec=scale
+    )
+    if sky.neighbors:
+        rng = np.random.default_rng([settings.seed, object_id, NEIGHBORS_STREAM])
+        neighbors = draw_neighbors(
+            settings.bands, rng, size_px=size_px, flux_g_njy=row["flux_njy"], pixel_scale_arcsec=scale
+        )
+        light += neighbor_light(neighbors, psfs, size_px=size_px, pixel_scale_arcsec=scale)
+    if not sky.noise:
+        return light
+    for index, band in enumerate(settings.bands):
+        rng = np.random.default_rng([settings.seed, object_id, 1 + BANDS.index(band)])
+        light[index] = add_noise(
+            light[index],
+            band,
+            rng,
+            correlate=sky.correlated,
+            pixel_scale_arcsec=sky.pixel_scale_arcsec,
+        )[0]
+    return light
 
 
 def draw_galaxy(
@@ -114,7 +209,8 @@ def draw_galaxy(
     *,
     size_px: int,
     offset_px: tuple[float, float],
-) -> npt.NDArray[np.float64]:
+    pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC,
+) -> Floats:
     """Light (band, y, x), nJy per pixel, of one row of a truth table, without noise."""
     components, fluxes = [], []
     for part in ("disk", "bulge"):
@@ -122,12 +218,11 @@ def draw_galaxy(
             shape = (row[f"{part}_{name}"] for name in ("n", "re_arcsec", "axis_ratio", "angle_deg"))
             components.append(Component(*shape))
             fluxes.append([row[f"{part}_flux_{band}_njy"] for band in bands])
-    return draw_light(components, fluxes, psfs, size_px=size_px, offset_px=offset_px)
-
-
-def add_noise(
-    light_njy: npt.NDArray[np.float64], band: str, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Image (nJy) and variance (nJy^2), any shape: sky noise plus the photon noise of the light."""
-    variance = SKY_SIGMA_NJY[band] ** 2 + np.maximum(light_njy, 0.0) / ELECTRONS_PER_NJY
-    return light_njy + rng.standard_normal(light_njy.shape) * np.sqrt(variance), variance
+    return draw_light(
+        components,
+        fluxes,
+        psfs,
+        size_px=size_px,
+        offset_px=offset_px,
+        pixel_scale_arcsec=pixel_scale_arcsec,
+    )

@@ -27,9 +27,11 @@ from galbatch.simulate.defects import (
     draw_defects,
 )
 from galbatch.simulate.field import CELL_PX, TRACT, Box, Field, Patch, plan_field, psf_at
+from galbatch.simulate.fourier import MOFFAT_BETA
+from galbatch.simulate.noise import SKY_SIGMA_NJY, add_noise
 from galbatch.simulate.population import BANDS, draw_population
-from galbatch.simulate.render import MOFFAT_BETA, PIXEL_SCALE_ARCSEC, Psf
-from galbatch.simulate.stamps import SKY_SIGMA_NJY, add_noise, draw_galaxy
+from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Psf
+from galbatch.simulate.stamps import draw_galaxy
 from galbatch.types import njy_per_unit
 
 __all__ = ["SimulatedSurvey", "simulate_survey"]

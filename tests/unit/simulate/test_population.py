@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from galbatch.errors import ConfigError, NotInThisVersion
+from galbatch.errors import ConfigError
 from galbatch.simulate import draw_population
 from galbatch.simulate.population import half_light_radius
 from galbatch.types import ab_mag
@@ -106,5 +106,5 @@ def test_bands_do_not_change_the_galaxies():
 def test_what_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"\['z'\].*\['g', 'r', 'i'\]"):
         draw_population(5, bands=("g", "z"), seed=1)
-    with pytest.raises(NotInThisVersion, match="'survey'"):
-        draw_population(5, bands=("g",), population="survey", seed=1)
+    with pytest.raises(ConfigError, match="population 'sky' is none; there are 'paper' and 'survey'"):
+        draw_population(5, bands=("g",), population="sky", seed=1)

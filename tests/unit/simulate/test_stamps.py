@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch.simulate import draw_population, draw_stamps
-from galbatch.simulate.stamps import add_noise
+from galbatch.simulate import Sky, draw_population, draw_stamps
+from galbatch.simulate.noise import add_noise
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def test_light_of_compact_disks_is_their_flux():
     compact = (galaxies["re_arcsec"].to_numpy() < 1.5) & (galaxies["bt"].to_numpy() < 0.1)
     galaxies = galaxies.filter(pa.array(compact))
     assert len(galaxies) >= 5
-    light = draw_stamps(galaxies, bands=("g", "r"), size_px=96, seed=9, noise=False)
+    light = draw_stamps(galaxies, bands=("g", "r"), size_px=96, seed=9, sky=Sky(noise=False))
     flux = np.stack([galaxies[f"flux_{band}_njy"].to_numpy() for band in "gr"], axis=1)
     np.testing.assert_allclose(light.sum(axis=(2, 3)), flux, rtol=0.02)
 
 
 def test_centers_lie_within_half_a_pixel_of_the_central_one(galaxies):
-    light = draw_stamps(galaxies, bands=("g",), size_px=96, seed=9, noise=False)[:, 0]
+    light = draw_stamps(galaxies, bands=("g",), size_px=96, seed=9, sky=Sky(noise=False))[:, 0]
     peak = np.array([np.unravel_index(stamp.argmax(), stamp.shape) for stamp in light])
     assert abs(peak - 48).max() <= 1  # a thin tilted disk may peak one pixel off
 
