@@ -16,6 +16,7 @@ from scipy import fft
 
 from galbatch.simulate.fourier import TABLE_POINTS, Psf, moffat_intensity, sersic_table, sersic_transform
 from galbatch.simulate.fourier import moffat_transform as moffat
+from galbatch.simulate.population import BANDS
 from galbatch.simulate.render import PIXEL_SCALE_ARCSEC
 from galbatch.simulate.sersic import intensity
 
@@ -27,6 +28,7 @@ BOX_SIZES_PX = (32, 64, 128, 256, 512)
 EDGE_NJY = 0.1
 """Light in a pixel at the edge of a source's box, at most (but for boxes of 512 px): a twentieth of the sky's sigma."""
 
+WIDEST_PSF_ARCSEC = 1.1
 POINTS_AT_ONCE = 2**18  # of Fourier planes, 2 MB each: they stay in the cache
 
 
@@ -37,6 +39,7 @@ class Profiles:
     position_px : (row, 2), x and y; 0-based, the center of a pixel is whole
     n, re_arcsec, axis_ratio, angle_deg : (row,)
     flux_njy : (row, band)
+    brightest_njy : (row,), the largest flux in any of BANDS: a source's box is the same whatever bands are drawn
     """
 
     position_px: Floats
@@ -45,6 +48,7 @@ class Profiles:
     axis_ratio: Floats
     angle_deg: Floats
     flux_njy: Floats
+    brightest_njy: Floats
 
     def __len__(self) -> int:
         return len(self.n)
@@ -55,7 +59,11 @@ class Profiles:
 
 
 def profiles_of(
-    columns: Mapping[str, Floats], position_px: Floats, flux_njy: Mapping[str, Floats]
+    columns: Mapping[str, Floats],
+    position_px: Floats,
+    fluxes_njy: Mapping[tuple[str, str], Floats],
+    *,
+    bands: Sequence[str],
 ) -> tuple[Profiles, npt.NDArray[np.int64]]:
     """Rows for the components of galaxies, and which galaxy each belongs to.
 
@@ -65,14 +73,19 @@ def profiles_of(
         ``disk_n`` and so on, (object,), NaN where there is no such component.
     position_px
         (object, 2).
-    flux_njy
-        (object, band) for ``disk`` and ``bulge``.
+    fluxes_njy
+        (object,) for each (component, band), all of BANDS.
+    bands
+        Order of the band axis.
     """
     parts, owners = [], []
     for part in ("disk", "bulge"):
         here = np.flatnonzero(np.isfinite(columns[f"{part}_n"]))
         shape = [columns[f"{part}_{name}"][here] for name in ("n", "re_arcsec", "axis_ratio", "angle_deg")]
-        parts.append([position_px[here], *shape, flux_njy[part][here]])
+        flux = {band: fluxes_njy[part, band][here] for band in BANDS}
+        brightest = np.max(list(flux.values()), axis=0)
+        chosen = np.stack([flux[band] for band in bands], axis=1)
+        parts.append([position_px[here], *shape, chosen, brightest])
         owners.append(here)
     together = [np.concatenate(pair) for pair in zip(*parts, strict=True)]
     return Profiles(*together), np.concatenate(owners)
@@ -109,20 +122,16 @@ def paint(
             canvas[:, y0:y1, x0:x1] += box[:, y0 - y : y1 - y, x0 - x : x1 - x]
 
 
-def box_sizes(profiles: Profiles, fwhm_arcsec: Floats, pixel_scale_arcsec: float) -> npt.NDArray[np.int64]:
+def box_sizes(profiles: Profiles, pixel_scale_arcsec: float) -> npt.NDArray[np.int64]:
     """(row,) side in px of the box that holds a source's light down to EDGE_NJY, in its brightest band."""
-    flux = profiles.flux_njy.max(axis=1) * pixel_scale_arcsec**2
+    flux = profiles.brightest_njy * pixel_scale_arcsec**2
+    extended = profiles.re_arcsec > 0
+    shape = [values[extended] for values in (profiles.n, profiles.re_arcsec, profiles.axis_ratio)]
     sizes = np.full(len(profiles), BOX_SIZES_PX[-1])
     for size in BOX_SIZES_PX[-2::-1]:
-        radius = np.full(len(profiles), size / 2 * pixel_scale_arcsec)
-        light = moffat_intensity(radius, fwhm_arcsec)
-        extended = profiles.re_arcsec > 0
-        light[extended] += intensity(
-            radius[extended],
-            profiles.n[extended],
-            profiles.re_arcsec[extended],
-            axis_ratio=profiles.axis_ratio[extended],
-        )
+        radius = np.asarray(size / 2 * pixel_scale_arcsec)
+        light = np.full(len(profiles), float(moffat_intensity(radius, WIDEST_PSF_ARCSEC)))
+        light[extended] += intensity(radius, shape[0], shape[1], axis_ratio=shape[2])
         sizes[flux * light < EDGE_NJY] = size
     return sizes
 
@@ -136,8 +145,7 @@ def _boxes(
 ) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
     """Each source's box (band, y, x) and its first pixel (x, y), in the order of sizes; those off the canvas left out."""
     common = len(psfs) == 1
-    fwhm = np.array([max(psf.fwhm_arcsec for psf in of_bands) for of_bands in psfs])
-    sizes = box_sizes(profiles, np.broadcast_to(fwhm, len(profiles)), scale_arcsec)
+    sizes = box_sizes(profiles, scale_arcsec)
     nearest = np.rint(profiles.position_px).astype(np.int64)
     corners = nearest - sizes[:, None] // 2
     low, high = np.array(corner_px), np.array(corner_px) + np.array(shape_px[::-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,22 +58,27 @@ def draw_neighbors(
     place = _places(n_galaxies, side_px, size_px, rng)
     total_g = fluxes["disk", "g"] + fluxes["bulge", "g"]
     kept = _beside(place, total_g, flux_g_njy, size_px, pixel_scale_arcsec)
-    by_part = {part: _of_bands(fluxes, part, bands)[kept] for part in ("disk", "bulge")}
-    galaxies, _ = profiles_of({name: values[kept] for name, values in columns.items()}, place[kept], by_part)
+    galaxies, _ = profiles_of(
+        {name: values[kept] for name, values in columns.items()},
+        place[kept],
+        {key: values[kept] for key, values in fluxes.items()},
+        bands=bands,
+    )
     n_stars = int(
         rng.poisson(area_arcmin2 * STAR_COUNTS.per_arcmin2(BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG))
     )
     flux = draw_star_fluxes(n_stars, rng)
     place = _places(n_stars, side_px, size_px, rng)
     kept = _beside(place, flux[:, 0], flux_g_njy, size_px, pixel_scale_arcsec)
-    stars = points(place[kept], flux[kept][:, [BANDS.index(band) for band in bands]])
+    stars = points(place[kept], flux[kept], bands=bands)
     return Neighbors(galaxies, stars)
 
 
-def points(position_px: Floats, flux_njy: Floats) -> Profiles:
-    """Point sources; their n means nothing."""
+def points(position_px: Floats, flux_njy: Floats, *, bands: Sequence[str]) -> Profiles:
+    """Point sources of fluxes (source, band of BANDS); their n means nothing."""
     one = np.ones(len(position_px))
-    return Profiles(position_px, one, 0 * one, one, 0 * one, flux_njy)
+    chosen = flux_njy[:, [BANDS.index(band) for band in bands]]
+    return Profiles(position_px, one, 0 * one, one, 0 * one, chosen, flux_njy.max(axis=1))
 
 
 def draw_star_fluxes(n_stars: int, rng: np.random.Generator) -> Floats:
@@ -109,7 +113,3 @@ def _beside(
 ) -> npt.NDArray[np.bool_]:
     distance = np.hypot(*(place - size_px // 2).T) * scale_arcsec
     return np.asarray((distance > BLENDED_ARCSEC) | (flux_njy < of_target))
-
-
-def _of_bands(fluxes: dict[tuple[str, str], Any], part: str, bands: Sequence[str]) -> Floats:
-    return np.stack([fluxes[part, band] for band in bands], axis=1)
