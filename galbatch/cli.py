@@ -26,9 +26,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 models_app = typer.Typer(
-    help="List, show and train model bundles.", no_args_is_help=True, rich_markup_mode=None
+    help="List, show, train and convert model bundles.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(models_app, name="models")
+convert_app = typer.Typer(
+    help="Make bundles of weights that others published.", no_args_is_help=True, rich_markup_mode=None
+)
+models_app.add_typer(convert_app, name="convert")
 tiles_app = typer.Typer(help="Make tables of tiles.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tiles_app, name="tiles")
 objects_app = typer.Typer(help="Look at object lists.", no_args_is_help=True, rich_markup_mode=None)
@@ -362,37 +366,83 @@ def tiles_from_butler_command(
 
 
 @models_app.command("list")
-def models_list() -> None:
-    """List the bundles shipped with galbatch."""
-    from galbatch import models
+def models_list(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="DIR", help="folder or s3:// prefix whose bundles (.pt) are listed too")
+    ] = None,
+) -> None:
+    """List the bundles shipped with galbatch, and those in a folder.
 
-    table = Table("bundle", "architecture", "bands", "grid", "parameters", box=None, pad_edge=False)
-    for name in models.demo_bundles():
-        bundle = models.load_bundle(models.bundle_path(name))
-        metadata = bundle.metadata
-        table.add_row(
-            name,
-            metadata.architecture,
-            " ".join(bundle.bands),
-            bundle.grid.label,
-            " ".join(parameter.name for parameter in metadata.parameters),
-        )
-    out.print(table)
+    Files that are no bundles, or are damaged, are listed with what is wrong with them.
+    """
+    from galbatch import models, storage
+
+    found = models.demo_bundles()
+    if folder is not None:
+        files = storage.list_files(folder, suffix=".pt")
+        if not files:
+            raise UsageError(f"models list {folder}: there are no bundles (files *.pt) in it")
+        found += [storage.join(folder, name) for name in files]
+    heads = ("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
+    table = Table(*heads, box=None, pad_edge=False)
+    problems = [problem for problem in (_list_bundle(table, spec) for spec in found) if problem]
+    # Wider than a terminal of 80 columns: lines are cut nowhere, so that a pipe gets them whole.
+    Console(width=max(out.width, 200)).print(table, highlight=False, markup=False, crop=False, soft_wrap=True)
+    for problem in problems:
+        out.print(f"not usable: {problem}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _list_bundle(table: Table, spec: str) -> str | None:
+    """Add a row for a bundle; returns what is wrong with it, if anything is."""
+    from galbatch import models
+    from galbatch.errors import BundleError
+
+    try:
+        bundle = models.load_bundle(models.bundle_path(spec))
+    except BundleError as error:
+        table.add_row(spec, "not usable")
+        return str(error)
+    metadata = bundle.metadata
+    members = f" x {metadata.members}" if metadata.members > 1 else ""
+    table.add_row(
+        spec,
+        f"{metadata.name} {metadata.version}",
+        metadata.architecture,
+        " ".join(bundle.bands),
+        bundle.grid.label,
+        " ".join(parameter.name for parameter in metadata.parameters),
+        metadata.head.kind + members,
+        bundle.sha256[:12],
+    )
+    return None
 
 
 @models_app.command("show")
 def models_show(
-    bundle: Annotated[str, typer.Argument(help="bundle file, or demo:gampen, demo:sfnet")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="bundle file, or demo:gampen, demo:sfnet")],
+    as_json: Annotated[bool, typer.Option("--json", help="all metadata as JSON, for programs")] = False,
 ) -> None:
-    """Show a bundle's metadata as JSON, and its sha256."""
+    """Show a bundle's card: what it is, how it was made, how well it does, what it is for.
+
+    On a terminal the card is laid out; into a file or a pipe it goes as Markdown.
+    """
     import dataclasses
     import json
+
+    from rich.markdown import Markdown
 
     from galbatch import models
 
     loaded = models.load_bundle(models.bundle_path(bundle))
-    content: dict[str, Any] = {"sha256": loaded.sha256, **dataclasses.asdict(loaded.metadata)}
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    if as_json:
+        content: dict[str, Any] = {"sha256": loaded.sha256, **dataclasses.asdict(loaded.metadata)}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return
+    card = models.card_text(loaded.metadata, loaded.sha256)
+    if out.is_terminal:
+        out.print(Markdown(card))
+    else:
+        sys.stdout.write(card)
 
 
 @models_app.command("train")
@@ -466,16 +516,194 @@ def _stopped(checkpoint: Path) -> int:
     return 130
 
 
-@models_app.command("convert", hidden=True)
-def models_convert() -> None:
-    """Convert published weights: not in this version."""
-    raise NotInThisVersion("galbatch models convert is not in this version")
+Weights = Annotated[Path, typer.Option(metavar="FILE", help="published weights")]
+BundleOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="bundle to write")]
 
 
-@models_app.command("calibrate", hidden=True)
-def models_calibrate() -> None:
-    """Calibrate a bundle: not in this version."""
-    raise NotInThisVersion("galbatch models calibrate is not in this version")
+@convert_app.command("gampen")
+def models_convert_gampen(
+    weights: Weights,
+    scaling: Annotated[
+        Path, typer.Option(metavar="DIR", help="folder with info.csv and splits/<slug>-train.csv")
+    ],
+    slug: Annotated[str, typer.Option(help="split the labels' scaler was fitted on, such as balanced-dev2")],
+    dropout: Annotated[float, typer.Option(help="dropout rate of the network, such as 4e-4", min=0, max=0.99)],
+    band: Annotated[str, typer.Option(help="band of the images")],
+    output: BundleOutput,
+    size_px: Annotated[
+        int | None, typer.Option(help="side of the cutouts, of networks that are not of the released sizes", min=33)
+    ] = None,
+    pixel_scale_arcsec: Annotated[float, typer.Option(help="pixels of the images, arcsec", min=0.001)] = 0.168,
+    zero_point_mag: Annotated[float, typer.Option(help="AB zero point of the images and fluxes")] = 27.0,
+    release: Annotated[str, typer.Option(help="data release of the training images")] = "pdr2",
+    background: Annotated[str, typer.Option(help="what was done to their sky")] = "global sky",
+    name: Annotated[str | None, typer.Option(help="of the bundle; gampen-<band> otherwise")] = None,
+) -> None:
+    """Convert GaMPEN's released weights: a state dict and the tables its scaler follows from."""
+    from galbatch import models
+
+    conversion = models.GampenConversion(
+        str(scaling),
+        slug,
+        dropout,
+        band,
+        size_px=size_px,
+        pixel_scale_arcsec=pixel_scale_arcsec,
+        zero_point_mag=zero_point_mag,
+        release=release,
+        background=background,
+        name=name,
+    )
+    _print_converted(output, *models.convert_gampen(str(weights), str(output), conversion))
+
+
+@convert_app.command("sfnet")
+def models_convert_sfnet(
+    weights: Weights,
+    mean: Annotated[str, typer.Option(metavar="R,G,B", help="mean of each channel that was subtracted")],
+    std: Annotated[str, typer.Option(metavar="R,G,B", help="standard deviation of each channel")],
+    output: BundleOutput,
+    mean_from: Annotated[
+        str, typer.Option(metavar="TEXT", help="where mean and std come from, for the bundle's record")
+    ] = "not stated",
+    k: Annotated[int | None, typer.Option(help="features kept, where the file's name does not say", min=1)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="bpt_lines or oh_p50 (metallicity), where the file's name does not say")
+    ] = None,
+    layer: Annotated[
+        str,
+        typer.Option(help="viewer's colors it was trained on: sdss (as released), legacy; none: pixels as they are"),
+    ] = "sdss",
+    bands: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="bands that become the channels; the layer's otherwise")
+    ] = None,
+    size_px: Annotated[int, typer.Option(help="side of the cutouts", min=32)] = 144,
+    pixel_scale_arcsec: Annotated[float, typer.Option(help="their pixels, arcsec", min=0.001)] = 0.262,
+    zero_point_mag: Annotated[
+        float | None, typer.Option(help="AB zero point of the pixels' unit, with --layer none")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="of the bundle; sfnet-<target> otherwise")] = None,
+) -> None:
+    """Convert SFNet's released weights: a state dict, or the pickled module, of which nothing is run."""
+    from galbatch import models
+
+    conversion = models.SfnetConversion(
+        _three_numbers("--mean", mean),
+        _three_numbers("--std", std),
+        normalization_from=mean_from,
+        layer=layer,
+        bands=tuple(bands.split(",")) if bands else None,
+        k=k,
+        target=target,
+        size_px=size_px,
+        pixel_scale_arcsec=pixel_scale_arcsec,
+        zero_point_mag=zero_point_mag,
+        name=name,
+    )
+    _print_converted(output, *models.convert_sfnet(str(weights), str(output), conversion))
+
+
+@convert_app.command("script")
+def models_convert_script(
+    weights: Annotated[Path, typer.Option(metavar="FILE", help="TorchScript file with forward(images)")],
+    description: Annotated[
+        Path, typer.Option(metavar="TOML", help="its input, head, parameters, dropout rate and stretch")
+    ],
+    output: BundleOutput,
+) -> None:
+    """Wrap a foreign TorchScript network. It is a program: convert only files you trust."""
+    from galbatch import models
+
+    _print_converted(output, *models.convert_script(str(weights), str(description), str(output)))
+
+
+def _three_numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected three numbers with commas between, red, green, blue") from None
+    if len(numbers) != 3:
+        raise UsageError(f"{option} {text}: expected three numbers, red, green, blue; found {len(numbers)}")
+    return numbers
+
+
+def _print_converted(output: Path, sha256: str, metadata: Any) -> None:
+    grid = f"{metadata.input.size_px} px at {metadata.input.pixel_scale_arcsec:g} arcsec"
+    out.print(
+        f"{output}: {metadata.name}, {', '.join(metadata.input.bands)}, {grid}; "
+        f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}..",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    if metadata.head.kind == "point" and metadata.dropout_rate == 0:
+        out.print(
+            "it has no dropout and no widths: the catalog gives values alone and flags them NO_POSTERIOR",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@models_app.command("calibrate")
+def models_calibrate(
+    bundles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE...",
+            help="bundle file, or demo:gampen, demo:sfnet; several of one model, trained at different dropout rates: the best is taken",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and figure, .png, come beside it"),
+    ],
+    simulate: Annotated[
+        str | None, typer.Option(metavar="POPULATION", help="hold out freshly simulated galaxies: paper or survey")
+    ] = None,
+    objects: Annotated[int | None, typer.Option(help="galaxies to simulate; 4000", min=200)] = None,
+    seed: Annotated[int, typer.Option(help="seed of the simulation and of the split into two parts", min=0)] = 303,
+    store: Annotated[
+        str | None, typer.Option(metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulating")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+    ] = None,
+    id_column: Annotated[
+        str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
+    ] = "object_id",
+    dropout: Annotated[
+        str, typer.Option(metavar="RATES", help="dropout rates to try, separated by commas, such as 2e-4,7e-4; the bundle's own")
+    ] = "",
+    passes: Annotated[int, typer.Option(help="Monte Carlo dropout passes per object", min=2)] = 64,
+    apply: Annotated[
+        bool | None,
+        typer.Option("--apply/--no-apply", help="whether runs apply the correction; yes, but for converted networks"),
+    ] = None,
+) -> None:
+    """Make a bundle's intervals cover what they say, and measure how well they do.
+
+    Half of the held-out objects choose dropout rate and correction, the other half is reported. The correction is stored in the bundle;
+    [[models]] calibrated switches it on or off.
+    """
+    from galbatch import calibrate, fit, models
+    from galbatch.config import PosteriorConfig
+
+    settings = models.CalibrationSettings(
+        dropout_rates=_rates(dropout), apply=apply, posterior=PosteriorConfig(passes=passes), seed=seed
+    )
+    source = fit.Source(store, labels, id_column, objects=objects, population=simulate)
+    task = calibrate.prepare(bundles, output, source=source, settings=settings)
+    written = calibrate.calibrate_bundle(task, console=out)
+    _print_results(written.calibration.tables_for_people())
+    out.print(f"\n{output}, {written.card} and {written.figure}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    try:
+        return tuple(float(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise UsageError(f"--dropout {text}: expected numbers separated by commas, such as 2e-4,7e-4") from None
 
 
 def _exit_with(code: int) -> None:
@@ -492,12 +720,16 @@ def _print_result(result: Any, stage: str) -> None:
         errors.print(f"failed: {name}: {reason}")
 
 
-def _result_table(result: Any) -> Table:
-    """A models.ResultTable for the terminal."""
-    table = Table(*result.columns, title=result.caption, title_justify="left", box=None, pad_edge=False)
-    for row in result.rows:
-        table.add_row(*("" if cell is None else f"{cell:,g}" if isinstance(cell, float) else str(cell) for cell in row))
-    return table
+def _print_results(tables: Any) -> None:
+    """Print models.ResultTables, each below its caption."""
+    for result in tables:
+        out.print(f"\n{result.caption}:", soft_wrap=True, highlight=False, markup=False)
+        table = Table(box=None, pad_edge=False)
+        for number, head in enumerate(result.columns):
+            table.add_column(head, justify="right" if number else "left", no_wrap=number == 0)
+        for row in result.rows:
+            table.add_row(*("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
+        out.print(table)
 
 
 def _plan_table(config: Any, made: Any, rates: Any) -> Table:

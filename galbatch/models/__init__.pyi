@@ -1,8 +1,13 @@
 from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
+from .calibration import Calibration, CalibrationSettings, calibrate, check_candidates
 from .card import card_text
 from .checkpoint import require_no_checkpoint
+from .coverage import LEVELS, Share, share_of
 from .ensemble import Ensemble, load_ensemble
 from .evaluation import Evaluation, HeldOut, evaluate
+from .evaluation_tables import strata_bins
+from .features import FeatureMaps, localize
+from .foreign import convert_script
 from .infer import infer_block
 from .metadata import (
     BundleMetadata,
@@ -15,6 +20,8 @@ from .metadata import (
     ParameterInfo,
     ResultTable,
 )
+from .published_gampen import GampenConversion, convert_gampen
+from .published_sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
 from .recipes import RECIPES, Recipe
 from .results import INFER_VERSION, quantile_suffix, result_columns
 from .settings import TrainingSettings, parse_settings, settings_of
@@ -24,17 +31,23 @@ from .training_loop import BatchProgress, Epoch
 
 __all__ = [
     "INFER_VERSION",
+    "LEVELS",
     "RECIPES",
+    "SFNET_TARGETS",
     "BatchProgress",
     "Bundle",
     "BundleMetadata",
+    "Calibration",
     "CalibrationInfo",
+    "CalibrationSettings",
     "ColumnInfo",
     "DomainInfo",
     "Ensemble",
     "Epoch",
     "Evaluation",
     "Extras",
+    "FeatureMaps",
+    "GampenConversion",
     "HeadInfo",
     "HeldOut",
     "ImageRows",
@@ -44,17 +57,25 @@ __all__ = [
     "Recipe",
     "ResultTable",
     "Session",
+    "SfnetConversion",
+    "Share",
     "Split",
     "Trained",
     "TrainingSettings",
     "bundle_path",
+    "calibrate",
     "card_text",
+    "check_candidates",
+    "convert_gampen",
+    "convert_script",
+    "convert_sfnet",
     "demo_bundles",
     "evaluate",
     "has_center",
     "infer_block",
     "load_bundle",
     "load_ensemble",
+    "localize",
     "parse_settings",
     "quantile_suffix",
     "require_no_checkpoint",
@@ -63,6 +84,8 @@ __all__ = [
     "save_bundle",
     "script_of",
     "settings_of",
+    "share_of",
     "split_objects",
+    "strata_bins",
     "train",
 ]

@@ -30,6 +30,7 @@ CHECK_ROWS = 16  # keys tried by the check of dropout: at the lowest rates one p
 
 _loaded: dict[str, Bundle] = {}
 _loading = threading.Lock()
+_drawing = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,14 @@ class Bundle:
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
         """One pass for each row: (row, output) float32, of features of `prefix` and keys (row,) int64."""
-        result: Tensor = self.script.sample(features, keys)
-        return result
+        if not getattr(self.script, "draws_from_global_generator", False):
+            result: Tensor = self.script.sample(features, keys)
+            return result
+        # Foreign networks seed torch's global generator: one at a time, and it is given back as it was.
+        devices = [features.device] if features.is_cuda else []
+        with _drawing, torch.random.fork_rng(devices=devices):
+            foreign: Tensor = self.script.sample(features, keys)
+        return foreign
 
     def has(self, method: str) -> bool:
         """Whether the script has an optional method: crop, last_features, top_features, sample_with_top, feature_maps."""
@@ -207,9 +214,19 @@ def _load(data: bytes, path: str, sha256: str) -> Bundle:
             "save it with galbatch.models.save_bundle and its metadata"
         )
     metadata = read_metadata(text if isinstance(text, str) else text.decode(), path)
-    script.eval()
+    set_modes(script)
     check_behavior(script, metadata, source=path)
     return Bundle(metadata, sha256, script)
+
+
+def set_modes(script: Any) -> None:
+    """Eval mode, but for the dropout modules of a foreign network that draws: these draw in training mode only."""
+    script.eval()
+    if getattr(script, "draws_from_global_generator", False):
+        for module in script.modules():
+            # The Python class of all scripted modules is the same.
+            if "Dropout" in module.original_name:
+                module.train()
 
 
 @torch.inference_mode()

@@ -1,0 +1,203 @@
+"""Weights that others published: state dicts and pickled modules, read without running what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from galbatch.errors import BundleError
+
+__all__ = ["Published", "assign", "file_sha256", "read_published"]
+
+PARALLEL_PREFIX = "module."  # nn.DataParallel puts it before every name
+COUNTERS = ".num_batches_tracked"  # of BatchNorm; older checkpoints lack them, and nothing depends on them
+MAX_NAMES = 6
+# Classes of torch that a whole pickled ResNet or VGG consists of. They are stood in for, never made.
+TORCH_CLASSES = frozenset(
+    {
+        "torch.nn.modules.activation.ReLU",
+        "torch.nn.modules.batchnorm.BatchNorm2d",
+        "torch.nn.modules.container.Sequential",
+        "torch.nn.modules.conv.Conv2d",
+        "torch.nn.modules.dropout.Dropout",
+        "torch.nn.modules.flatten.Flatten",
+        "torch.nn.modules.linear.Identity",
+        "torch.nn.modules.linear.Linear",
+        "torch.nn.modules.pooling.AdaptiveAvgPool2d",
+        "torch.nn.modules.pooling.MaxPool2d",
+        "torch.nn.parallel.data_parallel.DataParallel",
+        "torchvision.models.resnet.BasicBlock",
+        "torchvision.models.resnet.ResNet",
+    }
+)
+
+
+class StandIn:
+    """Holds what a pickled module held; has no behavior of its own."""
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """Parameters and buffers by the names a state dict has."""
+        held = vars(self)
+        found: dict[str, Tensor] = {}
+        for kind in ("_parameters", "_buffers"):
+            for name, value in held.get(kind, {}).items():
+                if isinstance(value, Tensor):
+                    found[prefix + name] = value
+        for name, child in held.get("_modules", {}).items():
+            if isinstance(child, StandIn):
+                found |= child.tensors(f"{prefix}{name}.")
+        return found
+
+
+class Published:
+    """What a file of weights holds.
+
+    Attributes
+    ----------
+    path : of the file
+    state : tensors by name, without the prefix of nn.DataParallel
+    attributes : plain values of a pickled module, such as SFNet's k; empty for a state dict
+    """
+
+    def __init__(self, path: str, state: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        self.path = path
+        self.state = state
+        self.attributes = attributes
+
+
+def file_sha256(path: str | Path) -> str:
+    """Of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Published:
+    """Read a state dict, or the tensors of a whole pickled module.
+
+    Nothing in the pickle runs: classes are looked at by name before anything is unpickled, and those that are known
+    become stand-ins.
+
+    Parameters
+    ----------
+    path : local file, as torch.save writes it
+    classes : names, without their module, of the one class the authors defined, such as ResNet18TopK
+
+    Raises
+    ------
+    BundleError
+        There is no such file, torch.save did not write it, the pickle holds something else (named), or there are no tensors.
+    """
+    if not Path(path).is_file():
+        raise BundleError(f"{path}: there is no such file of weights")
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise BundleError(
+            f"{path}: is no file that torch.save wrote since version 1.6, or is damaged ({_first_line(error)}); fetch it "
+            "again, or load it where it was made and save its state_dict()"
+        ) from None
+    foreign = [name for name in names if name not in TORCH_CLASSES and name.rpartition(".")[2] not in classes]
+    if foreign:
+        raise BundleError(
+            f"{path}: its pickle asks for {', '.join(sorted(foreign))}, which no network of this kind consists of; nothing "
+            "was run. Load it where you trust it and save its state_dict()"
+        )
+    stand_ins: Any = [(StandIn, name) for name in names]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise BundleError(
+            f"{path}: cannot be read as weights, and nothing was run: {_first_line(error)}"
+        ) from None
+    return _published(path, content)
+
+
+def _published(path: str, content: Any) -> Published:
+    attributes: dict[str, Any] = {}
+    if isinstance(content, StandIn):
+        attributes = {k: v for k, v in vars(content).items() if isinstance(v, int | float | str)}
+        state: Any = content.tensors()
+    else:
+        state = content
+        if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+            state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {_described(state)}")
+    if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
+        state = {str(name).removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
+    return Published(path, {str(name): value for name, value in state.items()}, attributes)
+
+
+def _described(state: Any) -> str:
+    if isinstance(state, Mapping):
+        others = [f"{name} ({type(v).__name__})" for name, v in state.items() if not isinstance(v, Tensor)]
+        return f"also {', '.join(others[:MAX_NAMES])}" if others else "nothing"
+    return type(state).__name__
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
+    """Give a network its weights, all of them and no others.
+
+    Parameters
+    ----------
+    network : its tensors are replaced; they may be on the meta device
+    state : by name
+    source : of the state, for messages
+    prefix : of the network's names in the state
+
+    Raises
+    ------
+    BundleError
+        Names are missing or left over, shapes differ, or numbers are not finite: says which.
+    """
+    expected = {prefix + name: value for name, value in network.state_dict().items()}
+    problems = _differences(expected, state)
+    if problems:
+        raise BundleError(f"{source}: {'; '.join(problems)}")
+    given = {
+        name: state[name].detach().to(dtype=value.dtype).contiguous()
+        if name in state
+        else torch.zeros(value.shape, dtype=value.dtype)
+        for name, value in expected.items()
+    }
+    broken = [name for name, value in given.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise BundleError(f"{source}: numbers that are not finite in {_listed(broken)}")
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in given.items()}, strict=True, assign=True
+    )
+
+
+def _differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What a state lacks, holds beyond, and has in other shapes than expected."""
+    missing = [name for name in expected if name not in state and not name.endswith(COUNTERS)]
+    left_over = [name for name in state if name not in expected]
+    shapes = [
+        f"{name} is {_shape(state[name])}, expected {_shape(value)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    problems = [f"lacks {_listed(missing)}"] if missing else []
+    problems += [f"holds {_listed(left_over)}, which the network has not"] if left_over else []
+    return problems + ([_listed(shapes)] if shapes else [])
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(str(side) for side in tensor.shape) or "a number"
