@@ -1,7 +1,7 @@
 from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
 from .calibration import Calibration, CalibrationSettings, calibrate, check_candidates
 from .card import card_text
-from .checkpoint import require_no_checkpoint
+from .checkpoint import require_no_checkpoint, require_settings
 from .coverage import LEVELS, Share, share_of
 from .ensemble import Ensemble, load_ensemble
 from .evaluation import Evaluation, HeldOut, evaluate
@@ -25,7 +25,7 @@ from .published_sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
 from .recipes import RECIPES, Recipe
 from .results import INFER_VERSION, quantile_suffix, result_columns
 from .settings import TrainingSettings, parse_settings, settings_of
-from .training import Session, Trained, script_of, train
+from .training import Session, Trained, device_name, script_of, train
 from .training_data import Extras, ImageRows, Split, has_center, split_objects
 from .training_loop import BatchProgress, Epoch
 
@@ -70,6 +70,7 @@ __all__ = [
     "convert_script",
     "convert_sfnet",
     "demo_bundles",
+    "device_name",
     "evaluate",
     "has_center",
     "infer_block",
@@ -79,6 +80,7 @@ __all__ = [
     "parse_settings",
     "quantile_suffix",
     "require_no_checkpoint",
+    "require_settings",
     "result_columns",
     "rewrite_bundle",
     "save_bundle",

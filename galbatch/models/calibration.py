@@ -153,6 +153,12 @@ class Calibration:
     before: Evaluation
     after: Evaluation
 
+    def tables_for_people(self) -> tuple[ResultTable, ...]:
+        """The correction, coverage with and without it, and the rates tried: the rest is in the card."""
+        info = self.metadata.calibration
+        results = () if info is None else info.results
+        return (factor_table(self), *results[:4], results[-1])
+
 
 def calibrate(
     bundles: Sequence[Bundle],
@@ -370,11 +376,23 @@ def result_tables(
     )
 
 
+def factor_table(calibration: Calibration) -> ResultTable:
+    """The correction, and whether runs apply it."""
+    info = calibration.metadata.calibration
+    applied = "applied" if info is not None and info.apply else "not applied"
+    rows = zip(calibration.metadata.parameters, calibration.choice.factors, strict=True)
+    return ResultTable(
+        f"Factors that posteriors are widened by, {applied} by default",
+        ("parameter", "factor"),
+        tuple((parameter.name, factor) for parameter, factor in rows),
+    )
+
+
 def candidate_table(choice: Choice) -> ResultTable:
     """Bundles and rates tried on the calibration part, as in figure 8 of the paper."""
     rows = tuple(
         (
-            f"{candidate.bundle.metadata.name} ({candidate.bundle.sha256[:8]})",
+            f"{candidate.bundle.metadata.name} {candidate.bundle.sha256[:8]}",
             candidate.rate,
             "chosen" if number == choice.chosen else "",
             *percents(candidate.coverage),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from galbatch import models, storage
 from galbatch.report.figures import BLUE, GRAY, GREEN, INCHES_PER_QUANTITY, INK, VERMILION, styled_figure
@@ -17,10 +19,15 @@ Floats = npt.NDArray[np.float64]
 
 PIT_BINS = 20
 LEVEL_COLORS = (BLUE, GREEN, VERMILION)
-BAND = {"color": GRAY, "alpha": 0.22, "lw": 0}
+BAND: dict[str, Any] = {"color": GRAY, "alpha": 0.22, "lw": 0}
 ROW_INCHES = 2.25
 LEVEL_GRID = np.linspace(0.0, 1.0, 201)
 NARROWEST_INCHES = 6.4
+LOWEST_COVERAGE = 0.35  # of the axis: leaves room for the legend
+STRATA_LABELS = {
+    "magnitude": "true magnitude (mean of the bin)",
+    "size_arcsec": "true size (arcsec, mean of the bin)",
+}
 
 
 def write_calibration(before: models.Evaluation, after: models.Evaluation, path: str, *, title: str) -> None:
@@ -52,7 +59,10 @@ def write_calibration(before: models.Evaluation, after: models.Evaluation, path:
         grid[0, 0].legend(fontsize=7, loc="best")
         for row in range(2, n_rows):
             grid[row, 0].legend(fontsize=7, ncols=3, loc="lower left", columnspacing=0.9, handletextpad=0.2)
-        figure.suptitle(f"{title}: {len(after):,} test objects, {after.n_passes} passes each", fontsize=10)
+        figure.suptitle(
+            f"{title}: {len(after):,} test objects, {after.n_passes} passes each; gray and hollow: uncorrected",
+            fontsize=10,
+        )
     storage.publish(path, buffer.getvalue())
 
 
@@ -83,9 +93,10 @@ def _transforms(axes: Axes, before: models.Evaluation, after: models.Evaluation,
     error = 2 * np.sqrt(expected * (1 - 1 / PIT_BINS))
     axes.axhspan(expected - error, expected + error, **BAND)
     axes.axhline(expected, color=INK, lw=0.8)
-    bins = np.linspace(0, 1, PIT_BINS + 1)
+    bins = [number / PIT_BINS for number in range(PIT_BINS + 1)]
     axes.hist(after.transform[:, column], bins=bins, color=BLUE, alpha=0.55)
     axes.hist(before.transform[:, column], bins=bins, histtype="step", color=GRAY, lw=1.4)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="probability integral transform")
 
 
@@ -114,10 +125,4 @@ def _by_stratum(
                 lw=1,
                 label=f"{100 * level:.2f} %" if is_after else None,
             )
-    axes.set(ylim=(0.3, 1.02), xlabel=STRATA_LABELS[stratum])
-
-
-STRATA_LABELS = {
-    "magnitude": "true magnitude (mean of the bin)",
-    "size_arcsec": "true size (arcsec, mean of the bin)",
-}
+    axes.set(ylim=(min(LOWEST_COVERAGE, axes.get_ylim()[0]), 1.02), xlabel=STRATA_LABELS[stratum])

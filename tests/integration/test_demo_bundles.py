@@ -65,9 +65,9 @@ def test_gampens_intervals_cover(found, parameter):
 
 
 def card_shares(name, parameter):
-    """Shares covered that the bundle states: the last table of its kind is of the posteriors as runs make them."""
+    """Shares covered that the bundle states: the first table of its kind is of the posteriors as runs make them."""
     tables = load_bundle(bundle_path(f"demo:{name}")).metadata.calibration.results
-    table = [t for t in tables if t.caption.startswith("Coverage of equal-tailed intervals, in percent")][-1]
+    table = [t for t in tables if t.caption.startswith("Coverage of equal-tailed intervals, in percent")][0]
     (row,) = [row for row in table.rows if row[0] == parameter]
     return [row[table.columns.index(head)] / 100 for head in ("68.27 %", "95.45 %")]
 

@@ -58,7 +58,6 @@ def test_errors_go_to_stderr_without_traceback_unless_debug(tmp_path):
     ("arguments", "told"),
     [
         (["models", "convert"], "not in this version"),
-        (["models", "calibrate"], "not in this version"),
         (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
         (["rum"], "No such command"),

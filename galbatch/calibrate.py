@@ -1,0 +1,213 @@
+"""Calibrate a bundle: held-out objects in, a bundle with its card and a figure out. Joins simulation or store with models."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from galbatch import fit, models, report, storage
+from galbatch.errors import UsageError
+from galbatch.labelled import Labelled, open_labelled
+
+__all__ = ["CalibrationTask", "Written", "calibrate_bundle", "prepare"]
+
+DEFAULT_OBJECTS = 4000
+
+
+@dataclass(frozen=True)
+class CalibrationTask:
+    """A calibration that was checked as far as it can be without data.
+
+    Attributes
+    ----------
+    bundles : candidates
+    output : the bundle to write
+    source : of the held-out objects
+    settings : of the calibration
+    """
+
+    bundles: tuple[models.Bundle, ...]
+    output: Path
+    source: fit.Source
+    settings: models.CalibrationSettings
+
+
+@dataclass(frozen=True)
+class Written:
+    """A calibrated bundle: what was found, its sha256, and the files beside it."""
+
+    calibration: models.Calibration
+    sha256: str
+    card: Path
+    figure: Path
+
+
+def prepare(
+    bundles: Sequence[str],
+    output: Path,
+    *,
+    source: fit.Source,
+    settings: models.CalibrationSettings,
+) -> CalibrationTask:
+    """Check what a calibration was asked for, before anything is started.
+
+    Parameters
+    ----------
+    bundles : files, or demo:gampen, demo:sfnet
+    source : without a store the simulation's population is named
+
+    Raises
+    ------
+    UsageError
+        Arguments contradict each other, there is nothing to calibrate, or the output cannot be written.
+    """
+    if output.suffix != ".pt":
+        raise UsageError(f"-o {output}: a bundle's name ends in .pt")
+    if (source.store is None) != (source.labels is None):
+        raise UsageError("--store and --labels go together: cutouts, and a table with their true parameters")
+    if (source.store is None) == (source.population is None):
+        raise UsageError(
+            "models calibrate: state where held-out objects come from: --simulate paper or survey, or --store and --labels"
+        )
+    if source.store is not None and source.objects is not None:
+        raise UsageError("--objects is of the simulation; with --store all objects with labels are used")
+    for rate in settings.dropout_rates:
+        if not 0 <= rate < 1:
+            raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
+    loaded = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
+    models.check_candidates(loaded)
+    if source.store is None:
+        _refuse_training_set(loaded, source, settings.seed)
+    storage.check_writable(str(output.resolve().parent))
+    return CalibrationTask(loaded, output, source, settings)
+
+
+def _refuse_training_set(bundles: Sequence[models.Bundle], source: fit.Source, seed: int) -> None:
+    """Galaxies drawn with the seed of the training are those that the network was trained on."""
+    for bundle in bundles:
+        record = bundle.metadata.training
+        if (record.get("population"), record.get("simulation_seed")) == (source.population, seed):
+            raise UsageError(
+                f"--seed {seed}: {bundle.metadata.name} was trained on galaxies of population {source.population} with this "
+                "seed; held-out ones need another"
+            )
+
+
+def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -> Written:
+    """Do a task: get the data, choose, report, write; say on `console` how it goes.
+
+    Raises
+    ------
+    UsageError
+        Held-out objects are too few, or the data do not fit the bundle.
+    """
+    console = console or Console(quiet=True)
+    with _data(task, console) as data:
+        held_out = models.HeldOut(
+            data.images, data.labels, object_id=data.extras.object_id, columns=data.extras.columns
+        )
+        held_out, words = _not_trained_on(held_out, data, task.bundles)
+        for line in (*data.notes, *words):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        settings = dataclasses.replace(
+            task.settings, data=_described(task.source, task.settings, data, words)
+        )
+        with _bar(console, _n_runs(task, held_out)) as bar:
+            found = models.calibrate(task.bundles, held_out, settings, progress=bar)
+    sha256 = models.save_bundle(str(task.output), found.choice.bundle.script, found.metadata)
+    card, figure = task.output.with_suffix(".md"), task.output.with_suffix(".png")
+    card.write_text(models.card_text(found.metadata, sha256), encoding="utf-8")
+    title = f"{found.metadata.name} {found.metadata.version}"
+    report.write_calibration(found.before, found.after, str(figure), title=title)
+    return Written(found, sha256, card, figure)
+
+
+@contextlib.contextmanager
+def _data(task: CalibrationTask, console: Console) -> Iterator[Labelled]:
+    """Objects with the bands, grid, parameters and columns of the bundles."""
+    metadata, source = task.bundles[0].metadata, task.source
+    settings = models.TrainingSettings(
+        name=metadata.name,
+        architecture="gampen",  # not looked at: what matters is what a network takes and says
+        bands=metadata.input.bands,
+        parameters=metadata.parameters,
+        size_px=metadata.input.size_px,
+        pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
+        columns=metadata.input.columns,
+    )
+    if source.store is not None and source.labels is not None:
+        scratch = task.output.with_name(f"{task.output.name}.pixels")
+        with open_labelled(
+            source.store, source.labels, settings=settings, id_column=source.id_column, scratch=scratch
+        ) as data:
+            yield data
+        return
+    recipe = models.Recipe(
+        settings,
+        n_objects=source.objects or DEFAULT_OBJECTS,
+        population=source.population or "",
+        seed=task.settings.seed,
+    )
+    console.print(f"simulating {recipe.n_objects} galaxies", highlight=False)
+    yield fit.simulated(recipe, settings)
+
+
+def _not_trained_on(
+    held_out: models.HeldOut, data: Labelled, bundles: Sequence[models.Bundle]
+) -> tuple[models.HeldOut, list[str]]:
+    """Of the store that a bundle was trained on only the objects of its test part, and a word about it."""
+    words = []
+    for bundle in bundles:
+        record = bundle.metadata.training
+        same = all(record.get(key) == data.origin.get(key) for key in ("store", "labels"))
+        if "store" not in data.origin or not same:
+            continue
+        split = models.split_objects(
+            held_out.ids,
+            seed=int(record["seed"]),
+            validation_share=float(record["validation_share"]),
+            test_share=float(record["test_share"]),
+        )
+        words.append(
+            f"{bundle.metadata.name} was trained on {data.origin['store']}: of its {len(held_out)} objects the {len(split.test)} "
+            "are used that the training set aside"
+        )
+        held_out = held_out.take(split.test)
+    return held_out, words
+
+
+def _described(
+    source: fit.Source, settings: models.CalibrationSettings, data: Labelled, words: Sequence[str]
+) -> str:
+    """What the held-out objects are, for the card."""
+    if source.store is None:
+        return f"simulated galaxies of population {source.population}, seed {settings.seed}"
+    told = f"objects of {data.origin['store']} with labels of {data.origin['labels']}"
+    return f"{told}, of those the training set aside" if words else told
+
+
+def _n_runs(task: CalibrationTask, held_out: models.HeldOut) -> int:
+    """Objects to run: the calibration part for each candidate, the test part once."""
+    n_candidates = len(task.bundles) * max(1, len(task.settings.dropout_rates))
+    choosing, test = held_out.split(seed=task.settings.seed, share=task.settings.share)
+    return len(choosing) * n_candidates + len(test)
+
+
+@contextlib.contextmanager
+def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (
+        TextColumn("passes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("objects, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("passes", total=total)
+        yield lambda n: progress.update(bar, advance=n)

@@ -1,0 +1,209 @@
+"""Calibrations from a store with labels and from the simulation, to the files they write."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from galbatch import ingest, tables
+from galbatch.calibrate import calibrate_bundle, prepare
+from galbatch.cli import app
+from galbatch.config import PosteriorConfig
+from galbatch.errors import BundleError, UsageError
+from galbatch.fit import Source
+from galbatch.models import (
+    BundleMetadata,
+    CalibrationSettings,
+    HeadInfo,
+    InputInfo,
+    ParameterInfo,
+    load_bundle,
+    save_bundle,
+    split_objects,
+)
+from galbatch.types import CutoutBlock, Grid, Partition
+
+GRID = Grid(16, 0.168)
+N = 700
+METADATA = BundleMetadata(
+    name="sum",
+    version="1",
+    architecture="sum",
+    input=InputInfo(("r",), GRID.size_px, GRID.pixel_scale_arcsec, "nJy", 31.4),
+    head=HeadInfo("gaussian"),
+    parameters=(ParameterInfo("flux_njy", "nJy", "total flux in r", "ln", magnitude="mag"),),
+    dropout_rate=0.0,
+)
+
+
+class Sum(torch.nn.Module):
+    """The logarithm of the light in the image, with a given width."""
+
+    def __init__(self, width: float):
+        super().__init__()
+        self.log_d = 2.0 * float(np.log(width))
+
+    def forward(self, images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return self.sample(self.prefix(images), keys)
+
+    @torch.jit.export
+    def prefix(self, images: torch.Tensor) -> torch.Tensor:
+        return images.sum(dim=(1, 2, 3))[:, None].clamp(min=1.0).log()
+
+    @torch.jit.export
+    def sample(self, features: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return torch.cat([features, torch.full_like(features, self.log_d)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A store of galaxies, labels that differ from their light by a factor exp(N(0, 0.3)), bundles that say 0.6."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    rng = np.random.default_rng(1)
+    light = 10.0 ** rng.uniform(4, 5.5, N)
+    images = np.zeros((N, 1, 16, 16), np.float32)
+    images[:, 0, 7:10, 7:10] = light[:, None, None] / 9
+    ids = np.arange(N)
+    partition = Partition(5, 7123, 0, N)
+    ingest.create_groups(
+        str(folder / "cutouts.zarr"), attributes={"unit": "nJy"}, partitions=[partition], grids=[GRID]
+    )
+    blocks = [block_of(images[part], ids[part]) for part in np.array_split(ids, [256, 512])]
+    ingest.write_partition(
+        str(folder / "cutouts.zarr"), partition, GRID, blocks, planes=("image",), fingerprint={"a": 1}
+    )
+    flux = light * np.exp(rng.normal(0, 0.3, N))
+    tables.write_table(str(folder / "labels.parquet"), pa.table({"object_id": ids, "flux_njy": flux}))
+    script = torch.jit.script(Sum(0.6).eval())
+    save_bundle(str(folder / "sum.pt"), script, METADATA)
+    record = {"store": "cutouts.zarr", "labels": "labels.parquet"}
+    record |= {"seed": 4, "validation_share": 0.2, "test_share": 0.5}
+    save_bundle(str(folder / "trained.pt"), script, dataclasses.replace(METADATA, training=record))
+    record = {"population": "paper", "simulation_seed": 303}
+    save_bundle(str(folder / "simulated.pt"), script, dataclasses.replace(METADATA, training=record))
+    return folder
+
+
+def block_of(images, ids):
+    n = len(ids)
+    return CutoutBlock(
+        grid=GRID,
+        bands=("r",),
+        object_id=ids,
+        ra_deg=np.linspace(150, 151, n),
+        dec_deg=np.zeros(n),
+        image=images,
+        mask=None,
+        variance=None,
+        crpix=np.full((n, 2), 8.0),
+        crval=np.zeros((n, 2)),
+        cd=np.zeros((n, 2, 2)),
+        tile=np.full(n, "t"),
+        coverage=np.ones((n, 1), np.float32),
+        sky_sigma_njy=np.full((n, 1), 2.0, np.float32),
+        psf_fwhm_arcsec=np.full((n, 1), 0.8, np.float32),
+        noise_correlation=np.ones((n, 1), np.float32),
+        flags=np.zeros(n, np.int32),
+    )
+
+
+def source_of(folder):
+    return Source(str(folder / "cutouts.zarr"), str(folder / "labels.parquet"))
+
+
+def task_of(folder, output, *, bundle="sum.pt", **settings):
+    changed = CalibrationSettings(posterior=PosteriorConfig(passes=2), **settings)
+    return prepare([str(folder / bundle)], output, source=source_of(folder), settings=changed)
+
+
+def test_a_calibration_from_a_store_is_written_with_card_and_figure(folder, tmp_path):
+    output = tmp_path / "out.pt"
+    done = CliRunner().invoke(
+        app,
+        [
+            *("models", "calibrate", str(folder / "sum.pt"), "-o", str(output)),
+            *("--store", str(folder / "cutouts.zarr"), "--labels", str(folder / "labels.parquet")),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    info = load_bundle(str(output)).metadata.calibration
+    assert info.spread_factors[0] == pytest.approx(0.5, rel=0.12)
+    assert info.apply
+    assert info.data == "objects of cutouts.zarr with labels of labels.parquet"
+    assert f"{info.spread_factors[0]:g}" in done.output
+    for table in (*info.results[:4], info.results[-1]):
+        assert table.caption in done.output
+        assert table.caption in output.with_suffix(".md").read_text()
+    assert "without the correction" in done.output
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "Found on" in output.with_suffix(".md").read_text()
+
+
+def test_of_the_store_it_was_trained_on_only_what_was_set_aside_is_used(folder, tmp_path):
+    written = calibrate_bundle(task_of(folder, tmp_path / "out.pt", bundle="trained.pt"))
+    set_aside = split_objects(np.arange(N), seed=4, validation_share=0.2, test_share=0.5).test
+    found = written.calibration
+    assert found.choice.n_objects + len(found.after) == len(set_aside) < 0.6 * N
+    all_flux = tables.read_table(str(folder / "labels.parquet"))["flux_njy"].to_numpy()
+    assert set(found.after.labels[:, 0]) <= set(all_flux[set_aside])
+    assert found.metadata.calibration.data.endswith("of those the training set aside")
+
+
+def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path):
+    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2), seed=7)
+    source = Source(objects=230, population="paper")
+    task = prepare([str(folder / "sum.pt")], tmp_path / "out.pt", source=source, settings=settings)
+    found = calibrate_bundle(task).calibration
+    assert found.choice.n_objects + len(found.after) == 230
+    assert found.metadata.calibration.data == "simulated galaxies of population paper, seed 7"
+    assert 14 < np.median(found.after.strata["magnitude"]) < 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sum.pt", "-o", "out.bin", "--simulate", "paper"], "-o out.bin: a bundle's name ends in .pt"),
+        (["sum.pt", "-o", "out.pt"], "state where held-out objects come from"),
+        (["sum.pt", "-o", "out.pt", "--store", "a"], "--store and --labels go together"),
+        (["sum.pt", "-o", "out.pt", "--store", "a", "--labels", "b", "--simulate", "paper"], "state where"),
+        (["sum.pt", "-o", "out.pt", "--store", "a", "--labels", "b", "--objects", "300"], "--objects is of"),
+        (["sum.pt", "-o", "out.pt", "--simulate", "paper", "--dropout", "1"], "a rate lies in [0, 1)"),
+        (["sum.pt", "-o", "out.pt", "--simulate", "paper", "--dropout", "a"], "separated by commas"),
+        (["simulated.pt", "-o", "out.pt", "--simulate", "paper"], "--seed 303: sum was trained on galaxies"),
+        (["none.pt", "-o", "out.pt", "--simulate", "paper"], "none.pt: there is no such bundle"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_started(folder, monkeypatch, arguments, told):
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, ["models", "calibrate", *arguments])
+    assert isinstance(done.exception, UsageError)
+    assert told in str(done.exception)
+    assert not (folder / "out.pt").exists()
+
+
+def test_a_point_head_without_dropout_is_refused(folder, tmp_path):
+    class Point(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+        @torch.jit.export
+        def prefix(self, images: torch.Tensor) -> torch.Tensor:
+            return images.sum(dim=(2, 3))
+
+        @torch.jit.export
+        def sample(self, features: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+            return features
+
+    path = str(tmp_path / "point.pt")
+    metadata = dataclasses.replace(METADATA, head=HeadInfo("point"))
+    save_bundle(path, torch.jit.script(Point().eval()), metadata)
+    with pytest.raises(BundleError, match="a point head without dropout has no posterior"):
+        prepare([path], tmp_path / "out.pt", source=source_of(folder), settings=CalibrationSettings())
+
+
+def test_rates_that_the_script_does_not_know_are_refused(folder, tmp_path):
+    with pytest.raises(BundleError, match="train a network for each rate"):
+        calibrate_bundle(task_of(folder, tmp_path / "out.pt", dropout_rates=(0.1,)))
