@@ -110,7 +110,11 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
     console = console or Console(quiet=True)
     with _data(task, console) as data:
         held_out = models.HeldOut(
-            data.images, data.labels, object_id=data.extras.object_id, columns=data.extras.columns
+            data.images,
+            data.labels,
+            object_id=data.extras.object_id,
+            columns=data.extras.columns,
+            strata=data.strata,
         )
         held_out, words = _not_trained_on(held_out, data, task.bundles)
         for line in (*data.notes, *words):

@@ -37,6 +37,7 @@ class Labelled:
     extras : ids, columns and PSF widths
     origin : what a bundle's record says of where they are from
     notes : for people: how many there are, and how many were left out
+    strata : true values (object,) beside the labels that results are shown by: magnitude, size_arcsec
     """
 
     images: models.ImageRows
@@ -44,6 +45,7 @@ class Labelled:
     extras: models.Extras = field(default_factory=lambda: models.Extras())
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    strata: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

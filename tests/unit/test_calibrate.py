@@ -160,6 +160,9 @@ def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path):
     assert found.choice.n_objects + len(found.after) == 230
     assert found.metadata.calibration.data == "simulated galaxies of population paper, seed 7"
     assert 14 < np.median(found.after.strata["magnitude"]) < 17
+    assert 1 < np.median(found.after.strata["size_arcsec"]) < 4  # which is none of the bundle's parameters
+    captions = [table.caption for table in found.metadata.calibration.results]
+    assert sum("by true size" in caption for caption in captions) == 2
 
 
 @pytest.mark.parametrize(
