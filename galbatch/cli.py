@@ -539,7 +539,10 @@ def models_convert_gampen(
     background: Annotated[str, typer.Option(help="what was done to their sky")] = "global sky",
     name: Annotated[str | None, typer.Option(help="of the bundle; gampen-<band> otherwise")] = None,
 ) -> None:
-    """Convert GaMPEN's released weights: a state dict and the tables its scaler follows from."""
+    """GaMPEN's released weights.
+
+    A state dict, and the folder of tables that the labels' scaler follows from.
+    """
     from galbatch import models
 
     conversion = models.GampenConversion(
@@ -584,7 +587,11 @@ def models_convert_sfnet(
     ] = None,
     name: Annotated[str | None, typer.Option(help="of the bundle; sfnet-<target> otherwise")] = None,
 ) -> None:
-    """Convert SFNet's released weights: a state dict, or the pickled module, of which nothing is run."""
+    """SFNet's released weights.
+
+    A state dict, or the whole pickled module: it is read by an allow-list, and nothing in it is run. The mean and standard
+    deviation that the network was trained with are in neither and must be given.
+    """
     from galbatch import models
 
     conversion = models.SfnetConversion(
@@ -611,7 +618,10 @@ def models_convert_script(
     ],
     output: BundleOutput,
 ) -> None:
-    """Wrap a foreign TorchScript network. It is a program: convert only files you trust."""
+    """A foreign TorchScript network.
+
+    Its forward(images) is wrapped as the description says. TorchScript is a program: convert only files you trust.
+    """
     from galbatch import models
 
     _print_converted(output, *models.convert_script(str(weights), str(description), str(output)))

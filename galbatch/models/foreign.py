@@ -107,7 +107,10 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
         "weights": Path(script).name,
         "weights_sha256": file_sha256(script),
         "description": Path(description).name,
-        "preprocessing": dataclasses.asdict(described.preprocessing),
+        "preprocessing": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(described.preprocessing).items()
+        },
     }
     metadata = described.metadata(origin)
     wrapped = Foreign(network, _preprocessing(described), has_dropout=metadata.dropout_rate > 0)

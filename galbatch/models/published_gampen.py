@@ -103,7 +103,7 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
             f"{weights}: puts out {n_out} numbers, expected {N_OUTPUTS}: means, log d and L of {', '.join(TARGETS)}; for other "
             "parameters script it and use galbatch models convert script"
         )
-    size_px = _size_px(published, conversion.size_px)
+    size_px = size_of(published, conversion.size_px)
     parameters, scaled_by = scaler(conversion)
     with torch.device("meta"):  # the full network is 570 MB, once is enough
         network = Gampen(
@@ -165,7 +165,7 @@ def _shape_of(published: Published, name: str) -> tuple[int, ...]:
     return tuple(published.state[name].shape)
 
 
-def _size_px(published: Published, stated: int | None) -> int:
+def size_of(published: Published, stated: int | None) -> int:
     """Side of the cutouts, from the numbers that the transformer's first connected layer takes."""
     n_inputs = _shape_of(published, "fc_loc.0.weight")[1]
     n_maps = _shape_of(published, "localization.3.weight")[0]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["LAYERS", "Arsinh", "AsTheyAre", "Layer", "ViewerRgb"]
 
+SOFTENING = 20.0  # the formula's Q
 NOTHING = 1e-6  # stands for a brightness of 0, which nothing is divided by
 
 
@@ -72,12 +73,14 @@ class ViewerRgb(nn.Module):
         scale = torch.tensor(layer.scales, device="cpu") * per_native_px
         self.scale = nn.Buffer(scale.reshape(1, 3, 1, 1))
         self.offset = layer.offset
-        self.softening = 20.0
+        self.softening = SOFTENING
+        self.root = SOFTENING**0.5
+        self.least = NOTHING
 
     def forward(self, images: Tensor) -> Tensor:
         """(object, band, y, x) float32, nanomaggies, red to blue, to the same in [0, 1]."""
         x = images * self.scale + self.offset
-        mean = x.clamp(min=0.0).mean(dim=1, keepdim=True).clamp(min=NOTHING)
-        gain = torch.arcsinh(self.softening * mean) / (self.softening**0.5 * mean)
+        mean = x.clamp(min=0.0).mean(dim=1, keepdim=True).clamp(min=self.least)
+        gain = torch.arcsinh(self.softening * mean) / (self.root * mean)
         colors: Tensor = (x * gain).clamp(0.0, 1.0)
         return colors

@@ -36,6 +36,7 @@ def test_the_commands_of_the_design_are_there():
     assert names >= {
         "demo", "simulate", "plan", "run", "status", "clean", "verify", "report", "cone",
         "models list", "models show", "models train", "objects check",
+        "models convert gampen", "models convert sfnet", "models convert script",
     }  # fmt: skip
 
 
@@ -57,7 +58,16 @@ def test_errors_go_to_stderr_without_traceback_unless_debug(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["models", "convert"], "not in this version"),
+        (["models", "convert", "gampen", "--weights", "g.pt"], "Missing option"),
+        (
+            "models convert gampen --weights nowhere.pt --scaling s --slug s --dropout 4e-4 --band g -o b.pt".split(),
+            "nowhere.pt: there is no such file of weights",
+        ),
+        (
+            "models convert sfnet --weights nowhere.pth --mean 0.1,0.2 --std 1,1,1 -o b.pt".split(),
+            "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
+        ),
+        ("models convert script --weights s.pt --description no.toml -o b.pt".split(), "no.toml: there is no such"),
         (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
         (["rum"], "No such command"),
