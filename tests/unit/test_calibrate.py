@@ -152,7 +152,8 @@ def test_of_the_store_it_was_trained_on_only_what_was_set_aside_is_used(folder, 
     assert found.metadata.calibration.data.endswith("of those the training set aside")
 
 
-def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path):
+def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # starting processes takes longer than so few small stamps
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2), seed=7)
     source = Source(objects=230, population="paper")
     task = prepare([str(folder / "sum.pt")], tmp_path / "out.pt", source=source, settings=settings)
