@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,7 +122,10 @@ def prepare(
         raise UsageError(
             "--store without --settings or --from: state at least bands and parameters in a file of settings"
         )
-    given = {} if settings is None else read_settings(settings)
+    given: dict[str, Any] = {}
+    if source.population is not None:  # the recipe's words are of its own
+        given["training_data"] = f"galaxies of the population {source.population}, drawn by galbatch simulate"
+    given |= {} if settings is None else read_settings(settings)
     given |= {name: value for name, value in (options or {}).items() if value is not None}
     asked = settings_for(
         architecture, given, base=base, name=output.stem, source=settings.name if settings else "settings"
@@ -140,7 +144,10 @@ def train_bundle(
     """Do a task: get the data, train, write the bundle; say on `console` how it goes. Raises as `fit_bundle`."""
     console = console or Console(quiet=True)
     checkpoint = checkpoint_path(task.output)
-    if not resume:
+    device = models.device_name(device)
+    if resume:
+        models.require_settings(checkpoint, task.settings)
+    else:
         models.require_no_checkpoint(checkpoint)
     with _data(task, console) as data, TrainingBars.on(console, n_epochs=task.settings.epochs) as bars:
         return fit_bundle(
@@ -148,7 +155,7 @@ def train_bundle(
             task.output,
             settings=task.settings,
             parent=task.parent,
-            session=models.Session(device, checkpoint, resume, bars.epoch, bars.batch),
+            session=models.Session(device, checkpoint, resume, bars.start, bars.epoch, bars.batch),
             keep_checkpoint=keep_checkpoint,
         )
 
@@ -279,11 +286,15 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
     UsageError
         A parameter is none that the simulation knows.
     """
-    size_px = settings.size_px or recipe.size_px
-    truth = simulate.draw_population(
-        recipe.n_objects, bands=settings.bands, population=recipe.population, seed=recipe.seed
+    drawn = simulate.training_set(
+        recipe.n_objects,
+        bands=settings.bands,
+        size_px=settings.size_px or recipe.size_px,
+        population=recipe.population,
+        seed=recipe.seed,
+        processes=os.cpu_count(),
     )
-    images = simulate.draw_stamps(truth, bands=settings.bands, size_px=size_px, seed=recipe.seed)
+    truth = drawn.truth
     unknown = [p.name for p in settings.parameters if p.name not in truth.column_names]
     if unknown:
         raise UsageError(
@@ -295,7 +306,10 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
         "population": recipe.population,
         "simulation_seed": recipe.seed,
     }
-    return Labelled(images, np.stack(labels, axis=1).astype(np.float64), origin=origin)
+    extras = models.Extras(psf_fwhm_arcsec=drawn.psf_fwhm_arcsec)
+    strata = {"size_arcsec": np.asarray(truth["re_arcsec"].to_numpy(), dtype=np.float64)}
+    values = np.stack(labels, axis=1).astype(np.float64)
+    return Labelled(drawn.images, values, extras, origin, strata=strata)
 
 
 def changed(

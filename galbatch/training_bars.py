@@ -49,6 +49,14 @@ class TrainingBars:
         with Progress(*columns, console=console) as progress:
             yield cls(progress, n_epochs)
 
+    def start(self, split: models.Split) -> None:
+        """Say what is used for what."""
+        self._progress.console.print(
+            f"{len(split.training)} objects to train on, {len(split.validation)} to validate, {len(split.test)} left for a test",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     def batch(self, done: models.BatchProgress) -> None:
         """Move the bar of batches; the first of an epoch starts its clock."""
         if done.epoch != self._epoch:

@@ -19,7 +19,14 @@ import torch
 from galbatch.errors import FingerprintError
 from galbatch.models.settings import TrainingSettings
 
-__all__ = ["Checkpoint", "Identity", "read_checkpoint", "require_no_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Identity",
+    "read_checkpoint",
+    "require_no_checkpoint",
+    "require_settings",
+    "write_checkpoint",
+]
 
 FORMAT = 1
 State = dict[str, Any]
@@ -41,9 +48,12 @@ class Identity:
     parent: str = ""
 
     def texts(self) -> dict[str, str]:
-        """Each setting, and the data, as JSON text."""
-        values = {**dataclasses.asdict(self.settings), "data": self.data, "parent": self.parent}
-        return {name: json.dumps(value) for name, value in values.items()}
+        """Each setting, data and parent, as JSON text."""
+        return self.settings_texts() | {"data": json.dumps(self.data), "parent": json.dumps(self.parent)}
+
+    def settings_texts(self) -> dict[str, str]:
+        """Each setting as JSON text."""
+        return {name: json.dumps(value) for name, value in dataclasses.asdict(self.settings).items()}
 
 
 @dataclass(frozen=True)
@@ -86,21 +96,31 @@ def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
     """
     if not path.exists():
         return None
+    found, content = _load(path)
+    _require_same(path, found, identity.texts())
+    return Checkpoint(**{field.name: content[field.name] for field in dataclasses.fields(Checkpoint)})
+
+
+def _load(path: Path) -> tuple[dict[str, str], State]:
+    """Identity and content of a checkpoint file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, form = dict(content["identity"]), content["format"]
-        checkpoint = Checkpoint(
-            **{field.name: content[field.name] for field in dataclasses.fields(Checkpoint)}
-        )
+        missing = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in content]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else "empty"
-        raise FingerprintError(
-            f"{path}: is no checkpoint of galbatch, or is damaged ({reason}); remove it and train anew"
-        ) from None
+        raise _damaged(path, reason) from None
     if form != FORMAT:
         raise FingerprintError(f"{path}: checkpoint format {form}, this version reads {FORMAT}; train anew")
-    _require_same(path, found, identity.texts())
-    return checkpoint
+    if missing:
+        raise _damaged(path, f"no {missing[0]}")
+    return found, content
+
+
+def _damaged(path: Path, reason: str) -> FingerprintError:
+    return FingerprintError(
+        f"{path}: is no checkpoint of galbatch, or is damaged ({reason}); remove it and train anew"
+    )
 
 
 def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
@@ -117,6 +137,13 @@ def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> 
 
 def _short(text: str, longest: int = 80) -> str:
     return text if len(text) <= longest else f"{text[:longest]}.."
+
+
+def require_settings(path: Path, settings: TrainingSettings) -> None:
+    """Refuse a checkpoint of other settings, before the data are there; an absent one is fine. Raises as `read_checkpoint`."""
+    if path.exists():
+        found, _ = _load(path)
+        _require_same(path, found, Identity(settings, "").settings_texts())
 
 
 def require_no_checkpoint(path: Path) -> None:

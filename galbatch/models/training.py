@@ -44,7 +44,7 @@ from galbatch.models.training_loop import BatchProgress, Epoch, Loss, TrainingLo
 from galbatch.models.transforms import fitted, to_output
 from galbatch.types import njy_per_unit
 
-__all__ = ["Session", "Trained", "script_of", "train"]
+__all__ = ["Session", "Trained", "device_name", "script_of", "train"]
 
 Labels = npt.NDArray[np.float64]
 
@@ -63,12 +63,13 @@ class Session:
     device : cpu, cuda, or auto: cuda if there is one
     checkpoint : file that holds the state after every epoch; None: none is written
     resume : go on from that file if it is there; else it must not be there
-    on_epoch, on_batch : told how it goes
+    on_start, on_epoch, on_batch : told how the objects are split, and how it goes
     """
 
     device: str = "auto"
     checkpoint: Path | None = None
     resume: bool = False
+    on_start: Callable[[Split], None] | None = None
     on_epoch: Callable[[Epoch], None] | None = None
     on_batch: Callable[[BatchProgress], None] | None = None
 
@@ -123,9 +124,11 @@ def train(
     settings = parse_settings(_as_given(settings), source="training settings")
     _check(images, labels, settings, extras)
     split = _split(len(labels), settings, extras)
+    if session.on_start is not None:
+        session.on_start(split)
     parameters = _standardized(labels[split.training], settings, parent)
     data = _tensors(images, labels, parameters, settings=settings, extras=extras)
-    device = torch.device(_device_name(session.device))
+    device = torch.device(device_name(session.device))
     network = build_network(settings, images.shape[-1])
     _start(network, data, split, parent=parent, settings=settings)
     _place(network, device)
@@ -141,11 +144,12 @@ def train(
             on_batch=session.on_batch,
             on_checkpoint=_keeper(session, identity),
         )
+        before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}
         history = loop.run(_earlier(session, identity))
         _clear_tiny_weights(network)
         domain = _domain_of(network.eval(), data, split, settings=settings, extras=extras)
     _place(network, torch.device("cpu"), torch.contiguous_format)
-    record = _record(settings, split, loop, parent=parent)
+    record = {**_record(settings, split, loop, parent=parent), **before}
     return Trained(
         network, _metadata_of(images.shape[-1], parameters, settings, domain, record), history, split
     )
@@ -237,7 +241,14 @@ def _place(
     network.to(device, memory_format=memory_format)
 
 
-def _device_name(asked: str) -> str:
+def device_name(asked: str) -> str:
+    """Which of cpu and cuda is meant by auto, cpu or cuda.
+
+    Raises
+    ------
+    UsageError
+        It is none of these, or there is no GPU.
+    """
     if asked not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device must be auto, cpu or cuda, found {asked!r}")
     there = torch.cuda.is_available()
@@ -307,6 +318,11 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
             f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), and one {settings.architecture} "
             "is to be trained"
         )
+    if _layers(parent.script) != _layers(network):
+        raise UsageError(
+            f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
+            "trained on; train anew"
+        )
     weights = dict(parent.script.state_dict())
     same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
         (p.name, p.transform) for p in settings.parameters
@@ -326,6 +342,12 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
             f"{problems[0]}); leave out size_px, width, in_channels and columns to take the bundle's"
         )
     network.load_state_dict({name: weights[name] for name in mine})
+
+
+def _layers(module: Any) -> list[str]:
+    """Names of the classes of a network and the modules right below it, as TorchScript keeps them."""
+    parts = [module, *module.children()]
+    return [getattr(part, "original_name", type(part).__name__) for part in parts]
 
 
 def _loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
@@ -390,12 +412,12 @@ def _domain_of(
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
     at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes)) // 2
     rows = np.union1d(_spread(split.training, at_most), _spread(split.validation, at_most))
-    known = extras.psf_fwhm_arcsec
+    known = None if extras.psf_fwhm_arcsec is None else extras.psf_fwhm_arcsec[rows]
     return describe_domain(
         network,
         cleaned_rows(data.images, rows, 1.0),
         unit_njy=1.0 / data.scale,
-        psf_fwhm_arcsec=settings.psf_fwhm_arcsec if known is None else known[rows],
+        psf_fwhm_arcsec=settings.psf_fwhm_arcsec or known,
         held_out=np.flatnonzero(np.isin(rows, split.validation)),
         beside=ObjectNumbers(
             sky_sigma_njy=None if extras.sky_sigma_njy is None else extras.sky_sigma_njy[rows],
