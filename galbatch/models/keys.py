@@ -102,5 +102,6 @@ def member_keys(keys: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int
     -------
     (object, member x pass) int64, those of the first member first, and equal to `keys`.
     """
-    others = [mix(keys.view(np.uint64) + np.uint64(m) * GOLDEN).view(np.int64) for m in range(1, members)]
+    steps = np.arange(members, dtype=np.uint64) * GOLDEN
+    others = [mix(keys.view(np.uint64) + step).view(np.int64) for step in steps[1:]]
     return np.concatenate([keys, *others], axis=1)

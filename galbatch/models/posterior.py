@@ -34,7 +34,9 @@ MAX_ITERATIONS = 200
 X_TOLERANCE = 1e-10  # of a quantile, in posterior standard deviations
 CDF_TOLERANCE = 1e-9  # beside: in a very narrow component the CDF is still far off that near the quantile
 GRID_POINTS = 129  # of a kernel density's mode
-FINE_POINTS = 17  # of the mode's second search, between the neighbors of the best point of the first
+HALVINGS = 2.0 ** -np.arange(
+    20.0
+)  # of the distance to the neighbors of the best point of the mode's first search
 MAX_ERROR = 1000.0  # posterior standard deviations: as good as not converged at all
 
 
@@ -212,7 +214,7 @@ def _spread(marginal: Marginal) -> Floats:
 
 
 def _mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
-    """(object,) most probable value: a grid in the standardized space, a finer one, a parabola in log density."""
+    """(object,) most probable value: a grid in the standardized space, then ever nearer to its best point."""
     limits = output_limits(quantity.parameter)
 
     def log_density(x: Floats) -> Floats:
@@ -226,21 +228,25 @@ def _mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
     row = np.arange(len(grid))
     if not marginal.is_smooth:
         return quantity.value(grid[row, best])
-    before, after = (grid[row, np.clip(best + k, 0, grid.shape[1] - 1)] for k in (-1, 1))
-    fine = np.linspace(before, after, FINE_POINTS, axis=1)
+    before, at, after = (grid[row, np.clip(best + k, 0, grid.shape[1] - 1)][:, None] for k in (-1, 0, 1))
+    near = [at - (at - before) * HALVINGS, at, at + (after - at) * HALVINGS[::-1]]
+    fine = np.concatenate(near, axis=1)
     return quantity.value(_peak(fine, log_density(fine)))
 
 
 def _peak(grid: Floats, log_density: Floats) -> Floats:
-    """(object,) top of the parabola about the highest point of an even grid (object, point)."""
+    """(object,) top of the parabola about the highest point of a rising grid (object, point)."""
     best = np.argmax(log_density, axis=1)
     row, middle = np.arange(len(grid)), np.clip(best, 1, grid.shape[1] - 2)
-    before, at, after = (log_density[row, middle + k] for k in (-1, 0, 1))
+    x0, x1, x2 = (grid[row, middle + k] for k in (-1, 0, 1))
+    y0, y1, y2 = (log_density[row, middle + k] for k in (-1, 0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        shift = 0.5 * (before - after) / (before - 2.0 * at + after)
+        slope = (y1 - y0) / (x1 - x0)
+        curvature = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
+        top = 0.5 * (x0 + x1 - slope / curvature)
     # At an edge of the grid, or where the density beside the peak is 0, the grid point itself stands.
-    shift = np.where((best == middle) & np.isfinite(shift), np.clip(shift, -1.0, 1.0), 0.0)
-    return np.asarray(grid[row, best] + shift * (grid[:, 1] - grid[:, 0]))
+    good = (best == middle) & np.isfinite(top) & (curvature < 0)
+    return np.asarray(np.where(good, np.clip(top, x0, x2), grid[row, best]))
 
 
 def _mixture_error(marginal: Marginal, quantiles: Floats) -> Floats:

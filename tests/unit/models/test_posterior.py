@@ -1,10 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from galbatch.models import ParameterInfo
-from galbatch.models.heads import GaussianPasses, PointPasses
-from galbatch.models.keys import draw_keys, normal_draws
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
+from galbatch.models import posterior as posterior_module
+from galbatch.models.heads import BinnedPasses, GaussianPasses, PointPasses, correlation_of, read_passes
+from galbatch.models.keys import draw_keys, member_keys, normal_draws
+from galbatch.models.marginals import BinnedMarginal, NormalMarginal
 from galbatch.models.posterior import (
     mixture_cdf,
     mixture_quantiles,
@@ -12,6 +16,7 @@ from galbatch.models.posterior import (
     summarize_draws,
     summarize_mixture,
 )
+from galbatch.models.transforms import to_output
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
 BT = ParameterInfo("bt", "", "", "logit", location=0.2, scale=1.3, limits=(0.01, 0.99))
@@ -183,3 +188,141 @@ def test_draws_of_a_point_head_are_the_posterior():
     np.testing.assert_allclose(summary.quantiles[0], [10, 50, 90])
     assert summary.std[0] == pytest.approx(np.arange(101).std())
     assert summary.epistemic_std[0] == summary.std[0]
+
+
+N_DRAWS = 600
+HEADS = {
+    "gaussian": HeadInfo("gaussian"),
+    "mixture": HeadInfo("mixture", components=3),
+    "binned": HeadInfo(
+        "binned", edges=(tuple(np.exp(np.linspace(-2, 3, 41))), (1e3, 1e4, 4e4, 6e4, 1e5, 1e6, 1e7))
+    ),
+    "point": HeadInfo("point"),
+}
+
+
+def passes_of_head(kind, n_passes, *, n_objects=20, members=1, seed=1):
+    """Passes that differ by about the width of each."""
+    grid = InputInfo(("g",), 4, 0.2, "nJy", 31.4)
+    metadata = BundleMetadata("n", "1", "x", grid, HEADS[kind], (RADIUS, FLUX), 0.1, members=members)
+    rng = np.random.default_rng(seed)
+    shape = (n_objects, n_passes, metadata.n_outputs)
+    outputs = 0.4 * rng.normal(size=(n_objects, 1, shape[2])) + 0.3 * rng.normal(size=shape)
+    return read_passes(outputs, metadata)
+
+
+def outputs_of(values, quantity):
+    """Standardized, of values in the quantity's unit."""
+    return to_output(10 ** (0.4 * (31.4 - values)) if quantity.is_magnitude else values, quantity.parameter)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("kind", HEADS)
+def test_samples_agree_with_the_mixture_for_every_head(kind, members):
+    """Within the Monte Carlo error that `samples` states, and both with brute force on many draws."""
+    passes = passes_of_head(kind, N_DRAWS // members, n_objects=8, members=members)
+    n_passes = passes.mean.shape[1] // members
+    keys = draw_keys(np.arange(8), seed=1, bundle_sha256="", passes=np.arange(n_passes))
+    draws = passes.draws(member_keys(keys, members))
+    for quantity in quantities_of([RADIUS, FLUX]):
+        exact = summarize_mixture(passes, quantity, LEVELS)
+        drawn = summarize_draws(draws, quantity, LEVELS, passes=passes)
+        if kind != "point":  # whose quantiles are those of the draws
+            off = outputs_of(drawn.quantiles, quantity) - outputs_of(exact.quantiles, quantity)
+            spread = np.sqrt(passes.covariance()[:, quantity.index, quantity.index])
+            assert (np.abs(off).max(axis=1) < 5 * drawn.mc_error * spread).all()
+        if quantity.is_magnitude:  # fluxes of 1.1 x 2 in ln have no useful standard deviation
+            assert (np.abs(drawn.mean - exact.mean) < 5 * exact.std / np.sqrt(N_DRAWS)).all()
+            np.testing.assert_allclose(drawn.std, exact.std, rtol=0.15)
+        np.testing.assert_allclose(drawn.epistemic_std, exact.epistemic_std)
+        if kind == "point":
+            np.testing.assert_allclose(drawn.quantiles, exact.quantiles, rtol=2e-3)
+    correlation = correlation_of(passes.covariance())[:, 0, 1]
+    by_hand = np.array([np.corrcoef(rows.T)[0, 1] for rows in draws])
+    np.testing.assert_allclose(by_hand, correlation, atol=5 / np.sqrt(N_DRAWS))
+
+
+def binned(edges, probability):
+    edges, probability = np.atleast_2d(edges), np.asarray(probability, dtype=np.float64)
+    return BinnedPasses((BinnedMarginal(np.asarray(edges, dtype=np.float64), probability),))
+
+
+def test_moments_of_bins_are_exact():
+    """ln: the mean of exp(a y + b) over a bin is a difference of exponentials."""
+    edges, probability = np.array([-1.0, 0.5, 0.7, 3.0]), np.array([[[0.2, 0.3, 0.5], [0.6, 0.1, 0.3]]])
+    summary = summarize_mixture(binned(edges, probability), quantities_of([RADIUS])[0], LEVELS)
+
+    def moment(power):
+        a = 0.6 * power
+        return np.exp(0.4 * power) * np.diff(np.exp(a * edges)) / (a * np.diff(edges))
+
+    each = probability[0] @ moment(1)
+    second = (probability[0] @ moment(2)).mean()
+    assert summary.mean[0] == pytest.approx(each.mean(), rel=1e-12)
+    assert summary.std[0] == pytest.approx(np.sqrt(second - each.mean() ** 2), rel=1e-10)
+    assert summary.epistemic_std[0] == pytest.approx(abs(each[0] - each[1]) / 2, rel=1e-10)
+
+
+def test_quantiles_of_bins_are_linear_between_the_edges():
+    summary = summarize_mixture(
+        binned([0.0, 1.0, 1.5, 4.0], [[[0.2, 0.0, 0.8]]]),
+        quantities_of([ParameterInfo("x", "", "", "identity")])[0],
+        [0.1, 0.5, 0.9],
+    )
+    np.testing.assert_allclose(summary.quantiles[0], [0.5, 1.5 + 2.5 * 0.3 / 0.8, 1.5 + 2.5 * 0.7 / 0.8])
+
+
+def test_the_mode_of_bins_is_the_middle_of_the_densest_in_physical_units():
+    edges, probability = [-1.0, 0.0, 1.0, 2.0], [[[0.3, 0.36, 0.34]]]
+    flat = summarize_mixture(
+        binned(edges, probability), quantities_of([ParameterInfo("x", "", "", "identity")])[0], [0.5]
+    )
+    assert flat.mode[0] == 0.5
+    # In arcsec the first bin is narrower than the second by exp(0.6).
+    radius = summarize_mixture(binned(edges, probability), quantities_of([RADIUS])[0], [0.5])
+    assert radius.mode[0] == pytest.approx(np.exp(0.4 - 0.5 * 0.6))
+
+
+def test_the_mode_of_far_apart_narrow_components():
+    """Peaks of 1e-3 standard deviations lie between the points of an even grid."""
+    mean, std = [[-1000.0, 17.3, 1000.0]], [[10.0, 1e-3, 10.0]]
+    summary = summary_of(ParameterInfo("x", "", "", "identity"), mean, std)
+    assert summary.mode[0] == pytest.approx(17.3, abs=1e-4)
+
+
+def test_monte_carlo_error_of_members_is_that_of_their_passes():
+    """Two networks that differ by 4 sigma: only the passes within each are draws."""
+    rng = np.random.default_rng(7)
+    mean = rng.normal(0, 0.3, (500, 128)) + np.repeat([-2.0, 2.0], 64)
+    passes = dataclasses.replace(passes_of(mean, np.ones_like(mean)), n_members=2)
+    quantity = quantities_of([ParameterInfo("x", "", "", "identity")])[0]
+    for level in (0.15865, 0.5):
+        summary = summarize_mixture(passes, quantity, [level])
+        actual = summary.quantiles[:, 0].std() / np.sqrt(1 + 4 + 0.09)
+        assert np.median(summary.mc_error) == pytest.approx(actual, rel=0.1)
+    as_if_draws = summarize_mixture(dataclasses.replace(passes, n_members=1), quantity, [0.5])
+    assert np.median(as_if_draws.mc_error) > 5 * np.median(summary.mc_error)
+
+
+def test_single_passes_of_members_have_no_monte_carlo_error():
+    passes = dataclasses.replace(passes_of([[-1.0, 0.0, 2.0]], [[1.0, 1.0, 1.0]]), n_members=3)
+    summary = summarize_mixture(passes, quantities_of([RADIUS])[0], LEVELS)
+    assert summary.mc_error[0] == 0
+    assert summary.epistemic_std[0] > 0
+
+
+def test_no_chunk_is_larger_than_stated(monkeypatch):
+    """Temporary arrays of (object, pass, component, node) stay below the limit, and change nothing."""
+    passes = passes_of_head("mixture", 40, n_objects=60)
+    quantity = quantities_of([RADIUS, FLUX])[0]
+    whole = summarize_mixture(passes, quantity, LEVELS)
+    seen = []
+    rows = NormalMarginal.rows
+    monkeypatch.setattr(
+        NormalMarginal, "rows", lambda self, index: seen.append(len(self.center[index])) or rows(self, index)
+    )
+    monkeypatch.setattr(posterior_module, "ELEMENTS_AT_ONCE", 5 * 40 * 3 * posterior_module.GRID_POINTS)
+    parts = summarize_mixture(passes, quantity, LEVELS)
+    assert max(seen) == 5
+    for name in ("quantiles", "mean", "std", "mode", "epistemic_std", "mc_error"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)

@@ -1,0 +1,281 @@
+"""Bundles of one model, and members of one bundle, pooled."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from galbatch.config import PosteriorConfig
+from galbatch.errors import BundleError
+from galbatch.models import (
+    CalibrationInfo,
+    ColumnInfo,
+    DomainInfo,
+    Ensemble,
+    HeadInfo,
+    ParameterInfo,
+    infer_block,
+    load_bundle,
+    load_ensemble,
+    result_columns,
+    save_bundle,
+    script_of,
+)
+from galbatch.models.dropout import keyed_dropout
+from galbatch.types import ModelFlag
+
+X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
+Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)
+GAUSSIAN = torch.tensor([0.3, -0.2, -1.0, 0.4, 0.5])  # means, log d, L
+
+
+class Toy(nn.Module):
+    """Outputs of fixed numbers, plus the image's center and the columns, with dropout on top."""
+
+    rate: float
+
+    def __init__(self, outputs: Tensor, rate: float, slope: Tensor) -> None:
+        super().__init__()
+        self.outputs = nn.Buffer(outputs)
+        self.slope = nn.Buffer(slope)
+        self.rate = rate
+
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        noise = keyed_dropout(torch.ones(features.shape[0], 8), keys, 1, self.rate).mean(dim=1, keepdim=True)
+        return self.outputs + features.sum(dim=1, keepdim=True) * self.slope + (noise - 1.0)
+
+
+class OfImages(Toy):
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        return images[:, :, 24, 24] * 0.0
+
+
+class OfImagesAndColumns(Toy):
+    @torch.jit.export
+    def prefix(self, images: Tensor, columns: Tensor) -> Tensor:
+        return torch.cat([images[:, :, 24, 24] * 0.0, columns], dim=1)
+
+
+@pytest.fixture
+def toy(tmp_path, make):
+    """(outputs, **changes of the metadata) -> a loaded bundle that says these outputs."""
+
+    def build(outputs=GAUSSIAN, *, rate=0.0, slope=None, **changes):
+        outputs = torch.as_tensor(outputs, dtype=torch.float32)
+        metadata = make.gampen_metadata(dropout_rate=rate, parameters=(X, Y))
+        metadata = dataclasses.replace(metadata, **changes)
+        kind = OfImagesAndColumns if metadata.input.columns else OfImages
+        slope = torch.zeros(len(outputs)) if slope is None else torch.as_tensor(slope)
+        path = str(tmp_path / "toy.pt")
+        save_bundle(path, script_of(kind(outputs, rate, slope)), metadata)
+        return load_bundle(path)
+
+    return build
+
+
+def infer(network, block, *, passes=8, **changes):
+    posterior = PosteriorConfig(passes=passes, batch=64, **changes.pop("posterior", {}))
+    selected = np.ones(len(block), bool)
+    return infer_block(network, block, name="m", posterior=posterior, selected=selected, **changes)
+
+
+def inputs(make, *names):
+    return dataclasses.replace(
+        make.gampen_metadata().input, columns=tuple(ColumnInfo(name) for name in names)
+    )
+
+
+def test_two_bundles_weigh_the_same_in_the_first_ones_space(toy, make_block):
+    """Each says a normal distribution in its own standardized space; physical units agree with scipy."""
+    other = dataclasses.replace(X, location=1.0, scale=2.0)
+    ensemble = Ensemble((toy(), toy([0.9, 0.1, 0.2, -0.3, 0.0], parameters=(other, Y))))
+    found = infer(ensemble, make_block(3))
+    means, stds = np.array([2.0 + 0.5 * 0.3, 1.0 + 2.0 * 0.9]), np.array([0.5, 2.0]) * np.exp([-0.5, 0.1])
+    for suffix, level in (("q02275", 0.02275), ("q500", 0.5), ("q84135", 0.84135)):
+        at = found[f"m_x_{suffix}"].astype(np.float64)
+        np.testing.assert_allclose(norm.cdf(at[:, None], means, stds).mean(axis=1), level, atol=1e-6)
+    np.testing.assert_allclose(found["m_x_mean"], means.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found["m_x_epistemic_std"], means.std(), rtol=1e-5)
+    np.testing.assert_allclose(found["m_x_std"] ** 2, (stds**2).mean() + means.var(), rtol=1e-5)
+    assert (found["m_mc_error"] == 0).all()  # a fixed set of two, without dropout
+    assert (found["m_passes"] == 1).all()
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+def test_members_of_one_bundle_are_pooled_as_bundles_are(toy, make_block, method):
+    second = torch.tensor([0.9, 0.1, 0.2, -0.3, 0.0])
+    both = toy(torch.cat([GAUSSIAN, second]), members=2)
+    apart = Ensemble((toy(), toy(second)))
+    posterior = {"method": method}
+    one, two = (infer(n, make_block(20), passes=500, posterior=posterior) for n in (both, apart))
+    exact = infer(both, make_block(1), passes=500)
+    for key in ("m_x_q500", "m_x_std", "m_y_q97725", "m_corr_x_y", "m_y_epistemic_std"):
+        np.testing.assert_allclose(one[key].mean(), exact[key], rtol=0.06, err_msg=key)
+        np.testing.assert_allclose(two[key].mean(), exact[key], rtol=0.06, err_msg=key)
+    differ = np.ptp(one["m_x_q500"])  # as draws of 20 objects do; the mixture of one distribution does not
+    assert differ > 0.01 if method == "samples" else differ < 1e-6
+
+
+def test_passes_differ_within_each_member(toy, make_block):
+    """With dropout: the error is that of the passes, whose number counts for each network."""
+    ensemble = Ensemble((toy(rate=0.2), toy(GAUSSIAN + 0.1, rate=0.2)))
+    found = infer(ensemble, make_block(4), passes=16)
+    assert (found["m_passes"] == 16).all()
+    assert ((found["m_mc_error"] > 0.001) & (found["m_mc_error"] < 0.2)).all()
+
+
+def test_a_member_without_dropout_weighs_as_one_with(toy, make_block):
+    far = toy(GAUSSIAN + torch.tensor([40.0, 0, 0, 0, 0]), rate=0.0)
+    found = infer(Ensemble((toy(rate=0.2), far)), make_block(2), passes=16)
+    between = 0.5 * 40.0 / 2
+    np.testing.assert_allclose(found["m_x_epistemic_std"], between, rtol=0.02)
+    np.testing.assert_allclose(found["m_x_mean"], 2.0 + 0.5 * 0.3 + between, rtol=0.02)
+
+
+def test_heads_of_different_kinds_are_pooled(toy, make_block):
+    edges = ((1.0, 2.0, 3.0), (-9.0, 0.0, 9.0))
+    bins = toy([0.0, 0.0, 0.0, 0.0], head=HeadInfo("binned", edges=edges))
+    found = infer(Ensemble((toy(), bins)), make_block(1))
+    at = float(found["m_x_q500"][0])
+    of_normal = norm.cdf(at, 2.0 + 0.5 * 0.3, 0.5 * np.exp(-0.5))
+    assert 0.5 * (of_normal + np.clip((at - 1.0) / 2.0, 0, 1)) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("calibrated", [None, True, False])
+@pytest.mark.parametrize("apply", [True, False])
+def test_spread_factors_stretch_unless_switched_off(toy, make_block, calibrated, apply):
+    calibration = CalibrationInfo(spread_factors=(2.0, 0.5), apply=apply)
+    plain = infer(toy(), make_block(2))
+    found = infer(Ensemble((toy(calibration=calibration),), calibrated), make_block(2))
+    applied = apply if calibrated is None else calibrated
+    for name, factor in (("x", 2.0), ("y", 0.5)):
+        expected = plain[f"m_{name}_std"] * (factor if applied else 1.0)
+        np.testing.assert_allclose(found[f"m_{name}_std"], expected, rtol=1e-5)
+        np.testing.assert_allclose(found[f"m_{name}_q500"], plain[f"m_{name}_q500"], rtol=1e-5)
+    np.testing.assert_allclose(found["m_corr_x_y"], plain["m_corr_x_y"], atol=1e-6)
+
+
+def test_each_bundle_is_stretched_about_its_own_mean(toy, make_block):
+    calibration = CalibrationInfo(spread_factors=(3.0, 1.0))
+    plain = Ensemble((toy(), toy(GAUSSIAN + 1.0)))
+    stretched = Ensemble((toy(calibration=calibration), toy(GAUSSIAN + 1.0)))
+    before, after = (infer(network, make_block(1)) for network in (plain, stretched))
+    np.testing.assert_allclose(after["m_x_epistemic_std"], before["m_x_epistemic_std"], rtol=1e-5)
+    width = 0.5 * np.exp(-0.5)
+    grown = 0.5 * (9 - 1) * width**2
+    np.testing.assert_allclose(after["m_x_std"] ** 2, before["m_x_std"] ** 2 + grown, rtol=1e-5)
+
+
+def test_calibrated_asks_for_factors(toy):
+    with pytest.raises(BundleError, match="calibrated = true, but the bundle holds no spread factors"):
+        Ensemble((toy(),), calibrated=True)
+
+
+def test_what_any_member_flags_is_flagged(toy, make_block):
+    block = make_block(2)
+    block.sky_sigma_njy[:, 0] = [2.0, 9.0]
+    strict = toy(GAUSSIAN + 0.1, domain=DomainInfo(sky_sigma_njy=((1.0, 3.0),)))
+    flags = infer(Ensemble((toy(), strict)), block)["m_flags"]
+    np.testing.assert_array_equal(flags, [0, ModelFlag.OUT_OF_DOMAIN])
+
+
+def test_points_of_an_ensemble_have_widths_and_single_ones_none(toy, make_block):
+    point = {"head": HeadInfo("point")}
+    one = infer(toy([0.0, 1.0], **point), make_block(2))
+    assert (one["m_flags"] == ModelFlag.NO_POSTERIOR).all()
+    assert np.isnan(one["m_corr_x_y"]).all()
+    three = Ensemble(tuple(toy([shift, 1.0], **point) for shift in (0.0, 1.0, 2.0)))
+    found = infer(three, make_block(2))
+    assert (found["m_flags"] == 0).all()
+    np.testing.assert_allclose(found["m_x_q500"], 2.0 + 0.5)
+    np.testing.assert_allclose(found["m_x_std"], 0.5 * np.std([0, 1, 2]), rtol=1e-6)
+    np.testing.assert_array_equal(found["m_mc_error"], 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"parameters": (X, dataclasses.replace(Y, unit="mag"))}, "unit of y:  against mag"),
+        (
+            {"parameters": (X, dataclasses.replace(Y, limits=(0.0, 1.0)))},
+            r"limits of y: None against \(0.0, 1.0\)",
+        ),
+        ({"parameters": (X, dataclasses.replace(Y, transform="ln"))}, "transform of y: identity against ln"),
+        ({"parameters": (Y, X)}, "parameters: x, y against y, x"),
+    ],
+)
+def test_bundles_of_different_models_are_refused(toy, changes, told):
+    with pytest.raises(
+        BundleError, match=f"cannot be pooled, they are not of one model; they differ in {told}"
+    ):
+        Ensemble((toy(), toy(**changes)))
+
+
+def test_all_that_differs_is_named(toy, make):
+    bands = dataclasses.replace(make.gampen_metadata().input, bands=("r",))
+    point = toy([0.0, 1.0], head=HeadInfo("point"), input=bands)
+    with pytest.raises(
+        BundleError, match="bands: g against r; single values or distributions: distributions"
+    ):
+        Ensemble((toy(), point))
+    with pytest.raises(BundleError, match="columns: none against ebv"):
+        Ensemble((toy(), toy(input=inputs(make, "ebv"))))
+    with pytest.raises(BundleError, match="a bundle is named twice"):
+        Ensemble((toy(), toy()))
+
+
+def test_loading_checks_the_identities(toy, tmp_path):
+    toy()
+    sha256 = toy().sha256
+    path = str(tmp_path / "toy.pt")
+    assert load_ensemble([path], sha256=[sha256]).sha256 == (sha256,)
+    with pytest.raises(BundleError, match=r"expected 0000.*the file has changed"):
+        load_ensemble([path], sha256=["0" * 64])
+
+
+def test_numbers_beside_the_image_reach_the_network(toy, make, make_block):
+    bundle = toy(slope=[1.0, 0, 0, 0, 0], input=inputs(make, "ebv", "color"))
+    columns = np.array([[0.1, 0.2], [1.0, -3.0], [np.nan, 0.0], [0.0, np.inf]], np.float32)
+    found = infer(bundle, make_block(4), columns=columns)
+    expected = 2.0 + 0.5 * (0.3 + columns[:2].sum(axis=1))
+    np.testing.assert_allclose(found["m_x_mean"][:2], expected, rtol=1e-6)
+    assert np.isnan(found["m_x_mean"][2:]).all()
+    np.testing.assert_array_equal(found["m_flags"], [0, 0, *[ModelFlag.NONFINITE_INPUT] * 2])
+    np.testing.assert_array_equal(found["m_passes"], [1, 1, 0, 0])
+
+
+def test_networks_are_refused_other_columns_than_they_take(toy, make, make_block):
+    with pytest.raises(BundleError, match=r"takes 1 columns \(ebv\), given 0"):
+        infer(toy(input=inputs(make, "ebv")), make_block(1))
+    with pytest.raises(BundleError, match=r"takes 0 columns \(none\), given 1"):
+        infer(toy(), make_block(1), columns=np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+@pytest.mark.parametrize("kind", ["mixture", "binned", "point"])
+def test_every_head_fills_every_column(toy, make_block, kind, method):
+    heads = {
+        "mixture": HeadInfo("mixture", components=2),
+        "binned": HeadInfo("binned", edges=((0.0, 1.5, 2.0, 4.0), (-9.0, -1.0, 9.0))),
+        "point": HeadInfo("point"),
+    }
+    n_outputs = {"mixture": 10, "binned": 5, "point": 2}[kind]
+    bundle = toy(
+        torch.linspace(-0.5, 0.5, n_outputs), rate=0.3, head=heads[kind], slope=torch.ones(n_outputs)
+    )
+    found = infer(bundle, make_block(3), passes=50, posterior={"method": method})
+    columns = result_columns(bundle.metadata, name="m", posterior=PosteriorConfig())
+    assert list(found) == [column.name for column in columns]
+    for column in columns:
+        if column.dtype == "float32":
+            assert np.isfinite(found[column.name]).all(), column.name
+    quantiles = np.stack([found[f"m_x_{q}"] for q in ("q02275", "q15865", "q500", "q84135", "q97725")])
+    assert (np.diff(quantiles, axis=0) >= 0).all()
+    assert (found["m_x_std"] > 0).all()
+    if kind == "point":
+        np.testing.assert_allclose(found["m_corr_x_y"], 1.0, atol=1e-5)  # one dropout moves both
