@@ -39,6 +39,7 @@ objects_app = typer.Typer(help="Look at object lists.", no_args_is_help=True, ri
 app.add_typer(objects_app, name="objects")
 
 out = Console()
+WIDEST = 1000  # characters of a table
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
 CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
@@ -594,9 +595,9 @@ def models_convert_sfnet(
     """
     from galbatch import models
 
+    of_colors = _three_numbers("--mean", mean), _three_numbers("--std", std)
     conversion = models.SfnetConversion(
-        _three_numbers("--mean", mean),
-        _three_numbers("--std", std),
+        *of_colors,
         normalization_from=mean_from,
         layer=layer,
         bands=tuple(bands.split(",")) if bands else None,
@@ -731,15 +732,16 @@ def _print_result(result: Any, stage: str) -> None:
 
 
 def _print_results(tables: Any) -> None:
-    """Print models.ResultTables, each below its caption."""
+    """Print models.ResultTables, each below its caption; never cut, however narrow the terminal."""
     for result in tables:
         out.print(f"\n{result.caption}:", soft_wrap=True, highlight=False, markup=False)
         table = Table(box=None, pad_edge=False)
         for number, head in enumerate(result.columns):
-            table.add_column(head, justify="right" if number else "left", no_wrap=number == 0)
+            table.add_column(head, justify="right" if number else "left", no_wrap=True)
         for row in result.rows:
             table.add_row(*("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
-        out.print(table)
+        needed = out.measure(table, options=out.options.update(max_width=WIDEST)).maximum
+        out.print(table, width=needed, crop=False, soft_wrap=True)
 
 
 def _plan_table(config: Any, made: Any, rates: Any) -> Table:

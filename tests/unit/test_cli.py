@@ -55,19 +55,19 @@ def test_errors_go_to_stderr_without_traceback_unless_debug(tmp_path):
     assert "Traceback" in run_cli("--debug", "plan", missing).stderr
 
 
+GAMPEN = (
+    *("--weights", "nowhere.pt", "--scaling", "scaling", "--slug", "balanced-dev2"),
+    *("--dropout", "4e-4", "--band", "g", "-o", "g.pt"),
+)
+SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o", "s.pt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["models", "convert", "gampen", "--weights", "g.pt"], "Missing option"),
-        (
-            "models convert gampen --weights nowhere.pt --scaling s --slug s --dropout 4e-4 --band g -o b.pt".split(),
-            "nowhere.pt: there is no such file of weights",
-        ),
-        (
-            "models convert sfnet --weights nowhere.pth --mean 0.1,0.2 --std 1,1,1 -o b.pt".split(),
-            "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
-        ),
-        ("models convert script --weights s.pt --description no.toml -o b.pt".split(), "no.toml: there is no such"),
+        (["models", "convert", "gampen", *GAMPEN], "nowhere.pt: there is no such file of weights"),
+        (["models", "convert", "sfnet", *SFNET], "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2"),
         (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
         (["rum"], "No such command"),
