@@ -404,6 +404,6 @@ def candidate_table(choice: Choice) -> ResultTable:
         f"Dropout rates tried on the {choice.n_objects:,} objects that choose, uncorrected: coverage of equal-tailed intervals, "
         "mean over the parameters, in percent; and the mean miss of all parameters and levels, which the choice goes by. "
         "Rates of one bundle are tried with the same weights; the paper trained a network for each",
-        ("bundle", "dropout rate", "", *levels_heads(), "mean miss"),
+        ("bundle", "rate", "", *levels_heads(), "mean miss"),
         rows,
     )

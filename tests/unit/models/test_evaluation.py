@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from galbatch.config import PosteriorConfig
-from galbatch.models import CalibrationInfo, HeadInfo, LabelInfo, ParameterInfo, evaluate
+from galbatch.models import (
+    CalibrationInfo,
+    HeadInfo,
+    LabelInfo,
+    ParameterInfo,
+    evaluate,
+    infer_block,
+    quantile_suffix,
+)
 from galbatch.models.evaluation import HeldOut, run_held_out
 
 UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
@@ -219,6 +227,31 @@ def test_parts_of_held_out_objects_share_none_and_keep_what_belongs_together():
         seed=3, share=0.4
     )[0]
     assert set(again.ids) == set(first.ids)  # an object's part follows from its id, not from its place
+
+
+def test_what_is_judged_is_what_the_catalog_gets(gampen_bundle, make_block):
+    """The same ids, seed and correction: the truth lies in the catalog's interval exactly where it is counted as covered."""
+    factors = (0.5, 2.0, 1.3)
+    metadata = dataclasses.replace(
+        gampen_bundle.metadata, calibration=CalibrationInfo(spread_factors=factors)
+    )
+    bundle = dataclasses.replace(gampen_bundle, metadata=metadata)
+    block = make_block(40, 1)
+    posterior = PosteriorConfig(passes=12, quantiles=(0.15865, 0.5, 0.84135))
+    block = dataclasses.replace(block, object_id=np.arange(40))
+    catalog = infer_block(bundle, block, name="net", posterior=posterior, selected=np.ones(40, bool))
+    low, median, high = (
+        np.stack([catalog[f"net_{p.name}_{quantile_suffix(level)}"] for p in metadata.parameters], axis=1)
+        for level in posterior.quantiles
+    )
+    place = np.random.default_rng(1).uniform(-0.5, 1.5, low.shape)
+    labels = np.maximum(low + place * (high - low), 0.02 * median).astype(np.float64)
+    labels[:, 0] = np.minimum(labels[:, 0], 1.0)
+    found = evaluate(bundle, block.image, labels, posterior=posterior)
+    np.testing.assert_allclose(found.median[:, :3], median, rtol=1e-5)
+    inside = (low <= labels) & (labels <= high)
+    assert np.all((inside.sum(axis=0) > 5) & (inside.sum(axis=0) < 35))
+    np.testing.assert_array_equal(found.covered_closed(0.6827), inside)
 
 
 def test_images_are_read_by_row(gampen_bundle):
