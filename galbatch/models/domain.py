@@ -21,7 +21,7 @@ Images = npt.NDArray[np.float32]
 Range = tuple[float, float]
 
 MAX_OBJECTS = 20_000  # of those the features are described by, and of those the limits are found on
-ROWS_AT_ONCE = 256
+PIXELS_AT_ONCE = 2**21  # of a band; a full GaMPEN's first maps take 64 times 4 bytes for each
 HELD_OUT_SHARE = 0.25  # of the images, where the caller does not say which are held out
 
 # Of what a network never saw. A thousandth could not be found on the few thousand objects that trainings hold out.
@@ -95,14 +95,14 @@ def describe_domain(
     mean, covariance = features.mean(axis=0), _shrunk_covariance(features)
     unseen, crop = _look_at(network, images, others, unit_njy, beside.columns)
     if beside.sky_sigma_njy is None:
-        sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others)])
+        sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
     else:
         sky = np.asarray(beside.sky_sigma_njy, dtype=np.float64)[others]
     psf = None if psf_fwhm_arcsec is None or not _is_by_object(psf_fwhm_arcsec) else psf_fwhm_arcsec
     limits = _limits(
         feature_distance(unseen, mean, covariance), sky, None if psf is None else np.asarray(psf)[others]
     )
-    light = np.concatenate([images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others)])
+    light = np.concatenate([images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)])
     given = None if psf is not None or psf_fwhm_arcsec is None else _as_ranges(np.asarray(psf_fwhm_arcsec))
     return DomainInfo(
         psf_fwhm_arcsec=limits.psf if given is None else given,
@@ -230,8 +230,10 @@ def _spread(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     return np.asarray(rows[np.linspace(0, len(rows) - 1, MAX_OBJECTS).astype(np.intp)])
 
 
-def _pieces(rows: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
-    return [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+def _pieces(rows: npt.NDArray[np.intp], images: Images) -> list[npt.NDArray[np.intp]]:
+    """The rows, so many at a time as fit into memory."""
+    step = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 @torch.inference_mode()
@@ -245,7 +247,7 @@ def _look_at(
     """Last features (object, feature) and, of networks that crop, the scales (object,)."""
     device = next(network.parameters()).device
     features, crops = [], []
-    for part in _pieces(rows):
+    for part in _pieces(rows, images):
         batch = torch.from_numpy(images[part] / np.float32(unit_njy)).to(device)
         beside = () if columns is None else (torch.from_numpy(columns[part]).to(device),)
         features.append(network.last_features(network.prefix(batch, *beside)).double().cpu().numpy())
