@@ -152,7 +152,7 @@ def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, pref
 
     Parameters
     ----------
-    network : its tensors are replaced; they may be on the meta device
+    network : its tensors are replaced
     state : by name
     source : of the state, for messages
     prefix : of the network's names in the state

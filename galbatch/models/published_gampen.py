@@ -105,14 +105,13 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
         )
     size_px = size_of(published, conversion.size_px)
     parameters, scaled_by = scaler(conversion)
-    with torch.device("meta"):  # the full network is 570 MB, once is enough
-        network = Gampen(
-            size_px,
-            n_out,
-            width=channels / PAPER_CHANNELS,
-            in_channels=in_channels,
-            dropout_rate=conversion.dropout_rate,
-        )
+    network = Gampen(
+        size_px,
+        n_out,
+        width=channels / PAPER_CHANNELS,
+        in_channels=in_channels,
+        dropout_rate=conversion.dropout_rate,
+    )
     assign(network, published.state, source=weights)
     origin = {
         "converted_from": "GaMPEN state dict (vgg16_w_stn_oc_drp)",
