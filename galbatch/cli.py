@@ -113,13 +113,20 @@ def simulate(
     patches: Annotated[int, typer.Option(help="overlapping patches of the one tract", min=1)] = 4,
     bands: Annotated[str, typer.Option(help="bands, one letter each, of g, r and i")] = "gr",
     population: Annotated[
-        str, typer.Option(help="paper (Table 1 of the GaMPEN paper); survey is not in this version")
+        str,
+        typer.Option(
+            help="paper (Table 1 of the GaMPEN paper, each galaxy alone) or survey (magnitude counts, neighbors, stars, "
+            "correlated noise)"
+        ),
     ] = "paper",
+    layout: Annotated[
+        str, typer.Option(help="files as of hsc, lsst, legacysurvey, generic, stamps or galaxiesml")
+    ] = "hsc",
     seed: Annotated[int, typer.Option(help="seed of the whole survey", min=0)] = 1,
 ) -> None:
-    """Simulate an HSC-layout survey with known truth.
+    """Simulate a survey with known truth, in any layout that is read.
 
-    Writes tiles (deepCoadd-results/), objects.parquet and truth.parquet.
+    Writes tiles or stamps, objects.parquet and truth.parquet, and prints what run.toml says of them.
     """
     from galbatch.simulate import simulate_survey
 
@@ -129,6 +136,7 @@ def simulate(
         patches=patches,
         bands=tuple(bands),
         population=population,
+        layout=layout,
         seed=seed,
     )
     out.print(
@@ -137,6 +145,7 @@ def simulate(
         soft_wrap=True,
         markup=False,
     )
+    out.print(f"In run.toml:\n\n{survey.run_toml}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -666,7 +675,7 @@ def models_calibrate(
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and figure, .png, come beside it"),
+        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and figure, _calibration.png, come beside it"),
     ],
     simulate: Annotated[
         str | None, typer.Option(metavar="POPULATION", help="hold out freshly simulated galaxies: paper or survey")

@@ -44,12 +44,14 @@ NEAR_CENTER_PX = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Star:
-    """A star at field pixel (x, y), alone in its cell."""
+    """A saturated star at field pixel (x, y): how far it bleeds up and down, and how far around it is BRIGHT_OBJECT."""
 
     cell: int
     x: float
     y: float
     flux_njy: float
+    bleed_px: int = BLEED_LENGTH_PX
+    radius_px: float = BRIGHT_OBJECT_RADIUS_PX
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def apply_defects(field: Field, defects: Defects, planes: Planes) -> None:
     y, x = np.ogrid[planes.box.y0 : planes.box.y1, planes.box.x0 : planes.box.x1]
     for star in defects.stars:
         distance2 = (x - star.x) ** 2 + (y - star.y) ** 2
-        planes.mask[distance2 < BRIGHT_OBJECT_RADIUS_PX**2] |= bits("BRIGHT_OBJECT")
+        planes.mask[distance2 < star.radius_px**2] |= bits("BRIGHT_OBJECT")
         _bleed(star, planes)
     for column in defects.columns:
         _interpolate_column(column, planes)
@@ -135,7 +137,7 @@ def apply_defects(field: Field, defects: Defects, planes: Planes) -> None:
 
 def _bleed(star: Star, planes: Planes) -> None:
     x, y = round(star.x), round(star.y)
-    width, length = BLEED_HALF_WIDTH_PX, BLEED_LENGTH_PX
+    width, length = BLEED_HALF_WIDTH_PX, star.bleed_px
     trail = Box(x - width, y - length, x + width + 1, y + length + 1).overlap(planes.box)
     if trail is not None:
         where = trail.slices(planes.box)

@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from galbatch.simulate.psfs import PSF_FWHM_ARCSEC
 from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Psf
 
-__all__ = ["CELL_PX", "OVERLAP_PX", "TRACT", "Box", "Field", "Patch", "plan_field", "psf_at"]
+__all__ = ["CELL_PX", "OVERLAP_PX", "TRACT", "TRACT_PATCHES", "Box", "Field", "Patch", "plan_field", "psf_at"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,6 +79,7 @@ class Field:
     stride_px: int
     cells_x: int
     cells_y: int
+    pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
 
     @property
     def box(self) -> Box:
@@ -115,13 +116,22 @@ class Field:
         wcs = WCS(naxis=2)
         wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
         wcs.wcs.crval = TRACT_CENTER_DEG
-        wcs.wcs.cd = np.diag([-PIXEL_SCALE_ARCSEC, PIXEL_SCALE_ARCSEC]) / 3600
+        wcs.wcs.cd = np.diag([-self.pixel_scale_arcsec, self.pixel_scale_arcsec]) / 3600
         middle = math.ceil(TRACT_PATCHES * self.stride_px / 2)
         wcs.wcs.crpix = [
             middle - first * self.stride_px - start
             for first, start in zip(self.first_patch, (origin.x0, origin.y0), strict=True)
         ]
         wcs.wcs.radesys = "ICRS"
+        wcs.wcs.set()
+        return wcs
+
+    def own_wcs(self, box: Box) -> WCS:
+        """A TAN WCS for an array that begins at `box`, centered on it: as the Legacy Surveys' bricks have."""
+        wcs = self.wcs(box)
+        middle = np.array([(box.x1 - box.x0 - 1) / 2, (box.y1 - box.y0 - 1) / 2])
+        wcs.wcs.crval = wcs.all_pix2world(middle[None], 0)[0]
+        wcs.wcs.crpix = middle + 1
         wcs.wcs.set()
         return wcs
 
@@ -142,7 +152,7 @@ class Field:
         return [row * self.cells_x + column for row in rows for column in columns]
 
 
-def plan_field(n_cells: int, n_patches: int) -> Field:
+def plan_field(n_cells: int, n_patches: int, *, pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC) -> Field:
     """A field of at least `n_cells` cells, in `n_patches` square patches as near to a square as they go."""
     patches_y = max(n for n in range(1, math.isqrt(n_patches) + 1) if n_patches % n == 0)
     patches_x = n_patches // patches_y
@@ -152,7 +162,8 @@ def plan_field(n_cells: int, n_patches: int) -> Field:
     while _n_whole_cells(patches_x, patches_y, stride - 10) >= n_cells and stride > 2 * CELL_PX:
         stride -= 10
     cells = (-(-(n * stride + OVERLAP_PX) // CELL_PX) for n in (patches_x, patches_y))
-    return Field(patches_x, patches_y, stride, *cells)
+    cells_x, cells_y = cells
+    return Field(patches_x, patches_y, stride, cells_x, cells_y, pixel_scale_arcsec)
 
 
 def _n_whole_cells(patches_x: int, patches_y: int, stride: int) -> int:

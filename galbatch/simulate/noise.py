@@ -13,6 +13,7 @@ __all__ = [
     "STATED_SIGMA",
     "add_noise",
     "correlated",
+    "noise_variance",
     "sky_sigma_njy",
 ]
 
@@ -51,12 +52,18 @@ def add_noise(
     pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC,
 ) -> tuple[Floats, Floats]:
     """Image (nJy) and true variance (nJy^2), any shape ((y, x) where correlated): sky and photon noise."""
-    variance = sky_sigma_njy(band, pixel_scale_arcsec) ** 2 + np.maximum(light_njy, 0.0) / ELECTRONS_PER_NJY
+    variance = noise_variance(light_njy, band, pixel_scale_arcsec)
     if correlate:
         white = correlated(rng.standard_normal([length + 2 for length in light_njy.shape]))
     else:
         white = rng.standard_normal(light_njy.shape)
     return light_njy + white * np.sqrt(variance), variance
+
+
+def noise_variance(light_njy: Floats, band: str, pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC) -> Floats:
+    """Variance of each pixel, nJy^2, of sky and photons."""
+    sky = sky_sigma_njy(band, pixel_scale_arcsec) ** 2
+    return np.asarray(sky + np.maximum(light_njy, 0.0) / ELECTRONS_PER_NJY)
 
 
 def correlated(white: Floats) -> Floats:
