@@ -214,3 +214,33 @@ def test_mistakes_between_sections_are_told_with_the_files_name(tmp_path):
         "[objects]", MINIMAL.split("[objects]")[0].replace("[survey]", "[[survey]]") + "[objects]"
     )
     assert refusal(tmp_path, text).startswith("run.toml: [survey] bands must differ, named twice: g, r; ")
+
+
+def test_a_bundle_is_one_or_a_list(tmp_path):
+    for written, expected in (
+        ('"a.pt"', ("a.pt",)),
+        ('["a.pt", "demo:gampen"]', ("a.pt", "demo:gampen")),
+    ):
+        (tmp_path / "run.toml").write_text(
+            f"""
+            [survey]
+            layout = "hsc"
+            tiles = "t"
+            bands = ["g"]
+            [objects]
+            path = "o.parquet"
+            [[models]]
+            name = "m"
+            bundle = {written}
+            columns = ["ebv"]
+            calibrated = false
+            """
+        )
+        model = config.read_config(tmp_path / "run.toml").models[0]
+        resolved = tuple(name if ":" in name else str(tmp_path / name) for name in expected)
+        assert model.bundle == resolved
+        assert model.columns == ("ebv",)
+        assert model.calibrated is False
+    for wrong in ([], 3):
+        with pytest.raises(errors.ConfigError, match="bundle: "):
+            config.parse_strictly(config.ModelConfig, {"name": "m", "bundle": wrong}, "run.toml")

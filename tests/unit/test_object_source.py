@@ -250,3 +250,27 @@ def test_a_hats_catalog_without_kept_columns(tmp_path, write_hats):
     taken = SelectedObjects(source, [None], FlagsConfig()).take(0, len(table))
     assert sorted(taken.table.object_id.tolist()) == sorted(table["object_id"].to_pylist())
     assert taken.table.kept.column_names == []
+
+
+def test_columns_that_networks_take_come_from_both(tmp_path, write_hats):
+    table = rows()
+    pq.write_table(table, tmp_path / "list.parquet")
+    write_hats(tmp_path / "hats", table)
+    found = []
+    for name in ("list.parquet", "hats"):
+        source = open_objects(ObjectsConfig(path=str(tmp_path / name)), inputs=("z_best",))
+        objects = SelectedObjects(source, [None], FlagsConfig())
+        found.append(objects.take(0, len(objects)).table)
+    assert len(source.files) > 1
+    first, second = found
+    assert first.kept.column_names == second.kept.column_names == []
+    np.testing.assert_array_equal(first.inputs["z_best"], second.inputs["z_best"])
+    listed = dict(zip(table["object_id"].to_pylist(), table["z_best"].to_pylist(), strict=True))
+    expected = np.array([listed[key] for key in second.object_id.tolist()], np.float32)
+    np.testing.assert_array_equal(second.inputs["z_best"], expected)
+    for wrong, told in (
+        ("name", "column name holds string"),
+        ("zbest", "no column zbest; the nearest is z_best"),
+    ):
+        with pytest.raises(ObjectListError, match=told):
+            open_objects(ObjectsConfig(path=str(tmp_path / "hats")), inputs=(wrong,))

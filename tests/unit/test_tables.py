@@ -315,6 +315,28 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
     assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
 
 
+def test_columns_that_networks_take(tmp_path: Path) -> None:
+    """Float32 beside the kept columns, sorted with the objects; null, NaN and what float32 does not hold is no number."""
+    path = write_list(tmp_path / "a.parquet", ebv=[0.1, None, 1e39, 0.4], n=[1, 2, 3, 4], name=list("abcd"))
+    table, _ = tables.read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
+    assert table.kept.column_names == ["n"]
+    assert {name: values.dtype for name, values in table.inputs.items()} == dict.fromkeys(
+        ("ebv", "n"), np.dtype(np.float32)
+    )
+    rank = [IDS.index(key) for key in table.object_id.tolist()]
+    expected = np.array([0.1, np.nan, np.inf, 0.4], np.float32)[rank]
+    np.testing.assert_array_equal(table.inputs["ebv"], expected)
+    np.testing.assert_array_equal(table.inputs["n"], np.array(rank) + 1)
+    taken = table.take(np.array([2, 0]))
+    np.testing.assert_array_equal(taken.inputs["ebv"], expected[[2, 0]])
+    with pytest.raises(
+        ObjectListError, match="column name holds string, expected the numbers that a network"
+    ):
+        tables.read_objects(config(path), inputs=("name",))
+    with pytest.raises(ObjectListError, match="no column evb; the nearest is ebv"):
+        tables.read_objects(config(path), inputs=("evb",))
+
+
 @pytest.mark.parametrize(("unit", "name"), [("rad", "rad"), ("hourangle", "15deg"), ("arcsec", "arcsec")])
 def test_angles_in_other_units_are_refused(tmp_path: Path, unit: str, name: str) -> None:
     table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
