@@ -125,7 +125,8 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
         with _bar(console, _n_runs(task, held_out)) as bar:
             found = models.calibrate(task.bundles, held_out, settings, progress=bar)
     sha256 = models.save_bundle(str(task.output), found.choice.bundle.script, found.metadata)
-    card, figure = task.output.with_suffix(".md"), task.output.with_suffix(".png")
+    card = task.output.with_suffix(".md")
+    figure = task.output.with_name(f"{task.output.stem}_calibration.png")  # beside a training curve, OUT.png
     card.write_text(models.card_text(found.metadata, sha256), encoding="utf-8")
     title = f"{found.metadata.name} {found.metadata.version}"
     report.write_calibration(found.before, found.after, str(figure), title=title)

@@ -138,7 +138,7 @@ def test_a_calibration_from_a_store_is_written_with_card_and_figure(folder, tmp_
         assert table.caption in done.output
         assert table.caption in output.with_suffix(".md").read_text()
     assert "without the correction" in done.output
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out_calibration.png").read_bytes().startswith(b"\x89PNG")
     assert "Found on" in output.with_suffix(".md").read_text()
 
 
