@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, UsageError
@@ -21,7 +21,8 @@ from galbatch.models.calibration import (
 )
 from galbatch.models.coverage import LEVELS
 from galbatch.models.evaluation import cdf_at, limits_reached, transforms
-from galbatch.models.heads import GaussianPasses, PointPasses
+from galbatch.models.heads import BinnedPasses, GaussianPasses, MixturePasses, PointPasses
+from galbatch.models.marginals import BinnedMarginal
 
 PLAIN = (ParameterInfo("a", "", "", "identity"), ParameterInfo("b", "", "", "identity"))
 BULGE = ParameterInfo("bt", "", "", "logit", limits=(0.05, 0.95))
@@ -107,6 +108,21 @@ def test_point_passes_are_stretched_too():
     passes = PointPasses(0.5 * rng.normal(size=(3000, 200, 1)))
     (factor,) = spread_factors(passes, truth, PLAIN[:1])
     assert factor == pytest.approx(2.0, rel=0.08)
+
+
+def test_mixtures_and_bins_are_stretched_too():
+    """Posteriors of N(mean, 2), as two equal components and as bins 0.25 wide, for truths of N(mean, 1)."""
+    rng = np.random.default_rng(10)
+    mean = rng.normal(size=(1200, 1))
+    truth = mean + rng.normal(size=mean.shape)
+    center = np.broadcast_to(mean[:, None, None], (1200, 1, 2, 1))
+    mixture = MixturePasses(np.full((1200, 1, 2), 0.5), center, np.full_like(center, 2.0))
+    offset = np.linspace(-10, 10, 81)
+    share = np.diff(ndtr(offset / 2)) / np.diff(ndtr(offset / 2)).sum()
+    binned = BinnedPasses((BinnedMarginal(mean + offset, np.broadcast_to(share, (1200, 1, 80))),))
+    factors = [spread_factors(passes, truth, PLAIN[:1])[0] for passes in (mixture, binned)]
+    np.testing.assert_allclose(factors, 0.5, rtol=0.09)
+    assert factors[0] == pytest.approx(factors[1], rel=0.01)
 
 
 class Oracle(torch.nn.Module):
@@ -225,7 +241,9 @@ def test_the_rate_whose_coverage_is_closest_is_chosen(oracles, held_out):
     assert choice.bundle.metadata.dropout_rate == 0.8
     narrow, right, wide = (candidate.coverage[0].value for candidate in choice.candidates)
     assert narrow < 0.55 < right < 0.75 < 0.9 < wide
-    assert choice.factors[0] == pytest.approx(1.04, abs=0.07)  # 16 passes scatter a little less than all would
+    assert choice.factors[0] == pytest.approx(
+        1.04, abs=0.07
+    )  # 16 passes scatter a little less than all would
 
 
 def test_networks_trained_at_several_rates_are_candidates_too(oracles, held_out):
