@@ -66,8 +66,8 @@ def simulate_survey(
     Of the population ``paper`` each galaxy has a cell of 100 x 100 px to itself; its light is cut off at the cell's
     edge, so no galaxy reaches into another's 96 px cutout, as in the paper's isolated stamps; noise is
     independent from pixel to pixel. Of ``survey`` the list has the galaxies with 16 < i < 23 (10.3 per arcmin^2); they,
-    galaxies down to i = 25.5 and stars lie at random and overlap; noise is correlated (noise.py), and the variance plane
-    states 1 / 1.12 of its sigma, as HSC's coadds do.
+    galaxies down to i = 25.5 and stars lie at random and overlap; noise is correlated (noise.py), and the robust sigma of the
+    background is 1.12 times what the variance plane implies, as in HSC's coadds.
 
     Patches overlap by 100 px, share the tract's TAN WCS and agree there pixel by pixel, noise included
     (legacysurvey: each brick has its own WCS and noise). The PSF varies smoothly over the field. Saturated stars, bad

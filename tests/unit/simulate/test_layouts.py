@@ -116,7 +116,7 @@ def test_masks_and_weights_are_read_where_the_layout_has_them(simulated):
         assert (block.mask is None) or not block.mask.any()
         return
     sigma = np.sqrt(np.nanmedian(block.variance[:, 0]))
-    stated = 1.0 if population == "paper" else 1 / 1.12
+    stated = 1.0 if population == "paper" else 1 / 1.08
     expected = 2.0 * stated * tiles[0].pixel_scale_arcsec / 0.168
     assert expected * 0.99 < sigma < expected * 1.2  # photons add
     names = set().union(*(tile.mask_planes for tile in tiles))

@@ -2,7 +2,9 @@ import galsim
 import numpy as np
 import pytest
 
+from galbatch.simulate.fourier import sersic_table, sersic_transform
 from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Component, Psf, draw_light
+from galbatch.simulate.sources import Profiles, paint
 
 PSF = Psf(0.75, 0.02, -0.01)
 
@@ -26,9 +28,9 @@ def drawn_by_galsim(component, offset_px):
     "component",
     [
         Component(1.0, 1.0, 0.6, 20.0), Component(0.8, 5.0, 0.25, 0.0), Component(4.0, 0.1, 0.5, 0.0),
-        Component(4.5, 3.0, 0.5, 70.0), Component(5.0, 5.0, 0.9, -40.0),
+        Component(4.5, 3.0, 0.5, 70.0), Component(5.0, 5.0, 0.9, -40.0), Component(3.87, 1.2, 0.6, 15.0),
     ],
-    ids=["disk", "large thin disk", "tiny bulge", "bulge", "largest bulge"],
+    ids=["disk", "large thin disk", "tiny bulge", "bulge", "largest bulge", "n between tables"],
 )  # fmt: skip
 def test_light_is_what_galsim_draws(component):
     ours = draw_light([component], [[1e6]], [PSF], size_px=96, offset_px=(0.3, -0.4))[0]
@@ -56,3 +58,28 @@ def test_a_galaxy_beside_the_edge_does_not_wrap_around():
     ]
     assert light[:, :10].sum() > 5e5
     assert abs(light[:, 70:]).max() < 0.1
+
+
+@pytest.mark.parametrize("n", [0.83, 1.0, 2.05, 3.55, 4.27, 4.95])
+def test_tables_are_galsim_s_transform_for_any_n(n):
+    k = np.geomspace(1e-2, 300, 60)
+    theirs = np.array([galsim.Sersic(n, half_light_radius=1.0).kValue(value, 0).real for value in k])
+    np.testing.assert_allclose(sersic_transform(sersic_table(n)[None], (k**2)[None])[0], theirs, atol=3e-4)
+
+
+def test_sources_are_drawn_as_single_galaxies_are():
+    """Two overlapping galaxies and a star in a crowd, against each drawn alone on a large grid."""
+    shapes = [Component(1.0, 0.5, 0.6, 20.0), Component(3.3, 0.7, 0.8, -50.0)]
+    places = np.array([[40.3, 52.8], [61.0, 45.5], [20.2, 30.1]])
+    columns = [np.array([getattr(s, name) for s in shapes] + [end]) for name, end in (
+        ("n", 1.0), ("re_arcsec", 0.0), ("axis_ratio", 1.0), ("angle_deg", 0.0))]  # fmt: skip
+    flux = np.array([[900.0], [4000.0], [2e4]])
+    canvas = np.zeros((1, 96, 96))
+    paint(canvas, Profiles(places, *columns, flux, flux[:, 0]), [[PSF]])
+    star = Component(1.0, 1e-3, 1.0, 0.0)
+    alone = sum(
+        draw_light([shape], f[None], [PSF], size_px=96, offset_px=tuple(place - 48))
+        for shape, place, f in zip([*shapes, star], places, flux, strict=True)
+    )
+    assert abs(canvas - alone).max() < 0.2  # nJy: a tenth of the sky's sigma
+    assert canvas.sum() == pytest.approx(alone.sum(), rel=5e-3)  # a box holds the light beyond it, too
