@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types as python_types
 import typing
 from pathlib import Path
@@ -29,6 +30,7 @@ def reference() -> str:
     parts = {
         "COMMANDS": commands(),
         "CONFIG": config_keys(),
+        "TRAINING": training_settings(),
         "PIXEL_FLAGS": flag_table(PixelFlag),
         "MODEL_FLAGS": flag_table(ModelFlag),
         "MASK_BITS": "\n".join(
@@ -139,6 +141,26 @@ def _type_name(kind: Any) -> str:
     return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
         kind.__name__, kind.__name__
     )
+
+
+def training_settings() -> str:
+    """Every key of a file of training settings: default, meaning."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for field in dataclasses.fields(models.TrainingSettings):
+        told = [part.description for part in field.type.__metadata__ if part.description]
+        required = field.default is dataclasses.MISSING
+        default = "required" if required and field.name not in FILLED_IN else _text(_plain(field.default))
+        lines.append(f"| `{field.name}` | {default} | {told[0]} |")
+    return "\n".join(lines)
+
+
+FILLED_IN = ("name", "architecture")  # by the command
+
+
+def _plain(default: Any) -> Any:
+    if default is dataclasses.MISSING or default in ((), ""):
+        return None
+    return str(default).lower() if isinstance(default, bool) else default
 
 
 def flag_table(flags: Any) -> str:

@@ -124,6 +124,13 @@ def _damaged(path: Path, reason: str) -> FingerprintError:
 
 
 def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+    # A checkpoint of an earlier version lacks settings that came later: it was written as their defaults do.
+    defaults = {
+        f.name: json.dumps(f.default)
+        for f in dataclasses.fields(TrainingSettings)
+        if f.default is not dataclasses.MISSING
+    }
+    found = {**defaults, **found}
     names = [name for name in wanted if found.get(name) != wanted[name]]
     if not names:
         return

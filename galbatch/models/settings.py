@@ -122,12 +122,14 @@ class TrainingSettings:
     average_weights: Annotated[
         Share,
         _says(
-            "decay a step of an exponential mean of the weights, which is validated and kept, such as 0.999; 0: no mean"
+            "decay a step of an exponential mean of the weights, which is validated and kept, such as 0.999; it forgets the first weights over 1 / (1 - decay) steps; 0: no mean"
         ),
     ] = 0.0
     precision: Annotated[
         Literal["float32", "tf32", "bf16"],
-        _says("float32; tf32 (of a GPU); bf16: what follows the crop, but for the last layer and the loss"),
+        _says(
+            "float32; tf32 (of a GPU); bf16: what follows the first dropout, but for the last layer and the loss"
+        ),
     ] = "float32"
     augmentation: Annotated[bool, _says("turn each batch's images by multiples of 90 deg and flip them")] = (
         True

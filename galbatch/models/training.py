@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import UsageError
+from galbatch.models.beside import Beside
 from galbatch.models.bundle import Bundle
 from galbatch.models.checkpoint import (
     Checkpoint,
@@ -47,6 +48,7 @@ from galbatch.types import njy_per_unit
 __all__ = ["Session", "Trained", "device_name", "script_of", "train"]
 
 Labels = npt.NDArray[np.float64]
+Network = Gampen | Sfnet
 
 TINY_WEIGHT = 1e-20
 NORMALIZED_FROM = 2000  # images that an SFNet's mean and width of pixels are taken from
@@ -257,7 +259,7 @@ def device_name(asked: str) -> str:
     return "cuda" if there and asked != "cpu" else "cpu"
 
 
-def build_network(settings: TrainingSettings, size_px: int) -> nn.Module:
+def build_network(settings: TrainingSettings, size_px: int) -> Network:
     """The untrained network, its weights drawn from the seed."""
     rate = settings.dropout_rate or 0.0
     with torch.random.fork_rng():
@@ -269,6 +271,7 @@ def build_network(settings: TrainingSettings, size_px: int) -> nn.Module:
                 width=settings.width,
                 in_channels=settings.in_channels,
                 dropout_rate=rate,
+                n_columns=len(settings.columns),
             )
         return Sfnet(
             len(settings.bands),
@@ -276,11 +279,12 @@ def build_network(settings: TrainingSettings, size_px: int) -> nn.Module:
             k=settings.n_top_features or 1,
             width=settings.width,
             dropout_rate=rate,
+            n_columns=len(settings.columns),
         )
 
 
 def _start(
-    network: nn.Module,
+    network: Network,
     data: TrainingTensors,
     split: Split,
     *,
@@ -294,6 +298,11 @@ def _start(
         some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
         network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
         network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
+    if parent is None and data.columns is not None and isinstance(network.beside, Beside):
+        seen = data.columns[torch.from_numpy(split.training)]
+        network.beside.mean.copy_(seen.mean(dim=0))
+        # A column of one value adds nothing; it must not divide by 0.
+        network.beside.std.copy_(seen.std(dim=0, correction=0).clamp_min(1e-12))
     if settings.trainable == "head":
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(is_head(name))
@@ -347,7 +356,10 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
 def _layers(module: Any) -> list[str]:
     """Names of the classes of a network and the modules right below it, as TorchScript keeps them."""
     parts = [module, *module.children()]
-    return [getattr(part, "original_name", type(part).__name__) for part in parts]
+    names = [getattr(part, "original_name", type(part).__name__) for part in parts]
+    return [
+        name for name in names if name != "Beside"
+    ]  # absent from older bundles, and without weights of its own
 
 
 def _loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:

@@ -299,6 +299,47 @@ def test_heads(changes, n_outputs):
     assert result.history[1].validation_loss < result.history[0].validation_loss
 
 
+@pytest.mark.parametrize("architecture", ["sfnet", "gampen"])
+def test_numbers_beside_the_image_are_learned_from(architecture, tmp_path):
+    """Images of noise: what is to be estimated stands in the column alone."""
+    rng = np.random.default_rng(1)
+    images = rng.normal(0, 2.0, (300, 1, 33, 33)).astype(np.float32)
+    column = rng.normal(30.0, 5.0, (300, 1)).astype(np.float32)
+    settings = settings_with(
+        architecture=architecture,
+        parameters=(ParameterInfo("z", "", "", "identity"),),
+        columns=(ColumnInfo("color"),),
+        n_top_features=0 if architecture == "gampen" else 8,
+        width=1 / 16,
+        learning_rate=0.01,
+        batch=16,
+        epochs=5,
+    )
+    result = train(images, column.astype(float), settings=settings, extras=Extras(columns=column))
+    assert result.history[-1].validation_loss < result.history[0].validation_loss - 0.3
+    save_bundle(str(tmp_path / "a.pt"), script_of(result.network), result.metadata)
+    bundle = load_bundle(str(tmp_path / "a.pt"))
+    given = torch.from_numpy(column[:100])
+    outputs = bundle.sample(
+        bundle.prefix(torch.from_numpy(images[:100] / np.float32(57.544)), given), torch.arange(100)
+    )
+    assert np.corrcoef(outputs[:, 0].detach().numpy(), column[:100, 0])[0, 1] > 0.9
+
+
+def test_a_checkpoint_that_lacks_a_later_setting_is_read_as_its_default(tmp_path):
+    images, labels = labelled_blobs(150, seed=5)
+    settings = settings_with(epochs=1, batch=16)
+    path = tmp_path / "a.ckpt"
+    train(images, labels, settings=settings, session=Session(checkpoint=path))
+    content = torch.load(path, weights_only=True)
+    del content["identity"]["precision"]
+    torch.save(content, path)
+    assert (
+        len(train(images, labels, settings=settings, session=Session(checkpoint=path, resume=True)).history)
+        == 1
+    )
+
+
 def test_non_finite_pixels_count_as_zero():
     images, labels = labelled_blobs(100, seed=5)
     holes, zeros = images.copy(), images.copy()
