@@ -132,7 +132,9 @@ class NormalMarginal:
             return np.swapaxes(found[..., 0], 1, 2)
         with np.errstate(divide="ignore"):
             found += np.log(self.weight)[:, None]
-        return np.asarray(np.swapaxes(np.logaddexp.reduce(found, axis=-1), 1, 2))
+        highest = found.max(axis=-1)  # with logaddexp.reduce a summary takes 1.7 times as long
+        found = highest + np.log(np.exp(found - highest[..., None]).sum(axis=-1))
+        return np.asarray(np.swapaxes(found, 1, 2))
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`: no component's own quantile lies outside."""
