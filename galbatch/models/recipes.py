@@ -66,6 +66,7 @@ GAMPEN = TrainingSettings(
     in_channels=3,
     dropout_rate=5e-5,  # of a sixteenth of the paper's channels: about as many zeros to a map's pixel as its 7e-4
     epochs=10,
+    limit_tail=0.3,
     average_weights=0.995,  # over half an epoch: losses of single steps jump, for few galaxies of great certainty
     optimizer="adam",
     learning_rate=1e-3,

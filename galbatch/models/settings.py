@@ -134,6 +134,14 @@ class TrainingSettings:
     augmentation: Annotated[bool, _says("turn each batch's images by multiples of 90 deg and flip them")] = (
         True
     )
+    limit_tail: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        _says(
+            "values at a parameter's limit (B/T of exactly 0 or 1) are drawn anew beyond it in every epoch, on average so many "
+            "standard deviations of the training set; 0: they stand at the limit, as in the paper"
+        ),
+    ] = 0.0
     validation_share: Annotated[
         Share, _says("of the objects, to choose the epoch whose weights are kept")
     ] = 0.15

@@ -42,7 +42,7 @@ from galbatch.models.training_data import (
     split_objects,
 )
 from galbatch.models.training_loop import BatchProgress, Epoch, Loss, TrainingLoop, TrainingTensors
-from galbatch.models.transforms import fitted, to_output
+from galbatch.models.transforms import fitted, output_limits, to_output
 from galbatch.types import njy_per_unit
 
 __all__ = ["Session", "Trained", "device_name", "script_of", "train"]
@@ -232,6 +232,7 @@ def _tensors(
         images,
         1.0 / njy_per_unit(settings.zero_point_mag),
         torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(np.array([output_limits(p) for p in parameters], np.float32).T.copy()),
         None if extras.columns is None else torch.from_numpy(np.asarray(extras.columns, np.float32)),
     )
 

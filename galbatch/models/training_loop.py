@@ -22,7 +22,15 @@ from galbatch.models.checkpoint import Checkpoint
 from galbatch.models.settings import TrainingSettings
 from galbatch.models.training_data import ImageRows, Split, cleaned_rows
 
-__all__ = ["BatchProgress", "Epoch", "TrainingLoop", "TrainingTensors", "augmented", "rate_factor"]
+__all__ = [
+    "BatchProgress",
+    "Epoch",
+    "TrainingLoop",
+    "TrainingTensors",
+    "augmented",
+    "beyond_limits",
+    "rate_factor",
+]
 
 Rows = npt.NDArray[np.int64]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -30,6 +38,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 PREFETCHED_BATCHES = 3
+ROUND_OFF = 1e-6  # of standardized values in float32
 TOLD_EVERY = 16  # batches: asking a GPU for the loss makes it wait
 # Streams of random numbers of an epoch.
 ORDER, TRAINING_KEYS, VALIDATION_KEYS = 0, 1, 2
@@ -66,12 +75,14 @@ class TrainingTensors:
     images : (object, band, y, x) float32 nJy, by row
     scale : to the network's unit
     target : (object, parameter) float32, standardized
+    limits : (2, parameter) float32, the parameters' limits, standardized; infinite where there are none
     columns : (object, column) float32; None: the network takes none
     """
 
     images: ImageRows
     scale: float
     target: Tensor
+    limits: Tensor
     columns: Tensor | None = None
 
 
@@ -166,7 +177,7 @@ class TrainingLoop:
         rate = self.settings.learning_rate * rate_factor(position, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(self._outputs(rows, images, rng), self._target(rows))
+        loss = self.loss(self._outputs(rows, images, rng), self._target(rows, rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.max_gradient_norm is not None:
@@ -187,7 +198,7 @@ class TrainingLoop:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows, images in self._batches(self.split.validation):
             outputs = self._outputs(rows, images, rng, network=network)
-            total += self.loss(outputs, self._target(rows)) * len(rows)
+            total += self.loss(outputs, self._target(rows, rng)) * len(rows)
         return total.item() / len(self.split.validation)
 
     def close_epoch(
@@ -257,8 +268,11 @@ class TrainingLoop:
         images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
         return rows, images.pin_memory() if self.device.type == "cuda" else images
 
-    def _target(self, rows: Rows) -> Tensor:
-        return self.data.target[torch.from_numpy(rows)].to(self.device, non_blocking=True)
+    def _target(self, rows: Rows, rng: np.random.Generator) -> Tensor:
+        target = self.data.target[torch.from_numpy(rows)]
+        if self.settings.limit_tail:
+            target = beyond_limits(target, self.data.limits, self.settings.limit_tail, rng)
+        return target.to(self.device, non_blocking=True)
 
     def _outputs(
         self, rows: Rows, images: Tensor, rng: np.random.Generator, *, network: Any = None
@@ -315,6 +329,18 @@ def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
         some = torch.rot90(images[group::8], number % 4, dims=(2, 3))
         turned[group::8] = some.flip(3) if number >= 4 else some
     return turned
+
+
+def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Generator) -> Tensor:
+    """Targets (row, parameter) at a limit drawn beyond it, exponentially with mean `tail`.
+
+    A B/T of exactly 0 says no more than "at the limit or beyond", which is what the posterior's mass there means. Held to the
+    limit itself, a Gaussian shrinks onto it, with half its mass on either side, and certainty without end.
+    """
+    further = torch.from_numpy(tail * rng.exponential(size=tuple(target.shape)).astype(np.float32))
+    low, high = limits[0] + ROUND_OFF, limits[1] - ROUND_OFF
+    below = torch.where(target <= low, low - further, target)
+    return torch.where(target >= high, high + further, below)
 
 
 @torch.no_grad()
