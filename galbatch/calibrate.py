@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from galbatch import fit, models, report, storage
+from galbatch import fit, models, report, simulate, storage
 from galbatch.errors import UsageError
 from galbatch.labelled import Labelled, open_labelled
 
@@ -30,12 +30,16 @@ class CalibrationTask:
     output : the bundle to write
     source : of the held-out objects
     settings : of the calibration
+    rivals : other bundles, for their residuals on the test part
+    also : populations to simulate that the bundle is shown on as well
     """
 
     bundles: tuple[models.Bundle, ...]
     output: Path
     source: fit.Source
     settings: models.CalibrationSettings
+    rivals: tuple[models.Bundle, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def prepare(
     *,
     source: fit.Source,
     settings: models.CalibrationSettings,
+    beside: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> CalibrationTask:
     """Check what a calibration was asked for, before anything is started.
 
@@ -61,6 +67,8 @@ def prepare(
     ----------
     bundles : files, or demo:gampen, demo:sfnet
     source : without a store the simulation's population is named
+    beside : other bundles of the same parameters, for their residuals on the same objects
+    also : populations to simulate that the bundle is shown on as well; they choose nothing
 
     Raises
     ------
@@ -82,10 +90,14 @@ def prepare(
             raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
     loaded = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
     models.check_candidates(loaded)
+    rivals = tuple(models.load_bundle(models.bundle_path(path)) for path in beside)
+    models.check_candidates((*loaded[:1], *rivals))
+    for population in also:
+        simulate.require_population(population)
     if source.store is None:
         _refuse_training_set(loaded, source, settings.seed)
     storage.check_writable(str(output.resolve().parent))
-    return CalibrationTask(loaded, output, source, settings)
+    return CalibrationTask(loaded, output, source, settings, rivals, tuple(also))
 
 
 def _refuse_training_set(bundles: Sequence[models.Bundle], source: fit.Source, seed: int) -> None:
@@ -122,8 +134,12 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
         settings = dataclasses.replace(
             task.settings, data=_described(task.source, task.settings, data, words)
         )
-        with _bar(console, _n_runs(task, held_out)) as bar:
-            found = models.calibrate(task.bundles, held_out, settings, progress=bar)
+        populations = {name: _simulated(task, name, console) for name in task.also}
+        besides = models.Besides(
+            {f"Galaxies of population {name}": objects for name, objects in populations.items()}, task.rivals
+        )
+        with _bar(console, _n_runs(task, held_out, besides)) as bar:
+            found = models.calibrate(task.bundles, held_out, settings, besides=besides, progress=bar)
     sha256 = models.save_bundle(str(task.output), found.choice.bundle.script, found.metadata)
     card = task.output.with_suffix(".md")
     figure = task.output.with_name(f"{task.output.stem}_calibration.png")  # beside a training curve, OUT.png
@@ -135,9 +151,36 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
 
 @contextlib.contextmanager
 def _data(task: CalibrationTask, console: Console) -> Iterator[Labelled]:
-    """Objects with the bands, grid, parameters and columns of the bundles."""
-    metadata, source = task.bundles[0].metadata, task.source
-    settings = models.TrainingSettings(
+    """The held-out objects."""
+    source = task.source
+    if source.store is not None and source.labels is not None:
+        scratch = task.output.with_name(f"{task.output.name}.pixels")
+        with open_labelled(
+            source.store, source.labels, settings=_taken(task), id_column=source.id_column, scratch=scratch
+        ) as data:
+            yield data
+        return
+    yield _drawn(task, source.population or "", source.objects or DEFAULT_OBJECTS, console)
+
+
+def _simulated(task: CalibrationTask, population: str, console: Console) -> models.HeldOut:
+    """Half as many galaxies of another population as are held out: about those of the test part."""
+    n_objects = (task.source.objects or DEFAULT_OBJECTS) // 2
+    data = _drawn(task, population, n_objects, console)
+    return models.HeldOut(data.images, data.labels, strata=data.strata)
+
+
+def _drawn(task: CalibrationTask, population: str, n_objects: int, console: Console) -> Labelled:
+    settings = _taken(task)
+    recipe = models.Recipe(settings, n_objects=n_objects, population=population, seed=task.settings.seed)
+    console.print(f"simulating {n_objects} galaxies of population {population}", highlight=False)
+    return fit.simulated(recipe, settings)
+
+
+def _taken(task: CalibrationTask) -> models.TrainingSettings:
+    """Bands, grid, parameters and columns of the bundles."""
+    metadata = task.bundles[0].metadata
+    return models.TrainingSettings(
         name=metadata.name,
         architecture="gampen",  # not looked at: what matters is what a network takes and says
         bands=metadata.input.bands,
@@ -146,21 +189,6 @@ def _data(task: CalibrationTask, console: Console) -> Iterator[Labelled]:
         pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
         columns=metadata.input.columns,
     )
-    if source.store is not None and source.labels is not None:
-        scratch = task.output.with_name(f"{task.output.name}.pixels")
-        with open_labelled(
-            source.store, source.labels, settings=settings, id_column=source.id_column, scratch=scratch
-        ) as data:
-            yield data
-        return
-    recipe = models.Recipe(
-        settings,
-        n_objects=source.objects or DEFAULT_OBJECTS,
-        population=source.population or "",
-        seed=task.settings.seed,
-    )
-    console.print(f"simulating {recipe.n_objects} galaxies", highlight=False)
-    yield fit.simulated(recipe, settings)
 
 
 def _not_trained_on(
@@ -197,11 +225,12 @@ def _described(
     return f"{told}, of those the training set aside" if words else told
 
 
-def _n_runs(task: CalibrationTask, held_out: models.HeldOut) -> int:
-    """Objects to run: the calibration part for each candidate, the test part once."""
+def _n_runs(task: CalibrationTask, held_out: models.HeldOut, besides: models.Besides) -> int:
+    """Objects to run: the calibration part for each candidate, the test part once, and once for each rival."""
     n_candidates = len(task.bundles) * max(1, len(task.settings.dropout_rates))
     choosing, test = held_out.split(seed=task.settings.seed, share=task.settings.share)
-    return len(choosing) * n_candidates + len(test)
+    others = sum(map(len, besides.populations.values()))
+    return len(choosing) * n_candidates + len(test) * (1 + len(besides.rivals)) + others
 
 
 @contextlib.contextmanager

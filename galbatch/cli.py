@@ -699,6 +699,14 @@ def models_calibrate(
         bool | None,
         typer.Option("--apply/--no-apply", help="whether runs apply the correction; yes, but for converted networks"),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BUNDLE", help="another bundle of the same parameters, whose residuals are shown beside; may be repeated"),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POPULATION", help="show how the bundle does on freshly simulated galaxies of it, too; may be repeated"),
+    ] = None,
 ) -> None:
     """Make a bundle's intervals cover what they say, and measure how well they do.
 
@@ -712,7 +720,7 @@ def models_calibrate(
         dropout_rates=_rates(dropout), apply=apply, posterior=PosteriorConfig(passes=passes), seed=seed
     )
     source = fit.Source(store, labels, id_column, objects=objects, population=simulate)
-    task = calibrate.prepare(bundles, output, source=source, settings=settings)
+    task = calibrate.prepare(bundles, output, source=source, settings=settings, beside=beside or (), also=also or ())
     written = calibrate.calibrate_bundle(task, console=out)
     _print_results(written.calibration.tables_for_people())
     out.print(f"\n{output}, {written.card} and {written.figure}", soft_wrap=True, highlight=False, markup=False)

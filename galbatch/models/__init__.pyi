@@ -1,5 +1,5 @@
 from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
-from .calibration import Calibration, CalibrationSettings, calibrate, check_candidates
+from .calibration import Besides, Calibration, CalibrationSettings, calibrate, check_candidates
 from .card import card_text
 from .checkpoint import require_no_checkpoint, require_settings
 from .coverage import LEVELS, Share, share_of
@@ -35,6 +35,7 @@ __all__ = [
     "RECIPES",
     "SFNET_TARGETS",
     "BatchProgress",
+    "Besides",
     "Bundle",
     "BundleMetadata",
     "Calibration",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,14 @@ from galbatch.models.evaluation_tables import (
     percents,
     pit_table,
     residual_tables,
+    rival_table,
     rounded,
 )
 from galbatch.models.heads import Passes, read_passes
 from galbatch.models.metadata import BundleMetadata, CalibrationInfo, ParameterInfo, ResultTable
 
 __all__ = [
+    "Besides",
     "Calibration",
     "CalibrationSettings",
     "Candidate",
@@ -65,6 +67,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int], None]
 
+CANDIDATES = "Dropout rates tried"
 MIN_OBJECTS = 100  # of either part: the 68.27 % coverage is then known to 5 points
 FACTOR_RANGE = (0.1, 10.0)
 COARSE_FACTORS = 93  # steps of 5 %, which move the 68.27 % coverage by 2.4 points
@@ -138,6 +141,20 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class Besides:
+    """What is reported besides the test part, and chooses nothing.
+
+    Attributes
+    ----------
+    populations : objects of other populations, by what the card calls them; the chosen bundle is run on them too
+    rivals : other bundles with the same parameters, run on the test part for their residuals
+    """
+
+    populations: Mapping[str, HeldOut] = dataclasses.field(default_factory=dict)
+    rivals: tuple[Bundle, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """A choice, and what the test part shows of it.
 
@@ -157,7 +174,8 @@ class Calibration:
         """The correction, coverage with and without it, and the rates tried: the rest is in the card."""
         info = self.metadata.calibration
         results = () if info is None else info.results
-        return (factor_table(self), *results[:4], results[-1])
+        rates = [table for table in results if table.caption.startswith(CANDIDATES)]
+        return (factor_table(self), *results[:4], *rates)
 
 
 def calibrate(
@@ -165,6 +183,7 @@ def calibrate(
     held_out: HeldOut,
     settings: CalibrationSettings,
     *,
+    besides: Besides | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Choose on one part of the held-out objects, report on the other.
@@ -173,6 +192,7 @@ def calibrate(
     ----------
     bundles : candidates with the same parameters, such as networks trained at different dropout rates
     held_out : objects that nothing was trained on
+    besides : what is reported too
     progress : called with the number of objects done since the last call
 
     Raises
@@ -188,7 +208,7 @@ def calibrate(
             f"expected {MIN_OBJECTS} or more of both; give more held-out objects"
         )
     choice = choose(bundles, calibration_part, settings, progress=progress)
-    return reported(choice, test_part, settings, progress=progress)
+    return reported(choice, test_part, settings, besides=besides, progress=progress)
 
 
 def check_candidates(bundles: Sequence[Bundle]) -> None:
@@ -337,27 +357,62 @@ def _best(ln_factors: Floats, misses: Callable[[Floats], Floats]) -> Floats:
 
 
 def reported(
-    choice: Choice, part: HeldOut, settings: CalibrationSettings, *, progress: Progress | None = None
+    choice: Choice,
+    part: HeldOut,
+    settings: CalibrationSettings,
+    *,
+    besides: Besides | None = None,
+    progress: Progress | None = None,
 ) -> Calibration:
     """What a choice does on the test part, which decides nothing.
 
     Parameters
     ----------
     part : the test part
+    besides : what is reported too
     """
     bundle = choice.bundle
     outputs = run_held_out(bundle, part, settings.posterior, progress=progress)
     before = judge(outputs, bundle.metadata, part, seed=settings.seed)
     after = judge(outputs, bundle.metadata, part, factors=choice.factors, seed=settings.seed)
     apply = not bundle.metadata.origin if settings.apply is None else settings.apply
+    judged = _Judge(bundle, settings, choice.factors if apply else None, progress)
     info = CalibrationInfo(
         spread_factors=choice.factors,
         apply=apply,
         n_objects=choice.n_objects,
         data=settings.data,
-        results=result_tables(choice, before, after, apply=apply),
+        results=(
+            *result_tables(choice, before, after, apply=apply),
+            *judged.tables(besides or Besides(), part, after if apply else before),
+        ),
     )
     return Calibration(choice, dataclasses.replace(bundle.metadata, calibration=info), before, after)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Runs the chosen bundle and others where nothing is chosen; `factors` as runs apply them."""
+
+    bundle: Bundle
+    settings: CalibrationSettings
+    factors: tuple[float, ...] | None
+    progress: Progress | None
+
+    def tables(self, besides: Besides, part: HeldOut, own: Evaluation) -> Iterator[ResultTable]:
+        """Of rivals on the test part, then of other populations."""
+        if besides.rivals:
+            rivals = {rival.metadata.name: self._run(rival, part, None) for rival in besides.rivals}
+            yield rival_table({self.bundle.metadata.name: own, **rivals})
+        for name, objects in besides.populations.items():
+            found = self._run(self.bundle, objects, self.factors)
+            words = "" if self.factors is None else "corrected"
+            for table in (*both_coverages(found, words), *residual_tables(found)):
+                yield dataclasses.replace(table, caption=f"{name}. {table.caption}")
+
+    def _run(self, bundle: Bundle, part: HeldOut, factors: tuple[float, ...] | None) -> Evaluation:
+        outputs = run_held_out(bundle, part, self.settings.posterior, progress=self.progress)
+        return judge(outputs, bundle.metadata, part, factors=factors, seed=self.settings.seed)
 
 
 def result_tables(
@@ -401,7 +456,7 @@ def candidate_table(choice: Choice) -> ResultTable:
         for number, candidate in enumerate(choice.candidates)
     )
     return ResultTable(
-        f"Dropout rates tried on the {choice.n_objects:,} objects that choose, uncorrected: coverage of equal-tailed intervals, "
+        f"{CANDIDATES} on the {choice.n_objects:,} objects that choose, uncorrected: coverage of equal-tailed intervals, "
         "mean over the parameters, in percent; and the mean miss of all parameters and levels, which the choice goes by. "
         "Rates of one bundle are tried with the same weights; the paper trained a network for each",
         ("bundle", "rate", "", *levels_heads(), "mean miss"),

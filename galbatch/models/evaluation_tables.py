@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "pit_counts",
     "pit_table",
     "residual_tables",
+    "rival_table",
     "rounded",
     "strata_bins",
 ]
@@ -200,6 +201,26 @@ def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> Resu
         for name, unit, residual, r2 in _residuals(evaluation, values)
     )
     return ResultTable(caption, ("parameter", "unit", *RESIDUAL_HEADS, "R²"), rows)
+
+
+def rival_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
+    """Standard deviation of the median's residuals for several networks on the same objects, over that of the first."""
+    names = list(evaluations)
+    by_network = [[r for _, _, r, _ in _residuals(e, e.median)] for e in evaluations.values()]
+    first = evaluations[names[0]]
+    rows = tuple(
+        (
+            name,
+            unit,
+            rounded(float(residuals[0].std())),
+            *(rounded(float(residual.std() / residuals[0].std())) for residual in residuals[1:]),
+        )
+        for (name, unit, _, _), residuals in zip(
+            _residuals(first, first.median), zip(*by_network, strict=True), strict=True
+        )
+    )
+    heads = ("parameter", "unit", f"σ of {names[0]}", *(f"{name}, times that" for name in names[1:]))
+    return ResultTable("Residuals of the median beside those of other networks, same objects", heads, rows)
 
 
 def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:

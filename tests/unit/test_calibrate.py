@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from galbatch import ingest, tables
+from galbatch import calibrate, ingest, tables
 from galbatch.calibrate import calibrate_bundle, prepare
 from galbatch.cli import app
 from galbatch.config import PosteriorConfig
@@ -56,6 +56,14 @@ class Sum(torch.nn.Module):
     @torch.jit.export
     def sample(self, features: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         return torch.cat([features, torch.full_like(features, self.log_d)], dim=1)
+
+
+class Half(Sum):
+    """Half of that."""
+
+    @torch.jit.export
+    def prefix(self, images: torch.Tensor) -> torch.Tensor:
+        return (0.5 * images.sum(dim=(1, 2, 3))[:, None]).clamp(min=1.0).log()
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +219,42 @@ def test_a_point_head_without_dropout_is_refused(folder, tmp_path):
 def test_rates_that_the_script_does_not_know_are_refused(folder, tmp_path):
     with pytest.raises(BundleError, match="train a network for each rate"):
         calibrate_bundle(task_of(folder, tmp_path / "out.pt", dropout_rates=(0.1,)))
+
+
+def test_other_networks_and_populations_are_shown_and_choose_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "DEFAULT_OBJECTS", 400)
+    torch.manual_seed(1)
+    save_bundle(
+        str(folder / "half.pt"),
+        torch.jit.script(Half(0.6).eval()),
+        dataclasses.replace(METADATA, name="half"),
+    )
+    plain = calibrate_bundle(task_of(folder, tmp_path / "plain.pt"))
+    task = dataclasses.replace(
+        task_of(folder, tmp_path / "out.pt"), rivals=(load_bundle(str(folder / "half.pt")),), also=("paper",)
+    )
+    shown = calibrate_bundle(task)
+    assert shown.calibration.choice.factors == plain.calibration.choice.factors
+    before, after = plain.calibration.metadata.calibration, shown.calibration.metadata.calibration
+    assert after.results[: len(before.results)] == before.results
+    rivals, *others = after.results[len(before.results) :]
+    assert rivals.columns[-1] == "half, times that"
+    # Half the light: residuals of medians light / 2 - light e^N(0, 0.3) beside light - light e^N(0, 0.3).
+    relative = next(row for row in rivals.rows if row[0] == "flux_njy, relative")
+    residual = 1 / np.exp(np.random.default_rng(0).normal(0, 0.3, 10**6))
+    assert relative[-1] == pytest.approx((0.5 * residual).std() / residual.std(), rel=0.01)
+    assert others
+    assert all(table.caption.startswith("Galaxies of population paper. ") for table in others)
+    assert "(corrected; 200 objects, 1 pass each)" in others[0].caption
+
+
+def test_a_population_that_is_none_is_refused(folder, tmp_path):
+    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
+    with pytest.raises(UsageError, match="'elliptical' is none; there are 'paper' and 'survey'"):
+        prepare(
+            [str(folder / "sum.pt")],
+            tmp_path / "out.pt",
+            source=source_of(folder),
+            settings=settings,
+            also=["elliptical"],
+        )
