@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it."""
 
+import json
 import subprocess
 import sys
 
@@ -105,3 +106,24 @@ def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsy
         "galbatch: [Errno 5] Input/output error: 's3://tiles/a.fits'; disk or network failed: what is done stays, "
         "the same command goes on from there\n"
     )
+
+
+def test_models_list_tells_what_is_no_bundle(tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"no bundle")
+    done = run_cli("models", "list", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "demo:gampen" in done.stdout
+    assert "bad.pt: is no TorchScript file" in done.stdout
+    empty = run_cli("models", "list", str(tmp_path / "nowhere"))
+    assert empty.returncode == 2
+    assert "there are no bundles" in empty.stderr
+
+
+def test_models_show_writes_the_card_as_markdown_and_the_metadata_as_json():
+    from galbatch.models import bundle_path, card_text, load_bundle
+
+    bundle = load_bundle(bundle_path("demo:sfnet"))
+    assert run_cli("models", "show", "demo:sfnet").stdout == card_text(bundle.metadata, bundle.sha256)
+    found = json.loads(run_cli("models", "show", "demo:sfnet", "--json").stdout)
+    assert found["sha256"] == bundle.sha256
+    assert found["input"]["bands"] == ["g", "r"]

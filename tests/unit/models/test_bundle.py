@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError
-from galbatch.models import HeadInfo, bundle_path, load_bundle, save_bundle, script_of
+from galbatch.models import HeadInfo, bundle_path, load_bundle, rewrite_bundle, save_bundle, script_of
 from galbatch.models.bundle import check_behavior
 from galbatch.types import Grid
 
@@ -195,3 +195,30 @@ def test_demo_names_are_paths_in_the_package():
     with pytest.raises(BundleError, match="demo:nothing: there is no such demo bundle"):
         bundle_path("demo:nothing")
     assert Path(bundle_path("demo:sfnet")).name == "sfnet.pt"
+
+
+def test_a_bundle_holds_no_paths_of_where_it_was_written(tmp_path, make):
+    path = tmp_path / "a.pt"
+    save_bundle(str(path), script_of(make.gampen()), make.gampen_metadata())
+    with zipfile.ZipFile(path) as archive:
+        assert not [name for name in archive.namelist() if name.endswith((".debug_pkl", "serialization_id"))]
+    assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
+    assert load_bundle(str(path)).metadata == make.gampen_metadata()
+
+
+def test_rewriting_again_and_again_gives_the_same_bytes(tmp_path, make):
+    first, second, third = (str(tmp_path / f"{name}.pt") for name in "abc")
+    save_bundle(first, script_of(make.gampen()), make.gampen_metadata())
+    changed = make.gampen_metadata(citation="somebody")
+    sha256 = rewrite_bundle(first, second, changed)
+    assert rewrite_bundle(second, third, changed) == sha256
+    assert rewrite_bundle(third, third, changed) == sha256
+    assert load_bundle(third, sha256=sha256).metadata.citation == "somebody"
+
+
+def test_rewriting_with_metadata_that_do_not_fit_leaves_the_output_alone(tmp_path, make):
+    path = str(tmp_path / "a.pt")
+    sha256 = save_bundle(path, script_of(make.gampen()), make.gampen_metadata())
+    with pytest.raises(BundleError, match="dropout_rate 0"):
+        rewrite_bundle(path, path, make.gampen_metadata(dropout_rate=0.0))
+    assert load_bundle(path).sha256 == sha256
