@@ -1,10 +1,11 @@
-"""A survey with known truth, in the survey's own file layout: for the demo, training, tests, benchmarks.
+"""A survey with known truth, in any survey's own files: for the demo, training, tests, benchmarks.
 
-The only door to GalSim. `draw_population` draws galaxies of the GaMPEN paper's Table 1, `draw_stamps`
-makes stamps of them, `simulate_survey` a survey of HSC patches with an object list and the truth.
+The only door to GalSim. `draw_population` draws galaxies of one of two populations (`paper`: the GaMPEN paper's Table 1;
+`survey`: limited by magnitude, among neighbors and stars), `draw_stamps` makes stamps of them, `training_set` both;
+`simulate_survey` writes a survey's tiles or stamps with an object list and the truth.
 """
 
-from galbatch.simulate.population import draw_population
+from galbatch.simulate.population import draw_population, require_population
 from galbatch.simulate.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
 from galbatch.simulate.survey import SimulatedSurvey, simulate_survey
 
@@ -15,6 +16,7 @@ __all__ = [
     "TrainingSet",
     "draw_population",
     "draw_stamps",
+    "require_population",
     "simulate_survey",
     "training_set",
 ]
