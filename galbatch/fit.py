@@ -321,4 +321,6 @@ def changed(
         changes["n_objects"] = objects
     if population is not None:
         changes["population"] = population
+        told = models.TRAINING_DATA.get(population, "")
+        changes["settings"] = dataclasses.replace(recipe.settings, training_data=told)
     return dataclasses.replace(recipe, **changes)

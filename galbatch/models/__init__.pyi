@@ -22,7 +22,7 @@ from .metadata import (
 )
 from .published_gampen import GampenConversion, convert_gampen
 from .published_sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
-from .recipes import RECIPES, Recipe
+from .recipes import RECIPES, TRAINING_DATA, Recipe
 from .results import INFER_VERSION, quantile_suffix, result_columns
 from .settings import TrainingSettings, parse_settings, settings_of
 from .training import Session, Trained, device_name, script_of, train
@@ -34,6 +34,7 @@ __all__ = [
     "LEVELS",
     "RECIPES",
     "SFNET_TARGETS",
+    "TRAINING_DATA",
     "BatchProgress",
     "Besides",
     "Bundle",

@@ -1,4 +1,4 @@
-"""How the demo bundles are made. Not for science: small networks, trained on easy simulations for minutes."""
+"""How the demo bundles are made. Not for science: small networks, trained on simulations for minutes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from galbatch.models.metadata import LabelInfo, ParameterInfo
 from galbatch.models.settings import TrainingSettings
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "TRAINING_DATA", "Recipe"]
 
-TRAINING_DATA = (
-    "galaxies of table 1 of Ghosh et al. 2022 (ApJ 935, 138), drawn by galbatch simulate: one galaxy a stamp, no "
-    "neighbors, Gaussian noise; colors of two components"
-)
+TRAINING_DATA = {
+    "paper": (
+        "galaxies of table 1 of Ghosh et al. 2022 (ApJ 935, 138), drawn by galbatch simulate: one galaxy a stamp, no neighbors, "
+        "independent noise; colors of two components"
+    ),
+    "survey": (
+        "galaxies as a survey sees them, drawn by galbatch simulate: by counts of magnitudes, among neighbors and stars, with "
+        "correlated noise and a PSF that varies; colors of two components"
+    ),
+}
+"""What the populations are, for the cards."""
 NOT_FOR_SCIENCE = "demonstration only, not for science"
 
 
@@ -76,7 +83,7 @@ GAMPEN = TrainingSettings(
     batch=64,
     validation_share=0.1,
     test_share=0.0,  # judged on galaxies of another seed
-    training_data=TRAINING_DATA,
+    training_data=TRAINING_DATA["paper"],
     licence="BSD-3-Clause",
     citation=f"architecture: Ghosh et al. 2022, ApJ 935, 138; weights: {NOT_FOR_SCIENCE}",
 )
@@ -106,7 +113,7 @@ SFNET = TrainingSettings(
     batch=64,
     validation_share=0.1,
     test_share=0.0,  # judged on galaxies of another seed
-    training_data=TRAINING_DATA,
+    training_data=TRAINING_DATA["paper"],
     licence="BSD-3-Clause",
     citation=f"after SFNet (sparse feature network); weights: {NOT_FOR_SCIENCE}",
 )
