@@ -358,9 +358,8 @@ def _layers(module: Any) -> list[str]:
     """Names of the classes of a network and the modules right below it, as TorchScript keeps them."""
     parts = [module, *module.children()]
     names = [getattr(part, "original_name", type(part).__name__) for part in parts]
-    return [
-        name for name in names if name != "Beside"
-    ]  # absent from older bundles, and without weights of its own
+    # Older bundles have neither.
+    return [name for name in names if name not in ("Beside", "NothingBeside")]
 
 
 def _loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
