@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 PARENT_RATE_SHARE = 0.1
+WORTH_PROCESSES = 2000  # galaxies; a process takes seconds to start and draws tens of galaxies a second
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
         size_px=settings.size_px or recipe.size_px,
         population=recipe.population,
         seed=recipe.seed,
-        processes=os.cpu_count(),
+        processes=len(os.sched_getaffinity(0)) if recipe.n_objects >= WORTH_PROCESSES else None,
     )
     truth = drawn.truth
     unknown = [p.name for p in settings.parameters if p.name not in truth.column_names]
