@@ -53,8 +53,7 @@ def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str)
     epochs = [e.epoch for e in history]
     rates.plot(epochs, [e.learning_rate for e in history], color=MUTED, marker=".")
     rates.set(xlabel="epoch", ylabel="learning rate")
-    if min(e.learning_rate for e in history) > 0:
-        rates.set_yscale("log")
+    rates.set_ylim(bottom=0)
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     losses.set_title(title)
     for axes in (losses, rates):
