@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit docs peers clean
+.PHONY: help install demo test check unit docs demo-bundles peers clean
+
+TRAIN := OMP_NUM_THREADS=1 $(BIN)/galbatch models train
+CALIBRATE := OMP_NUM_THREADS=1 $(BIN)/galbatch models calibrate --objects 4000
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## make the environment (.venv) from pinned versions
 
@@ -35,6 +38,17 @@ test: check ## everything CI runs: checks, unit, property and integration tests
 
 docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
+
+# The seeds and one thread give the shipped bundles bit by bit.
+demo-bundles: install ## train and calibrate the shipped bundles anew, in build/ (an hour and a half of one core)
+	mkdir -p build
+	$(TRAIN) gampen -o build/gampen_raw.pt
+	$(TRAIN) gampen -o build/gampen_survey_raw.pt --population survey --settings galbatch/models/demo/gampen_survey.toml
+	$(TRAIN) sfnet -o build/sfnet_raw.pt
+	$(TRAIN) sfnet -o build/sfnet_dense.pt --settings galbatch/models/demo/sfnet_dense.toml
+	$(CALIBRATE) build/gampen_raw.pt -o build/gampen.pt --simulate paper --also survey
+	$(CALIBRATE) build/gampen_survey_raw.pt -o build/gampen_survey.pt --simulate survey --also paper
+	$(CALIBRATE) build/sfnet_raw.pt -o build/sfnet.pt --simulate paper --also survey --beside build/sfnet_dense.pt
 
 peers: ## make the environment (.venv-peers) of what the benchmarks compare with
 	$(PYTHON) -m venv .venv-peers
