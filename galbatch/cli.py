@@ -111,7 +111,7 @@ def simulate(
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the survey into")],
     objects: Annotated[int, typer.Option(help="galaxies to simulate", min=1)] = 2000,
     patches: Annotated[int, typer.Option(help="overlapping patches of the one tract", min=1)] = 4,
-    bands: Annotated[str, typer.Option(help="bands, one letter each, of g, r and i")] = "gr",
+    bands: Annotated[str, typer.Option(help="bands of g, r and i, such as gri or g,r,i")] = "gr",
     population: Annotated[
         str,
         typer.Option(
@@ -134,14 +134,14 @@ def simulate(
         str(out_folder),
         n_objects=objects,
         patches=patches,
-        bands=tuple(bands),
+        bands=tuple(bands.replace(",", "")),
         population=population,
         layout=layout,
         seed=seed,
     )
     out.print(
         f"{survey.n_objects} galaxies in {patches} patch{'es' if patches > 1 else ''} and band"
-        f"{'s' if len(bands) > 1 else ''} {', '.join(bands)}: {out_folder}",
+        f"{'s' if len(survey.bands) > 1 else ''} {', '.join(survey.bands)}: {out_folder}",
         soft_wrap=True,
         markup=False,
     )
