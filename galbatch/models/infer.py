@@ -26,6 +26,9 @@ __all__ = ["infer_block"]
 CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
 FEATURE_COLUMNS = ("feature_", "activation_", "frequency_")  # of SFNet; -1 or NaN where none fired
 SINGLE_PASS = 1  # without dropout all passes are equal
+NUMBERS_AT_ONCE = (
+    2**22
+)  # outputs summarized together, 32 MB in float64: 1,000 passes of 900 bins are 0.9 million an object
 
 Values = dict[str, npt.NDArray[Any]]
 Keys = npt.NDArray[np.int64]
@@ -181,7 +184,19 @@ def _cleaned(
 def _summarize(
     ensemble: Ensemble, raws: list[RawPasses], keys: list[Keys], posterior: PosteriorConfig
 ) -> Values:
-    """Columns (object,), without the model's name, of the rows that were run."""
+    """Columns (object,), without the model's name, of the rows that were run; some rows at a time."""
+    size = max(1, NUMBERS_AT_ONCE // sum(raw.outputs[0].size for raw in raws))
+    slices = [slice(start, start + size) for start in range(0, len(keys[0]), size)]
+    parts = [
+        _summarize_rows(ensemble, [raw.rows(some) for raw in raws], [part[some] for part in keys], posterior)
+        for some in slices
+    ]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _summarize_rows(
+    ensemble: Ensemble, raws: list[RawPasses], keys: list[Keys], posterior: PosteriorConfig
+) -> Values:
     # Rows that failed are summarized too, as zeros: they are left out afterwards.
     passes = ensemble.passes(
         [np.nan_to_num(raw.outputs.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for raw in raws]

@@ -41,6 +41,14 @@ class RawPasses:
     top_activation: npt.NDArray[np.float32] | None = None
     top_frequency: npt.NDArray[np.float32] | None = None
 
+    def rows(self, some: slice) -> RawPasses:
+        """Of some of the objects."""
+        taken: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            taken[field.name] = None if part is None else part[some]
+        return RawPasses(**taken)
+
 
 @torch.inference_mode()
 def run_passes(

@@ -279,3 +279,24 @@ def test_every_head_fills_every_column(toy, make_block, kind, method):
     assert (found["m_x_std"] > 0).all()
     if kind == "point":
         np.testing.assert_allclose(found["m_corr_x_y"], 1.0, atol=1e-5)  # one dropout moves both
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+def test_summaries_do_not_depend_on_how_many_objects_are_made_at_once(toy, make_block, method, monkeypatch):
+    edges = (tuple(np.linspace(1.0, 3.0, 31)), tuple(np.linspace(-9.0, 9.0, 31)))
+    ramp = torch.linspace(0.0, 1.0, 60)
+    bins = toy(ramp, head=HeadInfo("binned", edges=edges), rate=0.3, slope=torch.linspace(-0.1, 0.2, 60))
+    ensemble = Ensemble((toy(rate=0.2), bins))
+    whole = infer(ensemble, make_block(7), posterior={"method": method})
+    n_together = []
+    read = Ensemble.passes
+    monkeypatch.setattr(Ensemble, "passes", lambda *a: n_together.append(len(a[1][0])) or read(*a))
+    monkeypatch.setattr("galbatch.models.infer.NUMBERS_AT_ONCE", 8 * 65 * 2)
+    parts = infer(ensemble, make_block(7), posterior={"method": method})
+    assert n_together == [2, 2, 2, 1]
+    assert whole.keys() == parts.keys()
+    for name, column in whole.items():
+        if column.dtype.kind == "f":
+            np.testing.assert_allclose(parts[name], column, rtol=1e-6, atol=1e-7, err_msg=name)
+        else:
+            np.testing.assert_array_equal(parts[name], column, err_msg=name)
