@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -89,26 +90,46 @@ def prepare(
         if not 0 <= rate < 1:
             raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
     loaded = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
-    models.check_candidates(loaded)
+    models.check_candidates(loaded, settings.dropout_rates)
     rivals = tuple(models.load_bundle(models.bundle_path(path)) for path in beside)
     models.check_candidates((*loaded[:1], *rivals))
     for population in also:
         simulate.require_population(population)
-    if source.store is None:
-        _refuse_training_set(loaded, source, settings.seed)
+    if source.population in also:
+        raise UsageError(f"--also {source.population}: is the population of --simulate; name another one")
+    for bundle in (*loaded, *rivals):
+        _refuse_training_seed(bundle, source, also, settings.seed)
     storage.check_writable(str(output.resolve().parent))
     return CalibrationTask(loaded, output, source, settings, rivals, tuple(also))
 
 
-def _refuse_training_set(bundles: Sequence[models.Bundle], source: fit.Source, seed: int) -> None:
-    """Galaxies drawn with the seed of the training are those that the network was trained on."""
-    for bundle in bundles:
-        record = bundle.metadata.training
-        if (record.get("population"), record.get("simulation_seed")) == (source.population, seed):
+def _refuse_training_seed(bundle: models.Bundle, source: fit.Source, also: Sequence[str], seed: int) -> None:
+    """Galaxies drawn with the seed of the training were trained on; its split of a store is that of the same seed, too."""
+    populations = {source.population, *also}
+    for record in _records(bundle):
+        population = record.get("population")
+        if population in populations and record.get("simulation_seed") == seed:
             raise UsageError(
-                f"--seed {seed}: {bundle.metadata.name} was trained on galaxies of population {source.population} with this "
+                f"--seed {seed}: {bundle.metadata.name} was trained on galaxies of population {population} with this "
                 "seed; held-out ones need another"
             )
+        if (
+            source.store is not None
+            and record.get("store") == Path(source.store).name
+            and record.get("seed") == seed
+        ):
+            raise UsageError(
+                f"--seed {seed}: the training of {bundle.metadata.name} divided {record['store']} with this seed; to divide what "
+                "it set aside, another is needed"
+            )
+
+
+def _records(bundle: models.Bundle) -> Iterator[Mapping[str, Any]]:
+    """Of the bundle's training, and of its parent's, and so on."""
+    record: Mapping[str, Any] | None = bundle.metadata.training
+    while record:
+        yield record
+        record = record.get(fit.PARENT_RECORD)
 
 
 def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -> Written:
@@ -128,7 +149,7 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
             columns=data.extras.columns,
             strata=data.strata,
         )
-        held_out, words = _not_trained_on(held_out, data, task.bundles)
+        held_out, words = _not_trained_on(held_out, data, (*task.bundles, *task.rivals))
         for line in (*data.notes, *words):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         settings = dataclasses.replace(
@@ -196,10 +217,9 @@ def _not_trained_on(
 ) -> tuple[models.HeldOut, list[str]]:
     """Of the store that a bundle was trained on only the objects of its test part, and a word about it."""
     words = []
-    for bundle in bundles:
-        record = bundle.metadata.training
-        same = all(record.get(key) == data.origin.get(key) for key in ("store", "labels"))
-        if "store" not in data.origin or not same:
+    # Parts hang on ids, so those of other labels of the store are left out as well.
+    for bundle, record in ((trained, record) for trained in bundles for record in _records(trained)):
+        if "store" not in data.origin or record.get("store") != data.origin["store"]:
             continue
         split = models.split_objects(
             held_out.ids,

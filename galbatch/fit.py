@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 PARENT_RATE_SHARE = 0.1
+PARENT_RECORD = "parent_training"
+"""In a bundle's record: that of the bundle it was fine-tuned from, whose objects are not held out either."""
 WORTH_PROCESSES = 2000  # galaxies; a process takes seconds to start and draws tens of galaxies a second
 
 
@@ -207,7 +209,8 @@ def fit_bundle(
     trained = models.train(
         data.images, data.labels, settings=settings, extras=data.extras, parent=parent, session=session
     )
-    record = {**trained.metadata.training, **data.origin}
+    inherited = {} if parent is None else {PARENT_RECORD: parent.metadata.training}
+    record = {**trained.metadata.training, **data.origin, **inherited}
     metadata = dataclasses.replace(trained.metadata, training=record)
     sha256 = models.save_bundle(str(output), models.script_of(trained.network), metadata)
     card, curve = output.with_suffix(".md"), output.with_suffix(".png")

@@ -92,6 +92,8 @@ def folder(tmp_path_factory):
     save_bundle(str(folder / "trained.pt"), script, dataclasses.replace(METADATA, training=record))
     record = {"population": "paper", "simulation_seed": 303}
     save_bundle(str(folder / "simulated.pt"), script, dataclasses.replace(METADATA, training=record))
+    record = {"store": "other.zarr", "labels": "labels.parquet", "seed": 5, "parent_training": record}
+    save_bundle(str(folder / "tuned.pt"), script, dataclasses.replace(METADATA, training=record))
     return folder
 
 
@@ -160,6 +162,27 @@ def test_of_the_store_it_was_trained_on_only_what_was_set_aside_is_used(folder, 
     assert found.metadata.calibration.data.endswith("of those the training set aside")
 
 
+def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, tmp_path):
+    """Nor is a training before: objects that the parent, or a rival, was trained on are left out as well."""
+    labels = tables.read_table(str(folder / "labels.parquet"))
+    tables.write_table(str(tmp_path / "better.parquet"), labels)
+    source = Source(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
+    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
+    record = {"store": "cutouts.zarr", "labels": "labels.parquet", "validation_share": 0.1}
+    parent = record | {"seed": 4, "test_share": 0.8}
+    child = record | {"seed": 5, "test_share": 0.8, "parent_training": parent}
+    path = str(tmp_path / "tuned.pt")
+    script = torch.jit.script(Sum(0.6).eval())
+    save_bundle(path, script, dataclasses.replace(METADATA, training=child))
+    task = prepare([path], tmp_path / "out.pt", source=source, settings=settings)
+    found = calibrate_bundle(task).calibration
+    tests = [
+        split_objects(np.arange(N), seed=seed, validation_share=0.1, test_share=0.8).test for seed in (4, 5)
+    ]
+    both = np.intersect1d(*tests)
+    assert found.choice.n_objects + len(found.after) == len(both) < 0.75 * N
+
+
 def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # starting processes takes longer than so few small stamps
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2), seed=7)
@@ -185,6 +208,33 @@ def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monke
         (["sum.pt", "-o", "out.pt", "--simulate", "paper", "--dropout", "1"], "a rate lies in [0, 1)"),
         (["sum.pt", "-o", "out.pt", "--simulate", "paper", "--dropout", "a"], "separated by commas"),
         (["simulated.pt", "-o", "out.pt", "--simulate", "paper"], "--seed 303: sum was trained on galaxies"),
+        (
+            ["simulated.pt", "-o", "out.pt", "--simulate", "survey", "--also", "paper"],
+            "--seed 303: sum was trained",
+        ),
+        (
+            ["sum.pt", "-o", "out.pt", "--simulate", "paper", "--beside", "simulated.pt"],
+            "--seed 303: sum was trained",
+        ),
+        (["tuned.pt", "-o", "out.pt", "--simulate", "paper"], "--seed 303: sum was trained on galaxies"),
+        (
+            ["sum.pt", "-o", "out.pt", "--simulate", "paper", "--also", "paper"],
+            "--also paper: is the population of",
+        ),
+        (
+            [
+                "trained.pt",
+                "-o",
+                "out.pt",
+                "--store",
+                "cutouts.zarr",
+                "--labels",
+                "labels.parquet",
+                "--seed",
+                "4",
+            ],
+            "--seed 4: the training of sum divided cutouts.zarr with this seed",
+        ),
         (["none.pt", "-o", "out.pt", "--simulate", "paper"], "none.pt: there is no such bundle"),
     ],
 )
