@@ -49,6 +49,7 @@ from galbatch.models.evaluation_tables import (
 )
 from galbatch.models.heads import Passes, read_passes
 from galbatch.models.metadata import BundleMetadata, CalibrationInfo, ParameterInfo, ResultTable
+from galbatch.models.transforms import to_output
 
 __all__ = [
     "Besides",
@@ -200,7 +201,8 @@ def calibrate(
     UsageError
         Objects are too few, bundles differ in their parameters, or have no posterior.
     """
-    check_candidates(bundles)
+    check_candidates(bundles, settings.dropout_rates)
+    _require_transforms(held_out.labels, bundles[0].metadata.parameters)
     calibration_part, test_part = held_out.split(seed=settings.seed, share=settings.share)
     if min(len(calibration_part), len(test_part)) < MIN_OBJECTS:
         raise UsageError(
@@ -211,8 +213,12 @@ def calibrate(
     return reported(choice, test_part, settings, besides=besides, progress=progress)
 
 
-def check_candidates(bundles: Sequence[Bundle]) -> None:
+def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> None:
     """Refuse bundles without a posterior, or with other parameters than the first.
+
+    Parameters
+    ----------
+    rates : dropout rates they are tried at; empty: their own
 
     Raises
     ------
@@ -221,18 +227,32 @@ def check_candidates(bundles: Sequence[Bundle]) -> None:
     """
     for bundle in bundles:
         metadata = bundle.metadata
-        if metadata.head.kind == "point" and metadata.dropout_rate == 0 and metadata.members == 1:
+        without_dropout = 0 in (rates or [metadata.dropout_rate])
+        if metadata.head.kind == "point" and without_dropout and metadata.members == 1:
             raise BundleError(
                 f"{metadata.name}: a point head without dropout has no posterior, so there is nothing to calibrate; "
                 "train it with a Gaussian head, or with dropout"
             )
-        names = [parameter.name for parameter in metadata.parameters]
-        expected = [parameter.name for parameter in bundles[0].metadata.parameters]
+        names, expected = (
+            [f"{parameter.name} {parameter.unit}".strip() for parameter in of.metadata.parameters]
+            for of in (bundle, bundles[0])
+        )
         if names != expected or bundle.metadata.input != bundles[0].metadata.input:
             raise BundleError(
                 f"{metadata.name}: has the parameters {', '.join(names)} of {bundle.grid.label}, expected those of "
                 f"{bundles[0].metadata.name}: {', '.join(expected)} of {bundles[0].grid.label}, with the same input; "
                 "calibrate bundles that differ apart"
+            )
+
+
+def _require_transforms(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> None:
+    """Refuse labels such as fluxes below 0 where a logarithm is estimated: no posterior covers them."""
+    for values, parameter in zip(labels.T, parameters, strict=True):
+        n_bad = int((~np.isfinite(to_output(values, parameter))).sum())
+        if n_bad:
+            raise UsageError(
+                f"calibration: {n_bad} of {len(labels)} labels of {parameter.name} have no {parameter.transform}; leave these "
+                "objects out"
             )
 
 
@@ -249,9 +269,9 @@ def choose(
     ----------
     part : the calibration part, and no other object
     """
-    candidates, outputs = [], []
+    candidates, outputs = list[Candidate](), list[Outputs]()
     for bundle in candidate_bundles(bundles, settings.dropout_rates):
-        found = run_held_out(bundle, part, settings.posterior, progress=progress)
+        found = _run(bundle, part, settings, progress)
         candidates.append(_tried(bundle, found, part, settings.seed))
         outputs.append(found)
     best = int(np.argmin([candidate.miss for candidate in candidates]))
@@ -260,6 +280,24 @@ def choose(
     passes = read_passes(outputs[best].numbers[kept], metadata)
     factors = spread_factors(passes, part.labels[kept], metadata.parameters, seed=settings.seed)
     return Choice(best, tuple(candidates), factors, int(kept.sum()))
+
+
+def _run(bundle: Bundle, part: HeldOut, settings: CalibrationSettings, progress: Progress | None) -> Outputs:
+    """The passes on a part, where they fail for a few objects at most.
+
+    Raises
+    ------
+    BundleError
+        The network gives non-finite numbers for most.
+    """
+    outputs = run_held_out(bundle, part, settings.posterior, progress=progress)
+    n_good = int(outputs.finite.sum())
+    if 2 * n_good < len(part):
+        raise BundleError(
+            f"{bundle.metadata.name} at dropout rate {bundle.metadata.dropout_rate:g}: gives finite numbers for {n_good} of "
+            f"{len(part)} objects; are its unit and zero point right?"
+        )
+    return outputs
 
 
 def candidate_bundles(bundles: Sequence[Bundle], rates: Sequence[float]) -> list[Bundle]:
@@ -372,7 +410,7 @@ def reported(
     besides : what is reported too
     """
     bundle = choice.bundle
-    outputs = run_held_out(bundle, part, settings.posterior, progress=progress)
+    outputs = _run(bundle, part, settings, progress)
     before = judge(outputs, bundle.metadata, part, seed=settings.seed)
     after = judge(outputs, bundle.metadata, part, factors=choice.factors, seed=settings.seed)
     apply = not bundle.metadata.origin if settings.apply is None else settings.apply
@@ -402,17 +440,27 @@ class _Judge:
     def tables(self, besides: Besides, part: HeldOut, own: Evaluation) -> Iterator[ResultTable]:
         """Of rivals on the test part, then of other populations."""
         if besides.rivals:
-            rivals = {rival.metadata.name: self._run(rival, part, None) for rival in besides.rivals}
-            yield rival_table({self.bundle.metadata.name: own, **rivals})
+            names = _told_apart([self.bundle, *besides.rivals])
+            rivals = [self._judged(rival, part, None) for rival in besides.rivals]
+            yield rival_table(dict(zip(names, [own, *rivals], strict=True)))
         for name, objects in besides.populations.items():
-            found = self._run(self.bundle, objects, self.factors)
+            found = self._judged(self.bundle, objects, self.factors)
             words = "" if self.factors is None else "corrected"
             for table in (*both_coverages(found, words), *residual_tables(found)):
                 yield dataclasses.replace(table, caption=f"{name}. {table.caption}")
 
-    def _run(self, bundle: Bundle, part: HeldOut, factors: tuple[float, ...] | None) -> Evaluation:
-        outputs = run_held_out(bundle, part, self.settings.posterior, progress=self.progress)
+    def _judged(self, bundle: Bundle, part: HeldOut, factors: tuple[float, ...] | None) -> Evaluation:
+        outputs = _run(bundle, part, self.settings, self.progress)
         return judge(outputs, bundle.metadata, part, factors=factors, seed=self.settings.seed)
+
+
+def _told_apart(bundles: Sequence[Bundle]) -> list[str]:
+    """Names, with version and number where they are those of an earlier one."""
+    names = list[str]()
+    for number, bundle in enumerate(bundles):
+        name = bundle.metadata.name
+        names.append(f"{name} {bundle.metadata.version} ({number})" if name in names else name)
+    return names
 
 
 def result_tables(

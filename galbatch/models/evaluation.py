@@ -20,6 +20,7 @@ from galbatch.models.coverage import (
     released_intervals,
     share_of,
 )
+from galbatch.models.ensemble import Ensemble
 from galbatch.models.evaluation_tables import evaluation_tables
 from galbatch.models.heads import Passes, PointPasses, read_passes
 from galbatch.models.keys import draw_keys, member_keys, mix
@@ -38,6 +39,7 @@ Rows = npt.NDArray[np.int64]
 
 OBJECTS_AT_ONCE = 256
 RELEASED_DRAWS = 1000  # the paper's passes, one draw each
+LARGEST_DRAW = 1e100  # an exp beyond is held there: a kernel density of infinite draws is none
 DEFAULT_PASSES = 64
 
 
@@ -201,12 +203,15 @@ def evaluate(
     posterior : passes, seed and batch; its quantiles are not used
     calibrated : whether the bundle's post-hoc correction is applied; None: as the bundle says
     columns : (object, column) float32, numbers beside the image
+
+    Raises
+    ------
+    BundleError
+        `calibrated` is true, and the bundle holds no correction.
     """
+    (factors,) = Ensemble((bundle,), calibrated).spread_factors
     held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), columns=columns)
     outputs = run_held_out(bundle, held_out, posterior or PosteriorConfig())
-    calibration, factors = bundle.metadata.calibration, None
-    if calibration is not None and (calibration.apply if calibrated is None else calibrated):
-        factors = calibration.spread_factors
     return judge(outputs, bundle.metadata, held_out, factors=factors)
 
 
@@ -322,7 +327,8 @@ def physical_draws(
     words = keys.view(np.uint64)
     drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
     draws = np.concatenate(drawn, axis=1)
-    return np.stack([from_output(draws[..., i], p) for i, p in enumerate(parameters)], axis=2)
+    physical = np.stack([from_output(draws[..., i], p) for i, p in enumerate(parameters)], axis=2)
+    return np.clip(physical, -LARGEST_DRAW, LARGEST_DRAW)
 
 
 def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]) -> Floats:

@@ -204,22 +204,25 @@ def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> Resu
 
 
 def rival_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
-    """Standard deviation of the median's residuals for several networks on the same objects, over that of the first."""
-    names = list(evaluations)
-    by_network = [[r for _, _, r, _ in _residuals(e, e.median)] for e in evaluations.values()]
-    first = evaluations[names[0]]
+    """Standard deviation of the median's residuals for several networks on the same objects, over that of the first.
+
+    No value where another network has no such quantity, as magnitudes and relative residuals follow from transforms.
+    """
+    first, *others = [
+        {name: (unit, float(r.std())) for name, unit, r, _ in _residuals(e, e.median)}
+        for e in evaluations.values()
+    ]
     rows = tuple(
         (
             name,
             unit,
-            rounded(float(residuals[0].std())),
-            *(rounded(float(residual.std() / residuals[0].std())) for residual in residuals[1:]),
+            rounded(scatter),
+            *(rounded(o[name][1] / scatter) if name in o else None for o in others),
         )
-        for (name, unit, _, _), residuals in zip(
-            _residuals(first, first.median), zip(*by_network, strict=True), strict=True
-        )
+        for name, (unit, scatter) in first.items()
     )
-    heads = ("parameter", "unit", f"σ of {names[0]}", *(f"{name}, times that" for name in names[1:]))
+    name, *names = evaluations
+    heads = ("parameter", "unit", f"σ of {name}", *(f"{other}, times that" for other in names))
     return ResultTable("Residuals of the median beside those of other networks, same objects", heads, rows)
 
 

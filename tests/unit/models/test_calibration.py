@@ -12,6 +12,7 @@ from galbatch.errors import BundleError, UsageError
 from galbatch.models import HeadInfo, HeldOut, ParameterInfo, load_bundle, save_bundle
 from galbatch.models.bundle import made_up_images
 from galbatch.models.calibration import (
+    Besides,
     CalibrationSettings,
     calibrate,
     choose,
@@ -304,6 +305,71 @@ def test_what_has_no_posterior_is_refused(oracles, held_out):
     metadata = dataclasses.replace(bundle.metadata, head=HeadInfo("point"), dropout_rate=0.0)
     with pytest.raises(BundleError, match="nothing to calibrate"):
         calibrate([dataclasses.replace(bundle, metadata=metadata)], held_out, SETTINGS)
+
+
+def test_a_point_head_is_not_tried_without_dropout(oracles, held_out):
+    bundle = oracles()
+    point = dataclasses.replace(bundle, metadata=dataclasses.replace(bundle.metadata, head=HeadInfo("point")))
+    with pytest.raises(BundleError, match="nothing to calibrate"):
+        calibrate([point], held_out, dataclasses.replace(SETTINGS, dropout_rates=(0.1, 0.0)))
+
+
+def test_labels_without_a_transform_are_refused(oracles, held_out):
+    """A flux below 0 is no miss of the posterior's."""
+    bundle = oracles()
+    flux = ParameterInfo("flux_njy", "nJy", "", "ln", magnitude="mag")
+    metadata = dataclasses.replace(bundle.metadata, parameters=(flux,))
+    labels = np.abs(held_out.labels)
+    labels[[3, 8], 0] = -2.0, np.nan
+    with pytest.raises(UsageError, match=f"2 of {len(labels)} labels of flux_njy have no ln"):
+        calibrate(
+            [dataclasses.replace(bundle, metadata=metadata)],
+            dataclasses.replace(held_out, labels=labels),
+            SETTINGS,
+        )
+
+
+def test_a_network_that_fails_on_most_objects_is_told(oracles, held_out):
+    bundle = oracles()
+
+    class Failing:
+        dropout_rate = 0.1
+
+        def prefix(self, images):
+            return bundle.script.prefix(images) * 1e38 * 10.0
+
+        def sample(self, features, keys):
+            return bundle.script.sample(features, keys)
+
+    with pytest.raises(BundleError, match=r"at dropout rate 0\.1: gives finite numbers for 0 of"):
+        calibrate([dataclasses.replace(bundle, script=Failing())], held_out, SETTINGS)
+
+
+def test_rivals_of_the_same_name_and_with_other_transforms_are_shown(oracles, held_out):
+    """The rival scatters by nothing more, so its ratio is 1 in magnitudes; it has no relative residuals."""
+    bundle, other = oracles(width=1.0), oracles(width=2.0)
+    plain = ParameterInfo("mag_r", "mag", "", "identity")
+    logarithm = dataclasses.replace(plain, transform="log10")
+    first, second = (
+        dataclasses.replace(of, metadata=dataclasses.replace(of.metadata, parameters=(p,)))
+        for of, p in ((bundle, plain), (other, logarithm))
+    )
+    scaled = dataclasses.replace(held_out, labels=np.abs(held_out.labels))
+    choice = choose([first], scaled, SETTINGS)
+    found = reported(choice, scaled, SETTINGS, besides=Besides(rivals=(second, bundle)))
+    table = next(t for t in found.metadata.calibration.results if "other networks" in t.caption)
+    assert len(table.columns) == 5
+    assert len(set(table.columns)) == 5
+    assert [row[0] for row in table.rows] == ["mag_r"]
+    assert table.rows[0][3] > 10  # 10**20 is no magnitude
+    assert table.rows[0][4] == pytest.approx(1.0, abs=0.02)
+
+
+def test_candidates_of_other_units_are_refused(oracles, held_out):
+    bundle = oracles()
+    metadata = dataclasses.replace(bundle.metadata, parameters=(ParameterInfo("mag_r", "", "", "identity"),))
+    with pytest.raises(BundleError, match=r"parameters mag_r of .*expected .*mag_r mag"):
+        calibrate([bundle, dataclasses.replace(bundle, metadata=metadata)], held_out, SETTINGS)
 
 
 def test_bundles_of_other_parameters_are_no_candidates(oracles, held_out):

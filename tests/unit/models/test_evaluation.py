@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from galbatch.config import PosteriorConfig
+from galbatch.errors import BundleError
 from galbatch.models import (
     CalibrationInfo,
     HeadInfo,
@@ -260,3 +261,19 @@ def test_images_are_read_by_row(gampen_bundle):
     held_out = HeldOut(images_of(mean), truth[:, None]).take(np.array([3, 11]))
     found = run_held_out(oracle, held_out, PosteriorConfig(passes=2))
     np.testing.assert_allclose(found.numbers[:, 0, 0], mean[[3, 11]], rtol=1e-5)
+
+
+def test_a_correction_that_is_not_there_is_not_applied_silently(gampen_bundle):
+    mean, truth = truths(10)
+    bundle = oracle_of(gampen_bundle, IDENTITY)
+    with pytest.raises(BundleError, match="holds no spread factors"):
+        evaluate(bundle, images_of(mean), truth[:, None], calibrated=True)
+
+
+def test_posteriors_beyond_all_numbers_leave_the_others_alone(gampen_bundle):
+    """Of ln F with a width of 1,000 some draws are infinite."""
+    flux = ParameterInfo("flux_njy", "nJy", "", "ln")
+    mean, truth = truths(200)
+    found = judged(gampen_bundle, flux, np.exp(truth), mean, width=1000.0)
+    assert np.isfinite(found.released).all()
+    assert found.coverage("flux_njy", 0.6827).value == 1.0
