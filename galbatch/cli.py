@@ -396,8 +396,8 @@ def models_list(
     heads = ("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
     table = Table(*heads, box=None, pad_edge=False)
     problems = [problem for problem in (_list_bundle(table, spec) for spec in found) if problem]
-    # Wider than a terminal of 80 columns: lines are cut nowhere, so that a pipe gets them whole.
-    Console(width=max(out.width, 200)).print(table, highlight=False, markup=False, crop=False, soft_wrap=True)
+    # Wider than any terminal: lines are cut nowhere, so that a pipe gets them whole. Names may hold brackets.
+    Console(width=WIDEST, highlight=False, markup=False, emoji=False).print(table, crop=False)
     for problem in problems:
         out.print(f"not usable: {problem}", soft_wrap=True, highlight=False, markup=False)
 
@@ -408,8 +408,8 @@ def _list_bundle(table: Table, spec: str) -> str | None:
     from galbatch.errors import BundleError
 
     try:
-        bundle = models.load_bundle(models.bundle_path(spec))
-    except BundleError as error:
+        bundle = models.load_bundle(models.bundle_path(spec), keep=False)
+    except (BundleError, OSError) as error:
         table.add_row(spec, "not usable")
         return str(error)
     metadata = bundle.metadata

@@ -116,11 +116,13 @@ def save_bundle(path: str, script: Any, metadata: BundleMetadata) -> str:
     Raises
     ------
     BundleError
-        The script does not behave as the metadata says.
+        The metadata contradict themselves, or the script does not behave as they say.
     """
+    text = write_metadata(metadata)
+    read_metadata(text, str(path))
     check_behavior(script, metadata, source=str(path))
     buffer = io.BytesIO()
-    torch.jit.save(script, buffer, _extra_files={METADATA_FILE: write_metadata(metadata)})
+    torch.jit.save(script, buffer, _extra_files={METADATA_FILE: text})
     data = _without_debug_info(buffer.getvalue())
     storage.publish(str(path), data)
     return hashlib.sha256(data).hexdigest()
@@ -159,13 +161,14 @@ def rewrite_bundle(source: str, output: str, metadata: BundleMetadata) -> str:
     return save_bundle(output, load_bundle(source).script, metadata)
 
 
-def load_bundle(path: str, *, sha256: str | None = None) -> Bundle:
+def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> Bundle:
     """Load a bundle, once per process and sha256.
 
     Parameters
     ----------
     path : local or ``s3://``
     sha256 : the identity it must have; None: any
+    keep : whether it stays in memory for the next call; a full GaMPEN is 570 MB
 
     Raises
     ------
@@ -182,9 +185,10 @@ def load_bundle(path: str, *, sha256: str | None = None) -> Bundle:
             raise BundleError(
                 f"{path}: sha256 is {found[:12]}.., expected {sha256[:12]}..: the file has changed"
             )
-        if found not in _loaded:
-            _loaded[found] = _load(data, str(path), found)
-        return _loaded[found]
+        bundle = _loaded.get(found) or _load(data, str(path), found)
+        if keep:
+            _loaded[found] = bundle
+        return bundle
 
 
 def _read(path: str, sha256: str | None) -> bytes:
@@ -214,7 +218,7 @@ def _load(data: bytes, path: str, sha256: str) -> Bundle:
             f"{path}: holds no {METADATA_FILE}, so it is TorchScript but no galbatch bundle; "
             "save it with galbatch.models.save_bundle and its metadata"
         )
-    metadata = read_metadata(text if isinstance(text, str) else text.decode(), path)
+    metadata = read_metadata(text, path)
     set_modes(script)
     check_behavior(script, metadata, source=path)
     return Bundle(metadata, sha256, script)
@@ -230,8 +234,6 @@ def set_modes(script: Any) -> None:
                 module.train()
 
 
-@torch.random.fork_rng(devices=())  # foreign networks seed the global generator
-@torch.inference_mode()
 def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> None:
     """Run the script on two made-up images and hold it to its metadata.
 
@@ -239,8 +241,15 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     ------
     BundleError
         A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
-        is 0 or are equal though it is above, the same key gives different outputs, or a pass changes the network.
+        is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, or its
+        features are not those of the metadata.
     """
+    # Foreign networks seed the global generator: nothing else may draw from it meanwhile.
+    with _drawing, torch.random.fork_rng(devices=()), torch.inference_mode():
+        _check(script, metadata, source)
+
+
+def _check(script: Any, metadata: BundleMetadata, source: str) -> None:
     for method in ("prefix", "sample"):
         if not hasattr(script, method):
             raise BundleError(f"{source}: the script has no method {method}")
@@ -250,11 +259,11 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     inputs = made_up_inputs(metadata)
     keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * 0x5851F42D4C957F2D
     try:
-        features = script.prefix(*inputs)
+        features = _tensor(script.prefix(*inputs), "prefix")
         rows = features[torch.arange(CHECK_ROWS) % len(features)]
-        first, again = script.sample(rows, keys), script.sample(rows, keys)
+        first, again = _tensor(script.sample(rows, keys), "sample"), script.sample(rows, keys)
         fixed = script.sample(rows, torch.full_like(keys, 7))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1]
         shapes = " and columns ".join(str(tuple(part.shape)) for part in inputs)
         raise BundleError(f"{source}: fails on images {shapes}: {reason}") from None
@@ -264,9 +273,16 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
             first, again, metadata, differ=_differ(first, fixed) or _differ_later(script, rows, metadata)
         )
         or _state_problem(before, script.state_dict())
+        or _feature_problem(script, features, metadata)
     )
     if problem:
         raise BundleError(f"{source}: {problem}")
+
+
+def _tensor(value: Any, method: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{method} gives {type(value).__name__}, expected a tensor")
+    return value
 
 
 def _check_edges(metadata: BundleMetadata, source: str) -> None:
@@ -332,3 +348,17 @@ def _state_problem(before: dict[str, Tensor], after: dict[str, Tensor]) -> str |
     if changed:
         return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
     return None
+
+
+def _feature_problem(script: Any, features: Tensor, metadata: BundleMetadata) -> str | None:
+    n_top, mean = metadata.n_top_features, metadata.domain.features_mean
+    if not n_top and mean is None:
+        return None
+    for method in ("last_features", "top_features") if n_top else ("last_features",):
+        if not hasattr(script, method):
+            return f"its metadata speak of features, but the script has no method {method}"
+    last = script.last_features(features)
+    if mean is not None and last.shape[1] != len(mean):
+        return f"last_features gives {last.shape[1]} numbers, but its domain is of {len(mean)}"
+    ranks = script.top_features(last)[0].shape[1] if n_top else 0
+    return f"top_features gives {ranks}, but n_top_features is {n_top}" if ranks != n_top else None

@@ -98,6 +98,8 @@ def read_description(path: str) -> ScriptDescription:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such description") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the description cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no TOML: {error}") from None
     description = parse_strictly(ScriptDescription, data, source=path)
@@ -115,6 +117,8 @@ def _preprocessing_problems(description: ScriptDescription) -> list[str]:
     preprocessing, n_bands = description.preprocessing, len(description.input.bands)
     channels = preprocessing.channels or n_bands
     problems = []
+    if preprocessing.channels < 0:
+        problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
     if description.input.columns:
         problems.append("input: columns: a foreign forward(images) takes images alone")
     if channels != n_bands and n_bands != 1:

@@ -6,6 +6,7 @@ Frozen dataclasses, validated strictly: unknown keys and wrong types are errors.
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -262,11 +263,20 @@ def head_outputs(head: HeadInfo, n_parameters: int) -> int:
 
 
 def write_metadata(metadata: BundleMetadata) -> str:
-    """As JSON."""
-    return json.dumps(dataclasses.asdict(metadata), allow_nan=False)
+    """As JSON.
+
+    Raises
+    ------
+    BundleError
+        It holds numbers that are not finite.
+    """
+    try:
+        return json.dumps(dataclasses.asdict(metadata), allow_nan=False)
+    except ValueError:
+        raise BundleError(f"{metadata.name}: its metadata hold numbers that are not finite") from None
 
 
-def read_metadata(text: str, source: str) -> BundleMetadata:
+def read_metadata(text: str | bytes, source: str) -> BundleMetadata:
     """From JSON.
 
     Raises
@@ -275,8 +285,10 @@ def read_metadata(text: str, source: str) -> BundleMetadata:
         It is no JSON, has unknown or missing keys, or values that contradict each other.
     """
     try:
-        metadata = parse_strictly(BundleMetadata, json.loads(text), source=f"{source}: galbatch.json")
-    except json.JSONDecodeError as error:
+        metadata = parse_strictly(
+            BundleMetadata, json.loads(text, parse_constant=_no_number), source=f"{source}: galbatch.json"
+        )
+    except ValueError as error:  # of JSON, or of its encoding
         raise BundleError(f"{source}: galbatch.json is no JSON: {error}") from None
     except ConfigError as error:
         raise BundleError(str(error)) from None
@@ -284,6 +296,10 @@ def read_metadata(text: str, source: str) -> BundleMetadata:
     if problems:
         raise BundleError("\n".join(f"{source}: galbatch.json: {problem}" for problem in problems))
     return metadata
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
 
 
 def _contradictions(metadata: BundleMetadata) -> list[str]:
@@ -318,8 +334,8 @@ def _head_problems(metadata: BundleMetadata) -> list[str]:
             problems.append("head: each parameter needs two edges or more, rising")
     if (head.kind == "mixture") != (head.components > 0):
         problems.append(f"head {head.kind}: components must be 1 or more for a mixture, and 0 for others")
-    factors = metadata.calibration and metadata.calibration.spread_factors
-    if factors and (len(factors) != n or min(factors) <= 0):
+    factors = None if metadata.calibration is None else metadata.calibration.spread_factors
+    if factors is not None and (len(factors) != n or not all(0 < factor < math.inf for factor in factors)):
         problems.append(f"calibration: {n} spread_factors above 0 needed, found {list(factors)}")
     return problems
 
@@ -333,9 +349,17 @@ def _parameter_problems(metadata: BundleMetadata) -> list[str]:
             problems.append(f"parameter {parameter.name}: logit needs limits, such as [0.01, 0.99]")
         if parameter.limits is not None and parameter.limits[0] >= parameter.limits[1]:
             problems.append(f"parameter {parameter.name}: limits must rise, found {parameter.limits}")
+        elif parameter.transform == "logit" and not _within_0_1(parameter.limits or (0.0, 1.0)):
+            problems.append(
+                f"parameter {parameter.name}: limits of a logit must lie in [0, 1], found {parameter.limits}"
+            )
         if parameter.magnitude is not None and parameter.unit != "nJy":
             problems.append(f"parameter {parameter.name}: a magnitude is derived from nJy only")
     return problems
+
+
+def _within_0_1(limits: Range) -> bool:
+    return limits[0] >= 0 and limits[1] <= 1
 
 
 def _domain_problems(metadata: BundleMetadata) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,21 @@ __all__ = ["Published", "assign", "file_sha256", "read_published"]
 PARALLEL_PREFIX = "module."  # nn.DataParallel puts it before every name
 COUNTERS = ".num_batches_tracked"  # of BatchNorm; older checkpoints lack them, and nothing depends on them
 MAX_NAMES = 6
+MOST_MODULES = 10_000  # of a pickled module; a ResNet-18 has 68, and the same again in its trunk
+# What a pickle that is damaged, or made to harm, ends in while it is read.
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 # Classes of torch that a whole pickled ResNet or VGG consists of. They are stood in for, never made.
 TORCH_CLASSES = frozenset(
     {
@@ -39,20 +55,24 @@ TORCH_CLASSES = frozenset(
 
 
 class StandIn:
-    """Holds what a pickled module held; has no behavior of its own."""
+    """Holds what a pickled module held; has no behavior of its own, and nothing in a pickle can give it any."""
 
-    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by the names a state dict has."""
-        held = vars(self)
-        found: dict[str, Tensor] = {}
-        for kind in ("_parameters", "_buffers"):
-            for name, value in held.get(kind, {}).items():
-                if isinstance(value, Tensor):
-                    found[prefix + name] = value
-        for name, child in held.get("_modules", {}).items():
-            if isinstance(child, StandIn):
-                found |= child.tensors(f"{prefix}{name}.")
-        return found
+    __slots__ = ("held",)
+    held: Mapping[str, Any]
+
+    def __new__(cls) -> StandIn:
+        """Holds nothing yet."""
+        made = super().__new__(cls)
+        made.held = {}
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        self.held = state if isinstance(state, Mapping) else {}
+
+    def within(self, kind: str) -> list[tuple[str, Any]]:
+        """Names and values of ``_parameters``, ``_buffers`` or ``_modules``."""
+        named = self.held.get(kind)
+        return list(named.items()) if isinstance(named, Mapping) else []
 
 
 class Published:
@@ -97,7 +117,7 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
         raise BundleError(f"{path}: there is no such file of weights")
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise BundleError(
             f"{path}: is no file that torch.save wrote since version 1.6, or is damaged ({_first_line(error)}); fetch it "
             "again, or load it where it was made and save its state_dict()"
@@ -112,7 +132,7 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
     try:
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise BundleError(
             f"{path}: cannot be read as weights, and nothing was run: {_first_line(error)}"
         ) from None
@@ -122,17 +142,42 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
 def _published(path: str, content: Any) -> Published:
     attributes: dict[str, Any] = {}
     if isinstance(content, StandIn):
-        attributes = {k: v for k, v in vars(content).items() if isinstance(v, int | float | str)}
-        state: Any = content.tensors()
+        attributes = {str(k): v for k, v in content.held.items() if isinstance(v, int | float | str)}
+        state: Any = _tensors(content, path)
     else:
         state = content
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
             state = state["state_dict"]
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise BundleError(f"{path}: is no state dict: expected tensors by name, found {_described(state)}")
+    if unstored := [str(name) for name, value in state.items() if not _is_stored(value)]:
+        raise BundleError(f"{path}: holds no plain numbers for {_listed(unstored)}")
     if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
         state = {str(name).removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
     return Published(path, {str(name): value for name, value in state.items()}, attributes)
+
+
+def _tensors(module: StandIn, path: str) -> dict[str, Tensor]:
+    """Parameters and buffers of a pickled module by the names a state dict has."""
+    found: dict[str, Tensor] = {}
+    waiting = [("", module)]
+    for _ in range(MOST_MODULES):
+        if not waiting:
+            return found
+        prefix, held = waiting.pop()
+        tensors = held.within("_parameters") + held.within("_buffers")
+        found |= {f"{prefix}{name}": value for name, value in tensors if isinstance(value, Tensor)}
+        modules = [(f"{prefix}{name}.", m) for name, m in held.within("_modules") if isinstance(m, StandIn)]
+        waiting += reversed(modules)
+    raise BundleError(f"{path}: is no network: modules lie within modules without end")
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Whether the file holds a real number for each element: not a single one for many, and no shape alone."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
+        return False
+    plain = not tensor.is_quantized and not tensor.is_complex()
+    return plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _described(state: Any) -> str:
@@ -143,7 +188,9 @@ def _described(state: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+    # What torch says before that would have the reader switch its allow-list off.
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    text = text.partition("\n\n")[2].strip() if text.startswith("Weights only load failed") else text
     return text.splitlines()[0] if text else type(error).__name__
 
 

@@ -96,8 +96,12 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
         A table of the scaling folder cannot be read, or lacks columns.
     """
     published = read_published(weights)
-    channels, in_channels = _shape_of(published, "localization.0.weight")[:2]
-    n_out = _shape_of(published, "vgg.classifier.6.weight")[0]
+    channels, in_channels = _shape_of(published, "localization.0.weight", axes=4)[:2]
+    n_out = _shape_of(published, "vgg.classifier.6.weight", axes=2)[0]
+    if channels > PAPER_CHANNELS:  # the rest of the network is made by these, before it is compared
+        raise BundleError(
+            f"{weights}: its first convolution has {channels} channels, expected {PAPER_CHANNELS}"
+        )
     if n_out != N_OUTPUTS:
         raise BundleError(
             f"{weights}: puts out {n_out} numbers, expected {N_OUTPUTS}: means, log d and L of {', '.join(TARGETS)}; for other "
@@ -155,19 +159,22 @@ def _metadata(
     )
 
 
-def _shape_of(published: Published, name: str) -> tuple[int, ...]:
+def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
     if name not in published.state:
         there = ", ".join(list(published.state)[:4])
         raise BundleError(
             f"{published.path}: lacks {name}, so it is no GaMPEN (vgg16_w_stn_oc_drp); it begins with {there}"
         )
-    return tuple(published.state[name].shape)
+    shape = tuple(published.state[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise BundleError(f"{published.path}: {name} has the shape {shape}, expected {axes} axes, none empty")
+    return shape
 
 
 def size_of(published: Published, stated: int | None) -> int:
     """Side of the cutouts, from the numbers that the transformer's first connected layer takes."""
-    n_inputs = _shape_of(published, "fc_loc.0.weight")[1]
-    n_maps = _shape_of(published, "localization.3.weight")[0]
+    n_inputs = _shape_of(published, "fc_loc.0.weight", axes=2)[1]
+    n_maps = _shape_of(published, "localization.3.weight", axes=4)[0]
     sizes = range(SMALLEST_PX, LARGEST_PX)
     fitting = [size for size in sizes if n_maps * localized_px(size) ** 2 == n_inputs]
     what = f"{published.path}: fc_loc.0 takes {n_inputs} numbers"
@@ -309,7 +316,7 @@ def _numbers(path: str, table: pa.Table) -> Floats:
     for name in table.column_names:
         try:
             columns.append(table.column(name).cast(pa.float64()).to_numpy())
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise BundleError(f"{path}: column {name} holds no numbers") from None
     return np.stack(columns, axis=1)
 

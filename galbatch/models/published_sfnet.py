@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,10 @@ def _input(conversion: SfnetConversion) -> tuple[tuple[str, ...], float]:
     for what, values in (("mean", conversion.mean), ("std", conversion.std)):
         if len(values) != N_CHANNELS:
             raise UsageError(f"{what}: expected {N_CHANNELS} numbers, red, green, blue; found {len(values)}")
+    if not all(map(math.isfinite, (*conversion.mean, *conversion.std))):
+        raise UsageError(
+            f"mean and std: expected finite numbers, found {conversion.mean} and {conversion.std}"
+        )
     if min(conversion.std) <= 0:
         raise UsageError(f"std: expected numbers above 0, found {min(conversion.std):g}")
     if conversion.layer == "none":
@@ -161,10 +166,12 @@ def _k_and_target(published: Published, conversion: SfnetConversion) -> tuple[in
     }
     said_target = {"stated": conversion.target, "the file's name": match["target"] if match else None}
     k = _agreed(published.path, "k", said_k)
+    if type(k) is not int:
+        raise BundleError(f"{published.path}: k is {k!r} in the pickled module, expected a whole number")
     target = _agreed(published.path, "target", said_target)
     if target not in SFNET_TARGETS:
         raise UsageError(f"target {target}: expected one of {', '.join(SFNET_TARGETS)}")
-    return int(k), str(target)
+    return k, str(target)
 
 
 def _agreed(path: str, what: str, said: dict[str, Any]) -> Any:
@@ -190,6 +197,10 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
         )
     if first.shape[1] != N_CHANNELS:
         raise BundleError(f"{published.path}: takes {first.shape[1]} channels, expected {N_CHANNELS}")
+    if not 1 <= first.shape[0] <= PAPER_CHANNELS:  # the rest is made by these, before it is compared
+        raise BundleError(
+            f"{published.path}: its first convolution has {first.shape[0]} channels, expected {PAPER_CHANNELS}"
+        )
     if not 1 <= k <= last.shape[1]:
         raise BundleError(f"{published.path}: k = {k}, but the network has {last.shape[1]} features")
     stretch: nn.Module = AsTheyAre()
@@ -205,14 +216,13 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
 def _without_trunk(published: Published) -> dict[str, Tensor]:
     """The state without `trunk`, which must be the modules of `resnet` again."""
     order = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    twins = {str(number): module for number, module in enumerate(order)}
     state = dict(published.state)
     for name in [name for name in state if name.startswith("trunk.")]:
-        _, number, rest = name.split(".", 2)
-        twin = (
-            f"resnet.{order[int(number)]}.{rest}" if number.isdigit() and int(number) < len(order) else name
-        )
+        number, _, rest = name.removeprefix("trunk.").partition(".")
+        twin = f"resnet.{twins.get(number, number)}.{rest}"
         value = state.pop(name)
-        if twin not in state or not torch.equal(state[twin], value):
+        if twin not in state or state[twin].dtype != value.dtype or not torch.equal(state[twin], value):
             raise BundleError(
                 f"{published.path}: {name} is not {twin}: expected trunk to be the modules of resnet again"
             )

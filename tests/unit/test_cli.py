@@ -68,7 +68,10 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
     [
         (["models", "convert", "gampen", "--weights", "g.pt"], "Missing option"),
         (["models", "convert", "gampen", *GAMPEN], "nowhere.pt: there is no such file of weights"),
-        (["models", "convert", "sfnet", *SFNET], "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2"),
+        (
+            ["models", "convert", "sfnet", *SFNET],
+            "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
+        ),
         (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
         (["rum"], "No such command"),
@@ -117,6 +120,24 @@ def test_models_list_tells_what_is_no_bundle(tmp_path):
     empty = run_cli("models", "list", str(tmp_path / "nowhere"))
     assert empty.returncode == 2
     assert "there are no bundles" in empty.stderr
+
+
+def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_they_are(
+    tmp_path, monkeypatch, capsys
+):
+    from galbatch.models import bundle
+
+    def forbidden(path, sha256):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(bundle, "_read", forbidden)
+    folder = tmp_path / "[b]wide[" / ("x" * 150)
+    folder.mkdir(parents=True)
+    (folder / "].pt").write_bytes(b"")
+    cli.models_list(str(tmp_path))
+    found = capsys.readouterr().out
+    assert f"{folder}/].pt  not usable" in found
+    assert "Permission denied" in found
 
 
 def test_models_show_writes_the_card_as_markdown_and_the_metadata_as_json():

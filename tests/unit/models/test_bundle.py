@@ -1,5 +1,7 @@
 import hashlib
 import json
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -8,8 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError
-from galbatch.models import HeadInfo, bundle_path, load_bundle, rewrite_bundle, save_bundle, script_of
-from galbatch.models.bundle import check_behavior
+from galbatch.models import (
+    DomainInfo,
+    HeadInfo,
+    bundle_path,
+    load_bundle,
+    rewrite_bundle,
+    save_bundle,
+    script_of,
+)
+from galbatch.models.bundle import Bundle, check_behavior
+from galbatch.models.metadata import read_metadata
 from galbatch.types import Grid
 
 
@@ -222,3 +233,93 @@ def test_rewriting_with_metadata_that_do_not_fit_leaves_the_output_alone(tmp_pat
     with pytest.raises(BundleError, match="dropout_rate 0"):
         rewrite_bundle(path, path, make.gampen_metadata(dropout_rate=0.0))
     assert load_bundle(path).sha256 == sha256
+
+
+class Pairs(Toy):
+    """Says two things."""
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, images
+
+
+def test_outputs_that_are_no_tensor_are_told(make):
+    with pytest.raises(BundleError, match="prefix gives tuple, expected a tensor"):
+        check_behavior(script_of(Pairs()), make.gampen_metadata(), source="x.pt")
+
+
+@pytest.mark.parametrize(
+    ("n_top", "domain", "message"),
+    [
+        (5, {}, "top_features gives 4, but n_top_features is 5"),
+        (
+            4,
+            {"features_mean": (0.0,), "features_covariance": ((1.0,),), "distance_limit": 3.0},
+            "last_features gives 64 numbers, but its domain is of 1",
+        ),
+    ],
+)
+def test_features_are_held_to_the_metadata(make, n_top, domain, message):
+    metadata = make.sfnet_metadata(n_top_features=n_top, domain=DomainInfo(**domain))
+    with pytest.raises(BundleError, match=message):
+        check_behavior(script_of(make.sfnet()), metadata, source="x.pt")
+
+
+def test_metadata_that_contradict_themselves_are_not_saved(tmp_path, make):
+    """They would be refused where the bundle is loaded."""
+    path = tmp_path / "a.pt"
+    changes = {"domain": DomainInfo(psf_fwhm_arcsec=((0.5, 1.0), (0.5, 1.0)))}
+    with pytest.raises(BundleError, match="psf_fwhm_arcsec has 2 ranges for 1 bands"):
+        save_bundle(str(path), script_of(make.gampen()), make.gampen_metadata(**changes))
+    with pytest.raises(BundleError, match="hold numbers that are not finite"):
+        save_bundle(
+            str(path), script_of(make.gampen()), make.gampen_metadata(training={"loss": float("nan")})
+        )
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ['{"name": NaN}', "[1]", b"\xff\xfe"])
+def test_metadata_that_are_no_json_are_refused(text):
+    with pytest.raises(BundleError, match=r"x\.pt: galbatch\.json"):
+        read_metadata(text, "x.pt")
+
+
+def test_a_bundle_that_is_not_kept_is_loaded_again(tmp_path, make):
+    path = str(tmp_path / "a.pt")
+    save_bundle(path, script_of(make.gampen()), make.gampen_metadata(version="not kept"))
+    first = load_bundle(path, keep=False)
+    assert load_bundle(path) is not first
+
+
+class Drawing:
+    """A foreign script that notes how many threads run it at a time."""
+
+    draws_from_global_generator = True
+
+    def __init__(self):
+        self.inside = 0
+        self.most_inside = 0
+
+    def state_dict(self):
+        return {}
+
+    def prefix(self, images):
+        return images
+
+    def sample(self, features, keys):
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        time.sleep(0.01)
+        rows = [torch.rand(9, generator=torch.manual_seed(int(key))) for key in keys]
+        self.inside -= 1
+        return torch.stack(rows)
+
+
+def test_draws_of_a_foreign_network_are_not_disturbed_by_the_check_of_another(make):
+    script, metadata = Drawing(), make.gampen_metadata()
+    bundle = Bundle(metadata, "0", script)
+    thread = threading.Thread(target=check_behavior, args=(script, metadata), kwargs={"source": "x.pt"})
+    thread.start()
+    while thread.is_alive():
+        bundle.sample(torch.zeros(2, 1, 48, 48), torch.arange(2))
+    assert script.most_inside == 1

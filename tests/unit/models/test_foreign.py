@@ -235,3 +235,22 @@ def test_the_documented_description_is_one(tmp_path):
     described = read_description(str(tmp_path / "theirs.toml"))
     assert described.head.kind == "gaussian"
     assert [parameter.name for parameter in described.parameters] == ["redshift"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("scale = 0.2", "scale = nan", "theirs: its metadata hold numbers that are not finite"),
+        ("channels = 3", "channels = -3", "channels = -3, expected 0 or more"),
+        ('"identity"', '"logit"\nlimits = [-1.0, 2.0]', r"limits of a logit must lie in \[0, 1\]"),
+    ],
+)
+def test_numbers_that_cannot_be_are_told(files, old, new, message):
+    rewritten(files[1], old, new)
+    with pytest.raises(ConfigError, match=message):
+        read_description(files[1])
+
+
+def test_a_folder_as_description_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="the description cannot be read: Is a directory"):
+        read_description(str(tmp_path))

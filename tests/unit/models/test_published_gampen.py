@@ -336,3 +336,32 @@ def test_scaling_tables_without_labels_are_told(scaling):
     write_csv(folder / "splits" / "bad-train.csv", **columns)
     with pytest.raises(BundleError, match="1 of 40 rows have a label that is not finite"):
         scaler(conversion(folder, slug="bad"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("localization.0.weight", torch.ones(3), "expected 4 axes"),
+        ("vgg.classifier.6.weight", torch.tensor(1.0), "expected 2 axes"),
+        ("fc_loc.0.weight", torch.ones(32), "expected 2 axes"),
+        (
+            "localization.0.weight",
+            torch.ones(900, 3, 1, 1),
+            "its first convolution has 900 channels, expected 64",
+        ),
+    ],
+)
+def test_tensors_of_other_shapes_are_told(tmp_path, source, scaling, name, tensor, message):
+    path = tmp_path / "i.pt"
+    torch.save({**published_state(source), f"module.{name}": tensor}, path)
+    with pytest.raises(BundleError, match=message):
+        convert_gampen(str(path), str(tmp_path / "b.pt"), conversion(scaling[0]))
+
+
+def test_labels_that_are_times_are_told(scaling):
+    folder, columns = scaling
+    times = [f"2020-01-{day:02d}" for day in range(1, 31)]
+    train = {name: values[:30] for name, values in columns.items()} | {"ln_R_e_asec": times}
+    write_csv(folder / "splits" / "balanced-dev2-train.csv", **train)
+    with pytest.raises(BundleError, match="column ln_R_e_asec holds no numbers"):
+        scaler(conversion(folder))

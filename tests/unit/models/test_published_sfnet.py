@@ -1,7 +1,9 @@
 import dataclasses
+import io
 import os
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -360,3 +362,92 @@ def test_colors_of_the_legacy_surveys_own_layer():
     assert shown.tolist() == pytest.approx(x / x.mean() * np.arcsinh(20 * x.mean()) / np.sqrt(20))
     assert stretch(torch.full((1, 3, 1, 1), 1e4)).tolist() == [[[[1.0]]] * 3]
     assert stretch(torch.full((1, 3, 1, 1), -1.0)).tolist() == [[[[0.0]]] * 3]
+
+
+def pickled(path, data):
+    """An archive as torch.save writes it, with this pickle."""
+    whole = io.BytesIO()
+    torch.save({}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, data if name.endswith("data.pkl") else old.read(name))
+    return str(path)
+
+
+MODULE = b"\x80\x02cmodel\nResNet18TopK\n)\x81q\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is no file that torch.save wrote"),
+        (b"\x80\x02R.", "nothing was run: pop from empty list"),
+        (b"\x80\x02h\x05.", "nothing was run"),
+        (MODULE + b"}U\x08_modulesh\x00sb.", "is no state dict"),
+        (
+            MODULE + b"}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00ah\x00ssb.",
+            "modules lie within modules without end",
+        ),
+        (MODULE + b"}X\x0b\x00\x00\x00_parameters]sb.", "is no state dict"),
+        (MODULE + b"N}X\x09\x00\x00\x00__class__ccollections\nCounter\ns\x86b.", "is no state dict"),
+        (b"\x80\x02cmodel\nResNet18TopK\nK\x01\x85\x81.", "nothing was run"),
+        (b"\x80\x02cbuiltins\nbytearray\n\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85R.", "nothing was run"),
+        (
+            b"\x80\x02cos\nResNet18TopK\n)\x81.",
+            "nothing was run: Trying to load unsupported GLOBAL os.ResNet18TopK",
+        ),
+    ],
+)
+def test_pickles_made_to_harm_are_told(tmp_path, data, message):
+    path = pickled(tmp_path / "x.pth", data)
+    with pytest.raises(BundleError, match=message):
+        read_published(path, classes=frozenset({"ResNet18TopK"}))
+
+
+def test_nothing_in_a_pickle_gives_a_stand_in_behavior(tmp_path):
+    """Attributes named as a stand-in's own methods are data like others: torch's functions could stand there."""
+    names = ("within", "held", "tensors", "__setstate__")
+    state = b"".join(
+        b"X" + len(name).to_bytes(4, "little") + name.encode() + b"c_codecs\nencode\ns" for name in names
+    )
+    path = pickled(tmp_path / "x.pth", MODULE + b"}" + state + b"b}b.")
+    with pytest.raises(BundleError, match="is no state dict: expected tensors by name, found nothing"):
+        read_published(path, classes=frozenset({"ResNet18TopK"}))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(10**6, 10**6),
+        torch.zeros(2, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+    ],
+    ids=["one number for 4 TB", "shape alone", "sparse", "complex"],
+)
+def test_tensors_that_are_not_stored_as_plain_numbers_are_refused(tmp_path, tensor):
+    torch.save({"resnet.conv1.weight": tensor}, tmp_path / "x.pth")
+    with pytest.raises(BundleError, match=r"holds no plain numbers for resnet\.conv1\.weight"):
+        read_published(str(tmp_path / "x.pth"))
+
+
+def test_networks_larger_than_the_papers_are_not_built(tmp_path):
+    path = tmp_path / "resnet18-topk_4-bpt_lines.pth"
+    state = {"resnet.conv1.weight": torch.zeros(5000, 3, 1, 1), "resnet.fc.weight": torch.zeros(4, 512)}
+    torch.save(state, path)
+    with pytest.raises(BundleError, match="its first convolution has 5000 channels, expected 64"):
+        convert_sfnet(str(path), str(tmp_path / "s.pt"), conversion())
+
+
+@pytest.mark.parametrize("name", ["trunk.0", "trunk.weight", "trunk.\u00b2.weight"])
+def test_strange_names_in_the_trunk_are_told(tmp_path, source, name):
+    path = tmp_path / "resnet18-topk_4-bpt_lines.pth"
+    torch.save({**source.state_dict(), name: torch.ones(1)}, path)
+    with pytest.raises(BundleError, match="expected trunk to be the modules of resnet again"):
+        convert_sfnet(str(path), str(tmp_path / "s.pt"), conversion())
+
+
+def test_normalizations_that_are_not_finite_are_told(tmp_path, weights):
+    for changes in ({"mean": (float("nan"), 0.1, 0.1)}, {"std": (0.1, 0.1, float("inf"))}):
+        with pytest.raises(UsageError, match="mean and std: expected finite numbers"):
+            convert_sfnet(str(weights), str(tmp_path / "s.pt"), conversion(**changes))
