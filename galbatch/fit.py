@@ -117,6 +117,8 @@ def prepare(
         raise UsageError("--objects and --population are of the simulation; with --store they mean nothing")
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder; name the file to write")
     storage.check_writable(str(output.resolve().parent))
     bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
     recipe = changed(models.RECIPES[architecture], objects=source.objects, population=source.population)
@@ -288,8 +290,9 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
     Raises
     ------
     UsageError
-        A parameter is none that the simulation knows.
+        The simulation does not have what the settings ask for.
     """
+    _require_simulated(settings)
     drawn = simulate.training_set(
         recipe.n_objects,
         bands=settings.bands,
@@ -299,11 +302,6 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
         processes=len(os.sched_getaffinity(0)) if recipe.n_objects >= WORTH_PROCESSES else None,
     )
     truth = drawn.truth
-    unknown = [p.name for p in settings.parameters if p.name not in truth.column_names]
-    if unknown:
-        raise UsageError(
-            f"parameters: {', '.join(unknown)}: not in the simulation, which has {', '.join(truth.column_names)}"
-        )
     labels = [truth.column(parameter.name).to_numpy() for parameter in settings.parameters]
     origin = {
         "simulated": recipe.n_objects,
@@ -314,6 +312,26 @@ def simulated(recipe: models.Recipe, settings: models.TrainingSettings) -> Label
     strata = {"size_arcsec": np.asarray(truth["re_arcsec"].to_numpy(), dtype=np.float64)}
     values = np.stack(labels, axis=1).astype(np.float64)
     return Labelled(drawn.images, values, extras, origin, strata=strata)
+
+
+def _require_simulated(settings: models.TrainingSettings) -> None:
+    """Refuse what the simulation does not have, before galaxies are drawn for an hour."""
+    known = simulate.draw_population(1, bands=settings.bands, seed=1).column_names
+    unknown = [p.name for p in settings.parameters if p.name not in known]
+    if unknown:
+        raise UsageError(
+            f"parameters: {', '.join(unknown)}: not in the simulation, which has {', '.join(known)}"
+        )
+    if settings.columns:
+        names = ", ".join(column.name for column in settings.columns)
+        raise UsageError(
+            f"columns: {names}: the simulation has none beside the images; give --store and --labels, or leave them out"
+        )
+    if settings.pixel_scale_arcsec != simulate.PIXEL_SCALE_ARCSEC:
+        raise UsageError(
+            f"pixel_scale_arcsec: is {settings.pixel_scale_arcsec:g}, and simulated stamps have "
+            f"{simulate.PIXEL_SCALE_ARCSEC:g}; for other pixels run galbatch simulate in the survey's layout and give --store and --labels"
+        )
 
 
 def changed(

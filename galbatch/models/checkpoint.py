@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from galbatch.errors import FingerprintError
+from galbatch.errors import FingerprintError, OutputError
 from galbatch.models.settings import TrainingSettings
 
 __all__ = [
@@ -76,14 +76,29 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> None:
-    """Replace the checkpoint at `path`; killed at any moment, the old or the new one is there."""
+    """Replace the checkpoint at `path`; killed at any moment, the old or the new one is there.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; the old one is still there.
+    """
     content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, "identity": identity.texts(), **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "identity": identity.texts(), **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # of a full disk, torch raises the latter
+        reason = str(error).strip().splitlines()[0][:100]
+        raise OutputError(
+            f"{path}: the state after epoch {len(checkpoint.history)} cannot be written ({reason}); is the disk full? What was there is "
+            "kept: make room, and add --resume to go on from it"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
@@ -107,7 +122,7 @@ def _load(path: Path) -> tuple[dict[str, str], State]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, form = dict(content["identity"]), content["format"]
         missing = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in content]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else "empty"
         raise _damaged(path, reason) from None
     if form != FORMAT:

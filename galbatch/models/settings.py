@@ -166,7 +166,9 @@ class TrainingSettings:
         _says("with --from: standardize parameters anew instead of keeping the parent's location and scale"),
     ] = False
     seed: Annotated[
-        int, Field(ge=0), _says("of the weights, the split, the order, the augmentation and the dropout")
+        int,
+        Field(ge=0, lt=2**63),
+        _says("of the weights, the split, the order, the augmentation and the dropout"),
     ] = 1
     psf_fwhm_arcsec: Annotated[
         tuple[Range, ...] | None,
@@ -217,15 +219,7 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
 
 
 def _contradictions(settings: TrainingSettings) -> list[str]:
-    problems = []
-    if settings.architecture == "gampen" and len(settings.bands) not in (1, settings.in_channels):
-        problems.append(
-            f"in_channels: is {settings.in_channels} for {len(settings.bands)} bands; several bands are as many channels"
-        )
-    if settings.architecture == "gampen" and settings.n_top_features:
-        problems.append("n_top_features: of sfnet only")
-    if settings.architecture == "sfnet" and not settings.n_top_features:
-        problems.append("n_top_features: an sfnet keeps 1 or more")
+    problems = _wrong_networks(settings)
     if settings.loss == "rmse" and settings.head != "point":
         problems.append(f"loss: rmse is of a point head, and head is {settings.head}")
     if (settings.head == "binned") != (settings.edges is not None):
@@ -242,10 +236,43 @@ def _contradictions(settings: TrainingSettings) -> list[str]:
     names = [parameter.name for parameter in settings.parameters]
     if len(set(names)) != len(names):
         problems.append(f"parameters: names must differ, found {', '.join(names)}")
-    return problems + [
-        f"parameters: {p.name}: logit needs limits, such as [0.02, 0.98]"
-        for p in settings.parameters
-        if p.transform == "logit" and p.limits is None
+    return (
+        problems
+        + _wrong_widths(settings)
+        + [
+            f"parameters: {p.name}: logit needs limits, such as [0.02, 0.98]"
+            for p in settings.parameters
+            if p.transform == "logit" and p.limits is None
+        ]
+    )
+
+
+def _wrong_networks(settings: TrainingSettings) -> list[str]:
+    problems = []
+    if settings.architecture == "gampen" and len(settings.bands) not in (1, settings.in_channels):
+        problems.append(
+            f"in_channels: is {settings.in_channels} for {len(settings.bands)} bands; several bands are as many channels"
+        )
+    if settings.architecture == "gampen" and settings.n_top_features:
+        problems.append("n_top_features: of sfnet only")
+    if settings.architecture == "sfnet" and not settings.n_top_features:
+        problems.append("n_top_features: an sfnet keeps 1 or more")
+    if round(64 * settings.width) == 0:
+        problems.append(
+            f"width: {settings.width:g} of the published 64 channels leaves none; 0.01 leaves one"
+        )
+    return problems
+
+
+def _wrong_widths(settings: TrainingSettings) -> list[str]:
+    """Of the PSF: told before the training, not by the bundle at its end."""
+    ranges = settings.psf_fwhm_arcsec
+    if ranges is None:
+        return []
+    if len(ranges) != len(settings.bands):
+        return [f"psf_fwhm_arcsec: {len(ranges)} ranges for {len(settings.bands)} bands"]
+    return [
+        f"psf_fwhm_arcsec: a range rises, found [{low:g}, {high:g}]" for low, high in ranges if not low < high
     ]
 
 

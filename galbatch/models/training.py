@@ -261,27 +261,40 @@ def device_name(asked: str) -> str:
 
 
 def build_network(settings: TrainingSettings, size_px: int) -> Network:
-    """The untrained network, its weights drawn from the seed."""
-    rate = settings.dropout_rate or 0.0
+    """The untrained network, its weights drawn from the seed.
+
+    Raises
+    ------
+    UsageError
+        There is no such network: too small images, or more features to keep than it has.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        if settings.architecture == "gampen":
-            return Gampen(
-                size_px,
-                settings.n_outputs,
-                width=settings.width,
-                in_channels=settings.in_channels,
-                dropout_rate=rate,
-                n_columns=len(settings.columns),
-            )
-        return Sfnet(
-            len(settings.bands),
+        try:
+            return _network(settings, size_px)
+        except ValueError as error:
+            raise UsageError(f"{settings.name}: {error}") from None
+
+
+def _network(settings: TrainingSettings, size_px: int) -> Network:
+    rate = settings.dropout_rate or 0.0
+    if settings.architecture == "gampen":
+        return Gampen(
+            size_px,
             settings.n_outputs,
-            k=settings.n_top_features or 1,
             width=settings.width,
+            in_channels=settings.in_channels,
             dropout_rate=rate,
             n_columns=len(settings.columns),
         )
+    return Sfnet(
+        len(settings.bands),
+        settings.n_outputs,
+        k=settings.n_top_features or 1,
+        width=settings.width,
+        dropout_rate=rate,
+        n_columns=len(settings.columns),
+    )
 
 
 def _start(

@@ -6,10 +6,12 @@ The only door to GalSim. `draw_population` draws galaxies of one of two populati
 """
 
 from galbatch.simulate.population import draw_population, require_population
+from galbatch.simulate.render import PIXEL_SCALE_ARCSEC
 from galbatch.simulate.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
 from galbatch.simulate.survey import SimulatedSurvey, simulate_survey
 
 __all__ = [
+    "PIXEL_SCALE_ARCSEC",
     "SKIES",
     "SimulatedSurvey",
     "Sky",

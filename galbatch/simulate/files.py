@@ -132,7 +132,9 @@ class Lsst:
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
         """See `Layout`."""
         x, y = (int(part) for part in name.split(","))
-        patch = str(y * TRACT_PATCHES + x)
+        # Fields wider than a tract have numbers beyond its own.
+        in_tract = max(x, y) < TRACT_PATCHES
+        patch = str(y * TRACT_PATCHES + x if in_tract else 1000 * (y + 1) + x)
         return [
             storage.join(str(TRACT), patch, band, f"deep_coadd_{TRACT}_{patch}_{band}_simulated.fits")
             for band in bands

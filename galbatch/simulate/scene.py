@@ -7,6 +7,7 @@ Of the population `paper` each galaxy has a cell of 100 x 100 px to itself, beyo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,7 +136,8 @@ def draw_scene(
     pixel_scale_arcsec: float,
 ) -> Scene:
     """Draw galaxies, places and defects: `n_objects` galaxies of the list wholly inside, and some at the edge."""
-    n_edge = max(2, n_objects // GALAXIES_PER_STRAY)
+    # The left edge has about as many cells as the root: one for each.
+    n_edge = max(2, min(n_objects // GALAXIES_PER_STRAY, math.isqrt(n_objects // n_patches)))
     truth = draw_population(n_objects + n_edge, bands=bands, population=population, seed=seed)
     arrange = _isolated if population == "paper" else _crowded
     scene = arrange(

@@ -107,9 +107,11 @@ def simulate_survey(
     OutputError
         `out` holds tiles of another survey, or cannot be written.
     ConfigError
-        A band without colors; another population or layout.
+        A band without colors, none or one twice; another population or layout.
     """
     require_population(population)
+    if not bands or len(set(bands)) < len(bands):
+        raise ConfigError(f"bands {list(bands)}: state one or more, each once")
     files = _layout_of(layout)
     scene = draw_scene(
         n_objects,

@@ -366,6 +366,14 @@ def test_non_finite_pixels_count_as_zero():
         ({"session": Session(device="tpu")}, "device must be auto, cpu or cuda, found 'tpu'"),
         ({"extras": Extras(object_id=np.arange(3))}, "3 object ids for 64 images"),
         ({"labels": np.zeros((64, 2))}, "flux_njy: .* training values have no ln"),
+        (
+            {"settings": settings_with(batch=16, n_top_features=65)},
+            "toy: k must lie between 1 and the 64 features",
+        ),
+        (
+            {"settings": settings_with(batch=16, architecture="gampen", n_top_features=0)},
+            "toy: GaMPEN needs cutouts of 33 px or more, found 32",
+        ),
     ],
 )
 def test_refuses_what_does_not_fit(change, message):

@@ -4,9 +4,11 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galbatch.errors import OutputError
-from galbatch.simulate import simulate_survey
-from galbatch.simulate.field import plan_field
+from galbatch.errors import ConfigError, OutputError
+from galbatch.simulate import scene, simulate_survey
+from galbatch.simulate.defects import Defects, Planes, apply_defects
+from galbatch.simulate.field import Box, plan_field
+from galbatch.simulate.files import LAYOUTS
 
 NJY_PER_ADU = 57.54399
 PATCHES = ("4,4", "5,4", "4,5", "5,5")
@@ -160,6 +162,12 @@ def test_tiles_of_another_survey_are_refused(tmp_path):
     assert again.n_tiles == 2
 
 
+@pytest.mark.parametrize("bands", [(), ("g", "g")])
+def test_no_bands_or_one_twice_are_refused(tmp_path, bands):
+    with pytest.raises(ConfigError, match="state one or more, each once"):
+        simulate_survey(str(tmp_path), n_objects=4, bands=bands, patches=2, processes=1)
+
+
 @pytest.mark.parametrize("n_patches", [1, 2, 3, 4, 6, 9])
 def test_a_field_has_the_cells_and_patches_asked_for(n_patches):
     field = plan_field(500, n_patches)
@@ -167,3 +175,28 @@ def test_a_field_has_the_cells_and_patches_asked_for(n_patches):
     height, width = field.box.shape_px
     assert (width // 100) * (height // 100) >= 500
     assert width * height < 1.35 * 500 * 100**2
+
+
+def test_fields_wider_than_a_tract_have_a_file_for_each_patch():
+    names = [patch.name for patch in plan_field(500, 22).patches()]  # 11 x 2
+    for layout in ("hsc", "lsst", "legacysurvey", "generic"):
+        paths = {path for name in names for path in LAYOUTS[layout].paths(name, ("g",))}
+        assert len(paths) == 22 * len(LAYOUTS[layout].paths("4,4", ("g",))), layout
+
+
+def test_flat_fields_have_room_at_the_edge(monkeypatch):
+    monkeypatch.setattr(scene, "GALAXIES_PER_STRAY", 10)
+    drawn = scene.draw_scene(130, 13, ("g",), population="paper", seed=1, pixel_scale_arcsec=0.168)
+    at_edge = drawn.position_px[:, 0] < 20
+    assert at_edge.sum() == 3  # of 13 wanted: the one patch high field has that many cells there
+    assert len(drawn.truth) == 133
+
+
+@pytest.mark.parametrize("column_px", [0, 19])
+def test_a_bad_column_at_the_rim_of_a_margin_is_left_alone(column_px):
+    box = Box(0, 0, 20, 20)
+    image = np.random.default_rng(1).normal(size=(20, 20)).astype(np.float32)
+    planes = Planes(box, image.copy(), np.zeros((20, 20), np.int32), np.ones((20, 20), np.float32))
+    column = Box(column_px, 3, column_px + 1, 9)
+    apply_defects(plan_field(500, 1), Defects((), (column,), ()), planes)
+    assert np.array_equal(planes.image, image)

@@ -1,0 +1,49 @@
+"""What a training on the simulation is refused for, before a galaxy is drawn."""
+
+import dataclasses
+
+import pytest
+
+from galbatch import fit, models, simulate
+from galbatch.errors import ConfigError, UsageError
+
+RECIPE = models.RECIPES["sfnet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"parameters": (models.ParameterInfo("mass", "", "", "ln"),)},
+            "parameters: mass: not in the simulation, which has object_id, bt",
+        ),
+        ({"columns": (models.ColumnInfo("ebv"),)}, "columns: ebv: the simulation has none beside the images"),
+        ({"pixel_scale_arcsec": 0.262}, "pixel_scale_arcsec: is 0.262, and simulated stamps have 0.168"),
+    ],
+)
+def test_what_the_simulation_does_not_have_is_told_first(monkeypatch, changes, message):
+    monkeypatch.setattr(simulate, "training_set", lambda *_, **__: pytest.fail("galaxies were drawn"))
+    with pytest.raises(UsageError, match=message):
+        fit.simulated(RECIPE, dataclasses.replace(RECIPE.settings, **changes))
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("psf_fwhm_arcsec = [[0.7, 0.9]]", "psf_fwhm_arcsec: 1 ranges for 2 bands"),
+        ("psf_fwhm_arcsec = [[0.7, 0.9], [0.9, 0.7]]", r"psf_fwhm_arcsec: a range rises, found \[0.9, 0.7\]"),
+        ("width = 0.001", "width: 0.001 of the published 64 channels leaves none"),
+        ("seed = 9223372036854775808", "seed: Input should be less than 9223372036854775808"),
+    ],
+)
+def test_settings_that_would_fail_later_are_refused_at_once(tmp_path, toml, message):
+    path = tmp_path / "train.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError, match=message):
+        fit.prepare("sfnet", tmp_path / "a.pt", source=fit.Source(), settings=path)
+
+
+def test_a_folder_is_no_bundle_to_write(tmp_path):
+    (tmp_path / "a.pt").mkdir()
+    with pytest.raises(UsageError, match=r"a\.pt: is a folder; name the file to write"):
+        fit.prepare("sfnet", tmp_path / "a.pt", source=fit.Source())
