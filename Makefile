@@ -39,13 +39,13 @@ test: check ## everything CI runs: checks, unit, property and integration tests
 docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
 
-# The seeds and one thread give the shipped bundles bit by bit.
+# The seeds and one thread give the shipped weights bit by bit on a processor of the same kind. SFNet first learns with all features.
 demo-bundles: install ## train and calibrate the shipped bundles anew, in build/ (an hour and a half of one core)
 	mkdir -p build
 	$(TRAIN) gampen -o build/gampen_raw.pt
 	$(TRAIN) gampen -o build/gampen_survey_raw.pt --population survey --settings galbatch/models/demo/gampen_survey.toml
-	$(TRAIN) sfnet -o build/sfnet_raw.pt
 	$(TRAIN) sfnet -o build/sfnet_dense.pt --settings galbatch/models/demo/sfnet_dense.toml
+	$(TRAIN) sfnet -o build/sfnet_raw.pt --from build/sfnet_dense.pt --settings galbatch/models/demo/sfnet.toml
 	$(CALIBRATE) build/gampen_raw.pt -o build/gampen.pt --simulate paper --also survey
 	$(CALIBRATE) build/gampen_survey_raw.pt -o build/gampen_survey.pt --simulate survey --also paper
 	$(CALIBRATE) build/sfnet_raw.pt -o build/sfnet.pt --simulate paper --also survey --beside build/sfnet_dense.pt

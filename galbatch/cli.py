@@ -378,7 +378,8 @@ def tiles_from_butler_command(
 @models_app.command("list")
 def models_list(
     folder: Annotated[
-        str | None, typer.Argument(metavar="DIR", help="folder or s3:// prefix whose bundles (.pt) are listed too")
+        str | None,
+        typer.Argument(metavar="DIR", help="folder or s3:// prefix whose bundles (.pt) are listed too"),
     ] = None,
 ) -> None:
     """List the bundles shipped with galbatch, and those in a folder.
@@ -460,22 +461,29 @@ def models_train(
     architecture: Annotated[str, typer.Argument(metavar="gampen|sfnet", help="gampen or sfnet")],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and training curve, .png, come beside it"),
+        typer.Option(
+            "-o",
+            "--output",
+            help="bundle to write, .pt; its card, .md, and training curve, .png, come beside it",
+        ),
     ],
     settings: Annotated[
         Path | None, typer.Option(metavar="TRAIN.toml", help="settings, over the card's or the parent's")
     ] = None,
     store: Annotated[
-        str | None, typer.Option(metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulating")
+        str | None,
+        typer.Option(metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulating"),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+        str | None,
+        typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters"),
     ] = None,
     id_column: Annotated[
         str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
     ] = "object_id",
     parent: Annotated[
-        str | None, typer.Option("--from", metavar="BUNDLE", help="start from this bundle's weights (fine-tuning)")
+        str | None,
+        typer.Option("--from", metavar="BUNDLE", help="start from this bundle's weights (fine-tuning)"),
     ] = None,
     objects: Annotated[
         int | None, typer.Option(help="galaxies to simulate; the card's number", min=200)
@@ -537,13 +545,18 @@ def models_convert_gampen(
         Path, typer.Option(metavar="DIR", help="folder with info.csv and splits/<slug>-train.csv")
     ],
     slug: Annotated[str, typer.Option(help="split the labels' scaler was fitted on, such as balanced-dev2")],
-    dropout: Annotated[float, typer.Option(help="dropout rate of the network, such as 4e-4", min=0, max=0.99)],
+    dropout: Annotated[
+        float, typer.Option(help="dropout rate of the network, such as 4e-4", min=0, max=0.99)
+    ],
     band: Annotated[str, typer.Option(help="band of the images")],
     output: BundleOutput,
     size_px: Annotated[
-        int | None, typer.Option(help="side of the cutouts, of networks that are not of the released sizes", min=33)
+        int | None,
+        typer.Option(help="side of the cutouts, of networks that are not of the released sizes", min=33),
     ] = None,
-    pixel_scale_arcsec: Annotated[float, typer.Option(help="pixels of the images, arcsec", min=0.001)] = 0.168,
+    pixel_scale_arcsec: Annotated[
+        float, typer.Option(help="pixels of the images, arcsec", min=0.001)
+    ] = 0.168,
     zero_point_mag: Annotated[float, typer.Option(help="AB zero point of the images and fluxes")] = 27.0,
     release: Annotated[str, typer.Option(help="data release of the training images")] = "pdr2",
     background: Annotated[str, typer.Option(help="what was done to their sky")] = "global sky",
@@ -579,16 +592,21 @@ def models_convert_sfnet(
     mean_from: Annotated[
         str, typer.Option(metavar="TEXT", help="where mean and std come from, for the bundle's record")
     ] = "not stated",
-    k: Annotated[int | None, typer.Option(help="features kept, where the file's name does not say", min=1)] = None,
+    k: Annotated[
+        int | None, typer.Option(help="features kept, where the file's name does not say", min=1)
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="bpt_lines or oh_p50 (metallicity), where the file's name does not say")
     ] = None,
     layer: Annotated[
         str,
-        typer.Option(help="viewer's colors it was trained on: sdss (as released), legacy; none: pixels as they are"),
+        typer.Option(
+            help="viewer's colors it was trained on: sdss (as released), legacy; none: pixels as they are"
+        ),
     ] = "sdss",
     bands: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="bands that become the channels; the layer's otherwise")
+        str | None,
+        typer.Option(metavar="R,G,B", help="bands that become the channels; the layer's otherwise"),
     ] = None,
     size_px: Annotated[int, typer.Option(help="side of the cutouts", min=32)] = 144,
     pixel_scale_arcsec: Annotated[float, typer.Option(help="their pixels, arcsec", min=0.001)] = 0.262,
@@ -641,7 +659,9 @@ def _three_numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option} {text}: expected three numbers with commas between, red, green, blue") from None
+        raise UsageError(
+            f"{option} {text}: expected three numbers with commas between, red, green, blue"
+        ) from None
     if len(numbers) != 3:
         raise UsageError(f"{option} {text}: expected three numbers, red, green, blue; found {len(numbers)}")
     return numbers
@@ -675,37 +695,58 @@ def models_calibrate(
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="bundle to write, .pt; its card, .md, and figure, _calibration.png, come beside it"),
+        typer.Option(
+            "-o",
+            "--output",
+            help="bundle to write, .pt; its card, .md, and figure, _calibration.png, come beside it",
+        ),
     ],
     simulate: Annotated[
-        str | None, typer.Option(metavar="POPULATION", help="hold out freshly simulated galaxies: paper or survey")
+        str | None,
+        typer.Option(metavar="POPULATION", help="hold out freshly simulated galaxies: paper or survey"),
     ] = None,
     objects: Annotated[int | None, typer.Option(help="galaxies to simulate; 4000", min=200)] = None,
-    seed: Annotated[int, typer.Option(help="seed of the simulation and of the split into two parts", min=0)] = 303,
+    seed: Annotated[
+        int, typer.Option(help="seed of the simulation and of the split into two parts", min=0)
+    ] = 303,
     store: Annotated[
-        str | None, typer.Option(metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulating")
+        str | None,
+        typer.Option(metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulating"),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+        str | None,
+        typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters"),
     ] = None,
     id_column: Annotated[
         str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
     ] = "object_id",
     dropout: Annotated[
-        str, typer.Option(metavar="RATES", help="dropout rates to try, separated by commas, such as 2e-4,7e-4; the bundle's own")
+        str,
+        typer.Option(
+            metavar="RATES",
+            help="dropout rates to try, separated by commas, such as 2e-4,7e-4; the bundle's own",
+        ),
     ] = "",
     passes: Annotated[int, typer.Option(help="Monte Carlo dropout passes per object", min=2)] = 64,
     apply: Annotated[
         bool | None,
-        typer.Option("--apply/--no-apply", help="whether runs apply the correction; yes, but for converted networks"),
+        typer.Option(
+            "--apply/--no-apply", help="whether runs apply the correction; yes, but for converted networks"
+        ),
     ] = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option(metavar="BUNDLE", help="another bundle of the same parameters, whose residuals are shown beside; may be repeated"),
+        typer.Option(
+            metavar="BUNDLE",
+            help="another bundle of the same parameters, whose residuals are shown beside; may be repeated",
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option(metavar="POPULATION", help="show how the bundle does on freshly simulated galaxies of it, too; may be repeated"),
+        typer.Option(
+            metavar="POPULATION",
+            help="show how the bundle does on freshly simulated galaxies of it, too; may be repeated",
+        ),
     ] = None,
 ) -> None:
     """Make a bundle's intervals cover what they say, and measure how well they do.
@@ -720,10 +761,14 @@ def models_calibrate(
         dropout_rates=_rates(dropout), apply=apply, posterior=PosteriorConfig(passes=passes), seed=seed
     )
     source = fit.Source(store, labels, id_column, objects=objects, population=simulate)
-    task = calibrate.prepare(bundles, output, source=source, settings=settings, beside=beside or (), also=also or ())
+    task = calibrate.prepare(
+        bundles, output, source=source, settings=settings, beside=beside or (), also=also or ()
+    )
     written = calibrate.calibrate_bundle(task, console=out)
     _print_results(written.calibration.tables_for_people())
-    out.print(f"\n{output}, {written.card} and {written.figure}", soft_wrap=True, highlight=False, markup=False)
+    out.print(
+        f"\n{output}, {written.card} and {written.figure}", soft_wrap=True, highlight=False, markup=False
+    )
 
 
 def _rates(text: str) -> tuple[float, ...]:
@@ -731,7 +776,9 @@ def _rates(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:
-        raise UsageError(f"--dropout {text}: expected numbers separated by commas, such as 2e-4,7e-4") from None
+        raise UsageError(
+            f"--dropout {text}: expected numbers separated by commas, such as 2e-4,7e-4"
+        ) from None
 
 
 def _exit_with(code: int) -> None:
@@ -756,7 +803,12 @@ def _print_results(tables: Any) -> None:
         for number, head in enumerate(result.columns):
             table.add_column(head, justify="right" if number else "left", no_wrap=True)
         for row in result.rows:
-            table.add_row(*("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
+            table.add_row(
+                *(
+                    "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
+                    for cell in row
+                )
+            )
         needed = out.measure(table, options=out.options.update(max_width=WIDEST)).maximum
         out.print(table, width=needed, crop=False, soft_wrap=True)
 

@@ -288,9 +288,7 @@ def read_numbers(
     ids = _ids(path, table.column(id_column), id_column)
     if ids.null_count:
         raise ObjectListError(f"{path}: column {id_column}: {ids.null_count} rows have no id")
-    numbers = {
-        name: _numbers(path, table.column(name), name=name, expected="numbers") for name in columns
-    }
+    numbers = {name: _numbers(path, table.column(name), name=name, expected="numbers") for name in columns}
     return ids.to_numpy(zero_copy_only=False), numbers
 
 
@@ -487,9 +485,7 @@ def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[st
     return widths
 
 
-def input_columns(
-    path: str, table: pa.Table, *, names: Sequence[str]
-) -> dict[str, npt.NDArray[np.float32]]:
+def input_columns(path: str, table: pa.Table, *, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
     """The columns that networks take, by name, float32; NaN where they hold no number.
 
     Raises

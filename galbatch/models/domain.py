@@ -102,7 +102,9 @@ def describe_domain(
     limits = _limits(
         feature_distance(unseen, mean, covariance), sky, None if psf is None else np.asarray(psf)[others]
     )
-    light = np.concatenate([images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)])
+    light = np.concatenate(
+        [images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)]
+    )
     given = None if psf is not None or psf_fwhm_arcsec is None else _as_ranges(np.asarray(psf_fwhm_arcsec))
     return DomainInfo(
         psf_fwhm_arcsec=limits.psf if given is None else given,

@@ -146,7 +146,8 @@ def train(
             on_batch=session.on_batch,
             on_checkpoint=_keeper(session, identity),
         )
-        before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}
+        with loop.last_layers_in_float32():
+            before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}
         history = loop.run(_earlier(session, identity))
         _clear_tiny_weights(network)
         domain = _domain_of(network.eval(), data, split, settings=settings, extras=extras)

@@ -123,7 +123,7 @@ class TrainingLoop:
             self.restore(checkpoint)
         before = self.history[-1].elapsed_s if self.history else 0.0
         started = time.monotonic() - before
-        with last_layer_in_float32(self.network) if self._is_bf16 else contextlib.nullcontext():
+        with self.last_layers_in_float32():
             while not self.is_over:
                 number = len(self.history) + 1
                 training_loss = self.train_epoch(number)
@@ -131,6 +131,15 @@ class TrainingLoop:
                 self.close_epoch(number, training_loss, validation_loss, time.monotonic() - started)
         self.network.load_state_dict(self.best)
         return tuple(self.history)
+
+    @contextlib.contextmanager
+    def last_layers_in_float32(self) -> Iterator[None]:
+        """With bf16: of the network and of its mean."""
+        with contextlib.ExitStack() as stack:
+            for network in (self.network, self.average):
+                if self._is_bf16 and network is not None:
+                    stack.enter_context(last_layer_in_float32(network))
+            yield
 
     @property
     def is_over(self) -> bool:

@@ -94,7 +94,9 @@ def config_of(bands, *, survey=(), **plan):
 
 
 def model_of(bands, *, name="gampen", grid=GRID, **changes):
-    return ModelPlan(name, changes.pop("where", None), (f"{name}.pt",), ("0" * 64,), grid, tuple(bands), **changes)
+    return ModelPlan(
+        name, changes.pop("where", None), (f"{name}.pt",), ("0" * 64,), grid, tuple(bands), **changes
+    )
 
 
 @pytest.fixture(scope="module")

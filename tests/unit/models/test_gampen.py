@@ -113,7 +113,10 @@ def test_full_width_shapes(full):
     assert features.shape == (2, 64, 239, 239)
     keys = torch.empty(2, dtype=torch.int64, device="meta")
     assert full.vgg.trunk(features, keys, 0.0).shape == (2, 512, 7, 7)
-    assert full.vgg.head(full.vgg.pooled(torch.empty((2, 512, 7, 7), device="meta")), keys, 0.0).shape == (2, 9)
+    assert full.vgg.head(full.vgg.pooled(torch.empty((2, 512, 7, 7), device="meta")), keys, 0.0).shape == (
+        2,
+        9,
+    )
 
 
 def test_parameters_are_named_as_in_the_released_checkpoints(full):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from galbatch.models.training_loop import beyond_limits
+from galbatch.models.metadata import ParameterInfo
+from galbatch.models.settings import TrainingSettings
+from galbatch.models.training_data import Split
+from galbatch.models.training_loop import TrainingLoop, TrainingTensors, beyond_limits
 
 
 def test_targets_at_a_limit_go_beyond_it_and_others_stay():
@@ -22,3 +25,29 @@ def test_targets_at_a_limit_go_beyond_it_and_others_stay():
         assert tail.min() > -1e-5
         assert abs(tail.mean() - 0.3) < 4 * 0.3 / np.sqrt(2000)
     assert len(np.unique(low)) > 1990
+
+
+def test_with_bf16_the_last_layer_of_network_and_mean_stays_in_float32():
+    settings = TrainingSettings(
+        name="a",
+        architecture="sfnet",
+        bands=("g",),
+        parameters=(ParameterInfo("x", "", "", "identity"),),
+        precision="bf16",
+        average_weights=0.9,
+    )
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
+    data = TrainingTensors(
+        np.zeros((2, 1, 8, 8), np.float32), 1.0, torch.zeros(2, 1), torch.full((2, 1), torch.inf)
+    )
+    rows = np.arange(1)
+    loop = TrainingLoop(network, settings, data, Split(rows, rows, rows), torch.nn.functional.mse_loss)
+    x = torch.ones(3, 4)
+
+    def precisions():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return [net(x).dtype for net in (loop.network, loop.average)]
+
+    with loop.last_layers_in_float32():
+        assert precisions() == [torch.float32, torch.float32]
+    assert precisions() == [torch.bfloat16, torch.bfloat16]
