@@ -85,7 +85,7 @@ class Bundle:
 
 
 def bundle_path(spec: str) -> str:
-    """Path of a bundle: ``demo:gampen`` and ``demo:sfnet`` are shipped with galbatch, others are paths.
+    """Path of a bundle: ``demo:gampen`` and others of `demo_bundles` are shipped with galbatch, the rest are paths.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def _read(path: str, sha256: str | None) -> bytes:
         return storage.local_copy(path, sha256=wanted).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise BundleError(
-            f"{path}: there is no such bundle; demo bundles are named demo:gampen, demo:sfnet"
+            f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
         ) from None
 
 
