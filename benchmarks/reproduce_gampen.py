@@ -111,6 +111,7 @@ class Plan:
             schedule="cosine",
             warmup_epochs=0.5,
             max_gradient_norm=5.0,
+            limit_tail=0.3,
             average_weights=0.999,
             precision=precision,
             training_data="galaxies of table 1 of Ghosh et al. 2022 (ApJ 935, 138), drawn by galbatch simulate",
@@ -152,6 +153,9 @@ def simulate(plan: Plan, clock: Clock) -> None:
     """Galaxies of table 1, so many at a time, into a file that is read as an array; made as large as it will be at once."""
     path, mark = plan.workdir / "images.npy", plan.workdir / "simulated.txt"
     done = int(mark.read_text()) if mark.exists() else 0
+    shape = (plan.n_objects, 1, plan.size_px, plan.size_px)
+    if done and plan.images().shape != shape:
+        sys.exit(f"{path}: holds {plan.images().shape}, asked for {shape}: choose another --workdir")
     if done >= plan.n_objects:
         return
     from galbatch.simulate import draw_population, draw_stamps
@@ -161,7 +165,6 @@ def simulate(plan: Plan, clock: Clock) -> None:
     psf = stamp_psf_fwhm_arcsec(table, bands=(BAND,), seed=SIMULATION_SEED)
     labels = {p.name: table.column(p.name).to_numpy() for p in plan.settings.parameters}
     np.savez(plan.workdir / "truth.npz", psf_fwhm_arcsec=psf, **labels)
-    shape = (plan.n_objects, 1, plan.size_px, plan.size_px)
     mode = "r+" if done else "w+"
     images = np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=None if done else shape)
     took = 0.0
