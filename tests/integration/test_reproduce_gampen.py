@@ -117,5 +117,5 @@ def test_reached_is_measured_against_the_paper(reproduction):
 
 def test_stamps_of_another_size_in_the_folder_are_refused(finished, reproduction):
     plan, _ = finished
-    with pytest.raises(SystemExit, match="images.npy: holds .240, 1, 40, 40., asked for .240, 1, 48, 48."):
+    with pytest.raises(SystemExit, match=r"images\.npy: holds .240, 1, 40, 40., asked for .240, 1, 48, 48."):
         reproduction.main(["--workdir", str(plan.workdir), *TOY, "--size-px", "48"])
