@@ -9,7 +9,7 @@ import torch
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.ingest.measure import measure
 from galbatch.models import bundle_path, demo_bundles, infer_block, load_bundle
-from galbatch.simulate import Sky, draw_population, draw_stamps
+from galbatch.simulate import SKIES, draw_population, draw_stamps
 from galbatch.types import CutoutBlock, Grid, MaskBit, ModelFlag
 
 N_GALAXIES = 400
@@ -46,15 +46,22 @@ def block_of(images, light):
 
 
 @pytest.fixture(scope="module")
-def sky():
-    """Light and images (object, band, y, x) of fresh galaxies."""
+def skies():
+    """By population: light and images (object, band, y, x) of fresh galaxies."""
     torch.set_num_threads(1)
-    truth = draw_population(N_GALAXIES, bands=("g", "r"), seed=4711)
-    light, images = (
-        draw_stamps(truth, bands=("g", "r"), size_px=96, seed=4711, sky=Sky(noise=noise))
-        for noise in (False, True)
-    )
-    return light, images
+    return {population: drawn(population) for population in SKIES}
+
+
+def drawn(population):
+    truth = draw_population(N_GALAXIES, bands=("g", "r"), population=population, seed=4711)
+    skies = (dataclasses.replace(SKIES[population], noise=noise) for noise in (False, True))
+    return tuple(draw_stamps(truth, bands=("g", "r"), size_px=96, seed=4711, sky=sky) for sky in skies)
+
+
+@pytest.fixture
+def sky(skies, name):
+    """Of the population that the bundle was trained on."""
+    return skies[load_bundle(bundle_path(name)).metadata.training["population"]]
 
 
 def out_of_domain(name, block):
@@ -87,8 +94,8 @@ def test_doubled_noise_is_flagged(sky, name):
     block = block_of(light + 2 * (images - light), light)
     measured = np.isfinite(block.sky_sigma_njy[:, 0])
     found, _ = out_of_domain(name, block)
-    # Where a galaxy fills the frame there is no sky to tell its noise by.
-    assert 0.6 < measured.mean() < 0.95
+    # Where a galaxy of the paper's fills the frame there is no sky to tell its noise by.
+    assert measured.mean() > 0.6
     assert found[measured].mean() > 0.7
 
 
@@ -101,9 +108,19 @@ def test_a_wider_psf_is_flagged_where_it_is_known(sky, name):
 
 
 @pytest.mark.parametrize("name", demo_bundles())
-def test_images_of_nothing_that_was_trained_on_are_far(sky, name):
-    light, _ = sky
-    strange = np.random.default_rng(1).normal(0, 1e5, (20, 2, 96, 96)).astype(np.float32)
-    found, distance = out_of_domain(name, block_of(strange, light[:20]))
+def test_images_of_nothing_that_was_trained_on_are_far(name):
+    strange = np.random.default_rng(1).normal(0, 1e5, (40, 2, 96, 96)).astype(np.float32)
+    found, distance = out_of_domain(name, block_of(strange, np.zeros_like(strange)))
     assert found.all()
-    assert (distance > 1).all()
+    if load_bundle(bundle_path(name)).metadata.training["population"] == "paper":
+        assert (distance > 1).all()
+    else:  # bright neighbors have widened the limits of its features: by them alone noise is at a fifth of the limit
+        assert (distance < 1).all()
+
+
+def test_the_other_populations_galaxies_are_told(skies):
+    """Galaxies of the paper are brighter and larger than a survey's; among a survey's faint ones the paper's network is lost."""
+    light, images = skies["paper"]
+    assert out_of_domain("demo:gampen_survey", block_of(images, light))[0].mean() > 0.9
+    light, images = skies["survey"]
+    assert out_of_domain("demo:gampen", block_of(images, light))[0].mean() > 0.5

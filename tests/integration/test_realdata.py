@@ -43,15 +43,11 @@ def test_decals(realdata, tmp_path):
     assert partial[margin < 28].all()
     assert not partial[margin > 34].any()
     assert 3 <= partial.sum() <= 21
-    unlike = {
-        name: has(frame, f"{name}_flags", ModelFlag.OUT_OF_DOMAIN)
-        | has(frame, f"{name}_flags", ModelFlag.EXTRAPOLATED)
-        for name in ("gampen", "sfnet")
-    }
-    # Most sources are fainter than anything GaMPEN's demo was trained on, and have neighbors, which it has never seen.
-    assert unlike["gampen"].mean() > 0.5
-    assert unlike["sfnet"].any()
-    for name in unlike:
+    # Most sources are fainter than anything the demo networks were trained on, and have neighbors, which these have never seen.
+    for name in ("gampen", "sfnet"):
+        has_value = frame[f"{name}_passes"] > 0
+        assert has_value.sum() >= 18
+        assert has(frame[has_value], f"{name}_flags", ModelFlag.OUT_OF_DOMAIN).mean() > 0.7
         no_value = frame.filter(regex=f"^{name}_.*_q500$").isna().any(axis=1)
         assert (frame.loc[no_value, f"{name}_flags"] != 0).all()
     # The cut is right: a brighter source of the list is brighter to the network, whatever else it makes of it.
