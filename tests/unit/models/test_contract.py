@@ -41,7 +41,10 @@ N_OBJECTS = 7
 N_PASSES = 6
 POSTERIOR = PosteriorConfig(passes=N_PASSES, batch=16, tolerance=100.0)
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # convolutions of other batch sizes add up in another order
-CLOSE_VALUES = {"rtol": 1e-3, "atol": 2e-5}  # the exponentials of networks that were never trained magnify that
+CLOSE_VALUES = {
+    "rtol": 1e-3,
+    "atol": 2e-5,
+}  # the exponentials of networks that were never trained magnify that
 
 # A passes' standard deviation that is all but 0 has no more digits than the means have.
 UNSTEADY = ("_epistemic_std", "_mc_error", "_mode")
