@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError, ConfigError
 
@@ -381,4 +383,16 @@ def _domain_problems(metadata: BundleMetadata) -> list[str]:
         n_features = len(domain.features_mean)
         if {len(domain.features_covariance), *map(len, domain.features_covariance)} != {n_features}:
             problems.append(f"domain: features_covariance is not {n_features} x {n_features}")
+        elif not _is_positive_definite(domain.features_covariance):
+            problems.append(
+                "domain: features_covariance is not positive definite, so distances have no meaning"
+            )
     return problems
+
+
+def _is_positive_definite(covariance: tuple[tuple[float, ...], ...]) -> bool:
+    try:
+        np.linalg.cholesky(np.asarray(covariance))
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -50,6 +50,12 @@ def changed(metadata, edit):
             lambda d: d["domain"].update(features_mean=[1.0], features_covariance=[[1, 2]], distance_limit=3),
             r"features_covariance is not 1 x 1",
         ),
+        (
+            lambda d: d["domain"].update(
+                features_mean=[1.0, 1.0], features_covariance=[[1.0, 2.0], [2.0, 1.0]], distance_limit=3
+            ),
+            "features_covariance is not positive definite",
+        ),
     ],
 )
 def test_refuses_what_is_wrong_and_says_where(make, edit, message):
