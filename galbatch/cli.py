@@ -44,6 +44,10 @@ RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's con
 CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
 ]
+LabelsTable = Annotated[
+    str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+]
+IdColumn = Annotated[str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
 
 
@@ -468,28 +472,23 @@ def models_train(
         ),
     ],
     settings: Annotated[
-        Path | None, typer.Option(metavar="TRAIN.toml", help="settings, over the card's or the parent's")
+        Path | None, typer.Option(metavar="TRAIN.toml", help="settings, over the recipe's or the parent's")
     ] = None,
     store: Annotated[
         str | None,
         typer.Option(metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulating"),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters"),
-    ] = None,
-    id_column: Annotated[
-        str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
-    ] = "object_id",
+    labels: LabelsTable = None,
+    id_column: IdColumn = "object_id",
     parent: Annotated[
         str | None,
         typer.Option("--from", metavar="BUNDLE", help="start from this bundle's weights (fine-tuning)"),
     ] = None,
     objects: Annotated[
-        int | None, typer.Option(help="galaxies to simulate; the card's number", min=200)
+        int | None, typer.Option(help="galaxies to simulate; the recipe's number", min=200)
     ] = None,
     population: Annotated[
-        str | None, typer.Option(help="population to simulate, paper or survey; the card's")
+        str | None, typer.Option(help="population to simulate, paper or survey; the recipe's")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs, at most; the settings' number", min=1)] = None,
     seed: Annotated[
@@ -713,13 +712,8 @@ def models_calibrate(
         str | None,
         typer.Option(metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulating"),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters"),
-    ] = None,
-    id_column: Annotated[
-        str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")
-    ] = "object_id",
+    labels: LabelsTable = None,
+    id_column: IdColumn = "object_id",
     dropout: Annotated[
         str,
         typer.Option(

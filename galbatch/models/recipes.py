@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from galbatch.models.metadata import LabelInfo, ParameterInfo
 from galbatch.models.settings import TrainingSettings
@@ -21,6 +22,21 @@ TRAINING_DATA = {
 }
 """What the populations are, for the cards."""
 NOT_FOR_SCIENCE = "demonstration only, not for science"
+
+
+ALIKE: dict[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "max_gradient_norm": 5.0,
+    "batch": 64,
+    "validation_share": 0.1,
+    "test_share": 0.0,  # judged on galaxies of another seed
+    "training_data": TRAINING_DATA["paper"],
+    "licence": "BSD-3-Clause",
+}
+"""Settings that the recipes share."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +87,11 @@ GAMPEN = TrainingSettings(
     background="none: simulated without sky",
     width=1 / 16,
     in_channels=3,
-    dropout_rate=5e-5,  # of a sixteenth of the paper's channels: about as many zeros to a map's pixel as its 7e-4
+    dropout_rate=5e-5,  # rate / channels, the variance that zeros add to a pixel's sum, is that of the paper's 7e-4
     epochs=10,
     limit_tail=0.3,
     average_weights=0.995,  # over half an epoch: losses of single steps jump, for few galaxies of great certainty
-    optimizer="adam",
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_epochs=0.5,
-    max_gradient_norm=5.0,
-    batch=64,
-    validation_share=0.1,
-    test_share=0.0,  # judged on galaxies of another seed
-    training_data=TRAINING_DATA["paper"],
-    licence="BSD-3-Clause",
+    **ALIKE,
     citation=f"architecture: Ghosh et al. 2022, ApJ 935, 138; weights: {NOT_FOR_SCIENCE}",
 )
 
@@ -105,16 +112,7 @@ SFNET = TrainingSettings(
     dropout_rate=2e-5,
     epochs=12,
     average_weights=0.995,
-    optimizer="adam",
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_epochs=0.5,
-    max_gradient_norm=5.0,
-    batch=64,
-    validation_share=0.1,
-    test_share=0.0,  # judged on galaxies of another seed
-    training_data=TRAINING_DATA["paper"],
-    licence="BSD-3-Clause",
+    **ALIKE,
     citation=f"after SFNet (sparse feature network); weights: {NOT_FOR_SCIENCE}",
 )
 
