@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from galbatch.models import Ensemble  # loads torch, which planning does without
 
 __all__ = [
-    "ENGINE",
     "MAX_HEALPIX_ORDER",
     "GridPlan",
     "ModelPlan",
@@ -54,9 +53,6 @@ BytesOf = Callable[[int, int], int]
 
 MAX_HEALPIX_ORDER = 13
 """A pixel of this order is never split: 26 arcsec across, smaller than the field of two cutouts."""
-
-ENGINE = "torchscript-float32"
-"""How networks are executed; the only engine of this version."""
 
 PROCESS_BYTES = 400 * 2**20
 """A worker that cuts, without pixels: 230 MiB of libraries without torch, open files, what reprojection takes."""
@@ -75,6 +71,7 @@ class ModelPlan:
     columns : of the object list, in the order of the bundle's input
     calibrated : as in ``[[models]]``: whether posteriors are stretched
     stretched : for each bundle whether its posteriors are
+    engine : name of the `galbatch.models.Engine` that executes it
     release, background : of the images it was trained on; "" if unknown
     n_selected : objects that `where` selects
     """
@@ -88,13 +85,16 @@ class ModelPlan:
     columns: tuple[str, ...] = ()
     calibrated: bool | None = None
     stretched: tuple[bool, ...] = ()
+    engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
     n_selected: int = 0
 
     @classmethod
-    def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble) -> ModelPlan:
-        """From a ``[[models]]`` section, its bundles' paths and the loaded bundles."""
+    def of(
+        cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str
+    ) -> ModelPlan:
+        """From a ``[[models]]`` section, its bundles' paths, the loaded bundles and what executes them."""
         trained = ensemble.metadata.input
         return cls(
             config.name,
@@ -106,6 +106,7 @@ class ModelPlan:
             columns=config.columns or tuple(column.name for column in trained.columns),
             calibrated=config.calibrated,
             stretched=tuple(factors is not None for factors in ensemble.spread_factors),
+            engine=engine,
             release=trained.release,
             background=trained.background,
         )
@@ -384,11 +385,13 @@ class _Planner:
         }
 
     def _common_infer_parts(self) -> dict[str, str]:
-        parts = {"INFER_VERSION": str(INFER_VERSION), "engine": ENGINE}
-        parts["posterior"] = json.dumps(self.config.posterior.model_dump(), sort_keys=True)
+        # What is asked of the engine is not what it is: that follows below for each network.
+        posterior = self.config.posterior.model_dump(exclude={"engine", "precision"})
+        parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
         parts["models"] = " ".join(model.name for model in self.models)
         for model in self.models:
             parts[f"bundle {model.name}"] = ", ".join(model.sha256)
+            parts[f"engine of {model.name}"] = model.engine
             parts[f"bands of {model.name}"] = "+".join(model.bands)
             parts[f"columns of {model.name}"] = "+".join(model.columns)
             parts[f"calibration of {model.name}"] = ", ".join(

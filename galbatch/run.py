@@ -26,12 +26,11 @@ from galbatch.errors import (
     ConfigError,
     FingerprintError,
     GalbatchError,
-    NotInThisVersion,
     UsageError,
 )
 from galbatch.fingerprint import Fingerprint, refuse_difference
 from galbatch.object_source import open_objects
-from galbatch.plan import ENGINE, ModelPlan, PartitionPlan, Plan, make_plan
+from galbatch.plan import ModelPlan, PartitionPlan, Plan, make_plan
 from galbatch.types import CutoutBlock, Grid, Partition
 
 __all__ = [
@@ -96,14 +95,10 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     UsageError
         An input is missing or wrong; the message says which and what to do.
     """
-    if config.posterior.passes == "adaptive":
-        raise NotInThisVersion(
-            'run.toml: [posterior] passes = "adaptive" is not in this version; give a number, such as 64'
-        )
     networks = [_network(config, model) for model in config.models]
     _require_free_names(config, networks)
     plans = [
-        ModelPlan.of(model, _paths(model), network)
+        ModelPlan.of(model, _paths(model), network, engine=_engine(config, network))
         for model, network in zip(config.models, networks, strict=True)
     ]
     fed = dict.fromkeys(name for plan in plans for name in plan.columns)
@@ -114,6 +109,11 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         map_files=None if workers is None else workers.map,
     )
     return make_plan(config, objects, tiles, plans)
+
+
+def _engine(config: RunConfig, network: models.Ensemble) -> str:
+    wanted = config.posterior
+    return models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device="cpu").name
 
 
 def _paths(model: ModelConfig) -> tuple[str, ...]:
@@ -463,7 +463,7 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         "galbatch_version": __version__,
         "galbatch_complete": str(result.complete).lower(),
         "galbatch_objects": str(len(plan.objects)),
-        "galbatch_engine": ENGINE,
+        **{f"galbatch_engine_{model.name}": model.engine for model in plan.models},
         "galbatch_passes": str(config.posterior.passes),
         "galbatch_method": config.posterior.method,
         "galbatch_seed": str(config.posterior.seed),

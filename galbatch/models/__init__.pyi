@@ -3,6 +3,7 @@ from .calibration import Besides, Calibration, CalibrationSettings, calibrate, c
 from .card import card_text
 from .checkpoint import require_no_checkpoint, require_settings
 from .coverage import LEVELS, Share, share_of
+from .engine import Engine, choose_engine
 from .ensemble import Ensemble, load_ensemble
 from .evaluation import Evaluation, HeldOut, evaluate
 from .evaluation_tables import strata_bins
@@ -44,6 +45,7 @@ __all__ = [
     "CalibrationSettings",
     "ColumnInfo",
     "DomainInfo",
+    "Engine",
     "Ensemble",
     "Epoch",
     "Evaluation",
@@ -68,6 +70,7 @@ __all__ = [
     "calibrate",
     "card_text",
     "check_candidates",
+    "choose_engine",
     "convert_gampen",
     "convert_script",
     "convert_sfnet",

@@ -1,0 +1,69 @@
+"""How a network is executed: its own script or modules rebuilt from its weights, compiled or not, in which precision.
+
+The engine of each network is chosen once per run, is part of the infer fingerprint, and stands in the catalog's
+properties. Draws are the same with any; numbers differ by rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from galbatch.errors import BundleError
+from galbatch.models.ensemble import Ensemble
+
+__all__ = ["Engine", "choose_engine"]
+
+Kind = Literal["torchscript", "rebuilt", "compiled"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the passes of one network are computed.
+
+    Attributes
+    ----------
+    kind : torchscript runs the bundle's own script; rebuilt a module with the bundle's weights, for the architectures that
+        galbatch knows; compiled such a module through torch.compile
+    precision : of what follows the first dropout
+    """
+
+    kind: Kind = "torchscript"
+    precision: Precision = "float32"
+
+    @property
+    def name(self) -> str:
+        """As fingerprints and properties have it, such as rebuilt-bfloat16."""
+        return f"{self.kind}-{self.precision}"
+
+    @classmethod
+    def named(cls, name: str) -> Engine:
+        """The engine of that name.
+
+        Raises
+        ------
+        BundleError
+            There is none.
+        """
+        kind, _, precision = name.partition("-")
+        if kind not in get_args(Kind) or precision not in get_args(Precision):
+            raise BundleError(f"{name}: there is no such engine")
+        return cls(cast("Kind", kind), cast("Precision", precision))
+
+
+def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str) -> Engine:
+    """The engine for a network on a device; ``auto`` leaves the choice of kind or precision to galbatch.
+
+    Parameters
+    ----------
+    kind : auto, torchscript, rebuilt or compiled
+    precision : auto, float32, bfloat16 or float16
+    device : cpu or cuda
+
+    Raises
+    ------
+    BundleError
+        The network cannot be executed so.
+    """
+    return Engine()
