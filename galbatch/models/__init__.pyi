@@ -3,7 +3,7 @@ from .calibration import Besides, Calibration, CalibrationSettings, calibrate, c
 from .card import card_text
 from .checkpoint import require_no_checkpoint, require_settings
 from .coverage import LEVELS, Share, share_of
-from .engine import Engine, choose_engine
+from .engine import Engine, Execution, choose_engine
 from .ensemble import Ensemble, load_ensemble
 from .evaluation import Evaluation, HeldOut, evaluate
 from .evaluation_tables import strata_bins
@@ -49,6 +49,7 @@ __all__ = [
     "Ensemble",
     "Epoch",
     "Evaluation",
+    "Execution",
     "Extras",
     "FeatureMaps",
     "GampenConversion",

@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 from galbatch.errors import BundleError
 from galbatch.models.ensemble import Ensemble
 
-__all__ = ["Engine", "choose_engine"]
+__all__ = ["Engine", "Execution", "choose_engine"]
 
 Kind = Literal["torchscript", "rebuilt", "compiled"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -50,6 +50,28 @@ class Engine:
         if kind not in get_args(Kind) or precision not in get_args(Precision):
             raise BundleError(f"{name}: there is no such engine")
         return cls(cast("Kind", kind), cast("Precision", precision))
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where the passes of one network are computed.
+
+    Attributes
+    ----------
+    engine : what computes them
+    device : cpu or cuda
+    groups_at_once : groups of objects that threads work on at a time, with one lock around the passes, so that the
+        summaries of one group overlap the passes of another; None: two on a GPU, one on a CPU. Results are equal
+    """
+
+    engine: Engine = Engine()
+    device: str = "cpu"
+    groups_at_once: int | None = None
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that work on groups."""
+        return self.groups_at_once or (1 if self.device == "cpu" else 2)
 
 
 def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str) -> Engine:
