@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import __version__, catalog, ingest, models
+from galbatch.ahead import made_ahead
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.errors import FingerprintError
 from galbatch.fingerprint import Fingerprint, refuse_difference
@@ -208,11 +209,12 @@ def infer_partition(task: InferTask) -> TaskResult:
     flags = task.object_flags.copy()
     for grid in task.grids:
         _require_cutouts(task, grid)
-        for rows, cutouts in _blocks(task, grid):
-            flags[rows] |= cutouts.flags
-            for ensemble, model in zip(loaded, task.models, strict=True):
-                if model.network.grid == grid.grid:
-                    _infer_into(values, rows, cutouts, ensemble=ensemble, task=task, model=model)
+        with made_ahead(_blocks(task, grid)) as blocks:
+            for rows, cutouts in blocks:
+                flags[rows] |= cutouts.flags
+                for ensemble, model in zip(loaded, task.models, strict=True):
+                    if model.network.grid == grid.grid:
+                        _infer_into(values, rows, cutouts, ensemble=ensemble, task=task, model=model)
     columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
     table = _leaf_table(task, columns, {"flags": flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=_footer(task))
