@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-__all__ = ["draw_keys", "member_keys", "normal_draws", "uniform_draws"]
+__all__ = ["draw_keys", "is_audited", "member_keys", "normal_draws", "uniform_draws"]
 
 Words = npt.NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 NORMAL_STREAM = np.uint64(0x6E6F726D616C0000)  # "normal": apart from the layers, whose numbers are small
 UNIFORM_STREAM = np.uint64(0x756E69666F726D00)  # "uniform"
+AUDITED = 1e-3  # of the objects
 
 
 def mix(words: Words) -> Words:
@@ -54,6 +55,15 @@ def draw_keys(
     start = mix(_words_of(ids) ^ np.frombuffer(run, dtype="<u8"))
     number = np.asarray(passes).astype(np.uint64) + np.uint64(1)
     return mix(mix(start)[:, None] + number[None, :] * GOLDEN).view(np.int64)
+
+
+def is_audited(
+    object_id: npt.NDArray[np.int64] | Sequence[str] | npt.NDArray[np.object_], *, seed: int
+) -> npt.NDArray[np.bool_]:
+    """(object,) whether an object is in the audit sample, 1 in 1000: a hash of its id and the run's seed alone."""
+    run = hashlib.blake2b(f"{seed} audit".encode(), digest_size=8).digest()
+    words = mix(mix(_words_of(np.asarray(object_id)) ^ np.frombuffer(run, dtype="<u8")))
+    return np.asarray(words < np.uint64(AUDITED * 2.0**64))
 
 
 def _words_of(ids: npt.NDArray[np.int64] | npt.NDArray[np.object_]) -> Words:

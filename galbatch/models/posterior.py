@@ -23,8 +23,13 @@ from galbatch.types import ab_mag
 __all__ = [
     "Quantity",
     "Summary",
+    "draws_quantiles",
+    "mixture_cdf",
     "mixture_quantiles",
+    "posterior_spread",
+    "quantile_error",
     "quantities_of",
+    "relative_error",
     "summarize_draws",
     "summarize_mixture",
 ]
@@ -72,7 +77,8 @@ class Quantity:
 
     def levels(self, levels: Floats) -> Floats:
         """The parameter's levels at which it has the quantity's quantiles: 1 - q for a magnitude."""
-        return 1.0 - levels if self.is_magnitude else levels
+        # Rounded, so that symmetric levels are the same numbers for both.
+        return np.round(1.0 - levels, 12) if self.is_magnitude else levels
 
 
 def quantities_of(parameters: Sequence[ParameterInfo]) -> list[Quantity]:
@@ -139,8 +145,8 @@ def _summarize_rows(marginal: Marginal, quantity: Quantity, levels: Floats) -> S
         epistemic = pass_mean.std(axis=1)
         total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
     mode = _mixture_mode(marginal, quantity)
-    error = _mixture_error(marginal, output)
-    return Summary(values, pass_mean.mean(axis=1), total, mode, epistemic, error)
+    error, _ = quantile_error(marginal, output)
+    return Summary(values, pass_mean.mean(axis=1), total, mode, epistemic, error.max(axis=1))
 
 
 def _joined(parts: list[Summary]) -> Summary:
@@ -180,7 +186,7 @@ def mixture_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
 def _solved(marginal: Marginal, levels: Floats) -> Floats:
     """Quantiles (object, level); objects leave the search once all their levels are found."""
     low, high = marginal.bracket(levels)
-    spread = _spread(marginal)[:, None]
+    spread = posterior_spread(marginal)[:, None]
     x = np.clip(marginal.mean.mean(axis=1)[:, None] + spread * ndtri(levels), low, high)
     found = x.copy()
     left, last, tolerance = np.arange(len(x)), np.full(x.shape, np.inf), X_TOLERANCE * spread
@@ -208,7 +214,7 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
     return np.asarray(found)
 
 
-def _spread(marginal: Marginal) -> Floats:
+def posterior_spread(marginal: Marginal) -> Floats:
     """(object,) standard deviation of the mixture."""
     return np.asarray(np.sqrt(np.square(marginal.std).mean(axis=1) + marginal.mean.var(axis=1)))
 
@@ -249,24 +255,29 @@ def _peak(grid: Floats, log_density: Floats) -> Floats:
     return np.asarray(np.where(good, np.clip(top, x0, x2), grid[row, best]))
 
 
-def _mixture_error(marginal: Marginal, quantiles: Floats) -> Floats:
-    """(object,) by the delta method: the standard error of F at each quantile over the density there."""
+def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Floats]:
+    """Monte Carlo error of quantiles by the delta method: the standard error of F over the density.
+
+    Returns
+    -------
+    (object, level) in posterior standard deviations, and the density (object, level) in their inverse
+    """
     below = marginal.cdf(quantiles)
+    density = np.exp(marginal.log_density(quantiles)).mean(axis=1) * posterior_spread(marginal)[:, None]
     members = np.stack(np.split(below, marginal.n_members, axis=1), axis=1)  # (object, member, pass, level)
     n_passes = members.shape[2]
     if n_passes == 1:
-        return np.zeros(len(below))
+        return np.zeros_like(density), density
     # The members are all there is of them: only the passes within each are draws.
     error = np.sqrt(members.var(axis=2, ddof=1).mean(axis=1) / (n_passes * marginal.n_members))
-    density = np.exp(marginal.log_density(quantiles)).mean(axis=1)
-    return _relative_error(error, density * _spread(marginal)[:, None])
+    return relative_error(error, density), density
 
 
-def _relative_error(error: Floats, density: Floats) -> Floats:
-    """(object,) largest ratio over levels; MAX_ERROR where the density vanishes between far-apart passes."""
+def relative_error(error: Floats, density: Floats) -> Floats:
+    """Their ratio, of any shape; MAX_ERROR where the density vanishes between far-apart passes."""
     with np.errstate(over="ignore"):
         ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
-    return np.asarray(np.minimum(ratio.max(axis=1), MAX_ERROR))
+    return np.asarray(np.minimum(ratio, MAX_ERROR))
 
 
 def mixture_cdf(marginal: Marginal, x: Floats) -> Floats:
@@ -291,25 +302,38 @@ def summarize_draws(
     """
     output = draws[..., quantity.index]
     wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
-    at_levels = np.quantile(output, wanted, axis=1).T
-    values = quantity.value(output)
     source = PointPasses(draws) if passes is None else passes
-    parts = []
-    for rows in _chunks(len(output), output.shape[1] * GRID_POINTS):
-        density_mode = _kernel_mode(values[rows])
-        density = _kernel_density(output[rows], at_levels[rows])
-        parts.append((density_mode, density))
-    mode, density = (np.concatenate(column) for column in zip(*parts, strict=True))
+    at_levels, error = draws_quantiles(output, wanted, n_members=source.n_members)
+    values = quantity.value(output)
+    mode = [_kernel_mode(values[rows]) for rows in _chunks(len(output), output.shape[1] * GRID_POINTS)]
     return Summary(
         np.maximum.accumulate(quantity.value(at_levels), axis=1),
         values.mean(axis=1),
         values.std(axis=1),
-        mode,
+        np.concatenate(mode),
         _epistemic_std(source.marginal(quantity.index), quantity),
-        _relative_error(
-            _share_error(output, at_levels, wanted, source.n_members), density * output.std(axis=1)[:, None]
-        ),
+        error.max(axis=1),
     )
+
+
+def draws_quantiles(draws: Floats, levels: Floats, *, n_members: int = 1) -> tuple[Floats, Floats]:
+    """Quantiles of draws, and their Monte Carlo error: the binomial error of the share below over a kernel density.
+
+    Parameters
+    ----------
+    draws : (object, draw) float64, those of the first network first
+    levels : (level,) in (0, 1)
+    n_members : networks the draws are of, as many of each
+
+    Returns
+    -------
+    (object, level), and (object, level) in standard deviations of the draws
+    """
+    found = np.asarray(np.quantile(draws, levels, axis=1).T)
+    chunks = _chunks(len(draws), draws.shape[1] * max(n_members, len(levels)))
+    density = np.concatenate([_kernel_density(draws[rows], found[rows]) for rows in chunks])
+    share = _share_error(draws, found, levels, n_members)
+    return found, relative_error(share, density * draws.std(axis=1)[:, None])
 
 
 def _epistemic_std(marginal: Marginal, quantity: Quantity) -> Floats:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from galbatch.models.keys import draw_keys, mix, normal_draws
+from galbatch.models.keys import draw_keys, is_audited, mix, normal_draws
 
 
 def keys(ids, passes=range(3), seed=1, sha="ff"):
@@ -52,3 +52,13 @@ def test_normal_draws_are_standard_normal_and_independent():
     correlation = np.corrcoef(draws.reshape(-1, 3).T)
     assert np.abs(correlation - np.eye(3)).max() < 0.04
     np.testing.assert_array_equal(draws[3:4, 2:3], normal_draws(keys(np.array([3]), [2]), 3))
+
+
+def test_one_object_in_a_thousand_is_audited():
+    ids = np.arange(300_000, dtype=np.int64) + 10**16
+    audited = is_audited(ids, seed=1)
+    assert audited.sum() == pytest.approx(300, abs=5 * np.sqrt(300))
+    np.testing.assert_array_equal(is_audited(ids[::-7], seed=1), audited[::-7])
+    assert (is_audited(ids, seed=2) & audited).sum() < 10
+    text = is_audited(ids.astype(str).astype(object), seed=1)
+    assert text.sum() == pytest.approx(300, abs=5 * np.sqrt(300))
