@@ -11,11 +11,8 @@ to S3 asks three times before each of the 35 files of a small group.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -29,10 +26,9 @@ import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.core.buffer import Buffer, cpu
-from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from galbatch import storage
+from galbatch import storage, zarr_files
 from galbatch.errors import ConfigError, FingerprintError
 from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, Partition, PixelFlag
 
@@ -136,18 +132,9 @@ def create_groups(
     """
     before = storage.read_json(storage.join(store_path, "zarr.json")) or {}
     labels = {"grids": [grid.label for grid in grids]}
-    root = _group_file({**before.get("attributes", {}), **labels, **attributes})
-    parents = {"/".join(partition.path.split("/")[:depth]) for partition in partitions for depth in (1, 2, 3)}
+    root = zarr_files.group_file({**before.get("attributes", {}), **labels, **attributes})
     # Writing again what may be there takes one request each; asking first takes four.
-    groups = {f"{parent}/zarr.json": [_group_file({})] for parent in sorted(parents)}
-    storage.write_files(store_path, {"zarr.json": [root], **groups})
-
-
-def _group_file(attributes: Mapping[str, Any]) -> bytes:
-    """A group's ``zarr.json``."""
-    files: dict[str, Buffer] = {}
-    zarr.create_group(MemoryStore(files), attributes=dict(attributes))
-    return files["zarr.json"].to_bytes()
+    storage.write_files(store_path, {"zarr.json": [root], **zarr_files.parent_files(partitions)})
 
 
 def write_partition(
@@ -271,11 +258,11 @@ class _GroupReader:
             raise FingerprintError(
                 f"{path}: no cutouts there; run galbatch run --stage ingest first"
             ) from None
-        with _unspecified():
+        with zarr_files.unspecified():
             group = zarr.open_group(MemoryStore(self._files), mode="r", zarr_format=3)
             self._planes = _arrays(group, ["image", *planes], path=path)
             small = _arrays(group, list(SMALL_ARRAYS), path=path)
-            self._fetch([key for array in small.values() for key in _shard_keys(array, 0, None)])
+            self._fetch([key for array in small.values() for key in zarr_files.chunk_files(array, 0, None)])
             self._values = {name: np.asarray(array[...]) for name, array in small.items()}
         self._bands = tuple(_texts(group.attrs["bands"]))
         if self._values["object_id"].dtype.kind == "U":
@@ -300,7 +287,9 @@ class _GroupReader:
                 f"{self._path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "
                 "clean, then again"
             )
-        self._fetch([key for array in self._planes.values() for key in _shard_keys(array, start, stop)])
+        self._fetch(
+            [key for array in self._planes.values() for key in zarr_files.chunk_files(array, start, stop)]
+        )
         values = {name: array[start:stop] for name, array in self._values.items()}
         values |= {name: np.asarray(array[start:stop]) for name, array in self._planes.items()}
         absent = {name: None for name in PLANE_DTYPES if name not in values}
@@ -321,15 +310,6 @@ class _GroupReader:
 
     def _damaged(self, what: str) -> FingerprintError:
         return FingerprintError(f"{self._path}: {what}; remove this folder, then run again")
-
-
-def _shard_keys(array: zarr.Array[Any], start: int, stop: int | None) -> list[str]:
-    """Files of an array that hold objects `start` to `stop`; None for the last."""
-    shape = array.shards or array.chunks
-    counts = [-(-length // step) for length, step in zip(array.shape, shape, strict=True)]
-    last = counts[0] if stop is None else -(-stop // shape[0])
-    places = itertools.product(range(start // shape[0], last), *(range(count) for count in counts[1:]))
-    return ["/".join([array.path, "c", *map(str, place)]) for place in places]
 
 
 def _arrays(group: zarr.Group, names: Sequence[str], *, path: str) -> dict[str, zarr.Array[Any]]:
@@ -357,19 +337,6 @@ def _group_path(store_path: str, partition: Partition, grid: Grid) -> str:
 
 def _done_path(group_path: str) -> str:
     return storage.join(group_path, *DONE_PATH)
-
-
-@contextlib.contextmanager
-def _unspecified() -> Iterator[None]:
-    """Zarr warns of what v3 does not specify yet; zarr-python and xarray read both.
-
-    Text ids of fixed length, and the metadata of the group's arrays kept once more in the group's own: one
-    request opens it then, in place of thirty.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,7 +542,7 @@ class _GroupWriter:
             if array.shape[0] != self.n_objects:
                 array.resize((self.n_objects, *array.shape[1:]))
         tiles = sorted({str(tile) for block in self._small for tile in block["tile"]} - {""})
-        with _unspecified():
+        with zarr_files.unspecified():
             for name, (axes, units) in SMALL_ARRAYS.items():
                 values = self._gathered(name, tiles)
                 if values is not None:
@@ -583,16 +550,7 @@ class _GroupWriter:
             self._group.attrs.update(self._attributes(tiles))
             zarr.consolidate_metadata(self._store)
         self._write(self._take_files(prefix=""))
-        self._require_written()
-
-    def _require_written(self) -> None:
-        """A task that was taken for dead may be writing the same group, and may have removed files of ours."""
-        missing = self._written - set(storage.list_files(self._path, suffix=""))
-        if missing:
-            raise OSError(
-                f"{self._path}: {len(missing)} of {len(self._written)} files that were written are not there, such "
-                f"as {min(missing)}; another process removed them"
-            )
+        zarr_files.require_written(self._path, self._written)
 
     def _attributes(self, tiles: list[str]) -> dict[str, Any]:
         return {
