@@ -3,13 +3,14 @@ from .calibration import Besides, Calibration, CalibrationSettings, calibrate, c
 from .card import card_text
 from .checkpoint import require_no_checkpoint, require_settings
 from .coverage import LEVELS, Share, share_of
-from .engine import Engine, Execution, choose_engine
+from .engine import Engine, Execution, choose_engine, executor
 from .ensemble import Ensemble, load_ensemble
 from .evaluation import Evaluation, HeldOut, evaluate
 from .evaluation_tables import strata_bins
 from .features import FeatureMaps, localize
 from .foreign import convert_script
 from .infer import infer_block
+from .joint import OutputInfo, has_posterior, joint_draws
 from .metadata import (
     BundleMetadata,
     CalibrationInfo,
@@ -58,6 +59,7 @@ __all__ = [
     "ImageRows",
     "InputInfo",
     "LabelInfo",
+    "OutputInfo",
     "ParameterInfo",
     "Recipe",
     "ResultTable",
@@ -78,8 +80,11 @@ __all__ = [
     "demo_bundles",
     "device_name",
     "evaluate",
+    "executor",
     "has_center",
+    "has_posterior",
     "infer_block",
+    "joint_draws",
     "load_bundle",
     "load_ensemble",
     "localize",

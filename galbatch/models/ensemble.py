@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, load_bundle
-from galbatch.models.heads import Passes, pooled, read_passes
-from galbatch.models.metadata import BundleMetadata, ParameterInfo
+from galbatch.models.heads import Passes
+from galbatch.models.joint import OutputInfo, has_posterior, pooled_passes
+from galbatch.models.metadata import BundleMetadata
 from galbatch.types import Grid
 
 __all__ = ["Ensemble", "load_ensemble"]
@@ -93,12 +94,20 @@ class Ensemble:
     @property
     def has_posterior(self) -> bool:
         """False for a single value: one point network, without dropout."""
-        return not self.is_point or self.has_dropout or self.n_members > 1
+        return has_posterior(self.output_infos)
 
     @property
     def spread_factors(self) -> tuple[tuple[float, ...] | None, ...]:
         """For each bundle what its posteriors are stretched by, (parameter,); None: not at all."""
         return tuple(_applied_factors(bundle.metadata, self.calibrated) for bundle in self.bundles)
+
+    @property
+    def output_infos(self) -> tuple[OutputInfo, ...]:
+        """How the outputs of each bundle are read."""
+        return tuple(
+            OutputInfo(bundle.metadata, bundle.sha256, factors)
+            for bundle, factors in zip(self.bundles, self.spread_factors, strict=True)
+        )
 
     def passes(self, outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:
         """The pooled posterior, in the first bundle's standardized space.
@@ -107,15 +116,7 @@ class Ensemble:
         ----------
         outputs : of each bundle (object, pass, member x output), finite; as many passes of each
         """
-        parts = []
-        for bundle, numbers, factors in zip(self.bundles, outputs, self.spread_factors, strict=True):
-            passes = read_passes(numbers, bundle.metadata)
-            if factors is not None:
-                passes = passes.stretched(factors)
-            if bundle is not self.bundles[0]:
-                passes = passes.affine(*_between(bundle.metadata.parameters, self.metadata.parameters))
-            parts.append(passes)
-        return pooled(parts)
+        return pooled_passes(self.output_infos, outputs)
 
 
 def load_ensemble(
@@ -144,15 +145,6 @@ def _applied_factors(metadata: BundleMetadata, calibrated: bool | None) -> tuple
     if calibration is None or not (calibration.apply if calibrated is None else calibrated):
         return None
     return calibration.spread_factors
-
-
-def _between(
-    source: Sequence[ParameterInfo], target: Sequence[ParameterInfo]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The affine map, scale and shift (parameter,), from one standardized space into another."""
-    scale = np.array([a.scale / b.scale for a, b in zip(source, target, strict=True)])
-    shift = np.array([(a.location - b.location) / b.scale for a, b in zip(source, target, strict=True)])
-    return scale, shift
 
 
 SAME: dict[str, Callable[[BundleMetadata], Any]] = {
