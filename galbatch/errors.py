@@ -3,7 +3,11 @@
 ::
 
     GalbatchError
+    ├── SchedulerLost             the scheduler ended during the run: what is done stays
+    ├── ShortOfMemory             a task needs more memory than its worker has: tried again with half the batch
+    ├── WorkerRefused             a worker cannot do what the run asks for: tried on others
     └── UsageError                exit code 2: nothing was started
+        ├── ClusterError          workers cannot be started or joined as asked for
         ├── ConfigError           run.toml or a bundle's metadata does not say what it must
         ├── ObjectListError       the object list has no such column, bad ids, no positions
         ├── TileError             a tile cannot be read, or is not what its header says
@@ -23,6 +27,7 @@ cross from workers to the client.
 __all__ = [
     "BundleError",
     "CatalogError",
+    "ClusterError",
     "ConfigError",
     "FingerprintError",
     "GalbatchError",
@@ -30,8 +35,11 @@ __all__ = [
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
+    "SchedulerLost",
+    "ShortOfMemory",
     "TileError",
     "UsageError",
+    "WorkerRefused",
 ]
 
 
@@ -39,8 +47,35 @@ class GalbatchError(Exception):
     """Base of all errors that galbatch raises on purpose."""
 
 
+class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)
+    """The scheduler ended during the run."""
+
+
+class ShortOfMemory(GalbatchError):  # noqa: N818
+    """A task needs more memory than its worker has.
+
+    `worker` is the address of the worker where it must be started anew, as after a lack of GPU memory; else empty.
+    """
+
+    def __init__(self, message: str, *, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+
+class WorkerRefused(GalbatchError):  # noqa: N818
+    """The worker at the address `worker` cannot do what the run asks for; others may."""
+
+    def __init__(self, message: str, *, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+
 class UsageError(GalbatchError):
     """Bad usage, config or input: exit code 2, nothing was started."""
+
+
+class ClusterError(UsageError):
+    """Workers cannot be started or joined as asked for."""
 
 
 class ConfigError(UsageError):

@@ -97,6 +97,7 @@ class InferTask:
     catalog: str
     ingest_fingerprint: Fingerprint
     fingerprint: Fingerprint
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,15 @@ def ingest_task(
 
 
 def infer_task(
-    plan: Plan, part: PartitionPlan, *, store: str, catalog_path: str, posterior: PosteriorConfig
+    plan: Plan,
+    part: PartitionPlan,
+    *,
+    store: str,
+    catalog_path: str,
+    posterior: PosteriorConfig,
+    device: str = "cpu",
 ) -> InferTask:
-    """The task that infers `part` and writes its leaf."""
+    """The task that infers `part` on a device, cpu or cuda, and writes its leaf."""
     objects = plan.take(part.partition)
     return InferTask(
         partition=part.partition,
@@ -146,6 +153,7 @@ def infer_task(
         catalog=catalog_path,
         ingest_fingerprint=part.ingest,
         fingerprint=part.leaf,
+        device=device,
     )
 
 
