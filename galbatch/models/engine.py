@@ -6,13 +6,20 @@ properties. Draws are the same with any; numbers differ by rounding.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import weakref
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from galbatch.errors import BundleError
-from galbatch.models.ensemble import Ensemble
+import torch
 
-__all__ = ["Engine", "Execution", "choose_engine"]
+from galbatch.errors import BundleError
+from galbatch.models.bundle import Bundle
+from galbatch.models.ensemble import Ensemble
+from galbatch.models.executors import Executor, ScriptExecutor
+
+__all__ = ["Engine", "Execution", "choose_engine", "executor"]
 
 Kind = Literal["torchscript", "rebuilt", "compiled"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -89,3 +96,35 @@ def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str)
         The network cannot be executed so.
     """
     return Engine()
+
+
+_made: weakref.WeakKeyDictionary[Bundle, dict[Execution, Executor]] = weakref.WeakKeyDictionary()
+
+
+def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
+    """What runs a bundle, made once per process.
+
+    Parameters
+    ----------
+    bundle : the network
+    engine : how it is executed
+    device : cpu or cuda
+
+    Raises
+    ------
+    BundleError
+        This process cannot provide the engine.
+    """
+    made = _made.setdefault(bundle, {})
+    execution = Execution(engine, device)
+    if execution not in made:
+        made[execution] = _make(bundle, execution)
+    return made[execution]
+
+
+def _make(bundle: Bundle, execution: Execution) -> Executor:
+    # Executors hold no bundle of `_made`, which would keep it there.
+    script = bundle.script
+    if execution.device != "cpu":
+        script = copy.deepcopy(script).to(execution.device)
+    return ScriptExecutor(dataclasses.replace(bundle, script=script), torch.device(execution.device))

@@ -1,37 +1,153 @@
-"""Running a network: the prefix once an object, then one row for each object and pass."""
+"""Running a network: what is deterministic once an object, then one row for each object and pass."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from galbatch.models.bundle import Bundle
+from galbatch.models.executors import Executor, ScriptExecutor
 
-__all__ = ["RawPasses", "run_passes"]
+__all__ = ["GROUP_OBJECTS", "RawPasses", "Round", "Sampler", "TopFeatures", "run_passes"]
 
-PREFIX_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
-CACHE_BYTES = (
-    8 * 2**20
-)  # of first maps a batch may hold: beyond the processor's cache a pass takes 1.5 times as long
+GROUP_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
 
 
 @dataclass(frozen=True)
-class RawPasses:
-    """What the script gave for some objects.
+class Round:
+    """Passes of some objects.
 
     Attributes
     ----------
     outputs : (object, pass, output) float32
-    last : (object, feature) float32, without dropout; None if the script has none
-    crop : (object,) float32, the transformer's scale; None if the script has none
-    top_index, top_activation : (object, rank) int64 and float32, without dropout; None if the script has none
-    top_frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN: no such
-        feature, or the script does not tell; None if it has none
+    fired : (object, pass, rank) int64, the largest features of each pass; no ranks: the network does not tell
+    """
+
+    outputs: npt.NDArray[np.float32]
+    fired: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TopFeatures:
+    """The largest of the last features.
+
+    Attributes
+    ----------
+    index, activation : (object, rank) int64 and float32, without dropout
+    frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN: no such
+        feature, or the network does not tell
+    """
+
+    index: npt.NDArray[np.int64]
+    activation: npt.NDArray[np.float32]
+    frequency: npt.NDArray[np.float32]
+
+
+class Sampler:
+    """Passes of a few objects, whose features stay on the executor's device.
+
+    Parameters
+    ----------
+    executor : of the network
+    images : (object, band, y, x) float32, finite, in the bundle's unit; `GROUP_OBJECTS` or fewer fit any device
+    batch : rows a forward sees at most
+    columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+
+    Attributes
+    ----------
+    last : (object, feature) float32, without dropout; None if the network has none
+    crop : (object,) float32, the transformer's scale; None if the network has none
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        executor: Executor,
+        images: npt.NDArray[np.float32],
+        *,
+        batch: int,
+        columns: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        self._executor = executor
+        beside = None if columns is None else self._there(columns)
+        self._prepared = executor.prepare(self._there(images), beside)
+        self._batch = executor.rows_at_once(self._prepared, batch)
+        self.last = _here(self._prepared.last)
+        self.crop = _here(self._prepared.crop)
+
+    @torch.inference_mode()
+    def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> Round:
+        """Passes of some of the objects.
+
+        Parameters
+        ----------
+        rows : (n,) which objects
+        keys : (n, pass) int64, of each object and pass
+        """
+        n, n_passes = keys.shape
+        objects = self._there(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
+        flat = self._there(np.ascontiguousarray(keys).reshape(-1))
+        parts = [
+            self._executor.passes(
+                self._prepared, objects[start : start + self._batch], flat[start : start + self._batch]
+            )
+            for start in range(0, len(flat), self._batch)
+        ]
+        # Joined on the device: one copy a round.
+        outputs, fired = (torch.cat(part).reshape(n, n_passes, -1).cpu() for part in zip(*parts, strict=True))
+        return Round(outputs.numpy(), fired.numpy())
+
+    @torch.inference_mode()
+    def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:
+        """The largest of the last features; None if the network has none.
+
+        Parameters
+        ----------
+        fired : of each object (pass, rank), of all its passes
+        """
+        found = None if self._prepared.last is None else self._executor.top_features(self._prepared.last)
+        if found is None:
+            return None
+        index, activation = (part.cpu().numpy() for part in found)
+        frequency = [_shares(of_object, each) for of_object, each in zip(fired, index, strict=True)]
+        return TopFeatures(index, activation, np.stack(frequency))
+
+    def _there(self, array: npt.NDArray[Any]) -> Tensor:
+        """On the device; pinned memory is copied to a GPU while the processor goes on."""
+        here = torch.from_numpy(array)
+        if self._executor.device.type == "cpu":
+            return here
+        return here.pin_memory().to(self._executor.device, non_blocking=True)
+
+
+def _here(found: Tensor | None) -> npt.NDArray[np.float32] | None:
+    return None if found is None else found.cpu().numpy()
+
+
+def _shares(fired: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """(rank,) share of the passes in which each of an object's features `index` was among those `fired`, (pass, rank)."""
+    among = (fired[:, :, None] == index).any(axis=1).mean(axis=0)
+    known = fired.shape[1] > 0
+    return np.where((index >= 0) & known, among, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RawPasses:
+    """What the network gave for some objects.
+
+    Attributes
+    ----------
+    outputs : (object, pass, output) float32
+    last : (object, feature) float32, without dropout; None if the network has none
+    crop : (object,) float32, the transformer's scale; None if the network has none
+    top_index, top_activation, top_frequency : (object, rank), see `TopFeatures`; None if the network has none
     """
 
     outputs: npt.NDArray[np.float32]
@@ -50,7 +166,6 @@ class RawPasses:
         return RawPasses(**taken)
 
 
-@torch.inference_mode()
 def run_passes(
     bundle: Bundle,
     images: npt.NDArray[np.float32],
@@ -58,8 +173,9 @@ def run_passes(
     *,
     batch: int,
     columns: npt.NDArray[np.float32] | None = None,
+    executor: Executor | None = None,
 ) -> RawPasses:
-    """Run the network.
+    """As many passes of every object.
 
     Parameters
     ----------
@@ -68,12 +184,15 @@ def run_passes(
     keys : (object, pass) int64
     batch : rows a forward sees at most
     columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+    executor : of the bundle; None: its own script on the CPU
     """
+    executor = executor or ScriptExecutor(bundle)
     groups = []
-    for start in range(0, len(images), PREFIX_OBJECTS):
-        group = slice(start, start + PREFIX_OBJECTS)
-        inputs = [torch.from_numpy(part[group]) for part in (images, columns) if part is not None]
-        groups.append(_run_group(bundle, inputs, keys[group], batch))
+    for start in range(0, len(images), GROUP_OBJECTS):
+        group = slice(start, start + GROUP_OBJECTS)
+        some = None if columns is None else columns[group]
+        sampler = Sampler(executor, images[group], batch=batch, columns=some)
+        groups.append(_run_group(sampler, keys[group]))
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(RawPasses):
         parts = [getattr(group, field.name) for group in groups]
@@ -81,46 +200,9 @@ def run_passes(
     return RawPasses(**joined)
 
 
-def _run_group(
-    bundle: Bundle, inputs: list[torch.Tensor], keys: npt.NDArray[np.int64], batch: int
-) -> RawPasses:
-    features = bundle.prefix(*inputs)
-    n_objects, n_passes = keys.shape
-    row_bytes = features[0].numel() * features.element_size()
-    batch = min(batch, max(8, CACHE_BYTES // row_bytes))
-    flat = torch.from_numpy(keys.reshape(-1))
-    row_object = torch.arange(len(flat)) // n_passes
-    batches = (slice(start, start + batch) for start in range(0, len(flat), batch))
-    rows = [_run_rows(bundle, features[row_object[some]], flat[some]) for some in batches]
-    outputs, fired = (torch.cat(part).reshape(n_objects, n_passes, -1) for part in zip(*rows, strict=True))
-    last = bundle.script.last_features(features).numpy() if bundle.has("last_features") else None
-    crop = bundle.script.crop(inputs[0]).numpy() if bundle.has("crop") else None
-    return RawPasses(outputs.numpy(), last, crop, *_top(bundle, last, fired.numpy()))
-
-
-def _run_rows(
-    bundle: Bundle, features: torch.Tensor, keys: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs (row, output), and the features that fired (row, rank): none where the script does not tell."""
-    if bundle.has("sample_with_top"):
-        outputs, fired, _ = bundle.script.sample_with_top(features, keys)
-        return outputs, fired
-    return bundle.sample(features, keys), torch.empty((len(keys), 0), dtype=torch.int64)
-
-
-def _top(
-    bundle: Bundle, last: npt.NDArray[np.float32] | None, fired: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[Any] | None, ...]:
-    """Index, activation and frequency of the largest of the last features (object, feature), given those that fired.
-
-    Parameters
-    ----------
-    fired : (object, pass, rank) in each pass; no ranks: unknown
-    """
-    if last is None or not bundle.has("top_features"):
-        return None, None, None
-    index, activation = (part.numpy() for part in bundle.script.top_features(torch.from_numpy(last)))
-    known = fired.shape[2] > 0
-    among = [(fired == index[:, rank, None, None]).any(axis=2).mean(axis=1) for rank in range(index.shape[1])]
-    frequency = np.stack(among, axis=1).astype(np.float32)
-    return index, activation, np.where((index >= 0) & known, frequency, np.float32(np.nan))
+def _run_group(sampler: Sampler, keys: npt.NDArray[np.int64]) -> RawPasses:
+    found = sampler.run(np.arange(len(keys)), keys)
+    top = sampler.top(list(found.fired))
+    if top is None:
+        return RawPasses(found.outputs, sampler.last, sampler.crop)
+    return RawPasses(found.outputs, sampler.last, sampler.crop, top.index, top.activation, top.frequency)
