@@ -386,7 +386,7 @@ class _Planner:
 
     def _common_infer_parts(self) -> dict[str, str]:
         # What is asked of the engine is not what it is: that follows below for each network.
-        posterior = self.config.posterior.model_dump(exclude={"engine", "precision"})
+        posterior = self.config.posterior.model_dump(exclude={"engine", "precision", "keep_components"})
         parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
         parts["models"] = " ".join(model.name for model in self.models)
         for model in self.models:

@@ -19,7 +19,18 @@ import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from galbatch import __version__, catalog, cluster, dashboard, ingest, models, storage, tables, tasks
+from galbatch import (
+    __version__,
+    catalog,
+    cluster,
+    components,
+    dashboard,
+    ingest,
+    models,
+    storage,
+    tables,
+    tasks,
+)
 from galbatch.config import ModelConfig, PosteriorConfig, RunConfig
 from galbatch.errors import (
     BundleError,
@@ -178,6 +189,7 @@ def progress(config: RunConfig, plan: Plan) -> Progress:
             found = catalog.read_footer(config.catalog.path, part.partition)
             where = f"{config.catalog.path} {part.partition.name}"
             refuse_difference(where, tasks.footer_fingerprint(found), part.leaf)
+            _refuse_lost_components(config, part, found or {})
             inferred.add(part.partition.name)
             leaves.discard(key)
     if leaves:
@@ -186,9 +198,42 @@ def progress(config: RunConfig, plan: Plan) -> Progress:
             f"{config.catalog.path} holds {len(leaves)} leaves of another division of the sky, such as "
             f"Norder={order}/Npix={pixel}; choose another [catalog] path, or run galbatch clean"
         )
+    if config.posterior.keep_components:
+        _refuse_foreign_components(config, plan)
     failed = storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
     still = {name: reason for name, reason in failed.items() if name not in inferred}
     return Progress(plan, frozenset(ingested), frozenset(inferred), still)
+
+
+def _refuse_lost_components(config: RunConfig, part: PartitionPlan, footer: Mapping[str, str]) -> None:
+    """Refuse a leaf without the components that the run is asked to keep: it would never get them."""
+    if not config.posterior.keep_components:
+        return
+    where = f"{config.catalog.path} {part.partition.name}"
+    if not components.were_kept(footer):
+        raise FingerprintError(
+            f"{where}: written without keep_components = true; choose another [catalog] path: passes are reproducible"
+        )
+    for model in config.models:
+        fingerprint = part.leaf.as_json()
+        problem = components.problem_of(
+            config.catalog.path, part.partition, model.name, fingerprint=fingerprint
+        )
+        if problem:
+            raise FingerprintError(problem)
+
+
+def _refuse_foreign_components(config: RunConfig, plan: Plan) -> None:
+    parts = {part.partition.path: part for part in plan.partitions}
+    where = components.components_path(config.catalog.path)
+    for path, model in components.list_done(config.catalog.path):
+        if path not in parts:
+            raise FingerprintError(
+                f"{where} holds components of another division of the sky, such as {path}/{model}; choose another "
+                "[catalog] path, or run galbatch clean"
+            )
+        done = components.read_done(config.catalog.path, parts[path].partition, model) or {}
+        refuse_difference(f"{where} {path} {model}", done.get("fingerprint"), parts[path].leaf)
 
 
 def _is_ingested(config: RunConfig, plan: Plan, part: PartitionPlan) -> bool:
@@ -300,6 +345,10 @@ class _Run:
         if not waiting:
             return
         self._make_groups([attempt.part.partition for attempt in waiting if attempt.step == "ingest"])
+        if self.config.posterior.keep_components and self.stage != "ingest":
+            components.create_groups(
+                self.config.catalog.path, [attempt.part.partition for attempt in waiting]
+            )
         completed = as_completed(raise_errors=False)
         window = 2 * max(1, len(self.client.scheduler_info()["workers"]))
         for attempt in waiting[:window]:
@@ -467,6 +516,7 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         "galbatch_passes": str(config.posterior.passes),
         "galbatch_method": config.posterior.method,
         "galbatch_seed": str(config.posterior.seed),
+        "galbatch_components": str(config.posterior.keep_components).lower(),
         **{f"galbatch_bundle_{model.name}": ", ".join(model.sha256) for model in plan.models},
         "galbatch_release": ", ".join(plan.stated("release")),
         "galbatch_background": ", ".join(plan.stated("background")),
@@ -496,6 +546,7 @@ def clean(config: RunConfig) -> list[str]:
     own = {
         config.cutouts.store: ingest.STORE_ENTRIES,
         config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
+        components.components_path(config.catalog.path): components.COMPONENT_ENTRIES,
     }
     indexes = ingest.index_paths(tile_index_of(config.cutouts.store), config.survey)
     removed = [path for path in indexes if storage.exists(path)]

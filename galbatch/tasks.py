@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from galbatch import __version__, catalog, ingest, models
+from galbatch import __version__, catalog, components, ingest, models
 from galbatch.ahead import made_ahead
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.errors import FingerprintError
@@ -208,10 +208,10 @@ def infer_partition(task: InferTask) -> TaskResult:
         A bundle cannot be loaded, or its file has changed.
     """
     started = time.monotonic()
-    loaded = [load_network(model.network) for model in task.models]
+    loaded = [_loaded(task, model) for model in task.models]
     specs = [
-        models.result_columns(ensemble.metadata, name=model.network.name, posterior=task.posterior)
-        for ensemble, model in zip(loaded, task.models, strict=True)
+        models.result_columns(model.ensemble.metadata, name=model.task.network.name, posterior=task.posterior)
+        for model in loaded
     ]
     values = {c.name: _no_value(c, len(task.objects)) for columns in specs for c in columns}
     flags = task.object_flags.copy()
@@ -220,9 +220,12 @@ def infer_partition(task: InferTask) -> TaskResult:
         with made_ahead(_blocks(task, grid)) as blocks:
             for rows, cutouts in blocks:
                 flags[rows] |= cutouts.flags
-                for ensemble, model in zip(loaded, task.models, strict=True):
-                    if model.network.grid == grid.grid:
-                        _infer_into(values, rows, cutouts, ensemble=ensemble, task=task, model=model)
+                for model in loaded:
+                    if model.task.network.grid == grid.grid:
+                        _infer_into(values, rows, cutouts, task=task, model=model)
+    for model in loaded:
+        if model.kept is not None:
+            model.kept.finish(task.fingerprint.as_json())
     columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
     table = _leaf_table(task, columns, {"flags": flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=_footer(task))
@@ -240,6 +243,33 @@ def columns_fed(
 ) -> npt.NDArray[np.float32] | None:
     """(row, column) of the object list's columns `names`; None for no columns."""
     return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A network in this process, and where the outputs of its passes go; None: nowhere."""
+
+    task: ModelTask
+    ensemble: models.Ensemble
+    kept: components.ComponentsWriter | None
+
+    def keep(
+        self, rows: npt.NDArray[np.intp]
+    ) -> Callable[[int, Sequence[npt.NDArray[np.float32]]], None] | None:
+        """What keeps the outputs of an object of a block, whose objects are the partition's at `rows`."""
+        kept = self.kept
+        return None if kept is None else lambda row, outputs: kept.append(int(rows[row]), outputs)
+
+
+def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
+    ensemble, network = load_network(model.network), model.network
+    if not task.posterior.keep_components:
+        return _Loaded(model, ensemble, None)
+    origin = components.Origin(network.name, ensemble.output_infos, task.posterior.seed, network.engine)
+    ids = task.objects.object_id
+    return _Loaded(
+        model, ensemble, components.ComponentsWriter(task.catalog, task.partition, origin, object_id=ids)
+    )
 
 
 FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
@@ -266,17 +296,18 @@ def _infer_into(
     rows: npt.NDArray[np.intp],
     cutouts: CutoutBlock,
     *,
-    ensemble: models.Ensemble,
     task: InferTask,
-    model: ModelTask,
+    model: _Loaded,
 ) -> None:
+    network = model.task.network
     results = models.infer_block(
-        ensemble,
-        cutouts.select_bands(model.network.bands),
-        name=model.network.name,
+        model.ensemble,
+        cutouts.select_bands(network.bands),
+        name=network.name,
         posterior=task.posterior,
-        selected=model.selected[rows],
-        columns=columns_fed(task.objects, rows, model.network.columns),
+        selected=model.task.selected[rows],
+        columns=columns_fed(task.objects, rows, network.columns),
+        keep=model.keep(rows),
     )
     for name, result in results.items():
         values[name][rows] = result
@@ -325,6 +356,7 @@ def _footer(task: InferTask) -> dict[str, str]:
             {model.network.name: ", ".join(model.network.sha256) for model in task.models}, sort_keys=True
         ),
         "n_objects": str(len(task.objects)),
+        components.FOOTER_KEY: "kept" if task.posterior.keep_components else "none",
     }
 
 
