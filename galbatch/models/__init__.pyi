@@ -1,3 +1,4 @@
+from .audit import Audit
 from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
 from .calibration import Besides, Calibration, CalibrationSettings, calibrate, check_candidates
 from .card import card_text
@@ -37,6 +38,7 @@ __all__ = [
     "RECIPES",
     "SFNET_TARGETS",
     "TRAINING_DATA",
+    "Audit",
     "BatchProgress",
     "Besides",
     "Bundle",

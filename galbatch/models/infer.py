@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.errors import BundleError, NotInThisVersion
+from galbatch.errors import BundleError
+from galbatch.models.audit import Audit
 from galbatch.models.bundle import Bundle
+from galbatch.models.engine import Execution, executor
 from galbatch.models.ensemble import Ensemble
 from galbatch.models.flags import input_flags, ood_distance, value_flags
-from galbatch.models.heads import Passes, correlation_of
-from galbatch.models.keys import draw_keys, member_keys
-from galbatch.models.metadata import BundleMetadata, ParameterInfo
-from galbatch.models.posterior import Summary, quantities_of, summarize_draws, summarize_mixture
-from galbatch.models.results import quantile_suffix, result_columns
-from galbatch.models.sampling import RawPasses, run_passes
+from galbatch.models.keys import draw_keys, is_audited
+from galbatch.models.results import result_columns
+from galbatch.models.rounds import Rule, Source, Stopped, check_points, run_rounds
+from galbatch.models.sampling import GROUP_OBJECTS, RawPasses, Sampler
+from galbatch.models.summaries import all_finite, columns_of
 from galbatch.types import CutoutBlock, ModelFlag, njy_per_unit
 
-__all__ = ["infer_block"]
+__all__ = ["gaps_of", "infer_block"]
 
+ON_CPU = Execution()
 CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
-FEATURE_COLUMNS = ("feature_", "activation_", "frequency_")  # of SFNet; -1 or NaN where none fired
-SINGLE_PASS = 1  # without dropout all passes are equal
-NUMBERS_AT_ONCE = (
-    2**22
-)  # outputs summarized together, 32 MB in float64: 1,000 passes of 900 bins are 0.9 million an object
 
 Values = dict[str, npt.NDArray[Any]]
-Keys = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.intp]
+Outputs = tuple[npt.NDArray[np.float32], ...]
+Keep = Callable[[int, Outputs], None]
 
 
 def infer_block(
@@ -42,18 +44,28 @@ def infer_block(
     posterior: PosteriorConfig,
     selected: npt.NDArray[np.bool_],
     columns: npt.NDArray[np.float32] | None = None,
+    execution: Execution = ON_CPU,
+    keep: Keep | None = None,
+    audit: Callable[[Audit], None] | None = None,
 ) -> Values:
     """Run a network on a block.
 
+    Objects are worked on in groups of 16, each to its end before the next starts, so that nothing grows with the block
+    but the columns, and what is kept.
+
     Parameters
     ----------
-    network : a bundle, or several that are pooled
+    network : a bundle, or several that are pooled; each gets as many passes
     cutouts : on the network's grid, with as many bands as it takes, in its order
     name : prefix of the result columns
     posterior : passes, quantiles, seed, batch
     selected : (object,) bool; the others get no values and NOT_SELECTED
     columns : (object, column) float32, the numbers beside the image of networks that take some; an object that lacks
         one (NaN) gets no values and NONFINITE_INPUT
+    execution : what computes the passes, and where
+    keep : called once for each object that was run, in the order of the block's rows, with the row and of each bundle
+        the outputs of all passes, (pass, output) float32
+    audit : called once with what adaptive passes stated of the audited objects against what was found
 
     Returns
     -------
@@ -62,45 +74,28 @@ def infer_block(
     Raises
     ------
     BundleError
-        The cutouts' grid or number of bands, or the number of columns, is not the network's.
-    NotInThisVersion
-        ``passes = "adaptive"``.
+        The cutouts' grid or number of bands, or the number of columns, is not the network's; or this process cannot
+        provide the engine.
     """
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
     _check_inputs(ensemble, cutouts, columns)
-    n_passes = _number_of_passes(ensemble, posterior)
     specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
     values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
-    flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
-    images, gaps, hopeless = _cleaned(cutouts.image)
+    gaps, hopeless = gaps_of(cutouts.image)
     if columns is not None:
         lacking = ~np.isfinite(columns).all(axis=1)
         gaps, hopeless = gaps | lacking, hopeless | lacking
+    flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
     flags[selected & gaps] |= ModelFlag.NONFINITE_INPUT
-    rows = np.flatnonzero(selected & ~hopeless)
-    if len(rows):
-        keys = [
-            draw_keys(
-                cutouts.object_id[rows], seed=posterior.seed, bundle_sha256=sha256, passes=range(n_passes)
-            )
-            for sha256 in ensemble.sha256
-        ]
-        some = None if columns is None else columns[rows]
-        raws = _run_all(ensemble, images[rows], keys, some, batch=posterior.batch)
-        finite = np.logical_and.reduce([np.isfinite(raw.outputs).all(axis=(1, 2)) for raw in raws])
-        flags[rows[~finite]] |= ModelFlag.MODEL_FAILED
-        found = _summarize(ensemble, raws, keys, posterior)
-        good = _all_finite(found, finite)
-        flags[rows[finite & ~good]] |= ModelFlag.MODEL_FAILED
-        for key, column in found.items():
-            values[f"{name}_{key}"][rows[good]] = column[good]
-        values[f"{name}_passes"][rows] = n_passes
-        flags[rows[good]] |= value_flags(ensemble, found, posterior)[good]
-        for bundle, raw in zip(ensemble.bundles, raws, strict=True):
-            flags[rows] |= input_flags(bundle.metadata, raw, cutouts, rows)
-        if f"{name}_ood_distance" in values:
-            values[f"{name}_ood_distance"][rows] = _largest_distance(ensemble, raws)
     values[f"{name}_flags"] = flags
+    runner = _Runner(_Block(cutouts, columns, name, values), ensemble, posterior, execution)
+    results = runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None)
+    if keep is not None:
+        kept = {row: outputs for result in results for row, outputs in result.kept.items()}
+        for row in sorted(kept):
+            keep(row, kept[row])
+    if audit is not None:
+        audit(sum((result.audit for result in results), Audit(posterior.quantiles)))
     return values
 
 
@@ -121,41 +116,15 @@ def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray
         raise BundleError(f"{metadata.name}: takes {wanted} columns ({names}), given {given}")
 
 
-def _largest_distance(ensemble: Ensemble, raws: list[RawPasses]) -> npt.NDArray[np.float64]:
-    """(object,) of the bundles' distances from their domains, in units of their limits."""
-    found = [ood_distance(b.metadata, raw) for b, raw in zip(ensemble.bundles, raws, strict=True)]
-    return np.asarray(np.maximum.reduce([distance for distance in found if distance is not None]))
-
-
-def _number_of_passes(ensemble: Ensemble, posterior: PosteriorConfig) -> int:
-    """Of each network."""
-    if not isinstance(posterior.passes, int):
-        raise NotInThisVersion(
-            '[posterior] passes = "adaptive" is not in this version; give a number, such as 64'
-        )
-    if not ensemble.has_dropout and (posterior.method == "mixture" or ensemble.is_point):
-        return SINGLE_PASS
-    return posterior.passes
-
-
-def _run_all(
-    ensemble: Ensemble,
-    images: npt.NDArray[np.float32],
-    keys: list[Keys],
-    columns: npt.NDArray[np.float32] | None,
-    *,
-    batch: int,
-) -> list[RawPasses]:
-    """Passes of each bundle on cleaned images in nJy; those without dropout run once, which stands for all."""
-    raws = []
-    for bundle, of_bundle in zip(ensemble.bundles, keys, strict=True):
-        n_passes = of_bundle.shape[1] if bundle.metadata.dropout_rate > 0 else SINGLE_PASS
-        in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
-        raw = run_passes(bundle, in_unit, of_bundle[:, :n_passes], batch=batch, columns=columns)
-        n_rows, _, n_outputs = raw.outputs.shape
-        repeated = np.broadcast_to(raw.outputs, (n_rows, of_bundle.shape[1], n_outputs))
-        raws.append(dataclasses.replace(raw, outputs=repeated))
-    return raws
+def gaps_of(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(object,) which images (object, band, y, x) have pixels that are not finite; which lack a band, or their center."""
+    finite = np.isfinite(image)
+    gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
+    middle = image.shape[-1] // 2
+    center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
+    no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
+    no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
+    return gaps, np.asarray(no_center | no_band)
 
 
 def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
@@ -167,128 +136,101 @@ def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
     return np.full(n_objects, 0 if name.endswith(("_passes", "_flags")) else -1, dtype)
 
 
-def _cleaned(
-    image: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Images with 0 for non-finite pixels; (object,) which had some; which have a band or center without light."""
-    finite = np.isfinite(image)
-    gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
-    middle = image.shape[-1] // 2
-    center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
-    no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
-    no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
-    cleaned = np.where(finite, image, np.float32(0.0))
-    return cleaned, gaps, np.asarray(no_center | no_band)
+@dataclass(frozen=True)
+class _Block:
+    """A block's inputs, and the columns that groups fill, each its own rows.
+
+    Attributes
+    ----------
+    name : prefix of the columns
+    values : (object,) result columns
+    """
+
+    cutouts: CutoutBlock
+    columns: npt.NDArray[np.float32] | None
+    name: str
+    values: Values
 
 
-def _summarize(
-    ensemble: Ensemble, raws: list[RawPasses], keys: list[Keys], posterior: PosteriorConfig
-) -> Values:
-    """Columns (object,), without the model's name, of the rows that were run; some rows at a time."""
-    size = max(1, NUMBERS_AT_ONCE // sum(raw.outputs[0].size for raw in raws))
-    slices = [slice(start, start + size) for start in range(0, len(keys[0]), size)]
-    parts = [
-        _summarize_rows(ensemble, [raw.rows(some) for raw in raws], [part[some] for part in keys], posterior)
-        for some in slices
-    ]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+@dataclass(frozen=True)
+class _Result:
+    """What a group leaves beside its columns: outputs by row of the block, if they are kept, and its audit."""
+
+    kept: dict[int, Outputs]
+    audit: Audit
 
 
-def _summarize_rows(
-    ensemble: Ensemble, raws: list[RawPasses], keys: list[Keys], posterior: PosteriorConfig
-) -> Values:
-    # Rows that failed are summarized too, as zeros: they are left out afterwards.
-    passes = ensemble.passes(
-        [np.nan_to_num(raw.outputs.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for raw in raws]
-    )
-    draws = _draws(ensemble, passes, keys, posterior)
-    metadata, levels = ensemble.metadata, np.asarray(posterior.quantiles)
-    found: Values = {}
-    errors = []
-    for quantity in quantities_of(metadata.parameters):
-        if draws is not None:
-            summary = summarize_draws(draws, quantity, levels, passes=passes)
-        else:
-            summary = summarize_mixture(passes, quantity, levels)
-        found |= _named(summary, quantity.name, posterior)
-        errors.append(summary.mc_error)
-        if not quantity.is_magnitude and quantity.parameter.labels:
-            found[f"{quantity.name}_label"] = _labels(
-                summary.quantiles[:, levels == 0.5][:, 0], quantity.parameter
+class _Runner:
+    """Runs the groups of a block."""
+
+    def __init__(
+        self, block: _Block, ensemble: Ensemble, posterior: PosteriorConfig, execution: Execution
+    ) -> None:
+        self.block = block
+        self.ensemble = ensemble
+        self.posterior = posterior
+        self.rule = Rule(ensemble, posterior, check_points(ensemble, posterior))
+        self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
+        self.n_threads = execution.n_threads
+        self.device = threading.Lock()
+
+    def run(self, rows: Rows, *, keeps: bool) -> list[_Result]:
+        """Run the objects of the block at `rows`."""
+        groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
+        if self.n_threads == 1:
+            return [self._run_group(group, keeps=keeps) for group in groups]
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            return list(pool.map(lambda group: self._run_group(group, keeps=keeps), groups))
+
+    def _run_group(self, rows: Rows, *, keeps: bool) -> _Result:
+        object_id = self.block.cutouts.object_id[rows]
+        is_adaptive = len(self.rule.points) > 1
+        audited = is_audited(object_id, seed=self.posterior.seed) & is_adaptive
+        with self.device:
+            sources = self._sources(rows)
+        stopped, audit = run_rounds(sources, self.rule, audited=audited, device=self.device)
+        kept: dict[int, Outputs] = {}
+        for part in stopped:
+            self._fill(part, rows[part.rows])
+            if keeps:
+                kept |= dict(zip(rows[part.rows].tolist(), part.outputs_of_each(), strict=True))
+        return _Result(kept, audit)
+
+    def _sources(self, rows: Rows) -> list[Source]:
+        """Of each bundle, with the features of the objects at `rows` on the device."""
+        cutouts, batch = self.block.cutouts, self.posterior.batch
+        images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        columns = None if self.block.columns is None else self.block.columns[rows]
+        sources = []
+        for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
+            in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
+            sampler = Sampler(of_bundle, in_unit, batch=batch, columns=columns)
+            keys = draw_keys(
+                cutouts.object_id[rows],
+                seed=self.posterior.seed,
+                bundle_sha256=bundle.sha256,
+                passes=range(self.rule.points[-1]),
             )
-    found["mc_error"] = np.max(errors, axis=0)
-    found |= _correlations(metadata, passes)
-    found |= _top_features(metadata, raws[0])
-    return found if ensemble.has_posterior else _without_widths(found, metadata)
+            sources.append(Source(sampler, keys, bundle.metadata.dropout_rate > 0))
+        return sources
 
-
-def _draws(
-    ensemble: Ensemble, passes: Passes, keys: list[Keys], posterior: PosteriorConfig
-) -> npt.NDArray[np.float64] | None:
-    """Draws, if these stand for the posterior: method samples, and point heads, whose passes are nothing else."""
-    if posterior.method == "mixture" and not ensemble.is_point:
-        return None
-    of_bundles = zip(ensemble.bundles, keys, strict=True)
-    members = [member_keys(of_bundle, bundle.metadata.members) for bundle, of_bundle in of_bundles]
-    return passes.draws(np.concatenate(members, axis=1))
-
-
-def _top_features(metadata: BundleMetadata, raw: RawPasses) -> Values:
-    columns = zip(FEATURE_COLUMNS, (raw.top_index, raw.top_activation, raw.top_frequency), strict=True)
-    return {
-        f"{prefix}{rank}": column[:, rank]
-        for prefix, column in columns
-        if column is not None
-        for rank in range(metadata.n_top_features)
-    }
-
-
-def _named(summary: Summary, name: str, posterior: PosteriorConfig) -> Values:
-    quantiles = {
-        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i]
-        for i, level in enumerate(posterior.quantiles)
-    }
-    scalars = {f"{name}_{key}": getattr(summary, key) for key in ("mean", "std", "mode", "epistemic_std")}
-    return {**quantiles, **scalars}
-
-
-def _labels(median: npt.NDArray[np.float64], parameter: ParameterInfo) -> npt.NDArray[np.object_]:
-    """(object,) text of the first label that fits the median; None: no label fits."""
-    labels = np.full(len(median), None, dtype=object)
-    for label in reversed(parameter.labels):
-        low = -np.inf if label.at_least is None else label.at_least
-        high = np.inf if label.at_most is None else label.at_most
-        labels[(median >= low) & (median <= high)] = label.text
-    return labels
-
-
-def _correlations(metadata: BundleMetadata, passes: Passes) -> Values:
-    correlation = correlation_of(passes.covariance())
-    names = [parameter.name for parameter in metadata.parameters]
-    return {
-        f"corr_{names[i]}_{names[j]}": correlation[:, i, j]
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-    }
-
-
-def _without_widths(found: Values, metadata: BundleMetadata) -> Values:
-    """Only the value itself: as median, mean and mode. Widths of one point would be inventions."""
-    kept = tuple(
-        f"{q.name}_{part}" for q in quantities_of(metadata.parameters) for part in ("q500", "mean", "mode")
-    )
-    return {
-        key: column
-        for key, column in found.items()
-        if key in kept or key.startswith(FEATURE_COLUMNS) or key.endswith("_label")
-    }
-
-
-def _all_finite(found: Values, finite: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(object,) whose outputs and numbers in the catalog are all finite, in float32."""
-    good = finite.copy()
-    with np.errstate(over="ignore"):
+    def _fill(self, stopped: Stopped, rows: Rows) -> None:
+        """Write the columns of objects of the block that stopped together."""
+        name, values = self.block.name, self.block.values
+        found = columns_of(self.ensemble, stopped.raws, stopped.keys, self.posterior)
+        good = stopped.finite & all_finite(found)
         for key, column in found.items():
-            if column.dtype.kind == "f" and not key.startswith(FEATURE_COLUMNS):
-                good &= np.isfinite(column.astype(np.float32))
-    return good
+            values[f"{name}_{key}"][rows[good]] = column[good]
+        values[f"{name}_passes"][rows] = stopped.n_passes
+        flags = np.where(good, value_flags(self.ensemble, found, self.posterior), int(ModelFlag.MODEL_FAILED))
+        for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
+            flags |= input_flags(bundle.metadata, raw, self.block.cutouts, rows)
+        values[f"{name}_flags"][rows] |= flags.astype(np.int32)
+        if f"{name}_ood_distance" in values:
+            values[f"{name}_ood_distance"][rows] = _largest_distance(self.ensemble, stopped.raws)
+
+
+def _largest_distance(ensemble: Ensemble, raws: Sequence[RawPasses]) -> npt.NDArray[np.float64]:
+    """(object,) of the bundles' distances from their domains, in units of their limits."""
+    found = [ood_distance(b.metadata, raw) for b, raw in zip(ensemble.bundles, raws, strict=True)]
+    return np.asarray(np.maximum.reduce([distance for distance in found if distance is not None]))

@@ -11,7 +11,7 @@ from galbatch.types import Column
 
 __all__ = ["INFER_VERSION", "quantile_suffix", "result_columns"]
 
-INFER_VERSION = 3
+INFER_VERSION = 4
 """Raised when the numbers in the catalog change."""
 
 NO_VALUE = "NaN: no value, the flags say why"

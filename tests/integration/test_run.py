@@ -369,10 +369,6 @@ class TestBadInput:
         run_toml = write_run(tmp_path, replace=[('["g", "r"]', '["g", "r", "i"]')])
         assert "band i" in self.usage_error(run_toml)
 
-    def test_adaptive_is_not_in_this_version(self, write_run, tmp_path):
-        run_toml = write_run(tmp_path, replace=[("passes = 8", 'passes = "adaptive"')])
-        assert "not in this version" in self.usage_error(run_toml)
-
     def test_output_folder_that_cannot_be(self, write_run, tmp_path):
         (tmp_path / "file").write_text("in the way")
         run_toml = write_run(tmp_path, replace=[("[cluster]", '[catalog]\npath = "file/catalog"\n[cluster]')])

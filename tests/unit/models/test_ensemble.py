@@ -291,7 +291,7 @@ def test_summaries_do_not_depend_on_how_many_objects_are_made_at_once(toy, make_
     n_together = []
     read = Ensemble.passes
     monkeypatch.setattr(Ensemble, "passes", lambda *a: n_together.append(len(a[1][0])) or read(*a))
-    monkeypatch.setattr("galbatch.models.infer.NUMBERS_AT_ONCE", 8 * 65 * 2)
+    monkeypatch.setattr("galbatch.models.summaries.NUMBERS_AT_ONCE", 8 * 65 * 2)
     parts = infer(ensemble, make_block(7), posterior={"method": method})
     assert n_together == [2, 2, 2, 1]
     assert whole.keys() == parts.keys()

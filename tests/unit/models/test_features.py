@@ -111,7 +111,7 @@ def test_frequency_is_the_share_of_passes_in_which_the_catalogs_features_fired(m
                 expected = float((fired == int(values[f"m_feature_{rank}"][i])).any(dim=1).double().mean())
                 assert values[f"m_frequency_{rank}"][i] == pytest.approx(expected)
     frequencies = np.stack([values[f"m_frequency_{rank}"] for rank in range(4)])
-    assert 0.2 < frequencies.min() < 1.0  # at this rate some pass drops some feature
+    assert 0.0 < frequencies.min() < 1.0  # at this rate some pass drops some feature
 
 
 def test_bundles_that_do_not_tell_what_fired_have_no_frequency(make, sfnet_bundle):

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 
 from galbatch.config import PosteriorConfig
-from galbatch.errors import BundleError, NotInThisVersion
+from galbatch.errors import BundleError
 from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
 from galbatch.models.domain import describe_domain
 from galbatch.models.keys import draw_keys
@@ -279,10 +279,8 @@ def test_features_are_those_without_dropout(sfnet_bundle, make_block):
     assert (np.diff(activation, axis=1) <= 0).all()
 
 
-def test_refuses_other_cutouts_and_adaptive_passes(gampen_bundle, make, make_block):
+def test_refuses_other_cutouts(gampen_bundle, make, make_block):
     with pytest.raises(BundleError, match=r"takes cutouts of 48px_0\.168arcsec, given 40px_0\.168arcsec"):
         infer(gampen_bundle, make.block(np.zeros((1, 1, 40, 40), np.float32)))
     with pytest.raises(BundleError, match=r"takes 1 bands \(g\), given g, r"):
         infer(gampen_bundle, make_block(1, 2))
-    with pytest.raises(NotInThisVersion, match="adaptive"):
-        infer(gampen_bundle, make_block(1), posterior=PosteriorConfig(passes="adaptive"))
