@@ -527,6 +527,7 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         partitions=partitions,
         properties=properties,
         n_rows_expected=sum(partition.n_objects for partition in partitions),
+        added_up=tasks.audit_properties,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = [
     "IngestTask",
     "ModelTask",
     "TaskResult",
+    "audit_properties",
     "columns_fed",
     "cut_rows",
     "footer_fingerprint",
@@ -228,7 +229,8 @@ def infer_partition(task: InferTask) -> TaskResult:
             model.kept.finish(task.fingerprint.as_json())
     columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
     table = _leaf_table(task, columns, {"flags": flags, **values})
-    catalog.write_leaf(task.catalog, task.partition, table, footer=_footer(task))
+    footer = _footer(task) | _audit_footer(task, loaded)
+    catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
     n_passes = sum(int(np.maximum(values[f"{m.network.name}_passes"], 0).sum()) for m in task.models)
     return TaskResult(task.partition, len(task.objects), 0, n_passes, time.monotonic() - started)
 
@@ -247,11 +249,12 @@ def columns_fed(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A network in this process, and where the outputs of its passes go; None: nowhere."""
+    """A network in this process, where the outputs of its passes go (None: nowhere), and its audits of blocks."""
 
     task: ModelTask
     ensemble: models.Ensemble
     kept: components.ComponentsWriter | None
+    audits: list[models.Audit] = field(default_factory=list)
 
     def keep(
         self, rows: npt.NDArray[np.intp]
@@ -272,6 +275,7 @@ def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
     )
 
 
+AUDIT = "audit"  # in a leaf's footer
 FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
 
 
@@ -307,7 +311,9 @@ def _infer_into(
         posterior=task.posterior,
         selected=model.task.selected[rows],
         columns=columns_fed(task.objects, rows, network.columns),
+        execution=models.Execution(models.Engine.named(network.engine), task.device),
         keep=model.keep(rows),
+        audit=model.audits.append,
     )
     for name, result in results.items():
         values[name][rows] = result
@@ -358,6 +364,28 @@ def _footer(task: InferTask) -> dict[str, str]:
         "n_objects": str(len(task.objects)),
         components.FOOTER_KEY: "kept" if task.posterior.keep_components else "none",
     }
+
+
+def _audit_footer(task: InferTask, loaded: Sequence[_Loaded]) -> dict[str, str]:
+    """What the audits of adaptive passes found in the partition, by network; they add up over leaves."""
+    if task.posterior.passes != "adaptive":
+        return {}
+    none = models.Audit(task.posterior.quantiles)
+    found = {model.task.network.name: sum(model.audits, none).as_dict() for model in loaded}
+    return {AUDIT: json.dumps(found, sort_keys=True)}
+
+
+def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """``galbatch_audit_<model>`` of a catalog: what the audits in the footers of its leaves add up to, in words.
+
+    Nothing where the number of passes was fixed.
+    """
+    found: dict[str, models.Audit] = {}
+    for footer in footers:
+        for name, part in json.loads(footer.get(AUDIT, "{}")).items():
+            audit = models.Audit.from_dict(part)
+            found[name] = found[name] + audit if name in found else audit
+    return {f"galbatch_audit_{name}": audit.text for name, audit in found.items()}
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from galbatch import __version__, sky, storage
 from galbatch.catalog import layout
-from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference, votable_metadata
 from galbatch.errors import CatalogError
 from galbatch.types import Partition
@@ -57,6 +57,7 @@ def finish(
     partitions: Sequence[Partition],
     properties: dict[str, str],
     n_rows_expected: int,
+    added_up: Callable[[Sequence[dict[str, str]]], Mapping[str, str]] | None = None,
 ) -> int:
     """Write the HATS metadata from the leaves that are there; running it again gives the same but for dates.
 
@@ -70,6 +71,8 @@ def finish(
         Added to HATS' own: ``obs_collection``, ``galbatch_...``.
     n_rows_expected : int
         Rows the leaves must hold together.
+    added_up : callable or None
+        Makes more properties of the leaves' own footers, see `write_leaf`.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def finish(
     complete = len(leaves) == len(partitions)
     own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
     own |= {} if complete else {"galbatch_complete": "false"}
+    own |= {} if added_up is None else added_up([footer_of(leaf.metadata) for leaf in leaves])
     _publish(catalog_path, layout.COMMON_METADATA, _metadata_file(schema, []))
     _write_metadata(catalog_path, schema, leaves)
     _write_with_hats(catalog_path, leaves, own)

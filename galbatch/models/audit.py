@@ -7,8 +7,7 @@ differ by sqrt(1 - n/N) times the error that was stated.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,16 +56,14 @@ class Audit:
             max(self.largest, other.largest),
         )
 
-    def as_json(self) -> str:
-        """The form in a leaf's footer."""
-        return json.dumps(asdict(self))
+    def as_dict(self) -> dict[str, Any]:
+        """The form in a leaf's footer, of JSON's types."""
+        return {key: list(part) if isinstance(part, tuple) else part for key, part in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, text: str) -> Audit:
-        """What `as_json` gave."""
-        fields: dict[str, Any] = {
-            key: tuple(part) if isinstance(part, list) else part for key, part in json.loads(text).items()
-        }
+    def from_dict(cls, found: Mapping[str, Any]) -> Audit:
+        """What `as_dict` gave."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
         return cls(**fields)
 
     @property
