@@ -96,7 +96,7 @@ def stated(
     standard deviations, 14 % of the objects show none in 64 passes, state a small error and are off by 0.28 at the
     outer quantiles. So stopping also asks what one pass in n + 1, displaced by UNSEEN_JUMP = 2 standard deviations
     to either side, would do to each quantile. For a normal posterior that is 8.8 / n at 2 sigma, 2.8 / n at
-    1 sigma: 177 passes at least for a tolerance of 0.05, 88 for 0.1. Draws need no such allowance: jumps that they
+    1 sigma: 176 passes at least for a tolerance of 0.05, 88 for 0.1. Draws need no such allowance: jumps that they
     have not shown are in the binomial error.
 
     Parameters
