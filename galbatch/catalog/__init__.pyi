@@ -1,13 +1,15 @@
 from .finishing import finish, read_properties
 from .layout import CATALOG_ENTRIES, list_leaves
 from .leaves import read_footer, write_leaf
-from .reading import cone, leaf_ids, read_catalog
+from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog
 from .schema import leaf_schema
 from .verifying import verify
 
 __all__ = [
     "CATALOG_ENTRIES",
+    "FoundObject",
     "cone",
+    "find_objects",
     "finish",
     "leaf_ids",
     "leaf_schema",

@@ -10,6 +10,7 @@ from .evaluation import Evaluation, HeldOut, evaluate
 from .evaluation_tables import strata_bins
 from .features import FeatureMaps, localize
 from .foreign import convert_script
+from .heads import correlation_of
 from .infer import infer_block
 from .joint import OutputInfo, has_posterior, joint_draws
 from .metadata import (
@@ -79,6 +80,7 @@ __all__ = [
     "convert_gampen",
     "convert_script",
     "convert_sfnet",
+    "correlation_of",
     "demo_bundles",
     "device_name",
     "evaluate",

@@ -4,8 +4,18 @@ The only door to matplotlib and Jinja.
 """
 
 from galbatch.report.calibration import write_calibration
+from galbatch.report.corner import CORNER_KINDS, check_corner, write_corner
 from galbatch.report.page import write_report
 from galbatch.report.recovery import Recovery, truth_recovery
 from galbatch.report.training_curve import write_training_curve
 
-__all__ = ["Recovery", "truth_recovery", "write_calibration", "write_report", "write_training_curve"]
+__all__ = [
+    "CORNER_KINDS",
+    "Recovery",
+    "check_corner",
+    "truth_recovery",
+    "write_calibration",
+    "write_corner",
+    "write_report",
+    "write_training_curve",
+]
