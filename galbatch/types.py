@@ -323,7 +323,9 @@ class CutoutBlock:
         return len(self.object_id)
 
     def select_bands(self, bands: Sequence[str]) -> CutoutBlock:
-        """The same cutouts with only `bands`, in that order."""
+        """The same cutouts with only `bands`, in that order; copied, unless they are all."""
+        if tuple(bands) == self.bands:
+            return self
         index = [self.bands.index(band) for band in bands]
         return dataclasses.replace(
             self,

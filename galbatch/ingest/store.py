@@ -291,9 +291,26 @@ class _GroupReader:
             [key for array in self._planes.values() for key in zarr_files.chunk_files(array, start, stop)]
         )
         values = {name: array[start:stop] for name, array in self._values.items()}
-        values |= {name: np.asarray(array[start:stop]) for name, array in self._planes.items()}
+        values |= {name: self._decoded(array, start, stop) for name, array in self._planes.items()}
         absent = {name: None for name in PLANE_DTYPES if name not in values}
         return CutoutBlock(grid=self._grid, bands=self._bands, **values, **absent)  # type: ignore[arg-type]
+
+    def _decoded(self, array: zarr.Array[Any], start: int, stop: int) -> npt.NDArray[Any]:
+        """Objects `start` to `stop` of a plane, shard by shard: files that are read to their end go at once.
+
+        Whole planes would be in memory three times, as files, as shards and as what is returned.
+        """
+        result = np.empty((stop - start, *array.shape[1:]), array.dtype)
+        step = (array.shards or array.chunks)[0]
+        for first in range(start // step * step, stop, step):
+            low, high = max(start, first), min(stop, first + step)
+            array.get_basic_selection(
+                slice(low, high), out=cpu.NDBuffer.from_numpy_array(result[low - start : high - start])
+            )
+            if high == min(first + step, array.shape[0]):
+                for name in zarr_files.chunk_files(array, low, high):
+                    del self._files[name]
+        return result
 
     def _fetch(self, names: Sequence[str]) -> None:
         """Have these files in memory, and no others: a shard of several blocks stays for the next one."""
