@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from galbatch import __version__
-from galbatch.errors import GalbatchError, NotInThisVersion, UsageError
+from galbatch.errors import GalbatchError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -40,6 +40,7 @@ app.add_typer(objects_app, name="objects")
 
 out = Console()
 WIDEST = 1000  # characters of a table
+FEW_DRAWS = 20  # up to here they are printed themselves: a summary of so few tells nothing
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
 CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
@@ -179,9 +180,13 @@ def run_command(
     run_toml: RunToml,
     stage: Annotated[str, typer.Option(help="ingest (cutouts only), infer (from cutouts) or all")] = "all",
     workers: Workers = None,
-    cluster: Annotated[str | None, typer.Option(metavar="KIND", help="overrides [cluster] kind")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="local, local-cuda or scheduler; overrides [cluster] kind"),
+    ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="join a running scheduler; not in this version")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
     ] = None,
 ) -> None:
     """Do what is left: cutouts, posteriors, catalog.
@@ -191,15 +196,15 @@ def run_command(
     from galbatch import cluster as clusters
     from galbatch import config, dashboard, run
 
-    if scheduler is not None:
-        raise NotInThisVersion("--scheduler is not in this version; use [cluster] kind = 'local'")
     if stage not in ("ingest", "infer", "all"):
         raise UsageError(f"--stage {stage}: expected ingest, infer or all")
-    parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster)
-    with clusters.on_demand(parsed.cluster) as pool:
+    parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    clusters.require(parsed.cluster)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    with clusters.on_demand(parsed.cluster, tell=errors.print) as pool:
         made = run.prepare(parsed, pool)
         for note in made.notes:
-            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"note: {note}")
+            errors.print(f"note: {note}")
         # Foreign outputs and folders that cannot be written are refused before workers are started, unless many
         # headers had to be read on them.
         run.progress(parsed, made)
@@ -245,13 +250,16 @@ def clean(
 ) -> None:
     """Delete the run's outputs; asks first.
 
-    The only command that deletes any: the cutout store, the catalog and the tile index, and nothing else that lies in their folders.
+    The only command that deletes any: the cutout store, the catalog, its components and the tile index, and nothing else that lies in their folders.
     """
-    from galbatch import config, run
+    from galbatch import components, config, run, storage
 
     parsed = config.read_config(run_toml)
     if not yes:
-        typer.confirm(f"delete {parsed.cutouts.store} and {parsed.catalog.path}?", abort=True)
+        outputs = [parsed.cutouts.store, parsed.catalog.path]
+        kept = components.components_path(parsed.catalog.path)
+        outputs += [kept] if storage.exists(kept) else []
+        typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
     removed = run.clean(parsed)
     out.print(
         f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
@@ -268,11 +276,11 @@ def verify(
 ) -> None:
     """Check a catalog; exit code 1 on problems.
 
-    Strict HATS, sorted leaves, every object once, fingerprints.
+    Strict HATS, sorted leaves, every object once, fingerprints, and the components that leaves say were kept.
     """
-    from galbatch import catalog, cluster, config, run
+    from galbatch import catalog, cluster, components, config, run
 
-    problems = catalog.verify(catalog_path)
+    problems = catalog.verify(catalog_path) + components.problems(catalog_path)
     if against is not None and not problems:
         parsed = config.read_config(against)
         with cluster.on_demand(parsed.cluster) as workers:
@@ -326,6 +334,85 @@ def cone(
         out.print(f"{_counted(found.num_rows, 'object')}: {output}", soft_wrap=True, markup=False)
         return
     sys.stdout.write(found.to_pandas().to_csv(index=False))
+
+
+@app.command()
+def draws(
+    catalog_path: CatalogPath,
+    object_ids: Annotated[
+        list[str],
+        typer.Argument(metavar="OBJECT_ID...", help="ids of objects of the catalog, integers or text"),
+    ],
+    n_draws: Annotated[int, typer.Option("-n", metavar="N", help="draws of each object and model")] = 10_000,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="only this model of the catalog; otherwise all")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="table of all draws, Parquet, CSV, FITS or VOTable; - prints CSV",
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="corner plot, .png, .pdf or .svg; of several objects or models a file each, FILE_<id>_<model>",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="seed of the draws; that of the run otherwise", min=0)
+    ] = None,
+) -> None:
+    """Joint draws from the posteriors of objects, in physical units.
+
+    Prints a summary, or the draws themselves up to 20; writes them as a table and as corner plots. Needs a catalog made with [posterior] keep_components = true. The same
+    seed gives the same draws, and the first ones are the same however many are asked for. Negative ids: put -- before them. Exit code 1 if
+    an object has no posterior of a model.
+    """
+    from galbatch import draws as drawing
+    from galbatch import tables
+
+    if output not in (None, "-"):
+        tables.check_suffix(output)
+    if plot is not None:
+        from galbatch import report
+
+        report.check_corner(plot, n_draws)
+    request = drawing.Request(n_draws, model, seed)
+    results = drawing.draw(catalog_path, object_ids, request)
+    found = [result for result in results if isinstance(result, drawing.Drawn)]
+    without = [result for result in results if isinstance(result, drawing.NoDraws)]
+    if found and (output == "-" or (output is None and n_draws <= FEW_DRAWS)):
+        sys.stdout.write(drawing.as_table(found).to_pandas().to_csv(index=False))
+    else:
+        for one in found:
+            _print_draws(one)
+    if found and output not in (None, "-"):
+        tables.write_table(output, drawing.as_table(found))
+        out.print(
+            f"{_counted(n_draws, 'draw')} each: {output}", soft_wrap=True, highlight=False, markup=False
+        )
+    if plot is not None:
+        for one, path in zip(found, drawing.plot_paths(plot, found), strict=True):
+            report.write_corner(path, one)
+            out.print(f"corner plot: {path}", soft_wrap=True, highlight=False, markup=False)
+    for missing in without:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
+            f"object {missing.object_id}, {missing.model}: nothing to draw: {missing.reason}"
+        )
+    _exit_with(1 if without else 0)
+
+
+def _print_draws(drawn: Any) -> None:
+    """Summary of the draws of one object and model."""
+    from galbatch import draws as drawing
+
+    summary, correlations = drawing.summary_tables(drawn)
+    _print_results([summary, correlations] if correlations.rows else [summary])
 
 
 @objects_app.command("check")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,11 @@ from galbatch import catalog, components, models, tasks
 from galbatch.errors import CatalogError, UsageError
 from galbatch.types import ModelFlag, Partition
 
-__all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw"]
+__all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "plot_paths", "summary_tables"]
 
 Floats = npt.NDArray[np.float64]
+
+UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a file
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Drawn:
     units: Mapping[str, str]
     derived: Mapping[str, str]
     n_passes: int
+
+    @property
+    def n_draws(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.values.values())))
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     parts = []
     for object_id in dict.fromkeys(one.object_id for one in drawn):
         own = [one for one in drawn if one.object_id == object_id]
-        n_draws = len(next(iter(own[0].values.values())))
+        n_draws = own[0].n_draws
         arrays: dict[str, Any] = {
             "object_id": pa.array([object_id] * n_draws),
             "draw": np.arange(n_draws),
@@ -184,6 +192,37 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
+def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable]:
+    """For people: each quantity's median, 68 % interval, mean and standard deviation; and the rank correlations."""
+    of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
+    rows = tuple(
+        (f"{drawn.model}_{name}", drawn.units[name], *map(_rounded, _numbers(values)))
+        for name, values in drawn.values.items()
+    )
+    heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
+    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, rows)
+    names, found = correlation(drawn)
+    lower = tuple(
+        (name, *(f"{found[i, j]:.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
+        for i, name in enumerate(names)
+    )[1:]
+    padded = tuple((*row, *[None] * (len(names) - len(row))) for row in lower)
+    return summary, models.ResultTable("rank correlations", ("", *names[:-1]), padded)
+
+
+def _numbers(values: Floats) -> list[float]:
+    quantiles = np.quantile(values, [0.5, 0.15865, 0.84135])
+    return [*quantiles.tolist(), float(values.mean()), float(values.std())]
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}"
+
+
+def _counted(number: int, noun: str, nouns: str = "draws") -> str:
+    return f"{number:,} {noun if number == 1 else nouns}"
+
+
 def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
     """Names, and the rank correlations (parameter, parameter) of the draws; NaN where a parameter does not vary.
 
@@ -191,4 +230,21 @@ def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
     """
     names = [name for name in drawn.values if name not in drawn.derived]
     ranks = np.stack([rankdata(drawn.values[name]) for name in names])
-    return names, models.correlation_of(np.atleast_2d(np.cov(ranks))[None])[0]
+    deviations = ranks - ranks.mean(axis=1, keepdims=True)
+    covariance = np.asarray(deviations @ deviations.T)
+    std = np.sqrt(np.diagonal(covariance))
+    with np.errstate(invalid="ignore"):
+        return names, covariance / np.outer(std, std)
+
+
+def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
+    """Where the plot of each goes: at `path`, or with id and model before the suffix if there are several."""
+    if len(drawn) == 1:
+        return [path]
+    stem, _, suffix = path.rpartition(".")
+    # Text ids may hold slashes and the like.
+    names = [f"{UNSAFE.sub('_', str(one.object_id))}_{one.model}" for one in drawn]
+    twice = {name for name in names if names.count(name) > 1}
+    return [
+        f"{stem}_{name}{f'_{number}' if name in twice else ''}.{suffix}" for number, name in enumerate(names)
+    ]

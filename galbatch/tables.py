@@ -34,6 +34,7 @@ __all__ = [
     "DUPLICATE",
     "ISNULL",
     "RESERVED_COLUMNS",
+    "check_suffix",
     "column_names",
     "examine",
     "input_columns",
@@ -53,6 +54,9 @@ __all__ = [
 
 RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
+
+WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")
+"""Suffixes of the tables that are written."""
 
 ISNULL = "_isnull"
 """What HSC's archive puts after a column's name for the column that says where it is null."""
@@ -309,16 +313,27 @@ def write_table(path: str, table: pa.Table) -> None:
     OutputError
         Another suffix; no space, or no permission.
     """
+    check_suffix(path)
     buffer = io.BytesIO()
     if path.endswith(".parquet"):
         pq.write_table(table, buffer)
     elif path.endswith(".csv"):
         pyarrow.csv.write_csv(table, buffer)
-    elif path.endswith((".fits", ".vot", ".xml")):
-        _astropy_table(table).write(buffer, format="fits" if path.endswith(".fits") else "votable")
     else:
-        raise OutputError(f"{path}: unknown kind of table; known are .parquet, .csv, .fits, .vot, .xml")
+        _astropy_table(table).write(buffer, format="fits" if path.endswith(".fits") else "votable")
     storage.publish(path, buffer.getvalue())
+
+
+def check_suffix(path: str) -> None:
+    """Refuse the name of a table that `write_table` could not write.
+
+    Raises
+    ------
+    OutputError
+        Its suffix is not known.
+    """
+    if not path.endswith(WRITTEN):
+        raise OutputError(f"{path}: unknown kind of table; known are {', '.join(WRITTEN)}")
 
 
 def _astropy_table(table: pa.Table) -> Table:

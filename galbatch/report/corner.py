@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from galbatch import storage
 from galbatch.errors import OutputError, UsageError
 from galbatch.report.contents import Quantity
-from galbatch.report.figures import BLUE, DPI, GRAY, INK, STYLE
+from galbatch.report.figures import BLUE, DPI, GRAY, STYLE
 
 __all__ = ["CORNER_KINDS", "LEAST_DRAWS", "check_corner", "write_corner"]
 
@@ -27,6 +27,15 @@ LEAST_DRAWS = 200
 """With fewer the contours are noise."""
 
 PANEL_INCHES = 2.1
+CORNER_STYLE = {
+    **STYLE,
+    "axes.grid": False,
+    "axes.spines.top": True,
+    "axes.spines.right": True,
+    "axes.titlelocation": "center",
+    "axes.titleweight": "normal",
+    "lines.linewidth": 1.0,
+}
 ONE_SIGMA, TWO_SIGMA = 1 - math.exp(-0.5), 1 - math.exp(-2.0)
 """Shares of a normal distribution in two dimensions within 1 and 2 standard deviations: 39 and 86 %."""
 
@@ -99,28 +108,27 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
     check_corner(path, len(next(iter(drawn.values.values()))))
     quantities = _quantities(drawn)
     buffer = io.BytesIO()
-    with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+    with mpl.rc_context(CORNER_STYLE):
         figure = _figure(quantities, [drawn.values[q.parameter] for q in quantities])
-        figure.text(
-            0.985,
-            0.985,
-            f"{drawn.object_id}\n",
-            ha="right",
-            va="top",
-            fontsize=12,
-            fontweight="bold",
-        )
-        n_draws = len(drawn.values[quantities[0].parameter])
-        figure.text(
-            0.985,
-            0.985,
-            f"\n\n{drawn.model}: {n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
-            ha="right",
-            va="top",
-            color=GRAY,
-        )
+        _caption(figure, drawn)
         figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI)
     storage.publish(path, buffer.getvalue())
+
+
+def _caption(figure: Figure, drawn: DrawnLike) -> None:
+    """In the corner that stays empty."""
+    n_draws = len(next(iter(drawn.values.values())))
+    lines = (
+        f"{drawn.model}: {n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
+        "lines: median, 16 and 84 %",
+        "contours hold 39 and 86 %",
+    )
+    place: dict[str, Any] = {"ha": "right", "va": "top"}
+    figure.text(0.98, 0.98, str(drawn.object_id), fontsize=12, fontweight="bold", **place)
+    # One panel has no empty corner: what the contours hold is then no matter.
+    figure.text(
+        0.98, 0.98, "\n\n" + "\n".join(lines[: 1 if len(figure.axes) == 1 else 3]), color=GRAY, **place
+    )
 
 
 def _quantities(drawn: DrawnLike) -> list[Quantity]:
@@ -146,7 +154,7 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         smooth=1.0,
         quantiles=QUANTILES,
         labels=[_label(quantity) for quantity in quantities],
-        labelpad=0.06,
+        labelpad=-0.08,
         levels=(ONE_SIGMA, TWO_SIGMA),
         color=BLUE,
         fill_contours=True,
@@ -158,7 +166,9 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
     )
     for number, (quantity, one) in enumerate(zip(quantities, values, strict=True)):
         axes = figure.axes[number * (n + 1)]
-        axes.set_title(f"{quantity.short_title} = {_interval(one)}", loc="center", color=INK)
+        axes.set_title(f"{quantity.short_title} = {_interval(one)}")
+    for axes in figure.axes:
+        axes.tick_params(labelrotation=0)
     return figure
 
 
