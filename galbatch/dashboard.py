@@ -200,6 +200,9 @@ class ProgressSink(Protocol):
     def advance(self, stage: str, n: int) -> None:
         """`n` more objects of the stage are done."""
 
+    def note(self, line: str) -> None:
+        """Tell people something that the run goes on after."""
+
 
 class Silent:
     """A sink that shows nothing."""
@@ -208,6 +211,9 @@ class Silent:
         """Show nothing."""
 
     def advance(self, stage: str, n: int) -> None:
+        """Show nothing."""
+
+    def note(self, line: str) -> None:
         """Show nothing."""
 
 
@@ -248,3 +254,7 @@ class ProgressBars:
     def advance(self, stage: str, n: int) -> None:
         """Move the bar of `stage`."""
         self._progress.advance(self._tasks[stage], n)
+
+    def note(self, line: str) -> None:
+        """Print the line above the bars."""
+        self._progress.console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from distributed import Client, Future, KilledWorker, as_completed
-from distributed.scheduler import NoValidWorkerError
+from distributed import Client
 
 from galbatch import (
     __version__,
@@ -36,13 +35,12 @@ from galbatch.errors import (
     BundleError,
     ConfigError,
     FingerprintError,
-    GalbatchError,
-    UsageError,
 )
 from galbatch.fingerprint import Fingerprint, refuse_difference
 from galbatch.object_source import open_objects
 from galbatch.plan import ModelPlan, PartitionPlan, Plan, make_plan
 from galbatch.types import CutoutBlock, Grid, Partition
+from galbatch.window import Attempt, Window
 
 __all__ = [
     "Progress",
@@ -124,7 +122,9 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
 
 def _engine(config: RunConfig, network: models.Ensemble) -> str:
     wanted = config.posterior
-    return models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device="cpu").name
+    return models.choose_engine(
+        network, kind=wanted.engine, precision=wanted.precision, device=cluster.device_of(config.cluster)
+    ).name
 
 
 def _paths(model: ModelConfig) -> tuple[str, ...]:
@@ -268,21 +268,39 @@ def execute(
 
     Raises
     ------
-    FingerprintError, LockedError, OutputError
+    FingerprintError, LockedError, OutputError, ClusterError
         Nothing was started.
+    SchedulerLost
+        What is done stays.
     """
     started = time.monotonic()
     with _locked(config, stage):
         before = progress(config, plan)
+        sink = sink or dashboard.Silent()
+        _require_workers(config, plan, client, stage=stage, sink=sink)
         if len(plan.rejected):
             tables.write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
-        run = _Run(config, plan, client, stage, sink or dashboard.Silent())
+        run = _Run(config, plan, client, stage, sink)
         run.work(before)
         if stage != "ingest":
             _record_failures(config, run.result.failed)
             _finish(config, plan, run.result)
     run.result.seconds = time.monotonic() - started
     return run.result
+
+
+def _require_workers(
+    config: RunConfig, plan: Plan, client: Client, *, stage: Stage, sink: dashboard.ProgressSink
+) -> None:
+    """Refuse a joined scheduler whose workers do not see the run's files or cannot infer on its device."""
+    if config.cluster.kind != "scheduler":
+        return
+    if stage != "ingest":
+        cluster.require_device(client, config.cluster, tell=sink.note)
+    tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}
+    bundles = [path for model in plan.models for path in model.paths] if stage != "ingest" else []
+    outputs = [config.cutouts.store] if stage == "ingest" else [config.cutouts.store, config.catalog.path]
+    cluster.require_paths(client, written=outputs, read=[*tiles.values(), *bundles])
 
 
 def lock_of(output: str) -> str:
@@ -313,18 +331,8 @@ def _locked(config: RunConfig, stage: Stage) -> Iterator[None]:
         yield
 
 
-@dataclass
-class _Attempt:
-    """One submitted task: which step of which partition, and how often it was tried."""
-
-    part: PartitionPlan
-    step: Literal["ingest", "infer"]
-    tries: int = 0
-    batch: int = 0
-
-
 class _Run:
-    """The window of submitted work, and the one place where retries are counted."""
+    """What is left of the run, and what the sink is told of it."""
 
     def __init__(
         self, config: RunConfig, plan: Plan, client: Client, stage: Stage, sink: dashboard.ProgressSink
@@ -335,10 +343,9 @@ class _Run:
         self.stage = stage
         self.sink = sink
         self.result = RunResult(n_objects=len(plan.objects))
-        self.attempts: dict[str, _Attempt] = {}
 
     def work(self, before: Progress) -> None:
-        """Submit a bounded window of partitions and see each through both steps."""
+        """See each partition that is left through both steps."""
         if self._removes_cutouts:
             self._remove_leftovers(before)
         waiting = self._announce(before)
@@ -349,18 +356,11 @@ class _Run:
             components.create_groups(
                 self.config.catalog.path, [attempt.part.partition for attempt in waiting]
             )
-        completed = as_completed(raise_errors=False)
-        window = 2 * max(1, len(self.client.scheduler_info()["workers"]))
-        for attempt in waiting[:window]:
-            completed.add(self._submit(attempt))
-        following = iter(waiting[window:])
-        for future in completed:
-            # A partition goes on to infer before another one starts: partitions finish rather than all start.
-            further = self._collect(future) or next(following, None)
-            if further is not None:
-                completed.add(self._submit(further))
+        window = Window(self.config, self.plan, self.client, then=self._then, note=self.sink.note)
+        window.work(waiting)
+        self.result.failed = window.failed
 
-    def _announce(self, before: Progress) -> list[_Attempt]:
+    def _announce(self, before: Progress) -> list[Attempt]:
         """Tell the sink what is there, and list the first steps of what is left."""
         waiting = []
         done = {"ingest": 0, "infer": 0}
@@ -370,9 +370,9 @@ class _Run:
             done["ingest"] += n_objects * ingested
             done["infer"] += n_objects * (name in before.inferred)
             if not ingested and self.stage != "infer":
-                waiting.append(_Attempt(part, "ingest"))
+                waiting.append(Attempt(part, "ingest"))
             elif name not in before.inferred and self.stage != "ingest":
-                waiting.append(_Attempt(part, "infer"))
+                waiting.append(Attempt(part, "infer"))
         self.result.n_inferred = done["infer"]
         for step in ("ingest", "infer"):
             if self.stage in (step, "all"):
@@ -405,87 +405,16 @@ class _Run:
             self.config.cutouts.store, attributes=attributes, partitions=partitions, grids=grids
         )
 
-    def _submit(self, attempt: _Attempt) -> Future:
-        config = self.config
-        attempt.tries += 1
-        task: tasks.IngestTask | tasks.InferTask
-        function: Callable[[Any], tasks.TaskResult]
-        if attempt.step == "ingest":
-            task = tasks.ingest_task(
-                self.plan,
-                attempt.part,
-                store=config.cutouts.store,
-                planes=config.cutouts.planes,
-                flags=config.flags,
-            )
-            function = tasks.ingest_partition
-        else:
-            posterior = config.posterior
-            if attempt.batch:
-                posterior = posterior.model_copy(update={"batch": attempt.batch})
-            task = tasks.infer_task(
-                self.plan,
-                attempt.part,
-                store=config.cutouts.store,
-                catalog_path=config.catalog.path,
-                posterior=posterior,
-            )
-            function = tasks.infer_partition
-        key = f"{attempt.step}-{attempt.part.partition.name}-{attempt.tries}"
-        # Retries are counted here alone: Dask's own are 0.
-        future = self.client.submit(_on_worker, function, task, key=key, pure=False, retries=0)
-        self.attempts[future.key] = attempt
-        return future
-
-    def _collect(self, future: Future) -> _Attempt | None:
-        """Take in a finished task; return what this partition needs next, if anything."""
-        attempt = self.attempts.pop(future.key)
-        error = future.exception() if future.status == "error" else None
-        if future.status == "cancelled":
-            error = KilledWorker(future.key, None, 0)
-        if error is not None:
-            return self._after_failure(attempt, error)
-        result: tasks.TaskResult = future.result()
+    def _then(self, attempt: Attempt, result: tasks.TaskResult) -> Attempt | None:
+        """Take in the result of a step; return what the partition needs next, if anything."""
         self.sink.advance(attempt.step, result.n_objects)
         if attempt.step == "ingest":
-            return _Attempt(attempt.part, "infer") if self.stage == "all" else None
+            return Attempt(attempt.part, "infer") if self.stage == "all" else None
         self.result.n_inferred += result.n_objects
         self.result.n_passes += result.n_passes
         if self._removes_cutouts:
             ingest.remove_partition(self.config.cutouts.store, attempt.part.partition)
         return None
-
-    def _after_failure(self, attempt: _Attempt, error: BaseException) -> _Attempt | None:
-        if _is_retriable(error) and attempt.tries <= self.config.cluster.retries:
-            if _is_out_of_memory(error):
-                attempt.batch = max(1, (attempt.batch or self.config.posterior.batch) // 2)
-            return attempt
-        self.result.failed[attempt.part.partition.name] = f"{attempt.step}: {_reason(error)}"
-        return None
-
-
-def _on_worker(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.TaskResult:
-    """Run a task on a worker and count it for the dashboard."""
-    result = function(task)
-    inferred = result.n_objects if function is tasks.infer_partition else 0
-    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
-    return result
-
-
-def _is_retriable(error: BaseException) -> bool:
-    """I/O errors, lost workers and lack of memory may pass; wrong inputs stay wrong."""
-    if isinstance(error, UsageError):
-        return False
-    return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: torch.OutOfMemoryError, without importing torch in the client.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"
 
 
 def _record_failures(config: RunConfig, failed: dict[str, str]) -> None:
@@ -614,12 +543,12 @@ class Rates:
 
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Lines of the plan's table: projected time of each step with the configured workers."""
-        workers = cluster.worker_count(config.cluster)
+        workers, called = cluster.workers_planned(config.cluster)
         n_cutouts = sum(plan.projection.n_cutouts)
         passes = int(config.posterior.passes)
         infer_s = sum(m.n_selected * passes * self.pass_s.get(m.name, 0.0) for m in plan.models)
         each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())
-        with_workers = f"with {workers} worker{'s' if workers > 1 else ''}"
+        with_workers = f"with {called}"
         return [
             ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} {with_workers}"),
             ("time to infer", f"{_duration(infer_s / workers)} {with_workers}, {passes} passes an object"),

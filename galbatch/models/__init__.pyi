@@ -10,6 +10,7 @@ from .evaluation import Evaluation, HeldOut, evaluate
 from .evaluation_tables import strata_bins
 from .features import FeatureMaps, localize
 from .foreign import convert_script
+from .gpu import gpu_identity, gpu_shortage, torch_cuda
 from .heads import correlation_of
 from .infer import infer_block
 from .joint import OutputInfo, has_posterior, joint_draws
@@ -85,6 +86,8 @@ __all__ = [
     "device_name",
     "evaluate",
     "executor",
+    "gpu_identity",
+    "gpu_shortage",
     "has_center",
     "has_posterior",
     "infer_block",
@@ -104,5 +107,6 @@ __all__ = [
     "share_of",
     "split_objects",
     "strata_bins",
+    "torch_cuda",
     "train",
 ]

@@ -1,0 +1,60 @@
+"""The workers that are there at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from distributed import Client
+
+__all__ = ["GPU", "Pool"]
+
+GPU = "GPU"
+"""The Dask resource that a task on a GPU takes one of: one inference at a time on each."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The workers that are there at a moment, by their addresses.
+
+    Attributes
+    ----------
+    threads : of each worker
+    gpus : the workers with the resource GPU
+    nannied : the workers that can be started anew, as another process watches over them
+    """
+
+    threads: Mapping[str, int]
+    gpus: frozenset[str]
+    nannied: frozenset[str]
+
+    @classmethod
+    def of(cls, client: Client) -> Pool:
+        """Those that the scheduler knows now."""
+        # Releases of 2025 tell of five workers only, unless asked for all.
+        found = client.scheduler_info(n_workers=-1)["workers"]
+        return cls(
+            {address: worker["nthreads"] for address, worker in found.items()},
+            frozenset(a for a, worker in found.items() if worker.get("resources", {}).get(GPU, 0) >= 1),
+            frozenset(a for a, worker in found.items() if worker.get("nanny")),
+        )
+
+    @property
+    def window(self) -> int:
+        """Tasks to have under way: one for each thread, and one for each worker to go on with."""
+        return max(2, sum(self.threads.values()) + len(self.threads))
+
+    def able(self, device: str, refused: Collection[str] = ()) -> list[str]:
+        """The workers that can compute on `device`, without those refused."""
+        there = self.gpus if device == "cuda" else self.threads
+        return sorted(set(there) - set(refused))
+
+    def described(self, device: str) -> str:
+        """So many workers, and what they lack for `device`."""
+        n_workers = len(self.threads)
+        if not n_workers:
+            return "no workers are there"
+        counted = f"{n_workers} worker{'s are' if n_workers > 1 else ' is'} there"
+        if device != "cuda":
+            return counted
+        return f"{counted}, {len(self.gpus) or 'none'} with the resource {GPU}"
