@@ -203,7 +203,7 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
     summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, rows)
     names, found = correlation(drawn)
     lower = tuple(
-        (name, *(f"{found[i, j]:.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
+        (name, *(f"{found[i, j]:+.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
         for i, name in enumerate(names)
     )[1:]
     padded = tuple((*row, *[None] * (len(names) - len(row))) for row in lower)

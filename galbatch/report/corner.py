@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from galbatch import storage
 from galbatch.errors import OutputError, UsageError
@@ -111,7 +112,7 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
     with mpl.rc_context(CORNER_STYLE):
         figure = _figure(quantities, [drawn.values[q.parameter] for q in quantities])
         _caption(figure, drawn)
-        figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI)
+        figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     storage.publish(path, buffer.getvalue())
 
 
@@ -123,12 +124,11 @@ def _caption(figure: Figure, drawn: DrawnLike) -> None:
         "lines: median, 16 and 84 %",
         "contours hold 39 and 86 %",
     )
-    place: dict[str, Any] = {"ha": "right", "va": "top"}
-    figure.text(0.98, 0.98, str(drawn.object_id), fontsize=12, fontweight="bold", **place)
-    # One panel has no empty corner: what the contours hold is then no matter.
-    figure.text(
-        0.98, 0.98, "\n\n" + "\n".join(lines[: 1 if len(figure.axes) == 1 else 3]), color=GRAY, **place
-    )
+    # One panel leaves no corner empty: beside it then; the picture is cut to what is on it.
+    place: dict[str, Any] = {"ha": "right"} if len(figure.axes) > 1 else {"ha": "left"}
+    x = 0.98 if len(figure.axes) > 1 else 1.0
+    figure.text(x, 0.98, str(drawn.object_id), fontsize=12, fontweight="bold", va="top", **place)
+    figure.text(x, 0.98, "\n\n" + "\n".join(lines[: len(figure.axes) + 1]), color=GRAY, va="top", **place)
 
 
 def _quantities(drawn: DrawnLike) -> list[Quantity]:
@@ -154,7 +154,6 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         smooth=1.0,
         quantiles=QUANTILES,
         labels=[_label(quantity) for quantity in quantities],
-        labelpad=-0.08,
         levels=(ONE_SIGMA, TWO_SIGMA),
         color=BLUE,
         fill_contours=True,
@@ -169,6 +168,10 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         axes.set_title(f"{quantity.short_title} = {_interval(one)}")
     for axes in figure.axes:
         axes.tick_params(labelrotation=0)
+        if isinstance(locator := axes.xaxis.get_major_locator(), MaxNLocator):
+            locator.set_params(prune="both")  # or the last number of a panel would meet the first of the next
+        axes.xaxis.set_label_coords(0.5, -0.2)
+        axes.yaxis.set_label_coords(-0.37, 0.5)  # beside numbers of five digits
     return figure
 
 
