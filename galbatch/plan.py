@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from galbatch.models import Ensemble  # loads torch, which planning does without
 
 __all__ = [
+    "ENGINE_OF",
     "MAX_HEALPIX_ORDER",
     "GridPlan",
     "ModelPlan",
@@ -48,6 +49,9 @@ __all__ = [
     "divide",
     "make_plan",
 ]
+
+ENGINE_OF = "engine of "
+"""What the parts of a leaf's fingerprint begin with that name the engine of a network."""
 
 BytesOf = Callable[[int, int], int]
 
@@ -91,9 +95,7 @@ class ModelPlan:
     n_selected: int = 0
 
     @classmethod
-    def of(
-        cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str
-    ) -> ModelPlan:
+    def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str) -> ModelPlan:
         """From a ``[[models]]`` section, its bundles' paths, the loaded bundles and what executes them."""
         trained = ensemble.metadata.input
         return cls(
@@ -391,7 +393,7 @@ class _Planner:
         parts["models"] = " ".join(model.name for model in self.models)
         for model in self.models:
             parts[f"bundle {model.name}"] = ", ".join(model.sha256)
-            parts[f"engine of {model.name}"] = model.engine
+            parts[f"{ENGINE_OF}{model.name}"] = model.engine
             parts[f"bands of {model.name}"] = "+".join(model.bands)
             parts[f"columns of {model.name}"] = "+".join(model.columns)
             parts[f"calibration of {model.name}"] = ", ".join(

@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from distributed import Client
 
@@ -30,7 +28,7 @@ from galbatch import (
     tables,
     tasks,
 )
-from galbatch.config import ModelConfig, PosteriorConfig, RunConfig
+from galbatch.config import ModelConfig, RunConfig
 from galbatch.errors import (
     BundleError,
     ConfigError,
@@ -38,18 +36,16 @@ from galbatch.errors import (
 )
 from galbatch.fingerprint import Fingerprint, refuse_difference
 from galbatch.object_source import open_objects
-from galbatch.plan import ModelPlan, PartitionPlan, Plan, make_plan
-from galbatch.types import CutoutBlock, Grid, Partition
+from galbatch.plan import ENGINE_OF, ModelPlan, PartitionPlan, Plan, make_plan
+from galbatch.types import Grid, Partition
 from galbatch.window import Attempt, Window
 
 __all__ = [
     "Progress",
-    "Rates",
     "RunResult",
     "Stage",
     "clean",
     "execute",
-    "measure_rates",
     "prepare",
     "progress",
     "verify_against",
@@ -106,8 +102,9 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     """
     networks = [_network(config, model) for model in config.models]
     _require_free_names(config, networks)
+    recorded = _recorded_engines(config.catalog.path)
     plans = [
-        ModelPlan.of(model, _paths(model), network, engine=_engine(config, network))
+        ModelPlan.of(model, _paths(model), network, engine=_engine(config, network, recorded.get(model.name)))
         for model, network in zip(config.models, networks, strict=True)
     ]
     fed = dict.fromkeys(name for plan in plans for name in plan.columns)
@@ -120,11 +117,26 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     return make_plan(config, objects, tiles, plans)
 
 
-def _engine(config: RunConfig, network: models.Ensemble) -> str:
+def _engine(config: RunConfig, network: models.Ensemble, recorded: str | None) -> str:
+    """The engine of a network: the one that began the run, where it is as asked for, else what is best on the device."""
     wanted = config.posterior
+    if recorded is not None:
+        began = models.Engine.named(recorded)
+        if wanted.engine in ("auto", began.kind) and wanted.precision in ("auto", began.precision):
+            return began.name
     return models.choose_engine(
         network, kind=wanted.engine, precision=wanted.precision, device=cluster.device_of(config.cluster)
     ).name
+
+
+def _recorded_engines(catalog_path: str) -> dict[str, str]:
+    """Names of the engines, by network, in the fingerprint of a leaf that is there; nothing without leaves."""
+    leaves = catalog.list_leaves(catalog_path)
+    if not leaves:
+        return {}
+    footer = catalog.read_footer(catalog_path, Partition(*min(leaves), 0, 0))
+    parts = (tasks.footer_fingerprint(footer) or {}).get("parts", {})
+    return {key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)}
 
 
 def _paths(model: ModelConfig) -> tuple[str, ...]:
@@ -499,7 +511,8 @@ def verify_against(config: RunConfig, catalog_path: str, workers: cluster.Worker
 
     Every object of the list is there exactly once, and every leaf carries this run's fingerprint.
     """
-    plan = prepare(config, workers)
+    at = config.catalog.model_copy(update={"path": catalog_path})
+    plan = prepare(config.model_copy(update={"catalog": at}), workers)  # its leaves tell the engine
     problems = []
     for part in plan.partitions:
         footer = catalog.read_footer(catalog_path, part.partition)
@@ -531,86 +544,3 @@ def _id_problems(plan: Plan, catalog_path: str) -> list[str]:
         f"{catalog_path}: {n_missing} objects of the list are missing, {n_extra} are not in the list, "
         f"{n_twice} stand twice"
     ]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds that one worker takes, measured on this machine on a few of the run's own objects."""
-
-    n_measured: int
-    cutout_s: float
-    pass_s: Mapping[str, float]
-
-    def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
-        """Lines of the plan's table: projected time of each step with the configured workers."""
-        workers, called = cluster.workers_planned(config.cluster)
-        n_cutouts = sum(plan.projection.n_cutouts)
-        passes = int(config.posterior.passes)
-        infer_s = sum(m.n_selected * passes * self.pass_s.get(m.name, 0.0) for m in plan.models)
-        each = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in self.pass_s.items())
-        with_workers = f"with {called}"
-        return [
-            ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} {with_workers}"),
-            ("time to infer", f"{_duration(infer_s / workers)} {with_workers}, {passes} passes an object"),
-            ("time of a pass", each),
-            ("measured on", f"{self.n_measured} of the objects, on this machine"),
-        ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "less than 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-MEASURED_OBJECTS = 32
-MEASURED_PASSES = 8
-
-
-def measure_rates(config: RunConfig, plan: Plan) -> Rates:
-    """Cut a few objects of the middle partition and infer them in memory; nothing is written."""
-    posterior = config.posterior.model_copy(update={"passes": MEASURED_PASSES})
-    cutout_s, n_measured, pass_s = 0.0, 0, {}
-    for number in range(len(plan.grids)):
-        part = _middle(plan, number)
-        if part is None:
-            continue
-        task = tasks.ingest_task(
-            plan, part, store=config.cutouts.store, planes=config.cutouts.planes, flags=config.flags
-        )
-        grid = task.grids[number]
-        rows = grid.rows[:MEASURED_OBJECTS]
-        started = time.monotonic()
-        cutouts = next(tasks.cut_rows(task, grid, rows))
-        cutout_s = max(cutout_s, (time.monotonic() - started) / len(rows))
-        n_measured = max(n_measured, len(rows))
-        for model in (m for m in plan.models if m.grid == grid.grid):
-            columns = tasks.columns_fed(task.objects, rows, model.columns)
-            pass_s[model.name] = _measure_pass_s(model, cutouts.select_bands(model.bands), columns, posterior)
-    return Rates(n_measured, cutout_s, pass_s)
-
-
-def _middle(plan: Plan, grid: int) -> PartitionPlan | None:
-    """The middle one of the partitions with cutouts of a grid."""
-    parts = [part for part in plan.partitions if part.projection.n_cutouts[grid]]
-    return parts[len(parts) // 2] if parts else None
-
-
-def _measure_pass_s(
-    model: ModelPlan,
-    cutouts: CutoutBlock,
-    columns: npt.NDArray[np.float32] | None,
-    posterior: PosteriorConfig,
-) -> float:
-    network = tasks.load_network(model)
-    every = np.ones(len(cutouts), bool)
-    elapsed_s = 0.0
-    for _ in range(2):  # the first call also warms up the script
-        started = time.monotonic()
-        models.infer_block(
-            network, cutouts, name=model.name, posterior=posterior, selected=every, columns=columns
-        )
-        elapsed_s = time.monotonic() - started
-    return elapsed_s / len(cutouts) / MEASURED_PASSES

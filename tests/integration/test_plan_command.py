@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import cli, config, run
+from galbatch import cli, config, rates, run
 from galbatch import plan as plan_module
 from galbatch.errors import ConfigError
 
@@ -65,7 +65,7 @@ def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     parsed = config.read_config(write_run(tmp_path))
     plan = run.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
-    rows = list(cli._plan_table(parsed, plan, run.Rates(1, 0.01, {})).columns[0].cells)
+    rows = list(cli._plan_table(parsed, plan, rates.Rates(1, 0.01, {})).columns[0].cells)
     assert "S3 requests" in rows
 
 
