@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from galbatch import __version__, cli
+from galbatch.errors import UsageError
 
 
 def run_cli(*arguments):
@@ -72,7 +74,6 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
             ["models", "convert", "sfnet", *SFNET],
             "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
         ),
-        (["run", "run.toml", "--scheduler", "tcp://127.0.0.1:1"], "not in this version"),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
         (["rum"], "No such command"),
         (["run"], "Missing argument"),
@@ -87,6 +88,33 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--scheduler", "tcp://a:1", "--cluster", "local"],
+            "--cluster local starts workers: give one of them",
+        ),
+        (["--cluster", "scheduler"], "name its address"),
+        (["--cluster", "cuda"], "expected local, local-cuda, scheduler, slurm or kubernetes"),
+        (["--cluster", "kubernetes"], "not in this version"),
+        (["--cluster", "local-cuda"], "[cluster] kind = 'local-cuda': dask-cuda is not installed here"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_refused_before_inputs_are_looked_at(
+    tmp_path, monkeypatch, options, told
+):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    run_toml = tmp_path / "run.toml"
+    run_toml.write_text(
+        '[survey]\nlayout = "hsc"\ntiles = "nowhere"\nbands = ["g"]\n[objects]\npath = "nowhere.parquet"\n'
+        '[[models]]\nname = "gampen"\nbundle = "nowhere.pt"\n'
+    )
+    result = CliRunner().invoke(cli.app, ["run", str(run_toml), *options])
+    assert isinstance(result.exception, UsageError)  # exit code 2
+    assert told in str(result.exception)
 
 
 def test_models_list_shows_the_shipped_bundles():

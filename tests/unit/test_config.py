@@ -133,8 +133,29 @@ def test_workers_can_be_overridden(tmp_path):
     parsed = config.read_config(write(tmp_path, MINIMAL))
     assert parsed.with_cluster(workers=3).cluster.workers == 3
     assert parsed.with_cluster().cluster == parsed.cluster
-    with pytest.raises(errors.ConfigError, match=r"\[cluster\]: kind"):
+    with pytest.raises(errors.ConfigError, match=r"--cluster sluurm: .*did you mean slurm"):
         parsed.with_cluster(kind="sluurm")
+    with pytest.raises(
+        errors.ConfigError, match="--scheduler tcp://a:1 joins a running scheduler, --cluster local"
+    ):
+        parsed.with_cluster(kind="local", scheduler="tcp://a:1")
+
+
+def test_an_address_is_joined_and_what_belongs_to_another_kind_is_left_behind(tmp_path):
+    parsed = config.read_config(write(tmp_path, MINIMAL + "[cluster]\nworkers = 3\nretries = 5\n"))
+    joined = parsed.with_cluster(scheduler="tcp://a:1")
+    assert (joined.cluster.kind, joined.cluster.scheduler, joined.cluster.device) == (
+        "scheduler",
+        "tcp://a:1",
+        "cpu",
+    )
+    assert (joined.cluster.workers, joined.cluster.retries) == (3, 5)
+    assert joined.with_cluster(kind="scheduler", scheduler="tcp://b:2").cluster.scheduler == "tcp://b:2"
+    text = MINIMAL + '[cluster]\nkind = "scheduler"\nscheduler = "tcp://a:1"\ndevice = "cuda"\n'
+    parsed = config.read_config(write(tmp_path, text))
+    assert parsed.with_cluster(scheduler="tcp://b:2").cluster.device == "cuda"
+    here = parsed.with_cluster(kind="local").cluster
+    assert (here.kind, here.scheduler, here.device) == ("local", None, "cpu")
 
 
 def test_every_key_has_help():
