@@ -40,6 +40,7 @@ app.add_typer(objects_app, name="objects")
 
 out = Console()
 WIDEST = 1000  # characters of a table
+AUDIT_PREFIX = "galbatch_audit_"  # of the catalog's properties
 FEW_DRAWS = 20  # up to here they are printed themselves: a summary of so few tells nothing
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
 CatalogPath = Annotated[
@@ -276,7 +277,8 @@ def verify(
 ) -> None:
     """Check a catalog; exit code 1 on problems.
 
-    Strict HATS, sorted leaves, every object once, fingerprints, and the components that leaves say were kept.
+    Strict HATS, sorted leaves, every object once, fingerprints, and the components that leaves say were kept. Of a good
+    catalog with adaptive passes it shows what their audit found.
     """
     from galbatch import catalog, cluster, components, config, run
 
@@ -289,7 +291,18 @@ def verify(
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
     if not problems:
         out.print(f"{catalog_path}: good", soft_wrap=True, highlight=False, markup=False)
+        for line in _audits(catalog.read_properties(catalog_path)):
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
     _exit_with(1 if problems else 0)
+
+
+def _audits(properties: dict[str, str]) -> list[str]:
+    """What the audit of adaptive passes found, a line for each network."""
+    return [
+        f"audit of {key.removeprefix(AUDIT_PREFIX)}: {value}"
+        for key, value in properties.items()
+        if key.startswith(AUDIT_PREFIX)
+    ]
 
 
 @app.command()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -43,8 +45,10 @@ name = "sfnet"
 bundle = "demo:sfnet"
 
 [posterior]
-passes = 64
-tolerance = 0.5        # 64 passes of these small networks leave some quantiles uncertain by tenths of a standard deviation
+passes = "adaptive"
+tolerance = 0.2        # of a posterior standard deviation: the passes of these small networks differ more than a full one's
+min_passes = 32
+max_passes = 400
 
 [catalog]
 path = "catalog"
@@ -54,6 +58,9 @@ name = "galbatch_demo"
 kind = "local"
 workers = {workers}
 """
+
+
+NETWORKS = ("gampen", "sfnet")
 
 
 def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) -> int:
@@ -115,12 +122,11 @@ def _closing_table(catalog_path: str, truth: str, result: run.RunResult) -> Tabl
     table = Table("galbatch demo", "", box=None, pad_edge=False)
     table.add_row("objects", f"{result.n_inferred} of {result.n_objects} in the catalog")
     if result.n_passes:
-        rate = result.n_inferred / result.seconds
-        table.add_row(
-            "galaxies/s",
-            f"{rate:.1f} (cut, two networks, {result.n_passes // result.n_inferred} passes each object)",
-        )
-    flags = catalog.read_catalog(catalog_path, columns=["flags"]).column("flags").to_numpy()
+        table.add_row("galaxies/s", f"{result.n_inferred / result.seconds:.1f} (cut, two networks)")
+    found = catalog.read_catalog(catalog_path, columns=["flags", *(f"{name}_passes" for name in NETWORKS)])
+    for name in NETWORKS:
+        table.add_row(f"{name} passes", _span(found.column(f"{name}_passes").to_numpy()))
+    flags = found.column("flags").to_numpy()
     counted = [
         f"{int(((flags & int(bit)) != 0).sum())} {bit.name}"
         for bit in PixelFlag
@@ -133,6 +139,12 @@ def _closing_table(catalog_path: str, truth: str, result: run.RunResult) -> Tabl
             f"R\u00b2 {row.r2:.3f}, 68 % interval covers {100 * row.coverage68:.0f} %",
         )
     return table
+
+
+def _span(passes: npt.NDArray[np.int32]) -> str:
+    """Passes of the objects that have values."""
+    used = passes[passes > 0]
+    return f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
 
 
 def _next_commands(folder: Path, positions: object) -> str:

@@ -111,7 +111,8 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
     if passes := [values[values > 0] for values in contents.passes.values()]:
         used = np.concatenate(passes)
         if len(used):
-            facts.append((f"{np.median(used):g}", "passes an object, median"))
+            span = "" if used.min() == used.max() else f", median of {used.min():,} to {used.max():,}"
+            facts.append((f"{np.median(used):g}", f"passes an object{span}"))
     return [*facts, (f"{100 * spoiled:.1f} %", "with spoiled pixels")]
 
 
@@ -123,16 +124,16 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
         "galbatch_method": "posterior",
         "galbatch_passes": "passes",
         "galbatch_seed": "seed",
-        "galbatch_engine": "engine",
         "galbatch_fingerprint": "fingerprint",
     }
     found = [(title, contents.properties[key]) for key, title in wanted.items() if key in contents.properties]
-    bundles = [
-        (f"bundle of {key.removeprefix('galbatch_bundle_')}", value)
+    of_models = [
+        (f"{what} of {key.removeprefix(prefix)}", value)
+        for what in ("audit", "engine", "bundle")
         for key, value in contents.properties.items()
-        if key.startswith("galbatch_bundle_")
+        if key.startswith(prefix := f"galbatch_{what}_")
     ]
-    return [("catalog", contents.path), *found, *bundles]
+    return [("catalog", contents.path), *found, *of_models]
 
 
 def _flag_lines(
