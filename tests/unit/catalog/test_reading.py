@@ -76,3 +76,40 @@ def test_only_leaves_near_the_cone_are_read(
 def test_a_cone_that_is_none(finished: str, bad: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="expected a finite right ascension"):
         catalog.cone(finished, **({"ra_deg": 1.0, "dec_deg": 1.0, "radius_arcsec": 1.0} | bad))
+
+
+def test_objects_are_found_by_their_ids_in_the_order_asked_for(
+    finished: str, table: pa.Table, partitions: list[Partition]
+) -> None:
+    ids = [table["object_id"][row].as_py() for row in (250, 3, 100)]
+    found = catalog.find_objects(finished, [str(one) for one in [*ids, ids[0]]])
+    assert [one.object_id for one in found] == ids
+    for one in found:
+        assert one.object_id in catalog.leaf_ids(finished, one.pixel)
+        assert set(one.values) == {"object_id", "flags", "gampen_flags"}
+
+
+def test_ids_that_are_not_there_are_all_named(finished: str, table: pa.Table) -> None:
+    there = str(table["object_id"][0].as_py())
+    with pytest.raises(UsageError, match=r"no object has the id -5, 99999999999; ids are those of"):
+        catalog.find_objects(finished, ["-5", there, "99999999999"])
+    with pytest.raises(
+        UsageError, match=r"its ids are integers of 64 bits; M31, 7.0, 9223372036854775808 is none"
+    ):
+        catalog.find_objects(finished, ["M31", there, "7.0", str(2**63)])
+
+
+def test_leaves_whose_footers_exclude_an_id_are_not_read(
+    finished: str, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    read_leaf = reading.read_leaf
+
+    def record(path: str, columns: list[str] | None = None) -> pa.Table:
+        read.append(path)
+        return read_leaf(path, columns=columns)
+
+    monkeypatch.setattr(reading, "read_leaf", record)
+    with pytest.raises(UsageError, match="no object"):
+        catalog.find_objects(finished, [str(max(table["object_id"].to_pylist()) + 1)])
+    assert read == []

@@ -1,0 +1,222 @@
+"""Outputs of every pass, kept beside the catalog."""
+
+import dataclasses
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from galbatch import components, storage
+from galbatch.components import ComponentsWriter, Origin, components_path, open_components
+from galbatch.errors import FingerprintError
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, OutputInfo, ParameterInfo
+from galbatch.types import Partition
+
+PARTITION = Partition(5, 12345, 100, 107)
+FINGERPRINT = {"digest": "d" * 64, "parts": {"INFER_VERSION": "4"}}
+IDS = np.array([40, 41, 7, 43, 44, 45, 2**62])
+N_PASSES = {0: 3, 2: 5, 3: 1, 6: 4}  # of the objects that were run, by row
+
+
+def info(n_parameters=2, **changes):
+    metadata = BundleMetadata(
+        name="toy",
+        version="1",
+        architecture="toy",
+        input=InputInfo(("g",), 48, 0.168, "nJy", 31.4),
+        head=HeadInfo("gaussian"),
+        parameters=tuple(ParameterInfo(name, "", "", "identity") for name in "abc"[:n_parameters]),
+        dropout_rate=0.01,
+    )
+    return OutputInfo(metadata, **{"sha256": "a" * 64, "spread_factors": None, **changes})
+
+
+ORIGIN = Origin(
+    "gampen", (info(), info(sha256="b" * 64, spread_factors=(1.5, 0.5))), 3, "torchscript-float32"
+)
+
+
+def outputs_of(row, n_passes, origin=ORIGIN):
+    random = np.random.default_rng(row)
+    return tuple(
+        random.normal(size=(n_passes, one.metadata.n_outputs)).astype(np.float32) for one in origin.infos
+    )
+
+
+def write(folder, *, ids=IDS, finish=True, n_passes=N_PASSES, fingerprint=FINGERPRINT, origin=ORIGIN):
+    catalog_path = f"{folder}/catalog"
+    components.create_groups(catalog_path, [PARTITION])
+    writer = ComponentsWriter(catalog_path, PARTITION, origin, object_id=ids)
+    for row, n in n_passes.items():
+        writer.append(row, outputs_of(row, n, origin))
+    if finish:
+        writer.finish(fingerprint)
+    return catalog_path
+
+
+def read(catalog_path, **changes):
+    return open_components(catalog_path, PARTITION, "gampen", **{"fingerprint": FINGERPRINT, **changes})
+
+
+def group_of(catalog_path):
+    return f"{components_path(catalog_path)}/{PARTITION.path}/gampen"
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request, tmp_path):
+    """Where a catalog may be."""
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3")
+
+
+@pytest.mark.parametrize("chunk_bytes", [8 * 10**6, 60])
+@pytest.mark.parametrize("ids", [IDS, np.array(["x", "M 31", "é", "d", "e", "f", "gg/h"], dtype=object)])
+def test_every_object_gets_its_passes_back(folder, ids, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", chunk_bytes)  # 60: 3 rows of 5 outputs
+    kept = read(write(folder, ids=ids))
+    assert kept.origin == ORIGIN
+    assert kept.object_id.tolist() == ids.tolist()
+    assert kept.offset.tolist() == [0, 3, 3, 8, 9, 9, 9, 13]
+    for row, object_id in enumerate(ids.tolist()):
+        found = kept.outputs(object_id)
+        expected = outputs_of(row, N_PASSES.get(row, 0))
+        assert [one.dtype for one in found] == [np.float32] * 2
+        for one, other in zip(found, expected, strict=True):
+            assert one.shape == other.shape
+            assert (one == other).all()
+    with pytest.raises(FingerprintError, match="object 5 is not in it"):
+        kept.outputs(5)
+
+
+def test_only_the_chunks_of_an_object_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 60)
+    kept = read(write(tmp_path))
+    read_files, names = storage.read_files, []
+    monkeypatch.setattr(storage, "read_files", lambda p, n: names.extend(n) or read_files(p, n))
+    kept.outputs(43)  # row 8, of chunks of 3 rows
+    assert names == ["outputs_0/c/2/0", "outputs_1/c/2/0"]
+    names.clear()
+    kept.outputs(44)
+    assert names == []
+
+
+def test_the_tree_opens_with_zarr_and_xarray(tmp_path):
+    catalog_path = write(tmp_path)
+    assert components_path(catalog_path) == f"{tmp_path}/catalog_components.zarr"
+    assert components_path(catalog_path + "/") == components_path(catalog_path)
+    root = zarr.open_group(components_path(catalog_path), mode="r")
+    assert root.attrs["catalog"] == "catalog"
+    group = root[f"{PARTITION.path}/gampen"]
+    assert (group.attrs["seed"], group.attrs["engine"]) == (3, "torchscript-float32")
+    assert [bundle["sha256"][0] for bundle in group.attrs["bundles"]] == ["a", "b"]
+    opened = xr.open_zarr(group_of(catalog_path), consolidated=True)
+    assert {name: array.dims for name, array in opened.items()} == {
+        "object_id": ("object",),
+        "offset": ("bound",),
+        "outputs_0": ("row", "output_0"),
+        "outputs_1": ("row", "output_1"),
+    }
+    assert opened.outputs_1.dtype == np.float32
+    assert (opened.outputs_0.values[3:8] == outputs_of(2, 5)[0]).all()
+
+
+def test_a_partition_of_which_nothing_was_run_has_components_too(folder):
+    kept = read(write(folder, n_passes={}))
+    assert kept.offset.tolist() == [0] * 8
+    assert [one.shape for one in kept.outputs(40)] == [(0, 5), (0, 5)]
+
+
+def test_the_mark_comes_last_and_goes_first(folder):
+    catalog_path = write(folder, finish=False)
+    assert components.read_done(catalog_path, PARTITION, "gampen") is None
+    with pytest.raises(FingerprintError, match=r"Npix=12345/gampen: .* not there or unfinished"):
+        read(catalog_path)
+    write(folder)
+    done = components.read_done(catalog_path, PARTITION, "gampen")
+    assert done == {"fingerprint": FINGERPRINT, "n_objects": 7, "n_rows": 13}
+    assert components.list_done(catalog_path) == [(PARTITION.path, "gampen")]
+    # Another task begins anew: nothing of the first stays.
+    write(folder, finish=False, n_passes={})
+    assert components.list_done(catalog_path) == []
+    assert storage.list_files(group_of(catalog_path), suffix="") == []
+
+
+def test_components_of_another_run_are_refused_with_both_values(tmp_path):
+    catalog_path = write(tmp_path, fingerprint={**FINGERPRINT, "digest": "e" * 64})
+    with pytest.raises(
+        FingerprintError, match=r"of another run \(eeeeeeeeeeee.., the leaf's is dddddddddddd..\)"
+    ):
+        read(catalog_path)
+
+
+@pytest.mark.parametrize(
+    ("lost", "content", "told"),
+    [
+        ("outputs_0/c/0/0", None, "a file is gone"),
+        ("outputs_1/c/0/0", b"", "outputs_1/c/0/0 is empty"),
+        ("offset/c/0", None, "a file is gone"),
+    ],
+)
+def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, told):
+    catalog_path = write(tmp_path)
+    path = tmp_path / group_of(catalog_path).removeprefix(f"{tmp_path}/") / lost
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FingerprintError, match=f"{re.escape(told)}.*passes are reproducible"):
+        read(catalog_path).outputs(40)
+
+
+def test_files_that_another_task_removed_are_noticed_before_the_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 60)
+    catalog_path = f"{tmp_path}/catalog"
+    writer = ComponentsWriter(catalog_path, PARTITION, ORIGIN, object_id=IDS)
+    writer.append(0, outputs_of(0, 6))
+    storage.remove(group_of(catalog_path))
+    with pytest.raises(OSError, match="4 of 11 files that were written are not there"):
+        writer.finish(FINGERPRINT)
+    assert components.read_done(catalog_path, PARTITION, "gampen") is None
+
+
+def test_objects_come_in_order_with_as_many_passes_of_each_bundle(tmp_path):
+    writer = ComponentsWriter(f"{tmp_path}/catalog", PARTITION, ORIGIN, object_id=IDS)
+    writer.append(3, outputs_of(3, 2))
+    with pytest.raises(ValueError, match="object 3 after object 3"):
+        writer.append(3, outputs_of(3, 2))
+    first, second = outputs_of(4, 3)
+    with pytest.raises(ValueError, match="unpack"):
+        writer.append(4, (first, second[:2]))
+
+
+def test_memory_does_not_grow_with_the_partition(tmp_path, monkeypatch):
+    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 10**5)
+    origin = dataclasses.replace(ORIGIN, infos=ORIGIN.infos[:1])
+    peaks = []
+    outputs = (np.random.default_rng(1).normal(size=(1000, 5)).astype(np.float32),)  # 20 kB
+    for n_objects in (20, 400):
+        writer = ComponentsWriter(
+            f"{tmp_path}/{n_objects}", PARTITION, origin, object_id=np.arange(n_objects)
+        )
+        tracemalloc.start()
+        for row in range(n_objects):
+            writer.append(row, outputs)
+        writer.finish(FINGERPRINT)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 200_000  # of 7.6 MB more that were kept: their files' names alone
+    chunks = [
+        f for f in storage.list_files(f"{tmp_path}/400_components.zarr", suffix="") if "outputs_0/c/" in f
+    ]
+    assert len(chunks) == 80
+
+
+def test_several_models_of_a_partition_are_groups_of_their_own(tmp_path):
+    catalog_path = write(tmp_path)
+    other = Origin("sfnet", (info(3),), 3, "torchscript-float32")
+    write(tmp_path, origin=other)
+    assert components.list_done(catalog_path) == [(PARTITION.path, "gampen"), (PARTITION.path, "sfnet")]
+    assert read(catalog_path).outputs(40)[0].shape == (3, 5)
+    kept = open_components(catalog_path, PARTITION, "sfnet", fingerprint=FINGERPRINT)
+    assert kept.outputs(40)[0].shape == (3, 9)
