@@ -1,0 +1,331 @@
+"""Adaptive passes: each object stops by itself, with the numbers that as many fixed passes give."""
+
+import dataclasses
+import json
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from galbatch.config import PosteriorConfig
+from galbatch.models import (
+    Audit,
+    CalibrationInfo,
+    Ensemble,
+    Execution,
+    HeadInfo,
+    InputInfo,
+    ParameterInfo,
+    infer_block,
+    load_bundle,
+    save_bundle,
+    script_of,
+)
+from galbatch.models import infer as infer_module
+from galbatch.models.dropout import keyed_dropout
+from galbatch.models.keys import is_audited
+from galbatch.models.sampling import Sampler
+from galbatch.models.stopping import schedule
+from galbatch.types import ModelFlag
+
+X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
+Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)
+GAUSSIAN = (0.3, -0.2, -1.0, 0.4, 0.5)  # means, log d, L
+ADAPTIVE = PosteriorConfig(passes="adaptive", min_passes=16, max_passes=160, tolerance=0.2, batch=50)
+
+
+class Shaky(nn.Module):
+    """Fixed outputs, whose means scatter over passes in proportion to the image's central pixel."""
+
+    def __init__(self, outputs, rate: float, n_means: int) -> None:
+        super().__init__()
+        self.outputs = nn.Buffer(torch.tensor(outputs, dtype=torch.float32))
+        self.moves = nn.Buffer((torch.arange(len(outputs)) < n_means).float())
+        self.rate = rate
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        return images[:, :1, 24, 24]
+
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        kept = keyed_dropout(torch.ones(features.shape[0], 16), keys, 1, self.rate)
+        # Doubled and halved, so that pixels of 3e38 overflow.
+        scatter = 0.5 * (kept.mean(dim=1, keepdim=True) - 1.0)
+        return self.outputs + 2.0 * features * scatter * self.moves
+
+
+@pytest.fixture
+def shaky(tmp_path, make):
+    def build(outputs=GAUSSIAN, *, rate=0.3, n_means=2, **changes):
+        metadata = make.gampen_metadata(
+            dropout_rate=rate, parameters=(X, Y), input=InputInfo(("g",), 48, 0.168, "nJy", 31.4)
+        )
+        path = str(tmp_path / "shaky.pt")
+        save_bundle(path, script_of(Shaky(outputs, rate, n_means)), dataclasses.replace(metadata, **changes))
+        return load_bundle(path)
+
+    return build
+
+
+@pytest.fixture
+def block(make):
+    """40 objects whose passes differ from hardly at all to by far more than a pass is wide."""
+
+    def build(n=40):
+        images = np.zeros((n, 1, 48, 48), np.float32)
+        images[:, 0, 24, 24] = np.random.default_rng(1).permutation(np.geomspace(0.01, 20.0, n))
+        return make.block(images)
+
+    return build
+
+
+def infer(network, block, posterior=ADAPTIVE, **changes):
+    return infer_block(
+        network, block, name="m", posterior=posterior, selected=np.ones(len(block), bool), **changes
+    )
+
+
+def fixed(n_passes, posterior=ADAPTIVE):
+    return posterior.model_copy(update={"passes": n_passes})
+
+
+def assert_equal_to_rounding(first, second, some):
+    assert first.keys() == second.keys()
+    for key, column in first.items():
+        if column.dtype.kind == "f":
+            np.testing.assert_allclose(column[some], second[key][some], rtol=2e-5, atol=1e-5, err_msg=key)
+        else:
+            np.testing.assert_array_equal(column[some], second[key][some], err_msg=key)
+
+
+NETWORKS = {
+    "gaussian": lambda shaky: shaky(),
+    "point": lambda shaky: shaky((0.1, 0.2), head=HeadInfo("point")),
+    "stretched": lambda shaky: shaky(calibration=CalibrationInfo(spread_factors=(1.5, 0.7))),
+    "members": lambda shaky: shaky((*GAUSSIAN, 0.9, 0.1, 0.2, -0.3, 0.0), members=2),
+    "ensemble": lambda shaky: Ensemble((shaky(), shaky((0.5, *GAUSSIAN[1:]), rate=0.2))),
+    "one without dropout": lambda shaky: Ensemble((shaky(), shaky(rate=0.0))),
+}
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_an_object_has_the_numbers_of_as_many_fixed_passes(shaky, block, kind, method):
+    network, objects = NETWORKS[kind](shaky), block()
+    posterior = ADAPTIVE.model_copy(update={"method": method, "max_passes": 96})
+    found = infer(network, objects, posterior)
+    points = schedule(posterior)
+    used = np.unique(found["m_passes"])
+    assert set(used) <= set(points)
+    assert len(used) > 1 or (kind, method) in (("point", "mixture"), ("point", "samples"))
+    for n_passes in used:
+        alike = infer(network, objects, fixed(int(n_passes), posterior))
+        assert_equal_to_rounding(found, alike, found["m_passes"] == n_passes)
+
+
+def test_objects_stop_once_their_error_is_small_enough(shaky, block):
+    found = infer(shaky(), block())
+    passes, error = found["m_passes"], found["m_mc_error"]
+    assert len(np.unique(passes)) >= 4
+    stopped = passes < ADAPTIVE.max_passes
+    assert 5 < stopped.sum() < 40
+    assert (error[stopped] <= ADAPTIVE.tolerance).all()
+    # The check point before was not enough for those that went on.
+    points = schedule(ADAPTIVE)
+    for before, after in pairwise(points):
+        went_on = passes >= after
+        earlier = infer(shaky(), block(), fixed(before))["m_mc_error"]
+        jumps = 8.9 / before > ADAPTIVE.tolerance  # what one unseen jump could do
+        assert jumps or (earlier[went_on] > 0.999 * ADAPTIVE.tolerance).all()
+
+
+def test_those_that_run_out_are_told(shaky, block):
+    posterior = ADAPTIVE.model_copy(update={"max_passes": 32})
+    found = infer(shaky(), block(), posterior)
+    told = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
+    np.testing.assert_array_equal(told, found["m_mc_error"] > posterior.tolerance)
+    assert 5 < told.sum() < 35
+    assert (found["m_passes"][told] == 32).all()
+
+
+def test_neither_neighbors_nor_order_nor_batch_change_an_object(shaky, block):
+    objects = block()
+    whole = infer(shaky(), objects)
+    for batch in (1, 7, 1000):
+        again = infer(shaky(), objects, ADAPTIVE.model_copy(update={"batch": batch}))
+        assert_equal_to_rounding(again, whole, slice(None))
+    order = np.random.default_rng(0).permutation(40)[:23]
+    names = ("object_id", "image", "sky_sigma_njy", "psf_fwhm_arcsec")
+    part = dataclasses.replace(objects, **{name: getattr(objects, name)[order] for name in names})
+    part = dataclasses.replace(part, ra_deg=part.ra_deg[order])
+    found = infer(shaky(), part)
+    assert_equal_to_rounding(found, {key: column[order] for key, column in whole.items()}, slice(None))
+
+
+def test_the_same_block_gives_the_same_bits(shaky, block):
+    first, second = infer(shaky(), block()), infer(shaky(), block())
+    for key, column in first.items():
+        np.testing.assert_array_equal(column, second[key], err_msg=key)
+
+
+def test_failed_objects_take_no_more_passes(shaky, block):
+    objects = block()
+    objects.image[3, 0, 24, 24] = 3e38
+    found = infer(shaky(), objects)
+    assert found["m_flags"][3] & ModelFlag.MODEL_FAILED
+    assert np.isnan(found["m_x_q500"][3])
+    assert found["m_passes"][3] == ADAPTIVE.min_passes
+
+
+def test_without_dropout_one_pass_is_enough(shaky, block):
+    found = infer(shaky(rate=0.0), block(5))
+    assert (found["m_passes"] == 1).all()
+    assert (found["m_mc_error"] == 0).all()
+
+
+class TestThreads:
+    def test_two_groups_at_once_give_the_same_bits(self, shaky, block):
+        audits = []
+        one, two = (
+            infer(shaky(), block(70), execution=Execution(groups_at_once=n), audit=audits.append)
+            for n in (1, 3)
+        )
+        for key, column in one.items():
+            np.testing.assert_array_equal(column, two[key], err_msg=key)
+        assert audits[0] == audits[1]
+
+    def test_passes_run_one_at_a_time_and_summaries_beside_them(self, shaky, block, monkeypatch):
+        """A thread that summarizes waits until another one runs passes: without overlap it waits in vain."""
+        running, met, threads, n_inside = threading.Event(), [], set(), []
+        run, summarize = Sampler.run, infer_module.columns_of
+
+        def counted(self, *arguments):
+            n_inside.append(1)
+            assert len(n_inside) == 1
+            threads.add(threading.get_ident())
+            running.set()
+            found = run(self, *arguments)
+            n_inside.pop()
+            return found
+
+        def waits(*arguments):
+            running.clear()
+            met.append(running.wait(timeout=5.0 if not any(met) else 0.0))
+            return summarize(*arguments)
+
+        monkeypatch.setattr(Sampler, "run", counted)
+        monkeypatch.setattr(infer_module, "columns_of", waits)
+        infer(shaky(), block(64), execution=Execution(groups_at_once=2))
+        assert len(threads) == 2
+        assert any(met)
+
+    def test_a_gpu_has_two_and_a_cpu_one(self):
+        assert Execution(device="cuda").n_threads == 2
+        assert Execution().n_threads == 1
+
+
+class TestKeeping:
+    def test_each_object_that_was_run_is_kept_once_in_the_order_of_rows(self, shaky, block):
+        network, objects, kept = NETWORKS["ensemble"](shaky), block(), []
+        objects.image[7] = np.nan
+        found = infer(network, objects, keep=lambda row, outputs: kept.append((row, outputs)))
+        assert [row for row, _ in kept] == [row for row in range(40) if row != 7]
+        for row, outputs in kept:
+            assert [part.shape for part in outputs] == [(found["m_passes"][row], 5)] * 2
+            assert outputs[0].dtype == np.float32
+            # The mean of the mixture: x of both bundles, in physical units.
+            mean = np.mean([part[:, 0].mean(dtype=np.float64) for part in outputs])
+            assert found["m_x_mean"][row] == pytest.approx(2.0 + 0.5 * mean, rel=1e-5)
+
+    def test_a_single_pass_is_repeated(self, shaky, block):
+        kept = []
+        network = NETWORKS["one without dropout"](shaky)
+        found = infer(network, block(4), fixed(9), keep=lambda _, outputs: kept.append(outputs))
+        assert (found["m_passes"] == 9).all()
+        for with_dropout, without in kept:
+            assert with_dropout.shape == without.shape == (9, 5)
+            assert (np.ptp(without, axis=0) == 0).all()
+            assert np.ptp(with_dropout, axis=0)[0] > 0
+
+
+class TestAudit:
+    @pytest.fixture
+    def everyone(self, monkeypatch):
+        monkeypatch.setattr(infer_module, "is_audited", lambda ids, seed: np.ones(len(ids), bool))
+
+    def test_audited_objects_go_on_and_are_compared(self, shaky, block, everyone, monkeypatch):
+        """Against the columns of two fixed runs, one with the passes it would have stopped with."""
+        audits, network = [], shaky()
+        found = infer(network, block(6), audit=audits.append)
+        assert (found["m_passes"] == ADAPTIVE.max_passes).all()
+        monkeypatch.undo()
+        first = infer(network, block(6))["m_passes"]
+        most = infer(network, block(6), fixed(ADAPTIVE.max_passes))
+        names = [f"q{level}" for level in ("02275", "15865", "500", "84135", "97725")]
+        actual = np.zeros(5)
+        for row in np.flatnonzero(first < ADAPTIVE.max_passes):
+            early = infer(network, block(6), fixed(int(first[row])))
+            for parameter in ("x", "y"):
+                apart = [early[f"m_{parameter}_{q}"][row] - most[f"m_{parameter}_{q}"][row] for q in names]
+                actual += np.square(np.array(apart, np.float64) / most[f"m_{parameter}_std"][row])
+        (audit,) = audits
+        assert audit.n_objects == 6
+        assert 0 < audit.n_not_converged == (first == ADAPTIVE.max_passes).sum() < 6
+        assert audit.n_values == 2 * (6 - audit.n_not_converged)
+        np.testing.assert_allclose(audit.actual, actual, rtol=1e-3, atol=1e-9)
+
+    def test_the_stated_error_is_the_actual_one(self, shaky, make, everyone):
+        """Over 200 objects, at the levels near the median and in the tails."""
+        images = np.zeros((200, 1, 48, 48), np.float32)
+        images[:, 0, 24, 24] = 4.0
+        audits = []
+        posterior = ADAPTIVE.model_copy(update={"max_passes": 320})
+        infer(shaky(), make.block(images), posterior, audit=audits.append)
+        (audit,) = audits
+        assert audit.n_objects == 200
+        assert audit.n_not_converged < 20
+        ratio = np.sqrt(np.array(audit.actual) / np.array(audit.stated))
+        np.testing.assert_allclose(ratio, 1.0, atol=0.2)
+        assert 0 < audit.largest < 5 * np.sqrt(max(audit.actual) / audit.n_values)
+
+    def test_who_is_audited_follows_from_id_and_seed(self, shaky, make):
+        images = np.ones((20, 1, 48, 48), np.float32)
+        ids = np.arange(40_000)
+        chosen = ids[is_audited(ids, seed=1)]
+        assert len(chosen) == pytest.approx(40, abs=20)
+        objects = make.block(images, object_id=np.concatenate([chosen[:3], ids[:17]]))
+        found = infer(shaky(), objects)
+        np.testing.assert_array_equal(found["m_passes"] == ADAPTIVE.max_passes, np.arange(20) < 3)
+        fewer = infer(shaky(), objects, ADAPTIVE.model_copy(update={"seed": 2}))
+        assert (fewer["m_passes"] < ADAPTIVE.max_passes).all()
+
+    def test_fixed_passes_have_no_audit(self, shaky, block, everyone):
+        audits = []
+        found = infer(shaky(), block(5), fixed(8), audit=audits.append)
+        assert (found["m_passes"] == 8).all()
+        assert audits == [Audit(ADAPTIVE.quantiles)]
+
+    def test_it_adds_up_and_survives_json(self, shaky, block, everyone):
+        audits = []
+        for n in (5, 9):
+            infer(shaky(), block(n), audit=audits.append)
+        both = audits[0] + audits[1]
+        assert both.n_objects == 14
+        assert both.stated == tuple(a + b for a, b in zip(audits[0].stated, audits[1].stated, strict=True))
+        assert both.largest == max(audit.largest for audit in audits)
+        assert Audit.from_dict(json.loads(json.dumps(both.as_dict()))) == both
+        assert Audit(ADAPTIVE.quantiles) + both == both == both + Audit(ADAPTIVE.quantiles)
+
+    def test_it_reads_as_text(self):
+        levels = (0.15865, 0.5)
+        assert Audit(levels).text == "no object was audited"
+        assert Audit(levels, 2, 2).text == "2 objects, 2 of them not converged"
+        audit = Audit(levels, 3, 1, 4, (0.04, 0.01), (0.09, 0.04), 0.5)
+        assert audit.text == (
+            "3 objects, 1 of them not converged; RMS difference from max_passes in posterior standard deviations: "
+            "stated 0.0791, actual 0.1275, largest 0.5000; at 0.15865 0.1000 and 0.1500, at 0.5 0.0500 and 0.1000"
+        )
