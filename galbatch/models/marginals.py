@@ -15,14 +15,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-__all__ = ["BinnedMarginal", "Floats", "Marginal", "NormalMarginal", "PointMarginal", "PooledMarginal"]
+__all__ = [
+    "MOMENT_POINTS",
+    "BinnedMarginal",
+    "Floats",
+    "Function",
+    "Marginal",
+    "NormalMarginal",
+    "PointMarginal",
+    "PooledMarginal",
+]
 
 Floats = npt.NDArray[np.float64]
 Rows = slice | npt.NDArray[np.intp]
 Function = Callable[[Floats], Floats]
 
-HALF_LOG_2PI = 0.5 * np.log(2.0 * np.pi)
-HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+ROOT_2PI = np.sqrt(2.0 * np.pi)
+MOMENT_POINTS = 40  # values of a function for each component's moments
+HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(MOMENT_POINTS)
 HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
 LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
@@ -39,6 +49,7 @@ class Marginal(Protocol):
     n_members : networks the passes are of: the first ``passes / n_members`` are of the first, and so on
     is_smooth : whether the densities have no jumps
     mean, std : (object, pass) float64
+    finest : (object,) float64, the shortest length over which the density changes much; 0: it has jumps
     """
 
     @property
@@ -47,6 +58,10 @@ class Marginal(Protocol):
 
     @property
     def is_smooth(self) -> bool:
+        """See above."""
+
+    @property
+    def finest(self) -> Floats:
         """See above."""
 
     @property
@@ -60,8 +75,11 @@ class Marginal(Protocol):
     def cdf(self, x: Floats) -> Floats:
         """(object, pass, point) of x (object, point)."""
 
-    def log_density(self, x: Floats) -> Floats:
-        """(object, pass, point) of x (object, point); -inf where there is none."""
+    def density(self, x: Floats) -> Floats:
+        """Of the mixture over the passes: (object, point) of x (object, point)."""
+
+    def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """CDF, density and the density's derivative of the mixture over the passes, at x: all (object, point)."""
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """(object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
@@ -71,6 +89,9 @@ class Marginal(Protocol):
 
     def mode_grid(self, low: float, high: float) -> Floats:
         """(object, point), rising, in [low, high]: where to look for the mixture's mode."""
+
+    def reach(self) -> tuple[Floats, Floats]:
+        """(object,) between which everything lies, but for tails beyond 4.5 standard deviations of each component."""
 
     def numbers_per_pass(self, n_points: int) -> int:
         """Elements of the largest temporary array for each object and pass, where `n_points` are asked for."""
@@ -114,27 +135,48 @@ class NormalMarginal:
             return np.asarray(values[..., 0])
         return np.asarray((self.weight * values).sum(axis=-1))
 
-    def _scores(self, x: Floats) -> Floats:
-        """(object, point, pass, component): passes last but one, so that sums over them run along memory."""
-        return np.asarray((x[:, :, None, None] - self.center[:, None]) / self.width[:, None])
+    @cached_property
+    def finest(self) -> Floats:
+        """See `Marginal`: the narrowest component."""
+        return np.asarray(self.width.min(axis=(1, 2)))
 
     def cdf(self, x: Floats) -> Floats:
         """See `Marginal`."""
-        below = ndtr(self._scores(x))
+        # Passes and components last, so that sums over them run along memory.
+        below = ndtr((x[:, :, None, None] - self.center[:, None]) / self.width[:, None])
         below = below[..., 0] if self.weight is None else (below * self.weight[:, None]).sum(axis=-1)
         return np.asarray(np.swapaxes(below, 1, 2))
 
-    def log_density(self, x: Floats) -> Floats:
+    @cached_property
+    def _components(self) -> tuple[Floats, Floats, Floats]:
+        """Centers, inverse widths and shares, (object, pass x component), of the mixture over the passes."""
+        n_objects, n_passes, _ = self.center.shape
+        share = np.ones_like(self.center) if self.weight is None else self.weight
+        parts = (self.center, 1.0 / self.width, share / n_passes)
+        center, inverse, share = (part.reshape(n_objects, -1) for part in parts)
+        return center, inverse, share
+
+    def _scores(self, x: Floats) -> tuple[Floats, Floats]:
+        """Standard scores, and the normal density there: (object, point, pass x component)."""
+        center, inverse, _ = self._components
+        z = x[:, :, None] - center[:, None]
+        z *= inverse[:, None]
+        normal = np.square(z)
+        normal *= -0.5
+        return z, np.exp(normal, out=normal)
+
+    def density(self, x: Floats) -> Floats:
         """See `Marginal`."""
-        z = self._scores(x)
-        found = -0.5 * z * z - (np.log(self.width) + HALF_LOG_2PI)[:, None]
-        if self.weight is None:
-            return np.swapaxes(found[..., 0], 1, 2)
-        with np.errstate(divide="ignore"):
-            found += np.log(self.weight)[:, None]
-        highest = found.max(axis=-1)  # with logaddexp.reduce a summary takes 1.7 times as long
-        found = highest + np.log(np.exp(found - highest[..., None]).sum(axis=-1))
-        return np.asarray(np.swapaxes(found, 1, 2))
+        _, inverse, share = self._components
+        return np.asarray(_weighted(self._scores(x)[1], share * inverse) / ROOT_2PI)
+
+    def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Marginal`."""
+        _, inverse, share = self._components
+        z, normal = self._scores(x)
+        cdf, density = _weighted(ndtr(z), share), _weighted(normal, share * inverse) / ROOT_2PI
+        z *= normal
+        return cdf, density, np.asarray(_weighted(z, share * np.square(inverse)) / -ROOT_2PI)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`: no component's own quantile lies outside."""
@@ -150,11 +192,15 @@ class NormalMarginal:
             mean = self._averaged(means)
             return mean, self._averaged(variances + np.square(means - mean[..., None]))
 
+    def reach(self) -> tuple[Floats, Floats]:
+        """See `Marginal`."""
+        beyond = GRID_HALF_WIDTH * self.width
+        return (self.center - beyond).min(axis=(1, 2)), (self.center + beyond).max(axis=(1, 2))
+
     def mode_grid(self, low: float, high: float) -> Floats:
         """See `Marginal`: evenly over all components, and the centers of those with the highest peaks."""
         n_objects = len(self.center)
-        first = (self.center - GRID_HALF_WIDTH * self.width).min(axis=(1, 2))
-        last = (self.center + GRID_HALF_WIDTH * self.width).max(axis=(1, 2))
+        first, last = self.reach()
         even = np.linspace(np.clip(first, low, high), np.clip(last, low, high), GRID_POINTS, axis=1)
         peak = (1.0 if self.weight is None else self.weight) / self.width
         highest = np.argsort(-peak.reshape(n_objects, -1), axis=1, kind="stable")[:, :PEAKS]
@@ -163,7 +209,7 @@ class NormalMarginal:
 
     def numbers_per_pass(self, n_points: int) -> int:
         """See `Marginal`."""
-        return int(self.center.shape[2]) * max(n_points, len(HERMITE_NODES))
+        return int(self.center.shape[2]) * n_points
 
     def rows(self, index: Rows) -> NormalMarginal:
         """See `Marginal`."""
@@ -202,45 +248,60 @@ class BinnedMarginal:
         total = np.cumsum(self.probability, axis=2)
         return np.asarray(total - self.probability)
 
+    def _averaged(self, means: Floats, variances: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance (object, pass) of what has these in each bin, (object, bin)."""
+        mean = np.asarray((self.probability @ means[..., None])[..., 0])
+        off = means[:, None] - mean[..., None]
+        off *= off
+        off += variances[:, None]
+        return mean, np.asarray(np.einsum("opb,opb->op", self.probability, off))
+
     @cached_property
+    def _moments(self) -> tuple[Floats, Floats]:
+        return self._averaged(self._middle, np.square(self._width) / 12)
+
+    @property
     def mean(self) -> Floats:
         """See `Marginal`."""
-        return np.asarray((self.probability * self._middle[:, None]).sum(axis=2))
+        return self._moments[0]
 
     @cached_property
     def std(self) -> Floats:
         """See `Marginal`."""
-        square = (
-            np.square(self._middle[:, None] - self.mean[..., None]) + np.square(self._width)[:, None] / 12
-        )
-        return np.asarray(np.sqrt((self.probability * square).sum(axis=2)))
+        return np.asarray(np.sqrt(self._moments[1]))
 
-    def _bins(self, x: Floats) -> npt.NDArray[np.intp]:
-        """(object, 1, point) the bin each point lies in; the outermost for points outside."""
-        found = [
-            np.searchsorted(edges, points, side="right") for edges, points in zip(self.edges, x, strict=True)
-        ]
-        index = np.asarray(found, dtype=np.intp).reshape(x.shape) - 1
-        return np.clip(index, 0, self.edges.shape[1] - 2)[:, None]
+    @property
+    def finest(self) -> Floats:
+        """See `Marginal`."""
+        return np.zeros(len(self.edges))
+
+    @cached_property
+    def pooled(self) -> BinnedMarginal:
+        """The mixture over the passes, as one pass: a histogram too."""
+        return BinnedMarginal(self.edges, self.probability.mean(axis=1, keepdims=True))
 
     def cdf(self, x: Floats) -> Floats:
         """See `Marginal`."""
-        bins = self._bins(x)
-        start = np.take_along_axis(self.edges[:, None], bins, axis=2)
-        share = (x[:, None] - start) / np.take_along_axis(self._width[:, None], bins, axis=2)
-        below = np.take_along_axis(self._below, bins, axis=2)
-        inside = np.take_along_axis(self.probability, bins, axis=2)
-        found = below + np.clip(share, 0.0, 1.0) * inside
-        return np.asarray(np.where((x > self.edges[:, -1:])[:, None], 1.0, found))
+        share = (x[:, None] - self.edges[:, :-1, None]) / self._width[..., None]  # (object, bin, point)
+        return np.asarray(self.probability @ np.clip(share, 0.0, 1.0))
 
-    def log_density(self, x: Floats) -> Floats:
+    def density(self, x: Floats) -> Floats:
         """See `Marginal`."""
-        bins = self._bins(x)
-        width = np.take_along_axis(self._width[:, None], bins, axis=2)
-        outside = (x < self.edges[:, :1]) | (x > self.edges[:, -1:])
-        density = np.take_along_axis(self.probability, bins, axis=2) / width
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(np.where(outside[:, None], 0.0, density)))
+        inside = [np.searchsorted(edges, at, side="right") for edges, at in zip(self.edges, x, strict=True)]
+        bins = np.asarray(inside, dtype=np.intp).reshape(x.shape) - 1
+        height = self.probability.mean(axis=1) / self._width
+        found = np.take_along_axis(height, np.clip(bins, 0, height.shape[1] - 1), axis=1)
+        return np.where((x < self.edges[:, :1]) | (x > self.edges[:, -1:]), 0.0, found)
+
+    def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Marginal`: the density does not change inside a bin."""
+        return self.pooled.cdf(x)[:, 0], self.density(x), np.zeros_like(x)
+
+    def quantiles(self, levels: Floats) -> Floats:
+        """(object, level) of the mixture over the passes."""
+        shape = (len(self.edges), len(levels), self.probability.shape[2])
+        of_each_level = BinnedMarginal(self.edges, np.broadcast_to(self.pooled.probability, shape))
+        return of_each_level.quantile_of_each_pass(np.broadcast_to(levels, shape[:2]))
 
     def quantile_of_each_pass(self, levels: Floats) -> Floats:
         """(object, pass) where each pass's own CDF is its level (object, pass)."""
@@ -266,9 +327,11 @@ class BinnedMarginal:
         with np.errstate(over="ignore", invalid="ignore"):
             means = values @ LEGENDRE_WEIGHTS  # (object, bin)
             variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
-            mean = (self.probability * means[:, None]).sum(axis=2)
-            spread = variances[:, None] + np.square(means[:, None] - mean[..., None])
-            return mean, (self.probability * spread).sum(axis=2)
+            return self._averaged(means, variances)
+
+    def reach(self) -> tuple[Floats, Floats]:
+        """See `Marginal`: the outermost edges."""
+        return self.edges[:, 0], self.edges[:, -1]
 
     def mode_grid(self, low: float, high: float) -> Floats:
         """See `Marginal`: the bins' middles."""
@@ -312,9 +375,22 @@ class PointMarginal:
         """See `Marginal`: a step at the value."""
         return np.asarray((x[:, None] >= self.values[..., None]).astype(np.float64))
 
-    def log_density(self, x: Floats) -> Floats:
-        """See `Marginal`: infinite at the value."""
-        return np.where(x[:, None] == self.values[..., None], np.inf, -np.inf)
+    @property
+    def finest(self) -> Floats:
+        """See `Marginal`."""
+        return np.zeros(len(self.values))
+
+    def density(self, x: Floats) -> Floats:
+        """See `Marginal`: infinite at the values."""
+        return np.where((x[:, None] == self.values[..., None]).any(axis=1), np.inf, 0.0)
+
+    def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Marginal`."""
+        return self.cdf(x).mean(axis=1), self.density(x), np.zeros_like(x)
+
+    def quantiles(self, levels: Floats) -> Floats:
+        """(object, level) of the values, as of a sample."""
+        return np.asarray(np.quantile(self.values, levels, axis=1).T)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`."""
@@ -325,6 +401,10 @@ class PointMarginal:
     def moments(self, function: Function) -> tuple[Floats, Floats]:
         """See `Marginal`."""
         return function(self.values), np.zeros_like(self.values)
+
+    def reach(self) -> tuple[Floats, Floats]:
+        """See `Marginal`."""
+        return self.values.min(axis=1), self.values.max(axis=1)
 
     def mode_grid(self, low: float, high: float) -> Floats:
         """See `Marginal`: the values themselves."""
@@ -374,9 +454,33 @@ class PooledMarginal:
         """See `Marginal`."""
         return _joined([part.cdf(x) for part in self.parts])
 
-    def log_density(self, x: Floats) -> Floats:
+    @cached_property
+    def finest(self) -> Floats:
         """See `Marginal`."""
-        return _joined([part.log_density(x) for part in self.parts])
+        return np.asarray(np.min([part.finest for part in self.parts], axis=0))
+
+    @property
+    def _shares(self) -> list[float]:
+        """Of each network's passes."""
+        return [part.n_members / self.n_members for part in self.parts]
+
+    def density(self, x: Floats) -> Floats:
+        """See `Marginal`."""
+        return np.asarray(sum(s * part.density(x) for s, part in zip(self._shares, self.parts, strict=True)))
+
+    def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Marginal`."""
+        weighted = [
+            [share * number for number in part.around(x)]
+            for share, part in zip(self._shares, self.parts, strict=True)
+        ]
+        cdf, density, slope = (np.asarray(sum(numbers)) for numbers in zip(*weighted, strict=True))
+        return cdf, density, slope
+
+    def reach(self) -> tuple[Floats, Floats]:
+        """See `Marginal`."""
+        firsts, lasts = zip(*(part.reach() for part in self.parts), strict=True)
+        return np.min(firsts, axis=0), np.max(lasts, axis=0)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`."""
@@ -404,3 +508,8 @@ class PooledMarginal:
 def _joined(parts: Sequence[Floats]) -> Floats:
     """Along the passes, the second axis."""
     return np.concatenate(parts, axis=1)
+
+
+def _weighted(values: Floats, weights: Floats) -> Floats:
+    """(object, point) sums over the components of (object, point, component), with weights (object, component)."""
+    return np.asarray((values @ weights[..., None])[..., 0])

@@ -7,15 +7,16 @@ standardized space and mapped by the parameter's transform; so they carry no noi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
 from galbatch.models.heads import Passes, PointPasses
-from galbatch.models.marginals import Floats, Marginal, PointMarginal
+from galbatch.models.marginals import MOMENT_POINTS, BinnedMarginal, Floats, Function, Marginal, PointMarginal
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.transforms import from_output, log_slope, output_limits
 from galbatch.types import ab_mag
@@ -34,11 +35,20 @@ __all__ = [
     "summarize_mixture",
 ]
 
-ELEMENTS_AT_ONCE = 2**21  # float64 in a temporary array: 16 MB
+Search = Callable[[Marginal, tuple[float, float], Function], Floats]
+
+ELEMENTS_AT_ONCE = 2**17  # float64 in a temporary array: 1 MB, which stays in the processor's cache
 MAX_ITERATIONS = 200
 X_TOLERANCE = 1e-10  # of a quantile, in posterior standard deviations
 CDF_TOLERANCE = 1e-9  # beside: in a very narrow component the CDF is still far off that near the quantile
+LAST_STEP = (
+    3e-4  # in widths of the narrowest component: errors of Halley's steps are of third order, then 3e-11
+)
 GRID_POINTS = 129  # of a kernel density's mode
+COARSE_POINTS = 33  # even points that show every peak of passes that are alike
+ZOOM = np.linspace(
+    0.0, 1.0, 9
+)  # a peak among them is found within 1/32 of their distance, and then by a parabola
 HALVINGS = 2.0 ** -np.arange(
     20.0
 )  # of the distance to the neighbors of the best point of the mode's first search
@@ -126,32 +136,31 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
     levels : (level,) in (0, 1), rising
     """
     marginal = passes.marginal(quantity.index)
-    wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
-    parts = [_summarize_rows(marginal.rows(rows), quantity, wanted) for rows in _row_chunks(marginal, wanted)]
-    return _joined(parts)
-
-
-def _row_chunks(marginal: Marginal, levels: Floats) -> Iterator[slice]:
-    n_objects, n_passes = marginal.mean.shape
-    return _chunks(n_objects, n_passes * marginal.numbers_per_pass(max(GRID_POINTS, len(levels))))
-
-
-def _summarize_rows(marginal: Marginal, quantity: Quantity, levels: Floats) -> Summary:
-    """`levels` are the parameter's."""
-    output = mixture_quantiles(marginal, levels)
-    values = np.maximum.accumulate(quantity.value(output), axis=1)
-    pass_mean, pass_variance = marginal.moments(quantity.value)
+    output = mixture_quantiles(marginal, quantity.levels(np.asarray(levels, dtype=np.float64)))
+    pass_mean, pass_variance = _moments(marginal, quantity)
     with np.errstate(over="ignore", invalid="ignore"):
         epistemic = pass_mean.std(axis=1)
         total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
-    mode = _mixture_mode(marginal, quantity)
-    error, _ = quantile_error(marginal, output)
-    return Summary(values, pass_mean.mean(axis=1), total, mode, epistemic, error.max(axis=1))
+    return Summary(
+        np.maximum.accumulate(quantity.value(output), axis=1),
+        pass_mean.mean(axis=1),
+        total,
+        _mixture_mode(marginal, quantity),
+        epistemic,
+        quantile_error(marginal, output)[0].max(axis=1),
+    )
 
 
-def _joined(parts: list[Summary]) -> Summary:
-    names = Summary.__dataclass_fields__
-    return Summary(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
+    """Mean and variance, (object, pass), in the quantity's unit."""
+    parts = [marginal.rows(rows).moments(quantity.value) for rows in _row_chunks(marginal, MOMENT_POINTS)]
+    means, variances = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return means, variances
+
+
+def _row_chunks(marginal: Marginal, n_points: int) -> Iterator[slice]:
+    n_objects, n_passes = marginal.mean.shape
+    return _chunks(n_objects, n_passes * marginal.numbers_per_pass(n_points))
 
 
 def _chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
@@ -161,9 +170,10 @@ def _chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
 
 
 def mixture_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
-    """Solve F(x) = level for the mixtures' CDFs, by Newton's steps inside a shrinking bracket.
+    """Solve F(x) = level for the mixtures' CDFs, by Halley's steps inside a shrinking bracket.
 
-    Where the CDF is flat, any point of the stretch solves it. Single values have the quantiles of a sample.
+    Where the CDF is flat, any point of the stretch solves it. Histograms are solved at once; single values have the
+    quantiles of a sample.
 
     Parameters
     ----------
@@ -175,43 +185,49 @@ def mixture_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
     (object, level) float64, to about 1e-10 of a standard deviation
     """
     levels = np.asarray(levels, dtype=np.float64)
-    if isinstance(marginal, PointMarginal):
-        return np.asarray(np.quantile(marginal.values, levels, axis=1).T)
-    found = np.empty((len(marginal.mean), len(levels)))
-    for rows in _row_chunks(marginal, levels):
-        found[rows] = _solved(marginal.rows(rows), levels)
-    return found
+    if isinstance(marginal, PointMarginal | BinnedMarginal):
+        return marginal.quantiles(levels)
+    parts = [_solved(marginal.rows(rows), levels) for rows in _row_chunks(marginal, len(levels))]
+    return np.concatenate(parts)
 
 
 def _solved(marginal: Marginal, levels: Floats) -> Floats:
     """Quantiles (object, level); objects leave the search once all their levels are found."""
     low, high = marginal.bracket(levels)
-    spread = posterior_spread(marginal)[:, None]
+    spread, finest = posterior_spread(marginal)[:, None], marginal.finest[:, None]
     x = np.clip(marginal.mean.mean(axis=1)[:, None] + spread * ndtri(levels), low, high)
     found = x.copy()
-    left, last, tolerance = np.arange(len(x)), np.full(x.shape, np.inf), X_TOLERANCE * spread
+    left, last = np.arange(len(x)), np.full(x.shape, np.inf)
     for _ in range(MAX_ITERATIONS):
-        excess = marginal.cdf(x).mean(axis=1) - levels
-        density = np.exp(marginal.log_density(x)).mean(axis=1)
+        excess, step = _halley(marginal, x, levels)
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
-            newton = x - excess / density
-        # Beside a narrow component Newton's steps may jump to and fro, as long as the one before: then bisect.
-        shrinks = (newton >= low) & (newton <= high) & (np.abs(newton - x) <= 0.5 * np.abs(last))
-        settled = (np.abs(newton - x) <= tolerance) & (np.abs(excess) <= CDF_TOLERANCE)
-        last = np.where(shrinks | settled, newton, 0.5 * (low + high)) - x
+        size = np.abs(step)
+        # Beside a narrow component the steps may jump to and fro, as long as the one before: then bisect.
+        inside = (x + step >= low) & (x + step <= high)
+        settled = (size <= X_TOLERANCE * spread) & (np.abs(excess) <= CDF_TOLERANCE)
+        last = np.where((inside & (size <= 0.5 * np.abs(last))) | settled, step, 0.5 * (low + high) - x)
         x = x + last
-        done = (np.abs(last) <= tolerance).all(axis=1)
-        found[left[done]] = x[done]
-        if done.all():
+        found[left] = x
+        near = (last == step) & (size <= LAST_STEP * finest)
+        going = ~(near | (np.abs(last) <= X_TOLERANCE * spread)).all(axis=1)
+        if not going.any():
             break
-        if done.any():
-            x, low, high, last, tolerance, left = (
-                part[~done] for part in (x, low, high, last, tolerance, left)
+        if not going.all():
+            x, low, high, last, spread, finest, left = (
+                part[going] for part in (x, low, high, last, spread, finest, left)
             )
-            marginal = marginal.rows(np.flatnonzero(~done))
-    found[left] = x
+            marginal = marginal.rows(np.flatnonzero(going))
     return np.asarray(found)
+
+
+def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floats]:
+    """F - level at x, and the step to its root: Newton's, with the bend of F; (object, level)."""
+    cdf, density, slope = marginal.around(x)
+    excess = cdf - levels
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
+        newton = -excess / density
+        bend = 1.0 + 0.5 * newton * slope / density
+    return excess, np.asarray(newton / np.where(bend > 0.5, bend, 1.0))
 
 
 def posterior_spread(marginal: Marginal) -> Floats:
@@ -220,24 +236,80 @@ def posterior_spread(marginal: Marginal) -> Floats:
 
 
 def _mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
-    """(object,) most probable value: a grid in the standardized space, then ever nearer to its best point."""
-    limits = output_limits(quantity.parameter)
+    """(object,) most probable value, in the quantity's unit."""
+    n_objects = len(marginal.mean)
+    if not marginal.is_smooth:
+        return _searched(marginal, quantity, _highest)
+    first, last = marginal.reach()
+    # Half a width of the narrowest component apart, points miss 3 % of a peak at most.
+    is_coarse = last - first <= 0.5 * (COARSE_POINTS - 1) * marginal.finest
+    found = np.empty(n_objects)
+    for rows, search in ((is_coarse, _mode_of_alike), (~is_coarse, _mode_of_any)):
+        if rows.any():
+            found[rows] = _searched(marginal.rows(np.flatnonzero(rows)), quantity, search)
+    return found
 
-    def log_density(x: Floats) -> Floats:
-        """(object, point) in the quantity's unit; NaN beyond what can be told counts as none."""
+
+def _searched(marginal: Marginal, quantity: Quantity, search: Search) -> Floats:
+    """(object,) the highest points of the density in the quantity's unit, as the quantity's values."""
+
+    def log_density(part: Marginal, x: Floats) -> Floats:
+        """(object, point); NaN beyond what can be told counts as none."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.log(np.exp(marginal.log_density(x)).mean(axis=1)) - quantity.log_slope(x)
+            found = np.log(part.density(x)) - quantity.log_slope(x)
         return np.asarray(np.where(np.isnan(found), -np.inf, found))
 
+    limits = output_limits(quantity.parameter)
+    n_points = COARSE_POINTS if search is _mode_of_alike else 2 * GRID_POINTS
+    parts = [marginal.rows(rows) for rows in _row_chunks(marginal, n_points)]
+    return quantity.value(
+        np.concatenate([search(part, limits, partial(log_density, part)) for part in parts])
+    )
+
+
+def _highest(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
+    """Among the points that the marginal proposes."""
     grid = marginal.mode_grid(*limits)
-    best: npt.NDArray[np.intp] = np.argmax(log_density(grid), axis=1)
-    row = np.arange(len(grid))
-    if not marginal.is_smooth:
-        return quantity.value(grid[row, best])
-    before, at, after = (grid[row, np.clip(best + k, 0, grid.shape[1] - 1)][:, None] for k in (-1, 0, 1))
+    best = np.argmax(log_density(grid), axis=1)
+    return np.asarray(grid[np.arange(len(grid)), best])
+
+
+def _mode_of_alike(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
+    """Among even points, then twice nearer to the best."""
+    low, high = (np.clip(end, *limits) for end in marginal.reach())
+    grid = np.linspace(low, high, COARSE_POINTS, axis=1)
+    height = log_density(grid)
+    for _ in range(2):
+        before, _, after = _neighbors(grid, np.argmax(_tops(height), axis=1))
+        grid = before + (after - before) * ZOOM
+        height = log_density(grid)
+    return _peak(grid, height)
+
+
+def _tops(height: Floats) -> Floats:
+    """Heights of the parabolas through the points (object, point), even, and their neighbors, where these are lower."""
+    found = height.copy()
+    before, at, after = height[:, :-2], height[:, 1:-1], height[:, 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = np.square(after - before) / (8.0 * (2.0 * at - before - after))
+    is_peak = (at >= before) & (at >= after) & np.isfinite(above)
+    found[:, 1:-1] += np.where(is_peak, above, 0.0)
+    return found
+
+
+def _mode_of_any(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
+    """Among points that the marginal proposes, then ever nearer to the best: peaks may be far narrower than the grid."""
+    grid = marginal.mode_grid(*limits)
+    before, at, after = _neighbors(grid, np.argmax(log_density(grid), axis=1))
     near = [at - (at - before) * HALVINGS, at, at + (after - at) * HALVINGS[::-1]]
     fine = np.concatenate(near, axis=1)
-    return quantity.value(_peak(fine, log_density(fine)))
+    return _peak(fine, log_density(fine))
+
+
+def _neighbors(grid: Floats, at: npt.NDArray[np.intp]) -> list[Floats]:
+    """(object, 1) points of a grid (object, point) before, at and after the points numbered `at`."""
+    row, last = np.arange(len(grid)), grid.shape[1] - 1
+    return [grid[row, np.clip(at + k, 0, last)][:, None] for k in (-1, 0, 1)]
 
 
 def _peak(grid: Floats, log_density: Floats) -> Floats:
@@ -262,15 +334,24 @@ def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Float
     -------
     (object, level) in posterior standard deviations, and the density (object, level) in their inverse
     """
-    below = marginal.cdf(quantiles)
-    density = np.exp(marginal.log_density(quantiles)).mean(axis=1) * posterior_spread(marginal)[:, None]
-    members = np.stack(np.split(below, marginal.n_members, axis=1), axis=1)  # (object, member, pass, level)
-    n_passes = members.shape[2]
+    n_passes = marginal.mean.shape[1] // marginal.n_members
+    parts = [
+        _share_scatter(marginal.rows(rows), quantiles[rows])
+        for rows in _row_chunks(marginal, quantiles.shape[1])
+    ]
+    scatter, density = (np.concatenate(part) for part in zip(*parts, strict=True))
+    density *= posterior_spread(marginal)[:, None]
     if n_passes == 1:
         return np.zeros_like(density), density
+    return relative_error(np.sqrt(scatter / (n_passes - 1)), density), density
+
+
+def _share_scatter(marginal: Marginal, x: Floats) -> tuple[Floats, Floats]:
+    """Variance over the passes of their CDFs, over the number of networks, and the density; (object, point)."""
     # The members are all there is of them: only the passes within each are draws.
-    error = np.sqrt(members.var(axis=2, ddof=1).mean(axis=1) / (n_passes * marginal.n_members))
-    return relative_error(error, density), density
+    members = np.split(marginal.cdf(x), marginal.n_members, axis=1)
+    variance = sum(of_member.var(axis=1) for of_member in members) / marginal.n_members**2
+    return np.asarray(variance), marginal.density(x)
 
 
 def relative_error(error: Floats, density: Floats) -> Floats:
@@ -338,11 +419,7 @@ def draws_quantiles(draws: Floats, levels: Floats, *, n_members: int = 1) -> tup
 
 def _epistemic_std(marginal: Marginal, quantity: Quantity) -> Floats:
     """(object,) standard deviation over passes of each one's mean, in the quantity's unit."""
-    parts = [
-        marginal.rows(rows).moments(quantity.value)[0].std(axis=1)
-        for rows in _row_chunks(marginal, np.array([0.5]))
-    ]
-    return np.concatenate(parts)
+    return np.asarray(_moments(marginal, quantity)[0].std(axis=1))
 
 
 def _share_error(draws: Floats, quantiles: Floats, levels: Floats, n_members: int) -> Floats:

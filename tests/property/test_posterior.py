@@ -105,12 +105,13 @@ def test_histograms_are_scipys(histogram, levels, points):
     edges, probability = histogram
     marginal = histogram_marginal(edges, probability)
     x = np.broadcast_to(points, (len(probability), len(points)))
-    cdf, density = marginal.cdf(x), np.exp(marginal.log_density(x))
+    cdf, mixed = marginal.cdf(x), marginal.density(x)
     inside = np.abs(points[:, None] - edges).min(axis=1) > 1e-9  # at an edge either side will do
+    densities = np.empty(cdf.shape)
     for row, one_pass in np.ndindex(probability.shape[:2]):
         truth = rv_histogram((probability[row, one_pass] / np.diff(edges), edges), density=True)
         np.testing.assert_allclose(cdf[row, one_pass], truth.cdf(points), atol=1e-9)
-        np.testing.assert_allclose(density[row, one_pass][inside], truth.pdf(points[inside]), rtol=1e-7)
+        densities[row, one_pass] = truth.pdf(points)
         # scipy's variance is a difference of squares, which cancel: 500 points in each bin instead.
         fine = (edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(500) + 0.5) / 500).ravel()
         weight = np.repeat(probability[row, one_pass] / 500, 500)
@@ -118,6 +119,7 @@ def test_histograms_are_scipys(histogram, levels, points):
         np.testing.assert_allclose(marginal.mean[row, one_pass], mean, atol=1e-9)
         variance = (weight * np.square(fine - mean)).sum()
         np.testing.assert_allclose(marginal.std[row, one_pass] ** 2, variance, rtol=1e-5)
+    np.testing.assert_allclose(mixed[:, inside], densities.mean(axis=1)[:, inside], rtol=1e-7)
     # Levels that the empty bins stand at, beside those of chance.
     flat = np.cumsum(probability.mean(axis=1), axis=1)[0, :-1]
     wanted = np.unique([*levels, *flat[(flat > 1e-3) & (flat < 1 - 1e-3)]])
@@ -153,8 +155,14 @@ def test_normal_heads_are_scipys(outputs, points):
         of_each = mean[..., None, :, index], std[..., None, :, index]
         cdf = (norm.cdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1)
         np.testing.assert_allclose(marginal.cdf(x), cdf, atol=1e-12)
-        density = (norm.pdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1)
-        np.testing.assert_allclose(np.exp(marginal.log_density(x)), density, rtol=1e-9, atol=1e-290)
+        density = (norm.pdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1).mean(axis=1)
+        np.testing.assert_allclose(marginal.density(x), density, rtol=1e-9, atol=1e-290)
+        around = marginal.around(x)
+        np.testing.assert_allclose(around[0], cdf.mean(axis=1), atol=1e-12)
+        np.testing.assert_allclose(around[1], density, rtol=1e-9, atol=1e-290)
+        score = (points[:, None] - of_each[0]) / of_each[1]
+        slope = -(norm.pdf(score) * score * weight[..., None, :] / of_each[1] ** 2).sum(-1).mean(axis=1)
+        np.testing.assert_allclose(around[2], slope, rtol=1e-7, atol=1e-9 * np.abs(slope).max())
 
 
 @given(outputs_of_heads(), st.floats(0.2, 4), st.floats(-3, 3))

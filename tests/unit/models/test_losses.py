@@ -48,7 +48,7 @@ def test_one_parameter_costs_what_its_density_says(kind):
     target = rng.uniform(-1.5, 1.5, (300, 1)).astype(np.float32)
     found = loss_of(head, PARAMETERS[:1])(torch.from_numpy(outputs), torch.from_numpy(target)).item()
     marginal = read_passes(outputs[:, None], metadata_of(head, PARAMETERS[:1])).marginal(0)
-    expected = -marginal.log_density(target.astype(np.float64)).mean()
+    expected = -np.log(marginal.density(target.astype(np.float64))).mean()
     constant = HALF_LOG_2PI if kind == "mixture" else 0.0
     assert found == pytest.approx(expected - constant, rel=1e-5)
 
@@ -56,7 +56,8 @@ def test_one_parameter_costs_what_its_density_says(kind):
 def test_binned_parameters_add_up():
     outputs, target = made_up("binned")
     passes = read_passes(outputs[:, None], metadata_of(HEADS["binned"]))
-    each = [passes.marginal(i).log_density(target[:, i : i + 1].astype(np.float64)).mean() for i in range(2)]
+    points = target.astype(np.float64)
+    each = [np.log(passes.marginal(i).density(points[:, i : i + 1])).mean() for i in range(2)]
     assert loss("binned", outputs, target) == pytest.approx(-sum(each), rel=1e-5)
 
 
