@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import weakref
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -18,6 +18,7 @@ from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle
 from galbatch.models.ensemble import Ensemble
 from galbatch.models.executors import Executor, ScriptExecutor
+from galbatch.models.lean import rebuilt_executor
 
 __all__ = ["Engine", "Execution", "choose_engine", "executor"]
 
@@ -123,8 +124,20 @@ def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
 
 
 def _make(bundle: Bundle, execution: Execution) -> Executor:
+    engine, device = execution.engine, execution.device
     # Executors hold no bundle of `_made`, which would keep it there.
-    script = bundle.script
-    if execution.device != "cpu":
-        script = copy.deepcopy(script).to(execution.device)
-    return ScriptExecutor(dataclasses.replace(bundle, script=script), torch.device(execution.device))
+    there = dataclasses.replace(bundle, script=_script_on(bundle, device))
+    if engine.kind == "torchscript":
+        return ScriptExecutor(there, torch.device(device))
+    return rebuilt_executor(there, engine.precision, is_compiled=engine.kind == "compiled")
+
+
+def _script_on(bundle: Bundle, device: str) -> Any:
+    if device == "cpu":
+        return bundle.script
+    if not torch.cuda.is_available():
+        raise BundleError(f"{bundle.metadata.name}: is to run on {device}, but torch finds no CUDA GPU here")
+    # Of this process: float32 is to mean it, and the same inputs are to give the same bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    return copy.deepcopy(bundle.script).to(device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from galbatch.models.bundle import Bundle
 
-__all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor"]
+__all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "script_top_features"]
 
 CPU = torch.device("cpu")
 
@@ -20,20 +20,34 @@ CACHE_BYTES = (
 FEWEST_ROWS = 8  # below that the weights are read too often
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What is computed once an object, on the executor's device.
+class Prepared(Protocol):
+    """A few objects, ready for passes.
 
     Attributes
     ----------
-    features : (object, ...) before the first dropout
     last : (object, feature) float32, without dropout; None if the network has none
     crop : (object,) float32, the transformer's scale; None if the network has none
     """
 
-    features: Tensor
-    last: Tensor | None
-    crop: Tensor | None
+    @property
+    def last(self) -> Tensor | None: ...  # noqa: D102
+
+    @property
+    def crop(self) -> Tensor | None: ...  # noqa: D102
+
+    def rows_at_once(self, batch: int) -> int:
+        """Rows to give to `passes`, at most `batch`."""
+        ...
+
+    def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass for each of `rows`, (row,) int64, which name objects, with keys (row,) int64.
+
+        Returns
+        -------
+        outputs : (row, output) float32
+        fired : (row, rank) int64, the largest features of the pass; no ranks: the network does not tell
+        """
+        ...
 
 
 class Executor(Protocol):
@@ -46,20 +60,6 @@ class Executor(Protocol):
 
     def prepare(self, images: Tensor, columns: Tensor | None) -> Prepared:
         """What is computed once an object; images (object, band, y, x) and columns (object, column) float32, on the device."""
-        ...
-
-    def rows_at_once(self, prepared: Prepared, batch: int) -> int:
-        """Rows to give to `passes`, at most `batch`."""
-        ...
-
-    def passes(self, prepared: Prepared, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass for each of `rows`, (row,) int64, which name objects, with keys (row,) int64.
-
-        Returns
-        -------
-        outputs : (row, output) float32
-        fired : (row, rank) int64, the largest features of the pass; no ranks: the network does not tell
-        """
         ...
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -80,32 +80,53 @@ class ScriptExecutor:
     bundle: Bundle
     device: torch.device = CPU
 
-    def prepare(self, images: Tensor, columns: Tensor | None) -> Prepared:
+    def prepare(self, images: Tensor, columns: Tensor | None) -> ScriptPrepared:
         """See `Executor`."""
         script = self.bundle.script
         features = self.bundle.prefix(images, columns)
         last = script.last_features(features) if self.bundle.has("last_features") else None
-        return Prepared(features, last, script.crop(images) if self.bundle.has("crop") else None)
-
-    def rows_at_once(self, prepared: Prepared, batch: int) -> int:
-        """As many as fit the processor's cache."""
-        if self.device.type != "cpu":
-            return batch
-        row_bytes = prepared.features[0].numel() * prepared.features.element_size()
-        return min(batch, max(FEWEST_ROWS, CACHE_BYTES // row_bytes))
-
-    def passes(self, prepared: Prepared, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Executor`."""
-        features = prepared.features[rows]
-        if self.bundle.has("sample_with_top"):
-            outputs, fired, _ = self.bundle.script.sample_with_top(features, keys)
-            return outputs, fired
-        none = torch.empty((len(keys), 0), dtype=torch.int64, device=self.device)
-        return self.bundle.sample(features, keys), none
+        crop = script.crop(images) if self.bundle.has("crop") else None
+        return ScriptPrepared(self.bundle, features, last, crop)
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `Executor`."""
-        if not self.bundle.has("top_features"):
-            return None
-        index, activation = self.bundle.script.top_features(last)
-        return index, activation
+        return script_top_features(self.bundle, last)
+
+
+def script_top_features(bundle: Bundle, last: Tensor) -> tuple[Tensor, Tensor] | None:
+    """See `Executor.top_features`; the script's, on its device."""
+    if not bundle.has("top_features"):
+        return None
+    index, activation = bundle.script.top_features(last)
+    return index, activation
+
+
+@dataclass(frozen=True)
+class ScriptPrepared:
+    """See `Prepared`; `features` are those of the script's prefix."""
+
+    bundle: Bundle
+    features: Tensor
+    last: Tensor | None
+    crop: Tensor | None
+
+    def rows_at_once(self, batch: int) -> int:
+        """As many as fit the processor's cache; on a GPU all."""
+        return rows_in_cache(self.features, batch)
+
+    def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Prepared`."""
+        features = self.features[rows]
+        if self.bundle.has("sample_with_top"):
+            outputs, fired, _ = self.bundle.script.sample_with_top(features, keys)
+            return outputs, fired
+        none = torch.empty((len(keys), 0), dtype=torch.int64, device=keys.device)
+        return self.bundle.sample(features, keys), none
+
+
+def rows_in_cache(features: Tensor, batch: int) -> int:
+    """Rows whose first maps the processor's cache holds, at most `batch`; on a GPU `batch`."""
+    if features.device.type != "cpu":
+        return batch
+    row_bytes = features[0].numel() * features.element_size()
+    return min(batch, max(FEWEST_ROWS, CACHE_BYTES // row_bytes))
