@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hats
@@ -43,6 +44,14 @@ def test_what_is_written(finished: str, partitions: list[Partition]) -> None:
     )
     assert not os.path.exists(f"{finished}/.staging")
     assert {name.split("/")[0] for name in tree(finished)} <= set(catalog.CATALOG_ENTRIES)
+
+
+def test_footers_add_up_to_properties(finished: str, partitions: list[Partition]) -> None:
+    def added_up(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
+        return {"galbatch_sum": str(sum(int(footer["n_objects"]) for footer in footers))}
+
+    catalog.finish(finished, partitions=partitions, properties={}, n_rows_expected=400, added_up=added_up)
+    assert catalog.read_properties(finished)["galbatch_sum"] == "400"
 
 
 def test_hats_finds_it_strictly_valid(finished: str) -> None:

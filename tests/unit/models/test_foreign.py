@@ -142,6 +142,10 @@ def test_catalog_columns_of_a_foreign_network(files, make):
     other = PosteriorConfig(passes=16, batch=48)
     again = infer_block(bundle, make.block(images), name="z", posterior=other, selected=chosen)
     np.testing.assert_array_equal(values["z_redshift_q500"], again["z_redshift_q500"])
+    rounds = PosteriorConfig(passes="adaptive", min_passes=4, max_passes=16, tolerance=1e-9)
+    last = infer_block(bundle, make.block(images), name="z", posterior=rounds, selected=chosen)
+    assert (last["z_passes"] == 16).all()
+    np.testing.assert_array_equal(values["z_redshift_q500"], last["z_redshift_q500"])
 
 
 def test_what_the_bundle_says(files):

@@ -69,6 +69,23 @@ def test_draws_depend_on_object_and_pass_alone(kind, method, request, make_block
     assert_equal_to_rounding(part, {key: column[order] for key, column in whole.items()})
 
 
+@pytest.mark.parametrize("kind", ["gampen", "sfnet"])
+def test_adaptive_passes_are_the_first_of_the_fixed_ones(kind, request, make_block):
+    """Features' frequencies among them: each object's are over the passes it has."""
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    block = make_block(18, len(bundle.bands))
+    posterior = PosteriorConfig(passes="adaptive", min_passes=4, max_passes=20, tolerance=0.4, batch=32)
+    found = infer(bundle, block, posterior=posterior)
+    assert {4, 16, 20} >= set(found["net_passes"]) > {4}
+    for n_passes in set(found["net_passes"].tolist()):
+        alike = infer(bundle, block, posterior=posterior.model_copy(update={"passes": n_passes}))
+        some = found["net_passes"] == n_passes
+        assert_equal_to_rounding(
+            {key: column[some] for key, column in found.items()},
+            {key: column[some] for key, column in alike.items()},
+        )
+
+
 def test_seed_changes_the_draws_a_little(gampen_bundle, make_block):
     block = make_block(6)
     first, second = (
