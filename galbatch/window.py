@@ -16,7 +16,7 @@ from typing import Any, Literal
 from distributed import Client, Future, KilledWorker, get_worker
 from distributed.scheduler import NoValidWorkerError
 
-from galbatch import cluster, dashboard, models, tasks
+from galbatch import cluster, dashboard, ingest, models, tasks, zarr_files
 from galbatch.config import RunConfig
 from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
 from galbatch.plan import PartitionPlan, Plan
@@ -224,6 +224,8 @@ def _on_worker(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.
     ShortOfMemory
         The batch is too large for this worker.
     """
+    zarr_files.ignore_unspecified()
+    ingest.ignore_astropy()
     inferring = isinstance(task, tasks.InferTask)
     try:
         if inferring:
@@ -243,8 +245,6 @@ def _require_engines(task: tasks.InferTask) -> None:
         name, network = model.network.name, tasks.load_network(model.network)
         engine = models.Engine.named(model.network.engine)
         try:
-            if task.device == "cuda":
-                models.gpu_identity()
             for bundle in network.bundles:
                 models.executor(bundle, engine, task.device)
         except BundleError as error:

@@ -20,7 +20,14 @@ from zarr.storage import MemoryStore
 from galbatch import storage
 from galbatch.types import Partition
 
-__all__ = ["chunk_files", "group_file", "parent_files", "require_written", "unspecified"]
+__all__ = [
+    "chunk_files",
+    "group_file",
+    "ignore_unspecified",
+    "parent_files",
+    "require_written",
+    "unspecified",
+]
 
 
 def group_file(attributes: Mapping[str, Any]) -> bytes:
@@ -71,6 +78,11 @@ def unspecified() -> Iterator[None]:
     request opens it then, in place of thirty.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        ignore_unspecified()
         yield
+
+
+def ignore_unspecified() -> None:
+    """The same for the whole process, as workers with several threads need: contexts of warnings are not a thread's own."""
+    warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)

@@ -9,6 +9,7 @@ Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as no
 from galbatch.ingest.butler import tiles_from_butler
 from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
 from galbatch.ingest.footprint import Footprint, tiles_near
+from galbatch.ingest.headers import ignore_astropy
 from galbatch.ingest.reading_cost import tile_read_cost
 from galbatch.ingest.store import (
     STORE_ENTRIES,
@@ -40,6 +41,7 @@ __all__ = [
     "create_groups",
     "cut_block",
     "cut_blocks",
+    "ignore_astropy",
     "index_paths",
     "list_done",
     "list_partitions",

@@ -33,6 +33,7 @@ __all__ = [
     "file_size",
     "first_image",
     "hdu_at",
+    "ignore_astropy",
     "make_tile",
     "mask_planes",
     "njy_of_fluxmag0",
@@ -112,8 +113,13 @@ def opened_fits(path: str, source: BinaryIO | None = None) -> fits.HDUList:
 def quiet_astropy() -> Iterator[None]:
     """Without astropy's remarks on files that it reads well."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
+        ignore_astropy()
         yield
+
+
+def ignore_astropy() -> None:
+    """The same for the whole process, as workers with several threads need: contexts of warnings are not a thread's own."""
+    warnings.simplefilter("ignore", AstropyWarning)
 
 
 @dataclass(frozen=True, slots=True)
