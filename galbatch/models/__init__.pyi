@@ -14,6 +14,7 @@ from .gpu import gpu_identity, gpu_shortage, torch_cuda
 from .heads import correlation_of
 from .infer import infer_block
 from .joint import OutputInfo, has_posterior, joint_draws
+from .memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .metadata import (
     BundleMetadata,
     CalibrationInfo,
@@ -58,11 +59,13 @@ __all__ = [
     "Extras",
     "FeatureMaps",
     "GampenConversion",
+    "GpuMemory",
     "HeadInfo",
     "HeldOut",
     "ImageRows",
     "InputInfo",
     "LabelInfo",
+    "NetworkMemory",
     "OutputInfo",
     "ParameterInfo",
     "Recipe",
@@ -86,7 +89,9 @@ __all__ = [
     "device_name",
     "evaluate",
     "executor",
+    "fitting_batch",
     "gpu_identity",
+    "gpu_memory",
     "gpu_shortage",
     "has_center",
     "has_posterior",
@@ -95,6 +100,7 @@ __all__ = [
     "load_bundle",
     "load_ensemble",
     "localize",
+    "measure_memory",
     "parse_settings",
     "quantile_suffix",
     "require_no_checkpoint",
