@@ -46,7 +46,7 @@ class Drawn:
 
     Attributes
     ----------
-    values : (draw,) float64 of each quantity, by its name in the catalog's columns without the model's
+    samples : (draw,) float64 of each quantity, by its name in the catalog's columns without the model's
     units : of each quantity, "" for none
     derived : of each magnitude the flux that it follows from
     n_passes : that the draws are of
@@ -54,7 +54,7 @@ class Drawn:
 
     object_id: int | str
     model: str
-    values: Mapping[str, Floats]
+    samples: Mapping[str, Floats]
     units: Mapping[str, str]
     derived: Mapping[str, str]
     n_passes: int
@@ -62,7 +62,7 @@ class Drawn:
     @property
     def n_draws(self) -> int:
         """How many there are."""
-        return len(next(iter(self.values.values())))
+        return len(next(iter(self.samples.values())))
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     """
     columns: dict[str, str] = {}
     for one in drawn:
-        columns |= {f"{one.model}_{name}": one.units[name] for name in one.values}
+        columns |= {f"{one.model}_{name}": one.units[name] for name in one.samples}
     parts = []
     for object_id in dict.fromkeys(one.object_id for one in drawn):
         own = [one for one in drawn if one.object_id == object_id]
@@ -182,7 +182,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
             **{name: np.full(n_draws, np.nan) for name in columns},
         }
         for one in own:
-            arrays |= {f"{one.model}_{name}": values for name, values in one.values.items()}
+            arrays |= {f"{one.model}_{name}": values for name, values in one.samples.items()}
         parts.append(pa.table(arrays))
     table = pa.concat_tables(parts)
     fields = [
@@ -197,7 +197,7 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
     of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
     rows = tuple(
         (f"{drawn.model}_{name}", drawn.units[name], *map(_rounded, _numbers(values)))
-        for name, values in drawn.values.items()
+        for name, values in drawn.samples.items()
     )
     heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
     summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, rows)
@@ -228,8 +228,8 @@ def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
 
     Ranks do not change with the transforms of parameters. Magnitudes, which say what their fluxes say, are left out.
     """
-    names = [name for name in drawn.values if name not in drawn.derived]
-    ranks = np.stack([rankdata(drawn.values[name]) for name in names])
+    names = [name for name in drawn.samples if name not in drawn.derived]
+    ranks = np.stack([rankdata(drawn.samples[name]) for name in names])
     deviations = ranks - ranks.mean(axis=1, keepdims=True)
     covariance = np.asarray(deviations @ deviations.T)
     std = np.sqrt(np.diagonal(covariance))

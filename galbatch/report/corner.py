@@ -58,7 +58,7 @@ class DrawnLike(Protocol):
         """Of the catalog."""
 
     @property
-    def values(self) -> Mapping[str, Floats]:
+    def samples(self) -> Mapping[str, Floats]:
         """(draw,) of each quantity."""
 
     @property
@@ -106,11 +106,11 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
     OutputError, UsageError
         As `check_corner`; no space, or no permission.
     """
-    check_corner(path, len(next(iter(drawn.values.values()))))
+    check_corner(path, len(next(iter(drawn.samples.values()))))
     quantities = _quantities(drawn)
     buffer = io.BytesIO()
     with mpl.rc_context(CORNER_STYLE):
-        figure = _figure(quantities, [drawn.values[q.parameter] for q in quantities])
+        figure = _figure(quantities, [drawn.samples[q.parameter] for q in quantities])
         _caption(figure, drawn)
         figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     storage.publish(path, buffer.getvalue())
@@ -118,7 +118,7 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
 
 def _caption(figure: Figure, drawn: DrawnLike) -> None:
     """In the corner that stays empty."""
-    n_draws = len(next(iter(drawn.values.values())))
+    n_draws = len(next(iter(drawn.samples.values())))
     lines = (
         f"{drawn.model}: {n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
         "lines: median, 16 and 84 %",
@@ -136,7 +136,7 @@ def _quantities(drawn: DrawnLike) -> list[Quantity]:
     nothing = np.empty((0, 1))
     return [
         Quantity(drawn.model, name, drawn.units[name], (0.5,), nothing)
-        for name in drawn.values
+        for name in drawn.samples
         if name not in drawn.derived.values()
     ]
 

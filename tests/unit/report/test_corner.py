@@ -21,7 +21,7 @@ def drawn(n=2000, **changes):
         "mag": 31.4 - 2.5 * np.log10(flux),
     }
     units = {"bt": "", "re_arcsec": "arcsec", "flux_njy": "nJy", "mag": "mag"}
-    return Drawn(**{"object_id": 43158176442374224, "model": "gampen", "values": values, "units": units,
+    return Drawn(**{"object_id": 43158176442374224, "model": "gampen", "samples": values, "units": units,
                     "derived": {"mag": "flux_njy"}, "n_passes": 177, **changes})  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_parameters_have_labels_with_units_and_the_magnitude_stands_for_the_flux
 def test_lines_and_titles_are_the_quantiles_of_the_draws(tmp_path, figures):
     of = drawn()
     write_corner(f"{tmp_path}/c.png", of)
-    expected = np.quantile(of.values["mag"], [0.15865, 0.5, 0.84135])
+    expected = np.quantile(of.samples["mag"], [0.15865, 0.5, 0.84135])
     panel = grid(figures[0])[2, 2]
     lines = [line.get_xdata()[0] for line in panel.get_lines()]
     assert lines == pytest.approx(expected, abs=1e-9)
@@ -65,7 +65,7 @@ def test_contours_hold_their_shares(tmp_path, figures):
     """Of correlated normal draws: 39 and 86 % lie within the lines, as in two dimensions 1 and 2 sigma."""
     random = np.random.default_rng(2)
     x, y = random.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 20_000).T
-    write_corner(f"{tmp_path}/c.png", drawn(values={"a": x, "b": y}, units={"a": "", "b": ""}, derived={}))
+    write_corner(f"{tmp_path}/c.png", drawn(samples={"a": x, "b": y}, units={"a": "", "b": ""}, derived={}))
     panel = grid(figures[0])[1, 0]
     (lines,) = [c for c in panel.collections if len(c.get_paths()) == 2 and not c.get_fill()]
     shares = sorted(path.contains_points(np.stack([x, y], axis=1)).mean() for path in lines.get_paths())
@@ -91,7 +91,7 @@ def test_kinds_of_files(tmp_path, suffix):
     ids=["one, all equal", "all equal", "two values", "a few points", "far out"],
 )
 def test_draws_that_hardly_vary_are_shown_without_warnings(tmp_path, values, caplog):
-    write_corner(f"{tmp_path}/c.png", drawn(values=values, derived={}))
+    write_corner(f"{tmp_path}/c.png", drawn(samples=values, derived={}))
     assert matplotlib.image.imread(f"{tmp_path}/c.png").ndim == 3
     assert not caplog.records
 
