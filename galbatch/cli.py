@@ -165,7 +165,7 @@ def plan(run_toml: RunToml) -> None:
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
         made = run.prepare(parsed, workers)
-    out.print(_plan_table(parsed, made, rates.measure_rates(parsed, made)))
+    out.print(_plan_table(parsed, made, rates.measure_rates(parsed, made), rates.measure_memory(parsed, made)))
     for partition in made.oversize[:5]:
         out.print(
             f"larger than the limits, and not to be split further: {partition.name} ({_counted(partition.n_objects, 'object')})"
@@ -908,7 +908,7 @@ def _print_results(tables: Any) -> None:
         out.print(table, width=needed, crop=False, soft_wrap=True)
 
 
-def _plan_table(config: Any, made: Any, rates: Any) -> Table:
+def _plan_table(config: Any, made: Any, rates: Any, inference: Any) -> Table:
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)
@@ -929,11 +929,16 @@ def _plan_table(config: Any, made: Any, rates: Any) -> Table:
             "memory to cut",
             f"{_size(made.worker_memory_bytes(config.cutouts.planes, store=config.cutouts.store))} a worker",
         ),
+        ("memory to infer", f"{_size(inference.host_bytes)} a worker{_on_gpu(inference.device_bytes)}"),
         *rates.rows(made, config),
     ]
     for label, value in rows:
         table.add_row(label, value)
     return table
+
+
+def _on_gpu(n_bytes: int) -> str:
+    return f", and {_size(n_bytes)} on its GPU" if n_bytes else ""
 
 
 def _counted(number: int, noun: str) -> str:

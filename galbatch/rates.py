@@ -1,4 +1,4 @@
-"""How long a run will take: a few of its own objects are cut and inferred here, and nothing is written."""
+"""How long a run will take, and how much memory: a few of its own objects are cut and inferred here; nothing is written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy.typing as npt
 from galbatch import cluster, models, tasks
 from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.errors import BundleError
+from galbatch.inference_memory import InferenceMemory, project_inference
 from galbatch.plan import ModelPlan, PartitionPlan, Plan
 from galbatch.types import CutoutBlock
 
-__all__ = ["NetworkRate", "Rates", "measure_rates"]
+__all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
 
 MEASURED_OBJECTS = 32
 MEASURED_PASSES = 8
@@ -160,6 +161,25 @@ def _with_network(
     rate = NetworkRate(elapsed_s / float(passes.sum()), _mean_passes(measured, config.posterior, passes))
     networks = {**rates.networks, model.name: rate}
     return replace(rates, networks=networks, is_as_planned=rates.is_as_planned and execution is not None)
+
+
+def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
+    """What inference takes of a worker's memory, from what a few rows take here.
+
+    Where this machine lacks the GPU or engine of the run, the scripts' float32 stands for it, which takes as much or more.
+    """
+    device = cluster.device_of(config.cluster)
+    found = {}
+    for model in plan.models:
+        network = tasks.load_network(model)
+        execution = _execution(config, model, network)
+        memory = models.measure_memory(network, execution or models.Execution(), config.posterior)
+        if execution is None and device == "cuda":
+            memory = replace(
+                memory, n_rows=config.posterior.batch, n_groups=models.Execution(device=device).n_threads
+            )
+        found[model.name] = memory
+    return project_inference(plan, found, config.posterior, device=device)
 
 
 def _mean_passes(measured: _Measured, posterior: PosteriorConfig, tried: npt.NDArray[np.int32]) -> float:

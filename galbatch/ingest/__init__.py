@@ -22,6 +22,7 @@ from galbatch.ingest.store import (
     read_blocks,
     read_done,
     read_object_ids,
+    reading_bytes,
     remove_partition,
     write_partition,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "read_object_ids",
     "read_surveys",
     "read_tiles",
+    "reading_bytes",
     "remove_partition",
     "tile_read_cost",
     "tiles_from_butler",

@@ -43,6 +43,7 @@ __all__ = [
     "read_blocks",
     "read_done",
     "read_object_ids",
+    "reading_bytes",
     "remove_partition",
     "write_partition",
 ]
@@ -120,6 +121,14 @@ def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:
     """Blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
     shard_objects = _Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS).shard[0]
     return (2 if storage.is_s3(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
+
+
+def reading_bytes(grid: Grid, bands: Sequence[str]) -> int:
+    """Memory that reading the images of a block takes: the block, the files it is read from, and a decoded shard."""
+    block = BLOCK_OBJECTS * bytes_per_object(grid, bands, ("image",))
+    division = _Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS)
+    shard = int(np.prod(division.shard)) * 4
+    return block + max(block, shard) + min(block, shard)
 
 
 def create_groups(

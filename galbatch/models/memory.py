@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 
+from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Bundle, made_up_inputs
 from galbatch.models.engine import Engine, Execution, executor
 from galbatch.models.ensemble import Ensemble
 from galbatch.models.executors import rows_in_cache
+from galbatch.models.results import result_columns
 from galbatch.models.sampling import GROUP_OBJECTS
+from galbatch.models.summaries import NUMBERS_AT_ONCE
+from galbatch.types import BLOCK_OBJECTS
 
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
 
 MEASURED_ROWS = 32
 GRAPHS = 4 / 3  # compiled trunks of 1, 4, 16, .. rows stay in memory side by side
+
+SUMMARY_ARRAYS = 12  # of the size of the outputs, in float64, while they are summarized
 
 GIB, MIB = 2**30, 2**20
 
@@ -35,7 +42,10 @@ class NetworkMemory:
     features_bytes : of an object, while its passes run
     batch_bytes, row_bytes : of a batch, and of each of its rows
     n_rows : of a batch at most; fewer than configured where no more fit the processor's cache
+    n_groups : of objects that are worked on at a time
     n_outputs : of a pass, of all bundles
+    n_columns : of the catalog
+    image_bytes : of a cutout with the network's bands
     """
 
     weights_bytes: int
@@ -44,27 +54,39 @@ class NetworkMemory:
     batch_bytes: int
     row_bytes: int
     n_rows: int
+    n_groups: int
     n_outputs: int
+    n_columns: int
+    image_bytes: int
 
-    def working_bytes(self, groups: int = 1) -> int:
-        """Of the passes of a group of objects, while `groups` are worked on: their features, and what computes them.
+    @property
+    def working_bytes(self) -> int:
+        """Of passes, on their device: the features of groups of objects, and what computes these or a batch.
 
         One group at a time is prepared or runs passes.
         """
-        features = groups * GROUP_OBJECTS * self.features_bytes
-        return features + max(
-            GROUP_OBJECTS * self.prepare_bytes, self.batch_bytes + self.n_rows * self.row_bytes
-        )
+        features = self.n_groups * GROUP_OBJECTS * self.features_bytes
+        batch = self.batch_bytes + self.n_rows * self.row_bytes
+        return features + max(GROUP_OBJECTS * self.prepare_bytes, batch)
+
+    def host_bytes(self, posterior: PosteriorConfig) -> int:
+        """Of what stays on the host: images and outputs of groups, their summaries, and outputs that are kept."""
+        n_passes = posterior.max_passes if posterior.passes == "adaptive" else posterior.passes
+        of_object = n_passes * self.n_outputs
+        outputs = 2 * 4 * GROUP_OBJECTS * of_object
+        summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
+        kept = 2 * 4 * BLOCK_OBJECTS * of_object if posterior.keep_components else 0
+        return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
 
 
-def measure_memory(ensemble: Ensemble, execution: Execution, *, batch: int) -> NetworkMemory:
+def measure_memory(ensemble: Ensemble, execution: Execution, posterior: PosteriorConfig) -> NetworkMemory:
     """Run a few made-up rows of a network and see what they take.
 
     Parameters
     ----------
     ensemble : the network; of several bundles the largest counts, and the features and weights of all
     execution : engine and device
-    batch : rows that a forward sees at most
+    posterior : batch and quantiles
 
     Raises
     ------
@@ -74,20 +96,38 @@ def measure_memory(ensemble: Ensemble, execution: Execution, *, batch: int) -> N
     engine, times = execution.engine, 1.0
     if engine.kind == "compiled":  # compiling takes minutes for each number of rows
         engine, times = replace(engine, kind="rebuilt"), GRAPHS
-    parts = [_measure(bundle, engine, execution.device, batch) for bundle in ensemble.bundles]
+    parts = [_measure(bundle, engine, execution.device, posterior.batch) for bundle in ensemble.bundles]
+    size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
     return NetworkMemory(
-        sum(part.weights_bytes for part in parts),
-        max(part.prepare_bytes for part in parts),
-        sum(part.features_bytes for part in parts),
-        round(times * max(part.batch_bytes for part in parts)),
-        round(times * max(part.row_bytes for part in parts)),
-        max(part.n_rows for part in parts),
-        sum(part.n_outputs for part in parts),
+        weights_bytes=sum(part.weights_bytes for part in parts),
+        prepare_bytes=max(part.prepare_bytes for part in parts),
+        features_bytes=sum(part.features_bytes for part in parts),
+        batch_bytes=round(times * max(part.batch_bytes for part in parts)),
+        row_bytes=round(times * max(part.row_bytes for part in parts)),
+        n_rows=max(part.n_rows for part in parts),
+        n_groups=execution.n_threads,
+        n_outputs=sum(part.n_outputs for part in parts),
+        n_columns=len(result_columns(ensemble.metadata, name="", posterior=posterior)),
+        image_bytes=4 * n_bands * size_px**2,
     )
 
 
+@dataclass(frozen=True)
+class _BundleMemory:
+    """See `NetworkMemory`; of one bundle."""
+
+    weights_bytes: int
+    prepare_bytes: int
+    features_bytes: int
+    batch_bytes: int
+    row_bytes: int
+    n_rows: int
+    n_outputs: int
+
+
+@lru_cache(maxsize=8)
 @torch.inference_mode()
-def _measure(bundle: Bundle, engine: Engine, device: str, batch: int) -> NetworkMemory:
+def _measure(bundle: Bundle, engine: Engine, device: str, batch: int) -> _BundleMemory:
     runner = executor(bundle, engine, device)
     images, *columns = (part.to(device) for part in made_up_inputs(bundle.metadata))
     beside = columns[0] if columns else None
@@ -102,7 +142,7 @@ def _measure(bundle: Bundle, engine: Engine, device: str, batch: int) -> Network
     of_few, of_more = (passes_of(n_rows).peak_bytes for n_rows in (few, 2 * few))
     row_bytes = max(0, of_more - of_few) // few
     prepare = _taken(lambda: runner.prepare(images, beside), device)
-    return NetworkMemory(
+    return _BundleMemory(
         weights_bytes=_weights_bytes(bundle),
         prepare_bytes=prepare.peak_bytes // len(images),
         features_bytes=prepare.held_bytes // len(images),
@@ -183,22 +223,19 @@ def gpu_memory() -> GpuMemory:
     return GpuMemory(total, free + unused)
 
 
-def fitting_batch(
-    memory: NetworkMemory, device: GpuMemory, *, batch: int, groups: int, tell: Callable[[str], object]
-) -> int:
-    """The batch, halved until the passes fit into what is free on the device; draws do not depend on it.
+def fitting_batch(memory: NetworkMemory, gpu: GpuMemory, *, batch: int, tell: Callable[[str], object]) -> int:
+    """The batch, halved until the passes fit into what is free on the GPU; draws do not depend on it.
 
     Parameters
     ----------
-    memory : of the network, measured on the device, whose weights are there
+    memory : of the network, whose weights are on the GPU
     batch : rows a forward sees at most
-    groups : groups of objects that are worked on
     tell : is told what is needed, what is there and what is tried, each time that the batch is halved
     """
     while True:
-        needed = replace(memory, n_rows=batch).working_bytes(groups)
-        if needed <= device.free_bytes or batch == 1:
+        needed = replace(memory, n_rows=batch).working_bytes
+        if needed <= gpu.free_bytes or batch == 1:
             return batch
         what = f"{needed / GIB:.1f} GiB needed on the GPU (batch {batch} x {memory.row_bytes / MIB:.0f} MiB)"
         batch //= 2
-        tell(f"{what}, {device.free_bytes / GIB:.1f} GiB there; trying batch {batch}")
+        tell(f"{what}, {gpu.free_bytes / GIB:.1f} GiB there; trying batch {batch}")

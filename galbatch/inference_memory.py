@@ -1,0 +1,91 @@
+"""What a worker takes of memory while it infers, on the host and on the GPU. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from galbatch.config import PosteriorConfig
+from galbatch.ingest import bytes_per_object, reading_bytes
+from galbatch.plan import ModelPlan, Plan
+from galbatch.projection import GridPlan
+from galbatch.types import BLOCK_OBJECTS
+
+if TYPE_CHECKING:
+    from galbatch.models import NetworkMemory  # loads torch, which projecting does without
+
+__all__ = ["GPU_PROCESS_BYTES", "PROCESS_BYTES", "InferenceMemory", "project_inference"]
+
+PROCESS_BYTES = 600 * 2**20
+"""A worker without weights and pixels: 500 MiB of libraries, with torch; what the first passes make."""
+
+GPU_PROCESS_BYTES = 3 * 2**30
+"""What CUDA takes of the host besides: its libraries and the pages they pin."""
+
+WEIGHT_COPIES = {"torchscript": 1.0, "rebuilt": 2.5, "compiled": 2.5}
+"""Of the script's weights: the script's own, a rebuilt network's, and for lower precisions one more in float32."""
+
+COLUMN_BYTES = 32
+"""Of a number in the catalog: an array's, Arrow's, Arrow's again with the leaf's own schema, and the file in memory."""
+
+OBJECT_COLUMNS = 20
+"""Of an object beside its results: ids, positions, flags, what is kept."""
+
+
+@dataclass(frozen=True)
+class InferenceMemory:
+    """Of a worker: bytes of the host, and of the GPU without CUDA's own context of some 0.5 GB; 0 where there is none."""
+
+    host_bytes: int
+    device_bytes: int
+
+
+def project_inference(
+    plan: Plan, networks: Mapping[str, NetworkMemory], posterior: PosteriorConfig, *, device: str
+) -> InferenceMemory:
+    """Projected memory of a worker while it infers the largest partition.
+
+    Networks take turns on a block of cutouts, and keep their weights. A block is worked on, the next is read. When a bundle is
+    loaded, its file and a copy of its weights, by which its behavior is checked, are there besides.
+
+    Parameters
+    ----------
+    plan : of the run
+    networks : by name, measured
+    posterior : how many passes; whether their outputs are kept
+    device : cpu or cuda
+    """
+    known = [(model, networks[model.name]) for model in plan.models if model.name in networks]
+    weights = sum(round(_copies(model) * memory.weights_bytes) for model, memory in known)
+    scripts = sum(memory.weights_bytes for _, memory in known)
+    working = max((memory.working_bytes for _, memory in known), default=0)
+    loading = 2 * max((memory.weights_bytes for _, memory in known), default=0)
+    on_gpu = device == "cuda"
+    running = _blocks_bytes(plan) + _columns_bytes(plan, networks) + (0 if on_gpu else working)
+    running += max((memory.host_bytes(posterior) for _, memory in known), default=0)
+    process = PROCESS_BYTES + (GPU_PROCESS_BYTES if on_gpu else 0)
+    host = process + max(scripts + loading, running + (scripts if on_gpu else weights))
+    return InferenceMemory(host, weights + working if on_gpu else 0)
+
+
+def _copies(model: ModelPlan) -> float:
+    return WEIGHT_COPIES[model.engine.partition("-")[0]]
+
+
+def _blocks_bytes(plan: Plan) -> int:
+    return max(_grid_bytes(plan, grid) for grid in plan.grids)
+
+
+def _grid_bytes(plan: Plan, grid: GridPlan) -> int:
+    """Cutouts that are worked on, and read; which of their pixels are finite; those of a network that takes fewer bands."""
+    block = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, ("image",))
+    taken = (plan.models[number].bands for number in grid.models)
+    shares = (len(bands) / len(grid.bands) for bands in taken if bands != grid.bands)
+    return block + reading_bytes(grid.grid, grid.bands) + block // 4 + round(block * max(shares, default=0.0))
+
+
+def _columns_bytes(plan: Plan, networks: Mapping[str, NetworkMemory]) -> int:
+    n_columns = OBJECT_COLUMNS + sum(memory.n_columns for memory in networks.values())
+    largest: int = max(part.partition.n_objects for part in plan.partitions)
+    return COLUMN_BYTES * n_columns * largest
