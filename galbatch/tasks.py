@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,13 +103,21 @@ class InferTask:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task reports; the work itself is in the store and the catalog."""
+    """What a task reports; the work itself is in the store and the catalog.
+
+    Attributes
+    ----------
+    batch : that passes ran in, at most what was asked for; 0 for ingest
+    notes : what the user should know
+    """
 
     partition: Partition
     n_objects: int
     n_cutouts: int
     n_passes: int
     seconds: float
+    batch: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def ingest_task(
@@ -209,6 +217,7 @@ def infer_partition(task: InferTask) -> TaskResult:
         A bundle cannot be loaded, or its file has changed.
     """
     started = time.monotonic()
+    task, notes = _fitted(task)
     loaded = [_loaded(task, model) for model in task.models]
     specs = [
         models.result_columns(model.ensemble.metadata, name=model.task.network.name, posterior=task.posterior)
@@ -232,7 +241,31 @@ def infer_partition(task: InferTask) -> TaskResult:
     footer = _footer(task) | _audit_footer(task, loaded)
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
     n_passes = sum(int(np.maximum(values[f"{m.network.name}_passes"], 0).sum()) for m in task.models)
-    return TaskResult(task.partition, len(task.objects), 0, n_passes, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return TaskResult(
+        task.partition, len(task.objects), 0, n_passes, seconds, batch=task.posterior.batch, notes=notes
+    )
+
+
+def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
+    """The task with a batch that fits on the GPU, and what was found; on the processor as it is."""
+    if task.device == "cpu":
+        return task, ()
+    measured = [
+        models.measure_memory(load_network(model.network), _execution(task, model.network), task.posterior)
+        for model in task.models
+    ]
+    batch, notes = task.posterior.batch, list[str]()
+    # After all have been measured, so that the weights of all are there.
+    for memory in measured:
+        batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, tell=notes.append)
+    smaller = task.posterior.model_copy(update={"batch": batch})
+    where = f"partition {task.partition.name}"
+    return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)
+
+
+def _execution(task: InferTask, network: ModelPlan) -> models.Execution:
+    return models.Execution(models.Engine.named(network.engine), task.device)
 
 
 def load_network(model: ModelPlan) -> models.Ensemble:
@@ -311,7 +344,7 @@ def _infer_into(
         posterior=task.posterior,
         selected=model.task.selected[rows],
         columns=columns_fed(task.objects, rows, network.columns),
-        execution=models.Execution(models.Engine.named(network.engine), task.device),
+        execution=_execution(task, network),
         keep=model.keep(rows),
         audit=model.audits.append,
     )

@@ -162,8 +162,15 @@ class Window:
         if future.status == "cancelled":
             error = KilledWorker(future.key, None, 0)
         if error is None:
-            return self._then(attempt, future.result())
+            return self._then(attempt, self._noted(future.result()))
         return self._after_failure(attempt, error)
+
+    def _noted(self, result: tasks.TaskResult) -> tasks.TaskResult:
+        """The result; what follows begins with the batch that was found to fit."""
+        self._batch = min(self._batch, result.batch or self._batch)
+        for note in result.notes:
+            self._note(note)
+        return result
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         if isinstance(error, WorkerRefused):

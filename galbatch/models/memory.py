@@ -13,9 +13,10 @@ from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfi
 
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Bundle, made_up_inputs
-from galbatch.models.engine import Engine, Execution, executor
+from galbatch.models.engine import Execution, executor
 from galbatch.models.ensemble import Ensemble
-from galbatch.models.executors import rows_in_cache
+from galbatch.models.executors import Executor, rows_in_cache
+from galbatch.models.lean import RebuiltExecutor
 from galbatch.models.results import result_columns
 from galbatch.models.sampling import GROUP_OBJECTS
 from galbatch.models.summaries import NUMBERS_AT_ONCE
@@ -93,17 +94,14 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     BundleError
         This process cannot provide the engine.
     """
-    engine, times = execution.engine, 1.0
-    if engine.kind == "compiled":  # compiling takes minutes for each number of rows
-        engine, times = replace(engine, kind="rebuilt"), GRAPHS
-    parts = [_measure(bundle, engine, execution.device, posterior.batch) for bundle in ensemble.bundles]
+    parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
     size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
     return NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
         prepare_bytes=max(part.prepare_bytes for part in parts),
         features_bytes=sum(part.features_bytes for part in parts),
-        batch_bytes=round(times * max(part.batch_bytes for part in parts)),
-        row_bytes=round(times * max(part.row_bytes for part in parts)),
+        batch_bytes=max(part.batch_bytes for part in parts),
+        row_bytes=max(part.row_bytes for part in parts),
         n_rows=max(part.n_rows for part in parts),
         n_groups=execution.n_threads,
         n_outputs=sum(part.n_outputs for part in parts),
@@ -127,8 +125,12 @@ class _BundleMemory:
 
 @lru_cache(maxsize=8)
 @torch.inference_mode()
-def _measure(bundle: Bundle, engine: Engine, device: str, batch: int) -> _BundleMemory:
-    runner = executor(bundle, engine, device)
+def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
+    device, times = execution.device, 1.0
+    runner: Executor = executor(bundle, execution.engine, device)
+    if isinstance(runner, RebuiltExecutor) and runner.static is not None:
+        # Compiling takes minutes for each number of rows.
+        runner, times = RebuiltExecutor(runner.bundle, runner.lean, runner.exact, None), GRAPHS
     images, *columns = (part.to(device) for part in made_up_inputs(bundle.metadata))
     beside = columns[0] if columns else None
     prepared = runner.prepare(images, beside)
@@ -139,7 +141,7 @@ def _measure(bundle: Bundle, engine: Engine, device: str, batch: int) -> _Bundle
         return _taken(lambda: prepared.passes(rows, keys), device)
 
     few = _rows_to_measure(bundle, device, batch)
-    of_few, of_more = (passes_of(n_rows).peak_bytes for n_rows in (few, 2 * few))
+    of_few, of_more = (round(times * passes_of(n_rows).peak_bytes) for n_rows in (few, 2 * few))
     row_bytes = max(0, of_more - of_few) // few
     prepare = _taken(lambda: runner.prepare(images, beside), device)
     return _BundleMemory(
