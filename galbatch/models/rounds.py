@@ -33,9 +33,7 @@ Rows = npt.NDArray[np.intp]
 
 def check_points(ensemble: Ensemble, posterior: PosteriorConfig) -> tuple[int, ...]:
     """Numbers of passes after which objects may stop; the last is the most."""
-    if ensemble.is_point and not ensemble.has_dropout:
-        return (SINGLE_PASS,)
-    return stopping.schedule(posterior, has_dropout=ensemble.has_dropout)
+    return stopping.schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point)
 
 
 @dataclass(frozen=True)
