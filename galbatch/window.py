@@ -104,13 +104,21 @@ class Window:
         if not self._crew.is_connected:
             return
         for attempt in list(self._again):
-            if self._crew.able(self._device_of(attempt)):
+            if self._has_worker(attempt):
                 self._again.remove(attempt)
                 self._submit(attempt)
         while self._fresh and len(self._pending) + len(self._again) < self._crew.window:
-            if not self._crew.able(self._device_of(self._fresh[0])):
+            if not self._has_worker(self._fresh[0]):
                 return
             self._submit(self._fresh.popleft())
+
+    def _has_worker(self, attempt: Attempt) -> bool:
+        """Whether a worker can take it; on GPUs, now: what waits here still learns of a smaller batch."""
+        device = self._device_of(attempt)
+        able = self._crew.able(device)
+        if device == "cpu":
+            return bool(able)
+        return sum(self._device_of(one.attempt) == device for one in self._pending.values()) < len(able)
 
     def _submit(self, attempt: Attempt) -> None:
         attempt.n_submitted += 1
