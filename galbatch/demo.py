@@ -46,7 +46,7 @@ bundle = "demo:sfnet"
 
 [posterior]
 passes = "adaptive"
-tolerance = 0.2        # of a posterior standard deviation: the passes of these small networks differ more than a full one's
+tolerance = 0.25       # of a posterior standard deviation: the passes of these small networks differ more than a full one's
 min_passes = 32
 max_passes = 400
 
