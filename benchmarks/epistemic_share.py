@@ -41,6 +41,7 @@ UNSEEN_FLOOR = (
     176  # passes that an adaptive run asks for at that tolerance in any case: see models/stopping.py
 )
 MAX_PASSES = 1000  # run.toml's default
+DRAWS = 1000  # of the GaMPEN paper
 N_BINS = 4
 CACHE_BYTES = 8 * 2**20  # of first maps that a batch holds at most
 FAR = 4.0  # standard deviations; of normal passes 63 in a million lie beyond
@@ -73,6 +74,7 @@ class Spread:
     kurtosis : of the passes' means; 3 for normal ones
     far : share of the passes whose mean lies more than FAR standard deviations of the means off
     needed : passes for which the standard error of the worst quantile is TOLERANCE posterior standard deviations
+    equal : passes that give every quantile at least as well as the paper's DRAWS draws, one a pass
     residual, std : of the posterior's mean from the truth, and its standard deviation, standardized
     """
 
@@ -80,6 +82,7 @@ class Spread:
     kurtosis: Floats
     far: Floats
     needed: Floats
+    equal: Floats
     residual: Floats
     std: Floats
 
@@ -144,28 +147,33 @@ def spread_of(passes: Passes, truth: Floats) -> Spread:
     centered = passes.mean - passes.mean.mean(axis=1, keepdims=True)
     between = np.square(centered).sum(axis=1) / (n - 1)
     score = centered / np.sqrt(between)[:, None]
-    needed = [needed_passes(passes, i, np.sqrt(within + between)[:, i]) for i in range(truth.shape[1])]
+    std = np.sqrt(within + between)
+    needed, equal = zip(*(needed_passes(passes, i, std[:, i]) for i in range(truth.shape[1])), strict=True)
     return Spread(
         between / (within + between),
         (score**4).mean(axis=1),
         (np.abs(score) > FAR).mean(axis=1),
         np.stack(needed, axis=1),
+        np.stack(equal, axis=1),
         passes.mean.mean(axis=1) - truth,
-        np.sqrt(within + between),
+        std,
     )
 
 
-def needed_passes(passes: Passes, index: int, std: Floats) -> Floats:
-    """(object,) passes at which the delta-method error of one parameter's worst quantile is TOLERANCE."""
-    marginal = passes.marginal(index)
-    quantiles = mixture_quantiles(marginal, LEVELS)
+def needed_passes(passes: Passes, index: int, std: Floats) -> tuple[Floats, Floats]:
+    """`Spread.needed` and `Spread.equal` of one parameter, (object,), by the delta method.
+
+    The error of a draw's share below is q (1 - q): the density is the same for both and drops out.
+    """
+    marginal, levels = passes.marginal(index), np.asarray(LEVELS)
+    quantiles = mixture_quantiles(marginal, levels)
     variance = marginal.cdf(quantiles).var(axis=1, ddof=1)  # (object, level), of a single pass
-    density = marginal.density(quantiles)
-    return np.asarray((variance / np.square(density * std[:, None] * TOLERANCE)).max(axis=1))
+    needed = variance / np.square(marginal.density(quantiles) * std[:, None] * TOLERANCE)
+    return needed.max(axis=1), DRAWS * (variance / (levels * (1 - levels))).max(axis=1)
 
 
 def normal_needed(share: float) -> float:
-    """As `needed_passes`, of passes alike in width whose means are normal, from their epistemic share."""
+    """As `Spread.needed`, of passes alike in width whose means are normal, from their epistemic share."""
     level = np.asarray(LEVELS)
     x, between, within = ndtri(level), np.sqrt(share), np.sqrt(1.0 - share)
     nodes, weights = np.polynomial.hermite_e.hermegauss(101)
@@ -204,6 +212,8 @@ def rows_of(spread: Spread, galaxies: Galaxies, names: Sequence[str]) -> Iterato
                     "far": float(of["far"].mean()),
                     "needed_median": float(np.median(of["needed"])),
                     "needed_90": float(np.quantile(of["needed"], 0.9)),
+                    "equal_median": float(np.median(of["equal"])),
+                    "equal_90": float(np.quantile(of["equal"], 0.9)),
                     "rms_residual": float(np.sqrt(np.square(of["residual"]).mean())),
                     "rms_score": float(np.sqrt(np.square(of["residual"] / of["std"]).mean())),
                 }
@@ -236,7 +246,11 @@ def measure(name: str, galaxies: int, n_passes: int, bf16: bool) -> dict[str, An
 def of_objects(spread: Spread) -> dict[str, float]:
     """Passes that objects need for all their parameters together; the mean as an adaptive run would have it."""
     needed = spread.needed.max(axis=1)
+    equal = spread.equal.max(axis=1)
     return {
+        "equal_mean": float(equal.mean()),
+        "equal_median": float(np.median(equal)),
+        "equal_90": float(np.quantile(equal, 0.9)),
         "needed_median": float(np.median(needed)),
         "needed_90": float(np.quantile(needed, 0.9)),
         "more_than_floor": float((needed > UNSEEN_FLOOR).mean()),
@@ -248,13 +262,13 @@ def of_objects(spread: Spread) -> dict[str, float]:
 def show(name: str, rate: float, found: dict[str, Any]) -> None:
     """Print a table."""
     print(
-        f"{name} at {rate:g}: parameter, bin, share median and 90 %, kurtosis, passes beyond {FAR:g} sigma, passes needed"
+        f"{name} at {rate:g}: parameter, bin, share median and 90 %, kurtosis, passes beyond {FAR:g} sigma, passes needed, equal to draws"
     )
     for row in found["rows"]:
         print(
             f"  {row['parameter']:<14}{row['by']:>10} {row['bin']:<16} {row['share_median']:7.3f} {row['share_90']:7.3f}"
             f" {row['kurtosis_median']:7.1f} {row['kurtosis_90']:6.1f} {row['far']:9.5f}"
-            f" {row['needed_median']:8.0f} {row['needed_90']:8.0f}   rms {row['rms_residual']:.3f}, of std {row['rms_score']:.2f}",
+            f" {row['needed_median']:8.0f} {row['needed_90']:8.0f} {row['equal_median']:6.0f} {row['equal_90']:6.0f}   rms {row['rms_residual']:.3f}, of std {row['rms_score']:.2f}",
         )
     print("  passes for all parameters:", {k: round(v, 3) for k, v in found["objects"].items()}, flush=True)
 

@@ -183,7 +183,7 @@ class Costs:
     linearised: float
 
 
-def measure_costs(network: Network, features: Tensor, rate: float, *, rounds: int = 5) -> Costs:
+def measure_costs(network: Network, features: Tensor, rate: float, *, rounds: int = 7) -> Costs:
     """Processor time, contenders in turn, medians over the rounds."""
     rows = _expanded(features[:1], _batch(features))
     keys = torch.arange(len(rows), dtype=torch.int64) * 7_919
@@ -443,8 +443,8 @@ def measure(name: str, n_galaxies: int, n_passes: int, rates: Sequence[float]) -
     features = features.clone()  # an inference tensor takes no part in back-propagation
     at_rate = {}
     with torch.no_grad():
+        costs = measure_costs(network, features[:8], rates[len(rates) // 2])
         for rate in rates:
-            costs = measure_costs(network, features[:8], rate)
             found = [
                 judge(try_object(network, image[None], of, rate), bundle.metadata)
                 for image, of in zip(features, keys_of, strict=True)

@@ -88,6 +88,20 @@ def test_that_many_passes_have_that_error(epistemic):
     assert scatter.max() == pytest.approx(epistemic.TOLERANCE, rel=0.1)
 
 
+def test_as_many_passes_are_as_good_as_the_draws(epistemic):
+    """Scatter of the worst quantile, against 1000 draws' own: sqrt(q (1 - q) / 1000) over the density."""
+    spread = epistemic.spread_of(normal_passes(0.3, n_objects=40, n_passes=2000), np.zeros((40, 1)))
+    n = round(np.median(spread.equal))
+    assert 60 < n < 200
+    marginal = normal_passes(0.3, n_objects=3000, n_passes=n, seed=1).marginal(0)
+    level = np.asarray(epistemic.LEVELS)
+    scatter = epistemic.mixture_quantiles(marginal, level).std(axis=0)
+    draws = (
+        np.sqrt(level * (1 - level) / 1000) / np.exp(-0.5 * epistemic.ndtri(level) ** 2) * np.sqrt(2 * np.pi)
+    )
+    assert (scatter / draws).max() == pytest.approx(1.0, abs=0.1)
+
+
 def test_the_rate_of_a_bundle_is_changed_and_put_back(epistemic, bundle, galaxies):
     low, high = (epistemic.outputs_at(bundle, galaxies.images, rate, n_passes=32) for rate in (5e-5, 1e-3))
     assert np.median(high.var(axis=1) / low.var(axis=1)) > 4
