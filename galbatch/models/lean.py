@@ -156,7 +156,7 @@ class Replay:
 
 def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The kernels of `run` as a CUDA graph."""
-    ahead: torch.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    ahead: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     ahead.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(ahead):  # kernels are chosen, and memory is taken, before the capture
         for _ in range(3):

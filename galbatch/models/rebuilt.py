@@ -73,7 +73,9 @@ class Layer(nn.Module):
         bias = self.divided_bias if dropped else self.bias
         if self.weight.dim() == 2:
             return functional.linear(x, self.weight, bias)
-        return functional.conv2d(x, self.weight, bias, self.stride, self.weight.shape[-1] // 2)
+        maps = functional.conv2d(x, self.weight, bias, self.stride, self.weight.shape[-1] // 2)
+        # A single channel is channels last in either order, and the other comes out.
+        return maps.contiguous(memory_format=torch.channels_last)
 
 
 class Start(NamedTuple):
