@@ -12,6 +12,7 @@ import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from galbatch import catalog, config, models, run, tasks
+from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
 
 pytestmark = pytest.mark.timeout(280)
@@ -22,6 +23,7 @@ def workers_here(**changes):
     """Workers in this process, and their client; one with three threads and a GPU that is made up, unless told otherwise."""
     options = {"n_workers": 1, "threads_per_worker": 3, "resources": {"GPU": 1}, "processes": False} | changes
     with (
+        kept_by_malloc(),  # as a process that starts workers keeps the environment of the first for all others
         LocalCluster(host="127.0.0.1", protocol="tcp", dashboard_address="127.0.0.1:0", **options) as running,
         Client(running) as client,
     ):
