@@ -71,7 +71,7 @@ class Audit:
         """For people, as in the catalog's properties."""
         if not self.n_objects:
             return "no object was audited"
-        counted = f"{self.n_objects} objects, {self.n_not_converged} of them not converged"
+        counted = f"{self.n_objects} object{'s' if self.n_objects > 1 else ''}, {self.n_not_converged} not converged"
         if not self.n_values:
             return counted
         return (

@@ -328,9 +328,10 @@ class TestAudit:
     def test_it_reads_as_text(self):
         levels = (0.15865, 0.5)
         assert Audit(levels).text == "no object was audited"
-        assert Audit(levels, 2, 2).text == "2 objects, 2 of them not converged"
+        assert Audit(levels, 1, 1).text == "1 object, 1 not converged"
+        assert Audit(levels, 2, 2).text == "2 objects, 2 not converged"
         audit = Audit(levels, 3, 1, 4, (0.04, 0.01), (0.09, 0.04), 0.5)
         assert audit.text == (
-            "3 objects, 1 of them not converged; RMS difference from max_passes in posterior standard deviations: "
+            "3 objects, 1 not converged; RMS difference from max_passes in posterior standard deviations: "
             "stated 0.0791, actual 0.1275, largest 0.5000; at 0.15865 0.1000 and 0.1500, at 0.5 0.0500 and 0.1000"
         )
