@@ -307,10 +307,11 @@ def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     assert result.complete
     assert result.failed == {}
     assert not before & after
-    name = plan.partitions[0].partition.name
     (worker,) = before
-    assert sink.lines == [
-        f"worker {worker} was started anew: OK",
-        f"partition {name}: 41.2 GiB needed on the GPU (batch 64 x 659 MiB), 23.7 GiB there; trying batch 32",
-    ]
+    restarted, halved = sink.lines
+    assert restarted == f"worker {worker} was started anew: OK"
+    # Of two threads that cut, either may be the first.
+    where, _, told = halved.partition(": ")
+    assert where.removeprefix("partition ") in {part.partition.name for part in plan.partitions[:2]}
+    assert told == "41.2 GiB needed on the GPU (batch 64 x 659 MiB), 23.7 GiB there; trying batch 32"
     require_equal(parsed, plain, to_rounding=True)
