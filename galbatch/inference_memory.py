@@ -26,6 +26,9 @@ GPU_PROCESS_BYTES = 3 * 2**30
 WEIGHT_COPIES = {"torchscript": 1.0, "rebuilt": 2.5, "compiled": 2.5}
 """Of the script's weights: the script's own, a rebuilt network's, and for lower precisions one more in float32."""
 
+HEAP = 2
+"""On a CPU: what passes free in between is not always taken again, as the next buffer may not fit in: 1.5 to 2.7 times was seen."""
+
 COLUMN_BYTES = 32
 """Of a number in the catalog: an array's, Arrow's, Arrow's again with the leaf's own schema, and the file in memory."""
 
@@ -46,8 +49,8 @@ def project_inference(
 ) -> InferenceMemory:
     """Projected memory of a worker while it infers the largest partition.
 
-    Networks take turns on a block of cutouts, and keep their weights. A block is worked on, the next is read. When a bundle is
-    loaded, its file and a copy of its weights, by which its behavior is checked, are there besides.
+    Networks take turns on a block of cutouts, and keep their weights. A block is worked on, the next is read. When bundles are
+    loaded, each runs some rows, by which its behavior is checked.
 
     Parameters
     ----------
@@ -57,16 +60,16 @@ def project_inference(
     device : cpu or cuda
     """
     known = [(model, networks[model.name]) for model in plan.models if model.name in networks]
-    weights = sum(round(_copies(model) * memory.weights_bytes) for model, memory in known)
     scripts = sum(memory.weights_bytes for _, memory in known)
+    weights = sum(round(_copies(model) * memory.weights_bytes) for model, memory in known)
     working = max((memory.working_bytes for _, memory in known), default=0)
-    loading = 2 * max((memory.weights_bytes for _, memory in known), default=0)
-    on_gpu = device == "cuda"
-    running = _blocks_bytes(plan) + _columns_bytes(plan, networks) + (0 if on_gpu else working)
+    checking = HEAP * max((memory.checking_bytes for _, memory in known), default=0)
+    running = _blocks_bytes(plan) + _columns_bytes(plan, networks)
     running += max((memory.host_bytes(posterior) for _, memory in known), default=0)
-    process = PROCESS_BYTES + (GPU_PROCESS_BYTES if on_gpu else 0)
-    host = process + max(scripts + loading, running + (scripts if on_gpu else weights))
-    return InferenceMemory(host, weights + working if on_gpu else 0)
+    if device == "cuda":
+        host = PROCESS_BYTES + GPU_PROCESS_BYTES + scripts + max(checking, running)
+        return InferenceMemory(host, weights + working)
+    return InferenceMemory(PROCESS_BYTES + weights + max(checking, HEAP * working + running), 0)
 
 
 def _copies(model: ModelPlan) -> float:

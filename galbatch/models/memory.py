@@ -12,7 +12,7 @@ from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 
 from galbatch.config import PosteriorConfig
-from galbatch.models.bundle import Bundle, made_up_inputs
+from galbatch.models.bundle import CHECK_ROWS, Bundle, made_up_inputs
 from galbatch.models.engine import Execution, executor
 from galbatch.models.ensemble import Ensemble
 from galbatch.models.executors import Executor, rows_in_cache
@@ -69,6 +69,11 @@ class NetworkMemory:
         features = self.n_groups * GROUP_OBJECTS * self.features_bytes
         batch = self.batch_bytes + self.n_rows * self.row_bytes
         return features + max(GROUP_OBJECTS * self.prepare_bytes, batch)
+
+    @property
+    def checking_bytes(self) -> int:
+        """Of the rows by which a bundle is checked when it is loaded, on the host."""
+        return self.batch_bytes + CHECK_ROWS * self.row_bytes
 
     def host_bytes(self, posterior: PosteriorConfig) -> int:
         """Of what stays on the host: images and outputs of groups, their summaries, and outputs that are kept."""
