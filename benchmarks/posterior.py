@@ -55,6 +55,7 @@ TOLERANCES = (0.4, 0.3, 0.25, 0.2, 0.15, 0.125, 0.1, 0.075, 0.05)
 SHARES = (0.05, 0.5)
 PIECE = 500  # passes that are kept at a time
 KDE_POINTS = 1000
+SUMMARIES = 100  # of a group: half a second
 LEVELS = np.array(PosteriorConfig().quantiles)
 
 
@@ -358,19 +359,27 @@ def time_summary(bundle: models.Bundle, images: Images, engine: Engine, rounds: 
         for column in draws:
             kernel_density(column, exact=exact)
 
+    # Long enough that a busy machine interrupts all alike.
+    def summaries() -> None:
+        for _ in range(SUMMARIES):
+            for quantity in parameters:
+                summarize_mixture(passes, quantity, LEVELS)
+
+    def columns() -> None:
+        for _ in range(SUMMARIES):
+            columns_of(ensemble, [raw], [keys], posterior)
+
     contenders = {
         "three kernel densities, one galaxy": lambda: densities(True),
         "the same with trapezoids": lambda: densities(False),
-        "summary of three parameters, 16 galaxies": lambda: [
-            summarize_mixture(passes, quantity, LEVELS) for quantity in parameters
-        ],
-        "all columns, 16 galaxies": lambda: columns_of(ensemble, [raw], [keys], posterior),
+        "summary of three parameters, 16 galaxies, again and again": summaries,
+        "all columns, likewise": columns,
         "64 passes, one galaxy": lambda: sampler.run(np.arange(1), keys[:1]),
     }
-    density, trapezoids, summary, columns, inference = (
+    density, trapezoids, summary, whole, inference = (
         row.seconds for row in compare(contenders, rounds=rounds)
     )
-    each = [seconds / 16 for seconds in summary]
+    each, of_columns = ([seconds / (16 * SUMMARIES) for seconds in row] for row in (summary, whole))
 
     def ratio(a: Sequence[float], b: Sequence[float]) -> float:
         return statistics.median(x / y for x, y in zip(a, b, strict=True))
@@ -381,7 +390,7 @@ def time_summary(bundle: models.Bundle, images: Images, engine: Engine, rounds: 
         "times_faster_than_densities": ratio(density, each),
         "times_faster_than_trapezoids": ratio(trapezoids, each),
         "share_of_inference": ratio(each, inference),
-        "all_columns_share_of_inference": ratio([s / 16 for s in columns], inference),
+        "all_columns_share_of_inference": ratio(of_columns, inference),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 __all__ = [
+    "GRID_HALF_WIDTH",
     "MOMENT_POINTS",
     "BinnedMarginal",
     "Floats",
@@ -32,8 +33,6 @@ Function = Callable[[Floats], Floats]
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
 MOMENT_POINTS = 40  # values of a function for each component's moments
-HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(MOMENT_POINTS)
-HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
 LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
 GRID_POINTS = 129  # of the mode's first search
@@ -84,8 +83,8 @@ class Marginal(Protocol):
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """(object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
 
-    def moments(self, function: Function) -> tuple[Floats, Floats]:
-        """Mean and variance, (object, pass), of a function of the parameter, by quadrature."""
+    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+        """Mean and variance, (object, pass), of a function of the parameter; normals with `n_points` values of it each."""
 
     def mode_grid(self, low: float, high: float) -> Floats:
         """(object, point), rising, in [low, high]: where to look for the mixture's mode."""
@@ -156,39 +155,43 @@ class NormalMarginal:
         center, inverse, share = (part.reshape(n_objects, -1) for part in parts)
         return center, inverse, share
 
-    def _scores(self, x: Floats) -> tuple[Floats, Floats]:
-        """Standard scores, and the normal density there: (object, point, pass x component)."""
+    def _scores(self, x: Floats) -> Floats:
+        """Standard scores (object, point, pass x component)."""
         center, inverse, _ = self._components
         z = x[:, :, None] - center[:, None]
         z *= inverse[:, None]
-        normal = np.square(z)
-        normal *= -0.5
-        return z, np.exp(normal, out=normal)
+        return z
 
     def density(self, x: Floats) -> Floats:
         """See `Marginal`."""
         _, inverse, share = self._components
-        return np.asarray(_weighted(self._scores(x)[1], share * inverse) / ROOT_2PI)
+        z = self._scores(x)
+        normal = _unit_normal(z, out=z)  # in place: fresh memory costs as much as the computing
+        return np.asarray(_weighted(normal, share * inverse) / ROOT_2PI)
 
     def around(self, x: Floats) -> tuple[Floats, Floats, Floats]:
         """See `Marginal`."""
         _, inverse, share = self._components
-        z, normal = self._scores(x)
-        cdf, density = _weighted(ndtr(z), share), _weighted(normal, share * inverse) / ROOT_2PI
-        z *= normal
-        return cdf, density, np.asarray(_weighted(z, share * np.square(inverse)) / -ROOT_2PI)
+        z = self._scores(x)
+        normal = _unit_normal(z, out=np.empty_like(z))
+        density = _weighted(normal, share * inverse) / ROOT_2PI
+        normal *= z
+        slope = _weighted(normal, share * np.square(inverse)) / -ROOT_2PI
+        return _weighted(ndtr(z, out=z), share), np.asarray(density), np.asarray(slope)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`: no component's own quantile lies outside."""
         own = self.center[..., None] + self.width[..., None] * ndtri(levels)
         return own.min(axis=(1, 2)), own.max(axis=(1, 2))
 
-    def moments(self, function: Function) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
         """See `Marginal`: Gauss-Hermite for each component."""
-        values = function(self.center[..., None] + self.width[..., None] * HERMITE_NODES)
+        nodes, weights = _hermite(n_points)
+        values = function(self.center[..., None] + self.width[..., None] * nodes)
         with np.errstate(over="ignore", invalid="ignore"):
-            means = values @ HERMITE_WEIGHTS
-            variances = np.square(values - means[..., None]) @ HERMITE_WEIGHTS
+            means = values @ weights
+            values = values - means[..., None]
+            variances = np.square(values, out=values) @ weights
             mean = self._averaged(means)
             return mean, self._averaged(variances + np.square(means - mean[..., None]))
 
@@ -320,7 +323,7 @@ class BinnedMarginal:
         shape = (len(self.edges), len(levels))
         return np.broadcast_to(self.edges[:, :1], shape), np.broadcast_to(self.edges[:, -1:], shape)
 
-    def moments(self, function: Function) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
         """See `Marginal`: Gauss-Legendre for each bin."""
         half = 0.5 * self._width[..., None]
         values = function(self._middle[..., None] + half * LEGENDRE_NODES)
@@ -398,7 +401,7 @@ class PointMarginal:
         low, high = self.values.min(axis=1, keepdims=True), self.values.max(axis=1, keepdims=True)
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
-    def moments(self, function: Function) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
         """See `Marginal`."""
         return function(self.values), np.zeros_like(self.values)
 
@@ -487,9 +490,9 @@ class PooledMarginal:
         lows, highs = zip(*(part.bracket(levels) for part in self.parts), strict=True)
         return np.min(lows, axis=0), np.max(highs, axis=0)
 
-    def moments(self, function: Function) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
         """See `Marginal`."""
-        means, variances = zip(*(part.moments(function) for part in self.parts), strict=True)
+        means, variances = zip(*(part.moments(function, n_points) for part in self.parts), strict=True)
         return _joined(means), _joined(variances)
 
     def mode_grid(self, low: float, high: float) -> Floats:
@@ -505,9 +508,23 @@ class PooledMarginal:
         return PooledMarginal(tuple(part.rows(index) for part in self.parts))
 
 
+@cache
+def _hermite(n_points: int) -> tuple[Floats, Floats]:
+    """Nodes and weights of the standard normal distribution's quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
+    return nodes, weights / weights.sum()
+
+
 def _joined(parts: Sequence[Floats]) -> Floats:
     """Along the passes, the second axis."""
     return np.concatenate(parts, axis=1)
+
+
+def _unit_normal(z: Floats, *, out: Floats) -> Floats:
+    """exp(-z^2 / 2), into `out`."""
+    np.square(z, out=out)
+    out *= -0.5
+    return np.exp(out, out=out)
 
 
 def _weighted(values: Floats, weights: Floats) -> Floats:
