@@ -26,6 +26,7 @@ __all__ = ["write_report"]
 
 
 WIDTH_REM = 16.6  # of one column of the distributions
+AUDIT_LEVELS = "; at "  # begins the audit's numbers of each quantile, which the properties have and the page has no room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
     }
     found = [(title, contents.properties[key]) for key, title in wanted.items() if key in contents.properties]
     of_models = [
-        (f"{what} of {key.removeprefix(prefix)}", value)
+        (f"{what} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
         for what in ("audit", "engine", "bundle")
         for key, value in contents.properties.items()
         if key.startswith(prefix := f"galbatch_{what}_")
