@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ def infer_block(
     """Run a network on a block.
 
     Objects are worked on in groups of 16, each to its end before the next starts, so that nothing grows with the block
-    but the columns, and what is kept.
+    but the columns.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ def infer_block(
     columns : (object, column) float32, the numbers beside the image of networks that take some; an object that lacks
         one (NaN) gets no values and NONFINITE_INPUT
     execution : what computes the passes, and where
-    keep : called once for each object that was run, in the order of the block's rows, with the row and of each bundle
-        the outputs of all passes, (pass, output) float32
+    keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
+        the row and of each bundle the outputs of all passes, (pass, output) float32
     audit : called once with what adaptive passes stated of the audited objects against what was found
 
     Returns
@@ -89,13 +90,14 @@ def infer_block(
     flags[selected & gaps] |= ModelFlag.NONFINITE_INPUT
     values[f"{name}_flags"] = flags
     runner = _Runner(_Block(cutouts, columns, name, values), ensemble, posterior, execution)
-    results = runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None)
-    if keep is not None:
-        kept = {row: outputs for result in results for row, outputs in result.kept.items()}
-        for row in sorted(kept):
-            keep(row, kept[row])
+    found = Audit(posterior.quantiles)
+    for result in runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None):
+        found += result.audit
+        if keep is not None:
+            for row, outputs in sorted(result.kept.items()):
+                keep(row, outputs)
     if audit is not None:
-        audit(sum((result.audit for result in results), Audit(posterior.quantiles)))
+        audit(found)
     return values
 
 
@@ -174,13 +176,24 @@ class _Runner:
         self.n_threads = execution.n_threads
         self.device = threading.Lock()
 
-    def run(self, rows: Rows, *, keeps: bool) -> list[_Result]:
-        """Run the objects of the block at `rows`."""
+    def run(self, rows: Rows, *, keeps: bool) -> Iterator[_Result]:
+        """Run the objects of the block at `rows`; results come group by group, in order."""
         groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
         if self.n_threads == 1:
-            return [self._run_group(group, keeps=keeps) for group in groups]
+            yield from (self._run_group(group, keeps=keeps) for group in groups)
+            return
+        coming: deque[Future[_Result]] = deque()
         with ThreadPoolExecutor(self.n_threads) as pool:
-            return list(pool.map(lambda group: self._run_group(group, keeps=keeps), groups))
+            try:
+                for group in groups:
+                    # As many wait to be kept as are worked on, never more: a thousand passes of a group may take 60 MB.
+                    if len(coming) == 2 * self.n_threads:
+                        yield coming.popleft().result()
+                    coming.append(pool.submit(self._run_group, group, keeps=keeps))
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # after a fault the rest would run in vain
 
     def _run_group(self, rows: Rows, *, keeps: bool) -> _Result:
         object_id = self.block.cutouts.object_id[rows]

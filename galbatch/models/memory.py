@@ -15,12 +15,10 @@ from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import CHECK_ROWS, Bundle, made_up_inputs
 from galbatch.models.engine import Execution, executor
 from galbatch.models.ensemble import Ensemble
-from galbatch.models.executors import Executor, rows_in_cache
-from galbatch.models.lean import RebuiltExecutor
+from galbatch.models.executors import rows_in_cache
 from galbatch.models.results import result_columns
 from galbatch.models.sampling import GROUP_OBJECTS
 from galbatch.models.summaries import NUMBERS_AT_ONCE
-from galbatch.types import BLOCK_OBJECTS
 
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
 
@@ -76,12 +74,12 @@ class NetworkMemory:
         return self.batch_bytes + CHECK_ROWS * self.row_bytes
 
     def host_bytes(self, posterior: PosteriorConfig) -> int:
-        """Of what stays on the host: images and outputs of groups, their summaries, and outputs that are kept."""
+        """Of what stays on the host: images and outputs of groups, their summaries, and outputs that wait to be kept."""
         n_passes = posterior.max_passes if posterior.passes == "adaptive" else posterior.passes
         of_object = n_passes * self.n_outputs
         outputs = 2 * 4 * GROUP_OBJECTS * of_object
         summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
-        kept = 2 * 4 * BLOCK_OBJECTS * of_object if posterior.keep_components else 0
+        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if posterior.keep_components else 0
         return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
 
 
@@ -131,11 +129,11 @@ class _BundleMemory:
 @lru_cache(maxsize=8)
 @torch.inference_mode()
 def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
-    device, times = execution.device, 1.0
-    runner: Executor = executor(bundle, execution.engine, device)
-    if isinstance(runner, RebuiltExecutor) and runner.static is not None:
-        # Compiling takes minutes for each number of rows.
-        runner, times = RebuiltExecutor(runner.bundle, runner.lean, runner.exact, None), GRAPHS
+    engine, device, times = execution.engine, execution.device, 1.0
+    if engine.kind == "compiled":  # compiling takes minutes for each number of rows
+        engine, times = replace(engine, kind="rebuilt"), GRAPHS
+        bundle = replace(bundle)  # executors of a bundle go with it
+    runner = executor(bundle, engine, device)
     images, *columns = (part.to(device) for part in made_up_inputs(bundle.metadata))
     beside = columns[0] if columns else None
     prepared = runner.prepare(images, beside)

@@ -246,6 +246,33 @@ class TestKeeping:
             mean = np.mean([part[:, 0].mean(dtype=np.float64) for part in outputs])
             assert found["m_x_mean"][row] == pytest.approx(2.0 + 0.5 * mean, rel=1e-5)
 
+    @pytest.mark.parametrize(("threads", "ahead"), [(1, 16), (2, 16 * 4)])
+    def test_no_more_than_a_few_groups_wait_to_be_kept(self, shaky, block, monkeypatch, threads, ahead):
+        """With one thread each group is kept before the next one is run."""
+        n_run, waiting, kept = [0], [], []
+        summarize = infer_module.columns_of
+
+        def counted(ensemble, raws, keys, posterior):
+            n_run[0] += len(raws[0].outputs)
+            return summarize(ensemble, raws, keys, posterior)
+
+        def keep(row, _):
+            waiting.append(n_run[0] - len(kept))
+            kept.append(row)
+
+        monkeypatch.setattr(infer_module, "columns_of", counted)
+        infer(shaky(), block(150), fixed(8), execution=Execution(groups_at_once=threads), keep=keep)
+        assert kept == list(range(150))
+        assert max(waiting) <= ahead
+
+    def test_what_keeping_raises_ends_the_block(self, shaky, block):
+        def keep(row, _):
+            if row == 20:
+                raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            infer(shaky(), block(150), fixed(8), execution=Execution(groups_at_once=2), keep=keep)
+
     def test_a_single_pass_is_repeated(self, shaky, block):
         kept = []
         network = NETWORKS["one without dropout"](shaky)
