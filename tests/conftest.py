@@ -222,3 +222,73 @@ def _slow_resample(image, mask, variance, source, target, size):
 def slow_resample():
     """The slow, plain reference of resampling: image, mask, variance on the tile, two WCS, size -> SlowlyResampled."""
     return _slow_resample
+
+
+BLOCK_BANDS = ("g", "r")
+MADE_UP_RA_DEG, MADE_UP_DEC_DEG = 45.0, 0.0
+
+
+def _noise_block(grid, number):
+    """The cutouts of a block: noise in two bands."""
+    from galbatch.types import BLOCK_OBJECTS, CutoutBlock
+
+    n, shape = BLOCK_OBJECTS, (BLOCK_OBJECTS, len(BLOCK_BANDS))
+    image = np.random.default_rng(number).normal(0, 5, (*shape, grid.size_px, grid.size_px))
+    return CutoutBlock(
+        grid=grid,
+        bands=BLOCK_BANDS,
+        object_id=np.arange(number * n, (number + 1) * n),
+        ra_deg=np.full(n, MADE_UP_RA_DEG),
+        dec_deg=np.full(n, MADE_UP_DEC_DEG),
+        image=image.astype(np.float32),
+        mask=None,
+        variance=None,
+        crpix=np.zeros((n, 2)),
+        crval=np.zeros((n, 2)),
+        cd=np.zeros((n, 2, 2)),
+        tile=np.full(n, "9813/4,4"),
+        coverage=np.ones(shape, np.float32),
+        sky_sigma_njy=np.ones(shape, np.float32),
+        psf_fwhm_arcsec=np.ones(shape, np.float32),
+        noise_correlation=np.ones(shape, np.float32),
+        flags=np.zeros(n, np.int32),
+    )
+
+
+def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchscript-float32", device="cpu"):
+    """The task that infers a partition of noise, its cutouts written: the first `n_selected` objects of every block."""
+    from galbatch import ingest, models, sky, tasks
+    from galbatch.fingerprint import Fingerprint
+    from galbatch.plan import ModelPlan
+    from galbatch.types import BLOCK_OBJECTS, ObjectTable, Partition
+
+    ensemble, made = models.load_ensemble([path]), Fingerprint({"made": "here"})
+    network = ModelPlan("net", None, (path,), ensemble.sha256, ensemble.grid, ensemble.bands, engine=engine)
+    n = n_blocks * BLOCK_OBJECTS
+    ra_deg, dec_deg = np.full(n, MADE_UP_RA_DEG), np.full(n, MADE_UP_DEC_DEG)
+    index = sky.healpix_29(ra_deg, dec_deg)
+    partition = Partition(0, int(index[0] >> 58), 0, n)
+    store = str(folder / "cutouts.zarr")
+    ingest.create_groups(store, attributes={}, partitions=[partition], grids=[ensemble.grid])
+    blocks = (_noise_block(ensemble.grid, number) for number in range(n_blocks))
+    ingest.write_partition(
+        store, partition, ensemble.grid, blocks, planes=("image",), fingerprint=made.as_json()
+    )
+    return tasks.InferTask(
+        partition=partition,
+        objects=ObjectTable(np.arange(n), ra_deg, dec_deg, index, pa.table({"row": np.arange(n)})),
+        object_flags=np.zeros(n, np.int32),
+        grids=(tasks.GridTask(ensemble.grid, BLOCK_BANDS, np.arange(n)),),
+        models=(tasks.ModelTask(network, np.arange(n) % BLOCK_OBJECTS < n_selected),),
+        posterior=posterior,
+        store=store,
+        catalog=str(folder / "catalog"),
+        ingest_fingerprint=made,
+        fingerprint=made,
+        device=device,
+    )
+
+
+@pytest.fixture(scope="session")
+def noise_task():
+    return _noise_task
