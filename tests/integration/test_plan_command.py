@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from galbatch import cli, config, rates, run
 from galbatch import plan as plan_module
 from galbatch.errors import ConfigError
+from galbatch.inference_memory import InferenceMemory
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -40,6 +41,9 @@ def test_it_says_what_a_run_takes(write_run, tmp_path, listed):
     # A block of 256 objects, 10 bytes a pixel, and its image on the way into shards: 63 MiB.
     memory = float(table["memory to cut"].removesuffix(" MiB a worker"))
     assert memory == pytest.approx(400 + (10 + 4) * 256 * 2 * 96 * 96 / mib, abs=1)
+    # 600 MiB for the process with torch; two blocks, the files and shard they are read from, and the networks' some MB.
+    inferring = float(table["memory to infer"].removesuffix(" MiB a worker"))
+    assert 600 + 4 * 256 * 2 * 96 * 96 * 4 / mib < inferring < 800
     assert all(len(line) <= 80 for line in lines if not line.startswith("note"))
 
 
@@ -65,8 +69,11 @@ def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     parsed = config.read_config(write_run(tmp_path))
     plan = run.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
-    rows = list(cli._plan_table(parsed, plan, rates.Rates(1, 0.01, {})).columns[0].cells)
+    on_gpu = InferenceMemory(host_bytes=3 * 2**30, device_bytes=2**30)
+    table = cli._plan_table(parsed, plan, rates.Rates(1, 0.01, {}), on_gpu)
+    rows = dict(zip(*(column.cells for column in table.columns), strict=True))
     assert "S3 requests" in rows
+    assert rows["memory to infer"] == "3.00 GiB a worker, and 1.00 GiB on its GPU"
 
 
 def test_release_and_background_are_recorded(write_run, tmp_path, client):

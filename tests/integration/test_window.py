@@ -315,3 +315,24 @@ def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     assert where.removeprefix("partition ") in {part.partition.name for part in plan.partitions[:2]}
     assert told == "41.2 GiB needed on the GPU (batch 64 x 659 MiB), 23.7 GiB there; trying batch 32"
     require_equal(parsed, plain, to_rounding=True)
+
+
+def test_a_batch_that_was_halved_is_told_and_kept_for_what_follows(ready, one_gpu, gpu, plain):
+    parsed, plan = ready
+    notes, batches, infer = Notes(), [], gpu.function
+
+    def on_a_small_gpu(task):
+        batches.append(task.posterior.batch)
+        if task.posterior.batch <= 16:
+            return infer(task)
+        told = f"partition {task.partition.name}: 0.9 GiB needed on the GPU; trying batch 16"
+        smaller = task.posterior.model_copy(update={"batch": 16})
+        return dataclasses.replace(infer(dataclasses.replace(task, posterior=smaller)), notes=(told,))
+
+    gpu.function = on_a_small_gpu
+    assert run.execute(parsed, plan, one_gpu[1], sink=notes).complete
+    told = [line for line in notes.lines if "trying batch 16" in line]
+    assert batches[0] == 64
+    assert batches[-1] == 16
+    assert len(told) == batches.count(64) < len(plan.partitions)
+    require_equal(parsed, plain, to_rounding=True)
