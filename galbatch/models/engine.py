@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -156,6 +157,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 _made: weakref.WeakKeyDictionary[Bundle, dict[Execution, Executor]] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
 
 
 def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
@@ -172,11 +174,12 @@ def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
     BundleError
         This process cannot provide the engine.
     """
-    made = _made.setdefault(bundle, {})
     execution = Execution(engine, device)
-    if execution not in made:
-        made[execution] = _make(bundle, execution)
-    return made[execution]
+    with _making:
+        made = _made.setdefault(bundle, {})
+        if execution not in made:
+            made[execution] = _make(bundle, execution)
+        return made[execution]
 
 
 def _make(bundle: Bundle, execution: Execution) -> Executor:
