@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
@@ -117,6 +118,17 @@ def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
 
 def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """Footer entries of VOParquet: a VOTable without rows that describes the columns of `schema`."""
+    return {
+        b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
+        # By all of it, as bytes: equal schemas may have other units.
+        b"IVOA.VOTable-Parquet.content": _votable(schema.serialize().to_pybytes()),
+    }
+
+
+@lru_cache(maxsize=4)
+def _votable(serialized: bytes) -> bytes:
+    """The VOTable of a schema; the same for all leaves of a run, and half the time that writing a small one takes."""
+    schema = pa.ipc.read_schema(pa.py_buffer(serialized))
     votable, resource = VOTableFile(), Resource()
     resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
     votable.resources.append(resource)
@@ -125,10 +137,7 @@ def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     table.fields.extend(_votable_field(votable, field) for field in schema)
     buffer = io.BytesIO()
     votable.to_xml(buffer)
-    return {
-        b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
-        b"IVOA.VOTable-Parquet.content": buffer.getvalue(),
-    }
+    return buffer.getvalue()
 
 
 def _votable_field(votable: VOTableFile, field: pa.Field) -> Field:
