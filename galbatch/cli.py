@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 
@@ -18,8 +19,24 @@ from galbatch.errors import GalbatchError, UsageError
 
 __all__ = ["app", "main"]
 
+
+class Commands(typer.core.TyperGroup):
+    """Tells those who stop a command what that means; typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `TyperGroup`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True, soft_wrap=True).print(
+                "galbatch: stopped; what is done stays, the same command goes on from there"
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="galbatch",
+    cls=Commands,
     help="Survey-scale Bayesian inference on galaxy images: tiles and objects in, a HATS catalog of posteriors out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -72,11 +89,6 @@ def main() -> None:
             f"galbatch: {error}; disk or network failed: what is done stays, the same command goes on from there"
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "galbatch: stopped; what is done stays, the same command goes on from there"
-        )
-        sys.exit(130)
 
 
 def _show_version(value: bool) -> None:

@@ -63,7 +63,11 @@ class Crew:
         if not self.is_connected or time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
-        known, self._pool = self._pool, Pool.of(self._client)
+        known = self._pool
+        try:
+            self._pool = Pool.of(self._client)
+        except OSError:  # the connection is lost: it is made again, or that fails
+            return
         if self._cluster.kind == "scheduler" and set(self._pool.threads) - set(known.threads):
             for worker, reason in refused_workers(self._client).items():
                 self.refuse(worker, reason)

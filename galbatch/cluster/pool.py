@@ -30,9 +30,15 @@ class Pool:
 
     @classmethod
     def of(cls, client: Client) -> Pool:
-        """Those that the scheduler knows now."""
-        # Releases of 2025 tell of five workers only, unless asked for all.
-        found = client.scheduler_info(n_workers=-1)["workers"]
+        """Those that the scheduler knows now.
+
+        Raises
+        ------
+        OSError
+            It does not answer.
+        """
+        # Not Client.scheduler_info: it returns what the client noted last, and a timer of the client's notes no workers.
+        found = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         return cls(
             {address: worker["nthreads"] for address, worker in found.items()},
             frozenset(a for a, worker in found.items() if worker.get("resources", {}).get(GPU, 0) >= 1),

@@ -139,6 +139,20 @@ def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsy
     )
 
 
+def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("galbatch.models.demo_bundles", stopped)
+    monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == (
+        "galbatch: stopped; what is done stays, the same command goes on from there\n"
+    )
+
+
 def test_models_list_tells_what_is_no_bundle(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no bundle")
     done = run_cli("models", "list", str(tmp_path))

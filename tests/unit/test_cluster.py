@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from distributed import LocalCluster, get_worker
+from distributed.comm import CommClosedError
 
 from galbatch import cluster, config, models, storage
 from galbatch.cluster import connecting, joined, local_cuda
@@ -58,6 +59,19 @@ class Contract:
         parsed, client = connected
         assert cluster.device_of(parsed) == self.device
         assert len(cluster.Pool.of(client).able(self.device)) == 2
+
+    def test_workers_are_there_whatever_the_client_notes_meanwhile(self, connected, monkeypatch):
+        """A timer of the client's notes the scheduler without its workers, every few seconds."""
+        client = connected[1]
+        sync = client.sync
+
+        def sync_before_the_timer(function, *arguments, **options):
+            found = sync(function, *arguments, **options)
+            sync(client._update_scheduler_info)
+            return found
+
+        monkeypatch.setattr(client, "sync", sync_before_the_timer)
+        assert len(cluster.Pool.of(client).threads) == 2
 
     def test_nobody_is_given_up(self, connected):
         parsed, client = connected
@@ -459,15 +473,24 @@ def test_a_plan_for_gpus_is_made_where_there_are_none(gpus):
 class Scripted:
     """A client whose workers are told, and that notes what is asked of it."""
 
-    status = "running"
+    status, lost = "running", False
 
     def __init__(self, **workers):
         self.workers = workers
         self.submitted, self.cancelled, self.restarted = [], [], []
         self.most = 0
 
-    def scheduler_info(self, n_workers):
-        assert n_workers == -1  # of five only, in releases of 2025
+    @property
+    def scheduler(self):
+        return self
+
+    def sync(self, function, **options):
+        return function(**options)
+
+    def identity(self, n_workers):
+        if self.lost:
+            raise CommClosedError("in <TCP (closed)>")
+        assert n_workers == -1  # of some only, otherwise
         return {"workers": self.workers}
 
     def submit(self, function, item, **_):
@@ -600,6 +623,10 @@ def test_only_workers_with_a_nanny_are_started_anew(clock):
 def test_a_scheduler_that_is_gone_ends_the_run(clock):
     client = Scripted(a=worker())
     crew = cluster.Crew(client, JOINED, print)
+    client.lost = True  # the connection, which the client has not seen yet
+    clock[0] += 2
+    crew.look()
+    assert crew.able("cpu") == ["a"]
     client.status = "connecting"
     assert not crew.is_connected
     client.status = "closed"
