@@ -24,7 +24,7 @@ __all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog"]
 PIXEL_DEG = 58.6
 """Width of a HEALPix pixel of order 0: the square root of its area."""
 
-INTEGER = re.compile(r"-?\d+")
+INTEGER = re.compile(r"-?0*\d{1,19}")  # no longer: Python refuses to read thousands of digits
 
 LEAVES_AT_ONCE = 16
 """Leaves searched at a time: on S3 each waits 50 ms, mostly for the network."""

@@ -94,7 +94,7 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
     """Write the corner plot of one object and model.
 
     Lines are the median and the 16 and 84 % quantiles, contours hold 39 and 86 % (1 and 2 sigma in two dimensions). A
-    magnitude stands in place of the flux that it follows from.
+    magnitude stands in place of the flux that it follows from, if none of the draws of that is negative.
 
     Parameters
     ----------
@@ -132,12 +132,13 @@ def _caption(figure: Figure, drawn: DrawnLike) -> None:
 
 
 def _quantities(drawn: DrawnLike) -> list[Quantity]:
-    """What is shown: all but fluxes of which the magnitude is there."""
+    """What is shown: all but fluxes of which the magnitude is there; that of a negative flux is none."""
     nothing = np.empty((0, 1))
+    told = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
     return [
         Quantity(drawn.model, name, drawn.units[name], (0.5,), nothing)
         for name in drawn.samples
-        if name not in drawn.derived.values()
+        if name not in told.values() and (name in told or name not in drawn.derived)
     ]
 
 

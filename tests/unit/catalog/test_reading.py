@@ -97,6 +97,8 @@ def test_ids_that_are_not_there_are_all_named(finished: str, table: pa.Table) ->
         UsageError, match=r"its ids are integers of 64 bits; M31, 7.0, 9223372036854775808 is none"
     ):
         catalog.find_objects(finished, ["M31", there, "7.0", str(2**63)])
+    with pytest.raises(UsageError, match="0000 is none"):
+        catalog.find_objects(finished, ["1" + "0" * 5000])
 
 
 def test_leaves_whose_footers_exclude_an_id_are_not_read(

@@ -50,6 +50,13 @@ def test_parameters_have_labels_with_units_and_the_magnitude_stands_for_the_flux
     assert matplotlib.image.imread(f"{tmp_path}/c.png").shape[0] > 800
 
 
+def test_a_flux_of_which_some_draws_are_negative_stands_for_its_magnitude(tmp_path, figures):
+    flux = np.random.default_rng(3).normal(3.0, 1.0, 2000)
+    mag = 31.4 - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
+    write_corner(f"{tmp_path}/c.png", drawn(samples={**drawn().samples, "flux_njy": flux, "mag": mag}))
+    assert [one.get_xlabel() for one in grid(figures[0])[-1]] == ["B/T", "radius (arcsec)", "flux (nJy)"]
+
+
 def test_lines_and_titles_are_the_quantiles_of_the_draws(tmp_path, figures):
     of = drawn()
     write_corner(f"{tmp_path}/c.png", of)
