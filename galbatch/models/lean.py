@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -107,12 +108,13 @@ def disagreement(executor: RebuiltExecutor) -> str | None:
 class StaticTrunk:
     """A trunk compiled for fixed numbers of rows, 1, 4, 16, ...; fewer are filled up with rows that were there before.
 
-    On a GPU its kernels are launched as one CUDA graph.
+    On a GPU its kernels are launched as one CUDA graph. Threads take turns, as all rows go through the same buffers.
     """
 
     def __init__(self, lean: Lean) -> None:
         self._trunk: Trunk = torch.compile(lean.trunk, dynamic=False)
         self._replays: dict[int, Replay] = {}
+        self._turn = threading.Lock()
 
     @staticmethod
     def rows_of(n: int) -> int:
@@ -127,9 +129,10 @@ class StaticTrunk:
         rows = self.rows_of(len(x))
         if rows < len(x):
             rows *= STEP
-        if rows not in self._replays:
-            self._replays[rows] = Replay(self._trunk, rows, x, masks)
-        return self._replays[rows](x, masks)
+        with self._turn:
+            if rows not in self._replays:
+                self._replays[rows] = Replay(self._trunk, rows, x, masks)
+            return self._replays[rows](x, masks)
 
 
 class Replay:

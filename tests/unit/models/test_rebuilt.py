@@ -3,6 +3,9 @@
 import dataclasses
 import math
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,6 +274,21 @@ def test_compiled_gives_what_the_script_gives(make):
     bundle = sfnet_of(make, size_px=33, width=1 / 16, k=3)
     executor = rebuilt_executor(bundle, "float32", is_compiled=True)
     assert_same(*both(bundle, executor, n_passes=7, batch=4))
+
+
+def test_threads_take_turns_at_the_buffers_of_a_compiled_trunk(monkeypatch):
+    """As those of a worker do that was started with several threads."""
+
+    def slow(x, masks):
+        time.sleep(0.02)
+        return x + 0.0
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    trunk = StaticTrunk(SimpleNamespace(trunk=slow))
+    given = [torch.full((4, 1, 2, 2), float(number)) for number in range(6)]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda x: trunk(x, None), given))
+    assert all(torch.equal(one, x) for one, x in zip(found, given, strict=True))
 
 
 def test_a_machine_that_cannot_compile_says_so(make, monkeypatch):
