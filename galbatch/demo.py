@@ -49,6 +49,7 @@ passes = "adaptive"
 tolerance = 0.25       # of a posterior standard deviation: the passes of these small networks differ more than a full one's
 min_passes = 32
 max_passes = 400
+keep_components = true   # the outputs of every pass, for galbatch draws
 
 [catalog]
 path = "catalog"
@@ -91,11 +92,7 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
     with _step(console, "report"):
         report.write_report(config.catalog.path, str(page), truth=truth, store=config.cutouts.store)
     console.print(_closing_table(config.catalog.path, truth, result))
-    console.print(
-        _next_commands(folder, catalog.read_catalog(config.catalog.path, columns=["ra_deg", "dec_deg"])),
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(_next_commands(folder, config.catalog.path), soft_wrap=True, highlight=False)
     return 1 if problems else 0
 
 
@@ -147,14 +144,18 @@ def _span(passes: npt.NDArray[np.int32]) -> str:
     return f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
 
 
-def _next_commands(folder: Path, positions: object) -> str:
-    ra_deg = positions.column("ra_deg")[0].as_py()  # type: ignore[attr-defined]
-    dec_deg = positions.column("dec_deg")[0].as_py()  # type: ignore[attr-defined]
+def _next_commands(folder: Path, catalog_path: str) -> str:
+    """With an object that every network has values of, if there is one."""
+    models = [f"{name}_flags" for name in NETWORKS]
+    found = catalog.read_catalog(catalog_path, columns=["object_id", "ra_deg", "dec_deg", "flags", *models])
+    flags = np.stack([found.column(name).to_numpy() for name in ["flags", *models]])
+    shown = found.slice(int(np.argmin(np.count_nonzero(flags, axis=0))), 1).to_pylist()[0]
     return "\n".join(
         [
             "next:",
             f"  open {folder / 'report.html'}",
-            f"  galbatch cone {folder / 'catalog'} -- {ra_deg:.4f} {dec_deg:.4f} 60",
+            f"  galbatch draws {catalog_path} {shown['object_id']} --plot corner.png",
+            f"  galbatch cone {catalog_path} -- {shown['ra_deg']:.4f} {shown['dec_deg']:.4f} 60",
             f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder / 'catalog' / 'dataset'}').describe())\"",
         ]
     )
