@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -360,3 +361,33 @@ def test_projected_bytes_are_what_lies_on_disk(store):
 def test_done_is_plain_json(written):
     (path,) = Path(written).rglob("_done.json")
     assert json.loads(path.read_text())["n_objects"] == 600
+
+
+@pytest.mark.parametrize(("size_px", "bands"), [(64, ("g",)), (128, ("g", "r")), (128, tuple("grizy"))])
+def test_reading_takes_the_memory_that_is_told_whatever_the_shards(store, size_px, bands):
+    """Shards of more than a block, of one block, and of part of one; of three blocks no more than of one."""
+    grid = Grid(size_px, 0.168)
+    write(store, make_blocks(600, grid=grid, bands=bands), grid=grid)
+    told = ingest.reading_bytes(grid, bands)
+    list(ingest.read_blocks(store, PARTITION, grid))  # what is imported and made once
+    tracemalloc.start()
+    peaks = []
+    for block in ingest.read_blocks(store, PARTITION, grid):
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        del block
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    assert len(peaks) == 3
+    assert 0.5 * told < max(peaks) < 1.1 * told
+
+
+def test_files_are_let_go_once_they_are_read(store):
+    """A block of 33 MB in two shards: afterwards its cutouts alone are in memory."""
+    grid, bands = Grid(128, 0.168), ("g", "r")
+    write(store, make_blocks(600, grid=grid, bands=bands), grid=grid)
+    blocks = ingest.read_blocks(store, PARTITION, grid)
+    tracemalloc.start()
+    block = next(blocks)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 1.1 * block.image.nbytes
