@@ -388,7 +388,10 @@ class _Planner:
 
     def _common_infer_parts(self) -> dict[str, str]:
         # What is asked of the engine is not what it is: that follows below for each network.
-        posterior = self.config.posterior.model_dump(exclude={"engine", "precision", "keep_components"})
+        unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
+        posterior = self.config.posterior.model_dump(
+            exclude={"engine", "precision", "keep_components"} | unused
+        )
         parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
         parts["models"] = " ".join(model.name for model in self.models)
         for model in self.models:

@@ -115,9 +115,9 @@ class AuditOfGroup:
         self.total = Audit(tuple(levels))
         self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
 
-    def is_waiting(self, rows: npt.NDArray[np.intp]) -> bool:
-        """Whether any of `rows` is audited."""
-        return bool(self.audited[rows].any())
+    def has_stopped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """(object,) which of `rows` are audited and would have stopped."""
+        return np.isin(rows, list(self._stopped))
 
     def stop(
         self, rows: npt.NDArray[np.intp], found: Stated, n_passes: int, *, which: npt.NDArray[np.bool_]

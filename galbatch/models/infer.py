@@ -235,7 +235,9 @@ class _Runner:
         for key, column in found.items():
             values[f"{name}_{key}"][rows[good]] = column[good]
         values[f"{name}_passes"][rows] = stopped.n_passes
-        flags = np.where(good, value_flags(self.ensemble, found, self.posterior), int(ModelFlag.MODEL_FAILED))
+        flags = value_flags(self.ensemble, found, self.posterior)
+        flags[stopped.ran_out] |= ModelFlag.NOT_CONVERGED
+        flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
         for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
             flags |= input_flags(bundle.metadata, raw, self.block.cutouts, rows)
         values[f"{name}_flags"][rows] |= flags.astype(np.int32)

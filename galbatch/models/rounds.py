@@ -108,11 +108,13 @@ class Stopped:
     rows : (object,) in the group
     raws : of each bundle, what it gave for them; a bundle without dropout repeats its one pass
     keys : of each bundle (object, pass)
+    ran_out : (object,) which would have gone on, were there more check points
     """
 
     rows: Rows
     raws: tuple[RawPasses, ...]
     keys: tuple[Keys, ...]
+    ran_out: npt.NDArray[np.bool_]
 
     @property
     def n_passes(self) -> int:
@@ -191,9 +193,14 @@ def run_rounds(
     """
     audit = AuditOfGroup(audited, rule.posterior.quantiles)
     running, stopped = _Running(np.arange(len(audited))), []
+    ran_out = np.zeros(len(audited), bool)
     for n_passes in rule.points:
         with device:
             running = running.up_to(n_passes, sources)
+        if n_passes == rule.points[-1]:
+            ran_out[running.rows] = _run_out(running, sources, rule, audit)
+            stopped.append(running)
+            break
         stops = _stops(running, sources, rule, audit)
         if stops.any():
             stopped.append(running.take(stops))
@@ -202,24 +209,30 @@ def run_rounds(
             break
     with device:
         top = [_top(source.sampler, stopped, bundle) for bundle, source in enumerate(sources)]
-    return [_finished(part, sources, top) for part in stopped], audit.total
+    return [_finished(part, sources, top, ran_out) for part in stopped], audit.total
 
 
 def _stops(
     running: _Running, sources: Sequence[Source], rule: Rule, audit: AuditOfGroup
 ) -> npt.NDArray[np.bool_]:
     """(object,) of `running` that need no more passes; failed ones get no better with more."""
-    is_last = running.n_passes == rule.points[-1]
-    if is_last and not audit.is_waiting(running.rows):
-        return np.ones(len(running.rows), bool)
     finite = _finite(running.outputs)
     found = rule.stated(running.outputs, running.keys(sources))
-    if is_last:
-        audit.compare(running.rows, found, running.n_passes, which=finite)
-        return np.ones(len(running.rows), bool)
     enough = finite & found.converged(rule.posterior.tolerance)
     audit.stop(running.rows, found, running.n_passes, which=enough)
     return ~finite | (enough & ~audit.audited[running.rows])
+
+
+def _run_out(
+    running: _Running, sources: Sequence[Source], rule: Rule, audit: AuditOfGroup
+) -> npt.NDArray[np.bool_]:
+    """(object,) of `running`, which have the most passes, that need more; none where the number is fixed."""
+    if len(rule.points) == 1:
+        return np.zeros(len(running.rows), bool)
+    finite = _finite(running.outputs)
+    found = rule.stated(running.outputs, running.keys(sources))
+    audit.compare(running.rows, found, running.n_passes, which=finite)
+    return ~found.converged(rule.posterior.tolerance) & ~audit.has_stopped(running.rows)
 
 
 def _top(sampler: Sampler, stopped: Sequence[_Running], bundle: int) -> TopFeatures | None:
@@ -229,12 +242,17 @@ def _top(sampler: Sampler, stopped: Sequence[_Running], bundle: int) -> TopFeatu
     return sampler.top([fired[i] for i in np.argsort(rows)])
 
 
-def _finished(part: _Running, sources: Sequence[Source], top: Sequence[TopFeatures | None]) -> Stopped:
+def _finished(
+    part: _Running,
+    sources: Sequence[Source],
+    top: Sequence[TopFeatures | None],
+    ran_out: npt.NDArray[np.bool_],
+) -> Stopped:
     raws = (
         source.raw(part.rows, outputs, best)
         for source, outputs, best in zip(sources, part.outputs, top, strict=True)
     )
-    return Stopped(part.rows, tuple(raws), tuple(part.keys(sources)))
+    return Stopped(part.rows, tuple(raws), tuple(part.keys(sources)), ran_out[part.rows])
 
 
 def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:

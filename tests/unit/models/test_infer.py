@@ -77,7 +77,9 @@ def test_adaptive_passes_are_the_first_of_the_fixed_ones(kind, request, make_blo
     posterior = PosteriorConfig(passes="adaptive", min_passes=8, max_passes=40, tolerance=0.45, batch=32)
     found = infer(bundle, block, posterior=posterior)
     assert (found["net_passes"] == 32).all()
-    assert_equal_to_rounding(found, infer(bundle, block, posterior=PosteriorConfig(passes=32)))
+    assert_equal_to_rounding(
+        found, infer(bundle, block, posterior=posterior.model_copy(update={"passes": 32}))
+    )
 
 
 def test_seed_changes_the_draws_a_little(gampen_bundle, make_block):

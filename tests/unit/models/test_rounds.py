@@ -124,6 +124,8 @@ def test_an_object_has_the_numbers_of_as_many_fixed_passes(shaky, block, kind, m
     assert len(used) > 1 or (kind, method) in (("point", "mixture"), ("point", "samples"))
     for n_passes in used:
         alike = infer(network, objects, fixed(int(n_passes), posterior))
+        if n_passes == points[-1]:  # a fixed number says nothing of what it may not have seen
+            alike["m_flags"] |= found["m_flags"] & ModelFlag.NOT_CONVERGED
         assert_equal_to_rounding(found, alike, found["m_passes"] == n_passes)
 
 
@@ -149,12 +151,15 @@ def test_objects_stop_once_their_error_is_small_enough(shaky, block):
 
 
 def test_those_that_run_out_are_told(shaky, block):
-    posterior = ADAPTIVE.model_copy(update={"max_passes": 32})
+    posterior = ADAPTIVE.model_copy(update={"max_passes": 64})
     found = infer(shaky(), block(), posterior)
     told = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
-    np.testing.assert_array_equal(told, found["m_mc_error"] > posterior.tolerance)
+    assert told[found["m_mc_error"] > posterior.tolerance].all()
+    # What may be unseen counts, too: some states little error, and would yet have gone on.
+    more = infer(shaky(), block(), ADAPTIVE)["m_passes"] > 64
+    np.testing.assert_array_equal(told, more)
     assert 5 < told.sum() < 35
-    assert (found["m_passes"][told] == 32).all()
+    assert (found["m_passes"][told] == 64).all()
 
 
 def test_neither_neighbors_nor_order_nor_batch_change_an_object(shaky, block):
