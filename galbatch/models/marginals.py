@@ -16,8 +16,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 __all__ = [
-    "GRID_HALF_WIDTH",
-    "MOMENT_POINTS",
+    "FAR",
     "BinnedMarginal",
     "Floats",
     "Function",
@@ -32,11 +31,10 @@ Rows = slice | npt.NDArray[np.intp]
 Function = Callable[[Floats], Floats]
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
-MOMENT_POINTS = 40  # values of a function for each component's moments
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
 LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
 GRID_POINTS = 129  # of the mode's first search
-GRID_HALF_WIDTH = 4.5  # standard deviations beyond the outermost components
+FAR = 4.5  # standard deviations of a component, beyond which it does not matter
 PEAKS = 32  # components whose own peaks are tried as well: narrow ones lie between the points
 
 
@@ -48,7 +46,8 @@ class Marginal(Protocol):
     n_members : networks the passes are of: the first ``passes / n_members`` are of the first, and so on
     is_smooth : whether the densities have no jumps
     mean, std : (object, pass) float64
-    finest : (object,) float64, the shortest length over which the density changes much; 0: it has jumps
+    finest, widest : (object,) float64, standard deviation of the narrowest and of the widest component; finest is the
+        shortest length over which the density changes much, 0 if it has jumps
     """
 
     @property
@@ -61,6 +60,10 @@ class Marginal(Protocol):
 
     @property
     def finest(self) -> Floats:
+        """See above."""
+
+    @property
+    def widest(self) -> Floats:
         """See above."""
 
     @property
@@ -83,14 +86,14 @@ class Marginal(Protocol):
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """(object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
 
-    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         """Mean and variance, (object, pass), of a function of the parameter; normals with `n_points` values of it each."""
 
-    def mode_grid(self, low: float, high: float) -> Floats:
-        """(object, point), rising, in [low, high]: where to look for the mixture's mode."""
+    def centers(self) -> tuple[Floats, Floats]:
+        """(object,) of the first and of the last component."""
 
-    def reach(self) -> tuple[Floats, Floats]:
-        """(object,) between which everything lies, but for tails beyond 4.5 standard deviations of each component."""
+    def mode_grid(self, ends: Floats) -> Floats:
+        """(object, point), rising, in ends (object, 2): where to look for the mixture's mode."""
 
     def numbers_per_pass(self, n_points: int) -> int:
         """Elements of the largest temporary array for each object and pass, where `n_points` are asked for."""
@@ -135,9 +138,18 @@ class NormalMarginal:
         return np.asarray((self.weight * values).sum(axis=-1))
 
     @cached_property
+    def _ends(self) -> tuple[Floats, Floats]:
+        return self.center.min(axis=(1, 2)), self.center.max(axis=(1, 2))
+
+    @cached_property
     def finest(self) -> Floats:
         """See `Marginal`: the narrowest component."""
         return np.asarray(self.width.min(axis=(1, 2)))
+
+    @cached_property
+    def widest(self) -> Floats:
+        """See `Marginal`."""
+        return np.asarray(self.width.max(axis=(1, 2)))
 
     def cdf(self, x: Floats) -> Floats:
         """See `Marginal`."""
@@ -181,34 +193,34 @@ class NormalMarginal:
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`: no component's own quantile lies outside."""
-        own = self.center[..., None] + self.width[..., None] * ndtri(levels)
-        return own.min(axis=(1, 2)), own.max(axis=(1, 2))
+        (first, last), score = self.centers(), ndtri(levels)
+        beyond = np.stack([self.finest[:, None] * score, self.widest[:, None] * score])
+        return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
 
-    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         """See `Marginal`: Gauss-Hermite for each component."""
         nodes, weights = _hermite(n_points)
-        values = function(self.center[..., None] + self.width[..., None] * nodes)
+        # Nodes first, so that each is a long stretch of memory.
+        values = function(self.center + nodes[:, None, None, None] * self.width)
         with np.errstate(over="ignore", invalid="ignore"):
-            means = values @ weights
-            values = values - means[..., None]
-            variances = np.square(values, out=values) @ weights
+            means = np.tensordot(weights, values, 1)
+            values = values - means
+            variances = np.tensordot(weights, np.square(values, out=values), 1)
             mean = self._averaged(means)
             return mean, self._averaged(variances + np.square(means - mean[..., None]))
 
-    def reach(self) -> tuple[Floats, Floats]:
+    def centers(self) -> tuple[Floats, Floats]:
         """See `Marginal`."""
-        beyond = GRID_HALF_WIDTH * self.width
-        return (self.center - beyond).min(axis=(1, 2)), (self.center + beyond).max(axis=(1, 2))
+        return self._ends
 
-    def mode_grid(self, low: float, high: float) -> Floats:
-        """See `Marginal`: evenly over all components, and the centers of those with the highest peaks."""
+    def mode_grid(self, ends: Floats) -> Floats:
+        """See `Marginal`: evenly, and the centers of the components with the highest peaks."""
         n_objects = len(self.center)
-        first, last = self.reach()
-        even = np.linspace(np.clip(first, low, high), np.clip(last, low, high), GRID_POINTS, axis=1)
+        even = np.linspace(ends[:, 0], ends[:, 1], GRID_POINTS, axis=1)
         peak = (1.0 if self.weight is None else self.weight) / self.width
         highest = np.argsort(-peak.reshape(n_objects, -1), axis=1, kind="stable")[:, :PEAKS]
         peaks = np.take_along_axis(self.center.reshape(n_objects, -1), highest, axis=1)
-        return np.sort(np.concatenate([even, np.clip(peaks, low, high)], axis=1), axis=1)
+        return np.sort(np.concatenate([even, np.clip(peaks, ends[:, :1], ends[:, 1:])], axis=1), axis=1)
 
     def numbers_per_pass(self, n_points: int) -> int:
         """See `Marginal`."""
@@ -323,7 +335,7 @@ class BinnedMarginal:
         shape = (len(self.edges), len(levels))
         return np.broadcast_to(self.edges[:, :1], shape), np.broadcast_to(self.edges[:, -1:], shape)
 
-    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         """See `Marginal`: Gauss-Legendre for each bin."""
         half = 0.5 * self._width[..., None]
         values = function(self._middle[..., None] + half * LEGENDRE_NODES)
@@ -332,13 +344,18 @@ class BinnedMarginal:
             variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
             return self._averaged(means, variances)
 
-    def reach(self) -> tuple[Floats, Floats]:
-        """See `Marginal`: the outermost edges."""
-        return self.edges[:, 0], self.edges[:, -1]
+    @property
+    def widest(self) -> Floats:
+        """See `Marginal`: of a bin."""
+        return np.asarray(self._width.max(axis=1))
 
-    def mode_grid(self, low: float, high: float) -> Floats:
+    def centers(self) -> tuple[Floats, Floats]:
+        """See `Marginal`: of the bins."""
+        return self._middle[:, 0], self._middle[:, -1]
+
+    def mode_grid(self, ends: Floats) -> Floats:
         """See `Marginal`: the bins' middles."""
-        return np.clip(self._middle, low, high)
+        return np.clip(self._middle, ends[:, :1], ends[:, 1:])
 
     def numbers_per_pass(self, n_points: int) -> int:
         """See `Marginal`."""
@@ -401,17 +418,22 @@ class PointMarginal:
         low, high = self.values.min(axis=1, keepdims=True), self.values.max(axis=1, keepdims=True)
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
-    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         """See `Marginal`."""
         return function(self.values), np.zeros_like(self.values)
 
-    def reach(self) -> tuple[Floats, Floats]:
+    @property
+    def widest(self) -> Floats:
+        """See `Marginal`."""
+        return np.zeros(len(self.values))
+
+    def centers(self) -> tuple[Floats, Floats]:
         """See `Marginal`."""
         return self.values.min(axis=1), self.values.max(axis=1)
 
-    def mode_grid(self, low: float, high: float) -> Floats:
+    def mode_grid(self, ends: Floats) -> Floats:
         """See `Marginal`: the values themselves."""
-        return np.sort(np.clip(self.values, low, high), axis=1)
+        return np.sort(np.clip(self.values, ends[:, :1], ends[:, 1:]), axis=1)
 
     def numbers_per_pass(self, n_points: int) -> int:
         """See `Marginal`."""
@@ -480,9 +502,14 @@ class PooledMarginal:
         cdf, density, slope = (np.asarray(sum(numbers)) for numbers in zip(*weighted, strict=True))
         return cdf, density, slope
 
-    def reach(self) -> tuple[Floats, Floats]:
+    @cached_property
+    def widest(self) -> Floats:
         """See `Marginal`."""
-        firsts, lasts = zip(*(part.reach() for part in self.parts), strict=True)
+        return np.asarray(np.max([part.widest for part in self.parts], axis=0))
+
+    def centers(self) -> tuple[Floats, Floats]:
+        """See `Marginal`."""
+        firsts, lasts = zip(*(part.centers() for part in self.parts), strict=True)
         return np.min(firsts, axis=0), np.max(lasts, axis=0)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
@@ -490,14 +517,14 @@ class PooledMarginal:
         lows, highs = zip(*(part.bracket(levels) for part in self.parts), strict=True)
         return np.min(lows, axis=0), np.max(highs, axis=0)
 
-    def moments(self, function: Function, n_points: int = MOMENT_POINTS) -> tuple[Floats, Floats]:
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         """See `Marginal`."""
         means, variances = zip(*(part.moments(function, n_points) for part in self.parts), strict=True)
         return _joined(means), _joined(variances)
 
-    def mode_grid(self, low: float, high: float) -> Floats:
+    def mode_grid(self, ends: Floats) -> Floats:
         """See `Marginal`."""
-        return np.sort(_joined([part.mode_grid(low, high) for part in self.parts]), axis=1)
+        return np.sort(_joined([part.mode_grid(ends) for part in self.parts]), axis=1)
 
     def numbers_per_pass(self, n_points: int) -> int:
         """See `Marginal`."""

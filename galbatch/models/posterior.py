@@ -17,8 +17,7 @@ from scipy.special import ndtri
 
 from galbatch.models.heads import Passes, PointPasses
 from galbatch.models.marginals import (
-    GRID_HALF_WIDTH,
-    MOMENT_POINTS,
+    FAR,
     BinnedMarginal,
     Floats,
     Function,
@@ -43,7 +42,7 @@ __all__ = [
     "summarize_mixture",
 ]
 
-Search = Callable[[Marginal, tuple[float, float], Function], Floats]
+Search = Callable[[Marginal, Floats, Function], Floats]
 
 ELEMENTS_AT_ONCE = 2**17  # float64 in a temporary array: 1 MB, which stays in the processor's cache
 MAX_ITERATIONS = 200
@@ -53,14 +52,15 @@ LAST_STEP = (
     3e-4  # in widths of the narrowest component: errors of Halley's steps are of third order, then 3e-11
 )
 GRID_POINTS = 129  # of a kernel density's mode
-NARROW, NARROW_POINTS = 0.5, 12  # components of that standard deviation after the transform: moments to 2e-10
-COARSE_POINTS = 49  # even points that show every peak of passes that are alike
-ZOOM = np.linspace(
-    0.0, 1.0, 9
-)  # a peak among them is found within 1/32 of their distance, and then by a parabola
-HALVINGS = 2.0 ** -np.arange(
-    20.0
-)  # of the distance to the neighbors of the best point of the mode's first search
+# Components of that standard deviation after the transform at most: moments good to 1e-9, 1e-9, 6e-8 of the standard
+# deviation; wider ones to 1e-4 up to 3.
+MOMENT_WIDTHS, MOMENT_POINTS = (0.25, 0.5, 1.25), (8, 12, 24, 40)
+LIMIT_POINTS = 24  # at least, where a limit cuts the values off
+EVEN_POINTS = (9, 33)  # that show every peak of passes that are alike
+ZOOM = np.linspace(0.0, 1.0, 7)  # twice to a ninth: near enough for a parabola
+TINY = 1e-300
+# Of the distance to the neighbors of the best point, where peaks may be narrow.
+HALVINGS = 2.0 ** -np.arange(20.0)
 MAX_ERROR = 1000.0  # posterior standard deviations: as good as not converged at all
 
 
@@ -93,6 +93,14 @@ class Quantity:
             return slope
         with np.errstate(divide="ignore"):
             return np.asarray(slope + np.log(2.5 / np.log(10)) - np.log(from_output(output, self.parameter)))
+
+    @property
+    def bend(self) -> float:
+        """Most that `log_slope` changes over a unit of the output; infinite: no such bound."""
+        steepness = _steepness(self.parameter)
+        if not self.is_magnitude:
+            return steepness
+        return 0.0 if self.parameter.transform in ("ln", "log10") else np.inf
 
     def levels(self, levels: Floats) -> Floats:
         """The parameter's levels at which it has the quantity's quantiles: 1 - q for a magnitude."""
@@ -162,28 +170,47 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
 
 def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
     """Mean and variance, (object, pass), in the quantity's unit."""
-    n_objects, n_passes = marginal.mean.shape
-    means, variances = np.empty((2, n_objects, n_passes))
-    is_narrow = _is_narrow(marginal, quantity)
-    for which, n_points in ((is_narrow, NARROW_POINTS), (~is_narrow, MOMENT_POINTS)):
-        some = np.flatnonzero(which)
-        for rows in _chunks(len(some), n_passes * marginal.numbers_per_pass(n_points)):
-            index = some[rows]
-            means[index], variances[index] = marginal.rows(index).moments(quantity.value, n_points)
+    means, variances = np.empty((2, *marginal.mean.shape))
+    needed = _moment_points(marginal, quantity)
+    for n_points in np.unique(needed).tolist():
+        for rows, part in _parts(marginal, n_points, np.flatnonzero(needed == n_points)):
+            means[rows], variances[rows] = part.moments(quantity.value, n_points)
     return means, variances
 
 
-def _is_narrow(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.bool_]:
-    """(object,) where the transform bends so little that few points tell the moments, and no limit cuts them off."""
-    (first, last), (low, high) = marginal.reach(), output_limits(quantity.parameter)
-    steepness = quantity.parameter.scale * (np.log(10.0) if quantity.parameter.transform == "log10" else 1.0)
-    widest = (last - first) / (2.0 * GRID_HALF_WIDTH)
-    return np.asarray((widest * steepness <= NARROW) & (first >= low) & (last <= high))
+def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.intp]:
+    """(object,) values of the transform that tell its moments: few where it hardly bends, and no limit cuts it off."""
+    width = marginal.widest * _steepness(quantity.parameter)
+    needed = np.array(MOMENT_POINTS)[np.searchsorted(MOMENT_WIDTHS, width)]
+    (low, high), (first, last) = output_limits(quantity.parameter), marginal.centers()
+    beyond = FAR * marginal.widest
+    is_inside = (first - beyond >= low) & (last + beyond <= high)
+    return np.asarray(np.where(is_inside, needed, np.maximum(needed, LIMIT_POINTS)))
 
 
-def _row_chunks(marginal: Marginal, n_points: int) -> Iterator[slice]:
+def _steepness(parameter: ParameterInfo) -> float:
+    """Most that the natural logarithm of the value, or of its odds, changes over a unit of the output; 0 for identity."""
+    factors = {"logit": 1.0, "ln": 1.0, "log10": np.log(10.0), "identity": 0.0}
+    return float(parameter.scale * factors[parameter.transform])
+
+
+def _parts(
+    marginal: Marginal, n_points: int, some: npt.NDArray[np.intp] | None = None
+) -> Iterator[tuple[slice | npt.NDArray[np.intp], Marginal]]:
+    """Rows and their marginals, few enough for arrays of (object, pass, component, `n_points`).
+
+    `some` : (row,) which rows, rising; None: all, at least once
+    """
     n_objects, n_passes = marginal.mean.shape
-    return _chunks(n_objects, n_passes * marginal.numbers_per_pass(n_points))
+    if some is None or len(some) == n_objects:
+        some = np.arange(n_objects)
+    elif not len(some):
+        return
+    chunks = list(_chunks(len(some), n_passes * marginal.numbers_per_pass(n_points)))
+    if len(chunks) == 1 and len(some) == n_objects:
+        yield slice(None), marginal  # with what it has worked out already
+        return
+    yield from ((some[chunk], marginal.rows(some[chunk])) for chunk in chunks)
 
 
 def _chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
@@ -210,7 +237,7 @@ def mixture_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
     levels = np.asarray(levels, dtype=np.float64)
     if isinstance(marginal, PointMarginal | BinnedMarginal):
         return marginal.quantiles(levels)
-    parts = [_solved(marginal.rows(rows), levels) for rows in _row_chunks(marginal, len(levels))]
+    parts = [_solved(part, levels) for _, part in _parts(marginal, len(levels))]
     return np.concatenate(parts)
 
 
@@ -260,47 +287,32 @@ def posterior_spread(marginal: Marginal) -> Floats:
 
 def _mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
     """(object,) most probable value, in the quantity's unit."""
-    n_objects = len(marginal.mean)
-    if not marginal.is_smooth:
-        return _searched(marginal, quantity, _highest)
-    first, last = marginal.reach()
+    low, high = output_limits(quantity.parameter)
+    first, last = marginal.centers()
+    # Farther out every component falls faster than the Jacobian can rise.
+    beyond = marginal.widest * np.minimum(quantity.bend * marginal.widest, FAR)
+    ends = np.stack([np.clip(first - beyond, low, high), np.clip(last + beyond, low, high)], axis=1)
     # Half a width of the narrowest component apart, points miss 3 % of a peak at most.
-    is_coarse = last - first <= 0.5 * (COARSE_POINTS - 1) * marginal.finest
-    found = np.empty(n_objects)
-    for rows, search in ((is_coarse, _mode_of_alike), (~is_coarse, _mode_of_any)):
-        if rows.any():
-            found[rows] = _searched(marginal.rows(np.flatnonzero(rows)), quantity, search)
-    return found
+    enough = 1.0 + 2.0 * (ends[:, 1] - ends[:, 0]) / np.maximum(marginal.finest, TINY)
+    which = np.searchsorted(EVEN_POINTS, enough)
+    found = np.empty(len(ends))
+    for size, n_points in enumerate((*EVEN_POINTS, 2 * GRID_POINTS)):
+        search = _mode_of_any if n_points not in EVEN_POINTS else partial(_mode_of_alike, n_points=n_points)
+        for rows, part in _parts(marginal, n_points, np.flatnonzero(which == size)):
+            found[rows] = search(part, ends[rows], partial(_log_density, part, quantity))
+    return quantity.value(found)
 
 
-def _searched(marginal: Marginal, quantity: Quantity, search: Search) -> Floats:
-    """(object,) the highest points of the density in the quantity's unit, as the quantity's values."""
-
-    def log_density(part: Marginal, x: Floats) -> Floats:
-        """(object, point); NaN beyond what can be told counts as none."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.log(part.density(x)) - quantity.log_slope(x)
-        return np.asarray(np.where(np.isnan(found), -np.inf, found))
-
-    limits = output_limits(quantity.parameter)
-    n_points = COARSE_POINTS if search is _mode_of_alike else 2 * GRID_POINTS
-    parts = [marginal.rows(rows) for rows in _row_chunks(marginal, n_points)]
-    return quantity.value(
-        np.concatenate([search(part, limits, partial(log_density, part)) for part in parts])
-    )
+def _log_density(marginal: Marginal, quantity: Quantity, x: Floats) -> Floats:
+    """(object, point) in the quantity's unit; NaN beyond what can be told counts as none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log(marginal.density(x)) - quantity.log_slope(x)
+    return np.asarray(np.where(np.isnan(found), -np.inf, found))
 
 
-def _highest(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
-    """Among the points that the marginal proposes."""
-    grid = marginal.mode_grid(*limits)
-    best = np.argmax(log_density(grid), axis=1)
-    return np.asarray(grid[np.arange(len(grid)), best])
-
-
-def _mode_of_alike(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
+def _mode_of_alike(marginal: Marginal, ends: Floats, log_density: Function, *, n_points: int) -> Floats:
     """Among even points, then twice nearer to the best."""
-    low, high = (np.clip(end, *limits) for end in marginal.reach())
-    grid = np.linspace(low, high, COARSE_POINTS, axis=1)
+    grid = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.linspace(0.0, 1.0, n_points)
     height = log_density(grid)
     for _ in range(2):
         before, _, after = _neighbors(grid, np.argmax(_tops(height), axis=1))
@@ -320,10 +332,16 @@ def _tops(height: Floats) -> Floats:
     return found
 
 
-def _mode_of_any(marginal: Marginal, limits: tuple[float, float], log_density: Function) -> Floats:
-    """Among points that the marginal proposes, then ever nearer to the best: peaks may be far narrower than the grid."""
-    grid = marginal.mode_grid(*limits)
-    before, at, after = _neighbors(grid, np.argmax(log_density(grid), axis=1))
+def _mode_of_any(marginal: Marginal, ends: Floats, log_density: Function) -> Floats:
+    """Among points that the marginal proposes, then, if it is smooth, ever nearer to the best.
+
+    Peaks may be far narrower than the points are apart.
+    """
+    grid = marginal.mode_grid(ends)
+    best = np.argmax(log_density(grid), axis=1)
+    before, at, after = _neighbors(grid, best)
+    if not marginal.is_smooth:
+        return np.asarray(at[:, 0])
     near = [at - (at - before) * HALVINGS, at, at + (after - at) * HALVINGS[::-1]]
     fine = np.concatenate(near, axis=1)
     return _peak(fine, log_density(fine))
@@ -332,7 +350,7 @@ def _mode_of_any(marginal: Marginal, limits: tuple[float, float], log_density: F
 def _neighbors(grid: Floats, at: npt.NDArray[np.intp]) -> list[Floats]:
     """(object, 1) points of a grid (object, point) before, at and after the points numbered `at`."""
     row, last = np.arange(len(grid)), grid.shape[1] - 1
-    return [grid[row, np.clip(at + k, 0, last)][:, None] for k in (-1, 0, 1)]
+    return [grid[row, np.minimum(np.maximum(at + k, 0), last)][:, None] for k in (-1, 0, 1)]
 
 
 def _peak(grid: Floats, log_density: Floats) -> Floats:
@@ -358,10 +376,7 @@ def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Float
     (object, level) in posterior standard deviations, and the density (object, level) in their inverse
     """
     n_passes = marginal.mean.shape[1] // marginal.n_members
-    parts = [
-        _share_scatter(marginal.rows(rows), quantiles[rows])
-        for rows in _row_chunks(marginal, quantiles.shape[1])
-    ]
+    parts = [_share_scatter(part, quantiles[rows]) for rows, part in _parts(marginal, quantiles.shape[1])]
     scatter, density = (np.concatenate(part) for part in zip(*parts, strict=True))
     density *= posterior_spread(marginal)[:, None]
     if n_passes == 1:

@@ -56,7 +56,9 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     if parameter.transform == "logit":
         # Rounding on the way to a limit and back must not leave a value just inside.
         at_low, at_high = values <= low * (1 + ROUND_OFF), 1 - values <= (1 - high) * (1 + ROUND_OFF)
-        return np.asarray(np.where(at_low, 0.0, np.where(at_high, 1.0, values)))
+        values = np.array(values)
+        values[at_low], values[at_high] = 0.0, 1.0
+        return values
     return np.asarray(np.clip(values, low, high))
 
 
