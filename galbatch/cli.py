@@ -177,7 +177,9 @@ def plan(run_toml: RunToml) -> None:
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
         made = run.prepare(parsed, workers)
-    out.print(_plan_table(parsed, made, rates.measure_rates(parsed, made), rates.measure_memory(parsed, made)))
+    out.print(
+        _plan_table(parsed, made, rates.measure_rates(parsed, made), rates.measure_memory(parsed, made))
+    )
     for partition in made.oversize[:5]:
         out.print(
             f"larger than the limits, and not to be split further: {partition.name} ({_counted(partition.n_objects, 'object')})"

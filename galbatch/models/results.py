@@ -39,7 +39,12 @@ def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorC
         columns += _quantity_columns(quantity, name, posterior)
     columns += _correlation_columns(metadata, name)
     columns += [
-        Column(f"{name}_passes", "int32", "", "Monte Carlo dropout passes of each network of the model; 0: none, the flags say why"),
+        Column(
+            f"{name}_passes",
+            "int32",
+            "",
+            "Monte Carlo dropout passes of each network of the model; 0: none, the flags say why",
+        ),
         Column(
             f"{name}_mc_error",
             "float32",

@@ -185,4 +185,8 @@ def test_what_is_kept_of_a_bundle_reads_its_outputs_alike(make):
 
 def test_an_ensemble_says_how_its_outputs_are_read(gampen_bundle):
     (info,) = Ensemble((gampen_bundle,)).output_infos
-    assert (info.metadata, info.sha256, info.spread_factors) == (gampen_bundle.metadata, gampen_bundle.sha256, None)
+    assert (info.metadata, info.sha256, info.spread_factors) == (
+        gampen_bundle.metadata,
+        gampen_bundle.sha256,
+        None,
+    )
