@@ -6,10 +6,12 @@ import threading
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from galbatch import catalog, ingest, models, tasks
 from galbatch.config import PosteriorConfig
 from galbatch.errors import FingerprintError
+from galbatch.models import bundle, engine
 from galbatch.types import BLOCK_OBJECTS, ModelFlag
 
 GIB = 2**30
@@ -173,3 +175,16 @@ def test_on_a_processor_nothing_is_measured(into, made_up_gpu):
     result = tasks.infer_partition(into)
     assert (result.batch, result.notes) == (256, ())
     assert made_up_gpu == [("cpu", 256)] * 3
+
+
+def test_networks_are_read_and_made_once_for_all_partitions_of_a_process(into, monkeypatch):
+    tasks.infer_partition(into)
+
+    def again(*args, **kwargs):
+        raise AssertionError("read, hashed or made again")
+
+    monkeypatch.setattr(torch.jit, "load", again)
+    monkeypatch.setattr(bundle.storage, "sha256_of", again)
+    monkeypatch.setattr(bundle, "check_behavior", again)
+    monkeypatch.setattr(engine, "_make", again)
+    assert tasks.infer_partition(into).n_passes == 24
