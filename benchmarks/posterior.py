@@ -19,7 +19,6 @@ import copy
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from galbatch.models.gampen import Gampen, HalvingPool
 from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
 from galbatch.models.keys import draw_keys
 from galbatch.models.posterior import quantities_of, summarize_mixture
-from galbatch.models.sampling import Sampler
+from galbatch.models.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.stopping import schedule, stated
 from galbatch.models.summaries import columns_of
 from galbatch.models.transforms import from_output
@@ -55,7 +54,8 @@ TOLERANCES = (0.4, 0.3, 0.25, 0.2, 0.15, 0.125, 0.1, 0.075, 0.05)
 SHARES = (0.05, 0.5)
 PIECE = 500  # passes that are kept at a time
 KDE_POINTS = 1000
-SUMMARIES = 100  # of a group: half a second
+SUMMARIES = 2048  # objects: half a second
+BLOCK_OBJECTS = 256
 LEVELS = np.array(PosteriorConfig().quantiles)
 
 
@@ -153,10 +153,8 @@ def share_of(passes: GaussianPasses) -> float:
     return float(np.median(between / (within + between)))
 
 
-def with_share(
-    bundle: models.Bundle, images: Images, engine: Engine, share: float
-) -> tuple[models.Bundle, float]:
-    """The bundle at the rate that gives a share, just below it if that is small; and the share it has."""
+def with_share(bundle: models.Bundle, images: Images, engine: Engine, share: float) -> models.Bundle:
+    """The bundle at the rate that gives a share; just below it if that is small."""
     rate, wanted = bundle.metadata.dropout_rate, share if share > 0.1 else 0.9 * share
     for _ in range(6):
         trial = at_rate(bundle, rate)
@@ -165,7 +163,7 @@ def with_share(
             break
         # Variance between passes is proportional to the rate, as long as this is small.
         rate = min(0.3, rate * (wanted / (1 - wanted)) / (found / (1 - found)))
-    return trial, found
+    return trial
 
 
 def many_passes(
@@ -344,53 +342,51 @@ def from_draws(bundle: models.Bundle, images: Images) -> list[Floats]:
 
 
 def time_summary(bundle: models.Bundle, images: Images, engine: Engine, rounds: int) -> dict[str, Any]:
-    """64 passes of a group of 16 galaxies: their summary, against kernel densities and against the passes themselves."""
-    group = np.resize(images, (16, *images.shape[1:]))
-    keys = draw_keys(np.arange(16), seed=1, bundle_sha256=bundle.sha256, passes=range(64))
+    """64 passes: their summary for a group and a block, against kernel densities and against the passes themselves."""
+    group = np.resize(images, (GROUP_OBJECTS, *images.shape[1:]))
+    keys = draw_keys(np.arange(len(group)), seed=1, bundle_sha256=bundle.sha256, passes=range(64))
     sampler = Sampler(executor(bundle, engine, "cpu"), in_unit(bundle, group), batch=256)
-    outputs = sampler.run(np.arange(16), keys).outputs
-    passes = read_passes(outputs, bundle.metadata)
+    outputs = sampler.run(np.arange(len(group)), keys).outputs
+    of_group = read_passes(outputs, bundle.metadata)
+    of_block = read_passes(np.tile(outputs, (BLOCK_OBJECTS // GROUP_OBJECTS, 1, 1)), bundle.metadata)
     parameters = [q for q in quantities_of(bundle.metadata.parameters) if not q.is_magnitude]
     draws = from_draws(bundle, images)
-    ensemble, raw = Ensemble((bundle,)), models.sampling.RawPasses(outputs)
-    posterior = PosteriorConfig(passes=64)
+    ensemble, raw, posterior = Ensemble((bundle,)), RawPasses(outputs), PosteriorConfig(passes=64)
 
     def densities(exact: bool) -> None:
         for column in draws:
             kernel_density(column, exact=exact)
 
     # Long enough that a busy machine interrupts all alike.
-    def summaries() -> None:
-        for _ in range(SUMMARIES):
+    def summaries(passes: GaussianPasses) -> None:
+        for _ in range(SUMMARIES // len(passes.mean)):
             for quantity in parameters:
                 summarize_mixture(passes, quantity, LEVELS)
 
     def columns() -> None:
-        for _ in range(SUMMARIES):
+        for _ in range(SUMMARIES // len(outputs)):
             columns_of(ensemble, [raw], [keys], posterior)
 
     contenders = {
-        "three kernel densities, one galaxy": lambda: densities(True),
-        "the same with trapezoids": lambda: densities(False),
-        "summary of three parameters, 16 galaxies, again and again": summaries,
-        "all columns, likewise": columns,
-        "64 passes, one galaxy": lambda: sampler.run(np.arange(1), keys[:1]),
+        "densities": lambda: densities(True),
+        "trapezoids": lambda: densities(False),
+        "block": lambda: summaries(of_block),
+        "group": lambda: summaries(of_group),
+        "columns": columns,
+        "passes": lambda: sampler.run(np.arange(1), keys[:1]),
     }
-    density, trapezoids, summary, whole, inference = (
-        row.seconds for row in compare(contenders, rounds=rounds)
-    )
-    each, of_columns = ([seconds / (16 * SUMMARIES) for seconds in row] for row in (summary, whole))
+    seconds = {row.name: row.seconds for row in compare(contenders, rounds=rounds)}
+    each = {name: [s / SUMMARIES for s in seconds[name]] for name in ("block", "group", "columns")}
 
     def ratio(a: Sequence[float], b: Sequence[float]) -> float:
         return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
     return {
         "engine": engine.name,
-        "summary_ms": 1e3 * statistics.median(each),
-        "times_faster_than_densities": ratio(density, each),
-        "times_faster_than_trapezoids": ratio(trapezoids, each),
-        "share_of_inference": ratio(each, inference),
-        "all_columns_share_of_inference": ratio(of_columns, inference),
+        "summary_ms": {name: 1e3 * statistics.median(s) for name, s in each.items()},
+        "times_faster_than_densities": {name: ratio(seconds["densities"], s) for name, s in each.items()},
+        "times_faster_than_trapezoids": {name: ratio(seconds["trapezoids"], s) for name, s in each.items()},
+        "share_of_inference": {name: ratio(s, seconds["passes"]) for name, s in each.items()},
     }
 
 
@@ -411,7 +407,11 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--loop-passes", type=int, default=20, help="of the paper's 1000 that are timed")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=SHARES, help="those left out stay as they were"
+    )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", help="that give the shares; left out: searched for")
     return parser.parse_args()
 
 
@@ -422,27 +422,27 @@ def main() -> None:
     bundle = models.load_bundle(models.bundle_path(args.bundle))
     images = draw_galaxies(bundle, args.galaxies)
     engine, few = Engine.named(args.engines[-1]), in_unit(bundle, images[: args.reference_galaxies])
-    found: dict[str, Any] = {
-        "bundle": bundle.metadata.name,
-        "arguments": {**vars(args), "folder": str(args.folder)},
-    }
+    name = "".join(c if c.isalnum() else "_" for c in bundle.metadata.name)
+    path = RESULTS / f"posteriors_of_{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found["summary"] = time_summary(bundle, images, engine, max(5, args.rounds))
     print(json.dumps(found["summary"]), flush=True)
-    for share in SHARES:
-        started = time.perf_counter()
-        scaled, has = with_share(bundle, few, engine, share)
+    for share, rate in zip(args.shares, args.rates or [None] * len(args.shares), strict=True):
+        scaled = at_rate(bundle, rate) if rate else with_share(bundle, few, engine, share)
         outputs = many_passes(scaled, few, engine, n_passes=args.reference_passes, folder=args.folder)
+        has = share_of(read_passes(outputs, bundle.metadata))
         good = quality(outputs, bundle.metadata)
-        print(
-            f"share {has:.3f} at rate {scaled.metadata.dropout_rate:.3g}: {good} ({time.perf_counter() - started:.0f} s)"
-        )
+        print(f"share {has:.3f} at rate {scaled.metadata.dropout_rate:.3g}: {good}", flush=True)
         times = time_inference(scaled, images, good.tolerance, args)
         print(json.dumps(times), flush=True)
         found[f"share {share:g}"] = {
-            "share": has, "rate": scaled.metadata.dropout_rate, "quality": asdict(good), "times": times
-        }  # fmt: skip
-    name = "".join(c if c.isalnum() else "_" for c in Path(args.bundle).stem)
-    (RESULTS / f"posteriors_of_{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            "share": has,
+            "rate": scaled.metadata.dropout_rate,
+            "quality": asdict(good),
+            "times": times,
+            "arguments": {**vars(args), "folder": str(args.folder)},
+        }
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

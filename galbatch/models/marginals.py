@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 __all__ = [
     "FAR",
@@ -154,7 +154,7 @@ class NormalMarginal:
     def cdf(self, x: Floats) -> Floats:
         """See `Marginal`."""
         # Passes and components last, so that sums over them run along memory.
-        below = ndtr((x[:, :, None, None] - self.center[:, None]) / self.width[:, None])
+        below = _normal_cdf((x[:, :, None, None] - self.center[:, None]) / self.width[:, None])
         below = below[..., 0] if self.weight is None else (below * self.weight[:, None]).sum(axis=-1)
         return np.asarray(np.swapaxes(below, 1, 2))
 
@@ -189,7 +189,7 @@ class NormalMarginal:
         density = _weighted(normal, share * inverse) / ROOT_2PI
         normal *= z
         slope = _weighted(normal, share * np.square(inverse)) / -ROOT_2PI
-        return _weighted(ndtr(z, out=z), share), np.asarray(density), np.asarray(slope)
+        return _weighted(_normal_cdf(z), share), np.asarray(density), np.asarray(slope)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """See `Marginal`: no component's own quantile lies outside."""
@@ -545,6 +545,13 @@ def _hermite(n_points: int) -> tuple[Floats, Floats]:
 def _joined(parts: Sequence[Floats]) -> Floats:
     """Along the passes, the second axis."""
     return np.concatenate(parts, axis=1)
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    """Of standard scores of any shape, to 2e-16: torch's is vectorized, scipy's takes 2 to 4 times as long."""
+    import torch  # here: whoever only asks for names of columns does without torch, a second and 200 MB
+
+    return np.asarray(torch.special.ndtr(torch.from_numpy(z)).numpy())
 
 
 def _unit_normal(z: Floats, *, out: Floats) -> Floats:

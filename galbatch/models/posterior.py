@@ -52,10 +52,10 @@ LAST_STEP = (
     3e-4  # in widths of the narrowest component: errors of Halley's steps are of third order, then 3e-11
 )
 GRID_POINTS = 129  # of a kernel density's mode
-# Components of that standard deviation after the transform at most: moments good to 1e-9, 1e-9, 6e-8 of the standard
-# deviation; wider ones to 1e-4 up to 3.
-MOMENT_WIDTHS, MOMENT_POINTS = (0.25, 0.5, 1.25), (8, 12, 24, 40)
-LIMIT_POINTS = 24  # at least, where a limit cuts the values off
+# Components of that standard deviation after the transform at most: means and standard deviations are good to 1e-9 of the
+# latter up to 0.5, to 4e-7 up to 1.25; beyond to 1e-6 up to 2 and 1e-4 up to 3;
+# where a limit cuts values off to half a percent.
+MOMENT_WIDTHS, MOMENT_POINTS = (0.1, 0.25, 0.5, 1.25), (5, 8, 12, 20, 40)
 EVEN_POINTS = (9, 33)  # that show every peak of passes that are alike
 ZOOM = np.linspace(0.0, 1.0, 7)  # twice to a ninth: near enough for a parabola
 TINY = 1e-300
@@ -185,7 +185,7 @@ def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.int
     (low, high), (first, last) = output_limits(quantity.parameter), marginal.centers()
     beyond = FAR * marginal.widest
     is_inside = (first - beyond >= low) & (last + beyond <= high)
-    return np.asarray(np.where(is_inside, needed, np.maximum(needed, LIMIT_POINTS)))
+    return np.asarray(np.where(is_inside, needed, MOMENT_POINTS[-1]))
 
 
 def _steepness(parameter: ParameterInfo) -> float:
