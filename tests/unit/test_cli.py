@@ -172,7 +172,7 @@ def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_
     def forbidden(path, sha256):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(bundle, "_read", forbidden)
+    monkeypatch.setattr(bundle, "_on_this_machine", forbidden)
     folder = tmp_path / "[b]wide[" / ("x" * 150)
     folder.mkdir(parents=True)
     (folder / "].pt").write_bytes(b"")

