@@ -17,7 +17,8 @@ __all__ = ["Crew"]
 LOOK_S = 1.0
 """Between two looks at the workers; a look is one question to the scheduler."""
 
-RESTART_S = 60
+RESTART_S = 180
+"""At most: a process that imports torch from a busy file system takes minutes."""
 
 
 class Crew:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from galbatch import catalog, config, models, run, tasks
+from galbatch import catalog, cluster, config, models, run, tasks
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
 
@@ -301,9 +301,9 @@ def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     sink = Notes()
     with workers_here(processes=True, threads_per_worker=2) as (running, client):
         client.register_plugin(OutOfGpuMemory())
-        before = set(client.scheduler_info()["workers"])
+        before = set(cluster.Pool.of(client).threads)
         result = run.execute(joining(parsed, running, wait_s=60.0), plan, client, sink=sink)
-        after = set(client.scheduler_info()["workers"])
+        after = set(cluster.Pool.of(client).threads)
     assert result.complete
     assert result.failed == {}
     assert not before & after
