@@ -23,6 +23,7 @@ from galbatch.plan import PartitionPlan, Plan
 
 __all__ = ["Attempt", "Window"]
 
+RESULT_S = 10.0  # for the few numbers that a task gives back
 POLL_S = 1.0
 
 
@@ -137,8 +138,11 @@ class Window:
             resources={cluster.GPU: 1} if device == "cuda" else None,
             priority=1 if attempt.step == "infer" else 0,
         )
-        self._pending[future.key] = _Submitted(attempt, future, able)
-        future.add_done_callback(self._finished.put)
+        self._watch(_Submitted(attempt, future, able))
+
+    def _watch(self, submitted: _Submitted) -> None:
+        self._pending[submitted.future.key] = submitted
+        submitted.future.add_done_callback(self._finished.put)
 
     def _task(self, attempt: Attempt) -> tuple[Callable[[Any], tasks.TaskResult], Any]:
         config = self._config
@@ -169,9 +173,16 @@ class Window:
         error = future.exception() if future.status == "error" else None
         if future.status == "cancelled":
             error = KilledWorker(future.key, None, 0)
-        if error is None:
-            return self._then(attempt, self._noted(future.result()))
-        return self._after_failure(attempt, error)
+        if error is not None:
+            return self._after_failure(attempt, error)
+        try:
+            result = future.result(timeout=RESULT_S)
+        except (
+            TimeoutError
+        ):  # its worker left before the result was fetched: Dask does it again, once a worker can
+            self._watch(submitted)
+            return None
+        return self._then(attempt, self._noted(result))
 
     def _noted(self, result: tasks.TaskResult) -> tasks.TaskResult:
         """The result; what follows begins with the batch that was found to fit."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from galbatch import catalog, cluster, config, models, run, tasks
+from galbatch import catalog, cluster, config, models, run, tasks, window
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
 
@@ -153,6 +153,24 @@ def test_one_inference_at_a_time_on_a_gpu_of_three_threads(ready, one_gpu, gpu, 
     assert result.complete
     assert len(gpu.where) == len(plan.partitions) > 3
     assert (gpu.most, gpu.devices) == (1, {"cuda"})
+    require_equal(parsed, plain)
+
+
+def test_a_result_that_cannot_be_fetched_is_waited_for(ready, one_gpu, gpu, plain, monkeypatch):
+    """A worker that leaves between the end of its task and the fetching of the result must not stop the run."""
+    parsed, plan = ready
+    fetch, lost = window.Future.result, set()
+
+    def at_first_lost(future, timeout=None):
+        if future.key not in lost:
+            lost.add(future.key)
+            raise TimeoutError
+        return fetch(future, timeout=timeout)
+
+    monkeypatch.setattr(window.Future, "result", at_first_lost)
+    result = run.execute(parsed, plan, one_gpu[1])
+    assert result.complete
+    assert len(lost) >= len(plan.partitions)
     require_equal(parsed, plain)
 
 
