@@ -69,7 +69,7 @@ class Case:
 
 
 # The cheaper an object, the more of them, so that each takes seconds. Partitions have up to 78 blocks.
-CASES = (Case("demo:gampen", 64, 2, 3), Case("demo:sfnet", 64, 3, 5), Case("demo:sfnet", 8, 8, 7))
+CASES = (Case("demo:gampen", 64, 2, 3), Case("demo:sfnet", 64, 3, 5), Case("demo:sfnet", 8, 16, 5))
 
 
 def cutouts_of(grid, n_blocks: int) -> list[CutoutBlock]:
