@@ -18,9 +18,10 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS, FITSFixedWarning
 from harness import compare, report
 
-from galbatch import ingest, simulate, tables
+from galbatch import ingest, simulation
 from galbatch.config import FlagsConfig, ObjectsConfig, SurveyConfig
-from galbatch.types import BLOCK_OBJECTS, Grid, njy_per_unit
+from galbatch.core.types import BLOCK_OBJECTS, Grid, njy_per_unit
+from galbatch.objects import tables
 
 GRID = Grid(96, 0.168)
 N_OBJECTS = 400
@@ -30,7 +31,7 @@ def main() -> None:
     """Simulate one patch, cut its objects in both ways, report."""
     warnings.simplefilter("ignore", FITSFixedWarning)
     with tempfile.TemporaryDirectory() as folder:
-        survey = simulate.simulate_survey(folder, n_objects=N_OBJECTS, patches=1, bands=("g",), seed=3)
+        survey = simulation.simulate_survey(folder, n_objects=N_OBJECTS, patches=1, bands=("g",), seed=3)
         objects, _ = tables.read_objects(ObjectsConfig(path=survey.objects))
         tiles = ingest.read_tiles(SurveyConfig(layout="hsc", tiles=survey.tiles, bands=("g",)))
         path = tiles[0].image.path

@@ -24,12 +24,12 @@ import torch
 from harness import RESULTS
 from scipy.special import ndtr, ndtri
 
-from galbatch import models, simulate
-from galbatch.models.heads import Passes, read_passes
-from galbatch.models.keys import draw_keys
-from galbatch.models.posterior import mixture_quantiles
-from galbatch.models.transforms import to_output
-from galbatch.types import ab_mag, njy_per_unit
+from galbatch import models, simulation
+from galbatch.core.types import ab_mag, njy_per_unit
+from galbatch.models.heads.passes import Passes, read_passes
+from galbatch.models.networks.keys import draw_keys
+from galbatch.models.posterior.mixture import mixture_quantiles
+from galbatch.models.posterior.transforms import to_output
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,7 +90,7 @@ class Spread:
 def draw_galaxies(bundle: models.Bundle, n_galaxies: int, *, seed: int = SIMULATION_SEED) -> Galaxies:
     """Galaxies of the population that the bundle was trained on."""
     metadata = bundle.metadata
-    drawn = simulate.training_set(
+    drawn = simulation.training_set(
         n_galaxies,
         bands=bundle.bands,
         size_px=bundle.grid.size_px,

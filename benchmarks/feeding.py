@@ -26,11 +26,13 @@ import pyarrow as pa
 import torch
 from harness import compare, report
 
-from galbatch import ingest, models, simulate, sky, storage, tasks
+from galbatch import ingest, models, simulation, storage
 from galbatch.config import PosteriorConfig
-from galbatch.fingerprint import Fingerprint
-from galbatch.plan import ModelPlan
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, ObjectTable, Partition
+from galbatch.core import sky
+from galbatch.core.fingerprint import Fingerprint
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, ObjectTable, Partition
+from galbatch.execution import tasks
+from galbatch.planning.plan import ModelPlan
 
 BANDS = ("g", "r")
 RA_DEG, DEC_DEG = 45.0, 0.0
@@ -74,8 +76,8 @@ CASES = (Case("demo:gampen", 64, 2, 3), Case("demo:sfnet", 64, 3, 5), Case("demo
 
 def cutouts_of(grid, n_blocks: int) -> list[CutoutBlock]:
     """Blocks of simulated galaxies: those of the first again and again, under other ids."""
-    truth = simulate.draw_population(BLOCK_OBJECTS, bands=BANDS, seed=9)
-    images = simulate.draw_stamps(truth, bands=BANDS, size_px=grid.size_px, seed=9, processes=1)
+    truth = simulation.draw_population(BLOCK_OBJECTS, bands=BANDS, seed=9)
+    images = simulation.draw_stamps(truth, bands=BANDS, size_px=grid.size_px, seed=9, processes=1)
     n = BLOCK_OBJECTS
     per_band = np.ones((n, len(BANDS)), np.float32)
     return [

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from galbatch import models
-from galbatch.models.dropout import keyed_dropout, zeroed_positions
-from galbatch.models.gampen import Gampen, HalvingPool
-from galbatch.models.heads import Passes, read_passes
-from galbatch.models.keys import draw_keys
-from galbatch.models.metadata import BundleMetadata
-from galbatch.models.posterior import mixture_quantiles
+from galbatch.models.heads.passes import Passes, read_passes
+from galbatch.models.metadata.schema import BundleMetadata
+from galbatch.models.networks.dropout import keyed_dropout, zeroed_positions
+from galbatch.models.networks.gampen import Gampen, HalvingPool
+from galbatch.models.networks.keys import draw_keys
+from galbatch.models.posterior.mixture import mixture_quantiles
 
 Floats = npt.NDArray[np.float64]
 Layer = Callable[[Tensor], Tensor]

@@ -28,9 +28,11 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
-from galbatch import cluster, config, ingest, plan, run
-from galbatch.object_source import ListSource
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Partition, Tile, njy_per_unit
+from galbatch import cluster, config, ingest
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Partition, Tile, njy_per_unit
+from galbatch.execution import run
+from galbatch.objects.hats import ListSource
+from galbatch.planning import plan
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
 

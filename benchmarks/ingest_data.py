@@ -10,8 +10,8 @@ import pyarrow as pa
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galbatch import sky
-from galbatch.types import ObjectTable
+from galbatch.core import sky
+from galbatch.core.types import ObjectTable
 
 __all__ = ["PATCH_PX", "make_objects", "make_tiles", "patch_header"]
 

@@ -24,11 +24,11 @@ from harness import compare, report
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galbatch import models, simulate
-from galbatch.models.gampen import VGG16_BLOCKS, Gampen
-from galbatch.models.sampling import Sampler
-from galbatch.models.sfnet import Sfnet
-from galbatch.types import njy_per_unit
+from galbatch import models, simulation
+from galbatch.core.types import njy_per_unit
+from galbatch.models.inference.sampling import Sampler
+from galbatch.models.networks.gampen import VGG16_BLOCKS, Gampen
+from galbatch.models.networks.sfnet import Sfnet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RATE = 4e-4  # of the released GaMPENs, 2e-4 to 7e-4
@@ -127,8 +127,10 @@ def wide_bundle(size_px: int, *, width: float = 1.0) -> models.Bundle:
 
 def galaxies(bundle: models.Bundle, n: int) -> np.ndarray:
     """(object, band, y, x) float32 in the bundle's unit."""
-    truth = simulate.draw_population(n, bands=bundle.bands, seed=9)
-    images = simulate.draw_stamps(truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1)
+    truth = simulation.draw_population(n, bands=bundle.bands, seed=9)
+    images = simulation.draw_stamps(
+        truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1
+    )
     return images / np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag))
 
 

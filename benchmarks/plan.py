@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import RESULTS
 
-from galbatch import sky
 from galbatch.config import RunConfig
-from galbatch.object_source import open_objects
-from galbatch.plan import ModelPlan, make_plan
-from galbatch.types import FileIdentity, Grid, Partition, Plane, Tile
+from galbatch.core import sky
+from galbatch.core.types import FileIdentity, Grid, Partition, Plane, Tile
+from galbatch.objects.hats import open_objects
+from galbatch.planning.plan import ModelPlan, make_plan
 
 BANDS = ("g", "r", "i", "z", "y")
 SPACING_DEG = 4100 * 0.168 / 3600

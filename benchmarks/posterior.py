@@ -31,19 +31,19 @@ from harness import RESULTS, compare
 from scipy.stats import gaussian_kde
 from torch import Tensor, nn
 
-from galbatch import models, simulate
+from galbatch import models, simulation
 from galbatch.config import PosteriorConfig
-from galbatch.models.engine import Engine, Execution, executor
-from galbatch.models.ensemble import Ensemble
-from galbatch.models.gampen import Gampen, HalvingPool
-from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
-from galbatch.models.keys import draw_keys
-from galbatch.models.posterior import quantities_of, summarize_mixture
-from galbatch.models.sampling import GROUP_OBJECTS, RawPasses, Sampler
-from galbatch.models.stopping import schedule, stated
-from galbatch.models.summaries import columns_of
-from galbatch.models.transforms import from_output
-from galbatch.types import CutoutBlock, njy_per_unit
+from galbatch.core.types import CutoutBlock, njy_per_unit
+from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.engines.choice import Engine, Execution, executor
+from galbatch.models.heads.passes import GaussianPasses, read_gaussian, read_passes
+from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
+from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.inference.summaries import columns_of
+from galbatch.models.networks.gampen import Gampen, HalvingPool
+from galbatch.models.networks.keys import draw_keys
+from galbatch.models.posterior.mixture import quantities_of, summarize_mixture
+from galbatch.models.posterior.transforms import from_output
 
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
@@ -123,7 +123,7 @@ def at_rate(bundle: models.Bundle, rate: float) -> models.Bundle:
 def draw_galaxies(bundle: models.Bundle, n_galaxies: int) -> Images:
     """Held-out galaxies of the population that the bundle was trained on, in nJy."""
     population = bundle.metadata.training.get("population", "paper")
-    return simulate.training_set(
+    return simulation.training_set(
         n_galaxies,
         bands=bundle.bands,
         size_px=bundle.grid.size_px,

@@ -31,13 +31,13 @@ import torch
 from harness import RESULTS
 
 from galbatch import models
-from galbatch.models.calibration import spread_factors
-from galbatch.models.coverage import LEVELS, share_of
-from galbatch.models.evaluation import Evaluation, HeldOut, Outputs, judge
-from galbatch.models.heads import read_passes
-from galbatch.models.keys import draw_keys
-from galbatch.models.training_data import split_objects
-from galbatch.types import njy_per_unit
+from galbatch.core.types import njy_per_unit
+from galbatch.models.calibration.calibrating import spread_factors
+from galbatch.models.calibration.coverage import LEVELS, share_of
+from galbatch.models.calibration.evaluation import Evaluation, HeldOut, Outputs, judge
+from galbatch.models.heads.passes import read_passes
+from galbatch.models.networks.keys import draw_keys
+from galbatch.models.training.data import split_objects
 
 STAGES = ("simulate", "train", "evaluate")
 UNFINISHED = 3  # exit code: run it again
@@ -158,8 +158,8 @@ def simulate(plan: Plan, clock: Clock) -> None:
         sys.exit(f"{path}: holds {plan.images().shape}, asked for {shape}: choose another --workdir")
     if done >= plan.n_objects:
         return
-    from galbatch.simulate import draw_population, draw_stamps
-    from galbatch.simulate.stamps import stamp_psf_fwhm_arcsec
+    from galbatch.simulation import draw_population, draw_stamps
+    from galbatch.simulation.stamps import stamp_psf_fwhm_arcsec
 
     table = draw_population(plan.n_objects, bands=(BAND,), population="paper", seed=SIMULATION_SEED)
     psf = stamp_psf_fwhm_arcsec(table, bands=(BAND,), seed=SIMULATION_SEED)

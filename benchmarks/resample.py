@@ -12,11 +12,11 @@ from astropy.io import fits
 from harness import compare, report
 from reproject import reproject_interp
 
-from galbatch.ingest import lattice
-from galbatch.ingest.planes import Box
-from galbatch.ingest.reader import Pixels
-from galbatch.ingest.resample import resample
-from galbatch.types import MaskBit, Plane, Tile
+from galbatch.core.types import MaskBit, Plane, Tile
+from galbatch.ingest.cut.resample import resample
+from galbatch.ingest.headers import lattice
+from galbatch.ingest.pixels.planes import Box
+from galbatch.ingest.pixels.reader import Pixels
 
 TILE_PX = 1000
 N_OBJECTS = 10

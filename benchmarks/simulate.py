@@ -13,7 +13,7 @@ import galsim
 import numpy as np
 from harness import compare, report
 
-from galbatch import simulate
+from galbatch import simulation
 
 N_COMPARED = 12
 N_STAMPS = {96: 400, 239: 120}
@@ -23,11 +23,13 @@ MOFFAT_BETA = 3.5
 def main() -> None:
     """Ratios first, then the rates."""
     for size_px in N_STAMPS:
-        truth = simulate.draw_population(N_COMPARED, bands=("g",), seed=4)
+        truth = simulation.draw_population(N_COMPARED, bands=("g",), seed=4)
         rows = truth.to_pylist()
 
         def by_galbatch(truth=truth, size_px=size_px) -> None:
-            simulate.draw_stamps(truth, bands=("g",), size_px=size_px, seed=4, sky=simulate.Sky(noise=False))
+            simulation.draw_stamps(
+                truth, bands=("g",), size_px=size_px, seed=4, sky=simulation.Sky(noise=False)
+            )
 
         def by_galsim(rows=rows, size_px=size_px) -> None:
             for row in rows:
@@ -64,9 +66,9 @@ def drawn_by_galsim(row: dict[str, float | None], size_px: int) -> np.ndarray:
 def stamps_a_second(population: str, size_px: int, n_objects: int) -> float:
     """Of one core, tables made."""
     settings = {"bands": ("g",), "size_px": size_px, "population": population}
-    simulate.training_set(60, seed=1, **settings)
+    simulation.training_set(60, seed=1, **settings)
     started = time.process_time()
-    simulate.training_set(n_objects, seed=2, **settings)
+    simulation.training_set(n_objects, seed=2, **settings)
     return n_objects / (time.process_time() - started)
 
 

@@ -26,9 +26,9 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch import ingest
-from galbatch.ingest import store as store_module
-from galbatch.ingest.store import Codec
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.ingest.store import groups as store_module
+from galbatch.ingest.store.groups import Codec
 
 # As galbatch sets it for its workers: freed buffers stay with the process.
 KEPT_BY_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}

@@ -12,9 +12,10 @@ import typer.main
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from galbatch import cli, ingest, models
+from galbatch import ingest, models
+from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
-from galbatch.types import MaskBit, ModelFlag, PixelFlag
+from galbatch.core.types import MaskBit, ModelFlag, PixelFlag
 
 HERE = Path(__file__).parent
 

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from galbatch import catalog, cluster, dashboard, report, run
+from galbatch import catalog, cluster, dashboard, reporting
 from galbatch.config import read_config
-from galbatch.simulate import simulate_survey
-from galbatch.types import PixelFlag
+from galbatch.core.types import PixelFlag
+from galbatch.execution import run
+from galbatch.simulation import simulate_survey
 
 __all__ = ["run_demo"]
 
@@ -90,7 +91,7 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
     page = folder / "report.html"
     truth = str(survey / "truth.parquet")
     with _step(console, "report"):
-        report.write_report(config.catalog.path, str(page), truth=truth, store=config.cutouts.store)
+        reporting.write_report(config.catalog.path, str(page), truth=truth, store=config.cutouts.store)
     console.print(_closing_table(config.catalog.path, truth, result))
     console.print(_next_commands(folder, config.catalog.path), soft_wrap=True, highlight=False)
     return 1 if problems else 0
@@ -130,7 +131,7 @@ def _closing_table(catalog_path: str, truth: str, result: run.RunResult) -> Tabl
         if ((flags & int(bit)) != 0).any()
     ]
     table.add_row("flags", f"{int((flags != 0).sum())} objects flagged: {', '.join(counted)}")
-    for row in report.truth_recovery(catalog_path, truth):
+    for row in reporting.truth_recovery(catalog_path, truth):
         table.add_row(
             f"{row.model} {row.parameter}",
             f"R\u00b2 {row.r2:.3f}, 68 % interval covers {100 * row.coverage68:.0f} %",

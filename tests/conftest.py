@@ -59,7 +59,7 @@ def realdata():
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory):
     """A simulated survey of 120 galaxies in four patches and two bands."""
-    from galbatch.simulate import simulate_survey
+    from galbatch.simulation import simulate_survey
 
     folder = tmp_path_factory.mktemp("survey")
     simulate_survey(str(folder), n_objects=120, patches=4, bands=("g", "r"), seed=42)
@@ -123,8 +123,8 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def _write_hats(folder, table, *, max_rows=50, order=None, **properties):
     """A HATS catalog of `table`, whose pixels hold `max_rows` at most, or are all of one `order`."""
-    from galbatch import sky
-    from galbatch.types import Partition
+    from galbatch.core import sky
+    from galbatch.core.types import Partition
 
     ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
     index = sky.healpix_29(np.nan_to_num(ra) % 360.0, np.nan_to_num(dec))
@@ -230,7 +230,7 @@ MADE_UP_RA_DEG, MADE_UP_DEC_DEG = 45.0, 0.0
 
 def _noise_block(grid, number):
     """The cutouts of a block: noise in two bands."""
-    from galbatch.types import BLOCK_OBJECTS, CutoutBlock
+    from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
 
     n, shape = BLOCK_OBJECTS, (BLOCK_OBJECTS, len(BLOCK_BANDS))
     image = np.random.default_rng(number).normal(0, 5, (*shape, grid.size_px, grid.size_px))
@@ -257,10 +257,12 @@ def _noise_block(grid, number):
 
 def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchscript-float32", device="cpu"):
     """The task that infers a partition of noise, its cutouts written: the first `n_selected` objects of every block."""
-    from galbatch import ingest, models, sky, tasks
-    from galbatch.fingerprint import Fingerprint
-    from galbatch.plan import ModelPlan
-    from galbatch.types import BLOCK_OBJECTS, ObjectTable, Partition
+    from galbatch import ingest, models
+    from galbatch.core import sky
+    from galbatch.core.fingerprint import Fingerprint
+    from galbatch.core.types import BLOCK_OBJECTS, ObjectTable, Partition
+    from galbatch.execution import tasks
+    from galbatch.planning.plan import ModelPlan
 
     ensemble, made = models.load_ensemble([path]), Fingerprint({"made": "here"})
     network = ModelPlan("net", None, (path,), ensemble.sha256, ensemble.grid, ensemble.bands, engine=engine)

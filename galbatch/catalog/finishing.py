@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galbatch import __version__, sky, storage
+from galbatch import __version__, storage
 from galbatch.catalog import layout
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference, votable_metadata
+from galbatch.core import sky
+from galbatch.core.types import Partition
 from galbatch.errors import CatalogError
-from galbatch.types import Partition
 
 __all__ = ["finish", "read_properties"]
 

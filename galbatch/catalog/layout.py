@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from galbatch import sky, storage
+from galbatch import storage
+from galbatch.core import sky
 
 __all__ = [
     "CATALOG_ENTRIES",

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galbatch import sky, storage
+from galbatch import storage
 from galbatch.catalog.layout import STAGING, leaf_path
 from galbatch.catalog.schema import HEALPIX, require_own_columns, votable_metadata
+from galbatch.core import sky
+from galbatch.core.types import Partition
 from galbatch.errors import CatalogError
-from galbatch.types import Partition
 
 __all__ = ["footer_of", "read_footer", "read_leaf", "read_leaf_metadata", "sorting_problem", "write_leaf"]
 

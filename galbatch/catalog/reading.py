@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from galbatch import sky
 from galbatch.catalog.layout import leaf_path, list_leaves, sky_order
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.core import sky
 from galbatch.errors import CatalogError, UsageError
 
 __all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog"]

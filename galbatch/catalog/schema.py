@@ -9,8 +9,8 @@ from functools import lru_cache
 import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
+from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError
-from galbatch.types import Column
 
 __all__ = ["OWN_COLUMNS", "leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]
 

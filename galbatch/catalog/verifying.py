@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from galbatch import sky, storage
+from galbatch import storage
 from galbatch.catalog import layout
 from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata, sorting_problem
 from galbatch.catalog.schema import DEC, HEALPIX, ID, RA, schema_difference
+from galbatch.core import sky
 from galbatch.errors import CatalogError
 
 __all__ = ["verify"]

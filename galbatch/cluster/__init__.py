@@ -2,8 +2,8 @@
 
 from galbatch.cluster.checks import require_device, require_paths
 from galbatch.cluster.connecting import connect, require
-from galbatch.cluster.crew import Crew
 from galbatch.cluster.kinds import device_of, workers_planned
+from galbatch.cluster.monitor import Crew
 from galbatch.cluster.pool import GPU, Pool
 from galbatch.cluster.workers import Workers, on_demand
 

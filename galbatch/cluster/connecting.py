@@ -9,7 +9,7 @@ from distributed import Client
 
 from galbatch.cluster import local, local_cuda
 from galbatch.cluster.checks import Tell
-from galbatch.cluster.joined import joined
+from galbatch.cluster.scheduler import joined
 from galbatch.config import ClusterConfig
 from galbatch.errors import NotInThisVersion
 

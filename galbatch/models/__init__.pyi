@@ -1,21 +1,23 @@
-from .audit import Audit
-from .bundle import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
-from .calibration import Besides, Calibration, CalibrationSettings, calibrate, check_candidates
-from .card import card_text
-from .checkpoint import require_no_checkpoint, require_settings
-from .coverage import LEVELS, Share, share_of
-from .engine import Engine, Execution, choose_engine, executor
-from .ensemble import Ensemble, load_ensemble
-from .evaluation import Evaluation, HeldOut, evaluate
-from .evaluation_tables import strata_bins
-from .features import FeatureMaps, localize
-from .foreign import convert_script
-from .gpu import gpu_identity, gpu_shortage, torch_cuda
-from .heads import correlation_of
-from .infer import infer_block
-from .joint import OutputInfo, has_posterior, joint_draws
-from .memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
-from .metadata import (
+from .bundle.card import card_text
+from .bundle.ensemble import Ensemble, load_ensemble
+from .bundle.features import FeatureMaps, localize
+from .bundle.files import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
+from .calibration.calibrating import Besides, Calibration, CalibrationSettings, calibrate, check_candidates
+from .calibration.coverage import LEVELS, Share, share_of
+from .calibration.evaluation import Evaluation, HeldOut, evaluate
+from .calibration.evaluation_tables import strata_bins
+from .convert.foreign import convert_script
+from .convert.gampen import GampenConversion, convert_gampen
+from .convert.sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
+from .engines.choice import Engine, Execution, choose_engine, executor
+from .engines.gpu import gpu_identity, gpu_shortage, torch_cuda
+from .heads.joint import OutputInfo, has_posterior, joint_draws
+from .heads.passes import correlation_of
+from .inference.audit import Audit
+from .inference.block import infer_block
+from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
+from .inference.results import INFER_VERSION, quantile_suffix, result_columns
+from .metadata.schema import (
     BundleMetadata,
     CalibrationInfo,
     ColumnInfo,
@@ -26,14 +28,12 @@ from .metadata import (
     ParameterInfo,
     ResultTable,
 )
-from .published_gampen import GampenConversion, convert_gampen
-from .published_sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
-from .recipes import RECIPES, TRAINING_DATA, Recipe
-from .results import INFER_VERSION, quantile_suffix, result_columns
-from .settings import TrainingSettings, parse_settings, settings_of
-from .training import Session, Trained, device_name, script_of, train
-from .training_data import Extras, ImageRows, Split, has_center, split_objects
-from .training_loop import BatchProgress, Epoch
+from .training.checkpoint import require_no_checkpoint, require_settings
+from .training.data import Extras, ImageRows, Split, has_center, split_objects
+from .training.loop import BatchProgress, Epoch
+from .training.recipes import RECIPES, TRAINING_DATA, Recipe
+from .training.session import Session, Trained, device_name, script_of, train
+from .training.settings import TrainingSettings, parse_settings, settings_of
 
 __all__ = [
     "INFER_VERSION",

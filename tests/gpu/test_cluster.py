@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from galbatch import catalog, cluster, config, models, run
+from galbatch import catalog, cluster, config, models
 from galbatch.cluster import local_cuda
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
+from galbatch.execution import run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from galbatch import simulate  # noqa: E402
+from galbatch import simulation  # noqa: E402
+from galbatch.core.types import njy_per_unit  # noqa: E402
 from galbatch.models import (  # noqa: E402
     RECIPES,
     Bundle,
@@ -19,13 +20,12 @@ from galbatch.models import (  # noqa: E402
     script_of,
     train,
 )
-from galbatch.models.dropout import MaskPlan  # noqa: E402
-from galbatch.models.heads import read_passes  # noqa: E402
-from galbatch.models.keys import draw_keys  # noqa: E402
-from galbatch.models.posterior import quantities_of, summarize_mixture  # noqa: E402
-from galbatch.models.sampling import Sampler, run_passes  # noqa: E402
-from galbatch.models.transforms import to_output  # noqa: E402
-from galbatch.types import njy_per_unit  # noqa: E402
+from galbatch.models.heads.passes import read_passes  # noqa: E402
+from galbatch.models.inference.sampling import Sampler, run_passes  # noqa: E402
+from galbatch.models.networks.dropout import MaskPlan  # noqa: E402
+from galbatch.models.networks.keys import draw_keys  # noqa: E402
+from galbatch.models.posterior.mixture import quantities_of, summarize_mixture  # noqa: E402
+from galbatch.models.posterior.transforms import to_output  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,8 +42,10 @@ KINDS = [
 
 
 def inputs(bundle):
-    truth = simulate.draw_population(N_GALAXIES, bands=bundle.bands, seed=9)
-    images = simulate.draw_stamps(truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1)
+    truth = simulation.draw_population(N_GALAXIES, bands=bundle.bands, seed=9)
+    images = simulation.draw_stamps(
+        truth, bands=bundle.bands, size_px=bundle.grid.size_px, seed=9, processes=1
+    )
     keys = draw_keys(np.arange(N_GALAXIES), seed=1, bundle_sha256=bundle.sha256, passes=range(N_PASSES))
     return images / np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag)), keys
 
@@ -52,8 +54,8 @@ def inputs(bundle):
 def wide_bundle():
     """A GaMPEN of the paper's width, trained for a few epochs: its posteriors are as wide as such a training leaves them."""
     settings = dataclasses.replace(RECIPES["gampen"].settings, width=1.0, dropout_rate=4e-4, epochs=4)
-    truth = simulate.draw_population(6000, bands=settings.bands, seed=3)
-    images = simulate.draw_stamps(truth, bands=settings.bands, size_px=96, seed=3)
+    truth = simulation.draw_population(6000, bands=settings.bands, seed=3)
+    images = simulation.draw_stamps(truth, bands=settings.bands, size_px=96, seed=3)
     labels = np.stack([truth.column(p.name).to_numpy() for p in settings.parameters], axis=1)
     trained = train(images, labels, settings=settings, session=Session("cuda"))
     return Bundle(trained.metadata, "5" * 64, script_of(trained.network))

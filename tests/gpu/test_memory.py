@@ -6,11 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from galbatch import models, tasks  # noqa: E402
+from galbatch import models
 from galbatch.config import PosteriorConfig  # noqa: E402
-from galbatch.inference_memory import WEIGHT_COPIES  # noqa: E402
+from galbatch.execution import tasks  # noqa: E402
 from galbatch.models import DomainInfo, GpuMemory  # noqa: E402
-from galbatch.models.gampen import Gampen  # noqa: E402
+from galbatch.models.networks.gampen import Gampen  # noqa: E402
+from galbatch.planning.inference_memory import WEIGHT_COPIES  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import catalog, cli, config, errors, models, report, run
-from galbatch.models.keys import is_audited
-from galbatch.types import ModelFlag
+from galbatch import catalog, config, errors, models, reporting
+from galbatch.cli import app as cli
+from galbatch.core.types import ModelFlag
+from galbatch.execution import run
+from galbatch.models.networks.keys import is_audited
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -160,7 +162,7 @@ class TestAudit:
         lines = told.stdout.splitlines()
         assert lines[0] == f"{path}: good"
         page = tmp_path / "report.html"
-        report.write_report(path, str(page))
+        reporting.write_report(path, str(page))
         for line, (name, text) in zip(lines[1:], audits_of(finished).items(), strict=True):
             assert line == f"audit of {name}: {text}"
             short = text.partition("; at ")[0]
@@ -220,7 +222,7 @@ class TestEngine:
 
 
 def test_the_plan_projects_the_passes(finished):
-    from galbatch import rates
+    from galbatch.execution import rates
 
     parsed = config.read_config(finished)
     plan = run.prepare(parsed)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import Grid
 from galbatch.models import RECIPES, bundle_path, demo_bundles, evaluate, load_bundle
-from galbatch.models.bundle import DEMO_FOLDER
-from galbatch.simulate import training_set
-from galbatch.types import Grid
+from galbatch.models.bundle.files import DEMO_FOLDER
+from galbatch.simulation import training_set
 
 N_GALAXIES = 400
 CARD_GALAXIES = 2000

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.ingest.measure import measure
+from galbatch.core.types import CutoutBlock, Grid, MaskBit, ModelFlag
+from galbatch.ingest.cut.measure import measure
 from galbatch.models import bundle_path, demo_bundles, infer_block, load_bundle
-from galbatch.simulate import SKIES, draw_population, draw_stamps
-from galbatch.types import CutoutBlock, Grid, MaskBit, ModelFlag
+from galbatch.simulation import SKIES, draw_population, draw_stamps
 
 N_GALAXIES = 400
 GRID = Grid(96, 0.168)

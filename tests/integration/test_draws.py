@@ -15,10 +15,13 @@ import pytest
 from astropy.table import Table
 
 import galbatch.cli
-from galbatch import catalog, components, config, draws, models, run, storage, tasks
+from galbatch import catalog, config, models, storage
+from galbatch.api import draws
+from galbatch.catalog import pass_outputs
+from galbatch.core.types import ModelFlag, Partition
 from galbatch.errors import CatalogError, FingerprintError
-from galbatch.models.transforms import to_output
-from galbatch.types import ModelFlag, Partition
+from galbatch.execution import run, tasks
+from galbatch.models.posterior.transforms import to_output
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -81,12 +84,12 @@ def test_components_hold_the_passes_that_the_catalog_counts(kept):
         leaf = pq.read_table(f"{path}/dataset/{partition.path}.parquet", partitioning=None)
         fingerprint = tasks.footer_fingerprint(catalog.read_footer(path, partition))
         for model in ("gampen", "sfnet"):
-            there = components.open_components(path, partition, model, fingerprint=fingerprint)
+            there = pass_outputs.open_components(path, partition, model, fingerprint=fingerprint)
             assert there.object_id.tolist() == leaf["object_id"].to_pylist()
             assert np.diff(there.offset).tolist() == leaf[f"{model}_passes"].to_pylist()
             counts |= set(np.diff(there.offset).tolist())
     assert {0, 32} <= counts  # of objects not run, and not converged
-    assert components.problems(path) == []
+    assert pass_outputs.problems(path) == []
 
 
 def assert_agree(drawn, row):
@@ -200,9 +203,9 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
     partition, leaf = first_leaf(parsed)
     (part,) = [p for p in plan.partitions if p.partition.path == partition.path]
     before = {
-        f: storage.read_bytes(f"{components.components_path(parsed.catalog.path)}/{partition.path}/{f}")
+        f: storage.read_bytes(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/{f}")
         for f in storage.list_files(
-            f"{components.components_path(parsed.catalog.path)}/{partition.path}", suffix=""
+            f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}", suffix=""
         )
     }
     storage.remove(leaf)
@@ -213,18 +216,18 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
     def dies(*_, **__):
         raise KeyboardInterrupt
 
-    for owner, name in ((components.ComponentsWriter, "append"), (catalog, "write_leaf")):
+    for owner, name in ((pass_outputs.ComponentsWriter, "append"), (catalog, "write_leaf")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, dies)
             with pytest.raises(KeyboardInterrupt):
                 tasks.infer_partition(task)
-        done = components.read_done(parsed.catalog.path, partition, "gampen")
+        done = pass_outputs.read_done(parsed.catalog.path, partition, "gampen")
         assert (done is not None) == (name == "write_leaf")
         assert part.partition.name not in run.progress(parsed, plan).inferred
     tasks.infer_partition(task)
     assert part.partition.name in run.progress(parsed, plan).inferred
     after = {
-        f: storage.read_bytes(f"{components.components_path(parsed.catalog.path)}/{partition.path}/{f}")
+        f: storage.read_bytes(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/{f}")
         for f in before
     }
     assert after == before
@@ -237,7 +240,7 @@ def test_lost_and_foreign_components_are_told(copied):
     object_id = str(
         catalog.leaf_ids(parsed.catalog.path, (partition.healpix_order, partition.healpix_pixel))[0]
     )
-    group = f"{components.components_path(parsed.catalog.path)}/{partition.path}/gampen"
+    group = f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/gampen"
     mark = f"{group}/object_id/_done.json"
     done = storage.read_json(mark)
     done["fingerprint"]["digest"] = "f" * 64
@@ -249,21 +252,21 @@ def test_lost_and_foreign_components_are_told(copied):
         with pytest.raises(FingerprintError) as error:
             draws.draw(parsed.catalog.path, [object_id], draws.Request(10, "gampen"))
         assert told in str(error.value)
-        assert any(told in problem for problem in components.problems(parsed.catalog.path))
+        assert any(told in problem for problem in pass_outputs.problems(parsed.catalog.path))
         with pytest.raises(FingerprintError):
             run.progress(parsed, plan)
     verified = cli("verify", parsed.catalog.path)
     assert verified.returncode == 1
     assert "they are not there or unfinished" in verified.stderr
     # Components of a partition that is none of this run's.
-    shutil.copytree(f"{components.components_path(parsed.catalog.path)}/{partition.path}/sfnet",
-                    f"{components.components_path(parsed.catalog.path)}/Norder=0/Dir=0/Npix=1/sfnet")  # fmt: skip
+    shutil.copytree(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/sfnet",
+                    f"{pass_outputs.components_path(parsed.catalog.path)}/Norder=0/Dir=0/Npix=1/sfnet")  # fmt: skip
     storage.remove(parsed.catalog.path)
     with pytest.raises(FingerprintError, match="components of another division of the sky"):
         run.progress(parsed, plan)
     removed = run.clean(parsed)
     assert any("catalog_components.zarr" in path for path in removed)
-    assert not storage.exists(components.components_path(parsed.catalog.path))
+    assert not storage.exists(pass_outputs.components_path(parsed.catalog.path))
 
 
 def test_a_catalog_without_components_says_how_to_get_them(copied, client):
@@ -275,7 +278,7 @@ def test_a_catalog_without_components_says_how_to_get_them(copied, client):
     bare_toml.write_text(other)
     bare = config.read_config(bare_toml)
     assert run.execute(bare, run.prepare(bare), client).complete
-    assert not storage.exists(components.components_path(bare.catalog.path))
+    assert not storage.exists(pass_outputs.components_path(bare.catalog.path))
     first, second = (catalog.read_catalog(str(copied.parent / name)) for name in ("bare", "catalog"))
     # Keeping changes nothing.
     pd.testing.assert_frame_equal(first.to_pandas(), second.to_pandas(), check_exact=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from galbatch import models
-from galbatch.models.dropout import keyed_dropout
-from galbatch.models.heads import GaussianPasses
+from galbatch.models.heads.passes import GaussianPasses
+from galbatch.models.networks.dropout import keyed_dropout
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RATE = 4e-4

@@ -4,7 +4,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, errors, run
+from galbatch import catalog, config, errors
+from galbatch.execution import run
 
 pytestmark = pytest.mark.timeout(280)
 

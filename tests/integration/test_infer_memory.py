@@ -11,13 +11,14 @@ import sys
 import pytest
 import torch
 
-from galbatch import ingest, models, tasks
+from galbatch import ingest, models
 from galbatch.config import PosteriorConfig
-from galbatch.inference_memory import project_inference
+from galbatch.core.types import BLOCK_OBJECTS, Partition
+from galbatch.execution import tasks
 from galbatch.models import DomainInfo
-from galbatch.models.gampen import Gampen
-from galbatch.projection import GridPlan
-from galbatch.types import BLOCK_OBJECTS, Partition
+from galbatch.models.networks.gampen import Gampen
+from galbatch.planning.inference_memory import project_inference
+from galbatch.planning.projection import GridPlan
 
 # VmHWM, as ru_maxrss of a child begins with its parent's: Linux keeps it over exec.
 CHILD = """

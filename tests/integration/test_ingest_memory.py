@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import config, run, sky, tasks
+from galbatch import config
 from galbatch.config import FlagsConfig
-from galbatch.fingerprint import Fingerprint
-from galbatch.plan import PROCESS_BYTES
-from galbatch.types import BLOCK_OBJECTS, Grid, ObjectTable, Partition
+from galbatch.core import sky
+from galbatch.core.fingerprint import Fingerprint
+from galbatch.core.types import BLOCK_OBJECTS, Grid, ObjectTable, Partition
+from galbatch.execution import run, tasks
+from galbatch.planning.plan import PROCESS_BYTES
 
 GRID = Grid(239, 0.168)
 BANDS = ("g", "r")

@@ -9,7 +9,8 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, ingest, run
+from galbatch import catalog, config, ingest
+from galbatch.execution import run
 
 pytestmark = pytest.mark.timeout(280)
 

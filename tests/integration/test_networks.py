@@ -16,7 +16,9 @@ import torch
 from astropy.io import fits
 from torch import Tensor, nn
 
-from galbatch import catalog, config, errors, run
+from galbatch import catalog, config, errors
+from galbatch.core.types import ModelFlag
+from galbatch.execution import run
 from galbatch.models import (
     BundleMetadata,
     CalibrationInfo,
@@ -27,7 +29,6 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.types import ModelFlag
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -5,10 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import cli, config, rates, run
-from galbatch import plan as plan_module
+from galbatch import config
+from galbatch.cli import app as cli
 from galbatch.errors import ConfigError
-from galbatch.inference_memory import InferenceMemory
+from galbatch.execution import rates, run
+from galbatch.planning import plan as plan_module
+from galbatch.planning.inference_memory import InferenceMemory
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galbatch.models.sampling import run_passes
-from galbatch.simulate import draw_population, draw_stamps
-from galbatch.types import njy_per_unit
+from galbatch.core.types import njy_per_unit
+from galbatch.models.inference.sampling import run_passes
+from galbatch.simulation import draw_population, draw_stamps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOY = [

@@ -3,8 +3,9 @@
 import pytest
 from distributed import Client
 
-from galbatch import config, run, tasks
+from galbatch import config
 from galbatch.errors import TileError
+from galbatch.execution import run, tasks
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, errors, ingest, models, run
-from galbatch import plan as plan_module
-from galbatch.types import ModelFlag, PixelFlag
+from galbatch import catalog, config, errors, ingest, models
+from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.execution import run
+from galbatch.planning import plan as plan_module
 
 pytestmark = pytest.mark.timeout(280)
 

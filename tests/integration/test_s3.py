@@ -6,7 +6,8 @@ import sys
 import fsspec
 import pandas as pd
 
-from galbatch import catalog, config, run
+from galbatch import catalog, config
+from galbatch.execution import run
 
 
 def cli(*arguments):

@@ -12,9 +12,11 @@ import pytest
 from distributed import Client
 from typer.testing import CliRunner
 
-from galbatch import catalog, cli, cluster, config, run
-from galbatch.cluster import joined
+from galbatch import catalog, cluster, config
+from galbatch.cli import app as cli
+from galbatch.cluster import scheduler as joined
 from galbatch.errors import ClusterError, SchedulerLost
+from galbatch.execution import run
 
 pytestmark = pytest.mark.timeout(280)
 

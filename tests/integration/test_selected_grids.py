@@ -5,10 +5,11 @@ import pytest
 import torch
 import zarr
 
-from galbatch import catalog, config, run
+from galbatch import catalog, config
+from galbatch.core.types import ModelFlag
+from galbatch.execution import run
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle, script_of
-from galbatch.models.sfnet import Sfnet
-from galbatch.types import ModelFlag
+from galbatch.models.networks.sfnet import Sfnet
 
 pytestmark = pytest.mark.timeout(200)
 

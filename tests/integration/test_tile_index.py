@@ -2,9 +2,10 @@
 
 import pytest
 
-from galbatch import cluster, config, run
+from galbatch import cluster, config
 from galbatch.config import ClusterConfig
-from galbatch.ingest import tile_index
+from galbatch.execution import run
+from galbatch.ingest.tiles import index as tile_index
 
 
 @pytest.fixture

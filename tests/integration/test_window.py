@@ -11,9 +11,11 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from galbatch import catalog, cluster, config, models, run, tasks, window
+from galbatch import catalog, cluster, config, models
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
+from galbatch.execution import run, tasks
+from galbatch.execution import submission as window
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -295,9 +297,9 @@ class OutOfGpuMemory(WorkerPlugin):
     name = "out-of-gpu-memory"
 
     def setup(self, worker):
-        import galbatch.window  # what tasks are run by
+        import galbatch.execution.submission  # what tasks are run by
 
-        tasks_there, models_there = galbatch.window.tasks, galbatch.window.models
+        tasks_there, models_there = galbatch.execution.submission.tasks, galbatch.execution.submission.models
         infer, executor, broken = tasks_there.infer_partition, models_there.executor, []
 
         def on_gpu(task):

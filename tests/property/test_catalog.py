@@ -11,9 +11,11 @@ from hats.pixel_math import compute_spatial_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galbatch import catalog, sky, tables
+from galbatch import catalog
 from galbatch.config import ObjectsConfig
-from galbatch.types import Column, ObjectTable, Partition
+from galbatch.core import sky
+from galbatch.core.types import Column, ObjectTable, Partition
+from galbatch.objects import tables
 
 COLUMNS = (Column("m_value_q500", "float32", "", "value"), Column("m_flags", "int32", "", "flags"))
 positions = st.lists(st.tuples(st.floats(-360, 720), st.floats(-90, 90)), min_size=1, max_size=30)

@@ -10,9 +10,10 @@ from astropy.wcs import WCS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galbatch import ingest, sky
+from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
-from galbatch.types import Grid, ObjectTable
+from galbatch.core import sky
+from galbatch.core.types import Grid, ObjectTable
 
 SCALE = 0.168
 NJY = np.float32(10 ** (0.4 * 4.4))

@@ -10,9 +10,10 @@ from astropy.wcs import WCS
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from galbatch import ingest, sky
+from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
-from galbatch.types import Grid, ObjectTable, PixelFlag
+from galbatch.core import sky
+from galbatch.core.types import Grid, ObjectTable, PixelFlag
 
 SHAPE = (160, 160)
 

@@ -9,12 +9,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal, norm, rv_histogram
 
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads import BinnedPasses, GaussianPasses, pooled, read_passes
-from galbatch.models.keys import draw_keys, member_keys
-from galbatch.models.marginals import BinnedMarginal
-from galbatch.models.metadata import head_outputs
-from galbatch.models.posterior import mixture_cdf, mixture_quantiles, quantities_of, summarize_mixture
-from galbatch.models.transforms import to_output
+from galbatch.models.heads.passes import BinnedPasses, GaussianPasses, pooled, read_passes
+from galbatch.models.metadata.schema import head_outputs
+from galbatch.models.networks.keys import draw_keys, member_keys
+from galbatch.models.posterior.marginals import BinnedMarginal
+from galbatch.models.posterior.mixture import mixture_cdf, mixture_quantiles, quantities_of, summarize_mixture
+from galbatch.models.posterior.transforms import to_output
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(0.02, 0.98)),

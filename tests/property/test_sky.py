@@ -5,7 +5,7 @@ from hats.pixel_math import compute_spatial_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galbatch import sky
+from galbatch.core import sky
 
 ras = st.floats(0, 360, exclude_max=True)
 decs = st.floats(-90, 90)

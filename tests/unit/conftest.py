@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from galbatch.types import FileIdentity, Plane, Tile
+from galbatch.core.types import FileIdentity, Plane, Tile
 
 
 def _tile_at(

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from galbatch.ahead import made_ahead
+from galbatch.core.prefetch import made_ahead
 
 
 class Block:

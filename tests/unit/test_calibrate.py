@@ -8,12 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from galbatch import calibrate, ingest, tables
-from galbatch.calibrate import calibrate_bundle, prepare
-from galbatch.cli import app
+from galbatch import ingest
+from galbatch.cli.app import app
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import CutoutBlock, Grid, Partition
 from galbatch.errors import BundleError, UsageError
-from galbatch.fit import Source
+from galbatch.learning import calibrate
+from galbatch.learning.calibrate import calibrate_bundle, prepare
+from galbatch.learning.train import Source
 from galbatch.models import (
     BundleMetadata,
     CalibrationSettings,
@@ -24,7 +26,7 @@ from galbatch.models import (
     save_bundle,
     split_objects,
 )
-from galbatch.types import CutoutBlock, Grid, Partition
+from galbatch.objects import tables
 
 GRID = Grid(16, 0.168)
 N = 700

@@ -8,7 +8,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from galbatch import __version__, cli
+from galbatch import __version__
+from galbatch.cli import app as cli
 from galbatch.errors import UsageError
 
 
@@ -167,7 +168,7 @@ def test_models_list_tells_what_is_no_bundle(tmp_path):
 def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_they_are(
     tmp_path, monkeypatch, capsys
 ):
-    from galbatch.models import bundle
+    from galbatch.models.bundle import files as bundle
 
     def forbidden(path, sha256):
         raise PermissionError(13, "Permission denied", path)

@@ -14,7 +14,8 @@ from distributed import LocalCluster, get_worker
 from distributed.comm import CommClosedError
 
 from galbatch import cluster, config, models, storage
-from galbatch.cluster import connecting, joined, local_cuda
+from galbatch.cluster import connecting, local_cuda
+from galbatch.cluster import scheduler as joined
 from galbatch.config import ClusterConfig
 from galbatch.errors import BundleError, ClusterError, ConfigError, NotInThisVersion, SchedulerLost, TileError
 
@@ -553,7 +554,7 @@ JOINED = ClusterConfig(kind="scheduler", scheduler="tcp://s:1", device="cuda", w
 def clock(monkeypatch):
     """Seconds that the crew reads, moved by the test."""
     now = [1000.0]
-    monkeypatch.setattr("galbatch.cluster.crew.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("galbatch.cluster.monitor.time.monotonic", lambda: now[0])
     return now
 
 
@@ -572,7 +573,7 @@ def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
         "1 worker is there, none with the resource GPU after 100 s; start workers with dask worker tcp://s:1 "
         '--resources "GPU=1" --nthreads 4 and run again'
     )
-    monkeypatch.setattr("galbatch.cluster.crew.refused_workers", lambda client: {})
+    monkeypatch.setattr("galbatch.cluster.monitor.refused_workers", lambda client: {})
     client.workers["b"] = worker(4, gpu=True)
     crew.look()
     assert crew.given_up("cuda") is None
@@ -597,7 +598,7 @@ def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
     client, told = Scripted(a=worker()), []
     crew = cluster.Crew(client, JOINED, told.append)
     monkeypatch.setattr(
-        "galbatch.cluster.crew.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
+        "galbatch.cluster.monitor.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
     )
     client.workers["b"] = worker()
     crew.look()

@@ -9,11 +9,12 @@ import pytest
 import xarray as xr
 import zarr
 
-from galbatch import components, storage
-from galbatch.components import ComponentsWriter, Origin, components_path, open_components
+from galbatch import storage
+from galbatch.catalog import pass_outputs
+from galbatch.catalog.pass_outputs import ComponentsWriter, Origin, components_path, open_components
+from galbatch.core.types import Partition
 from galbatch.errors import FingerprintError
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, OutputInfo, ParameterInfo
-from galbatch.types import Partition
 
 PARTITION = Partition(5, 12345, 100, 107)
 FINGERPRINT = {"digest": "d" * 64, "parts": {"INFER_VERSION": "4"}}
@@ -48,7 +49,7 @@ def outputs_of(row, n_passes, origin=ORIGIN):
 
 def write(folder, *, ids=IDS, finish=True, n_passes=N_PASSES, fingerprint=FINGERPRINT, origin=ORIGIN):
     catalog_path = f"{folder}/catalog"
-    components.create_groups(catalog_path, [PARTITION])
+    pass_outputs.create_groups(catalog_path, [PARTITION])
     writer = ComponentsWriter(catalog_path, PARTITION, origin, object_id=ids)
     for row, n in n_passes.items():
         writer.append(row, outputs_of(row, n, origin))
@@ -74,7 +75,7 @@ def folder(request, tmp_path):
 @pytest.mark.parametrize("chunk_bytes", [8 * 10**6, 60])
 @pytest.mark.parametrize("ids", [IDS, np.array(["x", "M 31", "é", "d", "e", "f", "gg/h"], dtype=object)])
 def test_every_object_gets_its_passes_back(folder, ids, chunk_bytes, monkeypatch):
-    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", chunk_bytes)  # 60: 3 rows of 5 outputs
+    monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", chunk_bytes)  # 60: 3 rows of 5 outputs
     kept = read(write(folder, ids=ids))
     assert kept.origin == ORIGIN
     assert kept.object_id.tolist() == ids.tolist()
@@ -91,7 +92,7 @@ def test_every_object_gets_its_passes_back(folder, ids, chunk_bytes, monkeypatch
 
 
 def test_only_the_chunks_of_an_object_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 60)
+    monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 60)
     kept = read(write(tmp_path))
     read_files, names = storage.read_files, []
     monkeypatch.setattr(storage, "read_files", lambda p, n: names.extend(n) or read_files(p, n))
@@ -130,16 +131,16 @@ def test_a_partition_of_which_nothing_was_run_has_components_too(folder):
 
 def test_the_mark_comes_last_and_goes_first(folder):
     catalog_path = write(folder, finish=False)
-    assert components.read_done(catalog_path, PARTITION, "gampen") is None
+    assert pass_outputs.read_done(catalog_path, PARTITION, "gampen") is None
     with pytest.raises(FingerprintError, match=r"Npix=12345/gampen: .* not there or unfinished"):
         read(catalog_path)
     write(folder)
-    done = components.read_done(catalog_path, PARTITION, "gampen")
+    done = pass_outputs.read_done(catalog_path, PARTITION, "gampen")
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 7, "n_rows": 13}
-    assert components.list_done(catalog_path) == [(PARTITION.path, "gampen")]
+    assert pass_outputs.list_done(catalog_path) == [(PARTITION.path, "gampen")]
     # Another task begins anew: nothing of the first stays.
     write(folder, finish=False, n_passes={})
-    assert components.list_done(catalog_path) == []
+    assert pass_outputs.list_done(catalog_path) == []
     assert storage.list_files(group_of(catalog_path), suffix="") == []
 
 
@@ -170,14 +171,14 @@ def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, tol
 
 
 def test_files_that_another_task_removed_are_noticed_before_the_mark(tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 60)
+    monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 60)
     catalog_path = f"{tmp_path}/catalog"
     writer = ComponentsWriter(catalog_path, PARTITION, ORIGIN, object_id=IDS)
     writer.append(0, outputs_of(0, 6))
     storage.remove(group_of(catalog_path))
     with pytest.raises(OSError, match="4 of 11 files that were written are not there"):
         writer.finish(FINGERPRINT)
-    assert components.read_done(catalog_path, PARTITION, "gampen") is None
+    assert pass_outputs.read_done(catalog_path, PARTITION, "gampen") is None
 
 
 def test_objects_come_in_order_with_as_many_passes_of_each_bundle(tmp_path):
@@ -191,7 +192,7 @@ def test_objects_come_in_order_with_as_many_passes_of_each_bundle(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_partition(tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "MAX_CHUNK_BYTES", 10**5)
+    monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 10**5)
     origin = dataclasses.replace(ORIGIN, infos=ORIGIN.infos[:1])
     peaks = []
     outputs = (np.random.default_rng(1).normal(size=(1000, 5)).astype(np.float32),)  # 20 kB
@@ -218,7 +219,7 @@ def test_several_models_of_a_partition_are_groups_of_their_own(tmp_path):
     catalog_path = write(tmp_path)
     other = Origin("sfnet", (info(3),), 3, "torchscript-float32")
     write(tmp_path, origin=other)
-    assert components.list_done(catalog_path) == [(PARTITION.path, "gampen"), (PARTITION.path, "sfnet")]
+    assert pass_outputs.list_done(catalog_path) == [(PARTITION.path, "gampen"), (PARTITION.path, "sfnet")]
     assert read(catalog_path).outputs(40)[0].shape == (3, 5)
     kept = open_components(catalog_path, PARTITION, "sfnet", fingerprint=FINGERPRINT)
     assert kept.outputs(40)[0].shape == (3, 9)

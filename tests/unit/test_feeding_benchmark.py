@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galbatch import ingest, models, tasks
+from galbatch import ingest, models
+from galbatch.execution import tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

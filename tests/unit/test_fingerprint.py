@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from galbatch.core.fingerprint import Fingerprint, digest, refuse_difference
 from galbatch.errors import FingerprintError
-from galbatch.fingerprint import Fingerprint, digest, refuse_difference
 
 
 def test_a_refusal_shows_both_values():

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from galbatch import fit, models, simulate
+from galbatch import models
 from galbatch.errors import ConfigError, UsageError
+from galbatch.learning import train as fit
 
 RECIPE = models.RECIPES["sfnet"]
 
@@ -22,7 +23,7 @@ RECIPE = models.RECIPES["sfnet"]
     ],
 )
 def test_what_the_simulation_does_not_have_is_told_first(monkeypatch, changes, message):
-    monkeypatch.setattr(simulate, "training_set", lambda *_, **__: pytest.fail("galaxies were drawn"))
+    monkeypatch.setattr(simulation, "training_set", lambda *_, **__: pytest.fail("galaxies were drawn"))
     with pytest.raises(UsageError, match=message):
         fit.simulated(RECIPE, dataclasses.replace(RECIPE.settings, **changes))
 

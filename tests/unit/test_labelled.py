@@ -8,11 +8,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import fit, ingest, labelled, models, tables
-from galbatch.cli import app
+from galbatch import ingest, models
+from galbatch.cli.app import app
+from galbatch.core.types import CutoutBlock, Grid, Partition
 from galbatch.errors import OutputError, UsageError
-from galbatch.labelled import open_labelled
-from galbatch.types import CutoutBlock, Grid, Partition
+from galbatch.learning import labeled as labelled
+from galbatch.learning import train as fit
+from galbatch.learning.labeled import open_labelled
+from galbatch.objects import tables
 
 GRID = Grid(32, 0.168)
 BANDS = ("g", "r")
@@ -292,7 +295,7 @@ def test_a_run_that_was_stopped_is_resumed_by_the_command(folder, tmp_path, monk
     }
     assert CliRunner().invoke(app, arguments[whole], catch_exceptions=False).exit_code == 0
 
-    from galbatch.training_bars import TrainingBars
+    from galbatch.learning.training_bars import TrainingBars
 
     original = TrainingBars.batch
 

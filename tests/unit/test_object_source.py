@@ -6,11 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import object_source, tables
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.object_source import HatsSource, ListSource, is_hats, open_objects
-from galbatch.selection import SelectedObjects
+from galbatch.objects import hats as object_source
+from galbatch.objects import tables
+from galbatch.objects.hats import HatsSource, ListSource, is_hats, open_objects
+from galbatch.objects.selection import SelectedObjects
 
 IDS = {
     "integers": lambda n: np.arange(n) + 36411452835238206,

@@ -13,10 +13,11 @@ import pytest
 from astropy.table import Table
 from typer.testing import CliRunner
 
-from galbatch import cli, tables
+from galbatch.cli import app as cli
 from galbatch.config import ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects_check import ListCheck, check_objects, report_lines
+from galbatch.objects import tables
+from galbatch.objects.check import ListCheck, check_objects, report_lines
 
 FIRST_ID = 43158034708430849  # 17 digits
 

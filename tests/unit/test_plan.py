@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galbatch import sky
 from galbatch.config import RunConfig
+from galbatch.core import sky
+from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import tile_read_cost
-from galbatch.object_source import ListSource
-from galbatch.plan import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
-from galbatch.types import Grid, ObjectTable
+from galbatch.objects.hats import ListSource
+from galbatch.planning.plan import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
 
 
 def sorted_sky(ra_deg, dec_deg):

@@ -5,11 +5,11 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galbatch import sky
 from galbatch.config import FlagsConfig
-from galbatch.object_source import ListSource
-from galbatch.selection import SelectedObjects, object_flags
-from galbatch.types import ObjectTable, PixelFlag
+from galbatch.core import sky
+from galbatch.core.types import ObjectTable, PixelFlag
+from galbatch.objects.hats import ListSource
+from galbatch.objects.selection import SelectedObjects, object_flags
 
 
 def test_neighbor_flags_come_from_the_whole_list():

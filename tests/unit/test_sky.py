@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galbatch import sky
+from galbatch.core import sky
 
 
 def test_index_of_known_positions() -> None:

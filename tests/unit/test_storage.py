@@ -18,8 +18,8 @@ import pytest
 import s3fs
 
 from galbatch import storage
+from galbatch.core.types import FileIdentity
 from galbatch.errors import LockedError, OutputError, UsageError
-from galbatch.types import FileIdentity
 
 
 def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:

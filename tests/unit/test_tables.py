@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import MaskedColumn, Table
 
-from galbatch import sky, tables
 from galbatch.config import ObjectsConfig
+from galbatch.core import sky
+from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError, OutputError
-from galbatch.types import ObjectTable
+from galbatch.objects import tables
 
 # 17 digits, as HSC's ids: as float64 all four would become two.
 IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]

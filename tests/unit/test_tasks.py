@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from galbatch import catalog, ingest, models, tasks
+from galbatch import catalog, ingest, models
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import BLOCK_OBJECTS, ModelFlag
 from galbatch.errors import FingerprintError
-from galbatch.models import bundle, engine
-from galbatch.types import BLOCK_OBJECTS, ModelFlag
+from galbatch.execution import tasks
+from galbatch.models.bundle import files as bundle
+from galbatch.models.engines import choice as engine
 
 GIB = 2**30
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch.types import (
+from galbatch.core.types import (
     Column,
     Grid,
     MaskBit,

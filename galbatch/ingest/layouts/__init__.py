@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile
 from galbatch.ingest.layouts.galaxiesml import GalaxiesMl
 from galbatch.ingest.layouts.generic import Generic
 from galbatch.ingest.layouts.hsc import Hsc
 from galbatch.ingest.layouts.legacysurvey import LegacySurvey
 from galbatch.ingest.layouts.lsst import Lsst
 from galbatch.ingest.layouts.stamps import Stamps
-from galbatch.types import Tile
 
 __all__ = ["LAYOUTS", "Layout", "layout_of"]
 

@@ -16,11 +16,11 @@ from typing import Any
 from astropy.io import fits
 
 from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile
 from galbatch.errors import TileError
 from galbatch.ingest import headers
+from galbatch.ingest.headers.photocalib import njy_of_photocalib
 from galbatch.ingest.layouts import stated
-from galbatch.ingest.photocalib import njy_of_photocalib
-from galbatch.types import Tile
 
 __all__ = ["Name", "coadd_tile", "name_in_cards", "name_in_path"]
 

@@ -23,10 +23,11 @@ import numpy.typing as npt
 
 from galbatch import storage
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
+from galbatch.core.types import Plane, Tile, njy_per_unit
 from galbatch.errors import TileError
-from galbatch.ingest import hdf5, lattice
+from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import stated
-from galbatch.types import Plane, Tile, njy_per_unit
+from galbatch.ingest.pixels import hdf5
 
 __all__ = ["GalaxiesMl"]
 

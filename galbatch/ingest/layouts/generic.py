@@ -18,10 +18,10 @@ from typing import Any, Literal
 from astropy.io import fits
 
 from galbatch.config import GenericConfig, SurveyConfig
+from galbatch.core.types import MaskBit, Tile, njy_per_unit
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
-from galbatch.types import MaskBit, Tile, njy_per_unit
 
 __all__ = ["Generic"]
 

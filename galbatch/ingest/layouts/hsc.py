@@ -14,9 +14,9 @@ import re
 from pathlib import PurePosixPath
 
 from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import afw, stated
-from galbatch.types import Tile
 
 __all__ = ["BACKGROUND_OF_RELEASE", "Hsc", "release_in"]
 

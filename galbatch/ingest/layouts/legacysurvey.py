@@ -23,10 +23,10 @@ from astropy.io import fits
 
 from galbatch import storage
 from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile, njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
-from galbatch.types import Tile, njy_per_unit
 
 __all__ = ["LegacySurvey", "release_in"]
 

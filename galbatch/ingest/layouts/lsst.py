@@ -18,9 +18,9 @@ from __future__ import annotations
 import re
 
 from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import afw, stated
-from galbatch.types import Tile
 
 __all__ = ["Lsst", "release_in"]
 

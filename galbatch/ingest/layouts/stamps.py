@@ -22,14 +22,16 @@ from typing import Any
 
 from astropy.io import fits
 
-from galbatch import storage, tables
+from galbatch import storage
 from galbatch.config import StampsConfig, SurveyConfig
+from galbatch.core.types import FileIdentity, Tile, njy_per_unit
 from galbatch.errors import TileError
-from galbatch.ingest import headers, lattice
+from galbatch.ingest import headers
+from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import stated
 from galbatch.ingest.layouts.afw import Name
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
-from galbatch.types import FileIdentity, Tile, njy_per_unit
+from galbatch.objects import tables
 
 __all__ = ["Stamps"]
 

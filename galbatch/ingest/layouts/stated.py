@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from galbatch.config import SurveyConfig
+from galbatch.core.types import AB_ZERO_POINT_NJY, Tile, njy_per_unit
 from galbatch.errors import TileError
-from galbatch.types import AB_ZERO_POINT_NJY, Tile, njy_per_unit
 
 __all__ = ["labelled", "njy", "psf_fwhm_arcsec", "zero_point_njy"]
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from galbatch import catalog, sky
-from galbatch.types import Column, Partition
+from galbatch import catalog
+from galbatch.core import sky
+from galbatch.core.types import Column, Partition
 
 COLUMNS = (
     Column("flags", "int32", "", "pixel flags", "meta.code"),

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from hats.io.validation import is_valid_catalog
 
-from galbatch import catalog, sky, storage
+from galbatch import catalog, storage
 from galbatch.catalog import finishing
+from galbatch.core import sky
+from galbatch.core.types import Partition
 from galbatch.errors import CatalogError
-from galbatch.types import Partition
 
 
 def tree(path: str) -> list[str]:

@@ -14,8 +14,8 @@ import pytest
 from astropy.io.votable import parse as parse_votable
 
 from galbatch import catalog, storage
+from galbatch.core.types import Column, Partition
 from galbatch.errors import CatalogError, ConfigError, OutputError
-from galbatch.types import Column, Partition
 
 
 @pytest.fixture

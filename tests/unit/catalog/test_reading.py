@@ -7,10 +7,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from galbatch import catalog, sky
+from galbatch import catalog
 from galbatch.catalog import reading
+from galbatch.core import sky
+from galbatch.core.types import Partition
 from galbatch.errors import CatalogError, UsageError
-from galbatch.types import Partition
 
 
 def test_all_rows_come_in_the_order_of_the_sky(finished: str, table: pa.Table) -> None:

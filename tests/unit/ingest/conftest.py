@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 
-from galbatch import ingest, sky
+from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
-from galbatch.types import Grid, ObjectTable
+from galbatch.core import sky
+from galbatch.core.types import Grid, ObjectTable
 
 HSC_FLUXMAG0 = 10 ** (27.0 / 2.5)
 HSC_PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "DETECTED": 5, "NO_DATA": 8, "BRIGHT_OBJECT": 9}

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import ingest, tables
-from galbatch.cli import app
+from galbatch import ingest
+from galbatch.cli.app import app
 from galbatch.errors import UsageError
+from galbatch.objects import tables
 
 
 class ButlerUserError(Exception):
@@ -188,7 +189,7 @@ def test_outside_an_lsst_environment_it_says_what_is_missing(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "galbatch.cli",
+        "galbatch.cli.app",
         "tiles",
         "from-butler",
         "repo",

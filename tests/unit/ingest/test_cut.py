@@ -8,8 +8,8 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch.config import FlagsConfig
+from galbatch.core.types import PixelFlag
 from galbatch.errors import TileError
-from galbatch.types import PixelFlag
 
 NJY = 10 ** (0.4 * 4.4)  # of one unit at zero point 27
 SHAPE = (100, 120)

@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from galbatch.core.types import Plane
 from galbatch.errors import TileError
-from galbatch.ingest import hdf5
-from galbatch.ingest.planes import Box
-from galbatch.types import Plane
+from galbatch.ingest.pixels import hdf5
+from galbatch.ingest.pixels.planes import Box
 
 STACK = np.random.default_rng(1).normal(size=(3, 2, 20, 30)).astype(">f4")  # (object, band, y, x)
 

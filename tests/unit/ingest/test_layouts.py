@@ -15,12 +15,12 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from galbatch.core.types import MaskBit, PixelFlag, njy_per_unit
 from galbatch.errors import ConfigError, ObjectListError, TileError
-from galbatch.ingest import lattice
+from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import LAYOUTS, legacysurvey
-from galbatch.ingest.planes import Box
-from galbatch.ingest.reader import TileReader
-from galbatch.types import MaskBit, PixelFlag, njy_per_unit
+from galbatch.ingest.pixels.planes import Box
+from galbatch.ingest.pixels.reader import TileReader
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.normal(size=(2, 60, 70)).astype(np.float32)  # (band, y, x) in survey units

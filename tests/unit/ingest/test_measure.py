@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from galbatch.config import FlagsConfig, parse_strictly
+from galbatch.core.types import Grid, MaskBit, PixelFlag
 from galbatch.errors import ConfigError
-from galbatch.ingest.measure import Measured, measure
-from galbatch.types import Grid, MaskBit, PixelFlag
+from galbatch.ingest.cut.measure import Measured, measure
 
 SIZE = 41
 GRID = Grid(SIZE, 0.2)

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch import sky, tasks
 from galbatch.config import FlagsConfig, RunConfig
-from galbatch.object_source import ListSource
-from galbatch.plan import ModelPlan, make_plan
-from galbatch.types import Grid, ObjectTable
+from galbatch.core import sky
+from galbatch.core.types import Grid, ObjectTable
+from galbatch.execution import tasks
+from galbatch.objects.hats import ListSource
+from galbatch.planning.plan import ModelPlan, make_plan
 
 SIZE_PX, STEP_PX, SCALE_DEG = 1000, 900, 0.168 / 3600
 

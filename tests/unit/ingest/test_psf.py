@@ -9,10 +9,10 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from galbatch.core.types import Plane
 from galbatch.errors import TileError
-from galbatch.ingest.psf import psf_fwhm_at
-from galbatch.ingest.reader import TileReader
-from galbatch.types import Plane
+from galbatch.ingest.cut.psf import psf_fwhm_at
+from galbatch.ingest.pixels.reader import TileReader
 
 SHAPE = (60, 80)
 MAP = (0.5 + 0.01 * np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) / 80).astype(np.float32)

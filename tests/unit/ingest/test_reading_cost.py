@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from galbatch import storage
-from galbatch.ingest.reading_cost import PAGE_BYTES, read_cost, tile_read_cost
-from galbatch.types import Plane, Tile
+from galbatch.core.types import Plane, Tile
+from galbatch.ingest.pixels.cost import PAGE_BYTES, read_cost, tile_read_cost
 
 SIDE = 4200
 PLANE_BYTES = SIDE * SIDE * 4

@@ -14,9 +14,9 @@ from astropy.wcs import WCS
 
 from galbatch import ingest
 from galbatch.config import SurveyConfig
+from galbatch.core.types import PixelFlag, njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest import headers
-from galbatch.types import PixelFlag, njy_per_unit
 
 
 def rows_of(path):

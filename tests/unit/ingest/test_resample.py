@@ -7,9 +7,10 @@ import pytest
 from astropy.wcs import WCS
 from reproject import reproject_interp
 
-from galbatch.ingest import lattice, resample
-from galbatch.ingest.reader import Pixels
-from galbatch.types import PixelFlag
+from galbatch.core.types import PixelFlag
+from galbatch.ingest.cut import resample
+from galbatch.ingest.headers import lattice
+from galbatch.ingest.pixels.reader import Pixels
 
 NJY = 10 ** (0.4 * 4.4)
 CENTER = (150.0, 2.0)

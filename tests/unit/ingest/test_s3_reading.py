@@ -12,11 +12,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch import storage
+from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.planes import Box, CompressedPlane, MappedPlane, RangedPlane, merged
-from galbatch.ingest.reader import TileReader
-from galbatch.ingest.reading_cost import ExpectedReads, read_cost, tile_read_cost
-from galbatch.types import Plane, Tile
+from galbatch.ingest.pixels.cost import ExpectedReads, read_cost, tile_read_cost
+from galbatch.ingest.pixels.planes import Box, CompressedPlane, MappedPlane, RangedPlane, merged
+from galbatch.ingest.pixels.reader import TileReader
 
 WINDOW_BYTES = 239 * 239 * 4
 
@@ -253,7 +253,7 @@ def test_only_so_much_is_held_on_this_machine(serve, monkeypatch):
     put, server = serve
     image = np.zeros((300, 300), np.float32)
     tiles = [tile_at(put(f"{n}.fits", written(fits.ImageHDU(image))), image.shape) for n in range(4)]
-    monkeypatch.setattr("galbatch.ingest.reader.MAX_HELD_BYTES", 2 * image.nbytes)
+    monkeypatch.setattr("galbatch.ingest.pixels.reader.MAX_HELD_BYTES", 2 * image.nbytes)
     expected = {tile.image: ExpectedReads(1000, 96) for tile in tiles}
     with TileReader(expected=expected) as reader:
         for tile in tiles:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch import storage, tables
+from galbatch import storage
 from galbatch.errors import TileError
+from galbatch.objects import tables
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import xarray as xr
 import zarr
 
 from galbatch import ingest
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
 from galbatch.errors import ConfigError, FingerprintError
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
 
 GRID = Grid(12, 0.168)
 PARTITION = Partition(5, 7123, 1000, 1000 + 600)

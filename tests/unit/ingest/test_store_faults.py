@@ -16,8 +16,8 @@ import pytest
 import s3fs
 
 from galbatch import ingest, storage
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
 from galbatch.errors import OutputError
-from galbatch.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
 
 GRID = Grid(64, 0.168)
 PARTITION = Partition(5, 7123, 0, 600)

@@ -11,9 +11,10 @@ from astropy.io import fits
 
 from galbatch import ingest, storage
 from galbatch.config import SurveyConfig
+from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest import tile_index, tiles
-from galbatch.types import FileIdentity, Plane, Tile
+from galbatch.ingest.tiles import index as tile_index
+from galbatch.ingest.tiles import reading as tiles
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.models import (
     BundleMetadata,
     DomainInfo,
@@ -17,9 +18,8 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.gampen import Gampen
-from galbatch.models.sfnet import Sfnet
-from galbatch.types import CutoutBlock, Grid
+from galbatch.models.networks.gampen import Gampen
+from galbatch.models.networks.sfnet import Sfnet
 
 SIZE_PX = 48
 SCALE_ARCSEC = 0.168

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models import (
     DomainInfo,
@@ -19,9 +20,8 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.bundle import Bundle, check_behavior
-from galbatch.models.metadata import read_metadata
-from galbatch.types import Grid
+from galbatch.models.bundle.files import Bundle, check_behavior
+from galbatch.models.metadata.schema import read_metadata
 
 
 class Toy(nn.Module):

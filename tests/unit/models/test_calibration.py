@@ -10,8 +10,8 @@ from scipy.special import expit, ndtr
 from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, UsageError
 from galbatch.models import HeadInfo, HeldOut, ParameterInfo, load_bundle, save_bundle
-from galbatch.models.bundle import made_up_images
-from galbatch.models.calibration import (
+from galbatch.models.bundle.files import made_up_images
+from galbatch.models.calibration.calibrating import (
     Besides,
     CalibrationSettings,
     calibrate,
@@ -20,10 +20,10 @@ from galbatch.models.calibration import (
     spread_factors,
     with_dropout_rate,
 )
-from galbatch.models.coverage import LEVELS
-from galbatch.models.evaluation import cdf_at, limits_reached, transforms
-from galbatch.models.heads import BinnedPasses, GaussianPasses, MixturePasses, PointPasses
-from galbatch.models.marginals import BinnedMarginal
+from galbatch.models.calibration.coverage import LEVELS
+from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms
+from galbatch.models.heads.passes import BinnedPasses, GaussianPasses, MixturePasses, PointPasses
+from galbatch.models.posterior.marginals import BinnedMarginal
 
 PLAIN = (ParameterInfo("a", "", "", "identity"), ParameterInfo("b", "", "", "identity"))
 BULGE = ParameterInfo("bt", "", "", "logit", limits=(0.05, 0.95))

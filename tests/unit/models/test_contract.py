@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import ModelFlag, njy_per_unit
 from galbatch.models import (
     ColumnInfo,
     DomainInfo,
@@ -20,12 +21,11 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.domain import ObjectNumbers, describe_domain
-from galbatch.models.foreign import convert_script
-from galbatch.models.keys import draw_keys
-from galbatch.models.metadata import read_metadata, write_metadata
-from galbatch.models.sampling import run_passes
-from galbatch.types import ModelFlag, njy_per_unit
+from galbatch.models.convert.foreign import convert_script
+from galbatch.models.inference.domain import ObjectNumbers, describe_domain
+from galbatch.models.inference.sampling import run_passes
+from galbatch.models.metadata.schema import read_metadata, write_metadata
+from galbatch.models.networks.keys import draw_keys
 
 from .conftest import (
     SIZE_PX,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from galbatch.models.coverage import (
+from galbatch.models.calibration.coverage import (
     LEVELS,
     closed_cover,
     equal_tailed_cover,

@@ -5,16 +5,16 @@ import pytest
 from scipy import ndimage
 
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.ingest.measure import measure
+from galbatch.core.types import Grid, MaskBit, ModelFlag
+from galbatch.ingest.cut.measure import measure
 from galbatch.models import infer_block
-from galbatch.models.domain import (
+from galbatch.models.inference.domain import (
     ObjectNumbers,
     describe_domain,
     feature_distance,
     is_out_of_domain,
     sky_scatter,
 )
-from galbatch.types import Grid, MaskBit, ModelFlag
 
 from .conftest import block_of, galaxies
 

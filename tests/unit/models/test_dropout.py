@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from galbatch.models.dropout import keyed_dropout, mix, poisson_counts, zeroed_positions
-from galbatch.models.keys import draw_keys
+from galbatch.models.networks.dropout import keyed_dropout, mix, poisson_counts, zeroed_positions
+from galbatch.models.networks.keys import draw_keys
 
 
 def keys_of(n):

@@ -9,9 +9,9 @@ import torch
 
 from galbatch.errors import BundleError
 from galbatch.models import Bundle, Engine, Ensemble, choose_engine, executor, script_of
-from galbatch.models import engine as engines
-from galbatch.models.executors import ScriptExecutor
-from galbatch.models.lean import RebuiltExecutor
+from galbatch.models.engines import choice as engines
+from galbatch.models.engines.executors import ScriptExecutor
+from galbatch.models.engines.native import RebuiltExecutor
 
 
 def choose(bundle, *, kind="auto", precision="auto", device="cpu"):

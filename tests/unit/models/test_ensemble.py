@@ -9,6 +9,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import ModelFlag
 from galbatch.errors import BundleError
 from galbatch.models import (
     CalibrationInfo,
@@ -24,8 +25,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.dropout import keyed_dropout
-from galbatch.types import ModelFlag
+from galbatch.models.networks.dropout import keyed_dropout
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
 Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)
@@ -291,7 +291,7 @@ def test_summaries_do_not_depend_on_how_many_objects_are_made_at_once(toy, make_
     n_together = []
     read = Ensemble.passes
     monkeypatch.setattr(Ensemble, "passes", lambda *a: n_together.append(len(a[1][0])) or read(*a))
-    monkeypatch.setattr("galbatch.models.summaries.NUMBERS_AT_ONCE", 8 * 65 * 2)
+    monkeypatch.setattr("galbatch.models.inference.summaries.NUMBERS_AT_ONCE", 8 * 65 * 2)
     parts = infer(ensemble, make_block(7), posterior={"method": method})
     assert n_together == [2, 2, 2, 1]
     assert whole.keys() == parts.keys()

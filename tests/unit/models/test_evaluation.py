@@ -17,7 +17,7 @@ from galbatch.models import (
     infer_block,
     quantile_suffix,
 )
-from galbatch.models.evaluation import HeldOut, run_held_out
+from galbatch.models.calibration.evaluation import HeldOut, run_held_out
 
 UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
 IDENTITY = ParameterInfo("x", "", "", "identity")

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
 from galbatch.models import infer_block
-from galbatch.models.bundle import Bundle
-from galbatch.models.features import localize
-from galbatch.models.keys import draw_keys
-from galbatch.models.sfnet import Sfnet
-from galbatch.types import njy_per_unit
+from galbatch.models.bundle.features import localize
+from galbatch.models.bundle.files import Bundle
+from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks.sfnet import Sfnet
 
 SIZE_PX = 144
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads import correlation_of, read_gaussian, read_passes
+from galbatch.models.heads.passes import correlation_of, read_gaussian, read_passes
 
 
 def test_covariance_is_l_d_l_transposed():

@@ -6,12 +6,12 @@ import torch
 from scipy.stats import norm
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import ModelFlag, ab_mag
 from galbatch.errors import BundleError
 from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
-from galbatch.models.domain import describe_domain
-from galbatch.models.keys import draw_keys
-from galbatch.models.sampling import run_passes
-from galbatch.types import ModelFlag, ab_mag
+from galbatch.models.inference.domain import describe_domain
+from galbatch.models.inference.sampling import run_passes
+from galbatch.models.networks.keys import draw_keys
 
 POSTERIOR = PosteriorConfig(passes=12, batch=32)
 

@@ -8,10 +8,10 @@ from scipy.stats import spearmanr
 
 from galbatch.errors import BundleError
 from galbatch.models import CalibrationInfo, Ensemble, HeadInfo, OutputInfo, ParameterInfo, joint_draws
-from galbatch.models.heads import correlation_of, read_passes
-from galbatch.models.joint import pooled_passes
-from galbatch.models.posterior import quantities_of, summarize_draws, summarize_mixture
-from galbatch.models.transforms import to_output
+from galbatch.models.heads.joint import pooled_passes
+from galbatch.models.heads.passes import correlation_of, read_passes
+from galbatch.models.posterior.mixture import quantities_of, summarize_draws, summarize_mixture
+from galbatch.models.posterior.transforms import to_output
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(1e-6, 1 - 1e-6)),
@@ -125,7 +125,7 @@ def test_the_first_draws_are_the_same_however_many_are_asked_for(make):
 def test_draws_do_not_depend_on_how_many_are_drawn_together(make, monkeypatch):
     info, outputs = make("gaussian")
     together = joint_draws([info], [outputs], object_id=7, seed=1, n_draws=1000)
-    monkeypatch.setattr("galbatch.models.joint.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("galbatch.models.heads.joint.NUMBERS_AT_ONCE", 1)
     apart = joint_draws([info], [outputs], object_id=7, seed=1, n_draws=1000)
     for name, values in together.items():
         assert (values == apart[name]).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from galbatch.models.keys import draw_keys, is_audited, mix, normal_draws
+from galbatch.models.networks.keys import draw_keys, is_audited, mix, normal_draws
 
 
 def keys(ids, passes=range(3), seed=1, sha="ff"):

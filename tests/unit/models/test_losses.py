@@ -7,9 +7,9 @@ from scipy import stats
 
 from galbatch.errors import BundleError
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads import read_passes
-from galbatch.models.losses import loss_of
-from galbatch.models.metadata import head_outputs
+from galbatch.models.heads.losses import loss_of
+from galbatch.models.heads.passes import read_passes
+from galbatch.models.metadata.schema import head_outputs
 
 PARAMETERS = (
     ParameterInfo("z", "", "", "identity", location=0.4, scale=0.3),

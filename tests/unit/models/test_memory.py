@@ -16,10 +16,10 @@ from galbatch.models import (
     fitting_batch,
     measure_memory,
 )
-from galbatch.models.engine import executor
-from galbatch.models.executors import CACHE_BYTES
-from galbatch.models.memory import _taken
-from galbatch.models.sampling import GROUP_OBJECTS
+from galbatch.models.engines.choice import executor
+from galbatch.models.engines.executors import CACHE_BYTES
+from galbatch.models.inference.memory import _taken
+from galbatch.models.inference.sampling import GROUP_OBJECTS
 
 GIB, MIB = 2**30, 2**20
 POSTERIOR = PosteriorConfig(passes=8)

@@ -5,7 +5,7 @@ import pytest
 
 from galbatch.errors import BundleError
 from galbatch.models import DomainInfo
-from galbatch.models.metadata import read_metadata, write_metadata
+from galbatch.models.metadata.schema import read_metadata, write_metadata
 
 
 def test_survives_json(make):

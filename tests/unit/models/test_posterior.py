@@ -6,19 +6,25 @@ from scipy import integrate, optimize, stats
 
 from galbatch.config import PosteriorConfig
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models import posterior as posterior_module
-from galbatch.models.heads import BinnedPasses, GaussianPasses, PointPasses, correlation_of, read_passes
-from galbatch.models.keys import draw_keys, member_keys, normal_draws
-from galbatch.models.marginals import BinnedMarginal, NormalMarginal
-from galbatch.models.posterior import (
+from galbatch.models.heads.passes import (
+    BinnedPasses,
+    GaussianPasses,
+    PointPasses,
+    correlation_of,
+    read_passes,
+)
+from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.networks.keys import draw_keys, member_keys, normal_draws
+from galbatch.models.posterior import mixture as posterior_module
+from galbatch.models.posterior.marginals import BinnedMarginal, NormalMarginal
+from galbatch.models.posterior.mixture import (
     mixture_cdf,
     mixture_quantiles,
     quantities_of,
     summarize_draws,
     summarize_mixture,
 )
-from galbatch.models.stopping import schedule, stated
-from galbatch.models.transforms import to_output
+from galbatch.models.posterior.transforms import to_output
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
 BT = ParameterInfo("bt", "", "", "logit", location=0.2, scale=1.3, limits=(0.01, 0.99))

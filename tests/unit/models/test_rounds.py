@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import ModelFlag
 from galbatch.models import (
     Audit,
     CalibrationInfo,
@@ -23,13 +24,12 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models import infer as infer_module
-from galbatch.models.dropout import keyed_dropout
-from galbatch.models.keys import is_audited
-from galbatch.models.posterior import quantities_of
-from galbatch.models.sampling import Sampler
-from galbatch.models.stopping import schedule, stated
-from galbatch.types import ModelFlag
+from galbatch.models.inference import block as infer_module
+from galbatch.models.inference.sampling import Sampler
+from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.networks.dropout import keyed_dropout
+from galbatch.models.networks.keys import is_audited
+from galbatch.models.posterior.mixture import quantities_of
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
 Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)

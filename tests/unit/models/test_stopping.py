@@ -8,9 +8,9 @@ import pytest
 
 from galbatch.config import PosteriorConfig
 from galbatch.models import ParameterInfo
-from galbatch.models.heads import GaussianPasses, PointPasses
-from galbatch.models.posterior import quantities_of, summarize_mixture
-from galbatch.models.stopping import schedule, stated
+from galbatch.models.heads.passes import GaussianPasses, PointPasses
+from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.posterior.mixture import quantities_of, summarize_mixture
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
 PARAMETERS = (

@@ -16,8 +16,8 @@ from galbatch.models import (
     script_of,
     train,
 )
-from galbatch.models.training import rmse_loss
-from galbatch.models.training_loop import TrainingLoop, augmented, rate_factor
+from galbatch.models.training.loop import TrainingLoop, augmented, rate_factor
+from galbatch.models.training.session import rmse_loss
 
 SETTINGS = TrainingSettings(
     name="toy",

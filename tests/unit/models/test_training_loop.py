@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from galbatch.models.metadata import ParameterInfo
-from galbatch.models.settings import TrainingSettings
-from galbatch.models.training_data import Split
-from galbatch.models.training_loop import TrainingLoop, TrainingTensors, beyond_limits
+from galbatch.models.metadata.schema import ParameterInfo
+from galbatch.models.training.data import Split
+from galbatch.models.training.loop import TrainingLoop, TrainingTensors, beyond_limits
+from galbatch.models.training.settings import TrainingSettings
 
 
 def test_targets_at_a_limit_go_beyond_it_and_others_stay():

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from galbatch.models import LEVELS, Evaluation, ParameterInfo
-from galbatch.report import calibration, write_calibration
+from galbatch.reporting import calibration, write_calibration
 
 N = 900
 
@@ -39,7 +39,7 @@ def figures():
     save = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
-        patch.setattr("galbatch.report.figures.DPI", 40)
+        patch.setattr("galbatch.reporting.figures.DPI", 40)
         yield saved
 
 

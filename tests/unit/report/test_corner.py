@@ -4,9 +4,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from galbatch.draws import Drawn
+from galbatch.api.draws import Drawn
 from galbatch.errors import OutputError, UsageError
-from galbatch.report import corner, write_corner
+from galbatch.reporting import corner, write_corner
 
 
 def drawn(n=2000, **changes):

@@ -4,13 +4,13 @@ import re
 import numpy as np
 import pytest
 
+from galbatch.core.types import ModelFlag, PixelFlag
 from galbatch.errors import CatalogError
-from galbatch.report import write_report
-from galbatch.report.contents import Quantity
-from galbatch.report.gallery import BLANK_RGB, stretch
-from galbatch.report.page import _caption
-from galbatch.report.words import MODEL_FLAG_MEANINGS, PIXEL_FLAG_MEANINGS
-from galbatch.types import ModelFlag, PixelFlag
+from galbatch.reporting import write_report
+from galbatch.reporting.contents import Quantity
+from galbatch.reporting.gallery import BLANK_RGB, stretch
+from galbatch.reporting.page import _caption
+from galbatch.reporting.words import MODEL_FLAG_MEANINGS, PIXEL_FLAG_MEANINGS
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from galbatch.report import truth_recovery
-from galbatch.report.contents import Quantity
-from galbatch.report.recovery import Comparison
+from galbatch.reporting import truth_recovery
+from galbatch.reporting.contents import Quantity
+from galbatch.reporting.recovery import Comparison
 
 N_USABLE = 400 - 4 - 1  # without the saturated ones and the one without values
 

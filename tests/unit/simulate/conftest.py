@@ -1,7 +1,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch.simulate import simulate_survey
+from galbatch.simulation import simulate_survey
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from galbatch.simulate import draw_population
-from galbatch.simulate.counts import GALAXY_COUNTS, STAR_COUNTS
-from galbatch.simulate.noise import CORRELATION, correlated
-from galbatch.simulate.psfs import draw_psfs
-from galbatch.simulate.surroundings import draw_neighbors
+from galbatch.simulation import draw_population
+from galbatch.simulation.counts import GALAXY_COUNTS, STAR_COUNTS
+from galbatch.simulation.light.noise import CORRELATION, correlated
+from galbatch.simulation.light.psfs import draw_psfs
+from galbatch.simulation.surroundings import draw_neighbors
 
 
 @pytest.fixture(scope="module")

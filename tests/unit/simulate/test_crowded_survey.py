@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
-from galbatch.simulate import simulate_survey
-from galbatch.simulate.counts import GALAXY_COUNTS
+from galbatch.simulation import simulate_survey
+from galbatch.simulation.counts import GALAXY_COUNTS
 
 PATCHES = ("4,4", "5,4")
 

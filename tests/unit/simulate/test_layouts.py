@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from galbatch.config import FlagsConfig, SurveyConfig
+from galbatch.core.types import Grid, MaskBit, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import cut_block, read_tiles
-from galbatch.simulate import simulate_survey
-from galbatch.simulate.files import LAYOUTS
-from galbatch.simulate.scene import draw_light_of, draw_scene
-from galbatch.types import Grid, MaskBit, ObjectTable
+from galbatch.simulation import simulate_survey
+from galbatch.simulation.files import LAYOUTS
+from galbatch.simulation.scene import draw_light_of, draw_scene
 
 N_OBJECTS = 12
 SIZE_PX = 41

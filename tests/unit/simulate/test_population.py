@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from galbatch.core.types import ab_mag
 from galbatch.errors import ConfigError
-from galbatch.simulate import draw_population
-from galbatch.simulate.population import half_light_radius
-from galbatch.types import ab_mag
+from galbatch.simulation import draw_population
+from galbatch.simulation.population import half_light_radius
 
 
 @pytest.fixture(scope="module")

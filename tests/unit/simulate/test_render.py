@@ -2,9 +2,9 @@ import galsim
 import numpy as np
 import pytest
 
-from galbatch.simulate.fourier import sersic_table, sersic_transform
-from galbatch.simulate.render import PIXEL_SCALE_ARCSEC, Component, Psf, draw_light
-from galbatch.simulate.sources import Profiles, paint
+from galbatch.simulation.light.fourier import sersic_table, sersic_transform
+from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC, Component, Psf, draw_light
+from galbatch.simulation.light.sources import Profiles, paint
 
 PSF = Psf(0.75, 0.02, -0.01)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch.simulate import Sky, draw_population, draw_stamps
-from galbatch.simulate.noise import add_noise
+from galbatch.simulation import Sky, draw_population, draw_stamps
+from galbatch.simulation.light.noise import add_noise
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_shape_type_and_no_nan(stamps):
 
 
 def test_two_processes_draw_what_one_draws(galaxies, stamps, monkeypatch):
-    monkeypatch.setattr("galbatch.simulate.stamps.STAMPS_PER_TASK", 5)
+    monkeypatch.setattr("galbatch.simulation.stamps.STAMPS_PER_TASK", 5)
     two = draw_stamps(galaxies, bands=("g", "r"), size_px=64, seed=9, processes=2)
     np.testing.assert_array_equal(two, stamps)
 

@@ -5,10 +5,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch.errors import ConfigError, OutputError
-from galbatch.simulate import scene, simulate_survey
-from galbatch.simulate.defects import Defects, Planes, apply_defects
-from galbatch.simulate.field import Box, plan_field
-from galbatch.simulate.files import LAYOUTS
+from galbatch.simulation import scene, simulate_survey
+from galbatch.simulation.defects import Defects, Planes, apply_defects
+from galbatch.simulation.field import Box, plan_field
+from galbatch.simulation.files import LAYOUTS
 
 NJY_PER_ADU = 57.54399
 PATCHES = ("4,4", "5,4", "4,5", "5,5")

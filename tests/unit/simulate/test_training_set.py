@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 
 from galbatch.errors import ConfigError
-from galbatch.simulate import SKIES, Sky, draw_population, draw_stamps, training_set
-from galbatch.simulate.noise import SKY_SIGMA_NJY
+from galbatch.simulation import SKIES, Sky, draw_population, draw_stamps, training_set
+from galbatch.simulation.light.noise import SKY_SIGMA_NJY
 
 SETTINGS = {"size_px": 64, "seed": 9}
 
@@ -33,7 +33,7 @@ def test_processes_other_bands_and_other_galaxies_change_nothing(drawn, monkeypa
     alone = draw_stamps(made.truth.slice(6, 1), bands=("r",), sky=SKIES[population], **SETTINGS)
     np.testing.assert_array_equal(alone[0, 0], made.images[6, 1])
     if population == "survey":  # two processes of the paper's: test_stamps.py
-        monkeypatch.setattr("galbatch.simulate.stamps.STAMPS_PER_TASK", 4)
+        monkeypatch.setattr("galbatch.simulation.stamps.STAMPS_PER_TASK", 4)
         two = training_set(10, bands=("g", "r"), population="survey", processes=2, **SETTINGS)
         np.testing.assert_array_equal(two.images, made.images)
     other = training_set(10, bands=("g", "r"), population=population, size_px=64, seed=10)

@@ -1,0 +1,1 @@
+"""What readers of a finished run use, in Python and by the CLI."""

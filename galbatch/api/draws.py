@@ -1,0 +1,252 @@
+"""Joint draws from the posteriors of objects of a catalog, from the components kept beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.stats import rankdata
+
+from galbatch import catalog, models
+from galbatch.catalog import pass_outputs
+from galbatch.core.types import ModelFlag, Partition
+from galbatch.errors import CatalogError, UsageError
+from galbatch.execution import tasks
+
+__all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "plot_paths", "summary_tables"]
+
+Floats = npt.NDArray[np.float64]
+
+UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a file
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw.
+
+    Attributes
+    ----------
+    model : of the catalog; None: all of them
+    n_draws : of each object and model, 1 or more
+    seed : of the draws; None: that of the run
+    """
+
+    n_draws: int = 10_000
+    model: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Joint draws of one object and model.
+
+    Attributes
+    ----------
+    samples : (draw,) float64 of each quantity, by its name in the catalog's columns without the model's
+    units : of each quantity, "" for none
+    derived : of each magnitude the flux that it follows from
+    n_passes : that the draws are of
+    """
+
+    object_id: int | str
+    model: str
+    samples: Mapping[str, Floats]
+    units: Mapping[str, str]
+    derived: Mapping[str, str]
+    n_passes: int
+
+    @property
+    def n_draws(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.samples.values())))
+
+
+@dataclass(frozen=True)
+class NoDraws:
+    """An object of which a model has no posterior, and why."""
+
+    object_id: int | str
+    model: str
+    reason: str
+
+
+def draw(catalog_path: str, object_ids: Sequence[str], request: Request) -> list[Drawn | NoDraws]:
+    """Draw from the posteriors of objects, in the order in which they are named, for each the models by name.
+
+    Raises
+    ------
+    CatalogError
+        There is no catalog, or it was made without keeping components.
+    FingerprintError
+        Components are missing, unfinished, damaged or of another run.
+    UsageError
+        An id or the model is not in the catalog, or fewer than one draw is asked for.
+    """
+    if request.n_draws < 1:
+        raise UsageError(f"-n {request.n_draws}: expected 1 draw or more")
+    found = catalog.find_objects(catalog_path, object_ids)
+    leaves = {one.pixel: _Leaf.read(catalog_path, one.pixel, request.model) for one in found}
+    return [result for one in found for result in leaves[one.pixel].draw(one, request)]
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """The components of a leaf."""
+
+    components: tuple[pass_outputs.Components, ...]
+
+    @classmethod
+    def read(cls, catalog_path: str, pixel: tuple[int, int], model: str | None) -> _Leaf:
+        partition = Partition(*pixel, 0, 0)
+        footer = catalog.read_footer(catalog_path, partition) or {}
+        names = list(json.loads(footer.get("bundles", "{}")))
+        if model is not None and model not in names:
+            raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
+        if not pass_outputs.were_kept(footer):
+            raise CatalogError(
+                f"{catalog_path}: made without [posterior] keep_components = true, so the outputs of the passes, which joint "
+                "draws are of, are gone. Passes are reproducible: add that line, choose a new [catalog] path, and run "
+                "galbatch run again; cutouts are used again, and the new catalog holds the same posteriors"
+            )
+        fingerprint = tasks.footer_fingerprint(footer)
+        wanted = names if model is None else [model]
+        return cls(
+            tuple(
+                pass_outputs.open_components(catalog_path, partition, name, fingerprint=fingerprint)
+                for name in wanted
+            )
+        )
+
+    def draw(self, found: catalog.FoundObject, request: Request) -> Iterator[Drawn | NoDraws]:
+        for kept in self.components:
+            outputs = kept.outputs(found.object_id)
+            reason = _reason(found, kept.origin, outputs)
+            if reason:
+                yield NoDraws(found.object_id, kept.origin.model, reason)
+            else:
+                yield _drawn(found.object_id, kept.origin, outputs, request=request)
+
+
+def _reason(
+    found: catalog.FoundObject, origin: pass_outputs.Origin, outputs: Sequence[npt.NDArray[np.float32]]
+) -> str:
+    """Why there is nothing to draw from; "" if there is."""
+    flags = ModelFlag(found.values[f"{origin.model}_flags"])
+    named = ", ".join(str(flag.name) for flag in flags)
+    if not len(outputs[0]):
+        return f"no passes were run: {named}"
+    if ModelFlag.MODEL_FAILED in flags:
+        return f"the network gave no finite numbers: {named}"
+    if not models.has_posterior(origin.infos):
+        return f"a network without dropout or widths gives a value, but no posterior: {named}"
+    return ""
+
+
+def _drawn(
+    object_id: int | str,
+    origin: pass_outputs.Origin,
+    outputs: Sequence[npt.NDArray[np.float32]],
+    *,
+    request: Request,
+) -> Drawn:
+    seed = origin.seed if request.seed is None else request.seed
+    values = models.joint_draws(
+        origin.infos, outputs, object_id=object_id, seed=seed, n_draws=request.n_draws
+    )
+    parameters = origin.infos[0].metadata.parameters
+    derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
+    units = {p.name: p.unit for p in parameters} | dict.fromkeys(derived, "mag")
+    return Drawn(object_id, origin.model, values, units, derived, len(outputs[0]))
+
+
+def as_table(drawn: Sequence[Drawn]) -> pa.Table:
+    """All draws: object_id, draw, and a column for each model and quantity, called as in the catalog.
+
+    An object's draws of different models stand side by side, and are independent. NaN: the model has no posterior of
+    the object.
+    """
+    columns: dict[str, str] = {}
+    for one in drawn:
+        columns |= {f"{one.model}_{name}": one.units[name] for name in one.samples}
+    parts = []
+    for object_id in dict.fromkeys(one.object_id for one in drawn):
+        own = [one for one in drawn if one.object_id == object_id]
+        n_draws = own[0].n_draws
+        arrays: dict[str, Any] = {
+            "object_id": pa.array([object_id] * n_draws),
+            "draw": np.arange(n_draws),
+            **{name: np.full(n_draws, np.nan) for name in columns},
+        }
+        for one in own:
+            arrays |= {f"{one.model}_{name}": values for name, values in one.samples.items()}
+        parts.append(pa.table(arrays))
+    table = pa.concat_tables(parts)
+    fields = [
+        field.with_metadata({"unit": columns[field.name]}) if columns.get(field.name) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable]:
+    """For people: each quantity's median, 68 % interval, mean and standard deviation; and the rank correlations."""
+    of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
+    rows = tuple(
+        (f"{drawn.model}_{name}", drawn.units[name], *map(_rounded, _numbers(values)))
+        for name, values in drawn.samples.items()
+    )
+    heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
+    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, rows)
+    names, found = correlation(drawn)
+    lower = tuple(
+        (name, *(f"{found[i, j]:+.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
+        for i, name in enumerate(names)
+    )[1:]
+    padded = tuple((*row, *[None] * (len(names) - len(row))) for row in lower)
+    return summary, models.ResultTable("rank correlations", ("", *names[:-1]), padded)
+
+
+def _numbers(values: Floats) -> list[float]:
+    quantiles = np.quantile(values, [0.5, 0.15865, 0.84135])
+    return [*quantiles.tolist(), float(values.mean()), float(values.std())]
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}"
+
+
+def _counted(number: int, noun: str, nouns: str = "draws") -> str:
+    return f"{number:,} {noun if number == 1 else nouns}"
+
+
+def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
+    """Names, and the rank correlations (parameter, parameter) of the draws; NaN where a parameter does not vary.
+
+    Ranks do not change with the transforms of parameters. Magnitudes, which say what their fluxes say, are left out.
+    """
+    names = [name for name in drawn.samples if name not in drawn.derived]
+    ranks = np.stack([rankdata(drawn.samples[name]) for name in names])
+    deviations = ranks - ranks.mean(axis=1, keepdims=True)
+    covariance = np.asarray(deviations @ deviations.T)
+    std = np.sqrt(np.diagonal(covariance))
+    with np.errstate(invalid="ignore"):
+        return names, covariance / np.outer(std, std)
+
+
+def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
+    """Where the plot of each goes: at `path`, or with id and model before the suffix if there are several."""
+    if len(drawn) == 1:
+        return [path]
+    stem, _, suffix = path.rpartition(".")
+    # Text ids may hold slashes and the like.
+    names = [f"{UNSAFE.sub('_', str(one.object_id))}_{one.model}" for one in drawn]
+    twice = {name for name in names if names.count(name) > 1}
+    return [
+        f"{stem}_{name}{f'_{number}' if name in twice else ''}.{suffix}" for number, name in enumerate(names)
+    ]

@@ -1,0 +1,425 @@
+"""Components: the outputs of every pass, kept in Zarr beside the catalog, for joint draws later.
+
+One group per partition and model, in the catalog's own tree, beside the catalog and not inside: readers of HATS list
+its folders. The passes of an object are rows ``offset[i]`` to ``offset[i + 1]`` of ``outputs_0``, ``outputs_1``, .. of
+the model's bundles; there are none of objects that were not run.
+
+A group is done when its ``_done.json`` exists, which is deleted before anything is rewritten and written last, and
+before the partition's leaf: where a leaf says that its components were kept, they are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, cpu
+from zarr.storage import MemoryStore
+
+from galbatch import catalog, storage
+from galbatch.core.types import Partition
+from galbatch.errors import CatalogError, FingerprintError
+from galbatch.models import OutputInfo
+from galbatch.storage import zarr_groups
+
+__all__ = [
+    "COMPONENT_ENTRIES",
+    "FOOTER_KEY",
+    "Components",
+    "ComponentsWriter",
+    "Origin",
+    "components_path",
+    "create_groups",
+    "list_done",
+    "open_components",
+    "problem_of",
+    "problems",
+    "read_done",
+    "were_kept",
+]
+
+FOOTER_KEY = "components"
+"""In a leaf's footer: ``kept`` where the partition's components are."""
+
+COMPONENT_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
+"""All that is written in the folder, in the order in which to delete it."""
+
+# What drawing of one object fetches at least. Object stores like files of this size.
+MAX_CHUNK_BYTES = 8 * 10**6
+
+# Of passes that differ little the high bytes repeat: bytes of equal rank beside each other, then Zstandard.
+CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+
+DONE_PATH = (
+    "object_id",
+    "_done.json",
+)  # in an array's folder: Zarr and xarray warn of unknown files in a group's
+OUTPUTS = "outputs_"
+
+
+def components_path(catalog_path: str) -> str:
+    """Where the components of a catalog are."""
+    # The catalog may be named ".", or with a slash at its end.
+    path = catalog_path.rstrip("/") if storage.is_s3(catalog_path) else os.path.abspath(catalog_path)
+    return f"{path}_components.zarr"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the kept outputs of a model are of, and how they are read: all that drawing needs beside them.
+
+    Attributes
+    ----------
+    model : name in the run
+    infos : of each bundle
+    seed : of the run
+    engine : that computed the passes
+    """
+
+    model: str
+    infos: tuple[OutputInfo, ...]
+    seed: int
+    engine: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As the group's attributes hold it."""
+        bundles = [info.as_json() for info in self.infos]
+        return {"model": self.model, "bundles": bundles, "seed": self.seed, "engine": self.engine}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], source: str) -> Origin:
+        """From what `as_json` gave."""
+        infos = tuple(OutputInfo.from_json(bundle, source) for bundle in value["bundles"])
+        return cls(value["model"], infos, int(value["seed"]), value["engine"])
+
+
+def create_groups(catalog_path: str, partitions: Sequence[Partition]) -> None:
+    """Make the root and the groups above those of `partitions`; the client does, before it submits."""
+    root = zarr_groups.group_file({"catalog": os.path.basename(catalog_path.rstrip("/"))})
+    files: dict[str, list[storage.Piece]] = {"zarr.json": [root], **zarr_groups.parent_files(partitions)}
+    storage.write_files(components_path(catalog_path), files)
+
+
+class ComponentsWriter:
+    """Writes the components of one model in one partition; what was there before goes first.
+
+    Chunks are written as they fill: memory does not grow with the partition. If anything raises, the group stays
+    unfinished.
+
+    Parameters
+    ----------
+    catalog_path : of the catalog beside which they are
+    partition : whose they are; one task at a time writes it
+    origin : what the outputs are of
+    object_id : (object,) int64 or str, of the whole partition
+
+    Raises
+    ------
+    OutputError
+        No space, or no permission.
+    OSError
+        Any other fault of disk or network: trying again may help.
+    """
+
+    def __init__(
+        self, catalog_path: str, partition: Partition, origin: Origin, *, object_id: npt.NDArray[Any]
+    ) -> None:
+        self._path = _group_path(catalog_path, partition, origin.model)
+        self._origin = origin
+        self._object_id = object_id.astype(np.str_) if object_id.dtype.hasobject else object_id
+        self._n_passes = np.zeros(len(object_id), np.int64)
+        self._next = 0
+        self._files: dict[str, Buffer] = {}
+        self._store = MemoryStore(self._files)
+        self._group = zarr.create_group(self._store, attributes=origin.as_json())
+        self._written: set[str] = set()
+        self._rows = [
+            _Rows(self._group, number, n_outputs=info.metadata.n_outputs)
+            for number, info in enumerate(origin.infos)
+        ]
+        storage.remove(storage.join(self._path, *DONE_PATH))
+        storage.remove(self._path)
+
+    def append(self, row: int, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Keep the passes of one object.
+
+        Parameters
+        ----------
+        row : of the object in the partition; rising from call to call
+        outputs : of each bundle (pass, output); as many passes of each
+        """
+        if row < self._next:
+            raise ValueError(f"{self._path}: object {row} after object {self._next - 1}")
+        self._next = row + 1
+        (self._n_passes[row],) = {len(numbers) for numbers in outputs}
+        for rows, numbers in zip(self._rows, outputs, strict=True):
+            rows.append(numbers)
+            self._write(f"{rows.name}/c/")
+
+    def finish(self, fingerprint: Mapping[str, Any]) -> None:
+        """Write what is left, and last the mark that all is there.
+
+        Parameters
+        ----------
+        fingerprint : that of the leaf
+
+        Raises
+        ------
+        OSError
+            Not all that was written is there.
+        """
+        for rows in self._rows:
+            rows.finish()
+        offset = np.concatenate([[0], np.cumsum(self._n_passes)])
+        with zarr_groups.unspecified():
+            self._add("object_id", self._object_id, "object")
+            self._add("offset", offset, "bound")
+            zarr.consolidate_metadata(self._store)
+        self._write("")
+        zarr_groups.require_written(self._path, self._written)
+        done = {
+            "fingerprint": dict(fingerprint),
+            "n_objects": len(self._object_id),
+            "n_rows": int(offset[-1]),
+        }
+        storage.publish_json(storage.join(self._path, *DONE_PATH), done)
+
+    def _add(self, name: str, values: npt.NDArray[Any], axis: str) -> None:
+        array = self._group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=values.dtype,
+            dimension_names=(axis,),
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+
+    def _write(self, prefix: str) -> None:
+        """Write the files that Zarr made below `prefix`, and let go of them."""
+        names = [name for name in self._files if name.startswith(prefix)]
+        files = {name: [self._files.pop(name).as_buffer_like()] for name in names}
+        if files:
+            storage.write_files(self._path, files)
+            self._written.update(files)
+
+
+class _Rows:
+    """An array (row, output) that grows by whole chunks."""
+
+    def __init__(self, group: zarr.Group, number: int, *, n_outputs: int) -> None:
+        self.name = f"{OUTPUTS}{number}"
+        self._group = group
+        self._axes = ("row", f"output_{number}")
+        self._waiting = np.empty((max(1, MAX_CHUNK_BYTES // (4 * n_outputs)), n_outputs), np.float32)
+        self._n_waiting = 0
+        self._array: zarr.Array[Any] | None = None
+
+    def append(self, rows: npt.NDArray[np.float32]) -> None:
+        while len(rows):
+            taken = rows[: len(self._waiting) - self._n_waiting]
+            self._waiting[self._n_waiting : self._n_waiting + len(taken)] = taken
+            self._n_waiting += len(taken)
+            rows = rows[len(taken) :]
+            if self._n_waiting == len(self._waiting):
+                self._flush()
+
+    def finish(self) -> None:
+        """Also of no rows there is an array."""
+        if self._n_waiting or self._array is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        values = self._waiting[: self._n_waiting]
+        array = self._array or self._created(n_chunk=max(1, len(values)))
+        start = array.shape[0]
+        array.resize((start + len(values), *array.shape[1:]))
+        array[start:] = values
+        self._array, self._n_waiting = array, 0
+
+    def _created(self, *, n_chunk: int) -> zarr.Array[Any]:
+        n_outputs = self._waiting.shape[1]
+        return self._group.create_array(
+            self.name,
+            shape=(0, n_outputs),
+            chunks=(n_chunk, n_outputs),
+            dtype="float32",
+            compressors=CODEC,
+            fill_value=np.nan,
+            dimension_names=self._axes,
+            # A chunk that is not written reads as NaN without error: a lost one must show.
+            config={"write_empty_chunks": True},
+        )
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_done(catalog_path: str, partition: Partition, model: str) -> dict[str, Any] | None:
+    """Keys fingerprint, n_objects and n_rows of a finished group; None if it is unfinished or absent."""
+    return storage.read_json(storage.join(_group_path(catalog_path, partition, model), *DONE_PATH))
+
+
+def list_done(catalog_path: str) -> list[tuple[str, str]]:
+    """(partition path, model) of all finished groups."""
+    found = storage.list_files(components_path(catalog_path), suffix=DONE_PATH[-1])
+    return [(path.rsplit("/", 3)[0], path.rsplit("/", 3)[1]) for path in found]
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of one model in one partition; outputs are read when they are asked for.
+
+    Attributes
+    ----------
+    path : of the group
+    origin : what the outputs are of
+    object_id : (object,) int64 or str
+    offset : (object + 1,) int64, rows of the outputs
+    """
+
+    path: str
+    origin: Origin
+    object_id: npt.NDArray[Any]
+    offset: npt.NDArray[np.int64]
+    _files: dict[str, Buffer] = dataclasses.field(repr=False)
+
+    def outputs(self, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
+        """Of each bundle the outputs (pass, output) of an object; no passes if it was not run.
+
+        Raises
+        ------
+        FingerprintError
+            The object is not in the partition, or a file is gone or damaged.
+        """
+        (rows,) = np.nonzero(self.object_id == object_id)
+        if len(rows) != 1:
+            raise _damaged(self.path, f"object {object_id} is not in it")
+        start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
+        return tuple(
+            self._read(f"{OUTPUTS}{number}", start, stop) for number in range(len(self.origin.infos))
+        )
+
+    def _read(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        files = dict(self._files)
+        array = _array(files, name)
+        if start == stop:
+            return np.empty((0, array.shape[1]), np.float32)
+        _fetch(self.path, zarr_groups.chunk_files(array, start, stop), files)
+        return np.asarray(array[start:stop], np.float32)
+
+
+def open_components(
+    catalog_path: str, partition: Partition, model: str, *, fingerprint: Mapping[str, Any] | None
+) -> Components:
+    """The finished components of a model in a partition.
+
+    Parameters
+    ----------
+    fingerprint : of the partition's leaf, whose components they must be
+
+    Raises
+    ------
+    FingerprintError
+        They are not there, unfinished, of another run, or damaged.
+    """
+    path = _group_path(catalog_path, partition, model)
+    if problem := problem_of(catalog_path, partition, model, fingerprint=fingerprint):
+        raise FingerprintError(problem)
+    files: dict[str, Buffer] = {}
+    _fetch(path, ["zarr.json"], files)
+    with zarr_groups.unspecified():
+        group = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)
+        small = {name: _array(files, name) for name in ("object_id", "offset")}
+        _fetch(
+            path,
+            [file for array in small.values() for file in zarr_groups.chunk_files(array, 0, None)],
+            files,
+        )
+        values = {name: np.asarray(array[...]) for name, array in small.items()}
+    origin = Origin.from_json(group.attrs.asdict(), path)
+    return Components(path, origin, values["object_id"], values["offset"], files)
+
+
+def _array(files: dict[str, Buffer], name: str) -> zarr.Array[Any]:
+    with zarr_groups.unspecified():
+        array = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def _fetch(path: str, names: Sequence[str], files: dict[str, Buffer]) -> None:
+    try:
+        found = storage.read_files(path, names)
+    except FileNotFoundError as error:
+        raise _damaged(path, f"a file is gone ({error})") from None
+    for name, data in found.items():
+        if not data:
+            raise _damaged(path, f"{name} is empty")
+        files[name] = cpu.Buffer.from_bytes(data)
+
+
+def _damaged(path: str, what: str) -> FingerprintError:
+    return FingerprintError(
+        f"{path}: {what}; passes are reproducible: remove the partition's leaf and run galbatch run again"
+    )
+
+
+def _group_path(catalog_path: str, partition: Partition, model: str) -> str:
+    return storage.join(components_path(catalog_path), partition.path, model)
+
+
+# --- checking --------------------------------------------------------------------------------------------
+
+
+def were_kept(footer: Mapping[str, str]) -> bool:
+    """Whether a leaf's footer says that the components of its partition were kept."""
+    return footer.get(FOOTER_KEY) == "kept"
+
+
+def problems(catalog_path: str) -> list[str]:
+    """What is wrong with the components of a catalog's leaves, [] if nothing is; leaves without any are fine."""
+    return list(_problems(catalog_path))
+
+
+def _problems(catalog_path: str) -> Iterator[str]:
+    for pixel in catalog.list_leaves(catalog_path):
+        partition = Partition(*pixel, 0, 0)
+        try:
+            footer = catalog.read_footer(catalog_path, partition) or {}
+        except CatalogError:
+            continue  # catalog.verify says so
+        if were_kept(footer):
+            fingerprint = json.loads(footer.get("fingerprint", "{}"))
+            for model in json.loads(footer.get("bundles", "{}")):
+                problem = problem_of(catalog_path, partition, model, fingerprint=fingerprint)
+                if problem:
+                    yield problem
+
+
+def problem_of(
+    catalog_path: str, partition: Partition, model: str, *, fingerprint: Mapping[str, Any] | None
+) -> str:
+    """What is wrong with a group, "" if nothing is."""
+    path = _group_path(catalog_path, partition, model)
+    done = read_done(catalog_path, partition, model)
+    if done is None:
+        return (
+            f"{path}: the catalog says that components were kept, but they are not there or unfinished; passes are "
+            "reproducible: remove the partition's leaf and run galbatch run again"
+        )
+    found, expected = done["fingerprint"].get("digest"), (fingerprint or {}).get("digest")
+    if found != expected:
+        return (
+            f"{path}: its components are of another run ({str(found)[:12]}.., the leaf's is {str(expected)[:12]}..); "
+            "passes are reproducible: run again with keep_components = true into a new [catalog] path"
+        )
+    return ""

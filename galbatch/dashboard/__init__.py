@@ -1,0 +1,3 @@
+"""Throughput, while a run lasts."""
+
+from galbatch.dashboard.progress import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Partitions -> outputs: tasks, their submission, progress, finish."""

@@ -1,0 +1,307 @@
+"""The window of submitted work, and the one place where retries are counted.
+
+A partition goes on to infer before another one starts: partitions finish rather than all start. Nothing waits silently:
+what no worker can do is given up after a while, with the reason.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from distributed import Client, Future, KilledWorker, get_worker
+from distributed.scheduler import NoValidWorkerError
+
+from galbatch import cluster, dashboard, ingest, models
+from galbatch.config import RunConfig
+from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
+from galbatch.execution import tasks
+from galbatch.planning.plan import PartitionPlan, Plan
+from galbatch.storage import zarr_groups
+
+__all__ = ["Attempt", "Window"]
+
+RESULT_S = 10.0  # for the few numbers that a task gives back
+POLL_S = 1.0
+
+
+@dataclass
+class Attempt:
+    """One step of one partition: how often it was submitted, how often it failed, and its batch if that is not the run's."""
+
+    part: PartitionPlan
+    step: Literal["ingest", "infer"]
+    n_submitted: int = 0
+    n_failed: int = 0
+    batch: int = 0
+
+
+Then = Callable[[Attempt, tasks.TaskResult], Attempt | None]
+"""Takes in the result of a step and says what the partition needs next, if anything."""
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    attempt: Attempt
+    future: Future
+    workers: tuple[str, ...]  # that it may run on; none: any
+
+
+class Window:
+    """Sees attempts through on the workers, a bounded number at a time.
+
+    Attributes
+    ----------
+    failed : reasons of the partitions that failed, by name
+    """
+
+    def __init__(
+        self, config: RunConfig, plan: Plan, client: Client, *, then: Then, note: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._client = client
+        self._then = then
+        self._note = note
+        self._device = cluster.device_of(config.cluster)
+        self._crew = cluster.Crew(client, config.cluster, note)
+        # Of this run alone: a scheduler that several runs share would take equal keys for the same task.
+        self._run = uuid.uuid4().hex[:8]
+        self._batch = config.posterior.batch
+        self._again: deque[Attempt] = deque()
+        self._fresh: deque[Attempt] = deque()
+        self._pending: dict[str, _Submitted] = {}
+        self._finished: SimpleQueue[Future] = SimpleQueue()
+        self.failed: dict[str, str] = {}
+
+    def work(self, attempts: Iterable[Attempt]) -> None:
+        """Do them all.
+
+        Raises
+        ------
+        SchedulerLost
+            What is done stays.
+        """
+        self._fresh.extend(attempts)
+        while self._fresh or self._again or self._pending:
+            self._crew.look()
+            self._give_up()
+            self._submit_what_fits()
+            try:
+                future = self._finished.get(timeout=POLL_S)
+            except Empty:
+                self._free_stranded()
+                continue
+            further = self._collect(future)
+            if further is not None:
+                self._again.append(further)
+
+    def _device_of(self, attempt: Attempt) -> str:
+        return self._device if attempt.step == "infer" else "cpu"
+
+    def _submit_what_fits(self) -> None:
+        if not self._crew.is_connected:
+            return
+        for attempt in list(self._again):
+            if self._has_worker(attempt):
+                self._again.remove(attempt)
+                self._submit(attempt)
+        while self._fresh and len(self._pending) + len(self._again) < self._crew.window:
+            if not self._has_worker(self._fresh[0]):
+                return
+            self._submit(self._fresh.popleft())
+
+    def _has_worker(self, attempt: Attempt) -> bool:
+        """Whether a worker can take it; on GPUs, now: what waits here still learns of a smaller batch."""
+        device = self._device_of(attempt)
+        able = self._crew.able(device)
+        if device == "cpu":
+            return bool(able)
+        return sum(self._device_of(one.attempt) == device for one in self._pending.values()) < len(able)
+
+    def _submit(self, attempt: Attempt) -> None:
+        attempt.n_submitted += 1
+        function, task = self._task(attempt)
+        device = self._device_of(attempt)
+        able = tuple(self._crew.able(device)) if self._crew.refused else ()
+        future = self._client.submit(
+            _on_worker,
+            function,
+            task,
+            key=f"{attempt.step}-{attempt.part.partition.name}-{attempt.n_submitted}-{self._run}",
+            pure=False,
+            retries=0,  # they are counted here alone
+            workers=able or None,
+            # One inference at a time on a GPU; cutting goes on beside it, and gives way to it.
+            resources={cluster.GPU: 1} if device == "cuda" else None,
+            priority=1 if attempt.step == "infer" else 0,
+        )
+        self._watch(_Submitted(attempt, future, able))
+
+    def _watch(self, submitted: _Submitted) -> None:
+        self._pending[submitted.future.key] = submitted
+        submitted.future.add_done_callback(self._finished.put)
+
+    def _task(self, attempt: Attempt) -> tuple[Callable[[Any], tasks.TaskResult], Any]:
+        config = self._config
+        if attempt.step == "ingest":
+            return tasks.ingest_partition, tasks.ingest_task(
+                self._plan,
+                attempt.part,
+                store=config.cutouts.store,
+                planes=config.cutouts.planes,
+                flags=config.flags,
+            )
+        attempt.batch = attempt.batch or self._batch
+        return tasks.infer_partition, tasks.infer_task(
+            self._plan,
+            attempt.part,
+            store=config.cutouts.store,
+            catalog_path=config.catalog.path,
+            posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
+            device=self._device,
+        )
+
+    def _collect(self, future: Future) -> Attempt | None:
+        """Take in a finished task; return what its partition needs next, if anything."""
+        submitted = self._pending.pop(future.key, None)
+        if submitted is None:  # given up
+            return None
+        attempt = submitted.attempt
+        error = future.exception() if future.status == "error" else None
+        if future.status == "cancelled":
+            error = KilledWorker(future.key, None, 0)
+        if error is not None:
+            return self._after_failure(attempt, error)
+        try:
+            result = future.result(timeout=RESULT_S)
+        except (
+            TimeoutError
+        ):  # its worker left before the result was fetched: Dask does it again, once a worker can
+            self._watch(submitted)
+            return None
+        return self._then(attempt, self._noted(result))
+
+    def _noted(self, result: tasks.TaskResult) -> tasks.TaskResult:
+        """The result; what follows begins with the batch that was found to fit."""
+        self._batch = min(self._batch, result.batch or self._batch)
+        for note in result.notes:
+            self._note(note)
+        return result
+
+    def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
+        if isinstance(error, WorkerRefused):
+            self._crew.refuse(error.worker, str(error))
+            return attempt
+        if isinstance(error, ShortOfMemory):
+            if error.worker:
+                self._crew.restart(error.worker)
+            if attempt.batch > 1:
+                return self._with_half_the_batch(attempt, error)
+        attempt.n_failed += 1
+        if _is_retriable(error) and attempt.n_failed <= self._config.cluster.retries:
+            return attempt
+        self.failed[attempt.part.partition.name] = f"{attempt.step}: {_reason(error)}"
+        return None
+
+    def _with_half_the_batch(self, attempt: Attempt, error: ShortOfMemory) -> Attempt:
+        """Not counted as a failure: it ends at a batch of 1. What follows begins with the batch that was found."""
+        attempt.batch //= 2
+        self._batch = min(self._batch, attempt.batch)
+        self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
+        return attempt
+
+    def _free_stranded(self) -> None:
+        """Take back tasks that were only for workers that are gone, or are refused now."""
+        if not self._crew.is_connected:
+            return
+        for one in self._pending.values():
+            if one.workers and not set(one.workers) & set(self._crew.able(self._device_of(one.attempt))):
+                self._client.cancel([one.future])
+
+    def _give_up(self) -> None:
+        """End the run where no worker can do what is left: what waits for one has failed, the rest stays to be done."""
+        if not self._crew.is_connected:
+            return
+        waiting = [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
+        for device in {self._device_of(attempt) for attempt in waiting}:
+            reason = self._crew.given_up(device)
+            if reason is None:
+                continue
+            for attempt in waiting:
+                if self._device_of(attempt) == device:
+                    self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason}"
+            self._client.cancel([one.future for one in self._pending.values()])
+            self._fresh.clear()
+            self._again.clear()
+            self._pending.clear()
+            return
+
+
+def _on_worker(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.TaskResult:
+    """Run a task on a worker and count it for the dashboard.
+
+    Raises
+    ------
+    WorkerRefused
+        This worker cannot provide an engine; others may.
+    ShortOfMemory
+        The batch is too large for this worker.
+    """
+    zarr_groups.ignore_unspecified()
+    ingest.ignore_astropy()
+    inferring = isinstance(task, tasks.InferTask)
+    try:
+        if inferring:
+            _require_engines(task)
+        result = function(task)
+    except Exception as error:
+        if inferring and _is_out_of_memory(error):
+            raise _shortage(error, task) from None
+        raise
+    inferred = result.n_objects if inferring else 0
+    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
+    return result
+
+
+def _require_engines(task: tasks.InferTask) -> None:
+    for model in task.models:
+        name, network = model.network.name, tasks.load_network(model.network)
+        engine = models.Engine.named(model.network.engine)
+        try:
+            for bundle in network.bundles:
+                models.executor(bundle, engine, task.device)
+        except BundleError as error:
+            worker = get_worker().address
+            raise WorkerRefused(
+                f"worker {worker} cannot provide the engine {engine.name} of {name} on {task.device}: {error}",
+                worker=worker,
+            ) from None
+
+
+def _shortage(error: Exception, task: tasks.InferTask) -> ShortOfMemory:
+    batch = task.posterior.batch
+    if task.device == "cuda" and not isinstance(error, MemoryError):
+        # A process may not get GPU memory again after it once did not (dask-cuda#725, #859).
+        return ShortOfMemory(models.gpu_shortage(error, batch), worker=get_worker().address)
+    return ShortOfMemory(f"not enough memory (batch {batch}): {_reason(error)}")
+
+
+def _is_retriable(error: BaseException) -> bool:
+    """I/O errors, lost workers and lack of memory may pass; wrong inputs stay wrong."""
+    if isinstance(error, UsageError):
+        return False
+    return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name: torch.OutOfMemoryError, without importing torch where there is none to do.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,430 @@
+"""One partition, in plain Python without Dask: cut its objects, or infer and write its leaf.
+
+Tasks are idempotent: they write only their own partition's group and leaf, and commit by one last step. So
+running one twice, or on another worker after a first one died, harms nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from galbatch import __version__, catalog, ingest, models
+from galbatch.catalog import pass_outputs
+from galbatch.config import FlagsConfig, PosteriorConfig
+from galbatch.core.fingerprint import Fingerprint, refuse_difference
+from galbatch.core.prefetch import made_ahead
+from galbatch.core.types import (
+    BLOCK_OBJECTS,
+    Column,
+    CutoutBlock,
+    Grid,
+    ModelFlag,
+    ObjectTable,
+    Partition,
+    Tile,
+)
+from galbatch.errors import FingerprintError
+from galbatch.objects.selection import PartitionObjects
+from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
+
+__all__ = [
+    "GridTask",
+    "InferTask",
+    "IngestTask",
+    "ModelTask",
+    "TaskResult",
+    "audit_properties",
+    "columns_fed",
+    "cut_rows",
+    "footer_fingerprint",
+    "infer_partition",
+    "infer_task",
+    "ingest_partition",
+    "ingest_task",
+    "load_network",
+]
+
+
+@dataclass(frozen=True)
+class GridTask:
+    """The cutouts of one grid: which bands, and which of the partition's objects."""
+
+    grid: Grid
+    bands: tuple[str, ...]
+    rows: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """Everything that cutting one partition needs; small enough to travel with the task."""
+
+    partition: Partition
+    objects: ObjectTable
+    object_flags: npt.NDArray[np.int32]
+    tiles: tuple[Tile, ...]
+    grids: tuple[GridTask, ...]
+    store: str
+    planes: tuple[str, ...]
+    flags: FlagsConfig
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class ModelTask:
+    """One network and the partition's objects that it is for."""
+
+    network: ModelPlan
+    selected: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InferTask:
+    """Everything that inferring one partition needs, but for the cutouts and the networks' weights."""
+
+    partition: Partition
+    objects: ObjectTable
+    object_flags: npt.NDArray[np.int32]
+    grids: tuple[GridTask, ...]
+    models: tuple[ModelTask, ...]
+    posterior: PosteriorConfig
+    store: str
+    catalog: str
+    ingest_fingerprint: Fingerprint
+    fingerprint: Fingerprint
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task reports; the work itself is in the store and the catalog.
+
+    Attributes
+    ----------
+    batch : that passes ran in, at most what was asked for; 0 for ingest
+    notes : what the user should know
+    """
+
+    partition: Partition
+    n_objects: int
+    n_cutouts: int
+    n_passes: int
+    seconds: float
+    batch: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def ingest_task(
+    plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
+) -> IngestTask:
+    """The task that cuts `part`."""
+    objects = plan.take(part.partition)
+    return IngestTask(
+        partition=part.partition,
+        objects=objects.table,
+        object_flags=objects.flags,
+        tiles=tuple(plan.tiles[index] for index in part.tiles),
+        grids=_grid_tasks(plan, objects),
+        store=store,
+        planes=planes,
+        flags=flags,
+        fingerprint=part.ingest,
+    )
+
+
+def infer_task(
+    plan: Plan,
+    part: PartitionPlan,
+    *,
+    store: str,
+    catalog_path: str,
+    posterior: PosteriorConfig,
+    device: str = "cpu",
+) -> InferTask:
+    """The task that infers `part` on a device, cpu or cuda, and writes its leaf."""
+    objects = plan.take(part.partition)
+    return InferTask(
+        partition=part.partition,
+        objects=objects.table,
+        object_flags=objects.flags,
+        grids=_grid_tasks(plan, objects),
+        models=tuple(
+            ModelTask(model, selected) for model, selected in zip(plan.models, objects.selected, strict=True)
+        ),
+        posterior=posterior,
+        store=store,
+        catalog=catalog_path,
+        ingest_fingerprint=part.ingest,
+        fingerprint=part.leaf,
+        device=device,
+    )
+
+
+def _grid_tasks(plan: Plan, objects: PartitionObjects) -> tuple[GridTask, ...]:
+    return tuple(GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models))) for g in plan.grids)
+
+
+def ingest_partition(task: IngestTask) -> TaskResult:
+    """Cut the partition's objects on every grid and commit its groups in the store.
+
+    Raises
+    ------
+    TileError
+        A tile cannot be read.
+    OutputError, OSError
+        The store cannot be written.
+    """
+    started = time.monotonic()
+    for grid in task.grids:
+        ingest.write_partition(
+            task.store,
+            task.partition,
+            grid.grid,
+            cut_rows(task, grid, grid.rows),
+            planes=task.planes,
+            fingerprint=task.fingerprint.as_json(),
+        )
+    n_cutouts = sum(len(grid.rows) for grid in task.grids)
+    return TaskResult(task.partition, len(task.objects), n_cutouts, 0, time.monotonic() - started)
+
+
+def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> Iterator[CutoutBlock]:
+    """Cut the partition's objects at `rows`, a block at a time; nothing is written."""
+    return ingest.cut_blocks(
+        task.objects.take(rows),
+        task.tiles,
+        grid=grid.grid,
+        bands=grid.bands,
+        flags=task.flags,
+        object_flags=task.object_flags[rows],
+    )
+
+
+def infer_partition(task: InferTask) -> TaskResult:
+    """Run every network over the partition's cutouts and commit its leaf.
+
+    Raises
+    ------
+    FingerprintError
+        The store's cutouts were made with other settings or inputs, or are not there.
+    BundleError
+        A bundle cannot be loaded, or its file has changed.
+    """
+    started = time.monotonic()
+    task, notes = _fitted(task)
+    loaded = [_loaded(task, model) for model in task.models]
+    specs = [
+        models.result_columns(model.ensemble.metadata, name=model.task.network.name, posterior=task.posterior)
+        for model in loaded
+    ]
+    values = {c.name: _no_value(c, len(task.objects)) for columns in specs for c in columns}
+    flags = task.object_flags.copy()
+    for grid in task.grids:
+        _require_cutouts(task, grid)
+        with made_ahead(_blocks(task, grid)) as blocks:
+            for rows, cutouts in blocks:
+                flags[rows] |= cutouts.flags
+                for model in loaded:
+                    if model.task.network.grid == grid.grid:
+                        _infer_into(values, rows, cutouts, task=task, model=model)
+    for model in loaded:
+        if model.kept is not None:
+            model.kept.finish(task.fingerprint.as_json())
+    columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
+    table = _leaf_table(task, columns, {"flags": flags, **values})
+    footer = _footer(task) | _audit_footer(task, loaded)
+    catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
+    n_passes = sum(int(np.maximum(values[f"{m.network.name}_passes"], 0).sum()) for m in task.models)
+    seconds = time.monotonic() - started
+    return TaskResult(
+        task.partition, len(task.objects), 0, n_passes, seconds, batch=task.posterior.batch, notes=notes
+    )
+
+
+def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
+    """The task with a batch that fits on the GPU, and what was found; on the processor as it is."""
+    if task.device == "cpu":
+        return task, ()
+    measured = [
+        models.measure_memory(load_network(model.network), _execution(task, model.network), task.posterior)
+        for model in task.models
+    ]
+    batch, notes = task.posterior.batch, list[str]()
+    # After all have been measured, so that the weights of all are there.
+    for memory in measured:
+        batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, tell=notes.append)
+    smaller = task.posterior.model_copy(update={"batch": batch})
+    where = f"partition {task.partition.name}"
+    return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)
+
+
+def _execution(task: InferTask, network: ModelPlan) -> models.Execution:
+    return models.Execution(models.Engine.named(network.engine), task.device)
+
+
+def load_network(model: ModelPlan) -> models.Ensemble:
+    """The bundles of a planned network, from this process's memory if they are there."""
+    return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
+
+
+def columns_fed(
+    objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
+) -> npt.NDArray[np.float32] | None:
+    """(row, column) of the object list's columns `names`; None for no columns."""
+    return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A network in this process, where the outputs of its passes go (None: nowhere), and its audits of blocks."""
+
+    task: ModelTask
+    ensemble: models.Ensemble
+    kept: pass_outputs.ComponentsWriter | None
+    audits: list[models.Audit] = field(default_factory=list)
+
+    def keep(
+        self, rows: npt.NDArray[np.intp]
+    ) -> Callable[[int, Sequence[npt.NDArray[np.float32]]], None] | None:
+        """What keeps the outputs of an object of a block, whose objects are the partition's at `rows`."""
+        kept = self.kept
+        return None if kept is None else lambda row, outputs: kept.append(int(rows[row]), outputs)
+
+
+def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
+    ensemble, network = load_network(model.network), model.network
+    if not task.posterior.keep_components:
+        return _Loaded(model, ensemble, None)
+    origin = pass_outputs.Origin(network.name, ensemble.output_infos, task.posterior.seed, network.engine)
+    ids = task.objects.object_id
+    return _Loaded(
+        model, ensemble, pass_outputs.ComponentsWriter(task.catalog, task.partition, origin, object_id=ids)
+    )
+
+
+AUDIT = "audit"  # in a leaf's footer
+FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
+
+
+def _require_cutouts(task: InferTask, grid: GridTask) -> None:
+    done = ingest.read_done(task.store, task.partition, grid.grid)
+    where = f"{task.store} {task.partition.name} {grid.grid.label}"
+    if done is None:
+        raise FingerprintError(f"{where}: no cutouts there; run galbatch run --stage ingest first")
+    refuse_difference(where, done["fingerprint"], task.ingest_fingerprint)
+
+
+def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
+    if not len(grid.rows):  # such a group holds no arrays
+        return
+    starts = range(0, len(grid.rows), BLOCK_OBJECTS)
+    rows = (grid.rows[start : start + BLOCK_OBJECTS] for start in starts)
+    yield from zip(rows, ingest.read_blocks(task.store, task.partition, grid.grid), strict=True)
+
+
+def _infer_into(
+    values: dict[str, npt.NDArray[Any]],
+    rows: npt.NDArray[np.intp],
+    cutouts: CutoutBlock,
+    *,
+    task: InferTask,
+    model: _Loaded,
+) -> None:
+    network = model.task.network
+    results = models.infer_block(
+        model.ensemble,
+        cutouts.select_bands(network.bands),
+        name=network.name,
+        posterior=task.posterior,
+        selected=model.task.selected[rows],
+        columns=columns_fed(task.objects, rows, network.columns),
+        execution=_execution(task, network),
+        keep=model.keep(rows),
+        audit=model.audits.append,
+    )
+    for name, result in results.items():
+        values[name][rows] = result
+
+
+def _no_value(column: Column, n_objects: int) -> npt.NDArray[Any]:
+    """What stands where a network was not asked: NaN, null, no passes, NOT_SELECTED."""
+    if column.dtype == "string":
+        return np.full(n_objects, None, dtype=object)
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "f":
+        return np.full(n_objects, np.nan, dtype)
+    if column.name.endswith("_flags"):
+        return np.full(n_objects, int(ModelFlag.NOT_SELECTED), dtype)
+    return np.full(n_objects, 0 if column.name.endswith("_passes") else -1, dtype)
+
+
+def _leaf_table(task: InferTask, columns: list[Column], values: dict[str, npt.NDArray[Any]]) -> pa.Table:
+    objects = task.objects
+    ids = (
+        pa.array(objects.object_id.tolist())
+        if objects.object_id.dtype.hasobject
+        else pa.array(objects.object_id)
+    )
+    schema = catalog.leaf_schema(columns, id_type=ids.type, kept=objects.kept.schema)
+    arrays = {
+        "_healpix_29": pa.array(objects.healpix_29),
+        "object_id": ids,
+        "ra_deg": pa.array(objects.ra_deg),
+        "dec_deg": pa.array(objects.dec_deg),
+    }
+    for name in objects.kept.column_names:
+        arrays[name] = objects.kept.column(name).combine_chunks()
+    for column in columns:
+        arrays[column.name] = pa.array(
+            values[column.name], type=column.arrow_type, from_pandas=column.dtype == "string"
+        )
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def _footer(task: InferTask) -> dict[str, str]:
+    return {
+        "fingerprint": json.dumps(task.fingerprint.as_json(), sort_keys=True),
+        "version": __version__,
+        "bundles": json.dumps(
+            {model.network.name: ", ".join(model.network.sha256) for model in task.models}, sort_keys=True
+        ),
+        "n_objects": str(len(task.objects)),
+        pass_outputs.FOOTER_KEY: "kept" if task.posterior.keep_components else "none",
+    }
+
+
+def _audit_footer(task: InferTask, loaded: Sequence[_Loaded]) -> dict[str, str]:
+    """What the audits of adaptive passes found in the partition, by network; they add up over leaves."""
+    if task.posterior.passes != "adaptive":
+        return {}
+    none = models.Audit(task.posterior.quantiles)
+    found = {model.task.network.name: sum(model.audits, none).as_dict() for model in loaded}
+    return {AUDIT: json.dumps(found, sort_keys=True)}
+
+
+def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """``galbatch_audit_<model>`` of a catalog: what the audits in the footers of its leaves add up to, in words.
+
+    Nothing where the number of passes was fixed.
+    """
+    found: dict[str, models.Audit] = {}
+    for footer in footers:
+        for name, part in json.loads(footer.get(AUDIT, "{}")).items():
+            audit = models.Audit.from_dict(part)
+            found[name] = found[name] + audit if name in found else audit
+    return {f"galbatch_audit_{name}": audit.text for name, audit in found.items()}
+
+
+def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """The fingerprint in a leaf's footer, as stored by `infer_partition`; None where there is none."""
+    if footer is None or "fingerprint" not in footer:
+        return None
+    fingerprint: dict[str, Any] = json.loads(footer["fingerprint"])
+    return fingerprint

@@ -1,0 +1,188 @@
+"""What the pixels say of a block: coverage, sky noise, pixel flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.config import FlagsConfig
+from galbatch.core.types import Grid, MaskBit, PixelFlag
+
+__all__ = ["Measured", "measure"]
+
+Number = TypeVar("Number", bound=np.generic)
+
+# The sky is sampled in a frame this share of the cutout wide, from at most about so many pixels: the
+# scatter of 1000 pixels is good to 4 percent, and sorting all of them would cost more than cutting.
+FRAME_SHARE = 0.125
+MAX_SKY_PIXELS = 1000
+MIN_SKY_PIXELS = 32
+
+PLANES_AT_ONCE = 8
+
+SIGMA_OF_MAD = 1.482602218505602  # of a Gaussian
+
+DETECTED_BITS = int(MaskBit.DETECTED | MaskBit.NEGATIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Attributes as in `CutoutBlock`: (object, band) float32 and (object,) int32."""
+
+    coverage: npt.NDArray[np.float32]
+    sky_sigma_njy: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.int32]
+
+
+def measure(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.uint16],
+    *,
+    variance: npt.NDArray[np.float32],
+    grid: Grid,
+    flags: FlagsConfig,
+    noise_correlation: npt.NDArray[np.float32] | None = None,
+) -> Measured:
+    """Coverage, robust sky scatter and the flags that pixels decide.
+
+    Parameters
+    ----------
+    image, variance : (object, band, y, x), nJy and nJy^2, NaN where there is none
+    mask : (object, band, y, x) in MaskBit bits
+    noise_correlation : (object, band), as in `CutoutBlock`; NaN, and None for all, count as 1
+
+    Notes
+    -----
+    Signal to noise is the flux within the center radius over the root of the summed variance; where the
+    variance is unknown, over the sky scatter times the root of the number of pixels. Either noise is
+    multiplied by `noise_correlation`. The noise of coadds is correlated before any resampling: the true
+    ratio is lower still (by about 1.1 for HSC). No sky is subtracted.
+    OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band reaches the threshold, and
+    one at least could be measured.
+    """
+    frame = _frame(grid.size_px)
+    coverage, sky = _passed_over(image, frame)
+    sky_sigma = _sky_sigma(sky, mask.reshape(*mask.shape[:2], grid.size_px**2).take(frame, axis=2))
+    center = _Center.of(grid, flags.center_radius_arcsec)
+    bits = np.bitwise_or.reduce(center.pixels(mask), axis=(1, 2))  # (object,)
+    central = np.isfinite(image[:, :, grid.center_px, grid.center_px])
+    snr = _snr(center.pixels(image), center.pixels(variance), sky_sigma=sky_sigma)
+    if noise_correlation is not None:
+        snr /= np.where(np.isfinite(noise_correlation), noise_correlation, np.float32(1))
+    bad_bits = int(reduce(or_, (MaskBit[name] for name in flags.bad_planes), MaskBit(0)))
+    conditions = {
+        PixelFlag.OUTSIDE_FOOTPRINT: ~central.any(axis=1),
+        PixelFlag.PARTIAL_COVERAGE: ((coverage > 0) & (coverage < 1)).any(axis=1),
+        PixelFlag.MISSING_BAND: (coverage == 0).any(axis=1),
+        PixelFlag.BAD_CENTER: (bits & bad_bits) != 0,
+        PixelFlag.SATURATED: (bits & MaskBit.SAT) != 0,
+        PixelFlag.BRIGHT_OBJECT: (bits & MaskBit.BRIGHT_OBJECT) != 0,
+        PixelFlag.LOW_SNR: np.isfinite(snr).any(axis=1) & ~(snr >= flags.low_snr).any(axis=1),
+    }
+    found = np.zeros(len(image), np.int32)
+    for flag, holds in conditions.items():
+        found |= np.where(holds, np.int32(flag), np.int32(0))
+    return Measured(coverage, sky_sigma, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Center:
+    """The pixels within a radius of the central one.
+
+    `window` bounds them; `disc` (y, x) says which of its pixels are meant.
+    """
+
+    window: tuple[slice, slice]
+    disc: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, grid: Grid, radius_arcsec: float) -> _Center:
+        """The central pixel is always one of them."""
+        # A millionth more: a pixel whose center lies on the circle belongs to it, whatever the rounding.
+        radius_px = radius_arcsec / grid.pixel_scale_arcsec + 1e-6
+        reach = min(int(radius_px), grid.center_px)
+        start, stop = grid.center_px - reach, min(grid.center_px + reach + 1, grid.size_px)
+        offset = np.arange(start, stop) - grid.center_px
+        disc = offset[:, None] ** 2 + offset[None, :] ** 2 <= radius_px**2
+        return cls((slice(start, stop), slice(start, stop)), disc)
+
+    def pixels(self, plane: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """(object, band, pixel) of (object, band, y, x), a copy."""
+        return plane[:, :, *self.window][:, :, self.disc]
+
+
+def _passed_over(
+    image: npt.NDArray[np.float32], index: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One pass over the block: (object, band) share of finite pixels, and a copy of the pixels at `index`.
+
+    A sum is finite only if all it sums is: it takes 3 us for 239 x 239 px, counting 17 us, and most cutouts
+    are covered entirely. Eight planes at a time fit the cache, so that what was summed is picked from there:
+    half the time of two passes.
+    """
+    flat = image.reshape(-1, image.shape[2] * image.shape[3])  # (plane, pixel)
+    coverage = np.ones(len(flat), np.float32)
+    values = np.empty((len(flat), len(index)), np.float32)
+    for start in range(0, len(flat), PLANES_AT_ONCE):
+        part = flat[start : start + PLANES_AT_ONCE]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.einsum("ij->i", part)
+        for row in np.flatnonzero(~np.isfinite(sums)):
+            coverage[start + row] = np.count_nonzero(np.isfinite(part[row])) / flat.shape[1]
+        part.take(index, axis=1, out=values[start : start + PLANES_AT_ONCE], mode="clip")
+    return coverage.reshape(image.shape[:2]), values.reshape(*image.shape[:2], len(index))
+
+
+def _frame(size_px: int) -> npt.NDArray[np.intp]:
+    """Flat indices of the pixels that the sky is sampled at."""
+    width = max(1, int(size_px * FRAME_SHARE))
+    frame = np.ones((size_px, size_px), bool)
+    frame[width : size_px - width, width : size_px - width] = False
+    index = np.flatnonzero(frame)
+    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
+
+
+def _sky_sigma(values: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """(object, band) from (object, band, pixel): 1.4826 MAD of the undetected; NaN with fewer than 32 of them.
+
+    `values` is used up.
+    """
+    unusable = (mask & DETECTED_BITS) != 0
+    unusable |= ~np.isfinite(values)
+    values[unusable] = np.nan
+    count = values.shape[-1] - np.count_nonzero(unusable, axis=-1, keepdims=True)
+    values -= _sort_to_median(values, count)
+    np.abs(values, out=values)
+    scatter = (_sort_to_median(values, count) * np.float32(SIGMA_OF_MAD))[..., 0]
+    return np.where(count[..., 0] >= MIN_SKY_PIXELS, scatter, np.float32(np.nan))
+
+
+def _sort_to_median(values: npt.NDArray[np.float32], count: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Median of the `count` finite values along the last axis, kept as an axis; NaN if none; sorts in place.
+
+    numpy's nanmedian loops over rows in Python.
+    """
+    values.sort(axis=-1)  # NaN last
+    low = np.take_along_axis(values, np.maximum(count - 1, 0) // 2, axis=-1)
+    high = np.take_along_axis(values, np.minimum(count // 2, values.shape[-1] - 1), axis=-1)
+    return np.asarray(np.float32(0.5) * (low + high))
+
+
+def _snr(
+    image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], *, sky_sigma: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """(object, band) from (object, band, pixel); NaN where flux or noise are unknown."""
+    measured = np.isfinite(image)
+    flux = np.where(measured, image, 0.0).sum(axis=2, dtype=np.float64)
+    count = measured.sum(axis=2)
+    unknown = ~np.isfinite(variance) | ~(variance > 0)
+    summed = np.where(measured & ~unknown, variance, 0.0).sum(axis=2, dtype=np.float64)
+    from_sky = count * sky_sigma.astype(np.float64) ** 2
+    noise = np.sqrt(np.where((measured & unknown).any(axis=2), from_sky, summed))
+    valid = (count > 0) & (noise > 0)
+    return np.where(valid, flux / np.where(valid, noise, 1.0), np.nan)

@@ -1,0 +1,1 @@
+"""Windows of pixels from files, and what reading them costs."""

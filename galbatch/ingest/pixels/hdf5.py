@@ -1,0 +1,127 @@
+"""HDF5 files: the only door to h5py. A plane is a dataset, its `index` the place on the axes before (y, x)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import storage
+from galbatch.core.types import Plane
+from galbatch.errors import TileError
+from galbatch.ingest.pixels.planes import Box
+
+__all__ = ["SUFFIXES", "DatasetPlane", "Hdf5File", "is_hdf5", "open_hdf5"]
+
+SUFFIXES = (".h5", ".hdf5")
+# Of these a message shows: GalaxiesML's files have some 100 datasets.
+MAX_SHOWN = 40
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether the name says so."""
+    return path.endswith(SUFFIXES)
+
+
+class Hdf5File:
+    """An HDF5 file open for reading, local or on S3, to be closed by the caller.
+
+    Raises
+    ------
+    TileError
+        It is no HDF5 file, or truncated.
+    FileNotFoundError
+        There is no such file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._datasets: dict[str, Any] = {}
+        self._raw: BinaryIO = storage.open_file(path)
+        try:
+            self._file = h5py.File(self._raw, "r")
+        except OSError as error:
+            self._raw.close()
+            if error.errno is not None:  # the disk or the network, not the file: worth another try
+                raise
+            raise TileError(
+                f"{path}: is no HDF5 file, or is truncated ({error}); fetch it again or exclude it"
+            ) from None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The file's own attributes."""
+        return dict(self._file.attrs)
+
+    def dataset(self, name: str, *, key: str) -> Any:
+        """A dataset by its name; `key` is the config key that named it.
+
+        Raises
+        ------
+        TileError
+            There is none; the message shows which there are.
+        """
+        if name not in self._datasets:  # h5py takes 0.3 ms to look a name up, more than to read a stamp
+            self._datasets[name] = self._file.get(name)
+        found = self._datasets[name]
+        if isinstance(found, h5py.Dataset):
+            return found
+        raise TileError(
+            f"{self.path}: there is no dataset {name!r}; there are {self._shown()}; name the right one: {key} = .."
+        )
+
+    def _shown(self) -> str:
+        found: list[str] = []
+
+        def note(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                found.append(f"{name} {item.shape}")
+
+        self._file.visititems(note)
+        more = f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
+        return ", ".join(found[:MAX_SHOWN]) + more if found else "none"
+
+    def plane(self, plane: Plane) -> DatasetPlane:
+        """The reader of a plane."""
+        return DatasetPlane(self.dataset(str(plane.hdu), key="dataset"), plane)
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+        self._raw.close()
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str) -> Iterator[Hdf5File]:
+    """As `Hdf5File`, closed at the end."""
+    file = Hdf5File(path)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+class DatasetPlane:
+    """Windows of one plane of a dataset; see `PlaneReader`."""
+
+    held_bytes = 0
+
+    def __init__(self, dataset: Any, plane: Plane) -> None:
+        self._dataset = dataset
+        self._index = plane.index
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """See `PlaneReader`."""
+        try:
+            return np.asarray(self._dataset[(*self._index, *box.slices)])
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ValueError(str(error)) from None  # a damaged chunk: another try would not mend it
+
+    def prefetch(self, boxes: Sequence[Box]) -> None:
+        """Nothing: HDF5 reads the chunks that it needs."""

@@ -1,0 +1,315 @@
+"""Windows of tiles: only the pixels asked for, in nJy, native byte order and galbatch's mask bits."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+
+from galbatch import storage
+from galbatch.core.types import MaskBit, Plane, Tile
+from galbatch.errors import TileError
+from galbatch.ingest import headers
+from galbatch.ingest.pixels import hdf5
+from galbatch.ingest.pixels.cost import ExpectedReads, is_packed
+from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
+
+__all__ = ["Pixels", "TileReader", "fill_plane"]
+
+# Neighboring objects lie on few tiles: 5 bands of a patch and its 8 neighbors fit in 48.
+MAX_OPEN_FILES = 48
+
+# Of planes fetched whole and of unpacked files, in TMPDIR: four HSC patches in 5 bands, all planes, take 4 GB.
+MAX_HELD_BYTES = 4 * 2**30
+
+# The survey's names of planes, in galbatch's bits; planes of other names say nothing that the flags use. After
+# afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits.
+MASK_BIT_OF_PLANE = {
+    "BAD": MaskBit.BAD,
+    "UNMASKEDNAN": MaskBit.BAD,
+    "SAT": MaskBit.SAT,
+    "INTRP": MaskBit.INTRP,
+    "CR": MaskBit.CR,
+    "EDGE": MaskBit.EDGE,
+    "SENSOR_EDGE": MaskBit.EDGE,
+    "DETECTED": MaskBit.DETECTED,
+    "DETECTED_NEGATIVE": MaskBit.NEGATIVE,
+    "SUSPECT": MaskBit.SUSPECT,
+    "CROSSTALK": MaskBit.SUSPECT,
+    "NO_DATA": MaskBit.NO_DATA,
+    "BRIGHT_OBJECT": MaskBit.BRIGHT_OBJECT,
+    "CLIPPED": MaskBit.CLIPPED,
+    "NEGATIVE": MaskBit.NEGATIVE,
+    "SATURATED": MaskBit.SAT,
+    "INTERPOLATED": MaskBit.INTRP,
+    "COSMIC_RAY": MaskBit.CR,
+    "DETECTION_EDGE": MaskBit.EDGE,
+    "UNMASKED_NAN": MaskBit.BAD,
+    "SATUR": MaskBit.SAT,
+    "ALLMASK": MaskBit.BAD,
+    "BRIGHT": MaskBit.BRIGHT_OBJECT,
+    "MEDIUM": MaskBit.BRIGHT_OBJECT,
+    "CLUSTER": MaskBit.BRIGHT_OBJECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A window of a tile.
+
+    Attributes
+    ----------
+    image : (y, x) float32, nJy; NaN where the tile has no data
+    mask : (y, x) uint16 in MaskBit bits; 0 where the tile has no mask
+    variance : (y, x) float32, nJy^2; NaN where unknown
+
+    A mask or variance that no tile has may be one value seen everywhere: it is read-only, and stays what it is.
+    """
+
+    image: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint16]
+    variance: npt.NDArray[np.float32]
+
+
+class TileReader:
+    """Reads windows of tiles and keeps the files of the last ones open; use it as a context manager."""
+
+    def __init__(
+        self, max_open: int = MAX_OPEN_FILES, *, expected: Mapping[Plane, ExpectedReads] | None = None
+    ) -> None:
+        self._max_open = max_open
+        self._expected = expected or {}
+        self._files: OrderedDict[str, fits.HDUList | hdf5.Hdf5File] = OrderedDict()
+        self._sources: dict[str, BinaryIO] = {}
+        self._planes: dict[Plane, PlaneReader] = {}
+
+    def __enter__(self) -> TileReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._files:
+            self._close_oldest()
+
+    def read(self, tile: Tile, box: Box) -> Pixels:
+        """The pixels of `box`, which lies within the tile.
+
+        Pixels with the NO_DATA bit, or with a weight that says nothing was measured (inverse variance 0),
+        are NaN.
+
+        Raises
+        ------
+        TileError
+            The file is truncated or damaged.
+        OSError
+            It cannot be read now.
+        """
+        pixels = Pixels(
+            np.empty(box.shape, np.float32), np.empty(box.shape, np.uint16), np.empty(box.shape, np.float32)
+        )
+        self.read_into(tile, box, out=pixels)
+        return pixels
+
+    def read_into(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
+        """As `read`, into arrays of the box's shape; returns whether every pixel is covered."""
+        np.multiply(
+            self.window(tile, tile.image, box=box),
+            np.float32(tile.njy_per_unit),
+            out=out.image,
+            casting="same_kind",
+        )
+        if tile.mask is None:
+            fill_plane(out.mask, 0)
+        else:
+            decode_mask(self.window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
+            if np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
+                out.image[(out.mask & MaskBit.NO_DATA) != 0] = np.nan
+        if tile.weight is None:
+            fill_plane(out.variance, np.nan)
+        else:
+            self._read_variance(tile, box, out=out)
+        missing = np.isnan(out.image)
+        if not missing.any():
+            return True
+        if out.variance.flags.writeable:
+            out.variance[missing] = np.nan
+        return False
+
+    def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> None:
+        """Fill the variance; sets NaN in the image where nothing was measured."""
+        assert tile.weight is not None
+        weight = self.window(tile, tile.weight, box=box)
+        unit = np.float32(tile.njy_per_unit**2)
+        if tile.weight_kind == "variance":
+            np.multiply(weight, unit, out=out.variance, casting="same_kind")
+            return
+        weight = weight.astype(np.float32)
+        unmeasured = ~(weight > 0)
+        out.image[unmeasured] = np.nan
+        weight[unmeasured] = np.nan
+        if tile.weight_kind == "inverse_variance":
+            np.divide(unit, weight, out=out.variance)
+        else:
+            np.multiply(weight**2, unit, out=out.variance)
+
+    def prefetch(self, tile: Tile, boxes: Sequence[Box]) -> None:
+        """Fetch what `read` will be asked for next of this tile; what was fetched of it before is forgotten.
+
+        From S3 all planes' windows come by many requests at a time; local files are not touched.
+
+        Raises
+        ------
+        TileError, OSError
+            As `read`.
+        """
+        self._prefetch(tile, (tile.image, tile.mask, tile.weight), boxes)
+
+    def prefetch_psf(self, tile: Tile, boxes: Sequence[Box]) -> None:
+        """As `prefetch`, of the tile's PSF map: pixels asked for one by one take a request each."""
+        self._prefetch(tile, (tile.psf,), boxes)
+
+    def _prefetch(self, tile: Tile, planes: Sequence[Plane | None], boxes: Sequence[Box]) -> None:
+        for plane in planes:
+            if plane is not None and storage.is_s3(plane.path):
+                try:
+                    self._reader(tile, plane).prefetch(boxes)
+                except (ValueError, TypeError, EOFError) as error:
+                    raise TileError(f"{tile.where}: {error}; fetch it again or exclude it") from None
+
+    def _reader(self, tile: Tile, plane: Plane) -> PlaneReader:
+        if plane not in self._planes or plane.path not in self._files:
+            self._planes[plane] = self._open_plane(tile, plane)
+        self._files.move_to_end(plane.path)
+        return self._planes[plane]
+
+    def window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
+        """(y, x): `box` of one plane of the tile, as stored, in any byte order; raises as `read` does."""
+        try:
+            return self._reader(tile, plane).read(box)
+        except (ValueError, TypeError, EOFError) as error:  # what astropy raises on cut compressed data
+            raise TileError(
+                f"{tile.where}: cannot be read at rows {box.y0} to {box.y1} ({error}); fetch it again or exclude it"
+            ) from None
+
+    def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
+        with headers.quiet_astropy():
+            hdus = self._open_file(plane.path)
+            if isinstance(hdus, hdf5.Hdf5File):
+                return hdus.plane(plane)
+            try:
+                hdu = hdus[plane.hdu]
+            except IndexError:
+                raise TileError(
+                    f"{tile.where}: HDU {plane.hdu} is not there; the file is probably truncated: "
+                    "fetch it again or exclude the tile"
+                ) from None
+            name = _plane_name(tile, plane)
+            source = self._sources.get(plane.path)
+            known = source.size_bytes if isinstance(source, storage.RangedFile) else None
+            headers.require_whole(
+                hdu, where=tile.where, plane=name, size_bytes=known or headers.file_size(plane.path)
+            )
+            opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
+        while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
+            self._close_oldest()
+        return opened
+
+    def _held_bytes(self) -> int:
+        """Of files that are elsewhere or packed, on this machine's disk."""
+        unpacked = [os.fstat(s.fileno()).st_size for p, s in self._sources.items() if is_packed(p)]
+        return sum(unpacked) + sum(reader.held_bytes for reader in self._planes.values())
+
+    def _open_file(self, path: str) -> fits.HDUList | hdf5.Hdf5File:
+        if path not in self._files:
+            while len(self._files) >= self._max_open:
+                self._close_oldest()
+            if hdf5.is_hdf5(path):
+                self._files[path] = hdf5.Hdf5File(path)
+                return self._files[path]
+            source = _source_of(path)
+            self._files[path] = headers.opened_fits(path, source)
+            if source is not None:
+                self._sources[path] = source
+        self._files.move_to_end(path)
+        return self._files[path]
+
+    def _close_oldest(self) -> None:
+        path, hdus = self._files.popitem(last=False)
+        self._planes = {plane: reader for plane, reader in self._planes.items() if plane.path != path}
+        self._sources.pop(path, None)
+        hdus.close()
+
+
+def _source_of(path: str) -> BinaryIO | None:
+    """What to read instead of the file at `path`: parts of it from S3, or what it holds, unpacked."""
+    if is_packed(path):
+        try:
+            return storage.unpack(path)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TileError(
+                f"{path}: is no whole packed file ({error}); fetch it again or exclude it"
+            ) from None
+    return storage.open_file(path) if storage.is_s3(path) else None
+
+
+def _plane_name(tile: Tile, plane: Plane) -> str:
+    if plane == tile.image:
+        return "image"
+    if plane == tile.psf:
+        return "PSF map"
+    return "mask" if plane == tile.mask else tile.weight_kind.replace("_", " ")
+
+
+def fill_plane(plane: npt.NDArray[Any], value: float) -> None:
+    """Set every pixel, unless the plane is one value seen everywhere."""
+    if plane.flags.writeable:
+        plane.fill(value)
+
+
+def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt.NDArray[np.uint16]) -> None:
+    """The survey's mask in galbatch's bits, by tables of 65536 entries, one for each 16 bits of the integer.
+
+    Parameters
+    ----------
+    stored : (y, x) integers in any byte order, or integers read as floats
+    planes : bit number by the survey's name of the plane
+    out : (y, x) uint16, overwritten
+    """
+    if headers.NONZERO in planes:
+        np.multiply(stored != 0, np.uint16(MaskBit.BAD), out=out)
+        return
+    if stored.dtype.kind not in "iu":
+        stored = stored.astype(np.int64)
+    known = tuple(
+        sorted(
+            (number, int(MASK_BIT_OF_PLANE[name]))
+            for name, number in planes.items()
+            if name in MASK_BIT_OF_PLANE
+        )
+    )
+    np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
+    for shift in range(16, 8 * stored.dtype.itemsize, 16):
+        if any(shift <= number < shift + 16 for number, _ in known):
+            out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
+
+
+@functools.lru_cache(maxsize=256)
+def _mask_table(known: tuple[tuple[int, int], ...], shift: int) -> npt.NDArray[np.uint16]:
+    """What every value of the 16 bits from bit `shift` on is in galbatch's bits."""
+    values = np.arange(1 << 16)
+    table = np.zeros(1 << 16, np.uint16)
+    for number, bit in known:
+        if shift <= number < shift + 16:
+            table |= ((values >> (number - shift)) & 1).astype(np.uint16) * np.uint16(bit)
+    return table

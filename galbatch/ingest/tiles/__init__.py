@@ -1,0 +1,1 @@
+"""A survey's files -> tiles, and which of them lie where."""

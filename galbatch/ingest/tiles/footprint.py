@@ -1,0 +1,240 @@
+"""Which tiles lie near which objects, and which cover them, from corners alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from galbatch.core import sky
+from galbatch.core.types import ObjectTable, Tile
+
+__all__ = ["Footprint", "tiles_near"]
+
+ROUNDING_RAD = 1e-9
+"""0.2 mas: covers the rounding of chords."""
+
+PIECE_OBJECTS = 1 << 18
+"""Objects that `Footprint.covering` handles at a time: with their vectors and distances about 30 MB."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def tiles_near(objects: ObjectTable, tiles: Sequence[Tile], *, radius_deg: float) -> list[int]:
+    """Indices of the tiles that may touch a circle of `radius_deg` about any object.
+
+    May name a tile too many (tiles count as circles about their corners), never one too few. No I/O.
+    """
+    if not len(objects) or not tiles:
+        return []
+    near = _near(_vectors(objects), _Circles.about(_corners(tiles)), radius_deg=radius_deg)
+    return [int(index) for index in np.flatnonzero(near)]
+
+
+class Footprint:
+    """The tiles of a survey, for many questions about them.
+
+    Tiles with the same corners (the bands of a patch) are one **place**. Places are numbered along HEALPix, so
+    those of a partition have neighboring numbers.
+
+    Attributes
+    ----------
+    n_places : distinct places
+    place : (tile,) the place of each tile
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        corners = _corners(tiles)
+        flat = corners.reshape(len(tiles), 8)
+        _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
+        rank = _along_healpix(_Circles.about(corners[first]).centers)
+        renumbered = np.empty_like(rank)
+        renumbered[rank] = np.arange(len(rank))
+        self.place: npt.NDArray[np.intp] = renumbered[inverse.reshape(-1)]
+        self.n_places = len(first)
+        self._edges = _inner_sides(corners[first][rank])  # (place, edge, 3)
+        self._circles = _Circles.about(corners[first][rank])
+        self._layers = _layers(self._circles)
+        by_place = np.argsort(self.place, kind="stable")
+        starts = np.searchsorted(self.place[by_place], np.arange(self.n_places + 1))
+        self._tiles_of = (by_place, starts)
+
+    def near(self, objects: ObjectTable, *, radius_deg: float) -> list[int]:
+        """The same as `tiles_near`; asks the trees for the places about the objects first."""
+        if not len(objects) or not self.n_places:
+            return []
+        vectors = _vectors(objects)
+        center, cap_rad = _cap(vectors)
+        reach_rad = cap_rad + math.radians(radius_deg) + 2 * ROUNDING_RAD
+        places = np.concatenate([layer.within(center, reach_rad) for layer in self._layers])
+        touched = places[_near(vectors, self._circles.at(places), radius_deg=radius_deg)]
+        return sorted(self._tiles_at(touched).tolist())
+
+    def _tiles_at(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        by_place, starts = self._tiles_of
+        parts = [by_place[starts[place] : starts[place + 1]] for place in places]
+        return np.concatenate(parts) if parts else np.zeros(0, np.intp)
+
+    def covering(self, ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.int32]:
+        """A place that covers each position: the one of the nearest center; -1 where none does.
+
+        Edges count as arcs of great circles, which they are on TAN tiles.
+
+        Parameters
+        ----------
+        ra_deg, dec_deg : (object,) float64, deg
+
+        Returns
+        -------
+        (object,) int32
+        """
+        result = np.full(len(ra_deg), -1, np.int32)
+        if not self.n_places:
+            return result
+        tree = cKDTree(self._circles.centers)
+        for start in range(0, len(ra_deg), PIECE_OBJECTS):
+            rows = slice(start, start + PIECE_OBJECTS)
+            result[rows] = self._covering(sky.unit_vectors(ra_deg[rows], dec_deg[rows]), tree)
+        return result
+
+    def _covering(self, vectors: Floats, tree: cKDTree) -> npt.NDArray[np.int32]:
+        _, nearest = tree.query(vectors)
+        found = np.where(self._covers(nearest, vectors), nearest, -1)
+        # Few: on a mosaic of like tiles the nearest center is that of a tile that covers the position.
+        for layer in self._layers:
+            left = np.flatnonzero(found < 0)
+            found[left] = self._first_covering(vectors[left], layer)
+        return found.astype(np.int32)
+
+    def _first_covering(self, vectors: Floats, layer: _Layer) -> npt.NDArray[np.intp]:
+        """Of the layer's places that cover each position the one of the nearest center; -1 for none."""
+        candidates = layer.tree.query_ball_point(vectors, _chord(layer.radius_rad + ROUNDING_RAD))
+        counts = np.fromiter(map(len, candidates), np.intp, len(vectors))
+        result = np.full(len(vectors), -1, np.intp)
+        if not counts.any():
+            return result
+        rows = np.repeat(np.arange(len(vectors)), counts)
+        places = layer.places[np.concatenate([c for c in candidates if c]).astype(np.intp)]
+        covers = self._covers(places, vectors[rows])
+        rows, places = rows[covers], places[covers]
+        cosines = np.einsum("cx,cx->c", self._circles.centers[places], vectors[rows])
+        # Written last wins: the nearest center, of equals the first place.
+        rank = np.lexsort((-places, cosines))
+        result[rows[rank]] = places[rank]
+        return result
+
+    def _covers(self, places: npt.NDArray[np.intp], vectors: Floats) -> npt.NDArray[np.bool_]:
+        sides = np.einsum("cex,cx->ce", self._edges[places], vectors)
+        return np.asarray((sides >= -ROUNDING_RAD).all(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Circles:
+    """Circles on the sphere.
+
+    Attributes
+    ----------
+    centers : (circle, 3) unit vectors
+    radii_rad : (circle,)
+    """
+
+    centers: Floats
+    radii_rad: Floats
+
+    @classmethod
+    def about(cls, corners_deg: Floats) -> _Circles:
+        """Through the corners, (tile, corner, 2)."""
+        vectors = _corner_vectors(corners_deg)
+        centers = vectors.mean(axis=1)
+        centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+        cosines = np.einsum("tcx,tx->tc", vectors, centers)
+        return cls(centers, np.arccos(np.clip(cosines.min(axis=1, initial=1.0), -1.0, 1.0)))
+
+    def at(self, index: npt.NDArray[np.intp]) -> _Circles:
+        return _Circles(self.centers[index], self.radii_rad[index])
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Places of like size: a search for them need not reach as far as the largest tile of all would ask."""
+
+    places: npt.NDArray[np.intp]
+    tree: cKDTree
+    radius_rad: float
+
+    def within(self, center: Floats, reach_rad: float) -> npt.NDArray[np.intp]:
+        """Places that a circle about `center` may touch."""
+        found = self.tree.query_ball_point(center, _chord(reach_rad + self.radius_rad))
+        return self.places[np.asarray(found, np.intp)]
+
+
+def _layers(circles: _Circles) -> list[_Layer]:
+    """One layer for each factor of 2 in size."""
+    octave = np.floor(np.log2(np.maximum(circles.radii_rad, 1e-12)))
+    layers = []
+    for value in np.unique(octave):
+        places = np.flatnonzero(octave == value)
+        layers.append(
+            _Layer(places, cKDTree(circles.centers[places]), float(circles.radii_rad[places].max()))
+        )
+    return layers
+
+
+def _corners(tiles: Sequence[Tile]) -> Floats:
+    return np.array([tile.corners_deg for tile in tiles], np.float64).reshape(len(tiles), 4, 2)
+
+
+def _corner_vectors(corners_deg: Floats) -> Floats:
+    ra, dec = corners_deg[..., 0].ravel(), corners_deg[..., 1].ravel()
+    return sky.unit_vectors(ra, dec).reshape(len(corners_deg), 4, 3)  # (tile, corner, 3)
+
+
+def _vectors(objects: ObjectTable) -> Floats:
+    return sky.unit_vectors(objects.ra_deg, objects.dec_deg)
+
+
+def _near(vectors: Floats, circles: _Circles, *, radius_deg: float) -> npt.NDArray[np.bool_]:
+    """Whether each circle lies within the radius of any of the positions."""
+    if not len(circles.radii_rad):
+        return np.zeros(0, np.bool_)
+    chords, _ = cKDTree(vectors).query(circles.centers)
+    distance_rad = 2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0))
+    return np.asarray(distance_rad <= circles.radii_rad + math.radians(radius_deg) + ROUNDING_RAD)
+
+
+def _cap(vectors: Floats) -> tuple[Floats, float]:
+    """A circle about all positions: its center and its radius in rad."""
+    mean = vectors.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-3:  # spread over the whole sphere
+        return np.array([0.0, 0.0, 1.0]), math.pi
+    center = mean / length
+    farthest = float(np.linalg.norm(vectors - center, axis=1).max())
+    return center, 2.0 * math.asin(min(farthest / 2.0, 1.0))
+
+
+def _chord(angle_rad: float) -> float:
+    return 2.0 * math.sin(min(angle_rad, math.pi) / 2.0)
+
+
+def _inner_sides(corners_deg: Floats) -> Floats:
+    """(place, edge, 3): unit normals of the planes through each edge, pointing to the center's side."""
+    vectors = _corner_vectors(corners_deg)
+    normals = np.cross(vectors, np.roll(vectors, -1, axis=1))
+    lengths = np.linalg.norm(normals, axis=2, keepdims=True)
+    normals = normals / np.where(lengths > 0, lengths, 1.0)
+    center = vectors.mean(axis=1)
+    return np.asarray(normals * np.sign(np.einsum("pex,px->pe", normals, center))[..., None])
+
+
+def _along_healpix(centers: Floats) -> npt.NDArray[np.intp]:
+    """Order of unit vectors along the HEALPix index."""
+    if not len(centers):
+        return np.zeros(0, np.intp)
+    ra = np.degrees(np.arctan2(centers[:, 1], centers[:, 0])) % 360.0
+    dec = np.degrees(np.arcsin(np.clip(centers[:, 2], -1.0, 1.0)))
+    return np.argsort(sky.healpix_29(ra, dec), kind="stable")

@@ -1,0 +1,97 @@
+"""The survey's files -> tiles, from headers alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from galbatch import storage
+from galbatch.config import SurveyConfig
+from galbatch.core.types import Tile
+from galbatch.errors import TileError
+from galbatch.ingest.layouts import layout_of
+from galbatch.ingest.tiles.index import MapFiles, index_paths, tiles_of
+from galbatch.ingest.tiles.sources import find_sources, is_table
+
+__all__ = ["read_surveys", "read_tiles"]
+
+
+def read_surveys(
+    surveys: Sequence[SurveyConfig], *, index: str | None = None, map_files: MapFiles | None = None
+) -> list[Tile]:
+    """Tiles of all surveys, under the names that the run knows their bands by.
+
+    Parameters
+    ----------
+    index : what the paths of the tile indexes begin with, see `index_paths`; None: nothing is kept
+    map_files : maps a function over items on workers, in order; asked only if there are many headers to read
+
+    Raises
+    ------
+    TileError
+        As `read_tiles`.
+    """
+    tiles = []
+    paths = [None] * len(surveys) if index is None else index_paths(index, surveys)
+    for survey, path in zip(surveys, paths, strict=True):
+        names = dict(zip(survey.bands, survey.run_bands, strict=True))
+        read = read_tiles(survey, index=path, map_files=map_files)
+        tiles += [dataclasses.replace(tile, band=names[tile.band]) for tile in read]
+    return tiles
+
+
+def read_tiles(
+    survey: SurveyConfig, *, index: str | None = None, map_files: MapFiles | None = None
+) -> list[Tile]:
+    """Tiles of the survey in its bands, sorted by id and band; no pixels are read.
+
+    Parameters
+    ----------
+    index : path of the tile index; None: none is used
+    map_files : as for `read_surveys`
+
+    Raises
+    ------
+    TileError
+        No tile matches, a band has none, two files hold one tile, or a file is truncated or has no
+        celestial WCS or zero point.
+    """
+    sources = find_sources(survey)
+    tiles = tiles_of(sources, survey, index=index, map_files=map_files)
+    asked = f"[survey] tiles = {survey.tiles!r}"
+    if not tiles:
+        raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
+    _require_bands(tiles, survey.bands, asked=asked)
+    _require_single(tiles, survey, asked=asked)
+    return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
+
+
+def _what_is_there(survey: SurveyConfig) -> str:
+    layout = layout_of(survey.layout)
+    if is_table(survey.tiles):
+        return f"none of its rows is of bands {', '.join(survey.bands)}"
+    n_files = len(storage.find_files(survey.tiles, suffixes=layout.suffixes))
+    kind = "FITS files" if ".fits" in layout.suffixes else "files"
+    return f"{n_files} {kind} there, none of them {layout.expects} in bands {', '.join(survey.bands)}"
+
+
+def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], *, asked: str) -> None:
+    found = {tile.band for tile in tiles}
+    missing = [band for band in bands if band not in found]
+    if missing:
+        raise TileError(
+            f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
+            "take the band out of [survey] bands or point tiles to its files"
+        )
+
+
+def _require_single(tiles: Sequence[Tile], survey: SurveyConfig, *, asked: str) -> None:
+    counts = Counter((tile.tile_id, tile.band) for tile in tiles)
+    (tile_id, band), count = counts.most_common(1)[0]
+    if count > 1:
+        paths = [tile.image.path for tile in tiles if (tile.tile_id, tile.band) == (tile_id, band)]
+        advice = "take rows out" if is_table(survey.tiles) else "narrow the pattern to one data release"
+        raise TileError(
+            f"{asked}: tile {tile_id} band {band} is there {count} times: {', '.join(paths[:3])}; {advice}"
+        )

@@ -1,0 +1,188 @@
+"""Where a survey's tiles are sought: files by glob or folder, or the rows of a table of tiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from galbatch import storage
+from galbatch.config import SurveyConfig
+from galbatch.core.types import FileIdentity, Tile
+from galbatch.errors import ObjectListError, TileError
+from galbatch.ingest.layouts import layout_of
+from galbatch.objects import tables
+
+__all__ = ["TABLE_COLUMNS", "TileSource", "find_sources", "is_table", "tiles_in"]
+
+TABLE_SUFFIXES = (".parquet", ".csv")
+NUMBERS = ("psf_fwhm_arcsec", "zero_point_mag")
+TABLE_COLUMNS = ("path", "band", "tile_id", *NUMBERS, "release", "background")
+"""Columns of a table of tiles; all but `path` may be left out, and be empty in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileSource:
+    """A file in which tiles are sought.
+
+    `stated` is what a row of a table of tiles says of it, by the name of the column: empty for files found by
+    glob or folder.
+    """
+
+    path: str
+    identity: FileIdentity
+    stated: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What it is known again by: path and row."""
+        return f"{self.path} {json.dumps(self.stated)}" if self.stated else self.path
+
+
+def is_table(tiles: str) -> bool:
+    """Whether ``[survey] tiles`` names a table of tiles."""
+    return tiles.lower().endswith(TABLE_SUFFIXES)
+
+
+def find_sources(survey: SurveyConfig) -> list[TileSource]:
+    """The files that may hold tiles in the survey's bands, from one listing; none is opened.
+
+    Raises
+    ------
+    TileError
+        The table of tiles cannot be read, has wrong columns, or names files that are not there.
+    """
+    if is_table(survey.tiles):
+        return _rows(survey)
+    layout = layout_of(survey.layout)
+    found = storage.find_identities(survey.tiles, suffixes=layout.suffixes)
+    return [TileSource(path, identity) for path, identity in found.items() if layout.wants(path, survey)]
+
+
+def tiles_in(source: TileSource, survey: SurveyConfig) -> list[Tile]:
+    """Tiles of one file in the survey's bands, read from its headers alone.
+
+    Raises
+    ------
+    TileError
+        The file is not what the layout says, or not what its row in the table of tiles says.
+    """
+    stated = dict(source.stated)
+    tiles = layout_of(survey.layout).tiles_in(source.path, _as_stated(survey, stated))
+    if not stated:
+        return tiles
+    if not tiles:
+        asked = f" in band {stated['band']}" if "band" in stated else ""
+        raise TileError(
+            f"{survey.tiles}: {source.path} holds no tile{asked} of layout {survey.layout}; correct the row, or take it out"
+        )
+    if "tile_id" not in stated:
+        return tiles
+    if len({tile.band for tile in tiles}) < len(tiles):
+        raise TileError(
+            f"{survey.tiles}: {source.path} holds {len(tiles)} tiles, tile_id {stated['tile_id']} can name one in each "
+            "band; leave tile_id empty"
+        )
+    return [dataclasses.replace(tile, tile_id=str(stated["tile_id"])) for tile in tiles]
+
+
+def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:
+    """The survey as it is for one file: what the row states stands in the place of the keys of [survey]."""
+    changes: dict[str, Any] = {name: stated[name] for name in ("release", "background") if name in stated}
+    bands = survey.bands
+    if "band" in stated:
+        bands = (stated["band"],)
+        changes["stamps"] = survey.stamps.model_copy(update={"band": stated["band"]})
+    if "psf_fwhm_arcsec" in stated:
+        changes["psf_fwhm_arcsec"] = dict.fromkeys(bands, stated["psf_fwhm_arcsec"])
+    if "zero_point_mag" in stated:
+        changes["zero_point_mag"] = stated["zero_point_mag"]
+    return survey.model_copy(update={"bands": bands, **changes})
+
+
+def _rows(survey: SurveyConfig) -> list[TileSource]:
+    table = _table(survey.tiles)
+    folder = survey.tiles.rpartition("/")[0]
+    wanted = []
+    for row in table.to_pylist():
+        stated = {
+            name: float(value) if name in NUMBERS else str(value)
+            for name, value in row.items()
+            if _is_stated(value)
+        }
+        if stated.get("band", survey.bands[0]) in survey.bands:
+            wanted.append((_absolute(folder, str(stated.pop("path", ""))), tuple(sorted(stated.items()))))
+    found = storage.identities([path for path, _ in wanted])
+    missing = [path for path, _ in wanted if found[path] is None]
+    if missing:
+        raise TileError(
+            f"{survey.tiles}: {len(missing)} of {len(wanted)} files are not there: {', '.join(missing[:3])}; fetch them, or "
+            "take their rows out"
+        )
+    # A row that says nothing but the path is still a row: its file must hold a tile.
+    return [
+        TileSource(path, identity, stated or (("path", path),))
+        for path, stated in wanted
+        if (identity := found[path]) is not None
+    ]
+
+
+def _table(path: str) -> pa.Table:
+    try:
+        table = tables.read_table(path)
+    except ObjectListError as error:
+        raise TileError(f"[survey] tiles: {error}") from None
+    known = ", ".join(TABLE_COLUMNS)
+    if "path" not in table.column_names:
+        raise TileError(
+            f"{path}: a table of tiles needs a column path; there are {', '.join(table.column_names)}; known are {known}"
+        )
+    unknown = [name for name in table.column_names if name not in TABLE_COLUMNS]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], TABLE_COLUMNS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise TileError(f"{path}: unknown columns {', '.join(unknown)}; {hint}known are {known}")
+    _require_kinds(path, table)
+    n_with_path = sum(map(_is_stated, table.column("path").to_pylist()))
+    if not len(table) or n_with_path < len(table):
+        raise TileError(f"{path}: {n_with_path} of {len(table)} rows have a path; all need one")
+    _require_widths(path, table)
+    return table
+
+
+def _require_widths(path: str, table: pa.Table) -> None:
+    """PSF widths are positive where they are stated, as in [survey]."""
+    if "psf_fwhm_arcsec" not in table.column_names:
+        return
+    stated = enumerate(table.column("psf_fwhm_arcsec").to_pylist())
+    wrong = [(row, value) for row, value in stated if _is_stated(value) and not 0 < value < math.inf]
+    if wrong:
+        raise TileError(
+            f"{path}: column psf_fwhm_arcsec: {len(wrong)} of {len(table)} rows have no width, such as row "
+            f"{wrong[0][0]}: {wrong[0][1]}; correct them, or leave them empty"
+        )
+
+
+def _require_kinds(path: str, table: pa.Table) -> None:
+    for field in table.schema:
+        integer = pa.types.is_integer(field.type)
+        number = integer or pa.types.is_floating(field.type)
+        # Columns without any value have no type in CSV; ids that are numbers stay what they say.
+        good = number if field.name in NUMBERS else pa.types.is_string(field.type)
+        if not (good or pa.types.is_null(field.type) or (field.name == "tile_id" and integer)):
+            expected = "numbers" if field.name in NUMBERS else "text"
+            raise TileError(f"{path}: column {field.name} holds {field.type}, expected {expected}")
+
+
+def _is_stated(value: Any) -> bool:
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
+def _absolute(folder: str, path: str) -> str:
+    return path if "://" in path or path.startswith("/") else storage.join(folder, path)

@@ -1,0 +1,1 @@
+"""Simulation or store joined with models: training and calibration."""

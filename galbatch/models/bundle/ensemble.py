@@ -1,0 +1,177 @@
+"""Several bundles of one model as one network: their posteriors are pooled, with equal weights.
+
+A single bundle is an ensemble of one. The first bundle leads: the others are brought into its standardized space,
+and labels, ranges seen in training, crop and top features are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.core.types import Grid
+from galbatch.errors import BundleError
+from galbatch.models.bundle.files import Bundle, load_bundle
+from galbatch.models.heads.joint import OutputInfo, has_posterior, pooled_passes
+from galbatch.models.heads.passes import Passes
+from galbatch.models.metadata.schema import BundleMetadata
+
+__all__ = ["Ensemble", "load_ensemble"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Networks that say the same things of the same inputs.
+
+    Attributes
+    ----------
+    bundles : one or more
+    calibrated : whether posteriors are stretched by the bundles' spread factors; None: as each bundle says
+
+    Raises
+    ------
+    BundleError
+        The bundles differ in what they take or say, one is named twice, or `calibrated` is true and a bundle holds
+        no spread factors.
+    """
+
+    bundles: tuple[Bundle, ...]
+    calibrated: bool | None = None
+
+    def __post_init__(self) -> None:
+        first = self.bundles[0]
+        for other in self.bundles[1:]:
+            _refuse_difference(first.metadata, other.metadata)
+        if len(set(self.sha256)) < len(self.bundles):
+            raise BundleError(f"{first.metadata.name}: a bundle is named twice; its passes would count twice")
+        for bundle in self.bundles:
+            calibration = bundle.metadata.calibration
+            if self.calibrated and (calibration is None or calibration.spread_factors is None):
+                raise BundleError(
+                    f"{bundle.metadata.name}: calibrated = true, but the bundle holds no spread factors; run galbatch "
+                    "models calibrate, or take the line out"
+                )
+
+    @property
+    def metadata(self) -> BundleMetadata:
+        """That of the first bundle."""
+        return self.bundles[0].metadata
+
+    @property
+    def sha256(self) -> tuple[str, ...]:
+        """The bundles' identities."""
+        return tuple(bundle.sha256 for bundle in self.bundles)
+
+    @property
+    def grid(self) -> Grid:
+        """The cutouts it takes."""
+        return self.bundles[0].grid
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Its bands, in the order of the image axis."""
+        return self.bundles[0].bands
+
+    @property
+    def n_members(self) -> int:
+        """Networks in all bundles."""
+        return sum(bundle.metadata.members for bundle in self.bundles)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether passes of any network differ."""
+        return any(bundle.metadata.dropout_rate > 0 for bundle in self.bundles)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether passes are single values."""
+        return self.metadata.head.kind == "point"
+
+    @property
+    def has_posterior(self) -> bool:
+        """False for a single value: one point network, without dropout."""
+        return has_posterior(self.output_infos)
+
+    @property
+    def spread_factors(self) -> tuple[tuple[float, ...] | None, ...]:
+        """For each bundle what its posteriors are stretched by, (parameter,); None: not at all."""
+        return tuple(_applied_factors(bundle.metadata, self.calibrated) for bundle in self.bundles)
+
+    @property
+    def output_infos(self) -> tuple[OutputInfo, ...]:
+        """How the outputs of each bundle are read."""
+        return tuple(
+            OutputInfo(bundle.metadata, bundle.sha256, factors)
+            for bundle, factors in zip(self.bundles, self.spread_factors, strict=True)
+        )
+
+    def passes(self, outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:
+        """The pooled posterior, in the first bundle's standardized space.
+
+        Parameters
+        ----------
+        outputs : of each bundle (object, pass, member x output), finite; as many passes of each
+        """
+        return pooled_passes(self.output_infos, outputs)
+
+
+def load_ensemble(
+    paths: Sequence[str], *, sha256: Sequence[str] | None = None, calibrated: bool | None = None
+) -> Ensemble:
+    """Load bundles as one network.
+
+    Parameters
+    ----------
+    paths : of the bundles
+    sha256 : the identities they must have; None: any
+    calibrated : see `Ensemble`
+
+    Raises
+    ------
+    BundleError
+        As `load_bundle` and `Ensemble`.
+    """
+    expected: Sequence[str | None] = sha256 or [None] * len(paths)
+    bundles = tuple(load_bundle(path, sha256=one) for path, one in zip(paths, expected, strict=True))
+    return Ensemble(bundles, calibrated)
+
+
+def _applied_factors(metadata: BundleMetadata, calibrated: bool | None) -> tuple[float, ...] | None:
+    calibration = metadata.calibration
+    if calibration is None or not (calibration.apply if calibrated is None else calibrated):
+        return None
+    return calibration.spread_factors
+
+
+SAME: dict[str, Callable[[BundleMetadata], Any]] = {
+    "cutouts": lambda m: f"{m.input.size_px} px of {m.input.pixel_scale_arcsec:g} arcsec",
+    "bands": lambda m: ", ".join(m.input.bands),
+    "columns": lambda m: ", ".join(f"{c.name} {c.unit}".strip() for c in m.input.columns) or "none",
+    "single values or distributions": lambda m: "point" if m.head.kind == "point" else "distributions",
+    "parameters": lambda m: ", ".join(p.name for p in m.parameters),
+}
+
+
+def _differences(first: BundleMetadata, other: BundleMetadata) -> Iterator[tuple[str, Any, Any]]:
+    """What must be the same in two bundles of one model and is not: what, here, there."""
+    for what, of in SAME.items():
+        if of(first) != of(other):
+            yield what, of(first), of(other)
+    if [p.name for p in first.parameters] == [p.name for p in other.parameters]:
+        for here, there in zip(first.parameters, other.parameters, strict=True):
+            for key in ("unit", "transform", "limits"):
+                if getattr(here, key) != getattr(there, key):
+                    yield f"{key} of {here.name}", getattr(here, key), getattr(there, key)
+
+
+def _refuse_difference(first: BundleMetadata, other: BundleMetadata) -> None:
+    found = [f"{what}: {here} against {there}" for what, here, there in _differences(first, other)]
+    if found:
+        names = f"{first.name} {first.version} and {other.name} {other.version}"
+        raise BundleError(
+            f"the bundles {names} cannot be pooled, they are not of one model; they differ in {'; '.join(found)}"
+        )

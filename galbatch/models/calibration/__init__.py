@@ -1,0 +1,1 @@
+"""How well posteriors cover the truth, and the correction that makes them."""

@@ -1,0 +1,375 @@
+"""An evaluation as tables, in the form of section 6 of the GaMPEN paper (Ghosh et al. 2022, ApJ 935, 138)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.models.calibration.coverage import LEVELS, Share, share_of
+from galbatch.models.metadata.schema import LabelInfo, ParameterInfo, ResultTable
+
+if TYPE_CHECKING:
+    from galbatch.models.calibration.evaluation import Evaluation
+
+__all__ = [
+    "STRATA",
+    "binned_coverage",
+    "both_coverages",
+    "coverage_table",
+    "evaluation_tables",
+    "first_label",
+    "levels_heads",
+    "percents",
+    "pit_counts",
+    "pit_table",
+    "residual_tables",
+    "rival_table",
+    "rounded",
+    "strata_bins",
+]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Cover = Callable[[float], Bools]
+Cell = str | float | int | None
+
+ROBUST_SIGMA = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
+PIT_BINS = 10
+MIN_IN_BIN = 50  # objects: the share covered is then known to 7 points
+SIZE_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, np.inf)  # arcsec; 1 is about the seeing, section 6.4's limit
+STRATA = {"magnitude": "true magnitude", "size_arcsec": "true size (arcsec)"}
+DIGITS = 4
+
+
+def evaluation_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
+    """Coverage by both definitions, residuals, labels, and the first two by magnitude and size."""
+    return (
+        *both_coverages(evaluation),
+        *residual_tables(evaluation),
+        *(binned_coverage(evaluation, name) for name in STRATA if name in evaluation.strata),
+    )
+
+
+def both_coverages(evaluation: Evaluation, words: str = "") -> tuple[ResultTable, ResultTable]:
+    """Coverage of equal-tailed intervals, and of the released code's.
+
+    Parameters
+    ----------
+    words : whether the posteriors are corrected
+    """
+    about = [words] if words else []
+    about.append(f"{len(evaluation):,} objects, {_counted(evaluation.n_passes, 'pass', 'passes')} each")
+    if evaluation.n_failed:
+        about.append(f"{evaluation.n_failed:,} more failed in the network")
+    told = "; ".join(about)
+    return (
+        coverage_table(
+            evaluation, evaluation.covered, f"Coverage of equal-tailed intervals, in percent ({told})"
+        ),
+        coverage_table(
+            evaluation,
+            evaluation.covered_released,
+            "Coverage of intervals as GaMPEN's released code defines them, to be compared with table 2 of its paper, "
+            f"in percent ({told})",
+        ),
+    )
+
+
+def residual_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
+    """Residuals of median and mode, labels, residuals by magnitude and size."""
+    return (
+        residual_table(evaluation, evaluation.median, "Residuals of the median, estimate minus truth"),
+        residual_table(
+            evaluation,
+            evaluation.mode,
+            "Residuals of the most probable value, as in figure 12 of the GaMPEN paper",
+        ),
+        *label_tables(evaluation),
+        *(binned_residuals(evaluation, name) for name in STRATA if name in evaluation.strata),
+    )
+
+
+def rounded(value: float, digits: int = DIGITS) -> float | None:
+    """To so many significant digits; None for NaN and infinity."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def _percent(share: Share) -> tuple[Cell, Cell]:
+    """Value and error, to 0.01 %."""
+    if share.n == 0:
+        return None, None
+    return round(100 * share.value, 2), round(100 * share.error, 2)
+
+
+def levels_heads() -> tuple[str, ...]:
+    """Columns of values and errors for each level."""
+    return tuple(head for level in LEVELS for head in (f"{100 * level:.2f} %", "±"))
+
+
+def coverage_table(evaluation: Evaluation, cover: Cover, caption: str) -> ResultTable:
+    """Shares of truths covered: each parameter, the mean; B/T apart for truths of 0 or 1 and between.
+
+    Parameters
+    ----------
+    cover : level -> (object, parameter) bool
+    """
+    hits = {level: cover(level) for level in LEVELS}
+    rows: list[tuple[Cell, ...]] = []
+    for name, index, chosen in _groups(evaluation):
+        shares = [share_of(hits[level][chosen, index]) for level in LEVELS]
+        rows.append((name, shares[0].n, *percents(shares)))
+    if len(evaluation.parameters) > 1:
+        means = [share_of(hits[level].mean(axis=1)) for level in LEVELS]
+        rows.append(("mean", len(evaluation), *percents(means)))
+    if cover == evaluation.covered:
+        rows += _closed_rows(evaluation)
+    return ResultTable(caption, ("parameter", "n", *levels_heads()), tuple(rows))
+
+
+def percents(shares: Sequence[Share]) -> list[Cell]:
+    """Values and errors, to 0.01 %."""
+    return [cell for share in shares for cell in _percent(share)]
+
+
+def _groups(evaluation: Evaluation) -> Iterator[tuple[str, int, Bools]]:
+    """(name, parameter, objects): all, and those with a true share of 0 or 1 apart from the others."""
+    for index, parameter in enumerate(evaluation.parameters):
+        truth = evaluation.labels[:, index]
+        yield parameter.name, index, np.ones(len(truth), dtype=np.bool_)
+        pure = np.asarray((truth <= 0) | (truth >= 1))
+        if parameter.transform == "logit" and pure.any() and not pure.all():
+            yield f"{parameter.name}, truth 0 or 1", index, pure
+            yield f"{parameter.name}, truth between", index, ~pure
+
+
+def _closed_rows(evaluation: Evaluation) -> list[tuple[Cell, ...]]:
+    """Of parameters with truths at their limits: as somebody counts who looks at the catalog's interval."""
+    rows: list[tuple[Cell, ...]] = []
+    for index, parameter in enumerate(evaluation.parameters):
+        if (evaluation.at_low | evaluation.at_high)[:, index].any():
+            shares = [share_of(evaluation.covered_closed(level)[:, index]) for level in LEVELS]
+            rows.append((f"{parameter.name}, ends of the interval included", shares[0].n, *percents(shares)))
+    if rows and len(evaluation.parameters) > 1:
+        means = [share_of(evaluation.covered_closed(level).mean(axis=1)) for level in LEVELS]
+        rows.append(("mean, ends of the intervals included", len(evaluation), *percents(means)))
+    return rows
+
+
+RESIDUAL_HEADS = ("n", "mean", "median", "σ", "1.4826 MAD", "68.27 % within")
+
+
+def _residual_cells(residual: Floats) -> tuple[Cell, ...]:
+    """n, mean, median, standard deviation (the paper's typical error), robust scatter, and what 68.27 % are within."""
+    if len(residual) == 0:
+        return (0, None, None, None, None, None)
+    median = float(np.median(residual))
+    numbers = (
+        float(residual.mean()),
+        median,
+        float(residual.std()),
+        ROBUST_SIGMA * float(np.median(np.abs(residual - median))),
+        float(np.quantile(np.abs(residual), LEVELS[0])),
+    )
+    return (len(residual), *(rounded(number) for number in numbers))
+
+
+def _residuals(evaluation: Evaluation, values: Floats) -> Iterator[tuple[str, str, Floats, float]]:
+    """(name, unit, residual (object,), R^2); also relative to the truth where a logarithm is estimated."""
+    for i, quantity in enumerate(evaluation.quantities):
+        truth = evaluation.truth(quantity)
+        residual = values[:, i] - truth
+        variance = float(truth.var()) if len(truth) else 0.0
+        r2 = 1 - float(np.square(residual).mean()) / variance if variance > 0 else np.nan
+        yield quantity.name, "mag" if quantity.is_magnitude else quantity.parameter.unit, residual, r2
+        if quantity.parameter.transform in ("ln", "log10") and not quantity.is_magnitude:
+            yield f"{quantity.name}, relative", "%", 100 * residual / truth, np.nan
+
+
+def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> ResultTable:
+    """Figure 12's numbers and R^2 (equation 17).
+
+    Parameters
+    ----------
+    values : (object, quantity) point values
+    """
+    rows = tuple(
+        (name, unit, *_residual_cells(residual), rounded(r2))
+        for name, unit, residual, r2 in _residuals(evaluation, values)
+    )
+    return ResultTable(caption, ("parameter", "unit", *RESIDUAL_HEADS, "R²"), rows)
+
+
+def rival_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
+    """Standard deviation of the median's residuals for several networks on the same objects, over that of the first.
+
+    No value where another network has no such quantity, as magnitudes and relative residuals follow from transforms.
+    """
+    first, *others = [
+        {name: (unit, float(r.std())) for name, unit, r, _ in _residuals(e, e.median)}
+        for e in evaluations.values()
+    ]
+    rows = tuple(
+        (
+            name,
+            unit,
+            rounded(scatter),
+            *(rounded(o[name][1] / scatter) if name in o else None for o in others),
+        )
+        for name, (unit, scatter) in first.items()
+    )
+    name, *names = evaluations
+    heads = ("parameter", "unit", f"σ of {name}", *(f"{other}, times that" for other in names))
+    return ResultTable("Residuals of the median beside those of other networks, same objects", heads, rows)
+
+
+def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
+    """Section 6.4: how often labels that follow from the median are true; empty if no parameter has labels."""
+    rows = tuple(
+        row
+        for index, parameter in enumerate(evaluation.parameters)
+        if parameter.labels
+        for row in _label_rows(evaluation, index, parameter)
+    )
+    if not rows:
+        return ()
+    table = ResultTable(
+        "Labels that follow from the median, in percent: of those labelled so, how many truly are; of those that truly are, "
+        "how many are labelled so; and the residuals of those labelled so",
+        (
+            "parameter",
+            "label",
+            "n labelled",
+            "truly are",
+            "±",
+            "n truly",
+            "are labelled",
+            "±",
+            "σ of residuals",
+        ),
+        rows,
+    )
+    return (table,)
+
+
+def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) -> Iterator[tuple[Cell, ...]]:
+    (column,) = [i for i, q in enumerate(evaluation.quantities) if q.index == index and not q.is_magnitude]
+    median, truth = evaluation.median[:, column], evaluation.labels[:, index]
+    given, true = first_label(median, parameter.labels), first_label(truth, parameter.labels)
+    for number, label in enumerate(parameter.labels):
+        said, are = given == number, true == number
+        scatter = float((median - truth)[said].std()) if said.any() else np.nan
+        yield (
+            parameter.name,
+            label.text,
+            int(said.sum()),
+            *_percent(share_of(are[said])),
+            int(are.sum()),
+            *_percent(share_of(said[are])),
+            rounded(scatter),
+        )
+
+
+def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.int64]:
+    """(object,) number of the first label that fits each value; -1: none does."""
+    found = np.full(len(values), -1, dtype=np.int64)
+    for number in reversed(range(len(labels))):
+        label = labels[number]
+        low = -np.inf if label.at_least is None else label.at_least
+        high = np.inf if label.at_most is None else label.at_most
+        found[(values >= low) & (values <= high)] = number
+    return found
+
+
+def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Bools]]:
+    """(bin in words, mean of its true values, objects (object,)) of whole magnitudes, or sizes about the seeing.
+
+    Bins with fewer than 50 objects are joined with the next fainter or larger one, the last with the one before.
+    """
+    values = evaluation.strata[name]
+    edges = list(SIZE_EDGES)
+    if name == "magnitude":
+        edges = list(np.arange(np.floor(values.min()), np.floor(values.max()) + 2))
+    kept = [edges[0]]
+    for edge in edges[1:]:
+        if ((values >= kept[-1]) & (values < edge)).sum() >= MIN_IN_BIN:
+            kept.append(edge)
+    if len(kept) == 1:
+        return [("all", float(values.mean()), np.ones(len(values), dtype=np.bool_))]
+    kept[-1] = edges[-1]
+    inside = [(a, b, np.asarray((values >= a) & (values < b))) for a, b in itertools.pairwise(kept)]
+    return [(_span(a, b), float(values[chosen].mean()), chosen) for a, b, chosen in inside]
+
+
+def _span(low: float, high: float) -> str:
+    return f"from {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
+
+
+def binned_residuals(evaluation: Evaluation, stratum: str) -> ResultTable:
+    """Residuals of the median by magnitude or size: relative ones where a logarithm is estimated."""
+    rows = []
+    chosen_names = _names_by_bin(evaluation)
+    for words, _, chosen in strata_bins(evaluation, stratum):
+        for name, unit, residual, _ in _residuals(evaluation, evaluation.median):
+            if name in chosen_names:
+                rows.append((words, name, unit, *_residual_cells(residual[chosen])))
+    return ResultTable(
+        f"Residuals of the median by {STRATA[stratum]}",
+        (STRATA[stratum], "parameter", "unit", *RESIDUAL_HEADS),
+        tuple(rows),
+    )
+
+
+def _names_by_bin(evaluation: Evaluation) -> set[str]:
+    """A flux of a whole sample in nJy tells of its bright end alone; relative residuals and magnitudes do not."""
+    return {
+        f"{q.name}, relative" if q.parameter.transform in ("ln", "log10") and not q.is_magnitude else q.name
+        for q in evaluation.quantities
+    }
+
+
+def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | None = None) -> ResultTable:
+    """Coverage of equal-tailed intervals by magnitude or size; with `before` the uncorrected ones beside them."""
+    rows: list[tuple[Cell, ...]] = []
+    for words, _, chosen in strata_bins(evaluation, stratum):
+        for index, parameter in enumerate(evaluation.parameters):
+            shares = [share_of(evaluation.covered(level)[chosen, index]) for level in LEVELS]
+            row: list[Cell] = [words, parameter.name, shares[0].n, *percents(shares)]
+            if before is not None:
+                row += [_percent(share_of(before.covered(level)[chosen, index]))[0] for level in LEVELS]
+            rows.append(tuple(row))
+    heads = [STRATA[stratum], "parameter", "n", *levels_heads()]
+    if before is not None:
+        heads += [f"uncorrected {100 * level:.2f} %" for level in LEVELS]
+    return ResultTable(
+        f"Coverage of equal-tailed intervals by {STRATA[stratum]}, in percent", tuple(heads), tuple(rows)
+    )
+
+
+def pit_counts(transform: Floats, n_bins: int) -> npt.NDArray[np.int64]:
+    """(bin,) objects whose integral transform (object,) lies in each of so many equal bins of 0..1."""
+    return np.histogram(transform, bins=n_bins, range=(0.0, 1.0))[0]
+
+
+def pit_table(before: Evaluation, after: Evaluation) -> ResultTable:
+    """Histograms of the integral transforms: objects in each tenth; even ones if the posteriors are right."""
+    expected = len(after) / PIT_BINS
+    error = np.sqrt(expected * (1 - 1 / PIT_BINS))
+    heads: list[str] = ["integral transform"]
+    columns: list[list[Any]] = [[f"{k / PIT_BINS:g} to {(k + 1) / PIT_BINS:g}" for k in range(PIT_BINS)]]
+    for index, parameter in enumerate(after.parameters):
+        for words, evaluation in (("uncorrected", before), ("corrected", after)):
+            heads.append(f"{parameter.name}, {words}")
+            columns.append(pit_counts(evaluation.transform[:, index], PIT_BINS).tolist())
+    return ResultTable(
+        f"Objects by probability integral transform; expected {expected:.0f} ± {error:.0f}",
+        tuple(heads),
+        tuple(zip(*columns, strict=True)),
+    )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

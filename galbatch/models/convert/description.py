@@ -1,0 +1,139 @@
+"""The TOML file that says what a foreign network takes and puts out."""
+
+# No postponed annotations: config looks for the nearest known key in the classes the fields name.
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from galbatch.config import parse_strictly
+from galbatch.errors import BundleError, ConfigError
+from galbatch.models.metadata.schema import (
+    STRICT,
+    BundleMetadata,
+    DomainInfo,
+    HeadInfo,
+    InputInfo,
+    ParameterInfo,
+    read_metadata,
+    write_metadata,
+)
+
+__all__ = ["PreprocessingInfo", "ScriptDescription", "read_description"]
+
+
+@dataclass(frozen=True)
+class PreprocessingInfo:
+    """What is done to the images before a foreign network sees them: stretch, channels, (x - mean) / std.
+
+    Attributes
+    ----------
+    stretch : none, arsinh, or the colors of a layer of the Legacy Surveys' viewer, sdss or legacy, from nanomaggies
+    channels : a single band is repeated to so many; 0: as many as bands
+    mean, std : one number, or one per channel
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    stretch: Literal["none", "arsinh", "sdss", "legacy"] = "none"
+    channels: int = 0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class ScriptDescription:
+    """A foreign network, as its description file says; fields as in `BundleMetadata`.
+
+    Attributes
+    ----------
+    dropout_rate : above 0: its modules nn.Dropout draw, so that passes differ; 0: they are switched off
+    preprocessing : before the network
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    input: InputInfo
+    head: HeadInfo
+    parameters: tuple[ParameterInfo, ...]
+    version: str = "1"
+    architecture: str = "script"
+    dropout_rate: float = 0.0
+    members: int = 1
+    domain: DomainInfo = field(default_factory=DomainInfo)
+    preprocessing: PreprocessingInfo = field(default_factory=PreprocessingInfo)
+    training_data: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    def metadata(self, origin: dict[str, Any]) -> BundleMetadata:
+        """What goes into the bundle; `origin` says where it comes from."""
+        return BundleMetadata(
+            name=self.name,
+            version=self.version,
+            architecture=self.architecture,
+            input=self.input,
+            head=self.head,
+            parameters=self.parameters,
+            dropout_rate=self.dropout_rate,
+            domain=self.domain,
+            members=self.members,
+            training_data=self.training_data,
+            origin=origin,
+            licence=self.licence,
+            citation=self.citation,
+        )
+
+
+def read_description(path: str) -> ScriptDescription:
+    """Read a description file.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, it is no TOML, has unknown or missing keys, or says what cannot be.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such description") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the description cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    description = parse_strictly(ScriptDescription, data, source=path)
+    try:
+        read_metadata(write_metadata(description.metadata({})), path)
+    except BundleError as error:
+        raise ConfigError(str(error).replace(": galbatch.json", "")) from None
+    problems = _preprocessing_problems(description)
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return description
+
+
+def _preprocessing_problems(description: ScriptDescription) -> list[str]:
+    preprocessing, n_bands = description.preprocessing, len(description.input.bands)
+    channels = preprocessing.channels or n_bands
+    problems = []
+    if preprocessing.channels < 0:
+        problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
+    if description.input.columns:
+        problems.append("input: columns: a foreign forward(images) takes images alone")
+    if channels != n_bands and n_bands != 1:
+        problems.append(
+            f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
+        )
+    if preprocessing.stretch in ("sdss", "legacy") and n_bands != 3:
+        problems.append(
+            f"preprocessing: stretch {preprocessing.stretch} makes colors of 3 bands, found {n_bands}"
+        )
+    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) not in (1, channels):
+            problems.append(
+                f"preprocessing: {name} has {len(values)} numbers, expected 1 or one per channel ({channels})"
+            )
+    if min(preprocessing.std, default=1.0) <= 0:
+        problems.append("preprocessing: std must be above 0")
+    return problems

@@ -1,0 +1,154 @@
+"""A foreign TorchScript network with a plain `forward`, wrapped into a bundle as a TOML file describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from galbatch.errors import BundleError
+from galbatch.models.bundle.files import save_bundle, set_modes
+from galbatch.models.convert.description import ScriptDescription, read_description
+from galbatch.models.convert.published import file_sha256
+from galbatch.models.metadata.schema import BundleMetadata
+from galbatch.models.networks.intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb
+
+__all__ = ["Foreign", "convert_script"]
+
+
+class Foreign(nn.Module):
+    """A foreign network behind `prefix` and `sample`.
+
+    Its dropout draws from torch's global generator. The draws still follow from the keys alone: each row runs by
+    itself, after the generator was seeded with the row's key.
+
+    Parameters
+    ----------
+    network : TorchScript module with `forward(images)`
+    preprocessing : from the bundle's unit to what the network takes
+    has_dropout : whether passes differ; without, rows run together
+    """
+
+    def __init__(self, network: Any, preprocessing: nn.Module, *, has_dropout: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.draws_from_global_generator = has_dropout
+
+    def forward(self, images: Tensor, keys: Tensor) -> Tensor:
+        """One pass from the images."""
+        return self.sample(self.prefix(images), keys)
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        """What the network takes, of images (object, band, y, x) float32 in the bundle's unit."""
+        inputs: Tensor = self.preprocessing(images)
+        return inputs
+
+    @torch.jit.export
+    def sample(self, features: Tensor, keys: Tensor) -> Tensor:
+        """One pass for each row: (row, output), of what `prefix` gave and keys (row,) int64."""
+        if not self.draws_from_global_generator:
+            together: Tensor = self.network(features)
+            return together.reshape(features.shape[0], -1)
+        rows: list[Tensor] = []
+        for i in range(features.shape[0]):
+            torch.manual_seed(int(keys[i]))
+            rows.append(self.network(features[i : i + 1]).reshape(1, -1))
+        return torch.cat(rows)
+
+
+class Preprocessing(nn.Module):
+    """Stretch, repetition of a single band, normalization."""
+
+    def __init__(
+        self, stretch: nn.Module, n_channels: int, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.stretch = stretch
+        self.n_channels = n_channels
+        self.input_mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.input_std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(object, band, y, x) float32 to (object, channel, y, x)."""
+        x = self.stretch(images).expand(-1, self.n_channels, -1, -1)
+        normalized: Tensor = (x - self.input_mean) / self.input_std
+        return normalized
+
+
+def convert_script(script: str, description: str, output: str) -> tuple[str, BundleMetadata]:
+    """Write a bundle with a foreign network.
+
+    Parameters
+    ----------
+    script : TorchScript file; loading it runs none of it, the check of its behavior does
+    description : TOML file, see `galbatch.models.description`
+    output : bundle to write
+
+    Returns
+    -------
+    The bundle's sha256, and its metadata.
+
+    Raises
+    ------
+    ConfigError
+        The description cannot be read, or says what cannot be.
+    BundleError
+        The script is no TorchScript, or does not behave as described.
+    """
+    described = read_description(description)
+    network = _read_script(script)
+    origin = {
+        "converted_from": "foreign TorchScript",
+        "weights": Path(script).name,
+        "weights_sha256": file_sha256(script),
+        "description": Path(description).name,
+        "preprocessing": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(described.preprocessing).items()
+        },
+    }
+    metadata = described.metadata(origin)
+    wrapped = Foreign(network, _preprocessing(described), has_dropout=metadata.dropout_rate > 0)
+    try:
+        scripted: Any = torch.jit.script(wrapped)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{script}: its forward does not take images alone and give one tensor: {_last_line(error)}"
+        ) from None
+    set_modes(scripted)
+    return save_bundle(output, scripted, metadata), metadata
+
+
+def _read_script(path: str) -> Any:
+    if not Path(path).is_file():
+        raise BundleError(f"{path}: there is no such TorchScript file")
+    load: Any = torch.jit.load
+    try:
+        network = load(path, map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"{path}: is no TorchScript file: {_last_line(error)}; a state dict or pickled module must be scripted first, with "
+            "torch.jit.script(network).save(...)"
+        ) from None
+    if not hasattr(network, "forward"):
+        raise BundleError(f"{path}: has no method forward(images)")
+    return network
+
+
+def _preprocessing(described: ScriptDescription) -> Preprocessing:
+    info = described.preprocessing
+    stretch: nn.Module = Arsinh() if info.stretch == "arsinh" else AsTheyAre()
+    if info.stretch in LAYERS:
+        stretch = ViewerRgb(LAYERS[info.stretch], described.input.pixel_scale_arcsec)
+    channels = info.channels or len(described.input.bands)
+    return Preprocessing(stretch, channels, info.mean, info.std)
+
+
+def _last_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[-1].strip() if text else type(error).__name__

@@ -1,0 +1,348 @@
+"""GaMPEN's released weights into a bundle (Ghosh et al. 2022, ApJ 935, 138; 2023, ApJ 953, 134).
+
+The release is a state dict per network; its scaler is not in it, but follows from the labels it was trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from scipy.special import expit
+
+from galbatch.core.types import njy_per_unit
+from galbatch.errors import BundleError
+from galbatch.models.bundle.files import save_bundle
+from galbatch.models.convert.published import Published, assign, file_sha256, read_published
+from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, InputInfo, LabelInfo, ParameterInfo
+from galbatch.models.networks.gampen import SMALLEST_PX, Gampen, localized_px
+from galbatch.models.posterior.transforms import from_output
+from galbatch.objects import tables
+
+__all__ = ["GampenConversion", "convert_gampen"]
+
+RELEASED_PX = {239: "g", 143: "r", 96: "i"}
+"""Cutout sizes of the released networks, and the band each was trained in (z < 0.25, 0.25-0.5, 0.5-0.75)."""
+
+TARGETS = ("custom_logit_bt", "ln_R_e_asec", "ln_total_flux_adus")
+N_OUTPUTS = 9
+PAPER_CHANNELS = 64  # of the first convolution
+LARGEST_PX = 2048  # tried when a size is looked for
+# Where no galaxy was pure disk or pure bulge the release clamps nothing; a bundle's logit needs limits.
+NO_LIMITS = (1e-12, 1.0 - 1e-12)
+HALF_TOLERANCE = 1e-3  # of "half the smallest value strictly inside", recovered from logits of some digits
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GampenConversion:
+    """What the release does not say in the weights themselves.
+
+    Attributes
+    ----------
+    scaling : folder with info.csv and splits/<slug>-train.csv: what the labels' scaler was fitted on
+    slug : of the split: balanced-dev2 for the networks of real galaxies, balanced-dev for those of simulated ones
+    dropout_rate : that the network was trained with
+    band : of the images
+    size_px : side of the cutouts; None: of the release, 239, 143 or 96, by the weights' shapes
+    pixel_scale_arcsec, zero_point_mag : of the images
+    release, background : of the images, compared with the survey's
+    name : of the bundle; None: gampen and the band
+    """
+
+    scaling: str
+    slug: str
+    dropout_rate: float
+    band: str
+    size_px: int | None = None
+    pixel_scale_arcsec: float = 0.168
+    zero_point_mag: float = 27.0
+    release: str = "pdr2"
+    background: str = "global sky"
+    name: str | None = None
+
+
+def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> tuple[str, BundleMetadata]:
+    """Write a bundle with released weights.
+
+    Parameters
+    ----------
+    weights : state dict as released, such as g_0_025_model.pt
+    output : bundle to write
+    conversion : what goes beside the weights
+
+    Returns
+    -------
+    The bundle's sha256, and its metadata.
+
+    Raises
+    ------
+    BundleError
+        The weights are not GaMPEN's, of an unknown size, or not with three parameters; there is no such slug.
+    ObjectListError
+        A table of the scaling folder cannot be read, or lacks columns.
+    """
+    published = read_published(weights)
+    channels, in_channels = _shape_of(published, "localization.0.weight", axes=4)[:2]
+    n_out = _shape_of(published, "vgg.classifier.6.weight", axes=2)[0]
+    if channels > PAPER_CHANNELS:  # the rest of the network is made by these, before it is compared
+        raise BundleError(
+            f"{weights}: its first convolution has {channels} channels, expected {PAPER_CHANNELS}"
+        )
+    if n_out != N_OUTPUTS:
+        raise BundleError(
+            f"{weights}: puts out {n_out} numbers, expected {N_OUTPUTS}: means, log d and L of {', '.join(TARGETS)}; for other "
+            "parameters script it and use galbatch models convert script"
+        )
+    size_px = size_of(published, conversion.size_px)
+    parameters, scaled_by = scaler(conversion)
+    network = Gampen(
+        size_px,
+        n_out,
+        width=channels / PAPER_CHANNELS,
+        in_channels=in_channels,
+        dropout_rate=conversion.dropout_rate,
+    )
+    assign(network, published.state, source=weights)
+    origin = {
+        "converted_from": "GaMPEN state dict (vgg16_w_stn_oc_drp)",
+        "weights": Path(weights).name,
+        "weights_sha256": file_sha256(weights),
+        "in_channels": in_channels,
+        "slug": conversion.slug,
+        "dropout_rate": conversion.dropout_rate,
+        **scaled_by,
+    }
+    metadata = _metadata(conversion, size_px, parameters, origin)
+    return save_bundle(output, torch.jit.script(network.eval()), metadata), metadata
+
+
+def _metadata(
+    conversion: GampenConversion,
+    size_px: int,
+    parameters: tuple[ParameterInfo, ...],
+    origin: dict[str, Any],
+) -> BundleMetadata:
+    return BundleMetadata(
+        name=conversion.name or f"gampen-{conversion.band}",
+        version="1",
+        architecture="gampen",
+        input=InputInfo(
+            bands=(conversion.band,),
+            size_px=size_px,
+            pixel_scale_arcsec=conversion.pixel_scale_arcsec,
+            unit="ADU",
+            zero_point_mag=conversion.zero_point_mag,
+            background=conversion.background,
+            release=conversion.release,
+        ),
+        head=HeadInfo("gaussian"),
+        parameters=parameters,
+        dropout_rate=conversion.dropout_rate,
+        training_data=f"as the authors of the weights say; labels of split {conversion.slug}",
+        origin=origin,
+        licence="as released by the authors; the code they come with is GPL-3.0",
+        citation="Ghosh et al. 2022, ApJ 935, 138; Ghosh et al. 2023, ApJ 953, 134",
+    )
+
+
+def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
+    if name not in published.state:
+        there = ", ".join(list(published.state)[:4])
+        raise BundleError(
+            f"{published.path}: lacks {name}, so it is no GaMPEN (vgg16_w_stn_oc_drp); it begins with {there}"
+        )
+    shape = tuple(published.state[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise BundleError(f"{published.path}: {name} has the shape {shape}, expected {axes} axes, none empty")
+    return shape
+
+
+def size_of(published: Published, stated: int | None) -> int:
+    """Side of the cutouts, from the numbers that the transformer's first connected layer takes."""
+    n_inputs = _shape_of(published, "fc_loc.0.weight", axes=2)[1]
+    n_maps = _shape_of(published, "localization.3.weight", axes=4)[0]
+    sizes = range(SMALLEST_PX, LARGEST_PX)
+    fitting = [size for size in sizes if n_maps * localized_px(size) ** 2 == n_inputs]
+    what = f"{published.path}: fc_loc.0 takes {n_inputs} numbers"
+    if not fitting:
+        raise BundleError(f"{what}, which are {n_maps} square maps for no cutout size")
+    span = f"{fitting[0]} to {fitting[-1]} px"
+    if stated is not None:
+        if stated not in fitting:
+            raise BundleError(f"{what}: that fits cutouts of {span}, not of {stated}")
+        return stated
+    released = [size for size in RELEASED_PX if size in fitting]
+    if not released:
+        raise BundleError(
+            f"{what}: that fits cutouts of {span}, none of the released sizes ({', '.join(map(str, RELEASED_PX))}); say "
+            "which with --size-px"
+        )
+    return released[0]
+
+
+def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dict[str, Any]]:
+    """The parameters as the labels' standardization makes them, and what that was fitted on.
+
+    Mean and population standard deviation over the training split, as in scikit-learn's StandardScaler.
+
+    Raises
+    ------
+    BundleError
+        There is no such split, or labels are not finite.
+    ObjectListError
+        A table cannot be read, or lacks columns.
+    """
+    folder = Path(conversion.scaling)
+    info, split = folder / "info.csv", _split_path(folder, conversion.slug)
+    labels = _labels(split, info)
+    bad = ~np.isfinite(labels)
+    if bad.any():
+        raise BundleError(
+            f"{split}: {int(bad.any(axis=1).sum())} of {len(labels)} rows have a label that is not finite"
+        )
+    if len(labels) < 2 or not labels.std(axis=0).all():
+        raise BundleError(f"{split}: {len(labels)} rows with all labels equal: nothing to standardize")
+    limits, limits_from = _bt_limits(info, labels[:, 0])
+    unit_njy = njy_per_unit(conversion.zero_point_mag)
+    found = {
+        "scaler_rows": len(labels),
+        "scaler_from": split.name,
+        "scaler_sha256": file_sha256(split),
+        "bt_limits_from": limits_from,
+    }
+    if info.is_file():
+        found["info_sha256"] = file_sha256(info)
+    return _parameters(labels, limits, unit_njy, conversion.band), found
+
+
+def _parameters(
+    labels: Floats, limits: tuple[float, float], unit_njy: float, band: str
+) -> tuple[ParameterInfo, ...]:
+    location, scale = labels.mean(axis=0), labels.std(axis=0)
+    low, high = labels.min(axis=0), labels.max(axis=0)
+    bt_range = from_output([low[0], high[0]], ParameterInfo("bt", "", "", "logit", limits=limits))
+    # A network in ADU is one in nJy, shifted in the logarithm.
+    shift = float(np.log(unit_njy))
+    bt = ParameterInfo(
+        "bt",
+        "",
+        f"bulge-to-total light ratio in {band}",
+        "logit",
+        limits=limits,
+        training_range=(float(bt_range[0]), float(bt_range[1])),
+        labels=(
+            LabelInfo("highly bulge-dominated", at_least=0.85),
+            LabelInfo("highly disk-dominated", at_most=0.1),
+        ),
+    )
+    re_arcsec = ParameterInfo(
+        "re_arcsec",
+        "arcsec",
+        f"effective radius in {band}",
+        "ln",
+        training_range=(float(np.exp(low[1])), float(np.exp(high[1]))),
+        labels=(LabelInfo("R_e < 1 arcsec, below the seeing", at_most=1.0),),
+    )
+    flux_njy = ParameterInfo(
+        "flux_njy",
+        "nJy",
+        f"total flux in {band}",
+        "ln",
+        training_range=(float(np.exp(low[2] + shift)), float(np.exp(high[2] + shift))),
+        magnitude="mag",
+    )
+    shifted = (location[0], location[1], location[2] + shift)
+    return tuple(
+        dataclasses.replace(parameter, location=float(where), scale=float(width))
+        for parameter, where, width in zip((bt, re_arcsec, flux_njy), shifted, scale, strict=True)
+    )
+
+
+def _split_path(folder: Path, slug: str) -> Path:
+    path = folder / "splits" / f"{slug}-train.csv"
+    if not path.is_file():
+        slugs = sorted(p.name.removesuffix("-train.csv") for p in (folder / "splits").glob("*-train.csv"))
+        there = f"there are {', '.join(slugs)}" if slugs else f"{folder / 'splits'} holds no <slug>-train.csv"
+        raise BundleError(f"{path}: there is no such split; {there}")
+    return path
+
+
+def _labels(split: Path, info: Path) -> Floats:
+    """(object, target): of the split itself, as the release writes it, or of info.csv for the split's objects."""
+    if set(TARGETS) <= set(tables.column_names(str(split))):
+        return _numbers(str(split), tables.read_table(str(split), columns=TARGETS))
+    key = _common_key(split, info)
+    rows = tables.read_table(str(split), columns=[key]).column(key)
+    table = tables.read_table(str(info), columns=[key, *TARGETS])
+    place = {value: number for number, value in enumerate(table.column(key).to_pylist())}
+    wanted = rows.to_pylist()
+    lost = [value for value in wanted if value not in place]
+    if lost:
+        raise BundleError(
+            f"{info}: lacks {len(lost)} of {len(wanted)} objects of {split.name}, such as {key} {lost[0]}"
+        )
+    return _numbers(str(info), table.select(list(TARGETS)))[[place[value] for value in wanted]]
+
+
+def _common_key(split: Path, info: Path) -> str:
+    there = tables.column_names(str(split))
+    if not info.is_file():
+        raise BundleError(f"{split}: lacks {', '.join(TARGETS)}, and there is no {info} to join it with")
+    both = set(there) & set(tables.column_names(str(info)))
+    for key in ("object_id", "file_name"):
+        if key in both:
+            return key
+    raise BundleError(
+        f"{split}: lacks {', '.join(TARGETS)} and shares neither object_id nor file_name with {info.name}; it holds {', '.join(there)}"
+    )
+
+
+def _numbers(path: str, table: pa.Table) -> Floats:
+    columns = []
+    for name in table.column_names:
+        try:
+            columns.append(table.column(name).cast(pa.float64()).to_numpy())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise BundleError(f"{path}: column {name} holds no numbers") from None
+    return np.stack(columns, axis=1)
+
+
+def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
+    """B/T at and beyond which the release sets exactly 0 and 1, and where they were found.
+
+    Pure disks and bulges (0 and 1) were given half the smallest, and half-way from the largest, value strictly inside
+    before the logit. The release takes those of column bt of info.csv; without it they follow from the logits' extremes.
+    """
+    names = tables.column_names(str(info)) if info.is_file() else []
+    if "bt" in names:
+        bt = _numbers(str(info), tables.read_table(str(info), columns=["bt"]))[:, 0]
+        inside = bt[(bt > 0) & (bt < 1)]
+        if len(inside) and bool((bt == 0).any() or (bt == 1).any()):
+            low = float(inside.min()) / 2 if (bt == 0).any() else NO_LIMITS[0]
+            high = 1.0 - float(1.0 - inside.max()) / 2 if (bt == 1).any() else NO_LIMITS[1]
+            return (low, high), "bt of info.csv"
+        return NO_LIMITS, "bt of info.csv: no 0 and no 1 in it"
+    if TARGETS[0] in names:
+        logits = _numbers(str(info), tables.read_table(str(info), columns=[TARGETS[0]]))[:, 0]
+    zero, below_one = _replaced(expit(logits)), _replaced(expit(-logits))
+    low = NO_LIMITS[0] if zero is None else zero
+    high = NO_LIMITS[1] if below_one is None else 1.0 - below_one
+    return (low, high), f"extremes of {TARGETS[0]}"
+
+
+def _replaced(values: Floats) -> float | None:
+    """The smallest value if it is half of the next one, as what stands for 0; None: nothing was replaced."""
+    distinct = np.unique(values)
+    # Equal numbers may differ in the last digits that a table keeps.
+    above = distinct[distinct > distinct[0] * (1 + HALF_TOLERANCE)]
+    if len(above) and abs(2 * distinct[0] / above[0] - 1) < HALF_TOLERANCE:
+        return float(distinct[0])
+    return None

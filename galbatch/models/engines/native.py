@@ -1,0 +1,318 @@
+"""The executor of rebuilt networks: float32 or less, compiled or not, checked against the script when it is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from galbatch.errors import BundleError
+from galbatch.models.bundle.files import Bundle, made_up_inputs
+from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
+from galbatch.models.engines.native_networks import Lean, Start, rebuild
+from galbatch.models.networks.dropout import Masks
+
+__all__ = ["RebuiltExecutor", "rebuilt_executor"]
+
+CHECK_ROWS = 8
+REFERENCES = (
+    4  # passes of each galaxy in both precisions: leave 1 % of a posterior standard deviation of the 2 to 4 %
+)
+SLOTS_AT_ONCE = 2**23  # of masks drawn together: 64 MB a number, and some ten of them
+STEP = 4  # compiled trunks take 1, 4, 16, ... rows
+EXACT = 1e-4  # of the outputs' size: what float32 leaves after some 20 layers is 1e-5
+ROUNDED = 0.1  # of the outputs' size: what a broken network exceeds, and a rounded one does not
+AGREE = 0.75  # share of the rows: where two features are as large, rounding decides which is among the top k
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Trunk = Callable[[Tensor, Masks | None], Tensor]
+
+
+def rebuilt_executor(
+    bundle: Bundle, precision: str, *, device: torch.device = CPU, is_compiled: bool = False
+) -> RebuiltExecutor:
+    """The executor of a network that galbatch knows.
+
+    Parameters
+    ----------
+    bundle : its script is on the device
+    precision : float32, bfloat16 or float16, of what follows the first dropout
+    device : where it runs
+    is_compiled : whether that goes through torch.compile, and on a GPU into CUDA graphs
+
+    Raises
+    ------
+    BundleError
+        The network is not known, cannot be compiled here, or does not give what the script gives.
+    """
+    name = bundle.metadata.name
+    lean = rebuild(bundle.script, bundle.metadata, DTYPES[precision])
+    exact = lean if precision == "float32" else rebuild(bundle.script, bundle.metadata, torch.float32)
+    if lean is None or exact is None:
+        raise BundleError(
+            f"{name}: galbatch cannot rebuild this network (architecture {bundle.metadata.architecture}), only its own "
+            'gampen and sfnet; set [posterior] engine = "torchscript", or "auto"'
+        )
+    path = Path(lean, StaticTrunk(lean) if is_compiled else None)
+    executor = RebuiltExecutor(bundle, path, path if lean is exact else Path(exact), device)
+    problem = compiled_disagreement(executor) if is_compiled else disagreement(executor)
+    if problem:
+        raise BundleError(
+            f"{name}: rebuilt in {precision}, it is another network than its script: {problem}; set [posterior] engine = "
+            '"torchscript"'
+        )
+    return executor
+
+
+def compiled_disagreement(executor: RebuiltExecutor) -> str | None:
+    """As `disagreement`; the first run compiles.
+
+    Raises
+    ------
+    BundleError
+        That fails.
+    """
+    try:
+        return disagreement(executor)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # what torch's compiler raises is one
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BundleError(
+            f"{executor.bundle.metadata.name}: torch.compile fails on this machine: {reason}; on a CPU it needs a C++ "
+            'compiler. Set [posterior] engine = "rebuilt", which needs none'
+        ) from None
+
+
+@torch.inference_mode()
+def disagreement(executor: RebuiltExecutor) -> str | None:
+    """How passes of two made-up galaxies differ from the script's; None: by rounding."""
+    images, *columns = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
+    beside = columns[0] if columns else None
+    rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
+    keys = torch.arange(CHECK_ROWS, device=executor.device) * 0x5851F42D4C957F2D
+    found, _ = executor.prepare(images, beside).passes(rows, keys)
+    expected = executor.bundle.sample(executor.bundle.prefix(images, beside)[rows], keys)
+    if found.shape != expected.shape:
+        return f"it puts out {found.shape[1]} numbers, expected {expected.shape[1]}"
+    difference, size = (found - expected).abs().amax(1), 1.0 + expected.abs().amax(1)
+    tolerance = EXACT if executor.exact is executor.path else ROUNDED
+    if float((difference <= tolerance * size).float().mean()) >= AGREE:
+        return None
+    return f"outputs differ by up to {float(difference.max()):.2g}, expected {tolerance * float(size.max()):.2g} or less"
+
+
+class StaticTrunk:
+    """A trunk compiled for fixed numbers of rows, 1, 4, 16, ...; fewer are filled up with rows that were there before.
+
+    On a GPU its kernels are launched as one CUDA graph. Threads take turns, as all rows go through the same buffers.
+    """
+
+    def __init__(self, lean: Lean) -> None:
+        self._trunk: Trunk = torch.compile(lean.trunk, dynamic=False)
+        self._replays: dict[int, Replay] = {}
+        self._turn = threading.Lock()
+
+    @staticmethod
+    def rows_of(n: int) -> int:
+        """The largest of its numbers of rows up to `n`."""
+        rows = 1
+        while rows * STEP <= n:
+            rows *= STEP
+        return rows
+
+    def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
+        """See `Lean.trunk`."""
+        rows = self.rows_of(len(x))
+        if rows < len(x):
+            rows *= STEP
+        with self._turn:
+            if rows not in self._replays:
+                self._replays[rows] = Replay(self._trunk, rows, x, masks)
+            return self._replays[rows](x, masks)
+
+
+class Replay:
+    """A trunk for one number of rows: inputs are copied to where it reads them.
+
+    Parameters
+    ----------
+    trunk : what is run
+    rows : of each run
+    x, masks : like those that will be given
+    """
+
+    def __init__(self, trunk: Trunk, rows: int, x: Tensor, masks: Masks | None) -> None:
+        repeated = torch.arange(rows, device=x.device) % len(x)
+        self._x = x[repeated].contiguous(memory_format=torch.channels_last)
+        self._masks = None if masks is None else Masks(*(part[repeated] for part in masks))
+        self._trunk = trunk
+        self._run = _captured(self._once) if x.is_cuda else self._once
+
+    def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
+        """See `Lean.trunk`."""
+        self._x[: len(x)].copy_(x)
+        if masks is not None and self._masks is not None:
+            for buffer, part in zip(self._masks, masks, strict=True):
+                buffer[: len(part)].copy_(part)
+        return self._run()[: len(x)].clone()
+
+    def _once(self) -> Tensor:
+        return self._trunk(self._x, self._masks)
+
+
+def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The kernels of `run` as a CUDA graph."""
+    ahead: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    ahead.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(ahead):  # kernels are chosen, and memory is taken, before the capture
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(ahead)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may copy their inputs meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = run()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return outputs
+
+    return replay
+
+
+class Path:
+    """One precision of a network.
+
+    Parameters
+    ----------
+    lean : what follows the first dropout
+    static : its trunk, compiled; None: it runs as it is
+    """
+
+    def __init__(self, lean: Lean, static: StaticTrunk | None = None) -> None:
+        self.lean = lean
+        self.static = static
+
+    def outputs(
+        self, start: Start, beside: Tensor, rows: Tensor, masks: Masks | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Prepared.passes`: the trunk takes as many rows as the processor's cache holds, the head all."""
+        step = rows_in_cache(start.maps, len(rows))
+        if self.static is not None:
+            step = self.static.rows_of(step)
+        parts = []
+        for at in range(0, len(rows), step):
+            some = slice(at, at + step)
+            of_some = None if masks is None else Masks(*(part[some] for part in masks))
+            x = self.lean.begin(start, rows[some], of_some)
+            parts.append((self.static or self.lean.trunk)(x, of_some))
+        return self.lean.head(torch.cat(parts), beside[rows], masks)
+
+    def last_features(self, maps: Tensor) -> Tensor:
+        """Without dropout, of maps (object, channel, y, x)."""
+        rows = torch.arange(len(maps), device=maps.device)
+        start = Start(maps.to(self.lean.dtype).contiguous(memory_format=torch.channels_last))
+        return self.lean.last_features(self.lean.trunk(self.lean.begin(start, rows, None), None))
+
+
+class RebuiltExecutor:
+    """See `galbatch.models.executors.Executor`.
+
+    What comes before the first dropout is the script's, in float32.
+
+    Bfloat16 moves the outputs of all passes of an object alike, by some percent of a posterior standard deviation, and those of
+    each by half as much besides. The former is measured on some passes that are run in float32, too, and taken back. (The pass
+    without dropout tells nothing of it: its roundings are others.) Float16 rounds eight times finer; passes that exceed
+    its range are run in float32.
+
+    Parameters
+    ----------
+    bundle : its script is on the device
+    path : what runs the passes
+    exact : the same in float32; `path` itself if that is float32
+    """
+
+    def __init__(self, bundle: Bundle, path: Path, exact: Path, device: torch.device) -> None:
+        self.bundle = bundle
+        self.path = path
+        self.exact = exact
+        self.device = device
+        self.plan = path.lean.plan(device)
+        exact.lean.plan(device)
+
+    def prepare(self, images: Tensor, columns: Tensor | None) -> RebuiltPrepared:
+        """See `Executor`."""
+        features = self.bundle.prefix(images, columns)
+        n_maps = features.shape[1] - len(self.bundle.metadata.input.columns)
+        maps, beside = features[:, :n_maps], features[:, n_maps:, 0, 0]
+        last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
+        crop = self.bundle.script.crop(images) if self.bundle.has("crop") else None
+        start = self.path.lean.start(maps)
+        exact = start if self.exact is self.path else self.exact.lean.start(maps)
+        prepared = RebuiltPrepared(self, start, exact, beside, last, crop)
+        if self.path.lean.dtype != torch.bfloat16:
+            return prepared
+        return replace(prepared, shift=prepared.rounding())
+
+    def masks(self, keys: Tensor) -> Masks | None:
+        """Of keys (row,) int64; None: no dropout."""
+        return None if self.plan is None else self.plan.draw(keys)
+
+    def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
+        """See `Executor`."""
+        return script_top_features(self.bundle, last)
+
+
+@dataclass(frozen=True)
+class RebuiltPrepared:
+    """See `galbatch.models.executors.Prepared`.
+
+    Attributes
+    ----------
+    start, exact : what rows begin with, of the executor's paths
+    beside : (object, column), the numbers beside the image
+    shift : (object, output), added to the outputs of every pass; None: nothing
+    """
+
+    executor: RebuiltExecutor
+    start: Start
+    exact: Start
+    beside: Tensor
+    last: Tensor | None
+    crop: Tensor | None
+    shift: Tensor | None = None
+
+    def rows_at_once(self, batch: int) -> int:
+        """`batch`, or what masks at a high rate leave room for."""
+        plan = self.executor.plan
+        return batch if plan is None else max(1, min(batch, SLOTS_AT_ONCE // plan.slots[-1].stop))
+
+    def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Prepared`."""
+        path, masks = self.executor.path, self.executor.masks(keys)
+        outputs, fired = path.outputs(self.start, self.beside, rows, masks)
+        if self.shift is not None:
+            outputs = outputs + self.shift[rows]
+        if path.lean.dtype == torch.float16:
+            beyond = torch.nonzero(~torch.isfinite(outputs).all(dim=1)).squeeze(1)
+            if len(beyond):
+                again = self.executor.exact, self.executor.masks(keys[beyond])
+                outputs[beyond], fired[beyond] = again[0].outputs(
+                    self.exact, self.beside, rows[beyond], again[1]
+                )
+        return outputs, fired
+
+    def rounding(self) -> Tensor:
+        """(object, output): what float32 gives less what the path gives, a mean over passes of fixed keys."""
+        rows = torch.arange(len(self.start.maps), device=self.executor.device)
+        found = []
+        for number in range(REFERENCES if self.executor.plan else 1):
+            masks = self.executor.masks(torch.full_like(rows, number))
+            exact, _ = self.executor.exact.outputs(self.exact, self.beside, rows, masks)
+            rounded, _ = self.executor.path.outputs(self.start, self.beside, rows, masks)
+            found.append(exact - rounded)
+        return torch.stack(found).mean(dim=0)

@@ -1,0 +1,1 @@
+"""The kinds of output that networks have."""

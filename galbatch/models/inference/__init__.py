@@ -1,0 +1,1 @@
+"""Cutouts in, result columns out."""

@@ -1,0 +1,160 @@
+"""The audit of adaptive passes: what stopping early stated, against what the most passes say.
+
+One object in a thousand (`galbatch.models.keys.is_audited`) goes on to `max_passes` after it would have stopped. The
+passes it would have stopped with are the first of those it has in the end, n of N, so the two results are expected to
+differ by sqrt(1 - n/N) times the error that was stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.models.inference.stopping import Stated
+
+__all__ = ["Audit", "AuditOfGroup"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Sums over audited objects, which add up over groups, blocks and partitions.
+
+    Attributes
+    ----------
+    levels : of the quantiles
+    n_objects : audited, those that never stopped included
+    n_not_converged : of these, those that would not have stopped before `max_passes`; they are not compared
+    n_values : quantiles compared at each level: stopped objects times quantities
+    stated, actual : for each level the sum of squares of the expected and of the actual difference, in posterior
+        standard deviations
+    largest : actual difference
+    """
+
+    levels: tuple[float, ...]
+    n_objects: int = 0
+    n_not_converged: int = 0
+    n_values: int = 0
+    stated: tuple[float, ...] = ()
+    actual: tuple[float, ...] = ()
+    largest: float = 0.0
+
+    def __add__(self, other: Audit) -> Audit:
+        """Of both samples; of the same levels."""
+        return Audit(
+            self.levels,
+            self.n_objects + other.n_objects,
+            self.n_not_converged + other.n_not_converged,
+            self.n_values + other.n_values,
+            _added(self.stated, other.stated),
+            _added(self.actual, other.actual),
+            max(self.largest, other.largest),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in a leaf's footer, of JSON's types."""
+        return {key: list(part) if isinstance(part, tuple) else part for key, part in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Audit:
+        """What `as_dict` gave."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        return cls(**fields)
+
+    @property
+    def text(self) -> str:
+        """For people, as in the catalog's properties."""
+        if not self.n_objects:
+            return "no object was audited"
+        counted = f"{self.n_objects} object{'s' if self.n_objects > 1 else ''}, {self.n_not_converged} not converged"
+        if not self.n_values:
+            return counted
+        return (
+            f"{counted}; RMS difference from max_passes in posterior standard deviations: stated "
+            f"{self._rms(self.stated):.4f}, actual {self._rms(self.actual):.4f}, largest {self.largest:.4f}; "
+            + ", ".join(self._of_levels())
+        )
+
+    def _rms(self, sums: Sequence[float]) -> float:
+        return float(np.sqrt(sum(sums) / (len(sums) * self.n_values)))
+
+    def _of_levels(self) -> list[str]:
+        return [
+            f"at {level:g} {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
+            for level, stated, actual in zip(self.levels, self.stated, self.actual, strict=True)
+        ]
+
+
+def _added(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
+    """Sums level by level; no levels: nothing was compared."""
+    if not first or not second:
+        return first or second
+    return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+class AuditOfGroup:
+    """The audited objects of a group while they run.
+
+    Parameters
+    ----------
+    audited : (object,) bool, of the group
+    levels : of the quantiles
+
+    Attributes
+    ----------
+    total : the audit of those compared so far
+    """
+
+    def __init__(self, audited: npt.NDArray[np.bool_], levels: Sequence[float]) -> None:
+        self.audited = audited
+        self.total = Audit(tuple(levels))
+        self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
+
+    def has_stopped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """(object,) which of `rows` are audited and would have stopped."""
+        return np.isin(rows, list(self._stopped))
+
+    def stop(
+        self, rows: npt.NDArray[np.intp], found: Stated, n_passes: int, *, which: npt.NDArray[np.bool_]
+    ) -> None:
+        """Note what is stated of those of `rows` that would stop now, and did not before.
+
+        Parameters
+        ----------
+        rows : (object,) in the group
+        found : of `rows`
+        n_passes : they have
+        which : (object,) of `rows` would stop
+        """
+        for i in np.flatnonzero(which & self.audited[rows]).tolist():
+            self._stopped.setdefault(int(rows[i]), (n_passes, found.output[i], found.error[i]))
+
+    def compare(
+        self, rows: npt.NDArray[np.intp], found: Stated, n_passes: int, *, which: npt.NDArray[np.bool_]
+    ) -> None:
+        """Hold what was stated to what the most passes say, of those of `rows` that have not failed; as `stop`."""
+        for i in np.flatnonzero(which & self.audited[rows]).tolist():
+            self.total += self._of_object(int(rows[i]), found, i, n_passes)
+
+    def _of_object(self, row: int, found: Stated, i: int, n_passes: int) -> Audit:
+        levels = self.total.levels
+        if row not in self._stopped:
+            return Audit(levels, n_objects=1, n_not_converged=1)
+        n_first, output, error = self._stopped[row]
+        expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
+        spread = found.spread[i][:, None]
+        apart = output - found.output[i]
+        difference = np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0)
+        return Audit(
+            levels,
+            n_objects=1,
+            n_values=len(output),
+            stated=tuple(np.square(expected).sum(axis=0).tolist()),
+            actual=tuple(np.square(difference).sum(axis=0).tolist()),
+            largest=float(np.abs(difference).max()),
+        )

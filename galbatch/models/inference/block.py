@@ -1,0 +1,251 @@
+"""Cutouts in, result columns out: the one place where a network meets a block."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.config import PosteriorConfig
+from galbatch.core.types import CutoutBlock, ModelFlag, njy_per_unit
+from galbatch.errors import BundleError
+from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.bundle.files import Bundle
+from galbatch.models.engines.choice import Execution, executor
+from galbatch.models.inference.adaptive import Rule, Source, Stopped, check_points, run_rounds
+from galbatch.models.inference.audit import Audit
+from galbatch.models.inference.flags import input_flags, ood_distance, value_flags
+from galbatch.models.inference.results import result_columns
+from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
+from galbatch.models.inference.summaries import all_finite, columns_of
+from galbatch.models.networks.keys import draw_keys, is_audited
+
+__all__ = ["gaps_of", "infer_block"]
+
+ON_CPU = Execution()
+CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
+
+Values = dict[str, npt.NDArray[Any]]
+Rows = npt.NDArray[np.intp]
+Outputs = tuple[npt.NDArray[np.float32], ...]
+Keep = Callable[[int, Outputs], None]
+
+
+def infer_block(
+    network: Bundle | Ensemble,
+    cutouts: CutoutBlock,
+    *,
+    name: str,
+    posterior: PosteriorConfig,
+    selected: npt.NDArray[np.bool_],
+    columns: npt.NDArray[np.float32] | None = None,
+    execution: Execution = ON_CPU,
+    keep: Keep | None = None,
+    audit: Callable[[Audit], None] | None = None,
+) -> Values:
+    """Run a network on a block.
+
+    Objects are worked on in groups of 16, each to its end before the next starts, so that nothing grows with the block
+    but the columns.
+
+    Parameters
+    ----------
+    network : a bundle, or several that are pooled; each gets as many passes
+    cutouts : on the network's grid, with as many bands as it takes, in its order
+    name : prefix of the result columns
+    posterior : passes, quantiles, seed, batch
+    selected : (object,) bool; the others get no values and NOT_SELECTED
+    columns : (object, column) float32, the numbers beside the image of networks that take some; an object that lacks
+        one (NaN) gets no values and NONFINITE_INPUT
+    execution : what computes the passes, and where
+    keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
+        the row and of each bundle the outputs of all passes, (pass, output) float32
+    audit : called once with what adaptive passes stated of the audited objects against what was found
+
+    Returns
+    -------
+    One array (object,) per result column. NaN, null, -1: no value, and then a flag says why.
+
+    Raises
+    ------
+    BundleError
+        The cutouts' grid or number of bands, or the number of columns, is not the network's; or this process cannot
+        provide the engine.
+    """
+    ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
+    _check_inputs(ensemble, cutouts, columns)
+    specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
+    values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
+    gaps, hopeless = gaps_of(cutouts.image)
+    if columns is not None:
+        lacking = ~np.isfinite(columns).all(axis=1)
+        gaps, hopeless = gaps | lacking, hopeless | lacking
+    flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
+    flags[selected & gaps] |= ModelFlag.NONFINITE_INPUT
+    values[f"{name}_flags"] = flags
+    runner = _Runner(_Block(cutouts, columns, name, values), ensemble, posterior, execution)
+    found = Audit(posterior.quantiles)
+    for result in runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None):
+        found += result.audit
+        if keep is not None:
+            for row, outputs in sorted(result.kept.items()):
+                keep(row, outputs)
+    if audit is not None:
+        audit(found)
+    return values
+
+
+def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray[np.float32] | None) -> None:
+    metadata = ensemble.metadata
+    if cutouts.grid != ensemble.grid:
+        raise BundleError(
+            f"{metadata.name}: takes cutouts of {ensemble.grid.label}, given {cutouts.grid.label}"
+        )
+    if len(cutouts.bands) != len(ensemble.bands):
+        raise BundleError(
+            f"{metadata.name}: takes {len(ensemble.bands)} bands ({', '.join(ensemble.bands)}), "
+            f"given {', '.join(cutouts.bands) or 'none'}"
+        )
+    wanted, given = len(metadata.input.columns), 0 if columns is None else columns.shape[1]
+    if wanted != given:
+        names = ", ".join(column.name for column in metadata.input.columns) or "none"
+        raise BundleError(f"{metadata.name}: takes {wanted} columns ({names}), given {given}")
+
+
+def gaps_of(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(object,) which images (object, band, y, x) have pixels that are not finite; which lack a band, or their center."""
+    finite = np.isfinite(image)
+    gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
+    middle = image.shape[-1] // 2
+    center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
+    no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
+    no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
+    return gaps, np.asarray(no_center | no_band)
+
+
+def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
+    """What stands where there is no value."""
+    if dtype == "string":
+        return np.full(n_objects, None, dtype=object)
+    if np.dtype(dtype).kind == "f":
+        return np.full(n_objects, np.nan, dtype)
+    return np.full(n_objects, 0 if name.endswith(("_passes", "_flags")) else -1, dtype)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block's inputs, and the columns that groups fill, each its own rows.
+
+    Attributes
+    ----------
+    name : prefix of the columns
+    values : (object,) result columns
+    """
+
+    cutouts: CutoutBlock
+    columns: npt.NDArray[np.float32] | None
+    name: str
+    values: Values
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a group leaves beside its columns: outputs by row of the block, if they are kept, and its audit."""
+
+    kept: dict[int, Outputs]
+    audit: Audit
+
+
+class _Runner:
+    """Runs the groups of a block."""
+
+    def __init__(
+        self, block: _Block, ensemble: Ensemble, posterior: PosteriorConfig, execution: Execution
+    ) -> None:
+        self.block = block
+        self.ensemble = ensemble
+        self.posterior = posterior
+        self.rule = Rule(ensemble, posterior, check_points(ensemble, posterior))
+        self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
+        self.n_threads = execution.n_threads
+        self.device = threading.Lock()
+
+    def run(self, rows: Rows, *, keeps: bool) -> Iterator[_Result]:
+        """Run the objects of the block at `rows`; results come group by group, in order."""
+        groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
+        if self.n_threads == 1:
+            yield from (self._run_group(group, keeps=keeps) for group in groups)
+            return
+        coming: deque[Future[_Result]] = deque()
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            try:
+                for group in groups:
+                    # As many wait to be kept as are worked on, never more: a thousand passes of a group may take 60 MB.
+                    if len(coming) == 2 * self.n_threads:
+                        yield coming.popleft().result()
+                    coming.append(pool.submit(self._run_group, group, keeps=keeps))
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # after a fault the rest would run in vain
+
+    def _run_group(self, rows: Rows, *, keeps: bool) -> _Result:
+        object_id = self.block.cutouts.object_id[rows]
+        is_adaptive = len(self.rule.points) > 1
+        audited = is_audited(object_id, seed=self.posterior.seed) & is_adaptive
+        with self.device:
+            sources = self._sources(rows)
+        stopped, audit = run_rounds(sources, self.rule, audited=audited, device=self.device)
+        kept: dict[int, Outputs] = {}
+        for part in stopped:
+            self._fill(part, rows[part.rows])
+            if keeps:
+                kept |= dict(zip(rows[part.rows].tolist(), part.outputs_of_each(), strict=True))
+        return _Result(kept, audit)
+
+    def _sources(self, rows: Rows) -> list[Source]:
+        """Of each bundle, with the features of the objects at `rows` on the device."""
+        cutouts, batch = self.block.cutouts, self.posterior.batch
+        images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        columns = None if self.block.columns is None else self.block.columns[rows]
+        sources = []
+        for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
+            in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
+            sampler = Sampler(of_bundle, in_unit, batch=batch, columns=columns)
+            keys = draw_keys(
+                cutouts.object_id[rows],
+                seed=self.posterior.seed,
+                bundle_sha256=bundle.sha256,
+                passes=range(self.rule.points[-1]),
+            )
+            sources.append(Source(sampler, keys, bundle.metadata.dropout_rate > 0))
+        return sources
+
+    def _fill(self, stopped: Stopped, rows: Rows) -> None:
+        """Write the columns of objects of the block that stopped together."""
+        name, values = self.block.name, self.block.values
+        found = columns_of(self.ensemble, stopped.raws, stopped.keys, self.posterior)
+        good = stopped.finite & all_finite(found)
+        for key, column in found.items():
+            values[f"{name}_{key}"][rows[good]] = column[good]
+        values[f"{name}_passes"][rows] = stopped.n_passes
+        flags = value_flags(self.ensemble, found, self.posterior)
+        flags[stopped.ran_out] |= ModelFlag.NOT_CONVERGED
+        flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
+        for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
+            flags |= input_flags(bundle.metadata, raw, self.block.cutouts, rows)
+        values[f"{name}_flags"][rows] |= flags.astype(np.int32)
+        if f"{name}_ood_distance" in values:
+            values[f"{name}_ood_distance"][rows] = _largest_distance(self.ensemble, stopped.raws)
+
+
+def _largest_distance(ensemble: Ensemble, raws: Sequence[RawPasses]) -> npt.NDArray[np.float64]:
+    """(object,) of the bundles' distances from their domains, in units of their limits."""
+    found = [ood_distance(b.metadata, raw) for b, raw in zip(ensemble.bundles, raws, strict=True)]
+    return np.asarray(np.maximum.reduce([distance for distance in found if distance is not None]))

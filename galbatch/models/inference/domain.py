@@ -1,0 +1,327 @@
+"""What the training set looked like to the network, and whether an object looks like that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import nn
+
+from galbatch.models.metadata.schema import DomainInfo
+
+__all__ = ["ObjectNumbers", "describe_domain", "feature_distance", "is_out_of_domain", "sky_scatter"]
+
+Floats = npt.NDArray[np.float64]
+Images = npt.NDArray[np.float32]
+Range = tuple[float, float]
+
+MAX_OBJECTS = 20_000  # of those the features are described by, and of those the limits are found on
+PIXELS_AT_ONCE = 2**21  # of a band; a full GaMPEN's first maps take 64 times 4 bytes for each
+HELD_OUT_SHARE = 0.25  # of the images, where the caller does not say which are held out
+
+# Of what a network never saw. A thousandth could not be found on the few thousand objects that trainings hold out.
+FALSE_ALARM_RATE = 0.01
+
+# Ensures that the covariance can be inverted however few the objects, and that six digits of it suffice. On
+# galbatch's demo networks shares from 0.001 to 0.1 find real pixels equally well.
+SHRINKAGE = 0.1
+SMALLEST_SPREAD = (
+    0.1  # of a feature, over the features' median: those that hardly ever fire have none of their own
+)
+COVARIANCE_DIGITS = 6
+
+PSF_MARGIN = (
+    0.02  # two ways to measure a PSF's width agree to about this; a simulation has limits to the last digit
+)
+
+# The sky is measured as cutout stores do (ingest/measure.py): in a frame an eighth of the side wide, from at most
+# about so many pixels, leaving out detected light. Without a mask, light is what lies this far above 0 on average
+# over 5 x 5 pixels; on simulated galaxies the scatter then has the store's distribution to 0.1 of the noise.
+FRAME_SHARE = 0.125
+MAX_SKY_PIXELS = 1000
+MIN_SKY_PIXELS = 32
+LIGHT_SIGMA = 5.0
+SMOOTHED_PX = 5
+ROUNDS = 4  # of the noise of what is left without the light, and the light above that noise
+SIGMA_OF_MAD = 1.482602218505602  # of a Gaussian
+
+
+@dataclass(frozen=True)
+class ObjectNumbers:
+    """What is known of training images beside their pixels.
+
+    Attributes
+    ----------
+    sky_sigma_njy : (object, band), as a cutout store has it; None: measured in the images
+    columns : (object, column) float32, for networks that take columns
+    """
+
+    sky_sigma_njy: npt.NDArray[np.floating[Any]] | None = None
+    columns: npt.NDArray[np.float32] | None = None
+
+
+def describe_domain(
+    network: nn.Module,
+    images: Images,
+    *,
+    unit_njy: float,
+    psf_fwhm_arcsec: Sequence[Range] | npt.NDArray[np.floating[Any]] | None = None,
+    held_out: npt.NDArray[np.integer[Any]] | None = None,
+    beside: ObjectNumbers | None = None,
+) -> DomainInfo:
+    """Describe a training set, and find limits that a stated share of objects like those lies beyond.
+
+    Mean and covariance of the features are of the objects that were trained on. The limits are of the others: of
+    what a network has fitted, and of what a covariance was computed from, the distances are too short.
+
+    Parameters
+    ----------
+    network : in eval mode, with `last_features` and, if it crops, `crop`; on any device
+    images : (object, band, y, x) float32, nJy, finite; a memory map is read in pieces
+    unit_njy : the bundle's unit in nJy
+    psf_fwhm_arcsec : (object, band), NaN: not known; or a range per band, taken as it is. None: not known
+    held_out : rows of `images` that the network was not fitted to, a thousand or more if the rate is to hold to a third
+        of itself; None: every fourth row, which is good only for networks that do not overfit
+    beside : what else is known of the objects
+    """
+    beside = beside or ObjectNumbers()
+    fitted, others = _divided(len(images), held_out)
+    features, _ = _look_at(network, images, fitted, unit_njy, beside.columns)
+    mean, covariance = features.mean(axis=0), _shrunk_covariance(features)
+    unseen, crop = _look_at(network, images, others, unit_njy, beside.columns)
+    if beside.sky_sigma_njy is None:
+        sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
+    else:
+        sky = np.asarray(beside.sky_sigma_njy, dtype=np.float64)[others]
+    psf = None if psf_fwhm_arcsec is None or not _is_by_object(psf_fwhm_arcsec) else psf_fwhm_arcsec
+    limits = _limits(
+        feature_distance(unseen, mean, covariance), sky, None if psf is None else np.asarray(psf)[others]
+    )
+    light = np.concatenate(
+        [images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)]
+    )
+    given = None if psf is not None or psf_fwhm_arcsec is None else _as_ranges(np.asarray(psf_fwhm_arcsec))
+    return DomainInfo(
+        psf_fwhm_arcsec=limits.psf if given is None else given,
+        sky_sigma_njy=limits.sky,
+        flux_njy=(float(light.max(axis=1).min()), float(light.max())),
+        features_mean=tuple(mean.tolist()),
+        features_covariance=tuple(tuple(_rounded(row)) for row in covariance),
+        distance_limit=limits.distance,
+        crop_limits=None if crop is None else (float(crop.min()), float(crop.max())),
+        false_alarm_rate=FALSE_ALARM_RATE,
+        n_held_out=len(others),
+    )
+
+
+def is_out_of_domain(
+    domain: DomainInfo,
+    distance: Floats | None,
+    *,
+    sky_sigma_njy: npt.NDArray[np.floating[Any]],
+    psf_fwhm_arcsec: npt.NDArray[np.floating[Any]],
+) -> npt.NDArray[np.bool_]:
+    """(object,) whether anything that the domain limits lies beyond.
+
+    Parameters
+    ----------
+    domain : of the bundle
+    distance : (object,) of `feature_distance`, over the limit; NaN is not beyond; None: not known
+    sky_sigma_njy, psf_fwhm_arcsec : (object, band); NaN is not beyond
+    """
+    beyond = np.zeros(len(sky_sigma_njy), bool)
+    for measured, ranges in (
+        (sky_sigma_njy, domain.sky_sigma_njy),
+        (psf_fwhm_arcsec, domain.psf_fwhm_arcsec),
+    ):
+        if ranges is not None:
+            beyond |= _beyond(measured, ranges)
+    if distance is not None:
+        beyond |= distance > 1.0
+    return beyond
+
+
+def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floats:
+    """Mahalanobis distance, (object,) float64, of features (object, feature) from a training set's."""
+    factor = np.linalg.cholesky(covariance)
+    whitened = np.linalg.solve(factor, (features - mean).T)
+    return np.asarray(np.sqrt((whitened**2).sum(axis=0)))
+
+
+def sky_scatter(images: Images) -> Floats:
+    """Robust scatter of the sky, (object, band) float64, of images (object, band, y, x), in their unit.
+
+    1.4826 MAD of the frame's pixels without light, as in a cutout store whose mask says DETECTED; NaN with fewer than
+    32 of them. The noise that light is told by is that of differences of neighboring pixels, so that a galaxy which
+    fills the frame counts as light, not as noise.
+    """
+    n_objects, n_bands, size_px = images.shape[:3]
+    frame = _frame(size_px)
+    flat = images.reshape(n_objects, n_bands, -1)
+    values = flat[..., frame].astype(np.float64)
+    left = _left_of_pairs(size_px)
+    steps = (flat[..., left + 1] - flat[..., left]).astype(np.float64) / np.sqrt(2.0)
+    smoothed = ndimage.uniform_filter(images, (1, 1, SMOOTHED_PX, SMOOTHED_PX), mode="nearest").reshape(
+        flat.shape
+    )
+    light, light_of_steps = smoothed[..., frame], smoothed[..., left]
+    noise = _scatter(steps, centered=True)
+    for _ in range(ROUNDS):
+        known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
+        noise = _scatter(np.where(light_of_steps > LIGHT_SIGMA * known, np.nan, steps), centered=True)
+    known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
+    return _scatter(np.where(light > LIGHT_SIGMA * known, np.nan, values))
+
+
+def _scatter(values: Floats, *, centered: bool = False) -> Floats:
+    """1.4826 MAD along the last axis, about the median or 0, leaving out NaN; NaN of fewer than 32 values."""
+    count = np.isfinite(values).sum(axis=-1)
+    deviation = np.abs(values if centered else values - _median(values, count)[..., None])
+    return np.where(count >= MIN_SKY_PIXELS, SIGMA_OF_MAD * _median(deviation, count), np.nan)
+
+
+def _median(values: Floats, count: npt.NDArray[np.intp]) -> Floats:
+    """Median of the `count` values along the last axis that are not NaN; numpy's nanmedian takes ten times as long."""
+    ordered = np.sort(values, axis=-1)  # NaN last
+    middle = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[-1] - 1)], axis=-1)
+    return np.asarray(np.take_along_axis(ordered, middle, axis=-1).mean(axis=-1))
+
+
+def _frame(size_px: int) -> npt.NDArray[np.intp]:
+    """Flat indices of the pixels that the sky is sampled at."""
+    index = np.flatnonzero(_in_frame(size_px))
+    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
+
+
+def _left_of_pairs(size_px: int) -> npt.NDArray[np.intp]:
+    """Flat indices of the left pixels of pairs of neighbors in the frame."""
+    frame = _in_frame(size_px)
+    frame[:, :-1] &= frame[:, 1:]
+    frame[:, -1] = False
+    index = np.flatnonzero(frame)
+    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
+
+
+def _in_frame(size_px: int) -> npt.NDArray[np.bool_]:
+    width = max(1, int(size_px * FRAME_SHARE))
+    frame = np.ones((size_px, size_px), bool)
+    frame[width : size_px - width, width : size_px - width] = False
+    return frame
+
+
+def _divided(
+    n_objects: int, held_out: npt.NDArray[np.integer[Any]] | None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows that the features are described by, and rows that the limits are found on."""
+    rows = np.arange(n_objects)
+    others = (
+        np.unique(held_out) if held_out is not None and len(held_out) else rows[:: round(1 / HELD_OUT_SHARE)]
+    )
+    return _spread(np.setdiff1d(rows, others)), _spread(others)
+
+
+def _spread(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """At most so many of the rows, evenly spread."""
+    if len(rows) <= MAX_OBJECTS:
+        return rows
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, MAX_OBJECTS).astype(np.intp)])
+
+
+def _pieces(rows: npt.NDArray[np.intp], images: Images) -> list[npt.NDArray[np.intp]]:
+    """The rows, so many at a time as fit into memory."""
+    step = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
+
+
+@torch.inference_mode()
+def _look_at(
+    network: Any,
+    images: Images,
+    rows: npt.NDArray[np.intp],
+    unit_njy: float,
+    columns: npt.NDArray[np.float32] | None,
+) -> tuple[Floats, Floats | None]:
+    """Last features (object, feature) and, of networks that crop, the scales (object,)."""
+    device = next(network.parameters()).device
+    features, crops = [], []
+    for part in _pieces(rows, images):
+        batch = torch.from_numpy(images[part] / np.float32(unit_njy)).to(device)
+        beside = () if columns is None else (torch.from_numpy(columns[part]).to(device),)
+        features.append(network.last_features(network.prefix(batch, *beside)).double().cpu().numpy())
+        if hasattr(network, "crop"):
+            crops.append(network.crop(batch).double().cpu().numpy())
+    return np.concatenate(features), np.concatenate(crops) if crops else None
+
+
+def _shrunk_covariance(features: Floats) -> Floats:
+    """Covariance of features (object, feature), its correlations shrunk toward none, no variance near 0."""
+    spread = features.std(axis=0, ddof=1)
+    covariance = np.atleast_2d(np.cov(features, rowvar=False))
+    live = spread[spread > 0]
+    smallest = SMALLEST_SPREAD * float(np.median(live)) if len(live) else 1.0
+    shrunk = (1.0 - SHRINKAGE) * covariance
+    shrunk[np.diag_indices_from(shrunk)] += SHRINKAGE * spread**2 + np.maximum(smallest**2 - spread**2, 0.0)
+    return np.asarray(shrunk)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """As in `DomainInfo`."""
+
+    distance: float
+    sky: tuple[Range, ...] | None
+    psf: tuple[Range, ...] | None
+
+
+def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
+    """Limits that the stated share of the objects lies beyond, all checks together.
+
+    Each check is given the same tail; the tail is the largest with which no more than that share lies beyond any.
+    """
+    least, most = 0.0, FALSE_ALARM_RATE
+    for _ in range(30):
+        tail = 0.5 * (least + most)
+        limits = _limits_at(tail, distance, sky, psf)
+        beyond = distance > limits.distance
+        for measured, ranges in ((sky, limits.sky), (psf, limits.psf)):
+            if measured is not None and ranges is not None:
+                beyond |= _beyond(measured, ranges)
+        least, most = (tail, most) if beyond.mean() <= FALSE_ALARM_RATE else (least, tail)
+    return _limits_at(least, distance, sky, psf)
+
+
+def _limits_at(tail: float, distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
+    widths = None if psf is None else _quantile_ranges(psf, tail)
+    if widths is not None:
+        widths = tuple((low * (1.0 - PSF_MARGIN), high * (1.0 + PSF_MARGIN)) for low, high in widths)
+    return _Limits(float(np.quantile(distance, 1.0 - tail)), _quantile_ranges(sky, tail), widths)
+
+
+def _quantile_ranges(values: Floats, tail: float) -> tuple[Range, ...] | None:
+    """For each band, values (object, band) without half the tail on either side; None if a band has no values."""
+    if not np.isfinite(values).any(axis=0).all():
+        return None
+    return _as_ranges(np.nanquantile(values, [tail / 2, 1.0 - tail / 2], axis=0).T)
+
+
+def _beyond(values: npt.NDArray[np.floating[Any]], ranges: Sequence[Range]) -> npt.NDArray[np.bool_]:
+    """(object,) whether values (object, band) lie outside a band's range; NaN is neither."""
+    low, high = np.asarray(ranges).T
+    return np.asarray(((values < low) | (values > high)).any(axis=1))
+
+
+def _is_by_object(psf_fwhm_arcsec: object) -> bool:
+    return isinstance(psf_fwhm_arcsec, np.ndarray)
+
+
+def _as_ranges(ranges: Floats) -> tuple[Range, ...]:
+    return tuple((float(low), float(high)) for low, high in ranges)
+
+
+def _rounded(row: Floats) -> list[float]:
+    return [float(f"{value:.{COVARIANCE_DIGITS}g}") for value in row.tolist()]

@@ -1,0 +1,71 @@
+"""What a network says of its own values: the bits of ``<model>_flags``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.config import PosteriorConfig
+from galbatch.core.types import CutoutBlock, ModelFlag
+from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.inference.domain import feature_distance, is_out_of_domain
+from galbatch.models.inference.sampling import RawPasses
+from galbatch.models.metadata.schema import BundleMetadata
+
+__all__ = ["input_flags", "ood_distance", "value_flags"]
+
+Flags = npt.NDArray[np.int32]
+
+
+def value_flags(
+    ensemble: Ensemble, found: Mapping[str, npt.NDArray[Any]], posterior: PosteriorConfig
+) -> Flags:
+    """NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED of the columns `found`, (object,), without the model's name."""
+    parameters = ensemble.metadata.parameters
+    flags = np.zeros(len(found[f"{parameters[0].name}_q500"]), np.int32)
+    if not ensemble.has_posterior:
+        flags |= ModelFlag.NO_POSTERIOR
+    elif "mc_error" in found:
+        flags[found["mc_error"] > posterior.tolerance] |= ModelFlag.NOT_CONVERGED
+    for parameter in parameters:
+        if parameter.training_range is not None:
+            median = found[f"{parameter.name}_q500"]
+            low, high = parameter.training_range
+            flags[(median < low) | (median > high)] |= ModelFlag.EXTRAPOLATED
+    return flags
+
+
+def ood_distance(metadata: BundleMetadata, raw: RawPasses) -> npt.NDArray[np.float64] | None:
+    """(object,) Mahalanobis distance of the last features over the bundle's limit; None: the bundle has none.
+
+    NaN: the features are not finite, as those of rows that failed.
+    """
+    domain = metadata.domain
+    if raw.last is None or domain.features_mean is None or domain.distance_limit is None:
+        return None
+    finite = np.isfinite(raw.last).all(axis=1)
+    mean, covariance = np.asarray(domain.features_mean), np.asarray(domain.features_covariance)
+    found = np.full(len(raw.last), np.nan)
+    found[finite] = feature_distance(raw.last[finite].astype(np.float64), mean, covariance)
+    return found / domain.distance_limit
+
+
+def input_flags(
+    metadata: BundleMetadata, raw: RawPasses, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
+) -> Flags:
+    """OUT_OF_DOMAIN, CROP_AT_LIMIT of a bundle, for the block's `rows`, which `raw` is of."""
+    domain, flags = metadata.domain, np.zeros(len(rows), np.int32)
+    outside = is_out_of_domain(
+        domain,
+        ood_distance(metadata, raw),
+        sky_sigma_njy=cutouts.sky_sigma_njy[rows],
+        psf_fwhm_arcsec=cutouts.psf_fwhm_arcsec[rows],
+    )
+    flags[outside] |= ModelFlag.OUT_OF_DOMAIN
+    if raw.crop is not None and domain.crop_limits is not None:
+        low_crop, high_crop = domain.crop_limits
+        flags[~((raw.crop > low_crop) & (raw.crop < high_crop))] |= ModelFlag.CROP_AT_LIMIT
+    return flags

@@ -1,0 +1,246 @@
+"""What running a network takes of memory, measured on a few rows; and the batch that fits on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
+from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
+
+from galbatch.config import PosteriorConfig
+from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.bundle.files import CHECK_ROWS, Bundle, made_up_inputs
+from galbatch.models.engines.choice import Execution, executor
+from galbatch.models.engines.executors import rows_in_cache
+from galbatch.models.inference.results import result_columns
+from galbatch.models.inference.sampling import GROUP_OBJECTS
+from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
+
+__all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
+
+MEASURED_ROWS = 32
+GRAPHS = 4 / 3  # compiled trunks of 1, 4, 16, .. rows stay in memory side by side
+
+SUMMARY_ARRAYS = 12  # of the size of the outputs, in float64, while they are summarized
+
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class NetworkMemory:
+    """Bytes that running a network takes.
+
+    Attributes
+    ----------
+    weights_bytes : of its bundles, as their scripts hold them
+    prepare_bytes : of an object, while everything before the first dropout is computed
+    features_bytes : of an object, while its passes run
+    batch_bytes, row_bytes : of a batch, and of each of its rows
+    n_rows : of a batch at most; fewer than configured where no more fit the processor's cache
+    n_groups : of objects that are worked on at a time
+    n_outputs : of a pass, of all bundles
+    n_columns : of the catalog
+    image_bytes : of a cutout with the network's bands
+    """
+
+    weights_bytes: int
+    prepare_bytes: int
+    features_bytes: int
+    batch_bytes: int
+    row_bytes: int
+    n_rows: int
+    n_groups: int
+    n_outputs: int
+    n_columns: int
+    image_bytes: int
+
+    @property
+    def working_bytes(self) -> int:
+        """Of passes, on their device: the features of groups of objects, and what computes these or a batch.
+
+        One group at a time is prepared or runs passes.
+        """
+        features = self.n_groups * GROUP_OBJECTS * self.features_bytes
+        batch = self.batch_bytes + self.n_rows * self.row_bytes
+        return features + max(GROUP_OBJECTS * self.prepare_bytes, batch)
+
+    @property
+    def checking_bytes(self) -> int:
+        """Of the rows by which a bundle is checked when it is loaded, on the host."""
+        return self.batch_bytes + CHECK_ROWS * self.row_bytes
+
+    def host_bytes(self, posterior: PosteriorConfig) -> int:
+        """Of what stays on the host: images and outputs of groups, their summaries, and outputs that wait to be kept."""
+        n_passes = posterior.max_passes if posterior.passes == "adaptive" else posterior.passes
+        of_object = n_passes * self.n_outputs
+        outputs = 2 * 4 * GROUP_OBJECTS * of_object
+        summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
+        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if posterior.keep_components else 0
+        return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
+
+
+def measure_memory(ensemble: Ensemble, execution: Execution, posterior: PosteriorConfig) -> NetworkMemory:
+    """Run a few made-up rows of a network and see what they take.
+
+    Parameters
+    ----------
+    ensemble : the network; of several bundles the largest counts, and the features and weights of all
+    execution : engine and device
+    posterior : batch and quantiles
+
+    Raises
+    ------
+    BundleError
+        This process cannot provide the engine.
+    """
+    parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
+    size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
+    return NetworkMemory(
+        weights_bytes=sum(part.weights_bytes for part in parts),
+        prepare_bytes=max(part.prepare_bytes for part in parts),
+        features_bytes=sum(part.features_bytes for part in parts),
+        batch_bytes=max(part.batch_bytes for part in parts),
+        row_bytes=max(part.row_bytes for part in parts),
+        n_rows=max(part.n_rows for part in parts),
+        n_groups=execution.n_threads,
+        n_outputs=sum(part.n_outputs for part in parts),
+        n_columns=len(result_columns(ensemble.metadata, name="", posterior=posterior)),
+        image_bytes=4 * n_bands * size_px**2,
+    )
+
+
+@dataclass(frozen=True)
+class _BundleMemory:
+    """See `NetworkMemory`; of one bundle."""
+
+    weights_bytes: int
+    prepare_bytes: int
+    features_bytes: int
+    batch_bytes: int
+    row_bytes: int
+    n_rows: int
+    n_outputs: int
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode()
+def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
+    engine, device, times = execution.engine, execution.device, 1.0
+    if engine.kind == "compiled":  # compiling takes minutes for each number of rows
+        engine, times = replace(engine, kind="rebuilt"), GRAPHS
+        bundle = replace(bundle)  # executors of a bundle go with it
+    runner = executor(bundle, engine, device)
+    images, *columns = (part.to(device) for part in made_up_inputs(bundle.metadata))
+    beside = columns[0] if columns else None
+    prepared = runner.prepare(images, beside)
+
+    def passes_of(n_rows: int) -> _Taken:
+        rows, keys = torch.arange(n_rows, device=device) % len(images), torch.arange(n_rows, device=device)
+        prepared.passes(rows, keys)  # what is made once goes before
+        return _taken(lambda: prepared.passes(rows, keys), device)
+
+    few = _rows_to_measure(bundle, device, batch)
+    of_few, of_more = (round(times * passes_of(n_rows).peak_bytes) for n_rows in (few, 2 * few))
+    row_bytes = max(0, of_more - of_few) // few
+    prepare = _taken(lambda: runner.prepare(images, beside), device)
+    return _BundleMemory(
+        weights_bytes=_weights_bytes(bundle),
+        prepare_bytes=prepare.peak_bytes // len(images),
+        features_bytes=prepare.held_bytes // len(images),
+        batch_bytes=max(0, of_few - few * row_bytes),
+        row_bytes=row_bytes,
+        n_rows=prepared.rows_at_once(batch),
+        n_outputs=bundle.metadata.n_outputs,
+    )
+
+
+def _rows_to_measure(bundle: Bundle, device: str, batch: int) -> int:
+    """A batch; twice as many are measured, too, as only part of what a batch takes grows with its rows."""
+    n_rows = MEASURED_ROWS
+    if device == "cpu":
+        # Engines work on so many rows at a time: below, all would seem to grow. A lower precision has room for twice as many.
+        n_rows = 2 * rows_in_cache(bundle.prefix(*made_up_inputs(bundle.metadata)), MEASURED_ROWS * 4)
+    return max(1, min(n_rows, batch // 2))
+
+
+def _weights_bytes(bundle: Bundle) -> int:
+    # Modules may have two names: SFNet's have.
+    tensors = [*bundle.script.parameters(), *bundle.script.buffers()]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What torch holds beyond what it held before a call: at most while it runs, and for its result."""
+
+    peak_bytes: int
+    held_bytes: int
+
+
+def _taken(call: Callable[[], object], device: str) -> _Taken:
+    return _taken_on_cpu(call) if device == "cpu" else _taken_on_gpu(call)
+
+
+def _taken_on_gpu(call: Callable[[], object]) -> _Taken:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    peak, held = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+    del result
+    return _Taken(peak - before, held - before)
+
+
+def _taken_on_cpu(call: Callable[[], object]) -> _Taken:
+    # The profiler that torch.profiler offers takes 5 s to start, and writes to stderr.
+    config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
+    _enable_profiler_legacy(config)
+    try:
+        result = call()
+    finally:
+        threads: Any = _disable_profiler_legacy()
+    held = peak = 0
+    for event in (event for events in threads for event in events):
+        if event.kind() == "memory_alloc":  # or free, which is below 0
+            held += event.cpu_memory_usage()
+            peak = max(peak, held)
+    del result
+    return _Taken(peak, held)
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Of a GPU: bytes in all, and those that this process may still have."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+def gpu_memory() -> GpuMemory:
+    """Of the GPU that this process computes on."""
+    free, total = torch.cuda.mem_get_info()
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return GpuMemory(total, free + unused)
+
+
+def fitting_batch(memory: NetworkMemory, gpu: GpuMemory, *, batch: int, tell: Callable[[str], object]) -> int:
+    """The batch, halved until the passes fit into what is free on the GPU; draws do not depend on it.
+
+    Parameters
+    ----------
+    memory : of the network, whose weights are on the GPU
+    batch : rows a forward sees at most
+    tell : is told what is needed, what is there and what is tried, each time that the batch is halved
+    """
+    while True:
+        needed = replace(memory, n_rows=batch).working_bytes
+        if needed <= gpu.free_bytes or batch == 1:
+            return batch
+        what = f"{needed / GIB:.1f} GiB needed on the GPU (batch {batch} x {memory.row_bytes / MIB:.0f} MiB)"
+        batch //= 2
+        tell(f"{what}, {gpu.free_bytes / GIB:.1f} GiB there; trying batch {batch}")

@@ -1,0 +1,211 @@
+"""Running a network: what is deterministic once an object, then one row for each object and pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from galbatch.models.bundle.files import Bundle
+from galbatch.models.engines.executors import Executor, ScriptExecutor
+
+__all__ = ["GROUP_OBJECTS", "RawPasses", "Round", "Sampler", "TopFeatures", "run_passes"]
+
+GROUP_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
+
+
+@dataclass(frozen=True)
+class Round:
+    """Passes of some objects.
+
+    Attributes
+    ----------
+    outputs : (object, pass, output) float32
+    fired : (object, pass, rank) int64, the largest features of each pass; no ranks: the network does not tell
+    """
+
+    outputs: npt.NDArray[np.float32]
+    fired: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TopFeatures:
+    """The largest of the last features.
+
+    Attributes
+    ----------
+    index, activation : (object, rank) int64 and float32, without dropout
+    frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN: no such
+        feature, or the network does not tell
+    """
+
+    index: npt.NDArray[np.int64]
+    activation: npt.NDArray[np.float32]
+    frequency: npt.NDArray[np.float32]
+
+
+class Sampler:
+    """Passes of a few objects, whose features stay on the executor's device.
+
+    Parameters
+    ----------
+    executor : of the network
+    images : (object, band, y, x) float32, finite, in the bundle's unit; `GROUP_OBJECTS` or fewer fit any device
+    batch : rows a forward sees at most
+    columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+
+    Attributes
+    ----------
+    last : (object, feature) float32, without dropout; None if the network has none
+    crop : (object,) float32, the transformer's scale; None if the network has none
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        executor: Executor,
+        images: npt.NDArray[np.float32],
+        *,
+        batch: int,
+        columns: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        self._executor = executor
+        beside = None if columns is None else self._there(columns)
+        self._prepared = executor.prepare(self._there(images), beside)
+        self._batch = self._prepared.rows_at_once(batch)
+        self.last = _here(self._prepared.last)
+        self.crop = _here(self._prepared.crop)
+
+    @torch.inference_mode()
+    def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> Round:
+        """Passes of some of the objects.
+
+        Parameters
+        ----------
+        rows : (n,) which objects
+        keys : (n, pass) int64, of each object and pass
+        """
+        n, n_passes = keys.shape
+        objects = self._there(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
+        flat = self._there(np.ascontiguousarray(keys).reshape(-1))
+        found: list[Tensor] = []
+        for start in range(0, len(flat), self._batch):
+            some = slice(start, start + self._batch)
+            parts = self._prepared.passes(objects[some], flat[some])
+            # One place for all: results of each batch, left between its buffers, kept these from being taken again by the
+            # next: the processor's memory grew to 2.8 GB over 1,000 passes.
+            found = found or [part.new_empty((len(flat), part.shape[1])) for part in parts]
+            for whole, part in zip(found, parts, strict=True):
+                whole[some] = part
+        # Joined on the device: one copy a round.
+        outputs, fired = (whole.reshape(n, n_passes, -1).cpu() for whole in found)
+        return Round(outputs.numpy(), fired.numpy())
+
+    @torch.inference_mode()
+    def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:
+        """The largest of the last features; None if the network has none.
+
+        Parameters
+        ----------
+        fired : of each object (pass, rank), of all its passes
+        """
+        found = None if self._prepared.last is None else self._executor.top_features(self._prepared.last)
+        if found is None:
+            return None
+        index, activation = (part.cpu().numpy() for part in found)
+        frequency = [_shares(of_object, each) for of_object, each in zip(fired, index, strict=True)]
+        return TopFeatures(index, activation, np.stack(frequency))
+
+    def _there(self, array: npt.NDArray[Any]) -> Tensor:
+        """On the device; pinned memory is copied to a GPU while the processor goes on."""
+        here = torch.from_numpy(array)
+        if self._executor.device.type == "cpu":
+            return here
+        return here.pin_memory().to(self._executor.device, non_blocking=True)
+
+
+def _here(found: Tensor | None) -> npt.NDArray[np.float32] | None:
+    return None if found is None else found.cpu().numpy()
+
+
+def _shares(fired: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """(rank,) share of the passes in which each of an object's features `index` was among those `fired`, (pass, rank)."""
+    among = (fired[:, :, None] == index).any(axis=1).mean(axis=0)
+    known = fired.shape[1] > 0
+    return np.where((index >= 0) & known, among, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RawPasses:
+    """What the network gave for some objects.
+
+    Attributes
+    ----------
+    outputs : (object, pass, output) float32
+    last : (object, feature) float32, without dropout; None if the network has none
+    crop : (object,) float32, the transformer's scale; None if the network has none
+    top_index, top_activation, top_frequency : (object, rank), see `TopFeatures`; None if the network has none
+    """
+
+    outputs: npt.NDArray[np.float32]
+    last: npt.NDArray[np.float32] | None = None
+    crop: npt.NDArray[np.float32] | None = None
+    top_index: npt.NDArray[np.int64] | None = None
+    top_activation: npt.NDArray[np.float32] | None = None
+    top_frequency: npt.NDArray[np.float32] | None = None
+
+    def rows(self, some: slice) -> RawPasses:
+        """Of some of the objects."""
+        taken: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            taken[field.name] = None if part is None else part[some]
+        return RawPasses(**taken)
+
+
+def run_passes(
+    bundle: Bundle,
+    images: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.int64],
+    *,
+    batch: int,
+    columns: npt.NDArray[np.float32] | None = None,
+    executor: Executor | None = None,
+) -> RawPasses:
+    """As many passes of every object.
+
+    Parameters
+    ----------
+    bundle : the network
+    images : (object, band, y, x) float32, finite, in the bundle's unit
+    keys : (object, pass) int64
+    batch : rows a forward sees at most
+    columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+    executor : of the bundle; None: its own script on the CPU
+    """
+    executor = executor or ScriptExecutor(bundle)
+    groups = []
+    for start in range(0, len(images), GROUP_OBJECTS):
+        group = slice(start, start + GROUP_OBJECTS)
+        some = None if columns is None else columns[group]
+        sampler = Sampler(executor, images[group], batch=batch, columns=some)
+        groups.append(_run_group(sampler, keys[group]))
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(RawPasses):
+        parts = [getattr(group, field.name) for group in groups]
+        joined[field.name] = None if parts[0] is None else np.concatenate(parts)
+    return RawPasses(**joined)
+
+
+def _run_group(sampler: Sampler, keys: npt.NDArray[np.int64]) -> RawPasses:
+    found = sampler.run(np.arange(len(keys)), keys)
+    top = sampler.top(list(found.fired))
+    if top is None:
+        return RawPasses(found.outputs, sampler.last, sampler.crop)
+    return RawPasses(found.outputs, sampler.last, sampler.crop, top.index, top.activation, top.frequency)

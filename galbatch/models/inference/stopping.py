@@ -1,0 +1,145 @@
+"""How many passes an object gets: check points, the error its passes state, and when that is small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.config import PosteriorConfig
+from galbatch.models.heads.passes import Passes, PointPasses
+from galbatch.models.posterior.marginals import Floats, Marginal
+from galbatch.models.posterior.mixture import (
+    Quantity,
+    draws_quantiles,
+    mixture_quantiles,
+    posterior_spread,
+    quantile_error,
+    relative_error,
+)
+
+__all__ = ["Stated", "schedule", "stated"]
+
+GROWTH = 1.125
+STEP = 16  # passes: check points are multiples of it
+UNSEEN_JUMP = 2.0  # posterior standard deviations
+
+
+def schedule(
+    posterior: PosteriorConfig, *, has_dropout: bool = True, is_point: bool = False
+) -> tuple[int, ...]:
+    """Numbers of passes, rising, after which it is asked which objects have enough; the last is the most.
+
+    The same for all objects, so that those that are still running have as many passes. From `min_passes` each is about
+    1.125 times the one before, in multiples of 16, up to `max_passes`: on average 6 % of an object's passes are more
+    than it needed, above 128.
+
+    Parameters
+    ----------
+    posterior : a number of passes is a schedule of one
+    has_dropout : whether the network's passes differ; if not, one stands for all
+    is_point : whether passes are single values; of others method `samples` draws from each pass, also from equal ones
+    """
+    if not has_dropout and (posterior.method == "mixture" or is_point):
+        return (1,)
+    if isinstance(posterior.passes, int):
+        return (posterior.passes,)
+    return tuple(_check_points(posterior.min_passes, posterior.max_passes))
+
+
+def _check_points(first: int, last: int) -> Iterator[int]:
+    point = first
+    while point < last:
+        yield point
+        point = STEP * max(point // STEP + 1, round(GROWTH * point / STEP))
+    yield last
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the passes so far say, and how sure.
+
+    Attributes
+    ----------
+    output : (object, quantity, level) float64, standardized: the parameter's value at each of the quantity's quantiles
+    error : (object, quantity, level) float64, Monte Carlo error of each, in posterior standard deviations
+    unseen : (object, quantity, level) float64, how far a jump that no pass has shown yet could move each, likewise
+    spread : (object, quantity) float64, posterior standard deviation, standardized
+    """
+
+    output: Floats
+    error: Floats
+    unseen: Floats
+    spread: Floats
+
+    @property
+    def mc_error(self) -> Floats:
+        """(object,) the largest error of a quantile: the catalog's `_mc_error`."""
+        return np.asarray(self.error.max(axis=(1, 2)))
+
+    def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
+        """(object,) whether every quantile's error, with what may be unseen in quadrature, is at most the tolerance."""
+        return np.asarray((np.hypot(self.error, self.unseen) <= tolerance).all(axis=(1, 2)))
+
+
+def stated(
+    passes: Passes, quantities: Sequence[Quantity], levels: npt.ArrayLike, *, draws: Floats | None = None
+) -> Stated:
+    """The quantiles that passes give, and their errors.
+
+    The error of a quantile is that of the mixture's CDF there, from the scatter of the passes' CDFs, over the density
+    (delta method); of draws it is the binomial error of the share below.
+
+    Passes that have shown no jump do not say that there is none: where 3 % of the passes are off by 2 posterior
+    standard deviations, 14 % of the objects show none in 64 passes, state a small error and are off by 0.28 at the
+    outer quantiles. So stopping also asks what one pass in n + 1, displaced by UNSEEN_JUMP = 2 standard deviations to
+    either side, would do to each quantile, and adds it in quadrature (objects that have shown a single jump state too
+    little, too). For a normal posterior that is 8.8 / n at 2 sigma, 2.8 / n at 1 sigma: no object has enough
+    with fewer than 176 passes for a tolerance of 0.05, 88 for 0.1. Draws need no such allowance: their binomial error
+    holds for whatever they have not shown.
+
+    Parameters
+    ----------
+    passes : distributions of (object, pass)
+    quantities : which; a magnitude has its parameter's numbers, mirrored
+    levels : (level,) in (0, 1), rising
+    draws : (object, pass, parameter) float64, standardized, if these stand for the posterior; those of a point head are
+        its passes
+    """
+    wanted = np.asarray(levels, dtype=np.float64)
+    if draws is None and isinstance(passes, PointPasses):
+        draws = passes.mean
+    parts: list[tuple[Floats, Floats, Floats, Floats]] = []
+    for index in dict.fromkeys(quantity.index for quantity in quantities):
+        of_parameter = [quantity for quantity in quantities if quantity.index == index]
+        both, where = np.unique([q.levels(wanted) for q in of_parameter], return_inverse=True)
+        marginal = passes.marginal(index)
+        if draws is None:
+            *found, spread = _of_mixture(marginal, both)
+        else:
+            *found, spread = _of_draws(draws[..., index], both, marginal.n_members)
+        parts += [
+            (found[0][:, some], found[1][:, some], found[2][:, some], spread)
+            for some in where.reshape(len(of_parameter), -1)
+        ]
+    return Stated(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
+
+
+def _of_mixture(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    output, spread = mixture_quantiles(marginal, levels), posterior_spread(marginal)
+    n_passes = marginal.mean.shape[1]
+    error, density = quantile_error(marginal, output)
+    if n_passes == marginal.n_members:  # one pass each: all there is
+        return output, error, np.zeros_like(error), spread
+    jump = UNSEEN_JUMP * spread[:, None]
+    around = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)
+    before, after = np.split(around, 2, axis=1)
+    moved = np.maximum(levels - before, after - levels) / (n_passes + 1)
+    return output, error, relative_error(moved, density), spread
+
+
+def _of_draws(draws: Floats, levels: Floats, n_members: int) -> tuple[Floats, Floats, Floats, Floats]:
+    output, error = draws_quantiles(draws, levels, n_members=n_members)
+    return output, error, np.zeros_like(error), np.asarray(draws.std(axis=1))

@@ -1,0 +1,1 @@
+"""The networks that galbatch trains and rebuilds."""

@@ -1,0 +1,1 @@
+"""Images and labels in, a network with its metadata out."""

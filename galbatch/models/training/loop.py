@@ -1,0 +1,392 @@
+"""The epochs of a training: batches in, weights out. What a seed and settings give is decided here."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from galbatch.errors import GalbatchError
+from galbatch.models.training.checkpoint import Checkpoint
+from galbatch.models.training.data import ImageRows, Split, cleaned_rows
+from galbatch.models.training.settings import TrainingSettings
+
+__all__ = [
+    "BatchProgress",
+    "Epoch",
+    "TrainingLoop",
+    "TrainingTensors",
+    "augmented",
+    "beyond_limits",
+    "rate_factor",
+]
+
+Rows = npt.NDArray[np.int64]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+PREFETCHED_BATCHES = 3
+ROUND_OFF = 1e-6  # of standardized values in float32
+TOLD_EVERY = 16  # batches: asking a GPU for the loss makes it wait
+# Streams of random numbers of an epoch.
+ORDER, TRAINING_KEYS, VALIDATION_KEYS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of the history: mean losses, seconds since the start, and the rate of its last step."""
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    elapsed_s: float
+    learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far an epoch is: batches done and in all, galaxies done, the loss of the last batch."""
+
+    epoch: int
+    batch: int
+    n_batches: int
+    n_objects: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainingTensors:
+    """What the loop reads.
+
+    Attributes
+    ----------
+    images : (object, band, y, x) float32 nJy, by row
+    scale : to the network's unit
+    target : (object, parameter) float32, standardized
+    limits : (2, parameter) float32, the parameters' limits, standardized; infinite where there are none
+    columns : (object, column) float32; None: the network takes none
+    """
+
+    images: ImageRows
+    scale: float
+    target: Tensor
+    limits: Tensor
+    columns: Tensor | None = None
+
+
+@dataclass(eq=False)
+class TrainingLoop:
+    """One training: the network, its optimizer, the data.
+
+    Attributes
+    ----------
+    network : on its device, changed in place
+    settings : how
+    data, split : what; the split's test rows are never read
+    loss : of (row, output) and (row, parameter), float32
+    on_epoch, on_batch : told how it goes
+    on_checkpoint : given the state after every epoch; None: nobody keeps it
+    """
+
+    network: nn.Module
+    settings: TrainingSettings
+    data: TrainingTensors
+    split: Split
+    loss: Loss
+    on_epoch: Callable[[Epoch], None] | None = None
+    on_batch: Callable[[BatchProgress], None] | None = None
+    on_checkpoint: Callable[[Checkpoint], None] | None = None
+    history: list[Epoch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.network.parameters()).device
+        self.optimizer = _optimizer(self.network, self.settings)
+        self.average = copy.deepcopy(self.network) if self.settings.average_weights else None
+        self.best = copy.deepcopy(self.network.state_dict())
+        self.n_batches = len(self.split.training) // self.settings.batch
+
+    def run(self, checkpoint: Checkpoint | None = None) -> tuple[Epoch, ...]:
+        """All epochs, or those after a checkpoint; leaves the weights of the best one in the network."""
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        before = self.history[-1].elapsed_s if self.history else 0.0
+        started = time.monotonic() - before
+        with self.last_layers_in_float32():
+            while not self.is_over:
+                number = len(self.history) + 1
+                training_loss = self.train_epoch(number)
+                validation_loss = self.validate(number)
+                self.close_epoch(number, training_loss, validation_loss, time.monotonic() - started)
+        self.network.load_state_dict(self.best)
+        return tuple(self.history)
+
+    @contextlib.contextmanager
+    def last_layers_in_float32(self) -> Iterator[None]:
+        """With bf16: of the network and of its mean."""
+        with contextlib.ExitStack() as stack:
+            for network in (self.network, self.average):
+                if self._is_bf16 and network is not None:
+                    stack.enter_context(last_layer_in_float32(network))
+            yield
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or `patience` of them since the best one."""
+        done = len(self.history)
+        if done == 0:
+            return False
+        waited = done - self.best_epoch.epoch
+        return done >= self.settings.epochs or waited >= (self.settings.patience or math.inf)
+
+    @property
+    def best_epoch(self) -> Epoch:
+        """The epoch with the lowest validation loss."""
+        return min(self.history, key=lambda epoch: epoch.validation_loss)
+
+    def train_epoch(self, number: int) -> float:
+        """Once through the training set, in whole batches; returns the mean loss."""
+        self._set_modes(number)
+        order = self._rng(number, ORDER).permutation(self.split.training)
+        rng = self._rng(number, TRAINING_KEYS)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
+            turned = augmented(images, rng.permutation(8)) if self.settings.augmentation else images
+            loss = self.step(rows, turned, rng, position=number - 1 + (index + 0.5) / self.n_batches)
+            total += loss
+            if self.on_batch is not None and (index % TOLD_EVERY == 0 or index == self.n_batches - 1):
+                self._tell_batch(number, index + 1, loss.item())
+        mean = total.item() / self.n_batches
+        if not math.isfinite(mean):
+            raise GalbatchError(
+                f"epoch {number}: the loss is not finite, so the training has diverged; lower learning_rate "
+                f"({self.settings.learning_rate:g}), add warmup_epochs, or set max_gradient_norm"
+            )
+        return mean
+
+    def step(self, rows: Rows, images: Tensor, rng: np.random.Generator, *, position: float) -> Tensor:
+        """One step of the optimizer; returns the loss, on the device.
+
+        Parameters
+        ----------
+        images : (row, band, y, x) float32, in the network's unit
+        position : epochs done, with part of one
+        """
+        rate = self.settings.learning_rate * rate_factor(position, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.loss(self._outputs(rows, images, rng), self._target(rows, rng))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.max_gradient_norm is not None:
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            torch.nn.utils.clip_grad_norm_(trained, self.settings.max_gradient_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            follow(self.average, self.network, self.settings.average_weights)
+        return loss.detach()
+
+    @torch.no_grad()
+    def validate(self, number: int) -> float:
+        """Mean loss of the validation set's passes with dropout, as at inference, with the weights that would be kept."""
+        network = self.network if self.average is None else self.average
+        network.eval()
+        # The same keys in every epoch: epochs are compared, and dropout's luck should not choose.
+        rng = self._rng(0, VALIDATION_KEYS)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for rows, images in self._batches(self.split.validation):
+            outputs = self._outputs(rows, images, rng, network=network)
+            total += self.loss(outputs, self._target(rows, rng)) * len(rows)
+        return total.item() / len(self.split.validation)
+
+    def close_epoch(
+        self, number: int, training_loss: float, validation_loss: float, elapsed_s: float
+    ) -> None:
+        """Into the history; keep the weights if they are the best; tell those who listen."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        # An epoch whose validation loss is no number is worse than any other.
+        lowest = validation_loss if math.isfinite(validation_loss) else math.inf
+        epoch = Epoch(number, training_loss, lowest, elapsed_s, rate)
+        self.history.append(epoch)
+        if self.best_epoch is epoch:
+            kept = self.network if self.average is None else self.average
+            self.best = copy.deepcopy(kept.state_dict())
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(self.checkpoint())
+        if self.on_epoch is not None:
+            self.on_epoch(epoch)
+
+    def checkpoint(self) -> Checkpoint:
+        """The state at the end of an epoch."""
+        return Checkpoint(
+            history=[
+                [e.epoch, e.training_loss, e.validation_loss, e.elapsed_s, e.learning_rate]
+                for e in self.history
+            ],
+            network=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+            best=self.best,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Be where the checkpoint was."""
+        self.network.load_state_dict(checkpoint.network)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        if self.average is not None and checkpoint.average is not None:
+            self.average.load_state_dict(checkpoint.average)
+        self.best = {name: value.to(self.device) for name, value in checkpoint.best.items()}
+        self.history[:] = [Epoch(int(number), *rest) for number, *rest in checkpoint.history]
+
+    @property
+    def _is_bf16(self) -> bool:
+        return self.settings.precision == "bf16"
+
+    def _rng(self, number: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, number, stream])
+
+    def _set_modes(self, number: int) -> None:
+        """Training mode; BatchNorm as at inference in the last epochs, and wherever nothing is trained."""
+        self.network.train()
+        frozen = number > self.settings.epochs * (1 - self.settings.frozen_norm_share)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d) and (frozen or not module.weight.requires_grad):
+                module.eval()
+
+    def _batches(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Rows, rising, and their images on the device; a thread reads ahead."""
+        parts = [
+            np.sort(rows[start : start + self.settings.batch])
+            for start in range(0, len(rows), self.settings.batch)
+        ]
+        for some, images in ahead(self._read, parts):
+            yield some, images.to(self.device, non_blocking=True)
+
+    def _read(self, rows: Rows) -> tuple[Rows, Tensor]:
+        images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
+        return rows, images.pin_memory() if self.device.type == "cuda" else images
+
+    def _target(self, rows: Rows, rng: np.random.Generator) -> Tensor:
+        target = self.data.target[torch.from_numpy(rows)]
+        if self.settings.limit_tail:
+            target = beyond_limits(target, self.data.limits, self.settings.limit_tail, rng)
+        return target.to(self.device, non_blocking=True)
+
+    def _outputs(
+        self, rows: Rows, images: Tensor, rng: np.random.Generator, *, network: Any = None
+    ) -> Tensor:
+        """One pass, (row, output) float32. What lies before the first dropout, the crop with it, stays in float32."""
+        network = self.network if network is None else network
+        keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
+        if self.data.columns is None:
+            features = network.prefix(images)
+        else:
+            features = network.prefix(images, self.data.columns[torch.from_numpy(rows)].to(self.device))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
+            outputs: Tensor = network.sample(features, keys)
+        return outputs.float()
+
+    def _tell_batch(self, number: int, done: int, loss: float) -> None:
+        if self.on_batch is not None:
+            self.on_batch(BatchProgress(number, done, self.n_batches, done * self.settings.batch, loss))
+
+
+def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "fused": True,
+    }
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(trained, momentum=settings.momentum, **common)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(trained, **common)
+
+
+def rate_factor(position: float, settings: TrainingSettings) -> float:
+    """Factor on the learning rate, after `position` epochs: up linearly over the warm-up, then as the schedule says."""
+    warmup, epochs = settings.warmup_epochs, settings.epochs
+    if position < warmup:
+        return position / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    share = (position - warmup) / max(1e-9, epochs - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+
+def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
+    """The images (object, band, y, x), each eighth of them turned and flipped in one of the square's eight ways.
+
+    Parameters
+    ----------
+    order : (8,) int64, which way each eighth goes: multiples of 90 deg, those from 4 on flipped as well
+    """
+    turned = torch.empty_like(images)
+    for group, number in enumerate(order.tolist()):
+        some = torch.rot90(images[group::8], number % 4, dims=(2, 3))
+        turned[group::8] = some.flip(3) if number >= 4 else some
+    return turned
+
+
+def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Generator) -> Tensor:
+    """Targets (row, parameter) at a limit drawn beyond it, exponentially with mean `tail`.
+
+    A B/T of exactly 0 says no more than "at the limit or beyond", which is what the posterior's mass there means. Held to the
+    limit itself, a Gaussian shrinks onto it, with half its mass on either side, and certainty without end.
+    """
+    further = torch.from_numpy(tail * rng.exponential(size=tuple(target.shape)).astype(np.float32))
+    low, high = limits[0] + ROUND_OFF, limits[1] - ROUND_OFF
+    below = torch.where(target <= low, low - further, target)
+    return torch.where(target >= high, high + further, below)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the mean of weights and buffers by 1 - decay towards the network's."""
+    # Not by state dict, which names modules twice that two parents share.
+    pairs = [*zip(average.parameters(), network.parameters(), strict=True)]
+    torch._foreach_lerp_([mine for mine, _ in pairs], [theirs for _, theirs in pairs], 1.0 - decay)
+    for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
+        if mine.is_floating_point():
+            mine.lerp_(theirs, 1.0 - decay)
+        else:
+            mine.copy_(theirs)
+
+
+@contextlib.contextmanager
+def last_layer_in_float32(network: nn.Module) -> Iterator[None]:
+    """Keep the last linear layer out of autocast: bf16's 8 bits are 0.4 %, coarser than a bright galaxy's flux error."""
+    last: Any = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.functional.linear(x.float(), last.weight, last.bias)
+
+    last.forward = forward
+    try:
+        yield
+    finally:
+        del last.forward
+
+
+def ahead(make: Callable[[Given], Made], items: list[Given]) -> Iterator[Made]:
+    """`make` of each item, in order, computed by a thread a few items ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, item) for item in itertools.islice(items, PREFETCHED_BATCHES)]
+        for item in items[PREFETCHED_BATCHES:]:
+            yield waiting.pop(0).result()
+            waiting.append(pool.submit(make, item))
+        for future in waiting:
+            yield future.result()

@@ -1,0 +1,329 @@
+"""Settings of a training: what is trained, and how. Read from TOML strictly, kept in the bundle's metadata.
+
+The defaults are the GaMPEN paper's (section 5; Ghosh et al. 2022, ApJ 935, 138).
+"""
+
+# No postponed annotations: config looks for the nearest known key in the classes the fields name.
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from galbatch.config import parse_strictly
+from galbatch.errors import ConfigError
+from galbatch.models.metadata.schema import (
+    STRICT,
+    BundleMetadata,
+    ColumnInfo,
+    HeadInfo,
+    ParameterInfo,
+    Range,
+    head_outputs,
+)
+
+__all__ = ["TrainingSettings", "parse_settings", "setting_texts", "settings_of"]
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+GAMPEN_DROPOUT = 7e-4  # of the simulation model, section 5 of the paper
+SFNET_TOP_FEATURES = 8  # the largest k of the released networks
+
+
+def _says(text: str) -> Any:
+    return Field(description=text)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What is trained, and how; each field's annotation says what it means.
+
+    None for `head`, `loss`, `dropout_rate` or `n_top_features` is replaced by what the architecture's paper has.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: Annotated[str, Field(min_length=1), _says("of the bundle")]
+    architecture: Annotated[Literal["gampen", "sfnet"], _says("gampen or sfnet")]
+    bands: Annotated[tuple[str, ...], Field(min_length=1), _says("bands, in the order of the images' axis")]
+    parameters: Annotated[
+        tuple[ParameterInfo, ...],
+        Field(min_length=1),
+        _says(
+            "what is estimated, one [[parameters]] each: name (the column of the labels), unit, description, transform (logit, ln, "
+            "log10, identity), limits (logit: values at or beyond them count as exactly 0 and 1), magnitude, labels"
+        ),
+    ]
+    version: Annotated[str, _says("of the bundle")] = "1"
+    size_px: Annotated[Count | None, _says("side of the cutouts; empty: as they come")] = None
+    pixel_scale_arcsec: Annotated[Positive, _says("of the cutouts")] = 0.168
+    zero_point_mag: Annotated[
+        float,
+        Field(allow_inf_nan=False),
+        _says("AB zero point of the unit that the network takes; 31.4 is nJy"),
+    ] = 27.0
+    background: Annotated[str, _says("what was done to the sky before")] = ""
+    release: Annotated[str, _says("data release of the images")] = ""
+    columns: Annotated[
+        tuple[ColumnInfo, ...],
+        _says(
+            "numbers per object beside the image, one [[columns]] each: name (of the labels' column), unit, description"
+        ),
+    ] = ()
+    head: Annotated[
+        Literal["gaussian", "point", "binned", "mixture"] | None,
+        _says(
+            "gaussian (full covariance), point, binned or mixture; empty: gaussian for gampen, point for sfnet"
+        ),
+    ] = None
+    edges: Annotated[
+        tuple[tuple[float, ...], ...] | None, _says("binned: the rising edges of each parameter's bins")
+    ] = None
+    components: Annotated[int, Field(ge=0), _says("mixture: how many Gaussians")] = 0
+    loss: Annotated[
+        Literal["likelihood", "rmse"] | None,
+        _says(
+            "likelihood (of the head; for gaussian equation 8 of the GaMPEN paper, averaged over the batch as in its code; for "
+            "point half the squared error) or rmse (of a point head, over the batch, as SFNet's code); empty: rmse for "
+            "an sfnet with a point head, else likelihood"
+        ),
+    ] = None
+    width: Annotated[Positive, _says("factor on the published network's channels")] = 1.0
+    in_channels: Annotated[
+        Count,
+        _says("gampen: 1, or 3 as the released networks, a single band repeated; as many as there are bands"),
+    ] = 3
+    n_top_features: Annotated[
+        Annotated[int, Field(ge=0)] | None, _says("sfnet: the k features kept; empty: 8 for sfnet")
+    ] = None
+    dropout_rate: Annotated[
+        Share | None, _says("of every dropout layer; empty: 7e-4 for gampen, 0 for sfnet")
+    ] = None
+    epochs: Annotated[Count, _says("passes through the training set, at most")] = 40
+    batch: Annotated[Count, _says("galaxies a step")] = 16
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"], _says("sgd, adam or adamw")] = "sgd"
+    learning_rate: Annotated[Positive, _says("of the optimizer, before the schedule")] = 5e-7
+    momentum: Annotated[Share, _says("of sgd")] = 0.99
+    weight_decay: Annotated[
+        float, Field(ge=0), _says("L2 on the weights as part of the gradient; of adamw apart from it")
+    ] = 1e-4
+    schedule: Annotated[
+        Literal["constant", "cosine"], _says("of the learning rate after the warm-up; cosine: down to 0")
+    ] = "constant"
+    warmup_epochs: Annotated[
+        float, Field(ge=0), _says("epochs, or part of one, in which the rate rises from 0")
+    ] = 0.0
+    max_gradient_norm: Annotated[
+        Positive | None, _says("longer gradients are shortened to it; empty: never")
+    ] = None
+    average_weights: Annotated[
+        Share,
+        _says(
+            "decay a step of an exponential mean of the weights, which is validated and kept, such as 0.999; it forgets the first weights over 1 / (1 - decay) steps; 0: no mean"
+        ),
+    ] = 0.0
+    precision: Annotated[
+        Literal["float32", "tf32", "bf16"],
+        _says(
+            "float32; tf32 (of a GPU); bf16: what follows the first dropout, but for the last layer and the loss"
+        ),
+    ] = "float32"
+    augmentation: Annotated[bool, _says("turn each batch's images by multiples of 90 deg and flip them")] = (
+        True
+    )
+    limit_tail: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        _says(
+            "values at a parameter's limit (B/T of exactly 0 or 1) are drawn anew beyond it in every epoch, on average so many "
+            "standard deviations of the training set; 0: they stand at the limit, as in the paper"
+        ),
+    ] = 0.0
+    validation_share: Annotated[
+        Share, _says("of the objects, to choose the epoch whose weights are kept")
+    ] = 0.15
+    test_share: Annotated[
+        Share, _says("of the objects, left alone by the training; models calibrate finds them by the seed")
+    ] = 0.15
+    patience: Annotated[
+        Count | None, _says("stop after so many epochs without a better one; empty: never")
+    ] = None
+    frozen_norm_share: Annotated[
+        Annotated[float, Field(ge=0, le=1)],
+        _says(
+            "of the epochs, at the end, with BatchNorm's statistics kept as at inference; 0.5 gives an sfnet with a gaussian "
+            "head widths that do not hold the noise of single batches"
+        ),
+    ] = 0.0
+    trainable: Annotated[
+        Literal["all", "head"], _says("all weights, or those of the fully connected layers at the end")
+    ] = "all"
+    refit_scaling: Annotated[
+        bool,
+        _says("with --from: standardize parameters anew instead of keeping the parent's location and scale"),
+    ] = False
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**63),
+        _says("of the weights, the split, the order, the augmentation and the dropout"),
+    ] = 1
+    psf_fwhm_arcsec: Annotated[
+        tuple[Range, ...] | None,
+        _says("range per band for the bundle's domain; empty: from the data, if it knows"),
+    ] = None
+    training_data: Annotated[str, _says("what the images are, for the card")] = ""
+    licence: Annotated[str, _says("of the weights")] = ""
+    citation: Annotated[str, _says("what to cite")] = ""
+
+    def __post_init__(self) -> None:
+        is_gampen = self.architecture == "gampen"
+        defaults: dict[str, Any] = {
+            "head": "gaussian" if is_gampen else "point",
+            "dropout_rate": GAMPEN_DROPOUT if is_gampen else 0.0,
+            "n_top_features": 0 if is_gampen else SFNET_TOP_FEATURES,
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.loss is None:
+            squared = not is_gampen and self.head == "point"
+            object.__setattr__(self, "loss", "rmse" if squared else "likelihood")
+
+    @property
+    def head_info(self) -> HeadInfo:
+        """The head, as the metadata have it."""
+        return HeadInfo(self.head or "gaussian", edges=self.edges, components=self.components)
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the network puts out for an object."""
+        return head_outputs(self.head_info, len(self.parameters))
+
+
+def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
+    """Settings from the content of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        A key is not known, a value is out of range, or values contradict each other.
+    """
+    settings = parse_strictly(TrainingSettings, dict(data), source=source)
+    problems = _contradictions(settings)
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+    return settings
+
+
+def _contradictions(settings: TrainingSettings) -> list[str]:
+    problems = _wrong_networks(settings)
+    if settings.loss == "rmse" and settings.head != "point":
+        problems.append(f"loss: rmse is of a point head, and head is {settings.head}")
+    if (settings.head == "binned") != (settings.edges is not None):
+        problems.append("edges: belong to head = 'binned', which needs them")
+    if settings.edges is not None and len(settings.edges) != len(settings.parameters):
+        problems.append(f"edges: {len(settings.edges)} lists for {len(settings.parameters)} parameters")
+    if (settings.head == "mixture") != (settings.components > 0):
+        problems.append("components: 1 or more belong to head = 'mixture', 0 to others")
+    if settings.validation_share == 0 or settings.validation_share + settings.test_share >= 1:
+        problems.append(
+            f"validation_share {settings.validation_share:g} and test_share {settings.test_share:g}: a validation set is "
+            "needed, and something must be left to train on"
+        )
+    names = [parameter.name for parameter in settings.parameters]
+    if len(set(names)) != len(names):
+        problems.append(f"parameters: names must differ, found {', '.join(names)}")
+    return (
+        problems
+        + _wrong_widths(settings)
+        + [
+            f"parameters: {p.name}: logit needs limits, such as [0.02, 0.98]"
+            for p in settings.parameters
+            if p.transform == "logit" and p.limits is None
+        ]
+    )
+
+
+def _wrong_networks(settings: TrainingSettings) -> list[str]:
+    problems = []
+    if settings.architecture == "gampen" and len(settings.bands) not in (1, settings.in_channels):
+        problems.append(
+            f"in_channels: is {settings.in_channels} for {len(settings.bands)} bands; several bands are as many channels"
+        )
+    if settings.architecture == "gampen" and settings.n_top_features:
+        problems.append("n_top_features: of sfnet only")
+    if settings.architecture == "sfnet" and not settings.n_top_features:
+        problems.append("n_top_features: an sfnet keeps 1 or more")
+    if round(64 * settings.width) == 0:
+        problems.append(
+            f"width: {settings.width:g} of the published 64 channels leaves none; 0.01 leaves one"
+        )
+    return problems
+
+
+def _wrong_widths(settings: TrainingSettings) -> list[str]:
+    """Of the PSF: told before the training, not by the bundle at its end."""
+    ranges = settings.psf_fwhm_arcsec
+    if ranges is None:
+        return []
+    if len(ranges) != len(settings.bands):
+        return [f"psf_fwhm_arcsec: {len(ranges)} ranges for {len(settings.bands)} bands"]
+    return [
+        f"psf_fwhm_arcsec: a range rises, found [{low:g}, {high:g}]" for low, high in ranges if not low < high
+    ]
+
+
+KEPT_ELSEWHERE = (
+    "name",
+    "version",
+    "architecture",
+    "bands",
+    "parameters",
+    "size_px",
+    "pixel_scale_arcsec",
+    "zero_point_mag",
+    "background",
+    "release",
+    "columns",
+    "head",
+    "edges",
+    "components",
+    "n_top_features",
+    "dropout_rate",
+    "psf_fwhm_arcsec",
+    "training_data",
+    "licence",
+    "citation",
+)
+
+
+def setting_texts(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that no other field of the metadata holds: for ``BundleMetadata.training``."""
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if name not in KEPT_ELSEWHERE}
+
+
+def settings_of(metadata: BundleMetadata) -> dict[str, Any]:
+    """The settings that a bundle was trained with, as far as it holds them, as `parse_settings` takes them."""
+    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    made = {name: value for name, value in metadata.training.items() if name in known}
+    head, given = metadata.head, metadata.input
+    return {
+        **made,
+        **{name: getattr(metadata, name) for name in ("name", "version", "architecture", "parameters")},
+        **{
+            name: getattr(metadata, name) for name in ("training_data", "licence", "citation", "dropout_rate")
+        },
+        **{
+            name: getattr(given, name)
+            for name in ("bands", "size_px", "pixel_scale_arcsec", "zero_point_mag")
+        },
+        **{name: getattr(given, name) for name in ("background", "release", "columns")},
+        "head": head.kind,
+        "edges": head.edges,
+        "components": head.components,
+        "n_top_features": metadata.n_top_features,
+    }

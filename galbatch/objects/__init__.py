@@ -1,0 +1,1 @@
+"""Object lists: formats, reading, selections, checks."""

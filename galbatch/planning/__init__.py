@@ -1,0 +1,1 @@
+"""Objects, tiles and config -> partitions with projected bytes and memory."""

@@ -1,0 +1,21 @@
+"""What people look at: one self-contained HTML page about a catalog, and how well a known truth is recovered.
+
+The only door to matplotlib and Jinja.
+"""
+
+from galbatch.reporting.calibration import write_calibration
+from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
+from galbatch.reporting.page import write_report
+from galbatch.reporting.recovery import Recovery, truth_recovery
+from galbatch.reporting.training_curve import write_training_curve
+
+__all__ = [
+    "CORNER_KINDS",
+    "Recovery",
+    "check_corner",
+    "truth_recovery",
+    "write_calibration",
+    "write_corner",
+    "write_report",
+    "write_training_curve",
+]

@@ -1,0 +1,128 @@
+"""The figure of a calibration: what is covered, before and after the correction."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from galbatch import models, storage
+from galbatch.reporting.figures import BLUE, GRAY, GREEN, INCHES_PER_QUANTITY, INK, VERMILION, styled_figure
+
+__all__ = ["write_calibration"]
+
+Floats = npt.NDArray[np.float64]
+
+PIT_BINS = 20
+LEVEL_COLORS = (BLUE, GREEN, VERMILION)
+BAND: dict[str, Any] = {"color": GRAY, "alpha": 0.22, "lw": 0}
+ROW_INCHES = 2.25
+LEVEL_GRID = np.linspace(0.0, 1.0, 201)
+NARROWEST_INCHES = 6.4
+LOWEST_COVERAGE = 0.35  # of the axis: leaves room for the legend
+STRATA_LABELS = {
+    "magnitude": "true magnitude (mean of the bin)",
+    "size_arcsec": "true size (arcsec, mean of the bin)",
+}
+
+
+def write_calibration(before: models.Evaluation, after: models.Evaluation, path: str, *, title: str) -> None:
+    """Write a PNG: coverage at all levels, integral transforms, coverage by magnitude and size; a column a parameter.
+
+    Gray bands are two binomial standard deviations: right posteriors stay within them for 95 % of the points.
+
+    Parameters
+    ----------
+    before, after : the same objects, without and with the correction
+    path : local or ``s3://``
+    title : of the figure
+    """
+    strata = [name for name in ("magnitude", "size_arcsec") if name in after.strata]
+    n_rows, n_columns = 2 + len(strata), len(after.parameters)
+    buffer = io.BytesIO()
+    width = max(NARROWEST_INCHES, (INCHES_PER_QUANTITY + 0.6) * n_columns)
+    with styled_figure(width, ROW_INCHES * n_rows + 0.5, buffer) as figure:
+        grid = figure.subplots(n_rows, n_columns, squeeze=False)
+        for column, parameter in enumerate(after.parameters):
+            _excess(grid[0, column], before, after, column)
+            grid[0, column].set_title(parameter.name)
+            _transforms(grid[1, column], before, after, column)
+            for row, stratum in enumerate(strata, start=2):
+                _by_stratum(grid[row, column], before, after, (stratum, column))
+        _share_limits(list(grid[0]))
+        for row, label in enumerate(["covered − level", "objects", "covered", "covered"][:n_rows]):
+            grid[row, 0].set_ylabel(label)
+        grid[0, 0].legend(fontsize=7, loc="best")
+        for row in range(2, n_rows):
+            grid[row, 0].legend(fontsize=7, ncols=3, loc="lower left", columnspacing=0.9, handletextpad=0.2)
+        figure.suptitle(
+            f"{title}: {len(after):,} test objects, {after.n_passes} passes each; gray and hollow: uncorrected",
+            fontsize=10,
+        )
+    storage.publish(path, buffer.getvalue())
+
+
+def _excess(axes: Axes, before: models.Evaluation, after: models.Evaluation, column: int) -> None:
+    """Coverage minus level, for all levels: too wide above 0, too narrow below."""
+    error = 2 * np.sqrt(LEVEL_GRID * (1 - LEVEL_GRID) / len(after))
+    axes.fill_between(LEVEL_GRID, -error, error, **BAND)
+    axes.axhline(0, color=INK, lw=0.8)
+    for evaluation, color, words in ((before, GRAY, "uncorrected"), (after, BLUE, "corrected")):
+        distance = np.sort(2 * np.abs(evaluation.transform[:, column] - 0.5))
+        covered = np.searchsorted(distance, LEVEL_GRID, side="right") / len(distance)
+        axes.plot(LEVEL_GRID, covered - LEVEL_GRID, color=color, lw=1.4, label=words)
+    for level in models.LEVELS:
+        axes.axvline(level, color=INK, lw=0.6, ls=":")
+    axes.set(xlim=(0, 1), xlabel="level of the equal-tailed interval")
+
+
+def _share_limits(row: list[Axes]) -> None:
+    low = min(axes.get_ylim()[0] for axes in row)
+    high = max(axes.get_ylim()[1] for axes in row)
+    for axes in row:
+        axes.set_ylim(low, high)
+
+
+def _transforms(axes: Axes, before: models.Evaluation, after: models.Evaluation, column: int) -> None:
+    """Histograms of the probability integral transforms: even if the posteriors are right."""
+    expected = len(after) / PIT_BINS
+    error = 2 * np.sqrt(expected * (1 - 1 / PIT_BINS))
+    axes.axhspan(expected - error, expected + error, **BAND)
+    axes.axhline(expected, color=INK, lw=0.8)
+    bins = [number / PIT_BINS for number in range(PIT_BINS + 1)]
+    axes.hist(after.transform[:, column], bins=bins, color=BLUE, alpha=0.55)
+    axes.hist(before.transform[:, column], bins=bins, histtype="step", color=GRAY, lw=1.4)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="probability integral transform")
+
+
+def _by_stratum(
+    axes: Axes, before: models.Evaluation, after: models.Evaluation, place: tuple[str, int]
+) -> None:
+    """Coverage of the three levels in bins of the true magnitude or size; hollow points are uncorrected."""
+    stratum, column = place
+    bins = models.strata_bins(after, stratum)
+    at = np.array([middle for _, middle, _ in bins])
+    for level, color in zip(models.LEVELS, LEVEL_COLORS, strict=True):
+        axes.axhline(level, color=color, lw=0.7, ls=":")
+        for evaluation, is_after in ((before, False), (after, True)):
+            covered = evaluation.covered(level)[:, column]
+            shares = [models.share_of(covered[chosen]) for _, _, chosen in bins]
+            axes.errorbar(
+                at,
+                [share.value for share in shares],
+                yerr=[share.error for share in shares] if is_after else None,
+                fmt="o",
+                ms=3.6,
+                color=color,
+                mfc=color if is_after else "none",
+                mew=0.8,
+                alpha=1.0 if is_after else 0.6,
+                lw=1,
+                label=f"{100 * level:.2f} %" if is_after else None,
+            )
+    axes.set(ylim=(min(LOWEST_COVERAGE, axes.get_ylim()[0]), 1.02), xlabel=STRATA_LABELS[stratum])

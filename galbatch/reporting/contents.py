@@ -1,0 +1,174 @@
+"""A catalog as the report sees it: models, their parameters, quantiles, flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from galbatch import catalog
+from galbatch.core.types import PixelFlag
+
+__all__ = ["Contents", "Quantity", "read_contents"]
+
+Floats = npt.NDArray[np.float64]
+
+MEDIAN = "q500"
+QUANTILE = re.compile(r"_q(\d{3,})$")
+
+TITLES = {
+    "bt": "bulge-to-total ratio",
+    "re_arcsec": "half-light radius",
+    "flux_njy": "flux",
+    "mag": "magnitude",
+    "color_gr_mag": "color g − r",
+    "mag_g": "magnitude g",
+    "mag_r": "magnitude r",
+}
+
+SHORT_TITLES = {
+    "bt": "B/T",
+    "re_arcsec": "radius",
+    "color_gr_mag": "g − r",
+    "mag_g": "mag g",
+    "mag_r": "mag r",
+}
+
+# Pixels that do not show the object as it is; completed from neighbors or resampled is not among them.
+SPOILING_FLAGS = (
+    PixelFlag.OUTSIDE_FOOTPRINT
+    | PixelFlag.PARTIAL_COVERAGE
+    | PixelFlag.MISSING_BAND
+    | PixelFlag.BAD_CENTER
+    | PixelFlag.SATURATED
+    | PixelFlag.BRIGHT_OBJECT
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One parameter of one model.
+
+    Attributes
+    ----------
+    model, parameter, unit : as in the catalog's columns
+    levels : the quantiles' levels, rising
+    quantiles : (object, level) float64; NaN where there is no posterior
+    """
+
+    model: str
+    parameter: str
+    unit: str
+    levels: tuple[float, ...]
+    quantiles: Floats
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return TITLES.get(self.parameter, self.parameter.replace("_", " "))
+
+    @property
+    def short_title(self) -> str:
+        """The same for narrow places."""
+        return SHORT_TITLES.get(self.parameter, self.title)
+
+    @property
+    def label(self) -> str:
+        """Title with the unit, for an axis."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def median(self) -> Floats:
+        """(object,)."""
+        return self.quantile(0.5)
+
+    def quantile(self, level: float) -> Floats:
+        """(object,) quantile at the level of the catalog nearest to `level`."""
+        return np.asarray(self.quantiles[:, np.abs(np.array(self.levels) - level).argmin()])
+
+    def interval(self, share: float) -> tuple[Floats, Floats] | None:
+        """Ends (object,) of the equal-tailed interval that holds `share`; None if the catalog lacks it."""
+        low, high = (1 - share) / 2, (1 + share) / 2
+        if all(np.abs(np.array(self.levels) - level).min() < 0.005 for level in (low, high)):
+            return self.quantile(low), self.quantile(high)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the report needs of a catalog; arrays (object,)."""
+
+    path: str
+    properties: Mapping[str, str]
+    object_id: list[object]
+    ra_deg: Floats
+    dec_deg: Floats
+    flags: npt.NDArray[np.int32]
+    model_flags: Mapping[str, npt.NDArray[np.int32]]
+    passes: Mapping[str, npt.NDArray[np.int32]]
+    quantities: tuple[Quantity, ...]
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    @property
+    def clean(self) -> npt.NDArray[np.bool_]:
+        """Objects (object,) whose pixels show them as they are."""
+        return np.asarray((self.flags & int(SPOILING_FLAGS)) == 0)
+
+    def of_model(self, model: str) -> list[Quantity]:
+        """Its quantities."""
+        return [quantity for quantity in self.quantities if quantity.model == model]
+
+
+def read_contents(catalog_path: str) -> Contents:
+    """Read a catalog.
+
+    Raises
+    ------
+    CatalogError
+        There is no catalog at `catalog_path`.
+    """
+    table = catalog.read_catalog(catalog_path)
+    models = [name.removesuffix("_flags") for name in table.column_names if name.endswith("_flags")]
+    return Contents(
+        path=catalog_path,
+        properties=catalog.read_properties(catalog_path),
+        object_id=table["object_id"].to_pylist(),
+        ra_deg=_floats(table, "ra_deg"),
+        dec_deg=_floats(table, "dec_deg"),
+        flags=table["flags"].to_numpy(),
+        model_flags={model: table[f"{model}_flags"].to_numpy() for model in models},
+        passes={model: table[f"{model}_passes"].to_numpy() for model in models},
+        quantities=tuple(quantity for model in models for quantity in _quantities(table, model)),
+    )
+
+
+def _quantities(table: pa.Table, model: str) -> list[Quantity]:
+    medians = [
+        name for name in table.column_names if name.startswith(f"{model}_") and name.endswith(f"_{MEDIAN}")
+    ]
+    return [_quantity(table, model, name.removesuffix(f"_{MEDIAN}")) for name in medians]
+
+
+def _quantity(table: pa.Table, model: str, prefix: str) -> Quantity:
+    found = {
+        float(f"0.{match[1]}"): match.string
+        for name in table.column_names
+        if name.startswith(prefix)
+        and (match := QUANTILE.search(name))
+        and name.removesuffix(match[0]) == prefix
+    }
+    levels = sorted(found)
+    quantiles = np.stack([_floats(table, found[level]) for level in levels], axis=1)
+    metadata = table.schema.field(f"{prefix}_{MEDIAN}").metadata or {}
+    unit = metadata.get(b"unit", b"").decode()
+    return Quantity(model, prefix.removeprefix(f"{model}_"), unit, tuple(levels), quantiles)
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    return np.asarray(table[name].to_numpy(), dtype=np.float64)

@@ -1,0 +1,136 @@
+"""Cutouts from the store as small pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import ingest
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.reporting.contents import Contents
+
+__all__ = ["Picture", "choose_pictures", "stretch"]
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+N_CLEAN = 12
+N_FLAGGED = 12
+PER_FLAG = 2
+MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
+
+SOFTENING = 3.0  # the stretch is linear below this many units of brightness
+BLANK_RGB = 0.82  # pixels without data
+
+GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
+PARTITION_PATH = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One object's cutout as PNG; `row` is its row in the contents."""
+
+    row: int
+    png: bytes
+
+
+def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list[Picture]]:
+    """Pictures of some objects whose pixels are fine, and of some that are flagged, a few for each flag."""
+    row_of = {identity: row for row, identity in enumerate(contents.object_id)}
+    groups = _spread(ingest.list_done(store), MAX_GROUPS)
+    per_group = -(-N_CLEAN // max(len(groups), 1))
+    clean: list[Picture] = []
+    flagged: list[Picture] = []
+    seen: dict[int, int] = {}
+    for block in _first_blocks(store, groups):
+        rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
+        fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
+        scales = _scales(block)
+        clean += [_picture(block, i, rows[i], scales) for i in _spread(fine, per_group)]
+        for i, row in enumerate(rows):
+            has_pixels = row >= 0 and bool(np.isfinite(block.image[i]).any())
+            if has_pixels and _is_new(int(contents.flags[row]), seen):
+                flagged.append(_picture(block, i, row, scales))
+    return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
+
+
+def _first_blocks(store: str, groups: Sequence[tuple[str, str]]) -> Iterator[CutoutBlock]:
+    for path, label in groups:
+        place, size = PARTITION_PATH.fullmatch(path), GRID_LABEL.fullmatch(label)
+        if place is None or size is None:
+            continue
+        partition = Partition(int(place[1]), int(place[2]), 0, 0)
+        grid = Grid(int(size[1]), float(size[2]))
+        done = ingest.read_done(store, partition, grid)
+        if done is not None:
+            stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
+            yield ingest.read_block(store, partition, grid, start=0, stop=stop)
+
+
+def _spread(items: Sequence[T], n: int) -> list[T]:
+    """Up to `n` of the items, evenly spread."""
+    if len(items) <= n:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, n).round().astype(int)]
+
+
+def _is_new(flags: int, seen: dict[int, int]) -> bool:
+    """Whether a flag of the object has not been shown often enough; counts it."""
+    new = [bit for bit in range(31) if flags >> bit & 1 and seen.get(bit, 0) < PER_FLAG]
+    for bit in new:
+        seen[bit] = seen.get(bit, 0) + 1
+    return bool(new)
+
+
+def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Picture:
+    picture = stretch(block.image[index].astype(np.float64), scales)
+    buffer = io.BytesIO()
+    # Row 0 of the array is the southern edge; pictures begin at the top.
+    matplotlib.image.imsave(buffer, picture[::-1], format="png")
+    return Picture(row, buffer.getvalue())
+
+
+def _scales(block: CutoutBlock) -> Floats:
+    """Flux (band,) in nJy that is one unit of brightness: white is the block's typical color.
+
+    In the first band it is the sky noise; a low quantile, since large galaxies leave no sky in the cutout.
+    """
+    sigma = block.sky_sigma_njy[:, 0]
+    sigma = sigma[np.isfinite(sigma) & (sigma > 0)]
+    light = np.nan_to_num(block.image).sum(axis=(2, 3), dtype=np.float64)  # (object, band)
+    shining = light[(light > 0).all(axis=1)]
+    color = np.median(shining / shining[:, :1], axis=0) if len(shining) else np.ones(len(block.bands))
+    return np.asarray(color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0))
+
+
+def stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
+    """An arsinh stretch that keeps color (Lupton et al. 2004).
+
+    Parameters
+    ----------
+    image_njy
+        (band, y, x) float64; NaN becomes light gray.
+    scale_njy
+        (band,) float64, flux of one unit of brightness: about the sky noise.
+
+    Returns
+    -------
+    (y, x, rgb) float64 in 0..1; the last band is red, the first blue.
+    """
+    blank = ~np.isfinite(image_njy).all(axis=0)
+    scaled = np.nan_to_num(image_njy) / scale_njy[:, None, None]
+    brightness = np.maximum(scaled.mean(axis=0), 0)
+    top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING)
+    level = np.arcsinh(brightness / SOFTENING) / np.arcsinh(top / SOFTENING)
+    gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)
+    middle = scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2]
+    rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
+    rgb[blank] = BLANK_RGB
+    return np.asarray(rgb)

@@ -1,0 +1,394 @@
+"""How surveys lay out their files: simulated tiles as the bytes that galbatch's adapters (and others) read.
+
+A tile is drawn once, as nJy with the mask planes of defects.py; a layout gives it units, headers, names and bits.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from galbatch import storage
+from galbatch.core.types import njy_per_unit
+from galbatch.simulation.defects import MASK_PLANES, Planes, bits
+from galbatch.simulation.field import TRACT, TRACT_PATCHES
+
+__all__ = ["GALAXIESML", "LAYOUTS", "Drawn", "Layout", "encode_galaxiesml"]
+
+FLUXMAG0 = 6.309573e10
+ZERO_POINT_MAG = 27.0  # 2.5 log10(FLUXMAG0)
+NJY_PER_ADU = njy_per_unit(ZERO_POINT_MAG)
+NJY_PER_NANOMAGGY = njy_per_unit(22.5)
+PSF_CARD = "PSFFWHM"
+
+LEGACY_BITS = {
+    "BRIGHT": 1,
+    "SATUR_G": 2,
+    "SATUR_R": 3,
+    "ALLMASK_G": 5,
+    "ALLMASK_R": 6,
+    "SATUR_I": 14,
+    "ALLMASK_I": 15,
+}
+"""Of DR9 and DR10."""
+GENERIC_BITS = {"NO_DATA": 0, "SAT": 1, "BAD": 2, "CR": 3, "BRIGHT_OBJECT": 4, "INTRP": 5}
+"""Of a data quality plane as many surveys have one; run.toml states them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One tile as drawn.
+
+    name : of its patch (``4,4``) or object
+    bands : of its planes
+    planes : one a band
+    wcs : of the planes' pixels
+    psf_fwhm_arcsec : (band, y, x), coarse: at the corners of a grid of as many pixels, or (band, 1, 1)
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    planes: Sequence[Planes]
+    wcs: WCS
+    psf_fwhm_arcsec: npt.NDArray[np.float64]
+
+
+class Layout(Protocol):
+    """What a survey's files are."""
+
+    @property
+    def folder(self) -> str:
+        """Of all tiles, below the survey's."""
+
+    @property
+    def suffix(self) -> str:
+        """Of all files."""
+
+    @property
+    def tiles(self) -> str:
+        """Glob of the tiles below `folder`."""
+
+    @property
+    def pixel_scale_arcsec(self) -> float:
+        """Of the tiles."""
+
+    @property
+    def shares_lattice(self) -> bool:
+        """Tiles lie on one lattice of pixels, as a tract's patches; else each has a projection of its own."""
+
+    @property
+    def stamp_px(self) -> int | None:
+        """Side of the stamps, for layouts of one tile an object."""
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """Files of a tile, below `folder`."""
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """Contents of the files by path."""
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """What run.toml's [survey] says besides layout, tiles and bands; perhaps tables of its own."""
+
+
+# --- HSC and LSST: image, mask and variance in one file -----------------------------------------------------------
+
+
+class Hsc:
+    """calexp patches of a tract, ADU at zero point 27."""
+
+    folder, suffix, tiles = "deepCoadd-results", ".fits", "**/calexp-*.fits"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        filters = [f"HSC-{band.upper()}" for band in bands]
+        return [storage.join(f, str(TRACT), name, f"calexp-{f}-{TRACT}-{name}.fits") for f in filters]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """See `Layout`."""
+        primary = {"FLUXMAG0": (FLUXMAG0, "counts of a source of magnitude 0"), "TRACT": TRACT}
+        files = zip(self.paths(drawn.name, drawn.bands), drawn.planes, strict=True)
+        return {path: _afw(drawn, planes, primary=primary, njy=NJY_PER_ADU) for path, planes in files}
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        return ""
+
+
+class Lsst:
+    """deep_coadd patches, nJy."""
+
+    folder, suffix, tiles = "deep_coadd", ".fits", "**/deep_coadd_*.fits"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.2, True, None
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        x, y = (int(part) for part in name.split(","))
+        # Fields wider than a tract have numbers beyond its own.
+        in_tract = max(x, y) < TRACT_PATCHES
+        patch = str(y * TRACT_PATCHES + x if in_tract else 1000 * (y + 1) + x)
+        return [
+            storage.join(str(TRACT), patch, band, f"deep_coadd_{TRACT}_{patch}_{band}_simulated.fits")
+            for band in bands
+        ]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """See `Layout`."""
+        files = zip(self.paths(drawn.name, drawn.bands), drawn.planes, strict=True)
+        return {path: _afw(drawn, planes, primary={}, njy=1.0, unit="nJy") for path, planes in files}
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        return ""
+
+
+def _afw(
+    drawn: Drawn, planes: Planes, *, primary: dict[str, object], njy: float, unit: str | None = None
+) -> bytes:
+    """An empty primary HDU with cards of its own, then image, mask and variance."""
+    first = fits.PrimaryHDU()
+    first.header.update(primary)
+    hdus = [first]
+    for name, data in (
+        ("IMAGE", planes.image / np.float32(njy)),
+        ("MASK", planes.mask),
+        ("VARIANCE", planes.variance / np.float32(njy**2)),
+    ):
+        hdu = fits.ImageHDU(data, header=_wcs_cards(drawn.wcs), name=name)
+        hdu.header["EXTTYPE"] = name
+        if name == "MASK":
+            hdu.header.update({_mask_keyword(plane): bit for plane, bit in MASK_PLANES.items()})
+        elif unit is not None:
+            hdu.header["BUNIT"] = unit if name == "IMAGE" else f"{unit}2"
+        hdus.append(hdu)
+    return _bytes(hdus)
+
+
+# --- Legacy Surveys ------------------------------------------------------------------------------------------------
+
+
+class LegacySurvey:
+    """Bricks with a TAN projection each, nanomaggies, compressed without loss."""
+
+    folder, suffix, tiles = "coadd", ".fits.fz", "**/legacysurvey-*-image-*.fits.fz"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.262, False, None
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        # Real bricks are 0.25 deg wide and named after their centers; small ones take the names of a row of such.
+        x, y = (int(part) for part in name.split(","))
+        brick = f"{1500 + 3 * x:04d}p{20 + 3 * y:03d}"
+        kinds = [f"{kind}-{band}" for band in bands for kind in ("image", "invvar", "psfsize")]
+        return [
+            storage.join(brick[:3], brick, f"legacysurvey-{brick}-{kind}.fits.fz")
+            for kind in [*kinds, "maskbits"]
+        ]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """See `Layout`."""
+        contents = []
+        maskbits = np.zeros(drawn.planes[0].mask.shape, np.int16)
+        for band, planes, psf in zip(drawn.bands, drawn.planes, drawn.psf_fwhm_arcsec, strict=True):
+            bad = planes.mask & bits("BAD", "CR", "NO_DATA") != 0
+            image = np.nan_to_num(planes.image) / np.float32(NJY_PER_NANOMAGGY)
+            invvar = np.where(bad, 0, np.float32(NJY_PER_NANOMAGGY**2) / np.where(bad, 1, planes.variance))
+            contents += [image, invvar.astype(np.float32), _spread(psf, image.shape)]
+            for name, where in (
+                ("BRIGHT", planes.mask & bits("BRIGHT_OBJECT") != 0),
+                (f"SATUR_{band.upper()}", planes.mask & bits("SAT") != 0),
+                (f"ALLMASK_{band.upper()}", bad),
+            ):
+                maskbits[where] |= np.int16(np.uint16(1 << LEGACY_BITS[name]).astype(np.int16))
+        names = self.paths(drawn.name, drawn.bands)
+        return {
+            path: _compressed(data, drawn.wcs)
+            for path, data in zip(names, [*contents, maskbits], strict=True)
+        }
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        return ""
+
+
+def _compressed(data: npt.NDArray[np.generic], wcs: WCS) -> bytes:
+    # Rice would quantize floating point: GZIP_2 keeps every bit.
+    floating = data.dtype.kind == "f"
+    hdu = fits.CompImageHDU(
+        data,
+        header=_wcs_cards(wcs),
+        compression_type="GZIP_2" if floating else "RICE_1",
+        quantize_level=0.0 if floating else 16.0,
+    )
+    return _bytes([fits.PrimaryHDU(), hdu])
+
+
+def _spread(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """(y, x) map from values on a grid whose ends are the map's."""
+    y, x = (np.linspace(0, n - 1, length) for n, length in zip(coarse.shape, shape, strict=True))
+    rows = np.stack([np.interp(x, np.arange(coarse.shape[1]), row) for row in coarse], axis=0)
+    low = np.minimum(y.astype(np.int64), max(coarse.shape[0] - 2, 0))
+    high = np.minimum(low + 1, coarse.shape[0] - 1)
+    part = (y - low)[:, None]
+    return np.asarray(rows[low] * (1 - part) + rows[high] * part, dtype=np.float32)
+
+
+# --- images of no survey in particular, and stamps -------------------------------------------------------------------
+
+
+class Generic:
+    """One file a tile and band: image in nJy, data quality, inverse variance."""
+
+    folder, suffix, tiles = "images", ".fits", "*.fits"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        return [f"{name.replace(',', '-')}_{band}.fits" for band in bands]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """See `Layout`."""
+        contents = {}
+        paths = self.paths(drawn.name, drawn.bands)
+        for path, planes, psf in zip(paths, drawn.planes, drawn.psf_fwhm_arcsec, strict=True):
+            quality = np.zeros(planes.mask.shape, np.int16)
+            for name, bit in GENERIC_BITS.items():
+                quality[planes.mask & bits(name) != 0] |= np.int16(1 << bit)
+            weight = np.nan_to_num(1 / planes.variance)
+            hdus = [fits.PrimaryHDU()]
+            for name, data in (("SCI", planes.image), ("DQ", quality), ("WHT", weight)):
+                hdus.append(fits.ImageHDU(data, header=_wcs_cards(drawn.wcs), name=name))
+            hdus[1].header["BUNIT"] = "nJy"
+            hdus[1].header[PSF_CARD] = (float(np.median(psf)), "[arcsec] FWHM of the PSF, median of the tile")
+            contents[path] = _bytes(hdus)
+        return contents
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        planes = ", ".join(f"{name} = {bit}" for name, bit in GENERIC_BITS.items())
+        return (
+            f'psf_fwhm_card = "{PSF_CARD}"\n\n[survey.generic]\n'
+            "pattern = '(?P<tile>\\d+-\\d+)_(?P<band>[a-z])\\.fits$'\n"
+            'image = "SCI"\nmask = "DQ"\n'
+            f"mask_planes = {{{planes}}}\n"
+            'weight = "WHT"\nweight_kind = "inverse_variance"\n'
+        )
+
+
+class Stamps:
+    """One file an object and band, as HSC's cutout service makes them, with the PSF's width in a card."""
+
+    folder, suffix, tiles = "cutouts", ".fits", "*.fits"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 128
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        return [f"{name}_{band}.fits" for band in bands]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """See `Layout`."""
+        contents = {}
+        paths = self.paths(drawn.name, drawn.bands)
+        for path, band, planes, psf in zip(
+            paths, drawn.bands, drawn.planes, drawn.psf_fwhm_arcsec, strict=True
+        ):
+            cards = {
+                "FLUXMAG0": FLUXMAG0,
+                "BAND": band,
+                PSF_CARD: (float(np.median(psf)), "[arcsec] FWHM of the PSF"),
+            }
+            contents[path] = _afw(drawn, planes, primary=cards, njy=NJY_PER_ADU)
+        return contents
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        return f'psf_fwhm_card = "{PSF_CARD}"\n'
+
+
+class GalaxiesMl:
+    """One HDF5 file of stamps in ADU, without mask and variance: written by `encode_galaxiesml` for all objects."""
+
+    folder, suffix, tiles = "galaxiesml", ".hdf5", "galaxies.hdf5"
+    pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 127
+
+    def paths(self, name: str, bands: Sequence[str]) -> list[str]:
+        """See `Layout`."""
+        return [self.tiles]
+
+    def encode(self, drawn: Drawn) -> dict[str, bytes]:
+        """The stamps (band, y, x) of one object, as raw float32: pieces of the one file."""
+        stamps = np.stack([planes.image for planes in drawn.planes]) / np.float32(NJY_PER_ADU)
+        return {drawn.name: stamps.astype(np.float32).tobytes()}
+
+    def toml(self, bands: Sequence[str]) -> str:
+        """See `Layout`."""
+        listed = ", ".join(f'"{band}"' for band in bands)
+        return f"\n[survey.galaxiesml]\nbands = [{listed}]\n"
+
+
+GALAXIESML = GalaxiesMl()
+LAYOUTS: dict[str, Layout] = {
+    "hsc": Hsc(),
+    "lsst": Lsst(),
+    "legacysurvey": LegacySurvey(),
+    "generic": Generic(),
+    "stamps": Stamps(),
+    "galaxiesml": GALAXIESML,
+}
+"""By the name that [survey] layout has for the adapter that reads them."""
+
+
+def encode_galaxiesml(
+    stamps: npt.NDArray[np.float32],
+    object_id: npt.NDArray[np.int64],
+    positions_deg: npt.NDArray[np.float64],
+    redshift: npt.NDArray[np.float64],
+) -> bytes:
+    """The file: ``image`` (object, band, y, x) in ADU, ``object_id``, ``ra``, ``dec``, ``specz_redshift``."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", track_order=True) as file:
+        file.attrs["zero_point_mag"] = ZERO_POINT_MAG
+        for name, values in (
+            ("image", stamps),
+            ("object_id", object_id),
+            ("ra", positions_deg[:, 0]),
+            ("dec", positions_deg[:, 1]),
+            ("specz_redshift", redshift),
+        ):
+            file.create_dataset(name, data=values, track_times=False)
+    return buffer.getvalue()
+
+
+# --- cards -----------------------------------------------------------------------------------------------------------
+
+
+def _bytes(hdus: Sequence[object]) -> bytes:
+    buffer = io.BytesIO()
+    fits.HDUList(list(hdus)).writeto(buffer)
+    return buffer.getvalue()
+
+
+def _wcs_cards(of: WCS) -> fits.Header:
+    """The WCS with CD cards, as surveys write it; astropy's own to_header would write PC and CDELT."""
+    wcs = of.wcs
+    header = fits.Header({"RADESYS": "ICRS"})
+    for axis in (0, 1):
+        header[f"CTYPE{axis + 1}"] = wcs.ctype[axis]
+        header[f"CUNIT{axis + 1}"] = "deg"
+        header[f"CRVAL{axis + 1}"] = float(wcs.crval[axis])
+        header[f"CRPIX{axis + 1}"] = float(wcs.crpix[axis])
+        header.update({f"CD{axis + 1}_{other + 1}": float(wcs.cd[axis, other]) for other in (0, 1)})
+    return header
+
+
+def _mask_keyword(plane: str) -> str:
+    """The MP_* card's keyword; FITS allows more than eight characters behind HIERARCH only."""
+    keyword = f"MP_{plane}"
+    return keyword if len(keyword) <= 8 else f"HIERARCH {keyword}"

@@ -1,0 +1,1 @@
+"""The light of galaxies and stars as pixels."""

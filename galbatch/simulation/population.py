@@ -1,0 +1,292 @@
+"""Galaxies before they are drawn: Table 1 of the GaMPEN paper, with colors, or a magnitude-limited sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from galbatch.core.types import ab_mag
+from galbatch.errors import ConfigError
+from galbatch.simulation.counts import TARGET_MAG, draw_survey_galaxies
+from galbatch.simulation.light.sersic import elliptical_radius, flux_outside, intensity
+
+__all__ = ["BANDS", "POPULATIONS", "draw_population", "half_light_radius", "require_population"]
+
+Floats = npt.NDArray[np.float64]
+
+BANDS = ("g", "r", "i")
+"""Bands the populations have colors for."""
+
+POPULATIONS = ("paper", "survey")
+
+SINGLE_SHARE = 0.25
+DISK_N = (0.8, 1.2)
+BULGE_N = (3.5, 5.0)
+DISK_RE_ARCSEC = (0.1, 5.0)
+BULGE_RE_ARCSEC = (0.1, 3.0)
+AXIS_RATIO = (0.25, 1.0)
+FLUX_NJY = (1e3, 5e6)
+BULGE_TILT_DEG = 15.0
+
+# g-r and r-i, mean and scatter: about those of the red sequence and the blue cloud at z = 0.1.
+COLORS_MAG = {"disk": ((0.45, 0.10), (0.20, 0.05)), "bulge": ((0.75, 0.08), (0.38, 0.04))}
+
+FIRST_ID = 40_000_000_000_000_000
+IDS_PER_SEED = 10**11
+
+# Directions and radii of the grid on which half-light isophotes are found: 0.3 % in radius (tested).
+N_ANGLES = 24
+N_RADII = 64
+N_ITERATIONS = 12
+GALAXIES_AT_ONCE = 2000  # times 24 x 64 float64: about 25 MB an array
+
+
+def draw_population(
+    n_objects: int, *, bands: Sequence[str], population: str = "paper", seed: int
+) -> pa.Table:
+    """Draw galaxies of one of two populations.
+
+    ``paper`` is Table 1 of the GaMPEN paper (Ghosh et al. 2022): 25 % have a single component, half of those with n
+    in 0.8-1.2 (counted as a disk, bt = 0), half with n in 3.5-5.0 (counted as a bulge, bt = 1); 75 % have a disk and a
+    bulge whose angle is within 15 deg of the disk's. Everything is uniform in the ranges of the table. Each component
+    has a color of its own, which the table does not have, so flux_r follows from the components.
+
+    ``survey`` is limited by magnitude, 16 < i < 23: numbers by magnitude, sizes that depend on it, bulge shares and
+    colors are those of counts.py, with their sources. In both bt is defined in g.
+
+    Parameters
+    ----------
+    n_objects
+        Galaxies.
+    bands
+        Bands to give fluxes for, out of g, r, i.
+    population
+        ``paper`` or ``survey``.
+    seed
+        The same seed gives the same galaxies, whatever the bands.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row a galaxy. ``object_id`` int64 of 17 digits; ``bt``; ``re_arcsec``, half-light radius of
+        the summed intrinsic g profile (see `half_light_radius`); ``flux_njy``, total in g, and
+        ``flux_<band>_njy``, ``mag_<band>`` (AB); ``color_gr_mag``; of disk and bulge ``_n``,
+        ``_re_arcsec`` (half-light radius along the major axis), ``_axis_ratio``, ``_angle_deg`` (from
+        the image's +x axis toward +y) and ``_flux_<band>_njy``: null where the component is absent.
+        All but the id are float64.
+
+    Raises
+    ------
+    ConfigError
+        A band without colors, or another population.
+    """
+    require_population(population)
+    if unknown := set(bands) - set(BANDS):
+        raise ConfigError(f"bands {sorted(unknown)}: the population has colors for {list(BANDS)} only")
+    rng = np.random.default_rng([seed, n_objects])
+    if population == "paper":
+        bt, components = _draw_structure(n_objects, rng)
+        fluxes = _component_fluxes(bt, rng.uniform(*FLUX_NJY, n_objects), rng)
+    else:
+        bt, components, fluxes = draw_survey_galaxies(n_objects, TARGET_MAG, rng)
+    return _truth_table(bt, components, fluxes, bands=bands, seed=seed)
+
+
+def require_population(population: str) -> None:
+    """Refuse, with a ConfigError, what is none of POPULATIONS."""
+    if population not in POPULATIONS:
+        raise ConfigError(
+            f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
+        )
+
+
+def _truth_table(
+    bt: Floats,
+    components: Mapping[str, Floats],
+    fluxes: Mapping[tuple[str, str], Floats],
+    *,
+    bands: Sequence[str],
+    seed: int,
+) -> pa.Table:
+    n_objects = len(bt)
+    has_both = (bt > 0) & (bt < 1)
+    re = np.where(bt == 0, components["disk_re_arcsec"], components["bulge_re_arcsec"])
+    re[has_both] = half_light_radius(
+        bt[has_both], {name: values[has_both] for name, values in components.items()}
+    )
+    first = FIRST_ID + (seed % 100_000) * IDS_PER_SEED
+    columns: dict[str, object] = {
+        "object_id": first + np.arange(n_objects, dtype=np.int64),
+        "bt": bt,
+        "re_arcsec": re,
+    }
+    columns |= _photometry(fluxes, bands)
+    parts = dict(components) | {
+        f"{part}_flux_{band}_njy": fluxes[part, band] for part in COLORS_MAG for band in bands
+    }
+    absent = {"disk": bt == 1, "bulge": bt == 0}
+    columns |= {name: pa.array(values, mask=absent[name.split("_")[0]]) for name, values in parts.items()}
+    return pa.table(columns)
+
+
+def _draw_structure(n_objects: int, rng: np.random.Generator) -> tuple[Floats, dict[str, Floats]]:
+    """The bt (object,) and the shape columns of both components, NaN where a component is absent."""
+    kind = rng.random(n_objects)
+    single_disk = kind < SINGLE_SHARE / 2
+    single_bulge = (kind >= SINGLE_SHARE / 2) & (kind < SINGLE_SHARE)
+    # (0, 1) open: a two-component galaxy has both.
+    bt = np.clip(rng.random(n_objects), 1e-9, 1 - 1e-9)
+    bt = np.where(single_disk, 0.0, np.where(single_bulge, 1.0, bt))
+    angle = rng.uniform(-90, 90, n_objects)
+    tilt = rng.uniform(-BULGE_TILT_DEG, BULGE_TILT_DEG, n_objects)
+    bulge_re = rng.uniform(*BULGE_RE_ARCSEC, n_objects)
+    columns = {
+        "disk_n": rng.uniform(*DISK_N, n_objects),
+        "disk_re_arcsec": rng.uniform(*DISK_RE_ARCSEC, n_objects),
+        "disk_axis_ratio": rng.uniform(*AXIS_RATIO, n_objects),
+        "disk_angle_deg": angle,
+        "bulge_n": rng.uniform(*BULGE_N, n_objects),
+        "bulge_re_arcsec": np.where(single_bulge, rng.uniform(*DISK_RE_ARCSEC, n_objects), bulge_re),
+        "bulge_axis_ratio": rng.uniform(*AXIS_RATIO, n_objects),
+        "bulge_angle_deg": np.where(single_bulge, angle, angle + tilt),
+    }
+    absent = {"disk": single_bulge, "bulge": single_disk}
+    return bt, {
+        name: np.where(absent[name.split("_")[0]], np.nan, values) for name, values in columns.items()
+    }
+
+
+def _component_fluxes(
+    bt: Floats, flux_njy: Floats, rng: np.random.Generator
+) -> dict[tuple[str, str], Floats]:
+    """Flux in nJy of each (component, band); 0 where a component is absent."""
+    fluxes: dict[tuple[str, str], Floats] = {}
+    for part, share in (("disk", 1 - bt), ("bulge", bt)):
+        flux = share * flux_njy
+        fluxes[part, BANDS[0]] = flux
+        for band, (mean, scatter) in zip(BANDS[1:], COLORS_MAG[part], strict=True):
+            flux = flux * 10 ** (0.4 * rng.normal(mean, scatter, len(bt)))
+            fluxes[part, band] = flux
+    return fluxes
+
+
+def _photometry(fluxes: Mapping[tuple[str, str], Floats], bands: Sequence[str]) -> dict[str, Floats]:
+    total = {band: fluxes["disk", band] + fluxes["bulge", band] for band in BANDS}
+    columns = {"flux_njy": total["g"]} | {f"flux_{band}_njy": total[band] for band in bands}
+    columns["color_gr_mag"] = ab_mag(total["g"]) - ab_mag(total["r"])
+    return columns | {f"mag_{band}": ab_mag(total[band]) for band in bands}
+
+
+def half_light_radius(bt: Floats, components: Mapping[str, Floats]) -> Floats:
+    """Half-light radius of a disk plus a bulge, along the major axis, without the PSF.
+
+    The definition: of all isophotes of the summed profile take the one that encloses half of the total
+    light; its largest distance from the center is the radius. For a single component this is the Sersic
+    half-light radius along the major axis, so the limits bt -> 0 and bt -> 1 are right.
+
+    Parameters
+    ----------
+    bt
+        (object,) float64, bulge-to-total ratio.
+    components
+        ``disk_n``, ``disk_re_arcsec``, ``disk_axis_ratio``, ``disk_angle_deg`` and the same of the
+        bulge, each (object,) float64 without NaN.
+
+    Returns
+    -------
+    (object,) float64, arcsec
+    """
+    radius = np.empty(len(bt))
+    for start in range(0, len(bt), GALAXIES_AT_ONCE):
+        part = slice(start, start + GALAXIES_AT_ONCE)
+        radius[part] = _half_light(bt[part], {name: values[part] for name, values in components.items()})
+    return radius
+
+
+def _half_light(bt: Floats, components: Mapping[str, Floats]) -> Floats:
+    """As `half_light_radius`, on a polar grid stretched to the mean ellipse; needs memory for all at once."""
+    q, angle = (
+        (components[f"disk_{name}"] + components[f"bulge_{name}"]) / 2 for name in ("axis_ratio", "angle_deg")
+    )
+    sizes = np.stack([components["disk_re_arcsec"], components["bulge_re_arcsec"]])
+    # The isophote lies about between the components' own half-light ellipses; 4 covers the stretching.
+    log_s = np.linspace(np.log(sizes.min(axis=0) / 4), np.log(sizes.max(axis=0) * 4), N_RADII, axis=-1)
+    phi = np.arange(N_ANGLES) * np.pi / N_ANGLES  # half a turn: the profile is the same at phi + 180 deg
+    turned = np.deg2rad(angle)[:, None]
+    x = np.cos(phi) * np.cos(turned) - q[:, None] * np.sin(phi) * np.sin(turned)  # (object, angle), at s = 1
+    y = np.cos(phi) * np.sin(turned) + q[:, None] * np.sin(phi) * np.cos(turned)
+    galaxies = _TwoComponents(bt, components, (x, y))
+    distance = np.hypot(x, y) * np.exp(_isophote_of_half_light(galaxies, log_s))  # (object, angle)
+    return _highest_point(distance)
+
+
+class _TwoComponents:
+    """Disk plus bulge, total light 1, along directions (object, angle)."""
+
+    def __init__(
+        self, bt: Floats, components: Mapping[str, Floats], direction: tuple[Floats, Floats]
+    ) -> None:
+        self.parts = []
+        for part, share in (("disk", 1 - bt), ("bulge", bt)):
+            n, re, axis_ratio, angle = (
+                components[f"{part}_{name}"][:, None]
+                for name in ("n", "re_arcsec", "axis_ratio", "angle_deg")
+            )
+            # Semi-major axis of the component's ellipse through the point at s = 1, (object, angle).
+            stretch = elliptical_radius(*direction, axis_ratio=axis_ratio, angle_deg=angle)
+            self.parts.append((share[:, None], stretch, n, re, axis_ratio))
+
+    def log_brightness(self, log_s: Floats) -> Floats:
+        """(object, angle, radius) at `log_s` (object, radius)."""
+        total: Floats = np.zeros(())
+        for share, stretch, n, re, axis_ratio in self.parts:
+            radius = stretch[..., None] * np.exp(log_s)[:, None, :]
+            profile = intensity(radius, n[..., None], re[..., None], axis_ratio=axis_ratio[..., None])
+            total = total + share[..., None] * profile
+        return np.asarray(np.log(total))
+
+    def light_inside(self, log_s: Floats) -> Floats:
+        """Light (object,) inside the curve `log_s` (object, angle)."""
+        total: Floats = np.zeros(())
+        for share, stretch, n, re, _ in self.parts:
+            # A direction holds light in proportion to stretch^-2, the area of the ellipse in it.
+            weight = share * stretch**-2 / (stretch**-2).sum(axis=1, keepdims=True)
+            total = total + (weight * (1 - flux_outside(stretch * np.exp(log_s), n, re))).sum(axis=1)
+        return total
+
+
+def _isophote_of_half_light(galaxies: _TwoComponents, log_s: Floats) -> Floats:
+    """Curve ln s (object, angle) of the isophote that encloses half of the light, by regula falsi (Illinois)."""
+    table = galaxies.log_brightness(log_s)
+    levels = [table.max(axis=(1, 2)), table.min(axis=(1, 2))]
+    excess = [np.full(len(table), -0.5), np.full(len(table), 0.5)]
+    for _ in range(N_ITERATIONS):
+        level = (levels[0] * excess[1] - levels[1] * excess[0]) / (excess[1] - excess[0])
+        curve = _curve_at(level, table, log_s)
+        now = galaxies.light_inside(curve) - 0.5
+        # Keep the bracket; halving the end that stays is what makes the method converge fast.
+        fainter = now > 0
+        excess = [np.where(fainter, excess[0] / 2, now), np.where(fainter, now, excess[1] / 2)]
+        levels = [np.where(fainter, levels[0], level), np.where(fainter, level, levels[1])]
+    return curve
+
+
+def _curve_at(log_level: Floats, table: Floats, log_s: Floats) -> Floats:
+    """Curve ln s (object, angle) at which the brightness in `table` (object, angle, radius) is at the level."""
+    # Brightness falls outward: the last entry above the level and its outer neighbor enclose it.
+    last = (table > log_level[:, None, None]).sum(axis=2).clip(1, N_RADII - 1)[..., None] - 1
+    bright, faint = (np.take_along_axis(table, last + k, axis=2)[..., 0] for k in (0, 1))
+    fraction = (bright - log_level[:, None]) / (bright - faint)
+    step = (log_s[:, 1] - log_s[:, 0])[:, None]
+    return np.asarray(log_s[:, :1] + (last[..., 0] + fraction) * step)
+
+
+def _highest_point(distance: Floats) -> Floats:
+    """Maximum (object,) over the angles, by a parabola: 24 directions alone miss the tip by up to 0.4 %."""
+    top = distance.argmax(axis=1)[:, None]
+    before, at, after = (np.take_along_axis(distance, (top + k) % N_ANGLES, axis=1)[:, 0] for k in (-1, 0, 1))
+    curvature = np.minimum(before - 2 * at + after, -1e-12)
+    return np.asarray(at - (before - after) ** 2 / (8 * curvature))

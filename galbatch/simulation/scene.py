@@ -1,0 +1,397 @@
+"""What a simulated survey shows, and any part of it as pixels.
+
+Of the population `paper` each galaxy has a cell of 100 x 100 px to itself, beyond which its light is cut off. Of
+`survey`, galaxies and stars lie at random and overlap. Tiles that share pixels agree on them, noise included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from astropy.wcs import WCS
+
+from galbatch.simulation.counts import (
+    BRIGHTEST_STAR_MAG,
+    FAINTEST_NEIGHBOR_MAG,
+    GALAXY_COUNTS,
+    STAR_COUNTS,
+    TARGET_MAG,
+    draw_survey_galaxies,
+)
+from galbatch.simulation.defects import (
+    NO_DATA_LEG_PX,
+    SATURATION_NJY,
+    Defects,
+    Planes,
+    Star,
+    apply_defects,
+    bits,
+    draw_defects,
+)
+from galbatch.simulation.field import CELL_PX, Box, Field, plan_field, psf_at
+from galbatch.simulation.light.fourier import moffat_intensity
+from galbatch.simulation.light.noise import STATED_SIGMA, correlated, noise_variance, sky_sigma_njy
+from galbatch.simulation.light.psfs import PSF_FWHM_ARCSEC
+from galbatch.simulation.light.render import Psf
+from galbatch.simulation.light.sources import BOX_SIZES_PX, Profiles, paint, profiles_of
+from galbatch.simulation.population import BANDS, draw_population
+from galbatch.simulation.stamps import draw_galaxy
+from galbatch.simulation.surroundings import draw_star_fluxes, points
+
+__all__ = ["Scene", "draw_scene", "draw_tile", "psf_map"]
+
+Floats = npt.NDArray[np.float64]
+
+JITTER_PX = 1.5
+EDGE_X_PX = 12.0  # of the galaxies at the field's left edge
+DETECTION_SIGMA = 5.0
+PSF_MAP_NODES = 5  # on each axis of a tile: the PSF has less than a period over the field
+
+# One defect of each kind per so many galaxies: each flag then fires for up to a few percent.
+GALAXIES_PER_STAR = 400
+GALAXIES_PER_COLUMN = 500
+GALAXIES_PER_TRACK = 20
+GALAXIES_PER_STRAY = 500
+
+# Of stars in a survey: bleeding grows with the flux, and around those brighter than i of 16 all is suspicious.
+BRIGHT_STAR_NJY = 1.4e6
+BLEED_PX_AT_BRIGHT = 25
+RADIUS_PX_AT_BRIGHT = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What tiles are drawn from.
+
+    truth : a row a galaxy of the list
+    position_px : (object, 2), x and y of those galaxies in field pixels
+    cell : (object,) of `paper`; empty for `survey`
+    sources : of `survey`: all galaxies and stars in field pixels; None for `paper`
+    own_wcs : each tile has a projection of its own
+    """
+
+    field: Field
+    truth: pa.Table
+    position_px: Floats
+    cell: npt.NDArray[np.int64]
+    sources: Profiles | None
+    defects: Defects
+    bands: tuple[str, ...]
+    seed: int
+    own_wcs: bool = False
+
+    @property
+    def population(self) -> str:
+        """Which of the two it is."""
+        return "paper" if self.sources is None else "survey"
+
+    def near(self, box: Box) -> Scene:
+        """The scene with only what may be seen in `box`: less to send to another process."""
+        if self.sources is None:
+            inside = np.isin(self.cell, self.field.cells_in(box))
+            return dataclasses.replace(
+                self,
+                truth=self.truth.filter(pa.array(inside)),
+                position_px=self.position_px[inside],
+                cell=self.cell[inside],
+            )
+        reach = BOX_SIZES_PX[-1] / 2 + 1
+        x, y = self.sources.position_px.T
+        inside = (x > box.x0 - reach) & (x < box.x1 + reach) & (y > box.y0 - reach) & (y < box.y1 + reach)
+        return dataclasses.replace(
+            self,
+            truth=self.truth.slice(0, 0),
+            position_px=np.empty((0, 2)),
+            sources=self.sources.where(inside),
+        )
+
+    def wcs(self, box: Box) -> WCS:
+        """The WCS of a tile that begins at `box`."""
+        return self.field.own_wcs(box) if self.own_wcs else self.field.wcs(box)
+
+    def seen_at(self, position_px: Floats, box: Box) -> Floats:
+        """Field positions as pixels of the tile at `box`, counted as field pixels: a tile's own projection moves them."""
+        if not self.own_wcs or not len(position_px):
+            return position_px
+        ra_dec = self.field.wcs(self.field.box).all_pix2world(position_px, 0)
+        return np.asarray(self.wcs(box).all_world2pix(ra_dec, 0) + np.array([box.x0, box.y0]))
+
+
+# --- what is where ------------------------------------------------------------------------------------------------------
+
+
+def draw_scene(
+    n_objects: int,
+    n_patches: int,
+    bands: tuple[str, ...],
+    *,
+    population: str,
+    seed: int,
+    pixel_scale_arcsec: float,
+) -> Scene:
+    """Draw galaxies, places and defects: `n_objects` galaxies of the list wholly inside, and some at the edge."""
+    # The left edge has about as many cells as the root: one for each.
+    n_edge = max(2, min(n_objects // GALAXIES_PER_STRAY, math.isqrt(n_objects // n_patches)))
+    truth = draw_population(n_objects + n_edge, bands=bands, population=population, seed=seed)
+    arrange = _isolated if population == "paper" else _crowded
+    scene = arrange(
+        truth, (n_objects, n_edge), n_patches, bands, seed=seed, pixel_scale_arcsec=pixel_scale_arcsec
+    )
+    return dataclasses.replace(scene, truth=_with_places(scene))
+
+
+def _isolated(
+    truth: pa.Table,
+    counts: tuple[int, int],
+    n_patches: int,
+    bands: tuple[str, ...],
+    *,
+    seed: int,
+    pixel_scale_arcsec: float,
+) -> Scene:
+    """A cell for each galaxy; masked stars have cells too."""
+    n_objects, n_edge = counts
+    n_stars = max(1, n_objects // GALAXIES_PER_STAR)
+    # Up to 6 cells have their centers in the corner without data.
+    field = plan_field(n_objects + n_edge + n_stars + 6, n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
+    rng = np.random.default_rng([seed, 4])
+    edge, star, regular = _assign_cells(field, (n_edge, n_stars, n_objects), rng)
+    cell = np.concatenate([regular, edge])
+    position = field.cell_centers(cell) + rng.uniform(-JITTER_PX, JITTER_PX, (len(cell), 2))
+    position[n_objects:, 0] += EDGE_X_PX - CELL_PX / 2
+    return Scene(field, truth, position, cell, None, _defects(field, star, n_objects, seed), bands, seed)
+
+
+def _crowded(
+    truth: pa.Table,
+    counts: tuple[int, int],
+    n_patches: int,
+    bands: tuple[str, ...],
+    *,
+    seed: int,
+    pixel_scale_arcsec: float,
+) -> Scene:
+    """Galaxies and stars at random, as dense as on the sky."""
+    n_objects, n_edge = counts
+    cell_arcmin2 = (CELL_PX * pixel_scale_arcsec / 60) ** 2
+    n_cells = n_objects / (GALAXY_COUNTS.per_arcmin2(*TARGET_MAG) * cell_arcmin2)
+    field = plan_field(max(int(np.ceil(n_cells)) + 6, 12), n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
+    height, width = field.box.shape_px
+    rng = np.random.default_rng([seed, 4])
+    inside = _places_inside(field, n_objects, rng)
+    edge = np.stack([np.full(n_edge, EDGE_X_PX), rng.uniform(0.2 * height, 0.5 * height, n_edge)], axis=1)
+    position = np.concatenate([inside, edge])
+    area = height * width * (pixel_scale_arcsec / 60) ** 2
+    faint_limits = TARGET_MAG[1], FAINTEST_NEIGHBOR_MAG
+    n_faint = int(rng.poisson(area * GALAXY_COUNTS.per_arcmin2(*faint_limits)))
+    _, columns, fluxes = draw_survey_galaxies(n_faint, faint_limits, rng)
+    faint, _ = profiles_of(columns, rng.uniform(0, (width, height), (n_faint, 2)), fluxes, bands=bands)
+    n_stars = int(rng.poisson(area * STAR_COUNTS.per_arcmin2(BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG)))
+    star_flux = draw_star_fluxes(n_stars, rng)
+    stars = points(rng.uniform(0, (width, height), (n_stars, 2)), star_flux, bands=bands)
+    sources = _together([_listed_profiles(truth, position, bands, seed), faint, stars])
+    defects = _defects(field, np.empty(0, np.int64), n_objects, seed)
+    defects = dataclasses.replace(defects, stars=_saturated(field, stars))
+    return Scene(field, truth, position, np.empty(0, np.int64), sources, defects, bands, seed)
+
+
+def _places_inside(field: Field, n: int, rng: np.random.Generator) -> Floats:
+    """(object, 2) places with data, half a cell from the edges."""
+    height, width = field.box.shape_px
+    places = np.empty((0, 2))
+    while len(places) < n:
+        more = rng.uniform(CELL_PX / 2, (width - CELL_PX / 2, height - CELL_PX / 2), (2 * n, 2))
+        with_data = (width - more[:, 0]) + (height - more[:, 1]) > NO_DATA_LEG_PX + CELL_PX
+        places = np.concatenate([places, more[with_data]])
+    return places[:n]
+
+
+def _listed_profiles(truth: pa.Table, position_px: Floats, bands: tuple[str, ...], seed: int) -> Profiles:
+    """The galaxies of the truth, which has only some bands: drawn again in all."""
+    full = draw_population(len(truth), bands=BANDS, population="survey", seed=seed)
+    columns = {
+        name: full[name].to_numpy(zero_copy_only=False)
+        for name in full.column_names
+        if name.startswith(("disk_", "bulge_"))
+    }
+    fluxes = {
+        (part, band): np.nan_to_num(columns[f"{part}_flux_{band}_njy"])
+        for part in ("disk", "bulge")
+        for band in BANDS
+    }
+    return profiles_of(columns, position_px, fluxes, bands=bands)[0]
+
+
+def _together(parts: Sequence[Profiles]) -> Profiles:
+    return Profiles(*(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__slots__))
+
+
+def _saturated(field: Field, stars: Profiles) -> tuple[Star, ...]:
+    """Stars whose peak is cut in some band."""
+    peak = float(moffat_intensity(np.zeros(()), min(PSF_FWHM_ARCSEC.values()))) * field.pixel_scale_arcsec**2
+    found = []
+    for (x, y), flux in zip(stars.position_px.tolist(), stars.brightest_njy.tolist(), strict=True):
+        if flux * peak > SATURATION_NJY:
+            relative = flux / BRIGHT_STAR_NJY
+            bleed = int(BLEED_PX_AT_BRIGHT * relative**0.5)
+            radius = RADIUS_PX_AT_BRIGHT * relative**0.25 if relative > 1 else 0.0
+            found.append(Star(-1, x, y, flux, bleed, radius))
+    return tuple(found)
+
+
+def _defects(field: Field, star_cells: npt.NDArray[np.int64], n_objects: int, seed: int) -> Defects:
+    return draw_defects(
+        field,
+        star_cells,
+        n_columns=max(1, n_objects // GALAXIES_PER_COLUMN),
+        n_tracks=max(4, n_objects // GALAXIES_PER_TRACK),
+        seed=seed,
+    )
+
+
+def _assign_cells(
+    field: Field, counts: tuple[int, int, int], rng: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Cells for edge galaxies (on the left border), stars (inside) and the other galaxies."""
+    cells = np.arange(field.cells_x * field.cells_y)
+    x, y = field.cell_centers(cells).T
+    height, width = field.box.shape_px
+    whole = (x + CELL_PX / 2 <= width) & (y + CELL_PX / 2 <= height)
+    with_data = (width - x) + (height - y) > NO_DATA_LEG_PX
+    left = x < CELL_PX
+    taken = np.zeros(len(cells), dtype=bool)
+    assigned = []
+    for count, suitable in zip(counts, (left, ~left, np.ones_like(left)), strict=True):
+        chosen = rng.choice(cells[whole & with_data & suitable & ~taken], count, replace=False)
+        taken[chosen] = True
+        assigned.append(chosen)
+    return assigned
+
+
+def _with_places(scene: Scene) -> pa.Table:
+    """The truth with sky positions and PSF widths."""
+    field, truth = scene.field, scene.truth
+    ra_dec = field.wcs(field.box).all_pix2world(scene.position_px, 0)
+    truth = truth.append_column("ra_deg", pa.array(ra_dec[:, 0])).append_column(
+        "dec_deg", pa.array(ra_dec[:, 1])
+    )
+    psfs = psf_at(field, scene.position_px, scene.bands, seed=scene.seed)
+    for index, band in enumerate(scene.bands):
+        widths = pa.array([of_bands[index].fwhm_arcsec for of_bands in psfs])
+        truth = truth.append_column(f"psf_fwhm_{band}_arcsec", widths)
+    return truth
+
+
+# --- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def draw_tile(scene: Scene, box: Box) -> list[Planes]:
+    """Image, mask and variance of a part of the field in each band, defects included."""
+    tile = []
+    for band, light in zip(scene.bands, draw_light_of(scene, box), strict=True):
+        white = _white(scene, box, band)
+        variance = noise_variance(light, band, scene.field.pixel_scale_arcsec)
+        image = light + white * np.sqrt(variance)
+        stated = variance if scene.population == "paper" else variance * STATED_SIGMA**2
+        mask = np.zeros(box.shape_px, np.int32)
+        mask[light > DETECTION_SIGMA * sky_sigma_njy(band, scene.field.pixel_scale_arcsec)] |= bits(
+            "DETECTED"
+        )
+        planes = Planes(box, image.astype(np.float32), mask, stated.astype(np.float32))
+        apply_defects(scene.field, scene.defects, planes)
+        tile.append(planes)
+    return tile
+
+
+def draw_light_of(scene: Scene, box: Box) -> Floats:
+    """Light (band, y, x) of a part of the field, nJy per pixel, without noise and defects."""
+    if scene.sources is None:
+        return _cells_light(scene, box)
+    near = scene.near(box).sources
+    assert near is not None
+    light = np.zeros((len(scene.bands), *box.shape_px))
+    psfs = psf_at(scene.field, near.position_px, scene.bands, seed=scene.seed)
+    moved = dataclasses.replace(near, position_px=scene.seen_at(near.position_px, box))
+    paint(light, moved, psfs, corner_px=(box.x0, box.y0), pixel_scale_arcsec=scene.field.pixel_scale_arcsec)
+    return light
+
+
+def _cells_light(scene: Scene, box: Box) -> Floats:
+    """Cell by cell: each holds a galaxy, a star or nothing."""
+    near = scene.near(box)
+    light = np.zeros((len(scene.bands), *box.shape_px))
+    psfs = psf_at(scene.field, near.position_px, scene.bands, seed=scene.seed)
+    positions = scene.seen_at(near.position_px, box)
+    drawn = [
+        (
+            int(cell),
+            draw_galaxy(
+                galaxy,
+                scene.bands,
+                of_bands,
+                size_px=CELL_PX,
+                offset_px=tuple((position - scene.field.cell_centers(cell)).tolist()),
+                pixel_scale_arcsec=scene.field.pixel_scale_arcsec,
+            ),
+        )
+        for cell, galaxy, position, of_bands in zip(
+            near.cell, near.truth.to_pylist(), positions, psfs, strict=True
+        )
+    ]
+    for cell, cell_light in [*drawn, *_star_light(scene, box)]:
+        cell_box = scene.field.cell_box(cell)
+        if (inside := cell_box.overlap(box)) is not None:
+            light[:, *inside.slices(box)] += cell_light[:, *inside.slices(cell_box)]
+    return light
+
+
+def _star_light(scene: Scene, box: Box) -> list[tuple[int, Floats]]:
+    """Each star's cell and light (band, y, x); a Moffat profile falls below the noise within the cell."""
+    cells = set(scene.field.cells_in(box))
+    stars = [star for star in scene.defects.stars if star.cell in cells]
+    positions = np.array([(star.x, star.y) for star in stars]).reshape(-1, 2)
+    psfs = psf_at(scene.field, positions, scene.bands, seed=scene.seed)
+    scale = scene.field.pixel_scale_arcsec
+    light = []
+    for star, (at_x, at_y), of_bands in zip(stars, scene.seen_at(positions, box).tolist(), psfs, strict=True):
+        cell = scene.field.cell_box(star.cell)
+        y, x = np.ogrid[cell.y0 : cell.y1, cell.x0 : cell.x1]
+        radius = np.hypot(x - at_x, y - at_y) * scale
+        shapes = [moffat_intensity(radius, psf.fwhm_arcsec) * scale**2 for psf in of_bands]
+        light.append((star.cell, star.flux_njy * np.stack(shapes)))
+    return light
+
+
+def _white(scene: Scene, box: Box, band: str) -> Floats:
+    """Noise (y, x) of unit sigma: of the field's pixels, so tiles that share them agree; a brick's are its own."""
+    halo = 0 if scene.population == "paper" else 1
+    wide = Box(box.x0 - halo, box.y0 - halo, box.x1 + halo, box.y1 + halo)
+    white = np.empty(wide.shape_px)
+    of_tile = [box.x0, box.y0] if scene.own_wcs else []
+    for row in range(wide.y0 // CELL_PX, -(-wide.y1 // CELL_PX)):
+        for column in range(wide.x0 // CELL_PX, -(-wide.x1 // CELL_PX)):
+            # Beyond the field only the halo lies: any numbers do.
+            cell = row % scene.field.cells_y * scene.field.cells_x + column % scene.field.cells_x
+            rng = np.random.default_rng([scene.seed, 6, cell, BANDS.index(band), *of_tile])
+            of_cell = Box(column * CELL_PX, row * CELL_PX, (column + 1) * CELL_PX, (row + 1) * CELL_PX)
+            inside = of_cell.overlap(wide)
+            if inside is not None:
+                noise = rng.standard_normal((CELL_PX, CELL_PX))
+                white[inside.slices(wide)] = noise[inside.slices(of_cell)]
+    return correlated(white) if halo else white
+
+
+def psf_map(scene: Scene, box: Box, *, nodes: int = PSF_MAP_NODES) -> Floats:
+    """(band, y, x) PSF widths in arcsec on a grid of `nodes` over a tile, its outermost pixels included."""
+    x = np.linspace(box.x0, box.x1 - 1, nodes)
+    y = np.linspace(box.y0, box.y1 - 1, nodes)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    psfs: list[list[Psf]] = psf_at(scene.field, grid, scene.bands, seed=scene.seed)
+    widths = np.array([[psf.fwhm_arcsec for psf in of_bands] for of_bands in psfs])
+    return widths.T.reshape(len(scene.bands), nodes, nodes)

@@ -1,0 +1,3 @@
+"""Bytes on a disk or an object store."""
+
+from galbatch.storage.files import *  # noqa: F403
