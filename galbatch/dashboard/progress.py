@@ -39,6 +39,7 @@ __all__ = [
     "Silent",
     "count",
     "counts",
+    "totals_of",
     "watch",
 ]
 

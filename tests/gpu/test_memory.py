@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from galbatch import models
+from galbatch import models  # noqa: E402
 from galbatch.config import PosteriorConfig  # noqa: E402
 from galbatch.execution import tasks  # noqa: E402
 from galbatch.models import DomainInfo, GpuMemory  # noqa: E402

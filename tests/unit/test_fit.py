@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from galbatch import models
+from galbatch import models, simulation
 from galbatch.errors import ConfigError, UsageError
 from galbatch.learning import train as fit
 
