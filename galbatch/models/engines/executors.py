@@ -30,10 +30,10 @@ class Prepared(Protocol):
     """
 
     @property
-    def last(self) -> Tensor | None: ...  # noqa: D102
+    def last(self) -> Tensor | None: ...
 
     @property
-    def crop(self) -> Tensor | None: ...  # noqa: D102
+    def crop(self) -> Tensor | None: ...
 
     def rows_at_once(self, batch: int) -> int:
         """Rows to give to `passes`, at most `batch`."""
