@@ -30,7 +30,8 @@ from galbatch import ingest, models, simulation, storage
 from galbatch.config import PosteriorConfig
 from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, ObjectTable, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, ObjectTable
 from galbatch.execution import tasks
 from galbatch.planning.plan import ModelPlan
 

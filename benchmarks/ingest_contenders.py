@@ -29,7 +29,8 @@ from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
 from galbatch import cluster, config, ingest
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Partition, Tile, njy_per_unit
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile, njy_per_unit
 from galbatch.execution import run
 from galbatch.objects.hats import ListSource
 from galbatch.planning import plan

@@ -24,7 +24,8 @@ from harness import RESULTS
 
 from galbatch.config import RunConfig
 from galbatch.core import sky
-from galbatch.core.types import FileIdentity, Grid, Partition, Plane, Tile
+from galbatch.core.pixels import HealpixPixel
+from galbatch.core.types import FileIdentity, Grid, Plane, Tile
 from galbatch.objects.hats import open_objects
 from galbatch.planning.plan import ModelPlan, make_plan
 
@@ -126,12 +127,12 @@ def write_hats(folder: Path, table: pa.Table) -> None:
     pending = [(0, pixel) for pixel in range(12)]
     while pending:
         order, pixel = pending.pop()
-        start, stop = np.searchsorted(index, sky.pixel_range(order, pixel)).tolist()
+        start, stop = np.searchsorted(index, HealpixPixel(order, pixel).index_range).tolist()
         if stop - start > HATS_ROWS:
             pending += [(order + 1, 4 * pixel + child) for child in range(4)]
         elif stop > start:
             rows = table.slice(start, stop - start).append_column("_healpix_29", pa.array(index[start:stop]))
-            path = folder / "dataset" / f"{Partition(order, pixel, 0, 0).path}.parquet"
+            path = folder / "dataset" / f"{HealpixPixel(order, pixel).path}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(rows, path)
     text = f"hats_nrows={len(table)}\nhats_col_ra=ra_deg\nhats_col_dec=dec_deg\n"

@@ -26,7 +26,8 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch import ingest
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.ingest.store import groups as store_module
 from galbatch.ingest.store.groups import Codec
 

@@ -124,7 +124,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def _write_hats(folder, table, *, max_rows=50, order=None, **properties):
     """A HATS catalog of `table`, whose pixels hold `max_rows` at most, or are all of one `order`."""
     from galbatch.core import sky
-    from galbatch.core.types import Partition
+    from galbatch.core.pixels import HealpixPixel
 
     ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
     index = sky.healpix_29(np.nan_to_num(ra) % 360.0, np.nan_to_num(dec))
@@ -133,14 +133,14 @@ def _write_hats(folder, table, *, max_rows=50, order=None, **properties):
     pending = [(0, pixel) for pixel in range(12)]
     while pending:
         pixel = pending.pop()
-        start, stop = np.searchsorted(index, sky.pixel_range(*pixel))
+        start, stop = np.searchsorted(index, HealpixPixel(*pixel).index_range)
         if start == stop:
             continue
         if pixel[0] < (0 if order is None else order) or (order is None and stop - start > max_rows):
             pending += [(pixel[0] + 1, 4 * pixel[1] + child) for child in range(4)]
             continue
         rows = table.slice(start, stop - start).append_column("_healpix_29", pa.array(index[start:stop]))
-        path = folder / "dataset" / (Partition(*pixel, 0, 0).path + ".parquet")
+        path = folder / "dataset" / (HealpixPixel(*pixel).path + ".parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(rows, path)
     known = {"obs_collection": "list", "hats_col_ra": "ra_deg", "hats_col_dec": "dec_deg"}
@@ -260,7 +260,8 @@ def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchs
     from galbatch import ingest, models
     from galbatch.core import sky
     from galbatch.core.fingerprint import Fingerprint
-    from galbatch.core.types import BLOCK_OBJECTS, ObjectTable, Partition
+    from galbatch.core.pixels import Partition
+    from galbatch.core.types import BLOCK_OBJECTS, ObjectTable
     from galbatch.execution import tasks
     from galbatch.planning.plan import ModelPlan
 

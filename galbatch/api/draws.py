@@ -15,7 +15,8 @@ from scipy.stats import rankdata
 
 from galbatch import catalog, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.types import ModelFlag, Partition
+from galbatch.core.pixels import HealpixPixel
+from galbatch.core.types import ModelFlag
 from galbatch.errors import CatalogError, UsageError
 from galbatch.execution import tasks
 
@@ -102,9 +103,8 @@ class _Leaf:
     components: tuple[pass_outputs.Components, ...]
 
     @classmethod
-    def read(cls, catalog_path: str, pixel: tuple[int, int], model: str | None) -> _Leaf:
-        partition = Partition(*pixel, 0, 0)
-        footer = catalog.read_footer(catalog_path, partition) or {}
+    def read(cls, catalog_path: str, pixel: HealpixPixel, model: str | None) -> _Leaf:
+        footer = catalog.read_footer(catalog_path, pixel) or {}
         names = list(json.loads(footer.get("bundles", "{}")))
         if model is not None and model not in names:
             raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
@@ -118,7 +118,7 @@ class _Leaf:
         wanted = names if model is None else [model]
         return cls(
             tuple(
-                pass_outputs.open_components(catalog_path, partition, name, fingerprint=fingerprint)
+                pass_outputs.open_components(catalog_path, pixel, name, fingerprint=fingerprint)
                 for name in wanted
             )
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from galbatch.catalog import layout
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference, votable_metadata
 from galbatch.core import sky
-from galbatch.core.types import Partition
+from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
 from galbatch.errors import CatalogError
 
 __all__ = ["finish", "read_properties"]
@@ -42,14 +43,14 @@ FOOTER_THREADS = 16
 class _Leaf:
     """A leaf's place and what its footer says."""
 
-    pixel: tuple[int, int]
+    pixel: HealpixPixel
     metadata: pq.FileMetaData
     size_bytes: int
 
     @property
     def path(self) -> str:
         """Path relative to ``dataset/``, as ``_metadata`` names files."""
-        return layout.leaf_path("", *self.pixel).removeprefix(f"/{layout.DATASET}/")
+        return layout.leaf_path("", self.pixel).removeprefix(f"/{layout.DATASET}/")
 
 
 def finish(
@@ -127,25 +128,25 @@ def read_properties(catalog_path: str) -> dict[str, str]:
     return {key: str(value) for key, value in found.model_dump(by_alias=True, exclude_none=True).items()}
 
 
-def _leaves_of(catalog_path: str, partitions: Sequence[Partition]) -> list[tuple[int, int]]:
+def _leaves_of(catalog_path: str, partitions: Sequence[Partition]) -> list[HealpixPixel]:
     """Leaves of `partitions` that are there, in the order of the sky."""
     there = layout.list_leaves(catalog_path)
     if not there:
         raise CatalogError(
             f"{catalog_path}: no leaf is there, so there is no catalog to finish; no partition was done"
         )
-    known = {(partition.healpix_order, partition.healpix_pixel) for partition in partitions}
+    known = {partition.pixel for partition in partitions}
     if foreign := [leaf for leaf in there if leaf not in known]:
         raise CatalogError(
             f"{catalog_path}: {len(foreign)} leaves are not of this run's division of the sky, the first "
-            f"{layout.pixel_name(foreign[0])}; choose another [catalog] path, or run galbatch clean"
+            f"{foreign[0].name}; choose another [catalog] path, or run galbatch clean"
         )
-    return sorted(there, key=layout.sky_order)
+    return sorted(there, key=attrgetter("index_range"))
 
 
-def _read_footers(catalog_path: str, pixels: list[tuple[int, int]]) -> list[_Leaf]:
-    def read(pixel: tuple[int, int]) -> _Leaf:
-        return _Leaf(pixel, *read_leaf_metadata(layout.leaf_path(catalog_path, *pixel)))
+def _read_footers(catalog_path: str, pixels: list[HealpixPixel]) -> list[_Leaf]:
+    def read(pixel: HealpixPixel) -> _Leaf:
+        return _Leaf(pixel, *read_leaf_metadata(layout.leaf_path(catalog_path, pixel)))
 
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return list(pool.map(read, pixels))
@@ -158,8 +159,8 @@ def _one_schema(catalog_path: str, leaves: list[_Leaf]) -> pa.Schema:
         difference = schema_difference(leaf.metadata.schema.to_arrow_schema(), first)
         if difference:
             raise CatalogError(
-                f"{catalog_path}: leaf {layout.pixel_name(leaf.pixel)} differs from "
-                f"{layout.pixel_name(leaves[0].pixel)}: {difference}; remove the wrong one and run again"
+                f"{catalog_path}: leaf {leaf.pixel.name} differs from "
+                f"{leaves[0].pixel.name}: {difference}; remove the wrong one and run again"
             )
     return first.with_metadata(votable_metadata(first))
 
@@ -188,11 +189,13 @@ def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[st
     """Have hats write what only it knows the form of, here, then publish it there."""
     from hats.catalog import PartitionInfo, TableProperties
     from hats.io.skymap import write_skymap
-    from hats.pixel_math import HealpixPixel
+    from hats.pixel_math import HealpixPixel as HatsPixel
 
     counts = _rows_on_the_sky(catalog_path, leaves)
     with tempfile.TemporaryDirectory() as folder:
-        info = PartitionInfo.from_healpix([HealpixPixel(*leaf.pixel) for leaf in leaves])
+        info = PartitionInfo.from_healpix(
+            [HatsPixel(leaf.pixel.healpix_order, leaf.pixel.healpix_pixel) for leaf in leaves]
+        )
         info.write_to_file(catalog_path=folder)
         write_skymap(counts, folder)
         values = {**_hats_properties(leaves, counts), **properties}
@@ -212,11 +215,11 @@ def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict
         "hats_col_ra": RA.name,
         "hats_col_dec": DEC.name,
         "hats_col_healpix": HEALPIX.name,
-        "hats_col_healpix_order": sky.HEALPIX_ORDER,
+        "hats_col_healpix_order": HEALPIX_ORDER,
         "hats_npix_suffix": ".parquet",
         "hats_skymap_order": SKYMAP_ORDER,
         "hats_max_rows": max(leaf.metadata.num_rows for leaf in leaves),
-        "hats_order": max(leaf.pixel[0] for leaf in leaves),
+        "hats_order": max(leaf.pixel.healpix_order for leaf in leaves),
         "moc_sky_fraction": f"{np.mean(counts > 0):.5g}",
         "hats_builder": f"galbatch v{__version__}, hats v{version('hats')}",
         "hats_creation_date": now.strftime("%Y-%m-%dT%H:%MUTC"),
@@ -231,11 +234,11 @@ def _rows_on_the_sky(catalog_path: str, leaves: list[_Leaf]) -> npt.NDArray[np.i
     """Rows in every pixel of the sky map."""
     counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
     for leaf in leaves:
-        healpix_order, pixel = leaf.pixel
+        healpix_order, pixel = leaf.pixel.healpix_order, leaf.pixel.healpix_pixel
         if healpix_order >= SKYMAP_ORDER:
             counts[pixel >> 2 * (healpix_order - SKYMAP_ORDER)] += leaf.metadata.num_rows
         else:
-            table = read_leaf(layout.leaf_path(catalog_path, *leaf.pixel), columns=[HEALPIX.name])
+            table = read_leaf(layout.leaf_path(catalog_path, leaf.pixel), columns=[HEALPIX.name])
             pixels = sky.pixel_of(table.column(HEALPIX.name).to_numpy(), SKYMAP_ORDER)
             np.add.at(counts, pixels, 1)
     return counts

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from galbatch import storage
-from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel, split_path
 
 __all__ = [
     "CATALOG_ENTRIES",
@@ -22,8 +21,6 @@ __all__ = [
     "leaf_path",
     "leaf_pixel",
     "list_leaves",
-    "pixel_name",
-    "sky_order",
     "stray_files",
 ]
 
@@ -40,24 +37,23 @@ PROPERTIES = ("properties", "hats.properties")
 CATALOG_ENTRIES = (*PROPERTIES[::-1], DATASET, STAGING, PARTITION_INFO, SKYMAP, POINT_MAP)
 """All that this room writes in a catalog's folder, in the order in which to delete it."""
 
-LEAF = re.compile(r"Norder=(\d+)/Dir=(\d+)/Npix=(\d+)\.parquet")
+LEAF_SUFFIX = ".parquet"
 
 
-def leaf_path(catalog_path: str, healpix_order: int, healpix_pixel: int) -> str:
+def leaf_path(catalog_path: str, pixel: HealpixPixel) -> str:
     """Path of a leaf."""
-    folder = f"Norder={healpix_order}/Dir={healpix_pixel // 10_000 * 10_000}"
-    return storage.join(catalog_path, DATASET, folder, f"Npix={healpix_pixel}.parquet")
+    return storage.join(catalog_path, DATASET, pixel.path + LEAF_SUFFIX)
 
 
-def leaf_pixel(path: str) -> tuple[int, int] | None:
-    """Order and pixel that a path below ``dataset/`` means; None if it is no leaf's."""
-    match = LEAF.fullmatch(path)
-    return (int(match[1]), int(match[3])) if match else None
+def leaf_pixel(path: str) -> HealpixPixel | None:
+    """Pixel that a path below ``dataset/`` means; None if it is no leaf's."""
+    found = split_path(path)
+    return found[0] if found is not None and found[1] == LEAF_SUFFIX else None
 
 
-def list_leaves(catalog_path: str) -> list[tuple[int, int]]:
-    """(healpix_order, healpix_pixel) of the leaves that are there, sorted; empty if there is no catalog."""
-    paths = storage.list_files(storage.join(catalog_path, DATASET), suffix=".parquet")
+def list_leaves(catalog_path: str) -> list[HealpixPixel]:
+    """Pixels of the leaves that are there, sorted by order, then number; empty if there is no catalog."""
+    paths = storage.list_files(storage.join(catalog_path, DATASET), suffix=LEAF_SUFFIX)
     return sorted(pixel for path in paths if (pixel := leaf_pixel(path)) is not None)
 
 
@@ -74,13 +70,3 @@ def stray_files(catalog_path: str) -> list[str]:
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix="")
     own = {COMMON_METADATA, METADATA}
     return [path for path in paths if leaf_pixel(path) is None and f"{DATASET}/{path}" not in own]
-
-
-def sky_order(pixel: tuple[int, int]) -> tuple[int, int]:
-    """Sort key that puts the leaves of different orders in the order of their rows' HEALPix index."""
-    return sky.pixel_range(*pixel)
-
-
-def pixel_name(pixel: tuple[int, int]) -> str:
-    """How messages name a leaf."""
-    return f"Norder={pixel[0]}/Npix={pixel[1]}"

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from galbatch import storage
 from galbatch.catalog.layout import STAGING, leaf_path
 from galbatch.catalog.schema import HEALPIX, require_own_columns, votable_metadata
-from galbatch.core import sky
-from galbatch.core.types import Partition
+from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError
 
 __all__ = ["footer_of", "read_footer", "read_leaf", "read_leaf_metadata", "sorting_problem", "write_leaf"]
@@ -47,19 +46,18 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         raise CatalogError(
             f"{where}: {len(table)} rows, expected the partition's {partition.n_objects} objects"
         )
-    pixel = (partition.healpix_order, partition.healpix_pixel)
-    if problem := sorting_problem(table, pixel):
+    if problem := sorting_problem(table, partition):
         raise CatalogError(f"{where}: {problem}")
-    path = leaf_path(catalog_path, *pixel)
+    path = leaf_path(catalog_path, partition)
     storage.publish(path, _encode(table, footer), staging=storage.join(catalog_path, STAGING))
 
 
-def sorting_problem(table: pa.Table, pixel: tuple[int, int]) -> str:
+def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
     """Whether rows are unsorted or outside the pixel, in words; "" if all is well."""
     index = table.column(HEALPIX.name).to_numpy()
     if (np.diff(index) < 0).any():
         return f"row {int(np.argmax(np.diff(index) < 0)) + 1} is not in the order of {HEALPIX.name}"
-    start, stop = sky.pixel_range(*pixel)
+    start, stop = pixel.index_range
     outside = (index < start) | (index >= stop)
     if outside.any():
         row = int(np.argmax(outside))
@@ -87,15 +85,15 @@ def _encode(table: pa.Table, footer: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def read_footer(catalog_path: str, partition: Partition) -> dict[str, str] | None:
-    """What `write_leaf` was given as `footer`; None if the partition has no leaf.
+def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None:
+    """What `write_leaf` was given as `footer`; None if the pixel has no leaf.
 
     Raises
     ------
     CatalogError
         The file is no Parquet.
     """
-    path = leaf_path(catalog_path, partition.healpix_order, partition.healpix_pixel)
+    path = leaf_path(catalog_path, pixel)
     try:
         return footer_of(read_leaf_metadata(path)[0])
     except FileNotFoundError:

@@ -25,7 +25,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from galbatch import catalog, storage
-from galbatch.core.types import Partition
+from galbatch.core.pixels import ORDER_FOLDERS, HealpixPixel, Partition, split_path
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.models import OutputInfo
 from galbatch.storage import zarr_groups
@@ -49,7 +49,7 @@ __all__ = [
 FOOTER_KEY = "components"
 """In a leaf's footer: ``kept`` where the partition's components are."""
 
-COMPONENT_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
+COMPONENT_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
 """All that is written in the folder, in the order in which to delete it."""
 
 # What drawing of one object fetches at least. Object stores like files of this size.
@@ -263,15 +263,16 @@ class _Rows:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_done(catalog_path: str, partition: Partition, model: str) -> dict[str, Any] | None:
+def read_done(catalog_path: str, pixel: HealpixPixel, model: str) -> dict[str, Any] | None:
     """Keys fingerprint, n_objects and n_rows of a finished group; None if it is unfinished or absent."""
-    return storage.read_json(storage.join(_group_path(catalog_path, partition, model), *DONE_PATH))
+    return storage.read_json(storage.join(_group_path(catalog_path, pixel, model), *DONE_PATH))
 
 
-def list_done(catalog_path: str) -> list[tuple[str, str]]:
-    """(partition path, model) of all finished groups."""
-    found = storage.list_files(components_path(catalog_path), suffix=DONE_PATH[-1])
-    return [(path.rsplit("/", 3)[0], path.rsplit("/", 3)[1]) for path in found]
+def list_done(catalog_path: str) -> list[tuple[HealpixPixel, str]]:
+    """Pixel and model of all finished groups."""
+    paths = storage.list_files(components_path(catalog_path), suffix=DONE_PATH[-1])
+    found = (split_path(path) for path in paths)
+    return [(pixel, rest.split("/")[1]) for pixel, rest in filter(None, found)]
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ class Components:
 
 
 def open_components(
-    catalog_path: str, partition: Partition, model: str, *, fingerprint: Mapping[str, Any] | None
+    catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> Components:
     """The finished components of a model in a partition.
 
@@ -331,8 +332,8 @@ def open_components(
     FingerprintError
         They are not there, unfinished, of another run, or damaged.
     """
-    path = _group_path(catalog_path, partition, model)
-    if problem := problem_of(catalog_path, partition, model, fingerprint=fingerprint):
+    path = _group_path(catalog_path, pixel, model)
+    if problem := problem_of(catalog_path, pixel, model, fingerprint=fingerprint):
         raise FingerprintError(problem)
     files: dict[str, Buffer] = {}
     _fetch(path, ["zarr.json"], files)
@@ -373,8 +374,8 @@ def _damaged(path: str, what: str) -> FingerprintError:
     )
 
 
-def _group_path(catalog_path: str, partition: Partition, model: str) -> str:
-    return storage.join(components_path(catalog_path), partition.path, model)
+def _group_path(catalog_path: str, pixel: HealpixPixel, model: str) -> str:
+    return storage.join(components_path(catalog_path), pixel.path, model)
 
 
 # --- checking --------------------------------------------------------------------------------------------
@@ -392,25 +393,24 @@ def problems(catalog_path: str) -> list[str]:
 
 def _problems(catalog_path: str) -> Iterator[str]:
     for pixel in catalog.list_leaves(catalog_path):
-        partition = Partition(*pixel, 0, 0)
         try:
-            footer = catalog.read_footer(catalog_path, partition) or {}
+            footer = catalog.read_footer(catalog_path, pixel) or {}
         except CatalogError:
             continue  # catalog.verify says so
         if were_kept(footer):
             fingerprint = json.loads(footer.get("fingerprint", "{}"))
             for model in json.loads(footer.get("bundles", "{}")):
-                problem = problem_of(catalog_path, partition, model, fingerprint=fingerprint)
+                problem = problem_of(catalog_path, pixel, model, fingerprint=fingerprint)
                 if problem:
                     yield problem
 
 
 def problem_of(
-    catalog_path: str, partition: Partition, model: str, *, fingerprint: Mapping[str, Any] | None
+    catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> str:
     """What is wrong with a group, "" if nothing is."""
-    path = _group_path(catalog_path, partition, model)
-    done = read_done(catalog_path, partition, model)
+    path = _group_path(catalog_path, pixel, model)
+    done = read_done(catalog_path, pixel, model)
     if done is None:
         return (
             f"{path}: the catalog says that components were kept, but they are not there or unfinished; passes are "

@@ -8,15 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from galbatch.catalog.layout import leaf_path, list_leaves, sky_order
+from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
 __all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog"]
@@ -43,13 +45,13 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     CatalogError
         There is no leaf, a column is not there, or a leaf cannot be read.
     """
-    leaves = sorted(_leaves(catalog_path), key=sky_order)
+    leaves = sorted(_leaves(catalog_path), key=attrgetter("index_range"))
     wanted = None if columns is None else _checked(catalog_path, leaves[0], columns)
-    tables = [read_leaf(leaf_path(catalog_path, *leaf), columns=wanted) for leaf in leaves]
+    tables = [read_leaf(leaf_path(catalog_path, leaf), columns=wanted) for leaf in leaves]
     return pa.concat_tables(tables if wanted is None else [table.select(wanted) for table in tables])
 
 
-def leaf_ids(catalog_path: str, pixel: tuple[int, int]) -> list[Any]:
+def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
     """Object ids of one leaf, in its order.
 
     Raises
@@ -57,16 +59,16 @@ def leaf_ids(catalog_path: str, pixel: tuple[int, int]) -> list[Any]:
     CatalogError
         The leaf cannot be read.
     """
-    ids: list[Any] = read_leaf(leaf_path(catalog_path, *pixel), columns=["object_id"]).column(0).to_pylist()
+    ids: list[Any] = read_leaf(leaf_path(catalog_path, pixel), columns=["object_id"]).column(0).to_pylist()
     return ids
 
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object of a catalog: its id, the pixel (order, number) of its leaf, and what its columns hold."""
+    """An object of a catalog: its id, the pixel of its leaf, and what its columns hold."""
 
     object_id: int | str
-    pixel: tuple[int, int]
+    pixel: HealpixPixel
     values: Mapping[str, Any]
 
 
@@ -87,8 +89,8 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     UsageError
         An id is not in the catalog, or is no integer where the catalog's are; all such are named.
     """
-    leaves = sorted(_leaves(catalog_path), key=sky_order)
-    schema = read_leaf_metadata(leaf_path(catalog_path, *leaves[0]))[0].schema.to_arrow_schema()
+    leaves = sorted(_leaves(catalog_path), key=attrgetter("index_range"))
+    schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
     wanted = _as_ids(catalog_path, object_ids, schema.field("object_id").type)
     columns = ["object_id", *(name for name in schema.names if name == "flags" or name.endswith("_flags"))]
     found: dict[int | str, FoundObject] = {}
@@ -114,10 +116,10 @@ def _as_ids(catalog_path: str, texts: Sequence[str], kind: pa.DataType) -> list[
 
 
 def _search(
-    catalog_path: str, leaf: tuple[int, int], wanted: Sequence[int | str], columns: list[str]
+    catalog_path: str, leaf: HealpixPixel, wanted: Sequence[int | str], columns: list[str]
 ) -> list[FoundObject]:
     """Those of the objects that are in a leaf."""
-    path = leaf_path(catalog_path, *leaf)
+    path = leaf_path(catalog_path, leaf)
     if not _may_hold(read_leaf_metadata(path)[0], wanted):
         return []
     values = pa.array(wanted)
@@ -154,11 +156,11 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
             "ascension, a declination within -90..90 and a radius of 0 or more"
         )
     leaves = _leaves(catalog_path)
-    near = sorted(_near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec), key=sky_order)
+    near = sorted(_near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec), key=attrgetter("index_range"))
     tables = []
     # Without a leaf near the cone: no rows, but with their columns.
     for leaf in near or leaves[:1]:
-        table = read_leaf(leaf_path(catalog_path, *leaf))
+        table = read_leaf(leaf_path(catalog_path, leaf))
         separation = sky.separation_arcsec(
             ra_deg, dec_deg, table.column("ra_deg").to_numpy(), table.column("dec_deg").to_numpy()
         )
@@ -167,23 +169,23 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
 
 
 def _near(
-    leaves: list[tuple[int, int]], ra_deg: float, dec_deg: float, radius_arcsec: float
-) -> list[tuple[int, int]]:
+    leaves: list[HealpixPixel], ra_deg: float, dec_deg: float, radius_arcsec: float
+) -> list[HealpixPixel]:
     """Leaves whose pixel may overlap the cone."""
     # Pixels about as wide as the cone: a handful, whatever the radius.
     radius_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
     order = max(int(math.log2(3600.0 * PIXEL_DEG / radius_arcsec)), 0)
     pixels = sky.cone_pixels(ra_deg, dec_deg, radius_arcsec=radius_arcsec, healpix_order=order)
-    ranges = [sky.pixel_range(order, pixel) for pixel in pixels.tolist()]
+    ranges = [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
     found = []
     for leaf in leaves:
-        start, stop = sky.pixel_range(*leaf)
+        start, stop = leaf.index_range
         if any(start < other_stop and other_start < stop for other_start, other_stop in ranges):
             found.append(leaf)
     return found
 
 
-def _leaves(catalog_path: str) -> list[tuple[int, int]]:
+def _leaves(catalog_path: str) -> list[HealpixPixel]:
     leaves = list_leaves(catalog_path)
     if not leaves:
         raise CatalogError(
@@ -192,8 +194,8 @@ def _leaves(catalog_path: str) -> list[tuple[int, int]]:
     return leaves
 
 
-def _checked(catalog_path: str, leaf: tuple[int, int], columns: Sequence[str]) -> list[str]:
-    there = read_leaf_metadata(leaf_path(catalog_path, *leaf))[0].schema.to_arrow_schema().names
+def _checked(catalog_path: str, leaf: HealpixPixel, columns: Sequence[str]) -> list[str]:
+    there = read_leaf_metadata(leaf_path(catalog_path, leaf))[0].schema.to_arrow_schema().names
     for name in columns:
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)

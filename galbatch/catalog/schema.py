@@ -9,6 +9,7 @@ from functools import lru_cache
 import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
+from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError
 
@@ -26,9 +27,6 @@ OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
 """The first columns of every leaf; `object_id` is int64 or string."""
 
 KEPT_METADATA = (b"unit", b"description", b"ucd")
-
-# Readers add these from the folder names: a column of that name would stand twice.
-PATH_COLUMNS = ("Norder", "Dir", "Npix")
 
 VOTABLE_TYPES: Mapping[pa.DataType, str] = {
     pa.bool_(): "boolean",

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata, sorting_problem
 from galbatch.catalog.schema import DEC, HEALPIX, ID, RA, schema_difference
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError
 
 __all__ = ["verify"]
@@ -43,7 +45,7 @@ def verify(catalog_path: str) -> list[str]:
     - fingerprints: the same run in every leaf
     - quantiles rise with their probability; a NaN among them comes with a bit in ``<model>_flags``
     """
-    leaves = sorted(layout.list_leaves(catalog_path), key=layout.sky_order)
+    leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
         return [f"{catalog_path}: no leaf of a catalog is there"]
     problems = [f"{catalog_path}: {problem}" for problem in _tree_problems(catalog_path, leaves)]
@@ -54,25 +56,25 @@ def verify(catalog_path: str) -> list[str]:
 # --- the tree --------------------------------------------------------------------------------------------
 
 
-def _tree_problems(catalog_path: str, leaves: list[tuple[int, int]]) -> Iterator[str]:
+def _tree_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator[str]:
     if stray := layout.stray_files(catalog_path):
         yield f"{len(stray)} files below dataset/ are none of the catalog's, the first {stray[0]}; remove them"
     for leaf, following in pairwise(leaves):
-        if sky.pixel_range(*following)[0] < sky.pixel_range(*leaf)[1]:
-            yield f"leaf {layout.pixel_name(following)} lies inside leaf {layout.pixel_name(leaf)}"
+        if following.index_range[0] < leaf.index_range[1]:
+            yield f"leaf {following.name} lies inside leaf {leaf.name}"
     listed = _listed_leaves(catalog_path)
     if missing := sorted(set(listed) - set(leaves)):
-        yield f"{len(missing)} leaves are missing, the first {layout.pixel_name(missing[0])}; galbatch run does them again"
+        yield f"{len(missing)} leaves are missing, the first {missing[0].name}; galbatch run does them again"
     if extra := sorted(set(leaves) - set(listed)):
-        yield f"{len(extra)} leaves are not in partition_info.csv, the first {layout.pixel_name(extra[0])}; finish again"
+        yield f"{len(extra)} leaves are not in partition_info.csv, the first {extra[0].name}; finish again"
     yield from _hats_problems(catalog_path)
 
 
-def _listed_leaves(catalog_path: str) -> list[tuple[int, int]]:
+def _listed_leaves(catalog_path: str) -> list[HealpixPixel]:
     try:
         text = storage.read_bytes(storage.join(catalog_path, layout.PARTITION_INFO)).decode()
         rows = [line.split(",") for line in text.splitlines()[1:]]
-        return [(int(row[0]), int(row[1])) for row in rows]
+        return [HealpixPixel(int(row[0]), int(row[1])) for row in rows]
     except (FileNotFoundError, ValueError, IndexError):
         return []
 
@@ -111,14 +113,14 @@ def _hats_problems(catalog_path: str) -> Iterator[str]:
 # --- the content -----------------------------------------------------------------------------------------
 
 
-def _content_problems(catalog_path: str, leaves: list[tuple[int, int]]) -> Iterator[str]:
+def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator[str]:
     schema = _common_schema(catalog_path)
     ids: list[pa.ChunkedArray] = []
     n_rows = 0
     footers: dict[str, dict[str, str]] = {}
     for leaf in leaves:
-        name = f"leaf {layout.pixel_name(leaf)}"
-        path = layout.leaf_path(catalog_path, *leaf)
+        name = f"leaf {leaf.name}"
+        path = layout.leaf_path(catalog_path, leaf)
         try:
             footers[name] = footer_of(read_leaf_metadata(path)[0])
             table = read_leaf(path)
@@ -144,7 +146,7 @@ def _common_schema(catalog_path: str) -> pa.Schema | None:
 
 
 def _leaf_problems(
-    table: pa.Table, leaf: tuple[int, int], schema: pa.Schema, footer: Mapping[str, str]
+    table: pa.Table, leaf: HealpixPixel, schema: pa.Schema, footer: Mapping[str, str]
 ) -> Iterator[str]:
     if difference := schema_difference(table.schema, schema):
         yield f"its schema is not the catalog's: {difference}"

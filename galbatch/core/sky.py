@@ -13,24 +13,21 @@ from astropy import units
 from astropy.coordinates import Latitude, Longitude
 from scipy.spatial import cKDTree
 
+from galbatch.core.pixels import HEALPIX_ORDER
+
 # Loaded when first used: it takes 0.3 s, and workers that only cut do without.
 cdshealpix = lazy_loader.load("cdshealpix")
 
 __all__ = [
-    "HEALPIX_ORDER",
     "cone_pixels",
     "has_neighbor",
     "healpix_29",
     "nearest_arcsec",
     "pixel_center_deg",
     "pixel_of",
-    "pixel_range",
     "separation_arcsec",
     "unit_vectors",
 ]
-
-HEALPIX_ORDER = 29
-"""The highest order: that of the index every object has."""
 
 # 16 bytes a row come back from the tree: 16 MB at a time, where 10 million rows would be 160.
 ROWS_AT_ONCE = 1_000_000
@@ -67,12 +64,6 @@ def pixel_of(healpix_29: npt.NDArray[np.int64], healpix_order: int) -> npt.NDArr
     healpix_29 : (object,) int64
     """
     return healpix_29 >> np.int64(2 * (HEALPIX_ORDER - healpix_order))
-
-
-def pixel_range(healpix_order: int, healpix_pixel: int) -> tuple[int, int]:
-    """Half-open range of the indices of order 29 inside a pixel."""
-    shift = 2 * (HEALPIX_ORDER - healpix_order)
-    return healpix_pixel << shift, (healpix_pixel + 1) << shift
 
 
 def pixel_center_deg(healpix_order: int, healpix_pixel: int) -> tuple[float, float]:

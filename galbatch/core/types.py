@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,7 +28,6 @@ __all__ = [
     "MaskBit",
     "ModelFlag",
     "ObjectTable",
-    "Partition",
     "PixelFlag",
     "Plane",
     "Tile",
@@ -52,6 +52,9 @@ def ab_mag(flux_njy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     flux = np.asarray(flux_njy, dtype=np.float64)
     positive = np.where(flux > 0, flux, np.nan)
     return np.asarray(AB_ZERO_POINT_NJY - 2.5 * np.log10(positive))
+
+
+GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
 
 
 class PixelFlag(enum.IntFlag):
@@ -112,6 +115,12 @@ class Grid:
         short = f"{self.pixel_scale_arcsec:g}"
         scale = short if float(short) == self.pixel_scale_arcsec else repr(float(self.pixel_scale_arcsec))
         return f"{self.size_px}px_{scale}arcsec"
+
+    @classmethod
+    def from_label(cls, label: str) -> Grid | None:
+        """Return the grid that `label` names, or None if it names none."""
+        match = GRID_LABEL.fullmatch(label)
+        return cls(int(match[1]), float(match[2])) if match else None
 
     @property
     def center_px(self) -> int:
@@ -226,35 +235,6 @@ class ObjectTable:
             {band: width[index] for band, width in self.psf_fwhm_arcsec.items()},
             {name: values[index] for name, values in self.inputs.items()},
         )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
-    """One HEALPix pixel of the run: the unit of work, of retry, of resume, of output.
-
-    `start` and `stop` are its rows in the sorted object table.
-    """
-
-    healpix_order: int
-    healpix_pixel: int
-    start: int
-    stop: int
-
-    @property
-    def path(self) -> str:
-        """Its path below the store and, with ``.parquet``, below ``dataset/`` of the catalog."""
-        directory = self.healpix_pixel // 10_000 * 10_000
-        return f"Norder={self.healpix_order}/Dir={directory}/Npix={self.healpix_pixel}"
-
-    @property
-    def name(self) -> str:
-        """How messages name it."""
-        return f"Norder={self.healpix_order}/Npix={self.healpix_pixel}"
-
-    @property
-    def n_objects(self) -> int:
-        """Objects in it."""
-        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from galbatch import __version__, catalog, cluster, dashboard, ingest, models, s
 from galbatch.catalog import pass_outputs
 from galbatch.config import ModelConfig, RunConfig
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
-from galbatch.core.types import Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import Grid
 from galbatch.errors import (
     BundleError,
     ConfigError,
@@ -126,7 +127,7 @@ def _recorded_engines(catalog_path: str) -> dict[str, str]:
     leaves = catalog.list_leaves(catalog_path)
     if not leaves:
         return {}
-    footer = catalog.read_footer(catalog_path, Partition(*min(leaves), 0, 0))
+    footer = catalog.read_footer(catalog_path, min(leaves))
     parts = (tasks.footer_fingerprint(footer) or {}).get("parts", {})
     return {key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)}
 
@@ -188,19 +189,17 @@ def progress(config: RunConfig, plan: Plan) -> Progress:
     leaves = set(catalog.list_leaves(config.catalog.path))
     inferred = set()
     for part in plan.partitions:
-        key = (part.partition.healpix_order, part.partition.healpix_pixel)
-        if key in leaves:
+        if part.partition.pixel in leaves:
             found = catalog.read_footer(config.catalog.path, part.partition)
             where = f"{config.catalog.path} {part.partition.name}"
             refuse_difference(where, tasks.footer_fingerprint(found), part.leaf)
             _refuse_lost_components(config, part, found or {})
             inferred.add(part.partition.name)
-            leaves.discard(key)
+            leaves.discard(part.partition.pixel)
     if leaves:
-        order, pixel = min(leaves)
         raise FingerprintError(
             f"{config.catalog.path} holds {len(leaves)} leaves of another division of the sky, such as "
-            f"Norder={order}/Npix={pixel}; choose another [catalog] path, or run galbatch clean"
+            f"{min(leaves).name}; choose another [catalog] path, or run galbatch clean"
         )
     if config.posterior.keep_components:
         _refuse_foreign_components(config, plan)
@@ -228,16 +227,16 @@ def _refuse_lost_components(config: RunConfig, part: PartitionPlan, footer: Mapp
 
 
 def _refuse_foreign_components(config: RunConfig, plan: Plan) -> None:
-    parts = {part.partition.path: part for part in plan.partitions}
+    parts = {part.partition.pixel: part for part in plan.partitions}
     where = pass_outputs.components_path(config.catalog.path)
-    for path, model in pass_outputs.list_done(config.catalog.path):
-        if path not in parts:
+    for pixel, model in pass_outputs.list_done(config.catalog.path):
+        if pixel not in parts:
             raise FingerprintError(
-                f"{where} holds components of another division of the sky, such as {path}/{model}; choose another "
+                f"{where} holds components of another division of the sky, such as {pixel.path}/{model}; choose another "
                 "[catalog] path, or run galbatch clean"
             )
-        done = pass_outputs.read_done(config.catalog.path, parts[path].partition, model) or {}
-        refuse_difference(f"{where} {path} {model}", done.get("fingerprint"), parts[path].leaf)
+        done = pass_outputs.read_done(config.catalog.path, pixel, model) or {}
+        refuse_difference(f"{where} {pixel.path} {model}", done.get("fingerprint"), parts[pixel].leaf)
 
 
 def _is_ingested(config: RunConfig, plan: Plan, part: PartitionPlan) -> bool:
@@ -251,12 +250,12 @@ def _is_ingested(config: RunConfig, plan: Plan, part: PartitionPlan) -> bool:
 
 
 def _refuse_foreign_cutouts(config: RunConfig, plan: Plan) -> None:
-    planned = {(p.partition.path, g.grid.label) for p in plan.partitions for g in plan.grids}
+    planned = {(p.partition.pixel, g.grid) for p in plan.partitions for g in plan.grids}
     foreign = [key for key in ingest.list_done(config.cutouts.store) if key not in planned]
     if foreign:
         raise FingerprintError(
             f"{config.cutouts.store} holds cutouts of another division of the sky or grid, such as "
-            f"{'/'.join(foreign[0])}; choose another [cutouts] store, or run galbatch clean"
+            f"{foreign[0][0].path}/{foreign[0][1].label}; choose another [cutouts] store, or run galbatch clean"
         )
 
 
@@ -390,9 +389,9 @@ class _Run:
 
     def _remove_leftovers(self, before: Progress) -> None:
         """Cutouts of partitions whose leaf is there: a run was stopped between leaf and removal, or in it."""
-        there = ingest.list_partitions(self.config.cutouts.store)
+        there = ingest.list_pixels(self.config.cutouts.store)
         for part in self.plan.partitions:
-            if part.partition.name in before.inferred and part.partition.path in there:
+            if part.partition.name in before.inferred and part.partition.pixel in there:
                 ingest.remove_partition(self.config.cutouts.store, part.partition)
 
     def _make_groups(self, partitions: list[Partition]) -> None:
@@ -432,11 +431,7 @@ def _record_failures(config: RunConfig, failed: dict[str, str]) -> None:
 def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
     """Write the HATS metadata from the leaves that are there; properties last."""
     there = set(catalog.list_leaves(config.catalog.path))
-    partitions = [
-        part.partition
-        for part in plan.partitions
-        if (part.partition.healpix_order, part.partition.healpix_pixel) in there
-    ]
+    partitions = [part.partition for part in plan.partitions if part.partition.pixel in there]
     result.complete = len(partitions) == len(plan.partitions)
     if not partitions:
         return
@@ -523,7 +518,7 @@ def _id_problems(plan: Plan, catalog_path: str) -> list[str]:
     """Objects that are missing, too many or there twice; leaf by leaf, so that a catalog need not fit in memory."""
     n_missing = n_extra = n_twice = 0
     there = set(catalog.list_leaves(catalog_path))
-    expected = {(p.partition.healpix_order, p.partition.healpix_pixel): p.partition for p in plan.partitions}
+    expected = {p.partition.pixel: p.partition for p in plan.partitions}
     for pixel in (*expected, *sorted(there - expected.keys())):
         found = Counter(catalog.leaf_ids(catalog_path, pixel) if pixel in there else [])
         listed = set(plan.take(expected[pixel]).table.object_id.tolist()) if pixel in expected else set()

@@ -20,6 +20,7 @@ from galbatch import __version__, catalog, ingest, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
+from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import made_ahead
 from galbatch.core.types import (
     BLOCK_OBJECTS,
@@ -28,7 +29,6 @@ from galbatch.core.types import (
     Grid,
     ModelFlag,
     ObjectTable,
-    Partition,
     Tile,
 )
 from galbatch.errors import FingerprintError

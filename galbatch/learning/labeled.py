@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import ingest, models
-from galbatch.core.types import CutoutBlock, Grid, Partition
+from galbatch.core.pixels import HealpixPixel
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
 from galbatch.objects import tables
 
 __all__ = ["Labelled", "open_labelled"]
 
 IN_MEMORY_BYTES = 4 * 2**30  # of cutouts; more are copied to a file that is read like memory
-PARTITION_PATH = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)")
-GRID_LABEL = re.compile(r"(\d+)px_(.+)arcsec")
 
 Ids = npt.NDArray[Any]
 
@@ -130,14 +128,11 @@ def _read_table(path: str, settings: models.TrainingSettings, id_column: str) ->
     )
 
 
-def _find_groups(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[Partition]]:
+def _find_groups(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
     """The grid of the settings, and the partitions that have it."""
-    groups: dict[Grid, list[Partition]] = {}
-    for path, label in sorted(ingest.list_done(store)):
-        place, size = PARTITION_PATH.fullmatch(path), GRID_LABEL.fullmatch(label)
-        if place is not None and size is not None:
-            grid = Grid(int(size[1]), float(size[2]))
-            groups.setdefault(grid, []).append(Partition(int(place[1]), int(place[2]), 0, 0))
+    groups: dict[Grid, list[HealpixPixel]] = {}
+    for pixel, grid in sorted(ingest.list_done(store), key=lambda group: (group[0].path, group[1].label)):
+        groups.setdefault(grid, []).append(pixel)
     fitting = [
         grid
         for grid in groups
@@ -152,7 +147,7 @@ def _find_groups(store: str, settings: models.TrainingSettings) -> tuple[Grid, l
     return fitting[0], groups[fitting[0]]
 
 
-def _labelled_rows(store: str, partition: Partition, grid: Grid, table: _Table) -> npt.NDArray[np.int64]:
+def _labelled_rows(store: str, partition: HealpixPixel, grid: Grid, table: _Table) -> npt.NDArray[np.int64]:
     """Rows of a partition that have labels."""
     ids = ingest.read_object_ids(store, partition, grid).tolist()
     return np.array([row for row, name in enumerate(ids) if name in table.row_of], dtype=np.int64)
@@ -178,7 +173,7 @@ def _room(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.floa
 
 
 def _blocks(
-    store: str, grid: Grid, wanted: Sequence[tuple[Partition, npt.NDArray[np.int64]]]
+    store: str, grid: Grid, wanted: Sequence[tuple[HealpixPixel, npt.NDArray[np.int64]]]
 ) -> Iterator[tuple[CutoutBlock, npt.NDArray[np.int64], int]]:
     """Blocks, the rows wanted of each, and how many came before; partitions without any are not read."""
     done = 0

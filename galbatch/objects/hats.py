@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from galbatch import storage
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel, split_path
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
 from galbatch.objects import tables
@@ -37,7 +38,8 @@ OUTSIDE_PIXEL = "position outside the file's HEALPix pixel"
 
 COLLECTION = "collection.properties"
 HATS_ENTRIES = ("hats.properties", "properties", "partition_info.csv")
-LEAF = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)(?:\.parquet|/.+\.parquet)")
+# What follows a pixel in the path of one of its files: HATS allows a file, or a folder of several.
+LEAF_ENDING = re.compile(r"\.parquet|/.+\.parquet")
 
 N_BUCKETS = 64
 """Ids are compared a 64th at a time: 8 bytes each, 128 MB for a billion objects."""
@@ -205,7 +207,7 @@ def _open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
         if key not in objects.model_fields_set and f"hats_col_{key}" in properties
     }
     pixels, files = _leaves(objects.path)
-    ranges = tuple(sky.pixel_range(*pixel) for pixel in pixels)
+    ranges = tuple(pixel.index_range for pixel in pixels)
     named = objects.model_copy(update=names)
     keep = tables.kept_names(named)
     first = _read_files(files[0], named, [*keep, *inputs])
@@ -238,24 +240,23 @@ def _properties(path: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def _leaves(path: str) -> tuple[list[tuple[int, int]], tuple[tuple[str, ...], ...]]:
-    """(healpix_order, healpix_pixel) of the catalog's pixels along HEALPix, and the files of each."""
+def _leaves(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:
+    """The catalog's pixels along HEALPix, and the files of each."""
     folder = storage.join(path, "dataset")
-    found: dict[tuple[int, int], list[str]] = {}
+    found: dict[HealpixPixel, list[str]] = {}
     for name in sorted(storage.list_files(folder, suffix=".parquet")):
-        if match := LEAF.fullmatch(name):
-            pixel = (int(match[1]), int(match[2]))
-            found.setdefault(pixel, []).append(storage.join(folder, name))
+        split = split_path(name)
+        if split is not None and LEAF_ENDING.fullmatch(split[1]):
+            found.setdefault(split[0], []).append(storage.join(folder, name))
     if not found:
         raise ObjectListError(
             f"{path}: is a HATS catalog without files; expected dataset/Norder=*/Dir=*/Npix=*"
         )
-    pixels = sorted(found, key=lambda pixel: (sky.pixel_range(*pixel)[0], pixel[0]))
+    pixels = sorted(found, key=lambda pixel: (pixel.index_range[0], pixel.healpix_order))
     for before, after in pairwise(pixels):
-        if sky.pixel_range(*after)[0] < sky.pixel_range(*before)[1]:
+        if after.index_range[0] < before.index_range[1]:
             raise ObjectListError(
-                f"{path}: pixel Norder={after[0]}/Npix={after[1]} lies inside Norder={before[0]}/Npix={before[1]}; "
-                "objects would count twice"
+                f"{path}: pixel {after.name} lies inside {before.name}; objects would count twice"
             )
     return pixels, tuple(tuple(found[pixel]) for pixel in pixels)
 

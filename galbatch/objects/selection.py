@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
+from galbatch.core.pixels import HEALPIX_ORDER
 from galbatch.core.types import ObjectTable, PixelFlag
 from galbatch.objects import tables
 from galbatch.objects.hats import ObjectSource
@@ -268,8 +269,8 @@ def _near_edge(
     if radius_arcsec <= 0:
         return np.zeros(len(healpix_29), np.bool_)
     cells_per_side = CELL_ARCSEC / (2.0 * radius_arcsec)
-    order = min(max(int(math.log2(cells_per_side)), 0), sky.HEALPIX_ORDER) if cells_per_side > 1 else 0
-    n_bits = 2 * (sky.HEALPIX_ORDER - order)
+    order = min(max(int(math.log2(cells_per_side)), 0), HEALPIX_ORDER) if cells_per_side > 1 else 0
+    n_bits = 2 * (HEALPIX_ORDER - order)
     cell = (healpix_29 - pixel[0]) >> n_bits
     last = (pixel[1] - pixel[0] - 1) >> n_bits  # all bits of the cells' numbers set
     along_x, along_y = EVEN_BITS & last, ~EVEN_BITS & last

@@ -28,6 +28,7 @@ from astropy.table import Column, MaskedColumn, Table
 from galbatch import storage
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
+from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError, OutputError
 
@@ -53,7 +54,7 @@ __all__ = [
     "write_table",
 ]
 
-RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", "Norder", "Dir", "Npix")
+RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", *PATH_COLUMNS)
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
 
 WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from galbatch import storage
 from galbatch.config import ModelConfig, RunConfig
-from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint, digest
-from galbatch.core.types import BLOCK_OBJECTS, Grid, Partition, Tile
+from galbatch.core.pixels import HealpixPixel, Partition
+from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile
 from galbatch.errors import ConfigError
 from galbatch.ingest import (
     INGEST_VERSION,
@@ -250,7 +250,7 @@ def _divide(rank: Callable[[int], int], limits: _Limits, bytes_of: BytesOf | Non
 
 def _partitions(healpix_order: int, pixels: range, rank: Callable[[int], int]) -> list[Partition]:
     """Neighboring pixels of one order."""
-    bounds = [rank(sky.pixel_range(healpix_order, pixel)[0]) for pixel in (*pixels, pixels.stop)]
+    bounds = [rank(HealpixPixel(healpix_order, pixel).index_range[0]) for pixel in (*pixels, pixels.stop)]
     return [
         Partition(healpix_order, pixel, start, stop)
         for pixel, (start, stop) in zip(pixels, pairwise(bounds), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import ingest
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.core.pixels import HealpixPixel
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.reporting.contents import Contents
 
 __all__ = ["Picture", "choose_pictures", "stretch"]
@@ -28,9 +28,6 @@ MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does no
 
 SOFTENING = 3.0  # the stretch is linear below this many units of brightness
 BLANK_RGB = 0.82  # pixels without data
-
-GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
-PARTITION_PATH = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +58,12 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
     return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
 
 
-def _first_blocks(store: str, groups: Sequence[tuple[str, str]]) -> Iterator[CutoutBlock]:
-    for path, label in groups:
-        place, size = PARTITION_PATH.fullmatch(path), GRID_LABEL.fullmatch(label)
-        if place is None or size is None:
-            continue
-        partition = Partition(int(place[1]), int(place[2]), 0, 0)
-        grid = Grid(int(size[1]), float(size[2]))
-        done = ingest.read_done(store, partition, grid)
+def _first_blocks(store: str, groups: Sequence[tuple[HealpixPixel, Grid]]) -> Iterator[CutoutBlock]:
+    for pixel, grid in groups:
+        done = ingest.read_done(store, pixel, grid)
         if done is not None:
             stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
-            yield ingest.read_block(store, partition, grid, start=0, stop=stop)
+            yield ingest.read_block(store, pixel, grid, start=0, stop=stop)
 
 
 def _spread(items: Sequence[T], n: int) -> list[T]:

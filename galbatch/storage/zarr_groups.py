@@ -18,7 +18,7 @@ from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from galbatch import storage
-from galbatch.core.types import Partition
+from galbatch.core.pixels import HealpixPixel
 
 __all__ = [
     "chunk_files",
@@ -37,9 +37,11 @@ def group_file(attributes: Mapping[str, Any]) -> bytes:
     return files["zarr.json"].to_bytes()
 
 
-def parent_files(partitions: Iterable[Partition]) -> dict[str, list[storage.Piece]]:
-    """The ``zarr.json`` of the groups of `partitions` and of those above, but the root, by their paths."""
-    parents = {"/".join(partition.path.split("/")[:depth]) for partition in partitions for depth in (1, 2, 3)}
+def parent_files(pixels: Iterable[HealpixPixel]) -> dict[str, list[storage.Piece]]:
+    """The ``zarr.json`` of the groups of `pixels` and of those above, but the root, by their paths."""
+    parents = {
+        parent for pixel in pixels for parent in itertools.accumulate(pixel.path.split("/"), storage.join)
+    }
     return {f"{parent}/zarr.json": [group_file({})] for parent in sorted(parents)}
 
 

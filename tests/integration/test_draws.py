@@ -18,7 +18,7 @@ import galbatch.cli
 from galbatch import catalog, config, models, storage
 from galbatch.api import draws
 from galbatch.catalog import pass_outputs
-from galbatch.core.types import ModelFlag, Partition
+from galbatch.core.types import ModelFlag
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.execution import run, tasks
 from galbatch.models.posterior.transforms import to_output
@@ -73,14 +73,13 @@ def copied(kept, tmp_path):
 
 def first_leaf(parsed):
     pixel = catalog.list_leaves(parsed.catalog.path)[0]
-    return Partition(*pixel, 0, 0), f"{parsed.catalog.path}/dataset/{Partition(*pixel, 0, 0).path}.parquet"
+    return pixel, f"{parsed.catalog.path}/dataset/{pixel.path}.parquet"
 
 
 def test_components_hold_the_passes_that_the_catalog_counts(kept):
     path = str(kept.parent / "catalog")
     counts = set()
-    for pixel in catalog.list_leaves(path):
-        partition = Partition(*pixel, 0, 0)
+    for partition in catalog.list_leaves(path):
         leaf = pq.read_table(f"{path}/dataset/{partition.path}.parquet", partitioning=None)
         fingerprint = tasks.footer_fingerprint(catalog.read_footer(path, partition))
         for model in ("gampen", "sfnet"):
@@ -237,9 +236,7 @@ def test_lost_and_foreign_components_are_told(copied):
     parsed = config.read_config(copied)
     plan = run.prepare(parsed)
     partition, _ = first_leaf(parsed)
-    object_id = str(
-        catalog.leaf_ids(parsed.catalog.path, (partition.healpix_order, partition.healpix_pixel))[0]
-    )
+    object_id = str(catalog.leaf_ids(parsed.catalog.path, partition)[0])
     group = f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/gampen"
     mark = f"{group}/object_id/_done.json"
     done = storage.read_json(mark)

@@ -13,7 +13,8 @@ import torch
 
 from galbatch import ingest, models
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import BLOCK_OBJECTS, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.execution import tasks
 from galbatch.models import DomainInfo
 from galbatch.models.networks.gampen import Gampen

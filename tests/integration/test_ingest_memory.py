@@ -17,7 +17,8 @@ from galbatch import config
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint
-from galbatch.core.types import BLOCK_OBJECTS, Grid, ObjectTable, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, Grid, ObjectTable
 from galbatch.execution import run, tasks
 from galbatch.planning.plan import PROCESS_BYTES
 

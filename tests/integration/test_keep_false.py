@@ -60,7 +60,7 @@ def test_the_catalog_is_the_same_and_the_store_ends_empty(run_toml, kept, client
     parsed, result = execute(run_toml, client)
     assert result.complete
     assert shards(folder) == []
-    assert ingest.list_partitions(parsed.cutouts.store) == set()
+    assert ingest.list_pixels(parsed.cutouts.store) == set()
     assert columns_of(folder) == columns_of(kept)
     assert len(columns_of(folder)) > 4
     assert catalog.verify(parsed.catalog.path) == []
@@ -90,7 +90,7 @@ def test_stages_apart_keep_them_until_a_run_of_all(run_toml, kept, client):
     assert columns_of(folder) == columns_of(kept)
     _, result = execute(run_toml, client)
     assert result.n_passes == 0
-    assert ingest.list_partitions(parsed.cutouts.store) == set()
+    assert ingest.list_pixels(parsed.cutouts.store) == set()
 
 
 def test_infer_without_cutouts_says_what_to_do(run_toml, client):
@@ -115,10 +115,10 @@ def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
             mark.unlink()
     for path in (folder / "cutouts.zarr" / left[2].path).rglob("zarr.json"):
         path.unlink()
-    assert ingest.list_partitions(parsed.cutouts.store) == {part.partition.path for part in plan.partitions}
+    assert ingest.list_pixels(parsed.cutouts.store) == {part.partition.pixel for part in plan.partitions}
     result = run.execute(parsed, plan, client)
     assert (result.n_passes, result.complete) == (0, True)
-    assert ingest.list_partitions(parsed.cutouts.store) == set()
+    assert ingest.list_pixels(parsed.cutouts.store) == set()
     assert columns_of(folder) == columns_of(kept)
 
 

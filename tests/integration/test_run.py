@@ -445,5 +445,5 @@ def test_status_and_exit_codes(finished):
 
 def test_the_store_knows_its_groups(finished):
     _, parsed = finished
-    names = {path for path, _ in ingest.list_done(parsed.cutouts.store)}
-    assert names == {part.partition.path for part in run.prepare(parsed).partitions}
+    names = {pixel for pixel, _ in ingest.list_done(parsed.cutouts.store)}
+    assert names == {part.partition.pixel for part in run.prepare(parsed).partitions}

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel
 
 ras = st.floats(0, 360, exclude_max=True)
 decs = st.floats(-90, 90)
@@ -29,7 +30,7 @@ def test_every_position_lies_in_its_pixel(points: list[tuple[float, float]], hea
     ra, dec = np.array(points).T
     index = sky.healpix_29(ra, dec)
     for value, pixel in zip(index.tolist(), sky.pixel_of(index, healpix_order).tolist(), strict=True):
-        start, stop = sky.pixel_range(healpix_order, pixel)
+        start, stop = HealpixPixel(healpix_order, pixel).index_range
         assert start <= value < stop
         assert 0 <= pixel < 12 * 4**healpix_order
 

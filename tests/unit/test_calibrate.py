@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import CutoutBlock, Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import BundleError, UsageError
 from galbatch.learning import calibrate
 from galbatch.learning.calibrate import calibrate_bundle, prepare

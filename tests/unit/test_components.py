@@ -12,7 +12,7 @@ import zarr
 from galbatch import storage
 from galbatch.catalog import pass_outputs
 from galbatch.catalog.pass_outputs import ComponentsWriter, Origin, components_path, open_components
-from galbatch.core.types import Partition
+from galbatch.core.pixels import Partition
 from galbatch.errors import FingerprintError
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, OutputInfo, ParameterInfo
 
@@ -137,7 +137,7 @@ def test_the_mark_comes_last_and_goes_first(folder):
     write(folder)
     done = pass_outputs.read_done(catalog_path, PARTITION, "gampen")
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 7, "n_rows": 13}
-    assert pass_outputs.list_done(catalog_path) == [(PARTITION.path, "gampen")]
+    assert pass_outputs.list_done(catalog_path) == [(PARTITION.pixel, "gampen")]
     # Another task begins anew: nothing of the first stays.
     write(folder, finish=False, n_passes={})
     assert pass_outputs.list_done(catalog_path) == []
@@ -219,7 +219,7 @@ def test_several_models_of_a_partition_are_groups_of_their_own(tmp_path):
     catalog_path = write(tmp_path)
     other = Origin("sfnet", (info(3),), 3, "torchscript-float32")
     write(tmp_path, origin=other)
-    assert pass_outputs.list_done(catalog_path) == [(PARTITION.path, "gampen"), (PARTITION.path, "sfnet")]
+    assert pass_outputs.list_done(catalog_path) == [(PARTITION.pixel, "gampen"), (PARTITION.pixel, "sfnet")]
     assert read(catalog_path).outputs(40)[0].shape == (3, 5)
     kept = open_components(catalog_path, PARTITION, "sfnet", fingerprint=FINGERPRINT)
     assert kept.outputs(40)[0].shape == (3, 9)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from galbatch import ingest, models
 from galbatch.cli.app import app
-from galbatch.core.types import CutoutBlock, Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
 from galbatch.learning import labeled as labelled
 from galbatch.learning import train as fit

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import ObjectTable, PixelFlag
 from galbatch.objects.hats import ListSource
 from galbatch.objects.selection import SelectedObjects, object_flags
@@ -30,7 +31,7 @@ def pieces_of(table, order):
     pixels = np.unique(sky.pixel_of(table.healpix_29, order)).tolist()
 
     class InChunks:
-        ranges = tuple(sky.pixel_range(order, pixel) for pixel in pixels)
+        ranges = tuple(HealpixPixel(order, pixel).index_range for pixel in pixels)
         bounds = tuple(np.searchsorted(table.healpix_29, limits) for limits in ranges)
         counts = tuple(int(stop - start) for start, stop in bounds)
         rejected = pa.table({})
@@ -104,7 +105,7 @@ def test_going_through_in_order_reads_each_chunk_once():
 def test_empty_chunks_are_passed_over():
     table = sorted_list(np.array([10.0, 50.0]), np.array([0.0, 0.0]))
     source = pieces_of(table, 3)
-    nothing = sky.pixel_range(3, 700)
+    nothing = HealpixPixel(3, 700).index_range
     source.ranges = (*source.ranges, nothing)
     source.counts = (*source.counts, 0)
     source.bounds = (*source.bounds, np.array([2, 2]))

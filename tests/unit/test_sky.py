@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from galbatch.core import sky
+from galbatch.core.pixels import HealpixPixel
 
 
 def test_index_of_known_positions() -> None:
@@ -15,13 +16,13 @@ def test_index_of_known_positions() -> None:
 
 
 def test_pixel_ranges_nest() -> None:
-    assert sky.pixel_range(29, 7) == (7, 8)
-    start, stop = sky.pixel_range(5, 7123)
+    assert HealpixPixel(29, 7).index_range == (7, 8)
+    start, stop = HealpixPixel(5, 7123).index_range
     assert stop - start == 4**24
-    assert sky.pixel_range(6, 4 * 7123)[0] == start
-    assert sky.pixel_range(6, 4 * 7123 + 3)[1] == stop
+    assert HealpixPixel(6, 4 * 7123).index_range[0] == start
+    assert HealpixPixel(6, 4 * 7123 + 3).index_range[1] == stop
     # The last pixel of the sky: 12 x 4^29 still fits int64.
-    assert sky.pixel_range(0, 11)[1] == 12 * 4**29 < 2**63
+    assert HealpixPixel(0, 11).index_range[1] == 12 * 4**29 < 2**63
 
 
 def test_the_center_lies_in_its_pixel() -> None:

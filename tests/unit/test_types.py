@@ -12,7 +12,6 @@ from galbatch.core.types import (
     MaskBit,
     ModelFlag,
     ObjectTable,
-    Partition,
     PixelFlag,
     ab_mag,
     njy_per_unit,
@@ -36,12 +35,6 @@ def test_grid_label_and_center():
     near = Grid(96, float(np.float32(0.168)))
     assert near != grid
     assert near.label != grid.label
-
-
-def test_partition_path_is_the_hats_tree():
-    partition = Partition(6, 23456, 10, 14)
-    assert partition.path == "Norder=6/Dir=20000/Npix=23456"
-    assert partition.n_objects == 4
 
 
 @pytest.mark.parametrize("flags", [PixelFlag, ModelFlag, MaskBit])

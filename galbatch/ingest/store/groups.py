@@ -12,7 +12,6 @@ to S3 asks three times before each of the 35 files of a small group.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from galbatch import storage
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, Partition, PixelFlag
+from galbatch.core.pixels import ORDER_FOLDERS, HealpixPixel, Partition, split_path
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, PixelFlag
 from galbatch.errors import ConfigError, FingerprintError
 from galbatch.storage import zarr_groups
 
@@ -39,7 +39,7 @@ __all__ = [
     "bytes_per_object",
     "create_groups",
     "list_done",
-    "list_partitions",
+    "list_pixels",
     "read_block",
     "read_blocks",
     "read_done",
@@ -82,10 +82,8 @@ PLANE_CODECS: dict[str, Codec] = {
     ),
 }
 
-STORE_ENTRIES = ("zarr.json", *(f"Norder={healpix_order}" for healpix_order in range(30)))
+STORE_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
 """All that this room writes in a store's folder, in the order in which to delete it."""
-
-PARTITION_PATH = re.compile(r"Norder=\d+/Dir=\d+/Npix=\d+")
 
 PLANE_AXES = ("object", "band", "y", "x")
 PLANE_DTYPES = {"image": "float32", "mask": "uint16", "variance": "float32"}
@@ -188,26 +186,27 @@ def write_partition(
     storage.publish_json(_done_path(group_path), done)
 
 
-def read_done(store_path: str, partition: Partition, grid: Grid) -> dict[str, Any] | None:
+def read_done(store_path: str, pixel: HealpixPixel, grid: Grid) -> dict[str, Any] | None:
     """Keys fingerprint, n_objects and shards of a finished group; None if it is unfinished or absent."""
-    return storage.read_json(_done_path(_group_path(store_path, partition, grid)))
+    return storage.read_json(_done_path(_group_path(store_path, pixel, grid)))
 
 
-def list_done(store_path: str) -> list[tuple[str, str]]:
-    """(partition path, grid label) of all finished groups."""
-    found = storage.list_files(store_path, suffix=DONE_PATH[-1])
-    return [(path.rsplit("/", 3)[0], path.rsplit("/", 3)[1]) for path in found]
+def list_done(store_path: str) -> list[tuple[HealpixPixel, Grid]]:
+    """Pixel and grid of all finished groups."""
+    found = (split_path(path) for path in storage.list_files(store_path, suffix=DONE_PATH[-1]))
+    named = ((pixel, Grid.from_label(rest.split("/")[1])) for pixel, rest in filter(None, found))
+    return [(pixel, grid) for pixel, grid in named if grid is not None]
 
 
-def list_partitions(store_path: str) -> set[str]:
-    """Paths of the partitions of which anything is there, finished or not."""
-    found = (PARTITION_PATH.match(path) for path in storage.list_files(store_path, suffix=""))
-    return {match[0] for match in found if match}
+def list_pixels(store_path: str) -> set[HealpixPixel]:
+    """Pixels of which anything is there, finished or not."""
+    found = (split_path(path) for path in storage.list_files(store_path, suffix=""))
+    return {pixel for pixel, _ in filter(None, found)}
 
 
-def remove_partition(store_path: str, partition: Partition) -> None:
+def remove_partition(store_path: str, pixel: HealpixPixel) -> None:
     """Remove the partition's cutouts on all grids; an absent partition is fine."""
-    path = storage.join(store_path, partition.path)
+    path = storage.join(store_path, pixel.path)
     for mark in storage.list_files(path, suffix=DONE_PATH[-1]):
         storage.remove(storage.join(path, mark))
     storage.remove(path)
@@ -215,7 +214,7 @@ def remove_partition(store_path: str, partition: Partition) -> None:
 
 def read_block(
     store_path: str,
-    partition: Partition,
+    pixel: HealpixPixel,
     grid: Grid,
     *,
     start: int,
@@ -231,24 +230,24 @@ def read_block(
     ConfigError
         A plane is not in the store.
     """
-    return _GroupReader(_group_path(store_path, partition, grid), grid, planes=planes).block(start, stop)
+    return _GroupReader(_group_path(store_path, pixel, grid), grid, planes=planes).block(start, stop)
 
 
 def read_blocks(
-    store_path: str, partition: Partition, grid: Grid, *, planes: Sequence[str] = ("image",)
+    store_path: str, pixel: HealpixPixel, grid: Grid, *, planes: Sequence[str] = ("image",)
 ) -> Iterator[CutoutBlock]:
     """All cutouts of a finished group, block by block; raises as `read_block` does.
 
     The arrays that are no planes are read once for the whole group: on S3 that saves some 30 requests a block.
     """
-    reader = _GroupReader(_group_path(store_path, partition, grid), grid, planes=planes)
+    reader = _GroupReader(_group_path(store_path, pixel, grid), grid, planes=planes)
     for start in range(0, reader.n_objects, BLOCK_OBJECTS):
         yield reader.block(start, min(start + BLOCK_OBJECTS, reader.n_objects))
 
 
-def read_object_ids(store_path: str, partition: Partition, grid: Grid) -> npt.NDArray[Any]:
+def read_object_ids(store_path: str, pixel: HealpixPixel, grid: Grid) -> npt.NDArray[Any]:
     """Ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
-    return _GroupReader(_group_path(store_path, partition, grid), grid, planes=("image",)).object_id
+    return _GroupReader(_group_path(store_path, pixel, grid), grid, planes=("image",)).object_id
 
 
 class _GroupReader:
@@ -358,8 +357,8 @@ def _texts(value: Any) -> list[str]:
 DONE_PATH = ("object_id", "_done.json")
 
 
-def _group_path(store_path: str, partition: Partition, grid: Grid) -> str:
-    return storage.join(store_path, partition.path, grid.label)
+def _group_path(store_path: str, pixel: HealpixPixel, grid: Grid) -> str:
+    return storage.join(store_path, pixel.path, grid.label)
 
 
 def _done_path(group_path: str) -> str:

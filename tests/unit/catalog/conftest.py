@@ -12,7 +12,8 @@ import pytest
 
 from galbatch import catalog
 from galbatch.core import sky
-from galbatch.core.types import Column, Partition
+from galbatch.core.pixels import HealpixPixel, Partition
+from galbatch.core.types import Column
 
 COLUMNS = (
     Column("flags", "int32", "", "pixel flags", "meta.code"),
@@ -74,7 +75,7 @@ def divide(table: pa.Table) -> list[Partition]:
     leaves += [(6, 4 * fullest + child) for child in range(4)]
     partitions = []
     for healpix_order, pixel in leaves:
-        start, stop = np.searchsorted(index, sky.pixel_range(healpix_order, pixel)).tolist()
+        start, stop = np.searchsorted(index, HealpixPixel(healpix_order, pixel).index_range).tolist()
         if stop > start:
             partitions.append(Partition(healpix_order, pixel, start, stop))
     return sorted(partitions, key=lambda partition: partition.start)

@@ -16,7 +16,7 @@ from hats.io.validation import is_valid_catalog
 from galbatch import catalog, storage
 from galbatch.catalog import finishing
 from galbatch.core import sky
-from galbatch.core.types import Partition
+from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError
 
 
@@ -69,7 +69,7 @@ def test_pandas_reads_columns_and_filters(finished: str, table: pa.Table) -> Non
         filters=[("gampen_bt_q500", "<", 0.25)],
     )
     assert set(frame["object_id"]) == set(table["object_id"].to_numpy()[median < 0.25])
-    start, stop = sky.pixel_range(8, int(table["_healpix_29"][200].as_py()) >> 42)
+    start, stop = HealpixPixel(8, int(table["_healpix_29"][200].as_py()) >> 42).index_range
     frame = pd.read_parquet(
         f"{finished}/dataset", filters=[("_healpix_29", ">=", start), ("_healpix_29", "<", stop)]
     )
@@ -259,7 +259,7 @@ def test_on_s3(s3: str, table: pa.Table, partitions: list[Partition]) -> None:
     for p in partitions:
         catalog.write_leaf(path, p, table.slice(p.start, p.n_objects), footer={"n_objects": str(p.n_objects)})
     assert finish(path, partitions) == 400
-    assert catalog.list_leaves(path) == sorted((p.healpix_order, p.healpix_pixel) for p in partitions)
+    assert catalog.list_leaves(path) == sorted(p.pixel for p in partitions)
     assert catalog.read_footer(path, partitions[0]) == {"n_objects": str(partitions[0].n_objects)}
     assert catalog.read_properties(path)["hats_nrows"] == "400"
     assert catalog.read_catalog(path, columns=["object_id"])["object_id"] == table["object_id"]

@@ -14,7 +14,8 @@ import pytest
 from astropy.io.votable import parse as parse_votable
 
 from galbatch import catalog, storage
-from galbatch.core.types import Column, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError, OutputError
 
 
@@ -87,7 +88,7 @@ def test_a_leaf_comes_back_as_it_was_given(leaves: str, partition: Partition, ro
 
 
 def test_leaves_are_listed_and_absent_ones_have_no_footer(leaves: str, partitions: list[Partition]) -> None:
-    expected = sorted((p.healpix_order, p.healpix_pixel) for p in partitions)
+    expected = sorted(p.pixel for p in partitions)
     assert catalog.list_leaves(leaves) == expected
     assert catalog.list_leaves(f"{leaves}/none") == []
     assert catalog.read_footer(leaves, Partition(9, 1, 0, 1)) is None
@@ -172,7 +173,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     def fault(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage.os, call, fault)
+    monkeypatch.setattr(os, call, fault)
     with pytest.raises(OutputError, match=r"Npix=\d+.parquet: no space left; free some and run again"):
         catalog.write_leaf(str(tmp_path), partition, rows, footer={})
     assert files(tmp_path) == []
@@ -189,7 +190,7 @@ def test_a_leaf_on_its_way_lies_outside_dataset(
         assert files(tmp_path / "dataset") == []
         replace(source, target)
 
-    monkeypatch.setattr(storage.os, "replace", look)
+    monkeypatch.setattr(os, "replace", look)
     catalog.write_leaf(str(tmp_path), partition, rows, footer={})
     assert seen == [".staging"]
     assert files(tmp_path) == [f"Npix={partition.healpix_pixel}.parquet"]

@@ -10,7 +10,7 @@ import pytest
 from galbatch import catalog
 from galbatch.catalog import reading
 from galbatch.core import sky
-from galbatch.core.types import Partition
+from galbatch.core.pixels import Partition
 from galbatch.errors import CatalogError, UsageError
 
 

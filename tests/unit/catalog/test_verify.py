@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog
-from galbatch.core.types import Partition
+from galbatch.core.pixels import Partition
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_catalog_that_says_it_is_complete_and_is_not(leaves: str, partitions: 
 
 def fingerprint(**parts: str) -> dict[bytes, bytes]:
     common = {"INFER_VERSION": "1", "posterior": "64 passes", "objects": "mine"}
-    return {b"galbatch.core.fingerprint": json.dumps({"digest": "x", "parts": common | parts}).encode()}
+    return {b"galbatch.fingerprint": json.dumps({"digest": "x", "parts": common | parts}).encode()}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def fingerprint(**parts: str) -> dict[bytes, bytes]:
         (fingerprint(posterior="32 passes"), "posterior differ"),
         (fingerprint(INFER_VERSION="2", planes="image"), "INFER_VERSION, planes differ"),
         ({b"galbatch.bundles": b'{"gampen": "9c07"}'}, "bundles differ"),
-        ({b"galbatch.core.fingerprint": b"torn"}, "INFER_VERSION, fingerprint, posterior differ"),
+        ({b"galbatch.fingerprint": b"torn"}, "INFER_VERSION, fingerprint, posterior differ"),
     ],
 )
 def test_mixed_runs(finished: str, leaf: Path, footer: dict[bytes, bytes], differing: str) -> None:

@@ -12,7 +12,8 @@ import xarray as xr
 import zarr
 
 from galbatch import ingest
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import ConfigError, FingerprintError
 
 GRID = Grid(12, 0.168)
@@ -132,7 +133,7 @@ def test_done_tells_fingerprint_and_counts(written):
     done = ingest.read_done(written, PARTITION, GRID)
     # One shard each of image, mask and variance: cutouts this small fill it with several blocks.
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 600, "shards": 3}
-    assert ingest.list_done(written) == [("Norder=5/Dir=0/Npix=7123", "12px_0.168arcsec")]
+    assert ingest.list_done(written) == [(PARTITION.pixel, GRID)]
 
 
 def test_failure_in_the_middle_leaves_it_unfinished(store):
@@ -346,7 +347,7 @@ def test_removing_a_partition_leaves_the_others(written):
     write(written, make_blocks(5), partition=other)
     ingest.remove_partition(written, PARTITION)
     ingest.remove_partition(written, PARTITION)
-    assert ingest.list_done(written) == [(other.path, GRID.label)]
+    assert ingest.list_done(written) == [(other.pixel, GRID)]
     assert not (Path(written) / PARTITION.path).exists()
 
 

@@ -16,7 +16,8 @@ import pytest
 import s3fs
 
 from galbatch import ingest, storage
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Partition
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import OutputError
 
 GRID = Grid(64, 0.168)
