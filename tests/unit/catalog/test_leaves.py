@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io.votable import parse as parse_votable
 
-from galbatch import catalog, storage
+from galbatch import catalog
 from galbatch.core.pixels import Partition
 from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError, OutputError
