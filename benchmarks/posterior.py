@@ -38,7 +38,7 @@ from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.engines.choice import Engine, Execution, executor
 from galbatch.models.heads.passes import GaussianPasses, read_gaussian, read_passes
 from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
-from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.inference.summaries import columns_of
 from galbatch.models.networks.gampen import Gampen, HalvingPool
 from galbatch.models.networks.keys import draw_keys
@@ -201,7 +201,7 @@ def quality(outputs: npt.NDArray[np.float32], metadata: models.BundleMetadata) -
     n_blocks = outputs.shape[1] // N_DRAWS
     blocks = [outputs[:, i * N_DRAWS : (i + 1) * N_DRAWS] for i in range(n_blocks)]
     quantities = [q for q in quantities_of(metadata.parameters) if not q.is_magnitude]
-    truth = stated(read_passes(outputs, metadata), quantities, LEVELS)
+    truth = estimate_quantiles(read_passes(outputs, metadata), quantities, LEVELS)
     off = [
         np.quantile(_draws(read_passes(block, metadata), i), LEVELS, axis=1) for i, block in enumerate(blocks)
     ]
@@ -236,7 +236,7 @@ def _stopped(
     output, error, used = np.empty(shape), np.empty(shape), np.zeros(len(outputs))
     left = np.arange(len(outputs))
     for n in schedule(PosteriorConfig()):
-        found = stated(read_passes(outputs[left, :n], metadata), quantities, LEVELS)
+        found = estimate_quantiles(read_passes(outputs[left, :n], metadata), quantities, LEVELS)
         enough = found.converged(tolerance) | (n == N_DRAWS)
         done = left[enough]
         output[done], error[done], used[done] = found.output[enough], found.error[enough], n

@@ -259,7 +259,7 @@ def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
     batch, notes = task.posterior.batch, list[str]()
     # After all have been measured, so that the weights of all are there.
     for memory in measured:
-        batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, tell=notes.append)
+        batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, notify=notes.append)
     smaller = task.posterior.model_copy(update={"batch": batch})
     where = f"partition {task.partition.name}"
     return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)

@@ -157,11 +157,11 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
             task.settings, data=_described(task.source, task.settings, data, words)
         )
         populations = {name: _simulated(task, name, console) for name in task.also}
-        besides = models.Besides(
+        comparison = models.Comparison(
             {f"Galaxies of population {name}": objects for name, objects in populations.items()}, task.rivals
         )
-        with _bar(console, _n_runs(task, held_out, besides)) as bar:
-            found = models.calibrate(task.bundles, held_out, settings, besides=besides, progress=bar)
+        with _bar(console, _n_runs(task, held_out, comparison)) as bar:
+            found = models.calibrate(task.bundles, held_out, settings, comparison=comparison, progress=bar)
     sha256 = models.save_bundle(str(task.output), found.choice.bundle.script, found.metadata)
     card = task.output.with_suffix(".md")
     figure = task.output.with_name(f"{task.output.stem}_calibration.png")  # beside a training curve, OUT.png
@@ -246,12 +246,12 @@ def _described(
     return f"{told}, of those the training set aside" if words else told
 
 
-def _n_runs(task: CalibrationTask, held_out: models.HeldOut, besides: models.Besides) -> int:
+def _n_runs(task: CalibrationTask, held_out: models.HeldOut, comparison: models.Comparison) -> int:
     """Objects to run: the calibration part for each candidate, the test part once, and once for each rival."""
     n_candidates = len(task.bundles) * max(1, len(task.settings.dropout_rates))
     choosing, test = held_out.split(seed=task.settings.seed, share=task.settings.share)
-    others = sum(map(len, besides.populations.values()))
-    return len(choosing) * n_candidates + len(test) * (1 + len(besides.rivals)) + others
+    others = sum(map(len, comparison.populations.values()))
+    return len(choosing) * n_candidates + len(test) * (1 + len(comparison.bundles)) + others
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@ from .bundle.card import card_text
 from .bundle.ensemble import Ensemble, load_ensemble
 from .bundle.features import FeatureMaps, localize
 from .bundle.files import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
-from .calibration.calibrating import Besides, Calibration, CalibrationSettings, calibrate, check_candidates
+from .calibration.calibrating import Calibration, CalibrationSettings, Comparison, calibrate, check_candidates
 from .calibration.coverage import LEVELS, Share, share_of
 from .calibration.evaluation import Evaluation, HeldOut, evaluate
 from .calibration.evaluation_tables import strata_bins
@@ -43,13 +43,13 @@ __all__ = [
     "TRAINING_DATA",
     "Audit",
     "BatchProgress",
-    "Besides",
     "Bundle",
     "BundleMetadata",
     "Calibration",
     "CalibrationInfo",
     "CalibrationSettings",
     "ColumnInfo",
+    "Comparison",
     "DomainInfo",
     "Engine",
     "Ensemble",

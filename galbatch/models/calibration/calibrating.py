@@ -40,11 +40,11 @@ from galbatch.models.calibration.evaluation_tables import (
     STRATA,
     binned_coverage,
     both_coverages,
+    comparison_table,
     levels_heads,
     percents,
     pit_table,
     residual_tables,
-    rival_table,
     rounded,
 )
 from galbatch.models.heads.passes import Passes, read_passes
@@ -52,11 +52,11 @@ from galbatch.models.metadata.schema import BundleMetadata, CalibrationInfo, Par
 from galbatch.models.posterior.transforms import to_output
 
 __all__ = [
-    "Besides",
     "Calibration",
     "CalibrationSettings",
     "Candidate",
     "Choice",
+    "Comparison",
     "calibrate",
     "check_candidates",
     "choose",
@@ -142,17 +142,17 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Besides:
+class Comparison:
     """What is reported besides the test part, and chooses nothing.
 
     Attributes
     ----------
     populations : objects of other populations, by what the card calls them; the chosen bundle is run on them too
-    rivals : other bundles with the same parameters, run on the test part for their residuals
+    bundles : others with the same parameters, run on the test part for their residuals
     """
 
     populations: Mapping[str, HeldOut] = dataclasses.field(default_factory=dict)
-    rivals: tuple[Bundle, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ def calibrate(
     held_out: HeldOut,
     settings: CalibrationSettings,
     *,
-    besides: Besides | None = None,
+    comparison: Besides | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Choose on one part of the held-out objects, report on the other.
@@ -193,7 +193,7 @@ def calibrate(
     ----------
     bundles : candidates with the same parameters, such as networks trained at different dropout rates
     held_out : objects that nothing was trained on
-    besides : what is reported too
+    comparison : what is reported too
     progress : called with the number of objects done since the last call
 
     Raises
@@ -210,7 +210,7 @@ def calibrate(
             f"expected {MIN_OBJECTS} or more of both; give more held-out objects"
         )
     choice = choose(bundles, calibration_part, settings, progress=progress)
-    return reported(choice, test_part, settings, besides=besides, progress=progress)
+    return reported(choice, test_part, settings, comparison=comparison, progress=progress)
 
 
 def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> None:
@@ -399,7 +399,7 @@ def reported(
     part: HeldOut,
     settings: CalibrationSettings,
     *,
-    besides: Besides | None = None,
+    comparison: Besides | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """What a choice does on the test part, which decides nothing.
@@ -407,7 +407,7 @@ def reported(
     Parameters
     ----------
     part : the test part
-    besides : what is reported too
+    comparison : what is reported too
     """
     bundle = choice.bundle
     outputs = _run(bundle, part, settings, progress)
@@ -422,7 +422,7 @@ def reported(
         data=settings.data,
         results=(
             *result_tables(choice, before, after, apply=apply),
-            *judged.tables(besides or Besides(), part, after if apply else before),
+            *judged.tables(comparison or Comparison(), part, after if apply else before),
         ),
     )
     return Calibration(choice, dataclasses.replace(bundle.metadata, calibration=info), before, after)
@@ -437,13 +437,13 @@ class _Judge:
     factors: tuple[float, ...] | None
     progress: Progress | None
 
-    def tables(self, besides: Besides, part: HeldOut, own: Evaluation) -> Iterator[ResultTable]:
-        """Of rivals on the test part, then of other populations."""
-        if besides.rivals:
-            names = _told_apart([self.bundle, *besides.rivals])
-            rivals = [self._judged(rival, part, None) for rival in besides.rivals]
-            yield rival_table(dict(zip(names, [own, *rivals], strict=True)))
-        for name, objects in besides.populations.items():
+    def tables(self, comparison: Comparison, part: HeldOut, own: Evaluation) -> Iterator[ResultTable]:
+        """Of the compared bundles on the test part, then of other populations."""
+        if comparison.bundles:
+            names = _told_apart([self.bundle, *comparison.bundles])
+            others = [self._judged(other, part, None) for other in comparison.bundles]
+            yield comparison_table(dict(zip(names, [own, *others], strict=True)))
+        for name, objects in comparison.populations.items():
             found = self._judged(self.bundle, objects, self.factors)
             words = "" if self.factors is None else "corrected"
             for table in (*both_coverages(found, words), *residual_tables(found)):

@@ -19,6 +19,7 @@ __all__ = [
     "STRATA",
     "binned_coverage",
     "both_coverages",
+    "comparison_table",
     "coverage_table",
     "evaluation_tables",
     "first_label",
@@ -27,7 +28,6 @@ __all__ = [
     "pit_counts",
     "pit_table",
     "residual_tables",
-    "rival_table",
     "rounded",
     "strata_bins",
 ]
@@ -203,7 +203,7 @@ def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> Resu
     return ResultTable(caption, ("parameter", "unit", *RESIDUAL_HEADS, "R²"), rows)
 
 
-def rival_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
+def comparison_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
     """Standard deviation of the median's residuals for several networks on the same objects, over that of the first.
 
     No value where another network has no such quantity, as magnitudes and relative residuals follow from transforms.

@@ -19,7 +19,7 @@ from galbatch.errors import BundleError
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.bundle.files import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
-from galbatch.models.engines.native import rebuilt_executor
+from galbatch.models.engines.native import native_executor
 
 __all__ = ["Engine", "Execution", "choose_engine", "executor"]
 
@@ -188,7 +188,7 @@ def _make(bundle: Bundle, execution: Execution) -> Executor:
     there = dataclasses.replace(bundle, script=_script_on(bundle, device))
     if engine.kind == "torchscript":
         return ScriptExecutor(there, torch.device(device))
-    return rebuilt_executor(
+    return native_executor(
         there, engine.precision, device=torch.device(device), is_compiled=engine.kind == "compiled"
     )
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
-from galbatch.models.engines.native_networks import Lean, Start, rebuild
+from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.networks.dropout import Masks
 
-__all__ = ["RebuiltExecutor", "rebuilt_executor"]
+__all__ = ["NativeExecutor", "native_executor"]
 
 CHECK_ROWS = 8
 REFERENCES = (
@@ -31,9 +31,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 Trunk = Callable[[Tensor, Masks | None], Tensor]
 
 
-def rebuilt_executor(
+def native_executor(
     bundle: Bundle, precision: str, *, device: torch.device = CPU, is_compiled: bool = False
-) -> RebuiltExecutor:
+) -> NativeExecutor:
     """The executor of a network that galbatch knows.
 
     Parameters
@@ -49,15 +49,17 @@ def rebuilt_executor(
         The network is not known, cannot be compiled here, or does not give what the script gives.
     """
     name = bundle.metadata.name
-    lean = rebuild(bundle.script, bundle.metadata, DTYPES[precision])
-    exact = lean if precision == "float32" else rebuild(bundle.script, bundle.metadata, torch.float32)
-    if lean is None or exact is None:
+    network = native_network(bundle.script, bundle.metadata, DTYPES[precision])
+    exact = (
+        network if precision == "float32" else native_network(bundle.script, bundle.metadata, torch.float32)
+    )
+    if network is None or exact is None:
         raise BundleError(
             f"{name}: galbatch cannot rebuild this network (architecture {bundle.metadata.architecture}), only its own "
             'gampen and sfnet; set [posterior] engine = "torchscript", or "auto"'
         )
-    path = Path(lean, StaticTrunk(lean) if is_compiled else None)
-    executor = RebuiltExecutor(bundle, path, path if lean is exact else Path(exact), device)
+    path = PassRunner(network, StaticTrunk(network) if is_compiled else None)
+    executor = NativeExecutor(bundle, path, path if network is exact else PassRunner(exact), device)
     problem = compiled_disagreement(executor) if is_compiled else disagreement(executor)
     if problem:
         raise BundleError(
@@ -67,7 +69,7 @@ def rebuilt_executor(
     return executor
 
 
-def compiled_disagreement(executor: RebuiltExecutor) -> str | None:
+def compiled_disagreement(executor: NativeExecutor) -> str | None:
     """As `disagreement`; the first run compiles.
 
     Raises
@@ -88,7 +90,7 @@ def compiled_disagreement(executor: RebuiltExecutor) -> str | None:
 
 
 @torch.inference_mode()
-def disagreement(executor: RebuiltExecutor) -> str | None:
+def disagreement(executor: NativeExecutor) -> str | None:
     """How passes of two made-up galaxies differ from the script's; None: by rounding."""
     images, *columns = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
     beside = columns[0] if columns else None
@@ -111,8 +113,8 @@ class StaticTrunk:
     On a GPU its kernels are launched as one CUDA graph. Threads take turns, as all rows go through the same buffers.
     """
 
-    def __init__(self, lean: Lean) -> None:
-        self._trunk: Trunk = torch.compile(lean.trunk, dynamic=False)
+    def __init__(self, network: NativeNetwork) -> None:
+        self._trunk: Trunk = torch.compile(network.trunk, dynamic=False)
         self._replays: dict[int, Replay] = {}
         self._turn = threading.Lock()
 
@@ -125,7 +127,7 @@ class StaticTrunk:
         return rows
 
     def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """See `Lean.trunk`."""
+        """See `NativeNetwork.trunk`."""
         rows = self.rows_of(len(x))
         if rows < len(x):
             rows *= STEP
@@ -153,7 +155,7 @@ class Replay:
         self._run = _captured(self._once) if x.is_cuda else self._once
 
     def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """See `Lean.trunk`."""
+        """See `NativeNetwork.trunk`."""
         self._x[: len(x)].copy_(x)
         if masks is not None and self._masks is not None:
             for buffer, part in zip(self._masks, masks, strict=True):
@@ -184,17 +186,17 @@ def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return replay
 
 
-class Path:
+class PassRunner:
     """One precision of a network.
 
     Parameters
     ----------
-    lean : what follows the first dropout
+    network : what follows the first dropout
     static : its trunk, compiled; None: it runs as it is
     """
 
-    def __init__(self, lean: Lean, static: StaticTrunk | None = None) -> None:
-        self.lean = lean
+    def __init__(self, network: NativeNetwork, static: StaticTrunk | None = None) -> None:
+        self.network = network
         self.static = static
 
     def outputs(
@@ -208,18 +210,18 @@ class Path:
         for at in range(0, len(rows), step):
             some = slice(at, at + step)
             of_some = None if masks is None else Masks(*(part[some] for part in masks))
-            x = self.lean.begin(start, rows[some], of_some)
-            parts.append((self.static or self.lean.trunk)(x, of_some))
-        return self.lean.head(torch.cat(parts), beside[rows], masks)
+            x = self.network.begin(start, rows[some], of_some)
+            parts.append((self.static or self.network.trunk)(x, of_some))
+        return self.network.head(torch.cat(parts), beside[rows], masks)
 
     def last_features(self, maps: Tensor) -> Tensor:
         """Without dropout, of maps (object, channel, y, x)."""
         rows = torch.arange(len(maps), device=maps.device)
-        start = Start(maps.to(self.lean.dtype).contiguous(memory_format=torch.channels_last))
-        return self.lean.last_features(self.lean.trunk(self.lean.begin(start, rows, None), None))
+        start = Start(maps.to(self.network.dtype).contiguous(memory_format=torch.channels_last))
+        return self.network.last_features(self.network.trunk(self.network.begin(start, rows, None), None))
 
 
-class RebuiltExecutor:
+class NativeExecutor:
     """See `galbatch.models.executors.Executor`.
 
     What comes before the first dropout is the script's, in float32.
@@ -236,25 +238,25 @@ class RebuiltExecutor:
     exact : the same in float32; `path` itself if that is float32
     """
 
-    def __init__(self, bundle: Bundle, path: Path, exact: Path, device: torch.device) -> None:
+    def __init__(self, bundle: Bundle, path: PassRunner, exact: PassRunner, device: torch.device) -> None:
         self.bundle = bundle
         self.path = path
         self.exact = exact
         self.device = device
-        self.plan = path.lean.plan(device)
-        exact.lean.plan(device)
+        self.plan = path.network.plan(device)
+        exact.network.plan(device)
 
-    def prepare(self, images: Tensor, columns: Tensor | None) -> RebuiltPrepared:
+    def prepare(self, images: Tensor, columns: Tensor | None) -> NativePrepared:
         """See `Executor`."""
         features = self.bundle.prefix(images, columns)
         n_maps = features.shape[1] - len(self.bundle.metadata.input.columns)
         maps, beside = features[:, :n_maps], features[:, n_maps:, 0, 0]
         last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
         crop = self.bundle.script.crop(images) if self.bundle.has("crop") else None
-        start = self.path.lean.start(maps)
-        exact = start if self.exact is self.path else self.exact.lean.start(maps)
-        prepared = RebuiltPrepared(self, start, exact, beside, last, crop)
-        if self.path.lean.dtype != torch.bfloat16:
+        start = self.path.network.start(maps)
+        exact = start if self.exact is self.path else self.exact.network.start(maps)
+        prepared = NativePrepared(self, start, exact, beside, last, crop)
+        if self.path.network.dtype != torch.bfloat16:
             return prepared
         return replace(prepared, shift=prepared.rounding())
 
@@ -268,7 +270,7 @@ class RebuiltExecutor:
 
 
 @dataclass(frozen=True)
-class RebuiltPrepared:
+class NativePrepared:
     """See `galbatch.models.executors.Prepared`.
 
     Attributes
@@ -278,7 +280,7 @@ class RebuiltPrepared:
     shift : (object, output), added to the outputs of every pass; None: nothing
     """
 
-    executor: RebuiltExecutor
+    executor: NativeExecutor
     start: Start
     exact: Start
     beside: Tensor
@@ -297,7 +299,7 @@ class RebuiltPrepared:
         outputs, fired = path.outputs(self.start, self.beside, rows, masks)
         if self.shift is not None:
             outputs = outputs + self.shift[rows]
-        if path.lean.dtype == torch.float16:
+        if path.network.dtype == torch.float16:
             beyond = torch.nonzero(~torch.isfinite(outputs).all(dim=1)).squeeze(1)
             if len(beyond):
                 again = self.executor.exact, self.executor.masks(keys[beyond])

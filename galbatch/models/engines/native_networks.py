@@ -23,13 +23,13 @@ from galbatch.models.metadata.schema import BundleMetadata
 from galbatch.models.networks.dropout import MaskPlan, Masks, zero_
 from galbatch.models.networks.gampen import POOLED_PX, VGG16_BLOCKS, HalvingPool
 
-__all__ = ["Lean", "LeanGampen", "LeanSfnet", "Start", "rebuild"]
+__all__ = ["NativeGampen", "NativeNetwork", "NativeSfnet", "Start", "native_network"]
 
 Weights = Mapping[str, Tensor]
 EPSILON = 1e-5  # torch's default in BatchNorm, which the architecture leaves
 
 
-def rebuild(script: Any, metadata: BundleMetadata, dtype: torch.dtype) -> Lean | None:
+def native_network(script: Any, metadata: BundleMetadata, dtype: torch.dtype) -> NativeNetwork | None:
     """What follows the first dropout of a bundle's network, with the script's weights, where these are; None: it is not known.
 
     Parameters
@@ -41,9 +41,9 @@ def rebuild(script: Any, metadata: BundleMetadata, dtype: torch.dtype) -> Lean |
     weights, rate, size_px = script.state_dict(), metadata.dropout_rate, metadata.input.size_px
     try:
         if metadata.architecture == "gampen":
-            return LeanGampen(weights, rate, dtype, size_px)
+            return NativeGampen(weights, rate, dtype, size_px)
         if metadata.architecture == "sfnet":
-            return LeanSfnet(weights, rate, dtype, size_px, metadata.n_top_features)
+            return NativeSfnet(weights, rate, dtype, size_px, metadata.n_top_features)
     except (KeyError, RuntimeError):  # another network of that name: layers missing, or of other shapes
         return None
     return None
@@ -91,7 +91,7 @@ class Start(NamedTuple):
     convolved: Tensor | None = None
 
 
-class Lean(nn.Module, ABC):
+class NativeNetwork(nn.Module, ABC):
     """What of a network follows its first dropout. Without masks there is no dropout.
 
     Parameters
@@ -170,7 +170,7 @@ class Lean(nn.Module, ABC):
         return torch.cat([last, (beside / factor if dropped else beside).to(last.dtype)], dim=1)
 
 
-class LeanGampen(Lean):
+class NativeGampen(NativeNetwork):
     """GaMPEN behind its first dropout; see `galbatch.models.gampen`.
 
     Parameters
@@ -319,7 +319,7 @@ def subtract_zeroed_(x: Tensor, values: Tensor, positions: Tensor, weight: Tenso
     )
 
 
-class LeanSfnet(Lean):
+class NativeSfnet(NativeNetwork):
     """SFNet behind its first dropout; see `galbatch.models.sfnet`.
 
     Parameters

@@ -1,6 +1,6 @@
-"""Rounds: a group of objects gets passes up to one check point after another, and those that have enough stop.
+"""Rounds: a group of objects gets passes up to one checkpoint after another, and those that have enough stop.
 
-Whether an object stops depends on its own passes alone, and the check points are the same for all, so its number of
+Whether an object stops depends on its own passes alone, and the checkpoints are the same for all, so its number of
 passes does not depend on what runs beside it.
 """
 
@@ -17,13 +17,13 @@ import numpy.typing as npt
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.inference import stopping
-from galbatch.models.inference.audit import Audit, AuditOfGroup
-from galbatch.models.inference.sampling import RawPasses, Round, Sampler, TopFeatures
-from galbatch.models.inference.stopping import Stated
+from galbatch.models.inference.audit import Audit, GroupAudit
+from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
+from galbatch.models.inference.stopping import QuantileEstimate
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior.mixture import quantities_of
 
-__all__ = ["Rule", "Source", "Stopped", "check_points", "run_rounds"]
+__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively", "stopping_checkpoints"]
 
 SINGLE_PASS = 1  # without dropout all passes are equal
 
@@ -31,13 +31,13 @@ Keys = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 
-def check_points(ensemble: Ensemble, posterior: PosteriorConfig) -> tuple[int, ...]:
+def stopping_checkpoints(ensemble: Ensemble, posterior: PosteriorConfig) -> tuple[int, ...]:
     """Numbers of passes after which objects may stop; the last is the most."""
     return stopping.schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point)
 
 
 @dataclass(frozen=True)
-class Rule:
+class StoppingRule:
     """When an object has enough passes.
 
     Attributes
@@ -51,7 +51,7 @@ class Rule:
     posterior: PosteriorConfig
     points: tuple[int, ...]
 
-    def stated(self, outputs: Sequence[npt.NDArray[np.float32]], keys: Sequence[Keys]) -> Stated:
+    def estimate(self, outputs: Sequence[npt.NDArray[np.float32]], keys: Sequence[Keys]) -> QuantileEstimate:
         """What the passes so far say; outputs (object, pass, output) and keys (object, pass) of each bundle."""
         quantities = quantities_of(self.ensemble.metadata.parameters)
         parts = []
@@ -59,13 +59,15 @@ class Rule:
             passes, draws = posterior_of(
                 self.ensemble, [part[some] for part in outputs], [part[some] for part in keys], self.posterior
             )
-            parts.append(stopping.stated(passes, quantities, self.posterior.quantiles, draws=draws))
-        names = [field.name for field in dataclasses.fields(Stated)]
-        return Stated(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+            parts.append(
+                stopping.estimate_quantiles(passes, quantities, self.posterior.quantiles, draws=draws)
+            )
+        names = [field.name for field in dataclasses.fields(QuantileEstimate)]
+        return QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
-class Source:
+class PassSource:
     """Where the passes of a group come from: one bundle.
 
     Attributes
@@ -79,7 +81,7 @@ class Source:
     keys: Keys
     has_dropout: bool
 
-    def more(self, rows: Rows, before: Round | None, passes: range) -> Round:
+    def more(self, rows: Rows, before: PassOutputs | None, passes: range) -> PassOutputs:
         """The passes `before` of the group's objects `rows`, and those numbered `passes`."""
         stop = passes.stop if self.has_dropout else SINGLE_PASS
         keys = self.keys[rows, passes.start : stop]
@@ -89,7 +91,7 @@ class Source:
         if before is None:
             return found
         outputs = np.concatenate([before.outputs, found.outputs], axis=1)
-        return Round(outputs, np.concatenate([before.fired, found.fired], axis=1))
+        return PassOutputs(outputs, np.concatenate([before.fired, found.fired], axis=1))
 
     def raw(self, rows: Rows, outputs: npt.NDArray[np.float32], top: TopFeatures | None) -> RawPasses:
         """What the bundle gave for `rows`, which `outputs` is of; `top` is of the whole group."""
@@ -100,7 +102,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class StoppedObjects:
     """Objects of a group that stopped after equally many passes.
 
     Attributes
@@ -108,7 +110,7 @@ class Stopped:
     rows : (object,) in the group
     raws : of each bundle, what it gave for them; a bundle without dropout repeats its one pass
     keys : of each bundle (object, pass)
-    ran_out : (object,) which would have gone on, were there more check points
+    ran_out : (object,) which would have gone on, were there more checkpoints
     """
 
     rows: Rows
@@ -132,7 +134,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _RunningObjects:
     """Objects of a group that have equally many passes.
 
     Attributes
@@ -144,18 +146,18 @@ class _Running:
 
     rows: Rows
     n_passes: int = 0
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[PassOutputs, ...] = ()
 
-    def take(self, some: npt.NDArray[np.bool_]) -> _Running:
-        rounds = tuple(Round(part.outputs[some], part.fired[some]) for part in self.rounds)
-        return _Running(self.rows[some], self.n_passes, rounds)
+    def take(self, some: npt.NDArray[np.bool_]) -> _RunningObjects:
+        rounds = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.rounds)
+        return _RunningObjects(self.rows[some], self.n_passes, rounds)
 
-    def up_to(self, n_passes: int, sources: Sequence[Source]) -> _Running:
+    def up_to(self, n_passes: int, sources: Sequence[PassSource]) -> _RunningObjects:
         """With more passes."""
         passes = range(self.n_passes, n_passes)
         rounds = self.rounds or (None,) * len(sources)
         more = (source.more(self.rows, part, passes) for source, part in zip(sources, rounds, strict=True))
-        return _Running(self.rows, n_passes, tuple(more))
+        return _RunningObjects(self.rows, n_passes, tuple(more))
 
     @property
     def outputs(self) -> list[npt.NDArray[np.float32]]:
@@ -166,18 +168,18 @@ class _Running:
             for part in self.rounds
         ]
 
-    def keys(self, sources: Sequence[Source]) -> list[Keys]:
+    def keys(self, sources: Sequence[PassSource]) -> list[Keys]:
         """Of each bundle (object, pass)."""
         return [source.keys[self.rows, : self.n_passes] for source in sources]
 
 
-def run_rounds(
-    sources: Sequence[Source],
-    rule: Rule,
+def sample_adaptively(
+    sources: Sequence[PassSource],
+    rule: StoppingRule,
     *,
     audited: npt.NDArray[np.bool_],
     device: AbstractContextManager[object],
-) -> tuple[list[Stopped], Audit]:
+) -> tuple[list[StoppedObjects], Audit]:
     """Run a group's passes until each object has enough.
 
     Parameters
@@ -191,8 +193,8 @@ def run_rounds(
     -------
     The objects, those together that stopped together, and the audit.
     """
-    audit = AuditOfGroup(audited, rule.posterior.quantiles)
-    running, stopped = _Running(np.arange(len(audited))), []
+    audit = GroupAudit(audited, rule.posterior.quantiles)
+    running, stopped = _RunningObjects(np.arange(len(audited))), []
     ran_out = np.zeros(len(audited), bool)
     for n_passes in rule.points:
         with device:
@@ -213,29 +215,29 @@ def run_rounds(
 
 
 def _stops(
-    running: _Running, sources: Sequence[Source], rule: Rule, audit: AuditOfGroup
+    running: _RunningObjects, sources: Sequence[PassSource], rule: StoppingRule, audit: GroupAudit
 ) -> npt.NDArray[np.bool_]:
     """(object,) of `running` that need no more passes; failed ones get no better with more."""
     finite = _finite(running.outputs)
-    found = rule.stated(running.outputs, running.keys(sources))
+    found = rule.estimate(running.outputs, running.keys(sources))
     enough = finite & found.converged(rule.posterior.tolerance)
     audit.stop(running.rows, found, running.n_passes, which=enough)
     return ~finite | (enough & ~audit.audited[running.rows])
 
 
 def _run_out(
-    running: _Running, sources: Sequence[Source], rule: Rule, audit: AuditOfGroup
+    running: _RunningObjects, sources: Sequence[PassSource], rule: StoppingRule, audit: GroupAudit
 ) -> npt.NDArray[np.bool_]:
     """(object,) of `running`, which have the most passes, that need more; none where the number is fixed."""
     if len(rule.points) == 1:
         return np.zeros(len(running.rows), bool)
     finite = _finite(running.outputs)
-    found = rule.stated(running.outputs, running.keys(sources))
+    found = rule.estimate(running.outputs, running.keys(sources))
     audit.compare(running.rows, found, running.n_passes, which=finite)
     return ~found.converged(rule.posterior.tolerance) & ~audit.has_stopped(running.rows)
 
 
-def _top(sampler: Sampler, stopped: Sequence[_Running], bundle: int) -> TopFeatures | None:
+def _top(sampler: Sampler, stopped: Sequence[_RunningObjects], bundle: int) -> TopFeatures | None:
     """Of the whole group, over the passes of each object."""
     rows = np.concatenate([part.rows for part in stopped])
     fired = [of_object for part in stopped for of_object in part.rounds[bundle].fired]
@@ -243,16 +245,16 @@ def _top(sampler: Sampler, stopped: Sequence[_Running], bundle: int) -> TopFeatu
 
 
 def _finished(
-    part: _Running,
-    sources: Sequence[Source],
+    part: _RunningObjects,
+    sources: Sequence[PassSource],
     top: Sequence[TopFeatures | None],
     ran_out: npt.NDArray[np.bool_],
-) -> Stopped:
+) -> StoppedObjects:
     raws = (
         source.raw(part.rows, outputs, best)
         for source, outputs, best in zip(sources, part.outputs, top, strict=True)
     )
-    return Stopped(part.rows, tuple(raws), tuple(part.keys(sources)), ran_out[part.rows])
+    return StoppedObjects(part.rows, tuple(raws), tuple(part.keys(sources)), ran_out[part.rows])
 
 
 def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.models.inference.stopping import Stated
+from galbatch.models.inference.stopping import QuantileEstimate
 
-__all__ = ["Audit", "AuditOfGroup"]
+__all__ = ["Audit", "GroupAudit"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def _added(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, 
     return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
-class AuditOfGroup:
+class GroupAudit:
     """The audited objects of a group while they run.
 
     Parameters
@@ -120,7 +120,12 @@ class AuditOfGroup:
         return np.isin(rows, list(self._stopped))
 
     def stop(
-        self, rows: npt.NDArray[np.intp], found: Stated, n_passes: int, *, which: npt.NDArray[np.bool_]
+        self,
+        rows: npt.NDArray[np.intp],
+        found: QuantileEstimate,
+        n_passes: int,
+        *,
+        which: npt.NDArray[np.bool_],
     ) -> None:
         """Note what is stated of those of `rows` that would stop now, and did not before.
 
@@ -135,21 +140,26 @@ class AuditOfGroup:
             self._stopped.setdefault(int(rows[i]), (n_passes, found.output[i], found.error[i]))
 
     def compare(
-        self, rows: npt.NDArray[np.intp], found: Stated, n_passes: int, *, which: npt.NDArray[np.bool_]
+        self,
+        rows: npt.NDArray[np.intp],
+        found: QuantileEstimate,
+        n_passes: int,
+        *,
+        which: npt.NDArray[np.bool_],
     ) -> None:
         """Hold what was stated to what the most passes say, of those of `rows` that have not failed; as `stop`."""
         for i in np.flatnonzero(which & self.audited[rows]).tolist():
             self.total += self._of_object(int(rows[i]), found, i, n_passes)
 
-    def _of_object(self, row: int, found: Stated, i: int, n_passes: int) -> Audit:
+    def _of_object(self, row: int, found: QuantileEstimate, i: int, n_passes: int) -> Audit:
         levels = self.total.levels
         if row not in self._stopped:
             return Audit(levels, n_objects=1, n_not_converged=1)
         n_first, output, error = self._stopped[row]
         expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
-        spread = found.spread[i][:, None]
+        std = found.std[i][:, None]
         apart = output - found.output[i]
-        difference = np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0)
+        difference = np.divide(apart, std, out=np.zeros_like(apart), where=std > 0)
         return Audit(
             levels,
             n_objects=1,

@@ -18,7 +18,13 @@ from galbatch.errors import BundleError
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.bundle.files import Bundle
 from galbatch.models.engines.choice import Execution, executor
-from galbatch.models.inference.adaptive import Rule, Source, Stopped, check_points, run_rounds
+from galbatch.models.inference.adaptive import (
+    PassSource,
+    StoppedObjects,
+    StoppingRule,
+    sample_adaptively,
+    stopping_checkpoints,
+)
 from galbatch.models.inference.audit import Audit
 from galbatch.models.inference.flags import input_flags, ood_distance, value_flags
 from galbatch.models.inference.results import result_columns
@@ -26,7 +32,7 @@ from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.inference.summaries import all_finite, columns_of
 from galbatch.models.networks.keys import draw_keys, is_audited
 
-__all__ = ["gaps_of", "infer_block"]
+__all__ = ["infer_block", "nonfinite_images"]
 
 ON_CPU = Execution()
 CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
@@ -82,7 +88,7 @@ def infer_block(
     _check_inputs(ensemble, cutouts, columns)
     specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
     values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
-    gaps, hopeless = gaps_of(cutouts.image)
+    gaps, hopeless = nonfinite_images(cutouts.image)
     if columns is not None:
         lacking = ~np.isfinite(columns).all(axis=1)
         gaps, hopeless = gaps | lacking, hopeless | lacking
@@ -118,7 +124,7 @@ def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray
         raise BundleError(f"{metadata.name}: takes {wanted} columns ({names}), given {given}")
 
 
-def gaps_of(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(object,) which images (object, band, y, x) have pixels that are not finite; which lack a band, or their center."""
     finite = np.isfinite(image)
     gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
@@ -171,7 +177,7 @@ class _Runner:
         self.block = block
         self.ensemble = ensemble
         self.posterior = posterior
-        self.rule = Rule(ensemble, posterior, check_points(ensemble, posterior))
+        self.rule = StoppingRule(ensemble, posterior, stopping_checkpoints(ensemble, posterior))
         self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
         self.n_threads = execution.n_threads
         self.device = threading.Lock()
@@ -201,7 +207,7 @@ class _Runner:
         audited = is_audited(object_id, seed=self.posterior.seed) & is_adaptive
         with self.device:
             sources = self._sources(rows)
-        stopped, audit = run_rounds(sources, self.rule, audited=audited, device=self.device)
+        stopped, audit = sample_adaptively(sources, self.rule, audited=audited, device=self.device)
         kept: dict[int, Outputs] = {}
         for part in stopped:
             self._fill(part, rows[part.rows])
@@ -209,7 +215,7 @@ class _Runner:
                 kept |= dict(zip(rows[part.rows].tolist(), part.outputs_of_each(), strict=True))
         return _Result(kept, audit)
 
-    def _sources(self, rows: Rows) -> list[Source]:
+    def _sources(self, rows: Rows) -> list[PassSource]:
         """Of each bundle, with the features of the objects at `rows` on the device."""
         cutouts, batch = self.block.cutouts, self.posterior.batch
         images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
@@ -224,10 +230,10 @@ class _Runner:
                 bundle_sha256=bundle.sha256,
                 passes=range(self.rule.points[-1]),
             )
-            sources.append(Source(sampler, keys, bundle.metadata.dropout_rate > 0))
+            sources.append(PassSource(sampler, keys, bundle.metadata.dropout_rate > 0))
         return sources
 
-    def _fill(self, stopped: Stopped, rows: Rows) -> None:
+    def _fill(self, stopped: StoppedObjects, rows: Rows) -> None:
         """Write the columns of objects of the block that stopped together."""
         name, values = self.block.name, self.block.values
         found = columns_of(self.ensemble, stopped.raws, stopped.keys, self.posterior)

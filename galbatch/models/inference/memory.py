@@ -228,14 +228,16 @@ def gpu_memory() -> GpuMemory:
     return GpuMemory(total, free + unused)
 
 
-def fitting_batch(memory: NetworkMemory, gpu: GpuMemory, *, batch: int, tell: Callable[[str], object]) -> int:
+def fitting_batch(
+    memory: NetworkMemory, gpu: GpuMemory, *, batch: int, notify: Callable[[str], object]
+) -> int:
     """The batch, halved until the passes fit into what is free on the GPU; draws do not depend on it.
 
     Parameters
     ----------
     memory : of the network, whose weights are on the GPU
     batch : rows a forward sees at most
-    tell : is told what is needed, what is there and what is tried, each time that the batch is halved
+    notify : called with what is needed, what is there and what is tried, each time that the batch is halved
     """
     while True:
         needed = replace(memory, n_rows=batch).working_bytes
@@ -243,4 +245,4 @@ def fitting_batch(memory: NetworkMemory, gpu: GpuMemory, *, batch: int, tell: Ca
             return batch
         what = f"{needed / GIB:.1f} GiB needed on the GPU (batch {batch} x {memory.row_bytes / MIB:.0f} MiB)"
         batch //= 2
-        tell(f"{what}, {gpu.free_bytes / GIB:.1f} GiB there; trying batch {batch}")
+        notify(f"{what}, {gpu.free_bytes / GIB:.1f} GiB there; trying batch {batch}")

@@ -15,13 +15,13 @@ from torch import Tensor
 from galbatch.models.bundle.files import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
 
-__all__ = ["GROUP_OBJECTS", "RawPasses", "Round", "Sampler", "TopFeatures", "run_passes"]
+__all__ = ["GROUP_OBJECTS", "PassOutputs", "RawPasses", "Sampler", "TopFeatures", "run_passes"]
 
 GROUP_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
 
 
 @dataclass(frozen=True)
-class Round:
+class PassOutputs:
     """Passes of some objects.
 
     Attributes
@@ -83,7 +83,7 @@ class Sampler:
         self.crop = _here(self._prepared.crop)
 
     @torch.inference_mode()
-    def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> Round:
+    def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> PassOutputs:
         """Passes of some of the objects.
 
         Parameters
@@ -105,7 +105,7 @@ class Sampler:
                 whole[some] = part
         # Joined on the device: one copy a round.
         outputs, fired = (whole.reshape(n, n_passes, -1).cpu() for whole in found)
-        return Round(outputs.numpy(), fired.numpy())
+        return PassOutputs(outputs.numpy(), fired.numpy())
 
     @torch.inference_mode()
     def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:

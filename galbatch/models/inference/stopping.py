@@ -1,4 +1,4 @@
-"""How many passes an object gets: check points, the error its passes state, and when that is small enough."""
+"""How many passes an object gets: checkpoints, the error its passes state, and when that is small enough."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from galbatch.models.posterior.mixture import (
     relative_error,
 )
 
-__all__ = ["Stated", "schedule", "stated"]
+__all__ = ["QuantileEstimate", "estimate_quantiles", "schedule"]
 
 GROWTH = 1.125
-STEP = 16  # passes: check points are multiples of it
-UNSEEN_JUMP = 2.0  # posterior standard deviations
+STEP = 16  # passes: checkpoints are multiples of it
+UNDETECTED_JUMP = 2.0  # posterior standard deviations
 
 
 def schedule(
@@ -58,21 +58,21 @@ def _check_points(first: int, last: int) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class Stated:
+class QuantileEstimate:
     """What the passes so far say, and how sure.
 
     Attributes
     ----------
     output : (object, quantity, level) float64, standardized: the parameter's value at each of the quantity's quantiles
     error : (object, quantity, level) float64, Monte Carlo error of each, in posterior standard deviations
-    unseen : (object, quantity, level) float64, how far a jump that no pass has shown yet could move each, likewise
-    spread : (object, quantity) float64, posterior standard deviation, standardized
+    undetected_jumps : (object, quantity, level) float64, how far a jump that no pass has shown yet could move each, likewise
+    std : (object, quantity) float64, posterior standard deviation, standardized
     """
 
     output: Floats
     error: Floats
-    unseen: Floats
-    spread: Floats
+    undetected_jumps: Floats
+    std: Floats
 
     @property
     def mc_error(self) -> Floats:
@@ -80,13 +80,13 @@ class Stated:
         return np.asarray(self.error.max(axis=(1, 2)))
 
     def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
-        """(object,) whether every quantile's error, with what may be unseen in quadrature, is at most the tolerance."""
-        return np.asarray((np.hypot(self.error, self.unseen) <= tolerance).all(axis=(1, 2)))
+        """(object,) whether every quantile's error, with the allowance for undetected jumps in quadrature, is at most the tolerance."""
+        return np.asarray((np.hypot(self.error, self.undetected_jumps) <= tolerance).all(axis=(1, 2)))
 
 
-def stated(
+def estimate_quantiles(
     passes: Passes, quantities: Sequence[Quantity], levels: npt.ArrayLike, *, draws: Floats | None = None
-) -> Stated:
+) -> QuantileEstimate:
     """The quantiles that passes give, and their errors.
 
     The error of a quantile is that of the mixture's CDF there, from the scatter of the passes' CDFs, over the density
@@ -94,7 +94,7 @@ def stated(
 
     Passes that have shown no jump do not say that there is none: where 3 % of the passes are off by 2 posterior
     standard deviations, 14 % of the objects show none in 64 passes, state a small error and are off by 0.28 at the
-    outer quantiles. So stopping also asks what one pass in n + 1, displaced by UNSEEN_JUMP = 2 standard deviations to
+    outer quantiles. So stopping also asks what one pass in n + 1, displaced by UNDETECTED_JUMP = 2 standard deviations to
     either side, would do to each quantile, and adds it in quadrature (objects that have shown a single jump state too
     little, too). For a normal posterior that is 8.8 / n at 2 sigma, 2.8 / n at 1 sigma: no object has enough
     with fewer than 176 passes for a tolerance of 0.05, 88 for 0.1. Draws need no such allowance: their binomial error
@@ -117,27 +117,27 @@ def stated(
         both, where = np.unique([q.levels(wanted) for q in of_parameter], return_inverse=True)
         marginal = passes.marginal(index)
         if draws is None:
-            *found, spread = _of_mixture(marginal, both)
+            *found, std = _of_mixture(marginal, both)
         else:
-            *found, spread = _of_draws(draws[..., index], both, marginal.n_members)
+            *found, std = _of_draws(draws[..., index], both, marginal.n_members)
         parts += [
-            (found[0][:, some], found[1][:, some], found[2][:, some], spread)
+            (found[0][:, some], found[1][:, some], found[2][:, some], std)
             for some in where.reshape(len(of_parameter), -1)
         ]
-    return Stated(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
+    return QuantileEstimate(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
 
 
 def _of_mixture(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    output, spread = mixture_quantiles(marginal, levels), posterior_spread(marginal)
+    output, std = mixture_quantiles(marginal, levels), posterior_spread(marginal)
     n_passes = marginal.mean.shape[1]
     error, density = quantile_error(marginal, output)
     if n_passes == marginal.n_members:  # one pass each: all there is
-        return output, error, np.zeros_like(error), spread
-    jump = UNSEEN_JUMP * spread[:, None]
+        return output, error, np.zeros_like(error), std
+    jump = UNDETECTED_JUMP * std[:, None]
     around = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)
     before, after = np.split(around, 2, axis=1)
     moved = np.maximum(levels - before, after - levels) / (n_passes + 1)
-    return output, error, relative_error(moved, density), spread
+    return output, error, relative_error(moved, density), std
 
 
 def _of_draws(draws: Floats, levels: Floats, n_members: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.models.inference.block import gaps_of
+from galbatch.models.inference.block import nonfinite_images
 from galbatch.models.networks.keys import draw_keys
 
 __all__ = ["Extras", "ImageRows", "Split", "cleaned_rows", "data_fingerprint", "has_center", "split_objects"]
@@ -84,7 +84,7 @@ def cleaned_rows(images: ImageRows, rows: Rows, scale: float) -> npt.NDArray[np.
 
 def has_center(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Whether there is anything to measure, (object,) bool: inference gives other objects no value."""
-    return ~gaps_of(images)[1]
+    return ~nonfinite_images(images)[1]
 
 
 def data_fingerprint(images: ImageRows, labels: npt.NDArray[np.float64], extras: Extras) -> str:

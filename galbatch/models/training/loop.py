@@ -39,7 +39,7 @@ Made = TypeVar("Made")
 
 PREFETCHED_BATCHES = 3
 ROUND_OFF = 1e-6  # of standardized values in float32
-TOLD_EVERY = 16  # batches: asking a GPU for the loss makes it wait
+NOTIFY_EVERY = 16  # batches: asking a GPU for the loss makes it wait
 # Streams of random numbers of an epoch.
 ORDER, TRAINING_KEYS, VALIDATION_KEYS = 0, 1, 2
 
@@ -165,8 +165,8 @@ class TrainingLoop:
             turned = augmented(images, rng.permutation(8)) if self.settings.augmentation else images
             loss = self.step(rows, turned, rng, position=number - 1 + (index + 0.5) / self.n_batches)
             total += loss
-            if self.on_batch is not None and (index % TOLD_EVERY == 0 or index == self.n_batches - 1):
-                self._tell_batch(number, index + 1, loss.item())
+            if self.on_batch is not None and (index % NOTIFY_EVERY == 0 or index == self.n_batches - 1):
+                self._notify_batch(number, index + 1, loss.item())
         mean = total.item() / self.n_batches
         if not math.isfinite(mean):
             raise GalbatchError(
@@ -297,7 +297,7 @@ class TrainingLoop:
             outputs: Tensor = network.sample(features, keys)
         return outputs.float()
 
-    def _tell_batch(self, number: int, done: int, loss: float) -> None:
+    def _notify_batch(self, number: int, done: int, loss: float) -> None:
         if self.on_batch is not None:
             self.on_batch(BatchProgress(number, done, self.n_batches, done * self.settings.batch, loss))
 

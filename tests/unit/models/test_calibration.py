@@ -12,8 +12,8 @@ from galbatch.errors import BundleError, UsageError
 from galbatch.models import HeadInfo, HeldOut, ParameterInfo, load_bundle, save_bundle
 from galbatch.models.bundle.files import made_up_images
 from galbatch.models.calibration.calibrating import (
-    Besides,
     CalibrationSettings,
+    Comparison,
     calibrate,
     choose,
     reported,
@@ -356,7 +356,7 @@ def test_rivals_of_the_same_name_and_with_other_transforms_are_shown(oracles, he
     )
     scaled = dataclasses.replace(held_out, labels=np.abs(held_out.labels))
     choice = choose([first], scaled, SETTINGS)
-    found = reported(choice, scaled, SETTINGS, besides=Besides(rivals=(second, bundle)))
+    found = reported(choice, scaled, SETTINGS, comparison=Comparison(bundles=(second, bundle)))
     table = next(t for t in found.metadata.calibration.results if "other networks" in t.caption)
     assert len(table.columns) == 5
     assert len(set(table.columns)) == 5

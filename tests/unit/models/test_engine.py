@@ -11,7 +11,7 @@ from galbatch.errors import BundleError
 from galbatch.models import Bundle, Engine, Ensemble, choose_engine, executor, script_of
 from galbatch.models.engines import choice as engines
 from galbatch.models.engines.executors import ScriptExecutor
-from galbatch.models.engines.native import RebuiltExecutor
+from galbatch.models.engines.native import NativeExecutor
 
 
 def choose(bundle, *, kind="auto", precision="auto", device="cpu"):
@@ -87,7 +87,7 @@ def test_names_are_read_back():
 
 def test_executors_are_made_once_a_process(gampen_bundle):
     rebuilt = executor(gampen_bundle, Engine("rebuilt"), "cpu")
-    assert isinstance(rebuilt, RebuiltExecutor)
+    assert isinstance(rebuilt, NativeExecutor)
     assert executor(gampen_bundle, Engine("rebuilt"), "cpu") is rebuilt
     assert executor(gampen_bundle, Engine("rebuilt", "bfloat16"), "cpu") is not rebuilt
     assert isinstance(executor(gampen_bundle, Engine(), "cpu"), ScriptExecutor)

@@ -13,7 +13,7 @@ from galbatch.models.heads.passes import (
     correlation_of,
     read_passes,
 )
-from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.networks.keys import draw_keys, member_keys, normal_draws
 from galbatch.models.posterior import mixture as posterior_module
 from galbatch.models.posterior.marginals import BinnedMarginal, NormalMarginal
@@ -269,11 +269,11 @@ def test_adaptive_passes_agree_with_the_papers_draws(kind, n_draws):
     draws = drawn_from(reference)
     for n_passes in schedule(PosteriorConfig()):
         passes = passes_of_head(kind, n_passes, n_objects=5, scatter=0.2)
-        found = stated(passes, quantities, LEVELS)
+        found = estimate_quantiles(passes, quantities, LEVELS)
         if found.converged(0.1).all():
             break
     assert n_passes == 1000 if kind == "point" else n_passes < 400
-    errors = np.hypot(found.error, stated(reference, quantities, LEVELS, draws=draws).error)
+    errors = np.hypot(found.error, estimate_quantiles(reference, quantities, LEVELS, draws=draws).error)
     for i, quantity in enumerate(quantities):
         drawn = summarize_draws(draws, quantity, LEVELS, passes=reference)
         if kind == "point":
@@ -281,7 +281,7 @@ def test_adaptive_passes_agree_with_the_papers_draws(kind, n_draws):
         else:
             here = summarize_mixture(passes, quantity, LEVELS)
         off = np.abs(outputs_of(here.quantiles, quantity) - outputs_of(drawn.quantiles, quantity))
-        assert (off < 5 * errors[:, i] * found.spread[:, i, None]).all()
+        assert (off < 5 * errors[:, i] * found.std[:, i, None]).all()
         if quantity.name != "flux_njy":  # 1.1 x 1.4 in ln: its moments hang on a few draws
             assert (np.abs(here.mean - drawn.mean) < 5 * drawn.std / np.sqrt(n_passes)).all()
             np.testing.assert_allclose(here.std, drawn.std, rtol=7 / np.sqrt(n_passes))

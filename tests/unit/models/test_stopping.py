@@ -9,7 +9,7 @@ import pytest
 from galbatch.config import PosteriorConfig
 from galbatch.models import ParameterInfo
 from galbatch.models.heads.passes import GaussianPasses, PointPasses
-from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.posterior.mixture import quantities_of, summarize_mixture
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
@@ -51,22 +51,22 @@ def test_a_number_of_passes_is_its_own_schedule_and_equal_passes_are_one():
 
 def test_what_is_stated_is_what_the_summaries_say():
     passes, quantities = random_passes(), quantities_of(PARAMETERS)
-    found = stated(passes, quantities, LEVELS)
-    assert found.output.shape == found.error.shape == found.unseen.shape == (5, 3, 5)
+    found = estimate_quantiles(passes, quantities, LEVELS)
+    assert found.output.shape == found.error.shape == found.undetected_jumps.shape == (5, 3, 5)
     summaries = [summarize_mixture(passes, quantity, LEVELS) for quantity in quantities]
     of_each = np.stack([summary.mc_error for summary in summaries], axis=1)
     np.testing.assert_allclose(found.error.max(axis=2), of_each, rtol=1e-9)
     np.testing.assert_allclose(found.mc_error, of_each.max(axis=1), rtol=1e-9)
     for i, quantity in enumerate(quantities):
         np.testing.assert_allclose(quantity.value(found.output[:, i]), summaries[i].quantiles, rtol=1e-9)
-    np.testing.assert_allclose(found.spread[:, 0] ** 2, passes.covariance()[:, 0, 0], rtol=1e-12)
+    np.testing.assert_allclose(found.std[:, 0] ** 2, passes.covariance()[:, 0, 0], rtol=1e-12)
 
 
 def test_a_magnitudes_numbers_are_its_fluxs_mirrored():
     levels = [0.1, 0.5, 0.6]
-    found = stated(random_passes(), quantities_of(PARAMETERS), levels)
-    both = stated(random_passes(), quantities_of(PARAMETERS)[1:2], [0.4, 0.5, 0.9])
-    for name in ("output", "error", "unseen"):
+    found = estimate_quantiles(random_passes(), quantities_of(PARAMETERS), levels)
+    both = estimate_quantiles(random_passes(), quantities_of(PARAMETERS)[1:2], [0.4, 0.5, 0.9])
+    for name in ("output", "error", "undetected_jumps"):
         mirrored = getattr(both, name)[:, 0, ::-1]
         np.testing.assert_allclose(getattr(found, name)[:, 2], mirrored, rtol=1e-9)
 
@@ -75,11 +75,11 @@ def test_a_jump_not_yet_seen_is_allowed_for():
     """Equal passes state no error; one in n + 1 that lies 2 standard deviations aside moves a normal's quantiles."""
     quantities = quantities_of(PARAMETERS[:1])
     for n_passes in (64, 176, 192):
-        found = stated(random_passes(1, n_passes, scatter=0.0), quantities, LEVELS)
+        found = estimate_quantiles(random_passes(1, n_passes, scatter=0.0), quantities, LEVELS)
         assert found.error.max() < 1e-12
         moved = 0.47725 / 0.053991 / (n_passes + 1)  # (Phi(0) - Phi(-2)) / phi(2)
-        np.testing.assert_allclose(found.unseen[0, 0, [0, -1]], moved, rtol=1e-3)
-        assert found.unseen[0, 0, 2] == pytest.approx(0.47725 / 0.398942 / (n_passes + 1), rel=1e-3)
+        np.testing.assert_allclose(found.undetected_jumps[0, 0, [0, -1]], moved, rtol=1e-3)
+        assert found.undetected_jumps[0, 0, 2] == pytest.approx(0.47725 / 0.398942 / (n_passes + 1), rel=1e-3)
         assert found.converged(0.05)[0] == (n_passes >= 176)
 
 
@@ -87,10 +87,10 @@ def test_draws_and_single_values_state_the_binomial_error_alone():
     rng = np.random.default_rng(3)
     draws = rng.normal(size=(3, 400, 2))
     quantities = quantities_of(PARAMETERS)
-    of_points = stated(PointPasses(draws), quantities, LEVELS)
-    of_draws = stated(random_passes(3, 400), quantities, LEVELS, draws=draws)
-    assert (of_points.unseen == 0).all()
-    for name in ("output", "error", "unseen", "spread"):
+    of_points = estimate_quantiles(PointPasses(draws), quantities, LEVELS)
+    of_draws = estimate_quantiles(random_passes(3, 400), quantities, LEVELS, draws=draws)
+    assert (of_points.undetected_jumps == 0).all()
+    for name in ("output", "error", "undetected_jumps", "std"):
         np.testing.assert_array_equal(getattr(of_points, name), getattr(of_draws, name))
     expected = np.sqrt(0.25 / 400) / 0.398942
     np.testing.assert_allclose(of_points.error[:, :2, 2], expected, rtol=0.2)
@@ -99,7 +99,7 @@ def test_draws_and_single_values_state_the_binomial_error_alone():
 
 def test_single_passes_of_members_have_no_error():
     passes = dataclasses.replace(random_passes(2, 3), n_members=3)
-    found = stated(passes, quantities_of(PARAMETERS), LEVELS)
+    found = estimate_quantiles(passes, quantities_of(PARAMETERS), LEVELS)
     assert found.error.max() == 0
     assert found.converged(1e-9).all()
 
@@ -164,7 +164,7 @@ class Stops:
 def stop(family, tolerance, *, levels=LEVELS, naive=False, most=1000):
     """Run objects of 100 seeds until each has enough passes; `naive` from 16, by the stated error alone."""
     quantities = quantities_of(PARAMETERS[:1])
-    many = stated(family.passes(10**6, 1, 100_000), quantities, levels)
+    many = estimate_quantiles(family.passes(10**6, 1, 100_000), quantities, levels)
     objects = [family.passes(seed, OBJECTS, most).mean for seed in range(SEEDS)]
     mean = np.concatenate(objects)
     width = np.full((*mean.shape, 1), family.width)
@@ -172,7 +172,7 @@ def stop(family, tolerance, *, levels=LEVELS, naive=False, most=1000):
     error, n_passes = np.full_like(output, np.nan), np.zeros(len(mean), int)
     left = np.arange(len(mean))
     for n in schedule(PosteriorConfig(min_passes=16 if naive else 64, max_passes=most)):
-        found = stated(GaussianPasses(mean[left, :n], width[left, :n]), quantities, levels)
+        found = estimate_quantiles(GaussianPasses(mean[left, :n], width[left, :n]), quantities, levels)
         enough = found.mc_error <= tolerance if naive else found.converged(tolerance)
         enough |= n == most
         done = left[enough]
@@ -248,11 +248,11 @@ def test_errors_hold_in_physical_units():
     passes = GaussianPasses(
         np.repeat(mean, 2, axis=2), np.broadcast_to(wide[:, :96], (*mean.shape[:2], 2, 2))
     )
-    found = stated(passes, quantities, LEVELS)
+    found = estimate_quantiles(passes, quantities, LEVELS)
     for i, quantity in enumerate(quantities):
         summary = summarize_mixture(passes, quantity, LEVELS)
         slope = np.exp(quantity.log_slope(found.output[:, i]))
-        told = found.error[:, i] * found.spread[:, i, None] * slope
+        told = found.error[:, i] * found.std[:, i, None] * slope
         off = summary.quantiles - truth[i].quantiles
         ratio = np.sqrt(np.square(off).mean(axis=0) / np.square(told).mean(axis=0))
         np.testing.assert_allclose(ratio, 1.0, atol=0.12)

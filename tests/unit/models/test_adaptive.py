@@ -26,7 +26,7 @@ from galbatch.models import (
 )
 from galbatch.models.inference import block as infer_module
 from galbatch.models.inference.sampling import Sampler
-from galbatch.models.inference.stopping import schedule, stated
+from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.networks.dropout import keyed_dropout
 from galbatch.models.networks.keys import is_audited
 from galbatch.models.posterior.mixture import quantities_of
@@ -141,7 +141,7 @@ def test_objects_stop_once_their_error_is_small_enough(shaky, block):
     ensemble = Ensemble((network,))
     for row, (outputs,) in kept:
         for n_passes in (point for point in schedule(ADAPTIVE) if point <= passes[row]):
-            found = stated(
+            found = estimate_quantiles(
                 ensemble.passes([outputs[None, :n_passes]]),
                 quantities_of((X, Y)),
                 ADAPTIVE.quantiles,

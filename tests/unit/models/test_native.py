@@ -16,7 +16,7 @@ from torch.nn import functional
 from galbatch.errors import BundleError
 from galbatch.models import Bundle, ColumnInfo, bundle_path, load_bundle, script_of
 from galbatch.models.bundle.files import made_up_images, made_up_inputs
-from galbatch.models.engines.native import StaticTrunk, rebuilt_executor
+from galbatch.models.engines.native import StaticTrunk, native_executor
 from galbatch.models.engines.native_networks import spread_over_pool, subtract_zeroed_, zeroed_values
 from galbatch.models.inference.sampling import run_passes
 from galbatch.models.networks.dropout import MaskPlan, keyed_dropout, zero_, zeroed_positions
@@ -164,7 +164,7 @@ SFNETS = {
 @pytest.mark.parametrize("name", GAMPENS)
 def test_gampen_gives_what_its_script_gives(name, make):
     bundle = gampen_of(make, **GAMPENS[name])
-    expected, found = both(bundle, rebuilt_executor(bundle, "float32"))
+    expected, found = both(bundle, native_executor(bundle, "float32"))
     assert expected.outputs.std() > 0.01
     assert_same(expected, found)
 
@@ -172,7 +172,7 @@ def test_gampen_gives_what_its_script_gives(name, make):
 @pytest.mark.parametrize("name", SFNETS)
 def test_sfnet_gives_what_its_script_gives(name, make):
     bundle = sfnet_of(make, **SFNETS[name])
-    expected, found = both(bundle, rebuilt_executor(bundle, "float32"))
+    expected, found = both(bundle, native_executor(bundle, "float32"))
     assert expected.outputs.std() > 0.01
     assert_same(expected, found)
 
@@ -180,14 +180,14 @@ def test_sfnet_gives_what_its_script_gives(name, make):
 def test_the_script_is_left_as_it_was(make):
     bundle = gampen_of(make)
     before = {name: value.clone() for name, value in bundle.script.state_dict().items()}
-    both(bundle, rebuilt_executor(bundle, "bfloat16"))
+    both(bundle, native_executor(bundle, "bfloat16"))
     assert all(torch.equal(before[name], value) for name, value in bundle.script.state_dict().items())
 
 
 def test_bfloat16_is_shifted_to_what_float32_gives():
     """What moves all passes of an object alike is measured on other passes, and less than a third of it is left."""
     bundle = load_bundle(bundle_path("demo:gampen"))
-    executor = rebuilt_executor(bundle, "bfloat16")
+    executor = native_executor(bundle, "bfloat16")
     expected, found = both(bundle, executor, n_passes=40)
     prepare = executor.prepare
     executor.prepare = lambda *inputs: dataclasses.replace(prepare(*inputs), shift=None)
@@ -201,7 +201,7 @@ def test_bfloat16_is_shifted_to_what_float32_gives():
 def test_bfloat16_without_dropout_is_float32(make):
     """Its one pass is the one that the shift is measured on."""
     bundle = gampen_of(make, rate=0.0)
-    assert_same(*both(bundle, rebuilt_executor(bundle, "bfloat16")))
+    assert_same(*both(bundle, native_executor(bundle, "bfloat16")))
 
 
 def test_passes_beyond_the_range_of_float16_are_run_in_float32(make):
@@ -217,7 +217,7 @@ def test_passes_beyond_the_range_of_float16_are_run_in_float32(make):
     images = made_up_images(bundle.metadata).numpy() * np.array([1.0, 0.0], np.float32).reshape(2, 1, 1, 1)
     keys = keys_of(2 * 5).numpy().reshape(2, 5)
     expected, found = (
-        run_passes(bundle, images, keys, batch=10, executor=rebuilt_executor(bundle, precision)).outputs
+        run_passes(bundle, images, keys, batch=10, executor=native_executor(bundle, precision)).outputs
         for precision in ("float32", "float16")
     )
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
@@ -233,7 +233,7 @@ def test_networks_it_does_not_know_are_refused(make):
     ):
         other = dataclasses.replace(bundle, metadata=metadata)
         with pytest.raises(BundleError, match=r"cannot rebuild this network .*engine = \"torchscript\""):
-            rebuilt_executor(other, "float32")
+            native_executor(other, "float32")
 
 
 class Doubled(Gampen):
@@ -261,7 +261,7 @@ def test_a_network_that_computes_something_else_is_refused(kind, make):
     nn.init.normal_(network.vgg.classifier[6].weight, std=0.05)
     bundle = bundle_of(network, make.gampen_metadata())
     with pytest.raises(BundleError, match="another network than its script: outputs differ by up to"):
-        rebuilt_executor(bundle, "float32")
+        native_executor(bundle, "float32")
 
 
 def test_fixed_numbers_of_rows_fit_any_number():
@@ -272,7 +272,7 @@ def test_fixed_numbers_of_rows_fit_any_number():
 def test_compiled_gives_what_the_script_gives(make):
     """In steps of 4 rows, the last one filled up."""
     bundle = sfnet_of(make, size_px=33, width=1 / 16, k=3)
-    executor = rebuilt_executor(bundle, "float32", is_compiled=True)
+    executor = native_executor(bundle, "float32", is_compiled=True)
     assert_same(*both(bundle, executor, n_passes=7, batch=4))
 
 
@@ -299,7 +299,7 @@ def test_a_machine_that_cannot_compile_says_so(make, monkeypatch):
     with pytest.raises(
         BundleError, match=r'torch.compile fails on this machine: no C.. compiler found.*"rebuilt"'
     ):
-        rebuilt_executor(gampen_of(make), "float32", is_compiled=True)
+        native_executor(gampen_of(make), "float32", is_compiled=True)
 
 
 def test_made_up_galaxies_differ(make):
