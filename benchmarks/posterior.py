@@ -205,12 +205,12 @@ def quality(outputs: npt.NDArray[np.float32], metadata: models.BundleMetadata) -
     off = [
         np.quantile(_draws(read_passes(block, metadata), i), LEVELS, axis=1) for i, block in enumerate(blocks)
     ]
-    errors = [(np.moveaxis(q, 0, -1) - truth.output) / truth.spread[..., None] for q in off]
+    errors = [(np.moveaxis(q, 0, -1) - truth.output) / truth.std[..., None] for q in off]
     draws = _rms(np.stack(errors))
     adaptive = {}
     for tolerance in TOLERANCES:
         stops = [_stopped(block, metadata, tolerance) for block in blocks]
-        errors = [(output - truth.output) / truth.spread[..., None] for output, _, _ in stops]
+        errors = [(output - truth.output) / truth.std[..., None] for output, _, _ in stops]
         told, passes = (np.concatenate([stop[k] for stop in stops]) for k in (1, 2))
         adaptive[tolerance] = (_rms(np.stack(errors)), _rms(told), float(passes.mean()))
     good = [tolerance for tolerance, (error, _, _) in adaptive.items() if error <= draws]

@@ -184,7 +184,7 @@ def calibrate(
     held_out: HeldOut,
     settings: CalibrationSettings,
     *,
-    comparison: Besides | None = None,
+    comparison: Comparison | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Choose on one part of the held-out objects, report on the other.
@@ -399,7 +399,7 @@ def reported(
     part: HeldOut,
     settings: CalibrationSettings,
     *,
-    comparison: Besides | None = None,
+    comparison: Comparison | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """What a choice does on the test part, which decides nothing.

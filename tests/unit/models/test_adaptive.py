@@ -116,7 +116,7 @@ NETWORKS = {
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_an_object_has_the_numbers_of_as_many_fixed_passes(shaky, block, kind, method):
     network, objects = NETWORKS[kind](shaky), block()
-    posterior = ADAPTIVE.model_copy(update={"method": method, "max_passes": 96})
+    posterior = ADAPTIVE.model_copy(update={"method": method, "max_passes": 128})
     found = infer(network, objects, posterior)
     points = schedule(posterior)
     used = np.unique(found["m_passes"])
@@ -155,7 +155,7 @@ def test_those_that_run_out_are_told(shaky, block):
     found = infer(shaky(), block(), posterior)
     told = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
     assert told[found["m_mc_error"] > posterior.tolerance].all()
-    # What may be unseen counts, too: some states little error, and would yet have gone on.
+    # Undetected jumps count, too: some states little error, and would yet have gone on.
     more = infer(shaky(), block(), ADAPTIVE)["m_passes"] > 64
     np.testing.assert_array_equal(told, more)
     assert 5 < told.sum() < 35

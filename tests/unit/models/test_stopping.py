@@ -180,7 +180,7 @@ def stop(family, tolerance, *, levels=LEVELS, naive=False, most=1000):
         left = left[~enough]
         if not len(left):
             break
-    return Stops(n_passes, (output - many.output) / many.spread[..., None], error)
+    return Stops(n_passes, (output - many.output) / many.std[..., None], error)
 
 
 @pytest.mark.parametrize(
