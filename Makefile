@@ -36,8 +36,8 @@ unit: install ## the fast tests only
 test: check ## everything CI runs: checks, unit, property and integration tests
 	$(BIN)/python -m pytest
 
-docs: install ## write docs/reference.md anew from the code
-	$(BIN)/python docs/make_reference.py
+docs: install ## build the docs' site in build/docs; warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs build/docs
 
 # The seeds and one thread give the shipped weights bit by bit on a processor of the same kind. SFNet first learns with all features.
 demo-bundles: install ## train and calibrate the shipped bundles anew, in build/ (an hour and a half of one core)

@@ -1,10 +1,13 @@
-"""Write docs/reference.md from the code, so that it cannot fall behind: ``make docs``."""
+"""Make the parts of the reference that follow from the code: commands, config keys, columns, flags. A Sphinx extension."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import types as python_types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +20,28 @@ from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.core.types import MaskBit, ModelFlag, PixelFlag
 
-HERE = Path(__file__).parent
+PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
 
 
-def main() -> None:
-    """Write the page."""
-    (HERE / "reference.md").write_text(reference(), encoding="utf-8")
+def setup(app: Any) -> dict[str, bool]:
+    """Sphinx calls this: pages get their generated parts as they are read."""
+    app.connect("source-read", _fill)
+    return {"parallel_read_safe": True}
 
 
-def reference() -> str:
-    """The whole page."""
-    prose = (HERE / "reference_prose.md").read_text(encoding="utf-8")
-    parts = {
-        "COMMANDS": commands(),
-        "CONFIG": config_keys(),
-        "TRAINING": training_settings(),
-        "PIXEL_FLAGS": flag_table(PixelFlag),
-        "MODEL_FLAGS": flag_table(ModelFlag),
-        "MASK_BITS": "\n".join(
-            ["| bit | name |", "|---|---|", *(f"| {b.value} | {b.name} |" for b in MaskBit)]
-        ),
-        "COLUMNS": model_columns(),
-        "VERSIONS": f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}.",
-    }
-    for name, text in parts.items():
-        prose = prose.replace(f"<!-- {name} -->", text)
-    return prose
+def _fill(app: Any, page: str, source: list[str]) -> None:
+    source[0] = filled(source[0])
+
+
+def filled(text: str) -> str:
+    """Return the Markdown of a page with the tables from the code in place of comments such as ``<!-- COMMANDS -->``."""
+    for name in PLACE.findall(text):
+        text = text.replace(f"<!-- {name} -->", GENERATED[name]())
+    return text
 
 
 def commands() -> str:
-    """Every visible command with its arguments, options and defaults."""
+    """Return every visible command with its arguments, options and defaults."""
     return "\n".join(_command_lines(typer.main.get_command(cli.app), "galbatch"))
 
 
@@ -55,7 +50,7 @@ def _command_lines(command: Any, name: str) -> list[str]:
         visible = [c for c in command.commands.items() if not c[1].hidden]
         return [line for key, child in visible for line in _command_lines(child, f"{name} {key}")]
     lines = [
-        f"### `{name}`",
+        f"## `{name}`",
         "",
         command.help or "",
         "",
@@ -75,7 +70,7 @@ def _text(value: Any) -> str:
 
 
 def config_keys() -> str:
-    """Every key of run.toml: type, default, meaning."""
+    """Return every key of run.toml: type, default, meaning."""
     lines = []
     for name, info in RunConfig.model_fields.items():
         section = info.annotation
@@ -90,10 +85,10 @@ def config_keys() -> str:
 
 
 def _section_lines(title: str, section: Any, description: str | None) -> list[str]:
-    """Its own keys; sections within it have tables of their own."""
+    """Return the table of the section's own keys; sections within it have tables of their own."""
     keys = [pair for pair in _section_fields(section) if not _is_section(pair[1].annotation)]
     return [
-        f"### `{title}`: {description}",
+        f"## `{title}`: {description}",
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
@@ -145,7 +140,7 @@ def _type_name(kind: Any) -> str:
 
 
 def training_settings() -> str:
-    """Every key of a file of training settings: default, meaning."""
+    """Return every key of a file of training settings: default, meaning."""
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(models.TrainingSettings):
         told = [part.description for part in field.type.__metadata__ if part.description]
@@ -165,8 +160,8 @@ def _plain(default: Any) -> Any:
 
 
 def flag_table(flags: Any) -> str:
-    """Bit, value, name and the comment that stands beside it in galbatch/types.py."""
-    source = (HERE.parent / "galbatch" / "types.py").read_text(encoding="utf-8")
+    """Return the table of value, name and meaning; the meaning is the comment that stands beside the bit in its class."""
+    source = inspect.getsource(flags)
     lines = ["| value | name | meaning |", "|---|---|---|"]
     for bit in flags:
         comment = source.split(f"    {bit.name} = 1 << ", 1)[1].split("#", 1)[1].split("\n", 1)[0].strip()
@@ -175,7 +170,7 @@ def flag_table(flags: Any) -> str:
 
 
 def model_columns() -> str:
-    """The columns of the two demo bundles, as the default [posterior] makes them."""
+    """Return the columns of the two demo bundles, as the default [posterior] makes them."""
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
         metadata = models.load_bundle(models.bundle_path(spec)).metadata
@@ -184,5 +179,33 @@ def model_columns() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main()
+def mask_bits() -> str:
+    """Return the table of the store's own mask bits."""
+    return "\n".join(["| bit | name |", "|---|---|", *(f"| {bit.value} | {bit.name} |" for bit in MaskBit)])
+
+
+def versions() -> str:
+    """Return the sentence that states the two versions which are raised when numbers change."""
+    return f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}."
+
+
+def readme() -> str:
+    """Return the README up to the list of what else there is, which the site's own menu replaces."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    text = text.partition("\n## More\n")[0].replace("](docs/", "](")
+    return re.sub(
+        r"\[([^]]*)\]\((?!http)[^)]*(?<!\.md)\)", r"\1", text
+    )  # folders of the repository are no pages
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "COMMANDS": commands,
+    "CONFIG": config_keys,
+    "TRAINING": training_settings,
+    "PIXEL_FLAGS": lambda: flag_table(PixelFlag),
+    "MODEL_FLAGS": lambda: flag_table(ModelFlag),
+    "MASK_BITS": mask_bits,
+    "COLUMNS": model_columns,
+    "VERSIONS": versions,
+    "README": readme,
+}

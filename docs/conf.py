@@ -1,0 +1,24 @@
+"""Settings of the documentation's site: ``make docs`` builds it into build/docs."""
+
+import sys
+from pathlib import Path
+
+import galbatch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "galbatch"
+author = "The galbatch developers"
+copyright = author  # noqa: A001
+release = galbatch.__version__
+extensions = ["myst_parser", "from_code"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_*"]
+nitpicky = True
+html_theme = "furo"
+html_title = "galbatch"
+html_copy_source = False
+html_show_sphinx = False
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+suppress_warnings = ["misc.highlighting_failure"]
