@@ -1,0 +1,16 @@
+"""The [catalog] section: the catalog to write."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from galbatch.config.strict import Section
+
+__all__ = ["CatalogConfig"]
+
+
+class CatalogConfig(Section):
+    """The [catalog] section: the catalog to write."""
+
+    path: str = Field("catalog", description="folder of the HATS catalog")
+    name: str = Field("galbatch", description="obs_collection in the catalog's properties")
