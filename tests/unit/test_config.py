@@ -4,10 +4,14 @@ import pickle
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
-from galbatch import config, errors
+from galbatch import config, errors, models
+from galbatch.config import strict
+from galbatch.core.types import MaskBit
+from galbatch.ingest.layouts import LAYOUTS
 
 MINIMAL = """
 [survey]
@@ -68,6 +72,23 @@ def test_unknown_section(tmp_path):
         refusal(tmp_path, MINIMAL + "[catalogue]\n")
         == "run.toml: catalogue: unknown key; did you mean catalog?"
     )
+
+
+def test_a_renamed_key_names_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        strict, "RENAMED_KEYS", {("posterior", "rounds"): "passes", ("models", "net"): "bundle"}
+    )
+    assert refusal(tmp_path, MINIMAL + 'net = "a.pt"\n[posterior]\nrounds = 64\n') == (
+        "run.toml: [models] net: renamed; write bundle\nrun.toml: [posterior] rounds: renamed; write passes"
+    )
+
+
+def test_renamed_keys_lead_to_keys_that_there_are():
+    sections = {name: section_class(info) for name, info in config.RunConfig.model_fields.items()}
+    for (section, old), new in strict.RENAMED_KEYS.items():
+        if section:  # those outside of sections are of files of training settings and descriptions
+            assert new in sections[section].model_fields
+            assert old not in sections[section].model_fields
 
 
 def test_missing_key(tmp_path):
@@ -158,10 +179,28 @@ def test_an_address_is_joined_and_what_belongs_to_another_kind_is_left_behind(tm
     assert (here.kind, here.scheduler, here.device) == ("local", None, "cpu")
 
 
+def section_class(info):
+    """The class of a section, whether it stands once or is a list."""
+    return info.annotation if isinstance(info.annotation, type) else info.annotation.__args__[0]
+
+
+def choices(section, key):
+    """The names that a key of a section takes, whether it takes one or a list."""
+    kind = section.model_fields[key].annotation
+    return set(get_args(get_args(kind)[0] if get_origin(kind) is tuple else kind))
+
+
+def test_every_name_in_the_schema_is_one_that_a_registry_has():
+    assert choices(config.SurveyConfig, "layout") == set(LAYOUTS)
+    assert choices(config.FlagsConfig, "bad_planes") <= set(MaskBit.__members__)
+    fields = get_type_hints(models.Engine)
+    assert choices(config.PosteriorConfig, "engine") == {"auto", *get_args(fields["kind"])}
+    assert choices(config.PosteriorConfig, "precision") == {"auto", *get_args(fields["precision"])}
+
+
 def test_every_key_has_help():
     for section in config.RunConfig.model_fields.values():
-        kind = section.annotation
-        kind = kind if isinstance(kind, type) else kind.__args__[0]
+        kind = section_class(section)
         for name, field in kind.model_fields.items():
             assert field.description, f"{kind.__name__}.{name}"
 
