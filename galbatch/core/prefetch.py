@@ -1,35 +1,48 @@
-"""Making the next item while the last one is worked on."""
+"""Making the next items in another thread while the last one is worked on."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["made_ahead"]
+__all__ = ["prefetch"]
 
 Item = TypeVar("Item")
 END = object()
 
 
 @contextmanager
-def made_ahead(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
-    """The same items in the same order, each made in another thread while the one before is worked on.
+def prefetch(items: Iterable[Item], *, n_ahead: int = 1) -> Iterator[Iterator[Item]]:
+    """Iterate over items that another thread makes in advance, in their order.
 
-    One item is ahead, never more: two are in memory. What making one raises is raised where it is asked for. With the
-    end of the context, however that comes, what is being made is waited for, and the thread ends.
+    While one item is worked on, the next `n_ahead` are made: ``1 + n_ahead`` are in memory, never more. An exception
+    raised while an item is made comes where that item is asked for. When the context ends, however it ends, the item
+    being made is waited for, those not yet begun are dropped, and the thread ends.
 
     Parameters
     ----------
-    items : made one by one, by this thread alone
+    items : iterable
+        Consumed by the other thread alone.
+    n_ahead : int
+        Number of items to make in advance, at least 1.
+
+    Yields
+    ------
+    iterator over the items
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="galbatch-ahead") as thread:
-        yield _taken(iter(items), thread)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="galbatch-prefetch")
+    try:
+        yield _in_order(iter(items), thread, n_ahead)
+    finally:
+        thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _taken(items: Iterator[Item], thread: ThreadPoolExecutor) -> Iterator[Item]:
-    coming = thread.submit(next, items, END)
-    while (item := coming.result()) is not END:
-        coming = thread.submit(next, items, END)
+def _in_order(items: Iterator[Item], thread: ThreadPoolExecutor, n_ahead: int) -> Iterator[Item]:
+    coming = deque(thread.submit(next, items, END) for _ in range(n_ahead))
+    # The future is popped before it is waited for: one that was kept would keep its item in memory.
+    while (item := coming.popleft().result()) is not END:
+        coming.append(thread.submit(next, items, END))
         yield item  # type: ignore[misc]

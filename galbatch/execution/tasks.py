@@ -21,7 +21,7 @@ from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
-from galbatch.core.prefetch import made_ahead
+from galbatch.core.prefetch import prefetch
 from galbatch.core.types import (
     BLOCK_OBJECTS,
     Column,
@@ -228,7 +228,7 @@ def infer_partition(task: InferTask) -> TaskResult:
     flags = task.object_flags.copy()
     for grid in task.grids:
         _require_cutouts(task, grid)
-        with made_ahead(_blocks(task, grid)) as blocks:
+        with prefetch(_blocks(task, grid)) as blocks:
             for rows, cutouts in blocks:
                 flags[rows] |= cutouts.flags
                 for model in loaded:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from galbatch.core.prefetch import prefetch
 from galbatch.errors import GalbatchError
 from galbatch.models.training.checkpoint import Checkpoint
 from galbatch.models.training.data import ImageRows, Split, cleaned_rows
@@ -34,10 +33,8 @@ __all__ = [
 
 Rows = npt.NDArray[np.int64]
 Loss = Callable[[Tensor, Tensor], Tensor]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
-PREFETCHED_BATCHES = 3
+PREFETCHED_BATCHES = 2  # beside the one that is trained on
 ROUND_OFF = 1e-6  # of standardized values in float32
 NOTIFY_EVERY = 16  # batches: asking a GPU for the loss makes it wait
 # Streams of random numbers of an epoch.
@@ -270,8 +267,9 @@ class TrainingLoop:
             np.sort(rows[start : start + self.settings.batch])
             for start in range(0, len(rows), self.settings.batch)
         ]
-        for some, images in ahead(self._read, parts):
-            yield some, images.to(self.device, non_blocking=True)
+        with prefetch(map(self._read, parts), n_ahead=PREFETCHED_BATCHES) as batches:
+            for some, images in batches:
+                yield some, images.to(self.device, non_blocking=True)
 
     def _read(self, rows: Rows) -> tuple[Rows, Tensor]:
         images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
@@ -379,14 +377,3 @@ def last_layer_in_float32(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         del last.forward
-
-
-def ahead(make: Callable[[Given], Made], items: list[Given]) -> Iterator[Made]:
-    """`make` of each item, in order, computed by a thread a few items ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(make, item) for item in itertools.islice(items, PREFETCHED_BATCHES)]
-        for item in items[PREFETCHED_BATCHES:]:
-            yield waiting.pop(0).result()
-            waiting.append(pool.submit(make, item))
-        for future in waiting:
-            yield future.result()

@@ -1,4 +1,4 @@
-"""One item ahead, in one thread that always ends."""
+"""Items made in advance, by one thread that always ends."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from galbatch.core.prefetch import made_ahead
+from galbatch.core.prefetch import prefetch
 
 
 class Block:
@@ -14,7 +14,7 @@ class Block:
 
 
 def threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("galbatch-ahead")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("galbatch-prefetch")]
 
 
 def wait_for(condition):
@@ -33,8 +33,8 @@ def test_the_same_items_in_the_same_order_from_one_other_thread():
             makers.append(threading.get_ident())
             yield number
 
-    with made_ahead(items()) as ahead:
-        assert list(ahead) == list(range(20))
+    with prefetch(items()) as coming:
+        assert list(coming) == list(range(20))
     assert len(set(makers)) == 1
     assert threading.get_ident() not in makers
     assert threads() == []
@@ -48,8 +48,8 @@ def test_the_next_is_made_meanwhile_and_no_other():
             begun.append(number)
             yield number
 
-    with made_ahead(items()) as ahead:
-        for number in ahead:
+    with prefetch(items()) as coming:
+        for number in coming:
             expected = min(number + 2, 5)
             assert wait_for(lambda expected=expected: len(begun) == expected)
             time.sleep(0.005)
@@ -66,9 +66,9 @@ def test_two_items_are_kept_and_no_more():
             yield block
             del block
 
-    with made_ahead(items()) as ahead:
+    with prefetch(items()) as coming:
         for number in range(6):
-            block = next(ahead)
+            block = next(coming)
             expected = 2 if number < 5 else 1
             assert wait_for(lambda expected=expected: len(alive) == expected)
             time.sleep(0.005)
@@ -82,10 +82,10 @@ def test_what_making_one_raises_comes_where_it_is_asked_for():
         yield 2
         raise OSError("connection reset")
 
-    with made_ahead(items()) as ahead:
-        assert [next(ahead), next(ahead)] == [1, 2]
+    with prefetch(items()) as coming:
+        assert [next(coming), next(coming)] == [1, 2]
         with pytest.raises(OSError, match="connection reset"):
-            next(ahead)
+            next(coming)
     assert threads() == []
 
 
@@ -99,8 +99,8 @@ def test_the_thread_ends_when_the_consumer_raises_and_its_frames_are_kept():
 
     kept = None
     try:
-        with made_ahead(items()) as ahead:
-            for _ in ahead:
+        with prefetch(items()) as coming:
+            for _ in coming:
                 raise MemoryError("out of memory")
     except MemoryError as error:
         kept = error  # as Dask keeps it, with the frames that hold the iterator
@@ -110,6 +110,22 @@ def test_the_thread_ends_when_the_consumer_raises_and_its_frames_are_kept():
 
 
 def test_no_items():
-    with made_ahead([]) as ahead:
-        assert list(ahead) == []
+    with prefetch([]) as coming:
+        assert list(coming) == []
     assert threads() == []
+
+
+def test_n_items_are_made_in_advance():
+    begun = []
+
+    def items():
+        for number in range(9):
+            begun.append(number)
+            yield number
+
+    with prefetch(items(), n_ahead=3) as coming:
+        for number in coming:
+            expected = min(number + 4, 9)
+            assert wait_for(lambda expected=expected: len(begun) == expected)
+            time.sleep(0.005)
+            assert len(begun) == expected
