@@ -11,21 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import FlagsConfig
+from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
 from galbatch.core.types import Grid, MaskBit, PixelFlag
 
 __all__ = ["Measured", "measure"]
 
 Number = TypeVar("Number", bound=np.generic)
 
-# The sky is sampled in a frame this share of the cutout wide, from at most about so many pixels: the
-# scatter of 1000 pixels is good to 4 percent, and sorting all of them would cost more than cutting.
-FRAME_SHARE = 0.125
-MAX_SKY_PIXELS = 1000
-MIN_SKY_PIXELS = 32
-
 PLANES_AT_ONCE = 8
-
-SIGMA_OF_MAD = 1.482602218505602  # of a Gaussian
 
 DETECTED_BITS = int(MaskBit.DETECTED | MaskBit.NEGATIVE)
 
@@ -65,9 +58,11 @@ def measure(
     OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band reaches the threshold, and
     one at least could be measured.
     """
-    frame = _frame(grid.size_px)
-    coverage, sky = _passed_over(image, frame)
-    sky_sigma = _sky_sigma(sky, mask.reshape(*mask.shape[:2], grid.size_px**2).take(frame, axis=2))
+    frame = thinned(in_frame(grid.size_px))
+    coverage, sky = _coverage_and_pixels(image, frame)
+    detected = mask.reshape(*mask.shape[:2], grid.size_px**2).take(frame, axis=2) & DETECTED_BITS
+    sky[(detected != 0) | ~np.isfinite(sky)] = np.nan
+    sky_sigma = robust_scatter(sky)
     center = _Center.of(grid, flags.center_radius_arcsec)
     bits = np.bitwise_or.reduce(center.pixels(mask), axis=(1, 2))  # (object,)
     central = np.isfinite(image[:, :, grid.center_px, grid.center_px])
@@ -116,7 +111,7 @@ class _Center:
         return plane[:, :, *self.window][:, :, self.disc]
 
 
-def _passed_over(
+def _coverage_and_pixels(
     image: npt.NDArray[np.float32], index: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """One pass over the block: (object, band) share of finite pixels, and a copy of the pixels at `index`.
@@ -136,41 +131,6 @@ def _passed_over(
             coverage[start + row] = np.count_nonzero(np.isfinite(part[row])) / flat.shape[1]
         part.take(index, axis=1, out=values[start : start + PLANES_AT_ONCE], mode="clip")
     return coverage.reshape(image.shape[:2]), values.reshape(*image.shape[:2], len(index))
-
-
-def _frame(size_px: int) -> npt.NDArray[np.intp]:
-    """Flat indices of the pixels that the sky is sampled at."""
-    width = max(1, int(size_px * FRAME_SHARE))
-    frame = np.ones((size_px, size_px), bool)
-    frame[width : size_px - width, width : size_px - width] = False
-    index = np.flatnonzero(frame)
-    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
-
-
-def _sky_sigma(values: npt.NDArray[np.float32], mask: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """(object, band) from (object, band, pixel): 1.4826 MAD of the undetected; NaN with fewer than 32 of them.
-
-    `values` is used up.
-    """
-    unusable = (mask & DETECTED_BITS) != 0
-    unusable |= ~np.isfinite(values)
-    values[unusable] = np.nan
-    count = values.shape[-1] - np.count_nonzero(unusable, axis=-1, keepdims=True)
-    values -= _sort_to_median(values, count)
-    np.abs(values, out=values)
-    scatter = (_sort_to_median(values, count) * np.float32(SIGMA_OF_MAD))[..., 0]
-    return np.where(count[..., 0] >= MIN_SKY_PIXELS, scatter, np.float32(np.nan))
-
-
-def _sort_to_median(values: npt.NDArray[np.float32], count: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Median of the `count` finite values along the last axis, kept as an axis; NaN if none; sorts in place.
-
-    numpy's nanmedian loops over rows in Python.
-    """
-    values.sort(axis=-1)  # NaN last
-    low = np.take_along_axis(values, np.maximum(count - 1, 0) // 2, axis=-1)
-    high = np.take_along_axis(values, np.minimum(count // 2, values.shape[-1] - 1), axis=-1)
-    return np.asarray(np.float32(0.5) * (low + high))
 
 
 def _snr(

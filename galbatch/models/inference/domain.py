@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
 from galbatch.models.metadata.schema import DomainInfo
 
 __all__ = ["ObjectNumbers", "describe_domain", "feature_distance", "is_out_of_domain", "sky_scatter"]
@@ -39,16 +40,11 @@ PSF_MARGIN = (
     0.02  # two ways to measure a PSF's width agree to about this; a simulation has limits to the last digit
 )
 
-# The sky is measured as cutout stores do (ingest/measure.py): in a frame an eighth of the side wide, from at most
-# about so many pixels, leaving out detected light. Without a mask, light is what lies this far above 0 on average
-# over 5 x 5 pixels; on simulated galaxies the scatter then has the store's distribution to 0.1 of the noise.
-FRAME_SHARE = 0.125
-MAX_SKY_PIXELS = 1000
-MIN_SKY_PIXELS = 32
+# The sky is measured as cutout stores do (core/sky_noise.py), leaving out detected light. Without a mask, light is
+# what lies this far above 0 on average over 5 x 5 pixels.
 LIGHT_SIGMA = 5.0
 SMOOTHED_PX = 5
 ROUNDS = 4  # of the noise of what is left without the light, and the light above that noise
-SIGMA_OF_MAD = 1.482602218505602  # of a Gaussian
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def sky_scatter(images: Images) -> Floats:
     fills the frame counts as light, not as noise.
     """
     n_objects, n_bands, size_px = images.shape[:3]
-    frame = _frame(size_px)
+    frame = thinned(in_frame(size_px))
     flat = images.reshape(n_objects, n_bands, -1)
     values = flat[..., frame].astype(np.float64)
     left = _left_of_pairs(size_px)
@@ -170,48 +166,20 @@ def sky_scatter(images: Images) -> Floats:
         flat.shape
     )
     light, light_of_steps = smoothed[..., frame], smoothed[..., left]
-    noise = _scatter(steps, centered=True)
+    noise = robust_scatter(steps.copy(), centered=True)
     for _ in range(ROUNDS):
         known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
-        noise = _scatter(np.where(light_of_steps > LIGHT_SIGMA * known, np.nan, steps), centered=True)
+        noise = robust_scatter(np.where(light_of_steps > LIGHT_SIGMA * known, np.nan, steps), centered=True)
     known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
-    return _scatter(np.where(light > LIGHT_SIGMA * known, np.nan, values))
-
-
-def _scatter(values: Floats, *, centered: bool = False) -> Floats:
-    """1.4826 MAD along the last axis, about the median or 0, leaving out NaN; NaN of fewer than 32 values."""
-    count = np.isfinite(values).sum(axis=-1)
-    deviation = np.abs(values if centered else values - _median(values, count)[..., None])
-    return np.where(count >= MIN_SKY_PIXELS, SIGMA_OF_MAD * _median(deviation, count), np.nan)
-
-
-def _median(values: Floats, count: npt.NDArray[np.intp]) -> Floats:
-    """Median of the `count` values along the last axis that are not NaN; numpy's nanmedian takes ten times as long."""
-    ordered = np.sort(values, axis=-1)  # NaN last
-    middle = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[-1] - 1)], axis=-1)
-    return np.asarray(np.take_along_axis(ordered, middle, axis=-1).mean(axis=-1))
-
-
-def _frame(size_px: int) -> npt.NDArray[np.intp]:
-    """Flat indices of the pixels that the sky is sampled at."""
-    index = np.flatnonzero(_in_frame(size_px))
-    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
+    return robust_scatter(np.where(light > LIGHT_SIGMA * known, np.nan, values))
 
 
 def _left_of_pairs(size_px: int) -> npt.NDArray[np.intp]:
     """Flat indices of the left pixels of pairs of neighbors in the frame."""
-    frame = _in_frame(size_px)
+    frame = in_frame(size_px)
     frame[:, :-1] &= frame[:, 1:]
     frame[:, -1] = False
-    index = np.flatnonzero(frame)
-    return index[:: max(1, len(index) // MAX_SKY_PIXELS)]
-
-
-def _in_frame(size_px: int) -> npt.NDArray[np.bool_]:
-    width = max(1, int(size_px * FRAME_SHARE))
-    frame = np.ones((size_px, size_px), bool)
-    frame[width : size_px - width, width : size_px - width] = False
-    return frame
+    return thinned(frame)
 
 
 def _divided(
