@@ -19,9 +19,9 @@ from galbatch.errors import ConfigError, OutputError
 from galbatch.objects import tables
 from galbatch.simulation.defects import Planes, bits
 from galbatch.simulation.field import CELL_PX, Box
-from galbatch.simulation.files import GALAXIESML, LAYOUTS, Drawn, Layout, encode_galaxiesml
 from galbatch.simulation.population import require_population
 from galbatch.simulation.scene import GALAXIES_PER_STRAY, Scene, draw_scene, draw_tile, psf_map
+from galbatch.simulation.writers import GALAXIESML, WRITERS, Drawn, LayoutWriter, encode_galaxiesml
 
 __all__ = ["SimulatedSurvey", "simulate_survey"]
 
@@ -113,7 +113,7 @@ def simulate_survey(
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
         raise ConfigError(f"bands {list(bands)}: state one or more, each once")
-    files = _layout_of(layout)
+    files = _writer_of(layout)
     scene = draw_scene(
         n_objects,
         patches,
@@ -145,13 +145,13 @@ def simulate_survey(
     )
 
 
-def _layout_of(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise ConfigError(f"layout {name!r} is none that is simulated; there are {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+def _writer_of(name: str) -> LayoutWriter:
+    if name not in WRITERS:
+        raise ConfigError(f"layout {name!r} is none that is simulated; there are {', '.join(WRITERS)}")
+    return WRITERS[name]
 
 
-def _run_toml(name: str, files: Layout, pattern: str, objects: str, bands: Sequence[str]) -> str:
+def _run_toml(name: str, files: LayoutWriter, pattern: str, objects: str, bands: Sequence[str]) -> str:
     listed = ", ".join(f'"{band}"' for band in bands)
     return (
         f'[survey]\nlayout = "{name}"\ntiles = "{pattern}"\nbands = [{listed}]\n{files.toml(bands)}'
@@ -184,7 +184,7 @@ def _object_list(scene: Scene) -> pa.Table:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_foreign_tiles(scene: Scene, files: Layout, folder: str) -> None:
+def _refuse_foreign_tiles(scene: Scene, files: LayoutWriter, folder: str) -> None:
     """Tiles of another survey would stay between ours and be read with them."""
     ours = {path for name in _names(scene, files) for path in files.paths(name, scene.bands)}
     if foreign := [path for path in storage.list_files(folder, suffix=files.suffix) if path not in ours]:
@@ -194,7 +194,7 @@ def _refuse_foreign_tiles(scene: Scene, files: Layout, folder: str) -> None:
         )
 
 
-def _names(scene: Scene, files: Layout) -> list[str]:
+def _names(scene: Scene, files: LayoutWriter) -> list[str]:
     """Tiles, by the patch or the object that each shows."""
     if files.stamp_px is not None:
         return [str(number) for number in scene.truth["object_id"].to_pylist()]
@@ -203,14 +203,14 @@ def _names(scene: Scene, files: Layout) -> list[str]:
 
 def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, listed: pa.Table) -> int:
     """Draw and write everything; the number of files."""
-    if LAYOUTS[layout].stamp_px is None:
+    if WRITERS[layout].stamp_px is None:
         tasks = [
             (scene.near(patch.box), patch.name, patch.box, layout, folder) for patch in scene.field.patches()
         ]
         return sum(_mapped(_write_patch, tasks, processes))
     rows = range(0, len(scene.truth), OBJECTS_PER_TASK)
-    boxes = _stamp_boxes(scene, LAYOUTS[layout].stamp_px or 0)
-    names = _names(scene, LAYOUTS[layout])
+    boxes = _stamp_boxes(scene, WRITERS[layout].stamp_px or 0)
+    names = _names(scene, WRITERS[layout])
     stamps = [
         (scene, names[row : row + OBJECTS_PER_TASK], boxes[row : row + OBJECTS_PER_TASK], layout, folder)
         for row in rows
@@ -237,12 +237,12 @@ def _mapped(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], processe
 
 def _write_patch(scene: Scene, name: str, box: Box, layout: str, folder: str) -> int:
     drawn = Drawn(name, scene.bands, draw_tile(scene, box), scene.wcs(box), psf_map(scene, box))
-    return _publish(LAYOUTS[layout].encode(drawn), folder)
+    return _publish(WRITERS[layout].encode(drawn), folder)
 
 
 def _write_stamps(scene: Scene, names: Sequence[str], boxes: Sequence[Box], layout: str, folder: str) -> int:
     drawn = (_stamp(scene, name, box) for name, box in zip(names, boxes, strict=True))
-    return sum(_publish(LAYOUTS[layout].encode(stamp), folder) for stamp in drawn)
+    return sum(_publish(WRITERS[layout].encode(stamp), folder) for stamp in drawn)
 
 
 def _publish(contents: dict[str, bytes], folder: str) -> int:
@@ -259,7 +259,7 @@ def _stamp_images(
     shape = (len(scene.bands), *boxes[0].shape_px)
     pieces = []
     for name, box in zip(names, boxes, strict=True):
-        (piece,) = LAYOUTS[layout].encode(_stamp(scene, name, box)).values()
+        (piece,) = WRITERS[layout].encode(_stamp(scene, name, box)).values()
         pieces.append(np.frombuffer(piece, np.float32).reshape(shape))
     return np.stack(pieces)
 

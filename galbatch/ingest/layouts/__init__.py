@@ -9,12 +9,12 @@ from typing import Protocol
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
-from galbatch.ingest.layouts.galaxiesml import GalaxiesMl
-from galbatch.ingest.layouts.generic import Generic
-from galbatch.ingest.layouts.hsc import Hsc
-from galbatch.ingest.layouts.legacysurvey import LegacySurvey
-from galbatch.ingest.layouts.lsst import Lsst
-from galbatch.ingest.layouts.stamps import Stamps
+from galbatch.ingest.layouts.galaxiesml import GalaxiesMlLayout
+from galbatch.ingest.layouts.generic import GenericLayout
+from galbatch.ingest.layouts.hsc import HscLayout
+from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
+from galbatch.ingest.layouts.lsst import LsstLayout
+from galbatch.ingest.layouts.stamps import StampsLayout
 
 __all__ = ["LAYOUTS", "Layout", "layout_of"]
 
@@ -41,12 +41,12 @@ class Layout(Protocol):
 
 
 LAYOUTS: dict[str, Layout] = {
-    "hsc": Hsc(),
-    "lsst": Lsst(),
-    "legacysurvey": LegacySurvey(),
-    "generic": Generic(),
-    "stamps": Stamps(),
-    "galaxiesml": GalaxiesMl(),
+    "hsc": HscLayout(),
+    "lsst": LsstLayout(),
+    "legacysurvey": LegacySurveyLayout(),
+    "generic": GenericLayout(),
+    "stamps": StampsLayout(),
+    "galaxiesml": GalaxiesMlLayout(),
 }
 
 

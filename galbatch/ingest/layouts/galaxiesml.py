@@ -29,13 +29,13 @@ from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import stated
 from galbatch.ingest.pixels import hdf5
 
-__all__ = ["GalaxiesMl"]
+__all__ = ["GalaxiesMlLayout"]
 
 KEY = "[survey.galaxiesml]"
 NO_PLANES: dict[str, int] = {}
 
 
-class GalaxiesMl:
+class GalaxiesMlLayout:
     """Adapter of HDF5 files of stamps."""
 
     expects = "HDF5 files (.h5, .hdf5) as [survey.galaxiesml] maps them"

@@ -23,12 +23,12 @@ from galbatch.errors import ConfigError, TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
 
-__all__ = ["Generic"]
+__all__ = ["GenericLayout"]
 
 Cards = Mapping[str, Any]
 
 
-class Generic:
+class GenericLayout:
     """Adapter of FITS images as the config describes them."""
 
     expects = "FITS images that [survey.generic] describes"

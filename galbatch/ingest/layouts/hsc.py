@@ -18,7 +18,7 @@ from galbatch.core.types import Tile
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import afw, stated
 
-__all__ = ["BACKGROUND_OF_RELEASE", "Hsc", "release_in"]
+__all__ = ["BACKGROUND_OF_RELEASE", "HscLayout", "release_in"]
 
 RELEASE = re.compile(r"(?<![a-z0-9])(pdr[1-9])(?![a-z0-9])", re.IGNORECASE)
 BACKGROUND_OF_RELEASE = {"pdr1": "local sky", "pdr2": "global sky", "pdr3": "local sky"}
@@ -30,7 +30,7 @@ def release_in(path: str) -> str:
     return found[-1].lower() if found else ""
 
 
-class Hsc:
+class HscLayout:
     """Adapter of calexp patches."""
 
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"

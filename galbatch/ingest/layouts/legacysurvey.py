@@ -28,7 +28,7 @@ from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
 
-__all__ = ["LegacySurvey", "release_in"]
+__all__ = ["LegacySurveyLayout", "release_in"]
 
 NANOMAGGY_ZERO_POINT = 22.5
 BACKGROUND = "spline sky"
@@ -69,7 +69,7 @@ def release_in(path: str, cards: Mapping[str, Any]) -> str:
     return ""
 
 
-class LegacySurvey:
+class LegacySurveyLayout:
     """Adapter of bricks and of the viewer's files."""
 
     expects = (

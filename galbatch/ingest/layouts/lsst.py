@@ -22,7 +22,7 @@ from galbatch.core.types import Tile
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import afw, stated
 
-__all__ = ["Lsst", "release_in"]
+__all__ = ["LsstLayout", "release_in"]
 
 RELEASE = re.compile(r"(?<![a-z0-9])(dp[0-9](?:[._][0-9](?![0-9]))?|dr[0-9]{1,2})(?![a-z0-9])", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ def release_in(path: str) -> str:
     return found[-1].lower().replace("_", ".") if found else ""
 
 
-class Lsst:
+class LsstLayout:
     """Adapter of deep coadds."""
 
     expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"

@@ -33,7 +33,7 @@ from galbatch.ingest.layouts.afw import Name
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
 from galbatch.objects import tables
 
-__all__ = ["Stamps"]
+__all__ = ["StampsLayout"]
 
 ROLES = {
     "IMAGE": "image",
@@ -52,7 +52,7 @@ ZERO_POINT_CARDS = ("MAGZERO", "MAGZPT", "PHOTZP")
 CATALOG_NAME = "info.csv"  # GaMPEN's
 
 
-class Stamps:
+class StampsLayout:
     """Adapter of FITS stamps."""
 
     expects = (

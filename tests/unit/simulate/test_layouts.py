@@ -11,8 +11,8 @@ from galbatch.core.types import Grid, MaskBit, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import cut_block, read_tiles
 from galbatch.simulation import simulate_survey
-from galbatch.simulation.files import LAYOUTS
 from galbatch.simulation.scene import draw_light_of, draw_scene
+from galbatch.simulation.writers import WRITERS
 
 N_OBJECTS = 12
 SIZE_PX = 41
@@ -21,7 +21,7 @@ KNOWS_PSF = {"legacysurvey", "generic", "stamps"}
 
 
 @pytest.fixture(
-    scope="module", params=[(name, "survey") for name in LAYOUTS] + [("legacysurvey", "paper")], ids="-".join
+    scope="module", params=[(name, "survey") for name in WRITERS] + [("legacysurvey", "paper")], ids="-".join
 )
 def simulated(request, tmp_path_factory):
     """(layout, population, tiles, truth as pandas, scene) of a survey of a few galaxies in two tiles and two bands."""
@@ -36,7 +36,7 @@ def simulated(request, tmp_path_factory):
         ("g", "r"),
         population=population,
         seed=8,
-        pixel_scale_arcsec=LAYOUTS[layout].pixel_scale_arcsec,
+        pixel_scale_arcsec=WRITERS[layout].pixel_scale_arcsec,
     )
     return layout, population, read_tiles(config), scene
 
@@ -123,7 +123,7 @@ def test_masks_and_weights_are_read_where_the_layout_has_them(simulated):
     assert {"SAT", "BRIGHT_OBJECT"} <= {
         "SAT" if n == "SATUR" else "BRIGHT_OBJECT" if n == "BRIGHT" else n for n in names
     }
-    assert tiles[0].pixel_scale_arcsec == pytest.approx(LAYOUTS[layout].pixel_scale_arcsec, rel=1e-6)
+    assert tiles[0].pixel_scale_arcsec == pytest.approx(WRITERS[layout].pixel_scale_arcsec, rel=1e-6)
 
 
 def test_psf_is_known_where_the_layout_knows_it(simulated):

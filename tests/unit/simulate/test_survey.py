@@ -8,7 +8,7 @@ from galbatch.errors import ConfigError, OutputError
 from galbatch.simulation import scene, simulate_survey
 from galbatch.simulation.defects import Defects, Planes, apply_defects
 from galbatch.simulation.field import Box, plan_field
-from galbatch.simulation.files import LAYOUTS
+from galbatch.simulation.writers import WRITERS
 
 NJY_PER_ADU = 57.54399
 PATCHES = ("4,4", "5,4", "4,5", "5,5")
@@ -180,8 +180,8 @@ def test_a_field_has_the_cells_and_patches_asked_for(n_patches):
 def test_fields_wider_than_a_tract_have_a_file_for_each_patch():
     names = [patch.name for patch in plan_field(500, 22).patches()]  # 11 x 2
     for layout in ("hsc", "lsst", "legacysurvey", "generic"):
-        paths = {path for name in names for path in LAYOUTS[layout].paths(name, ("g",))}
-        assert len(paths) == 22 * len(LAYOUTS[layout].paths("4,4", ("g",))), layout
+        paths = {path for name in names for path in WRITERS[layout].paths(name, ("g",))}
+        assert len(paths) == 22 * len(WRITERS[layout].paths("4,4", ("g",))), layout
 
 
 def test_flat_fields_have_room_at_the_edge(monkeypatch):

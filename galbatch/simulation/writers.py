@@ -21,7 +21,7 @@ from galbatch.core.types import njy_per_unit
 from galbatch.simulation.defects import MASK_PLANES, Planes, bits
 from galbatch.simulation.field import TRACT, TRACT_PATCHES
 
-__all__ = ["GALAXIESML", "LAYOUTS", "Drawn", "Layout", "encode_galaxiesml"]
+__all__ = ["GALAXIESML", "WRITERS", "Drawn", "LayoutWriter", "encode_galaxiesml"]
 
 FLUXMAG0 = 6.309573e10
 ZERO_POINT_MAG = 27.0  # 2.5 log10(FLUXMAG0)
@@ -61,7 +61,7 @@ class Drawn:
     psf_fwhm_arcsec: npt.NDArray[np.float64]
 
 
-class Layout(Protocol):
+class LayoutWriter(Protocol):
     """What a survey's files are."""
 
     @property
@@ -101,36 +101,32 @@ class Layout(Protocol):
 # --- HSC and LSST: image, mask and variance in one file -----------------------------------------------------------
 
 
-class Hsc:
+class HscWriter:
     """calexp patches of a tract, ADU at zero point 27."""
 
     folder, suffix, tiles = "deepCoadd-results", ".fits", "**/calexp-*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         filters = [f"HSC-{band.upper()}" for band in bands]
         return [storage.join(f, str(TRACT), name, f"calexp-{f}-{TRACT}-{name}.fits") for f in filters]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """See `Layout`."""
         primary = {"FLUXMAG0": (FLUXMAG0, "counts of a source of magnitude 0"), "TRACT": TRACT}
         files = zip(self.paths(drawn.name, drawn.bands), drawn.planes, strict=True)
         return {path: _afw(drawn, planes, primary=primary, njy=NJY_PER_ADU) for path, planes in files}
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         return ""
 
 
-class Lsst:
+class LsstWriter:
     """deep_coadd patches, nJy."""
 
     folder, suffix, tiles = "deep_coadd", ".fits", "**/deep_coadd_*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.2, True, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         x, y = (int(part) for part in name.split(","))
         # Fields wider than a tract have numbers beyond its own.
         in_tract = max(x, y) < TRACT_PATCHES
@@ -141,12 +137,10 @@ class Lsst:
         ]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """See `Layout`."""
         files = zip(self.paths(drawn.name, drawn.bands), drawn.planes, strict=True)
         return {path: _afw(drawn, planes, primary={}, njy=1.0, unit="nJy") for path, planes in files}
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         return ""
 
 
@@ -175,14 +169,13 @@ def _afw(
 # --- Legacy Surveys ------------------------------------------------------------------------------------------------
 
 
-class LegacySurvey:
+class LegacySurveyWriter:
     """Bricks with a TAN projection each, nanomaggies, compressed without loss."""
 
     folder, suffix, tiles = "coadd", ".fits.fz", "**/legacysurvey-*-image-*.fits.fz"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.262, False, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         # Real bricks are 0.25 deg wide and named after their centers; small ones take the names of a row of such.
         x, y = (int(part) for part in name.split(","))
         brick = f"{1500 + 3 * x:04d}p{20 + 3 * y:03d}"
@@ -193,7 +186,6 @@ class LegacySurvey:
         ]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """See `Layout`."""
         contents = []
         maskbits = np.zeros(drawn.planes[0].mask.shape, np.int16)
         for band, planes, psf in zip(drawn.bands, drawn.planes, drawn.psf_fwhm_arcsec, strict=True):
@@ -214,7 +206,6 @@ class LegacySurvey:
         }
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         return ""
 
 
@@ -243,18 +234,16 @@ def _spread(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDAr
 # --- images of no survey in particular, and stamps -------------------------------------------------------------------
 
 
-class Generic:
+class GenericWriter:
     """One file a tile and band: image in nJy, data quality, inverse variance."""
 
     folder, suffix, tiles = "images", ".fits", "*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         return [f"{name.replace(',', '-')}_{band}.fits" for band in bands]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """See `Layout`."""
         contents = {}
         paths = self.paths(drawn.name, drawn.bands)
         for path, planes, psf in zip(paths, drawn.planes, drawn.psf_fwhm_arcsec, strict=True):
@@ -271,7 +260,6 @@ class Generic:
         return contents
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         planes = ", ".join(f"{name} = {bit}" for name, bit in GENERIC_BITS.items())
         return (
             f'psf_fwhm_card = "{PSF_CARD}"\n\n[survey.generic]\n'
@@ -282,18 +270,16 @@ class Generic:
         )
 
 
-class Stamps:
+class StampsWriter:
     """One file an object and band, as HSC's cutout service makes them, with the PSF's width in a card."""
 
     folder, suffix, tiles = "cutouts", ".fits", "*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 128
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         return [f"{name}_{band}.fits" for band in bands]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """See `Layout`."""
         contents = {}
         paths = self.paths(drawn.name, drawn.bands)
         for path, band, planes, psf in zip(
@@ -308,18 +294,16 @@ class Stamps:
         return contents
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         return f'psf_fwhm_card = "{PSF_CARD}"\n'
 
 
-class GalaxiesMl:
+class GalaxiesMlWriter:
     """One HDF5 file of stamps in ADU, without mask and variance: written by `encode_galaxiesml` for all objects."""
 
     folder, suffix, tiles = "galaxiesml", ".hdf5", "galaxies.hdf5"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 127
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """See `Layout`."""
         return [self.tiles]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
@@ -328,18 +312,17 @@ class GalaxiesMl:
         return {drawn.name: stamps.astype(np.float32).tobytes()}
 
     def toml(self, bands: Sequence[str]) -> str:
-        """See `Layout`."""
         listed = ", ".join(f'"{band}"' for band in bands)
         return f"\n[survey.galaxiesml]\nbands = [{listed}]\n"
 
 
-GALAXIESML = GalaxiesMl()
-LAYOUTS: dict[str, Layout] = {
-    "hsc": Hsc(),
-    "lsst": Lsst(),
-    "legacysurvey": LegacySurvey(),
-    "generic": Generic(),
-    "stamps": Stamps(),
+GALAXIESML = GalaxiesMlWriter()
+WRITERS: dict[str, LayoutWriter] = {
+    "hsc": HscWriter(),
+    "lsst": LsstWriter(),
+    "legacysurvey": LegacySurveyWriter(),
+    "generic": GenericWriter(),
+    "stamps": StampsWriter(),
     "galaxiesml": GALAXIESML,
 }
 """By the name that [survey] layout has for the adapter that reads them."""
