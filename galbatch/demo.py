@@ -50,7 +50,7 @@ passes = "adaptive"
 tolerance = 0.25       # of a posterior standard deviation: the passes of these small networks differ more than a full one's
 min_passes = 32
 max_passes = 400
-keep_components = true   # the outputs of every pass, for galbatch draws
+keep_pass_outputs = true   # the outputs of every pass, for galbatch draws
 
 [catalog]
 path = "catalog"

@@ -1,4 +1,4 @@
-"""Joint draws from the posteriors of objects of a catalog, from the components kept beside it."""
+"""Joint draws from the posteriors of objects of a catalog, from the pass outputs kept beside it."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def draw(catalog_path: str, object_ids: Sequence[str], request: Request) -> list
     Raises
     ------
     CatalogError
-        There is no catalog, or it was made without keeping components.
+        There is no catalog, or it was made without keeping pass outputs.
     FingerprintError
-        Components are missing, unfinished, damaged or of another run.
+        Pass outputs are missing, unfinished, damaged or of another run.
     UsageError
         An id or the model is not in the catalog, or fewer than one draw is asked for.
     """
@@ -98,9 +98,9 @@ def draw(catalog_path: str, object_ids: Sequence[str], request: Request) -> list
 
 @dataclass(frozen=True)
 class _Leaf:
-    """The components of a leaf."""
+    """The pass outputs of a leaf, by model, and how the outputs of each of its bundles are read."""
 
-    components: tuple[pass_outputs.Components, ...]
+    models: tuple[tuple[pass_outputs.PassOutputs, tuple[models.OutputInfo, ...]], ...]
 
     @classmethod
     def read(cls, catalog_path: str, pixel: HealpixPixel, model: str | None) -> _Leaf:
@@ -110,59 +110,52 @@ class _Leaf:
             raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
         if not pass_outputs.were_kept(footer):
             raise CatalogError(
-                f"{catalog_path}: made without [posterior] keep_components = true, so the outputs of the passes, which joint "
+                f"{catalog_path}: made without [posterior] keep_pass_outputs = true, so the outputs of the passes, which joint "
                 "draws are of, are gone. Passes are reproducible: add that line, choose a new [catalog] path, and run "
                 "galbatch run again; cutouts are used again, and the new catalog holds the same posteriors"
             )
         fingerprint = tasks.footer_fingerprint(footer)
         wanted = names if model is None else [model]
+        opened = [
+            pass_outputs.open_pass_outputs(catalog_path, pixel, name, fingerprint=fingerprint)
+            for name in wanted
+        ]
         return cls(
             tuple(
-                pass_outputs.open_components(catalog_path, pixel, name, fingerprint=fingerprint)
-                for name in wanted
+                (kept, tuple(models.OutputInfo.from_json(one, kept.path) for one in kept.origin.bundles))
+                for kept in opened
             )
         )
 
     def draw(self, found: catalog.FoundObject, request: Request) -> Iterator[Drawn | NoDraws]:
-        for kept in self.components:
-            outputs = kept.outputs(found.object_id)
-            reason = _reason(found, kept.origin, outputs)
-            if reason:
-                yield NoDraws(found.object_id, kept.origin.model, reason)
-            else:
-                yield _drawn(found.object_id, kept.origin, outputs, request=request)
+        for kept, infos in self.models:
+            outputs, model = kept.outputs(found.object_id), kept.origin.model
+            flags = ModelFlag(found.values[f"{model}_flags"])
+            if reason := _reason(flags, infos, outputs):
+                yield NoDraws(found.object_id, model, reason)
+                continue
+            seed = kept.origin.seed if request.seed is None else request.seed
+            values = models.joint_draws(
+                infos, outputs, object_id=found.object_id, seed=seed, n_draws=request.n_draws
+            )
+            parameters = infos[0].metadata.parameters
+            derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
+            units = {p.name: p.unit for p in parameters} | dict.fromkeys(derived, "mag")
+            yield Drawn(found.object_id, model, values, units, derived, len(outputs[0]))
 
 
 def _reason(
-    found: catalog.FoundObject, origin: pass_outputs.Origin, outputs: Sequence[npt.NDArray[np.float32]]
+    flags: ModelFlag, infos: Sequence[models.OutputInfo], outputs: Sequence[npt.NDArray[np.float32]]
 ) -> str:
     """Why there is nothing to draw from; "" if there is."""
-    flags = ModelFlag(found.values[f"{origin.model}_flags"])
     named = ", ".join(str(flag.name) for flag in flags)
     if not len(outputs[0]):
         return f"no passes were run: {named}"
     if ModelFlag.MODEL_FAILED in flags:
         return f"the network gave no finite numbers: {named}"
-    if not models.has_posterior(origin.infos):
+    if not models.has_posterior(infos):
         return f"a network without dropout or widths gives a value, but no posterior: {named}"
     return ""
-
-
-def _drawn(
-    object_id: int | str,
-    origin: pass_outputs.Origin,
-    outputs: Sequence[npt.NDArray[np.float32]],
-    *,
-    request: Request,
-) -> Drawn:
-    seed = origin.seed if request.seed is None else request.seed
-    values = models.joint_draws(
-        origin.infos, outputs, object_id=object_id, seed=seed, n_draws=request.n_draws
-    )
-    parameters = origin.infos[0].metadata.parameters
-    derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
-    units = {p.name: p.unit for p in parameters} | dict.fromkeys(derived, "mag")
-    return Drawn(object_id, origin.model, values, units, derived, len(outputs[0]))
 
 
 def as_table(drawn: Sequence[Drawn]) -> pa.Table:

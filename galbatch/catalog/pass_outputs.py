@@ -1,11 +1,11 @@
-"""Components: the outputs of every pass, kept in Zarr beside the catalog, for joint draws later.
+"""Pass outputs: the outputs of every pass, kept in Zarr beside the catalog, for joint draws later.
 
 One group per partition and model, in the catalog's own tree, beside the catalog and not inside: readers of HATS list
 its folders. The passes of an object are rows ``offset[i]`` to ``offset[i + 1]`` of ``outputs_0``, ``outputs_1``, .. of
 the model's bundles; there are none of objects that were not run.
 
 A group is done when its ``_done.json`` exists, which is deleted before anything is rewritten and written last, and
-before the partition's leaf: where a leaf says that its components were kept, they are there.
+before the partition's leaf: where a leaf says that its pass outputs were kept, they are there.
 """
 
 from __future__ import annotations
@@ -27,29 +27,28 @@ from zarr.storage import MemoryStore
 from galbatch import catalog, storage
 from galbatch.core.pixels import ORDER_FOLDERS, HealpixPixel, Partition, split_path
 from galbatch.errors import CatalogError, FingerprintError
-from galbatch.models import OutputInfo
 from galbatch.storage import zarr_groups
 
 __all__ = [
-    "COMPONENT_ENTRIES",
     "FOOTER_KEY",
-    "Components",
-    "ComponentsWriter",
+    "PASS_OUTPUT_ENTRIES",
     "Origin",
-    "components_path",
+    "PassOutputs",
+    "PassOutputsWriter",
     "create_groups",
     "list_done",
-    "open_components",
+    "open_pass_outputs",
+    "pass_outputs_path",
     "problem_of",
     "problems",
     "read_done",
     "were_kept",
 ]
 
-FOOTER_KEY = "components"
-"""In a leaf's footer: ``kept`` where the partition's components are."""
+FOOTER_KEY = "pass_outputs"
+"""In a leaf's footer: ``kept`` where the partition's pass outputs are."""
 
-COMPONENT_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
+PASS_OUTPUT_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
 """All that is written in the folder, in the order in which to delete it."""
 
 # What drawing of one object fetches at least. Object stores like files of this size.
@@ -65,11 +64,11 @@ DONE_PATH = (
 OUTPUTS = "outputs_"
 
 
-def components_path(catalog_path: str) -> str:
-    """Where the components of a catalog are."""
+def pass_outputs_path(catalog_path: str) -> str:
+    """Where the pass outputs of a catalog are."""
     # The catalog may be named ".", or with a slash at its end.
     path = catalog_path.rstrip("/") if storage.is_s3(catalog_path) else os.path.abspath(catalog_path)
-    return f"{path}_components.zarr"
+    return f"{path}_pass_outputs.zarr"
 
 
 @dataclass(frozen=True)
@@ -79,37 +78,40 @@ class Origin:
     Attributes
     ----------
     model : name in the run
-    infos : of each bundle
+    bundles : of each bundle, what reading its outputs takes, as JSON: models/ writes and reads it
     seed : of the run
     engine : that computed the passes
     """
 
     model: str
-    infos: tuple[OutputInfo, ...]
+    bundles: tuple[Mapping[str, Any], ...]
     seed: int
     engine: str
 
     def as_json(self) -> dict[str, Any]:
         """As the group's attributes hold it."""
-        bundles = [info.as_json() for info in self.infos]
-        return {"model": self.model, "bundles": bundles, "seed": self.seed, "engine": self.engine}
+        return {
+            "model": self.model,
+            "bundles": list(self.bundles),
+            "seed": self.seed,
+            "engine": self.engine,
+        }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], source: str) -> Origin:
-        """From what `as_json` gave."""
-        infos = tuple(OutputInfo.from_json(bundle, source) for bundle in value["bundles"])
-        return cls(value["model"], infos, int(value["seed"]), value["engine"])
+    def from_json(cls, value: Mapping[str, Any]) -> Origin:
+        """Return what `as_json` was made of."""
+        return cls(value["model"], tuple(value["bundles"]), int(value["seed"]), value["engine"])
 
 
 def create_groups(catalog_path: str, partitions: Sequence[Partition]) -> None:
     """Make the root and the groups above those of `partitions`; the client does, before it submits."""
     root = zarr_groups.group_file({"catalog": os.path.basename(catalog_path.rstrip("/"))})
     files: dict[str, list[storage.Piece]] = {"zarr.json": [root], **zarr_groups.parent_files(partitions)}
-    storage.write_files(components_path(catalog_path), files)
+    storage.write_files(pass_outputs_path(catalog_path), files)
 
 
-class ComponentsWriter:
-    """Writes the components of one model in one partition; what was there before goes first.
+class PassOutputsWriter:
+    """Writes the pass outputs of one model in one partition; what was there before goes first.
 
     Chunks are written as they fill: memory does not grow with the partition. If anything raises, the group stays
     unfinished.
@@ -120,6 +122,7 @@ class ComponentsWriter:
     partition : whose they are; one task at a time writes it
     origin : what the outputs are of
     object_id : (object,) int64 or str, of the whole partition
+    n_outputs : of each bundle, the number of outputs of a pass
 
     Raises
     ------
@@ -130,7 +133,13 @@ class ComponentsWriter:
     """
 
     def __init__(
-        self, catalog_path: str, partition: Partition, origin: Origin, *, object_id: npt.NDArray[Any]
+        self,
+        catalog_path: str,
+        partition: Partition,
+        origin: Origin,
+        *,
+        object_id: npt.NDArray[Any],
+        n_outputs: Sequence[int],
     ) -> None:
         self._path = _group_path(catalog_path, partition, origin.model)
         self._origin = origin
@@ -141,10 +150,7 @@ class ComponentsWriter:
         self._store = MemoryStore(self._files)
         self._group = zarr.create_group(self._store, attributes=origin.as_json())
         self._written: set[str] = set()
-        self._rows = [
-            _Rows(self._group, number, n_outputs=info.metadata.n_outputs)
-            for number, info in enumerate(origin.infos)
-        ]
+        self._rows = [_Rows(self._group, number, n_outputs=n) for number, n in enumerate(n_outputs)]
         storage.remove(storage.join(self._path, *DONE_PATH))
         storage.remove(self._path)
 
@@ -270,14 +276,14 @@ def read_done(catalog_path: str, pixel: HealpixPixel, model: str) -> dict[str, A
 
 def list_done(catalog_path: str) -> list[tuple[HealpixPixel, str]]:
     """Pixel and model of all finished groups."""
-    paths = storage.list_files(components_path(catalog_path), suffix=DONE_PATH[-1])
+    paths = storage.list_files(pass_outputs_path(catalog_path), suffix=DONE_PATH[-1])
     found = (split_path(path) for path in paths)
     return [(pixel, rest.split("/")[1]) for pixel, rest in filter(None, found)]
 
 
 @dataclass(frozen=True)
-class Components:
-    """The components of one model in one partition; outputs are read when they are asked for.
+class PassOutputs:
+    """The pass outputs of one model in one partition; outputs are read when they are asked for.
 
     Attributes
     ----------
@@ -306,7 +312,7 @@ class Components:
             raise _damaged(self.path, f"object {object_id} is not in it")
         start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
         return tuple(
-            self._read(f"{OUTPUTS}{number}", start, stop) for number in range(len(self.origin.infos))
+            self._read(f"{OUTPUTS}{number}", start, stop) for number in range(len(self.origin.bundles))
         )
 
     def _read(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
@@ -318,14 +324,14 @@ class Components:
         return np.asarray(array[start:stop], np.float32)
 
 
-def open_components(
+def open_pass_outputs(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
-) -> Components:
-    """The finished components of a model in a partition.
+) -> PassOutputs:
+    """The finished pass outputs of a model in a partition.
 
     Parameters
     ----------
-    fingerprint : of the partition's leaf, whose components they must be
+    fingerprint : of the partition's leaf, whose pass outputs they must be
 
     Raises
     ------
@@ -346,8 +352,8 @@ def open_components(
             files,
         )
         values = {name: np.asarray(array[...]) for name, array in small.items()}
-    origin = Origin.from_json(group.attrs.asdict(), path)
-    return Components(path, origin, values["object_id"], values["offset"], files)
+    origin = Origin.from_json(group.attrs.asdict())
+    return PassOutputs(path, origin, values["object_id"], values["offset"], files)
 
 
 def _array(files: dict[str, Buffer], name: str) -> zarr.Array[Any]:
@@ -375,19 +381,19 @@ def _damaged(path: str, what: str) -> FingerprintError:
 
 
 def _group_path(catalog_path: str, pixel: HealpixPixel, model: str) -> str:
-    return storage.join(components_path(catalog_path), pixel.path, model)
+    return storage.join(pass_outputs_path(catalog_path), pixel.path, model)
 
 
 # --- checking --------------------------------------------------------------------------------------------
 
 
 def were_kept(footer: Mapping[str, str]) -> bool:
-    """Whether a leaf's footer says that the components of its partition were kept."""
+    """Whether a leaf's footer says that the pass outputs of its partition were kept."""
     return footer.get(FOOTER_KEY) == "kept"
 
 
 def problems(catalog_path: str) -> list[str]:
-    """What is wrong with the components of a catalog's leaves, [] if nothing is; leaves without any are fine."""
+    """What is wrong with the pass outputs of a catalog's leaves, [] if nothing is; leaves without any are fine."""
     return list(_problems(catalog_path))
 
 
@@ -413,13 +419,13 @@ def problem_of(
     done = read_done(catalog_path, pixel, model)
     if done is None:
         return (
-            f"{path}: the catalog says that components were kept, but they are not there or unfinished; passes are "
+            f"{path}: the catalog says that pass outputs were kept, but they are not there or unfinished; passes are "
             "reproducible: remove the partition's leaf and run galbatch run again"
         )
     found, expected = done["fingerprint"].get("digest"), (fingerprint or {}).get("digest")
     if found != expected:
         return (
-            f"{path}: its components are of another run ({str(found)[:12]}.., the leaf's is {str(expected)[:12]}..); "
-            "passes are reproducible: run again with keep_components = true into a new [catalog] path"
+            f"{path}: its pass outputs are of another run ({str(found)[:12]}.., the leaf's is {str(expected)[:12]}..); "
+            "passes are reproducible: run again with keep_pass_outputs = true into a new [catalog] path"
         )
     return ""

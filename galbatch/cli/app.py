@@ -268,7 +268,7 @@ def clean(
 ) -> None:
     """Delete the run's outputs; asks first.
 
-    The only command that deletes any: the cutout store, the catalog, its components and the tile index, and nothing else that lies in their folders.
+    The only command that deletes any: the cutout store, the catalog, its pass outputs and the tile index, and nothing else that lies in their folders.
     """
     from galbatch import config, storage
     from galbatch.catalog import pass_outputs
@@ -277,7 +277,7 @@ def clean(
     parsed = config.read_config(run_toml)
     if not yes:
         outputs = [parsed.cutouts.store, parsed.catalog.path]
-        kept = pass_outputs.components_path(parsed.catalog.path)
+        kept = pass_outputs.pass_outputs_path(parsed.catalog.path)
         outputs += [kept] if storage.exists(kept) else []
         typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
     removed = run.clean(parsed)
@@ -296,7 +296,7 @@ def verify(
 ) -> None:
     """Check a catalog; exit code 1 on problems.
 
-    Strict HATS, sorted leaves, every object once, fingerprints, and the components that leaves say were kept. Of a good
+    Strict HATS, sorted leaves, every object once, fingerprints, and the pass outputs that leaves say were kept. Of a good
     catalog with adaptive passes it shows what their audit found.
     """
     from galbatch import catalog, cluster, config
@@ -405,7 +405,7 @@ def draws(
     """Joint draws from the posteriors of objects, in physical units.
 
     Prints a summary, or the draws themselves up to 20; writes them as a table and as corner plots. Needs a catalog made with [posterior]
-    keep_components = true. The same seed gives the same draws, and the first ones are the same however many are asked for. Negative ids: put -- before them. Exit code 1 if
+    keep_pass_outputs = true. The same seed gives the same draws, and the first ones are the same however many are asked for. Negative ids: put -- before them. Exit code 1 if
     there is nothing to draw of an object.
     """
     from galbatch.api import draws as drawing

@@ -44,7 +44,7 @@ class PosteriorConfig(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of what follows the first dropout; auto: chosen once per run and recorded"
     )
-    keep_components: bool = Field(
+    keep_pass_outputs: bool = Field(
         False, description="keep the outputs of every pass in Zarr next to the catalog, for joint draws later"
     )
 

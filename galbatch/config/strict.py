@@ -12,7 +12,7 @@ from galbatch.errors import ConfigError
 
 __all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly"]
 
-RENAMED_KEYS: Mapping[tuple[str, str], str] = {}
+RENAMED_KEYS: Mapping[tuple[str, str], str] = {("posterior", "keep_components"): "keep_pass_outputs"}
 """New name of each renamed key, by the section it stood in ("" outside of sections) and its old name.
 
 An old key is refused, not read: a config file then always says what this version does.

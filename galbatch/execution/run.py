@@ -193,7 +193,7 @@ def progress(config: RunConfig, plan: Plan) -> Progress:
             found = catalog.read_footer(config.catalog.path, part.partition)
             where = f"{config.catalog.path} {part.partition.name}"
             refuse_difference(where, tasks.footer_fingerprint(found), part.leaf)
-            _refuse_lost_components(config, part, found or {})
+            _refuse_lost_pass_outputs(config, part, found or {})
             inferred.add(part.partition.name)
             leaves.discard(part.partition.pixel)
     if leaves:
@@ -201,21 +201,21 @@ def progress(config: RunConfig, plan: Plan) -> Progress:
             f"{config.catalog.path} holds {len(leaves)} leaves of another division of the sky, such as "
             f"{min(leaves).name}; choose another [catalog] path, or run galbatch clean"
         )
-    if config.posterior.keep_components:
-        _refuse_foreign_components(config, plan)
+    if config.posterior.keep_pass_outputs:
+        _refuse_foreign_pass_outputs(config, plan)
     failed = storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
     still = {name: reason for name, reason in failed.items() if name not in inferred}
     return Progress(plan, frozenset(ingested), frozenset(inferred), still)
 
 
-def _refuse_lost_components(config: RunConfig, part: PartitionPlan, footer: Mapping[str, str]) -> None:
-    """Refuse a leaf without the components that the run is asked to keep: it would never get them."""
-    if not config.posterior.keep_components:
+def _refuse_lost_pass_outputs(config: RunConfig, part: PartitionPlan, footer: Mapping[str, str]) -> None:
+    """Refuse a leaf without the pass outputs that the run is asked to keep: it would never get them."""
+    if not config.posterior.keep_pass_outputs:
         return
     where = f"{config.catalog.path} {part.partition.name}"
     if not pass_outputs.were_kept(footer):
         raise FingerprintError(
-            f"{where}: written without keep_components = true; choose another [catalog] path: passes are reproducible"
+            f"{where}: written without keep_pass_outputs = true; choose another [catalog] path: passes are reproducible"
         )
     for model in config.models:
         fingerprint = part.leaf.as_json()
@@ -226,13 +226,13 @@ def _refuse_lost_components(config: RunConfig, part: PartitionPlan, footer: Mapp
             raise FingerprintError(problem)
 
 
-def _refuse_foreign_components(config: RunConfig, plan: Plan) -> None:
+def _refuse_foreign_pass_outputs(config: RunConfig, plan: Plan) -> None:
     parts = {part.partition.pixel: part for part in plan.partitions}
-    where = pass_outputs.components_path(config.catalog.path)
+    where = pass_outputs.pass_outputs_path(config.catalog.path)
     for pixel, model in pass_outputs.list_done(config.catalog.path):
         if pixel not in parts:
             raise FingerprintError(
-                f"{where} holds components of another division of the sky, such as {pixel.path}/{model}; choose another "
+                f"{where} holds pass outputs of another division of the sky, such as {pixel.path}/{model}; choose another "
                 "[catalog] path, or run galbatch clean"
             )
         done = pass_outputs.read_done(config.catalog.path, pixel, model) or {}
@@ -355,7 +355,7 @@ class _Run:
         if not waiting:
             return
         self._make_groups([attempt.part.partition for attempt in waiting if attempt.step == "ingest"])
-        if self.config.posterior.keep_components and self.stage != "ingest":
+        if self.config.posterior.keep_pass_outputs and self.stage != "ingest":
             pass_outputs.create_groups(
                 self.config.catalog.path, [attempt.part.partition for attempt in waiting]
             )
@@ -444,7 +444,7 @@ def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
         "galbatch_passes": str(config.posterior.passes),
         "galbatch_method": config.posterior.method,
         "galbatch_seed": str(config.posterior.seed),
-        "galbatch_components": str(config.posterior.keep_components).lower(),
+        "galbatch_pass_outputs": str(config.posterior.keep_pass_outputs).lower(),
         **{f"galbatch_bundle_{model.name}": ", ".join(model.sha256) for model in plan.models},
         "galbatch_release": ", ".join(plan.stated("release")),
         "galbatch_background": ", ".join(plan.stated("background")),
@@ -475,7 +475,7 @@ def clean(config: RunConfig) -> list[str]:
     own = {
         config.cutouts.store: ingest.STORE_ENTRIES,
         config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
-        pass_outputs.components_path(config.catalog.path): pass_outputs.COMPONENT_ENTRIES,
+        pass_outputs.pass_outputs_path(config.catalog.path): pass_outputs.PASS_OUTPUT_ENTRIES,
     }
     indexes = ingest.index_paths(tile_index_of(config.cutouts.store), config.survey)
     removed = [path for path in indexes if storage.exists(path)]

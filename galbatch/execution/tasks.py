@@ -287,7 +287,7 @@ class _Loaded:
 
     task: ModelTask
     ensemble: models.Ensemble
-    kept: pass_outputs.ComponentsWriter | None
+    kept: pass_outputs.PassOutputsWriter | None
     audits: list[models.Audit] = field(default_factory=list)
 
     def keep(
@@ -300,13 +300,20 @@ class _Loaded:
 
 def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
     ensemble, network = load_network(model.network), model.network
-    if not task.posterior.keep_components:
+    if not task.posterior.keep_pass_outputs:
         return _Loaded(model, ensemble, None)
-    origin = pass_outputs.Origin(network.name, ensemble.output_infos, task.posterior.seed, network.engine)
-    ids = task.objects.object_id
-    return _Loaded(
-        model, ensemble, pass_outputs.ComponentsWriter(task.catalog, task.partition, origin, object_id=ids)
+    infos = ensemble.output_infos
+    origin = pass_outputs.Origin(
+        network.name, tuple(info.as_json() for info in infos), task.posterior.seed, network.engine
     )
+    writer = pass_outputs.PassOutputsWriter(
+        task.catalog,
+        task.partition,
+        origin,
+        object_id=task.objects.object_id,
+        n_outputs=[info.metadata.n_outputs for info in infos],
+    )
+    return _Loaded(model, ensemble, writer)
 
 
 AUDIT = "audit"  # in a leaf's footer
@@ -396,7 +403,7 @@ def _footer(task: InferTask) -> dict[str, str]:
             {model.network.name: ", ".join(model.network.sha256) for model in task.models}, sort_keys=True
         ),
         "n_objects": str(len(task.objects)),
-        pass_outputs.FOOTER_KEY: "kept" if task.posterior.keep_components else "none",
+        pass_outputs.FOOTER_KEY: "kept" if task.posterior.keep_pass_outputs else "none",
     }
 
 

@@ -34,7 +34,7 @@ COLUMN_BYTES = 32
 """Of a number in the catalog: an array's, Arrow's, Arrow's again with the leaf's own schema, and the file in memory."""
 
 KEPT_CHUNKS = 3
-"""Of components, of each bundle: the one that fills, and what it is coded into."""
+"""Of pass outputs, of each bundle: the one that fills, and what it is coded into."""
 
 OBJECT_COLUMNS = 20
 """Of an object beside its results: ids, positions, flags, what is kept."""
@@ -70,7 +70,7 @@ def project_inference(
     checking = HEAP * max((memory.checking_bytes for _, memory in known), default=0)
     running = _blocks_bytes(plan) + _columns_bytes(plan, networks)
     running += max((memory.host_bytes(posterior) for _, memory in known), default=0)
-    if posterior.keep_components:
+    if posterior.keep_pass_outputs:
         running += sum(KEPT_CHUNKS * MAX_CHUNK_BYTES * len(model.paths) for model, _ in known)
     if device == "cuda":
         host = PROCESS_BYTES + GPU_PROCESS_BYTES + scripts + max(checking, running)

@@ -391,7 +391,7 @@ class _Planner:
         # What is asked of the engine is not what it is: that follows below for each network.
         unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
         posterior = self.config.posterior.model_dump(
-            exclude={"engine", "precision", "keep_components"} | unused
+            exclude={"engine", "precision", "keep_pass_outputs"} | unused
         )
         parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
         parts["models"] = " ".join(model.name for model in self.models)

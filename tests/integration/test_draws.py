@@ -1,4 +1,4 @@
-"""Components kept by a run, and joint draws of its objects: as table, as corner plot, in words."""
+"""Pass outputs kept by a run, and joint draws of its objects: as table, as corner plot, in words."""
 
 import io
 import shutil
@@ -25,7 +25,7 @@ from galbatch.models.posterior.transforms import to_output
 
 pytestmark = pytest.mark.timeout(280)
 
-ADAPTIVE = '"adaptive"\nmin_passes = 8\nmax_passes = 32\nkeep_components = true'
+ADAPTIVE = '"adaptive"\nmin_passes = 8\nmax_passes = 32\nkeep_pass_outputs = true'
 QUANTILES = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.84135, "q97725": 0.97725}
 
 
@@ -50,7 +50,7 @@ def cli(*arguments):
 
 @pytest.fixture(scope="module")
 def kept(write_run, client, tmp_path_factory):
-    """A run whose components are kept."""
+    """A run whose pass outputs are kept."""
     run_toml = write_run(tmp_path_factory.mktemp("draws"), max_objects=60, passes=ADAPTIVE)
     parsed = config.read_config(run_toml)
     assert run.execute(parsed, run.prepare(parsed), client).complete
@@ -65,7 +65,7 @@ def rows(kept):
 @pytest.fixture
 def copied(kept, tmp_path):
     """A copy of the run's outputs, to be harmed; its run.toml reads the same inputs."""
-    for name in ("catalog", "catalog_components.zarr", "cutouts.zarr"):
+    for name in ("catalog", "catalog_pass_outputs.zarr", "cutouts.zarr"):
         shutil.copytree(kept.parent / name, tmp_path / name)
     shutil.copy(kept, tmp_path / "run.toml")
     return tmp_path / "run.toml"
@@ -76,14 +76,14 @@ def first_leaf(parsed):
     return pixel, f"{parsed.catalog.path}/dataset/{pixel.path}.parquet"
 
 
-def test_components_hold_the_passes_that_the_catalog_counts(kept):
+def test_pass_outputs_hold_the_passes_that_the_catalog_counts(kept):
     path = str(kept.parent / "catalog")
     counts = set()
     for partition in catalog.list_leaves(path):
         leaf = pq.read_table(f"{path}/dataset/{partition.path}.parquet", partitioning=None)
         fingerprint = tasks.footer_fingerprint(catalog.read_footer(path, partition))
         for model in ("gampen", "sfnet"):
-            there = pass_outputs.open_components(path, partition, model, fingerprint=fingerprint)
+            there = pass_outputs.open_pass_outputs(path, partition, model, fingerprint=fingerprint)
             assert there.object_id.tolist() == leaf["object_id"].to_pylist()
             assert np.diff(there.offset).tolist() == leaf[f"{model}_passes"].to_pylist()
             counts |= set(np.diff(there.offset).tolist())
@@ -196,15 +196,15 @@ def test_wrong_usage_ends_with_2_and_words(kept, rows, arguments, told):
 
 
 def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatch):
-    """Components come before the leaf: a leaf that is there has them."""
+    """Pass outputs come before the leaf: a leaf that is there has them."""
     parsed = config.read_config(copied)
     plan = run.prepare(parsed)
     partition, leaf = first_leaf(parsed)
     (part,) = [p for p in plan.partitions if p.partition.path == partition.path]
     before = {
-        f: storage.read_bytes(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/{f}")
+        f: storage.read_bytes(f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/{f}")
         for f in storage.list_files(
-            f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}", suffix=""
+            f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}", suffix=""
         )
     }
     storage.remove(leaf)
@@ -215,7 +215,7 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
     def dies(*_, **__):
         raise KeyboardInterrupt
 
-    for owner, name in ((pass_outputs.ComponentsWriter, "append"), (catalog, "write_leaf")):
+    for owner, name in ((pass_outputs.PassOutputsWriter, "append"), (catalog, "write_leaf")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, dies)
             with pytest.raises(KeyboardInterrupt):
@@ -226,18 +226,18 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
     tasks.infer_partition(task)
     assert part.partition.name in run.progress(parsed, plan).inferred
     after = {
-        f: storage.read_bytes(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/{f}")
+        f: storage.read_bytes(f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/{f}")
         for f in before
     }
     assert after == before
 
 
-def test_lost_and_foreign_components_are_told(copied):
+def test_lost_and_foreign_pass_outputs_are_told(copied):
     parsed = config.read_config(copied)
     plan = run.prepare(parsed)
     partition, _ = first_leaf(parsed)
     object_id = str(catalog.leaf_ids(parsed.catalog.path, partition)[0])
-    group = f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/gampen"
+    group = f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/gampen"
     mark = f"{group}/object_id/_done.json"
     done = storage.read_json(mark)
     done["fingerprint"]["digest"] = "f" * 64
@@ -255,36 +255,36 @@ def test_lost_and_foreign_components_are_told(copied):
     verified = cli("verify", parsed.catalog.path)
     assert verified.returncode == 1
     assert "they are not there or unfinished" in verified.stderr
-    # Components of a partition that is none of this run's.
-    shutil.copytree(f"{pass_outputs.components_path(parsed.catalog.path)}/{partition.path}/sfnet",
-                    f"{pass_outputs.components_path(parsed.catalog.path)}/Norder=0/Dir=0/Npix=1/sfnet")  # fmt: skip
+    # Pass outputs of a partition that is none of this run's.
+    shutil.copytree(f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/sfnet",
+                    f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/Norder=0/Dir=0/Npix=1/sfnet")  # fmt: skip
     storage.remove(parsed.catalog.path)
-    with pytest.raises(FingerprintError, match="components of another division of the sky"):
+    with pytest.raises(FingerprintError, match="pass outputs of another division of the sky"):
         run.progress(parsed, plan)
     removed = run.clean(parsed)
-    assert any("catalog_components.zarr" in path for path in removed)
-    assert not storage.exists(pass_outputs.components_path(parsed.catalog.path))
+    assert any("catalog_pass_outputs.zarr" in path for path in removed)
+    assert not storage.exists(pass_outputs.pass_outputs_path(parsed.catalog.path))
 
 
-def test_a_catalog_without_components_says_how_to_get_them(copied, client):
+def test_a_catalog_without_pass_outputs_says_how_to_get_them(copied, client):
     text = copied.read_text()
-    other = text.replace("keep_components = true", "").replace(
+    other = text.replace("keep_pass_outputs = true", "").replace(
         "[cluster]", '[catalog]\npath = "bare"\n[cluster]'
     )
     bare_toml = copied.parent / "bare.toml"
     bare_toml.write_text(other)
     bare = config.read_config(bare_toml)
     assert run.execute(bare, run.prepare(bare), client).complete
-    assert not storage.exists(pass_outputs.components_path(bare.catalog.path))
+    assert not storage.exists(pass_outputs.pass_outputs_path(bare.catalog.path))
     first, second = (catalog.read_catalog(str(copied.parent / name)) for name in ("bare", "catalog"))
     # Keeping changes nothing.
     pd.testing.assert_frame_equal(first.to_pandas(), second.to_pandas(), check_exact=True)
     object_id = str(first["object_id"][0].as_py())
-    with pytest.raises(CatalogError, match=r"keep_components = true.* choose a new \[catalog\] path"):
+    with pytest.raises(CatalogError, match=r"keep_pass_outputs = true.* choose a new \[catalog\] path"):
         draws.draw(bare.catalog.path, [object_id], draws.Request())
-    bare_toml.write_text(other.replace("[posterior]", "[posterior]\nkeep_components = true"))
+    bare_toml.write_text(other.replace("[posterior]", "[posterior]\nkeep_pass_outputs = true"))
     asked = config.read_config(bare_toml)
-    with pytest.raises(FingerprintError, match="written without keep_components = true; choose another"):
+    with pytest.raises(FingerprintError, match="written without keep_pass_outputs = true; choose another"):
         run.progress(asked, run.prepare(asked))
 
 
@@ -296,7 +296,7 @@ def test_on_s3_with_ids_of_text(s3, survey, write_run, tmp_path):
     run_toml = write_run(
         tmp_path,
         max_objects=60,
-        passes="8\nkeep_components = true",
+        passes="8\nkeep_pass_outputs = true",
         objects=tmp_path / "objects.parquet",
         replace=[("[cluster]", f'[catalog]\npath = "{s3}/a/catalog"\n[cluster]')],
     )

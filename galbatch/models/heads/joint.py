@@ -44,7 +44,7 @@ class OutputInfo:
     spread_factors: tuple[float, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As components keep it: without what does not bear on the outputs, which is twenty times as long."""
+        """As kept pass outputs hold it: without what does not bear on the outputs, which is twenty times as long."""
         kept = dataclasses.replace(
             self.metadata, domain=DomainInfo(), calibration=None, training={}, origin={}
         )

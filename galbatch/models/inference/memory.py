@@ -79,7 +79,7 @@ class NetworkMemory:
         of_object = n_passes * self.n_outputs
         outputs = 2 * 4 * GROUP_OBJECTS * of_object
         summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
-        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if posterior.keep_components else 0
+        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if posterior.keep_pass_outputs else 0
         return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
 
 

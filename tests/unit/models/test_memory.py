@@ -105,7 +105,7 @@ def test_the_host_holds_outputs_and_what_summaries_make_of_them():
     few, many = (FULL.host_bytes(PosteriorConfig(passes=passes)) for passes in (100, 1100))
     # An object and pass of 9 outputs: twice in float32, 12 times in float64.
     assert many - few == GROUP_OBJECTS * 1000 * 9 * (2 * 4 + 12 * 8)
-    kept = FULL.host_bytes(PosteriorConfig(passes=100, keep_components=True))
+    kept = FULL.host_bytes(PosteriorConfig(passes=100, keep_pass_outputs=True))
     assert kept - few == 2 * 4 * GROUP_OBJECTS * 100 * 9  # of a group that runs, and of one that waits
     assert FULL.host_bytes(PosteriorConfig(max_passes=1100)) == many
 

@@ -11,10 +11,9 @@ import zarr
 
 from galbatch import storage
 from galbatch.catalog import pass_outputs
-from galbatch.catalog.pass_outputs import ComponentsWriter, Origin, components_path, open_components
+from galbatch.catalog.pass_outputs import Origin, PassOutputsWriter, open_pass_outputs, pass_outputs_path
 from galbatch.core.pixels import Partition
 from galbatch.errors import FingerprintError
-from galbatch.models import BundleMetadata, HeadInfo, InputInfo, OutputInfo, ParameterInfo
 
 PARTITION = Partition(5, 12345, 100, 107)
 FINGERPRINT = {"digest": "d" * 64, "parts": {"INFER_VERSION": "4"}}
@@ -22,48 +21,41 @@ IDS = np.array([40, 41, 7, 43, 44, 45, 2**62])
 N_PASSES = {0: 3, 2: 5, 3: 1, 6: 4}  # of the objects that were run, by row
 
 
-def info(n_parameters=2, **changes):
-    metadata = BundleMetadata(
-        name="toy",
-        version="1",
-        architecture="toy",
-        input=InputInfo(("g",), 48, 0.168, "nJy", 31.4),
-        head=HeadInfo("gaussian"),
-        parameters=tuple(ParameterInfo(name, "", "", "identity") for name in "abc"[:n_parameters]),
-        dropout_rate=0.01,
-    )
-    return OutputInfo(metadata, **{"sha256": "a" * 64, "spread_factors": None, **changes})
-
-
 ORIGIN = Origin(
-    "gampen", (info(), info(sha256="b" * 64, spread_factors=(1.5, 0.5))), 3, "torchscript-float32"
+    "gampen",
+    ({"sha256": "a" * 64, "factors": None}, {"sha256": "b" * 64, "factors": [1.5, 0.5]}),
+    3,
+    "torchscript-float32",
 )
+N_OUTPUTS = (5, 5)  # of each bundle
 
 
-def outputs_of(row, n_passes, origin=ORIGIN):
+def outputs_of(row, n_passes, n_outputs=N_OUTPUTS):
     random = np.random.default_rng(row)
-    return tuple(
-        random.normal(size=(n_passes, one.metadata.n_outputs)).astype(np.float32) for one in origin.infos
-    )
+    return tuple(random.normal(size=(n_passes, n)).astype(np.float32) for n in n_outputs)
 
 
-def write(folder, *, ids=IDS, finish=True, n_passes=N_PASSES, fingerprint=FINGERPRINT, origin=ORIGIN):
+def writer_of(catalog_path, *, ids=IDS, origin=ORIGIN, n_outputs=N_OUTPUTS):
+    return PassOutputsWriter(catalog_path, PARTITION, origin, object_id=ids, n_outputs=n_outputs)
+
+
+def write(folder, *, finish=True, n_passes=N_PASSES, fingerprint=FINGERPRINT, n_outputs=N_OUTPUTS, **changes):
     catalog_path = f"{folder}/catalog"
     pass_outputs.create_groups(catalog_path, [PARTITION])
-    writer = ComponentsWriter(catalog_path, PARTITION, origin, object_id=ids)
+    writer = writer_of(catalog_path, n_outputs=n_outputs, **changes)
     for row, n in n_passes.items():
-        writer.append(row, outputs_of(row, n, origin))
+        writer.append(row, outputs_of(row, n, n_outputs))
     if finish:
         writer.finish(fingerprint)
     return catalog_path
 
 
 def read(catalog_path, **changes):
-    return open_components(catalog_path, PARTITION, "gampen", **{"fingerprint": FINGERPRINT, **changes})
+    return open_pass_outputs(catalog_path, PARTITION, "gampen", **{"fingerprint": FINGERPRINT, **changes})
 
 
 def group_of(catalog_path):
-    return f"{components_path(catalog_path)}/{PARTITION.path}/gampen"
+    return f"{pass_outputs_path(catalog_path)}/{PARTITION.path}/gampen"
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -105,9 +97,9 @@ def test_only_the_chunks_of_an_object_are_read(tmp_path, monkeypatch):
 
 def test_the_tree_opens_with_zarr_and_xarray(tmp_path):
     catalog_path = write(tmp_path)
-    assert components_path(catalog_path) == f"{tmp_path}/catalog_components.zarr"
-    assert components_path(catalog_path + "/") == components_path(catalog_path)
-    root = zarr.open_group(components_path(catalog_path), mode="r")
+    assert pass_outputs_path(catalog_path) == f"{tmp_path}/catalog_pass_outputs.zarr"
+    assert pass_outputs_path(catalog_path + "/") == pass_outputs_path(catalog_path)
+    root = zarr.open_group(pass_outputs_path(catalog_path), mode="r")
     assert root.attrs["catalog"] == "catalog"
     group = root[f"{PARTITION.path}/gampen"]
     assert (group.attrs["seed"], group.attrs["engine"]) == (3, "torchscript-float32")
@@ -123,7 +115,7 @@ def test_the_tree_opens_with_zarr_and_xarray(tmp_path):
     assert (opened.outputs_0.values[3:8] == outputs_of(2, 5)[0]).all()
 
 
-def test_a_partition_of_which_nothing_was_run_has_components_too(folder):
+def test_a_partition_of_which_nothing_was_run_has_pass_outputs_too(folder):
     kept = read(write(folder, n_passes={}))
     assert kept.offset.tolist() == [0] * 8
     assert [one.shape for one in kept.outputs(40)] == [(0, 5), (0, 5)]
@@ -144,7 +136,7 @@ def test_the_mark_comes_last_and_goes_first(folder):
     assert storage.list_files(group_of(catalog_path), suffix="") == []
 
 
-def test_components_of_another_run_are_refused_with_both_values(tmp_path):
+def test_pass_outputs_of_another_run_are_refused_with_both_values(tmp_path):
     catalog_path = write(tmp_path, fingerprint={**FINGERPRINT, "digest": "e" * 64})
     with pytest.raises(
         FingerprintError, match=r"of another run \(eeeeeeeeeeee.., the leaf's is dddddddddddd..\)"
@@ -173,7 +165,7 @@ def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, tol
 def test_files_that_another_task_removed_are_noticed_before_the_mark(tmp_path, monkeypatch):
     monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 60)
     catalog_path = f"{tmp_path}/catalog"
-    writer = ComponentsWriter(catalog_path, PARTITION, ORIGIN, object_id=IDS)
+    writer = writer_of(catalog_path)
     writer.append(0, outputs_of(0, 6))
     storage.remove(group_of(catalog_path))
     with pytest.raises(OSError, match="4 of 11 files that were written are not there"):
@@ -182,7 +174,7 @@ def test_files_that_another_task_removed_are_noticed_before_the_mark(tmp_path, m
 
 
 def test_objects_come_in_order_with_as_many_passes_of_each_bundle(tmp_path):
-    writer = ComponentsWriter(f"{tmp_path}/catalog", PARTITION, ORIGIN, object_id=IDS)
+    writer = writer_of(f"{tmp_path}/catalog")
     writer.append(3, outputs_of(3, 2))
     with pytest.raises(ValueError, match="object 3 after object 3"):
         writer.append(3, outputs_of(3, 2))
@@ -193,13 +185,11 @@ def test_objects_come_in_order_with_as_many_passes_of_each_bundle(tmp_path):
 
 def test_memory_does_not_grow_with_the_partition(tmp_path, monkeypatch):
     monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 10**5)
-    origin = dataclasses.replace(ORIGIN, infos=ORIGIN.infos[:1])
+    origin = dataclasses.replace(ORIGIN, bundles=ORIGIN.bundles[:1])
     peaks = []
     outputs = (np.random.default_rng(1).normal(size=(1000, 5)).astype(np.float32),)  # 20 kB
     for n_objects in (20, 400):
-        writer = ComponentsWriter(
-            f"{tmp_path}/{n_objects}", PARTITION, origin, object_id=np.arange(n_objects)
-        )
+        writer = writer_of(f"{tmp_path}/{n_objects}", ids=np.arange(n_objects), origin=origin, n_outputs=(5,))
         tracemalloc.start()
         for row in range(n_objects):
             writer.append(row, outputs)
@@ -210,16 +200,16 @@ def test_memory_does_not_grow_with_the_partition(tmp_path, monkeypatch):
         peaks[1] < peaks[0] + 1_000_000
     )  # of 7.6 MB more that were kept: their files' names, and what libraries keep
     chunks = [
-        f for f in storage.list_files(f"{tmp_path}/400_components.zarr", suffix="") if "outputs_0/c/" in f
+        f for f in storage.list_files(f"{tmp_path}/400_pass_outputs.zarr", suffix="") if "outputs_0/c/" in f
     ]
     assert len(chunks) == 80
 
 
 def test_several_models_of_a_partition_are_groups_of_their_own(tmp_path):
     catalog_path = write(tmp_path)
-    other = Origin("sfnet", (info(3),), 3, "torchscript-float32")
-    write(tmp_path, origin=other)
+    other = Origin("sfnet", ({"sha256": "c" * 64},), 3, "torchscript-float32")
+    write(tmp_path, origin=other, n_outputs=(9,))
     assert pass_outputs.list_done(catalog_path) == [(PARTITION.pixel, "gampen"), (PARTITION.pixel, "sfnet")]
     assert read(catalog_path).outputs(40)[0].shape == (3, 5)
-    kept = open_components(catalog_path, PARTITION, "sfnet", fingerprint=FINGERPRINT)
+    kept = open_pass_outputs(catalog_path, PARTITION, "sfnet", fingerprint=FINGERPRINT)
     assert kept.outputs(40)[0].shape == (3, 9)
