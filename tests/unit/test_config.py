@@ -62,12 +62,6 @@ def test_unknown_key_names_the_nearest_and_the_file(tmp_path):
     assert refusal(tmp_path, text) == "run.toml: [posterior] passess: unknown key; did you mean passes?"
 
 
-def test_a_renamed_key_names_the_new_one(tmp_path):
-    text = MINIMAL + "[posterior]\nkeep_components = true\n"
-    expected = "run.toml: [posterior] keep_components: renamed; write keep_pass_outputs"
-    assert refusal(tmp_path, text) == expected
-
-
 def test_unknown_key_in_a_list_of_tables(tmp_path):
     text = MINIMAL + 'wher = "z_best < 0.25"\n'
     assert refusal(tmp_path, text) == "run.toml: [models] wher: unknown key; did you mean where?"
