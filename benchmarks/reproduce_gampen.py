@@ -32,7 +32,7 @@ from harness import RESULTS
 
 from galbatch import models
 from galbatch.core.types import njy_per_unit
-from galbatch.models.calibration.calibrating import spread_factors
+from galbatch.models.calibration.calibrating import inflation_factors
 from galbatch.models.calibration.coverage import LEVELS, share_of
 from galbatch.models.calibration.evaluation import Evaluation, HeldOut, Outputs, judge
 from galbatch.models.heads.passes import read_passes
@@ -228,7 +228,7 @@ def evaluate(plan: Plan, clock: Clock) -> None:
     parameters = bundle.metadata.parameters
     kept = outputs["validation"].finite
     passes = read_passes(outputs["validation"].numbers[kept], bundle.metadata)
-    factors = spread_factors(passes, labels[chosen][kept], parameters)
+    factors = inflation_factors(passes, labels[chosen][kept], parameters)
     held_out = HeldOut(plan.images(), labels[parts.test], rows=parts.test)
     found = {
         "as trained": judge(outputs["test"], bundle.metadata, held_out),
@@ -313,7 +313,7 @@ def report(
         },
         "training": bundle.metadata.training,
         "n_test": len(trained),
-        "spread_factors": list(factors),
+        "inflation_factors": list(factors),
         "table_2": table_2,
         "figure_12": figure_12,
         "tables": {name: [dataclasses.asdict(t) for t in e.tables()] for name, e in found.items()},

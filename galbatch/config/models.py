@@ -25,9 +25,9 @@ class ModelConfig(Section):
         (),
         description="survey bands fed to the network, in the order of the bundle's; empty: the bundle's own names",
     )
-    columns: tuple[str, ...] = Field(
+    auxiliary_inputs: tuple[str, ...] = Field(
         (),
-        description="columns of the object list fed to a network that takes numbers besides the image, in the order of "
+        description="columns of the object list that are fed to a network with auxiliary inputs, in the order of "
         "the bundle's; empty: the bundle's own names",
     )
     calibrated: bool | None = Field(

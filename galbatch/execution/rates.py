@@ -105,8 +105,8 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
         cutout_s = max(rates.cutout_s, (time.monotonic() - started) / len(rows))
         rates = replace(rates, n_measured=max(rates.n_measured, len(rows)), cutout_s=cutout_s)
         for model in (m for m in plan.models if m.grid == grid.grid):
-            columns = tasks.columns_fed(task.objects, rows, model.columns)
-            rates = _with_network(rates, config, model, cutouts.select_bands(model.bands), columns)
+            auxiliary = tasks.auxiliary_of(task.objects, rows, model.auxiliary_inputs)
+            rates = _with_network(rates, config, model, cutouts.select_bands(model.bands), auxiliary)
     return rates
 
 
@@ -124,7 +124,7 @@ class _Measured:
     network: models.Ensemble
     execution: models.Execution
     cutouts: CutoutBlock
-    columns: npt.NDArray[np.float32] | None
+    auxiliary: npt.NDArray[np.float32] | None
 
     def run(self, posterior: PosteriorConfig, n_objects: int) -> tuple[float, npt.NDArray[np.int32]]:
         """Seconds, and the passes of each of the first objects that could be run."""
@@ -136,7 +136,7 @@ class _Measured:
             name=self.name,
             posterior=posterior,
             selected=first,
-            columns=self.columns,
+            auxiliary=self.auxiliary,
             execution=self.execution,
         )
         passes = values[f"{self.name}_passes"]
@@ -148,12 +148,12 @@ def _with_network(
     config: RunConfig,
     model: ModelPlan,
     cutouts: CutoutBlock,
-    columns: npt.NDArray[np.float32] | None,
+    auxiliary: npt.NDArray[np.float32] | None,
 ) -> Rates:
     """With what a network takes on `cutouts`; without it if none of them can be run."""
     network = tasks.load_network(model)
     execution = _execution(config, model, network)
-    measured = _Measured(model.name, network, execution or models.Execution(), cutouts, columns)
+    measured = _Measured(model.name, network, execution or models.Execution(), cutouts, auxiliary)
     fixed = config.posterior.model_copy(update={"passes": MEASURED_PASSES})
     measured.run(fixed, len(cutouts))  # warms up
     elapsed_s, passes = measured.run(fixed, len(cutouts))

@@ -100,7 +100,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         ModelPlan.of(model, _paths(model), network, engine=_engine(config, network, recorded.get(model.name)))
         for model, network in zip(config.models, networks, strict=True)
     ]
-    fed = dict.fromkeys(name for plan in plans for name in plan.columns)
+    fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
     objects = open_objects(config.objects, inputs=tuple(fed))
     tiles = ingest.read_surveys(
         config.survey,
@@ -143,10 +143,10 @@ def _network(config: RunConfig, model: ModelConfig) -> models.Ensemble:
     except BundleError as error:
         raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
     _require_bands(config, model, network)
-    taken = [column.name for column in network.metadata.input.columns]
-    if len(model.columns or taken) != len(taken):
+    taken = [column.name for column in network.metadata.input.auxiliary_inputs]
+    if len(model.auxiliary_inputs or taken) != len(taken):
         raise ConfigError(
-            f"run.toml: [[models]] {model.name}: columns names {len(model.columns)} columns, the bundle takes {len(taken)} "
+            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle takes {len(taken)} "
             f"({', '.join(taken) or 'none'})"
         )
     return network

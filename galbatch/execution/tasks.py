@@ -42,7 +42,7 @@ __all__ = [
     "ModelTask",
     "TaskResult",
     "audit_properties",
-    "columns_fed",
+    "auxiliary_of",
     "cut_rows",
     "footer_fingerprint",
     "infer_partition",
@@ -274,10 +274,10 @@ def load_network(model: ModelPlan) -> models.Ensemble:
     return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
 
 
-def columns_fed(
+def auxiliary_of(
     objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
 ) -> npt.NDArray[np.float32] | None:
-    """(row, column) of the object list's columns `names`; None for no columns."""
+    """(row, auxiliary input) float32 of the object list's columns `names`; None for no names."""
     return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
 
 
@@ -351,7 +351,7 @@ def _infer_into(
         name=network.name,
         posterior=task.posterior,
         selected=model.task.selected[rows],
-        columns=columns_fed(task.objects, rows, network.columns),
+        auxiliary=auxiliary_of(task.objects, rows, network.auxiliary_inputs),
         execution=_execution(task, network),
         keep=model.keep(rows),
         audit=model.audits.append,

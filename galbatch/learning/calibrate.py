@@ -147,7 +147,7 @@ def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -
             data.images,
             data.labels,
             object_id=data.extras.object_id,
-            columns=data.extras.columns,
+            auxiliary=data.extras.auxiliary,
             strata=data.strata,
         )
         held_out, words = _not_trained_on(held_out, data, (*task.bundles, *task.rivals))
@@ -209,7 +209,7 @@ def _taken(task: CalibrationTask) -> models.TrainingSettings:
         parameters=metadata.parameters,
         size_px=metadata.input.size_px,
         pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
-        columns=metadata.input.columns,
+        auxiliary_inputs=metadata.input.auxiliary_inputs,
     )
 
 

@@ -33,7 +33,7 @@ class Labelled:
     ----------
     images : (object, band, y, x) float32, nJy, by row
     labels : (object, parameter) float64, physical units
-    extras : ids, columns and PSF widths
+    extras : ids, auxiliary inputs and PSF widths
     origin : what a bundle's record says of where they are from
     notes : for people: how many there are, and how many were left out
     strata : true values (object,) beside the labels that results are shown by: magnitude, size_arcsec
@@ -49,10 +49,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class _Table:
-    """The labels: ids, parameters (row, parameter), columns (row, column), and where each id stands."""
+    """The labels: ids, parameters (row, parameter), auxiliary inputs (row, auxiliary input), and where each id stands."""
 
     parameters: npt.NDArray[np.float64]
-    columns: npt.NDArray[np.float64]
+    auxiliary: npt.NDArray[np.float64]
     row_of: Mapping[Any, int]
 
 
@@ -77,8 +77,8 @@ def open_labelled(
     Parameters
     ----------
     store : cutout store, local or ``s3://``
-    labels : table with ids, parameters and the settings' columns
-    settings : which grid, bands, parameters and columns
+    labels : table with ids, parameters and the auxiliary inputs of the settings
+    settings : which grid, bands, parameters and auxiliary inputs
     id_column : of the table
     scratch : that file; removed at the end
 
@@ -110,7 +110,7 @@ def open_labelled(
 
 def _read_table(path: str, settings: models.TrainingSettings, id_column: str) -> _Table:
     parameters = [parameter.name for parameter in settings.parameters]
-    names = list(dict.fromkeys([*parameters, *(column.name for column in settings.columns)]))
+    names = list(dict.fromkeys([*parameters, *(column.name for column in settings.auxiliary_inputs)]))
     ids, numbers = tables.read_numbers(path, id_column=id_column, columns=names)
     complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
     chosen = ids[complete].tolist()
@@ -119,11 +119,11 @@ def _read_table(path: str, settings: models.TrainingSettings, id_column: str) ->
         raise UsageError(
             f"{path}: {len(chosen) - len(row_of)} of the ids in column {id_column} occur again; state each object once"
         )
-    columns = [numbers[column.name] for column in settings.columns]
+    auxiliary = [numbers[column.name] for column in settings.auxiliary_inputs]
     empty = np.zeros((len(ids), 0))
     return _Table(
         np.stack([numbers[name] for name in parameters], axis=1),
-        np.stack(columns, axis=1) if columns else empty,
+        np.stack(auxiliary, axis=1) if auxiliary else empty,
         row_of,
     )
 
@@ -227,7 +227,7 @@ def _joined(
         table.parameters[rows][good],
         models.Extras(
             object_id=ids[good],
-            columns=table.columns[rows][good].astype(np.float32) if table.columns.shape[1] else None,
+            auxiliary=table.auxiliary[rows][good].astype(np.float32) if table.auxiliary.shape[1] else None,
             psf_fwhm_arcsec=psf[good],
             sky_sigma_njy=sky[good],
         ),

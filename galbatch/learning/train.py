@@ -322,10 +322,10 @@ def _require_simulated(settings: models.TrainingSettings) -> None:
         raise UsageError(
             f"parameters: {', '.join(unknown)}: not in the simulation, which has {', '.join(known)}"
         )
-    if settings.columns:
-        names = ", ".join(column.name for column in settings.columns)
+    if settings.auxiliary_inputs:
+        names = ", ".join(column.name for column in settings.auxiliary_inputs)
         raise UsageError(
-            f"columns: {names}: the simulation has none beside the images; give --store and --labels, or leave them out"
+            f"auxiliary_inputs: {names}: the simulation has none; give --store and --labels, or leave them out"
         )
     if settings.pixel_scale_arcsec != simulation.PIXEL_SCALE_ARCSEC:
         raise UsageError(

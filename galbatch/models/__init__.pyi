@@ -18,9 +18,9 @@ from .inference.block import infer_block
 from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .inference.results import INFER_VERSION, quantile_suffix, result_columns
 from .metadata.schema import (
+    AuxiliaryInput,
     BundleMetadata,
     CalibrationInfo,
-    ColumnInfo,
     DomainInfo,
     HeadInfo,
     InputInfo,
@@ -42,13 +42,13 @@ __all__ = [
     "SFNET_TARGETS",
     "TRAINING_DATA",
     "Audit",
+    "AuxiliaryInput",
     "BatchProgress",
     "Bundle",
     "BundleMetadata",
     "Calibration",
     "CalibrationInfo",
     "CalibrationSettings",
-    "ColumnInfo",
     "Comparison",
     "DomainInfo",
     "Engine",

@@ -510,7 +510,7 @@ def input_columns(path: str, table: pa.Table, *, names: Sequence[str]) -> dict[s
     ObjectListError
         A column holds no numbers.
     """
-    expected = "the numbers that a network takes beside the image"
+    expected = "numbers, as a network's auxiliary input"
     with np.errstate(over="ignore"):  # beyond float32 they are infinite: no number either
         return {
             name: _numbers(path, table.column(name), name=name, expected=expected).astype(np.float32)

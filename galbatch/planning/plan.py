@@ -73,9 +73,9 @@ class ModelPlan:
     paths, sha256 : the files and identities of its bundles: several are an ensemble
     grid : the cutouts it needs
     bands : survey bands, in the order of the bundle's input
-    columns : of the object list, in the order of the bundle's input
-    calibrated : as in ``[[models]]``: whether posteriors are stretched
-    stretched : for each bundle whether its posteriors are
+    auxiliary_inputs : its columns of the object list, in the order of the bundle's input
+    calibrated : as in ``[[models]]``: whether posteriors are inflated
+    inflated : for each bundle whether its posteriors are
     engine : name of the `galbatch.models.Engine` that executes it
     release, background : of the images it was trained on; "" if unknown
     n_selected : objects that `where` selects
@@ -87,9 +87,9 @@ class ModelPlan:
     sha256: tuple[str, ...]
     grid: Grid
     bands: tuple[str, ...]
-    columns: tuple[str, ...] = ()
+    auxiliary_inputs: tuple[str, ...] = ()
     calibrated: bool | None = None
-    stretched: tuple[bool, ...] = ()
+    inflated: tuple[bool, ...] = ()
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
@@ -106,9 +106,10 @@ class ModelPlan:
             ensemble.sha256,
             ensemble.grid,
             config.bands or tuple(ensemble.bands),
-            columns=config.columns or tuple(column.name for column in trained.columns),
+            auxiliary_inputs=config.auxiliary_inputs
+            or tuple(column.name for column in trained.auxiliary_inputs),
             calibrated=config.calibrated,
-            stretched=tuple(factors is not None for factors in ensemble.spread_factors),
+            inflated=tuple(factors is not None for factors in ensemble.inflation_factors),
             engine=engine,
             release=trained.release,
             background=trained.background,
@@ -399,9 +400,9 @@ class _Planner:
             parts[f"bundle {model.name}"] = ", ".join(model.sha256)
             parts[f"{ENGINE_OF}{model.name}"] = model.engine
             parts[f"bands of {model.name}"] = "+".join(model.bands)
-            parts[f"columns of {model.name}"] = "+".join(model.columns)
+            parts[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
             parts[f"calibration of {model.name}"] = ", ".join(
-                "applied" if applied else "not applied" for applied in model.stretched
+                "applied" if applied else "not applied" for applied in model.inflated
             )
         return parts
 

@@ -20,9 +20,9 @@ from galbatch import catalog, config, errors
 from galbatch.core.types import ModelFlag
 from galbatch.execution import run
 from galbatch.models import (
+    AuxiliaryInput,
     BundleMetadata,
     CalibrationInfo,
-    ColumnInfo,
     HeadInfo,
     InputInfo,
     ParameterInfo,
@@ -33,7 +33,9 @@ from galbatch.models import (
 pytestmark = pytest.mark.timeout(280)
 
 SIZE_PX = 16
-OTHER_INPUT = InputInfo(("hsc_g", "des_g"), SIZE_PX, 0.168, "nJy", 31.4, columns=(ColumnInfo("ebv"),))
+OTHER_INPUT = InputInfo(
+    ("hsc_g", "des_g"), SIZE_PX, 0.168, "nJy", 31.4, auxiliary_inputs=(AuxiliaryInput("ebv"),)
+)
 RUN_TOML = """
 [[survey]]
 name = "hsc"
@@ -50,7 +52,7 @@ path = "{objects}"
 [[models]]
 name = "toy"
 bundle = ["first.pt", "second.pt"]
-columns = ["ebv_sfd"]
+auxiliary_inputs = ["ebv_sfd"]
 [posterior]
 passes = 4
 [cluster]
@@ -69,8 +71,8 @@ class Toy(nn.Module):
         self.shift = shift
 
     @torch.jit.export
-    def prefix(self, images: Tensor, columns: Tensor) -> Tensor:
-        return torch.cat([images[:, :, 8, 8], columns], dim=1)
+    def prefix(self, images: Tensor, auxiliary: Tensor) -> Tensor:
+        return torch.cat([images[:, :, 8, 8], auxiliary], dim=1)
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -84,11 +86,13 @@ def save_toy(path, shift, **changes):
         "toy",
         "1",
         "toy",
-        InputInfo(("des_g", "hsc_g"), SIZE_PX, 0.168, "nJy", 31.4, columns=(ColumnInfo("ebv", "mag"),)),
+        InputInfo(
+            ("des_g", "hsc_g"), SIZE_PX, 0.168, "nJy", 31.4, auxiliary_inputs=(AuxiliaryInput("ebv", "mag"),)
+        ),
         HeadInfo("gaussian"),
         tuple(ParameterInfo(name, "", name, "identity") for name in names),
         dropout_rate=0.0,
-        calibration=CalibrationInfo(spread_factors=(1.0, 1.0, 2.0)),
+        calibration=CalibrationInfo(inflation_factors=(1.0, 1.0, 2.0)),
     )
     return save_bundle(str(path), script_of(Toy(shift)), dataclasses.replace(metadata, **changes))
 
@@ -164,10 +168,12 @@ def test_two_surveys_a_column_and_two_bundles(written, client):
     properties = (Path(parsed.catalog.path) / "hats.properties").read_text()
     assert f"galbatch_bundle_toy={', '.join(hashes)}" in properties
     # What was not applied, or from another column, or by one bundle alone, is another catalog.
-    told = refused(run_toml, ('columns = ["ebv_sfd"]', 'columns = ["ebv_sfd"]\ncalibrated = false'))
+    told = refused(
+        run_toml, ('auxiliary_inputs = ["ebv_sfd"]', 'auxiliary_inputs = ["ebv_sfd"]\ncalibrated = false')
+    )
     assert "calibration of toy applied, applied; this run uses not applied, not applied" in told
     told = refused(run_toml, ("ebv_sfd", "z_best"))
-    assert "columns of toy ebv_sfd; this run uses z_best" in told
+    assert "auxiliary inputs of toy ebv_sfd; this run uses z_best" in told
     assert "columns fed" in told
     told = refused(run_toml, ('["first.pt", "second.pt"]', '"first.pt"'))
     assert f"bundle toy {hashes[0][:12]}.., {hashes[1][:12]}..; this run uses {hashes[0][:12]}.." in told
@@ -190,11 +196,13 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     run_toml, _ = written
     assert tomllib.loads(run_toml.read_text())["models"][0]["bundle"] == ["first.pt", "second.pt"]
     assert "no column ebv_sdf; the nearest is ebv_sfd" in refused(run_toml, ("ebv_sfd", "ebv_sdf"))
-    assert "no column ebv; the nearest is ebv_sfd" in refused(run_toml, ('columns = ["ebv_sfd"]\n', ""))
+    assert "no column ebv; the nearest is ebv_sfd" in refused(
+        run_toml, ('auxiliary_inputs = ["ebv_sfd"]\n', "")
+    )
     told = refused(run_toml, ("ebv_sfd", "name"))
-    assert "column name holds string, expected the numbers that a network takes beside the image" in told
+    assert "column name holds string, expected numbers, as a network's auxiliary input" in told
     told = refused(run_toml, ('["ebv_sfd"]', '["ebv_sfd", "z_best"]'))
-    assert "[[models]] toy: columns names 2 columns, the bundle takes 1 (ebv)" in told
+    assert "[[models]] toy: auxiliary_inputs names 2 columns, the bundle takes 1 (ebv)" in told
     save_toy(tmp_path / "second.pt", 0.5, input=OTHER_INPUT)
     done = subprocess.run(
         [sys.executable, "-m", "galbatch.cli", "run", str(run_toml)],
@@ -204,10 +212,12 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     )
     assert done.returncode == 2, done.stderr
     assert "[[models]] toy: the bundles toy 1 and toy 1 cannot be pooled" in " ".join(done.stderr.split())
-    assert "bands: des_g, hsc_g against hsc_g, des_g; columns: ebv mag against ebv" in " ".join(
+    assert "bands: des_g, hsc_g against hsc_g, des_g; auxiliary inputs: ebv mag against ebv" in " ".join(
         done.stderr.split()
     )
     assert not (tmp_path / "catalog").exists()
     save_toy(tmp_path / "second.pt", 0.5, calibration=None)
-    told = refused(run_toml, ('columns = ["ebv_sfd"]', 'columns = ["ebv_sfd"]\ncalibrated = true'))
+    told = refused(
+        run_toml, ('auxiliary_inputs = ["ebv_sfd"]', 'auxiliary_inputs = ["ebv_sfd"]\ncalibrated = true')
+    )
     assert "calibrated = true, but the bundle holds no spread factors" in told

@@ -167,12 +167,12 @@ def test_normal_heads_are_scipys(outputs, points):
 
 @given(outputs_of_heads(), st.floats(0.2, 4), st.floats(-3, 3))
 @settings(max_examples=40, deadline=None)
-def test_affine_maps_and_stretching_move_what_the_heads_say(outputs, factor, shift):
-    """The CDF at a moved point is the CDF before; the covariance follows; stretching keeps the mean."""
+def test_affine_maps_and_inflation_move_what_the_heads_say(outputs, factor, shift):
+    """The CDF at a moved point is the CDF before; the covariance follows; inflation keeps the mean."""
     metadata, numbers = outputs
     passes = read_passes(numbers, metadata)
     scale, shifts = np.array([factor, 1.3]), np.array([shift, 0.1])
-    moved, stretched = passes.affine(scale, shifts), passes.stretched(scale)
+    moved, inflated = passes.affine(scale, shifts), passes.inflated(scale)
     for index in range(2):
         points = np.quantile(passes.marginal(index).mean, [0.1, 0.5, 0.9], axis=1).T + 0.01
         there = points * scale[index] + shifts[index]
@@ -180,11 +180,11 @@ def test_affine_maps_and_stretching_move_what_the_heads_say(outputs, factor, shi
         np.testing.assert_allclose(moved.marginal(index).cdf(there), before, atol=1e-9)
         center = passes.mean.mean(axis=1)[:, index, None]
         there = center + scale[index] * (points - center)
-        np.testing.assert_allclose(stretched.marginal(index).cdf(there), before, atol=1e-9)
+        np.testing.assert_allclose(inflated.marginal(index).cdf(there), before, atol=1e-9)
     outer = np.outer(scale, scale)
     np.testing.assert_allclose(moved.covariance(), passes.covariance() * outer, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(stretched.covariance(), passes.covariance() * outer, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(stretched.mean.mean(axis=1), passes.mean.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(inflated.covariance(), passes.covariance() * outer, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(inflated.mean.mean(axis=1), passes.mean.mean(axis=1), atol=1e-9)
 
 
 @given(st.sampled_from(HEADS), st.integers(1, 6), st.integers(1, 2))

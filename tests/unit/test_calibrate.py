@@ -143,10 +143,10 @@ def test_a_calibration_from_a_store_is_written_with_card_and_figure(folder, tmp_
     )
     assert done.exit_code == 0, done.output
     info = load_bundle(str(output)).metadata.calibration
-    assert info.spread_factors[0] == pytest.approx(0.5, rel=0.12)
+    assert info.inflation_factors[0] == pytest.approx(0.5, rel=0.12)
     assert info.apply
     assert info.data == "objects of cutouts.zarr with labels of labels.parquet"
-    assert f"{info.spread_factors[0]:g}" in done.output
+    assert f"{info.inflation_factors[0]:g}" in done.output
     for table in (*info.results[:4], info.results[-1]):
         assert table.caption in done.output
         assert table.caption in output.with_suffix(".md").read_text()

@@ -292,14 +292,14 @@ def test_a_bundle_is_one_or_a_list(tmp_path):
             [[models]]
             name = "m"
             bundle = {written}
-            columns = ["ebv"]
+            auxiliary_inputs = ["ebv"]
             calibrated = false
             """
         )
         model = config.read_config(tmp_path / "run.toml").models[0]
         resolved = tuple(name if ":" in name else str(tmp_path / name) for name in expected)
         assert model.bundle == resolved
-        assert model.columns == ("ebv",)
+        assert model.auxiliary_inputs == ("ebv",)
         assert model.calibrated is False
     for wrong in ([], 3):
         with pytest.raises(errors.ConfigError, match="bundle: "):

@@ -18,7 +18,10 @@ RECIPE = models.RECIPES["sfnet"]
             {"parameters": (models.ParameterInfo("mass", "", "", "ln"),)},
             "parameters: mass: not in the simulation, which has object_id, bt",
         ),
-        ({"columns": (models.ColumnInfo("ebv"),)}, "columns: ebv: the simulation has none beside the images"),
+        (
+            {"auxiliary_inputs": (models.AuxiliaryInput("ebv"),)},
+            "auxiliary_inputs: ebv: the simulation has none",
+        ),
         ({"pixel_scale_arcsec": 0.262}, "pixel_scale_arcsec: is 0.262, and simulated stamps have 0.168"),
     ],
 )

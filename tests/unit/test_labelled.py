@@ -120,13 +120,13 @@ def test_joins_by_id_and_counts_what_is_left_out(folder, monkeypatch, in_memory_
     monkeypatch.setattr(labelled, "IN_MEMORY_BYTES", in_memory_bytes)
     truth = np.load(folder / "truth.npz")
     good = [row for row in range(320) if row not in (7, 100)]
-    with opened(folder, columns=[{"name": "ebv"}]) as data:
+    with opened(folder, auxiliary_inputs=[{"name": "ebv"}]) as data:
         assert (folder / "a.pixels").exists() == (in_memory_bytes == 0)
         assert data.images.shape == (318, 1, 32, 32)
         np.testing.assert_array_equal(data.images[np.arange(318)], truth["images"][good][:, [1]])
         np.testing.assert_array_equal(data.labels[:, 0], truth["flux"][good])
         np.testing.assert_array_equal(data.extras.object_id, truth["ids"][good])
-        np.testing.assert_allclose(data.extras.columns[:, 0], np.linspace(0, 1, 320)[good], rtol=1e-6)
+        np.testing.assert_allclose(data.extras.auxiliary[:, 0], np.linspace(0, 1, 320)[good], rtol=1e-6)
         assert data.extras.psf_fwhm_arcsec.shape == (318, 1)
         assert data.extras.psf_fwhm_arcsec.min() == pytest.approx(0.6)
     assert data.notes == (

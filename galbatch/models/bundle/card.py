@@ -100,9 +100,9 @@ def _input_lines(image: InputInfo) -> list[str]:
         f"- background: {image.background or NOT_STATED}",
         f"- release: {image.release or NOT_STATED}",
     ]
-    for column in image.columns:
-        unit = f" [{column.unit}]" if column.unit else ""
-        lines.append(f"- number beside the image: {column.name}{unit}: {column.description or NOT_STATED}")
+    for one in image.auxiliary_inputs:
+        unit = f" [{one.unit}]" if one.unit else ""
+        lines.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")
     return lines
 
 
@@ -171,10 +171,10 @@ def _result_table(result: ResultTable) -> list[str]:
 
 def _calibration_lines(metadata: BundleMetadata) -> list[str]:
     calibration = metadata.calibration
-    if calibration is None or calibration.spread_factors is None:
+    if calibration is None or calibration.inflation_factors is None:
         return ["None: the posterior's widths are the network's own."]
     names = [parameter.name for parameter in metadata.parameters]
-    factors = [(name, factor) for name, factor in zip(names, calibration.spread_factors, strict=True)]
+    factors = [(name, factor) for name, factor in zip(names, calibration.inflation_factors, strict=True)]
     by_default = "applied" if calibration.apply else "not applied"
     return [
         f"Found on {calibration.n_objects:,} objects that nothing was trained on"

@@ -30,13 +30,13 @@ class Ensemble:
     Attributes
     ----------
     bundles : one or more
-    calibrated : whether posteriors are stretched by the bundles' spread factors; None: as each bundle says
+    calibrated : whether posteriors are inflated by the bundles' inflation factors; None: as each bundle says
 
     Raises
     ------
     BundleError
         The bundles differ in what they take or say, one is named twice, or `calibrated` is true and a bundle holds
-        no spread factors.
+        no inflation factors.
     """
 
     bundles: tuple[Bundle, ...]
@@ -50,9 +50,9 @@ class Ensemble:
             raise BundleError(f"{first.metadata.name}: a bundle is named twice; its passes would count twice")
         for bundle in self.bundles:
             calibration = bundle.metadata.calibration
-            if self.calibrated and (calibration is None or calibration.spread_factors is None):
+            if self.calibrated and (calibration is None or calibration.inflation_factors is None):
                 raise BundleError(
-                    f"{bundle.metadata.name}: calibrated = true, but the bundle holds no spread factors; run galbatch "
+                    f"{bundle.metadata.name}: calibrated = true, but the bundle holds no inflation factors; run galbatch "
                     "models calibrate, or take the line out"
                 )
 
@@ -97,8 +97,8 @@ class Ensemble:
         return has_posterior(self.output_infos)
 
     @property
-    def spread_factors(self) -> tuple[tuple[float, ...] | None, ...]:
-        """For each bundle what its posteriors are stretched by, (parameter,); None: not at all."""
+    def inflation_factors(self) -> tuple[tuple[float, ...] | None, ...]:
+        """For each bundle what its posteriors are inflated by, (parameter,); None: not at all."""
         return tuple(_applied_factors(bundle.metadata, self.calibrated) for bundle in self.bundles)
 
     @property
@@ -106,7 +106,7 @@ class Ensemble:
         """How the outputs of each bundle are read."""
         return tuple(
             OutputInfo(bundle.metadata, bundle.sha256, factors)
-            for bundle, factors in zip(self.bundles, self.spread_factors, strict=True)
+            for bundle, factors in zip(self.bundles, self.inflation_factors, strict=True)
         )
 
     def passes(self, outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:
@@ -144,13 +144,15 @@ def _applied_factors(metadata: BundleMetadata, calibrated: bool | None) -> tuple
     calibration = metadata.calibration
     if calibration is None or not (calibration.apply if calibrated is None else calibrated):
         return None
-    return calibration.spread_factors
+    return calibration.inflation_factors
 
 
 SAME: dict[str, Callable[[BundleMetadata], Any]] = {
     "cutouts": lambda m: f"{m.input.size_px} px of {m.input.pixel_scale_arcsec:g} arcsec",
     "bands": lambda m: ", ".join(m.input.bands),
-    "columns": lambda m: ", ".join(f"{c.name} {c.unit}".strip() for c in m.input.columns) or "none",
+    "auxiliary inputs": lambda m: (
+        ", ".join(f"{one.name} {one.unit}".strip() for one in m.input.auxiliary_inputs) or "none"
+    ),
     "single values or distributions": lambda m: "point" if m.head.kind == "point" else "distributions",
     "parameters": lambda m: ", ".join(p.name for p in m.parameters),
 }

@@ -60,13 +60,15 @@ class Bundle:
         """Its bands, in the order of the image axis."""
         return self.metadata.input.bands
 
-    def prefix(self, images: Tensor, columns: Tensor | None = None) -> Tensor:
+    def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """Everything before the first dropout; images (object, band, y, x) float32 in the bundle's unit.
 
-        Bundles that take columns are given them, (object, column) float32.
+        Bundles that take auxiliary inputs are given them, (object, auxiliary input) float32.
         """
-        takes_columns = bool(self.metadata.input.columns)
-        result: Tensor = self.script.prefix(images, columns) if takes_columns else self.script.prefix(images)
+        takes_auxiliary = bool(self.metadata.input.auxiliary_inputs)
+        result: Tensor = (
+            self.script.prefix(images, auxiliary) if takes_auxiliary else self.script.prefix(images)
+        )
         return result
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -272,7 +274,7 @@ def _check(script: Any, metadata: BundleMetadata, source: str) -> None:
         fixed = script.sample(rows, torch.full_like(keys, 7))
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1]
-        shapes = " and columns ".join(str(tuple(part.shape)) for part in inputs)
+        shapes = " and auxiliary inputs ".join(str(tuple(part.shape)) for part in inputs)
         raise BundleError(f"{source}: fails on images {shapes}: {reason}") from None
     problem = (
         _shape_problem(first, metadata)
@@ -301,10 +303,10 @@ def _check_edges(metadata: BundleMetadata, source: str) -> None:
 
 
 def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
-    """What `prefix` takes: made-up images, and for networks that take columns two rows of 0 and 1."""
-    n_columns = len(metadata.input.columns)
-    columns = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_columns)
-    return (made_up_images(metadata), columns) if n_columns else (made_up_images(metadata),)
+    """What `prefix` takes: made-up images, and for networks with auxiliary inputs two rows of 0 and 1."""
+    n_auxiliary = len(metadata.input.auxiliary_inputs)
+    auxiliary = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_auxiliary)
+    return (made_up_images(metadata), auxiliary) if n_auxiliary else (made_up_images(metadata),)
 
 
 def made_up_images(metadata: BundleMetadata) -> Tensor:

@@ -1,4 +1,4 @@
-"""Calibration: which dropout rate, and which stretch of the posteriors, make intervals cover what they say.
+"""Calibration: which dropout rate, and which inflation of the posteriors, make intervals cover what they say.
 
 Held-out objects fall into two parts. The calibration part chooses; the test part is only reported, and nothing that
 chooses ever sees it: `choose` takes the one, `reported` the other.
@@ -7,7 +7,7 @@ Two things are chosen, in this order. The dropout rate, as in section 5 of the G
 138): the one whose coverage is closest to nominal. The paper trained a network for each rate; here several bundles
 can be candidates, so the same can be done, and each can be tried at several rates with the same weights, which takes no
 training but leaves the network with another rate than it learned to live with. Then one factor for each parameter, by
-which the whole posterior is stretched about its mean in the transformed space (`Passes.stretched`).
+which the whole posterior is inflated about its mean in the transformed space (`Passes.inflated`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ __all__ = [
     "calibrate",
     "check_candidates",
     "choose",
+    "inflation_factors",
     "reported",
-    "spread_factors",
     "with_dropout_rate",
 ]
 
@@ -83,7 +83,7 @@ class CalibrationSettings:
     ----------
     dropout_rates : to try each bundle at; empty: its own
     share : of the held-out objects that choose
-    apply : whether runs stretch by default; None: yes, but for converted networks
+    apply : whether runs inflate by default; None: yes, but for converted networks
     posterior : passes, seed and batch
     seed : of the split into parts
     data : what the held-out objects are, for the card
@@ -278,7 +278,7 @@ def choose(
     metadata = candidates[best].bundle.metadata
     kept = outputs[best].finite
     passes = read_passes(outputs[best].numbers[kept], metadata)
-    factors = spread_factors(passes, part.labels[kept], metadata.parameters, seed=settings.seed)
+    factors = inflation_factors(passes, part.labels[kept], metadata.parameters, seed=settings.seed)
     return Choice(best, tuple(candidates), factors, int(kept.sum()))
 
 
@@ -356,7 +356,7 @@ def _misses(transform: Floats) -> Floats:
     return np.stack([np.abs(equal_tailed_cover(transform, level).mean(axis=0) - level) for level in LEVELS])
 
 
-def spread_factors(
+def inflation_factors(
     passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...], *, seed: int = 1
 ) -> tuple[float, ...]:
     """Factor on each parameter's spread that makes the largest of the three abs(coverage - level) smallest.
@@ -376,7 +376,7 @@ def spread_factors(
 
     def largest_misses(factors: Floats) -> Floats:
         """(parameter,) of factors (parameter,)."""
-        cdf = cdf_at(passes.stretched(factors), labels, parameters)
+        cdf = cdf_at(passes.inflated(factors), labels, parameters)
         return np.asarray(_misses(transforms(cdf, *at_limits, seed=seed)).max(axis=0))
 
     n, (low, high) = len(parameters), np.log(FACTOR_RANGE)
@@ -416,7 +416,7 @@ def reported(
     apply = not bundle.metadata.origin if settings.apply is None else settings.apply
     judged = _Judge(bundle, settings, choice.factors if apply else None, progress)
     info = CalibrationInfo(
-        spread_factors=choice.factors,
+        inflation_factors=choice.factors,
         apply=apply,
         n_objects=choice.n_objects,
         data=settings.data,

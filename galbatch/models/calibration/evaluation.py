@@ -59,7 +59,7 @@ class HeldOut:
     labels : (object, parameter) float64, physical units, in the order of the bundle's parameters
     rows : (object,) int64, rising: the image of each; None: image for image
     object_id : (object,) int64 or str, what splits hang on; None: their numbers, from 0
-    columns : (object, column) float32, numbers beside the image; None: the bundle takes none
+    auxiliary : (object, auxiliary input) float32; None: the bundle takes none
     strata : true values (object,) that results are shown by: magnitude, size_arcsec; taken from the labels where they
         are among these
     """
@@ -68,7 +68,7 @@ class HeldOut:
     labels: Floats
     rows: Rows | None = None
     object_id: npt.NDArray[np.generic] | None = None
-    columns: npt.NDArray[np.float32] | None = None
+    auxiliary: npt.NDArray[np.float32] | None = None
     strata: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class HeldOut:
             labels=self.labels[chosen],
             rows=rows[chosen],
             object_id=self.ids[chosen],
-            columns=None if self.columns is None else self.columns[chosen],
+            auxiliary=None if self.auxiliary is None else self.auxiliary[chosen],
             strata={name: values[chosen] for name, values in self.strata.items()},
         )
 
@@ -197,7 +197,7 @@ def evaluate(
     *,
     posterior: PosteriorConfig | None = None,
     calibrated: bool | None = None,
-    columns: npt.NDArray[np.float32] | None = None,
+    auxiliary: npt.NDArray[np.float32] | None = None,
 ) -> Evaluation:
     """Compare a bundle's posteriors with the truth.
 
@@ -208,15 +208,15 @@ def evaluate(
     labels : (object, parameter) float64, physical units
     posterior : passes, seed and batch; its quantiles are not used
     calibrated : whether the bundle's post-hoc correction is applied; None: as the bundle says
-    columns : (object, column) float32, numbers beside the image
+    auxiliary : (object, auxiliary input) float32
 
     Raises
     ------
     BundleError
         `calibrated` is true, and the bundle holds no correction.
     """
-    (factors,) = Ensemble((bundle,), calibrated).spread_factors
-    held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), columns=columns)
+    (factors,) = Ensemble((bundle,), calibrated).inflation_factors
+    held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), auxiliary=auxiliary)
     outputs = run_held_out(bundle, held_out, posterior or PosteriorConfig())
     return judge(outputs, bundle.metadata, held_out, factors=factors)
 
@@ -248,8 +248,8 @@ def run_held_out(
     for start in range(0, n, OBJECTS_AT_ONCE):
         some = slice(start, start + OBJECTS_AT_ONCE)
         images = cleaned_rows(held_out.images, rows[some], scale)
-        columns = None if held_out.columns is None else held_out.columns[some]
-        raw = run_passes(bundle, images, keys[some], batch=posterior.batch, columns=columns)
+        auxiliary = None if held_out.auxiliary is None else held_out.auxiliary[some]
+        raw = run_passes(bundle, images, keys[some], batch=posterior.batch, auxiliary=auxiliary)
         parts.append(raw.outputs)
         if progress is not None:
             progress(len(images))
@@ -271,7 +271,7 @@ def judge(
     ----------
     outputs : of the objects of `held_out`
     metadata : of the bundle
-    factors : the posteriors are stretched by; None: as the network gives them
+    factors : the posteriors are inflated by; None: as the network gives them
     seed : of what is drawn within point masses
     """
     kept = np.flatnonzero(outputs.finite)
@@ -307,7 +307,7 @@ def _judge_some(
     """(cdf, released intervals, median, mode) of some objects."""
     passes = read_passes(outputs.numbers[rows], metadata)
     if factors is not None:
-        passes = passes.stretched(factors)
+        passes = passes.inflated(factors)
     keys = member_keys(outputs.keys[rows], metadata.members)
     draws = physical_draws(passes, keys, metadata.parameters)
     released = np.stack([released_intervals(draws[..., i]) for i in range(draws.shape[2])], axis=1)

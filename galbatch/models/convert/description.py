@@ -119,8 +119,8 @@ def _preprocessing_problems(description: ScriptDescription) -> list[str]:
     problems = []
     if preprocessing.channels < 0:
         problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
-    if description.input.columns:
-        problems.append("input: columns: a foreign forward(images) takes images alone")
+    if description.input.auxiliary_inputs:
+        problems.append("input: auxiliary_inputs: a foreign forward(images) takes images alone")
     if channels != n_bands and n_bands != 1:
         problems.append(
             f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"

@@ -58,8 +58,8 @@ class Executor(Protocol):
         """Where it runs."""
         ...
 
-    def prepare(self, images: Tensor, columns: Tensor | None) -> Prepared:
-        """What is computed once an object; images (object, band, y, x) and columns (object, column) float32, on the device."""
+    def prepare(self, images: Tensor, auxiliary: Tensor | None) -> Prepared:
+        """What is computed once an object; images (object, band, y, x) and auxiliary inputs (object, auxiliary input) float32, on the device."""
         ...
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -80,10 +80,10 @@ class ScriptExecutor:
     bundle: Bundle
     device: torch.device = CPU
 
-    def prepare(self, images: Tensor, columns: Tensor | None) -> ScriptPrepared:
+    def prepare(self, images: Tensor, auxiliary: Tensor | None) -> ScriptPrepared:
         """See `Executor`."""
         script = self.bundle.script
-        features = self.bundle.prefix(images, columns)
+        features = self.bundle.prefix(images, auxiliary)
         last = script.last_features(features) if self.bundle.has("last_features") else None
         crop = script.crop(images) if self.bundle.has("crop") else None
         return ScriptPrepared(self.bundle, features, last, crop)

@@ -92,12 +92,12 @@ def compiled_disagreement(executor: NativeExecutor) -> str | None:
 @torch.inference_mode()
 def disagreement(executor: NativeExecutor) -> str | None:
     """How passes of two made-up galaxies differ from the script's; None: by rounding."""
-    images, *columns = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
-    beside = columns[0] if columns else None
+    images, *others = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
+    auxiliary = others[0] if others else None
     rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
     keys = torch.arange(CHECK_ROWS, device=executor.device) * 0x5851F42D4C957F2D
-    found, _ = executor.prepare(images, beside).passes(rows, keys)
-    expected = executor.bundle.sample(executor.bundle.prefix(images, beside)[rows], keys)
+    found, _ = executor.prepare(images, auxiliary).passes(rows, keys)
+    expected = executor.bundle.sample(executor.bundle.prefix(images, auxiliary)[rows], keys)
     if found.shape != expected.shape:
         return f"it puts out {found.shape[1]} numbers, expected {expected.shape[1]}"
     difference, size = (found - expected).abs().amax(1), 1.0 + expected.abs().amax(1)
@@ -200,7 +200,7 @@ class PassRunner:
         self.static = static
 
     def outputs(
-        self, start: Start, beside: Tensor, rows: Tensor, masks: Masks | None
+        self, start: Start, auxiliary: Tensor, rows: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
         """See `Prepared.passes`: the trunk takes as many rows as the processor's cache holds, the head all."""
         step = rows_in_cache(start.maps, len(rows))
@@ -212,7 +212,7 @@ class PassRunner:
             of_some = None if masks is None else Masks(*(part[some] for part in masks))
             x = self.network.begin(start, rows[some], of_some)
             parts.append((self.static or self.network.trunk)(x, of_some))
-        return self.network.head(torch.cat(parts), beside[rows], masks)
+        return self.network.head(torch.cat(parts), auxiliary[rows], masks)
 
     def last_features(self, maps: Tensor) -> Tensor:
         """Without dropout, of maps (object, channel, y, x)."""
@@ -246,16 +246,16 @@ class NativeExecutor:
         self.plan = path.network.plan(device)
         exact.network.plan(device)
 
-    def prepare(self, images: Tensor, columns: Tensor | None) -> NativePrepared:
+    def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:
         """See `Executor`."""
-        features = self.bundle.prefix(images, columns)
-        n_maps = features.shape[1] - len(self.bundle.metadata.input.columns)
-        maps, beside = features[:, :n_maps], features[:, n_maps:, 0, 0]
+        features = self.bundle.prefix(images, auxiliary)
+        n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
+        maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
         last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
         crop = self.bundle.script.crop(images) if self.bundle.has("crop") else None
         start = self.path.network.start(maps)
         exact = start if self.exact is self.path else self.exact.network.start(maps)
-        prepared = NativePrepared(self, start, exact, beside, last, crop)
+        prepared = NativePrepared(self, start, exact, carried, last, crop)
         if self.path.network.dtype != torch.bfloat16:
             return prepared
         return replace(prepared, shift=prepared.rounding())
@@ -276,14 +276,14 @@ class NativePrepared:
     Attributes
     ----------
     start, exact : what rows begin with, of the executor's paths
-    beside : (object, column), the numbers beside the image
+    auxiliary : (object, auxiliary input), the auxiliary inputs
     shift : (object, output), added to the outputs of every pass; None: nothing
     """
 
     executor: NativeExecutor
     start: Start
     exact: Start
-    beside: Tensor
+    auxiliary: Tensor
     last: Tensor | None
     crop: Tensor | None
     shift: Tensor | None = None
@@ -296,7 +296,7 @@ class NativePrepared:
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See `Prepared`."""
         path, masks = self.executor.path, self.executor.masks(keys)
-        outputs, fired = path.outputs(self.start, self.beside, rows, masks)
+        outputs, fired = path.outputs(self.start, self.auxiliary, rows, masks)
         if self.shift is not None:
             outputs = outputs + self.shift[rows]
         if path.network.dtype == torch.float16:
@@ -304,7 +304,7 @@ class NativePrepared:
             if len(beyond):
                 again = self.executor.exact, self.executor.masks(keys[beyond])
                 outputs[beyond], fired[beyond] = again[0].outputs(
-                    self.exact, self.beside, rows[beyond], again[1]
+                    self.exact, self.auxiliary, rows[beyond], again[1]
                 )
         return outputs, fired
 
@@ -314,7 +314,7 @@ class NativePrepared:
         found = []
         for number in range(REFERENCES if self.executor.plan else 1):
             masks = self.executor.masks(torch.full_like(rows, number))
-            exact, _ = self.executor.exact.outputs(self.exact, self.beside, rows, masks)
-            rounded, _ = self.executor.path.outputs(self.start, self.beside, rows, masks)
+            exact, _ = self.executor.exact.outputs(self.exact, self.auxiliary, rows, masks)
+            rounded, _ = self.executor.path.outputs(self.start, self.auxiliary, rows, masks)
             found.append(exact - rounded)
         return torch.stack(found).mean(dim=0)

@@ -142,12 +142,12 @@ class NativeNetwork(nn.Module, ABC):
         """The last maps or features, (row, ...), of what `begin` gave, which it leaves as it is."""
 
     @abstractmethod
-    def head(self, last: Tensor, beside: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """Outputs (row, output) float32, and features that fired (row, rank), of what `trunk` gave.
 
         Parameters
         ----------
-        beside : (row, column), the numbers beside the image
+        auxiliary : (row, auxiliary input), the auxiliary inputs
         """
 
     @abstractmethod
@@ -163,11 +163,11 @@ class NativeNetwork(nn.Module, ABC):
         """Behind the dropouts that are known yet."""
         return self.factor ** len(self.dropouts)
 
-    def joined(self, last: Tensor, beside: Tensor, factor: float, *, dropped: bool) -> Tensor:
-        """Last features with the numbers beside the image, which are no multiples yet."""
-        if not beside.shape[1]:
+    def joined(self, last: Tensor, auxiliary: Tensor, factor: float, *, dropped: bool) -> Tensor:
+        """Last features with the auxiliary inputs, which are no multiples yet."""
+        if not auxiliary.shape[1]:
             return last
-        return torch.cat([last, (beside / factor if dropped else beside).to(last.dtype)], dim=1)
+        return torch.cat([last, (auxiliary / factor if dropped else auxiliary).to(last.dtype)], dim=1)
 
 
 class NativeGampen(NativeNetwork):
@@ -235,13 +235,13 @@ class NativeGampen(NativeNetwork):
                 x = self.pool(x)
         return x
 
-    def head(self, last: Tensor, beside: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """The linear layers."""
         dropped = masks is not None
         if self.is_averaged:
             last = functional.adaptive_avg_pool2d(last, POOLED_PX)
         x = self.joined(
-            torch.flatten(last, 1), beside, self.factor ** (len(self.dropouts) - 2), dropped=dropped
+            torch.flatten(last, 1), auxiliary, self.factor ** (len(self.dropouts) - 2), dropped=dropped
         )
         x = self.linear(x, dropped=dropped).relu_()
         self.zero_(x, masks, -2)
@@ -364,13 +364,13 @@ class NativeSfnet(NativeNetwork):
             x = block(x, dropped=masks is not None)
         return x.float().mean(dim=(2, 3)).relu_()
 
-    def head(self, last: Tensor, beside: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """The top k and the linear layer."""
         self.zero_(last, masks, -1)
         largest, index = torch.topk(last, self.k, dim=1)
         kept = torch.zeros_like(last).scatter_(1, index, largest)
         n_before = len(self.dropouts)
-        x = self.joined(kept, beside, self.factor**n_before, dropped=masks is not None)
+        x = self.joined(kept, auxiliary, self.factor**n_before, dropped=masks is not None)
         outputs = self.output(x, dropped=masks is not None)
         if masks is not None:
             outputs *= self.factor**n_before

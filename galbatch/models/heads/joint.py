@@ -36,12 +36,12 @@ class OutputInfo:
     ----------
     metadata : its head, members and parameters; of a kept one no more than these
     sha256 : its identity
-    spread_factors : (parameter,) that its posteriors are stretched by; None: not at all
+    inflation_factors : (parameter,) that its posteriors are inflated by; None: not at all
     """
 
     metadata: BundleMetadata
     sha256: str
-    spread_factors: tuple[float, ...] | None = None
+    inflation_factors: tuple[float, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As kept pass outputs hold it: without what does not bear on the outputs, which is twenty times as long."""
@@ -50,7 +50,7 @@ class OutputInfo:
         )
         return {
             "sha256": self.sha256,
-            "spread_factors": self.spread_factors,
+            "inflation_factors": self.inflation_factors,
             "metadata": json.loads(write_metadata(kept)),
         }
 
@@ -63,7 +63,8 @@ class OutputInfo:
         BundleError
             The metadata contradict themselves, or are of another version.
         """
-        factors = value["spread_factors"]
+        # Kept passes of before say "spread_factors".
+        factors = value["inflation_factors"] if "inflation_factors" in value else value["spread_factors"]
         metadata = read_metadata(json.dumps(value["metadata"]), source)
         return cls(metadata, value["sha256"], None if factors is None else tuple(factors))
 
@@ -87,8 +88,8 @@ def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.
     parts = []
     for info, numbers in zip(infos, outputs, strict=True):
         passes = read_passes(numbers, info.metadata)
-        if info.spread_factors is not None:
-            passes = passes.stretched(info.spread_factors)
+        if info.inflation_factors is not None:
+            passes = passes.inflated(info.inflation_factors)
         if info is not infos[0]:
             passes = passes.affine(*_between(info.metadata.parameters, first.parameters))
         parts.append(passes)

@@ -79,7 +79,7 @@ class Passes(Protocol):
     def affine(self, scale: Floats, shift: Floats) -> Passes:
         """Of scale x + shift; scale (parameter,) above 0, shift (parameter,) or (object, parameter)."""
 
-    def stretched(self, factors: npt.ArrayLike) -> Passes:
+    def inflated(self, factors: npt.ArrayLike) -> Passes:
         """Widened by factors (parameter,) about each object's mean over the passes."""
 
 
@@ -90,7 +90,7 @@ def _total_covariance(passes: Passes) -> Floats:
 
 
 def _about_mean(passes: Passes, factors: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """The affine map (scale, shift) that stretches by factors (parameter,)."""
+    """The affine map (scale, shift) that inflates by factors (parameter,)."""
     scale: Floats = np.asarray(factors, dtype=np.float64)
     return scale, (1.0 - scale) * passes.mean.mean(axis=1)
 
@@ -147,7 +147,7 @@ class GaussianPasses:
         mean = self.mean * scale + _for_passes(shift)
         return replace(self, mean=mean, factor=self.factor * scale[:, None])
 
-    def stretched(self, factors: npt.ArrayLike) -> GaussianPasses:
+    def inflated(self, factors: npt.ArrayLike) -> GaussianPasses:
         """See `Passes`."""
         return self.affine(*_about_mean(self, factors))
 
@@ -203,7 +203,7 @@ class MixturePasses:
         center = self.center * scale + _for_passes(shift)[:, :, None]
         return replace(self, center=center, width=self.width * scale)
 
-    def stretched(self, factors: npt.ArrayLike) -> MixturePasses:
+    def inflated(self, factors: npt.ArrayLike) -> MixturePasses:
         """See `Passes`."""
         return self.affine(*_about_mean(self, factors))
 
@@ -258,7 +258,7 @@ class BinnedPasses:
             )
         )
 
-    def stretched(self, factors: npt.ArrayLike) -> BinnedPasses:
+    def inflated(self, factors: npt.ArrayLike) -> BinnedPasses:
         """See `Passes`."""
         return self.affine(*_about_mean(self, factors))
 
@@ -297,7 +297,7 @@ class PointPasses:
         """See `Passes`."""
         return replace(self, mean=self.mean * scale + _for_passes(shift))
 
-    def stretched(self, factors: npt.ArrayLike) -> PointPasses:
+    def inflated(self, factors: npt.ArrayLike) -> PointPasses:
         """See `Passes`."""
         return self.affine(*_about_mean(self, factors))
 
@@ -347,7 +347,7 @@ class PooledPasses:
         """See `Passes`."""
         return PooledPasses(tuple(part.affine(scale, shift) for part in self.parts))
 
-    def stretched(self, factors: npt.ArrayLike) -> PooledPasses:
+    def inflated(self, factors: npt.ArrayLike) -> PooledPasses:
         """See `Passes`."""
         return self.affine(*_about_mean(self, factors))
 

@@ -50,7 +50,7 @@ def infer_block(
     name: str,
     posterior: PosteriorConfig,
     selected: npt.NDArray[np.bool_],
-    columns: npt.NDArray[np.float32] | None = None,
+    auxiliary: npt.NDArray[np.float32] | None = None,
     execution: Execution = ON_CPU,
     keep: Keep | None = None,
     audit: Callable[[Audit], None] | None = None,
@@ -67,7 +67,7 @@ def infer_block(
     name : prefix of the result columns
     posterior : passes, quantiles, seed, batch
     selected : (object,) bool; the others get no values and NOT_SELECTED
-    columns : (object, column) float32, the numbers beside the image of networks that take some; an object that lacks
+    auxiliary : (object, auxiliary input) float32, of networks that take some; an object that lacks
         one (NaN) gets no values and NONFINITE_INPUT
     execution : what computes the passes, and where
     keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
@@ -81,21 +81,21 @@ def infer_block(
     Raises
     ------
     BundleError
-        The cutouts' grid or number of bands, or the number of columns, is not the network's; or this process cannot
+        The cutouts' grid or number of bands, or the number of auxiliary inputs, is not the network's; or this process cannot
         provide the engine.
     """
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
-    _check_inputs(ensemble, cutouts, columns)
+    _check_inputs(ensemble, cutouts, auxiliary)
     specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
     values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
     gaps, hopeless = nonfinite_images(cutouts.image)
-    if columns is not None:
-        lacking = ~np.isfinite(columns).all(axis=1)
+    if auxiliary is not None:
+        lacking = ~np.isfinite(auxiliary).all(axis=1)
         gaps, hopeless = gaps | lacking, hopeless | lacking
     flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
     flags[selected & gaps] |= ModelFlag.NONFINITE_INPUT
     values[f"{name}_flags"] = flags
-    runner = _Runner(_Block(cutouts, columns, name, values), ensemble, posterior, execution)
+    runner = _Runner(_Block(cutouts, auxiliary, name, values), ensemble, posterior, execution)
     found = Audit(posterior.quantiles)
     for result in runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None):
         found += result.audit
@@ -107,7 +107,9 @@ def infer_block(
     return values
 
 
-def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray[np.float32] | None) -> None:
+def _check_inputs(
+    ensemble: Ensemble, cutouts: CutoutBlock, auxiliary: npt.NDArray[np.float32] | None
+) -> None:
     metadata = ensemble.metadata
     if cutouts.grid != ensemble.grid:
         raise BundleError(
@@ -118,10 +120,10 @@ def _check_inputs(ensemble: Ensemble, cutouts: CutoutBlock, columns: npt.NDArray
             f"{metadata.name}: takes {len(ensemble.bands)} bands ({', '.join(ensemble.bands)}), "
             f"given {', '.join(cutouts.bands) or 'none'}"
         )
-    wanted, given = len(metadata.input.columns), 0 if columns is None else columns.shape[1]
+    wanted, given = len(metadata.input.auxiliary_inputs), 0 if auxiliary is None else auxiliary.shape[1]
     if wanted != given:
-        names = ", ".join(column.name for column in metadata.input.columns) or "none"
-        raise BundleError(f"{metadata.name}: takes {wanted} columns ({names}), given {given}")
+        names = ", ".join(column.name for column in metadata.input.auxiliary_inputs) or "none"
+        raise BundleError(f"{metadata.name}: takes {wanted} auxiliary inputs ({names}), given {given}")
 
 
 def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -155,7 +157,7 @@ class _Block:
     """
 
     cutouts: CutoutBlock
-    columns: npt.NDArray[np.float32] | None
+    auxiliary: npt.NDArray[np.float32] | None
     name: str
     values: Values
 
@@ -219,11 +221,11 @@ class _Runner:
         """Of each bundle, with the features of the objects at `rows` on the device."""
         cutouts, batch = self.block.cutouts, self.posterior.batch
         images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
-        columns = None if self.block.columns is None else self.block.columns[rows]
+        auxiliary = None if self.block.auxiliary is None else self.block.auxiliary[rows]
         sources = []
         for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
             in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
-            sampler = Sampler(of_bundle, in_unit, batch=batch, columns=columns)
+            sampler = Sampler(of_bundle, in_unit, batch=batch, auxiliary=auxiliary)
             keys = draw_keys(
                 cutouts.object_id[rows],
                 seed=self.posterior.seed,

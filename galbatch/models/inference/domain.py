@@ -49,16 +49,16 @@ ROUNDS = 4  # of the noise of what is left without the light, and the light abov
 
 @dataclass(frozen=True)
 class ObjectNumbers:
-    """What is known of training images beside their pixels.
+    """What is known of the objects of training images, apart from their pixels.
 
     Attributes
     ----------
     sky_sigma_njy : (object, band), as a cutout store has it; None: measured in the images
-    columns : (object, column) float32, for networks that take columns
+    auxiliary : (object, auxiliary input) float32, of networks that take some
     """
 
     sky_sigma_njy: npt.NDArray[np.floating[Any]] | None = None
-    columns: npt.NDArray[np.float32] | None = None
+    auxiliary: npt.NDArray[np.float32] | None = None
 
 
 def describe_domain(
@@ -68,7 +68,7 @@ def describe_domain(
     unit_njy: float,
     psf_fwhm_arcsec: Sequence[Range] | npt.NDArray[np.floating[Any]] | None = None,
     held_out: npt.NDArray[np.integer[Any]] | None = None,
-    beside: ObjectNumbers | None = None,
+    known: ObjectNumbers | None = None,
 ) -> DomainInfo:
     """Describe a training set, and find limits that a stated share of objects like those lies beyond.
 
@@ -83,17 +83,17 @@ def describe_domain(
     psf_fwhm_arcsec : (object, band), NaN: not known; or a range per band, taken as it is. None: not known
     held_out : rows of `images` that the network was not fitted to, a thousand or more if the rate is to hold to a third
         of itself; None: every fourth row, which is good only for networks that do not overfit
-    beside : what else is known of the objects
+    known : what else is known of the objects
     """
-    beside = beside or ObjectNumbers()
+    known = known or ObjectNumbers()
     fitted, others = _divided(len(images), held_out)
-    features, _ = _look_at(network, images, fitted, unit_njy, beside.columns)
+    features, _ = _look_at(network, images, fitted, unit_njy, known.auxiliary)
     mean, covariance = features.mean(axis=0), _shrunk_covariance(features)
-    unseen, crop = _look_at(network, images, others, unit_njy, beside.columns)
-    if beside.sky_sigma_njy is None:
+    unseen, crop = _look_at(network, images, others, unit_njy, known.auxiliary)
+    if known.sky_sigma_njy is None:
         sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
     else:
-        sky = np.asarray(beside.sky_sigma_njy, dtype=np.float64)[others]
+        sky = np.asarray(known.sky_sigma_njy, dtype=np.float64)[others]
     psf = None if psf_fwhm_arcsec is None or not _is_by_object(psf_fwhm_arcsec) else psf_fwhm_arcsec
     limits = _limits(
         feature_distance(unseen, mean, covariance), sky, None if psf is None else np.asarray(psf)[others]
@@ -212,15 +212,15 @@ def _look_at(
     images: Images,
     rows: npt.NDArray[np.intp],
     unit_njy: float,
-    columns: npt.NDArray[np.float32] | None,
+    auxiliary: npt.NDArray[np.float32] | None,
 ) -> tuple[Floats, Floats | None]:
     """Last features (object, feature) and, of networks that crop, the scales (object,)."""
     device = next(network.parameters()).device
     features, crops = [], []
     for part in _pieces(rows, images):
         batch = torch.from_numpy(images[part] / np.float32(unit_njy)).to(device)
-        beside = () if columns is None else (torch.from_numpy(columns[part]).to(device),)
-        features.append(network.last_features(network.prefix(batch, *beside)).double().cpu().numpy())
+        others = () if auxiliary is None else (torch.from_numpy(auxiliary[part]).to(device),)
+        features.append(network.last_features(network.prefix(batch, *others)).double().cpu().numpy())
         if hasattr(network, "crop"):
             crops.append(network.crop(batch).double().cpu().numpy())
     return np.concatenate(features), np.concatenate(crops) if crops else None

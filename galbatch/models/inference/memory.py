@@ -134,9 +134,9 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
         engine, times = replace(engine, kind="rebuilt"), GRAPHS
         bundle = replace(bundle)  # executors of a bundle go with it
     runner = executor(bundle, engine, device)
-    images, *columns = (part.to(device) for part in made_up_inputs(bundle.metadata))
-    beside = columns[0] if columns else None
-    prepared = runner.prepare(images, beside)
+    images, *others = (part.to(device) for part in made_up_inputs(bundle.metadata))
+    auxiliary = others[0] if others else None
+    prepared = runner.prepare(images, auxiliary)
 
     def passes_of(n_rows: int) -> _Taken:
         rows, keys = torch.arange(n_rows, device=device) % len(images), torch.arange(n_rows, device=device)
@@ -146,7 +146,7 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
     few = _rows_to_measure(bundle, device, batch)
     of_few, of_more = (round(times * passes_of(n_rows).peak_bytes) for n_rows in (few, 2 * few))
     row_bytes = max(0, of_more - of_few) // few
-    prepare = _taken(lambda: runner.prepare(images, beside), device)
+    prepare = _taken(lambda: runner.prepare(images, auxiliary), device)
     return _BundleMemory(
         weights_bytes=_weights_bytes(bundle),
         prepare_bytes=prepare.peak_bytes // len(images),

@@ -58,7 +58,7 @@ class Sampler:
     executor : of the network
     images : (object, band, y, x) float32, finite, in the bundle's unit; `GROUP_OBJECTS` or fewer fit any device
     batch : rows a forward sees at most
-    columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+    auxiliary : (object, auxiliary input) float32, finite: of networks that take some
 
     Attributes
     ----------
@@ -73,11 +73,11 @@ class Sampler:
         images: npt.NDArray[np.float32],
         *,
         batch: int,
-        columns: npt.NDArray[np.float32] | None = None,
+        auxiliary: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._executor = executor
-        beside = None if columns is None else self._there(columns)
-        self._prepared = executor.prepare(self._there(images), beside)
+        there = None if auxiliary is None else self._there(auxiliary)
+        self._prepared = executor.prepare(self._there(images), there)
         self._batch = self._prepared.rows_at_once(batch)
         self.last = _here(self._prepared.last)
         self.crop = _here(self._prepared.crop)
@@ -175,7 +175,7 @@ def run_passes(
     keys: npt.NDArray[np.int64],
     *,
     batch: int,
-    columns: npt.NDArray[np.float32] | None = None,
+    auxiliary: npt.NDArray[np.float32] | None = None,
     executor: Executor | None = None,
 ) -> RawPasses:
     """As many passes of every object.
@@ -186,15 +186,15 @@ def run_passes(
     images : (object, band, y, x) float32, finite, in the bundle's unit
     keys : (object, pass) int64
     batch : rows a forward sees at most
-    columns : (object, column) float32, finite: the numbers beside the image, of networks that take some
+    auxiliary : (object, auxiliary input) float32, finite: of networks that take some
     executor : of the bundle; None: its own script on the CPU
     """
     executor = executor or ScriptExecutor(bundle)
     groups = []
     for start in range(0, len(images), GROUP_OBJECTS):
         group = slice(start, start + GROUP_OBJECTS)
-        some = None if columns is None else columns[group]
-        sampler = Sampler(executor, images[group], batch=batch, columns=some)
+        some = None if auxiliary is None else auxiliary[group]
+        sampler = Sampler(executor, images[group], batch=batch, auxiliary=some)
         groups.append(_run_group(sampler, keys[group]))
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(RawPasses):

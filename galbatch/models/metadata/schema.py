@@ -14,11 +14,12 @@ import numpy as np
 
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError, ConfigError
+from galbatch.models.metadata.names import with_current_names
 
 __all__ = [
+    "AuxiliaryInput",
     "BundleMetadata",
     "CalibrationInfo",
-    "ColumnInfo",
     "DomainInfo",
     "HeadInfo",
     "InputInfo",
@@ -35,12 +36,12 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class ColumnInfo:
-    """A number per object that a network takes beside the image, such as E(B-V) or a catalog color.
+class AuxiliaryInput:
+    """A number per object that a network takes with the image, such as E(B-V) or a catalog color.
 
     Attributes
     ----------
-    name : of the column of the object list, unless ``[[models]] columns`` names another
+    name : of the column of the object list, unless ``[[models]] auxiliary_inputs`` names another
     unit : VOUnits, "" for none
     description : for people
     """
@@ -64,7 +65,8 @@ class InputInfo:
     zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
     background : what was done to the sky before; words before a colon are compared with the survey's
     release : data release of the training images; "" if they are of none
-    columns : numbers per object that the script's `prefix` takes as a second argument, (object, column) float32
+    auxiliary_inputs : numbers per object that the script's `prefix` takes as a second argument, (object, auxiliary
+        input) float32
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -76,7 +78,7 @@ class InputInfo:
     zero_point_mag: float
     background: str = ""
     release: str = ""
-    columns: tuple[ColumnInfo, ...] = ()
+    auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,9 @@ class CalibrationInfo:
 
     Attributes
     ----------
-    spread_factors : for each parameter: the posterior of every object is stretched by it, in the transformed space,
+    inflation_factors : for each parameter: the posterior of every object is inflated by it, in the transformed space,
         about its mean over passes; None: no correction is known
-    apply : whether runs stretch unless ``[[models]] calibrated`` says otherwise
+    apply : whether runs inflate unless ``[[models]] calibrated`` says otherwise
     n_objects : held-out objects that the factors were found on; the results are of others
     data : what those objects were
     results : on objects that neither training nor calibration saw
@@ -202,7 +204,7 @@ class CalibrationInfo:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    spread_factors: tuple[float, ...] | None = None
+    inflation_factors: tuple[float, ...] | None = None
     apply: bool = True
     n_objects: int = 0
     data: str = ""
@@ -288,7 +290,9 @@ def read_metadata(text: str | bytes, source: str) -> BundleMetadata:
     """
     try:
         metadata = parse_strictly(
-            BundleMetadata, json.loads(text, parse_constant=_no_number), source=f"{source}: galbatch.json"
+            BundleMetadata,
+            with_current_names(json.loads(text, parse_constant=_no_number)),
+            source=f"{source}: galbatch.json",
         )
     except ValueError as error:  # of JSON, or of its encoding
         raise BundleError(f"{source}: galbatch.json is no JSON: {error}") from None
@@ -315,9 +319,9 @@ def _contradictions(metadata: BundleMetadata) -> list[str]:
         problems.append(f"dropout_rate must lie in [0, 1), found {metadata.dropout_rate}")
     if metadata.input.size_px < 1 or metadata.input.pixel_scale_arcsec <= 0 or not metadata.input.bands:
         problems.append("input must have a size, a pixel scale above 0 and bands")
-    columns = [column.name for column in metadata.input.columns]
-    if len(set(columns)) != len(columns):
-        problems.append(f"input: columns must differ in name, found {columns}")
+    auxiliary = [one.name for one in metadata.input.auxiliary_inputs]
+    if len(set(auxiliary)) != len(auxiliary):
+        problems.append(f"input: auxiliary_inputs must differ in name, found {auxiliary}")
     if metadata.members < 1:
         problems.append(f"members must be 1 or more, found {metadata.members}")
     problems += _parameter_problems(metadata) + _head_problems(metadata) + _domain_problems(metadata)
@@ -336,9 +340,9 @@ def _head_problems(metadata: BundleMetadata) -> list[str]:
             problems.append("head: each parameter needs two edges or more, rising")
     if (head.kind == "mixture") != (head.components > 0):
         problems.append(f"head {head.kind}: components must be 1 or more for a mixture, and 0 for others")
-    factors = None if metadata.calibration is None else metadata.calibration.spread_factors
+    factors = None if metadata.calibration is None else metadata.calibration.inflation_factors
     if factors is not None and (len(factors) != n or not all(0 < factor < math.inf for factor in factors)):
-        problems.append(f"calibration: {n} spread_factors above 0 needed, found {list(factors)}")
+        problems.append(f"calibration: {n} inflation_factors above 0 needed, found {list(factors)}")
     return problems
 
 

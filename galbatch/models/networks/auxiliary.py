@@ -1,63 +1,77 @@
-"""Numbers per object beside its image, such as E(B-V): they join a network's features before its first linear layer."""
+"""Auxiliary inputs: numbers per object, such as E(B-V), that join a network's features before its first linear layer."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Beside", "NothingBeside", "beside_images"]
+__all__ = [
+    "AUXILIARY_MODULES",
+    "AuxiliaryInputs",
+    "NoAuxiliaryInputs",
+    "auxiliary_module",
+    "current_weight_name",
+]
+
+AUXILIARY_MODULES = ("AuxiliaryInputs", "NoAuxiliaryInputs", "Beside", "NothingBeside")
+"""Names of the classes below in scripts: the last two are what they were called in bundles written before."""
 
 
-def beside_images(n_columns: int) -> Beside | NothingBeside:
-    """What carries `n_columns` numbers per object from `prefix` to `sample`; it has no state if there are none."""
-    return Beside(n_columns) if n_columns else NothingBeside()
+def auxiliary_module(n_auxiliary: int) -> AuxiliaryInputs | NoAuxiliaryInputs:
+    """Return the module that carries `n_auxiliary` numbers per object from `prefix` to `sample`; it has no state for 0."""
+    return AuxiliaryInputs(n_auxiliary) if n_auxiliary else NoAuxiliaryInputs()
 
 
-class Beside(nn.Module):
-    """Carries the numbers from `prefix` to `sample` as maps of one value behind the feature maps.
+def current_weight_name(name: str) -> str:
+    """Return the name that a weight or buffer of a bundle's script has in the networks of this version."""
+    return name.replace("beside.", "auxiliary.", 1) if name.startswith("beside.") else name
 
-    So `sample` takes rows of features alone, with numbers or without.
+
+class AuxiliaryInputs(nn.Module):
+    """Carries the auxiliary inputs from `prefix` to `sample` as maps of one value behind the feature maps.
+
+    So `sample` takes rows of features alone, with auxiliary inputs or without.
 
     Parameters
     ----------
-    n_columns : numbers per object
+    n_auxiliary : numbers per object
     """
 
-    def __init__(self, n_columns: int) -> None:
+    def __init__(self, n_auxiliary: int) -> None:
         super().__init__()
-        self.n_columns = n_columns
+        self.n_auxiliary = n_auxiliary
         # From the training set.
-        self.mean = nn.Buffer(torch.zeros(n_columns))
-        self.std = nn.Buffer(torch.ones(n_columns))
+        self.mean = nn.Buffer(torch.zeros(n_auxiliary))
+        self.std = nn.Buffer(torch.ones(n_auxiliary))
 
-    def attach(self, features: Tensor, columns: Tensor | None) -> Tensor:
-        """Features (object, channel, y, x) and columns (object, column) to (object, channel + column, y, x)."""
-        if columns is None:
-            raise ValueError("this network takes columns beside the images")
-        standard = ((columns - self.mean) / self.std).unsqueeze(2).unsqueeze(3)
+    def attach(self, features: Tensor, auxiliary: Tensor | None) -> Tensor:
+        """Join features (object, channel, y, x) and auxiliary inputs (object, n) to (object, channel + n, y, x)."""
+        if auxiliary is None:
+            raise ValueError("this network takes auxiliary inputs with the images")
+        standard = ((auxiliary - self.mean) / self.std).unsqueeze(2).unsqueeze(3)
         maps = standard.expand(-1, -1, features.shape[2], features.shape[3])
         return torch.cat([features, maps], dim=1)
 
     def maps(self, features: Tensor) -> Tensor:
-        """The feature maps alone, (row, channel, y, x)."""
-        return features[:, : features.shape[1] - self.n_columns]
+        """Return the feature maps alone, (row, channel, y, x)."""
+        return features[:, : features.shape[1] - self.n_auxiliary]
 
     def join(self, last: Tensor, features: Tensor) -> Tensor:
-        """Last features (row, feature) with the numbers that `features` carry, (row, feature + column)."""
-        return torch.cat([last, features[:, features.shape[1] - self.n_columns :, 0, 0]], dim=1)
+        """Join the last features (row, feature) and the auxiliary inputs that `features` carry to (row, feature + n)."""
+        return torch.cat([last, features[:, features.shape[1] - self.n_auxiliary :, 0, 0]], dim=1)
 
 
-class NothingBeside(nn.Module):
-    """In the place of `Beside` where there are no numbers: everything stays as it is."""
+class NoAuxiliaryInputs(nn.Module):
+    """Stands in the place of `AuxiliaryInputs` in networks that take none: every feature stays as it is."""
 
-    def attach(self, features: Tensor, columns: Tensor | None) -> Tensor:
-        """The features."""
+    def attach(self, features: Tensor, auxiliary: Tensor | None) -> Tensor:
+        """Return the features."""
         return features
 
     def maps(self, features: Tensor) -> Tensor:
-        """The features."""
+        """Return the features."""
         return features
 
     def join(self, last: Tensor, features: Tensor) -> Tensor:
-        """The last features."""
+        """Return the last features."""
         return last

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galbatch.models.networks.auxiliary import beside_images
+from galbatch.models.networks.auxiliary import auxiliary_module
 from galbatch.models.networks.dropout import keyed_dropout
 
 __all__ = ["Gampen"]
@@ -39,7 +39,7 @@ class Vgg(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, n_out: int, width: float, dropout_rate: float, n_columns: int = 0
+        self, in_channels: int, n_out: int, width: float, dropout_rate: float, n_auxiliary: int = 0
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -58,7 +58,7 @@ class Vgg(nn.Module):
         # Identity stands where torchvision's classifier has its Dropout modules.
         self.classifier = nn.ModuleList(
             [
-                nn.Linear(channels * POOLED_PX**2 + n_columns, hidden),
+                nn.Linear(channels * POOLED_PX**2 + n_auxiliary, hidden),
                 nn.ReLU(inplace=True),
                 nn.Identity(),
                 nn.Linear(hidden, hidden),
@@ -108,7 +108,7 @@ class Gampen(nn.Module):
     width : factor on the paper's channels; 1.0 is the paper's network
     in_channels : 1, or 3 as the released networks: a single band is repeated, several bands are as many channels
     dropout_rate : 0 switches dropout off
-    n_columns : numbers per object beside the image, which join the features before the first linear layer
+    n_auxiliary : auxiliary inputs per object, which join the features before the first linear layer
 
     Raises
     ------
@@ -124,7 +124,7 @@ class Gampen(nn.Module):
         width: float = 1.0,
         in_channels: int = 3,
         dropout_rate: float = 7e-4,
-        n_columns: int = 0,
+        n_auxiliary: int = 0,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -143,22 +143,22 @@ class Gampen(nn.Module):
         side = localized_px(size_px)
         # The transformer's 32 hidden units stay: narrowed with the rest, one number would hang on two of them.
         self.fc_loc = nn.ModuleList([nn.Linear(wider * side**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)])
-        self.vgg = Vgg(in_channels, n_out, width, dropout_rate, n_columns)
-        self.beside = beside_images(n_columns)
+        self.vgg = Vgg(in_channels, n_out, width, dropout_rate, n_auxiliary)
+        self.auxiliary = auxiliary_module(n_auxiliary)
         initialize(self)
 
-    def forward(self, images: Tensor, keys: Tensor, columns: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, keys: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """One stochastic pass from the images."""
-        return self.sample(self.prefix(images, columns), keys)
+        return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
-    def prefix(self, images: Tensor, columns: Tensor | None = None) -> Tensor:
+    def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """Everything before the first dropout.
 
         Parameters
         ----------
         images : (object, band, y, x) float32, in the bundle's unit; one band, or as many as channels
-        columns : (object, column) float32, if the network takes some
+        auxiliary : (object, auxiliary input) float32, if the network takes some
 
         Returns
         -------
@@ -171,7 +171,9 @@ class Gampen(nn.Module):
         theta[:, 1, 1] = scale
         sampling = functional.affine_grid(theta, list(x.shape), align_corners=True)
         x = functional.grid_sample(x, sampling, mode="bilinear", padding_mode="zeros", align_corners=True)
-        return self.beside.attach(self.vgg.first(x.contiguous(memory_format=torch.channels_last)), columns)
+        return self.auxiliary.attach(
+            self.vgg.first(x.contiguous(memory_format=torch.channels_last)), auxiliary
+        )
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -187,8 +189,8 @@ class Gampen(nn.Module):
         (row, output) float32
         """
         rate = self.dropout_rate
-        pooled = self.vgg.pooled(self.vgg.trunk(self.beside.maps(features), keys, rate))
-        return self.vgg.head(self.beside.join(pooled, features), keys, rate)
+        pooled = self.vgg.pooled(self.vgg.trunk(self.auxiliary.maps(features), keys, rate))
+        return self.vgg.head(self.auxiliary.join(pooled, features), keys, rate)
 
     @torch.jit.export
     def last_features(self, features: Tensor) -> Tensor:
@@ -203,7 +205,7 @@ class Gampen(nn.Module):
         (object, feature) float32
         """
         keys = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
-        return self.vgg.trunk(self.beside.maps(features), keys, 0.0).mean(dim=(2, 3))
+        return self.vgg.trunk(self.auxiliary.maps(features), keys, 0.0).mean(dim=(2, 3))
 
     @torch.jit.export
     def crop(self, images: Tensor) -> Tensor:

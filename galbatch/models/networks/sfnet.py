@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galbatch.models.networks.auxiliary import beside_images
+from galbatch.models.networks.auxiliary import auxiliary_module
 from galbatch.models.networks.dropout import keyed_dropout
 from galbatch.models.networks.intensity_stretch import Arsinh
 
@@ -49,7 +49,7 @@ def stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
 class Resnet(nn.Module):
     """ResNet-18's modules, in torchvision's order and with its names; `Sfnet` says what is done with them."""
 
-    def __init__(self, in_channels: int, n_out: int, width: float, n_columns: int = 0) -> None:
+    def __init__(self, in_channels: int, n_out: int, width: float, n_auxiliary: int = 0) -> None:
         super().__init__()
         channels = [round(size * width) for size in STAGES]
         self.conv1 = nn.Conv2d(in_channels, channels[0], 7, stride=2, padding=3, bias=False)
@@ -61,7 +61,7 @@ class Resnet(nn.Module):
         self.layer3 = stage(channels[1], channels[2], 2)
         self.layer4 = stage(channels[2], channels[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels[3] + n_columns, n_out)
+        self.fc = nn.Linear(channels[3] + n_auxiliary, n_out)
 
 
 class Sfnet(nn.Module):
@@ -75,7 +75,7 @@ class Sfnet(nn.Module):
     width : factor on ResNet-18's channels
     dropout_rate : 0 switches dropout off, as in the published networks
     stretch : before the normalization; None: arsinh
-    n_columns : numbers per object beside the image, which the linear layer takes with the k features
+    n_auxiliary : auxiliary inputs per object, which the linear layer takes with the k features
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Sfnet(nn.Module):
         width: float = 1.0,
         dropout_rate: float = 0.0,
         stretch: nn.Module | None = None,
-        n_columns: int = 0,
+        n_auxiliary: int = 0,
     ) -> None:
         super().__init__()
         self.k = k
@@ -101,27 +101,27 @@ class Sfnet(nn.Module):
         # The fixed affine after the stretch: per channel, from the training set.
         self.input_mean = nn.Buffer(torch.zeros(n_bands))
         self.input_std = nn.Buffer(torch.ones(n_bands))
-        self.resnet = Resnet(n_bands, n_out, width, n_columns)
-        self.beside = beside_images(n_columns)
+        self.resnet = Resnet(n_bands, n_out, width, n_auxiliary)
+        self.auxiliary = auxiliary_module(n_auxiliary)
         # The same modules again, for the names of the published checkpoints: trunk.0 is resnet.conv1.
         self.trunk = nn.Sequential(*list(self.resnet.children())[:-1])
-        n_features = self.resnet.fc.in_features - n_columns
+        n_features = self.resnet.fc.in_features - n_auxiliary
         if not 1 <= k <= n_features:
             raise ValueError(f"k must lie between 1 and the {n_features} features, found {k}")
         initialize(self)
 
-    def forward(self, images: Tensor, keys: Tensor, columns: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, keys: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """One stochastic pass from the images."""
-        return self.sample(self.prefix(images, columns), keys)
+        return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
-    def prefix(self, images: Tensor, columns: Tensor | None = None) -> Tensor:
+    def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """Everything before the first dropout: stretch, normalization, stem and first stage.
 
         Parameters
         ----------
         images : (object, band, y, x) float32, in the bundle's unit
-        columns : (object, column) float32, if the network takes some
+        auxiliary : (object, auxiliary input) float32, if the network takes some
 
         Returns
         -------
@@ -132,7 +132,7 @@ class Sfnet(nn.Module):
         x = ((self.stretch(images) - mean) / std).contiguous(memory_format=torch.channels_last)
         resnet = self.resnet
         features: Tensor = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
-        return self.beside.attach(features, columns)
+        return self.auxiliary.attach(features, auxiliary)
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class Sfnet(nn.Module):
         pooled = self.pooled(features, keys, self.dropout_rate)
         largest, index = torch.topk(pooled, self.k, dim=1)
         outputs: Tensor = self.resnet.fc(
-            self.beside.join(torch.zeros_like(pooled).scatter(1, index, largest), features)
+            self.auxiliary.join(torch.zeros_like(pooled).scatter(1, index, largest), features)
         )
         silent = largest <= 0.0
         return outputs, index.masked_fill(silent, -1), largest.masked_fill(silent, float("nan"))
@@ -228,7 +228,7 @@ class Sfnet(nn.Module):
 
     def last_maps(self, x: Tensor, keys: Tensor, rate: float) -> Tensor:
         """Second to fourth stage; dropouts 2 to 4 before the stages."""
-        x = self.beside.maps(x)
+        x = self.auxiliary.maps(x)
         x = self.resnet.layer2(keyed_dropout(x, keys, 2, rate))
         x = self.resnet.layer3(keyed_dropout(x, keys, 3, rate))
         maps: Tensor = self.resnet.layer4(keyed_dropout(x, keys, 4, rate))

@@ -39,7 +39,7 @@ class Identity:
     Attributes
     ----------
     settings : of the training
-    data : fingerprint of images, labels and columns
+    data : fingerprint of images, labels and auxiliary inputs
     parent : sha256 of the bundle that it started from; "" for none
     """
 

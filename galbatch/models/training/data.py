@@ -37,13 +37,13 @@ class Extras:
     Attributes
     ----------
     object_id : (object,) int64 or str, what the split hangs on; None: their numbers, from 0
-    columns : (object, column) float32, in the order of the settings' columns; None: there are none
+    auxiliary : (object, auxiliary input) float32, in the order of the settings; None: there are none
     psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, for the bundle's domain, NaN where not known; None: not known,
         the sky is measured in the images
     """
 
     object_id: npt.NDArray[Any] | None = None
-    columns: npt.NDArray[np.float32] | None = None
+    auxiliary: npt.NDArray[np.float32] | None = None
     psf_fwhm_arcsec: npt.NDArray[np.float32] | None = None
     sky_sigma_njy: npt.NDArray[np.float32] | None = None
 
@@ -88,13 +88,13 @@ def has_center(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def data_fingerprint(images: ImageRows, labels: npt.NDArray[np.float64], extras: Extras) -> str:
-    """Hash of all labels, ids and columns, and of some of the images: all of them may be 100 GB."""
+    """Hash of all labels, ids and auxiliary inputs, and of some of the images: all of them may be 100 GB."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(labels, dtype=np.float64).tobytes())
     if extras.object_id is not None:
         digest.update("\n".join(map(str, extras.object_id.tolist())).encode())
-    if extras.columns is not None:
-        digest.update(np.ascontiguousarray(extras.columns, dtype=np.float32).tobytes())
+    if extras.auxiliary is not None:
+        digest.update(np.ascontiguousarray(extras.auxiliary, dtype=np.float32).tobytes())
     some = np.unique(np.linspace(0, images.shape[0] - 1, FINGERPRINT_IMAGES).astype(np.int64))
     digest.update(np.ascontiguousarray(images[some], dtype=np.float32).tobytes())
     return digest.hexdigest()

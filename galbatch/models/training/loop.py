@@ -73,14 +73,14 @@ class TrainingTensors:
     scale : to the network's unit
     target : (object, parameter) float32, standardized
     limits : (2, parameter) float32, the parameters' limits, standardized; infinite where there are none
-    columns : (object, column) float32; None: the network takes none
+    auxiliary : (object, auxiliary input) float32; None: the network takes none
     """
 
     images: ImageRows
     scale: float
     target: Tensor
     limits: Tensor
-    columns: Tensor | None = None
+    auxiliary: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -287,10 +287,10 @@ class TrainingLoop:
         """One pass, (row, output) float32. What lies before the first dropout, the crop with it, stays in float32."""
         network = self.network if network is None else network
         keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
-        if self.data.columns is None:
+        if self.data.auxiliary is None:
             features = network.prefix(images)
         else:
-            features = network.prefix(images, self.data.columns[torch.from_numpy(rows)].to(self.device))
+            features = network.prefix(images, self.data.auxiliary[torch.from_numpy(rows)].to(self.device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             outputs: Tensor = network.sample(features, keys)
         return outputs.float()

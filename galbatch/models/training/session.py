@@ -23,7 +23,7 @@ from galbatch.models.bundle.files import Bundle
 from galbatch.models.heads.losses import loss_of
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.metadata.schema import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
-from galbatch.models.networks.auxiliary import Beside
+from galbatch.models.networks.auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, current_weight_name
 from galbatch.models.networks.gampen import Gampen
 from galbatch.models.networks.sfnet import Sfnet
 from galbatch.models.posterior.transforms import fitted, output_limits, to_output
@@ -110,7 +110,7 @@ def train(
         pixels count as 0
     labels : (object, parameter) float64, physical units, in the order of the settings' parameters, finite
     settings : what and how
-    extras : ids, columns and PSF widths of the objects
+    extras : ids, auxiliary inputs and PSF widths of the objects
     parent : a bundle whose weights are the start
     session : device, checkpoint, progress
 
@@ -174,10 +174,12 @@ def _check(images: ImageRows, labels: Labels, settings: TrainingSettings, extras
         raise UsageError(f"labels must be (object, parameter) = {expected}, found {labels.shape}")
     if settings.size_px not in (None, shape[2]):
         raise UsageError(f"size_px is {settings.size_px}, and the images have {shape[2]} px")
-    n_columns = len(settings.columns)
-    found = None if extras.columns is None else extras.columns.shape
-    if found != ((shape[0], n_columns) if n_columns else None):
-        raise UsageError(f"columns must be (object, column) = {(shape[0], n_columns)}, found {found}")
+    n_auxiliary = len(settings.auxiliary_inputs)
+    found = None if extras.auxiliary is None else extras.auxiliary.shape
+    if found != ((shape[0], n_auxiliary) if n_auxiliary else None):
+        raise UsageError(
+            f"auxiliary inputs must be (object, auxiliary input) = {(shape[0], n_auxiliary)}, found {found}"
+        )
     if extras.object_id is not None and len(extras.object_id) != shape[0]:
         raise UsageError(f"{len(extras.object_id)} object ids for {shape[0]} images")
 
@@ -234,7 +236,7 @@ def _tensors(
         1.0 / njy_per_unit(settings.zero_point_mag),
         torch.from_numpy(target.astype(np.float32)),
         torch.from_numpy(np.array([output_limits(p) for p in parameters], np.float32).T.copy()),
-        None if extras.columns is None else torch.from_numpy(np.asarray(extras.columns, np.float32)),
+        None if extras.auxiliary is None else torch.from_numpy(np.asarray(extras.auxiliary, np.float32)),
     )
 
 
@@ -286,7 +288,7 @@ def _network(settings: TrainingSettings, size_px: int) -> Network:
             width=settings.width,
             in_channels=settings.in_channels,
             dropout_rate=rate,
-            n_columns=len(settings.columns),
+            n_auxiliary=len(settings.auxiliary_inputs),
         )
     return Sfnet(
         len(settings.bands),
@@ -294,7 +296,7 @@ def _network(settings: TrainingSettings, size_px: int) -> Network:
         k=settings.n_top_features or 1,
         width=settings.width,
         dropout_rate=rate,
-        n_columns=len(settings.columns),
+        n_auxiliary=len(settings.auxiliary_inputs),
     )
 
 
@@ -313,11 +315,11 @@ def _start(
         some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
         network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
         network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
-    if parent is None and data.columns is not None and isinstance(network.beside, Beside):
-        seen = data.columns[torch.from_numpy(split.training)]
-        network.beside.mean.copy_(seen.mean(dim=0))
-        # A column of one value adds nothing; it must not divide by 0.
-        network.beside.std.copy_(seen.std(dim=0, correction=0).clamp_min(1e-12))
+    if parent is None and data.auxiliary is not None and isinstance(network.auxiliary, AuxiliaryInputs):
+        seen = data.auxiliary[torch.from_numpy(split.training)]
+        network.auxiliary.mean.copy_(seen.mean(dim=0))
+        # An auxiliary input of one value adds nothing; it must not divide by 0.
+        network.auxiliary.std.copy_(seen.std(dim=0, correction=0).clamp_min(1e-12))
     if settings.trainable == "head":
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(is_head(name))
@@ -347,7 +349,7 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
             f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
             "trained on; train anew"
         )
-    weights = dict(parent.script.state_dict())
+    weights = {current_weight_name(name): value for name, value in parent.script.state_dict().items()}
     same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
         (p.name, p.transform) for p in settings.parameters
     ]
@@ -363,7 +365,7 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
     if problems:
         raise UsageError(
             f"{metadata.name}: its weights do not fit the network of the settings ({len(problems)} differ; the first: "
-            f"{problems[0]}); leave out size_px, width, in_channels and columns to take the bundle's"
+            f"{problems[0]}); leave out size_px, width, in_channels and auxiliary_inputs to take the bundle's"
         )
     network.load_state_dict({name: weights[name] for name in mine})
 
@@ -373,7 +375,7 @@ def _layers(module: Any) -> list[str]:
     parts = [module, *module.children()]
     names = [getattr(part, "original_name", type(part).__name__) for part in parts]
     # Older bundles have neither.
-    return [name for name in names if name not in ("Beside", "NothingBeside")]
+    return [name for name in names if name not in AUXILIARY_MODULES]
 
 
 def _loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
@@ -445,9 +447,9 @@ def _domain_of(
         unit_njy=1.0 / data.scale,
         psf_fwhm_arcsec=settings.psf_fwhm_arcsec or known,
         held_out=np.flatnonzero(np.isin(rows, split.validation)),
-        beside=ObjectNumbers(
+        known=ObjectNumbers(
             sky_sigma_njy=None if extras.sky_sigma_njy is None else extras.sky_sigma_njy[rows],
-            columns=None if extras.columns is None else np.asarray(extras.columns, np.float32)[rows],
+            auxiliary=None if extras.auxiliary is None else np.asarray(extras.auxiliary, np.float32)[rows],
         ),
     )
 
@@ -477,7 +479,7 @@ def _metadata_of(
             zero_point_mag=settings.zero_point_mag,
             background=settings.background,
             release=settings.release,
-            columns=settings.columns,
+            auxiliary_inputs=settings.auxiliary_inputs,
         ),
         head=settings.head_info,
         parameters=parameters,

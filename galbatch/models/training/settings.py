@@ -15,8 +15,8 @@ from galbatch.config import parse_strictly
 from galbatch.errors import ConfigError
 from galbatch.models.metadata.schema import (
     STRICT,
+    AuxiliaryInput,
     BundleMetadata,
-    ColumnInfo,
     HeadInfo,
     ParameterInfo,
     Range,
@@ -67,10 +67,10 @@ class TrainingSettings:
     ] = 27.0
     background: Annotated[str, _says("what was done to the sky before")] = ""
     release: Annotated[str, _says("data release of the images")] = ""
-    columns: Annotated[
-        tuple[ColumnInfo, ...],
+    auxiliary_inputs: Annotated[
+        tuple[AuxiliaryInput, ...],
         _says(
-            "numbers per object beside the image, one [[columns]] each: name (of the labels' column), unit, description"
+            "auxiliary inputs: numbers per object that the network takes with the image, one [[auxiliary_inputs]] each: name (of the labels' column), unit, description"
         ),
     ] = ()
     head: Annotated[
@@ -287,7 +287,7 @@ KEPT_ELSEWHERE = (
     "zero_point_mag",
     "background",
     "release",
-    "columns",
+    "auxiliary_inputs",
     "head",
     "edges",
     "components",
@@ -321,7 +321,7 @@ def settings_of(metadata: BundleMetadata) -> dict[str, Any]:
             name: getattr(given, name)
             for name in ("bands", "size_px", "pixel_scale_arcsec", "zero_point_mag")
         },
-        **{name: getattr(given, name) for name in ("background", "release", "columns")},
+        **{name: getattr(given, name) for name in ("background", "release", "auxiliary_inputs")},
         "head": head.kind,
         "edges": head.edges,
         "components": head.components,

@@ -105,7 +105,7 @@ def assert_equal_to_rounding(first, second, some):
 NETWORKS = {
     "gaussian": lambda shaky: shaky(),
     "point": lambda shaky: shaky((0.1, 0.2), head=HeadInfo("point")),
-    "stretched": lambda shaky: shaky(calibration=CalibrationInfo(spread_factors=(1.5, 0.7))),
+    "inflated": lambda shaky: shaky(calibration=CalibrationInfo(inflation_factors=(1.5, 0.7))),
     "members": lambda shaky: shaky((*GAUSSIAN, 0.9, 0.1, 0.2, -0.3, 0.0), members=2),
     "ensemble": lambda shaky: Ensemble((shaky(), shaky((0.5, *GAUSSIAN[1:]), rate=0.2))),
     "one without dropout": lambda shaky: Ensemble((shaky(), shaky(rate=0.0))),

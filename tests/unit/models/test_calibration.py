@@ -16,8 +16,8 @@ from galbatch.models.calibration.calibrating import (
     Comparison,
     calibrate,
     choose,
+    inflation_factors,
     reported,
-    spread_factors,
     with_dropout_rate,
 )
 from galbatch.models.calibration.coverage import LEVELS
@@ -48,9 +48,9 @@ def test_the_factor_undoes_a_wrong_width():
     mean = rng.normal(size=(6000, 2))
     truth = mean + rng.normal(size=mean.shape)
     passes = gaussians(truth, mean, [1.5, 0.5])
-    factors = spread_factors(passes, truth, PLAIN)
+    factors = inflation_factors(passes, truth, PLAIN)
     np.testing.assert_allclose(factors, [1 / 1.5, 2.0], rtol=0.035)
-    assert np.abs(miss(passes.stretched(factors), truth, PLAIN)).max() < 0.015
+    assert np.abs(miss(passes.inflated(factors), truth, PLAIN)).max() < 0.015
 
 
 def test_passes_that_disagree_are_drawn_together_too():
@@ -61,7 +61,7 @@ def test_passes_that_disagree_are_drawn_together_too():
     scatter = rng.normal(size=(3000, 40, 1))
     scatter -= scatter.mean(axis=1, keepdims=True)
     passes = GaussianPasses(center[:, None] + scatter, np.ones((3000, 40, 1, 1)))
-    (factor,) = spread_factors(passes, truth, PLAIN[:1])
+    (factor,) = inflation_factors(passes, truth, PLAIN[:1])
     assert factor == pytest.approx(1 / np.sqrt(2), rel=0.05)
 
 
@@ -70,14 +70,14 @@ def test_heavy_tails_are_weighed_at_all_levels():
     rng = np.random.default_rng(5)
     truth = rng.standard_t(2.5, size=(10_000, 1))
     passes = gaussians(truth, np.zeros_like(truth), 1.0)
-    (found,) = spread_factors(passes, truth, PLAIN[:1])
-    largest = [np.abs(miss(passes.stretched([f]), truth, PLAIN[:1])).max() for f in (found, 1.29, 2.0, 1.0)]
+    (found,) = inflation_factors(passes, truth, PLAIN[:1])
+    largest = [np.abs(miss(passes.inflated([f]), truth, PLAIN[:1])).max() for f in (found, 1.29, 2.0, 1.0)]
     assert largest[0] == min(largest)
     serving_the_center = np.quantile(
         np.abs(truth), LEVELS[0]
     )  # in standard deviations: 1 covers 68.27 % of a Gaussian
     assert found > 1.03 * serving_the_center
-    widened = miss(passes.stretched([found]), truth, PLAIN[:1])[:, 0]
+    widened = miss(passes.inflated([found]), truth, PLAIN[:1])[:, 0]
     assert widened[0] == pytest.approx(
         -widened[1:].min(), abs=0.003
     )  # too many at the center, too few in the tails
@@ -95,23 +95,23 @@ def bulges(n=6000, width=1.0, seed=6):
 def test_point_masses_of_bulge_shares_do_not_pull_the_factor():
     passes, truth = bulges()
     assert 0.2 < ((truth == 0) | (truth == 1)).mean() < 0.4
-    (factor,) = spread_factors(passes, truth, (BULGE,))
+    (factor,) = inflation_factors(passes, truth, (BULGE,))
     assert factor == pytest.approx(1.0, abs=0.05)
     passes, truth = bulges(width=2.0)
-    (factor,) = spread_factors(passes, truth, (BULGE,))
+    (factor,) = inflation_factors(passes, truth, (BULGE,))
     assert factor == pytest.approx(0.5, abs=0.04)
-    assert np.abs(miss(passes.stretched([factor]), truth, (BULGE,))).max() < 0.015
+    assert np.abs(miss(passes.inflated([factor]), truth, (BULGE,))).max() < 0.015
 
 
-def test_point_passes_are_stretched_too():
+def test_point_passes_are_inflated_too():
     rng = np.random.default_rng(7)
     truth = rng.normal(size=(3000, 1))
     passes = PointPasses(0.5 * rng.normal(size=(3000, 200, 1)))
-    (factor,) = spread_factors(passes, truth, PLAIN[:1])
+    (factor,) = inflation_factors(passes, truth, PLAIN[:1])
     assert factor == pytest.approx(2.0, rel=0.08)
 
 
-def test_mixtures_and_bins_are_stretched_too():
+def test_mixtures_and_bins_are_inflated_too():
     """Posteriors of N(mean, 2), as two equal components and as bins 0.25 wide, for truths of N(mean, 1)."""
     rng = np.random.default_rng(10)
     mean = rng.normal(size=(1200, 1))
@@ -121,7 +121,7 @@ def test_mixtures_and_bins_are_stretched_too():
     offset = np.linspace(-10, 10, 81)
     share = np.diff(ndtr(offset / 2)) / np.diff(ndtr(offset / 2)).sum()
     binned = BinnedPasses((BinnedMarginal(mean + offset, np.broadcast_to(share, (1200, 1, 80))),))
-    factors = [spread_factors(passes, truth, PLAIN[:1])[0] for passes in (mixture, binned)]
+    factors = [inflation_factors(passes, truth, PLAIN[:1])[0] for passes in (mixture, binned)]
     np.testing.assert_allclose(factors, 0.5, rtol=0.09)
     assert factors[0] == pytest.approx(factors[1], rel=0.01)
 
@@ -191,7 +191,7 @@ def shares(table, row=0):
 def test_a_calibration_mends_the_test_part_and_shows_both(oracles, held_out):
     found = calibrate([oracles(width=2.0)], held_out, SETTINGS)
     info = found.metadata.calibration
-    assert info.spread_factors[0] == pytest.approx(0.5, rel=0.08)
+    assert info.inflation_factors[0] == pytest.approx(0.5, rel=0.08)
     assert info.apply
     assert info.data == "a test"
     assert info.n_objects == found.choice.n_objects == len(held_out) - len(found.after)
@@ -267,7 +267,7 @@ def test_a_calibrated_bundle_is_written_and_read(oracles, held_out, tmp_path):
 
 
 @pytest.mark.parametrize(("told", "applied"), [(None, False), (True, True), (False, False)])
-def test_converted_networks_are_stretched_only_if_asked_for(oracles, held_out, told, applied):
+def test_converted_networks_are_inflated_only_if_asked_for(oracles, held_out, told, applied):
     bundle = oracles(width=2.0)
     converted = dataclasses.replace(
         bundle, metadata=dataclasses.replace(bundle.metadata, origin={"file": "x.pt"})
@@ -275,7 +275,7 @@ def test_converted_networks_are_stretched_only_if_asked_for(oracles, held_out, t
     settings = dataclasses.replace(SETTINGS, apply=told)
     info = calibrate([converted], held_out, settings).metadata.calibration
     assert info.apply is applied
-    assert info.spread_factors[0] == pytest.approx(0.5, rel=0.08)
+    assert info.inflation_factors[0] == pytest.approx(0.5, rel=0.08)
     assert (shares(info.results[0])[0] < 80) is applied  # first what runs give
 
 

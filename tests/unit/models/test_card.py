@@ -1,8 +1,8 @@
 import dataclasses
 
 from galbatch.models import (
+    AuxiliaryInput,
     CalibrationInfo,
-    ColumnInfo,
     DomainInfo,
     HeadInfo,
     LabelInfo,
@@ -91,14 +91,16 @@ def test_what_is_not_known_is_said(make):
 
 
 def test_heads_members_columns_and_origin(make):
-    image = dataclasses.replace(make.sfnet_metadata().input, columns=(ColumnInfo("ebv", "mag", "reddening"),))
+    image = dataclasses.replace(
+        make.sfnet_metadata().input, auxiliary_inputs=(AuxiliaryInput("ebv", "mag", "reddening"),)
+    )
     metadata = make.sfnet_metadata(
         head=HeadInfo("mixture", components=3), members=2, input=image, origin={"weights": "a.pth"}
     )
     lines = lines_of(metadata)
     assert "- output: a mixture of Gaussians a pass, 3 components; 15 numbers, of each of 2 members" in lines
     assert "- features: the 4 largest are kept, the others set to 0" in lines
-    assert "- number beside the image: ebv [mag]: reddening" in lines
+    assert "- auxiliary input: ebv [mag]: reddening" in lines
     assert "Converted from:" in lines
     assert "| weights | a.pth |" in lines
     point = make.sfnet_metadata(head=HeadInfo("point"), dropout_rate=0.0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import ModelFlag, njy_per_unit
 from galbatch.models import (
-    ColumnInfo,
+    AuxiliaryInput,
     DomainInfo,
     HeadInfo,
     card_text,
@@ -50,9 +50,9 @@ CLOSE_VALUES = {
 UNSTEADY = ("_epistemic_std", "_mc_error", "_mode")
 
 
-def infer(bundle, block, columns=None, posterior=POSTERIOR):
+def infer(bundle, block, auxiliary=None, posterior=POSTERIOR):
     selected = np.ones(len(block), bool)
-    return infer_block(bundle, block, name="net", posterior=posterior, selected=selected, columns=columns)
+    return infer_block(bundle, block, name="net", posterior=posterior, selected=selected, auxiliary=auxiliary)
 
 
 def rows_of(block, rows):
@@ -94,18 +94,18 @@ class ModelContract:
         network, metadata = cls.network().eval(), cls.metadata()
         if hasattr(network, "last_features"):
             images = galaxies(60, len(metadata.input.bands), seed=5)[0]
-            numbers = ObjectNumbers(columns=cls.columns(metadata, 60))
-            domain = describe_domain(network, images, unit_njy=57.544, beside=numbers)
+            numbers = ObjectNumbers(auxiliary=cls.auxiliary_numbers(metadata, 60))
+            domain = describe_domain(network, images, unit_njy=57.544, known=numbers)
             metadata = dataclasses.replace(metadata, domain=domain)
         save_bundle(path, script_of(network), metadata)
 
     @staticmethod
-    def columns(metadata, n_objects):
+    def auxiliary_numbers(metadata, n_objects):
         """(object, column) float32, or None."""
-        if not metadata.input.columns:
+        if not metadata.input.auxiliary_inputs:
             return None
         rng = np.random.default_rng(8)
-        return rng.uniform(0, 1, (n_objects, len(metadata.input.columns))).astype(np.float32)
+        return rng.uniform(0, 1, (n_objects, len(metadata.input.auxiliary_inputs))).astype(np.float32)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -127,22 +127,22 @@ class ModelContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def beside(cls, bundle):
-        return cls.columns(bundle.metadata, N_OBJECTS)
+    def auxiliary(cls, bundle):
+        return cls.auxiliary_numbers(bundle.metadata, N_OBJECTS)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def values(cls, bundle, block, beside):
-        return infer(bundle, block, beside)
+    def values(cls, bundle, block, auxiliary):
+        return infer(bundle, block, auxiliary)
 
     @staticmethod
-    def raw(bundle, block, beside, *, seed=1, batch=16):
+    def raw(bundle, block, auxiliary, *, seed=1, batch=16):
         keys = draw_keys(block.object_id, seed=seed, bundle_sha256="x", passes=range(N_PASSES))
         unit = np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag))
-        return run_passes(bundle, block.image / unit, keys, batch=batch, columns=beside)
+        return run_passes(bundle, block.image / unit, keys, batch=batch, auxiliary=auxiliary)
 
-    def test_shapes(self, bundle, block, beside):
-        raw = self.raw(bundle, block, beside)
+    def test_shapes(self, bundle, block, auxiliary):
+        raw = self.raw(bundle, block, auxiliary)
         assert raw.outputs.shape == (N_OBJECTS, N_PASSES, bundle.metadata.n_outputs)
         assert raw.outputs.dtype == np.float32
         assert np.isfinite(raw.outputs).all()
@@ -151,22 +151,22 @@ class ModelContract:
         if bundle.metadata.domain.features_mean is not None:
             assert raw.last.shape == (N_OBJECTS, len(bundle.metadata.domain.features_mean))
 
-    def test_objects_differ(self, bundle, block, beside):
+    def test_objects_differ(self, bundle, block, auxiliary):
         """No network answers the same to a faint compact galaxy and a bright large one."""
-        assert (self.raw(bundle, block, beside).outputs.std(axis=0) > 1e-6).any()
+        assert (self.raw(bundle, block, auxiliary).outputs.std(axis=0) > 1e-6).any()
 
-    def test_draws_depend_on_keys_alone(self, bundle, block, beside):
-        whole = self.raw(bundle, block, beside).outputs
-        np.testing.assert_array_equal(self.raw(bundle, block, beside).outputs, whole)
-        np.testing.assert_allclose(self.raw(bundle, block, beside, batch=5).outputs, whole, **CLOSE)
+    def test_draws_depend_on_keys_alone(self, bundle, block, auxiliary):
+        whole = self.raw(bundle, block, auxiliary).outputs
+        np.testing.assert_array_equal(self.raw(bundle, block, auxiliary).outputs, whole)
+        np.testing.assert_allclose(self.raw(bundle, block, auxiliary, batch=5).outputs, whole, **CLOSE)
         back = np.arange(N_OBJECTS)[::-1]
-        turned = self.raw(bundle, rows_of(block, back), None if beside is None else beside[back])
+        turned = self.raw(bundle, rows_of(block, back), None if auxiliary is None else auxiliary[back])
         np.testing.assert_allclose(turned.outputs[::-1], whole, **CLOSE)
         torch.manual_seed(77)
-        np.testing.assert_array_equal(self.raw(bundle, block, beside).outputs, whole)
+        np.testing.assert_array_equal(self.raw(bundle, block, auxiliary).outputs, whole)
 
-    def test_passes_and_seeds_differ_exactly_with_dropout(self, bundle, block, beside):
-        first, other = (self.raw(bundle, block, beside, seed=seed).outputs for seed in (1, 2))
+    def test_passes_and_seeds_differ_exactly_with_dropout(self, bundle, block, auxiliary):
+        first, other = (self.raw(bundle, block, auxiliary, seed=seed).outputs for seed in (1, 2))
         if bundle.metadata.dropout_rate > 0:
             assert np.ptp(first, axis=1).max() > 1e-5
             assert np.abs(first - other).max() > 1e-5
@@ -174,28 +174,28 @@ class ModelContract:
             np.testing.assert_allclose(first, np.broadcast_to(first[:, :1], first.shape), **CLOSE)
             np.testing.assert_allclose(first, other, **CLOSE)
 
-    def test_batch_order_and_number_of_objects_do_not_matter(self, bundle, block, beside, values):
+    def test_batch_order_and_number_of_objects_do_not_matter(self, bundle, block, auxiliary, values):
         small = PosteriorConfig(passes=N_PASSES, batch=3, tolerance=100.0)
-        assert_same(infer(bundle, block, beside, small), values)
+        assert_same(infer(bundle, block, auxiliary, small), values)
         rows = np.array([4, 1])
-        some = infer(bundle, rows_of(block, rows), None if beside is None else beside[rows])
+        some = infer(bundle, rows_of(block, rows), None if auxiliary is None else auxiliary[rows])
         assert_same(some, {key: column[rows] for key, column in values.items()})
 
-    def test_neighbors_in_a_batch_do_not_matter(self, bundle, block, beside, values):
+    def test_neighbors_in_a_batch_do_not_matter(self, bundle, block, auxiliary, values):
         image = block.image.copy()
         image[1::2] = np.random.default_rng(6).normal(0, 1e5, image[1::2].shape)
-        changed = infer(bundle, dataclasses.replace(block, image=image), beside)
+        changed = infer(bundle, dataclasses.replace(block, image=image), auxiliary)
         kept = slice(0, None, 2)
         assert_same(
             {key: column[kept] for key, column in changed.items()},
             {key: column[kept] for key, column in values.items()},
         )
 
-    def test_nan_in_leads_to_a_flag_and_not_to_nan_in_others(self, bundle, block, beside, values):
+    def test_nan_in_leads_to_a_flag_and_not_to_nan_in_others(self, bundle, block, auxiliary, values):
         image = block.image.copy()
         image[2, 0, SIZE_PX // 2, SIZE_PX // 2] = np.nan  # nothing to measure
         image[4, -1, 0, :3] = np.inf  # a gap at the edge
-        found = infer(bundle, dataclasses.replace(block, image=image), beside)
+        found = infer(bundle, dataclasses.replace(block, image=image), auxiliary)
         gaps = (found["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0
         assert gaps.tolist() == [False, False, True, False, True, False, False]
         median = found[f"net_{bundle.metadata.parameters[0].name}_q500"]
@@ -207,10 +207,10 @@ class ModelContract:
             {key: column[others] for key, column in values.items()},
         )
 
-    def test_outputs_that_are_not_finite_are_flagged_alone(self, bundle, block, beside, values):
+    def test_outputs_that_are_not_finite_are_flagged_alone(self, bundle, block, auxiliary, values):
         image = block.image.copy()
         image[3] = 3e38  # overflows in the first convolution, or saturates
-        found = infer(bundle, dataclasses.replace(block, image=image), beside)
+        found = infer(bundle, dataclasses.replace(block, image=image), auxiliary)
         first = bundle.metadata.parameters[0].name
         assert found["net_flags"][3] != 0 or np.isfinite(found[f"net_{first}_q500"][3])
         others = np.array([0, 1, 2, 4, 5, 6])
@@ -244,22 +244,22 @@ class ModelContract:
             assert ((low <= middle) & (middle <= high) & (low < high)).all()
             assert (values[f"net_{name}_std"] > 0).all()
 
-    def test_the_distance_is_that_of_the_domain(self, bundle, block, beside, values):
+    def test_the_distance_is_that_of_the_domain(self, bundle, block, auxiliary, values):
         domain = bundle.metadata.domain
         assert ("net_ood_distance" in values) == (domain.distance_limit is not None)
         if domain.distance_limit is not None:
-            centered = self.raw(bundle, block, beside).last.astype(float) - np.array(domain.features_mean)
+            centered = self.raw(bundle, block, auxiliary).last.astype(float) - np.array(domain.features_mean)
             inverse = np.linalg.inv(np.array(domain.features_covariance))
             expected = np.sqrt(np.einsum("of,fg,og->o", centered, inverse, centered)) / domain.distance_limit
             np.testing.assert_allclose(values["net_ood_distance"], expected, rtol=1e-4)
             beyond = expected > 1
             assert ((values["net_flags"][beyond] & ModelFlag.OUT_OF_DOMAIN) > 0).all()
 
-    def test_saved_and_loaded_it_computes_the_same(self, bundle, block, beside):
+    def test_saved_and_loaded_it_computes_the_same(self, bundle, block, auxiliary):
         network = self.network().eval()
         unit = np.float32(njy_per_unit(bundle.metadata.input.zero_point_mag))
         inputs = [torch.from_numpy(block.image / unit)]
-        inputs += [] if beside is None else [torch.from_numpy(beside)]
+        inputs += [] if auxiliary is None else [torch.from_numpy(auxiliary)]
         keys = torch.arange(N_OBJECTS, dtype=torch.int64) * 12345
         with torch.inference_mode():
             before = network.sample(network.prefix(*inputs), keys)
@@ -271,14 +271,16 @@ class ModelContract:
         assert read_metadata(write_metadata(metadata), "x.pt") == metadata
         assert metadata == dataclasses.replace(self.metadata(), domain=metadata.domain)
 
-    def test_rewritten_with_other_metadata_it_computes_the_same(self, bundle, path, block, beside, tmp_path):
+    def test_rewritten_with_other_metadata_it_computes_the_same(
+        self, bundle, path, block, auxiliary, tmp_path
+    ):
         other = dataclasses.replace(bundle.metadata, citation="changed", version="2")
         output = str(tmp_path / "other.pt")
         sha256 = rewrite_bundle(path, output, other)
         changed = load_bundle(output, sha256=sha256)
         assert sha256 != bundle.sha256
         assert changed.metadata == other
-        first, second = (self.raw(each, block, beside).outputs for each in (bundle, changed))
+        first, second = (self.raw(each, block, auxiliary).outputs for each in (bundle, changed))
         np.testing.assert_array_equal(first, second)
 
     def test_its_card_names_all_of_it(self, bundle):
@@ -409,18 +411,18 @@ class TestSeveralMembers(ModelContract):
 
 
 class WithColumns(nn.Module):
-    """A network that takes two numbers beside the image, here as factors on all maps."""
+    """A network that takes two auxiliary inputs, here as factors on all maps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, columns: Tensor, keys: Tensor) -> Tensor:
-        return self.sample(self.prefix(images, columns), keys)
+    def forward(self, images: Tensor, auxiliary: Tensor, keys: Tensor) -> Tensor:
+        return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
-    def prefix(self, images: Tensor, columns: Tensor) -> Tensor:
-        return self.network.prefix(images) * (1.0 + columns.sum(dim=1)).reshape(-1, 1, 1, 1)
+    def prefix(self, images: Tensor, auxiliary: Tensor) -> Tensor:
+        return self.network.prefix(images) * (1.0 + auxiliary.sum(dim=1)).reshape(-1, 1, 1, 1)
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -439,12 +441,13 @@ class TestColumns(ModelContract):
     @classmethod
     def metadata(cls):
         image = dataclasses.replace(
-            gampen_metadata().input, columns=(ColumnInfo("ebv", "mag", "reddening"), ColumnInfo("color"))
+            gampen_metadata().input,
+            auxiliary_inputs=(AuxiliaryInput("ebv", "mag", "reddening"), AuxiliaryInput("color")),
         )
         return gampen_metadata(input=image)
 
-    def test_a_column_that_is_lacking_is_flagged_alone(self, bundle, block, beside, values):
-        lacking = beside.copy()
+    def test_an_auxiliary_input_that_is_lacking_is_flagged_alone(self, bundle, block, auxiliary, values):
+        lacking = auxiliary.copy()
         lacking[2, 1] = np.nan
         found = infer(bundle, block, lacking)
         flagged = (found["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0
@@ -512,7 +515,7 @@ class TestForeignScript(ModelContract):
             file.write(FOREIGN)
         convert_script(folder + "plain.pt", folder + "plain.toml", path)
 
-    def test_saved_and_loaded_it_computes_the_same(self, bundle, block, beside):
+    def test_saved_and_loaded_it_computes_the_same(self, bundle, block, auxiliary):
         network = self.network().eval()
         network.layers[3].train()  # the dropout
         images = torch.from_numpy(block.image / np.float32(njy_per_unit(27.0)))

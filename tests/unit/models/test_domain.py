@@ -118,8 +118,8 @@ def test_ranges_are_taken_as_they_are_and_widths_with_a_margin(gampen_bundle):
 
 def test_a_stores_own_sky_is_taken_instead_of_the_images(gampen_bundle):
     images = galaxies(80, 1, seed=1)[0]
-    beside = ObjectNumbers(sky_sigma_njy=np.full((80, 1), 7.0))
-    domain = describe_domain(gampen_bundle.script, images, unit_njy=UNIT_NJY, beside=beside)
+    known = ObjectNumbers(sky_sigma_njy=np.full((80, 1), 7.0))
+    domain = describe_domain(gampen_bundle.script, images, unit_njy=UNIT_NJY, known=known)
     assert domain.sky_sigma_njy == ((7.0, 7.0),)
 
 

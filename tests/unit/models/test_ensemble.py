@@ -12,8 +12,8 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.types import ModelFlag
 from galbatch.errors import BundleError
 from galbatch.models import (
+    AuxiliaryInput,
     CalibrationInfo,
-    ColumnInfo,
     DomainInfo,
     Ensemble,
     HeadInfo,
@@ -33,7 +33,7 @@ GAUSSIAN = torch.tensor([0.3, -0.2, -1.0, 0.4, 0.5])  # means, log d, L
 
 
 class Toy(nn.Module):
-    """Outputs of fixed numbers, plus the image's center and the columns, with dropout on top."""
+    """Outputs of fixed numbers, plus the image's center and the auxiliary inputs, with dropout on top."""
 
     rate: float
 
@@ -55,10 +55,10 @@ class OfImages(Toy):
         return images[:, :, 24, 24] * 0.0
 
 
-class OfImagesAndColumns(Toy):
+class OfImagesAndNumbers(Toy):
     @torch.jit.export
-    def prefix(self, images: Tensor, columns: Tensor) -> Tensor:
-        return torch.cat([images[:, :, 24, 24] * 0.0, columns], dim=1)
+    def prefix(self, images: Tensor, auxiliary: Tensor) -> Tensor:
+        return torch.cat([images[:, :, 24, 24] * 0.0, auxiliary], dim=1)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def toy(tmp_path, make):
         outputs = torch.as_tensor(outputs, dtype=torch.float32)
         metadata = make.gampen_metadata(dropout_rate=rate, parameters=(X, Y))
         metadata = dataclasses.replace(metadata, **changes)
-        kind = OfImagesAndColumns if metadata.input.columns else OfImages
+        kind = OfImagesAndNumbers if metadata.input.auxiliary_inputs else OfImages
         slope = torch.zeros(len(outputs)) if slope is None else torch.as_tensor(slope)
         path = str(tmp_path / "toy.pt")
         save_bundle(path, script_of(kind(outputs, rate, slope)), metadata)
@@ -86,7 +86,7 @@ def infer(network, block, *, passes=8, **changes):
 
 def inputs(make, *names):
     return dataclasses.replace(
-        make.gampen_metadata().input, columns=tuple(ColumnInfo(name) for name in names)
+        make.gampen_metadata().input, auxiliary_inputs=tuple(AuxiliaryInput(name) for name in names)
     )
 
 
@@ -148,8 +148,8 @@ def test_heads_of_different_kinds_are_pooled(toy, make_block):
 
 @pytest.mark.parametrize("calibrated", [None, True, False])
 @pytest.mark.parametrize("apply", [True, False])
-def test_spread_factors_stretch_unless_switched_off(toy, make_block, calibrated, apply):
-    calibration = CalibrationInfo(spread_factors=(2.0, 0.5), apply=apply)
+def test_inflation_factors_inflate_unless_switched_off(toy, make_block, calibrated, apply):
+    calibration = CalibrationInfo(inflation_factors=(2.0, 0.5), apply=apply)
     plain = infer(toy(), make_block(2))
     found = infer(Ensemble((toy(calibration=calibration),), calibrated), make_block(2))
     applied = apply if calibrated is None else calibrated
@@ -160,11 +160,11 @@ def test_spread_factors_stretch_unless_switched_off(toy, make_block, calibrated,
     np.testing.assert_allclose(found["m_corr_x_y"], plain["m_corr_x_y"], atol=1e-6)
 
 
-def test_each_bundle_is_stretched_about_its_own_mean(toy, make_block):
-    calibration = CalibrationInfo(spread_factors=(3.0, 1.0))
+def test_each_bundle_is_inflated_about_its_own_mean(toy, make_block):
+    calibration = CalibrationInfo(inflation_factors=(3.0, 1.0))
     plain = Ensemble((toy(), toy(GAUSSIAN + 1.0)))
-    stretched = Ensemble((toy(calibration=calibration), toy(GAUSSIAN + 1.0)))
-    before, after = (infer(network, make_block(1)) for network in (plain, stretched))
+    inflated = Ensemble((toy(calibration=calibration), toy(GAUSSIAN + 1.0)))
+    before, after = (infer(network, make_block(1)) for network in (plain, inflated))
     np.testing.assert_allclose(after["m_x_epistemic_std"], before["m_x_epistemic_std"], rtol=1e-5)
     width = 0.5 * np.exp(-0.5)
     grown = 0.5 * (9 - 1) * width**2
@@ -223,7 +223,7 @@ def test_all_that_differs_is_named(toy, make):
         BundleError, match="bands: g against r; single values or distributions: distributions"
     ):
         Ensemble((toy(), point))
-    with pytest.raises(BundleError, match="columns: none against ebv"):
+    with pytest.raises(BundleError, match="auxiliary inputs: none against ebv"):
         Ensemble((toy(), toy(input=inputs(make, "ebv"))))
     with pytest.raises(BundleError, match="a bundle is named twice"):
         Ensemble((toy(), toy()))
@@ -238,11 +238,11 @@ def test_loading_checks_the_identities(toy, tmp_path):
         load_ensemble([path], sha256=["0" * 64])
 
 
-def test_numbers_beside_the_image_reach_the_network(toy, make, make_block):
+def test_auxiliary_inputs_reach_the_network(toy, make, make_block):
     bundle = toy(slope=[1.0, 0, 0, 0, 0], input=inputs(make, "ebv", "color"))
-    columns = np.array([[0.1, 0.2], [1.0, -3.0], [np.nan, 0.0], [0.0, np.inf]], np.float32)
-    found = infer(bundle, make_block(4), columns=columns)
-    expected = 2.0 + 0.5 * (0.3 + columns[:2].sum(axis=1))
+    auxiliary = np.array([[0.1, 0.2], [1.0, -3.0], [np.nan, 0.0], [0.0, np.inf]], np.float32)
+    found = infer(bundle, make_block(4), auxiliary=auxiliary)
+    expected = 2.0 + 0.5 * (0.3 + auxiliary[:2].sum(axis=1))
     np.testing.assert_allclose(found["m_x_mean"][:2], expected, rtol=1e-6)
     assert np.isnan(found["m_x_mean"][2:]).all()
     np.testing.assert_array_equal(found["m_flags"], [0, 0, *[ModelFlag.NONFINITE_INPUT] * 2])
@@ -250,10 +250,10 @@ def test_numbers_beside_the_image_reach_the_network(toy, make, make_block):
 
 
 def test_networks_are_refused_other_columns_than_they_take(toy, make, make_block):
-    with pytest.raises(BundleError, match=r"takes 1 columns \(ebv\), given 0"):
+    with pytest.raises(BundleError, match=r"takes 1 auxiliary inputs \(ebv\), given 0"):
         infer(toy(input=inputs(make, "ebv")), make_block(1))
-    with pytest.raises(BundleError, match=r"takes 0 columns \(none\), given 1"):
-        infer(toy(), make_block(1), columns=np.zeros((1, 1), np.float32))
+    with pytest.raises(BundleError, match=r"takes 0 auxiliary inputs \(none\), given 1"):
+        infer(toy(), make_block(1), auxiliary=np.zeros((1, 1), np.float32))
 
 
 @pytest.mark.parametrize("method", ["mixture", "samples"])

@@ -111,7 +111,7 @@ def test_too_narrow_posteriors_are_seen(gampen_bundle):
 
 def test_a_correction_is_applied_as_the_bundle_says_or_is_told(gampen_bundle):
     mean, truth = truths(1500)
-    info = CalibrationInfo(spread_factors=(2.0,), apply=False)
+    info = CalibrationInfo(inflation_factors=(2.0,), apply=False)
     oracle = oracle_of(gampen_bundle, IDENTITY, width=0.5, calibration=info)
     images, labels = images_of(mean), truth[:, None]
     assert evaluate(oracle, images, labels).coverage("x").value < 0.42
@@ -234,7 +234,7 @@ def test_what_is_judged_is_what_the_catalog_gets(gampen_bundle, make_block):
     """The same ids, seed and correction: the truth lies in the catalog's interval exactly where it is counted as covered."""
     factors = (0.5, 2.0, 1.3)
     metadata = dataclasses.replace(
-        gampen_bundle.metadata, calibration=CalibrationInfo(spread_factors=factors)
+        gampen_bundle.metadata, calibration=CalibrationInfo(inflation_factors=factors)
     )
     bundle = dataclasses.replace(gampen_bundle, metadata=metadata)
     block = make_block(40, 1)

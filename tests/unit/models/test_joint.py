@@ -70,7 +70,7 @@ def one_kind(make, kind):
 
 
 def ensemble(make, kind):
-    """Two bundles, one of two members; each stretched, and of other standardized spaces."""
+    """Two bundles, one of two members; each inflated, and of other standardized spaces."""
     first, second = (
         make(kind, factors=(1.3, 0.8, 1.1)),
         make(kind, members=2, factors=(0.9, 1.2, 1.0), sha256="b" * 64, location=0.5, seed=2),
@@ -168,13 +168,13 @@ def test_a_single_pass_is_drawn_from_again_and_again(make):
 
 def test_what_is_kept_of_a_bundle_reads_its_outputs_alike(make):
     info, outputs = make("binned", factors=(1.3, 0.8, 1.1), members=2)
-    calibrated = CalibrationInfo(spread_factors=(1.3, 0.8, 1.1), apply=True)
+    calibrated = CalibrationInfo(inflation_factors=(1.3, 0.8, 1.1), apply=True)
     full = dataclasses.replace(
         info, metadata=dataclasses.replace(info.metadata, calibration=calibrated, training={"epochs": 3})
     )
     kept = OutputInfo.from_json(full.as_json(), "here")
     assert kept.metadata == info.metadata
-    assert kept.spread_factors == (1.3, 0.8, 1.1)
+    assert kept.inflation_factors == (1.3, 0.8, 1.1)
     one, other = (joint_draws([i], [outputs], object_id="a", seed=3, n_draws=100) for i in (full, kept))
     assert all((one[name] == other[name]).all() for name in one)
     damaged = full.as_json()
@@ -185,7 +185,7 @@ def test_what_is_kept_of_a_bundle_reads_its_outputs_alike(make):
 
 def test_an_ensemble_says_how_its_outputs_are_read(gampen_bundle):
     (info,) = Ensemble((gampen_bundle,)).output_infos
-    assert (info.metadata, info.sha256, info.spread_factors) == (
+    assert (info.metadata, info.sha256, info.inflation_factors) == (
         gampen_bundle.metadata,
         gampen_bundle.sha256,
         None,

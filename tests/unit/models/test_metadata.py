@@ -45,7 +45,10 @@ def changed(metadata, edit):
             r"sky_sigma_njy has 2 ranges for 1 bands",
         ),
         (lambda d: d["domain"].update(features_mean=[1.0]), r"go together"),
-        (lambda d: d.update(calibration={"spread_factors": []}), r"calibration: 3 spread_factors above 0"),
+        (
+            lambda d: d.update(calibration={"inflation_factors": []}),
+            r"calibration: 3 inflation_factors above 0",
+        ),
         (
             lambda d: d["domain"].update(features_mean=[1.0], features_covariance=[[1, 2]], distance_limit=3),
             r"features_covariance is not 1 x 1",

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from galbatch.errors import BundleError
-from galbatch.models import Bundle, ColumnInfo, bundle_path, load_bundle, script_of
+from galbatch.models import AuxiliaryInput, Bundle, bundle_path, load_bundle, script_of
 from galbatch.models.bundle.files import made_up_images, made_up_inputs
 from galbatch.models.engines.native import StaticTrunk, native_executor
 from galbatch.models.engines.native_networks import spread_over_pool, subtract_zeroed_, zeroed_values
@@ -35,19 +35,21 @@ def bundle_of(network, metadata):
     return Bundle(metadata, "0" * 64, script_of(network))
 
 
-def gampen_of(make, *, size_px=48, width=1 / 16, channels=1, rate=0.02, n_columns=0):
+def gampen_of(make, *, size_px=48, width=1 / 16, channels=1, rate=0.02, n_auxiliary=0):
     torch.manual_seed(3)
-    network = Gampen(size_px, 9, width=width, in_channels=channels, dropout_rate=rate, n_columns=n_columns)
+    network = Gampen(
+        size_px, 9, width=width, in_channels=channels, dropout_rate=rate, n_auxiliary=n_auxiliary
+    )
     nn.init.normal_(network.vgg.classifier[6].weight, std=0.05)
     for name, parameter in network.named_parameters():
         if name.endswith("bias") and "loc" not in name:
             nn.init.normal_(parameter, std=0.05)
-    return bundle_of(network, changed(make.gampen_metadata(), size_px, rate, n_columns))
+    return bundle_of(network, changed(make.gampen_metadata(), size_px, rate, n_auxiliary))
 
 
-def sfnet_of(make, *, size_px=48, width=1 / 8, k=4, rate=0.02, n_columns=0):
+def sfnet_of(make, *, size_px=48, width=1 / 8, k=4, rate=0.02, n_auxiliary=0):
     torch.manual_seed(4)
-    network = Sfnet(2, 5, k=k, width=width, dropout_rate=rate, n_columns=n_columns)
+    network = Sfnet(2, 5, k=k, width=width, dropout_rate=rate, n_auxiliary=n_auxiliary)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low, high in (
@@ -57,21 +59,21 @@ def sfnet_of(make, *, size_px=48, width=1 / 8, k=4, rate=0.02, n_columns=0):
                 (module.bias, -0.2, 0.2),
             ):
                 nn.init.uniform_(tensor, low, high)
-    return bundle_of(network, changed(make.sfnet_metadata(n_top_features=k), size_px, rate, n_columns))
+    return bundle_of(network, changed(make.sfnet_metadata(n_top_features=k), size_px, rate, n_auxiliary))
 
 
-def changed(metadata, size_px, rate, n_columns):
-    columns = tuple(ColumnInfo(f"c{i}") for i in range(n_columns))
-    inputs = dataclasses.replace(metadata.input, size_px=size_px, columns=columns)
+def changed(metadata, size_px, rate, n_auxiliary):
+    auxiliary = tuple(AuxiliaryInput(f"c{i}") for i in range(n_auxiliary))
+    inputs = dataclasses.replace(metadata.input, size_px=size_px, auxiliary_inputs=auxiliary)
     return dataclasses.replace(metadata, input=inputs, dropout_rate=rate)
 
 
 def both(bundle, executor, *, n_passes=6, batch=7):
     inputs = [part.numpy() for part in made_up_inputs(bundle.metadata)]
     keys = keys_of(2 * n_passes).numpy().reshape(2, n_passes)
-    columns = inputs[1] if len(inputs) > 1 else None
+    auxiliary = inputs[1] if len(inputs) > 1 else None
     return [
-        run_passes(bundle, inputs[0], keys, batch=batch, columns=columns, executor=one)
+        run_passes(bundle, inputs[0], keys, batch=batch, auxiliary=auxiliary, executor=one)
         for one in (None, executor)
     ]
 
@@ -141,7 +143,7 @@ def test_weights_of_smaller_maps_stand_for_the_average_pool(side):
 GAMPENS = {
     "one channel": {},
     "three channels": {"channels": 3},
-    "columns": {"n_columns": 2},
+    "columns": {"n_auxiliary": 2},
     "narrow": {"width": 1 / 32},
     "wider": {"width": 1 / 8},
     "odd side": {"size_px": 67},
@@ -152,7 +154,7 @@ GAMPENS = {
 }
 SFNETS = {
     "as is": {},
-    "columns": {"n_columns": 1},
+    "columns": {"n_auxiliary": 1},
     "dense": {"k": 64},
     "one feature": {"k": 1},
     "wider, odd side": {"width": 1 / 4, "size_px": 61},

@@ -6,7 +6,7 @@ import torch
 
 from galbatch.errors import FingerprintError, GalbatchError, UsageError
 from galbatch.models import (
-    ColumnInfo,
+    AuxiliaryInput,
     Extras,
     ParameterInfo,
     Session,
@@ -300,7 +300,7 @@ def test_heads(changes, n_outputs):
 
 
 @pytest.mark.parametrize("architecture", ["sfnet", "gampen"])
-def test_numbers_beside_the_image_are_learned_from(architecture, tmp_path):
+def test_auxiliary_inputs_are_learned_from(architecture, tmp_path):
     """Images of noise: what is to be estimated stands in the column alone."""
     rng = np.random.default_rng(1)
     images = rng.normal(0, 2.0, (300, 1, 33, 33)).astype(np.float32)
@@ -308,14 +308,14 @@ def test_numbers_beside_the_image_are_learned_from(architecture, tmp_path):
     settings = settings_with(
         architecture=architecture,
         parameters=(ParameterInfo("z", "", "", "identity"),),
-        columns=(ColumnInfo("color"),),
+        auxiliary_inputs=(AuxiliaryInput("color"),),
         n_top_features=0 if architecture == "gampen" else 8,
         width=1 / 16,
         learning_rate=0.01,
         batch=16,
         epochs=5,
     )
-    result = train(images, column.astype(float), settings=settings, extras=Extras(columns=column))
+    result = train(images, column.astype(float), settings=settings, extras=Extras(auxiliary=column))
     assert result.history[-1].validation_loss < result.history[0].validation_loss - 0.3
     save_bundle(str(tmp_path / "a.pt"), script_of(result.network), result.metadata)
     bundle = load_bundle(str(tmp_path / "a.pt"))
@@ -360,8 +360,8 @@ def test_non_finite_pixels_count_as_zero():
         ),
         ({"settings": settings_with(size_px=40)}, "size_px is 40, and the images have 32 px"),
         (
-            {"settings": settings_with(columns=(ColumnInfo("ebv"),))},
-            r"columns must be .* \(64, 1\), found None",
+            {"settings": settings_with(auxiliary_inputs=(AuxiliaryInput("ebv"),))},
+            r"auxiliary inputs must be .* \(64, 1\), found None",
         ),
         ({"session": Session(device="tpu")}, "device must be auto, cpu or cuda, found 'tpu'"),
         ({"extras": Extras(object_id=np.arange(3))}, "3 object ids for 64 images"),
