@@ -220,4 +220,4 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     told = refused(
         run_toml, ('auxiliary_inputs = ["ebv_sfd"]', 'auxiliary_inputs = ["ebv_sfd"]\ncalibrated = true')
     )
-    assert "calibrated = true, but the bundle holds no spread factors" in told
+    assert "calibrated = true, but the bundle holds no inflation factors" in told

@@ -172,7 +172,7 @@ def test_each_bundle_is_inflated_about_its_own_mean(toy, make_block):
 
 
 def test_calibrated_asks_for_factors(toy):
-    with pytest.raises(BundleError, match="calibrated = true, but the bundle holds no spread factors"):
+    with pytest.raises(BundleError, match="calibrated = true, but the bundle holds no inflation factors"):
         Ensemble((toy(),), calibrated=True)
 
 

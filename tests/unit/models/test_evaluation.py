@@ -266,7 +266,7 @@ def test_images_are_read_by_row(gampen_bundle):
 def test_a_correction_that_is_not_there_is_not_applied_silently(gampen_bundle):
     mean, truth = truths(10)
     bundle = oracle_of(gampen_bundle, IDENTITY)
-    with pytest.raises(BundleError, match="holds no spread factors"):
+    with pytest.raises(BundleError, match="holds no inflation factors"):
         evaluate(bundle, images_of(mean), truth[:, None], calibrated=True)
 
 

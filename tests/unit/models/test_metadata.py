@@ -4,7 +4,7 @@ import json
 import pytest
 
 from galbatch.errors import BundleError
-from galbatch.models import DomainInfo
+from galbatch.models import AuxiliaryInput, CalibrationInfo, DomainInfo
 from galbatch.models.metadata.schema import read_metadata, write_metadata
 
 
@@ -76,3 +76,25 @@ def test_number_of_outputs(make):
     assert metadata.n_outputs == 9
     assert make.sfnet_metadata().n_outputs == 5
     assert dataclasses.replace(metadata, head=dataclasses.replace(metadata.head, kind="point")).n_outputs == 3
+
+
+def test_bundles_of_before_are_read_under_the_names_of_now(make):
+    metadata = make.gampen_metadata(calibration=CalibrationInfo(inflation_factors=(1.0, 2.0, 3.0)))
+    data = json.loads(write_metadata(metadata))
+    data["calibration"]["spread_factors"] = data["calibration"].pop("inflation_factors")
+    data["input"].pop("auxiliary_inputs")
+    data["input"]["columns"] = [{"name": "ebv", "unit": "mag"}]
+    found = read_metadata(json.dumps(data), "old.pt")
+    assert found.calibration == metadata.calibration
+    assert found.input.auxiliary_inputs == (AuxiliaryInput("ebv", "mag"),)
+    written = write_metadata(found)
+    assert "inflation_factors" in written
+    assert "spread_factors" not in written
+    assert "columns" not in json.loads(written)["input"]
+
+
+def test_both_names_of_a_field_contradict_each_other(make):
+    data = json.loads(write_metadata(make.gampen_metadata()))
+    data["input"]["columns"] = []
+    with pytest.raises(BundleError, match=r"\[input\] columns: unknown key"):
+        read_metadata(json.dumps(data), "x.pt")
