@@ -69,7 +69,7 @@ def test_unknown_key_in_a_list_of_tables(tmp_path):
 
 def test_a_key_that_was_renamed_is_refused_with_its_new_name(tmp_path):
     text = MINIMAL + 'columns = ["ebv"]\n'
-    assert refusal(tmp_path, text) == "run.toml: [models] columns: is called auxiliary_inputs now"
+    assert refusal(tmp_path, text) == "run.toml: [models] columns: renamed; write auxiliary_inputs"
 
 
 def test_unknown_section(tmp_path):
