@@ -12,14 +12,11 @@ from galbatch.errors import ConfigError
 
 __all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly"]
 
-<<<<<<< HEAD
-RENAMED_KEYS: Mapping[tuple[str, str], str] = {("posterior", "keep_components"): "keep_pass_outputs"}
-=======
 RENAMED_KEYS: Mapping[tuple[str, str], str] = {
     ("models", "columns"): "auxiliary_inputs",
+    ("posterior", "keep_components"): "keep_pass_outputs",
     ("", "columns"): "auxiliary_inputs",  # of the settings of a training
 }
->>>>>>> 5d4c8b0 (Auxiliary inputs and inflation factors: the fields of bundles, the key of run.toml and the arrays are called so; old bundles are read through one table)
 """New name of each renamed key, by the section it stood in ("" outside of sections) and its old name.
 
 An old key is refused, not read: a config file then always says what this version does.
