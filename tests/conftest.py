@@ -1,10 +1,11 @@
-"""A small simulated survey, a cluster of two workers, S3 in memory, and the real data where it is at hand."""
+"""A small simulated survey, a cluster of two workers, S3 in memory, and the real data where they are available."""
 
 import math
 import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 # Before torch and numpy are imported: tests share two cores with their worker processes.
@@ -16,9 +17,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
-REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
+# `ci` tries the same examples on every machine, so that a red run is one's own doing; `explore` tries others each time.
+# The deadline is of one example, on a machine whose cores other tests share: it tells of endless loops, not of slow code.
+settings.register_profile("ci", derandomize=True, deadline=timedelta(seconds=20), print_blob=True)
+settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+ORDER = ("unit", "property", "integration", "gpu")
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests run first, so that what is simply wrong is seen within a minute."""
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: ORDER.index(item.path.relative_to(folder).parts[0]))
+
+
+# Real survey pixels are no part of the repository: tests that want them look here, or are skipped.
+REALDATA = Path(os.environ.get("GALBATCH_REALDATA") or Path(__file__).parents[2] / "shared" / "realdata")
 
 RUN_TOML = """
 [survey]
@@ -52,7 +70,7 @@ dashboard_address = "127.0.0.1:0"
 def realdata():
     """Folder of real survey pixels."""
     if not REALDATA.is_dir():
-        pytest.skip("real survey pixels are not at hand (../shared/realdata)")
+        pytest.skip(f"there are no real survey pixels in {REALDATA}: set GALBATCH_REALDATA")
     return REALDATA
 
 

@@ -37,7 +37,7 @@ def write_leaves(path: str, objects: ObjectTable, healpix_order: int) -> list[Pa
     return partitions
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(positions, st.integers(0, 13))
 def test_every_row_lies_in_its_pixel_and_none_is_lost(
     points: list[tuple[float, float]], healpix_order: int

@@ -78,7 +78,7 @@ def reference(x, y, size):
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     x=st.floats(-20.0, 320.0),
     y=st.floats(-20.0, 280.0),
@@ -139,7 +139,7 @@ def cut_one(folder, ra, dec, size):
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arrangement=arrangements(),
     angle_deg=st.floats(0.0, 360.0),

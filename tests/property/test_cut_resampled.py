@@ -66,7 +66,7 @@ def gaussian(at, sigma_px, axis_ratio, angle):
     return 1000.0 / (2 * np.pi * sigma_px**2 * axis_ratio) * np.exp(-0.5 * radius2)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     header=tile_headers(projections=("TAN", "ZEA")),
     at=st.tuples(st.floats(70.0, 90.0), st.floats(70.0, 90.0)),
@@ -88,7 +88,7 @@ def test_flux_and_center_are_kept(tmp_path, header, at, fwhm_arcsec, flatness, s
     assert np.abs(center - 37).max() < 0.01
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     header=tile_headers(),
     at=st.tuples(st.floats(-3.0, 162.0), st.floats(-3.0, 162.0)),

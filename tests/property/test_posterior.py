@@ -27,6 +27,7 @@ HEADS = (
     HeadInfo("mixture", components=4),
     HeadInfo("binned", edges=EDGES),
 )
+TINY = 1e-290  # well above the smallest normal float, 2.2e-308, below which relative precision is lost
 LEVELS = st.lists(st.floats(1e-3, 1 - 1e-3), min_size=1, max_size=6, unique=True).map(sorted)
 
 
@@ -74,10 +75,14 @@ def histogram_marginal(edges, probability):
 # A narrow pass aside from six wide ones: Newton's steps alone jump to and fro.
 NARROW = np.array([[1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]]), np.exp([[-5.0, -2.0, -2.0, -2.0, -2.0, -2.0, -2.0]])
 
+# Narrow passes far apart: halfway between them the density is 0, and the slope over it is not finite.
+APART = np.array([[0.0, -5.0, *6 * [8.0]]]), np.full((1, 8), 0.03421812)
+
 
 @given(normals(), LEVELS)
 @example(NARROW, [0.59375])
-@settings(max_examples=60, deadline=None)
+@example(APART, [0.5])
+@settings(max_examples=60)
 def test_cdf_at_the_quantiles_is_the_level(mixture, levels):
     mean, std = mixture
     found = mixture_quantiles(marginal_of(mean, std), levels)
@@ -86,7 +91,7 @@ def test_cdf_at_the_quantiles_is_the_level(mixture, levels):
 
 
 @given(outputs_of_heads(), LEVELS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_quantiles_solve_the_cdf_of_every_head(outputs, levels):
     metadata, numbers = outputs
     passes = read_passes(numbers, metadata)
@@ -99,7 +104,7 @@ def test_quantiles_solve_the_cdf_of_every_head(outputs, levels):
 
 
 @given(histograms(), LEVELS, arrays(np.float64, 7, elements=st.floats(-10, 40)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_histograms_are_scipys(histogram, levels, points):
     """CDF, density, mean, standard deviation; quantiles also across empty bins, where the CDF is flat."""
     edges, probability = histogram
@@ -135,7 +140,7 @@ def test_histograms_are_scipys(histogram, levels, points):
     outputs_of_heads([h for h in HEADS if h.kind != "binned"]),
     arrays(np.float64, 5, elements=st.floats(-9, 9)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_normal_heads_are_scipys(outputs, points):
     """CDF and density of the marginals, whose components are read by hand from the outputs."""
     metadata, numbers = outputs
@@ -156,17 +161,18 @@ def test_normal_heads_are_scipys(outputs, points):
         cdf = (norm.cdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1)
         np.testing.assert_allclose(marginal.cdf(x), cdf, atol=1e-12)
         density = (norm.pdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1).mean(axis=1)
-        np.testing.assert_allclose(marginal.density(x), density, rtol=1e-9, atol=1e-290)
+        np.testing.assert_allclose(marginal.density(x), density, rtol=1e-9, atol=TINY)
         around = marginal.around(x)
         np.testing.assert_allclose(around[0], cdf.mean(axis=1), atol=1e-12)
-        np.testing.assert_allclose(around[1], density, rtol=1e-9, atol=1e-290)
+        np.testing.assert_allclose(around[1], density, rtol=1e-9, atol=TINY)
         score = (points[:, None] - of_each[0]) / of_each[1]
         slope = -(norm.pdf(score) * score * weight[..., None, :] / of_each[1] ** 2).sum(-1).mean(axis=1)
-        np.testing.assert_allclose(around[2], slope, rtol=1e-7, atol=1e-9 * np.abs(slope).max())
+        # Far out in the tail the densities have few bits left (5e-324 has one), so a relative error means nothing there.
+        np.testing.assert_allclose(around[2], slope, rtol=1e-7, atol=1e-9 * np.abs(slope).max() + TINY)
 
 
 @given(outputs_of_heads(), st.floats(0.2, 4), st.floats(-3, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_affine_maps_and_inflation_move_what_the_heads_say(outputs, factor, shift):
     """The CDF at a moved point is the CDF before; the covariance follows; inflation keeps the mean."""
     metadata, numbers = outputs
@@ -188,7 +194,7 @@ def test_affine_maps_and_inflation_move_what_the_heads_say(outputs, factor, shif
 
 
 @given(st.sampled_from(HEADS), st.integers(1, 6), st.integers(1, 2))
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 def test_draws_are_of_the_distributions(head, seed, members):
     """One pass, repeated 40,000 times: its draws have its CDF, and its covariance."""
     metadata, rng = metadata_of(head, members), np.random.default_rng(seed)
@@ -209,7 +215,7 @@ def test_draws_are_of_the_distributions(head, seed, members):
 
 
 @given(outputs_of_heads(), outputs_of_heads(), LEVELS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pooled_posteriors_weigh_members_alike(first, second, levels):
     """Whatever heads are pooled: the CDF is the mean over members, and so are moments; quantiles solve it."""
     parts = []
@@ -238,7 +244,7 @@ def test_pooled_posteriors_weigh_members_alike(first, second, levels):
 
 
 @given(outputs_of_heads(), LEVELS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_summaries_are_monotone_bounded_and_finite(outputs, levels):
     metadata, numbers = outputs
     passes = read_passes(0.35 * numbers, metadata)  # fluxes of wider ones overflow
@@ -257,7 +263,7 @@ def test_summaries_are_monotone_bounded_and_finite(outputs, levels):
 
 
 @given(arrays(np.float64, 9, elements=st.floats(-4, 4)), st.integers(1, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_gaussian_heads_draws_are_its_joint_distribution(outputs, seed):
     """Mean log density of draws under scipy's multivariate normal: its negative entropy."""
     parameters = (*PARAMETERS, ParameterInfo("x", "", "", "identity"))

@@ -49,7 +49,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 6), max_size=4), start=st.integers(0, 3))
 def test_a_table_counts_by_content_not_by_layout(name, cuts, start):
     column = COLUMNS[name]

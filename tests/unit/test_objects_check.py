@@ -266,11 +266,8 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert isinstance(unreadable.exception, ObjectListError)  # main turns it into a line and exit code 2
 
 
-def test_the_real_list_of_the_stamps() -> None:
-    folder = Path(__file__).parents[2].parent / "shared" / "realdata" / "hsc_pdr2_stamps"
-    if not folder.is_dir():
-        pytest.skip("real survey pixels are not there: ../shared/realdata")
-    check = check_objects(str(folder / "star_cat_correct.csv"))
+def test_the_real_list_of_the_stamps(realdata: Path) -> None:
+    check = check_objects(str(realdata / "hsc_pdr2_stamps" / "star_cat_correct.csv"))
     assert (check.objects.id, check.objects.ra, check.objects.dec) == ("object_id", "ira", "idec")
     assert (check.n_rows, check.n_refused, check.id_kind) == (10, 0, "integers of up to 17 digits")
     assert [cut.column for cut in check.cuts] == [

@@ -21,7 +21,7 @@ def sorted_sky(ra_deg, dec_deg):
     return np.sort(sky.healpix_29(np.asarray(ra_deg, float), np.asarray(dec_deg, float)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(0, 359.99), st.floats(-90, 90)), min_size=1, max_size=200),
     st.integers(1, 20),

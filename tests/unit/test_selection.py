@@ -51,7 +51,7 @@ def sorted_list(ra_deg, dec_deg):
     return ObjectTable(np.arange(len(rank)), ra_deg[rank], dec_deg[rank], healpix[rank], z)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     center=st.sampled_from([(0.0, 0.0), (45.0, 41.8), (90.0, 89.999), (10.0, -90.0), (180.0, 66.0)]),

@@ -267,10 +267,11 @@ def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floa
     """F - level at x, and the step to its root: Newton's, with the bend of F; (object, level)."""
     cdf, density, slope = marginal.around(x)
     excess = cdf - levels
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then bisected
+    # Between far apart narrow passes the density underflows: the steps are then not finite, and the caller bisects.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         newton = -excess / density
         bend = 1.0 + 0.5 * newton * slope / density
-    return excess, np.asarray(newton / np.where(bend > 0.5, bend, 1.0))
+        return excess, newton / np.where(bend > 0.5, bend, 1.0)
 
 
 def posterior_spread(marginal: Marginal) -> Floats:

@@ -96,15 +96,6 @@ def cut():
     return run
 
 
-@pytest.fixture
-def realdata():
-    """The folder of real survey pixels beside the repository."""
-    folder = Path(__file__).parents[3].parent / "shared" / "realdata"
-    if not folder.is_dir():
-        pytest.skip("real survey pixels are not there: ../shared/realdata")
-    return folder
-
-
 # One host of S3 objects in memory that counts what goes out: moto takes 54 ms for a range of a large object.
 
 

@@ -69,7 +69,7 @@ def test_tiles_tell_where_they_are(tile):
     assert found.where.startswith("tile 9813/4,4 band g (")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([(0.0, 0.0), (359.9, -45.0), (12.0, 89.9), (77.0, -90.0)]),
