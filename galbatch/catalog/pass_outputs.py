@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from galbatch import catalog, storage

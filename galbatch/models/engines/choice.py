@@ -198,7 +198,4 @@ def _script_on(bundle: Bundle, device: str) -> Any:
         return bundle.script
     if not torch.cuda.is_available():
         raise BundleError(f"{bundle.metadata.name}: is to run on {device}, but torch finds no CUDA GPU here")
-    # Of this process: float32 is to mean it, and the same inputs are to give the same bits.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
     return copy.deepcopy(bundle.script).to(device)

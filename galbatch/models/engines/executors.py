@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from galbatch.models.bundle.files import Bundle
+from galbatch.models.engines.switches import in_repeatable_float32
 
 __all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "script_top_features"]
 
@@ -80,6 +81,7 @@ class ScriptExecutor:
     bundle: Bundle
     device: torch.device = CPU
 
+    @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> ScriptPrepared:
         """See `Executor`."""
         script = self.bundle.script
@@ -88,6 +90,7 @@ class ScriptExecutor:
         crop = script.crop(images) if self.bundle.has("crop") else None
         return ScriptPrepared(self.bundle, features, last, crop)
 
+    @in_repeatable_float32
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `Executor`."""
         return script_top_features(self.bundle, last)
@@ -110,10 +113,16 @@ class ScriptPrepared:
     last: Tensor | None
     crop: Tensor | None
 
+    @property
+    def device(self) -> torch.device:
+        """The features'."""
+        return self.features.device
+
     def rows_at_once(self, batch: int) -> int:
         """As many as fit the processor's cache; on a GPU all."""
         return rows_in_cache(self.features, batch)
 
+    @in_repeatable_float32
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See `Prepared`."""
         features = self.features[rows]

@@ -13,6 +13,7 @@ from galbatch.errors import BundleError
 from galbatch.models.bundle.files import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
+from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
 from galbatch.models.networks.dropout import Masks
 
 __all__ = ["NativeExecutor", "native_executor"]
@@ -97,7 +98,8 @@ def disagreement(executor: NativeExecutor) -> str | None:
     rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
     keys = torch.arange(CHECK_ROWS, device=executor.device) * 0x5851F42D4C957F2D
     found, _ = executor.prepare(images, auxiliary).passes(rows, keys)
-    expected = executor.bundle.sample(executor.bundle.prefix(images, auxiliary)[rows], keys)
+    with repeatable_float32(executor.device):
+        expected = executor.bundle.sample(executor.bundle.prefix(images, auxiliary)[rows], keys)
     if found.shape != expected.shape:
         return f"it puts out {found.shape[1]} numbers, expected {expected.shape[1]}"
     difference, size = (found - expected).abs().amax(1), 1.0 + expected.abs().amax(1)
@@ -246,6 +248,7 @@ class NativeExecutor:
         self.plan = path.network.plan(device)
         exact.network.plan(device)
 
+    @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:
         """See `Executor`."""
         features = self.bundle.prefix(images, auxiliary)
@@ -264,6 +267,7 @@ class NativeExecutor:
         """Of keys (row,) int64; None: no dropout."""
         return None if self.plan is None else self.plan.draw(keys)
 
+    @in_repeatable_float32
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `Executor`."""
         return script_top_features(self.bundle, last)
@@ -288,11 +292,17 @@ class NativePrepared:
     crop: Tensor | None
     shift: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """The executor's."""
+        return self.executor.device
+
     def rows_at_once(self, batch: int) -> int:
         """`batch`, or what masks at a high rate leave room for."""
         plan = self.executor.plan
         return batch if plan is None else max(1, min(batch, SLOTS_AT_ONCE // plan.slots[-1].stop))
 
+    @in_repeatable_float32
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See `Prepared`."""
         path, masks = self.executor.path, self.executor.masks(keys)

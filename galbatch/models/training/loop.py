@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from galbatch.core.prefetch import prefetch
 from galbatch.errors import GalbatchError
@@ -355,7 +356,8 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the mean of weights and buffers by 1 - decay towards the network's."""
     # Not by state dict, which names modules twice that two parents share.
     pairs = [*zip(average.parameters(), network.parameters(), strict=True)]
-    torch._foreach_lerp_([mine for mine, _ in pairs], [theirs for _, theirs in pairs], 1.0 - decay)
+    move: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move([mine for mine, _ in pairs], [theirs for _, theirs in pairs], None)
     for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
         if mine.is_floating_point():
             mine.lerp_(theirs, 1.0 - decay)

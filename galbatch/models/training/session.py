@@ -5,9 +5,8 @@ Nothing here knows of surveys, stores or simulations. Transforms of the labels: 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle.files import Bundle
+from galbatch.models.engines.switches import denormals_flushed, tf32_allowed
 from galbatch.models.heads.losses import loss_of
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.metadata.schema import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
@@ -135,7 +135,7 @@ def train(
     _start(network, data, split, parent=parent, settings=settings)
     _place(network, device)
     identity = Identity(settings, data_fingerprint(images, labels, extras), parent.sha256 if parent else "")
-    with _without_denormals(), _matmul_precision(settings.precision):
+    with denormals_flushed(), tf32_allowed(settings.precision != "float32"):
         loop = TrainingLoop(
             network,
             settings,
@@ -400,30 +400,6 @@ def _earlier(session: Session, identity: Identity) -> Checkpoint | None:
         require_no_checkpoint(session.checkpoint)
         return None
     return read_checkpoint(session.checkpoint, identity)
-
-
-@contextlib.contextmanager
-def _without_denormals() -> Iterator[None]:
-    """Flush denormal numbers to 0: weights of dead channels decay into them, and each slows a CPU a hundredfold."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@contextlib.contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    """Let a GPU multiply in TF32, unless the precision is float32."""
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = precision != "float32"
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
 
 
 @torch.no_grad()
