@@ -50,7 +50,7 @@ def private_names(source):
             module, _, name = ast.unparse(node).rpartition(".")
             if re.fullmatch(r"[\w.]+", module):
                 yield module, name
-        elif isinstance(node, ast.Constant) and re.fullmatch(r'_is_\w+_supported', str(node.value)):
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"_is_\w+_supported", str(node.value)):
             yield "torch.cpu", node.value
 
 
