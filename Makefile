@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit docs demo-bundles peers clean
+.PHONY: help install demo test test-long check unit docs demo-bundles peers clean
+
+# Two processes share the tests file by file, so that fixtures of a module are made once, in the order that conftest.py gives: unit tests first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/galbatch models train
 CALIBRATE := OMP_NUM_THREADS=1 $(BIN)/galbatch models calibrate --objects 4000
@@ -30,17 +33,20 @@ check: install ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: install ## the fast tests only
-	$(BIN)/python -m pytest tests/unit tests/property
+unit: install ## the unit and property tests, but for slow ones
+	$(PYTEST) -m "not slow" tests/unit tests/property
 
-test: check ## everything CI runs: checks, unit, property and integration tests
-	$(BIN)/python -m pytest
+test: check ## what every change must pass: checks, then unit, property and integration tests, but for slow ones
+	$(PYTEST) -m "not slow"
+
+test-long: docs ## the slow tests: faults at every step, fuzz, documents that are run, benchmarks at toy size; and the docs
+	$(PYTEST) -m slow -o timeout=900
 
 docs: install ## build the docs' site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs build/docs
 
 # The seeds and one thread give the shipped weights bit by bit on a processor of the same kind. SFNet first learns with all features.
-demo-bundles: install ## train and calibrate the shipped bundles anew, in build/ (an hour and a half of one core)
+demo-bundles: install ## train and calibrate the shipped bundles again, in build/ (an hour and a half of one core)
 	mkdir -p build
 	$(TRAIN) gampen -o build/gampen_raw.pt
 	$(TRAIN) gampen -o build/gampen_survey_raw.pt --population survey --settings galbatch/models/demo/gampen_survey.toml
@@ -55,4 +61,4 @@ peers: ## make the environment (.venv-peers) of what the benchmarks compare with
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .venv-peers build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
