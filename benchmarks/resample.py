@@ -12,7 +12,8 @@ from astropy.io import fits
 from harness import compare, report
 from reproject import reproject_interp
 
-from galbatch.core.types import MaskBit, Plane, Tile
+from galbatch.core.flags import MaskBit
+from galbatch.core.types import Plane, Tile
 from galbatch.ingest.cut.resample import resample
 from galbatch.ingest.headers import lattice
 from galbatch.ingest.pixels.planes import Box

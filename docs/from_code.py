@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
-from galbatch.core.types import MaskBit, ModelFlag, PixelFlag
+from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
 
 PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from galbatch import catalog, cluster, dashboard, reporting
 from galbatch.config import read_config
-from galbatch.core.types import PixelFlag
+from galbatch.core.flags import PixelFlag
 from galbatch.execution import run
 from galbatch.simulation import simulate_survey
 

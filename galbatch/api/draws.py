@@ -15,8 +15,8 @@ from scipy.stats import rankdata
 
 from galbatch import catalog, models
 from galbatch.catalog import pass_outputs
+from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
-from galbatch.core.types import ModelFlag
 from galbatch.errors import CatalogError, UsageError
 from galbatch.execution import tasks
 

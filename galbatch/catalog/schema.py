@@ -9,8 +9,8 @@ from functools import lru_cache
 import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
+from galbatch.core.columns import Column
 from galbatch.core.pixels import PATH_COLUMNS
-from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError
 
 __all__ = ["OWN_COLUMNS", "leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]

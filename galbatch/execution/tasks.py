@@ -19,18 +19,12 @@ import pyarrow as pa
 from galbatch import __version__, catalog, ingest, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
+from galbatch.core.columns import Column
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
+from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
-from galbatch.core.types import (
-    BLOCK_OBJECTS,
-    Column,
-    CutoutBlock,
-    Grid,
-    ModelFlag,
-    ObjectTable,
-    Tile,
-)
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile
 from galbatch.errors import FingerprintError
 from galbatch.objects.selection import PartitionObjects
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan

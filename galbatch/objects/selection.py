@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
+from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import HEALPIX_ORDER
-from galbatch.core.types import ObjectTable, PixelFlag
+from galbatch.core.types import ObjectTable
 from galbatch.objects import tables
 from galbatch.objects.hats import ObjectSource
 

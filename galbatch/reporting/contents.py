@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog
-from galbatch.core.types import PixelFlag
+from galbatch.core.flags import PixelFlag
 
 __all__ = ["Contents", "Quantity", "read_contents"]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.objects import tables
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map

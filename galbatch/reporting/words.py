@@ -1,6 +1,6 @@
 """What each flag means, in a sentence a user of the catalog can act on."""
 
-from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 
 __all__ = ["MODEL_FLAG_MEANINGS", "PIXEL_FLAG_MEANINGS"]
 

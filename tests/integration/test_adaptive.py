@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from galbatch import catalog, config, errors, models, reporting
 from galbatch.cli import app as cli
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.execution import run
 from galbatch.models.networks.keys import is_audited
 

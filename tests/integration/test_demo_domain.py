@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.core.types import CutoutBlock, Grid, MaskBit, ModelFlag
+from galbatch.core.flags import MaskBit, ModelFlag
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.ingest.cut.measure import measure
 from galbatch.models import bundle_path, demo_bundles, infer_block, load_bundle
 from galbatch.simulation import SKIES, draw_population, draw_stamps

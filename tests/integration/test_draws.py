@@ -18,7 +18,7 @@ import galbatch.cli
 from galbatch import catalog, config, models, storage
 from galbatch.api import draws
 from galbatch.catalog import pass_outputs
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.execution import run, tasks
 from galbatch.models.posterior.transforms import to_output

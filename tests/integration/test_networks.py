@@ -17,7 +17,7 @@ from astropy.io import fits
 from torch import Tensor, nn
 
 from galbatch import catalog, config, errors
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.execution import run
 from galbatch.models import (
     AuxiliaryInput,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from galbatch import catalog
-from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

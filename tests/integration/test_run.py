@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog, config, errors, ingest, models
-from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.execution import run
 from galbatch.planning import plan as plan_module
 

@@ -6,7 +6,7 @@ import torch
 import zarr
 
 from galbatch import catalog, config
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.execution import run
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle, script_of
 from galbatch.models.networks.sfnet import Sfnet

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from galbatch import catalog
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
+from galbatch.core.columns import Column
 from galbatch.core.pixels import Partition
-from galbatch.core.types import Column, ObjectTable
+from galbatch.core.types import ObjectTable
 from galbatch.objects import tables
 
 COLUMNS = (Column("m_value_q500", "float32", "", "value"), Column("m_flags", "int32", "", "flags"))

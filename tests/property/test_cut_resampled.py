@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
 from galbatch.core import sky
-from galbatch.core.types import Grid, ObjectTable, PixelFlag
+from galbatch.core.flags import PixelFlag
+from galbatch.core.types import Grid, ObjectTable
 
 SHAPE = (160, 160)
 

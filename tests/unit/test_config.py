@@ -10,7 +10,7 @@ import pytest
 
 from galbatch import config, errors, models
 from galbatch.config import strict
-from galbatch.core.types import MaskBit
+from galbatch.core.flags import MaskBit
 from galbatch.ingest.layouts import LAYOUTS
 
 MINIMAL = """

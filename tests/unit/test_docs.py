@@ -10,7 +10,7 @@ import typer.main
 
 from galbatch import cli, models
 from galbatch.config import RunConfig
-from galbatch.core.types import MaskBit, ModelFlag, PixelFlag
+from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
+from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import HealpixPixel
-from galbatch.core.types import ObjectTable, PixelFlag
+from galbatch.core.types import ObjectTable
 from galbatch.objects.hats import ListSource
 from galbatch.objects.selection import SelectedObjects, object_flags
 

@@ -10,7 +10,8 @@ import torch
 
 from galbatch import catalog, ingest, models
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import BLOCK_OBJECTS, ModelFlag
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.errors import FingerprintError
 from galbatch.execution import tasks
 from galbatch.models.bundle import files as bundle

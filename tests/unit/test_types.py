@@ -6,16 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch.core.types import (
-    Column,
-    Grid,
-    MaskBit,
-    ModelFlag,
-    ObjectTable,
-    PixelFlag,
-    ab_mag,
-    njy_per_unit,
-)
+from galbatch.core.columns import Column
+from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
+from galbatch.core.types import Grid, ObjectTable, ab_mag, njy_per_unit
 
 
 def test_hsc_counts_in_nanojansky():

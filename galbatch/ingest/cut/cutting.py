@@ -17,7 +17,8 @@ import numpy.typing as npt
 from galbatch import storage
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, PixelFlag, Plane, Tile
+from galbatch.core.flags import PixelFlag
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.measure import measure
 from galbatch.ingest.cut.psf import listed_or, psf_fwhm_at, psf_window
 from galbatch.ingest.cut.resample import resample, window_to_resample

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import FlagsConfig
+from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
-from galbatch.core.types import Grid, MaskBit, PixelFlag
+from galbatch.core.types import Grid
 
 __all__ = ["Measured", "measure"]
 

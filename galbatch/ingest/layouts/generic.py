@@ -18,7 +18,8 @@ from typing import Any, Literal
 from astropy.io import fits
 
 from galbatch.config import GenericConfig, SurveyConfig
-from galbatch.core.types import MaskBit, Tile, njy_per_unit
+from galbatch.core.flags import MaskBit
+from galbatch.core.types import Tile, njy_per_unit
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated

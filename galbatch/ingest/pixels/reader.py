@@ -17,7 +17,8 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from galbatch import storage
-from galbatch.core.types import MaskBit, Plane, Tile
+from galbatch.core.flags import MaskBit
+from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.ingest.pixels import hdf5

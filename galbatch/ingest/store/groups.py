@@ -29,8 +29,9 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from galbatch import storage
+from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import ORDER_FOLDERS, HealpixPixel, Partition, split_path
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, MaskBit, PixelFlag
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import ConfigError, FingerprintError
 from galbatch.storage import zarr_groups
 

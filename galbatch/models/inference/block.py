@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import CutoutBlock, ModelFlag, njy_per_unit
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.errors import BundleError
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.bundle.files import Bundle

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import CutoutBlock, ModelFlag
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.inference.domain import feature_distance, is_out_of_domain
 from galbatch.models.inference.sampling import RawPasses

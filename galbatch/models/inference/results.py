@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import Column
+from galbatch.core.columns import Column
 from galbatch.models.metadata.schema import BundleMetadata
 from galbatch.models.posterior.mixture import Quantity, quantities_of
 

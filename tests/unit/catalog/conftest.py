@@ -12,8 +12,8 @@ import pytest
 
 from galbatch import catalog
 from galbatch.core import sky
+from galbatch.core.columns import Column
 from galbatch.core.pixels import HealpixPixel, Partition
-from galbatch.core.types import Column
 
 COLUMNS = (
     Column("flags", "int32", "", "pixel flags", "meta.code"),

@@ -14,8 +14,8 @@ import pytest
 from astropy.io.votable import parse as parse_votable
 
 from galbatch import catalog
+from galbatch.core.columns import Column
 from galbatch.core.pixels import Partition
-from galbatch.core.types import Column
 from galbatch.errors import CatalogError, ConfigError, OutputError
 
 

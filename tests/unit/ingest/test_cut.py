@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch.config import FlagsConfig
-from galbatch.core.types import PixelFlag
+from galbatch.core.flags import PixelFlag
 from galbatch.errors import TileError
 
 NJY = 10 ** (0.4 * 4.4)  # of one unit at zero point 27

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galbatch.core.types import MaskBit, PixelFlag
+from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.errors import TileError
 
 NJY = np.float32(10 ** (0.4 * 4.4))

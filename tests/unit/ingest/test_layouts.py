@@ -15,7 +15,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galbatch.core.types import MaskBit, PixelFlag, njy_per_unit
+from galbatch.core.flags import MaskBit, PixelFlag
+from galbatch.core.types import njy_per_unit
 from galbatch.errors import ConfigError, ObjectListError, TileError
 from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import LAYOUTS, legacysurvey

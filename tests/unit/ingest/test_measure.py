@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from galbatch.config import FlagsConfig, parse_strictly
-from galbatch.core.types import Grid, MaskBit, PixelFlag
+from galbatch.core.flags import MaskBit, PixelFlag
+from galbatch.core.types import Grid
 from galbatch.errors import ConfigError
 from galbatch.ingest.cut.measure import Measured, measure
 

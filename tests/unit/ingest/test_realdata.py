@@ -14,7 +14,8 @@ from astropy.wcs import WCS
 
 from galbatch import ingest
 from galbatch.config import SurveyConfig
-from galbatch.core.types import PixelFlag, njy_per_unit
+from galbatch.core.flags import PixelFlag
+from galbatch.core.types import njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 

@@ -7,7 +7,7 @@ import pytest
 from astropy.wcs import WCS
 from reproject import reproject_interp
 
-from galbatch.core.types import PixelFlag
+from galbatch.core.flags import PixelFlag
 from galbatch.ingest.cut import resample
 from galbatch.ingest.headers import lattice
 from galbatch.ingest.pixels.reader import Pixels

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.models import (
     Audit,
     CalibrationInfo,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import ModelFlag, njy_per_unit
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import njy_per_unit
 from galbatch.models import (
     AuxiliaryInput,
     DomainInfo,

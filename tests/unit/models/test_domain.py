@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.core.types import Grid, MaskBit, ModelFlag
+from galbatch.core.flags import MaskBit, ModelFlag
+from galbatch.core.types import Grid
 from galbatch.ingest.cut.measure import measure
 from galbatch.models import infer_block
 from galbatch.models.inference.domain import (

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import ModelFlag
+from galbatch.core.flags import ModelFlag
 from galbatch.errors import BundleError
 from galbatch.models import (
     AuxiliaryInput,

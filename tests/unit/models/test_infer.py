@@ -6,7 +6,8 @@ import torch
 from scipy.stats import norm
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import ModelFlag, ab_mag
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
 from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
 from galbatch.models.inference.domain import describe_domain

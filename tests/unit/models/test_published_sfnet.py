@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import ModelFlag, njy_per_unit
+from galbatch.core.flags import ModelFlag
+from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError, UsageError
 from galbatch.models import SfnetConversion, convert_sfnet, infer_block, load_bundle
 from galbatch.models.convert.published import TORCH_CLASSES, read_published

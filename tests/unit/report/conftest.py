@@ -8,8 +8,10 @@ from scipy.special import ndtri
 
 from galbatch import catalog, ingest
 from galbatch.core import sky
+from galbatch.core.columns import Column
+from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import Partition
-from galbatch.core.types import Column, CutoutBlock, Grid, PixelFlag, ab_mag
+from galbatch.core.types import CutoutBlock, Grid, ab_mag
 
 LEVELS = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.84135, "q97725": 0.97725}
 N_OBJECTS = 400

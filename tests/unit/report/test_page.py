@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from galbatch.core.types import ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import CatalogError
 from galbatch.reporting import write_report
 from galbatch.reporting.contents import Quantity

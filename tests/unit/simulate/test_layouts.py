@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from galbatch.config import FlagsConfig, SurveyConfig
-from galbatch.core.types import Grid, MaskBit, ObjectTable
+from galbatch.core.flags import MaskBit
+from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import cut_block, read_tiles
 from galbatch.simulation import simulate_survey
