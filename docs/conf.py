@@ -25,4 +25,7 @@ myst_enable_extensions = ["colon_fence"]
 autodoc_typehints = "none"  # axes, dtypes and units stand in the text
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-suppress_warnings = ["misc.highlighting_failure", "ref.python"]  # shell sessions with ...; fields of one name in several classes
+suppress_warnings = [
+    "misc.highlighting_failure",
+    "ref.python",
+]  # shell sessions with ...; fields of one name in several classes
