@@ -216,7 +216,7 @@ def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monke
             "--seed 303: sum was trained",
         ),
         (
-            ["sum.pt", "-o", "out.pt", "--simulate", "paper", "--beside", "simulated.pt"],
+            ["sum.pt", "-o", "out.pt", "--simulate", "paper", "--compare-with", "simulated.pt"],
             "--seed 303: sum was trained",
         ),
         (["tuned.pt", "-o", "out.pt", "--simulate", "paper"], "--seed 303: sum was trained on galaxies"),

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from galbatch import __version__
 from galbatch.cli import app as cli
+from galbatch.cli import models as models_cli
 from galbatch.errors import UsageError
 
 
@@ -44,6 +45,29 @@ def test_the_commands_of_the_design_are_there():
     }  # fmt: skip
 
 
+def test_help_waits_for_nothing_heavy():
+    """Commands import what they need when they are called: help and version are there at once."""
+    heavy = [
+        "torch",
+        "dask",
+        "distributed",
+        "zarr",
+        "astropy",
+        "pyarrow",
+        "pandas",
+        "matplotlib",
+        "galsim",
+        "pydantic",
+    ]
+    code = (
+        "import sys; from typer.testing import CliRunner; from galbatch.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_version():
     assert run_cli("--version").stdout.strip() == f"galbatch {__version__}"
 
@@ -76,6 +100,11 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
             "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
         ),
         (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
+        (
+            ["models", "calibrate", "a.pt", "--beside", "b.pt"],
+            "galbatch: --beside: renamed; write --compare-with\n",
+        ),
+        (["models", "calibrate", "a.pt", "--beside=b.pt"], "--beside: renamed; write --compare-with"),
         (["rum"], "No such command"),
         (["run"], "Missing argument"),
         (["cone", "nowhere", "10", "0", "-5"], "RADIUS_ARCSEC"),
@@ -177,7 +206,7 @@ def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_
     folder = tmp_path / "[b]wide[" / ("x" * 150)
     folder.mkdir(parents=True)
     (folder / "].pt").write_bytes(b"")
-    cli.models_list(str(tmp_path))
+    models_cli.list_bundles(str(tmp_path))
     found = capsys.readouterr().out
     assert f"{folder}/].pt  not usable" in found
     assert "Permission denied" in found

@@ -1,0 +1,90 @@
+"""galbatch models list and show: which bundles there are, and what they say of themselves."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from galbatch.cli.printing import out, plain_table, print_line, print_wide
+from galbatch.errors import BundleError, UsageError
+
+__all__ = ["list_bundles", "show"]
+
+
+def list_bundles(
+    folder: Annotated[
+        str | None,
+        typer.Argument(metavar="DIR", help="folder or s3:// prefix whose bundles (.pt) are listed too"),
+    ] = None,
+) -> None:
+    """List the bundles shipped with galbatch, and those in a folder.
+
+    Files that are no bundles, or are damaged, are listed with what is wrong with them.
+    """
+    from galbatch import models, storage
+
+    found = models.demo_bundles()
+    if folder is not None:
+        files = storage.list_files(folder, suffix=".pt")
+        if not files:
+            raise UsageError(f"models list {folder}: there are no bundles (files *.pt) in it")
+        found += [storage.join(folder, name) for name in files]
+    table = plain_table("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
+    problems = []
+    for spec in found:
+        try:
+            table.add_row(*_row(spec))
+        except (BundleError, OSError) as error:
+            table.add_row(spec, "not usable")
+            problems.append(str(error))
+    print_wide(table)
+    for problem in problems:
+        print_line(f"not usable: {problem}")
+
+
+def _row(spec: str) -> tuple[str, ...]:
+    """Return the cells of a bundle's row in the list."""
+    from galbatch import models
+
+    bundle = models.load_bundle(models.bundle_path(spec), keep=False)
+    metadata = bundle.metadata
+    members = f" x {metadata.members}" if metadata.members > 1 else ""
+    return (
+        spec,
+        f"{metadata.name} {metadata.version}",
+        metadata.architecture,
+        " ".join(bundle.bands),
+        bundle.grid.label,
+        " ".join(parameter.name for parameter in metadata.parameters),
+        metadata.head.kind + members,
+        bundle.sha256[:12],
+    )
+
+
+def show(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="bundle file, or demo:gampen, demo:sfnet")],
+    as_json: Annotated[bool, typer.Option("--json", help="all metadata as JSON, for programs")] = False,
+) -> None:
+    """Show a bundle's card: what it is, how it was made, how well it does, what it is for.
+
+    On a terminal the card is laid out; into a file or a pipe it goes as Markdown.
+    """
+    import dataclasses
+    import json
+
+    from rich.markdown import Markdown
+
+    from galbatch import models
+
+    loaded = models.load_bundle(models.bundle_path(bundle))
+    if as_json:
+        content = {"sha256": loaded.sha256, **dataclasses.asdict(loaded.metadata)}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return
+    card = models.card_text(loaded.metadata, loaded.sha256)
+    if out.is_terminal:
+        out.print(Markdown(card))
+    else:
+        sys.stdout.write(card)

@@ -1,0 +1,176 @@
+"""galbatch plan, run, status and clean: what is done with a run.toml."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from galbatch.cli.options import RunToml, Workers
+from galbatch.cli.printing import counted, errors, out, plain_table, print_line, size
+from galbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from galbatch.config import CutoutsConfig
+    from galbatch.execution.run import RunResult
+    from galbatch.planning.inference_memory import InferenceMemory
+    from galbatch.planning.plan import Plan
+
+__all__ = ["clean", "plan", "run", "status"]
+
+STAGES = ("ingest", "infer", "all")
+MAX_OVERSIZE_SHOWN = 5
+
+
+def plan(run_toml: RunToml) -> None:
+    """Dry run: partitions, bytes, memory, time.
+
+    Reads the inputs, times a few cutouts and passes on this machine, and writes nothing but the tile index.
+    """
+    from galbatch import cluster, config
+    from galbatch.execution import rates, run
+
+    parsed = config.read_config(run_toml)
+    with cluster.on_demand(parsed.cluster) as workers:
+        made = run.prepare(parsed, workers)
+    measured = rates.measure_rates(parsed, made)
+    table = _plan_table(made, rates.measure_memory(parsed, made), parsed.cutouts)
+    for label, value in measured.rows(made, parsed):
+        table.add_row(label, value)
+    out.print(table)
+    for partition in made.oversize[:MAX_OVERSIZE_SHOWN]:
+        print_line(
+            f"larger than the limits, and not to be split further: {partition.name} ({counted(partition.n_objects, 'object')})"
+        )
+    if len(made.oversize) > MAX_OVERSIZE_SHOWN:
+        print_line(f"and {len(made.oversize) - MAX_OVERSIZE_SHOWN} more")
+    for note in made.notes:
+        print_line(f"note: {note}")
+
+
+def _plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -> Table:
+    """Return the table of what a run reads, writes and holds in memory."""
+    takes = made.projection
+    sizes = sorted(part.partition.n_objects for part in made.partitions)
+    least, most = sizes[0], counted(sizes[-1], "object")
+    on_gpu = f", and {size(inference.device_bytes)} on its GPU" if inference.device_bytes else ""
+    memory = made.worker_memory_bytes(cutouts.planes, store=cutouts.store)
+    rows = [
+        ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
+        ("tiles", f"{len(made.tiles)} in {counted(len({tile.band for tile in made.tiles}), 'band')}"),
+        *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),
+        *((f"network {m.name}", counted(m.n_selected, "object")) for m in made.models),
+        ("partitions", f"{len(sizes)}, of {most if least == sizes[-1] else f'{least} to {most}'}"),
+        ("bytes read", f"{size(takes.read_bytes)} of tiles"),
+        (
+            "read amplification",
+            f"{made.read_amplification:.2f} (bytes read over bytes of the cutouts' pixels)",
+        ),
+        *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
+        ("bytes written", f"{size(takes.write_bytes)} of cutouts"),
+        ("memory to cut", f"{size(memory)} a worker"),
+        ("memory to infer", f"{size(inference.host_bytes)} a worker{on_gpu}"),
+    ]
+    table = plain_table("", "", show_header=False)
+    for label, value in rows:
+        table.add_row(label, value)
+    return table
+
+
+def run(
+    run_toml: RunToml,
+    stage: Annotated[str, typer.Option(help="ingest (cutouts only), infer (from cutouts) or all")] = "all",
+    workers: Workers = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="local, local-cuda or scheduler; overrides [cluster] kind"),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
+    ] = None,
+) -> None:
+    """Do what is left: cutouts, posteriors, catalog.
+
+    Stop it at any time and run it again: what is done stays.
+    """
+    from galbatch import cluster as clusters
+    from galbatch import config, dashboard
+    from galbatch.execution import run
+
+    if stage not in STAGES:
+        raise UsageError(f"--stage {stage}: expected ingest, infer or all")
+    parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    clusters.require(parsed.cluster)
+    with clusters.on_demand(parsed.cluster, tell=errors.print) as pool:
+        made = run.prepare(parsed, pool)
+        for note in made.notes:
+            errors.print(f"note: {note}")
+        # Foreign outputs and folders that cannot be written are refused before workers are started, unless many
+        # headers had to be read on them.
+        run.progress(parsed, made)
+        run.check_outputs(parsed, stage)  # type: ignore[arg-type]
+        print_line(f"dashboard: {dashboard.watch(pool.client)}")
+        with dashboard.ProgressBars.on(out) as bars:
+            result = run.execute(parsed, made, pool.client, stage=stage, sink=bars)  # type: ignore[arg-type]
+    _print_result(result, stage)
+    raise typer.Exit(1 if result.failed else 0)
+
+
+def _print_result(result: RunResult, stage: str) -> None:
+    if stage != "ingest":
+        rate = result.n_inferred / result.seconds if result.seconds else 0.0
+        print_line(f"{result.n_inferred} of {result.n_objects} objects in the catalog, {rate:.1f} galaxies/s")
+    for name, reason in sorted(result.failed.items()):
+        errors.print(f"failed: {name}: {reason}")
+
+
+def status(run_toml: RunToml) -> None:
+    """Show what is done, failed (with reasons) and left."""
+    from galbatch import cluster, config
+    from galbatch.execution import run
+
+    parsed = config.read_config(run_toml)
+    with cluster.on_demand(parsed.cluster) as workers:
+        made = run.prepare(parsed, workers)
+    state = run.progress(parsed, made)
+    done = [part for part in made.partitions if part.partition.name in state.inferred]
+    cut = [part for part in made.partitions if part.partition.name in state.ingested]
+    table = plain_table("", "partitions", "objects")
+    for label, parts in (
+        ("all", list(made.partitions)),
+        ("cutouts done", cut),
+        ("catalog done", done),
+        ("left", state.left),
+    ):
+        table.add_row(label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
+    out.print(table)
+    for name, reason in sorted(state.failed.items()):
+        print_line(f"failed: {name}: {reason}")
+    if len(done) < len(made.partitions):
+        print_line(f"to continue: galbatch run {run_toml}")
+
+
+def clean(
+    run_toml: RunToml,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete the run's outputs; asks first.
+
+    The only command that deletes any: the cutout store, the catalog, its pass outputs and the tile index, and nothing else that lies in their folders.
+    """
+    from galbatch import config, storage
+    from galbatch.catalog import pass_outputs
+    from galbatch.execution import run
+
+    parsed = config.read_config(run_toml)
+    if not yes:
+        outputs = [parsed.cutouts.store, parsed.catalog.path]
+        kept = pass_outputs.pass_outputs_path(parsed.catalog.path)
+        outputs += [kept] if storage.exists(kept) else []
+        typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
+    removed = run.clean(parsed)
+    print_line(
+        f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
+    )

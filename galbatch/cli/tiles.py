@@ -1,0 +1,39 @@
+"""galbatch tiles: tables of tiles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from galbatch.cli.printing import counted, print_line
+
+__all__ = ["from_butler"]
+
+
+def from_butler(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Butler repository: path, URI or alias")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="table to write: .parquet or .csv")],
+    collections: Annotated[str, typer.Option(help="collections, separated by commas, the first goes first")],
+    bands: Annotated[str, typer.Option(help="bands, separated by commas, such as g,r,i")],
+    dataset_type: Annotated[str, typer.Option(help="dataset type of the coadds")] = "deep_coadd",
+    where: Annotated[
+        str, typer.Option(help="the Butler's own expression, such as \"skymap = 'hsc_rings_v1'\"")
+    ] = "",
+) -> None:
+    """Write a table of tiles from a Butler repository.
+
+    Needs lsst.daf.butler, so an LSST environment; the table is for [survey] tiles.
+    """
+    from galbatch import ingest
+    from galbatch.objects import tables
+
+    table = ingest.tiles_from_butler(
+        repo,
+        collections=collections.split(","),
+        dataset_type=dataset_type,
+        bands=bands.split(","),
+        where=where,
+    )
+    tables.write_table(output, table)
+    print_line(f"{counted(table.num_rows, 'tile')}: {output}")
