@@ -226,7 +226,7 @@ def test_all_errors_are_exported_and_drawn():
 
 def test_the_examples_of_the_reference_are_valid():
     """Every [survey] in the TOML blocks of docs/reference/layouts.md."""
-    prose = (Path(__file__).parents[2] / "docs" / "reference" / "layouts.md").read_text(encoding="utf-8")
+    prose = (Path(__file__).parents[3] / "docs" / "reference" / "layouts.md").read_text(encoding="utf-8")
     blocks = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", prose, re.DOTALL)]
     surveys = [block["survey"] for block in blocks if "survey" in block]
     assert {survey["layout"] for survey in surveys} >= {"generic", "stamps", "galaxiesml"}

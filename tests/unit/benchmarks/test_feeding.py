@@ -9,7 +9,7 @@ import pytest
 from galbatch import ingest, models
 from galbatch.execution import tasks
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.fixture
