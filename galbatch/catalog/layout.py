@@ -62,7 +62,7 @@ def hats_path(catalog_path: str) -> Any:
     # Imported here: hats takes two seconds and brings pyplot, which workers do not need.
     from hats.io.file_io import get_upath
 
-    return get_upath(catalog_path, **({"anon": False} if storage.is_s3(catalog_path) else {}))
+    return get_upath(catalog_path, **storage.reader_options(catalog_path))
 
 
 def stray_files(catalog_path: str) -> list[str]:

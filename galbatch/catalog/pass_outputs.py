@@ -68,8 +68,7 @@ OUTPUTS = "outputs_"
 def pass_outputs_path(catalog_path: str) -> str:
     """Where the pass outputs of a catalog are."""
     # The catalog may be named ".", or with a slash at its end.
-    path = catalog_path.rstrip("/") if storage.is_s3(catalog_path) else os.path.abspath(catalog_path)
-    return f"{path}_pass_outputs.zarr"
+    return f"{storage.absolute(catalog_path)}_pass_outputs.zarr"
 
 
 @dataclass(frozen=True)

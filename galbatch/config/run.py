@@ -19,6 +19,7 @@ from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.strict import Section, parse_strictly
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
+from galbatch.core.urls import scheme_of
 from galbatch.errors import ConfigError
 
 __all__ = ["RunConfig", "read_config", "read_toml"]
@@ -82,7 +83,7 @@ class RunConfig(Section):
         """Return the same run with absolute paths: relative ones are relative to `folder`, that of run.toml."""
 
         def absolute(location: str) -> str:
-            if "://" in location or location.startswith("demo:"):
+            if scheme_of(location) or location.startswith("demo:"):
                 return location
             return str(folder / Path(location).expanduser())
 

@@ -178,8 +178,8 @@ class Plan:
 
     @property
     def is_remote(self) -> bool:
-        """Whether any tile is on S3."""
-        return any(storage.is_s3(tile.image.path) for tile in self.tiles)
+        """Whether any tile is read by requests over a network."""
+        return any(storage.reads_by_request(tile.image.path) for tile in self.tiles)
 
     def worker_memory_bytes(self, planes: Sequence[str], *, store: str) -> int:
         """Projected memory of a worker while it cuts.

@@ -132,7 +132,13 @@ def _cost_key(tile: Tile) -> tuple[object, ...]:
     """All that `tile_read_cost` looks at, with paths reduced to what they say of the storage."""
     planes = [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
     of_planes = [
-        (storage.is_s3(p.path), p.path.endswith((".gz", ".bz2")), p.block_px, p.bytes_per_px, p.stored_bytes)
+        (
+            storage.reads_by_request(p.path),
+            p.path.endswith((".gz", ".bz2")),
+            p.block_px,
+            p.bytes_per_px,
+            p.stored_bytes,
+        )
         for p in planes
     ]
     n_files = len({plane.path for plane in planes})

@@ -25,8 +25,6 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -36,37 +34,43 @@ import lazy_loader
 from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
 
 from galbatch.core.types import FileIdentity
+from galbatch.core.urls import scheme_of
 from galbatch.errors import LockedError, OutputError, UsageError
 
 aiohttp = lazy_loader.load("aiohttp")  # with s3fs, when something is on S3
 
 __all__ = [
     "BLOCK_BYTES",
+    "LISTED_FROM",
+    "PAGE_BYTES",
     "PIECE_BYTES",
-    "Asked",
     "Lock",
     "Piece",
     "RangedFile",
+    "absolute",
     "check_writable",
     "exists",
     "fetch",
     "find_files",
     "find_identities",
+    "has_local_path",
     "identities",
     "identity",
-    "is_s3",
     "join",
+    "least_read_bytes",
     "list_files",
     "local_copy",
     "make_folder",
-    "noting",
     "open_file",
+    "overlaps_writes",
     "publish",
     "publish_json",
     "read_bytes",
     "read_files",
     "read_json",
     "read_ranges",
+    "reader_options",
+    "reads_by_request",
     "remove",
     "remove_if_empty",
     "sha256_of",
@@ -81,6 +85,9 @@ HASH_CHUNK_BYTES = 2**20
 
 BLOCK_BYTES = 64 * 1024
 """The least that is fetched from S3 where it is not said what will be read: a FITS header with its cards."""
+
+PAGE_BYTES = 4096
+"""What the kernel reads at least of a local file."""
 
 PIECE_BYTES = 16 * 2**20
 """Larger ranges are fetched from S3 in pieces of this size, several at a time: one connection gives 50 to 90 MB/s."""
@@ -113,10 +120,43 @@ def is_s3(path: str) -> bool:
     UsageError
         The path has a scheme other than ``s3://``.
     """
-    scheme, separator, _ = path.partition("://")
-    if separator and scheme != "s3":
+    scheme = scheme_of(path)
+    if scheme not in ("", "s3"):
         raise UsageError(f"{path}: paths are local or begin with s3://; {scheme}:// is not supported")
-    return bool(separator)
+    return bool(scheme)
+
+
+def has_local_path(path: str) -> bool:
+    """Return whether any program of this machine can open the path, and map the file into memory."""
+    return not is_s3(path)
+
+
+def reads_by_request(path: str) -> bool:
+    """Return whether each read is a request over a network, which takes some 25 ms whatever it brings.
+
+    Such files are read in few large ranges, many at a time; the others through the kernel, page by page.
+    """
+    return is_s3(path)
+
+
+def least_read_bytes(path: str) -> int:
+    """Return how many bytes the smallest read brings: a block of `BLOCK_BYTES` by a request, else a page of memory."""
+    return BLOCK_BYTES if is_s3(path) else PAGE_BYTES
+
+
+def overlaps_writes(path: str) -> bool:
+    """Return whether writing beside other work pays: the process waits for the network, not for its own processor."""
+    return is_s3(path)
+
+
+def absolute(path: str) -> str:
+    """Return the path in full, without a slash at its end."""
+    return path.rstrip("/") if is_s3(path) else os.path.abspath(path)
+
+
+def reader_options(path: str) -> dict[str, Any]:
+    """Return the options with which other libraries open the path through fsspec; s3fs reads without credentials unless told."""
+    return {"anon": False} if is_s3(path) else {}
 
 
 def join(path: str, *parts: str) -> str:
@@ -126,23 +166,25 @@ def join(path: str, *parts: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there; on S3 a folder is a prefix with objects below it."""
-    if (asked := _asked.get()) is not None:
-        return asked.identity(path) is not None
     if is_s3(path):
         with _plain_errors(path):
             return bool(_s3().exists(path))
     return os.path.exists(path)
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str, *, size_bytes: int | None = None) -> BinaryIO:
     """Open a file for reading, seekable; on S3 ranges are fetched as they are asked for.
+
+    Parameters
+    ----------
+    size_bytes : size of the file where it is known, which saves a request
 
     Raises
     ------
     FileNotFoundError
         Nothing is there.
     """
-    return cast(BinaryIO, RangedFile(path)) if is_s3(path) else open(path, "rb")
+    return cast(BinaryIO, RangedFile(path, size_bytes=size_bytes)) if is_s3(path) else open(path, "rb")
 
 
 def read_ranges(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -187,9 +229,9 @@ class RangedFile(io.RawIOBase):
 
     MAX_BLOCKS = 16  # headers of a file's HDUs, and the tables of its compressed blocks
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, size_bytes: int | None = None) -> None:
         self.path = path
-        self.size_bytes = identity(path).size_bytes
+        self.size_bytes = identity(path).size_bytes if size_bytes is None else size_bytes
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._prefetched: dict[object, tuple[list[int], list[bytes]]] = {}
@@ -580,15 +622,6 @@ def identity(path: str) -> FileIdentity:
     FileNotFoundError
         Nothing is there.
     """
-    if (asked := _asked.get()) is None:
-        return _identity(path)
-    found = asked.identity(path)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return found
-
-
-def _identity(path: str) -> FileIdentity:
     if is_s3(path):
         with _plain_errors(path):
             return _s3_identity(_s3().info(path))
@@ -598,7 +631,7 @@ def _identity(path: str) -> FileIdentity:
 
 def _identity_or_none(path: str) -> FileIdentity | None:
     try:
-        return _identity(path)
+        return identity(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -611,38 +644,6 @@ def identities(paths: Sequence[str]) -> dict[str, FileIdentity | None]:
         return {path: _identity_or_none(path) for path in paths}
     listed = find_identities(folder, suffixes=("",))
     return {path: listed.get(path) if is_s3(path) else _identity_or_none(path) for path in paths}
-
-
-@dataclass
-class Asked:
-    """What `identity` and `exists` were asked for, and found: None where nothing was."""
-
-    known: dict[str, FileIdentity | None] = field(default_factory=dict)
-    noted: dict[str, FileIdentity | None] = field(default_factory=dict)
-
-    def identity(self, path: str) -> FileIdentity | None:
-        """Of `path`, as known already or as it is."""
-        if path not in self.known:
-            self.known[path] = _identity_or_none(path)
-        self.noted[path] = self.known[path]
-        return self.noted[path]
-
-
-_asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
-
-
-@contextlib.contextmanager
-def noting(known: Mapping[str, FileIdentity | None]) -> Iterator[Asked]:
-    """Note which files are asked for, within the context; each is looked at once, those of `known` not at all.
-
-    So what was made of some files can be known again as long as none of them has changed, gone or come.
-    """
-    asked = Asked(dict(known))
-    token = _asked.set(asked)
-    try:
-        yield asked
-    finally:
-        _asked.reset(token)
 
 
 def make_folder(path: str) -> None:

@@ -111,7 +111,7 @@ def _cut(
 
 def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dict[Plane, ExpectedReads]:
     """How many windows of each plane on S3 will be read: by this the reader chooses how to read it."""
-    remote = [tile for tile in tiles if storage.is_s3(tile.image.path)]
+    remote = [tile for tile in tiles if storage.reads_by_request(tile.image.path)]
     expected = {}
     for band in {tile.band for tile in remote}:
         of_band = [tile for tile in remote if tile.band == band]
@@ -132,11 +132,11 @@ def _prefetch(arranged: Sequence[_Arranged], start: int, *, reader: TileReader, 
     centers: dict[Plane, tuple[Tile, list[Box]]] = {}
     for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
         for source in (sources[0] for sources in cutout.sources if sources):
-            if storage.is_s3(source.tile.image.path):
+            if storage.reads_by_request(source.tile.image.path):
                 box = _window(source, cutout.target, index, size_px=size_px)
                 if box is not None:
                     windows.setdefault(source.tile.image, (source.tile, []))[1].append(box)
-            if source.tile.psf is not None and storage.is_s3(source.tile.psf.path):
+            if source.tile.psf is not None and storage.reads_by_request(source.tile.psf.path):
                 center = psf_window(source.tile, x=source.x[index], y=source.y[index])
                 centers.setdefault(source.tile.psf, (source.tile, []))[1].append(center)
     for tile, boxes in windows.values():

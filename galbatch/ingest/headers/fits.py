@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ __all__ = [
     "Planes",
     "add_plane",
     "combined_identity",
-    "file_size",
     "first_image",
     "hdu_at",
     "ignore_astropy",
@@ -66,7 +64,7 @@ FETCH_AGAIN = "the file is probably truncated: fetch it again or exclude the til
 
 
 @contextlib.contextmanager
-def open_fits(path: str) -> Iterator[fits.HDUList]:
+def open_fits(path: str, files: storage.FileAccessLog) -> Iterator[fits.HDUList]:
     """A FITS file, local or on S3, whose HDUs are read when asked for.
 
     Raises
@@ -75,7 +73,8 @@ def open_fits(path: str) -> Iterator[fits.HDUList]:
         The file is no FITS file, or ends within its headers.
     """
     with quiet_astropy():  # also while HDUs are read: a truncated file is told of by require_whole
-        hdus = opened_fits(path)
+        known = not storage.has_local_path(path) and not is_packed(path)
+        hdus = opened_fits(path, size_bytes=files.identity(path).size_bytes if known else None)
         try:
             yield hdus
         except (EOFError, zlib.error) as error:
@@ -84,12 +83,16 @@ def open_fits(path: str) -> Iterator[fits.HDUList]:
             hdus.close()
 
 
-def opened_fits(path: str, source: BinaryIO | None = None) -> fits.HDUList:
+def opened_fits(path: str, source: BinaryIO | None = None, *, size_bytes: int | None = None) -> fits.HDUList:
     """As `open_fits`, to be closed by the caller; `source` is what to read instead of the file at `path`."""
     with quiet_astropy(), contextlib.ExitStack() as on_failure:
         try:
-            if source is None and storage.is_s3(path):
-                source = storage.unpack(path) if is_packed(path) else storage.open_file(path)
+            if source is None and not storage.has_local_path(path):
+                source = (
+                    storage.unpack(path)
+                    if is_packed(path)
+                    else storage.open_file(path, size_bytes=size_bytes)
+                )
             if source is not None:
                 on_failure.callback(source.close)
             opened = fits.open(
@@ -188,12 +191,16 @@ def make_tile(
         weight=weight,
         weight_kind=planes.weight_kind,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
-        identity=storage.identity(path),
     )
 
 
 def add_plane(
-    tile: Tile, role: Literal["mask", "weight", "psf"], path: str, *, hdu: int | str | None = None
+    tile: Tile,
+    role: Literal["mask", "weight", "psf"],
+    path: str,
+    files: storage.FileAccessLog,
+    *,
+    hdu: int | str | None = None,
 ) -> Tile:
     """The tile with a plane of another file, whose identity then counts too.
 
@@ -207,14 +214,14 @@ def add_plane(
         There is no such file.
     """
     where = f"{tile.where}, {role} {path}"
-    with open_fits(path) as hdus:
+    with open_fits(path, files) as hdus:
         number = first_image(hdus) if hdu is None else hdu
         if number is None:
             raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}")
         plane, shape = _whole_plane(hdus, Plane(path, number, tile.image.index), where=where, name=role)
     _require_shape(shape, tile.shape_px, where=where, name=role)
-    assert tile.identity is not None
-    identity = combined_identity([tile.identity, storage.identity(path)])
+    before = tile.identity or files.identity(tile.image.path)
+    identity = combined_identity([before, files.identity(path)])
     changes: dict[str, Any] = {role: plane, "identity": identity}
     return dataclasses.replace(tile, **changes)
 
@@ -241,7 +248,7 @@ def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> 
     """The plane by the number of its HDU, and (y, x); checked to be there whole."""
     hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
     index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
-    require_whole(hdu, where=where, plane=name, size_bytes=file_size(plane.path))
+    require_whole(hdu, where=where, plane=name, path=plane.path)
     return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index)), shape
 
 
@@ -308,15 +315,8 @@ def _celestial_wcs(header: fits.Header, where: str) -> tuple[str, WCS]:
     return text, wcs
 
 
-def file_size(path: str) -> int | None:
-    """Bytes of the file, None where the pixels are not at the offsets that the headers say (gzip)."""
-    if path.endswith((".gz", ".bz2")):
-        return None
-    return storage.identity(path).size_bytes if storage.is_s3(path) else os.path.getsize(path)
-
-
-def require_whole(hdu: Any, *, where: str, plane: str, size_bytes: int | None) -> None:
-    """Raise unless the file is as long as the HDU's header says.
+def require_whole(hdu: Any, *, where: str, plane: str, path: str) -> None:
+    """Raise unless the file at `path`, whose HDU it is, is as long as the header says; packed files are not checked.
 
     Raises
     ------
@@ -324,12 +324,12 @@ def require_whole(hdu: Any, *, where: str, plane: str, size_bytes: int | None) -
         The file ends within the plane.
     """
     info = hdu.fileinfo()
-    if size_bytes is None or info is None:
+    if is_packed(path) or info is None:
         return
     compressed = isinstance(hdu, fits.CompImageHDU)
     # Without the padding to 2880 bytes, which some writers leave out at the end of the file.
     needed = info["datSpan"] - 2879 if compressed else hdu.size
-    there = size_bytes - info["datLoc"]
+    there = info["file"].size - info["datLoc"]
     if there >= needed:
         return
     if compressed or len(getattr(hdu, "shape", ())) != 2:
@@ -349,7 +349,7 @@ def require_whole_file(hdus: fits.HDUList, path: str) -> None:
     TileError
         The file ends within its last HDU.
     """
-    require_whole(hdus[-1], where=path, plane=f"HDU {len(hdus) - 1}", size_bytes=file_size(path))
+    require_whole(hdus[-1], where=path, plane=f"HDU {len(hdus) - 1}", path=path)
 
 
 def mask_planes(header: fits.Header) -> dict[str, int]:

@@ -15,6 +15,7 @@ from galbatch.ingest.layouts.hsc import HscLayout
 from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
 from galbatch.ingest.layouts.lsst import LsstLayout
 from galbatch.ingest.layouts.stamps import StampsLayout
+from galbatch.storage import FileAccessLog
 
 __all__ = ["LAYOUTS", "Layout", "layout_of"]
 
@@ -30,8 +31,12 @@ class Layout(Protocol):
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Whether the name says that the file may hold tiles in the survey's bands; no I/O."""
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """Tiles of one file in the survey's bands, read from its headers alone.
+
+        Parameters
+        ----------
+        files : asked about all other files, so that it is known what the tiles were made of
 
         Raises
         ------

@@ -156,8 +156,7 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> headers.Planes:
         roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
     missing = [role for role in ROLES if role not in roles]
     if "IMAGE" in roles:
-        size_bytes = headers.file_size(path)
-        headers.require_whole(hdus[roles["IMAGE"]], where=where, plane="image", size_bytes=size_bytes)
+        headers.require_whole(hdus[roles["IMAGE"]], where=where, plane="image", path=path)
     if missing:
         raise TileError(
             f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "

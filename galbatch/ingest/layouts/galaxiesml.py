@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import storage
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
-from galbatch.core.types import Plane, Tile, njy_per_unit
+from galbatch.core.types import FileIdentity, Plane, Tile, njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import stated
 from galbatch.ingest.pixels import hdf5
+from galbatch.storage import FileAccessLog
 
 __all__ = ["GalaxiesMlLayout"]
 
@@ -45,14 +45,18 @@ class GalaxiesMlLayout:
         """Whether it is an HDF5 file."""
         return hdf5.is_hdf5(path)
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """One tile for each row and band; 100,000 rows in 5 bands take some 10 s. See `Layout`."""
         with hdf5.open_hdf5(path) as file:
             bands = [band for band in survey.bands if band in survey.galaxiesml.bands]
             stamps = {band: _Stamps.of(file, band, survey) for band in bands}
             positions = _positions(file, survey.galaxiesml)
             ids = _ids(file, survey.galaxiesml, n_rows=len(positions))
-        return list(_tiles(path, stamps, ids, positions, survey.galaxiesml)) if bands else []
+        return (
+            list(_tiles((path, files.identity(path)), stamps, ids, positions, survey.galaxiesml))
+            if bands
+            else []
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +172,14 @@ def _ids(file: hdf5.Hdf5File, config: GalaxiesMlConfig, *, n_rows: int) -> list[
 
 
 def _tiles(
-    path: str,
+    file: tuple[str, FileIdentity],
     stamps: Mapping[str, _Stamps],
     ids: Sequence[str],
     positions: npt.NDArray[np.float64],
     config: GalaxiesMlConfig,
 ) -> Iterator[Tile]:
     """One tile for each row and band; the bands of a row share what they can."""
+    path, identity = file
     shape = _common_shape(path, stamps, n_rows=len(ids))
     scale_deg = config.pixel_scale_arcsec / 3600.0
     crpix = [1.0 + (n // 2 if config.center_px is None else config.center_px) for n in shape[::-1]]
@@ -190,7 +195,6 @@ def _tiles(
         CD2_1="0.0",
     )
     corners = _corners_deg(positions, shape, crpix=crpix, scale_deg=scale_deg).tolist()
-    identity = storage.identity(path)
     for row, (tile_id, (ra, dec)) in enumerate(zip(ids, positions.tolist(), strict=True)):
         header = _cards(CRVAL1=f"{ra:.14f}", CRVAL2=f"{dec:.14f}") + fixed + "END".ljust(80)
         key = lattice.plain_key((ra, dec), cd, crpix)

@@ -23,6 +23,7 @@ from galbatch.core.types import Tile, njy_per_unit
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
+from galbatch.storage import FileAccessLog
 
 __all__ = ["GenericLayout"]
 
@@ -44,13 +45,13 @@ class GenericLayout:
         match = _pattern(survey).search(path)
         return match is not None and match.groupdict().get("band", survey.bands[0]) in survey.bands
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """One tile for each of the survey's bands that the file holds. See `Layout`."""
         _require_mask_names(survey.generic)
-        with headers.open_fits(path) as hdus:
+        with headers.open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
             headers.require_whole_file(hdus, path)
-        return [_with_siblings(tile, survey.generic) for tile in tiles]
+        return [_with_siblings(tile, survey.generic, files) for tile in tiles]
 
 
 def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
@@ -188,17 +189,22 @@ def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[st
     return names
 
 
-def _with_siblings(tile: Tile, config: GenericConfig) -> Tile:
+def _with_siblings(tile: Tile, config: GenericConfig, files: FileAccessLog) -> Tile:
     """The tile with mask and weight from files beside its own."""
     if config.mask_replace is not None:
-        tile = _with_sibling(tile, config, role="mask", pair=config.mask_replace)
+        tile = _with_sibling(tile, config, files, role="mask", pair=config.mask_replace)
     if config.weight_replace is not None:
-        tile = _with_sibling(tile, config, role="weight", pair=config.weight_replace)
+        tile = _with_sibling(tile, config, files, role="weight", pair=config.weight_replace)
     return tile
 
 
 def _with_sibling(
-    tile: Tile, config: GenericConfig, *, role: Literal["mask", "weight"], pair: tuple[str, str]
+    tile: Tile,
+    config: GenericConfig,
+    files: FileAccessLog,
+    *,
+    role: Literal["mask", "weight"],
+    pair: tuple[str, str],
 ) -> Tile:
     folder, _, name = tile.image.path.rpartition("/")
     if pair[0] not in name:
@@ -206,13 +212,13 @@ def _with_sibling(
     path = f"{folder}/{name.replace(*pair)}"
     hdu = _hdu_of(config.mask if role == "mask" else config.weight, tile.band)
     try:
-        tile = headers.add_plane(tile, role, path, hdu=hdu)
+        tile = headers.add_plane(tile, role, path, files, hdu=hdu)
     except FileNotFoundError:
         raise TileError(
             f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
         ) from None
     if role == "weight" or tile.mask is None:
         return tile
-    with headers.open_fits(path) as hdus:
+    with headers.open_fits(path, files) as hdus:
         names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
     return dataclasses.replace(tile, mask_planes=names)

@@ -21,12 +21,12 @@ from typing import Any
 
 from astropy.io import fits
 
-from galbatch import storage
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile, njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import stated
+from galbatch.storage import FileAccessLog
 
 __all__ = ["LegacySurveyLayout", "release_in"]
 
@@ -85,17 +85,17 @@ class LegacySurveyLayout:
             return match["kind"] == "image" and match["band"] in survey.bands
         return path.endswith(self.suffixes)
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """One tile a band; none from files without IMAGETYP, such as the viewer's PSFs. See `Layout`."""
         match = BRICK_FILE.search(path)
-        with headers.open_fits(path) as hdus:
+        with headers.open_fits(path, files) as hdus:
             if match is not None:
                 image = _brick_image(hdus, path, brick=match["brick"], band=match["band"], survey=survey)
             else:
                 tiles = _viewer_tiles(hdus, path, survey)
                 headers.require_whole_file(hdus, path)
                 return tiles
-        return [_with_siblings(image, match["brick"])]
+        return [_with_siblings(image, match["brick"], files)]
 
 
 # --- bricks ----------------------------------------------------------------------------------------------
@@ -109,37 +109,37 @@ def _brick_image(hdus: fits.HDUList, path: str, *, brick: str, band: str, survey
     return _tile(hdus, path, key=(brick, band), planes=headers.Planes(number), survey=survey)
 
 
-def _with_siblings(tile: Tile, brick: str) -> Tile:
+def _with_siblings(tile: Tile, brick: str, files: FileAccessLog) -> Tile:
     """The brick with inverse variance, mask and PSF map, as far as they are there."""
-    weight = _sibling(tile.image.path, brick, f"invvar-{tile.band}")
+    weight = _sibling(tile.image.path, brick, f"invvar-{tile.band}", files)
     if weight is not None:
         tile = dataclasses.replace(tile, weight_kind="inverse_variance")
-        tile = headers.add_plane(tile, "weight", weight)
-    psf = _sibling(tile.image.path, brick, f"psfsize-{tile.band}")
+        tile = headers.add_plane(tile, "weight", weight, files)
+    psf = _sibling(tile.image.path, brick, f"psfsize-{tile.band}", files)
     if psf is not None:
-        tile = headers.add_plane(tile, "psf", psf)
-    mask = _sibling(tile.image.path, brick, "maskbits")
+        tile = headers.add_plane(tile, "psf", psf, files)
+    mask = _sibling(tile.image.path, brick, "maskbits", files)
     if mask is not None:
-        tile = headers.add_plane(tile, "mask", mask)
-        tile = dataclasses.replace(tile, mask_planes=_mask_planes(tile))
+        tile = headers.add_plane(tile, "mask", mask, files)
+        tile = dataclasses.replace(tile, mask_planes=_mask_planes(tile, files))
     return tile
 
 
-def _sibling(image: str, brick: str, kind: str) -> str | None:
+def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | None:
     """The brick's file of this kind; it may be compressed in another way than the image."""
     folder, name = image.rsplit("/", 1)
     suffix = name.partition(".")[2]
     for ending in dict.fromkeys([suffix, "fits.fz", "fits", "fits.gz"]):
         path = f"{folder}/legacysurvey-{brick}-{kind}.{ending}"
-        if storage.exists(path):
+        if files.exists(path):
             return path
     return None
 
 
-def _mask_planes(tile: Tile) -> dict[str, int]:
+def _mask_planes(tile: Tile, files: FileAccessLog) -> dict[str, int]:
     """Bits of the mask that mean something in the band, by names without the band's suffix."""
     assert tile.mask is not None
-    with headers.open_fits(tile.mask.path) as hdus:
+    with headers.open_fits(tile.mask.path, files) as hdus:
         header = hdus[tile.mask.hdu].header
     bits = MASKBITS | {
         str(header[key]).strip().upper(): int(key[5:])

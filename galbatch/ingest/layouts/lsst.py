@@ -21,6 +21,7 @@ from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
 from galbatch.ingest import headers
 from galbatch.ingest.layouts import afw, stated
+from galbatch.storage import FileAccessLog
 
 __all__ = ["LsstLayout", "release_in"]
 
@@ -44,9 +45,9 @@ class LsstLayout:
         name = afw.name_in_path(path)
         return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
-        with headers.open_fits(path) as hdus:
+        with headers.open_fits(path, files) as hdus:
             name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
             if name is None or name.band not in survey.bands:
                 return []

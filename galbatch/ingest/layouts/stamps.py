@@ -32,6 +32,7 @@ from galbatch.ingest.layouts import stated
 from galbatch.ingest.layouts.afw import Name
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
 from galbatch.objects import tables
+from galbatch.storage import FileAccessLog
 
 __all__ = ["StampsLayout"]
 
@@ -65,9 +66,9 @@ class StampsLayout:
         band = _band_of_name(path)
         return path.endswith(self.suffixes) and (band is None or band in survey.bands)
 
-    def tiles_in(self, path: str, survey: SurveyConfig) -> list[Tile]:
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """The stamp; nothing from files of tables or of other bands. See `Layout`."""
-        with headers.open_fits(path) as hdus:
+        with headers.open_fits(path, files) as hdus:
             planes = _planes(hdus)
             if planes is None:
                 return []
@@ -75,19 +76,27 @@ class StampsLayout:
             band = _band(cards, path, survey.stamps)
             if band not in survey.bands:
                 return []
-            tile = _tile(hdus, path, band=band, planes=planes, survey=survey)
+            tile = _tile(hdus, path, band=band, planes=planes, survey=survey, files=files)
             headers.require_whole_file(hdus, path)
         release = survey.release or release_in(path)
         background = BACKGROUND_OF_RELEASE.get(release, "")
         return [stated.labelled(tile, survey, release=release, background=background)]
 
 
-def _tile(hdus: fits.HDUList, path: str, *, band: str, planes: headers.Planes, survey: SurveyConfig) -> Tile:
+def _tile(
+    hdus: fits.HDUList,
+    path: str,
+    *,
+    band: str,
+    planes: headers.Planes,
+    survey: SurveyConfig,
+    files: FileAccessLog,
+) -> Tile:
     tile_id = PurePosixPath(path).name.split(".fits")[0]
     where = f"tile {tile_id} band {band} ({path})"
     header = hdus[planes.image].header
-    catalog = _catalog_path(path, survey.stamps)
-    position = None if catalog is None else _position(catalog, path, survey.stamps, where=where)
+    catalog = _catalog_path(path, survey.stamps, files)
+    position = None if catalog is None else _position(catalog, path, survey.stamps, files, where=where)
     if position is not None and "CTYPE1" not in header:
         header.update(_wcs_about(position, hdus[planes.image].shape, survey.stamps, where=where))
     cards = ChainMap(header, hdus[0].header)
@@ -102,26 +111,27 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, planes: headers.Planes, s
     if catalog is None or position is None:
         return tile
     _require_inside(tile, position, catalog)
-    assert tile.identity is not None
-    identity = headers.combined_identity([tile.identity, storage.identity(catalog)])
+    identity = headers.combined_identity([files.identity(path), files.identity(catalog)])
     return dataclasses.replace(tile, identity=identity)
 
 
 # --- the catalog beside the stamps -----------------------------------------------------------------------
 
 
-def _catalog_path(path: str, config: StampsConfig) -> str | None:
+def _catalog_path(path: str, config: StampsConfig, files: FileAccessLog) -> str | None:
     """The catalog that the config names, or info.csv in the stamp's folder or the one above."""
     if config.catalog:
         return config.catalog
     folder = path.rpartition("/")[0]
     for place in (folder, folder.rpartition("/")[0]):
-        if place and storage.exists(storage.join(place, CATALOG_NAME)):
+        if place and files.exists(storage.join(place, CATALOG_NAME)):
             return storage.join(place, CATALOG_NAME)
     return None
 
 
-def _position(catalog: str, path: str, config: StampsConfig, *, where: str) -> tuple[float, float] | None:
+def _position(
+    catalog: str, path: str, config: StampsConfig, files: FileAccessLog, *, where: str
+) -> tuple[float, float] | None:
     """(ra, dec) of the stamp by the catalog; None if a catalog that nobody named has no positions.
 
     Raises
@@ -130,7 +140,7 @@ def _position(catalog: str, path: str, config: StampsConfig, *, where: str) -> t
         The catalog lacks the stamp.
     """
     columns = (config.file, config.ra, config.dec)
-    known = _positions(catalog, columns, storage.identity(catalog), bool(config.catalog))
+    known = _positions(catalog, columns, files.identity(catalog), bool(config.catalog))
     if not known:
         return None
     name = PurePosixPath(path).name

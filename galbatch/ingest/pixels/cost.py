@@ -30,8 +30,6 @@ REQUEST_BYTES = 12 * 1024
 MERGE_GAP_BYTES = 4 * 1024
 """Byte ranges closer than this are fetched as one, if it is not more than they hold themselves."""
 
-PAGE_BYTES = 4096
-
 
 @dataclass(frozen=True, slots=True)
 class ExpectedReads:
@@ -87,7 +85,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
     """
     if expected.n_windows == 0:
         return ReadCost(0, 0, whole=False)
-    remote = storage.is_s3(plane.path)
+    remote = storage.reads_by_request(plane.path)
     whole = _whole(plane, shape_px, remote=remote)
     if is_packed(plane.path):
         return whole
@@ -117,9 +115,9 @@ def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
         return total
     # A block of the file for the header of each plane, and one for the first; S3 tells the size in one more.
     n_headers = len(planes) + len({plane.path for plane in planes})
-    remote = storage.is_s3(tile.image.path)
-    header_bytes = storage.BLOCK_BYTES if remote else PAGE_BYTES
-    return total + ReadCost(n_headers * header_bytes, (n_headers + 1) * remote, whole=total.whole)
+    path = tile.image.path
+    n_requests = n_headers + 1 if storage.reads_by_request(path) else 0
+    return total + ReadCost(n_headers * storage.least_read_bytes(path), n_requests, whole=total.whole)
 
 
 def _whole(plane: Plane, shape_px: tuple[int, int], *, remote: bool) -> ReadCost:
@@ -145,9 +143,9 @@ def _mapped(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) ->
     row_bytes = window[1] * plane.bytes_per_px
     stride_bytes = shape_px[1] * plane.bytes_per_px
     # A run of bytes at a random place touches one page more than it fills.
-    by_row = window[0] * (row_bytes / PAGE_BYTES + 1.0)
-    in_one = ((window[0] - 1) * stride_bytes + row_bytes) / PAGE_BYTES + 1.0
-    return min(by_row, in_one) * PAGE_BYTES, 0
+    by_row = window[0] * (row_bytes / storage.PAGE_BYTES + 1.0)
+    in_one = ((window[0] - 1) * stride_bytes + row_bytes) / storage.PAGE_BYTES + 1.0
+    return min(by_row, in_one) * storage.PAGE_BYTES, 0
 
 
 def _compressed(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:

@@ -182,7 +182,7 @@ class TileReader:
 
     def _prefetch(self, tile: Tile, planes: Sequence[Plane | None], boxes: Sequence[Box]) -> None:
         for plane in planes:
-            if plane is not None and storage.is_s3(plane.path):
+            if plane is not None and storage.reads_by_request(plane.path):
                 try:
                     self._reader(tile, plane).prefetch(boxes)
                 except (ValueError, TypeError, EOFError) as error:
@@ -216,11 +216,8 @@ class TileReader:
                     "fetch it again or exclude the tile"
                 ) from None
             name = _plane_name(tile, plane)
+            headers.require_whole(hdu, where=tile.where, plane=name, path=plane.path)
             source = self._sources.get(plane.path)
-            known = source.size_bytes if isinstance(source, storage.RangedFile) else None
-            headers.require_whole(
-                hdu, where=tile.where, plane=name, size_bytes=known or headers.file_size(plane.path)
-            )
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
         while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
             self._close_oldest()
@@ -261,7 +258,7 @@ def _source_of(path: str) -> BinaryIO | None:
             raise TileError(
                 f"{path}: is no whole packed file ({error}); fetch it again or exclude it"
             ) from None
-    return storage.open_file(path) if storage.is_s3(path) else None
+    return None if storage.has_local_path(path) else storage.open_file(path)
 
 
 def _plane_name(tile: Tile, plane: Plane) -> str:

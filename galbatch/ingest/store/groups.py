@@ -121,7 +121,7 @@ def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) ->
 def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:
     """Blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
     shard_objects = _Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS).shard[0]
-    return (2 if storage.is_s3(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
+    return (2 if storage.overlaps_writes(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
 
 
 def reading_bytes(grid: Grid, bands: Sequence[str]) -> int:
@@ -524,7 +524,7 @@ class _GroupWriter:
         self._wait()
         blocks, self._pending = self._pending, []
         start = self.n_objects - sum(len(block) for block in blocks)
-        if storage.is_s3(self._path):
+        if storage.overlaps_writes(self._path):
             self._writing = _writing_thread().submit(self._write_planes, blocks, start)
         else:
             self._write_planes(blocks, start)

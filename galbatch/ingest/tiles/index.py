@@ -60,7 +60,7 @@ def index_paths(index: str, surveys: Sequence[SurveyConfig]) -> list[str]:
 
 def are_many(sources: Sequence[TileSource]) -> bool:
     """Whether reading their headers takes long enough for workers and an index."""
-    n_remote = sum(storage.is_s3(source.path) for source in sources)
+    n_remote = sum(storage.reads_by_request(source.path) for source in sources)
     return len(sources) >= MANY_FILES or n_remote >= MANY_FILES_ON_S3
 
 
@@ -116,11 +116,11 @@ def _read_batch(survey: SurveyConfig, sources: Sequence[TileSource]) -> list[Fil
     read = []
     known: dict[str, FileIdentity | None] = {source.path: source.identity for source in sources}
     for source in sources:
-        with storage.noting(known) as asked:
-            tiles = tiles_in(source, survey)
+        files = storage.FileAccessLog(known)
+        tiles = tiles_in(source, survey, files)
         # The files of a batch often share what lies beside them: a catalog, or that there is none.
-        known = asked.known
-        looked = {source.path: source.identity} | asked.noted
+        known = files.known
+        looked = {source.path: source.identity} | files.recorded
         read.append(FileTiles(source.key, tuple(sorted(looked.items())), tuple(tiles)))
     return read
 

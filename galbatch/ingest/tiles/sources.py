@@ -15,6 +15,7 @@ import pyarrow as pa
 from galbatch import storage
 from galbatch.config import SurveyConfig
 from galbatch.core.types import FileIdentity, Tile
+from galbatch.core.urls import is_absolute
 from galbatch.errors import ObjectListError, TileError
 from galbatch.ingest.layouts import layout_of
 from galbatch.objects import tables
@@ -65,8 +66,12 @@ def find_sources(survey: SurveyConfig) -> list[TileSource]:
     return [TileSource(path, identity) for path, identity in found.items() if layout.wants(path, survey)]
 
 
-def tiles_in(source: TileSource, survey: SurveyConfig) -> list[Tile]:
+def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog) -> list[Tile]:
     """Tiles of one file in the survey's bands, read from its headers alone.
+
+    Parameters
+    ----------
+    files : records which other files were looked at
 
     Raises
     ------
@@ -74,7 +79,12 @@ def tiles_in(source: TileSource, survey: SurveyConfig) -> list[Tile]:
         The file is not what the layout says, or not what its row in the table of tiles says.
     """
     stated = dict(source.stated)
-    tiles = layout_of(survey.layout).tiles_in(source.path, _as_stated(survey, stated))
+    read = layout_of(survey.layout).tiles_in(source.path, _as_stated(survey, stated), files)
+    # Without an identity of its own a tile is what its image's file is.
+    tiles = [
+        tile if tile.identity else dataclasses.replace(tile, identity=files.identity(tile.image.path))
+        for tile in read
+    ]
     if not stated:
         return tiles
     if not tiles:
@@ -185,4 +195,4 @@ def _is_stated(value: Any) -> bool:
 
 
 def _absolute(folder: str, path: str) -> str:
-    return path if "://" in path or path.startswith("/") else storage.join(folder, path)
+    return path if is_absolute(path) else storage.join(folder, path)

@@ -202,7 +202,7 @@ def _on_this_machine(path: str, sha256: str | None) -> str:
     """Path of the bundle's file, or of its copy."""
     try:
         # Local files are hashed once, by the caller.
-        file = str(storage.local_copy(path, sha256=sha256 if storage.is_s3(path) else None))
+        file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
         storage.open_file(file).close()
     except (FileNotFoundError, IsADirectoryError):
         raise BundleError(

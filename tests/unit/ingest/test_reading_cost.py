@@ -6,7 +6,7 @@ import pytest
 
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
-from galbatch.ingest.pixels.cost import PAGE_BYTES, read_cost, tile_read_cost
+from galbatch.ingest.pixels.cost import read_cost, tile_read_cost
 
 SIDE = 4200
 PLANE_BYTES = SIDE * SIDE * 4
@@ -78,10 +78,12 @@ def test_local_planes_cost_pages_and_no_request():
     local = Plane("/data/tile.fits", 1)
     found = cost(local, 1)
     assert found.requests == 0
-    assert found.bytes_ == pytest.approx(239 * (956 + PAGE_BYTES), abs=1)
+    assert found.bytes_ == pytest.approx(239 * (956 + storage.PAGE_BYTES), abs=1)
     assert cost(local, 10**6).bytes_ == PLANE_BYTES
     # Rows closer than a page: all that lies between the first and the last.
-    assert cost(local, 1, shape=(9000, 500)).bytes_ == pytest.approx(238 * 2000 + 956 + PAGE_BYTES, abs=1)
+    assert cost(local, 1, shape=(9000, 500)).bytes_ == pytest.approx(
+        238 * 2000 + 956 + storage.PAGE_BYTES, abs=1
+    )
 
 
 def test_packed_files_are_read_whole():

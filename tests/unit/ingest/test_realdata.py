@@ -12,7 +12,7 @@ from astropy.nddata import Cutout2D
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
-from galbatch import ingest
+from galbatch import ingest, storage
 from galbatch.config import SurveyConfig
 from galbatch.core.flags import PixelFlag
 from galbatch.core.types import njy_per_unit
@@ -188,7 +188,7 @@ def test_a_single_exposure_has_no_calibrated_zero_point(realdata, read_tiles):
 def test_a_tpv_distorted_compressed_ccd_is_reprojected_about_its_brightest_pixel(realdata, objects, cut):
     folder = realdata / "decam_compressed" / "testcase8"
     (path,) = folder.rglob("*_ooi_r_ls9.N6.fits")
-    with headers.open_fits(str(path)) as hdus:
+    with headers.open_fits(str(path), storage.FileAccessLog()) as hdus:
         planes = headers.Planes(image=1)
         tile = headers.make_tile(
             hdus, str(path), key=("N6", "r"), planes=planes, njy=1.0, psf_fwhm_arcsec=1.0

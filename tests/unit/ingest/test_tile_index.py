@@ -32,9 +32,9 @@ def read(tmp_path, monkeypatch):
     """Read the tiles with the index; returns them and the files whose headers were read."""
     opened = []
 
-    def noted(source, survey):
+    def noted(source, survey, files):
         opened.append(os.path.basename(source.path))
-        return tiles_in(source, survey)
+        return tiles_in(source, survey, files)
 
     tiles_in = tile_index.tiles_in
     monkeypatch.setattr(tile_index, "tiles_in", noted)

@@ -510,21 +510,21 @@ def test_many_identities_on_s3_come_from_one_listing(s3: str, monkeypatch: pytes
     assert found[paths[1]] == FileIdentity(len(paths[1]), hashlib.md5(paths[1].encode()).hexdigest())
 
 
-def test_what_is_asked_for_is_noted_and_looked_at_once(
+def test_accesses_are_recorded_and_files_looked_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, absent = str(tmp_path / "file"), str(tmp_path / "absent")
     (tmp_path / "file").write_bytes(b"abc")
     known = FileIdentity(7, "told")
-    with storage.noting({"s3://bucket/known": known}) as asked:
-        before = storage.identity(path)
-        assert not storage.exists(absent)
-        with pytest.raises(FileNotFoundError):
-            storage.identity(absent)
-        assert storage.identity("s3://bucket/known") == known
-        (tmp_path / "file").write_bytes(b"longer")
-        assert storage.identity(path) == before
-    assert asked.noted == {path: before, absent: None, "s3://bucket/known": known}
+    files = storage.FileAccessLog({"s3://bucket/known": known})
+    before = files.identity(path)
+    assert not files.exists(absent)
+    with pytest.raises(FileNotFoundError):
+        files.identity(absent)
+    assert files.identity("s3://bucket/known") == known
+    (tmp_path / "file").write_bytes(b"longer")
+    assert files.identity(path) == before
+    assert files.recorded == {path: before, absent: None, "s3://bucket/known": known}
     assert storage.identity(path).size_bytes == 6
 
 
