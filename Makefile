@@ -54,7 +54,7 @@ demo-bundles: install ## train and calibrate the shipped bundles again, in build
 	$(TRAIN) sfnet -o build/sfnet_raw.pt --from build/sfnet_dense.pt --settings galbatch/models/demo/sfnet.toml
 	$(CALIBRATE) build/gampen_raw.pt -o build/gampen.pt --simulate paper --also survey
 	$(CALIBRATE) build/gampen_survey_raw.pt -o build/gampen_survey.pt --simulate survey --also paper
-	$(CALIBRATE) build/sfnet_raw.pt -o build/sfnet.pt --simulate paper --also survey --beside build/sfnet_dense.pt
+	$(CALIBRATE) build/sfnet_raw.pt -o build/sfnet.pt --simulate paper --also survey --compare-with build/sfnet_dense.pt
 
 peers: ## make the environment (.venv-peers) of what the benchmarks compare with
 	$(PYTHON) -m venv .venv-peers
