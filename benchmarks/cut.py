@@ -21,7 +21,7 @@ from harness import compare, report
 from galbatch import ingest, simulation
 from galbatch.config import FlagsConfig, ObjectsConfig, SurveyConfig
 from galbatch.core.types import BLOCK_OBJECTS, Grid, njy_per_unit
-from galbatch.objects import tables
+from galbatch.objects import read_objects
 
 GRID = Grid(96, 0.168)
 N_OBJECTS = 400
@@ -32,7 +32,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FITSFixedWarning)
     with tempfile.TemporaryDirectory() as folder:
         survey = simulation.simulate_survey(folder, n_objects=N_OBJECTS, patches=1, bands=("g",), seed=3)
-        objects, _ = tables.read_objects(ObjectsConfig(path=survey.objects))
+        objects, _ = read_objects(ObjectsConfig(path=survey.objects))
         tiles = ingest.read_tiles(SurveyConfig(layout="hsc", tiles=survey.tiles, bands=("g",)))
         path = tiles[0].image.path
         n_listed = pq.read_metadata(survey.objects).num_rows

@@ -32,7 +32,7 @@ from galbatch import cluster, config, ingest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile, njy_per_unit
 from galbatch.execution import run
-from galbatch.objects.hats import ListSource
+from galbatch.objects import ListSource
 from galbatch.planning import plan
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]

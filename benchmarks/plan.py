@@ -26,7 +26,7 @@ from galbatch.config import RunConfig
 from galbatch.core import sky
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import FileIdentity, Grid, Plane, Tile
-from galbatch.objects.hats import open_objects
+from galbatch.objects import open_objects
 from galbatch.planning.plan import ModelPlan, make_plan
 
 BANDS = ("g", "r", "i", "z", "y")

@@ -81,13 +81,13 @@ def cone(
     Negative declinations: put -- before the numbers.
     """
     from galbatch import catalog
-    from galbatch.objects import tables
+    from galbatch.objects import write_table
 
     found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
     if output is None:
         sys.stdout.write(found.to_pandas().to_csv(index=False))
         return
-    tables.write_table(str(output), found)
+    write_table(str(output), found)
     print_line(f"{counted(found.num_rows, 'object')}: {output}")
 
 
@@ -128,10 +128,10 @@ def draws(
     there is nothing to draw of an object.
     """
     from galbatch.api import draws as drawing
-    from galbatch.objects import tables
+    from galbatch.objects import check_table_suffix, write_table
 
     if output not in (None, "-"):
-        tables.check_suffix(output)
+        check_table_suffix(output)
     if plot is not None:
         from galbatch import reporting
 
@@ -146,7 +146,7 @@ def draws(
             summary, correlations = drawing.summary_tables(one)
             print_result_tables([summary, correlations] if correlations.rows else [summary])
     if found and output not in (None, "-"):
-        tables.write_table(output, drawing.as_table(found))
+        write_table(output, drawing.as_table(found))
         print_line(f"{counted(n_draws, 'draw')} each: {output}")
     if plot is not None:
         for one, path in zip(found, drawing.plot_paths(plot, found), strict=True):

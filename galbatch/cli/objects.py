@@ -25,9 +25,9 @@ def check(
 
     Columns that are not named are guessed by the names that surveys use. Nothing is changed or applied.
     """
-    from galbatch.objects import check as objects_check
+    from galbatch.objects import check_objects, report_lines
 
-    found = objects_check.check_objects(file, id_column=id_column, ra_column=ra_column, dec_column=dec_column)
-    for line in objects_check.report_lines(found):
+    found = check_objects(file, id_column=id_column, ra_column=ra_column, dec_column=dec_column)
+    for line in report_lines(found):
         print_line(line)
     raise typer.Exit(1 if found.refusals else 0)

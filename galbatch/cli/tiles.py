@@ -26,7 +26,7 @@ def from_butler(
     Needs lsst.daf.butler, so an LSST environment; the table is for [survey] tiles.
     """
     from galbatch import ingest
-    from galbatch.objects import tables
+    from galbatch.objects import write_table
 
     table = ingest.tiles_from_butler(
         repo,
@@ -35,5 +35,5 @@ def from_butler(
         bands=bands.split(","),
         where=where,
     )
-    tables.write_table(output, table)
+    write_table(output, table)
     print_line(f"{counted(table.num_rows, 'tile')}: {output}")

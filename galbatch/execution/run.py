@@ -29,8 +29,7 @@ from galbatch.errors import (
 )
 from galbatch.execution import tasks
 from galbatch.execution.submission import Attempt, Window
-from galbatch.objects import tables
-from galbatch.objects.hats import open_objects
+from galbatch.objects import kept_names, open_objects, write_parquet
 from galbatch.planning.plan import ENGINE_OF, ModelPlan, PartitionPlan, Plan, make_plan
 
 __all__ = [
@@ -157,7 +156,7 @@ def _require_free_names(config: RunConfig, networks: Sequence[models.Ensemble]) 
     columns = [tasks.FLAGS_COLUMN]
     for model, network in zip(config.models, networks, strict=True):
         columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
-    kept = pa.schema([(name, pa.null()) for name in tables.kept_names(config.objects)])
+    kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
 
 
@@ -282,7 +281,7 @@ def execute(
         sink = sink or dashboard.Silent()
         _require_workers(config, plan, client, stage=stage, sink=sink)
         if len(plan.rejected):
-            tables.write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
+            write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
         run = _Run(config, plan, client, stage, sink)
         run.work(before)
         if stage != "ingest":

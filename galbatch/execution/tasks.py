@@ -26,7 +26,7 @@ from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile
 from galbatch.errors import FingerprintError
-from galbatch.objects.selection import PartitionObjects
+from galbatch.objects import PartitionObjects
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
 
 __all__ = [

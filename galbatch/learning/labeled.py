@@ -16,7 +16,7 @@ from galbatch import ingest, models
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
-from galbatch.objects import tables
+from galbatch.objects import read_numbers
 
 __all__ = ["Labelled", "open_labelled"]
 
@@ -111,7 +111,7 @@ def open_labelled(
 def _read_table(path: str, settings: models.TrainingSettings, id_column: str) -> _Table:
     parameters = [parameter.name for parameter in settings.parameters]
     names = list(dict.fromkeys([*parameters, *(column.name for column in settings.auxiliary_inputs)]))
-    ids, numbers = tables.read_numbers(path, id_column=id_column, columns=names)
+    ids, numbers = read_numbers(path, id_column=id_column, columns=names)
     complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
     chosen = ids[complete].tolist()
     row_of = dict(zip(chosen, complete.tolist(), strict=True))

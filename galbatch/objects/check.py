@@ -6,7 +6,7 @@ Nothing is applied: the page ends with what to paste into run.toml.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.core import sky
-from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects import tables
-from galbatch.objects.hats import is_hats
+from galbatch.objects.cuts import Cut, cut_rules, usual_cuts
+from galbatch.objects.formats import ISNULL_SUFFIX, column_names, read_table
+from galbatch.objects.reading import examine
+from galbatch.objects.sources import is_hats
 
-__all__ = ["Cut", "ListCheck", "check_objects", "report_lines"]
+__all__ = ["ListCheck", "Refusal", "check_objects", "report_lines"]
 
 # Names that surveys use, without underscores and in lower case; the first that is there is taken.
 ID_NAMES = ("objectid", "id", "sourceid", "objid", "coaddobjectid", "lsid", "releaseid", "number", "name")
@@ -41,20 +42,6 @@ POSITION_NAMES = (
 )
 
 N_EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A selection that is usual for such a list: a part of `where`.
-
-    `n_removed` rows are those that it is false for, `n_unknown` of them because a value is missing.
-    """
-
-    where: str
-    why: str
-    column: str
-    n_removed: int
-    n_unknown: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class ListCheck:
 def check_objects(
     path: str, *, id_column: str | None = None, ra_column: str | None = None, dec_column: str | None = None
 ) -> ListCheck:
-    """Look at an object list as a run would.
+    """Check an object list as a run would.
 
     Parameters
     ----------
@@ -119,20 +106,20 @@ def check_objects(
     """
     if is_hats(path):
         raise ObjectListError(f"{path}: is a HATS catalog; galbatch plan checks those, pixel by pixel")
-    names = tables.column_names(path)
+    names = column_names(path)
     given = {"id": id_column, "ra": ra_column, "dec": dec_column}
     guessed = _guessed(path, names, given)
     objects = ObjectsConfig(path=path, **{key: given[key] or guessed[key] for key in given})
-    rules = _rules(names)
+    rules = cut_rules(names)
     wanted = [objects.id, objects.ra, objects.dec, *(rule.column for rule in rules), *_magnitudes(names)]
-    table = tables.read_table(path, columns=list(dict.fromkeys(wanted)))
+    table = read_table(path, columns=list(dict.fromkeys(wanted)))
     if len(table) == 0:
         raise ObjectListError(f"{path}: holds no objects")
-    listed = tables.examine(path, table, objects=objects)
+    listed = examine(path, table, objects=objects)
     usable = np.asarray(pc.is_null(listed.column("reason")))
     ra, dec = (listed.column(name).to_numpy()[usable] for name in ("ra_deg", "dec_deg"))
     nearest = sky.nearest_arcsec(ra, dec, within_arcsec=FlagsConfig().neighbor_radius_arcsec)
-    cuts, n_cut = _cuts(table.filter(pa.array(usable)), rules)
+    cuts, n_cut = usual_cuts(table.filter(pa.array(usable)), rules)
     return ListCheck(
         objects=objects,
         guessed=tuple(key for key in given if given[key] is None),
@@ -162,7 +149,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _guessed(path: str, names: Sequence[str], given: dict[str, str | None]) -> dict[str, str]:
+def _guessed(path: str, names: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
     """Names of the columns that are not given."""
     by_plain = {_plain(name): name for name in reversed(names)}
     ids = [by_plain[name] for name in ID_NAMES if name in by_plain]
@@ -188,9 +175,6 @@ def _id_kind(ids: pa.ChunkedArray) -> str:
     return f"integers of up to {digits} digit{'' if digits == 1 else 's'}"
 
 
-# --- what is refused -------------------------------------------------------------------------------------
-
-
 def _refusals(listed: pa.Table) -> Iterator[Refusal]:
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     for reason in pc.unique(rejected.column("reason")).to_pylist():
@@ -200,109 +184,6 @@ def _refusals(listed: pa.Table) -> Iterator[Refusal]:
             for row in rows.slice(0, N_EXAMPLES).to_pylist()
         )
         yield Refusal(reason, len(rows), examples)
-
-
-# --- usual cuts ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A cut that a column's name suggests.
-
-    `keep` says what stays: ``true``, ``false`` (of a flag), or the rest of an expression behind the column's name.
-    """
-
-    column: str
-    keep: str
-    why: str
-
-
-# By what a column's name says, in lower case; the first that matches counts.
-RULES = (
-    (r"(.*_)?is_?primary", "true", "not primary: the same object measured again where patches or tracts overlap"),
-    (r".*nchild", "== 0", "parents of blends: their children are listed too"),
-    (r"is_?star|star_?flag|.*_is_?star", "false", "stars"),
-    (r".*extendedness(_value)?", "> 0.5", "stars: extendedness 0 is a point source"),
-    (r"class_?star|.*_class_?star", "< 0.5", "stars: CLASS_STAR near 1 is a point source"),
-    (r"type|morphtype|morph_type", "!= 'PSF'", "stars: the Tractor fits them as type PSF"),
-    (r"maskbits|.*_maskbits", "== 0", "on or beside masked pixels: bright stars, saturation, large galaxies"),
-    (r".*mask_?bright_?star.*|.*brightstar_?(halo|blooming|ghost15).*", "false", "near a bright star"),
-    (r".*(pixelflags|flags_pixel|pixel_flags).*(bright_?object|bright).*center", "false", "the center lies in a bright star's mask"),
-    (r".*(pixelflags|flags_pixel|pixel_flags).*saturated.*center", "false", "saturated at the center"),
-    (r".*(pixelflags|flags_pixel|pixel_flags).*_(edge|offimage|nodata|bad)", "false", "at an edge, or on bad pixels"),
-    (r".*(pixelflags|flags_pixel|pixel_flags).*(cr|interpolated|suspect).*center", "false", "mended pixels at the center"),
-    (r".*(pixelflags|flags_pixel|pixel_flags).*bright.*any", "false", "touches a bright star's mask"),
-    (r".*(sdss)?centroid(_sdss|_naive)?_flags?", "false", "the position was not measured well"),
-)  # fmt: skip
-
-
-def _rules(names: Sequence[str]) -> list[_Rule]:
-    found = []
-    for name in names:
-        if name in tables.RESERVED_COLUMNS:
-            continue
-        for pattern, keep, why in RULES:
-            if re.fullmatch(pattern, name.lower()):
-                found.append(_Rule(name, keep, why))
-                break
-    # One band tells stars best: the reference band's, or the deepest and sharpest that is there.
-    extended = [rule for rule in found if "extendedness" in rule.column.lower()]
-    extended.sort(key=lambda rule: _rank_of_band(rule.column))
-    return [rule for rule in found if rule not in extended[1:]]
-
-
-def _rank_of_band(column: str) -> int:
-    starts = ("ref", "i", "r", "z", "y", "g")
-    return next((rank for rank, start in enumerate(starts) if column.lower().startswith(start)), len(starts))
-
-
-def _cuts(table: pa.Table, rules: Sequence[_Rule]) -> tuple[tuple[Cut, ...], int]:
-    """Those of the rules that remove rows of `table`, and how many all of them remove."""
-    cuts = []
-    together = np.ones(len(table), np.bool_)
-    for rule in rules:
-        column = table.column(rule.column)
-        where = _expression(rule, column)
-        if where is None:
-            continue
-        selected = tables.select(_as_objects(table, rule.column), where)
-        if not selected.all():
-            together &= selected
-            n_removed = len(table) - int(np.count_nonzero(selected))
-            cuts.append(Cut(where, rule.why, rule.column, n_removed, _n_unknown(column)))
-    return tuple(cuts), len(table) - int(np.count_nonzero(together))
-
-
-def _n_unknown(column: pa.ChunkedArray) -> int:
-    is_nan = pc.sum(pc.is_nan(column)).as_py() if pa.types.is_floating(column.type) else 0
-    return int(column.null_count + (is_nan or 0))
-
-
-def _as_objects(table: pa.Table, column: str) -> ObjectTable:
-    """As much of an object table as a selection over one column needs."""
-    zeros = np.zeros(len(table))
-    return ObjectTable(np.arange(len(table)), zeros, zeros, zeros.astype(np.int64), table.select([column]))
-
-
-def _expression(rule: _Rule, column: pa.ChunkedArray) -> str | None:
-    """`rule` as an expression that suits the column's type; None if there is none."""
-    name = rule.column if rule.column.isidentifier() else f"`{rule.column}`"
-    is_text = pa.types.is_string(column.type)
-    if rule.keep not in ("true", "false"):
-        return f"{name} {rule.keep}" if is_text == ("'" in rule.keep) and _is_value(column) else None
-    wanted = rule.keep == "true"
-    if pa.types.is_boolean(column.type):
-        return name if wanted else f"not {name}"
-    if is_text:
-        texts = pc.unique(column.filter(tables.is_true(column))).drop_null().to_pylist()
-        listed = ", ".join(repr(text) for text in sorted(texts))
-        return f"{name} {'in' if wanted else 'not in'} [{listed}]" if texts else None
-    return f"{name} {'!=' if wanted else '=='} 0" if _is_value(column) else None
-
-
-def _is_value(column: pa.ChunkedArray) -> bool:
-    kind = column.type
-    return bool(pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 # --- what is worth knowing -------------------------------------------------------------------------------
@@ -317,7 +198,9 @@ def _magnitudes(names: Sequence[str]) -> list[str]:
 def _notes(
     names: Sequence[str], table: pa.Table, *, objects: ObjectsConfig, positions: tuple[Any, Any]
 ) -> Iterator[str]:
-    if _may_be_radians(*positions):
+    ra, dec = positions
+    # A list of several positions that fits into the circle's 6.28 radians.
+    if len(ra) > 1 and ra.min() >= 0 and ra.max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2:
         as_lsst = " (as in the LSST pipelines' source tables)" if _plain(objects.ra) == "coordra" else ""
         yield (
             f"all positions lie within 0..6.28 and -1.57..1.57: are {objects.ra} and {objects.dec} in radians{as_lsst}? "
@@ -328,47 +211,38 @@ def _notes(
             "objid is unique within a brick only: make one id of release, brickid and objid "
             "(release << 40 | brickid << 16 | objid)"
         )
-    if flagged := [name for name in names if name.endswith(tables.ISNULL)]:
+    if flagged := [name for name in names if name.endswith(ISNULL_SUFFIX)]:
         nulls = ", ".join(
             f"{table.column(name).null_count} in {name}" for name in (objects.id, objects.ra, objects.dec)
         )
         is_one = len(flagged) == 1
         columns = "1 column ends" if is_one else f"{len(flagged)} columns end"
         they_are = "it is" if is_one else "they are"
-        yield f"{columns} in {tables.ISNULL}: where {they_are} true, the value counts as null ({nulls})"
+        yield f"{columns} in {ISNULL_SUFFIX}: where {they_are} true, the value counts as null ({nulls})"
     for name in _magnitudes(names):
-        if note := _magnitude_note(name, table.column(name)):
-            yield note
+        yield from _magnitude_note(name, table.column(name))
 
 
-def _may_be_radians(ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> bool:
-    """Whether a list of several positions fits into the circle's 6.28 radians."""
-    if len(ra) < 2:
-        return False
-    return bool(ra.min() >= 0 and ra.max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2)
-
-
-def _magnitude_note(name: str, column: pa.ChunkedArray) -> str | None:
-    if not _is_value(column) or pa.types.is_string(column.type):
-        return None
+def _magnitude_note(name: str, column: pa.ChunkedArray) -> Iterator[str]:
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return
     values = column.cast(pa.float64()).to_numpy()
     good = values[np.isfinite(values) & (np.abs(values) < 50)]  # 99 and -99 stand for no measurement
-    if not len(good):
-        return None
-    low, middle, high = np.percentile(good, [0, 50, 100])
-    missing = f", {len(values) - len(good)} without a value" if len(good) < len(values) else ""
-    return f"{name}: {low:.2f} to {high:.2f} mag, half brighter than {middle:.2f}{missing}"
+    if len(good):
+        low, middle, high = np.percentile(good, [0, 50, 100])
+        missing = f", {len(values) - len(good)} without a value" if len(good) < len(values) else ""
+        yield f"{name}: {low:.2f} to {high:.2f} mag, half brighter than {middle:.2f}{missing}"
 
 
-# --- words -----------------------------------------------------------------------------------------------
+# --- the report as text ----------------------------------------------------------------------------------
 
 
 def report_lines(check: ListCheck) -> list[str]:
-    """The check as text, for people."""
-    notes = [f"  {note}" for note in _all_notes(check)]
+    """Return the check as human-readable lines."""
+    notes = _all_notes(check)
     parts = [_heading(check), _verdict(check), _cut_lines(check), _to_paste(check)]
     if notes:
-        parts.insert(3, ["Worth knowing", *notes])
+        parts.insert(3, ["Worth knowing", *(f"  {note}" for note in notes)])
     return [line for part in parts for line in (*part, "")][:-1]
 
 

@@ -1,19 +1,15 @@
-"""Where a run's objects come from: a list that fits in memory, or a HATS catalog that is read file by file.
-
-Both give their objects along HEALPix in **chunks** that fit in memory: a list is one chunk, a HATS catalog one
-for each of its pixels. Memory is bounded by the largest chunk.
-"""
+"""A HATS catalog as a source of objects: read file by file, and searched for ids that stand in several files."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,99 +23,27 @@ from galbatch.core import sky
 from galbatch.core.pixels import HealpixPixel, split_path
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects import tables
+from galbatch.objects.formats import read_table
+from galbatch.objects.reading import (
+    DUPLICATE,
+    examine,
+    input_columns,
+    kept_names,
+    psf_widths,
+    refuse_rejected,
+    sorted_objects,
+)
 
-__all__ = ["HatsSource", "ListSource", "ObjectSource", "is_hats", "open_objects"]
-
-WHOLE_SKY = (0, 12 << 58)
-"""All indices of order 29."""
+__all__ = ["HATS_ENTRIES", "HatsSource", "open_hats", "read_properties"]
 
 OUTSIDE_PIXEL = "position outside the file's HEALPix pixel"
 
-COLLECTION = "collection.properties"
 HATS_ENTRIES = ("hats.properties", "properties", "partition_info.csv")
 # What follows a pixel in the path of one of its files: HATS allows a file, or a folder of several.
 LEAF_ENDING = re.compile(r"\.parquet|/.+\.parquet")
 
 N_BUCKETS = 64
 """Ids are compared a 64th at a time: 8 bytes each, 128 MB for a billion objects."""
-
-
-class ObjectSource(Protocol):
-    """Objects along HEALPix, in chunks that fit in memory."""
-
-    @property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """Half-open range of healpix_29 of each chunk; rising, disjoint."""
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Objects in each chunk."""
-
-    @property
-    def rejected(self) -> pa.Table:
-        """Rows left out: object_id, ra_deg, dec_deg and reason."""
-
-    def read(self, chunk: int) -> ObjectTable:
-        """The objects of a chunk."""
-
-
-@dataclass(frozen=True)
-class ListSource:
-    """Objects that are in memory: one chunk."""
-
-    objects: ObjectTable
-    rejected: pa.Table
-
-    @property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The whole sky."""
-        return (WHOLE_SKY,)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """All objects."""
-        return (len(self.objects),)
-
-    def read(self, chunk: int) -> ObjectTable:
-        """See `ObjectSource`."""
-        return self.objects
-
-
-def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> ObjectSource:
-    """The source for ``[objects]``, with the columns `inputs` that networks take: what is wrong is found here.
-
-    Raises
-    ------
-    ObjectListError, ConfigError
-        As `tables.read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
-    """
-    if objects.path.lower().endswith(tuple(tables.READERS)):
-        return ListSource(*tables.read_objects(objects, inputs=inputs))
-    if not is_hats(objects.path):
-        raise ObjectListError(
-            f"{objects.path}: is neither a table ({', '.join(tables.READERS)}) nor the folder of a HATS catalog "
-            f"(none of {', '.join(HATS_ENTRIES)} is there){_hint(objects.path)}"
-        )
-    return _open_hats(objects, inputs)
-
-
-def _hint(path: str) -> str:
-    collection = storage.join(path, COLLECTION)
-    if not storage.exists(collection):
-        return ""
-    table = _properties(collection).get("hats_primary_table_url", "the table's folder")
-    return f"; it is a HATS collection: give {storage.join(path, table)}"
-
-
-def is_hats(path: str) -> bool:
-    """Whether a HATS catalog lies at `path`."""
-    if path.lower().endswith(tuple(tables.READERS)):
-        return False
-    return any(storage.exists(storage.join(path, name)) for name in HATS_ENTRIES)
-
-
-# --- HATS ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -132,7 +56,7 @@ class HatsSource:
     files : paths of each chunk's files
     kept : schema of the kept columns: that of the first file
     repeated : ids that stand in more than one chunk, and the chunk where each stands first
-    inputs : names of the columns that networks take
+    inputs : names of the columns that are auxiliary inputs of networks
     """
 
     config: ObjectsConfig
@@ -145,9 +69,9 @@ class HatsSource:
     inputs: tuple[str, ...] = ()
 
     def read(self, chunk: int) -> ObjectTable:
-        """See `ObjectSource`."""
         path = self.files[chunk][0]
-        table = self._table(chunk, [*self.kept.names, *self.config.psf_fwhm_arcsec.values(), *self.inputs])
+        wanted = [*self.kept.names, *self.config.psf_fwhm_arcsec.values(), *self.inputs]
+        table = _read_files(self.files[chunk], self.config, wanted)
         try:
             kept = table.select(self.kept.names)
             # A cast of no columns forgets how many rows there are.
@@ -156,62 +80,46 @@ class HatsSource:
             raise ObjectListError(
                 f"{path}: its columns are not of the kinds of {self.files[0][0]}: {error}"
             ) from None
-        psf = tables.psf_widths(path, table, objects=self.config)
-        inputs = tables.input_columns(path, table, names=self.inputs)
-        return tables.sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
+        psf = psf_widths(path, table, objects=self.config)
+        inputs = input_columns(path, table, names=self.inputs)
+        return sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
 
     def examine(self, chunk: int) -> pa.Table:
-        """Ids and positions of a chunk's rows, and why a row cannot be used: see `tables.examine`."""
-        return self._examined(chunk, self._table(chunk))
+        """Return the ids and positions of a chunk's rows, and why a row cannot be used, as `reading.examine` does."""
+        return self._examined(chunk, _read_files(self.files[chunk], self.config, ()))
 
     def _examined(self, chunk: int, table: pa.Table) -> pa.Table:
-        listed = tables.examine(self.files[chunk][0], table, objects=self.config)
-        reasons = listed.column("reason")
+        """Besides what is wrong with a row by itself: its id stands in an earlier chunk, or it lies outside the pixel."""
+        listed = examine(self.files[chunk][0], table, objects=self.config)
+        reasons, ids = listed.column("reason"), listed.column("object_id")
         usable = np.asarray(pc.is_null(reasons))
-        repeated = usable & self._in_earlier_chunk(chunk, listed)
-        reasons = pc.if_else(pa.array(repeated), tables.DUPLICATE, reasons)
-        reasons = pc.if_else(pa.array(self._is_outside(chunk, listed, usable)), OUTSIDE_PIXEL, reasons)
-        return listed.set_column(listed.schema.get_field_index("reason"), "reason", reasons)
-
-    def _is_outside(
-        self, chunk: int, listed: pa.Table, usable: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
-        """Which rows' positions lie in another pixel than their file's."""
+        earlier = pa.array([key for key, first in self.repeated.items() if first < chunk], ids.type)
+        repeated = usable & np.asarray(pc.is_in(ids, value_set=earlier))
         rows = np.flatnonzero(usable)
         ra, dec = listed.column("ra_deg").to_numpy()[rows], listed.column("dec_deg").to_numpy()[rows]
         index = sky.healpix_29(np.mod(ra, 360.0), dec)
         first, last = self.ranges[chunk]
-        result = np.zeros(len(listed), np.bool_)
-        result[rows] = (index < first) | (index >= last)
-        return result
-
-    def _in_earlier_chunk(self, chunk: int, listed: pa.Table) -> npt.NDArray[np.bool_]:
-        earlier = [key for key, first in self.repeated.items() if first < chunk]
-        ids = listed.column("object_id")
-        return np.asarray(pc.is_in(ids, value_set=pa.array(earlier, ids.type)))
-
-    def _table(self, chunk: int, keep: Sequence[str] = ()) -> pa.Table:
-        return _read_files(self.files[chunk], self.config, keep)
+        outside = np.zeros(len(listed), np.bool_)
+        outside[rows] = (index < first) | (index >= last)
+        reasons = pc.if_else(pa.array(repeated), DUPLICATE, reasons)
+        reasons = pc.if_else(pa.array(outside), OUTSIDE_PIXEL, reasons)
+        return listed.set_column(listed.schema.get_field_index("reason"), "reason", reasons)
 
 
-def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str]) -> pa.Table:
-    columns = list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
-    return pa.concat_tables(tables.read_table(path, columns=columns) for path in files)
-
-
-def _open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
+def open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
+    """Open a HATS catalog and read through its ids and positions once; raise as `open_objects` does."""
     properties = _catalog_properties(objects.path)
     names = {
         key: properties[f"hats_col_{key}"]
         for key in ("ra", "dec")
         if key not in objects.model_fields_set and f"hats_col_{key}" in properties
     }
-    pixels, files = _leaves(objects.path)
+    pixels, files = _pixels_and_files(objects.path)
     ranges = tuple(pixel.index_range for pixel in pixels)
     named = objects.model_copy(update=names)
-    keep = tables.kept_names(named)
+    keep = kept_names(named)
     first = _read_files(files[0], named, [*keep, *inputs])
-    tables.input_columns(files[0][0], first, names=inputs)
+    input_columns(files[0][0], first, names=inputs)
     kept = first.select(keep).schema
     unread = HatsSource(named, files, ranges, kept, rejected=pa.table({}), inputs=tuple(inputs))
     source, n_rows = _counted(unread)
@@ -221,26 +129,31 @@ def _open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
             f"{objects.path}: its files hold {n_rows} rows, its properties say hats_nrows = {stated}; a file is "
             "probably missing: fetch the catalog again"
         )
-    tables.refuse_rejected(objects, n_rows=n_rows, rejected=source.rejected)
+    refuse_rejected(objects, n_rows=n_rows, rejected=source.rejected)
     return source
+
+
+def read_properties(path: str) -> dict[str, str]:
+    """Read a file of ``key = value`` lines."""
+    lines = storage.read_bytes(path).decode("utf-8").splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _catalog_properties(path: str) -> dict[str, str]:
     """The catalog's properties; empty where there are none."""
     for name in HATS_ENTRIES[:2]:
         if storage.exists(storage.join(path, name)):
-            return _properties(storage.join(path, name))
+            return read_properties(storage.join(path, name))
     return {}
 
 
-def _properties(path: str) -> dict[str, str]:
-    """``key = value`` lines."""
-    lines = storage.read_bytes(path).decode("utf-8").splitlines()
-    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
-    return {key.strip(): value.strip() for key, value in pairs}
+def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str]) -> pa.Table:
+    columns = list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
+    return pa.concat_tables(read_table(path, columns=columns) for path in files)
 
 
-def _leaves(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:
+def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:
     """The catalog's pixels along HEALPix, and the files of each."""
     folder = storage.join(path, "dataset")
     found: dict[HealpixPixel, list[str]] = {}
@@ -261,18 +174,32 @@ def _leaves(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]
     return pixels, tuple(tuple(found[pixel]) for pixel in pixels)
 
 
+# --- ids that stand in several files ---------------------------------------------------------------------
+
+
 def _counted(source: HatsSource) -> tuple[HatsSource, int]:
-    """The source with its counts, what it rejects and the ids that stand in several chunks; rows in all."""
+    """The source with its counts, what it rejects and the ids that stand in several chunks; number of all rows."""
     with tempfile.TemporaryDirectory(prefix="galbatch-ids-") as folder:
         buckets = _HashBuckets(Path(folder))
         source, n_rows = _read_through(source, buckets)
-        repeated = buckets.repeated()
-    if len(repeated):
-        source, n_rows = _read_through(_with_repeated(source, repeated))
-    return source, n_rows
+        hashes = buckets.repeated()
+    if not len(hashes):
+        return source, n_rows
+    # Different ids may share a hash: the ids themselves are compared, of the few that can be meant.
+    first: dict[Any, int] = {}
+    repeated: dict[Any, int] = {}
+    for chunk in range(len(source.files)):
+        listed = source.examine(chunk)
+        ids = listed.column("object_id").filter(pc.is_null(listed.column("reason")))
+        for key in ids.filter(pa.array(np.isin(_hashes(ids), hashes))).to_pylist():
+            if key in first:
+                repeated[key] = first[key]
+            first.setdefault(key, chunk)
+    return _read_through(dataclasses.replace(source, repeated=repeated))
 
 
 def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> tuple[HatsSource, int]:
+    """The source with its counts and what it rejects; the ids of usable rows go into the buckets."""
     counts, rejected, n_rows = list[int](), list[pa.Table](), 0
     for chunk in range(len(source.files)):
         listed = source.examine(chunk)
@@ -286,22 +213,8 @@ def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> tu
     return dataclasses.replace(source, counts=tuple(counts), rejected=whole), n_rows
 
 
-def _with_repeated(source: HatsSource, hashes: npt.NDArray[np.uint64]) -> HatsSource:
-    """Find the ids behind repeated hashes: those that stand in two chunks."""
-    first: dict[Any, int] = {}
-    repeated: dict[Any, int] = {}
-    for chunk in range(len(source.files)):
-        listed = source.examine(chunk)
-        ids = listed.column("object_id").filter(pc.is_null(listed.column("reason")))
-        for key in ids.filter(pa.array(np.isin(_hashes(ids), hashes))).to_pylist():
-            if key in first:
-                repeated[key] = first[key]
-            first.setdefault(key, chunk)
-    return dataclasses.replace(source, repeated=repeated)
-
-
 def _hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """64 bits of each id: integers are their own."""
+    """64 bits of each id: integers are their own hash."""
     if pa.types.is_integer(ids.type):
         return np.asarray(ids.to_numpy(), np.int64).view(np.uint64)
     return np.asarray(pd.util.hash_array(ids.to_numpy(), categorize=False), np.uint64)
@@ -326,10 +239,9 @@ class _HashBuckets:
 
     def repeated(self) -> npt.NDArray[np.uint64]:
         """Hashes that were added more than once, sorted."""
-        return np.sort(np.concatenate([np.zeros(0, np.uint64), *self._repeated()]))
-
-    def _repeated(self) -> Iterator[npt.NDArray[np.uint64]]:
+        found = [np.zeros(0, np.uint64)]
         for path in self._paths:
             if path.exists():
                 hashes = np.sort(np.fromfile(path, np.uint64))
-                yield np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+                found.append(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+        return np.sort(np.concatenate(found))

@@ -1,11 +1,10 @@
-"""The objects of a run with what is known of each before any pixel: which networks select it, and its neighbors.
+"""The objects of a run with all that is known before any pixel: which networks select each, and its neighbors.
 
-They come along HEALPix, whatever holds them; at most two chunks of the source are in memory at a time.
+They come along HEALPix from any source; at most two chunks of the source are in memory at a time.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,23 +17,20 @@ import pyarrow as pa
 
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
-from galbatch.core.flags import PixelFlag
-from galbatch.core.pixels import HEALPIX_ORDER
 from galbatch.core.types import ObjectTable
-from galbatch.objects import tables
-from galbatch.objects.hats import ObjectSource
+from galbatch.objects.neighbors import flags_of_distance, is_near_edge, search_radius_arcsec
+from galbatch.objects.sources import ObjectSource
+from galbatch.objects.where import select
 
-__all__ = ["Chunk", "PartitionObjects", "Recent", "SelectedObjects", "Span", "object_flags"]
+__all__ = ["Chunk", "LruCache", "PartitionObjects", "SelectedObjects", "Span"]
 
 CHUNKS_IN_MEMORY = 2
-
-EVEN_BITS = 0x5555_5555_5555_5555
 
 T = TypeVar("T")
 
 
-class Recent(Generic[T]):
-    """What a function made for its last few arguments."""
+class LruCache(Generic[T]):
+    """The results of a function for its most recently used arguments."""
 
     def __init__(self, make: Callable[[int], T], n_kept: int = CHUNKS_IN_MEMORY) -> None:
         self._make = make
@@ -51,13 +47,13 @@ class Recent(Generic[T]):
 
     @property
     def kept(self) -> list[T]:
-        """What is in memory, the latest last."""
+        """The results in memory, the latest last."""
         return list(self._kept.values())
 
 
 @dataclass(frozen=True)
 class PartitionObjects:
-    """Objects and what is known of each.
+    """Objects with their flags and selections.
 
     Attributes
     ----------
@@ -74,8 +70,8 @@ class PartitionObjects:
         return len(self.table)
 
     def needed(self, models: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """(object,) bool: whether any of the models, by number, selects it."""
-        return np.asarray(self.selected[list(models)].any(axis=0))
+        """Return (object,) bool: whether any of the models, by number, selects it."""
+        return np.any(self.selected[list(models)], axis=0)
 
 
 @dataclass(frozen=True)
@@ -101,14 +97,14 @@ class Chunk:
 
     def __init__(self, table: ObjectTable, wheres: Sequence[str | None], flags: FlagsConfig) -> None:
         self.table = table
-        selected = [tables.select(table, where) for where in wheres]
+        selected = [select(table, where) for where in wheres]
         self.selected = np.array(selected, np.bool_).reshape(len(wheres), len(table))
         self._flags = flags
 
     @cached_property
     def nearest_arcsec(self) -> npt.NDArray[np.float64]:
         """Distance to the nearest other object of the chunk; infinite beyond the flags' radii."""
-        radius_arcsec = max(radii_arcsec(self._flags).values())
+        radius_arcsec = search_radius_arcsec(self._flags)
         return sky.nearest_arcsec(self.table.ra_deg, self.table.dec_deg, within_arcsec=radius_arcsec)
 
 
@@ -127,13 +123,13 @@ class SelectedObjects:
         self._bounds = np.concatenate([[0], np.cumsum(source.counts)]).astype(np.int64)
         self._firsts = np.array([first for first, _ in source.ranges], np.int64)
         self._edges: dict[int, _Edge] = {}
-        self.chunks: Recent[Chunk] = Recent(self._load)
+        self.chunks: LruCache[Chunk] = LruCache(self._load)
 
     def __len__(self) -> int:
         return int(self._bounds[-1])
 
     def rank(self, healpix_29: int) -> int:
-        """How many objects come before an index of order 29."""
+        """Return the number of objects before an index of order 29."""
         chunk = int(np.searchsorted(self._firsts, healpix_29, side="right")) - 1
         if chunk < 0:
             return 0
@@ -144,7 +140,7 @@ class SelectedObjects:
         return int(self._bounds[chunk] + np.searchsorted(table.healpix_29, healpix_29))
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
-        """The chunks that hold the objects `start` to `stop`, and which of their rows these are."""
+        """Iterate over the chunks that hold the objects `start` to `stop`, with the rows of each."""
         chunk = int(np.searchsorted(self._bounds, start, side="right")) - 1
         while start < stop:
             first, last = int(self._bounds[chunk]), int(self._bounds[chunk + 1])
@@ -155,31 +151,29 @@ class SelectedObjects:
             chunk += 1
 
     def take(self, start: int, stop: int) -> PartitionObjects:
-        """The objects `start` to `stop` along HEALPix."""
-        parts = [self._rows(span) for span in self.spans(start, stop)]
+        """Return the objects `start` to `stop` along HEALPix."""
+        parts = []
+        for span in self.spans(start, stop):
+            chunk = self.chunks[span.chunk]
+            table = chunk.table.take(span.rows)
+            nearest = chunk.nearest_arcsec[span.rows]
+            if len(self.source.ranges) > 1:
+                nearest = np.minimum(nearest, self._nearest_in_other_chunks(table))
+            flags = flags_of_distance(nearest, self._flags)
+            parts.append(PartitionObjects(table, flags, chunk.selected[:, span.rows]))
         if len(parts) == 1:
             return parts[0]
         flags = np.concatenate([part.flags for part in parts])
         selected = np.concatenate([part.selected for part in parts], axis=1)
         return PartitionObjects(_joined([part.table for part in parts]), flags, selected)
 
-    def _rows(self, span: Span) -> PartitionObjects:
-        chunk = self.chunks[span.chunk]
-        table = chunk.table.take(span.rows)
-        nearest = chunk.nearest_arcsec[span.rows]
-        if len(self.source.ranges) > 1:
-            nearest = np.minimum(nearest, self._across_edges(table))
-        return PartitionObjects(table, _flags_of(nearest, self._flags), chunk.selected[:, span.rows])
-
     # --- neighbors in other chunks -----------------------------------------------------------------------
 
     def _load(self, index: int) -> Chunk:
         chunk = Chunk(self.source.read(index), self._wheres, self._flags)
         if index not in self._edges and len(self.source.ranges) > 1:
-            near = _near_edge(
-                chunk.table.healpix_29, self.source.ranges[index], max(radii_arcsec(self._flags).values())
-            )
-            table = chunk.table
+            table, radius_arcsec = chunk.table, search_radius_arcsec(self._flags)
+            near = is_near_edge(table.healpix_29, self.source.ranges[index], radius_arcsec)
             self._edges[index] = _Edge(table.healpix_29[near], table.ra_deg[near], table.dec_deg[near])
         return chunk
 
@@ -197,7 +191,7 @@ class SelectedObjects:
         nearest = sky.nearest_arcsec(
             np.concatenate([edge.ra_deg for edge in edges]),
             np.concatenate([edge.dec_deg for edge in edges]),
-            within_arcsec=max(radii_arcsec(self._flags).values()),
+            within_arcsec=search_radius_arcsec(self._flags),
         )
         healpix = np.concatenate([edge.healpix_29 for edge in edges])
         nothing = _Edge(*np.zeros((3, 0)))
@@ -205,14 +199,15 @@ class SelectedObjects:
         found = np.isfinite(nearest)
         return healpix[found], nearest[found]
 
-    def _across_edges(self, table: ObjectTable) -> npt.NDArray[np.float64]:
+    def _nearest_in_other_chunks(self, table: ObjectTable) -> npt.NDArray[np.float64]:
+        """Distance (object,) to the nearest object of another chunk; infinite beyond the flags' radii."""
         healpix, nearest = self._at_edges
         result = np.full(len(table), np.inf)
         if len(healpix):
             # Objects of one index are 0.4 mas apart at most: each is the other's neighbor.
             at = np.minimum(np.searchsorted(healpix, table.healpix_29), len(healpix) - 1)
-            there = healpix[at] == table.healpix_29
-            result[there] = nearest[at[there]]
+            known = healpix[at] == table.healpix_29
+            result[known] = nearest[at[known]]
         return result
 
 
@@ -229,55 +224,3 @@ def _joined(parts: Sequence[ObjectTable]) -> ObjectTable:
         },
         {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
     )
-
-
-def radii_arcsec(flags: FlagsConfig) -> dict[PixelFlag, float]:
-    """Radii of the flags that are decided by the object list alone."""
-    return {
-        PixelFlag.NEIGHBOR: flags.neighbor_radius_arcsec,
-        PixelFlag.DUPLICATE_POSITION: flags.duplicate_radius_arcsec,
-    }
-
-
-def object_flags(objects: ObjectTable, flags: FlagsConfig) -> npt.NDArray[np.int32]:
-    """NEIGHBOR and DUPLICATE_POSITION bits from the whole object list.
-
-    Returns
-    -------
-    (object,) int32 in PixelFlag bits
-    """
-    # One search serves both: 6 s for 10 million objects.
-    within_arcsec = max(radii_arcsec(flags).values())
-    nearest = sky.nearest_arcsec(objects.ra_deg, objects.dec_deg, within_arcsec=within_arcsec)
-    return _flags_of(nearest, flags)
-
-
-def _flags_of(nearest_arcsec: npt.NDArray[np.float64], flags: FlagsConfig) -> npt.NDArray[np.int32]:
-    result = np.zeros(len(nearest_arcsec), np.int32)
-    for bit, radius_arcsec in radii_arcsec(flags).items():
-        result[nearest_arcsec < radius_arcsec] |= int(bit)
-    return result
-
-
-def _near_edge(
-    healpix_29: npt.NDArray[np.int64], pixel: tuple[int, int], radius_arcsec: float
-) -> npt.NDArray[np.bool_]:
-    """Which indices may lie within the radius of their pixel's edge, given the pixel's range of indices.
-
-    Those in its outermost cells of an order whose cells are at least the radius wide: the mean is twice the
-    radius, and the narrowest (near the poles) is 0.67 as wide as the mean.
-    """
-    if radius_arcsec <= 0:
-        return np.zeros(len(healpix_29), np.bool_)
-    cells_per_side = CELL_ARCSEC / (2.0 * radius_arcsec)
-    order = min(max(int(math.log2(cells_per_side)), 0), HEALPIX_ORDER) if cells_per_side > 1 else 0
-    n_bits = 2 * (HEALPIX_ORDER - order)
-    cell = (healpix_29 - pixel[0]) >> n_bits
-    last = (pixel[1] - pixel[0] - 1) >> n_bits  # all bits of the cells' numbers set
-    along_x, along_y = EVEN_BITS & last, ~EVEN_BITS & last
-    x, y = cell & along_x, cell & along_y
-    return np.asarray((x == 0) | (x == along_x) | (y == 0) | (y == along_y))
-
-
-CELL_ARCSEC = 58.6 * 3600.0
-"""Mean width of a HEALPix pixel of order 0."""

@@ -33,8 +33,7 @@ from galbatch.ingest import (
     bytes_per_object,
 )
 from galbatch.models import INFER_VERSION
-from galbatch.objects.hats import ObjectSource
-from galbatch.objects.selection import PartitionObjects, SelectedObjects
+from galbatch.objects import ObjectSource, PartitionObjects, SelectedObjects
 from galbatch.planning.projection import GridPlan, Projection, Projector
 
 if TYPE_CHECKING:

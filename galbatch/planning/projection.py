@@ -16,7 +16,7 @@ import numpy.typing as npt
 from galbatch import storage
 from galbatch.core.types import Grid, Tile
 from galbatch.ingest import Footprint, bytes_per_object, tile_read_cost
-from galbatch.objects.selection import Chunk, Recent, SelectedObjects
+from galbatch.objects import Chunk, LruCache, SelectedObjects
 
 __all__ = ["GridPlan", "Projection", "Projector"]
 
@@ -206,7 +206,7 @@ class Projector:
             ]
             for grid in grids
         ]
-        self._windows: Recent[_Windows] = Recent(self._find_windows)
+        self._windows: LruCache[_Windows] = LruCache(self._find_windows)
         self.n_outside = 0
         self.n_selected: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._summaries = [self._summarize(chunk) for chunk in range(len(objects.source.ranges))]

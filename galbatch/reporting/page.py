@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from galbatch import storage
 from galbatch.core.flags import ModelFlag, PixelFlag
-from galbatch.objects import tables
+from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import Picture, choose_pictures
@@ -70,7 +70,7 @@ def write_report(
         The page cannot be written.
     """
     contents = read_contents(catalog_path)
-    true_values = None if truth is None else tables.read_table(truth)
+    true_values = None if truth is None else read_table(truth)
     comparisons = [] if true_values is None else compare(contents, true_values)
     clean, flagged = ([], []) if store is None else choose_pictures(store, contents)
     page = (

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galbatch.core.types import ab_mag
-from galbatch.objects import tables
+from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 
 __all__ = ["Comparison", "Recovery", "compare", "truth_recovery"]
@@ -110,7 +110,7 @@ def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
         The truth table cannot be read.
     """
     contents = read_contents(catalog_path)
-    return [comparison.summary() for comparison in compare(contents, tables.read_table(truth_path))]
+    return [comparison.summary() for comparison in compare(contents, read_table(truth_path))]
 
 
 def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from galbatch import storage
 from galbatch.errors import ConfigError, OutputError
-from galbatch.objects import tables
+from galbatch.objects import write_parquet
 from galbatch.simulation.defects import Planes, bits
 from galbatch.simulation.field import CELL_PX, Box
 from galbatch.simulation.population import require_population
@@ -130,8 +130,8 @@ def simulate_survey(
     storage.check_writable(out)
     _refuse_foreign_tiles(scene, files, folder)
     n_tiles = _write_tiles(scene, layout, folder, processes=processes or os.cpu_count() or 1, listed=listed)
-    tables.write_parquet(truth, scene.truth)
-    tables.write_parquet(objects, listed)
+    write_parquet(truth, scene.truth)
+    write_parquet(objects, listed)
     pattern = storage.join(folder, files.tiles)
     return SimulatedSurvey(
         pattern,

@@ -17,7 +17,7 @@ from galbatch.core import sky
 from galbatch.core.columns import Column
 from galbatch.core.pixels import Partition
 from galbatch.core.types import ObjectTable
-from galbatch.objects import tables
+from galbatch.objects import read_objects, write_parquet
 
 COLUMNS = (Column("m_value_q500", "float32", "", "value"), Column("m_flags", "int32", "", "flags"))
 positions = st.lists(st.tuples(st.floats(-360, 720), st.floats(-90, 90)), min_size=1, max_size=30)
@@ -45,11 +45,11 @@ def test_every_row_lies_in_its_pixel_and_none_is_lost(
 ) -> None:
     ra, dec = np.array(points).T
     with tempfile.TemporaryDirectory() as folder:
-        tables.write_parquet(
+        write_parquet(
             f"{folder}/list.parquet",
             pa.table({"object_id": np.arange(len(ra)), "ra_deg": ra, "dec_deg": dec}),
         )
-        objects, rejected = tables.read_objects(ObjectsConfig(path=f"{folder}/list.parquet"))
+        objects, rejected = read_objects(ObjectsConfig(path=f"{folder}/list.parquet"))
         assert len(objects) + len(rejected) == len(points)
         path = f"{folder}/catalog"
         partitions = write_leaves(path, objects, healpix_order)

@@ -31,7 +31,7 @@ from galbatch.ingest.headers import lattice
 from galbatch.ingest.layouts import stated
 from galbatch.ingest.layouts.afw import Name
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
-from galbatch.objects import tables
+from galbatch.objects import read_table
 from galbatch.storage import FileAccessLog
 
 __all__ = ["StampsLayout"]
@@ -156,9 +156,9 @@ def _positions(
     catalog: str, columns: tuple[str, str, str], identity: FileIdentity, required: bool
 ) -> dict[str, tuple[float, float]]:
     """Position by file name; `identity` makes a changed catalog be read again."""
-    if not required and not set(columns) <= set(tables.read_table(catalog).column_names):
+    if not required and not set(columns) <= set(read_table(catalog).column_names):
         return {}
-    table = tables.read_table(catalog, columns=columns)
+    table = read_table(catalog, columns=columns)
     files, ra, dec = (table[name].to_pylist() for name in columns)
     return {
         PurePosixPath(str(file)).name: (float(a), float(d))

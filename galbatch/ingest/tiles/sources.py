@@ -18,7 +18,7 @@ from galbatch.core.types import FileIdentity, Tile
 from galbatch.core.urls import is_absolute
 from galbatch.errors import ObjectListError, TileError
 from galbatch.ingest.layouts import layout_of
-from galbatch.objects import tables
+from galbatch.objects import read_table
 
 __all__ = ["TABLE_COLUMNS", "TileSource", "find_sources", "is_table", "tiles_in"]
 
@@ -145,7 +145,7 @@ def _rows(survey: SurveyConfig) -> list[TileSource]:
 
 def _table(path: str) -> pa.Table:
     try:
-        table = tables.read_table(path)
+        table = read_table(path)
     except ObjectListError as error:
         raise TileError(f"[survey] tiles: {error}") from None
     known = ", ".join(TABLE_COLUMNS)

@@ -23,7 +23,7 @@ from galbatch.models.convert.published import Published, assign, file_sha256, re
 from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, InputInfo, LabelInfo, ParameterInfo
 from galbatch.models.networks.gampen import SMALLEST_PX, Gampen, localized_px
 from galbatch.models.posterior.transforms import from_output
-from galbatch.objects import tables
+from galbatch.objects import column_names, read_table
 
 __all__ = ["GampenConversion", "convert_gampen"]
 
@@ -277,11 +277,11 @@ def _split_path(folder: Path, slug: str) -> Path:
 
 def _labels(split: Path, info: Path) -> Floats:
     """(object, target): of the split itself, as the release writes it, or of info.csv for the split's objects."""
-    if set(TARGETS) <= set(tables.column_names(str(split))):
-        return _numbers(str(split), tables.read_table(str(split), columns=TARGETS))
+    if set(TARGETS) <= set(column_names(str(split))):
+        return _numbers(str(split), read_table(str(split), columns=TARGETS))
     key = _common_key(split, info)
-    rows = tables.read_table(str(split), columns=[key]).column(key)
-    table = tables.read_table(str(info), columns=[key, *TARGETS])
+    rows = read_table(str(split), columns=[key]).column(key)
+    table = read_table(str(info), columns=[key, *TARGETS])
     place = {value: number for number, value in enumerate(table.column(key).to_pylist())}
     wanted = rows.to_pylist()
     lost = [value for value in wanted if value not in place]
@@ -293,10 +293,10 @@ def _labels(split: Path, info: Path) -> Floats:
 
 
 def _common_key(split: Path, info: Path) -> str:
-    there = tables.column_names(str(split))
+    there = column_names(str(split))
     if not info.is_file():
         raise BundleError(f"{split}: lacks {', '.join(TARGETS)}, and there is no {info} to join it with")
-    both = set(there) & set(tables.column_names(str(info)))
+    both = set(there) & set(column_names(str(info)))
     for key in ("object_id", "file_name"):
         if key in both:
             return key
@@ -321,9 +321,9 @@ def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
     Pure disks and bulges (0 and 1) were given half the smallest, and half-way from the largest, value strictly inside
     before the logit. The release takes those of column bt of info.csv; without it they follow from the logits' extremes.
     """
-    names = tables.column_names(str(info)) if info.is_file() else []
+    names = column_names(str(info)) if info.is_file() else []
     if "bt" in names:
-        bt = _numbers(str(info), tables.read_table(str(info), columns=["bt"]))[:, 0]
+        bt = _numbers(str(info), read_table(str(info), columns=["bt"]))[:, 0]
         inside = bt[(bt > 0) & (bt < 1)]
         if len(inside) and bool((bt == 0).any() or (bt == 1).any()):
             low = float(inside.min()) / 2 if (bt == 0).any() else NO_LIMITS[0]
@@ -331,7 +331,7 @@ def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
             return (low, high), "bt of info.csv"
         return NO_LIMITS, "bt of info.csv: no 0 and no 1 in it"
     if TARGETS[0] in names:
-        logits = _numbers(str(info), tables.read_table(str(info), columns=[TARGETS[0]]))[:, 0]
+        logits = _numbers(str(info), read_table(str(info), columns=[TARGETS[0]]))[:, 0]
     zero, below_one = _replaced(expit(logits)), _replaced(expit(-logits))
     low = NO_LIMITS[0] if zero is None else zero
     high = NO_LIMITS[1] if below_one is None else 1.0 - below_one

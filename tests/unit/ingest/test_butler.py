@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.errors import UsageError
-from galbatch.objects import tables
+from galbatch.objects import read_table
 
 
 class ButlerUserError(Exception):
@@ -180,7 +180,7 @@ def test_the_command_writes_a_table_that_reads_as_tiles(daf_butler, tmp_path, wr
     ]
     done = CliRunner().invoke(app, ["tiles", "from-butler", *arguments])
     assert (done.exit_code, done.output) == (0, f"1 tile: {output}\n")
-    assert tables.read_table(str(output)).column_names == ["path", "band", "tile_id"]
+    assert read_table(str(output)).column_names == ["path", "band", "tile_id"]
     (tile,) = read_tiles(output, layout="lsst", zero_point_mag=27.0)
     assert (tile.tile_id, tile.band) == ("9813/4,4", "g")
 

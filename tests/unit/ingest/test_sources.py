@@ -11,7 +11,7 @@ import pytest
 
 from galbatch import storage
 from galbatch.errors import TileError
-from galbatch.objects import tables
+from galbatch.objects import write_table
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def table(tmp_path):
     """Write a table of tiles."""
 
     def write(name="tiles.parquet", **columns):
-        tables.write_table(str(tmp_path / name), pa.table(columns))
+        write_table(str(tmp_path / name), pa.table(columns))
         return tmp_path / name
 
     return write
@@ -144,10 +144,10 @@ def test_tables_and_tiles_on_s3(s3, tmp_path, patch, read_tiles):
     names = [f"calexp-HSC-G-9813-{number},0.fits" for number in range(storage.LISTED_FROM + 1)]
     for name in names:
         storage.publish(f"{s3}/survey/{name}", content)
-    tables.write_table(f"{s3}/survey/tiles.csv", pa.table({"path": names}))
+    write_table(f"{s3}/survey/tiles.csv", pa.table({"path": names}))
     found = read_tiles(f"{s3}/survey/tiles.csv")
     assert len(found) == len(names)
     assert found[0].image.path == f"{s3}/survey/{names[0]}"
-    tables.write_table(f"{s3}/survey/tiles.csv", pa.table({"path": [*names, "gone.fits"]}))
+    write_table(f"{s3}/survey/tiles.csv", pa.table({"path": [*names, "gone.fits"]}))
     with pytest.raises(TileError, match=rf"1 of {len(names) + 1} files are not there: s3://.*gone.fits"):
         read_tiles(f"{s3}/survey/tiles.csv")

@@ -27,7 +27,7 @@ from galbatch.models import (
     save_bundle,
     split_objects,
 )
-from galbatch.objects import tables
+from galbatch.objects import read_table, write_table
 
 GRID = Grid(16, 0.168)
 N = 700
@@ -87,7 +87,7 @@ def folder(tmp_path_factory):
         str(folder / "cutouts.zarr"), partition, GRID, blocks, planes=("image",), fingerprint={"a": 1}
     )
     flux = light * np.exp(rng.normal(0, 0.3, N))
-    tables.write_table(str(folder / "labels.parquet"), pa.table({"object_id": ids, "flux_njy": flux}))
+    write_table(str(folder / "labels.parquet"), pa.table({"object_id": ids, "flux_njy": flux}))
     script = torch.jit.script(Sum(0.6).eval())
     save_bundle(str(folder / "sum.pt"), script, METADATA)
     record = {"store": "cutouts.zarr", "labels": "labels.parquet"}
@@ -160,15 +160,15 @@ def test_of_the_store_it_was_trained_on_only_what_was_set_aside_is_used(folder, 
     set_aside = split_objects(np.arange(N), seed=4, validation_share=0.2, test_share=0.5).test
     found = written.calibration
     assert found.choice.n_objects + len(found.after) == len(set_aside) < 0.6 * N
-    all_flux = tables.read_table(str(folder / "labels.parquet"))["flux_njy"].to_numpy()
+    all_flux = read_table(str(folder / "labels.parquet"))["flux_njy"].to_numpy()
     assert set(found.after.labels[:, 0]) <= set(all_flux[set_aside])
     assert found.metadata.calibration.data.endswith("of those the training set aside")
 
 
 def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, tmp_path):
     """Nor is a training before: objects that the parent, or a rival, was trained on are left out as well."""
-    labels = tables.read_table(str(folder / "labels.parquet"))
-    tables.write_table(str(tmp_path / "better.parquet"), labels)
+    labels = read_table(str(folder / "labels.parquet"))
+    write_table(str(tmp_path / "better.parquet"), labels)
     source = Source(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
     record = {"store": "cutouts.zarr", "labels": "labels.parquet", "validation_share": 0.1}

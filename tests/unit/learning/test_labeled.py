@@ -16,7 +16,7 @@ from galbatch.errors import OutputError, UsageError
 from galbatch.learning import labeled as labelled
 from galbatch.learning import train as fit
 from galbatch.learning.labeled import open_labelled
-from galbatch.objects import tables
+from galbatch.objects import write_table
 
 GRID = Grid(32, 0.168)
 BANDS = ("g", "r")
@@ -94,7 +94,7 @@ def folder(tmp_path_factory):
     flux[[100, 320]] = np.nan
     shuffled = np.random.default_rng(2).permutation(320)
     table = {"object_id": ids[shuffled], "flux_njy": flux[shuffled], "ebv": np.linspace(0, 1, 320)[shuffled]}
-    tables.write_table(str(folder / "labels.parquet"), pa.table(table))
+    write_table(str(folder / "labels.parquet"), pa.table(table))
     (folder / "train.toml").write_text(SETTINGS)
     np.savez(folder / "truth.npz", images=images, flux=flux, ids=ids)
     return folder
@@ -136,7 +136,7 @@ def test_joins_by_id_and_counts_what_is_left_out(folder, monkeypatch, in_memory_
 
 
 def write_labels(folder, name, **columns):
-    tables.write_table(str(folder / name), pa.table(columns))
+    write_table(str(folder / name), pa.table(columns))
     return name
 
 

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 from galbatch.cli import app as cli
 from galbatch.config import ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects import tables
-from galbatch.objects.check import ListCheck, check_objects, report_lines
+from galbatch.objects import ListCheck, check_objects, read_objects, report_lines, select
 
 FIRST_ID = 43158034708430849  # 17 digits
 
@@ -83,8 +82,8 @@ def test_what_is_refused_is_what_a_run_refuses(checked: ListCheck) -> None:
     }
     assert checked.n_refused == 3
     with pytest.raises(ObjectListError, match="3 of 200 rows cannot be used"):
-        tables.read_objects(checked.objects)
-    table, rejected = tables.read_objects(checked.objects.model_copy(update={"invalid": "drop"}))
+        read_objects(checked.objects)
+    table, rejected = read_objects(checked.objects.model_copy(update={"invalid": "drop"}))
     assert len(rejected) == checked.n_refused
     assert len(table) == 197
     text = "\n".join(report_lines(checked))
@@ -107,8 +106,8 @@ def test_what_is_pasted_does_what_was_said(checked: ListCheck) -> None:
     assert set(plain) == {"objects"}  # nothing is applied silently: neither drop nor cuts
     assert "invalid" not in plain["objects"]
     whole = pasted(checked, with_comments=True)
-    table, rejected = tables.read_objects(ObjectsConfig(**whole["objects"]))
-    selected = tables.select(table, whole["models"][0]["where"])
+    table, rejected = read_objects(ObjectsConfig(**whole["objects"]))
+    selected = select(table, whole["models"][0]["where"])
     assert len(rejected) == 3
     assert np.count_nonzero(~selected) == checked.n_cut
 

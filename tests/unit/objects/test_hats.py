@@ -8,10 +8,7 @@ import pytest
 
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects import hats as object_source
-from galbatch.objects import tables
-from galbatch.objects.hats import HatsSource, ListSource, is_hats, open_objects
-from galbatch.objects.selection import SelectedObjects
+from galbatch.objects import HatsSource, ListSource, SelectedObjects, hats, is_hats, open_objects, read_table
 
 IDS = {
     "integers": lambda n: np.arange(n) + 36411452835238206,
@@ -78,7 +75,7 @@ def test_the_same_objects_as_from_a_list(both, ids):
 @pytest.mark.parametrize("ids", IDS)
 @pytest.mark.parametrize("n_buckets", [1, 64])
 def test_ids_that_stand_in_two_pixels_are_found(both, ids, n_buckets, monkeypatch):
-    monkeypatch.setattr(object_source, "N_BUCKETS", n_buckets)
+    monkeypatch.setattr(hats, "N_BUCKETS", n_buckets)
     table = rows(ids=ids)
     first = table["object_id"].to_pylist()[:3]
     table = with_rows(
@@ -218,8 +215,8 @@ def test_at_most_two_pixels_are_in_memory(tmp_path, write_hats, monkeypatch):
         read.append(len(table))
         return table
 
-    real = tables.read_table
-    monkeypatch.setattr(tables, "read_table", counting)
+    real = read_table
+    monkeypatch.setattr(hats, "read_table", counting)
     source = opened(tmp_path / "hats")
     objects = SelectedObjects(source, [None], FlagsConfig())
     held = []

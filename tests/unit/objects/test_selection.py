@@ -10,8 +10,7 @@ from galbatch.core import sky
 from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import ObjectTable
-from galbatch.objects.hats import ListSource
-from galbatch.objects.selection import SelectedObjects, object_flags
+from galbatch.objects import ListSource, SelectedObjects, object_flags
 
 
 def test_neighbor_flags_come_from_the_whole_list():

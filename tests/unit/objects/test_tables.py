@@ -14,7 +14,7 @@ from galbatch.config import ObjectsConfig
 from galbatch.core import sky
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError, OutputError
-from galbatch.objects import tables
+from galbatch.objects import read_objects, read_table, select, write_parquet, write_table
 
 # 17 digits, as HSC's ids: as float64 all four would become two.
 IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]
@@ -77,7 +77,7 @@ def write_list(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("name", WRITERS)
 def test_long_ids_come_back_exactly_from_every_format(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name, {"object_id": IDS, "ra_deg": RA, "dec_deg": DEC, "z_best": REDSHIFT})
-    table, rejected = tables.read_objects(config(tmp_path / name, keep=("z_best",)))
+    table, rejected = read_objects(config(tmp_path / name, keep=("z_best",)))
     assert table.object_id.dtype == np.int64
     by_id = dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True))
     assert by_id == dict(zip(IDS, REDSHIFT, strict=True))
@@ -89,7 +89,7 @@ def test_long_ids_come_back_exactly_from_every_format(tmp_path: Path, name: str)
 def test_text_ids_come_back_from_every_format(tmp_path: Path, name: str) -> None:
     ids = ["a-1", "b", "c", "long name"]
     WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
-    table, _ = tables.read_objects(config(tmp_path / name))
+    table, _ = read_objects(config(tmp_path / name))
     assert set(table.object_id) == set(ids)
 
 
@@ -99,14 +99,14 @@ def test_a_hole_among_long_ids_does_not_turn_them_into_floats(tmp_path: Path, na
     if ".fits" in name or ".vot" in name:
         ids = MaskedColumn([*IDS[:3], 0], mask=[False, False, False, True])
     WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
-    table, rejected = tables.read_objects(config(tmp_path / name, invalid="drop"))
+    table, rejected = read_objects(config(tmp_path / name, invalid="drop"))
     assert sorted(table.object_id.tolist()) == sorted(IDS[:3])
     assert rejected["reason"].to_pylist() == ["no id"]
 
 
 def test_an_hsc_csv_with_remarks_above_its_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("# made by CAS\n# 4 rows\nobject_id,ra_deg,dec_deg\n1,2.0,3.0\n")
-    assert tables.read_table(str(tmp_path / "a.csv")).to_pylist() == [
+    assert read_table(str(tmp_path / "a.csv")).to_pylist() == [
         {"object_id": 1, "ra_deg": 2.0, "dec_deg": 3.0}
     ]
 
@@ -114,13 +114,13 @@ def test_an_hsc_csv_with_remarks_above_its_header(tmp_path: Path) -> None:
 def test_a_csv_whose_index_stands_before_the_hash(tmp_path: Path) -> None:
     # As pandas writes again what it read from HSC's archive.
     (tmp_path / "a.csv").write_text(f",# object_id, ra_deg,dec_deg\n0,{IDS[0]},2.0,3.0\n")
-    table = tables.read_table(str(tmp_path / "a.csv"), columns=["object_id", "ra_deg"])
+    table = read_table(str(tmp_path / "a.csv"), columns=["object_id", "ra_deg"])
     assert table.to_pylist() == [{"object_id": IDS[0], "ra_deg": 2.0}]
 
 
 def test_a_csv_from_another_system(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"object_id","note, free"\r\n1,"a, b"\r\n')
-    assert tables.read_table(str(tmp_path / "a.csv")).to_pylist() == [{"object_id": 1, "note, free": "a, b"}]
+    assert read_table(str(tmp_path / "a.csv")).to_pylist() == [{"object_id": 1, "note, free": "a, b"}]
 
 
 def test_a_csv_column_that_begins_otherwise_than_it_goes_on(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_csv_column_that_begins_otherwise_than_it_goes_on(tmp_path: Path) -> N
     rows[:n] = [f"{i},,3" for i in range(n)]
     (tmp_path / "a.csv").write_text("object_id,z_best,size\n" + "\n".join(rows) + "\n")
     assert (tmp_path / "a.csv").stat().st_size > 2**20
-    table = tables.read_table(str(tmp_path / "a.csv"))
+    table = read_table(str(tmp_path / "a.csv"))
     assert len(table) == n + 1
     assert table.slice(n).to_pylist() == [{"object_id": n, "z_best": 0.5, "size": 1.25}]
     assert table["z_best"].null_count == n
@@ -140,7 +140,7 @@ def test_a_damaged_gzip(tmp_path: Path) -> None:
     whole = gzip.compress(b"object_id,ra_deg\n" + b"1,2.0\n" * 1000)
     (tmp_path / "a.csv.gz").write_bytes(whole[:-12])
     with pytest.raises(ObjectListError, match=r"cannot be read as \.csv\.gz: the gzipped data are damaged"):
-        tables.read_table(str(tmp_path / "a.csv.gz"))
+        read_table(str(tmp_path / "a.csv.gz"))
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -158,7 +158,7 @@ def test_what_isnull_says_is_null(tmp_path: Path, name: str, spelled: tuple[Any,
         "z_best_isnull": [false, false, true, false],
     }
     WRITERS[name](tmp_path / name, columns)
-    table, rejected = tables.read_objects(config(tmp_path / name, keep=("z_best",), invalid="drop"))
+    table, rejected = read_objects(config(tmp_path / name, keep=("z_best",), invalid="drop"))
     assert dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True)) == {
         IDS[0]: 0.1,
         IDS[2]: None,
@@ -172,7 +172,7 @@ def test_units_and_descriptions_come_along(tmp_path: Path) -> None:
     table["flux"] = np.ones(4, np.float32)
     table["flux"].unit, table["flux"].description = "nJy", "total flux"
     table.write(tmp_path / "a.vot", format="votable")
-    field = tables.read_table(str(tmp_path / "a.vot")).schema.field("flux")
+    field = read_table(str(tmp_path / "a.vot")).schema.field("flux")
     assert field.type == pa.float32()
     assert field.metadata == {b"unit": b"nJy", b"description": b"total flux"}
 
@@ -181,19 +181,19 @@ def test_fits_numbers_are_in_the_machines_byte_order(tmp_path: Path) -> None:
     Table({"id": np.array([1, 2], ">i4"), "pair": np.array([[1.0, 2.0], [3.0, 4.0]], ">f8")}).write(
         tmp_path / "a.fits"
     )
-    table = tables.read_table(str(tmp_path / "a.fits"))
+    table = read_table(str(tmp_path / "a.fits"))
     assert table.to_pydict() == {"id": [1, 2], "pair": [[1.0, 2.0], [3.0, 4.0]]}
 
 
 def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet")
-    assert tables.read_table(str(path), columns=["z_best", "ra_deg"]).column_names == ["z_best", "ra_deg"]
+    assert read_table(str(path), columns=["z_best", "ra_deg"]).column_names == ["z_best", "ra_deg"]
 
 
 def test_dictionaries_and_large_strings_become_plain(tmp_path: Path) -> None:
     kind = pa.array(["a", "b", "a", None]).dictionary_encode()
     path = write_list(tmp_path / "a.parquet", kind=kind, note=pa.array(["x"] * 4, pa.large_string()))
-    table, _ = tables.read_objects(config(path, keep=("kind", "note")))
+    table, _ = read_objects(config(path, keep=("kind", "note")))
     assert [field.type for field in table.kept.schema] == [pa.string(), pa.string()]
     assert sorted(table.kept["kind"].to_pylist(), key=str) == [None, "a", "a", "b"]
 
@@ -212,8 +212,8 @@ def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
         [IDS, [1.5, 2.5, 3.5, float("nan")], [1, None, 3, 4], ["a", "bc", "def", "x"]], schema=schema
     )
     path = str(tmp_path / f"out.{suffix}")
-    tables.write_table(path, table)
-    back = tables.read_table(path)
+    write_table(path, table)
+    back = read_table(path)
     assert back["object_id"].to_pylist() == IDS
     assert back["flux_njy"].to_pylist()[:3] == [1.5, 2.5, 3.5]
     assert back["n"].to_pylist() == [1, None, 3, 4]
@@ -224,13 +224,13 @@ def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
 
 def test_a_table_of_unknown_kind_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"out\.xlsx: unknown kind of table; known are \.parquet"):
-        tables.write_table(str(tmp_path / "out.xlsx"), pa.table({"a": [1]}))
+        write_table(str(tmp_path / "out.xlsx"), pa.table({"a": [1]}))
 
 
 def test_parquet_goes_to_s3_and_back(s3: str) -> None:
     table = pa.table({"object_id": IDS})
-    tables.write_parquet(f"{s3}/a.parquet", table)
-    assert tables.read_table(f"{s3}/a.parquet") == table
+    write_parquet(f"{s3}/a.parquet", table)
+    assert read_table(f"{s3}/a.parquet") == table
 
 
 # --- object lists ----------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_parquet_goes_to_s3_and_back(s3: str) -> None:
 
 def test_objects_are_sorted_by_index_then_id(tmp_path: Path) -> None:
     twins = {"object_id": [5, 3, 4, 1], "ra_deg": [10.0, 10.0, 200.0, 10.0], "dec_deg": [5.0] * 4}
-    table, _ = tables.read_objects(config(write_list(tmp_path / "a.parquet", **twins)))
+    table, _ = read_objects(config(write_list(tmp_path / "a.parquet", **twins)))
     assert (np.diff(table.healpix_29) >= 0).all()
     assert table.object_id.tolist() == [1, 3, 5, 4]
     np.testing.assert_array_equal(table.healpix_29, sky.healpix_29(table.ra_deg, table.dec_deg))
@@ -251,7 +251,7 @@ def test_many_rows_at_few_positions_equal_a_slow_reference(tmp_path: Path, as_te
     ids = [f"n{i}" for i in ids] if as_text else ids
     ra, dec = rng.choice([10.0, 11.0, 12.0], 1000), rng.choice([-5.0, 5.0, 91.0], 1000)
     path = write_list(tmp_path / "a.parquet", object_id=ids, ra_deg=ra, dec_deg=dec, z_best=range(1000))
-    table, rejected = tables.read_objects(config(path, keep=("z_best",), invalid="drop"))
+    table, rejected = read_objects(config(path, keep=("z_best",), invalid="drop"))
     first: dict[Any, int] = {}
     for row in range(1000):
         if dec[row] < 90:
@@ -269,7 +269,7 @@ def test_many_rows_at_few_positions_equal_a_slow_reference(tmp_path: Path, as_te
 
 def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", object_id=[1, 2, 3, 4], ra_deg=[-10.0, 360.0, -1e-20, 725.0])
-    table, _ = tables.read_objects(config(path))
+    table, _ = read_objects(config(path))
     assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {
         1: 350.0,
         2: 0.0,
@@ -280,7 +280,7 @@ def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
 
 def test_other_column_names(tmp_path: Path) -> None:
     as_parquet(tmp_path / "a.parquet", {"id": [7], "RA": [1.0], "DEC": [2.0], "z": [0.1], "mag": [20.0]})
-    table, _ = tables.read_objects(
+    table, _ = read_objects(
         config(tmp_path / "a.parquet", id="id", ra="RA", dec="DEC", keep=("z",)), also=["mag", "z"]
     )
     assert table.kept.column_names == ["z", "mag"]
@@ -289,7 +289,7 @@ def test_other_column_names(tmp_path: Path) -> None:
 
 def test_psf_widths_of_the_list(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", g_seeing=[0.8, None, -1.0, 0.9], r_seeing=[1, 2, 3, 4])
-    table, _ = tables.read_objects(config(path, psf_fwhm_arcsec={"g": "g_seeing", "des_r": "r_seeing"}))
+    table, _ = read_objects(config(path, psf_fwhm_arcsec={"g": "g_seeing", "des_r": "r_seeing"}))
     assert {band: width.dtype for band, width in table.psf_fwhm_arcsec.items()} == dict.fromkeys(
         ("g", "des_r"), np.dtype(np.float32)
     )
@@ -310,7 +310,7 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
     path = write_list(
         tmp_path / "a.parquet", ra_deg=[np.nan, 150.2, 359.99, 0.01], seeing=[0.1, 0.2, 0.3, 0.4]
     )
-    table, rejected = tables.read_objects(config(path, psf_fwhm_arcsec={"g": "seeing"}, invalid="drop"))
+    table, rejected = read_objects(config(path, psf_fwhm_arcsec={"g": "seeing"}, invalid="drop"))
     by_id = dict(zip(table.object_id.tolist(), table.psf_fwhm_arcsec["g"].tolist(), strict=True))
     assert by_id == pytest.approx(dict(zip(IDS[1:], [0.2, 0.3, 0.4], strict=True)))
     assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
@@ -319,7 +319,7 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
 def test_columns_that_networks_take(tmp_path: Path) -> None:
     """Float32 beside the kept columns, sorted with the objects; null, NaN and what float32 does not hold is no number."""
     path = write_list(tmp_path / "a.parquet", ebv=[0.1, None, 1e39, 0.4], n=[1, 2, 3, 4], name=list("abcd"))
-    table, _ = tables.read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
+    table, _ = read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
     assert table.kept.column_names == ["n"]
     assert {name: values.dtype for name, values in table.inputs.items()} == dict.fromkeys(
         ("ebv", "n"), np.dtype(np.float32)
@@ -331,11 +331,11 @@ def test_columns_that_networks_take(tmp_path: Path) -> None:
     taken = table.take(np.array([2, 0]))
     np.testing.assert_array_equal(taken.inputs["ebv"], expected[[2, 0]])
     with pytest.raises(
-        ObjectListError, match="column name holds string, expected the numbers that a network"
+        ObjectListError, match="column name holds string, expected numbers, as a network.s auxiliary input"
     ):
-        tables.read_objects(config(path), inputs=("name",))
+        read_objects(config(path), inputs=("name",))
     with pytest.raises(ObjectListError, match="no column evb; the nearest is ebv"):
-        tables.read_objects(config(path), inputs=("evb",))
+        read_objects(config(path), inputs=("evb",))
 
 
 @pytest.mark.parametrize(("unit", "name"), [("rad", "rad"), ("hourangle", "15deg"), ("arcsec", "arcsec")])
@@ -344,19 +344,19 @@ def test_angles_in_other_units_are_refused(tmp_path: Path, unit: str, name: str)
     table["ra_deg"].unit = unit
     table.write(tmp_path / "a.vot", format="votable")
     with pytest.raises(ObjectListError, match=f"column ra_deg is in {name}, expected degrees; convert it"):
-        tables.read_objects(config(tmp_path / "a.vot"))
+        read_objects(config(tmp_path / "a.vot"))
 
 
 def test_angles_in_degrees_are_taken(tmp_path: Path) -> None:
     table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
     table["ra_deg"].unit = table["dec_deg"].unit = "deg"
     table.write(tmp_path / "a.fits")
-    assert len(tables.read_objects(config(tmp_path / "a.fits"))[0]) == 4
+    assert len(read_objects(config(tmp_path / "a.fits"))[0]) == 4
 
 
 def test_negative_and_unsigned_ids(tmp_path: Path) -> None:
     for ids in ([-5, -4, 0, 7], np.array([1, 2, 3, 2**63 - 1], np.uint64)):
-        table, _ = tables.read_objects(config(write_list(tmp_path / "a.parquet", object_id=ids)))
+        table, _ = read_objects(config(write_list(tmp_path / "a.parquet", object_id=ids)))
         assert sorted(table.object_id.tolist()) == sorted(int(i) for i in ids)
 
 
@@ -370,7 +370,7 @@ BAD: dict[str, Any] = {
 
 def test_bad_rows_are_refused_with_count_and_first_five(tmp_path: Path) -> None:
     with pytest.raises(ObjectListError) as caught:
-        tables.read_objects(config(write_list(tmp_path / "a.parquet", **BAD)))
+        read_objects(config(write_list(tmp_path / "a.parquet", **BAD)))
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(
         f"{tmp_path}/a.parquet: 5 of 7 rows cannot be used (2 x position is not finite, 1 x duplicate id, "
@@ -387,7 +387,7 @@ def test_bad_rows_are_refused_with_count_and_first_five(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_dropped_with_their_reason(tmp_path: Path) -> None:
-    table, rejected = tables.read_objects(config(write_list(tmp_path / "a.parquet", **BAD), invalid="drop"))
+    table, rejected = read_objects(config(write_list(tmp_path / "a.parquet", **BAD), invalid="drop"))
     # Of id 1 the first row that has a position stays.
     assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {1: 10.0, 4: 6.0}
     assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
@@ -397,7 +397,7 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path: Path) -> None:
 
 def test_duplicate_text_ids_are_found(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", object_id=["a", "b", "a", ""])
-    table, rejected = tables.read_objects(config(path, invalid="drop"))
+    table, rejected = read_objects(config(path, invalid="drop"))
     assert set(table.object_id) == {"a", "b"}
     assert rejected["reason"].to_pylist() == ["duplicate id", "no id"]
 
@@ -432,7 +432,7 @@ def test_duplicate_text_ids_are_found(tmp_path: Path) -> None:
 )
 def test_lists_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ObjectListError, match=message):
-        tables.read_objects(config(write_list(tmp_path / "a.parquet", **changes)))
+        read_objects(config(write_list(tmp_path / "a.parquet", **changes)))
 
 
 def test_a_missing_column_names_the_nearest_and_all(tmp_path: Path) -> None:
@@ -440,40 +440,40 @@ def test_a_missing_column_names_the_nearest_and_all(tmp_path: Path) -> None:
         ObjectListError,
         match="no column z_bset; the nearest is z_best; there are object_id, ra_deg, dec_deg, z_best",
     ):
-        tables.read_objects(config(write_list(tmp_path / "a.parquet"), keep=("z_bset",)))
+        read_objects(config(write_list(tmp_path / "a.parquet"), keep=("z_bset",)))
 
 
 def test_a_list_without_rows(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(write_list(tmp_path / "a.parquet")).slice(0, 0), tmp_path / "a.parquet")
     with pytest.raises(ObjectListError, match=r"a\.parquet: holds no objects"):
-        tables.read_objects(config(tmp_path / "a.parquet"))
+        read_objects(config(tmp_path / "a.parquet"))
     (tmp_path / "a.csv").write_text("# object_id,ra_deg,dec_deg\n")
     with pytest.raises(ObjectListError, match=r"a\.csv: holds no objects"):
-        tables.read_objects(config(tmp_path / "a.csv"))
+        read_objects(config(tmp_path / "a.csv"))
 
 
 def test_a_list_of_which_nothing_is_left(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", ra_deg=[np.nan] * 4)
     with pytest.raises(ObjectListError, match="none of its 4 rows is an object; 4 x position is not finite"):
-        tables.read_objects(config(path, invalid="drop"))
+        read_objects(config(path, invalid="drop"))
 
 
 def test_files_that_are_not_there_or_not_what_they_say(tmp_path: Path) -> None:
     with pytest.raises(ObjectListError, match="there is no such file"):
-        tables.read_table(str(tmp_path / "absent.parquet"))
+        read_table(str(tmp_path / "absent.parquet"))
     with pytest.raises(ObjectListError, match=r"unknown kind of table; known are \.parquet"):
-        tables.read_table(str(tmp_path / "list.xlsx"))
+        read_table(str(tmp_path / "list.xlsx"))
     for suffix in ("parquet", "fits", "vot", "csv"):
         (tmp_path / f"torn.{suffix}").write_bytes(b"\x00\xffno table\n\x01,\x02,3")
         with pytest.raises(ObjectListError, match=rf"torn\.{suffix}: cannot be read as \.{suffix}"):
-            tables.read_table(str(tmp_path / f"torn.{suffix}"))
+            read_table(str(tmp_path / f"torn.{suffix}"))
 
 
 def test_kept_columns_cannot_have_the_catalogs_names(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", flags=[1, 2, 3, 4])
     with pytest.raises(ConfigError, match="keep: flags: the catalog has a column of its own"):
-        tables.read_objects(config(path, keep=("flags",)))
-    table, _ = tables.read_objects(config(path, keep=("object_id", "z_best")))
+        read_objects(config(path, keep=("flags",)))
+    table, _ = read_objects(config(path, keep=("object_id", "z_best")))
     assert table.kept.column_names == ["z_best"]
 
 
@@ -523,7 +523,7 @@ def objects() -> ObjectTable:
     ],
 )
 def test_what_is_selected(objects: ObjectTable, where: str | None, expected: list[int]) -> None:
-    selected = tables.select(objects, where)
+    selected = select(objects, where)
     assert selected.dtype == np.bool_
     assert selected.astype(int).tolist() == expected
 
@@ -552,7 +552,7 @@ def test_what_is_selected(objects: ObjectTable, where: str | None, expected: lis
 )
 def test_what_cannot_be_selected(objects: ObjectTable, where: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        tables.select(objects, where)
+        select(objects, where)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
@@ -563,7 +563,7 @@ def test_columns_of_one_name_are_refused_where_they_are_read(tmp_path, name):
     else:
         arrays = [pa.array([1]), pa.array([150.0]), pa.array([151.0]), pa.array([2.0])]
         pq.write_table(pa.Table.from_arrays(arrays, ["object_id", "ra_deg", "ra_deg", "dec_deg"]), path)
-    assert tables.read_table(str(path), columns=["object_id"]).column_names == ["object_id"]
+    assert read_table(str(path), columns=["object_id"]).column_names == ["object_id"]
     for columns in (["ra_deg", "dec_deg"], None):
         with pytest.raises(ObjectListError, match="2 columns are called ra_deg; rename all but the one"):
-            tables.read_table(str(path), columns=columns)
+            read_table(str(path), columns=columns)

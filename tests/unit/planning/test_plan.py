@@ -13,7 +13,7 @@ from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import tile_read_cost
-from galbatch.objects.hats import ListSource
+from galbatch.objects import ListSource
 from galbatch.planning.plan import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
 
 

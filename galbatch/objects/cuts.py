@@ -1,0 +1,128 @@
+"""The cuts that are usual for an object list: what its columns' names suggest, as parts of a `where` expression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galbatch.core.types import ObjectTable
+from galbatch.objects.formats import as_booleans
+from galbatch.objects.reading import RESERVED_COLUMNS
+from galbatch.objects.where import select
+
+__all__ = ["Cut", "CutRule", "cut_rules", "usual_cuts"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A selection that is usual for such a list: a part of `where`.
+
+    `n_removed` rows are those that it is false for, `n_unknown` of them because a value is missing.
+    """
+
+    where: str
+    why: str
+    column: str
+    n_removed: int
+    n_unknown: int
+
+
+@dataclass(frozen=True)
+class CutRule:
+    """A cut that a column's name suggests.
+
+    `keep` says what stays: ``true``, ``false`` (of a flag), or the rest of an expression behind the column's name.
+    """
+
+    column: str
+    keep: str
+    why: str
+
+
+# Patterns of columns' names in lower case; the first that matches counts.
+RULES = (
+    (r"(.*_)?is_?primary", "true", "not primary: the same object measured again where patches or tracts overlap"),
+    (r".*nchild", "== 0", "parents of blends: their children are listed too"),
+    (r"is_?star|star_?flag|.*_is_?star", "false", "stars"),
+    (r".*extendedness(_value)?", "> 0.5", "stars: extendedness 0 is a point source"),
+    (r"class_?star|.*_class_?star", "< 0.5", "stars: CLASS_STAR near 1 is a point source"),
+    (r"type|morphtype|morph_type", "!= 'PSF'", "stars: the Tractor fits them as type PSF"),
+    (r"maskbits|.*_maskbits", "== 0", "on or beside masked pixels: bright stars, saturation, large galaxies"),
+    (r".*mask_?bright_?star.*|.*brightstar_?(halo|blooming|ghost15).*", "false", "near a bright star"),
+    (r".*(pixelflags|flags_pixel|pixel_flags).*(bright_?object|bright).*center", "false", "the center lies in a bright star's mask"),
+    (r".*(pixelflags|flags_pixel|pixel_flags).*saturated.*center", "false", "saturated at the center"),
+    (r".*(pixelflags|flags_pixel|pixel_flags).*_(edge|offimage|nodata|bad)", "false", "at an edge, or on bad pixels"),
+    (r".*(pixelflags|flags_pixel|pixel_flags).*(cr|interpolated|suspect).*center", "false", "interpolated pixels at the center"),
+    (r".*(pixelflags|flags_pixel|pixel_flags).*bright.*any", "false", "touches a bright star's mask"),
+    (r".*(sdss)?centroid(_sdss|_naive)?_flags?", "false", "the position was not measured well"),
+)  # fmt: skip
+
+
+# One band tells stars best: the reference band's, or the deepest and sharpest that is there.
+BANDS_FOR_STARS = ("ref", "i", "r", "z", "y", "g")
+
+
+def cut_rules(names: Sequence[str]) -> list[CutRule]:
+    """Return the cuts that the names of a list's columns suggest, at most one a column."""
+    found = []
+    for name in names:
+        if name in RESERVED_COLUMNS:
+            continue
+        for pattern, keep, why in RULES:
+            if re.fullmatch(pattern, name.lower()):
+                found.append(CutRule(name, keep, why))
+                break
+
+    def rank(rule: CutRule) -> int:
+        starts = [rule.column.lower().startswith(band) for band in BANDS_FOR_STARS]
+        return starts.index(True) if any(starts) else len(starts)
+
+    extended = sorted((rule for rule in found if "extendedness" in rule.column.lower()), key=rank)
+    return [rule for rule in found if rule not in extended[1:]]
+
+
+def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ...], int]:
+    """Return the cuts that remove rows of `table`, and the number of rows that all of them remove together."""
+    cuts = []
+    kept_by_all = np.ones(len(table), np.bool_)
+    zeros = np.zeros(len(table))
+    for rule in rules:
+        column = table.column(rule.column)
+        where = _expression(rule, column)
+        if where is None:
+            continue
+        # As much of an object table as a selection over one column needs.
+        objects = ObjectTable(
+            np.arange(len(table)), zeros, zeros, zeros.astype(np.int64), table.select([rule.column])
+        )
+        selected = select(objects, where)
+        if not selected.all():
+            kept_by_all &= selected
+            is_nan = pc.sum(pc.is_nan(column)).as_py() if pa.types.is_floating(column.type) else 0
+            n_removed = len(table) - int(np.count_nonzero(selected))
+            n_unknown = int(column.null_count + (is_nan or 0))
+            cuts.append(Cut(where, rule.why, rule.column, n_removed, n_unknown))
+    return tuple(cuts), len(table) - int(np.count_nonzero(kept_by_all))
+
+
+def _expression(rule: CutRule, column: pa.ChunkedArray) -> str | None:
+    """`rule` as an expression that suits the column's type; None if there is none."""
+    name = rule.column if rule.column.isidentifier() else f"`{rule.column}`"
+    kind = column.type
+    is_text, is_number = pa.types.is_string(kind), pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if rule.keep not in ("true", "false"):
+        suits = is_text if "'" in rule.keep else is_number
+        return f"{name} {rule.keep}" if suits else None
+    wanted = rule.keep == "true"
+    if pa.types.is_boolean(kind):
+        return name if wanted else f"not {name}"
+    if is_text:
+        texts = pc.unique(column.filter(as_booleans(column))).drop_null().to_pylist()
+        listed = ", ".join(repr(text) for text in sorted(texts))
+        return f"{name} {'in' if wanted else 'not in'} [{listed}]" if texts else None
+    return f"{name} {'!=' if wanted else '=='} 0" if is_number else None

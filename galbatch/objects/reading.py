@@ -1,0 +1,298 @@
+"""Object lists: ids and positions of a table's rows, why a row cannot be used, and the sorted table of those that can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galbatch.config import ObjectsConfig
+from galbatch.core import sky
+from galbatch.core.pixels import PATH_COLUMNS
+from galbatch.core.types import ObjectTable
+from galbatch.errors import ConfigError, ObjectListError
+from galbatch.objects.formats import read_table, unit_of
+
+__all__ = [
+    "DUPLICATE",
+    "RESERVED_COLUMNS",
+    "examine",
+    "input_columns",
+    "kept_names",
+    "psf_widths",
+    "read_numbers",
+    "read_objects",
+    "refuse_rejected",
+    "sorted_objects",
+]
+
+RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", *PATH_COLUMNS)
+"""Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
+
+MAX_EXACT_ID = 2.0**53
+"""Up to here a float64 holds every integer."""
+
+# 15deg: hours, as VOUnits has no name for them.
+OTHER_ANGLES = ("rad", "15deg", "h", "arcmin", "arcsec", "mas")
+
+DUPLICATE = "duplicate id"
+NO_ID = "no id"
+NOT_FINITE = "position is not finite"
+BAD_DECLINATION = "declination outside -90..90"
+REASONS = (NO_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE)  # the first that holds is given
+
+
+def read_objects(
+    objects: ObjectsConfig, *, also: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> tuple[ObjectTable, pa.Table]:
+    """Read and check the object list.
+
+    Parameters
+    ----------
+    objects : ObjectsConfig
+        Where it is and what its columns mean. With ``invalid = "drop"`` rows that cannot be used are left
+        out: those without id or position, and all but the first row of an id among the others.
+    also : sequence of str
+        Columns wanted in `kept` besides ``objects.keep``.
+    inputs : sequence of str
+        Columns that are auxiliary inputs of networks.
+
+    Returns
+    -------
+    table : ObjectTable
+        Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`,
+        `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``, `inputs` those of `inputs`.
+    rejected : pyarrow.Table
+        Rows left out: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in the
+        order of the list.
+
+    Raises
+    ------
+    ObjectListError
+        No such file or column; ids that are no integers or text; no objects; with ``invalid = "refuse"``
+        any row that cannot be used, with their count and the first five.
+    ConfigError
+        A kept column has the name of one of the catalog's own.
+    """
+    keep = kept_names(objects, also)
+    wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values(), *inputs]
+    table = read_table(objects.path, columns=list(dict.fromkeys(wanted)))
+    if len(table) == 0:
+        raise ObjectListError(f"{objects.path}: holds no objects")
+    listed = examine(objects.path, table, objects=objects)
+    rejected = listed.filter(pc.is_valid(listed.column("reason")))
+    refuse_rejected(objects, n_rows=len(table), rejected=rejected)
+    psf = psf_widths(objects.path, table, objects=objects)
+    numbers = input_columns(objects.path, table, names=inputs)
+    return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected
+
+
+def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
+    """Return the ids and positions of a list's rows, and why a row cannot be used.
+
+    Returns
+    -------
+    pyarrow.Table
+        object_id (int64 or text), ra_deg, dec_deg (float64, as found) and reason (null where the row is usable),
+        in the order of the list.
+
+    Raises
+    ------
+    ObjectListError
+        Ids that are no integers or text, positions that are no numbers, or in another unit than degrees;
+        `path` is what the message names.
+    """
+    ids = _ids(path, table.column(objects.id), objects.id)
+    positions = {}
+    for key, name in (("ra_deg", objects.ra), ("dec_deg", objects.dec)):
+        unit = unit_of(table.schema.field(name))
+        if unit in OTHER_ANGLES:
+            raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
+        expected = "degrees as numbers; convert it to decimal degrees"
+        positions[key] = _numbers(path, table.column(name), name=name, expected=expected)
+    return pa.table({"object_id": ids, **positions, "reason": _reasons(ids, **positions)})
+
+
+def refuse_rejected(objects: ObjectsConfig, *, n_rows: int, rejected: pa.Table) -> None:
+    """Raise ObjectListError if rows were rejected and must not be, or if none of `n_rows` is left."""
+    if not len(rejected):
+        return
+    counted = rejected.group_by("reason", use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    counts = ", ".join(f"{row['count_all']} x {row['reason']}" for row in counted)
+    if objects.invalid == "refuse":
+        first = "\n".join(
+            f"  id {row['object_id']}, ra {row['ra_deg']}, dec {row['dec_deg']}: {row['reason']}"
+            for row in rejected.slice(0, 5).to_pylist()
+        )
+        raise ObjectListError(
+            f"{objects.path}: {len(rejected)} of {n_rows} rows cannot be used ({counts}); the first:\n{first}\n"
+            'correct them, or set [objects] invalid = "drop" to leave them out and list them in rejected.parquet'
+        )
+    if len(rejected) == n_rows:
+        raise ObjectListError(f"{objects.path}: none of its {n_rows} rows is an object; {counts}")
+
+
+def kept_names(objects: ObjectsConfig, also: Sequence[str] = ()) -> list[str]:
+    """Return the names of the columns to keep; raise ConfigError where one is that of a column of the catalog."""
+    own = {objects.id: "object_id", objects.ra: "ra_deg", objects.dec: "dec_deg"}
+    # A column that is in the catalog under its own name already need not be kept twice.
+    names = [name for name in dict.fromkeys([*objects.keep, *also]) if own.get(name) != name]
+    if clash := [name for name in names if name in RESERVED_COLUMNS]:
+        raise ConfigError(
+            f"[objects] keep: {', '.join(clash)}: the catalog has a column of its own of that name; "
+            "rename it in the object list"
+        )
+    return names
+
+
+def read_numbers(
+    path: str, *, id_column: str, columns: Sequence[str]
+) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.float64]]]:
+    """Read ids, int64 or str, and numbers by column, NaN for null; raise `ObjectListError` as `read_table` does."""
+    table = read_table(path, columns=[id_column, *columns])
+    ids = _ids(path, table.column(id_column), id_column)
+    if ids.null_count:
+        raise ObjectListError(f"{path}: column {id_column}: {ids.null_count} rows have no id")
+    numbers = {name: _numbers(path, table.column(name), name=name, expected="numbers") for name in columns}
+    return ids.to_numpy(zero_copy_only=False), numbers
+
+
+def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the rows' PSF widths for every band whose column `objects` names; NaN where there is none.
+
+    Raises
+    ------
+    ObjectListError
+        A column holds no numbers.
+    """
+    widths = {}
+    for band, name in objects.psf_fwhm_arcsec.items():
+        expected = "PSF widths (FWHM) in arcsec as numbers"
+        width = _numbers(path, table.column(name), name=name, expected=expected)
+        positive = np.isfinite(width) & (width > 0)
+        widths[band] = np.where(positive, width, np.nan).astype(np.float32)
+    return widths
+
+
+def input_columns(path: str, table: pa.Table, *, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the auxiliary inputs of networks by column, float32; NaN where there is no number.
+
+    Raises
+    ------
+    ObjectListError
+        A column holds no numbers.
+    """
+    expected = "numbers, as a network's auxiliary input"
+    with np.errstate(over="ignore"):  # beyond float32 they are infinite: no number either
+        return {
+            name: _numbers(path, table.column(name), name=name, expected=expected).astype(np.float32)
+            for name in names
+        }
+
+
+def sorted_objects(
+    listed: pa.Table,
+    kept: pa.Table,
+    *,
+    psf: Mapping[str, npt.NDArray[np.float32]],
+    inputs: Mapping[str, npt.NDArray[np.float32]],
+) -> ObjectTable:
+    """Return the usable rows of `listed`, as `examine` makes it, with their rows of the others, as an object table."""
+    good = pc.is_null(listed.column("reason"))
+    usable = np.flatnonzero(good)
+    listed, kept = listed.filter(good), kept.filter(good)
+    ra = np.mod(listed.column("ra_deg").to_numpy(), 360.0)
+    ra[ra == 360.0] = 0.0  # np.mod(-1e-20, 360) is 360
+    dec = listed.column("dec_deg").to_numpy()
+    index = sky.healpix_29(ra, dec)
+    row = _rank(index, listed.column("object_id"))
+    rank = pa.array(row)
+    return ObjectTable(
+        listed.column("object_id").take(rank).to_numpy(),
+        ra[row],
+        dec[row],
+        index[row],
+        kept.take(rank).combine_chunks(),
+        {band: width[usable][row] for band, width in psf.items()},
+        {name: values[usable][row] for name, values in inputs.items()},
+    )
+
+
+def _rank(index: npt.NDArray[np.int64], ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Row numbers in the order of index, then id. Few indices are equal: only their rows are compared by id."""
+    rank = np.argsort(index, kind="stable")
+    same = index[rank[1:]] == index[rank[:-1]]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if len(tied):
+        rows = rank[tied]
+        keys = pa.table({"healpix": index[rows], "id": ids.take(pa.array(rows))})
+        order = pc.sort_indices(keys, sort_keys=[("healpix", "ascending"), ("id", "ascending")])
+        rank[tied] = rows[order.to_numpy()]
+    return rank
+
+
+def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Ids as int64 or text, never by way of a float."""
+    ids = column.combine_chunks()
+    if pa.types.is_string(ids.type):
+        return ids
+    if pa.types.is_integer(ids.type) or (pa.types.is_decimal(ids.type) and ids.type.scale == 0):
+        try:
+            return ids.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ObjectListError(
+                f"{path}: column {name}: ids must fit 64 bits with sign, or be text: {error}"
+            ) from None
+    advice = ""
+    if pa.types.is_floating(ids.type):
+        largest = pc.max(pc.abs(ids)).as_py() or 0.0
+        advice = (
+            f"; up to {largest:.0f} they are above 2^53, where a float64 has lost digits: get the list again, "
+            "with ids as integers or text"
+            if largest > MAX_EXACT_ID
+            else "; none is above 2^53, so no digits are lost yet: convert the column to integers (int64)"
+        )
+    raise ObjectListError(f"{path}: column {name} holds {ids.type}; ids must be integers or text{advice}")
+
+
+def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
+    """A column as float64, NaN for null."""
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
+    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    return numbers
+
+
+def _reasons(ids: pa.Array, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> pa.Array:
+    """Why each row cannot be used; null where it can."""
+    no_id = np.asarray(pc.is_null(ids))
+    if pa.types.is_string(ids.type):
+        no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
+    not_finite = ~(np.isfinite(ra_deg) & np.isfinite(dec_deg))
+    outside = ~not_finite & (np.abs(np.nan_to_num(dec_deg)) > 90.0)
+    usable = ~(no_id | not_finite | outside)
+    repeated = np.zeros(len(ids), dtype=np.bool_)
+    repeated[np.flatnonzero(usable)] = _is_repeated(ids.filter(pa.array(usable)))
+    # Codes, not text, until Arrow has them: 10 million rows of numpy's text take a GB.
+    code = np.select([no_id, not_finite, outside, repeated], range(len(REASONS)), default=-1).astype(np.int8)
+    codes = pa.array(code, mask=code < 0)
+    return pa.DictionaryArray.from_arrays(codes, pa.array(REASONS)).cast(pa.string())
+
+
+def _is_repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether an id stands in an earlier row."""
+    if pa.types.is_string(ids.type):
+        key = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    else:
+        key = ids.to_numpy()
+    ordered = np.sort(key)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return np.zeros(len(key), np.bool_)
+    rank = np.argsort(key, kind="stable")  # 6 times slower than the sort: only where there are any
+    repeated = np.zeros(len(key), np.bool_)
+    repeated[rank[1:]] = key[rank[1:]] == key[rank[:-1]]
+    return repeated

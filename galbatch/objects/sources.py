@@ -1,0 +1,101 @@
+"""Where a run's objects come from: a list in one file, which fits in memory, or a HATS catalog read pixel by pixel.
+
+Both give their objects along HEALPix in **chunks** that fit in memory: a list is one chunk, a HATS catalog one
+for each of its pixels. Memory is bounded by the largest chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from galbatch import storage
+from galbatch.config import ObjectsConfig
+from galbatch.core.types import ObjectTable
+from galbatch.errors import ObjectListError
+from galbatch.objects.formats import TABLE_SUFFIXES
+from galbatch.objects.hats import HATS_ENTRIES, open_hats, read_properties
+from galbatch.objects.reading import read_objects
+
+__all__ = ["ListSource", "ObjectSource", "is_hats", "open_objects"]
+
+WHOLE_SKY = (0, 12 << 58)
+"""All indices of order 29."""
+
+COLLECTION = "collection.properties"
+
+
+class ObjectSource(Protocol):
+    """Objects along HEALPix, in chunks that fit in memory."""
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Half-open range of healpix_29 of each chunk; rising, disjoint."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of objects in each chunk."""
+
+    @property
+    def rejected(self) -> pa.Table:
+        """Rows left out: object_id, ra_deg, dec_deg and reason."""
+
+    def read(self, chunk: int) -> ObjectTable:
+        """Read the objects of a chunk."""
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """Objects that are in memory: one chunk."""
+
+    objects: ObjectTable
+    rejected: pa.Table
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        return (WHOLE_SKY,)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return (len(self.objects),)
+
+    def read(self, chunk: int) -> ObjectTable:
+        return self.objects
+
+
+def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> ObjectSource:
+    """Open the source for ``[objects]`` and check all of it, so that what is wrong is found before any work.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Columns that are auxiliary inputs of networks.
+
+    Raises
+    ------
+    ObjectListError, ConfigError
+        As `read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
+    """
+    if objects.path.lower().endswith(TABLE_SUFFIXES):
+        return ListSource(*read_objects(objects, inputs=inputs))
+    if is_hats(objects.path):
+        return open_hats(objects, inputs)
+    hint = ""
+    collection = storage.join(objects.path, COLLECTION)
+    if storage.exists(collection):
+        table = read_properties(collection).get("hats_primary_table_url", "the table's folder")
+        hint = f"; it is a HATS collection: give {storage.join(objects.path, table)}"
+    raise ObjectListError(
+        f"{objects.path}: is neither a table ({', '.join(TABLE_SUFFIXES)}) nor the folder of a HATS catalog "
+        f"(none of {', '.join(HATS_ENTRIES)} is there){hint}"
+    )
+
+
+def is_hats(path: str) -> bool:
+    """Return whether `path` is a HATS catalog."""
+    if path.lower().endswith(TABLE_SUFFIXES):
+        return False
+    return any(storage.exists(storage.join(path, name)) for name in HATS_ENTRIES)
