@@ -331,7 +331,7 @@ def test_columns_that_networks_take(tmp_path: Path) -> None:
     taken = table.take(np.array([2, 0]))
     np.testing.assert_array_equal(taken.inputs["ebv"], expected[[2, 0]])
     with pytest.raises(
-        ObjectListError, match="column name holds string, expected numbers, as a network.s auxiliary input"
+        ObjectListError, match="column name holds string, expected numbers, as a network's auxiliary input"
     ):
         read_objects(config(path), inputs=("name",))
     with pytest.raises(ObjectListError, match="no column evb; the nearest is ebv"):
