@@ -144,10 +144,9 @@ def measure(case: Case, folder: str, where: str) -> None:
         for block in blocks:
             models.infer_block(
                 ensemble,
-                block.select_bands(plan.bands),
+                models.BlockInputs(block.select_bands(plan.bands), np.ones(len(block), bool)),
                 name="net",
                 posterior=task.posterior,
-                selected=np.ones(len(block), bool),
                 execution=execution,
             )
 

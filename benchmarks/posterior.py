@@ -311,7 +311,11 @@ def time_inference(
         def run() -> None:
             execution = Execution(Engine.named(name))
             found = models.infer_block(
-                bundle, block, name="m", posterior=posterior, selected=everything, execution=execution
+                bundle,
+                models.BlockInputs(block, everything),
+                name="m",
+                posterior=posterior,
+                execution=execution,
             )
             passes[name] = float(found["m_passes"].mean())
 

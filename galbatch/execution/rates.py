@@ -132,11 +132,9 @@ class _Measured:
         started = time.monotonic()
         values = models.infer_block(
             self.network,
-            self.cutouts,
+            models.BlockInputs(self.cutouts, first, auxiliary=self.auxiliary),
             name=self.name,
             posterior=posterior,
-            selected=first,
-            auxiliary=self.auxiliary,
             execution=self.execution,
         )
         passes = values[f"{self.name}_passes"]

@@ -341,14 +341,15 @@ def _infer_into(
     network = model.task.network
     results = models.infer_block(
         model.ensemble,
-        cutouts.select_bands(network.bands),
+        models.BlockInputs(
+            cutouts.select_bands(network.bands),
+            model.task.selected[rows],
+            auxiliary=auxiliary_of(task.objects, rows, network.auxiliary_inputs),
+        ),
         name=network.name,
         posterior=task.posterior,
-        selected=model.task.selected[rows],
-        auxiliary=auxiliary_of(task.objects, rows, network.auxiliary_inputs),
         execution=_execution(task, network),
-        keep=model.keep(rows),
-        audit=model.audits.append,
+        receivers=models.BlockReceivers(keep=model.keep(rows), audit=model.audits.append),
     )
     for name, result in results.items():
         values[name][rows] = result

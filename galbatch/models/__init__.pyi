@@ -14,7 +14,7 @@ from .engines.gpu import gpu_identity, gpu_shortage, torch_cuda
 from .heads.joint import OutputInfo, has_posterior, joint_draws
 from .heads.passes import correlation_of
 from .inference.audit import Audit
-from .inference.block import infer_block
+from .inference.block import BlockInputs, BlockReceivers, infer_block
 from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .inference.results import INFER_VERSION, quantile_suffix, result_columns
 from .metadata.schema import (
@@ -44,6 +44,8 @@ __all__ = [
     "Audit",
     "AuxiliaryInput",
     "BatchProgress",
+    "BlockInputs",
+    "BlockReceivers",
     "Bundle",
     "BundleMetadata",
     "Calibration",

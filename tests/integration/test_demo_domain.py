@@ -10,7 +10,7 @@ from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.flags import MaskBit, ModelFlag
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.ingest.cut.measure import measure
-from galbatch.models import bundle_path, demo_bundles, infer_block, load_bundle
+from galbatch.models import BlockInputs, bundle_path, demo_bundles, infer_block, load_bundle
 from galbatch.simulation import SKIES, draw_population, draw_stamps
 
 N_GALAXIES = 400
@@ -75,7 +75,7 @@ def out_of_domain(name, block):
     )
     selected = np.ones(len(block), bool)
     posterior = PosteriorConfig(passes=2)
-    values = infer_block(bundle, block, name="net", posterior=posterior, selected=selected)
+    values = infer_block(bundle, BlockInputs(block, selected), name="net", posterior=posterior)
     return (values["net_flags"] & ModelFlag.OUT_OF_DOMAIN) > 0, values["net_ood_distance"]
 
 

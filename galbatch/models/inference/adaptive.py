@@ -1,4 +1,4 @@
-"""Rounds: a group of objects gets passes up to one checkpoint after another, and those that have enough stop.
+"""Adaptive sampling: a group of objects gets passes up to one checkpoint after another, and those that have enough stop.
 
 Whether an object stops depends on its own passes alone, and the checkpoints are the same for all, so its number of
 passes does not depend on what runs beside it.
@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.inference import stopping
 from galbatch.models.inference.audit import Audit, GroupAudit
 from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
-from galbatch.models.inference.stopping import QuantileEstimate
+from galbatch.models.inference.stopping import QuantileEstimate, estimate_quantiles, schedule
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior.mixture import quantities_of
 
-__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively", "stopping_checkpoints"]
+__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively"]
 
 SINGLE_PASS = 1  # without dropout all passes are equal
 
@@ -31,44 +30,66 @@ Keys = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 
-def stopping_checkpoints(ensemble: Ensemble, posterior: PosteriorConfig) -> tuple[int, ...]:
-    """Numbers of passes after which objects may stop; the last is the most."""
-    return stopping.schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point)
-
-
 @dataclass(frozen=True)
 class StoppingRule:
-    """When an object has enough passes.
+    """The rule by which an object has enough passes.
 
     Attributes
     ----------
     ensemble : the network
-    posterior : quantiles, tolerance and method
-    points : numbers of passes after which it is asked; all stop at the last
+    checkpoints : rising numbers of passes after which objects may stop; all stop at the last
+    levels : quantiles that must be known, in (0, 1), rising
+    tolerance : largest Monte Carlo error of a quantile, in posterior standard deviations
+    method : mixture or samples, as in ``[posterior]``
     """
 
     ensemble: Ensemble
-    posterior: PosteriorConfig
-    points: tuple[int, ...]
+    checkpoints: tuple[int, ...]
+    levels: tuple[float, ...]
+    tolerance: float
+    method: str
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, posterior: PosteriorConfig) -> StoppingRule:
+        """Return the rule that ``[posterior]`` gives for a network."""
+        return cls(
+            ensemble,
+            schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point),
+            posterior.quantiles,
+            posterior.tolerance,
+            posterior.method,
+        )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether objects differ in their numbers of passes."""
+        return len(self.checkpoints) > 1
 
     def estimate(self, outputs: Sequence[npt.NDArray[np.float32]], keys: Sequence[Keys]) -> QuantileEstimate:
-        """What the passes so far say; outputs (object, pass, output) and keys (object, pass) of each bundle."""
+        """Estimate every quantile, and its error, from the passes so far.
+
+        Parameters
+        ----------
+        outputs : of each bundle (object, pass, output) float32
+        keys : of each bundle (object, pass) int64
+        """
         quantities = quantities_of(self.ensemble.metadata.parameters)
         parts = []
         for some in slices_of(outputs):
             passes, draws = posterior_of(
-                self.ensemble, [part[some] for part in outputs], [part[some] for part in keys], self.posterior
+                self.ensemble,
+                [part[some] for part in outputs],
+                [part[some] for part in keys],
+                method=self.method,
             )
-            parts.append(
-                stopping.estimate_quantiles(passes, quantities, self.posterior.quantiles, draws=draws)
-            )
+            parts.append(estimate_quantiles(passes, quantities, self.levels, draws=draws))
         names = [field.name for field in dataclasses.fields(QuantileEstimate)]
         return QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class PassSource:
-    """Where the passes of a group come from: one bundle.
+    """A source of a group's passes: one bundle.
 
     Attributes
     ----------
@@ -82,7 +103,7 @@ class PassSource:
     has_dropout: bool
 
     def more(self, rows: Rows, before: PassOutputs | None, passes: range) -> PassOutputs:
-        """The passes `before` of the group's objects `rows`, and those numbered `passes`."""
+        """Run the passes numbered `passes` for the group's objects `rows`, and return them behind those of `before`."""
         stop = passes.stop if self.has_dropout else SINGLE_PASS
         keys = self.keys[rows, passes.start : stop]
         if before is not None and not keys.shape[1]:
@@ -94,7 +115,7 @@ class PassSource:
         return PassOutputs(outputs, np.concatenate([before.fired, found.fired], axis=1))
 
     def raw(self, rows: Rows, outputs: npt.NDArray[np.float32], top: TopFeatures | None) -> RawPasses:
-        """What the bundle gave for `rows`, which `outputs` is of; `top` is of the whole group."""
+        """Return what the bundle gave for `rows`, which `outputs` is of; `top` is of the whole group."""
         last, crop = (None if part is None else part[rows] for part in (self.sampler.last, self.sampler.crop))
         if top is None:
             return RawPasses(outputs, last, crop)
@@ -110,7 +131,7 @@ class StoppedObjects:
     rows : (object,) in the group
     raws : of each bundle, what it gave for them; a bundle without dropout repeats its one pass
     keys : of each bundle (object, pass)
-    ran_out : (object,) which would have gone on, were there more checkpoints
+    ran_out : (object,) whether the object needs more passes than there are checkpoints for
     """
 
     rows: Rows
@@ -120,16 +141,16 @@ class StoppedObjects:
 
     @property
     def n_passes(self) -> int:
-        """Of each of the objects, and of each bundle."""
+        """The number of passes of each of the objects, and of each bundle."""
         return int(self.keys[0].shape[1])
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
-        """(object,) whose outputs are."""
+        """(object,) whether all outputs of the object are finite."""
         return _finite([raw.outputs for raw in self.raws])
 
     def outputs_of_each(self) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
-        """Of each object, and of each bundle, (pass, output)."""
+        """Iterate over the objects: the outputs of each bundle, (pass, output) float32."""
         return zip(*(raw.outputs for raw in self.raws), strict=True)
 
 
@@ -141,35 +162,36 @@ class _RunningObjects:
     ----------
     rows : (object,) in the group
     n_passes : of each
-    rounds : of each bundle; nothing before the first passes
+    passes : of each bundle; empty before the first ones
     """
 
     rows: Rows
     n_passes: int = 0
-    rounds: tuple[PassOutputs, ...] = ()
+    passes: tuple[PassOutputs, ...] = ()
 
     def take(self, some: npt.NDArray[np.bool_]) -> _RunningObjects:
-        rounds = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.rounds)
-        return _RunningObjects(self.rows[some], self.n_passes, rounds)
+        """Return those of the objects for which `some`, (object,), is true."""
+        taken = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.passes)
+        return _RunningObjects(self.rows[some], self.n_passes, taken)
 
     def up_to(self, n_passes: int, sources: Sequence[PassSource]) -> _RunningObjects:
-        """With more passes."""
-        passes = range(self.n_passes, n_passes)
-        rounds = self.rounds or (None,) * len(sources)
-        more = (source.more(self.rows, part, passes) for source, part in zip(sources, rounds, strict=True))
+        """Return the objects with `n_passes` passes each, those that they have included."""
+        wanted = range(self.n_passes, n_passes)
+        before = self.passes or (None,) * len(sources)
+        more = (source.more(self.rows, part, wanted) for source, part in zip(sources, before, strict=True))
         return _RunningObjects(self.rows, n_passes, tuple(more))
 
     @property
     def outputs(self) -> list[npt.NDArray[np.float32]]:
-        """Of each bundle (object, pass, output); a single pass is repeated."""
+        """The outputs of each bundle, (object, pass, output) float32; a bundle without dropout repeats its single pass."""
         n_objects, n_passes = len(self.rows), self.n_passes
         return [
             np.broadcast_to(part.outputs, (n_objects, n_passes, part.outputs.shape[2]))
-            for part in self.rounds
+            for part in self.passes
         ]
 
     def keys(self, sources: Sequence[PassSource]) -> list[Keys]:
-        """Of each bundle (object, pass)."""
+        """Return the keys of each bundle, (object, pass) int64."""
         return [source.keys[self.rows, : self.n_passes] for source in sources]
 
 
@@ -186,77 +208,69 @@ def sample_adaptively(
     ----------
     sources : the bundles
     rule : when an object stops
-    audited : (object,) which objects of the group go on to the most passes, if these are more than the fewest
+    audited : (object,) objects of the group that get the most passes in any case
     device : held while passes run, and only then
 
     Returns
     -------
     The objects, those together that stopped together, and the audit.
     """
-    audit = GroupAudit(audited, rule.posterior.quantiles)
+    audit = GroupAudit(audited, rule.levels)
     running, stopped = _RunningObjects(np.arange(len(audited))), []
     ran_out = np.zeros(len(audited), bool)
-    for n_passes in rule.points:
+    for n_passes in rule.checkpoints:
         with device:
             running = running.up_to(n_passes, sources)
-        if n_passes == rule.points[-1]:
-            ran_out[running.rows] = _run_out(running, sources, rule, audit)
-            stopped.append(running)
+        if not rule.is_adaptive:
             break
-        stops = _stops(running, sources, rule, audit)
+        finite = _finite(running.outputs)
+        found = rule.estimate(running.outputs, running.keys(sources))
+        converged = found.converged(rule.tolerance)
+        if n_passes == rule.checkpoints[-1]:
+            audit.compare(running.rows, found, n_passes, which=finite)
+            ran_out[running.rows] = ~converged & ~audit.has_stopped(running.rows)
+            break
+        audit.stop(running.rows, found, n_passes, which=finite & converged)
+        # Objects that have failed get no better with more passes.
+        stops = ~finite | (converged & ~audited[running.rows])
         if stops.any():
             stopped.append(running.take(stops))
             running = running.take(~stops)
         if not len(running.rows):
             break
-    with device:
-        top = [_top(source.sampler, stopped, bundle) for bundle, source in enumerate(sources)]
-    return [_finished(part, sources, top, ran_out) for part in stopped], audit.total
+    if len(running.rows):
+        stopped.append(running)
+    return _stopped_objects(stopped, sources, ran_out, device=device), audit.total
 
 
-def _stops(
-    running: _RunningObjects, sources: Sequence[PassSource], rule: StoppingRule, audit: GroupAudit
-) -> npt.NDArray[np.bool_]:
-    """(object,) of `running` that need no more passes; failed ones get no better with more."""
-    finite = _finite(running.outputs)
-    found = rule.estimate(running.outputs, running.keys(sources))
-    enough = finite & found.converged(rule.posterior.tolerance)
-    audit.stop(running.rows, found, running.n_passes, which=enough)
-    return ~finite | (enough & ~audit.audited[running.rows])
-
-
-def _run_out(
-    running: _RunningObjects, sources: Sequence[PassSource], rule: StoppingRule, audit: GroupAudit
-) -> npt.NDArray[np.bool_]:
-    """(object,) of `running`, which have the most passes, that need more; none where the number is fixed."""
-    if len(rule.points) == 1:
-        return np.zeros(len(running.rows), bool)
-    finite = _finite(running.outputs)
-    found = rule.estimate(running.outputs, running.keys(sources))
-    audit.compare(running.rows, found, running.n_passes, which=finite)
-    return ~found.converged(rule.posterior.tolerance) & ~audit.has_stopped(running.rows)
-
-
-def _top(sampler: Sampler, stopped: Sequence[_RunningObjects], bundle: int) -> TopFeatures | None:
-    """Of the whole group, over the passes of each object."""
-    rows = np.concatenate([part.rows for part in stopped])
-    fired = [of_object for part in stopped for of_object in part.rounds[bundle].fired]
-    return sampler.top([fired[i] for i in np.argsort(rows)])
-
-
-def _finished(
-    part: _RunningObjects,
+def _stopped_objects(
+    stopped: Sequence[_RunningObjects],
     sources: Sequence[PassSource],
-    top: Sequence[TopFeatures | None],
     ran_out: npt.NDArray[np.bool_],
-) -> StoppedObjects:
-    raws = (
-        source.raw(part.rows, outputs, best)
-        for source, outputs, best in zip(sources, part.outputs, top, strict=True)
-    )
-    return StoppedObjects(part.rows, tuple(raws), tuple(part.keys(sources)), ran_out[part.rows])
+    *,
+    device: AbstractContextManager[object],
+) -> list[StoppedObjects]:
+    """Give objects that have all their passes what is known of the whole group only: its largest features."""
+    order = np.argsort(np.concatenate([part.rows for part in stopped]))
+    tops = []
+    for bundle, source in enumerate(sources):
+        fired = [of_object for part in stopped for of_object in part.passes[bundle].fired]
+        with device:
+            tops.append(source.sampler.top([fired[i] for i in order]))
+    return [
+        StoppedObjects(
+            part.rows,
+            tuple(
+                source.raw(part.rows, outputs, top)
+                for source, outputs, top in zip(sources, part.outputs, tops, strict=True)
+            ),
+            tuple(part.keys(sources)),
+            ran_out[part.rows],
+        )
+        for part in stopped
+    ]
 
 
 def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:
-    """(object,) whose outputs of all bundles are."""
-    return np.asarray(np.logical_and.reduce([np.isfinite(part).all(axis=(1, 2)) for part in outputs]))
+    """Return (object,) whether all outputs of all bundles, (object, pass, output) each, are finite."""
+    return np.logical_and.reduce([np.isfinite(part).all(axis=(1, 2)) for part in outputs])

@@ -1,6 +1,6 @@
 """The audit of adaptive passes: what stopping early stated, against what the most passes say.
 
-One object in a thousand (`galbatch.models.keys.is_audited`) goes on to `max_passes` after it would have stopped. The
+One object in a thousand (`galbatch.models.keys.is_audited`) gets `max_passes` though it could stop before. The
 passes it would have stopped with are the first of those it has in the end, n of N, so the two results are expected to
 differ by sqrt(1 - n/N) times the error that was stated.
 """
@@ -45,7 +45,7 @@ class Audit:
     largest: float = 0.0
 
     def __add__(self, other: Audit) -> Audit:
-        """Of both samples; of the same levels."""
+        """Return the audit of both samples, which have the same levels."""
         return Audit(
             self.levels,
             self.n_objects + other.n_objects,
@@ -57,41 +57,39 @@ class Audit:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The form in a leaf's footer, of JSON's types."""
+        """Return the form in a leaf's footer, of JSON's types."""
         return {key: list(part) if isinstance(part, tuple) else part for key, part in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Audit:
-        """What `as_dict` gave."""
+        """Make an audit of what `as_dict` gave."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
         return cls(**fields)
 
     @property
     def text(self) -> str:
-        """For people, as in the catalog's properties."""
+        """The human-readable text in the catalog's properties."""
         if not self.n_objects:
             return "no object was audited"
         counted = f"{self.n_objects} object{'s' if self.n_objects > 1 else ''}, {self.n_not_converged} not converged"
         if not self.n_values:
             return counted
+        at_levels = [
+            f"at {level:g} {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
+            for level, stated, actual in zip(self.levels, self.stated, self.actual, strict=True)
+        ]
         return (
             f"{counted}; RMS difference from max_passes in posterior standard deviations: stated "
             f"{self._rms(self.stated):.4f}, actual {self._rms(self.actual):.4f}, largest {self.largest:.4f}; "
-            + ", ".join(self._of_levels())
+            + ", ".join(at_levels)
         )
 
     def _rms(self, sums: Sequence[float]) -> float:
         return float(np.sqrt(sum(sums) / (len(sums) * self.n_values)))
 
-    def _of_levels(self) -> list[str]:
-        return [
-            f"at {level:g} {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
-            for level, stated, actual in zip(self.levels, self.stated, self.actual, strict=True)
-        ]
-
 
 def _added(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
-    """Sums level by level; no levels: nothing was compared."""
+    """Return the sums level by level; no levels: nothing was compared."""
     if not first or not second:
         return first or second
     return tuple(a + b for a, b in zip(first, second, strict=True))
@@ -116,7 +114,7 @@ class GroupAudit:
         self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
 
     def has_stopped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """(object,) which of `rows` are audited and would have stopped."""
+        """Return (object,) whether each of `rows` is audited and would have stopped."""
         return np.isin(rows, list(self._stopped))
 
     def stop(
@@ -127,7 +125,7 @@ class GroupAudit:
         *,
         which: npt.NDArray[np.bool_],
     ) -> None:
-        """Note what is stated of those of `rows` that would stop now, and did not before.
+        """Record the estimates of those of `rows` that would stop now, and did not before.
 
         Parameters
         ----------
@@ -147,24 +145,23 @@ class GroupAudit:
         *,
         which: npt.NDArray[np.bool_],
     ) -> None:
-        """Hold what was stated to what the most passes say, of those of `rows` that have not failed; as `stop`."""
-        for i in np.flatnonzero(which & self.audited[rows]).tolist():
-            self.total += self._of_object(int(rows[i]), found, i, n_passes)
-
-    def _of_object(self, row: int, found: QuantileEstimate, i: int, n_passes: int) -> Audit:
+        """Compare what was stated with what the most passes say; `which` objects of `rows` have not failed."""
         levels = self.total.levels
-        if row not in self._stopped:
-            return Audit(levels, n_objects=1, n_not_converged=1)
-        n_first, output, error = self._stopped[row]
-        expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
-        std = found.std[i][:, None]
-        apart = output - found.output[i]
-        difference = np.divide(apart, std, out=np.zeros_like(apart), where=std > 0)
-        return Audit(
-            levels,
-            n_objects=1,
-            n_values=len(output),
-            stated=tuple(np.square(expected).sum(axis=0).tolist()),
-            actual=tuple(np.square(difference).sum(axis=0).tolist()),
-            largest=float(np.abs(difference).max()),
-        )
+        for i in np.flatnonzero(which & self.audited[rows]).tolist():
+            if int(rows[i]) not in self._stopped:
+                self.total += Audit(levels, n_objects=1, n_not_converged=1)
+                continue
+            n_first, output, error = self._stopped[int(rows[i])]
+            expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
+            std = found.std[i][:, None]
+            apart = output - found.output[i]
+            # A posterior without width, as of equal passes, is the same with any number of them.
+            difference = np.divide(apart, std, out=np.zeros_like(apart), where=std > 0)
+            self.total += Audit(
+                levels,
+                n_objects=1,
+                n_values=len(output),
+                stated=tuple(np.square(expected).sum(axis=0).tolist()),
+                actual=tuple(np.square(difference).sum(axis=0).tolist()),
+                largest=float(np.abs(difference).max()),
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,18 +24,16 @@ from galbatch.models.inference.adaptive import (
     StoppedObjects,
     StoppingRule,
     sample_adaptively,
-    stopping_checkpoints,
 )
 from galbatch.models.inference.audit import Audit
 from galbatch.models.inference.flags import input_flags, ood_distance, value_flags
 from galbatch.models.inference.results import result_columns
-from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
+from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
 from galbatch.models.inference.summaries import all_finite, columns_of
 from galbatch.models.networks.keys import draw_keys, is_audited
 
-__all__ = ["infer_block", "nonfinite_images"]
+__all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
 
-ON_CPU = Execution()
 CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
 
 Values = dict[str, npt.NDArray[Any]]
@@ -44,17 +42,50 @@ Outputs = tuple[npt.NDArray[np.float32], ...]
 Keep = Callable[[int, Outputs], None]
 
 
+@dataclass(frozen=True)
+class BlockInputs:
+    """What a network is given of a block of objects.
+
+    Attributes
+    ----------
+    cutouts : on the network's grid, with as many bands as it takes, in its order
+    selected : (object,) bool; the others get no values and NOT_SELECTED
+    auxiliary : (object, auxiliary input) float32, of networks that take some; an object that lacks one (NaN) gets no
+        values and NONFINITE_INPUT
+    """
+
+    cutouts: CutoutBlock
+    selected: npt.NDArray[np.bool_]
+    auxiliary: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class BlockReceivers:
+    """Functions that are given what does not become a column.
+
+    Attributes
+    ----------
+    keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
+        the row and of each bundle the outputs of all passes, (pass, output) float32
+    audit : called once with what adaptive passes stated of the audited objects against what was found
+    """
+
+    keep: Keep | None = None
+    audit: Callable[[Audit], None] | None = None
+
+
+ON_CPU = Execution()
+NOBODY = BlockReceivers()
+
+
 def infer_block(
     network: Bundle | Ensemble,
-    cutouts: CutoutBlock,
+    inputs: BlockInputs,
     *,
     name: str,
     posterior: PosteriorConfig,
-    selected: npt.NDArray[np.bool_],
-    auxiliary: npt.NDArray[np.float32] | None = None,
     execution: Execution = ON_CPU,
-    keep: Keep | None = None,
-    audit: Callable[[Audit], None] | None = None,
+    receivers: BlockReceivers = NOBODY,
 ) -> Values:
     """Run a network on a block.
 
@@ -64,16 +95,11 @@ def infer_block(
     Parameters
     ----------
     network : a bundle, or several that are pooled; each gets as many passes
-    cutouts : on the network's grid, with as many bands as it takes, in its order
+    inputs : cutouts, auxiliary inputs, and which objects are run
     name : prefix of the result columns
     posterior : passes, quantiles, seed, batch
-    selected : (object,) bool; the others get no values and NOT_SELECTED
-    auxiliary : (object, auxiliary input) float32, of networks that take some; an object that lacks
-        one (NaN) gets no values and NONFINITE_INPUT
     execution : what computes the passes, and where
-    keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
-        the row and of each bundle the outputs of all passes, (pass, output) float32
-    audit : called once with what adaptive passes stated of the audited objects against what was found
+    receivers : who is given the outputs of the passes, and the audit
 
     Returns
     -------
@@ -86,32 +112,31 @@ def infer_block(
         provide the engine.
     """
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
-    _check_inputs(ensemble, cutouts, auxiliary)
+    _check_inputs(ensemble, inputs)
+    cutouts, selected = inputs.cutouts, inputs.selected
     specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
     values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
-    gaps, hopeless = nonfinite_images(cutouts.image)
-    if auxiliary is not None:
-        lacking = ~np.isfinite(auxiliary).all(axis=1)
-        gaps, hopeless = gaps | lacking, hopeless | lacking
+    nonfinite, unusable = nonfinite_images(cutouts.image)
+    if inputs.auxiliary is not None:
+        lacking = ~np.isfinite(inputs.auxiliary).all(axis=1)
+        nonfinite, unusable = nonfinite | lacking, unusable | lacking
     flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
-    flags[selected & gaps] |= ModelFlag.NONFINITE_INPUT
+    flags[selected & nonfinite] |= ModelFlag.NONFINITE_INPUT
     values[f"{name}_flags"] = flags
-    runner = _Runner(_Block(cutouts, auxiliary, name, values), ensemble, posterior, execution)
-    found = Audit(posterior.quantiles)
-    for result in runner.run(np.flatnonzero(selected & ~hopeless), keeps=keep is not None):
-        found += result.audit
-        if keep is not None:
-            for row, outputs in sorted(result.kept.items()):
-                keep(row, outputs)
-    if audit is not None:
-        audit(found)
+    runner = _BlockRunner(inputs, _Results(name, values), ensemble, posterior, execution)
+    audit = Audit(posterior.quantiles)
+    for group in runner.run(np.flatnonzero(selected & ~unusable), keeps=receivers.keep is not None):
+        audit += group.audit
+        if receivers.keep is not None:
+            for row, outputs in sorted(group.kept.items()):
+                receivers.keep(row, outputs)
+    if receivers.audit is not None:
+        receivers.audit(audit)
     return values
 
 
-def _check_inputs(
-    ensemble: Ensemble, cutouts: CutoutBlock, auxiliary: npt.NDArray[np.float32] | None
-) -> None:
-    metadata = ensemble.metadata
+def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
+    metadata, cutouts = ensemble.metadata, inputs.cutouts
     if cutouts.grid != ensemble.grid:
         raise BundleError(
             f"{metadata.name}: takes cutouts of {ensemble.grid.label}, given {cutouts.grid.label}"
@@ -121,21 +146,32 @@ def _check_inputs(
             f"{metadata.name}: takes {len(ensemble.bands)} bands ({', '.join(ensemble.bands)}), "
             f"given {', '.join(cutouts.bands) or 'none'}"
         )
-    wanted, given = len(metadata.input.auxiliary_inputs), 0 if auxiliary is None else auxiliary.shape[1]
+    wanted = len(metadata.input.auxiliary_inputs)
+    given = 0 if inputs.auxiliary is None else inputs.auxiliary.shape[1]
     if wanted != given:
         names = ", ".join(column.name for column in metadata.input.auxiliary_inputs) or "none"
         raise BundleError(f"{metadata.name}: takes {wanted} auxiliary inputs ({names}), given {given}")
 
 
 def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(object,) which images (object, band, y, x) have pixels that are not finite; which lack a band, or their center."""
+    """Tell images with pixels that are not finite, and those that are unusable.
+
+    Parameters
+    ----------
+    image : (object, band, y, x) float32
+
+    Returns
+    -------
+    nonfinite : (object,) bool, some pixel is not finite
+    unusable : (object,) bool, a whole band is not finite, or a pixel within 1 px of the center of any band
+    """
     finite = np.isfinite(image)
-    gaps = np.asarray(~finite.all(axis=(1, 2, 3)))
+    nonfinite = np.asarray(~finite.all(axis=(1, 2, 3)))
     middle = image.shape[-1] // 2
     center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
     no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
     no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
-    return gaps, np.asarray(no_center | no_band)
+    return nonfinite, np.asarray(no_center | no_band)
 
 
 def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
@@ -148,81 +184,81 @@ def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A block's inputs, and the columns that groups fill, each its own rows.
+class _Results:
+    """The columns (object,) that groups fill, each its own rows, by names that begin with `name`."""
 
-    Attributes
-    ----------
-    name : prefix of the columns
-    values : (object,) result columns
-    """
-
-    cutouts: CutoutBlock
-    auxiliary: npt.NDArray[np.float32] | None
     name: str
     values: Values
 
 
 @dataclass(frozen=True)
-class _Result:
+class _GroupResult:
     """What a group leaves beside its columns: outputs by row of the block, if they are kept, and its audit."""
 
     kept: dict[int, Outputs]
     audit: Audit
 
 
-class _Runner:
+class _BlockRunner:
     """Runs the groups of a block."""
 
     def __init__(
-        self, block: _Block, ensemble: Ensemble, posterior: PosteriorConfig, execution: Execution
+        self,
+        inputs: BlockInputs,
+        results: _Results,
+        ensemble: Ensemble,
+        posterior: PosteriorConfig,
+        execution: Execution,
     ) -> None:
-        self.block = block
+        self.inputs = inputs
+        self.results = results
         self.ensemble = ensemble
         self.posterior = posterior
-        self.rule = StoppingRule(ensemble, posterior, stopping_checkpoints(ensemble, posterior))
+        self.rule = StoppingRule.of(ensemble, posterior)
         self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
         self.n_threads = execution.n_threads
+        # One thread at a time runs passes; the others summarize meanwhile.
         self.device = threading.Lock()
 
-    def run(self, rows: Rows, *, keeps: bool) -> Iterator[_Result]:
+    def run(self, rows: Rows, *, keeps: bool) -> Iterator[_GroupResult]:
         """Run the objects of the block at `rows`; results come group by group, in order."""
         groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
         if self.n_threads == 1:
-            yield from (self._run_group(group, keeps=keeps) for group in groups)
+            yield from (self.run_group(group, keeps=keeps) for group in groups)
             return
-        coming: deque[Future[_Result]] = deque()
+        coming: deque[Future[_GroupResult]] = deque()
         with ThreadPoolExecutor(self.n_threads) as pool:
             try:
                 for group in groups:
                     # As many wait to be kept as are worked on, never more: a thousand passes of a group may take 60 MB.
                     if len(coming) == 2 * self.n_threads:
                         yield coming.popleft().result()
-                    coming.append(pool.submit(self._run_group, group, keeps=keeps))
+                    coming.append(pool.submit(self.run_group, group, keeps=keeps))
                 while coming:
                     yield coming.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)  # after a fault the rest would run in vain
 
-    def _run_group(self, rows: Rows, *, keeps: bool) -> _Result:
-        object_id = self.block.cutouts.object_id[rows]
-        is_adaptive = len(self.rule.points) > 1
-        audited = is_audited(object_id, seed=self.posterior.seed) & is_adaptive
+    def run_group(self, rows: Rows, *, keeps: bool) -> _GroupResult:
+        """Run the objects of the block at `rows` to their end, and fill in their columns."""
+        object_id = self.inputs.cutouts.object_id[rows]
+        audited = is_audited(object_id, seed=self.posterior.seed) & self.rule.is_adaptive
         with self.device:
-            sources = self._sources(rows)
+            sources = self.sources(rows)
         stopped, audit = sample_adaptively(sources, self.rule, audited=audited, device=self.device)
         kept: dict[int, Outputs] = {}
         for part in stopped:
-            self._fill(part, rows[part.rows])
+            self.fill(part, rows[part.rows])
             if keeps:
                 kept |= dict(zip(rows[part.rows].tolist(), part.outputs_of_each(), strict=True))
-        return _Result(kept, audit)
+        return _GroupResult(kept, audit)
 
-    def _sources(self, rows: Rows) -> list[PassSource]:
-        """Of each bundle, with the features of the objects at `rows` on the device."""
-        cutouts, batch = self.block.cutouts, self.posterior.batch
+    def sources(self, rows: Rows) -> list[PassSource]:
+        """Return a source for each bundle, with the features of the objects at `rows` on the device."""
+        cutouts, batch = self.inputs.cutouts, self.posterior.batch
+        # The network sees 0, the sky's level, where there is no pixel.
         images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
-        auxiliary = None if self.block.auxiliary is None else self.block.auxiliary[rows]
+        auxiliary = None if self.inputs.auxiliary is None else self.inputs.auxiliary[rows]
         sources = []
         for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
             in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
@@ -231,30 +267,34 @@ class _Runner:
                 cutouts.object_id[rows],
                 seed=self.posterior.seed,
                 bundle_sha256=bundle.sha256,
-                passes=range(self.rule.points[-1]),
+                passes=range(self.rule.checkpoints[-1]),
             )
             sources.append(PassSource(sampler, keys, bundle.metadata.dropout_rate > 0))
         return sources
 
-    def _fill(self, stopped: StoppedObjects, rows: Rows) -> None:
-        """Write the columns of objects of the block that stopped together."""
-        name, values = self.block.name, self.block.values
-        found = columns_of(self.ensemble, stopped.raws, stopped.keys, self.posterior)
+    def fill(self, stopped: StoppedObjects, rows: Rows) -> None:
+        """Write the columns of objects that stopped together, which the block has at `rows`."""
+        name, values = self.results.name, self.results.values
+        found = columns_of(
+            self.ensemble,
+            stopped.raws,
+            stopped.keys,
+            method=self.posterior.method,
+            quantiles=self.posterior.quantiles,
+        )
         good = stopped.finite & all_finite(found)
         for key, column in found.items():
             values[f"{name}_{key}"][rows[good]] = column[good]
         values[f"{name}_passes"][rows] = stopped.n_passes
-        flags = value_flags(self.ensemble, found, self.posterior)
+        flags = value_flags(self.ensemble, found, tolerance=self.posterior.tolerance)
         flags[stopped.ran_out] |= ModelFlag.NOT_CONVERGED
         flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
+        distances = []
         for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
-            flags |= input_flags(bundle.metadata, raw, self.block.cutouts, rows)
+            flags |= input_flags(bundle.metadata, raw, self.inputs.cutouts, rows)
+            distances.append(ood_distance(bundle.metadata, raw))
         values[f"{name}_flags"][rows] |= flags.astype(np.int32)
         if f"{name}_ood_distance" in values:
-            values[f"{name}_ood_distance"][rows] = _largest_distance(self.ensemble, stopped.raws)
-
-
-def _largest_distance(ensemble: Ensemble, raws: Sequence[RawPasses]) -> npt.NDArray[np.float64]:
-    """(object,) of the bundles' distances from their domains, in units of their limits."""
-    found = [ood_distance(b.metadata, raw) for b, raw in zip(ensemble.bundles, raws, strict=True)]
-    return np.asarray(np.maximum.reduce([distance for distance in found if distance is not None]))
+            # In units of each bundle's limit, so that the largest decides.
+            known = [distance for distance in distances if distance is not None]
+            values[f"{name}_ood_distance"][rows] = np.maximum.reduce(known)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle.ensemble import Ensemble
@@ -21,16 +20,14 @@ __all__ = ["input_flags", "ood_distance", "value_flags"]
 Flags = npt.NDArray[np.int32]
 
 
-def value_flags(
-    ensemble: Ensemble, found: Mapping[str, npt.NDArray[Any]], posterior: PosteriorConfig
-) -> Flags:
+def value_flags(ensemble: Ensemble, found: Mapping[str, npt.NDArray[Any]], *, tolerance: float) -> Flags:
     """NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED of the columns `found`, (object,), without the model's name."""
     parameters = ensemble.metadata.parameters
     flags = np.zeros(len(found[f"{parameters[0].name}_q500"]), np.int32)
     if not ensemble.has_posterior:
         flags |= ModelFlag.NO_POSTERIOR
     elif "mc_error" in found:
-        flags[found["mc_error"] > posterior.tolerance] |= ModelFlag.NOT_CONVERGED
+        flags[found["mc_error"] > tolerance] |= ModelFlag.NOT_CONVERGED
     for parameter in parameters:
         if parameter.training_range is not None:
             median = found[f"{parameter.name}_q500"]

@@ -22,7 +22,7 @@ GROUP_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
 
 @dataclass(frozen=True)
 class PassOutputs:
-    """Passes of some objects.
+    """The outputs of passes of some objects.
 
     Attributes
     ----------
@@ -76,15 +76,15 @@ class Sampler:
         auxiliary: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._executor = executor
-        there = None if auxiliary is None else self._there(auxiliary)
-        self._prepared = executor.prepare(self._there(images), there)
+        there = None if auxiliary is None else self._to_device(auxiliary)
+        self._prepared = executor.prepare(self._to_device(images), there)
         self._batch = self._prepared.rows_at_once(batch)
-        self.last = _here(self._prepared.last)
-        self.crop = _here(self._prepared.crop)
+        self.last = _to_host(self._prepared.last)
+        self.crop = _to_host(self._prepared.crop)
 
     @torch.inference_mode()
     def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> PassOutputs:
-        """Passes of some of the objects.
+        """Run passes of some of the objects.
 
         Parameters
         ----------
@@ -92,8 +92,8 @@ class Sampler:
         keys : (n, pass) int64, of each object and pass
         """
         n, n_passes = keys.shape
-        objects = self._there(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
-        flat = self._there(np.ascontiguousarray(keys).reshape(-1))
+        objects = self._to_device(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
+        flat = self._to_device(np.ascontiguousarray(keys).reshape(-1))
         found: list[Tensor] = []
         for start in range(0, len(flat), self._batch):
             some = slice(start, start + self._batch)
@@ -103,13 +103,13 @@ class Sampler:
             found = found or [part.new_empty((len(flat), part.shape[1])) for part in parts]
             for whole, part in zip(found, parts, strict=True):
                 whole[some] = part
-        # Joined on the device: one copy a round.
+        # They are joined on the device, so that there is one copy to the host, not one a batch.
         outputs, fired = (whole.reshape(n, n_passes, -1).cpu() for whole in found)
         return PassOutputs(outputs.numpy(), fired.numpy())
 
     @torch.inference_mode()
     def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:
-        """The largest of the last features; None if the network has none.
+        """Return the largest of the last features; None if the network has none.
 
         Parameters
         ----------
@@ -119,31 +119,28 @@ class Sampler:
         if found is None:
             return None
         index, activation = (part.cpu().numpy() for part in found)
-        frequency = [_shares(of_object, each) for of_object, each in zip(fired, index, strict=True)]
-        return TopFeatures(index, activation, np.stack(frequency))
+        frequency = np.full(index.shape, np.nan, np.float32)
+        for row, (of_object, features) in enumerate(zip(fired, index, strict=True)):
+            if of_object.shape[1]:  # ranks: the network tells which features were among the largest
+                share = (of_object[:, :, None] == features).any(axis=1).mean(axis=0)
+                frequency[row] = np.where(features >= 0, share, np.nan)
+        return TopFeatures(index, activation, frequency)
 
-    def _there(self, array: npt.NDArray[Any]) -> Tensor:
-        """On the device; pinned memory is copied to a GPU while the processor goes on."""
-        here = torch.from_numpy(array)
+    def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return the array on the device; pinned memory is copied to a GPU while the processor continues."""
+        tensor = torch.from_numpy(array)
         if self._executor.device.type == "cpu":
-            return here
-        return here.pin_memory().to(self._executor.device, non_blocking=True)
+            return tensor
+        return tensor.pin_memory().to(self._executor.device, non_blocking=True)
 
 
-def _here(found: Tensor | None) -> npt.NDArray[np.float32] | None:
+def _to_host(found: Tensor | None) -> npt.NDArray[np.float32] | None:
     return None if found is None else found.cpu().numpy()
-
-
-def _shares(fired: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """(rank,) share of the passes in which each of an object's features `index` was among those `fired`, (pass, rank)."""
-    among = (fired[:, :, None] == index).any(axis=1).mean(axis=0)
-    known = fired.shape[1] > 0
-    return np.where((index >= 0) & known, among, np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class RawPasses:
-    """What the network gave for some objects.
+    """Everything that the network gave for some objects.
 
     Attributes
     ----------
@@ -161,7 +158,7 @@ class RawPasses:
     top_frequency: npt.NDArray[np.float32] | None = None
 
     def rows(self, some: slice) -> RawPasses:
-        """Of some of the objects."""
+        """Return what the network gave for some of the objects."""
         taken: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
@@ -178,7 +175,7 @@ def run_passes(
     auxiliary: npt.NDArray[np.float32] | None = None,
     executor: Executor | None = None,
 ) -> RawPasses:
-    """As many passes of every object.
+    """Run the same number of passes of every object.
 
     Parameters
     ----------
@@ -195,17 +192,12 @@ def run_passes(
         group = slice(start, start + GROUP_OBJECTS)
         some = None if auxiliary is None else auxiliary[group]
         sampler = Sampler(executor, images[group], batch=batch, auxiliary=some)
-        groups.append(_run_group(sampler, keys[group]))
+        found = sampler.run(np.arange(len(keys[group])), keys[group])
+        top = sampler.top(list(found.fired))
+        features = () if top is None else (top.index, top.activation, top.frequency)
+        groups.append(RawPasses(found.outputs, sampler.last, sampler.crop, *features))
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(RawPasses):
         parts = [getattr(group, field.name) for group in groups]
         joined[field.name] = None if parts[0] is None else np.concatenate(parts)
     return RawPasses(**joined)
-
-
-def _run_group(sampler: Sampler, keys: npt.NDArray[np.int64]) -> RawPasses:
-    found = sampler.run(np.arange(len(keys)), keys)
-    top = sampler.top(list(found.fired))
-    if top is None:
-        return RawPasses(found.outputs, sampler.last, sampler.crop)
-    return RawPasses(found.outputs, sampler.last, sampler.crop, top.index, top.activation, top.frequency)

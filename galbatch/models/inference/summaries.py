@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.config import PosteriorConfig
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.heads.passes import Passes, correlation_of
 from galbatch.models.inference.results import quantile_suffix
@@ -29,7 +28,12 @@ Keys = npt.NDArray[np.int64]
 
 
 def columns_of(
-    ensemble: Ensemble, raws: Sequence[RawPasses], keys: Sequence[Keys], posterior: PosteriorConfig
+    ensemble: Ensemble,
+    raws: Sequence[RawPasses],
+    keys: Sequence[Keys],
+    *,
+    method: str,
+    quantiles: Sequence[float],
 ) -> Values:
     """Columns (object,), without the model's name; some objects at a time.
 
@@ -37,9 +41,17 @@ def columns_of(
     ----------
     raws : of each bundle, with as many passes
     keys : of each bundle (object, pass)
+    method : mixture or samples, as in ``[posterior]``
+    quantiles : in (0, 1), rising
     """
     parts = [
-        _columns_of_some(ensemble, [raw.rows(some) for raw in raws], [part[some] for part in keys], posterior)
+        _columns_of_some(
+            ensemble,
+            [raw.rows(some) for raw in raws],
+            [part[some] for part in keys],
+            method=method,
+            quantiles=quantiles,
+        )
         for some in slices_of([raw.outputs for raw in raws])
     ]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -56,7 +68,8 @@ def posterior_of(
     ensemble: Ensemble,
     outputs: Sequence[npt.NDArray[np.float32]],
     keys: Sequence[Keys],
-    posterior: PosteriorConfig,
+    *,
+    method: str,
 ) -> tuple[Passes, npt.NDArray[np.float64] | None]:
     """The pooled passes, and the draws if these stand for the posterior: method samples, and point heads.
 
@@ -64,7 +77,7 @@ def posterior_of(
     """
     numbers = [np.nan_to_num(part.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for part in outputs]
     passes = ensemble.passes(numbers)
-    if posterior.method == "mixture" and not ensemble.is_point:
+    if method == "mixture" and not ensemble.is_point:
         return passes, None
     of_bundles = zip(ensemble.bundles, keys, strict=True)
     members = [member_keys(of_bundle, bundle.metadata.members) for bundle, of_bundle in of_bundles]
@@ -72,10 +85,15 @@ def posterior_of(
 
 
 def _columns_of_some(
-    ensemble: Ensemble, raws: list[RawPasses], keys: list[Keys], posterior: PosteriorConfig
+    ensemble: Ensemble,
+    raws: list[RawPasses],
+    keys: list[Keys],
+    *,
+    method: str,
+    quantiles: Sequence[float],
 ) -> Values:
-    passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, posterior)
-    metadata, levels = ensemble.metadata, np.asarray(posterior.quantiles)
+    passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, method=method)
+    metadata, levels = ensemble.metadata, np.asarray(quantiles)
     found: Values = {}
     errors = []
     for quantity in quantities_of(metadata.parameters):
@@ -83,7 +101,7 @@ def _columns_of_some(
             summary = summarize_draws(draws, quantity, levels, passes=passes)
         else:
             summary = summarize_mixture(passes, quantity, levels)
-        found |= _named(summary, quantity.name, posterior)
+        found |= _named(summary, quantity.name, quantiles)
         errors.append(summary.mc_error)
         if not quantity.is_magnitude and quantity.parameter.labels:
             found[f"{quantity.name}_label"] = _labels(
@@ -105,10 +123,9 @@ def _top_features(metadata: BundleMetadata, raw: RawPasses) -> Values:
     }
 
 
-def _named(summary: Summary, name: str, posterior: PosteriorConfig) -> Values:
+def _named(summary: Summary, name: str, levels: Sequence[float]) -> Values:
     quantiles = {
-        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i]
-        for i, level in enumerate(posterior.quantiles)
+        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i] for i, level in enumerate(levels)
     }
     scalars = {f"{name}_{key}": getattr(summary, key) for key in ("mean", "std", "mode", "epistemic_std")}
     return {**quantiles, **scalars}

@@ -45,7 +45,10 @@ def from_memory(task):
     for number, block in enumerate(ingest.read_blocks(task.store, task.partition, network.grid)):
         rows = slice(number * BLOCK_OBJECTS, (number + 1) * BLOCK_OBJECTS)
         values = models.infer_block(
-            tasks.load_network(network), block, name="net", posterior=task.posterior, selected=selected[rows]
+            tasks.load_network(network),
+            models.BlockInputs(block, selected[rows]),
+            name="net",
+            posterior=task.posterior,
         )
         found.append((values["net_passes"], values["net_mag_r_q500"], values["net_flags"]))
     return [np.concatenate(column) for column in zip(*found, strict=True)]

@@ -13,6 +13,8 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.models import (
     Audit,
+    BlockInputs,
+    BlockReceivers,
     CalibrationInfo,
     Ensemble,
     Execution,
@@ -83,9 +85,14 @@ def block(make):
     return build
 
 
-def infer(network, block, posterior=ADAPTIVE, **changes):
+def infer(network, block, posterior=ADAPTIVE, *, keep=None, audit=None, **changes):
     return infer_block(
-        network, block, name="m", posterior=posterior, selected=np.ones(len(block), bool), **changes
+        network,
+        BlockInputs(block, np.ones(len(block), bool)),
+        name="m",
+        posterior=posterior,
+        receivers=BlockReceivers(keep, audit),
+        **changes,
     )
 
 
@@ -222,10 +229,10 @@ class TestThreads:
             n_inside.pop()
             return found
 
-        def waits(*arguments):
+        def waits(*arguments, **options):
             running.clear()
             met.append(running.wait(timeout=5.0 if not any(met) else 0.0))
-            return summarize(*arguments)
+            return summarize(*arguments, **options)
 
         monkeypatch.setattr(Sampler, "run", counted)
         monkeypatch.setattr(infer_module, "columns_of", waits)
@@ -257,9 +264,9 @@ class TestKeeping:
         n_run, waiting, kept = [0], [], []
         summarize = infer_module.columns_of
 
-        def counted(ensemble, raws, keys, posterior):
+        def counted(ensemble, raws, keys, **options):
             n_run[0] += len(raws[0].outputs)
-            return summarize(ensemble, raws, keys, posterior)
+            return summarize(ensemble, raws, keys, **options)
 
         def keep(row, _):
             waiting.append(n_run[0] - len(kept))

@@ -12,6 +12,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.types import njy_per_unit
 from galbatch.models import (
     AuxiliaryInput,
+    BlockInputs,
     DomainInfo,
     HeadInfo,
     card_text,
@@ -53,7 +54,9 @@ UNSTEADY = ("_epistemic_std", "_mc_error", "_mode")
 
 def infer(bundle, block, auxiliary=None, posterior=POSTERIOR):
     selected = np.ones(len(block), bool)
-    return infer_block(bundle, block, name="net", posterior=posterior, selected=selected, auxiliary=auxiliary)
+    return infer_block(
+        bundle, BlockInputs(block, selected, auxiliary=auxiliary), name="net", posterior=posterior
+    )
 
 
 def rows_of(block, rows):

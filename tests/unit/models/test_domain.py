@@ -8,7 +8,7 @@ from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.flags import MaskBit, ModelFlag
 from galbatch.core.types import Grid
 from galbatch.ingest.cut.measure import measure
-from galbatch.models import infer_block
+from galbatch.models import BlockInputs, infer_block
 from galbatch.models.inference.domain import (
     ObjectNumbers,
     describe_domain,
@@ -48,7 +48,9 @@ def described(sfnet_bundle):
 
 def share_flagged(bundle, block):
     selected = np.ones(len(block), bool)
-    values = infer_block(bundle, block, name="net", posterior=PosteriorConfig(passes=2), selected=selected)
+    values = infer_block(
+        bundle, BlockInputs(block, selected), name="net", posterior=PosteriorConfig(passes=2)
+    )
     flagged = (values["net_flags"] & ModelFlag.OUT_OF_DOMAIN) > 0
     return flagged.mean(), values["net_ood_distance"]
 

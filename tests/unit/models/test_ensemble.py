@@ -13,6 +13,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.errors import BundleError
 from galbatch.models import (
     AuxiliaryInput,
+    BlockInputs,
     CalibrationInfo,
     DomainInfo,
     Ensemble,
@@ -78,10 +79,12 @@ def toy(tmp_path, make):
     return build
 
 
-def infer(network, block, *, passes=8, **changes):
+def infer(network, block, *, passes=8, auxiliary=None, **changes):
     posterior = PosteriorConfig(passes=passes, batch=64, **changes.pop("posterior", {}))
     selected = np.ones(len(block), bool)
-    return infer_block(network, block, name="m", posterior=posterior, selected=selected, **changes)
+    return infer_block(
+        network, BlockInputs(block, selected, auxiliary), name="m", posterior=posterior, **changes
+    )
 
 
 def inputs(make, *names):

@@ -9,6 +9,7 @@ import torch
 from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError
 from galbatch.models import (
+    BlockInputs,
     CalibrationInfo,
     HeadInfo,
     LabelInfo,
@@ -240,7 +241,7 @@ def test_what_is_judged_is_what_the_catalog_gets(gampen_bundle, make_block):
     block = make_block(40, 1)
     posterior = PosteriorConfig(passes=12, quantiles=(0.15865, 0.5, 0.84135))
     block = dataclasses.replace(block, object_id=np.arange(40))
-    catalog = infer_block(bundle, block, name="net", posterior=posterior, selected=np.ones(40, bool))
+    catalog = infer_block(bundle, BlockInputs(block, np.ones(40, bool)), name="net", posterior=posterior)
     low, median, high = (
         np.stack([catalog[f"net_{p.name}_{quantile_suffix(level)}"] for p in metadata.parameters], axis=1)
         for level in posterior.quantiles

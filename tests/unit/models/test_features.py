@@ -7,7 +7,7 @@ import torch
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
-from galbatch.models import infer_block
+from galbatch.models import BlockInputs, infer_block
 from galbatch.models.bundle.features import localize
 from galbatch.models.bundle.files import Bundle
 from galbatch.models.networks.keys import draw_keys
@@ -95,7 +95,7 @@ def test_frequency_is_the_share_of_passes_in_which_the_catalogs_features_fired(m
     images, _, _ = make.galaxies(3, 2)
     posterior = PosteriorConfig(passes=64, seed=3)
     values = infer_block(
-        sfnet_bundle, make.block(images), name="m", posterior=posterior, selected=np.ones(3, bool)
+        sfnet_bundle, BlockInputs(make.block(images), np.ones(3, bool)), name="m", posterior=posterior
     )
     keys = draw_keys(
         np.arange(3, dtype=np.int64) + 40, seed=3, bundle_sha256=sfnet_bundle.sha256, passes=np.arange(64)
@@ -124,9 +124,10 @@ def test_bundles_that_do_not_tell_what_fired_have_no_frequency(make, sfnet_bundl
 
     older = dataclasses.replace(sfnet_bundle, script=Older(sfnet_bundle.script))
     images, _, _ = make.galaxies(2, 2)
-    arguments = {"name": "m", "posterior": PosteriorConfig(passes=8), "selected": np.ones(2, bool)}
-    new = infer_block(sfnet_bundle, make.block(images), **arguments)
-    old = infer_block(older, make.block(images), **arguments)
+    arguments = {"name": "m", "posterior": PosteriorConfig(passes=8)}
+    inputs = BlockInputs(make.block(images), np.ones(2, bool))
+    new = infer_block(sfnet_bundle, inputs, **arguments)
+    old = infer_block(older, inputs, **arguments)
     assert np.isnan(old["m_frequency_0"]).all()
     np.testing.assert_array_equal(old["m_feature_0"], new["m_feature_0"])
     np.testing.assert_array_equal(old["m_color_gr_mag_q500"], new["m_color_gr_mag_q500"])

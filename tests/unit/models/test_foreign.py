@@ -7,7 +7,7 @@ from torch import nn
 
 from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, ConfigError
-from galbatch.models import convert_script, infer_block, load_bundle
+from galbatch.models import BlockInputs, convert_script, infer_block, load_bundle
 from galbatch.models.convert.description import read_description
 
 SIZE_PX = 48
@@ -137,13 +137,13 @@ def test_catalog_columns_of_a_foreign_network(files, make):
     images, _, _ = make.galaxies(3, 1)
     posterior = PosteriorConfig(passes=16, batch=8)
     chosen = np.ones(3, bool)
-    values = infer_block(bundle, make.block(images), name="z", posterior=posterior, selected=chosen)
+    values = infer_block(bundle, BlockInputs(make.block(images), chosen), name="z", posterior=posterior)
     assert np.isfinite(values["z_redshift_q500"]).all()
     other = PosteriorConfig(passes=16, batch=48)
-    again = infer_block(bundle, make.block(images), name="z", posterior=other, selected=chosen)
+    again = infer_block(bundle, BlockInputs(make.block(images), chosen), name="z", posterior=other)
     np.testing.assert_array_equal(values["z_redshift_q500"], again["z_redshift_q500"])
     rounds = PosteriorConfig(passes="adaptive", min_passes=4, max_passes=16, tolerance=1e-9)
-    last = infer_block(bundle, make.block(images), name="z", posterior=rounds, selected=chosen)
+    last = infer_block(bundle, BlockInputs(make.block(images), chosen), name="z", posterior=rounds)
     assert (last["z_passes"] == 16).all()
     np.testing.assert_array_equal(values["z_redshift_q500"], last["z_redshift_q500"])
 
@@ -169,7 +169,7 @@ def test_what_the_bundle_says(files):
         ("std = [1.0, 2.0, 0.5]", "std = [1.0, 2.0]", "std has 2 numbers, expected 1 or one per channel"),
         ("std = [1.0, 2.0, 0.5]", "std = [0.0]", "std must be above 0"),
         ('bands = ["g"]', 'bands = ["g", "r"]', "channels = 3, but there are 2 bands"),
-        ("zero_point_mag = 27.0", 'zero_point_mag = 27.0\ncolumns = [{name = "ebv"}]', "takes images alone"),
+        ("zero_point_mag = 27.0", 'zero_point_mag = 27.0\nauxiliary_inputs = [{name = "ebv"}]', "takes images alone"),
         ("[head]", "[head", "is no TOML"),
         ('kind = "gaussian"', 'kind = "mixture"', "components must be 1 or more for a mixture"),
     ],

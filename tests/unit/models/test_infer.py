@@ -9,7 +9,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
-from galbatch.models import infer_block, load_bundle, result_columns, save_bundle, script_of
+from galbatch.models import BlockInputs, infer_block, load_bundle, result_columns, save_bundle, script_of
 from galbatch.models.inference.domain import describe_domain
 from galbatch.models.inference.sampling import run_passes
 from galbatch.models.networks.keys import draw_keys
@@ -19,7 +19,7 @@ POSTERIOR = PosteriorConfig(passes=12, batch=32)
 
 def infer(bundle, block, *, selected=None, posterior=POSTERIOR):
     selected = np.ones(len(block), bool) if selected is None else selected
-    return infer_block(bundle, block, name="net", posterior=posterior, selected=selected)
+    return infer_block(bundle, BlockInputs(block, selected), name="net", posterior=posterior)
 
 
 def assert_equal_to_rounding(first, second):

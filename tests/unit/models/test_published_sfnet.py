@@ -15,7 +15,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError, UsageError
-from galbatch.models import SfnetConversion, convert_sfnet, infer_block, load_bundle
+from galbatch.models import BlockInputs, SfnetConversion, convert_sfnet, infer_block, load_bundle
 from galbatch.models.convert.published import TORCH_CLASSES, read_published
 from galbatch.models.networks.intensity_stretch import LAYERS, ViewerRgb
 
@@ -345,7 +345,7 @@ def test_catalog_has_values_without_widths(tmp_path, weights, make):
     block = make.block(images, bands=("i", "r", "g"))
     block = dataclasses.replace(block, grid=bundle.grid)
     values = infer_block(
-        bundle, block, name="s", posterior=PosteriorConfig(passes=8), selected=np.ones(3, bool)
+        bundle, BlockInputs(block, np.ones(3, bool)), name="s", posterior=PosteriorConfig(passes=8)
     )
     assert np.isfinite(values["s_log_Ha_q500"]).all()
     assert np.isnan(values["s_log_Ha_std"]).all()
