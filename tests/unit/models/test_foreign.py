@@ -169,7 +169,11 @@ def test_what_the_bundle_says(files):
         ("std = [1.0, 2.0, 0.5]", "std = [1.0, 2.0]", "std has 2 numbers, expected 1 or one per channel"),
         ("std = [1.0, 2.0, 0.5]", "std = [0.0]", "std must be above 0"),
         ('bands = ["g"]', 'bands = ["g", "r"]', "channels = 3, but there are 2 bands"),
-        ("zero_point_mag = 27.0", 'zero_point_mag = 27.0\nauxiliary_inputs = [{name = "ebv"}]', "takes images alone"),
+        (
+            "zero_point_mag = 27.0",
+            'zero_point_mag = 27.0\nauxiliary_inputs = [{name = "ebv"}]',
+            "takes images alone",
+        ),
         ("[head]", "[head", "is no TOML"),
         ('kind = "gaussian"', 'kind = "mixture"', "components must be 1 or more for a mixture"),
     ],
