@@ -26,10 +26,9 @@ from scipy.special import ndtr, ndtri
 
 from galbatch import models, simulation
 from galbatch.core.types import ab_mag, njy_per_unit
-from galbatch.models.heads.passes import Passes, read_passes
+from galbatch.models.heads import read_passes
 from galbatch.models.networks.keys import draw_keys
-from galbatch.models.posterior.mixture import mixture_quantiles
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.posterior import Passes, to_output
 
 Floats = npt.NDArray[np.float64]
 
@@ -166,7 +165,7 @@ def needed_passes(passes: Passes, index: int, std: Floats) -> tuple[Floats, Floa
     The error of a draw's share below is q (1 - q): the density is the same for both and drops out.
     """
     marginal, levels = passes.marginal(index), np.asarray(LEVELS)
-    quantiles = mixture_quantiles(marginal, levels)
+    quantiles = marginal.quantiles(levels)
     variance = marginal.cdf(quantiles).var(axis=1, ddof=1)  # (object, level), of a single pass
     needed = variance / np.square(marginal.density(quantiles) * std[:, None] * TOLERANCE)
     return needed.max(axis=1), DRAWS * (variance / (levels * (1 - levels))).max(axis=1)

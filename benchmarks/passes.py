@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from galbatch import models, simulation
 from galbatch.core.types import njy_per_unit
+from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.sampling import Sampler
 from galbatch.models.networks.gampen import VGG16_BLOCKS, Gampen
 from galbatch.models.networks.sfnet import Sfnet
@@ -114,7 +115,7 @@ def wide_bundle(size_px: int, *, width: float = 1.0) -> models.Bundle:
     """A GaMPEN with the paper's channels, or a part of them, and random weights: what a pass costs does not hang on them."""
     demo = models.load_bundle(models.bundle_path("demo:gampen")).metadata
     torch.manual_seed(0)
-    network = Gampen(size_px, demo.n_outputs, width=width, dropout_rate=RATE)
+    network = Gampen(size_px, outputs_per_pass(demo), width=width, dropout_rate=RATE)
     metadata = dataclasses.replace(
         demo,
         name=f"gampen-{size_px}px",

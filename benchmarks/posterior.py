@@ -36,14 +36,13 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.engines.choice import Engine, Execution, executor
-from galbatch.models.heads.passes import GaussianPasses, read_gaussian, read_passes
+from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
 from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.inference.summaries import columns_of
 from galbatch.models.networks.gampen import Gampen, HalvingPool
 from galbatch.models.networks.keys import draw_keys
-from galbatch.models.posterior.mixture import quantities_of, summarize_mixture
-from galbatch.models.posterior.transforms import from_output
+from galbatch.models.posterior import from_output, quantities_of, summarize_mixture
 
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]

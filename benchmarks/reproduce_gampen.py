@@ -35,7 +35,7 @@ from galbatch.core.types import njy_per_unit
 from galbatch.models.calibration.calibrating import inflation_factors
 from galbatch.models.calibration.coverage import LEVELS, share_of
 from galbatch.models.calibration.evaluation import Evaluation, HeldOut, Outputs, judge
-from galbatch.models.heads.passes import read_passes
+from galbatch.models.heads import read_passes
 from galbatch.models.networks.keys import draw_keys
 from galbatch.models.training.data import split_objects
 

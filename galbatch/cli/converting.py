@@ -142,12 +142,14 @@ def _three_numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> None:
+    from galbatch import models
+
     grid = f"{metadata.input.size_px} px at {metadata.input.pixel_scale_arcsec:g} arcsec"
     print_line(
         f"{output}: {metadata.name}, {', '.join(metadata.input.bands)}, {grid}; "
         f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}.."
     )
-    if metadata.head.kind == "point" and metadata.dropout_rate == 0:
+    if models.head_of(metadata.head).is_point and metadata.dropout_rate == 0:
         print_line(
             "it has no dropout and no widths: the catalog gives values alone and flags them NO_POSTERIOR"
         )

@@ -305,7 +305,7 @@ def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
         task.partition,
         origin,
         object_id=task.objects.object_id,
-        n_outputs=[info.metadata.n_outputs for info in infos],
+        n_outputs=[info.n_outputs for info in infos],
     )
     return _Loaded(model, ensemble, writer)
 

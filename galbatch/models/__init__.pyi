@@ -11,13 +11,12 @@ from .convert.gampen import GampenConversion, convert_gampen
 from .convert.sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
 from .engines.choice import Engine, Execution, choose_engine, executor
 from .engines.gpu import gpu_identity, gpu_shortage, torch_cuda
-from .heads.joint import OutputInfo, has_posterior, joint_draws
-from .heads.passes import correlation_of
+from .heads import HEADS, OutputInfo, has_posterior, head_of, joint_draws
 from .inference.audit import Audit
 from .inference.block import BlockInputs, BlockReceivers, infer_block
 from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .inference.results import INFER_VERSION, quantile_suffix, result_columns
-from .metadata.schema import (
+from .metadata import (
     AuxiliaryInput,
     BundleMetadata,
     CalibrationInfo,
@@ -28,6 +27,7 @@ from .metadata.schema import (
     ParameterInfo,
     ResultTable,
 )
+from .posterior import correlation_of
 from .training.checkpoint import require_no_checkpoint, require_settings
 from .training.data import Extras, ImageRows, Split, has_center, split_objects
 from .training.loop import BatchProgress, Epoch
@@ -36,6 +36,7 @@ from .training.session import Session, Trained, device_name, script_of, train
 from .training.settings import TrainingSettings, parse_settings, settings_of
 
 __all__ = [
+    "HEADS",
     "INFER_VERSION",
     "LEVELS",
     "RECIPES",
@@ -97,6 +98,7 @@ __all__ = [
     "gpu_shortage",
     "has_center",
     "has_posterior",
+    "head_of",
     "infer_block",
     "joint_draws",
     "load_bundle",

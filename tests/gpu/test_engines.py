@@ -20,12 +20,11 @@ from galbatch.models import (  # noqa: E402
     script_of,
     train,
 )
-from galbatch.models.heads.passes import read_passes  # noqa: E402
+from galbatch.models.heads import read_passes  # noqa: E402
 from galbatch.models.inference.sampling import Sampler, run_passes  # noqa: E402
 from galbatch.models.networks.dropout import MaskPlan  # noqa: E402
 from galbatch.models.networks.keys import draw_keys  # noqa: E402
-from galbatch.models.posterior.mixture import quantities_of, summarize_mixture  # noqa: E402
-from galbatch.models.posterior.transforms import to_output  # noqa: E402
+from galbatch.models.posterior import quantities_of, summarize_mixture, to_output  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,6 +10,7 @@ from galbatch import models  # noqa: E402
 from galbatch.config import PosteriorConfig  # noqa: E402
 from galbatch.execution import tasks  # noqa: E402
 from galbatch.models import DomainInfo, GpuMemory  # noqa: E402
+from galbatch.models.heads import outputs_per_pass  # noqa: E402
 from galbatch.models.networks.gampen import Gampen  # noqa: E402
 from galbatch.planning.inference_memory import WEIGHT_COPIES  # noqa: E402
 
@@ -28,7 +29,7 @@ def wide_gampen(tmp_path_factory):
     metadata = models.load_bundle(models.bundle_path("demo:gampen")).metadata
     torch.manual_seed(5)
     network = Gampen(
-        metadata.input.size_px, metadata.n_outputs, width=0.5, dropout_rate=metadata.dropout_rate
+        metadata.input.size_px, outputs_per_pass(metadata), width=0.5, dropout_rate=metadata.dropout_rate
     )
     metadata = dataclasses.replace(metadata, name="wide", domain=DomainInfo(), calibration=None)
     models.save_bundle(path, models.script_of(network), metadata)

@@ -21,7 +21,7 @@ from galbatch.catalog import pass_outputs
 from galbatch.core.flags import ModelFlag
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.execution import run, tasks
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.posterior import to_output
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -17,6 +17,7 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.execution import tasks
 from galbatch.models import DomainInfo
+from galbatch.models.heads import outputs_per_pass
 from galbatch.models.networks.gampen import Gampen
 from galbatch.planning.inference_memory import project_inference
 from galbatch.planning.projection import GridPlan
@@ -97,7 +98,7 @@ def wide_gampen(tmp_path_factory):
     metadata = models.load_bundle(models.bundle_path("demo:gampen")).metadata
     torch.manual_seed(5)
     network = Gampen(
-        metadata.input.size_px, metadata.n_outputs, width=0.5, dropout_rate=metadata.dropout_rate
+        metadata.input.size_px, outputs_per_pass(metadata), width=0.5, dropout_rate=metadata.dropout_rate
     )
     metadata = dataclasses.replace(metadata, name="wide", domain=DomainInfo(), calibration=None)
     models.save_bundle(path, models.script_of(network), metadata)

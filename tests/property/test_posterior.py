@@ -9,12 +9,22 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal, norm, rv_histogram
 
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads.passes import BinnedPasses, GaussianPasses, pooled, read_passes
-from galbatch.models.metadata.schema import head_outputs
+from galbatch.models.heads import (
+    BinnedMarginal,
+    BinnedPasses,
+    GaussianPasses,
+    head_of,
+    outputs_per_pass,
+    read_passes,
+)
 from galbatch.models.networks.keys import draw_keys, member_keys
-from galbatch.models.posterior.marginals import BinnedMarginal
-from galbatch.models.posterior.mixture import mixture_cdf, mixture_quantiles, quantities_of, summarize_mixture
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.posterior import (
+    mixture_cdf,
+    pooled,
+    quantities_of,
+    summarize_mixture,
+    to_output,
+)
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(0.02, 0.98)),
@@ -40,7 +50,7 @@ def metadata_of(head, members=1):
 def outputs_of_heads(draw, heads=HEADS):
     """Metadata and outputs (object, pass, member x output)."""
     metadata = metadata_of(draw(st.sampled_from(heads)), members=draw(st.integers(1, 2)))
-    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 6)), metadata.n_outputs)
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 6)), outputs_per_pass(metadata))
     return metadata, draw(arrays(np.float64, shape, elements=st.floats(-4, 4)))
 
 
@@ -85,7 +95,7 @@ APART = np.array([[0.0, -5.0, *6 * [8.0]]]), np.full((1, 8), 0.03421812)
 @settings(max_examples=60)
 def test_cdf_at_the_quantiles_is_the_level(mixture, levels):
     mean, std = mixture
-    found = mixture_quantiles(marginal_of(mean, std), levels)
+    found = marginal_of(mean, std).quantiles(np.asarray(levels))
     cdf = norm.cdf(found[:, :, None], mean[:, None, :], std[:, None, :]).mean(axis=2)
     np.testing.assert_allclose(cdf, np.broadcast_to(levels, cdf.shape), atol=1e-6)
 
@@ -97,7 +107,7 @@ def test_quantiles_solve_the_cdf_of_every_head(outputs, levels):
     passes = read_passes(numbers, metadata)
     for index in range(len(PARAMETERS)):
         marginal = passes.marginal(index)
-        found = mixture_quantiles(marginal, levels)
+        found = marginal.quantiles(np.asarray(levels))
         cdf = np.stack([mixture_cdf(marginal, column) for column in found.T], axis=1)
         np.testing.assert_allclose(cdf, np.broadcast_to(levels, cdf.shape), atol=1e-8)
         assert (np.diff(found, axis=1) >= 0).all()
@@ -128,7 +138,7 @@ def test_histograms_are_scipys(histogram, levels, points):
     # Levels that the empty bins stand at, beside those of chance.
     flat = np.cumsum(probability.mean(axis=1), axis=1)[0, :-1]
     wanted = np.unique([*levels, *flat[(flat > 1e-3) & (flat < 1 - 1e-3)]])
-    found = mixture_quantiles(marginal, wanted)
+    found = marginal.quantiles(np.asarray(wanted))
     at = np.stack([mixture_cdf(marginal, column) for column in found.T], axis=1)
     # Quantiles are good to 1e-10 standard deviations, which is a share of the narrowest bins' probability.
     steepest = (probability / np.diff(edges)).max() * (edges[-1] - edges[0])
@@ -145,7 +155,7 @@ def test_normal_heads_are_scipys(outputs, points):
     """CDF and density of the marginals, whose components are read by hand from the outputs."""
     metadata, numbers = outputs
     metadata, n, k = dataclasses.replace(metadata, members=1), 2, max(1, metadata.head.components)
-    numbers = numbers[..., : metadata.n_outputs]
+    numbers = numbers[..., : outputs_per_pass(metadata)]
     if metadata.head.kind == "gaussian":
         mean, d, low = numbers[..., None, :2], np.exp(numbers[..., 2:4]), numbers[..., 4]
         std = np.sqrt(np.stack([d[..., 0], low**2 * d[..., 0] + d[..., 1]], axis=-1))[..., None, :]
@@ -162,7 +172,7 @@ def test_normal_heads_are_scipys(outputs, points):
         np.testing.assert_allclose(marginal.cdf(x), cdf, atol=1e-12)
         density = (norm.pdf(points[:, None], *of_each) * weight[..., None, :]).sum(-1).mean(axis=1)
         np.testing.assert_allclose(marginal.density(x), density, rtol=1e-9, atol=TINY)
-        around = marginal.around(x)
+        around = marginal.cdf_pdf_slope(x)
         np.testing.assert_allclose(around[0], cdf.mean(axis=1), atol=1e-12)
         np.testing.assert_allclose(around[1], density, rtol=1e-9, atol=TINY)
         score = (points[:, None] - of_each[0]) / of_each[1]
@@ -198,7 +208,7 @@ def test_affine_maps_and_inflation_move_what_the_heads_say(outputs, factor, shif
 def test_draws_are_of_the_distributions(head, seed, members):
     """One pass, repeated 40,000 times: its draws have its CDF, and its covariance."""
     metadata, rng = metadata_of(head, members), np.random.default_rng(seed)
-    numbers = rng.normal(0, 0.8, (1, 1, metadata.n_outputs))
+    numbers = rng.normal(0, 0.8, (1, 1, outputs_per_pass(metadata)))
     n_draws = 40_000 // members
     passes = read_passes(np.repeat(numbers, n_draws, axis=1), metadata)
     keys = draw_keys([seed], seed=seed, bundle_sha256="", passes=range(n_draws))
@@ -226,7 +236,7 @@ def test_pooled_posteriors_weigh_members_alike(first, second, levels):
     shares = np.array([part.n_members for part in parts]) / sum(part.n_members for part in parts)
     for index in range(2):
         marginal = both.marginal(index)
-        found = mixture_quantiles(marginal, levels)
+        found = marginal.quantiles(np.asarray(levels))
         for column, level in zip(found.T, levels, strict=True):
             cdf = sum(
                 s * mixture_cdf(part.marginal(index), column) for s, part in zip(shares, parts, strict=True)
@@ -268,7 +278,7 @@ def test_the_gaussian_heads_draws_are_its_joint_distribution(outputs, seed):
     """Mean log density of draws under scipy's multivariate normal: its negative entropy."""
     parameters = (*PARAMETERS, ParameterInfo("x", "", "", "identity"))
     metadata = dataclasses.replace(metadata_of(HEADS[0]), parameters=parameters)
-    assert head_outputs(metadata.head, 3) == 9
+    assert head_of(metadata.head).n_outputs(metadata.head, 3) == 9
     passes = read_passes(np.broadcast_to(outputs, (1, 4000, 9)), metadata)
     keys = draw_keys([seed], seed=seed, bundle_sha256="", passes=range(4000))
     covariance = passes.within()[0]

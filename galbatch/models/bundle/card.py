@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from galbatch.models.metadata.schema import (
+from galbatch.models.heads import head_of
+from galbatch.models.metadata import (
     BundleMetadata,
     CalibrationInfo,
     DomainInfo,
@@ -15,7 +16,6 @@ from galbatch.models.metadata.schema import (
     LabelInfo,
     ParameterInfo,
     ResultTable,
-    head_outputs,
 )
 
 __all__ = ["card_text"]
@@ -23,13 +23,6 @@ __all__ = ["card_text"]
 NOT_STATED = "not stated"
 LONGEST_VALUE = 200  # characters of a setting; a longer one, such as a history, is in the metadata
 DIGITS = 4
-
-HEADS = {
-    "gaussian": "a Gaussian with full covariance a pass",
-    "point": "a value a pass, without a width of its own",
-    "binned": "probabilities of bins, for each parameter",
-    "mixture": "a mixture of Gaussians a pass",
-}
 
 
 def card_text(metadata: BundleMetadata, sha256: str) -> str:
@@ -54,7 +47,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
 
 
 def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
-    outputs = head_outputs(metadata.head, len(metadata.parameters))
+    outputs = head_of(metadata.head).n_outputs(metadata.head, len(metadata.parameters))
     facts = [
         f"architecture: {metadata.architecture}",
         f"output: {_head_text(metadata.head)}; {outputs} numbers"
@@ -76,18 +69,13 @@ def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
 
 
 def _head_text(head: HeadInfo) -> str:
-    text = HEADS[head.kind]
-    if head.kind == "mixture":
-        return f"{text}, {head.components} components"
-    if head.edges is not None:
-        return f"{text}, {' and '.join(str(len(edges) - 1) for edges in head.edges)} bins"
-    return text
+    return head_of(head).card_text(head)
 
 
 def _dropout_text(metadata: BundleMetadata) -> str:
     if metadata.dropout_rate > 0:
         return f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
-    if metadata.head.kind == "point" and metadata.members == 1:
+    if head_of(metadata.head).is_point and metadata.members == 1:
         return "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
     return "no dropout, so all are equal"
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import Bundle, load_bundle
-from galbatch.models.heads.joint import OutputInfo, has_posterior, pooled_passes
-from galbatch.models.heads.passes import Passes
-from galbatch.models.metadata.schema import BundleMetadata
+from galbatch.models.heads import OutputInfo, has_posterior, head_of, pooled_passes
+from galbatch.models.metadata import BundleMetadata
+from galbatch.models.posterior import Passes
 
 __all__ = ["Ensemble", "load_ensemble"]
 
@@ -89,7 +89,7 @@ class Ensemble:
     @property
     def is_point(self) -> bool:
         """Whether passes are single values."""
-        return self.metadata.head.kind == "point"
+        return head_of(self.metadata.head).is_point
 
     @property
     def has_posterior(self) -> bool:
@@ -153,7 +153,9 @@ SAME: dict[str, Callable[[BundleMetadata], Any]] = {
     "auxiliary inputs": lambda m: (
         ", ".join(f"{one.name} {one.unit}".strip() for one in m.input.auxiliary_inputs) or "none"
     ),
-    "single values or distributions": lambda m: "point" if m.head.kind == "point" else "distributions",
+    "single values or distributions": lambda m: (
+        "single values" if head_of(m.head).is_point else "distributions"
+    ),
     "parameters": lambda m: ", ".join(p.name for p in m.parameters),
 }
 

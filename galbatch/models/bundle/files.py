@@ -20,8 +20,8 @@ from torch import Tensor
 from galbatch import storage
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError
-from galbatch.models.heads.passes import standard_edges
-from galbatch.models.metadata.schema import BundleMetadata, read_metadata, write_metadata
+from galbatch.models.heads import outputs_per_pass, read_metadata
+from galbatch.models.metadata import BundleMetadata, write_metadata
 
 __all__ = ["Bundle", "bundle_path", "demo_bundles", "load_bundle", "rewrite_bundle", "save_bundle"]
 
@@ -262,8 +262,6 @@ def _check(script: Any, metadata: BundleMetadata, source: str) -> None:
     for method in ("prefix", "sample"):
         if not hasattr(script, method):
             raise BundleError(f"{source}: the script has no method {method}")
-    if metadata.head.edges is not None:
-        _check_edges(metadata, source)
     before = _checksums(script)
     inputs = made_up_inputs(metadata)
     keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * 0x5851F42D4C957F2D
@@ -294,14 +292,6 @@ def _tensor(value: Any, method: str) -> Tensor:
     return value
 
 
-def _check_edges(metadata: BundleMetadata, source: str) -> None:
-    for edges, parameter in zip(metadata.head.edges or (), metadata.parameters, strict=True):
-        try:
-            standard_edges(edges, parameter)
-        except BundleError as error:
-            raise BundleError(f"{source}: {error}") from None
-
-
 def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
     """What `prefix` takes: made-up images, and for networks with auxiliary inputs two rows of 0 and 1."""
     n_auxiliary = len(metadata.input.auxiliary_inputs)
@@ -320,7 +310,7 @@ def made_up_images(metadata: BundleMetadata) -> Tensor:
 
 
 def _shape_problem(outputs: Tensor, metadata: BundleMetadata) -> str | None:
-    expected = (CHECK_ROWS, metadata.n_outputs)
+    expected = (CHECK_ROWS, outputs_per_pass(metadata))
     if tuple(outputs.shape) != expected:
         return f"sample gives {tuple(outputs.shape)}, expected (row, output) = {expected}"
     if not bool(torch.isfinite(outputs).all()):

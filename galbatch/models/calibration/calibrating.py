@@ -47,9 +47,9 @@ from galbatch.models.calibration.evaluation_tables import (
     residual_tables,
     rounded,
 )
-from galbatch.models.heads.passes import Passes, read_passes
-from galbatch.models.metadata.schema import BundleMetadata, CalibrationInfo, ParameterInfo, ResultTable
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.heads import head_of, read_passes
+from galbatch.models.metadata import BundleMetadata, CalibrationInfo, ParameterInfo, ResultTable
+from galbatch.models.posterior import Passes, to_output
 
 __all__ = [
     "Calibration",
@@ -228,7 +228,7 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
     for bundle in bundles:
         metadata = bundle.metadata
         without_dropout = 0 in (rates or [metadata.dropout_rate])
-        if metadata.head.kind == "point" and without_dropout and metadata.members == 1:
+        if head_of(metadata.head).is_point and without_dropout and metadata.members == 1:
             raise BundleError(
                 f"{metadata.name}: a point head without dropout has no posterior, so there is nothing to calibrate; "
                 "train it with a Gaussian head, or with dropout"

@@ -23,18 +23,21 @@ from galbatch.models.calibration.coverage import (
     share_of,
 )
 from galbatch.models.calibration.evaluation_tables import evaluation_tables
-from galbatch.models.heads.passes import Passes, PointPasses, read_passes
+from galbatch.models.heads import outputs_per_pass, read_passes
 from galbatch.models.inference.sampling import run_passes
-from galbatch.models.metadata.schema import BundleMetadata, ParameterInfo, ResultTable
+from galbatch.models.metadata import BundleMetadata, ParameterInfo, ResultTable
 from galbatch.models.networks.keys import draw_keys, member_keys, mix
-from galbatch.models.posterior.mixture import (
+from galbatch.models.posterior import (
+    Passes,
     Quantity,
+    from_output,
     mixture_cdf,
+    output_limits,
     quantities_of,
     summarize_draws,
     summarize_mixture,
+    to_output,
 )
-from galbatch.models.posterior.transforms import from_output, output_limits, to_output
 from galbatch.models.training.data import ImageRows, cleaned_rows, split_objects
 
 __all__ = ["Evaluation", "HeldOut", "Outputs", "evaluate", "judge", "run_held_out"]
@@ -244,7 +247,7 @@ def run_held_out(
     )
     scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
     rows = np.arange(n) if held_out.rows is None else held_out.rows
-    parts = [np.empty((0, keys.shape[1], metadata.n_outputs), np.float32)]
+    parts = [np.empty((0, keys.shape[1], outputs_per_pass(metadata)), np.float32)]
     for start in range(0, n, OBJECTS_AT_ONCE):
         some = slice(start, start + OBJECTS_AT_ONCE)
         images = cleaned_rows(held_out.images, rows[some], scale)
@@ -318,7 +321,7 @@ def _judge_some(
 
 def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
     """Median and mode, (object,), as the catalog has them."""
-    if isinstance(passes, PointPasses):
+    if passes.is_point:
         summary = summarize_draws(passes.mean, quantity, [0.5])
     else:
         summary = summarize_mixture(passes, quantity, [0.5])
@@ -329,7 +332,7 @@ def physical_draws(
     passes: Passes, keys: npt.NDArray[np.int64], parameters: tuple[ParameterInfo, ...]
 ) -> Floats:
     """(object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
-    repeats = 1 if isinstance(passes, PointPasses) else -(-RELEASED_DRAWS // keys.shape[1])
+    repeats = 1 if passes.is_point else -(-RELEASED_DRAWS // keys.shape[1])
     words = keys.view(np.uint64)
     drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
     draws = np.concatenate(drawn, axis=1)
@@ -347,7 +350,7 @@ def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]
         for i, parameter in enumerate(parameters)
     ]
     cdf = np.stack(found, axis=1)
-    if isinstance(passes, PointPasses):
+    if passes.is_point:
         n = passes.mean.shape[1]
         return np.asarray((n * cdf + 0.5) / (n + 1))
     return cdf

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.models.calibration.coverage import LEVELS, Share, share_of
-from galbatch.models.metadata.schema import LabelInfo, ParameterInfo, ResultTable
+from galbatch.models.metadata import LabelInfo, ParameterInfo, ResultTable
 
 if TYPE_CHECKING:
     from galbatch.models.calibration.evaluation import Evaluation

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError, ConfigError
-from galbatch.models.metadata.schema import (
+from galbatch.models.heads import read_metadata
+from galbatch.models.metadata import (
     STRICT,
     BundleMetadata,
     DomainInfo,
     HeadInfo,
     InputInfo,
     ParameterInfo,
-    read_metadata,
     write_metadata,
 )
 

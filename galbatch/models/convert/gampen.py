@@ -20,9 +20,9 @@ from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import save_bundle
 from galbatch.models.convert.published import Published, assign, file_sha256, read_published
-from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, InputInfo, LabelInfo, ParameterInfo
+from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, LabelInfo, ParameterInfo
 from galbatch.models.networks.gampen import SMALLEST_PX, Gampen, localized_px
-from galbatch.models.posterior.transforms import from_output
+from galbatch.models.posterior import from_output
 from galbatch.objects import column_names, read_table
 
 __all__ = ["GampenConversion", "convert_gampen"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from galbatch.errors import BundleError, UsageError
 from galbatch.models.bundle.files import save_bundle
 from galbatch.models.convert.published import Published, assign, file_sha256, read_published
-from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
+from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
 from galbatch.models.networks.intensity_stretch import LAYERS, AsTheyAre, ViewerRgb
 from galbatch.models.networks.sfnet import Sfnet
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galbatch.models.metadata.schema import BundleMetadata
+from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks.dropout import MaskPlan, Masks, zero_
 from galbatch.models.networks.gampen import POOLED_PX, VGG16_BLOCKS, HalvingPool
 

@@ -1,1 +1,36 @@
-"""The kinds of output that networks have."""
+"""The kinds of heads: how a network's outputs are read as distributions. One file is one kind; loads without torch."""
+
+from galbatch.models.heads.base import Head
+from galbatch.models.heads.binned import BinnedMarginal, BinnedPasses
+from galbatch.models.heads.gaussian import GaussianPasses, read_gaussian
+from galbatch.models.heads.joint import OutputInfo, has_posterior, joint_draws, pooled_passes
+from galbatch.models.heads.mixture import MixturePasses
+from galbatch.models.heads.registry import (
+    HEADS,
+    head_of,
+    head_problems,
+    loss_of,
+    outputs_per_pass,
+    read_metadata,
+    read_passes,
+)
+
+__all__ = [
+    "HEADS",
+    "BinnedMarginal",
+    "BinnedPasses",
+    "GaussianPasses",
+    "Head",
+    "MixturePasses",
+    "OutputInfo",
+    "has_posterior",
+    "head_of",
+    "head_problems",
+    "joint_draws",
+    "loss_of",
+    "outputs_per_pass",
+    "pooled_passes",
+    "read_gaussian",
+    "read_metadata",
+    "read_passes",
+]

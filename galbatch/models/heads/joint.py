@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.models.heads.passes import Passes, pooled, read_passes
-from galbatch.models.metadata.schema import (
-    BundleMetadata,
-    DomainInfo,
-    ParameterInfo,
-    read_metadata,
-    write_metadata,
-)
+from galbatch.models.heads.registry import head_of, outputs_per_pass, read_metadata, read_passes
+from galbatch.models.metadata import BundleMetadata, DomainInfo, ParameterInfo, write_metadata
 from galbatch.models.networks.keys import draw_keys, uniform_draws
-from galbatch.models.posterior.marginals import Floats
-from galbatch.models.posterior.mixture import quantities_of
+from galbatch.models.posterior import Floats, Passes, pooled, quantities_of
 
 __all__ = ["OutputInfo", "has_posterior", "joint_draws", "pooled_passes"]
 
@@ -42,6 +35,11 @@ class OutputInfo:
     metadata: BundleMetadata
     sha256: str
     inflation_factors: tuple[float, ...] | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """The number of outputs of a pass of the bundle."""
+        return outputs_per_pass(self.metadata)
 
     def as_json(self) -> dict[str, Any]:
         """As kept pass outputs hold it: without what does not bear on the outputs, which is twenty times as long."""
@@ -70,14 +68,14 @@ class OutputInfo:
 
 
 def has_posterior(infos: Sequence[OutputInfo]) -> bool:
-    """False for a single value: one point network, without dropout."""
-    first = infos[0].metadata
+    """Return whether passes have a posterior: not those of one network with a point head and without dropout, which say one value."""
+    is_point = head_of(infos[0].metadata.head).is_point
     n_members = sum(info.metadata.members for info in infos)
-    return first.head.kind != "point" or n_members > 1 or any(i.metadata.dropout_rate > 0 for i in infos)
+    return not is_point or n_members > 1 or any(info.metadata.dropout_rate > 0 for info in infos)
 
 
 def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:
-    """The pooled posterior of several bundles, in the first one's standardized space.
+    """Return the pooled posterior of several bundles, in the first one's standardized space.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from galbatch.models.inference.audit import Audit, GroupAudit
 from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
 from galbatch.models.inference.stopping import QuantileEstimate, estimate_quantiles, schedule
 from galbatch.models.inference.summaries import posterior_of, slices_of
-from galbatch.models.posterior.mixture import quantities_of
+from galbatch.models.posterior import quantities_of
 
 __all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively"]
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import nn
 
 from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
-from galbatch.models.metadata.schema import DomainInfo
+from galbatch.models.metadata import DomainInfo
 
 __all__ = ["ObjectNumbers", "describe_domain", "feature_distance", "is_out_of_domain", "sky_scatter"]
 

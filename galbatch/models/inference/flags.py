@@ -13,7 +13,7 @@ from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.inference.domain import feature_distance, is_out_of_domain
 from galbatch.models.inference.sampling import RawPasses
-from galbatch.models.metadata.schema import BundleMetadata
+from galbatch.models.metadata import BundleMetadata
 
 __all__ = ["input_flags", "ood_distance", "value_flags"]
 

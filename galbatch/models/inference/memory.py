@@ -16,6 +16,7 @@ from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.bundle.files import CHECK_ROWS, Bundle, made_up_inputs
 from galbatch.models.engines.choice import Execution, executor
 from galbatch.models.engines.executors import rows_in_cache
+from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.results import result_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS
 from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
@@ -154,7 +155,7 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
         batch_bytes=max(0, of_few - few * row_bytes),
         row_bytes=row_bytes,
         n_rows=prepared.rows_at_once(batch),
-        n_outputs=bundle.metadata.n_outputs,
+        n_outputs=outputs_per_pass(bundle.metadata),
     )
 
 

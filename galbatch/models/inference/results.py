@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from galbatch.config import PosteriorConfig
 from galbatch.core.columns import Column
-from galbatch.models.metadata.schema import BundleMetadata
-from galbatch.models.posterior.mixture import Quantity, quantities_of
+from galbatch.models.metadata import BundleMetadata
+from galbatch.models.posterior import Quantity, quantities_of
 
 __all__ = ["INFER_VERSION", "quantile_suffix", "result_columns"]
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.models.heads.passes import Passes, PointPasses
-from galbatch.models.posterior.marginals import Floats, Marginal
-from galbatch.models.posterior.mixture import (
+from galbatch.models.posterior import (
+    Floats,
+    Marginal,
+    Passes,
     Quantity,
     draws_quantiles,
-    mixture_quantiles,
-    posterior_spread,
+    posterior_std,
     quantile_error,
     relative_error,
 )
@@ -109,7 +109,7 @@ def estimate_quantiles(
         its passes
     """
     wanted = np.asarray(levels, dtype=np.float64)
-    if draws is None and isinstance(passes, PointPasses):
+    if draws is None and passes.is_point:
         draws = passes.mean
     parts: list[tuple[Floats, Floats, Floats, Floats]] = []
     for index in dict.fromkeys(quantity.index for quantity in quantities):
@@ -130,7 +130,7 @@ def estimate_quantiles(
 
 
 def _of_mixture(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    output, std = mixture_quantiles(marginal, levels), posterior_spread(marginal)
+    output, std = marginal.quantiles(levels), posterior_std(marginal)
     n_passes = marginal.mean.shape[1]
     error, density = quantile_error(marginal, output)
     if n_passes == marginal.n_members:  # one pass each: all there is

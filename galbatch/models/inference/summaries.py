@@ -9,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.heads.passes import Passes, correlation_of
 from galbatch.models.inference.results import quantile_suffix
 from galbatch.models.inference.sampling import RawPasses
-from galbatch.models.metadata.schema import BundleMetadata, ParameterInfo
+from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.networks.keys import member_keys
-from galbatch.models.posterior.mixture import Summary, quantities_of, summarize_draws, summarize_mixture
+from galbatch.models.posterior import (
+    Passes,
+    Summary,
+    correlation_of,
+    quantities_of,
+    summarize_draws,
+    summarize_mixture,
+)
 
 __all__ = ["FEATURE_COLUMNS", "all_finite", "columns_of", "posterior_of", "slices_of"]
 

@@ -1,1 +1,62 @@
-"""From passes to quantiles."""
+"""From passes to the posterior: what distributions must say of themselves, quantiles, moments, modes and correlations.
+
+Nothing here knows of heads: `Passes` and `Marginal` are protocols that each head's passes play. Everything is in the
+standardized space until `Quantity.value` maps it into physical units.
+"""
+
+from galbatch.models.posterior.draws import draws_quantiles
+from galbatch.models.posterior.marginal import Floats, Function, Marginal, Rows
+from galbatch.models.posterior.normal import NormalMarginal
+from galbatch.models.posterior.passes import (
+    Passes,
+    correlation_of,
+    for_passes,
+    inflation_map,
+    total_covariance,
+)
+from galbatch.models.posterior.points import PointMarginal, PointPasses
+from galbatch.models.posterior.pooling import PooledMarginal, PooledPasses, pooled
+from galbatch.models.posterior.quantiles import (
+    mixture_cdf,
+    posterior_std,
+    quantile_error,
+    relative_error,
+    solve_quantiles,
+)
+from galbatch.models.posterior.quantity import Quantity, quantities_of
+from galbatch.models.posterior.summaries import Summary, summarize_draws, summarize_mixture
+from galbatch.models.posterior.transforms import fitted, from_output, log_slope, output_limits, to_output
+
+__all__ = [
+    "Floats",
+    "Function",
+    "Marginal",
+    "NormalMarginal",
+    "Passes",
+    "PointMarginal",
+    "PointPasses",
+    "PooledMarginal",
+    "PooledPasses",
+    "Quantity",
+    "Rows",
+    "Summary",
+    "correlation_of",
+    "draws_quantiles",
+    "fitted",
+    "for_passes",
+    "from_output",
+    "inflation_map",
+    "log_slope",
+    "mixture_cdf",
+    "output_limits",
+    "pooled",
+    "posterior_std",
+    "quantile_error",
+    "quantities_of",
+    "relative_error",
+    "solve_quantiles",
+    "summarize_draws",
+    "summarize_mixture",
+    "to_output",
+    "total_covariance",
+]

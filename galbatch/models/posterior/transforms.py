@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from galbatch.models.metadata.schema import ParameterInfo
+from galbatch.models.metadata import ParameterInfo
 
-__all__ = ["fitted", "from_output", "log_slope", "output_limits", "to_output"]
+__all__ = ["fitted", "from_output", "log_slope", "output_limits", "steepness", "to_output"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -19,7 +19,7 @@ ROUND_OFF = 1e-9
 
 
 def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Transform physical values, clamped to the parameter's limits, without standardizing them."""
+    """Return physical values transformed, clamped to the parameter's limits, without standardizing them."""
     clamped: Floats = np.asarray(values, dtype=np.float64)
     if parameter.limits is not None:
         clamped = np.clip(clamped, *parameter.limits)
@@ -34,12 +34,12 @@ def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def to_output(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Physical values, any shape, as the network puts them out; clamped to the limits; NaN where undefined."""
+    """Return physical values, any shape, as the network puts them out; clamped to the limits; NaN where undefined."""
     return (transformed(values, parameter) - parameter.location) / parameter.scale
 
 
 def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Physical values, any shape, of a network's output. Logit: exactly 0 or 1 at or beyond the limits."""
+    """Return the physical values, any shape, of a network's output. Logit: exactly 0 or 1 at or beyond the limits."""
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
@@ -63,7 +63,7 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Logarithm of d value / d output, of any shape: the Jacobian of densities in physical units."""
+    """Return the logarithm of d value / d output, of any shape: the Jacobian of densities in physical units."""
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     constant = np.log(parameter.scale)
     if parameter.transform == "logit":
@@ -75,8 +75,17 @@ def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     return np.full_like(y, constant)
 
 
+def steepness(parameter: ParameterInfo) -> float:
+    """Return how much the natural logarithm of the value, or of its odds, changes over a unit of the output at most.
+
+    0 for identity.
+    """
+    factors = {"logit": 1.0, "ln": 1.0, "log10": np.log(10.0), "identity": 0.0}
+    return float(parameter.scale * factors[parameter.transform])
+
+
 def output_limits(parameter: ParameterInfo) -> tuple[float, float]:
-    """The limits as outputs; infinite where there are none."""
+    """Return the limits as outputs; infinite where there are none."""
     if parameter.limits is None:
         return -np.inf, np.inf
     low, high = to_output(parameter.limits, parameter)
@@ -84,7 +93,7 @@ def output_limits(parameter: ParameterInfo) -> tuple[float, float]:
 
 
 def fitted(parameter: ParameterInfo, values: npt.ArrayLike) -> tuple[float, float, tuple[float, float]]:
-    """Location, scale and range of a training set's values (object,), in physical units.
+    """Return location, scale and range of a training set's values (object,), in physical units.
 
     Raises
     ------

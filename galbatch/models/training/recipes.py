@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from galbatch.models.metadata.schema import LabelInfo, ParameterInfo
+from galbatch.models.metadata import LabelInfo, ParameterInfo
 from galbatch.models.training.settings import TrainingSettings
 
 __all__ = ["RECIPES", "TRAINING_DATA", "Recipe"]

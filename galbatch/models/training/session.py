@@ -20,13 +20,13 @@ from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle.files import Bundle
 from galbatch.models.engines.switches import denormals_flushed, tf32_allowed
-from galbatch.models.heads.losses import loss_of
+from galbatch.models.heads import loss_of
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
-from galbatch.models.metadata.schema import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
+from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
 from galbatch.models.networks.auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, current_weight_name
 from galbatch.models.networks.gampen import Gampen
 from galbatch.models.networks.sfnet import Sfnet
-from galbatch.models.posterior.transforms import fitted, output_limits, to_output
+from galbatch.models.posterior import fitted, output_limits, to_output
 from galbatch.models.training.checkpoint import (
     Checkpoint,
     Identity,

@@ -6,21 +6,22 @@ The defaults are the GaMPEN paper's (section 5; Ghosh et al. 2022, ApJ 935, 138)
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from galbatch.config import parse_strictly
-from galbatch.errors import ConfigError
-from galbatch.models.metadata.schema import (
+from galbatch.errors import BundleError, ConfigError
+from galbatch.models.heads import HEADS, head_of, head_problems
+from galbatch.models.metadata import (
     STRICT,
     AuxiliaryInput,
     BundleMetadata,
     HeadInfo,
+    HeadOptions,
     ParameterInfo,
     Range,
-    head_outputs,
 )
 
 __all__ = ["TrainingSettings", "parse_settings", "setting_texts", "settings_of"]
@@ -37,8 +38,19 @@ def _says(text: str) -> Any:
     return Field(description=text)
 
 
+def _known_head(kind: str) -> str:
+    """Return the kind of head if there is one of that name."""
+    try:
+        return head_of(HeadInfo(kind)).kind
+    except BundleError as error:
+        raise ValueError(str(error)) from None
+
+
+GAUSSIAN, POINT = "gaussian", "point"  # what the papers of the two architectures have
+
+
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(HeadOptions):
     """What is trained, and how; each field's annotation says what it means.
 
     None for `head`, `loss`, `dropout_rate` or `n_top_features` is replaced by what the architecture's paper has.
@@ -74,15 +86,9 @@ class TrainingSettings:
         ),
     ] = ()
     head: Annotated[
-        Literal["gaussian", "point", "binned", "mixture"] | None,
-        _says(
-            "gaussian (full covariance), point, binned or mixture; empty: gaussian for gampen, point for sfnet"
-        ),
+        Annotated[str, AfterValidator(_known_head)] | None,
+        _says(f"{', '.join(HEADS)}; empty: {GAUSSIAN} for gampen, {POINT} for sfnet"),
     ] = None
-    edges: Annotated[
-        tuple[tuple[float, ...], ...] | None, _says("binned: the rising edges of each parameter's bins")
-    ] = None
-    components: Annotated[int, Field(ge=0), _says("mixture: how many Gaussians")] = 0
     loss: Annotated[
         Literal["likelihood", "rmse"] | None,
         _says(
@@ -181,7 +187,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         is_gampen = self.architecture == "gampen"
         defaults: dict[str, Any] = {
-            "head": "gaussian" if is_gampen else "point",
+            "head": GAUSSIAN if is_gampen else POINT,
             "dropout_rate": GAMPEN_DROPOUT if is_gampen else 0.0,
             "n_top_features": 0 if is_gampen else SFNET_TOP_FEATURES,
         }
@@ -189,18 +195,18 @@ class TrainingSettings:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         if self.loss is None:
-            squared = not is_gampen and self.head == "point"
+            squared = not is_gampen and head_of(self.head_info).is_point
             object.__setattr__(self, "loss", "rmse" if squared else "likelihood")
 
     @property
     def head_info(self) -> HeadInfo:
         """The head, as the metadata have it."""
-        return HeadInfo(self.head or "gaussian", edges=self.edges, components=self.components)
+        return HeadInfo(self.head or GAUSSIAN, **{f.name: getattr(self, f.name) for f in fields(HeadOptions)})
 
     @property
     def n_outputs(self) -> int:
         """Numbers that the network puts out for an object."""
-        return head_outputs(self.head_info, len(self.parameters))
+        return head_of(self.head_info).n_outputs(self.head_info, len(self.parameters))
 
 
 def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
@@ -220,14 +226,9 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
 
 def _contradictions(settings: TrainingSettings) -> list[str]:
     problems = _wrong_networks(settings)
-    if settings.loss == "rmse" and settings.head != "point":
+    if settings.loss == "rmse" and not head_of(settings.head_info).is_point:
         problems.append(f"loss: rmse is of a point head, and head is {settings.head}")
-    if (settings.head == "binned") != (settings.edges is not None):
-        problems.append("edges: belong to head = 'binned', which needs them")
-    if settings.edges is not None and len(settings.edges) != len(settings.parameters):
-        problems.append(f"edges: {len(settings.edges)} lists for {len(settings.parameters)} parameters")
-    if (settings.head == "mixture") != (settings.components > 0):
-        problems.append("components: 1 or more belong to head = 'mixture', 0 to others")
+    problems += head_problems(settings.head_info, settings.parameters)
     if settings.validation_share == 0 or settings.validation_share + settings.test_share >= 1:
         problems.append(
             f"validation_share {settings.validation_share:g} and test_share {settings.test_share:g}: a validation set is "
@@ -289,8 +290,7 @@ KEPT_ELSEWHERE = (
     "release",
     "auxiliary_inputs",
     "head",
-    "edges",
-    "components",
+    *(option.name for option in fields(HeadOptions)),
     "n_top_features",
     "dropout_rate",
     "psf_fwhm_arcsec",
@@ -323,7 +323,6 @@ def settings_of(metadata: BundleMetadata) -> dict[str, Any]:
         },
         **{name: getattr(given, name) for name in ("background", "release", "auxiliary_inputs")},
         "head": head.kind,
-        "edges": head.edges,
-        "components": head.components,
+        **{option.name: getattr(head, option.name) for option in fields(HeadOptions)},
         "n_top_features": metadata.n_top_features,
     }

@@ -31,7 +31,7 @@ from galbatch.models.inference.sampling import Sampler
 from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.networks.dropout import keyed_dropout
 from galbatch.models.networks.keys import is_audited
-from galbatch.models.posterior.mixture import quantities_of
+from galbatch.models.posterior import quantities_of
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
 Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)

@@ -21,7 +21,7 @@ from galbatch.models import (
     script_of,
 )
 from galbatch.models.bundle.files import Bundle, check_behavior
-from galbatch.models.metadata.schema import read_metadata
+from galbatch.models.heads import read_metadata
 
 
 class Toy(nn.Module):
@@ -149,7 +149,10 @@ def test_edges_that_the_transform_does_not_tell_apart_are_refused(tmp_path, make
         parameters=make.gampen_metadata().parameters[:1],
         head=HeadInfo("binned", edges=((0.0, 0.01, 0.5, 1.0),)),
     )
-    with pytest.raises(BundleError, match=r"a\.pt: head: the edges of bt, 0 to 1, must be finite and rise"):
+    with pytest.raises(
+        BundleError,
+        match=r"a\.pt: galbatch\.json: head binned: the edges of bt, 0 to 1, must be finite and rise",
+    ):
         save_bundle(str(tmp_path / "a.pt"), script_of(make.gampen(n_out=3)), metadata)
 
 

@@ -22,8 +22,8 @@ from galbatch.models.calibration.calibrating import (
 )
 from galbatch.models.calibration.coverage import LEVELS
 from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms
-from galbatch.models.heads.passes import BinnedPasses, GaussianPasses, MixturePasses, PointPasses
-from galbatch.models.posterior.marginals import BinnedMarginal
+from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, MixturePasses
+from galbatch.models.posterior import PointPasses
 
 PLAIN = (ParameterInfo("a", "", "", "identity"), ParameterInfo("b", "", "", "identity"))
 BULGE = ParameterInfo("bt", "", "", "logit", limits=(0.05, 0.95))

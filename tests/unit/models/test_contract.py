@@ -24,9 +24,10 @@ from galbatch.models import (
     script_of,
 )
 from galbatch.models.convert.foreign import convert_script
+from galbatch.models.heads import outputs_per_pass, read_metadata
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.inference.sampling import run_passes
-from galbatch.models.metadata.schema import read_metadata, write_metadata
+from galbatch.models.metadata import write_metadata
 from galbatch.models.networks.keys import draw_keys
 
 from .conftest import (
@@ -147,7 +148,7 @@ class ModelContract:
 
     def test_shapes(self, bundle, block, auxiliary):
         raw = self.raw(bundle, block, auxiliary)
-        assert raw.outputs.shape == (N_OBJECTS, N_PASSES, bundle.metadata.n_outputs)
+        assert raw.outputs.shape == (N_OBJECTS, N_PASSES, outputs_per_pass(bundle.metadata))
         assert raw.outputs.dtype == np.float32
         assert np.isfinite(raw.outputs).all()
         if bundle.metadata.n_top_features:

@@ -8,10 +8,14 @@ from scipy.stats import spearmanr
 
 from galbatch.errors import BundleError
 from galbatch.models import CalibrationInfo, Ensemble, HeadInfo, OutputInfo, ParameterInfo, joint_draws
-from galbatch.models.heads.joint import pooled_passes
-from galbatch.models.heads.passes import correlation_of, read_passes
-from galbatch.models.posterior.mixture import quantities_of, summarize_draws, summarize_mixture
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.heads import outputs_per_pass, pooled_passes, read_passes
+from galbatch.models.posterior import (
+    correlation_of,
+    quantities_of,
+    summarize_draws,
+    summarize_mixture,
+    to_output,
+)
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(1e-6, 1 - 1e-6)),
@@ -42,7 +46,7 @@ def make(gampen_metadata_like):
             members=members,
         )
         random = np.random.default_rng(seed)
-        outputs = random.normal(0, 0.4, (N_PASSES, metadata.n_outputs)).astype(np.float32)
+        outputs = random.normal(0, 0.4, (N_PASSES, outputs_per_pass(metadata))).astype(np.float32)
         outputs[:, -1] += outputs[:, 0]  # so that parameters are correlated between passes
         return OutputInfo(metadata, sha256, factors), outputs
 

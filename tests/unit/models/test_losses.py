@@ -7,9 +7,7 @@ from scipy import stats
 
 from galbatch.errors import BundleError
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads.losses import loss_of
-from galbatch.models.heads.passes import read_passes
-from galbatch.models.metadata.schema import head_outputs
+from galbatch.models.heads import head_of, loss_of, read_passes
 
 PARAMETERS = (
     ParameterInfo("z", "", "", "identity", location=0.4, scale=0.3),
@@ -29,7 +27,7 @@ def metadata_of(head, parameters=PARAMETERS):
 
 def made_up(kind, n_rows=200, seed=1):
     rng = np.random.default_rng(seed)
-    outputs = rng.normal(0, 0.7, (n_rows, head_outputs(HEADS[kind], 2))).astype(np.float32)
+    outputs = rng.normal(0, 0.7, (n_rows, head_of(HEADS[kind]).n_outputs(HEADS[kind], 2))).astype(np.float32)
     return outputs, rng.uniform(-1.5, 1.5, (n_rows, 2)).astype(np.float32)
 
 
@@ -42,7 +40,7 @@ def test_one_parameter_costs_what_its_density_says(kind):
     head = HEADS[kind]
     if kind == "binned":
         head = HeadInfo("binned", edges=head.edges[:1])
-    n_outputs = head_outputs(head, 1)
+    n_outputs = head_of(head).n_outputs(head, 1)
     rng = np.random.default_rng(2)
     outputs = rng.normal(size=(300, n_outputs)).astype(np.float32)
     target = rng.uniform(-1.5, 1.5, (300, 1)).astype(np.float32)
@@ -93,7 +91,7 @@ def test_the_likelihoods_maximum_is_the_truths_distribution(kind):
     """Trained on draws of one distribution, the outputs alone end where that distribution is."""
     rng = np.random.default_rng(3)
     target = torch.from_numpy(rng.normal(0.2, 0.5, (4000, 2)).astype(np.float32))
-    outputs = torch.zeros(1, head_outputs(HEADS[kind], 2))
+    outputs = torch.zeros(1, head_of(HEADS[kind]).n_outputs(HEADS[kind], 2))
     outputs += 0.1 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))
     outputs.requires_grad_()
     optimizer = torch.optim.LBFGS([outputs], max_iter=100)

@@ -6,25 +6,21 @@ from scipy import integrate, optimize, stats
 
 from galbatch.config import PosteriorConfig
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads.passes import (
-    BinnedPasses,
-    GaussianPasses,
-    PointPasses,
-    correlation_of,
-    read_passes,
-)
+from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, outputs_per_pass, read_passes
 from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.networks.keys import draw_keys, member_keys, normal_draws
-from galbatch.models.posterior import mixture as posterior_module
-from galbatch.models.posterior.marginals import BinnedMarginal, NormalMarginal
-from galbatch.models.posterior.mixture import (
+from galbatch.models.posterior import (
+    NormalMarginal,
+    PointPasses,
+    correlation_of,
     mixture_cdf,
-    mixture_quantiles,
     quantities_of,
     summarize_draws,
     summarize_mixture,
+    to_output,
 )
-from galbatch.models.posterior.transforms import to_output
+from galbatch.models.posterior import quantiles as quantiles_module
+from galbatch.models.posterior.marginal import GRID_POINTS
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
 BT = ParameterInfo("bt", "", "", "logit", location=0.2, scale=1.3, limits=(0.01, 0.99))
@@ -54,7 +50,7 @@ def components():
 
 def test_quantiles_solve_the_mixtures_cdf(components):
     mean, std = components
-    found = mixture_quantiles(marginal_of(mean, std), LEVELS)
+    found = marginal_of(mean, std).quantiles(np.asarray(LEVELS))
     for row in range(len(mean)):
         for level, value in zip(LEVELS, found[row], strict=True):
 
@@ -66,7 +62,7 @@ def test_quantiles_solve_the_mixtures_cdf(components):
 
 def test_quantiles_of_far_apart_components():
     # A flat CDF between the components, where Newton's steps alone would run away.
-    found = mixture_quantiles(marginal_of([-1e3, 1e3, 1e3], [1e-3, 1e-3, 10.0]), [0.2, 1 / 3, 0.9])
+    found = marginal_of([-1e3, 1e3, 1e3], [1e-3, 1e-3, 10.0]).quantiles(np.asarray([0.2, 1 / 3, 0.9]))
     assert found[0, 0] == pytest.approx(-1e3 + 1e-3 * stats.norm.ppf(0.6), abs=1e-9)
     assert -1e3 < found[0, 1] < 1e3
     cdf = stats.norm.cdf(found[0, 2], [-1e3, 1e3, 1e3], [1e-3, 1e-3, 10.0]).mean()
@@ -74,7 +70,7 @@ def test_quantiles_of_far_apart_components():
 
 
 def test_one_component_has_the_normals_quantiles():
-    found = mixture_quantiles(marginal_of([2.0], [3.0]), LEVELS)
+    found = marginal_of([2.0], [3.0]).quantiles(np.asarray(LEVELS))
     np.testing.assert_allclose(found[0], stats.norm.ppf(LEVELS, 2.0, 3.0), atol=1e-9)
 
 
@@ -164,7 +160,7 @@ def test_many_rows_are_summarized_in_parts(components):
 
 def test_cdf_at_a_quantile_is_its_level(components):
     mean, std = components
-    output = mixture_quantiles(marginal_of(mean, std), [0.3])[:, 0]
+    output = marginal_of(mean, std).quantiles(np.asarray([0.3]))[:, 0]
     np.testing.assert_allclose(mixture_cdf(marginal_of(mean, std), output), 0.3, atol=1e-9)
 
 
@@ -183,7 +179,7 @@ def test_draws_agree_with_the_mixture(components):
     # The error each states covers what it is off by: 4 sigma over 20 objects and 5 quantiles.
     y = (np.log(drawn.quantiles) - 0.4) / 0.6
     off = (
-        np.abs(y - mixture_quantiles(marginal_of(mean, std), LEVELS))
+        np.abs(y - marginal_of(mean, std).quantiles(np.asarray(LEVELS)))
         / np.sqrt((std**2).mean(1) + mean.var(1))[:, None]
     )
     assert (off.max(axis=1) < 4 * drawn.mc_error).all()
@@ -214,7 +210,7 @@ def passes_of_head(kind, n_passes, *, n_objects=20, members=1, scatter=0.3):
     grid = InputInfo(("g",), 4, 0.2, "nJy", 31.4)
     metadata = BundleMetadata("n", "1", "x", grid, HEADS[kind], (RADIUS, FLUX), 0.1, members=members)
     rng = np.random.default_rng(1)
-    shape = (n_passes, n_objects, metadata.n_outputs)
+    shape = (n_passes, n_objects, outputs_per_pass(metadata))
     outputs = 0.4 * rng.normal(size=(1, *shape[1:])) + scatter * rng.normal(size=shape)
     return read_passes(np.swapaxes(outputs, 0, 1), metadata)
 
@@ -374,8 +370,8 @@ def test_no_chunk_is_larger_than_stated(monkeypatch):
         return found
 
     monkeypatch.setattr(NormalMarginal, "_scores", watched)
-    limit = 5 * 40 * 3 * 2 * posterior_module.GRID_POINTS  # the largest grid of 5 objects
-    monkeypatch.setattr(posterior_module, "ELEMENTS_AT_ONCE", limit)
+    limit = 5 * 40 * 3 * 2 * GRID_POINTS  # the largest grid of 5 objects
+    monkeypatch.setattr(quantiles_module, "ELEMENTS_AT_ONCE", limit)
     parts = summarize_mixture(passes, quantity, LEVELS)
     assert 0.5 * limit < max(seen) <= limit
     for name in ("quantiles", "mean", "std", "mode", "epistemic_std", "mc_error"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from galbatch.models.metadata.schema import ParameterInfo
+from galbatch.models.metadata import ParameterInfo
 from galbatch.models.training.data import Split
 from galbatch.models.training.loop import TrainingLoop, TrainingTensors, beyond_limits
 from galbatch.models.training.settings import TrainingSettings

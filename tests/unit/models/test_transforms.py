@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from galbatch.models import ParameterInfo
-from galbatch.models.posterior.transforms import fitted, from_output, log_slope, output_limits, to_output
+from galbatch.models.posterior import fitted, from_output, log_slope, output_limits, to_output
 
 BT = ParameterInfo("bt", "", "", "logit", location=0.3, scale=1.7, limits=(0.02, 0.98))
 RADIUS = ParameterInfo("re_arcsec", "arcsec", "", "ln", location=0.5, scale=0.8)

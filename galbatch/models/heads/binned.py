@@ -1,0 +1,299 @@
+"""The binned head: a histogram of each parameter a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from galbatch.errors import BundleError
+from galbatch.models.heads.base import Head, Loss
+from galbatch.models.metadata import HeadInfo, ParameterInfo
+from galbatch.models.networks.keys import uniform_draws
+from galbatch.models.posterior import Floats, Function, Rows, inflation_map, to_output, total_covariance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Binned", "BinnedMarginal", "BinnedPasses", "binned_loss", "standard_edges"]
+
+LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
+LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
+
+
+class Binned(Head):
+    """For each parameter a logit per bin, whose softmax is the bins' probabilities."""
+
+    kind = "binned"
+    text = "probabilities of bins, for each parameter"
+    is_point = False
+    options = ("edges",)
+
+    def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
+        return sum(len(edges) - 1 for edges in info.edges or ())
+
+    def problems(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
+        if info.edges is None:
+            return ["edges: a binned head needs those of each parameter's bins"]
+        problems = []
+        if len(info.edges) != len(parameters):
+            problems.append(f"edges: {len(info.edges)} lists for {len(parameters)} parameters")
+        if any(len(edges) < 2 or list(edges) != sorted(set(edges)) for edges in info.edges):
+            problems.append("edges: each parameter needs two or more, rising")
+        return problems or _transform_problems(info, parameters)
+
+    def card_text(self, info: HeadInfo) -> str:
+        return f"{self.text}, {' and '.join(str(len(edges) - 1) for edges in info.edges or ())} bins"
+
+    def read(
+        self, outputs: Floats, info: HeadInfo, *, parameters: Sequence[ParameterInfo], n_members: int
+    ) -> BinnedPasses:
+        found, start = [], 0
+        for parameter, physical in zip(parameters, info.edges or (), strict=True):
+            edges = standard_edges(physical, parameter)
+            stop = start + len(edges) - 1
+            probability = softmax(outputs[..., start:stop], axis=-1)
+            of_each = np.broadcast_to(edges, (len(outputs), len(edges)))
+            found.append(BinnedMarginal(of_each, probability, n_members))
+            start = stop
+        return BinnedPasses(tuple(found))
+
+    def loss(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
+        import torch
+
+        pairs = zip(info.edges or (), parameters, strict=True)
+        edges = [torch.from_numpy(standard_edges(e, p).astype(np.float32)) for e, p in pairs]
+        return lambda outputs, target: binned_loss(outputs, target, edges=edges)
+
+
+@dataclass(frozen=True)
+class BinnedPasses:
+    """A histogram of each parameter for each object and pass; within a pass the parameters are independent.
+
+    Attributes
+    ----------
+    parameters : the marginal distribution of each
+    """
+
+    parameters: tuple[BinnedMarginal, ...]
+
+    is_point = False
+
+    @property
+    def n_members(self) -> int:
+        return self.parameters[0].n_members
+
+    @property
+    def mean(self) -> Floats:
+        return np.stack([marginal.mean for marginal in self.parameters], axis=2)
+
+    def marginal(self, index: int) -> BinnedMarginal:
+        return self.parameters[index]
+
+    def within(self) -> Floats:
+        variance = np.stack([np.square(m.std).mean(axis=1) for m in self.parameters], axis=1)
+        return variance[:, :, None] * np.eye(len(self.parameters))
+
+    def covariance(self) -> Floats:
+        return total_covariance(self)
+
+    def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
+        uniform = uniform_draws(keys, len(self.parameters))
+        drawn = [m.quantile_of_each_pass(uniform[..., i]) for i, m in enumerate(self.parameters)]
+        return np.stack(drawn, axis=2)
+
+    def affine(self, scale: Floats, shift: Floats) -> BinnedPasses:
+        shift = np.atleast_2d(shift)
+        return BinnedPasses(
+            tuple(
+                replace(m, edges=m.edges * scale[i] + shift[:, i : i + 1])
+                for i, m in enumerate(self.parameters)
+            )
+        )
+
+    def inflated(self, factors: npt.ArrayLike) -> BinnedPasses:
+        return self.affine(*inflation_map(self, factors))
+
+
+@dataclass(frozen=True)
+class BinnedMarginal:
+    """Histograms: the density is even inside a bin, in the standardized space.
+
+    Attributes
+    ----------
+    edges : (object, edge) float64, rising
+    probability : (object, pass, bin) float64, summing to 1
+    n_members : as in `Marginal`
+    """
+
+    edges: Floats
+    probability: Floats
+    n_members: int = 1
+
+    is_smooth = False
+
+    @property
+    def _middle(self) -> Floats:
+        return 0.5 * (self.edges[:, 1:] + self.edges[:, :-1])
+
+    @property
+    def _width(self) -> Floats:
+        return np.diff(self.edges, axis=1)
+
+    @cached_property
+    def _below(self) -> Floats:
+        """(object, pass, bin) probability of the bins below each."""
+        total = np.cumsum(self.probability, axis=2)
+        return total - self.probability
+
+    def _averaged(self, means: Floats, variances: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance (object, pass) of what has these in each bin, (object, bin)."""
+        mean = np.asarray((self.probability @ means[..., None])[..., 0])
+        off = means[:, None] - mean[..., None]
+        off *= off
+        off += variances[:, None]
+        return mean, np.asarray(np.einsum("opb,opb->op", self.probability, off))
+
+    @cached_property
+    def _moments(self) -> tuple[Floats, Floats]:
+        return self._averaged(self._middle, np.square(self._width) / 12)
+
+    @property
+    def mean(self) -> Floats:
+        return self._moments[0]
+
+    @cached_property
+    def std(self) -> Floats:
+        return np.sqrt(self._moments[1])
+
+    @property
+    def min_sigma(self) -> Floats:
+        return np.zeros(len(self.edges))
+
+    @cached_property
+    def pooled(self) -> BinnedMarginal:
+        """The mixture over the passes, as one pass: a histogram too."""
+        return BinnedMarginal(self.edges, self.probability.mean(axis=1, keepdims=True))
+
+    def cdf(self, x: Floats) -> Floats:
+        share = (x[:, None] - self.edges[:, :-1, None]) / self._width[..., None]  # (object, bin, point)
+        return self.probability @ np.clip(share, 0.0, 1.0)
+
+    def density(self, x: Floats) -> Floats:
+        inside = [np.searchsorted(edges, at, side="right") for edges, at in zip(self.edges, x, strict=True)]
+        bins = np.asarray(inside, dtype=np.intp).reshape(x.shape) - 1
+        height = self.probability.mean(axis=1) / self._width
+        found = np.take_along_axis(height, np.clip(bins, 0, height.shape[1] - 1), axis=1)
+        return np.where((x < self.edges[:, :1]) | (x > self.edges[:, -1:]), 0.0, found)
+
+    def cdf_pdf_slope(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        # The density does not change inside a bin.
+        return self.pooled.cdf(x)[:, 0], self.density(x), np.zeros_like(x)
+
+    def quantiles(self, levels: Floats) -> Floats:
+        """(object, level) of the mixture over the passes."""
+        shape = (len(self.edges), len(levels), self.probability.shape[2])
+        of_each_level = BinnedMarginal(self.edges, np.broadcast_to(self.pooled.probability, shape))
+        return of_each_level.quantile_of_each_pass(np.broadcast_to(levels, shape[:2]))
+
+    def quantile_of_each_pass(self, levels: Floats) -> Floats:
+        """(object, pass) where each pass's own CDF is its level (object, pass)."""
+        last = self.probability.shape[2] - 1
+        bins = np.minimum((self._below + self.probability < levels[..., None]).sum(axis=2), last)[..., None]
+        inside = np.take_along_axis(self.probability, bins, axis=2)[..., 0]
+        above = levels - np.take_along_axis(self._below, bins, axis=2)[..., 0]
+        share = np.divide(above, inside, out=np.ones_like(above), where=inside > 0)
+        start, width = (
+            np.take_along_axis(part[:, None], bins, axis=2)[..., 0] for part in (self.edges, self._width)
+        )
+        return start + np.clip(share, 0.0, 1.0) * width
+
+    def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
+        # The outermost edges.
+        shape = (len(self.edges), len(levels))
+        return np.broadcast_to(self.edges[:, :1], shape), np.broadcast_to(self.edges[:, -1:], shape)
+
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+        # Gauss-Legendre for each bin.
+        half = 0.5 * self._width[..., None]
+        values = function(self._middle[..., None] + half * LEGENDRE_NODES)
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = values @ LEGENDRE_WEIGHTS  # (object, bin)
+            variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
+            return self._averaged(means, variances)
+
+    @property
+    def max_sigma(self) -> Floats:
+        # Of a bin.
+        return self._width.max(axis=1)
+
+    def component_range(self) -> tuple[Floats, Floats]:
+        # Of the bins.
+        return self._middle[:, 0], self._middle[:, -1]
+
+    def mode_grid(self, ends: Floats) -> Floats:
+        # The bins' middles.
+        return np.clip(self._middle, ends[:, :1], ends[:, 1:])
+
+    def numbers_per_pass(self, n_points: int) -> int:
+        return max(n_points, int(self.probability.shape[2]))
+
+    def rows(self, index: Rows) -> BinnedMarginal:
+        return BinnedMarginal(self.edges[index], self.probability[index], self.n_members)
+
+
+def _transform_problems(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
+    """Return what is wrong with the edges after the parameters' transforms."""
+    problems = []
+    for edges, parameter in zip(info.edges or (), parameters, strict=True):
+        try:
+            with np.errstate(all="ignore"):  # a parameter may have a scale of 0, which is another problem
+                standard_edges(edges, parameter)
+        except BundleError as error:
+            problems.append(str(error))
+    return problems
+
+
+def standard_edges(edges: Sequence[float], parameter: ParameterInfo) -> Floats:
+    """Return bin edges in physical units, (edge,), as standardized values.
+
+    Raises
+    ------
+    BundleError
+        The transform has no finite value at an edge, or does not tell two of them apart.
+    """
+    found = to_output(np.asarray(edges), parameter)
+    if not np.isfinite(found).all() or (np.diff(found) <= 0).any():
+        limits = "" if parameter.limits is None else f" within the limits {list(parameter.limits)}"
+        raise BundleError(
+            f"the edges of {parameter.name}, {edges[0]:g} to {edges[-1]:g}, must be finite and rise after its "
+            f"transform {parameter.transform}{limits}"
+        )
+    return found
+
+
+def binned_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> Tensor:
+    """Return the negative log density of histograms, summed over parameters: cross entropy, and ln of the bin's width.
+
+    Parameters
+    ----------
+    outputs : (row, output) float32: for each parameter the logits of its bins
+    target : (row, parameter) float32, standardized; outside of all bins it counts as in the nearest
+    edges : (edge,) float32 of each parameter, standardized
+    """
+    import torch
+    from torch.nn import functional
+
+    bounds = pairwise(np.cumsum([0, *(len(e) - 1 for e in edges)]).tolist())
+    losses = []
+    for index, ((start, stop), edge) in enumerate(zip(bounds, edges, strict=True)):
+        edge = edge.to(target.device)
+        bins = torch.bucketize(target[:, index].contiguous(), edge[1:-1], right=True)
+        losses.append(functional.cross_entropy(outputs[:, start:stop], bins) + edge.diff().log()[bins].mean())
+    return torch.stack(losses).sum()

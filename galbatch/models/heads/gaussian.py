@@ -1,0 +1,142 @@
+"""The Gaussian head: a normal distribution with a full covariance a pass (GaMPEN paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.models.heads.base import Head, Loss
+from galbatch.models.heads.widths import std_of
+from galbatch.models.metadata import HeadInfo, ParameterInfo
+from galbatch.models.networks.keys import normal_draws
+from galbatch.models.posterior import Floats, NormalMarginal, for_passes, inflation_map, total_covariance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Gaussian", "GaussianPasses", "gaussian_loss", "read_gaussian"]
+
+
+class Gaussian(Head):
+    """n means, n log d_i and n (n - 1) / 2 entries of L, in the order (1,0), (2,0), (2,1), ...: the covariance is L D L^T."""
+
+    kind = "gaussian"
+    text = "a Gaussian with full covariance a pass"
+    is_point = False
+    options = ()
+
+    def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
+        return (3 * n_parameters + n_parameters * n_parameters) // 2
+
+    def problems(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
+        return []
+
+    def card_text(self, info: HeadInfo) -> str:
+        return self.text
+
+    def read(
+        self, outputs: Floats, info: HeadInfo, *, parameters: Sequence[ParameterInfo], n_members: int
+    ) -> GaussianPasses:
+        return replace(read_gaussian(outputs, len(parameters)), n_members=n_members)
+
+    def loss(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
+        return gaussian_loss
+
+
+@dataclass(frozen=True)
+class GaussianPasses:
+    """A normal distribution for each object and pass.
+
+    Attributes
+    ----------
+    mean : (object, pass, parameter) float64
+    factor : (object, pass, parameter, parameter) float64, lower: Sigma = factor factor^T
+    n_members : as in `Passes`
+    """
+
+    mean: Floats
+    factor: Floats
+    n_members: int = 1
+
+    is_point = False
+
+    @property
+    def std(self) -> Floats:
+        """(object, pass, parameter) marginal standard deviations: NOT exp(s / 2), but of L D L^T's diagonal."""
+        return np.sqrt(np.square(self.factor).sum(axis=-1))
+
+    def marginal(self, index: int) -> NormalMarginal:
+        width = np.sqrt(np.square(self.factor[..., index, :]).sum(axis=-1))
+        return NormalMarginal(self.mean[..., index, None], width[..., None], n_members=self.n_members)
+
+    def within(self) -> Floats:
+        n_passes = self.factor.shape[1]
+        return np.einsum("otik,otjk->oij", self.factor, self.factor) / n_passes
+
+    def covariance(self) -> Floats:
+        return total_covariance(self)
+
+    def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
+        normal = normal_draws(keys, self.mean.shape[2])
+        return self.mean + np.einsum("otij,otj->oti", self.factor, normal)
+
+    def affine(self, scale: Floats, shift: Floats) -> GaussianPasses:
+        mean = self.mean * scale + for_passes(shift)
+        return replace(self, mean=mean, factor=self.factor * scale[:, None])
+
+    def inflated(self, factors: npt.ArrayLike) -> GaussianPasses:
+        return self.affine(*inflation_map(self, factors))
+
+
+def read_gaussian(outputs: npt.NDArray[np.floating], n_parameters: int) -> GaussianPasses:
+    """Return the passes of outputs of a Gaussian head.
+
+    Parameters
+    ----------
+    outputs : (object, pass, output): n means, n log d_i, then the strictly lower entries of L in the order
+        (1,0), (2,0), (2,1), ... (GaMPEN paper, section 3.3: Sigma = L D L^T)
+    n_parameters : n
+    """
+    n = n_parameters
+    numbers: Floats = np.asarray(outputs, dtype=np.float64)
+    lower = np.zeros((*numbers.shape[:2], n, n))
+    rows, columns = np.tril_indices(n, -1)
+    lower[..., rows, columns] = numbers[..., 2 * n :]
+    lower[..., np.arange(n), np.arange(n)] = 1.0
+    root_d = std_of(0.5 * numbers[..., n : 2 * n])
+    return GaussianPasses(numbers[..., :n], lower * root_d[..., None, :])
+
+
+def gaussian_loss(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the negative log likelihood of equation 8 of the GaMPEN paper, without its constant.
+
+    With Sigma = L D L^T, z = L^-1 (y - mu) follows by forward substitution.
+
+    Parameters
+    ----------
+    outputs : (row, output) float32: mu, log d, strictly lower entries of L row by row
+    target : (row, parameter) float32, standardized
+
+    Returns
+    -------
+    Mean over the rows.
+    """
+    import torch
+
+    n = target.shape[1]
+    residual = target - outputs[:, :n]
+    log_d = outputs[:, n : 2 * n]
+    solved: list[Tensor] = []
+    entry = 2 * n
+    for i in range(n):
+        z = residual[:, i]
+        for j in range(i):
+            z = z - outputs[:, entry] * solved[j]
+            entry += 1
+        solved.append(z)
+    z2 = torch.stack(solved, dim=1).square()
+    return 0.5 * (z2 * torch.exp(-log_d) + log_d).sum(dim=1).mean()

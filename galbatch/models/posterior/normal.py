@@ -1,0 +1,167 @@
+"""Normal distributions and their mixtures: the marginals of Gaussian and mixture heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from scipy.special import ndtri
+
+from galbatch.models.posterior.marginal import GRID_POINTS, Floats, Function, Rows
+from galbatch.models.posterior.quantiles import solve_quantiles
+
+__all__ = ["NormalMarginal"]
+
+ROOT_2PI = np.sqrt(2.0 * np.pi)
+PEAKS = 32  # components whose own peaks are tried as well: narrow ones lie between the points
+
+
+@dataclass(frozen=True)
+class NormalMarginal:
+    """Normal distributions, or mixtures of some.
+
+    Attributes
+    ----------
+    center, width : (object, pass, component) float64: mean and standard deviation of each
+    weight : (object, pass, component) float64, summing to 1; None for a single component
+    n_members : as in `Marginal`
+    """
+
+    center: Floats
+    width: Floats
+    weight: Floats | None = None
+    n_members: int = 1
+
+    is_smooth = True
+
+    @cached_property
+    def mean(self) -> Floats:
+        return self._averaged(self.center)
+
+    @cached_property
+    def std(self) -> Floats:
+        variance = np.square(self.width) + np.square(self.center - self.mean[..., None])
+        return np.sqrt(self._averaged(variance))
+
+    def _averaged(self, values: Floats) -> Floats:
+        """Over the components, the last axis of (object, pass, component)."""
+        if self.weight is None:
+            return values[..., 0]
+        return (self.weight * values).sum(axis=-1)
+
+    @cached_property
+    def _ends(self) -> tuple[Floats, Floats]:
+        return self.center.min(axis=(1, 2)), self.center.max(axis=(1, 2))
+
+    @cached_property
+    def min_sigma(self) -> Floats:
+        # The narrowest component.
+        return self.width.min(axis=(1, 2))
+
+    @cached_property
+    def max_sigma(self) -> Floats:
+        return self.width.max(axis=(1, 2))
+
+    def cdf(self, x: Floats) -> Floats:
+        # Passes and components last, so that sums over them run along memory.
+        below = _normal_cdf((x[:, :, None, None] - self.center[:, None]) / self.width[:, None])
+        below = below[..., 0] if self.weight is None else (below * self.weight[:, None]).sum(axis=-1)
+        return np.swapaxes(below, 1, 2)
+
+    @cached_property
+    def _components(self) -> tuple[Floats, Floats, Floats]:
+        """Centers, inverse widths and shares, (object, pass x component), of the mixture over the passes."""
+        n_objects, n_passes, _ = self.center.shape
+        share = np.ones_like(self.center) if self.weight is None else self.weight
+        parts = (self.center, 1.0 / self.width, share / n_passes)
+        center, inverse, share = (part.reshape(n_objects, -1) for part in parts)
+        return center, inverse, share
+
+    def _scores(self, x: Floats) -> Floats:
+        """Standard scores (object, point, pass x component)."""
+        center, inverse, _ = self._components
+        z = x[:, :, None] - center[:, None]
+        z *= inverse[:, None]
+        return z
+
+    def density(self, x: Floats) -> Floats:
+        _, inverse, share = self._components
+        z = self._scores(x)
+        normal = _unit_normal(z, out=z)  # in place: fresh memory costs as much as the computing
+        return _weighted(normal, share * inverse) / ROOT_2PI
+
+    def cdf_pdf_slope(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        _, inverse, share = self._components
+        z = self._scores(x)
+        normal = _unit_normal(z, out=np.empty_like(z))
+        density = _weighted(normal, share * inverse) / ROOT_2PI
+        normal *= z
+        slope = _weighted(normal, share * np.square(inverse)) / -ROOT_2PI
+        return _weighted(_normal_cdf(z), share), np.asarray(density), np.asarray(slope)
+
+    def quantiles(self, levels: Floats) -> Floats:
+        return solve_quantiles(self, levels)
+
+    def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
+        # No component's own quantile lies outside.
+        (first, last), score = self.component_range(), ndtri(levels)
+        beyond = np.stack([self.min_sigma[:, None] * score, self.max_sigma[:, None] * score])
+        return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
+
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+        # Gauss-Hermite for each component.
+        nodes, weights = _hermite(n_points)
+        # Nodes first, so that each is a long stretch of memory.
+        values = function(self.center + nodes[:, None, None, None] * self.width)
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = np.tensordot(weights, values, 1)
+            values = values - means
+            variances = np.tensordot(weights, np.square(values, out=values), 1)
+            mean = self._averaged(means)
+            return mean, self._averaged(variances + np.square(means - mean[..., None]))
+
+    def component_range(self) -> tuple[Floats, Floats]:
+        return self._ends
+
+    def mode_grid(self, ends: Floats) -> Floats:
+        # Evenly, and the centers of the components with the highest peaks.
+        n_objects = len(self.center)
+        even = np.linspace(ends[:, 0], ends[:, 1], GRID_POINTS, axis=1)
+        peak = (1.0 if self.weight is None else self.weight) / self.width
+        highest = np.argsort(-peak.reshape(n_objects, -1), axis=1, kind="stable")[:, :PEAKS]
+        peaks = np.take_along_axis(self.center.reshape(n_objects, -1), highest, axis=1)
+        return np.sort(np.concatenate([even, np.clip(peaks, ends[:, :1], ends[:, 1:])], axis=1), axis=1)
+
+    def numbers_per_pass(self, n_points: int) -> int:
+        return int(self.center.shape[2]) * n_points
+
+    def rows(self, index: Rows) -> NormalMarginal:
+        weight = None if self.weight is None else self.weight[index]
+        return NormalMarginal(self.center[index], self.width[index], weight, self.n_members)
+
+
+@cache
+def _hermite(n_points: int) -> tuple[Floats, Floats]:
+    """Nodes and weights of the standard normal distribution's quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
+    return nodes, weights / weights.sum()
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    """Of standard scores of any shape, to 2e-16: torch's is vectorized, scipy's takes 2 to 4 times as long."""
+    import torch  # here: whoever only asks for names of columns does without torch, a second and 200 MB
+
+    return torch.special.ndtr(torch.from_numpy(z)).numpy()
+
+
+def _unit_normal(z: Floats, *, out: Floats) -> Floats:
+    """exp(-z^2 / 2), into `out`."""
+    np.square(z, out=out)
+    out *= -0.5
+    return np.exp(out, out=out)
+
+
+def _weighted(values: Floats, weights: Floats) -> Floats:
+    """(object, point) sums over the components of (object, point, component), with weights (object, component)."""
+    return (values @ weights[..., None])[..., 0]

@@ -1,0 +1,121 @@
+"""Single values: passes that say one number each, so that they are draws from the posterior.
+
+They are what a point head puts out, and what stands for any other head's posterior with method `samples`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.models.posterior.marginal import Floats, Function, Rows
+from galbatch.models.posterior.passes import for_passes, inflation_map, total_covariance
+
+__all__ = ["PointMarginal", "PointPasses"]
+
+
+@dataclass(frozen=True)
+class PointMarginal:
+    """Single values: each pass says one.
+
+    Attributes
+    ----------
+    values : (object, pass) float64
+    n_members : as in `Marginal`
+    """
+
+    values: Floats
+    n_members: int = 1
+
+    is_smooth = False
+
+    @property
+    def mean(self) -> Floats:
+        return self.values
+
+    @property
+    def std(self) -> Floats:
+        return np.zeros_like(self.values)
+
+    def cdf(self, x: Floats) -> Floats:
+        # A step at the value.
+        return (x[:, None] >= self.values[..., None]).astype(np.float64)
+
+    @property
+    def min_sigma(self) -> Floats:
+        return np.zeros(len(self.values))
+
+    def density(self, x: Floats) -> Floats:
+        # Infinite at the values.
+        return np.where((x[:, None] == self.values[..., None]).any(axis=1), np.inf, 0.0)
+
+    def cdf_pdf_slope(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        return self.cdf(x).mean(axis=1), self.density(x), np.zeros_like(x)
+
+    def quantiles(self, levels: Floats) -> Floats:
+        """(object, level) of the values, as of a sample."""
+        return np.quantile(self.values, levels, axis=1).T
+
+    def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
+        shape = (len(self.values), len(levels))
+        low, high = self.values.min(axis=1, keepdims=True), self.values.max(axis=1, keepdims=True)
+        return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+        return function(self.values), np.zeros_like(self.values)
+
+    @property
+    def max_sigma(self) -> Floats:
+        return np.zeros(len(self.values))
+
+    def component_range(self) -> tuple[Floats, Floats]:
+        return self.values.min(axis=1), self.values.max(axis=1)
+
+    def mode_grid(self, ends: Floats) -> Floats:
+        # The values themselves.
+        return np.sort(np.clip(self.values, ends[:, :1], ends[:, 1:]), axis=1)
+
+    def numbers_per_pass(self, n_points: int) -> int:
+        return n_points
+
+    def rows(self, index: Rows) -> PointMarginal:
+        return PointMarginal(self.values[index], self.n_members)
+
+
+@dataclass(frozen=True)
+class PointPasses:
+    """One value for each object, pass and parameter: the passes are draws.
+
+    Attributes
+    ----------
+    mean : (object, pass, parameter) float64, the values
+    n_members : as in `Passes`
+    """
+
+    mean: Floats
+    n_members: int = 1
+
+    is_point = True
+
+    def marginal(self, index: int) -> PointMarginal:
+        return PointMarginal(self.mean[..., index], self.n_members)
+
+    def within(self) -> Floats:
+        # A value has no width.
+        n_objects, _, n = self.mean.shape
+        return np.zeros((n_objects, n, n))
+
+    def covariance(self) -> Floats:
+        return total_covariance(self)
+
+    def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
+        # The values, whatever the keys.
+        return self.mean
+
+    def affine(self, scale: Floats, shift: Floats) -> PointPasses:
+        return replace(self, mean=self.mean * scale + for_passes(shift))
+
+    def inflated(self, factors: npt.ArrayLike) -> PointPasses:
+        return self.affine(*inflation_map(self, factors))

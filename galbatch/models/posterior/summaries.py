@@ -1,0 +1,129 @@
+"""From the passes to what the catalog holds of a quantity: quantiles, mean, std, mode, epistemic_std.
+
+The posterior is a mixture over passes, whatever the head. With method `samples` one draw a pass stands for it, as in the
+GaMPEN paper; passes of a point head are such draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch.models.posterior.draws import draws_quantiles, kernel_mode
+from galbatch.models.posterior.marginal import Floats, Marginal
+from galbatch.models.posterior.mode import FAR, mixture_mode
+from galbatch.models.posterior.passes import Passes
+from galbatch.models.posterior.points import PointPasses
+from galbatch.models.posterior.quantiles import parts_of, quantile_error
+from galbatch.models.posterior.quantity import Quantity
+from galbatch.models.posterior.transforms import output_limits, steepness
+
+__all__ = ["Summary", "summarize_draws", "summarize_mixture"]
+
+# Components of that standard deviation after the transform at most: means and standard deviations are good to 1e-9 of the
+# latter up to 0.5, to 4e-7 up to 1.25; beyond to 1e-6 up to 2 and 1e-4 up to 3;
+# where a limit cuts values off to half a percent.
+MOMENT_WIDTHS, MOMENT_POINTS = (0.1, 0.25, 0.5, 1.25), (5, 8, 12, 20, 40)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the catalog holds of one quantity, in its unit.
+
+    Attributes
+    ----------
+    quantiles : (object, level) float64, rising
+    mean, std, mode, epistemic_std : (object,) float64
+    mc_error : (object,) float64: the largest Monte Carlo error of a quantile, in posterior standard deviations
+    """
+
+    quantiles: Floats
+    mean: Floats
+    std: Floats
+    mode: Floats
+    epistemic_std: Floats
+    mc_error: Floats
+
+
+def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike) -> Summary:
+    """Summarize the mixture of the passes.
+
+    Mean and standard deviation are by quadrature in the quantity's unit. `epistemic_std` is the standard
+    deviation, over passes, of each pass's mean: std^2 = mean of the passes' variances + epistemic_std^2. The mode
+    is that of the density in the quantity's unit, Jacobian included; of histograms the middle of the bin with
+    the highest density. `mc_error` is that of the passes of the networks that are there: how far other networks would
+    differ is in epistemic_std alone.
+
+    Parameters
+    ----------
+    passes : distributions of (object, pass)
+    quantity : which
+    levels : (level,) in (0, 1), rising
+    """
+    marginal = passes.marginal(quantity.index)
+    output = marginal.quantiles(quantity.levels(np.asarray(levels, dtype=np.float64)))
+    pass_mean, pass_variance = _moments(marginal, quantity)
+    with np.errstate(over="ignore", invalid="ignore"):
+        epistemic = pass_mean.std(axis=1)
+        total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
+    return Summary(
+        np.maximum.accumulate(quantity.value(output), axis=1),
+        pass_mean.mean(axis=1),
+        total,
+        mixture_mode(marginal, quantity),
+        epistemic,
+        quantile_error(marginal, output)[0].max(axis=1),
+    )
+
+
+def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
+    """Return mean and variance, (object, pass), in the quantity's unit."""
+    means, variances = np.empty((2, *marginal.mean.shape))
+    needed = _moment_points(marginal, quantity)
+    for n_points in np.unique(needed).tolist():
+        for rows, part in parts_of(marginal, n_points, np.flatnonzero(needed == n_points)):
+            means[rows], variances[rows] = part.moments(quantity.value, n_points)
+    return means, variances
+
+
+def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.intp]:
+    """Return how many values of the transform tell its moments, (object,): few where it hardly bends and no limit cuts it off."""
+    width = marginal.max_sigma * steepness(quantity.parameter)
+    needed = np.array(MOMENT_POINTS)[np.searchsorted(MOMENT_WIDTHS, width)]
+    (low, high), (first, last) = output_limits(quantity.parameter), marginal.component_range()
+    beyond = FAR * marginal.max_sigma
+    is_inside = (first - beyond >= low) & (last + beyond <= high)
+    return np.where(is_inside, needed, MOMENT_POINTS[-1])
+
+
+def summarize_draws(
+    draws: Floats, quantity: Quantity, levels: npt.ArrayLike, *, passes: Passes | None = None
+) -> Summary:
+    """Summarize draws, one a pass: method `samples` of the GaMPEN paper, and point heads.
+
+    The mode is that of a Gaussian kernel density estimate (Scott's bandwidth) in the quantity's unit; epistemic_std
+    is that of the passes' own distributions.
+
+    Parameters
+    ----------
+    draws : (object, pass, parameter) float64, standardized
+    quantity : which
+    levels : (level,) in (0, 1), rising
+    passes : distributions the draws come from; None: the draws are all there is, as of a point head
+    """
+    output = draws[..., quantity.index]
+    wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
+    source = PointPasses(draws) if passes is None else passes
+    at_levels, error = draws_quantiles(output, wanted, n_members=source.n_members)
+    values = quantity.value(output)
+    return Summary(
+        np.maximum.accumulate(quantity.value(at_levels), axis=1),
+        values.mean(axis=1),
+        values.std(axis=1),
+        kernel_mode(values),
+        # Of the passes' own means: draws scatter by the passes' widths as well.
+        _moments(source.marginal(quantity.index), quantity)[0].std(axis=1),
+        error.max(axis=1),
+    )
