@@ -59,24 +59,29 @@ def train(
     The loss, transforms, split and default settings are the GaMPEN paper's. The state after each epoch is kept in OUTPUT.ckpt until the
     bundle is there. On a CPU a seed gives the same bits again at the same number of threads.
     """
-    from galbatch.learning import train as fit
+    from galbatch import learning, reporting
 
-    source = fit.Source(store, labels, id_column, objects=objects, population=population)
+    source = learning.DataSource(store, labels, id_column, objects=objects, population=population)
     options = {"epochs": epochs, "seed": seed}
-    task = fit.prepare(architecture, output, source=source, parent=parent, settings=settings, options=options)
+    task = learning.prepare_training(
+        architecture, output, source=source, parent=parent, settings=settings, options=options
+    )
     try:
-        outcome = fit.train_bundle(
+        written = learning.train_bundle(
             task, device=device, resume=resume, keep_checkpoint=keep_checkpoint, console=out
         )
     except KeyboardInterrupt:
-        checkpoint = fit.checkpoint_path(output)
+        checkpoint = learning.checkpoint_path(output)
         what = f"add --resume to go on from {checkpoint}" if checkpoint.exists() else "no epoch was done"
         errors.print(f"galbatch: stopped; {what}")
         raise typer.Exit(130) from None
-    best = outcome.trained.metadata.training
+    metadata = written.trained.metadata
+    title = f"{metadata.name} {metadata.version}"
+    reporting.write_training_curve(written.trained.history, str(written.figure), title=title)
+    best = metadata.training
     print_line(
         f"kept epoch {best['best_epoch']}, validation loss {best['validation_loss']:.4f}\n"
-        f"{output}, {outcome.card} and {outcome.curve}"
+        f"{output}, {written.card} and {written.figure}"
     )
 
 
@@ -144,19 +149,20 @@ def calibrate(
     Half of the held-out objects choose dropout rate and correction, the other half is reported. The correction is stored in the bundle;
     [[models]] calibrated switches it on or off.
     """
-    from galbatch import models
+    from galbatch import learning, models, reporting
     from galbatch.config import PosteriorConfig
-    from galbatch.learning import calibrate
-    from galbatch.learning import train as fit
 
     rates = parse_numbers("--dropout", dropout, "numbers separated by commas, such as 2e-4,7e-4")
     settings = models.CalibrationSettings(
         dropout_rates=rates, apply=apply, posterior=PosteriorConfig(passes=passes), seed=seed
     )
-    source = fit.Source(store, labels, id_column, objects=objects, population=simulate)
-    task = calibrate.prepare(
-        bundles, output, source=source, settings=settings, beside=compare_with or (), also=also or ()
+    source = learning.DataSource(store, labels, id_column, objects=objects, population=simulate)
+    task = learning.prepare_calibration(
+        bundles, output, source=source, settings=settings, compare_with=compare_with or (), also=also or ()
     )
-    written = calibrate.calibrate_bundle(task, console=out)
-    print_result_tables(written.calibration.tables_for_people())
+    written = learning.calibrate_bundle(task, console=out)
+    found = written.calibration
+    title = f"{found.metadata.name} {found.metadata.version}"
+    reporting.write_calibration(found.before, found.after, str(written.figure), title=title)
+    print_result_tables(found.tables_for_people())
     print_line(f"\n{output}, {written.card} and {written.figure}")

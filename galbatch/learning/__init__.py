@@ -1,1 +1,37 @@
-"""Simulation or store joined with models: training and calibration."""
+"""Training and calibration: images with known values, of a store or of the simulation, joined with models."""
+
+from galbatch.learning.calibrate import (
+    CalibratedBundle,
+    CalibrationTask,
+    calibrate_bundle,
+    prepare_calibration,
+)
+from galbatch.learning.labeled import LabeledImages, open_labeled
+from galbatch.learning.settings import resolve_settings
+from galbatch.learning.sources import DataSource, simulate_labeled
+from galbatch.learning.train import (
+    TrainedBundle,
+    TrainingTask,
+    checkpoint_path,
+    prepare_training,
+    train_and_save,
+    train_bundle,
+)
+
+__all__ = [
+    "CalibratedBundle",
+    "CalibrationTask",
+    "DataSource",
+    "LabeledImages",
+    "TrainedBundle",
+    "TrainingTask",
+    "calibrate_bundle",
+    "checkpoint_path",
+    "open_labeled",
+    "prepare_calibration",
+    "prepare_training",
+    "resolve_settings",
+    "simulate_labeled",
+    "train_and_save",
+    "train_bundle",
+]

@@ -1,4 +1,4 @@
-"""Cutouts of a store joined with a table of true parameters: what trainings and calibrations on real data read."""
+"""Images with known values, from the cutouts of a store and a table of labels: what trainings and calibrations read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
 from galbatch.objects import read_numbers
 
-__all__ = ["Labelled", "open_labelled"]
+__all__ = ["LabeledImages", "open_labeled"]
 
-IN_MEMORY_BYTES = 4 * 2**30  # of cutouts; more are copied to a file that is read like memory
+# Random rows are read from memory or from a memory-mapped file. 4 GiB leave room for the network and the batches on
+# a machine with 16 GiB.
+IN_MEMORY_BYTES = 4 * 2**30
 
 Ids = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledImages:
     """Images with known values.
 
     Attributes
@@ -34,9 +36,9 @@ class Labelled:
     images : (object, band, y, x) float32, nJy, by row
     labels : (object, parameter) float64, physical units
     extras : ids, auxiliary inputs and PSF widths
-    origin : what a bundle's record says of where they are from
-    notes : for people: how many there are, and how many were left out
-    strata : true values (object,) beside the labels that results are shown by: magnitude, size_arcsec
+    origin : where they are from, for the bundle's record
+    notes : human-readable: how many there are, and how many were left out
+    strata : true values (object,) in addition to the labels that results are shown by: magnitude, size_arcsec
     """
 
     images: models.ImageRows
@@ -48,28 +50,60 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The labels: ids, parameters (row, parameter), auxiliary inputs (row, auxiliary input), and where each id stands."""
+class _LabelTable:
+    """The table of labels.
+
+    Attributes
+    ----------
+    parameters : (row, parameter) float64
+    auxiliary : (row, auxiliary input) float64
+    row_of : the row of each id whose values are all finite
+    """
 
     parameters: npt.NDArray[np.float64]
     auxiliary: npt.NDArray[np.float64]
     row_of: Mapping[Any, int]
 
+    @classmethod
+    def read(cls, path: str, settings: models.TrainingSettings, id_column: str) -> _LabelTable:
+        parameters = [parameter.name for parameter in settings.parameters]
+        auxiliary = [column.name for column in settings.auxiliary_inputs]
+        names = list(dict.fromkeys([*parameters, *auxiliary]))
+        ids, numbers = read_numbers(path, id_column=id_column, columns=names)
+        complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
+        chosen = ids[complete].tolist()
+        row_of = dict(zip(chosen, complete.tolist(), strict=True))
+        if len(row_of) < len(chosen):
+            raise UsageError(
+                f"{path}: {len(chosen) - len(row_of)} of the ids in column {id_column} occur again; state each object once"
+            )
 
-class _Kept(NamedTuple):
-    """Of a block's objects with labels: ids, PSF width and sky noise (object, band), whether their center has light."""
+        def stack(columns: list[str]) -> npt.NDArray[np.float64]:
+            return (
+                np.stack([numbers[name] for name in columns], axis=1) if columns else np.zeros((len(ids), 0))
+            )
+
+        return cls(stack(parameters), stack(auxiliary), row_of)
+
+
+class _Copied(NamedTuple):
+    """What is kept of the labeled objects of a block.
+
+    `object_id` is (object,), `psf_fwhm_arcsec` and `sky_sigma_njy` are (object, band); `has_light` says whether there is
+    light at the center.
+    """
 
     object_id: Ids
     psf_fwhm_arcsec: npt.NDArray[np.float32]
     sky_sigma_njy: npt.NDArray[np.float32]
-    good: npt.NDArray[np.bool_]
+    has_light: npt.NDArray[np.bool_]
 
 
 @contextlib.contextmanager
-def open_labelled(
+def open_labeled(
     store: str, labels: str, *, settings: models.TrainingSettings, id_column: str, scratch: Path
-) -> Iterator[Labelled]:
-    """The objects of a store that have labels, in the store's order, while the context lasts.
+) -> Iterator[LabeledImages]:
+    """Open the objects of a store that have labels, in the store's order, while the context lasts.
 
     Objects without a label, with a missing one, or without light at their center are left out and counted. Of a
     large store the wanted cutouts are copied to one file, from which random rows can be read fast.
@@ -90,46 +124,31 @@ def open_labelled(
     OutputError
         The disk is too small for the file.
     """
-    table = _read_table(labels, settings, id_column)
-    grid, partitions = _find_groups(store, settings)
-    wanted = [(partition, _labelled_rows(store, partition, grid, table)) for partition in partitions]
-    n_objects = sum(len(rows) for _, rows in wanted)
+    table = _LabelTable.read(labels, settings, id_column)
+    grid, pixels = _find_grid(store, settings)
+    rows_of = {}
+    for pixel in pixels:
+        ids = ingest.read_object_ids(store, pixel, grid).tolist()
+        rows_of[pixel] = np.array([row for row, name in enumerate(ids) if name in table.row_of], np.int64)
+    n_objects = sum(map(len, rows_of.values()))
     if n_objects == 0:
         raise UsageError(
             f"{labels}: none of its {len(table.row_of)} objects with labels has a cutout in {store} on {grid.label}; are ids of "
             f"column {id_column} those of the run's object list?"
         )
-    shape = (n_objects, len(settings.bands), grid.size_px, grid.size_px)
-    with _room(shape, scratch) as images:
-        kept = [
-            _copied(block, rows, settings.bands, images, start)
-            for block, rows, start in _blocks(store, grid, wanted)
-        ]
-        yield _joined(kept, images, table, store=store, labels=labels)
+    with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
+        copied = []
+        start = 0
+        for pixel, rows in rows_of.items():
+            for block, chosen in _read_chosen(store, pixel, grid, rows):
+                copied.append(_copy_cutouts(block, chosen, settings.bands, images[start:]))
+                start += len(chosen)
+        origin = {"store": Path(store).name, "labels": Path(labels).name}
+        yield _join(copied, images, table, origin)
 
 
-def _read_table(path: str, settings: models.TrainingSettings, id_column: str) -> _Table:
-    parameters = [parameter.name for parameter in settings.parameters]
-    names = list(dict.fromkeys([*parameters, *(column.name for column in settings.auxiliary_inputs)]))
-    ids, numbers = read_numbers(path, id_column=id_column, columns=names)
-    complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
-    chosen = ids[complete].tolist()
-    row_of = dict(zip(chosen, complete.tolist(), strict=True))
-    if len(row_of) < len(chosen):
-        raise UsageError(
-            f"{path}: {len(chosen) - len(row_of)} of the ids in column {id_column} occur again; state each object once"
-        )
-    auxiliary = [numbers[column.name] for column in settings.auxiliary_inputs]
-    empty = np.zeros((len(ids), 0))
-    return _Table(
-        np.stack([numbers[name] for name in parameters], axis=1),
-        np.stack(auxiliary, axis=1) if auxiliary else empty,
-        row_of,
-    )
-
-
-def _find_groups(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
-    """The grid of the settings, and the partitions that have it."""
+def _find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
+    """Return the grid of the settings, and the pixels that have finished cutouts on it."""
     groups: dict[Grid, list[HealpixPixel]] = {}
     for pixel, grid in sorted(ingest.list_done(store), key=lambda group: (group[0].path, group[1].label)):
         groups.setdefault(grid, []).append(pixel)
@@ -147,15 +166,9 @@ def _find_groups(store: str, settings: models.TrainingSettings) -> tuple[Grid, l
     return fitting[0], groups[fitting[0]]
 
 
-def _labelled_rows(store: str, partition: HealpixPixel, grid: Grid, table: _Table) -> npt.NDArray[np.int64]:
-    """Rows of a partition that have labels."""
-    ids = ingest.read_object_ids(store, partition, grid).tolist()
-    return np.array([row for row, name in enumerate(ids) if name in table.row_of], dtype=np.int64)
-
-
 @contextlib.contextmanager
-def _room(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.float32]]:
-    """Room for images: memory, or a file if there are many; the file is removed at the end."""
+def _image_buffer(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.float32]]:
+    """Make an array for images: in memory, or in a file if they are many; the file is removed at the end."""
     n_bytes = 4 * int(np.prod(shape, dtype=np.int64))
     if n_bytes <= IN_MEMORY_BYTES:
         yield np.empty(shape, np.float32)
@@ -172,72 +185,72 @@ def _room(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.floa
         scratch.unlink(missing_ok=True)
 
 
-def _blocks(
-    store: str, grid: Grid, wanted: Sequence[tuple[HealpixPixel, npt.NDArray[np.int64]]]
-) -> Iterator[tuple[CutoutBlock, npt.NDArray[np.int64], int]]:
-    """Blocks, the rows wanted of each, and how many came before; partitions without any are not read."""
-    done = 0
-    for partition, rows in wanted:
-        first = 0
-        for block in ingest.read_blocks(store, partition, grid) if len(rows) else ():
-            here = rows[(rows >= first) & (rows < first + len(block))] - first
-            yield block, here, done
-            first += len(block)
-            done += len(here)
+def _read_chosen(
+    store: str, pixel: HealpixPixel, grid: Grid, rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[CutoutBlock, npt.NDArray[np.int64]]]:
+    """Read the blocks of a partition, each with the rows within it that are among `rows` of the partition."""
+    if len(rows) == 0:
+        return  # a partition without labels is not read
+    first = 0
+    for block in ingest.read_blocks(store, pixel, grid):
+        yield block, rows[(rows >= first) & (rows < first + len(block))] - first
+        first += len(block)
 
 
-def _copied(
+def _copy_cutouts(
     block: CutoutBlock,
     rows: npt.NDArray[np.int64],
     bands: tuple[str, ...],
     images: npt.NDArray[np.float32],
-    start: int,
-) -> _Kept:
-    """Copy cutouts to `images` from `start` on."""
+) -> _Copied:
+    """Copy the bands of some rows of a block to the start of `images`, and return what else is kept of them."""
     missing = [band for band in bands if band not in block.bands]
     if missing:
         raise UsageError(f"bands: {', '.join(missing)}: not in the store, which has {', '.join(block.bands)}")
     order = [block.bands.index(band) for band in bands]
     chosen = block.image[rows][:, order]
-    images[start : start + len(rows)] = chosen
+    images[: len(rows)] = chosen
     psf, sky = block.psf_fwhm_arcsec[rows][:, order], block.sky_sigma_njy[rows][:, order]
-    return _Kept(block.object_id[rows], psf, sky, models.has_center(chosen))
+    return _Copied(block.object_id[rows], psf, sky, models.has_center(chosen))
 
 
-def _joined(
-    kept: Sequence[_Kept],
+def _join(
+    copied: Sequence[_Copied],
     images: npt.NDArray[np.float32],
-    table: _Table,
-    *,
-    store: str,
-    labels: str,
-) -> Labelled:
-    ids, psf, sky, good = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)
-    numbers = np.flatnonzero(good)
-    n_labels, n_bad = len(table.parameters), int((~good).sum())
-    without = [
+    table: _LabelTable,
+    origin: Mapping[str, Any],
+) -> LabeledImages:
+    """Join copied cutouts with their labels, and count what was left out."""
+    ids, psf, sky, has_light = (np.concatenate(parts) for parts in zip(*copied, strict=True))
+    rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)[has_light]
+    numbers = np.flatnonzero(has_light)
+    n_labels = len(table.parameters)
+    left_out = [
         (n_labels - len(table.row_of), "with a missing label"),
         (len(table.row_of) - len(ids), "without a cutout"),
-        (n_bad, "without light at their center"),
+        (len(ids) - len(numbers), "without light at their center"),
     ]
-    told = ", ".join(f"{count} {why}" for count, why in without if count)
-    return Labelled(
-        images if n_bad == 0 else _Chosen(images, numbers),
-        table.parameters[rows][good],
+    reasons = ", ".join(f"{count} {why}" for count, why in left_out if count)
+    auxiliary = table.auxiliary[rows].astype(np.float32) if table.auxiliary.shape[1] else None
+    return LabeledImages(
+        images if len(numbers) == len(ids) else _ChosenRows(images, numbers),
+        table.parameters[rows],
         models.Extras(
-            object_id=ids[good],
-            auxiliary=table.auxiliary[rows][good].astype(np.float32) if table.auxiliary.shape[1] else None,
-            psf_fwhm_arcsec=psf[good],
-            sky_sigma_njy=sky[good],
+            object_id=ids[has_light],
+            auxiliary=auxiliary,
+            psf_fwhm_arcsec=psf[has_light],
+            sky_sigma_njy=sky[has_light],
         ),
-        {"store": Path(store).name, "labels": Path(labels).name},
-        (f"{len(numbers)} of {n_labels} objects with labels" + (f"; left out: {told}" if told else ""),),
+        origin,
+        (
+            f"{len(numbers)} of {n_labels} objects with labels"
+            + (f"; left out: {reasons}" if reasons else ""),
+        ),
     )
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _ChosenRows:
     """Some rows of images, without a copy of them all."""
 
     images: npt.NDArray[np.float32]

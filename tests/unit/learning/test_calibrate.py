@@ -14,9 +14,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import BundleError, UsageError
-from galbatch.learning import calibrate
-from galbatch.learning.calibrate import calibrate_bundle, prepare
-from galbatch.learning.train import Source
+from galbatch.learning import DataSource, calibrate, calibrate_bundle, prepare_calibration
 from galbatch.models import (
     BundleMetadata,
     CalibrationSettings,
@@ -124,12 +122,12 @@ def block_of(images, ids):
 
 
 def source_of(folder):
-    return Source(str(folder / "cutouts.zarr"), str(folder / "labels.parquet"))
+    return DataSource(str(folder / "cutouts.zarr"), str(folder / "labels.parquet"))
 
 
 def task_of(folder, output, *, bundle="sum.pt", **settings):
     changed = CalibrationSettings(posterior=PosteriorConfig(passes=2), **settings)
-    return prepare([str(folder / bundle)], output, source=source_of(folder), settings=changed)
+    return prepare_calibration([str(folder / bundle)], output, source=source_of(folder), settings=changed)
 
 
 def test_a_calibration_from_a_store_is_written_with_card_and_figure(folder, tmp_path):
@@ -166,10 +164,10 @@ def test_of_the_store_it_was_trained_on_only_what_was_set_aside_is_used(folder, 
 
 
 def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, tmp_path):
-    """Nor is a training before: objects that the parent, or a rival, was trained on are left out as well."""
+    """Nor is a training before: objects that the parent, or a compared bundle, was trained on are left out as well."""
     labels = read_table(str(folder / "labels.parquet"))
     write_table(str(tmp_path / "better.parquet"), labels)
-    source = Source(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
+    source = DataSource(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
     record = {"store": "cutouts.zarr", "labels": "labels.parquet", "validation_share": 0.1}
     parent = record | {"seed": 4, "test_share": 0.8}
@@ -177,7 +175,7 @@ def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, t
     path = str(tmp_path / "tuned.pt")
     script = torch.jit.script(Sum(0.6).eval())
     save_bundle(path, script, dataclasses.replace(METADATA, training=child))
-    task = prepare([path], tmp_path / "out.pt", source=source, settings=settings)
+    task = prepare_calibration([path], tmp_path / "out.pt", source=source, settings=settings)
     found = calibrate_bundle(task).calibration
     tests = [
         split_objects(np.arange(N), seed=seed, validation_share=0.1, test_share=0.8).test for seed in (4, 5)
@@ -189,8 +187,10 @@ def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, t
 def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # starting processes takes longer than so few small stamps
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2), seed=7)
-    source = Source(objects=230, population="paper")
-    task = prepare([str(folder / "sum.pt")], tmp_path / "out.pt", source=source, settings=settings)
+    source = DataSource(objects=230, population="paper")
+    task = prepare_calibration(
+        [str(folder / "sum.pt")], tmp_path / "out.pt", source=source, settings=settings
+    )
     found = calibrate_bundle(task).calibration
     assert found.choice.n_objects + len(found.after) == 230
     assert found.metadata.calibration.data == "simulated galaxies of population paper, seed 7"
@@ -266,7 +266,9 @@ def test_a_point_head_without_dropout_is_refused(folder, tmp_path):
     metadata = dataclasses.replace(METADATA, head=HeadInfo("point"))
     save_bundle(path, torch.jit.script(Point().eval()), metadata)
     with pytest.raises(BundleError, match="a point head without dropout has no posterior"):
-        prepare([path], tmp_path / "out.pt", source=source_of(folder), settings=CalibrationSettings())
+        prepare_calibration(
+            [path], tmp_path / "out.pt", source=source_of(folder), settings=CalibrationSettings()
+        )
 
 
 def test_rates_that_the_script_does_not_know_are_refused(folder, tmp_path):
@@ -284,16 +286,18 @@ def test_other_networks_and_populations_are_shown_and_choose_nothing(folder, tmp
     )
     plain = calibrate_bundle(task_of(folder, tmp_path / "plain.pt"))
     task = dataclasses.replace(
-        task_of(folder, tmp_path / "out.pt"), rivals=(load_bundle(str(folder / "half.pt")),), also=("paper",)
+        task_of(folder, tmp_path / "out.pt"),
+        compared=(load_bundle(str(folder / "half.pt")),),
+        also=("paper",),
     )
     shown = calibrate_bundle(task)
     assert shown.calibration.choice.factors == plain.calibration.choice.factors
     before, after = plain.calibration.metadata.calibration, shown.calibration.metadata.calibration
     assert after.results[: len(before.results)] == before.results
-    rivals, *others = after.results[len(before.results) :]
-    assert rivals.columns[-1] == "half, times that"
+    compared, *others = after.results[len(before.results) :]
+    assert compared.columns[-1] == "half, times that"
     # Half the light: residuals of medians light / 2 - light e^N(0, 0.3) beside light - light e^N(0, 0.3).
-    relative = next(row for row in rivals.rows if row[0] == "flux_njy, relative")
+    relative = next(row for row in compared.rows if row[0] == "flux_njy, relative")
     residual = 1 / np.exp(np.random.default_rng(0).normal(0, 0.3, 10**6))
     assert relative[-1] == pytest.approx((0.5 * residual).std() / residual.std(), rel=0.01)
     assert others
@@ -304,7 +308,7 @@ def test_other_networks_and_populations_are_shown_and_choose_nothing(folder, tmp
 def test_a_population_that_is_none_is_refused(folder, tmp_path):
     settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
     with pytest.raises(UsageError, match="'elliptical' is none; there are 'paper' and 'survey'"):
-        prepare(
+        prepare_calibration(
             [str(folder / "sum.pt")],
             tmp_path / "out.pt",
             source=source_of(folder),

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from galbatch import ingest, models
 from galbatch.cli.app import app
+from galbatch.config import read_toml
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
-from galbatch.learning import labeled as labelled
-from galbatch.learning import train as fit
-from galbatch.learning.labeled import open_labelled
+from galbatch.learning import LabeledImages, labeled, open_labeled, resolve_settings, train_and_save
 from galbatch.objects import write_table
 
 GRID = Grid(32, 0.168)
@@ -85,7 +84,7 @@ def write_store(path, images, ids):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A store of 340 galaxies, one without light at its center, and labels: all but 20 of them, 2 of them missing."""
-    folder = tmp_path_factory.mktemp("labelled")
+    folder = tmp_path_factory.mktemp("labeled")
     images, flux = blobs(340, seed=1)
     images[7, 1, 15:18, 15:18] = np.nan
     images[8, :, :4] = np.nan
@@ -101,12 +100,12 @@ def folder(tmp_path_factory):
 
 
 def settings_of(folder, **changes):
-    given = {**fit.read_settings(folder / "train.toml"), **changes}
-    return fit.settings_for("sfnet", given, base=None, name="a", source="train.toml")
+    given = {**read_toml(folder / "train.toml"), **changes}
+    return resolve_settings("sfnet", given, base=None, name="a", source="train.toml")
 
 
 def opened(folder, *, labels="labels.parquet", id_column="object_id", **changes):
-    return open_labelled(
+    return open_labeled(
         str(folder / "cutouts.zarr"),
         str(folder / labels),
         settings=settings_of(folder, **changes),
@@ -117,7 +116,7 @@ def opened(folder, *, labels="labels.parquet", id_column="object_id", **changes)
 
 @pytest.mark.parametrize("in_memory_bytes", [10**9, 0], ids=["memory", "file"])
 def test_joins_by_id_and_counts_what_is_left_out(folder, monkeypatch, in_memory_bytes):
-    monkeypatch.setattr(labelled, "IN_MEMORY_BYTES", in_memory_bytes)
+    monkeypatch.setattr(labeled, "IN_MEMORY_BYTES", in_memory_bytes)
     truth = np.load(folder / "truth.npz")
     good = [row for row in range(320) if row not in (7, 100)]
     with opened(folder, auxiliary_inputs=[{"name": "ebv"}]) as data:
@@ -162,8 +161,8 @@ def test_refuses_what_does_not_join(folder):
 
 
 def test_a_disk_that_is_too_small_is_told(folder, monkeypatch):
-    monkeypatch.setattr(labelled, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(labelled.shutil, "disk_usage", lambda path: type("U", (), {"free": 1000}))
+    monkeypatch.setattr(labeled, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(labeled.shutil, "disk_usage", lambda path: type("U", (), {"free": 1000}))
     with pytest.raises(OutputError, match=r"0.0 GiB needed for the cutouts of 319 objects"), opened(folder):
         pass
 
@@ -206,12 +205,12 @@ def test_fine_tuning_learns_a_shifted_population(folder, parent, tmp_path):
     """Galaxies blurred twice as much and read as fainter by the parent: a few labels mend it."""
     before = models.load_bundle(str(parent[0]))
     images, flux = blobs(200, seed=9, blur_px=4.0)
-    settings = fit.settings_for(
+    settings = resolve_settings(
         "sfnet", {"epochs": 4, "learning_rate": 3e-4}, base=before, name="tuned", source="settings"
     )
     assert (settings.width, settings.optimizer, settings.size_px) == (0.125, "adam", 32)
-    data = labelled.Labelled(images[:, 1:], flux[:, None])
-    outcome = fit.fit_bundle(data, tmp_path / "tuned.pt", settings=settings, parent=before)
+    data = LabeledImages(images[:, 1:], flux[:, None])
+    outcome = train_and_save(data, tmp_path / "tuned.pt", settings=settings, parent=before)
     made = outcome.trained.metadata.training
     assert made["parent_sha256"] == before.sha256
     assert made["validation_loss"] < made["parent_validation_loss"] - 0.3
@@ -223,7 +222,7 @@ def test_fine_tuning_learns_a_shifted_population(folder, parent, tmp_path):
 def tuned(before, **given):
     images, flux = blobs(100, seed=9)
     given = {"epochs": 1, "learning_rate": 1e-3, "batch": 16, **given}
-    settings = fit.settings_for("sfnet", given, base=before, name="tuned", source="settings")
+    settings = resolve_settings("sfnet", given, base=before, name="tuned", source="settings")
     return models.train(images[:, 1:], flux[:, None], settings=settings, parent=before)
 
 
@@ -296,20 +295,20 @@ def test_a_run_that_was_stopped_is_resumed_by_the_command(folder, tmp_path, monk
     }
     assert CliRunner().invoke(app, arguments[whole], catch_exceptions=False).exit_code == 0
 
-    from galbatch.learning.training_bars import TrainingBars
+    from galbatch.learning.progress import TrainingProgress
 
-    original = TrainingBars.batch
+    original = TrainingProgress.batch
 
     def stop(self, done):
         original(self, done)
         if done.epoch == 2 and done.batch > 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(TrainingBars, "batch", stop)
+    monkeypatch.setattr(TrainingProgress, "batch", stop)
     result = CliRunner().invoke(app, arguments[stopped])
     assert result.exit_code == 130
     assert "add --resume to go on from" in " ".join(result.output.split())
-    monkeypatch.setattr(TrainingBars, "batch", original)
+    monkeypatch.setattr(TrainingProgress, "batch", original)
     with pytest.raises(UsageError, match="a checkpoint of an earlier run is there; add --resume"):
         CliRunner().invoke(app, arguments[stopped], catch_exceptions=False)
     result = CliRunner().invoke(

@@ -1,4 +1,4 @@
-"""What a training on the simulation is refused for, before a galaxy is drawn."""
+"""Settings and outputs that a training refuses, before a galaxy is drawn."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 
 from galbatch import models, simulation
 from galbatch.errors import ConfigError, UsageError
-from galbatch.learning import train as fit
+from galbatch.learning import DataSource, prepare_training, simulate_labeled
 
 RECIPE = models.RECIPES["sfnet"]
 
@@ -28,7 +28,7 @@ RECIPE = models.RECIPES["sfnet"]
 def test_what_the_simulation_does_not_have_is_told_first(monkeypatch, changes, message):
     monkeypatch.setattr(simulation, "training_set", lambda *_, **__: pytest.fail("galaxies were drawn"))
     with pytest.raises(UsageError, match=message):
-        fit.simulated(RECIPE, dataclasses.replace(RECIPE.settings, **changes))
+        simulate_labeled(RECIPE, dataclasses.replace(RECIPE.settings, **changes))
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_settings_that_would_fail_later_are_refused_at_once(tmp_path, toml, mess
     path = tmp_path / "train.toml"
     path.write_text(toml)
     with pytest.raises(ConfigError, match=message):
-        fit.prepare("sfnet", tmp_path / "a.pt", source=fit.Source(), settings=path)
+        prepare_training("sfnet", tmp_path / "a.pt", source=DataSource(), settings=path)
 
 
 def test_a_folder_is_no_bundle_to_write(tmp_path):
     (tmp_path / "a.pt").mkdir()
     with pytest.raises(UsageError, match=r"a\.pt: is a folder; name the file to write"):
-        fit.prepare("sfnet", tmp_path / "a.pt", source=fit.Source())
+        prepare_training("sfnet", tmp_path / "a.pt", source=DataSource())

@@ -1,10 +1,10 @@
-"""A training in the terminal: epochs, batches, loss, galaxies a second, time left."""
+"""Progress of trainings and calibrations in the terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +18,14 @@ from rich.progress import (
 
 from galbatch import models
 
-__all__ = ["TrainingBars"]
+__all__ = ["TrainingProgress", "calibration_progress"]
+
+# Of the first tenth of a second of an epoch a rate says nothing.
+RATE_AFTER_S = 0.1
 
 
-class TrainingBars:
-    """Bars of epochs and of the batches of one; a line for each epoch that is done."""
+class TrainingProgress:
+    """Bars of the epochs and of the batches of one; a line for each epoch that is done."""
 
     def __init__(self, progress: Progress, n_epochs: int) -> None:
         self._progress = progress
@@ -30,13 +33,13 @@ class TrainingBars:
         self._epochs = progress.add_task("epochs", total=n_epochs, rate="")
         self._batches = progress.add_task("batches", total=None, rate="")
         self._epoch = 0
-        self._before = 0
-        self._since = 0.0
+        self._objects_before = 0
+        self._started_s = 0.0
 
     @classmethod
     @contextlib.contextmanager
-    def on(cls, console: Console, *, n_epochs: int) -> Iterator[TrainingBars]:
-        """Show bars on `console` while the context lasts."""
+    def on(cls, console: Console, *, n_epochs: int) -> Iterator[TrainingProgress]:
+        """Show the bars on `console` while the context lasts."""
         columns = (
             TextColumn("{task.description:>8}"),
             BarColumn(),
@@ -50,7 +53,7 @@ class TrainingBars:
             yield cls(progress, n_epochs)
 
     def start(self, split: models.Split) -> None:
-        """Say what is used for what."""
+        """Say how many objects are used for what."""
         self._progress.console.print(
             f"{len(split.training)} objects to train on, {len(split.validation)} to validate, {len(split.test)} left for a test",
             highlight=False,
@@ -58,13 +61,14 @@ class TrainingBars:
         )
 
     def batch(self, done: models.BatchProgress) -> None:
-        """Move the bar of batches; the first of an epoch starts its clock."""
+        """Move the bar of batches; the first batch of an epoch starts its clock."""
         if done.epoch != self._epoch:
-            self._epoch, self._before, self._since = done.epoch, done.n_objects, time.monotonic()
+            self._epoch, self._objects_before, self._started_s = done.epoch, done.n_objects, time.monotonic()
             self._progress.reset(self._batches, total=done.n_batches)
             self._progress.update(self._epochs, completed=done.epoch - 1)
-        seconds = time.monotonic() - self._since
-        rate = f"{(done.n_objects - self._before) / seconds:.0f} galaxies/s, " if seconds > 0.1 else ""
+        seconds = time.monotonic() - self._started_s
+        galaxies = done.n_objects - self._objects_before
+        rate = f"{galaxies / seconds:.0f} galaxies/s, " if seconds > RATE_AFTER_S else ""
         self._progress.update(self._batches, completed=done.batch, rate=f"{rate}loss {done.loss:.4f}")
 
     def epoch(self, done: models.Epoch) -> None:
@@ -77,3 +81,18 @@ class TrainingBars:
             f"validation {done.validation_loss:.4f}, {done.elapsed_s:.0f} s",
             highlight=False,
         )
+
+
+@contextlib.contextmanager
+def calibration_progress(console: Console, n_objects: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of the objects that are run while the context lasts; yields a function that is told how many are done."""
+    columns = (
+        TextColumn("passes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("objects, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("passes", total=n_objects)
+        yield lambda n: progress.update(bar, advance=n)
