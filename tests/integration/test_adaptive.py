@@ -124,6 +124,7 @@ def test_other_partitions_and_added_objects_give_the_same_passes(
     assert_equal_to_rounding(frame_of(run_toml).drop(index=7), frame_of(finished))
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_catalog_and_audit(finished, write, client, tmp_path):
     run_toml = write(tmp_path, max_objects=30)
     process = subprocess.Popen(

@@ -106,6 +106,7 @@ def test_cards_tell_of_both_populations(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_fresh_galaxies_bear_the_card_out(found, name):
     table = table_of(name, EQUAL_TAILED)
     for parameter in loaded(name).metadata.parameters:
@@ -116,6 +117,7 @@ def test_fresh_galaxies_bear_the_card_out(found, name):
             assert abs(measured - share) < 4 * error, (parameter.name, level)
 
 
+@pytest.mark.slow
 def test_medians_follow_the_truth(found):
     assert found["gampen"].r2("flux_njy") > 0.98
     assert found["gampen"].r2("re_arcsec") > 0.95

@@ -288,6 +288,7 @@ def test_a_catalog_without_pass_outputs_says_how_to_get_them(copied, client):
         run.progress(asked, run.prepare(asked))
 
 
+@pytest.mark.slow
 def test_on_s3_with_ids_of_text(s3, survey, write_run, tmp_path):
     objects = pq.read_table(survey / "objects.parquet")
     texts = pa.array([f"HSC J{number}/é" for number in objects["object_id"].to_pylist()])

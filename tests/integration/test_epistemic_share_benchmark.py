@@ -10,6 +10,8 @@ import pytest
 from galbatch import models
 from galbatch.models.heads import GaussianPasses
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

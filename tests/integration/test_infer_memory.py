@@ -111,7 +111,7 @@ def wide_gampen(tmp_path_factory):
         ("demo:gampen", "torchscript-float32", 64),
         ("demo:sfnet", "torchscript-float32", 64),
         ("demo:sfnet", "rebuilt-bfloat16", 64),
-        ("wide", "torchscript-float32", 16),
+        pytest.param("wide", "torchscript-float32", 16, marks=pytest.mark.slow),
     ],
 )
 def test_the_peak_is_within_the_projection(name, engine, passes, wide_gampen, noise_task, tmp_path):
@@ -133,6 +133,7 @@ def larger_sfnet(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_peak_does_not_grow_with_the_partition(larger_sfnet, noise_task, tmp_path):
     """A block, two bands of 143 px, is 42 MB; 12 more are 502 MB."""
     peaks = []

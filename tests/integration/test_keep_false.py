@@ -122,6 +122,7 @@ def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
     assert columns_of(folder) == columns_of(kept)
 
 
+@pytest.mark.slow
 def test_killed_after_some_leaves(run_toml, kept, client):
     folder = run_toml.parent
     process = subprocess.Popen(

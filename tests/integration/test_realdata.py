@@ -32,6 +32,7 @@ def has(frame, column, bit):
     return (frame[column].to_numpy() & int(bit)) != 0
 
 
+@pytest.mark.slow
 def test_decals(realdata, tmp_path):
     frame = run_example("decals_dr9", tmp_path, (realdata / "decals_dr9").iterdir())
     sources = pd.read_csv(realdata / "decals_dr9" / "sources.csv").set_index("object_id").loc[frame.index]
@@ -56,6 +57,7 @@ def test_decals(realdata, tmp_path):
     assert rank > 0.5
 
 
+@pytest.mark.slow
 def test_hsc_stamps(realdata, tmp_path):
     folder = realdata / "hsc_pdr2_stamps"
     frame = run_example("hsc_pdr2_stamps", tmp_path, folder.iterdir())

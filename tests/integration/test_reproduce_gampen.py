@@ -11,6 +11,8 @@ from galbatch.core.types import njy_per_unit
 from galbatch.models.inference.sampling import run_passes
 from galbatch.simulation import draw_population, draw_stamps
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOY = [
     "--objects",

@@ -153,7 +153,7 @@ class TestStoppingAndStarting:
             path: path.stat().st_mtime_ns for path in (folder / "catalog" / "dataset").rglob("Npix=*")
         }
 
-    @pytest.mark.parametrize("after_leaves", [0, 2])
+    @pytest.mark.parametrize("after_leaves", [pytest.param(0, marks=pytest.mark.slow), 2])
     def test_killed_and_run_again_gives_the_same_bytes(
         self, finished, write_run, client, tmp_path, after_leaves
     ):

@@ -316,6 +316,7 @@ class OutOfGpuMemory(WorkerPlugin):
         )
 
 
+@pytest.mark.slow
 def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     parsed, plan = local
     sink = Notes()

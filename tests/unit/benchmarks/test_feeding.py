@@ -9,6 +9,8 @@ import pytest
 from galbatch import ingest, models
 from galbatch.execution import tasks
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 

@@ -9,6 +9,8 @@ import torch
 
 from galbatch import models
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 

@@ -20,6 +20,8 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import OutputError
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(64, 0.168)
 PARTITION = Partition(5, 7123, 0, 600)
 

@@ -271,6 +271,7 @@ def test_fixed_numbers_of_rows_fit_any_number():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 def test_compiled_gives_what_the_script_gives(make):
     """In steps of 4 rows, the last one filled up."""
     bundle = sfnet_of(make, size_px=33, width=1 / 16, k=3)
