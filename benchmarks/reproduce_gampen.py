@@ -32,7 +32,7 @@ from harness import RESULTS
 
 from galbatch import models
 from galbatch.core.types import njy_per_unit
-from galbatch.models.calibration.calibrating import inflation_factors
+from galbatch.models.calibration.choosing import inflation_factors
 from galbatch.models.calibration.coverage import LEVELS, share_of
 from galbatch.models.calibration.evaluation import Evaluation, HeldOut, Outputs, judge
 from galbatch.models.heads import read_passes
@@ -316,7 +316,9 @@ def report(
         "inflation_factors": list(factors),
         "table_2": table_2,
         "figure_12": figure_12,
-        "tables": {name: [dataclasses.asdict(t) for t in e.tables()] for name, e in found.items()},
+        "tables": {
+            name: [dataclasses.asdict(t) for t in models.evaluation_tables(e)] for name, e in found.items()
+        },
     }
 
 

@@ -150,11 +150,10 @@ def calibrate(
     [[models]] calibrated switches it on or off.
     """
     from galbatch import learning, models, reporting
-    from galbatch.config import PosteriorConfig
 
     rates = parse_numbers("--dropout", dropout, "numbers separated by commas, such as 2e-4,7e-4")
     settings = models.CalibrationSettings(
-        dropout_rates=rates, apply=apply, posterior=PosteriorConfig(passes=passes), seed=seed
+        dropout_rates=rates, apply=apply, passes=models.PassSettings(passes), seed=seed
     )
     source = learning.DataSource(store, labels, id_column, objects=objects, population=simulate)
     task = learning.prepare_calibration(
@@ -164,5 +163,5 @@ def calibrate(
     found = written.calibration
     title = f"{found.metadata.name} {found.metadata.version}"
     reporting.write_calibration(found.before, found.after, str(written.figure), title=title)
-    print_result_tables(found.tables_for_people())
+    print_result_tables(found.summary_tables())
     print_line(f"\n{output}, {written.card} and {written.figure}")

@@ -2,10 +2,11 @@ from .bundle.card import card_text
 from .bundle.ensemble import Ensemble, load_ensemble
 from .bundle.features import FeatureMaps, localize
 from .bundle.files import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
-from .calibration.calibrating import Calibration, CalibrationSettings, Comparison, calibrate, check_candidates
+from .calibration.calibrating import Calibration, Comparison, calibrate
+from .calibration.choosing import CalibrationSettings, check_candidates
 from .calibration.coverage import LEVELS, Share, share_of
-from .calibration.evaluation import Evaluation, HeldOut, evaluate
-from .calibration.evaluation_tables import strata_bins
+from .calibration.evaluation import Evaluation, HeldOut, PassSettings, evaluate
+from .calibration.evaluation_tables import evaluation_tables, strata_bins
 from .convert.foreign import convert_script
 from .convert.gampen import GampenConversion, convert_gampen
 from .convert.sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
@@ -71,6 +72,7 @@ __all__ = [
     "NetworkMemory",
     "OutputInfo",
     "ParameterInfo",
+    "PassSettings",
     "Recipe",
     "ResultTable",
     "Session",
@@ -91,6 +93,7 @@ __all__ = [
     "demo_bundles",
     "device_name",
     "evaluate",
+    "evaluation_tables",
     "executor",
     "fitting_batch",
     "gpu_identity",

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from galbatch.config import PosteriorConfig
 from galbatch.core.types import Grid
-from galbatch.models import RECIPES, bundle_path, demo_bundles, evaluate, load_bundle
+from galbatch.models import RECIPES, PassSettings, bundle_path, demo_bundles, evaluate, load_bundle
 from galbatch.models.bundle.files import DEMO_FOLDER
 from galbatch.simulation import training_set
 
@@ -45,7 +44,7 @@ def found():
         bundle = loaded(name)
         sky = training_set(N_GALAXIES, bands=bundle.bands, size_px=96, population=population, seed=77)
         labels = np.stack([sky.truth[p.name].to_numpy() for p in bundle.metadata.parameters], axis=1)
-        result[name] = evaluate(bundle, sky.images, labels, posterior=PosteriorConfig(passes=PASSES))
+        result[name] = evaluate(bundle, sky.images, labels, passes=PassSettings(PASSES))
     return result
 
 

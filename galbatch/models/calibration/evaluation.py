@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.config import PosteriorConfig
 from galbatch.core.types import ab_mag, njy_per_unit
 from galbatch.models.bundle.ensemble import Ensemble
 from galbatch.models.bundle.files import Bundle
@@ -22,10 +21,9 @@ from galbatch.models.calibration.coverage import (
     released_intervals,
     share_of,
 )
-from galbatch.models.calibration.evaluation_tables import evaluation_tables
 from galbatch.models.heads import outputs_per_pass, read_passes
 from galbatch.models.inference.sampling import run_passes
-from galbatch.models.metadata import BundleMetadata, ParameterInfo, ResultTable
+from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.networks.keys import draw_keys, member_keys, mix
 from galbatch.models.posterior import (
     Passes,
@@ -40,7 +38,7 @@ from galbatch.models.posterior import (
 )
 from galbatch.models.training.data import ImageRows, cleaned_rows, split_objects
 
-__all__ = ["Evaluation", "HeldOut", "Outputs", "evaluate", "judge", "run_held_out"]
+__all__ = ["Evaluation", "HeldOut", "Outputs", "PassSettings", "evaluate", "judge", "run_held_out"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -49,7 +47,6 @@ Rows = npt.NDArray[np.int64]
 OBJECTS_AT_ONCE = 256
 RELEASED_DRAWS = 1000  # the paper's passes, one draw each
 LARGEST_DRAW = 1e100  # an exp beyond is held there: a kernel density of infinite draws is none
-DEFAULT_PASSES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +95,22 @@ class HeldOut:
         """Two parts without a common object, by a hash of (seed, id); the first holds about `share` of all."""
         parts = split_objects(self.ids, seed=seed, validation_share=share, test_share=0.0)
         return self.take(parts.validation), self.take(parts.training)
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """How many passes of held-out objects are run, and how.
+
+    Attributes
+    ----------
+    n_passes : of each object; one is run where dropout is off
+    seed : of the dropout masks
+    batch : rows (object times pass) a forward sees at most
+    """
+
+    n_passes: int = 64
+    seed: int = 1
+    batch: int = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,17 +201,13 @@ class Evaluation:
         truth = self.truth(self.quantities[i])
         return float(1 - np.square(self.median[:, i] - truth).mean() / truth.var())
 
-    def tables(self) -> tuple[ResultTable, ...]:
-        """Everything as tables for people: coverage, residuals, labels, by magnitude and size."""
-        return evaluation_tables(self)
-
 
 def evaluate(
     bundle: Bundle,
     images: ImageRows,
     labels: Floats,
     *,
-    posterior: PosteriorConfig | None = None,
+    passes: PassSettings | None = None,
     calibrated: bool | None = None,
     auxiliary: npt.NDArray[np.float32] | None = None,
 ) -> Evaluation:
@@ -209,7 +218,7 @@ def evaluate(
     bundle : any head
     images : (object, band, y, x) float32, nJy
     labels : (object, parameter) float64, physical units
-    posterior : passes, seed and batch; its quantiles are not used
+    passes : how many passes of an object are run, and how
     calibrated : whether the bundle's post-hoc correction is applied; None: as the bundle says
     auxiliary : (object, auxiliary input) float32
 
@@ -220,14 +229,14 @@ def evaluate(
     """
     (factors,) = Ensemble((bundle,), calibrated).inflation_factors
     held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), auxiliary=auxiliary)
-    outputs = run_held_out(bundle, held_out, posterior or PosteriorConfig())
+    outputs = run_held_out(bundle, held_out, passes or PassSettings())
     return judge(outputs, bundle.metadata, held_out, factors=factors)
 
 
 def run_held_out(
     bundle: Bundle,
     held_out: HeldOut,
-    posterior: PosteriorConfig,
+    passes: PassSettings,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Outputs:
@@ -238,12 +247,11 @@ def run_held_out(
     progress : called with the number of objects done since the last call
     """
     metadata, n = bundle.metadata, len(held_out)
-    n_passes = posterior.passes if isinstance(posterior.passes, int) else DEFAULT_PASSES
     keys = draw_keys(
         np.arange(n),
-        seed=posterior.seed,
+        seed=passes.seed,
         bundle_sha256=bundle.sha256,
-        passes=np.arange(n_passes if metadata.dropout_rate > 0 else 1),
+        passes=np.arange(passes.n_passes if metadata.dropout_rate > 0 else 1),
     )
     scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
     rows = np.arange(n) if held_out.rows is None else held_out.rows
@@ -252,7 +260,7 @@ def run_held_out(
         some = slice(start, start + OBJECTS_AT_ONCE)
         images = cleaned_rows(held_out.images, rows[some], scale)
         auxiliary = None if held_out.auxiliary is None else held_out.auxiliary[some]
-        raw = run_passes(bundle, images, keys[some], batch=posterior.batch, auxiliary=auxiliary)
+        raw = run_passes(bundle, images, keys[some], batch=passes.batch, auxiliary=auxiliary)
         parts.append(raw.outputs)
         if progress is not None:
             progress(len(images))

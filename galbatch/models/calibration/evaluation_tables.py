@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch.models.calibration.coverage import LEVELS, Share, share_of
+from galbatch.models.calibration.evaluation import Evaluation
 from galbatch.models.metadata import LabelInfo, ParameterInfo, ResultTable
-
-if TYPE_CHECKING:
-    from galbatch.models.calibration.evaluation import Evaluation
 
 __all__ = [
     "STRATA",

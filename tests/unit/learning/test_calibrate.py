@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from galbatch import ingest
 from galbatch.cli.app import app
-from galbatch.config import PosteriorConfig
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import BundleError, UsageError
@@ -21,6 +20,7 @@ from galbatch.models import (
     HeadInfo,
     InputInfo,
     ParameterInfo,
+    PassSettings,
     load_bundle,
     save_bundle,
     split_objects,
@@ -126,7 +126,7 @@ def source_of(folder):
 
 
 def task_of(folder, output, *, bundle="sum.pt", **settings):
-    changed = CalibrationSettings(posterior=PosteriorConfig(passes=2), **settings)
+    changed = CalibrationSettings(passes=PassSettings(2), **settings)
     return prepare_calibration([str(folder / bundle)], output, source=source_of(folder), settings=changed)
 
 
@@ -168,7 +168,7 @@ def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, t
     labels = read_table(str(folder / "labels.parquet"))
     write_table(str(tmp_path / "better.parquet"), labels)
     source = DataSource(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
-    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
+    settings = CalibrationSettings(passes=PassSettings(2))
     record = {"store": "cutouts.zarr", "labels": "labels.parquet", "validation_share": 0.1}
     parent = record | {"seed": 4, "test_share": 0.8}
     child = record | {"seed": 5, "test_share": 0.8, "parent_training": parent}
@@ -186,7 +186,7 @@ def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, t
 
 def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # starting processes takes longer than so few small stamps
-    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2), seed=7)
+    settings = CalibrationSettings(passes=PassSettings(2), seed=7)
     source = DataSource(objects=230, population="paper")
     task = prepare_calibration(
         [str(folder / "sum.pt")], tmp_path / "out.pt", source=source, settings=settings
@@ -306,7 +306,7 @@ def test_other_networks_and_populations_are_shown_and_choose_nothing(folder, tmp
 
 
 def test_a_population_that_is_none_is_refused(folder, tmp_path):
-    settings = CalibrationSettings(posterior=PosteriorConfig(passes=2))
+    settings = CalibrationSettings(passes=PassSettings(2))
     with pytest.raises(UsageError, match="'elliptical' is none; there are 'paper' and 'survey'"):
         prepare_calibration(
             [str(folder / "sum.pt")],

@@ -7,19 +7,21 @@ import pytest
 import torch
 from scipy.special import expit, ndtr
 
-from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, UsageError
-from galbatch.models import HeadInfo, HeldOut, ParameterInfo, load_bundle, save_bundle
-from galbatch.models.bundle.files import made_up_images
-from galbatch.models.calibration.calibrating import (
+from galbatch.models import (
     CalibrationSettings,
     Comparison,
+    HeadInfo,
+    HeldOut,
+    ParameterInfo,
+    PassSettings,
     calibrate,
-    choose,
-    inflation_factors,
-    reported,
-    with_dropout_rate,
+    load_bundle,
+    save_bundle,
 )
+from galbatch.models.bundle.files import made_up_images
+from galbatch.models.calibration.calibrating import reported
+from galbatch.models.calibration.choosing import choose, inflation_factors, with_dropout_rate
 from galbatch.models.calibration.coverage import LEVELS
 from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, MixturePasses
@@ -180,7 +182,7 @@ def held_out():
     return HeldOut(images, (mean + rng.normal(size=1600))[:, None])
 
 
-SETTINGS = CalibrationSettings(posterior=PosteriorConfig(passes=16), data="a test")
+SETTINGS = CalibrationSettings(passes=PassSettings(16), data="a test")
 
 
 def shares(table, row=0):

@@ -14,7 +14,9 @@ from galbatch.models import (
     HeadInfo,
     LabelInfo,
     ParameterInfo,
+    PassSettings,
     evaluate,
+    evaluation_tables,
     infer_block,
     quantile_suffix,
 )
@@ -62,7 +64,7 @@ def judged(bundle, parameter, labels, mean, **options):
 
 
 def table(evaluation, words):
-    (found,) = [t for t in evaluation.tables() if words in t.caption]
+    (found,) = [t for t in evaluation_tables(evaluation) if words in t.caption]
     return found
 
 
@@ -189,7 +191,7 @@ def test_objects_that_fail_in_the_network_are_left_out_and_told(gampen_bundle):
     found = evaluate(oracle, images, truth[:, None])
     assert (len(found), found.n_failed) == (299, 1)
     np.testing.assert_array_equal(found.labels[:, 0], np.delete(truth, 7))
-    assert "1 more failed" in found.tables()[0].caption
+    assert "1 more failed" in evaluation_tables(found)[0].caption
 
 
 def test_point_heads_are_ranked_among_their_passes(gampen_bundle):
@@ -206,7 +208,7 @@ def test_point_heads_are_ranked_among_their_passes(gampen_bundle):
         gampen_bundle.metadata, parameters=(IDENTITY,), dropout_rate=0.1, head=HeadInfo("point")
     )
     oracle = dataclasses.replace(gampen_bundle, metadata=metadata, script=Drawn(0.0))
-    found = evaluate(oracle, images_of(mean), truth[:, None], posterior=PosteriorConfig(passes=200))
+    found = evaluate(oracle, images_of(mean), truth[:, None], passes=PassSettings(200))
     assert found.n_passes == 200
     assert found.coverage("x").value == pytest.approx(0.6827, abs=0.03)
     assert found.coverage("x", 0.9545).value == pytest.approx(0.9545, abs=0.03)
@@ -249,7 +251,7 @@ def test_what_is_judged_is_what_the_catalog_gets(gampen_bundle, make_block):
     place = np.random.default_rng(1).uniform(-0.5, 1.5, low.shape)
     labels = np.maximum(low + place * (high - low), 0.02 * median).astype(np.float64)
     labels[:, 0] = np.minimum(labels[:, 0], 1.0)
-    found = evaluate(bundle, block.image, labels, posterior=posterior)
+    found = evaluate(bundle, block.image, labels, passes=PassSettings(12))
     np.testing.assert_allclose(found.median[:, :3], median, rtol=1e-5)
     inside = (low <= labels) & (labels <= high)
     assert np.all((inside.sum(axis=0) > 5) & (inside.sum(axis=0) < 35))
@@ -260,7 +262,7 @@ def test_images_are_read_by_row(gampen_bundle):
     mean, truth = truths(20)
     oracle = oracle_of(gampen_bundle, IDENTITY)
     held_out = HeldOut(images_of(mean), truth[:, None]).take(np.array([3, 11]))
-    found = run_held_out(oracle, held_out, PosteriorConfig(passes=2))
+    found = run_held_out(oracle, held_out, PassSettings(2))
     np.testing.assert_allclose(found.numbers[:, 0, 0], mean[[3, 11]], rtol=1e-5)
 
 
