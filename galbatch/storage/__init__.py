@@ -1,4 +1,89 @@
-"""Bytes on a disk or an object store."""
+"""Bytes on a disk or an object store: the only door to fsspec and s3fs.
 
-from galbatch.storage.access_log import FileAccessLog as FileAccessLog
-from galbatch.storage.files import *  # noqa: F403
+Everything galbatch writes is there whole or not at all. Outputs lie on a disk or on S3; inputs on these, or wherever an
+installed package of fsspec reads. A path's file system is found by the scheme of its URL (`file_system`), and says how it
+wants to be read; the functions here ask it.
+
+Groups of Zarr, as the cutout store and the kept pass outputs are made of, are in `galbatch.storage.zarr_groups`.
+"""
+
+from galbatch.storage.access_log import FileAccessLog
+from galbatch.storage.base import FileSystem, Piece
+from galbatch.storage.cache import fetch, local_copy, sha256_of, unpack
+from galbatch.storage.files import (
+    absolute,
+    check_writable,
+    exists,
+    find_files,
+    find_identities,
+    has_local_path,
+    identities,
+    identity,
+    join,
+    least_read_bytes,
+    list_files,
+    make_folder,
+    open_file,
+    overlaps_writes,
+    publish,
+    publish_json,
+    read_bytes,
+    read_files,
+    read_json,
+    read_ranges,
+    reader_options,
+    reads_by_request,
+    remove,
+    remove_if_empty,
+    write_files,
+)
+from galbatch.storage.fsspec_inputs import LISTED_FROM
+from galbatch.storage.local import PAGE_BYTES, LocalFileSystem
+from galbatch.storage.lock import Lock
+from galbatch.storage.ranges import BLOCK_BYTES, PIECE_BYTES, RangedFile
+from galbatch.storage.s3 import S3FileSystem
+from galbatch.storage.systems import file_system
+
+__all__ = [
+    "BLOCK_BYTES",
+    "LISTED_FROM",
+    "PAGE_BYTES",
+    "PIECE_BYTES",
+    "FileAccessLog",
+    "FileSystem",
+    "LocalFileSystem",
+    "Lock",
+    "Piece",
+    "RangedFile",
+    "S3FileSystem",
+    "absolute",
+    "check_writable",
+    "exists",
+    "fetch",
+    "file_system",
+    "find_files",
+    "find_identities",
+    "has_local_path",
+    "identities",
+    "identity",
+    "join",
+    "least_read_bytes",
+    "list_files",
+    "local_copy",
+    "make_folder",
+    "open_file",
+    "overlaps_writes",
+    "publish",
+    "publish_json",
+    "read_bytes",
+    "read_files",
+    "read_json",
+    "read_ranges",
+    "reader_options",
+    "reads_by_request",
+    "remove",
+    "remove_if_empty",
+    "sha256_of",
+    "unpack",
+    "write_files",
+]

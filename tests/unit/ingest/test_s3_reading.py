@@ -229,7 +229,7 @@ def test_a_refused_request_is_no_damaged_file(serve, monkeypatch, name, kind):
         def cat_ranges(self, *_, **__):
             raise kind("ExpiredToken")
 
-    monkeypatch.setattr(storage, "_s3", Refusing)
+    monkeypatch.setattr(storage.S3FileSystem, "_client", lambda _: Refusing())
     with TileReader() as reader, pytest.raises(kind, match="ExpiredToken"):
         reader.read(tile, Box(0, 10, 0, 10))
 
@@ -287,13 +287,13 @@ def test_a_block_is_cut_from_one_fetch_of_each_plane(
     x, y = np.random.default_rng(9).uniform((100, 100), (4900, 800), (10, 2)).T
     table = objects(*WCS(tan(crpix=(2500, 450))).all_pix2world(x, y, 0))
     rounds = []
-    read_ranges = storage.read_ranges
+    read_ranges = storage.S3FileSystem.read_ranges
 
-    def counted(path, ranges):
+    def counted(system, path, ranges):
         rounds.append(len(ranges))
-        return read_ranges(path, ranges)
+        return read_ranges(system, path, ranges)
 
-    monkeypatch.setattr(storage, "read_ranges", counted)
+    monkeypatch.setattr(storage.S3FileSystem, "read_ranges", counted)
     found, expected = (cut(table, [tile], size=48, scale=scale) for tile in (remote, local))
     for name in ("image", "mask", "variance", "flags", "psf_fwhm_arcsec"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

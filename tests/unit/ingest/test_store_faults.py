@@ -19,6 +19,7 @@ from galbatch import ingest, storage
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import OutputError
+from galbatch.storage import publishing
 
 pytestmark = pytest.mark.slow
 
@@ -171,8 +172,8 @@ def test_an_error_in_any_write(tmp_path, monkeypatch, at):
     """Calls: the root and 3 groups above, 4 shards of image and mask; the rest small arrays and metadata."""
     store = str(tmp_path / "store")
     write(store, seed=1)
-    failing = Failing(storage._write_local, at, OSError(errno.EIO, "broken"))
-    monkeypatch.setattr(storage, "_write_local", failing)
+    failing = Failing(publishing.write_file, at, OSError(errno.EIO, "broken"))
+    monkeypatch.setattr(publishing, "write_file", failing)
     with pytest.raises(OSError, match="broken"):
         write(store, seed=2)
     # Before the group itself is touched, the old cutouts stay.
@@ -185,7 +186,7 @@ def test_an_error_in_any_write(tmp_path, monkeypatch, at):
 def test_an_error_in_the_last_step(tmp_path, monkeypatch):
     store = str(tmp_path / "store")
     write(store, seed=1)
-    monkeypatch.setattr(storage, "_publish_local", Failing(storage._publish_local, 0, OSError("broken")))
+    monkeypatch.setattr(publishing, "publish_file", Failing(publishing.publish_file, 0, OSError("broken")))
     with pytest.raises(OSError, match="broken"):
         write(store, seed=2)
     assert state_of(store) is None
@@ -216,9 +217,9 @@ def test_no_space_is_said_and_not_tried_again(tmp_path, monkeypatch):
     store = str(tmp_path / "store")
     # Call 6 is the second shard of the image, in the writer's thread, after four groups.
     monkeypatch.setattr(
-        storage,
-        "_write_local",
-        Failing(storage._write_local, 6, OSError(errno.ENOSPC, "No space left on device")),
+        publishing,
+        "write_file",
+        Failing(publishing.write_file, 6, OSError(errno.ENOSPC, "No space left on device")),
     )
     with pytest.raises(OutputError, match="no space left; free some and run again: done work is kept"):
         write(store, seed=1)
@@ -280,7 +281,7 @@ def write_counted(store, cut):
 
 def test_an_error_stops_the_cutting(tmp_path, monkeypatch):
     store, cut = str(tmp_path / "store"), []
-    monkeypatch.setattr(storage, "_write_local", Failing(storage._write_local, 4, OSError("broken")))
+    monkeypatch.setattr(publishing, "write_file", Failing(publishing.write_file, 4, OSError("broken")))
     with pytest.raises(OSError, match="broken"):
         write_counted(store, cut)
     assert cut == [256, 256]  # which fill the first shard

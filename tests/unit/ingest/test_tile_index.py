@@ -240,8 +240,10 @@ def test_on_s3_an_unchanged_survey_costs_a_listing_and_the_index(s3, files, monk
         raise AssertionError(f"headers were read: {arguments}")
 
     asked = []
-    identity = storage._identity
-    monkeypatch.setattr(storage, "_identity", lambda path: (asked.append(path), identity(path))[1])
+    identity = storage.S3FileSystem.identity
+    monkeypatch.setattr(
+        storage.S3FileSystem, "identity", lambda system, path: (asked.append(path), identity(system, path))[1]
+    )
     monkeypatch.setattr(tile_index, "tiles_in", refuse)
     assert same(tiles.read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet"), first)
     assert asked == [f"{s3}/cutouts.zarr_tiles.parquet"]

@@ -1,0 +1,163 @@
+"""The disks of this machine, and what it mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+from galbatch.core.types import FileIdentity
+from galbatch.storage import publishing
+from galbatch.storage.base import Piece, output_errors, require_lengths
+
+__all__ = ["PAGE_BYTES", "LocalFileSystem", "temporary_file"]
+
+PAGE_BYTES = 4096
+"""The least that the kernel reads of a file."""
+
+
+class LocalFileSystem:
+    """Files that the kernel opens; see `FileSystem`."""
+
+    has_local_paths = True
+    reads_by_request = False
+    least_read_bytes = PAGE_BYTES
+    overlaps_writes = False
+    reader_options: Mapping[str, Any] = MappingProxyType({})
+
+    def absolute(self, path: str) -> str:
+        return os.path.abspath(path)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def identity(self, path: str) -> FileIdentity:
+        status = os.stat(path)
+        return FileIdentity(status.st_size, str(status.st_mtime_ns))
+
+    def identities(self, paths: Sequence[str]) -> dict[str, FileIdentity | None]:
+        found: dict[str, FileIdentity | None] = dict.fromkeys(paths)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found[path] = self.identity(path)
+        return found
+
+    def list_files(self, folder: str, *, suffix: str) -> list[str]:
+        names = (path for path in _walk(folder) if path.name.endswith(suffix))
+        return sorted(path.relative_to(folder).as_posix() for path in names)
+
+    def find_files(self, pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
+        if os.path.isfile(pattern):
+            found: Iterable[str] = [pattern]
+        elif os.path.isdir(pattern):
+            found = (str(path) for path in _walk(pattern) if path.name.endswith(suffixes))
+        else:
+            found = (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        return sorted(map(os.path.abspath, found))
+
+    def find_identities(self, pattern: str, *, suffixes: tuple[str, ...]) -> dict[str, FileIdentity]:
+        return {path: self.identity(path) for path in self.find_files(pattern, suffixes=suffixes)}
+
+    def open_file(self, path: str, *, size_bytes: int | None = None) -> BinaryIO:
+        return open(path, "rb")
+
+    def read_bytes(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def read_files(self, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+        return {name: Path(folder, name).read_bytes() for name in names}
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        with open(path, "rb") as file:
+            found = [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
+        require_lengths(path, found, ranges)
+        return found
+
+    def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
+        with output_errors(path):
+            publishing.publish_file(Path(path), data, staging=Path(staging) if staging else None)
+
+    def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
+        with output_errors(folder):
+            for name, pieces in contents.items():
+                publishing.write_file(Path(folder, name), pieces)
+
+    def remove(self, path: str) -> None:
+        with output_errors(path), contextlib.suppress(FileNotFoundError):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+    def remove_if_empty(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+    def make_folder(self, path: str) -> None:
+        with output_errors(path):
+            os.makedirs(path, exist_ok=True)
+
+    def create(self, path: str, data: bytes) -> bool:
+        with output_errors(path):
+            try:
+                with open(path, "xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        return True
+
+    def renew(self, path: str, data: bytes, *, version: str) -> bool:
+        # There is no renaming over a file only if it is still the one that was seen.
+        self.publish(path, data)
+        return True
+
+    def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
+        aside = f"{path}.{uuid.uuid4().hex}"
+        try:
+            os.rename(path, aside)  # only one of several processes can
+        except FileNotFoundError:
+            return False
+        is_same = Path(aside).read_bytes() == content
+        if not is_same:
+            # Another process had replaced the file in between, and this is its own: put it back.
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        os.unlink(aside)
+        return is_same and self.create(path, data)
+
+    def half_written_since(self, path: str) -> float | None:
+        return os.stat(path).st_mtime
+
+
+def _walk(folder: str) -> Iterator[Path]:
+    """Yield the files below `folder`, links followed: survey archives are often trees of links."""
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(parent, name) for name in names)
+
+
+def temporary_file(parts: Iterable[bytes]) -> BinaryIO:
+    """Return a file of these parts in ``TMPDIR``, open for reading, that no folder names any more: it goes when closed.
+
+    Raises
+    ------
+    OutputError
+        There is no space.
+    """
+    descriptor, path = tempfile.mkstemp(prefix="galbatch-")
+    try:
+        with open(descriptor, "wb") as file:
+            for data in parts:
+                with output_errors(tempfile.gettempdir()):
+                    file.write(data)
+            with output_errors(tempfile.gettempdir()):
+                file.flush()
+        return open(path, "rb")
+    finally:
+        os.unlink(path)

@@ -1,0 +1,114 @@
+"""S3 and what speaks like it, through s3fs.
+
+Credentials and endpoint come from where botocore looks for them (``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...);
+``FSSPEC_S3_ANON=true`` reads public buckets without credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
+
+from galbatch.errors import OutputError, UsageError
+from galbatch.storage.base import Piece, output_errors
+from galbatch.storage.fsspec_inputs import PARALLEL_REQUESTS, FsspecInputs
+
+__all__ = ["S3FileSystem"]
+
+PREFIX = "s3://"
+
+
+class S3FileSystem(FsspecInputs):
+    """Objects of S3, by keys with slashes; see `FileSystem`."""
+
+    # s3fs reads without credentials unless it is told.
+    reader_options: Mapping[str, Any] = MappingProxyType({"anon": False})
+
+    def __init__(self) -> None:
+        super().__init__("s3")
+
+    def _client(self) -> Any:
+        # Listings are not cached: other processes write, and a stale listing would hide their work.
+        return fsspec.filesystem(
+            "s3", use_listings_cache=False, config_kwargs={"max_pool_connections": PARALLEL_REQUESTS}
+        )
+
+    def _name(self, path: str) -> str:
+        return path.removeprefix(PREFIX)
+
+    def _url(self, name: str) -> str:
+        return PREFIX + name
+
+    @contextlib.contextmanager
+    def _plain_errors(self, path: str) -> Iterator[None]:
+        try:
+            with super()._plain_errors(path):
+                yield
+        except NoCredentialsError:
+            raise UsageError(
+                f"{path}: no S3 credentials found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for public buckets"
+            ) from None
+        except BotoCoreError as error:
+            raise OSError(errno.EIO, f"{path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[None]:
+        try:
+            with output_errors(path), self._plain_errors(path):
+                yield
+        except FileNotFoundError as error:
+            raise OutputError(f"{path}: there is no such bucket ({error}); create it first") from error
+
+    def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
+        with self._writing(path):
+            self._client().pipe_file(path, data)  # one PUT
+
+    def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
+        root = folder.rstrip("/")
+        with self._writing(folder):
+            self._client().pipe({f"{root}/{name}": b"".join(pieces) for name, pieces in contents.items()})
+
+    def remove(self, path: str) -> None:
+        with self._writing(path), contextlib.suppress(FileNotFoundError):
+            self._client().rm(path, recursive=True)
+
+    def remove_if_empty(self, folder: str) -> None:
+        """Do nothing: a folder without objects is none."""
+
+    def make_folder(self, path: str) -> None:
+        """Do nothing: a folder comes with its first object."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        with self._writing(path):
+            try:
+                self._client().pipe_file(path, data, mode="create")  # If-None-Match: *
+            except FileExistsError:
+                return False
+        return True
+
+    def renew(self, path: str, data: bytes, *, version: str) -> bool:
+        bucket, _, key = path.removeprefix(PREFIX).partition("/")
+        try:
+            with self._plain_errors(path):
+                self._client().call_s3(
+                    "put_object", Bucket=bucket, Key=key, Body=data, IfMatch=f'"{version}"'
+                )
+        except OSError as error:
+            # s3fs gives 412 (changed) as EINVAL and 404 (gone) as FileNotFoundError.
+            if error.errno == errno.EINVAL or isinstance(error, FileNotFoundError):
+                return False
+            raise
+        return True
+
+    def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
+        return self.renew(path, data, version=version)
+
+    def half_written_since(self, path: str) -> float | None:
+        return None
