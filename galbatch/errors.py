@@ -1,4 +1,4 @@
-"""Everything galbatch raises on purpose.
+"""The errors that galbatch raises on purpose.
 
 ::
 
@@ -8,20 +8,20 @@
     ├── WorkerRefused             a worker cannot do what the run asks for: tried on others
     └── UsageError                exit code 2: nothing was started
         ├── ClusterError          workers cannot be started or joined as asked for
-        ├── ConfigError           run.toml or a bundle's metadata does not say what it must
+        ├── ConfigError           run.toml or a bundle's metadata is wrong
         ├── ObjectListError       the object list has no such column, bad ids, no positions
         ├── TileError             a tile cannot be read, or is not what its header says
         ├── BundleError           a bundle is foreign, corrupt, or behaves unlike its metadata
         ├── OutputError           an output cannot be written where it is asked for
         ├── FingerprintError      an output was written with other settings or inputs
         ├── LockedError           another run holds the output
-        ├── CatalogError          what should be a catalog is none, or not as galbatch writes it
+        ├── CatalogError          a folder is no catalog, or not as galbatch writes it
         └── NotInThisVersion      documented in the design, not built yet
 
-Raised within a task, the same classes fail that partition only: the run goes on with the rest (exit code 1).
+Raised within a task, the same classes fail that partition only: the run continues with the rest (exit code 1).
 
-Every message says where, what was found, what was expected and what to do. All of them pickle: they
-cross from workers to the client.
+Every message says where, what was found, what was expected and what to do. All of them pickle, because they cross from
+workers to the client.
 """
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class GalbatchError(Exception):
-    """Base of all errors that galbatch raises on purpose."""
+    """Base class of all errors that galbatch raises on purpose."""
 
 
 class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)
@@ -54,7 +54,9 @@ class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)
 class ShortOfMemory(GalbatchError):  # noqa: N818
     """A task needs more memory than its worker has.
 
-    `worker` is the address of the worker where it must be started anew, as after a lack of GPU memory; else empty.
+    Attributes
+    ----------
+    worker : address of the worker if it must be started again, as after a lack of GPU memory; else empty
     """
 
     def __init__(self, message: str, *, worker: str = "") -> None:
@@ -63,7 +65,12 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
 
 
 class WorkerRefused(GalbatchError):  # noqa: N818
-    """The worker at the address `worker` cannot do what the run asks for; others may."""
+    """A worker cannot do what the run asks for; others may.
+
+    Attributes
+    ----------
+    worker : its address
+    """
 
     def __init__(self, message: str, *, worker: str = "") -> None:
         super().__init__(message)
@@ -111,4 +118,4 @@ class NotInThisVersion(UsageError):  # noqa: N818  (reads as the message does)
 
 
 class CatalogError(UsageError):
-    """What should be a catalog is none, or not as galbatch writes it."""
+    """A folder is no catalog, or not as galbatch writes it."""

@@ -1,6 +1,5 @@
 """run.toml: every wrong key says where it stands and what was meant."""
 
-import pickle
 import re
 import tomllib
 from pathlib import Path
@@ -208,20 +207,6 @@ def test_every_key_has_help():
         kind = section_class(section)
         for name, field in kind.model_fields.items():
             assert field.description, f"{kind.__name__}.{name}"
-
-
-@pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "GalbatchError"])
-def test_errors_pickle_and_share_a_base(name):
-    error = getattr(errors, name)("tile 9813/4,4: no WCS")
-    again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, errors.GalbatchError)
-    assert str(again) == "tile 9813/4,4: no WCS"
-
-
-def test_all_errors_are_exported_and_drawn():
-    made = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, Exception)}
-    assert made == set(errors.__all__)
-    assert all(name in errors.__doc__ for name in made)
 
 
 def test_the_examples_of_the_reference_are_valid():
