@@ -237,7 +237,7 @@ def test_all_kinds_of_dropout_modules_draw(files, dropout):
 
 
 def test_the_documented_description_is_one(tmp_path):
-    prose = (Path(__file__).parents[3] / "docs" / "reference" / "convert.md").read_text(encoding="utf-8")
+    prose = (Path(__file__).parents[4] / "docs" / "reference" / "convert.md").read_text(encoding="utf-8")
     block = prose.split("```toml\n# theirs.toml\n")[1].split("```")[0]
     (tmp_path / "theirs.toml").write_text(block, encoding="utf-8")
     described = read_description(str(tmp_path / "theirs.toml"))

@@ -17,7 +17,7 @@ from galbatch.models.inference.domain import (
     sky_scatter,
 )
 
-from .conftest import block_of, galaxies
+from ..conftest import block_of, galaxies
 
 SKY_NJY = 2.0
 UNIT_NJY = 57.544

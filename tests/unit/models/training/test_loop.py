@@ -1,4 +1,4 @@
-"""The loop's own pieces; what it does as a whole is in test_training.py."""
+"""The loop's own pieces; what it does as a whole is in test_session.py."""
 
 from __future__ import annotations
 
