@@ -14,10 +14,9 @@ from reproject import reproject_interp
 
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Plane, Tile
+from galbatch.ingest import headers as lattice
 from galbatch.ingest.cut.resample import resample
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.pixels.planes import Box
-from galbatch.ingest.pixels.reader import Pixels
+from galbatch.ingest.pixels import Box, Pixels
 
 TILE_PX = 1000
 N_OBJECTS = 10

@@ -6,9 +6,8 @@ of up to 256 objects, and the store functions write and read them by partition.
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
 """
 
-from galbatch.ingest.cut.cutting import PREFETCHED_OBJECTS, cut_block, cut_blocks
-from galbatch.ingest.headers.fits import ignore_astropy
-from galbatch.ingest.pixels.cost import tile_read_cost
+from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
+from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
 from galbatch.ingest.store.groups import (
     STORE_ENTRIES,
     blocks_in_memory,
@@ -24,10 +23,14 @@ from galbatch.ingest.store.groups import (
     remove_partition,
     write_partition,
 )
-from galbatch.ingest.tiles.butler import tiles_from_butler
-from galbatch.ingest.tiles.footprint import Footprint, tiles_near
-from galbatch.ingest.tiles.index import index_paths
-from galbatch.ingest.tiles.reading import read_surveys, read_tiles
+from galbatch.ingest.tiles import (
+    Footprint,
+    index_paths,
+    read_surveys,
+    read_tiles,
+    tiles_from_butler,
+    tiles_near,
+)
 
 INGEST_VERSION = 2
 """Raised when the numbers in the store change."""

@@ -22,12 +22,9 @@ from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, P
 from galbatch.ingest.cut.measure import measure
 from galbatch.ingest.cut.psf import listed_or, psf_fwhm_at, psf_window
 from galbatch.ingest.cut.resample import resample, window_to_resample
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.headers.lattice import TanWCS
-from galbatch.ingest.pixels.cost import ExpectedReads
-from galbatch.ingest.pixels.planes import Box
-from galbatch.ingest.pixels.reader import Pixels, TileReader, fill_plane
-from galbatch.ingest.tiles.footprint import Footprint, tiles_near
+from galbatch.ingest.headers import TanWCS, is_plain_lattice, parse_wcs, tan_wcs, tile_tan
+from galbatch.ingest.pixels import Box, ExpectedReads, Pixels, TileReader, fill_plane
+from galbatch.ingest.tiles import Footprint, tiles_near
 
 __all__ = ["cut_block", "cut_blocks"]
 
@@ -218,8 +215,8 @@ def _place(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> list[_
     placed = []
     for tile in tiles:
         shift = (0, 0)
-        if lattice.is_plain_lattice(tile):
-            tan = lattice.tile_tan(tile)
+        if is_plain_lattice(tile):
+            tan = tile_tan(tile)
             if tile.grid_key not in on_lattice:
                 on_lattice[tile.grid_key] = (tan, *_pixels_of(objects, tile))
             first, x, y = on_lattice[tile.grid_key]
@@ -231,7 +228,7 @@ def _place(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> list[_
 
 
 def _pixels_of(objects: ObjectTable, tile: Tile) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    wcs = lattice.parse_wcs(tile.wcs_header)
+    wcs = parse_wcs(tile.wcs_header)
     x, y = wcs.all_world2pix(objects.ra_deg, objects.dec_deg, 0, quiet=True)
     return x, y
 
@@ -243,7 +240,7 @@ def _placed(
     ny, nx = tile.shape_px
     inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
     ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
-    copies = lattice.is_plain_lattice(tile) and abs(ratio - 1.0) < SAME_SCALE
+    copies = is_plain_lattice(tile) and abs(ratio - 1.0) < SAME_SCALE
     # The extra 2 px are for rounding to whole pixels and for interpolation.
     reach_px = grid.size_px * grid.pixel_scale_arcsec / _narrowest_arcsec(tile) / math.sqrt(2.0) + 2.0
     return _Placed(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px)
@@ -369,13 +366,11 @@ def _target(near: Sequence[_Placed], index: int, *, canvas: _Canvas, objects: Ob
     homes = [p for band in canvas.bands for p in candidates if p.tile.band == band]
     if not homes:
         ra, dec = float(objects.ra_deg[index]), float(objects.dec_deg[index])
-        return _Target(
-            lattice.tan_wcs(ra, dec, scale_arcsec=grid.pixel_scale_arcsec, center_px=grid.center_px)
-        )
+        return _Target(tan_wcs(ra, dec, scale_arcsec=grid.pixel_scale_arcsec, center_px=grid.center_px))
     home = homes[0]
     x0 = int(np.floor(home.x[index] + 0.5)) - grid.center_px
     y0 = int(np.floor(home.y[index] + 0.5)) - grid.center_px
-    tan = lattice.tile_tan(home.tile)
+    tan = tile_tan(home.tile)
     return _Target(TanWCS((tan.crpix[0] - x0, tan.crpix[1] - y0), tan.crval, tan.cd), home, (x0, y0))
 
 

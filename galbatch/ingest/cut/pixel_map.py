@@ -14,7 +14,7 @@ import numpy.typing as npt
 from astropy.wcs import WCS
 from numpy.polynomial import chebyshev
 
-from galbatch.ingest.pixels.planes import Box
+from galbatch.ingest.pixels import Box
 
 __all__ = ["PixelTransform", "Positions"]
 

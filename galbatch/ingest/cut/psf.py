@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.types import ObjectTable, Tile
-from galbatch.ingest.pixels.planes import Box
-from galbatch.ingest.pixels.reader import TileReader
+from galbatch.ingest.pixels import Box, TileReader
 
 __all__ = ["listed_or", "psf_fwhm_at", "psf_window"]
 

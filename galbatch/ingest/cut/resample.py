@@ -16,10 +16,8 @@ import numpy.typing as npt
 
 from galbatch.core.types import Tile
 from galbatch.ingest.cut.pixel_map import PixelTransform, Positions
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.headers.lattice import TanWCS
-from galbatch.ingest.pixels.planes import Box
-from galbatch.ingest.pixels.reader import Pixels, TileReader
+from galbatch.ingest.headers import TanWCS, parse_wcs
+from galbatch.ingest.pixels import Box, Pixels, TileReader
 
 __all__ = ["Resampled", "resample", "window_to_resample"]
 
@@ -84,7 +82,7 @@ def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) ->
 
 def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | None:
     """A window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
-    to_tile = PixelTransform(target.astropy(), lattice.parse_wcs(tile.wcs_header))
+    to_tile = PixelTransform(target.astropy(), parse_wcs(tile.wcs_header))
     along = np.linspace(0.0, size_px - 1.0, 9)
     x, y = to_tile(*np.meshgrid(along, along))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -186,7 +184,7 @@ def _spread(mask: npt.NDArray[np.uint16], n_taps: int) -> npt.NDArray[np.uint16]
 @functools.lru_cache(maxsize=MAPS_KEPT)
 def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Drawing | None:
     """From a tile onto a cutout; None where they do not meet."""
-    own, tile = place.tan.astropy(), lattice.parse_wcs(wcs_header)
+    own, tile = place.tan.astropy(), parse_wcs(wcs_header)
     to_tile = PixelTransform(own, tile)
     center = (place.size_px - 1) / 2.0
     steps = to_tile.steps(center, center)

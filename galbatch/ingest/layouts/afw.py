@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,16 @@ from astropy.io import fits
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
 from galbatch.errors import TileError
-from galbatch.ingest import headers
-from galbatch.ingest.headers.photocalib import njy_of_photocalib
-from galbatch.ingest.layouts import stated
+from galbatch.ingest.headers import (
+    Planes,
+    calibrated_njy,
+    make_tile,
+    njy_of_fluxmag0,
+    njy_of_photocalib,
+    njy_of_unit,
+)
+from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import FETCH_AGAIN, plane_bits, require_whole
 
 __all__ = ["Name", "coadd_tile", "name_in_cards", "name_in_path"]
 
@@ -43,7 +50,7 @@ BUTLER = "LSST BUTLER DATAID "
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What names a coadd."""
+    """The tract, patch and filter that name a coadd."""
 
     tract: str
     patch: str
@@ -62,7 +69,7 @@ class Name:
 
 
 def name_in_path(path: str) -> Name | None:
-    """The name by the path; None if it is not of a known form."""
+    """Return the name of a coadd by its path; None if it is not of a known form."""
     for form in PATH_FORMS:
         match = form.search(path)
         if match is not None:
@@ -71,7 +78,7 @@ def name_in_path(path: str) -> Name | None:
 
 
 def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
-    """The name by the cards TRACT, PATCH (or PATCH_X and PATCH_Y), BAND or FILTER, or by the JSON of a cell-based coadd.
+    """Return the name by the cards TRACT, PATCH (or PATCH_X and PATCH_Y), BAND or FILTER, or by the JSON of a cell-based coadd.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def _name_in_json(hdus: fits.HDUList, path: str) -> Name | None:
     except (KeyError, IndexError, ValueError, TypeError, OSError):
         raise TileError(
             f"{path}: tract and patch should stand in its JSON, at byte {hdus[0].header['JSONADDR']}, which cannot be "
-            f"read; {headers.FETCH_AGAIN}"
+            f"read; {FETCH_AGAIN}"
         ) from None
     tract = next(_values_of("tract", trees), None)  # of the pixel frame of the sky projection
     patch, band = top.get("patch"), top.get("band")
@@ -117,7 +124,7 @@ def _values_of(key: str, tree: Any) -> Iterator[Any]:
 
 
 def coadd_tile(hdus: fits.HDUList, path: str, *, name: Name, survey: SurveyConfig) -> Tile:
-    """The tile that a coadd file holds.
+    """Return the tile that a coadd file holds.
 
     Raises
     ------
@@ -127,56 +134,45 @@ def coadd_tile(hdus: fits.HDUList, path: str, *, name: Name, survey: SurveyConfi
     where = f"tile {name.tile_id} band {name.band} ({path})"
     planes = _planes(hdus, path, where=where)
     cards = hdus[planes.image].header
-    return headers.make_tile(
+    found = njy_of_unit(cards.get("BUNIT"))
+    if found is None:
+        found = njy_of_fluxmag0(hdus[0].header)
+    return make_tile(
         hdus,
         path,
         key=(name.tile_id, name.band),
         planes=planes,
-        njy=stated.njy(
-            _njy(hdus, cards, where),
-            survey,
+        njy=calibrated_njy(
+            njy_of_photocalib(hdus, where) if found is None else found,
+            survey.zero_point_mag,
             name.band,
             where=where,
             missing="no BUNIT of flux, no FLUXMAG0 card and no PhotoCalib; add FLUXMAG0 (6.3096e10 for HSC coadds: "
             "zero point 27.0)",
         ),
-        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, name.band, cards),
+        psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
     )
 
 
-def _planes(hdus: fits.HDUList, path: str, *, where: str) -> headers.Planes:
+def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
     roles: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
-        role = _role(hdu.header)
-        if role is not None:
-            roles.setdefault(role, number)
+        for card in ("EXTTYPE", "EXTNAME"):
+            role = str(hdu.header.get(card, "")).strip().upper()
+            if role in ROLES:
+                roles.setdefault(role, number)
+                break
         if len(roles) == len(ROLES) or (number == len(ROLES) and not roles):
             break
     if not roles:
         roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
     missing = [role for role in ROLES if role not in roles]
     if "IMAGE" in roles:
-        headers.require_whole(hdus[roles["IMAGE"]], where=where, plane="image", path=path)
+        require_whole(hdus[roles["IMAGE"]], where=where, plane="image", path=path)
     if missing:
         raise TileError(
             f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "
-            f"{headers.FETCH_AGAIN}"
+            f"{FETCH_AGAIN}"
         )
-    names = headers.mask_planes(hdus[roles["MASK"]].header)
-    return headers.Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)
-
-
-def _role(header: Mapping[str, Any]) -> str | None:
-    for card in ("EXTTYPE", "EXTNAME"):
-        value = str(header.get(card, "")).strip().upper()
-        if value in ROLES:
-            return value
-    return None
-
-
-def _njy(hdus: fits.HDUList, cards: Mapping[str, Any], where: str) -> float | None:
-    """One image unit in nJy by BUNIT, FLUXMAG0 or the PhotoCalib."""
-    found = headers.njy_of_unit(cards.get("BUNIT"))
-    if found is None:
-        found = headers.njy_of_fluxmag0(hdus[0].header)
-    return njy_of_photocalib(hdus, where) if found is None else found
+    names = plane_bits(hdus[roles["MASK"]].header)
+    return Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
 from galbatch.core.types import FileIdentity, Plane, Tile, njy_per_unit
 from galbatch.errors import TileError
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.layouts import stated
-from galbatch.ingest.pixels import hdf5
+from galbatch.ingest.headers import calibrated_njy, plain_key
+from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
 from galbatch.storage import FileAccessLog
 
 __all__ = ["GalaxiesMlLayout"]
@@ -39,24 +39,21 @@ class GalaxiesMlLayout:
     """Adapter of HDF5 files of stamps."""
 
     expects = "HDF5 files (.h5, .hdf5) as [survey.galaxiesml] maps them"
-    suffixes: tuple[str, ...] = hdf5.SUFFIXES
+    suffixes: tuple[str, ...] = HDF5_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether it is an HDF5 file."""
-        return hdf5.is_hdf5(path)
+        return is_hdf5(path)
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """One tile for each row and band; 100,000 rows in 5 bands take some 10 s. See `Layout`."""
-        with hdf5.open_hdf5(path) as file:
+        # One tile for each row and band; 100,000 rows in 5 bands take some 10 s.
+        with open_hdf5(path) as file:
             bands = [band for band in survey.bands if band in survey.galaxiesml.bands]
             stamps = {band: _Stamps.of(file, band, survey) for band in bands}
             positions = _positions(file, survey.galaxiesml)
             ids = _ids(file, survey.galaxiesml, n_rows=len(positions))
-        return (
-            list(_tiles((path, files.identity(path)), stamps, ids, positions, survey.galaxiesml))
-            if bands
-            else []
-        )
+        if not bands:
+            return []
+        return list(_tiles((path, files.identity(path)), stamps, ids, positions, survey.galaxiesml))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class _Images:
     storage: Mapping[str, Any]  # what `Plane` says of how the pixels are stored
 
     @staticmethod
-    def of(file: hdf5.Hdf5File, pattern: str, band: str, *, config: GalaxiesMlConfig, key: str) -> _Images:
+    def of(file: Hdf5File, pattern: str, band: str, *, config: GalaxiesMlConfig, key: str) -> _Images:
         """The dataset that `pattern` names; `key` is the config key that holds it."""
         name = pattern.replace("{band}", band)
         dataset = file.dataset(name, key=key)
@@ -107,7 +104,7 @@ class _Stamps:
     background: str
 
     @staticmethod
-    def of(file: hdf5.Hdf5File, band: str, survey: SurveyConfig) -> _Stamps:
+    def of(file: Hdf5File, band: str, survey: SurveyConfig) -> _Stamps:
         """From the datasets of a band and the file's attributes."""
         config, cards = survey.galaxiesml, file.attributes
         variance = None
@@ -117,14 +114,14 @@ class _Stamps:
         return _Stamps(
             image=_Images.of(file, config.image, band, config=config, key=f"{KEY} image"),
             variance=variance,
-            njy_per_unit=stated.njy(
+            njy_per_unit=calibrated_njy(
                 None if found is None else njy_per_unit(float(found)),
-                survey,
+                survey.zero_point_mag,
                 band,
                 where=f"band {band} of {file.path}",
                 missing="the file has no attribute zero_point_mag",
             ),
-            psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
+            psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
             release=survey.release or str(cards.get("release", "")),
             background=survey.background or str(cards.get("background", "")),
         )
@@ -135,7 +132,7 @@ class _Stamps:
         return [self.image] if self.variance is None else [self.image, self.variance]
 
 
-def _positions(file: hdf5.Hdf5File, config: GalaxiesMlConfig) -> npt.NDArray[np.float64]:
+def _positions(file: Hdf5File, config: GalaxiesMlConfig) -> npt.NDArray[np.float64]:
     """(object, 2) float64, (ra, dec) in deg."""
     columns = [
         np.asarray(file.dataset(name, key=f"{KEY} {key}")[...], np.float64).ravel()
@@ -156,7 +153,7 @@ def _positions(file: hdf5.Hdf5File, config: GalaxiesMlConfig) -> npt.NDArray[np.
     return positions
 
 
-def _ids(file: hdf5.Hdf5File, config: GalaxiesMlConfig, *, n_rows: int) -> list[str]:
+def _ids(file: Hdf5File, config: GalaxiesMlConfig, *, n_rows: int) -> list[str]:
     """Tile ids: the file's name and the object's id, which a file may hold several times."""
     found = np.asarray(file.dataset(config.id, key=f"{KEY} id")[...]).ravel()
     if len(found) != n_rows:
@@ -197,7 +194,7 @@ def _tiles(
     corners = _corners_deg(positions, shape, crpix=crpix, scale_deg=scale_deg).tolist()
     for row, (tile_id, (ra, dec)) in enumerate(zip(ids, positions.tolist(), strict=True)):
         header = _cards(CRVAL1=f"{ra:.14f}", CRVAL2=f"{dec:.14f}") + fixed + "END".ljust(80)
-        key = lattice.plain_key((ra, dec), cd, crpix)
+        key = plain_key((ra, dec), cd, crpix)
         around = tuple((a, d) for a, d in corners[row])
         for band, of_band in stamps.items():
             yield Tile(
@@ -237,7 +234,7 @@ def _cards(**values: str) -> str:
 def _corners_deg(
     positions: npt.NDArray[np.float64], shape: tuple[int, int], *, crpix: Sequence[float], scale_deg: float
 ) -> npt.NDArray[np.float64]:
-    """(object, 4, 2) float64, deg: the outer corners as `lattice.corners_deg` gives them, for all rows at once.
+    """(object, 4, 2) float64, deg: the outer corners as `headers.corners_deg` gives them, for all rows at once.
 
     Calabretta & Greisen 2002, section 5.1.3, with standard coordinates xi to the east and eta to the north.
     """

@@ -21,24 +21,46 @@ from galbatch.config import GenericConfig, SurveyConfig
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile, njy_per_unit
 from galbatch.errors import ConfigError, TileError
-from galbatch.ingest import headers
-from galbatch.ingest.layouts import stated
+from galbatch.ingest.headers import (
+    Planes,
+    add_plane,
+    calibrated_njy,
+    make_tile,
+    njy_of_fluxmag0,
+    njy_of_unit,
+    stated_njy,
+)
+from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import (
+    FETCH_AGAIN,
+    FITS_SUFFIXES,
+    NONZERO,
+    first_image,
+    hdu_at,
+    open_fits,
+    plane_bits,
+    require_whole_file,
+)
 from galbatch.storage import FileAccessLog
 
 __all__ = ["GenericLayout"]
 
 Cards = Mapping[str, Any]
+Role = Literal["mask", "weight"]
 
 
 class GenericLayout:
     """Adapter of FITS images as the config describes them."""
 
     expects = "FITS images that [survey.generic] describes"
-    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether the pattern fits, its band is one of the survey's, and it is no mask or weight of another."""
-        if not path.endswith(self.suffixes) or _is_sibling(path, survey.generic):
+        config, name = survey.generic, PurePosixPath(path).name
+        # A mask or weight file of some image has the new text in its name, and not the image's.
+        pairs = (config.mask_replace, config.weight_replace)
+        is_plane = any(pair is not None and pair[1] in name and pair[0] not in name for pair in pairs)
+        if not path.endswith(self.suffixes) or is_plane:
             return False
         if not survey.generic.pattern:
             return True
@@ -46,12 +68,12 @@ class GenericLayout:
         return match is not None and match.groupdict().get("band", survey.bands[0]) in survey.bands
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """One tile for each of the survey's bands that the file holds. See `Layout`."""
+        # One tile for each of the survey's bands that the file holds.
         _require_mask_names(survey.generic)
-        with headers.open_fits(path, files) as hdus:
+        with open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
-            headers.require_whole_file(hdus, path)
-        return [_with_siblings(tile, survey.generic, files) for tile in tiles]
+            require_whole_file(hdus, path)
+        return [_with_planes_of_other_files(tile, survey.generic, files) for tile in tiles]
 
 
 def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
@@ -61,13 +83,6 @@ def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
         raise ConfigError(
             f"[survey.generic] pattern = {survey.generic.pattern!r} is no regular expression: {error}"
         ) from None
-
-
-def _is_sibling(path: str, config: GenericConfig) -> bool:
-    """Whether it is a mask or weight file of some image: its name has the new text, and not the image's."""
-    name = PurePosixPath(path).name
-    pairs = (config.mask_replace, config.weight_replace)
-    return any(pair is not None and pair[1] in name and pair[0] not in name for pair in pairs)
 
 
 def _require_mask_names(config: GenericConfig) -> None:
@@ -90,7 +105,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
     match = _pattern(survey).search(path) if config.pattern else None
     band = match.groupdict().get("band") if match is not None else None
     if band is None:
-        cards = ChainMap(hdus[headers.first_image(hdus) or 0].header, hdus[0].header)
+        cards = ChainMap(hdus[first_image(hdus) or 0].header, hdus[0].header)
         band = cards.get("BAND") or cards.get("FILTER")
     if band is None and len(survey.bands) > 1:
         raise TileError(
@@ -105,40 +120,34 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
 
 def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> Tile:
     config = survey.generic
-    tile_id = _tile_id(path, survey)
+    match = _pattern(survey).search(path) if config.pattern else None
+    named = match.groupdict().get("tile") if match is not None else None
+    tile_id = named or PurePosixPath(path).name.split(".fits")[0]
     where = f"tile {tile_id} band {band} ({path})"
     image = _hdu_of(config.image, band)
-    image = headers.first_image(hdus) if image is None else image
+    image = first_image(hdus) if image is None else image
     if image is None:
-        raise TileError(
-            f"{where}: no HDU has an image; {headers.FETCH_AGAIN}, or state [survey.generic] image"
-        )
-    planes = headers.Planes(
+        raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}, or state [survey.generic] image")
+    planes = Planes(
         image,
         mask=None if config.mask_replace else _hdu_of(config.mask, band),
         weight=None if config.weight_replace else _hdu_of(config.weight, band),
         weight_kind=config.weight_kind,
         index=(config.axis[band],) if band in config.axis else (),
     )
-    cards = ChainMap(headers.hdu_at(hdus, image, where=where, name="image").header, hdus[0].header)
-    tile = headers.make_tile(
+    cards = ChainMap(hdu_at(hdus, image, where=where, name="image").header, hdus[0].header)
+    tile = make_tile(
         hdus,
         path,
         key=(tile_id, band),
         planes=planes,
         njy=_njy(cards, survey, band, where=where),
-        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
+        psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if tile.mask is not None:
         names = _mask_planes(hdus[tile.mask.hdu].header, config, where=where)
         tile = dataclasses.replace(tile, mask_planes=names)
-    return stated.labelled(tile, survey)
-
-
-def _tile_id(path: str, survey: SurveyConfig) -> str:
-    match = _pattern(survey).search(path) if survey.generic.pattern else None
-    named = match.groupdict().get("tile") if match is not None else None
-    return named or PurePosixPath(path).name.split(".fits")[0]
+    return labeled(tile, survey)
 
 
 def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> int | str | None:
@@ -148,39 +157,36 @@ def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> i
 def _njy(cards: Cards, survey: SurveyConfig, band: str, *, where: str) -> float:
     config = survey.generic
     if config.unit:
-        found = headers.njy_of_unit(config.unit)
+        found = njy_of_unit(config.unit)
         if found is None:
             raise ConfigError(
                 f"[survey.generic] unit = {config.unit!r} is none; there are nJy, uJy, mJy, Jy, nanomaggy; for others state "
                 "[survey] zero_point_mag"
             )
         return found
-    of_config = stated.zero_point_njy(survey, band)
-    if of_config is not None:
-        return of_config
+    stated = stated_njy(survey.zero_point_mag, band)
+    if stated is not None:
+        return stated
     card = cards.get(config.zero_point_card) if config.zero_point_card else None
     if isinstance(card, int | float):
         return njy_per_unit(float(card))
-    found = headers.njy_of_unit(cards.get("BUNIT"))
-    return stated.njy(
-        headers.njy_of_fluxmag0(cards) if found is None else found,
-        survey,
+    found = njy_of_unit(cards.get("BUNIT"))
+    no_card = f", no number in {config.zero_point_card}" if config.zero_point_card else ""
+    return calibrated_njy(
+        njy_of_fluxmag0(cards) if found is None else found,
+        survey.zero_point_mag,
         band,
         where=where,
-        missing=f"no BUNIT of flux, no FLUXMAG0{_no_card(config)}; state [survey.generic] unit or zero_point_card",
+        missing=f"no BUNIT of flux, no FLUXMAG0{no_card}; state [survey.generic] unit or zero_point_card",
     )
-
-
-def _no_card(config: GenericConfig) -> str:
-    return f", no number in {config.zero_point_card}" if config.zero_point_card else ""
 
 
 def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[str, int]:
     if config.mask_planes == "nonzero":
-        return {headers.NONZERO: 0}
+        return {NONZERO: 0}
     if config.mask_planes is not None:
         return dict(config.mask_planes)
-    names = headers.mask_planes(header)
+    names = plane_bits(header)
     if not names:
         raise TileError(
             f"{where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
@@ -189,36 +195,29 @@ def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[st
     return names
 
 
-def _with_siblings(tile: Tile, config: GenericConfig, files: FileAccessLog) -> Tile:
-    """The tile with mask and weight from files beside its own."""
-    if config.mask_replace is not None:
-        tile = _with_sibling(tile, config, files, role="mask", pair=config.mask_replace)
-    if config.weight_replace is not None:
-        tile = _with_sibling(tile, config, files, role="weight", pair=config.weight_replace)
-    return tile
-
-
-def _with_sibling(
-    tile: Tile,
-    config: GenericConfig,
-    files: FileAccessLog,
-    *,
-    role: Literal["mask", "weight"],
-    pair: tuple[str, str],
-) -> Tile:
+def _with_planes_of_other_files(tile: Tile, config: GenericConfig, files: FileAccessLog) -> Tile:
+    """The tile with mask and weight from the files that `mask_replace` and `weight_replace` name."""
     folder, _, name = tile.image.path.rpartition("/")
-    if pair[0] not in name:
-        raise TileError(f"{tile.where}: {role}_replace = {list(pair)}: {pair[0]!r} is not in the file name")
-    path = f"{folder}/{name.replace(*pair)}"
-    hdu = _hdu_of(config.mask if role == "mask" else config.weight, tile.band)
-    try:
-        tile = headers.add_plane(tile, role, path, files, hdu=hdu)
-    except FileNotFoundError:
-        raise TileError(
-            f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
-        ) from None
-    if role == "weight" or tile.mask is None:
-        return tile
-    with headers.open_fits(path, files) as hdus:
-        names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
-    return dataclasses.replace(tile, mask_planes=names)
+    choices: tuple[tuple[Role, tuple[str, str] | None, Any], ...] = (
+        ("mask", config.mask_replace, config.mask),
+        ("weight", config.weight_replace, config.weight),
+    )
+    for role, pair, hdu in choices:
+        if pair is None:
+            continue
+        if pair[0] not in name:
+            raise TileError(
+                f"{tile.where}: {role}_replace = {list(pair)}: {pair[0]!r} is not in the file name"
+            )
+        path = f"{folder}/{name.replace(*pair)}"
+        try:
+            tile = add_plane(tile, role, path, files, hdu=_hdu_of(hdu, tile.band))
+        except FileNotFoundError:
+            raise TileError(
+                f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
+            ) from None
+        if role == "mask" and tile.mask is not None:
+            with open_fits(path, files) as hdus:
+                names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
+            tile = dataclasses.replace(tile, mask_planes=names)
+    return tile

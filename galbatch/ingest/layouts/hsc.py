@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
-from galbatch.ingest import headers
-from galbatch.ingest.layouts import afw, stated
+from galbatch.ingest.layouts import afw
+from galbatch.ingest.layouts.overrides import labeled
+from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits
 from galbatch.storage import FileAccessLog
 
 __all__ = ["BACKGROUND_OF_RELEASE", "HscLayout", "release_in"]
@@ -35,22 +36,21 @@ class HscLayout:
     """Adapter of calexp patches."""
 
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"
-    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether the name is a calexp's, and does not say another band."""
         if not path.endswith(self.suffixes) or "calexp" not in PurePosixPath(path).name:
             return False
         name = afw.name_in_path(path)
         return name is None or name.band in survey.bands
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
-        with headers.open_fits(path, files) as hdus:
+        # The patch; nothing from files that do not say tract, patch and band.
+        with open_fits(path, files) as hdus:
             name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
             if name is None or name.band not in survey.bands:
                 return []
             tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
         release = survey.release or release_in(path)
         background = BACKGROUND_OF_RELEASE.get(release, "")
-        return [stated.labelled(tile, survey, release=release, background=background)]
+        return [labeled(tile, survey, release=release, background=background)]

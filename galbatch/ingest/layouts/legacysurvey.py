@@ -22,15 +22,15 @@ from typing import Any
 from astropy.io import fits
 
 from galbatch.config import SurveyConfig
-from galbatch.core.types import Tile, njy_per_unit
+from galbatch.core.types import Tile
 from galbatch.errors import TileError
-from galbatch.ingest import headers
-from galbatch.ingest.layouts import stated
+from galbatch.ingest.headers import NJY_OF_UNIT, Planes, add_plane, calibrated_njy, make_tile
+from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, first_image, open_fits, require_whole_file
 from galbatch.storage import FileAccessLog
 
 __all__ = ["LegacySurveyLayout", "release_in"]
 
-NANOMAGGY_ZERO_POINT = 22.5
 BACKGROUND = "spline sky"
 
 BRICK_FILE = re.compile(
@@ -76,37 +76,31 @@ class LegacySurveyLayout:
         "legacysurvey-<brick>-image-<band>.fits.fz, or FITS files with an image and an invvar HDU for each band "
         "(cards BAND and IMAGETYP)"
     )
-    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether it is a brick's image in one of the bands, or another FITS file: then the headers tell."""
         match = BRICK_FILE.search(path)
         if match is not None:
             return match["kind"] == "image" and match["band"] in survey.bands
         return path.endswith(self.suffixes)
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """One tile a band; none from files without IMAGETYP, such as the viewer's PSFs. See `Layout`."""
+        # One tile a band; none from files without IMAGETYP, such as the viewer's PSFs.
         match = BRICK_FILE.search(path)
-        with headers.open_fits(path, files) as hdus:
-            if match is not None:
-                image = _brick_image(hdus, path, brick=match["brick"], band=match["band"], survey=survey)
-            else:
+        with open_fits(path, files) as hdus:
+            if match is None:
                 tiles = _viewer_tiles(hdus, path, survey)
-                headers.require_whole_file(hdus, path)
+                require_whole_file(hdus, path)
                 return tiles
-        return [_with_siblings(image, match["brick"], files)]
+            brick, band = match["brick"], match["band"]
+            number = first_image(hdus)
+            if number is None:
+                raise TileError(f"tile {brick} band {band} ({path}): no HDU has an image; {FETCH_AGAIN}")
+            image = _tile(hdus, path, key=(brick, band), planes=Planes(number), survey=survey)
+        return [_with_siblings(image, brick, files)]
 
 
 # --- bricks ----------------------------------------------------------------------------------------------
-
-
-def _brick_image(hdus: fits.HDUList, path: str, *, brick: str, band: str, survey: SurveyConfig) -> Tile:
-    """The brick's image alone."""
-    number = headers.first_image(hdus)
-    if number is None:
-        raise TileError(f"tile {brick} band {band} ({path}): no HDU has an image; {headers.FETCH_AGAIN}")
-    return _tile(hdus, path, key=(brick, band), planes=headers.Planes(number), survey=survey)
 
 
 def _with_siblings(tile: Tile, brick: str, files: FileAccessLog) -> Tile:
@@ -114,13 +108,13 @@ def _with_siblings(tile: Tile, brick: str, files: FileAccessLog) -> Tile:
     weight = _sibling(tile.image.path, brick, f"invvar-{tile.band}", files)
     if weight is not None:
         tile = dataclasses.replace(tile, weight_kind="inverse_variance")
-        tile = headers.add_plane(tile, "weight", weight, files)
+        tile = add_plane(tile, "weight", weight, files)
     psf = _sibling(tile.image.path, brick, f"psfsize-{tile.band}", files)
     if psf is not None:
-        tile = headers.add_plane(tile, "psf", psf, files)
+        tile = add_plane(tile, "psf", psf, files)
     mask = _sibling(tile.image.path, brick, "maskbits", files)
     if mask is not None:
-        tile = headers.add_plane(tile, "mask", mask, files)
+        tile = add_plane(tile, "mask", mask, files)
         tile = dataclasses.replace(tile, mask_planes=_mask_planes(tile, files))
     return tile
 
@@ -139,7 +133,7 @@ def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | N
 def _mask_planes(tile: Tile, files: FileAccessLog) -> dict[str, int]:
     """Bits of the mask that mean something in the band, by names without the band's suffix."""
     assert tile.mask is not None
-    with headers.open_fits(tile.mask.path, files) as hdus:
+    with open_fits(tile.mask.path, files) as hdus:
         header = hdus[tile.mask.hdu].header
     bits = MASKBITS | {
         str(header[key]).strip().upper(): int(key[5:])
@@ -155,44 +149,36 @@ def _mask_planes(tile: Tile, files: FileAccessLog) -> dict[str, int]:
 
 
 def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[Tile]:
-    return [
-        _tile(hdus, path, key=(_tile_id(hdus[planes.image].header, path), band), planes=planes, survey=survey)
-        for band, planes in _planes_by_band(hdus).items()
-        if band in survey.bands
-    ]
-
-
-def _tile(
-    hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: headers.Planes, survey: SurveyConfig
-) -> Tile:
-    cards = hdus[planes.image].header
-    njy = njy_per_unit(NANOMAGGY_ZERO_POINT)
-    tile = headers.make_tile(
-        hdus,
-        path,
-        key=key,
-        planes=planes,
-        njy=stated.njy(njy, survey, key[1], where=f"tile {key[0]} band {key[1]} ({path})", missing=""),
-        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, key[1], cards),
-    )
-    release = release_in(path, cards) or release_in("", hdus[0].header)
-    return stated.labelled(tile, survey, release=release, background=BACKGROUND)
-
-
-def _tile_id(header: fits.Header, path: str) -> str:
-    """Brick and file: several cutouts may come from one brick."""
-    stem = PurePosixPath(path).name.split(".fits")[0]
-    return f"{header['BRICK']}/{stem}" if "BRICK" in header else stem
-
-
-def _planes_by_band(hdus: fits.HDUList) -> dict[str, headers.Planes]:
     numbers: dict[tuple[str, str], int] = {}
     for number, hdu in enumerate(hdus):
         kind, band = hdu.header.get("IMAGETYP"), hdu.header.get("BAND")
         if kind is not None and band is not None:
             numbers[str(band).strip(), str(kind).strip()] = number
-    return {
-        band: headers.Planes(number, weight=numbers.get((band, "invvar")), weight_kind="inverse_variance")
-        for (band, kind), number in numbers.items()
-        if kind == "image"
-    }
+    stem = PurePosixPath(path).name.split(".fits")[0]
+    tiles = []
+    for (band, kind), number in numbers.items():
+        if kind != "image" or band not in survey.bands:
+            continue
+        cards = hdus[number].header
+        # Several cutouts may come from one brick: the file's name tells them apart.
+        tile_id = f"{cards['BRICK']}/{stem}" if "BRICK" in cards else stem
+        planes = Planes(number, weight=numbers.get((band, "invvar")), weight_kind="inverse_variance")
+        tiles.append(_tile(hdus, path, key=(tile_id, band), planes=planes, survey=survey))
+    return tiles
+
+
+def _tile(
+    hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: Planes, survey: SurveyConfig
+) -> Tile:
+    cards = hdus[planes.image].header
+    where = f"tile {key[0]} band {key[1]} ({path})"
+    tile = make_tile(
+        hdus,
+        path,
+        key=key,
+        planes=planes,
+        njy=calibrated_njy(NJY_OF_UNIT["nanomaggy"], survey.zero_point_mag, key[1], where=where, missing=""),
+        psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, key[1], cards),
+    )
+    release = release_in(path, cards) or release_in("", hdus[0].header)
+    return labeled(tile, survey, release=release, background=BACKGROUND)

@@ -19,8 +19,9 @@ import re
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
-from galbatch.ingest import headers
-from galbatch.ingest.layouts import afw, stated
+from galbatch.ingest.layouts import afw
+from galbatch.ingest.layouts.overrides import labeled
+from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits
 from galbatch.storage import FileAccessLog
 
 __all__ = ["LsstLayout", "release_in"]
@@ -38,18 +39,17 @@ class LsstLayout:
     """Adapter of deep coadds."""
 
     expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"
-    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether it is a FITS file whose name does not say another band."""
         name = afw.name_in_path(path)
         return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """The patch; nothing from files that do not say tract, patch and band. See `Layout`."""
-        with headers.open_fits(path, files) as hdus:
+        # The patch; nothing from files that do not say tract, patch and band.
+        with open_fits(path, files) as hdus:
             name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
             if name is None or name.band not in survey.bands:
                 return []
             tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
-        return [stated.labelled(tile, survey, release=release_in(path))]
+        return [labeled(tile, survey, release=release_in(path))]

@@ -3,7 +3,7 @@
 What an HDU holds is read from EXTNAME or EXTTYPE, from MP_* cards, and else from its place (image, mask,
 variance: the HSC cutout service leaves them unnamed, the last two often empty).
 
-A catalog may stand beside them: GaMPEN's ``info.csv`` with ``cutouts/<object_id>.fits``, or the list that was sent
+A catalog may lie in their folder or the one above: GaMPEN's ``info.csv`` with ``cutouts/<object_id>.fits``, or the list that was sent
 to a cutout service. Stamps without a WCS take their position from it, on the central pixel (0-based index
 size // 2), north up, at `pixel_scale_arcsec`. A stamp with a WCS must hold its catalog position: else stamps and
 catalog were mixed up.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 from collections import ChainMap
 from collections.abc import Mapping
@@ -24,13 +23,23 @@ from astropy.io import fits
 
 from galbatch import storage
 from galbatch.config import StampsConfig, SurveyConfig
-from galbatch.core.types import FileIdentity, Tile, njy_per_unit
+from galbatch.core.types import FileIdentity, Tile
 from galbatch.errors import TileError
-from galbatch.ingest import headers
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.layouts import stated
+from galbatch.ingest.headers import (
+    ZERO_POINT_CARDS,
+    Planes,
+    calibrated_njy,
+    combined_identity,
+    make_tile,
+    njy_of_fluxmag0,
+    njy_of_unit,
+    njy_of_zero_point_cards,
+    parse_wcs,
+)
 from galbatch.ingest.layouts.afw import Name
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
+from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits, plane_bits, require_whole_file
 from galbatch.objects import read_table
 from galbatch.storage import FileAccessLog
 
@@ -49,7 +58,6 @@ ROLES = {
     "INVVAR": "inverse_variance",
 }
 NAME_FILTERS = (re.compile(r"[-_](HSC-[A-Z]\d?|NB\d+)[-_.]"), re.compile(r"[-_]([A-Za-z]\d?)\.fits"))
-ZERO_POINT_CARDS = ("MAGZERO", "MAGZPT", "PHOTZP")
 CATALOG_NAME = "info.csv"  # GaMPEN's
 
 
@@ -59,16 +67,15 @@ class StampsLayout:
     expects = (
         "FITS stamps, the band in BAND, FILTER, the file name (..-HSC-I-.., .._g.fits) or [survey.stamps]"
     )
-    suffixes: tuple[str, ...] = headers.FITS_SUFFIXES
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether it is a FITS file and its name does not say another band."""
         band = _band_of_name(path)
         return path.endswith(self.suffixes) and (band is None or band in survey.bands)
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """The stamp; nothing from files of tables or of other bands. See `Layout`."""
-        with headers.open_fits(path, files) as hdus:
+        # The stamp; nothing from files of tables or of other bands.
+        with open_fits(path, files) as hdus:
             planes = _planes(hdus)
             if planes is None:
                 return []
@@ -77,10 +84,10 @@ class StampsLayout:
             if band not in survey.bands:
                 return []
             tile = _tile(hdus, path, band=band, planes=planes, survey=survey, files=files)
-            headers.require_whole_file(hdus, path)
+            require_whole_file(hdus, path)
         release = survey.release or release_in(path)
         background = BACKGROUND_OF_RELEASE.get(release, "")
-        return [stated.labelled(tile, survey, release=release, background=background)]
+        return [labeled(tile, survey, release=release, background=background)]
 
 
 def _tile(
@@ -88,57 +95,57 @@ def _tile(
     path: str,
     *,
     band: str,
-    planes: headers.Planes,
+    planes: Planes,
     survey: SurveyConfig,
     files: FileAccessLog,
 ) -> Tile:
     tile_id = PurePosixPath(path).name.split(".fits")[0]
     where = f"tile {tile_id} band {band} ({path})"
     header = hdus[planes.image].header
-    catalog = _catalog_path(path, survey.stamps, files)
-    position = None if catalog is None else _position(catalog, path, survey.stamps, files, where=where)
-    if position is not None and "CTYPE1" not in header:
-        header.update(_wcs_about(position, hdus[planes.image].shape, survey.stamps, where=where))
+    found = _position_in_catalog(path, survey.stamps, files, where=where)
+    if found is not None and "CTYPE1" not in header:
+        header.update(_wcs_about(found[1], hdus[planes.image].shape, survey.stamps, where=where))
     cards = ChainMap(header, hdus[0].header)
-    tile = headers.make_tile(
+    tile = make_tile(
         hdus,
         path,
         key=(tile_id, band),
         planes=planes,
-        njy=stated.njy(_njy(cards), survey, band, where=where, missing=_missing(cards)),
-        psf_fwhm_arcsec=stated.psf_fwhm_arcsec(survey, band, cards),
+        njy=_njy(cards, survey, band, where=where),
+        psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
-    if catalog is None or position is None:
+    if found is None:
         return tile
+    catalog, position = found
     _require_inside(tile, position, catalog)
-    identity = headers.combined_identity([files.identity(path), files.identity(catalog)])
+    identity = combined_identity([files.identity(path), files.identity(catalog)])
     return dataclasses.replace(tile, identity=identity)
 
 
-# --- the catalog beside the stamps -----------------------------------------------------------------------
+# --- the catalog of the stamps ---------------------------------------------------------------------------
 
 
-def _catalog_path(path: str, config: StampsConfig, files: FileAccessLog) -> str | None:
-    """The catalog that the config names, or info.csv in the stamp's folder or the one above."""
-    if config.catalog:
-        return config.catalog
-    folder = path.rpartition("/")[0]
-    for place in (folder, folder.rpartition("/")[0]):
-        if place and files.exists(storage.join(place, CATALOG_NAME)):
-            return storage.join(place, CATALOG_NAME)
-    return None
+def _position_in_catalog(
+    path: str, config: StampsConfig, files: FileAccessLog, *, where: str
+) -> tuple[str, tuple[float, float]] | None:
+    """The catalog's path, and (ra, dec) of the stamp by it.
 
-
-def _position(
-    catalog: str, path: str, config: StampsConfig, files: FileAccessLog, *, where: str
-) -> tuple[float, float] | None:
-    """(ra, dec) of the stamp by the catalog; None if a catalog that nobody named has no positions.
+    The catalog is the one that the config names, or info.csv in the stamp's folder or the one above. None if there is
+    none, or if one that the config does not name has no positions.
 
     Raises
     ------
     TileError
         The catalog lacks the stamp.
     """
+    catalog = config.catalog
+    folder = path.rpartition("/")[0]
+    for place in () if catalog else (folder, folder.rpartition("/")[0]):
+        if place and files.exists(storage.join(place, CATALOG_NAME)):
+            catalog = storage.join(place, CATALOG_NAME)
+            break
+    if not catalog:
+        return None
     columns = (config.file, config.ra, config.dec)
     known = _positions(catalog, columns, files.identity(catalog), bool(config.catalog))
     if not known:
@@ -148,7 +155,7 @@ def _position(
         raise TileError(
             f"{where}: {catalog} has no row with {config.file} = {name} and a position; add it, or exclude the stamp"
         )
-    return known[name]
+    return catalog, known[name]
 
 
 @functools.lru_cache(maxsize=8)
@@ -192,7 +199,7 @@ def _wcs_about(
 
 
 def _require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> None:
-    x, y = lattice.parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
+    x, y = parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
     ny, nx = tile.shape_px
     if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
         raise TileError(
@@ -205,7 +212,7 @@ def _require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> 
 # --- what a stamp says -----------------------------------------------------------------------------------
 
 
-def _planes(hdus: fits.HDUList) -> headers.Planes | None:
+def _planes(hdus: fits.HDUList) -> Planes | None:
     """Which HDUs to read: the first image, and what of mask and weight has its shape."""
     numbers: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
@@ -219,11 +226,11 @@ def _planes(hdus: fits.HDUList) -> headers.Planes | None:
     if "image" not in numbers:
         return None
     mask = numbers.get("mask")
-    names = {} if mask is None else headers.mask_planes(hdus[mask].header)
+    names = {} if mask is None else plane_bits(hdus[mask].header)
     if "variance" in numbers:
-        return headers.Planes(numbers["image"], mask, numbers["variance"], "variance", names)
+        return Planes(numbers["image"], mask, numbers["variance"], "variance", names)
     weight = numbers.get("inverse_variance")
-    return headers.Planes(numbers["image"], mask, weight, "inverse_variance", names)
+    return Planes(numbers["image"], mask, weight, "inverse_variance", names)
 
 
 def _role(hdu: Any, after_image: int | None) -> str | None:
@@ -259,22 +266,14 @@ def _band(cards: Mapping[str, Any], path: str, config: StampsConfig) -> str:
     return Name("", "", words[0]).band if words[0].startswith(("HSC-", "NB")) else words[0]
 
 
-def _njy(cards: Mapping[str, Any]) -> float | None:
-    """One image unit in nJy: FLUXMAG0, a zero point card, or a calibrated BUNIT; None if nothing says it."""
-    if "FLUXMAG0" in cards:
-        return headers.njy_of_fluxmag0(cards)
-    for key in ZERO_POINT_CARDS:
-        if isinstance(cards.get(key), int | float):
-            return njy_per_unit(float(cards[key]))
-    if "FPA.ZP" in cards and float(cards.get("EXPTIME", 0.0)) > 0:
-        # Pan-STARRS stacks: the zero point is that of one second.
-        return njy_per_unit(float(cards["FPA.ZP"]) + 2.5 * math.log10(float(cards["EXPTIME"])))
-    return headers.njy_of_unit(cards.get("BUNIT"))
-
-
-def _missing(cards: Mapping[str, Any]) -> str:
+def _njy(cards: Mapping[str, Any], survey: SurveyConfig, band: str, *, where: str) -> float:
+    """One image unit in nJy: by FLUXMAG0, a zero point card, or a calibrated BUNIT."""
+    found = njy_of_fluxmag0(cards) if "FLUXMAG0" in cards else njy_of_zero_point_cards(cards)
+    if found is None and "FLUXMAG0" not in cards:
+        found = njy_of_unit(cards.get("BUNIT"))
     unit = str(cards.get("BUNIT", "missing")).strip()
-    return (
+    missing = (
         f"no FLUXMAG0 or {', '.join(ZERO_POINT_CARDS)} card, BUNIT is {unit!r}; add FLUXMAG0 (image units of AB "
         "magnitude 0), exclude the stamp"
     )
+    return calibrated_njy(found, survey.zero_point_mag, band, where=where, missing=missing)

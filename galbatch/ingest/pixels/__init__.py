@@ -1,1 +1,48 @@
-"""Windows of pixels from files, and what reading them costs."""
+"""Windows of pixels from FITS and HDF5 files of any storage, masks in galbatch's bits, and what reading costs."""
+
+from galbatch.ingest.pixels.cost import ExpectedReads, ReadCost, is_packed, read_cost, tile_read_cost
+from galbatch.ingest.pixels.fits_files import (
+    FETCH_AGAIN,
+    FITS_SUFFIXES,
+    first_image,
+    hdu_at,
+    ignore_astropy,
+    open_fits,
+    quiet_astropy,
+    require_whole,
+    require_whole_file,
+)
+from galbatch.ingest.pixels.hdf5 import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
+from galbatch.ingest.pixels.masks import MASK_BIT_OF_PLANE, NONZERO, decode_mask, plane_bits
+from galbatch.ingest.pixels.planes import Box, described
+from galbatch.ingest.pixels.reader import Pixels, TileReader, fill_plane
+
+__all__ = [
+    "FETCH_AGAIN",
+    "FITS_SUFFIXES",
+    "HDF5_SUFFIXES",
+    "MASK_BIT_OF_PLANE",
+    "NONZERO",
+    "Box",
+    "ExpectedReads",
+    "Hdf5File",
+    "Pixels",
+    "ReadCost",
+    "TileReader",
+    "decode_mask",
+    "described",
+    "fill_plane",
+    "first_image",
+    "hdu_at",
+    "ignore_astropy",
+    "is_hdf5",
+    "is_packed",
+    "open_fits",
+    "open_hdf5",
+    "plane_bits",
+    "quiet_astropy",
+    "read_cost",
+    "require_whole",
+    "require_whole_file",
+    "tile_read_cost",
+]

@@ -15,16 +15,16 @@ from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.planes import Box
 
-__all__ = ["SUFFIXES", "DatasetPlane", "Hdf5File", "is_hdf5", "open_hdf5"]
+__all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "is_hdf5", "open_hdf5"]
 
-SUFFIXES = (".h5", ".hdf5")
+HDF5_SUFFIXES = (".h5", ".hdf5")
 # Of these a message shows: GalaxiesML's files have some 100 datasets.
 MAX_SHOWN = 40
 
 
 def is_hdf5(path: str) -> bool:
     """Whether the name says so."""
-    return path.endswith(SUFFIXES)
+    return path.endswith(HDF5_SUFFIXES)
 
 
 class Hdf5File:

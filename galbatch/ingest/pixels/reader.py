@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import os
 import zlib
@@ -20,9 +19,10 @@ from galbatch import storage
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest import headers
 from galbatch.ingest.pixels import hdf5
 from galbatch.ingest.pixels.cost import ExpectedReads, is_packed
+from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, require_whole
+from galbatch.ingest.pixels.masks import decode_mask
 from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
 
 __all__ = ["Pixels", "TileReader", "fill_plane"]
@@ -32,36 +32,6 @@ MAX_OPEN_FILES = 48
 
 # Of planes fetched whole and of unpacked files, in TMPDIR: four HSC patches in 5 bands, all planes, take 4 GB.
 MAX_HELD_BYTES = 4 * 2**30
-
-# The survey's names of planes, in galbatch's bits; planes of other names say nothing that the flags use. After
-# afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits.
-MASK_BIT_OF_PLANE = {
-    "BAD": MaskBit.BAD,
-    "UNMASKEDNAN": MaskBit.BAD,
-    "SAT": MaskBit.SAT,
-    "INTRP": MaskBit.INTRP,
-    "CR": MaskBit.CR,
-    "EDGE": MaskBit.EDGE,
-    "SENSOR_EDGE": MaskBit.EDGE,
-    "DETECTED": MaskBit.DETECTED,
-    "DETECTED_NEGATIVE": MaskBit.NEGATIVE,
-    "SUSPECT": MaskBit.SUSPECT,
-    "CROSSTALK": MaskBit.SUSPECT,
-    "NO_DATA": MaskBit.NO_DATA,
-    "BRIGHT_OBJECT": MaskBit.BRIGHT_OBJECT,
-    "CLIPPED": MaskBit.CLIPPED,
-    "NEGATIVE": MaskBit.NEGATIVE,
-    "SATURATED": MaskBit.SAT,
-    "INTERPOLATED": MaskBit.INTRP,
-    "COSMIC_RAY": MaskBit.CR,
-    "DETECTION_EDGE": MaskBit.EDGE,
-    "UNMASKED_NAN": MaskBit.BAD,
-    "SATUR": MaskBit.SAT,
-    "ALLMASK": MaskBit.BAD,
-    "BRIGHT": MaskBit.BRIGHT_OBJECT,
-    "MEDIUM": MaskBit.BRIGHT_OBJECT,
-    "CLUSTER": MaskBit.BRIGHT_OBJECT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +174,7 @@ class TileReader:
             ) from None
 
     def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
-        with headers.quiet_astropy():
+        with quiet_astropy():
             hdus = self._open_file(plane.path)
             if isinstance(hdus, hdf5.Hdf5File):
                 return hdus.plane(plane)
@@ -216,7 +186,7 @@ class TileReader:
                     "fetch it again or exclude the tile"
                 ) from None
             name = _plane_name(tile, plane)
-            headers.require_whole(hdu, where=tile.where, plane=name, path=plane.path)
+            require_whole(hdu, where=tile.where, plane=name, path=plane.path)
             source = self._sources.get(plane.path)
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
         while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
@@ -236,7 +206,7 @@ class TileReader:
                 self._files[path] = hdf5.Hdf5File(path)
                 return self._files[path]
             source = _source_of(path)
-            self._files[path] = headers.opened_fits(path, source)
+            self._files[path] = opened_fits(path, source)
             if source is not None:
                 self._sources[path] = source
         self._files.move_to_end(path)
@@ -273,41 +243,3 @@ def fill_plane(plane: npt.NDArray[Any], value: float) -> None:
     """Set every pixel, unless the plane is one value seen everywhere."""
     if plane.flags.writeable:
         plane.fill(value)
-
-
-def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt.NDArray[np.uint16]) -> None:
-    """The survey's mask in galbatch's bits, by tables of 65536 entries, one for each 16 bits of the integer.
-
-    Parameters
-    ----------
-    stored : (y, x) integers in any byte order, or integers read as floats
-    planes : bit number by the survey's name of the plane
-    out : (y, x) uint16, overwritten
-    """
-    if headers.NONZERO in planes:
-        np.multiply(stored != 0, np.uint16(MaskBit.BAD), out=out)
-        return
-    if stored.dtype.kind not in "iu":
-        stored = stored.astype(np.int64)
-    known = tuple(
-        sorted(
-            (number, int(MASK_BIT_OF_PLANE[name]))
-            for name, number in planes.items()
-            if name in MASK_BIT_OF_PLANE
-        )
-    )
-    np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
-    for shift in range(16, 8 * stored.dtype.itemsize, 16):
-        if any(shift <= number < shift + 16 for number, _ in known):
-            out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
-
-
-@functools.lru_cache(maxsize=256)
-def _mask_table(known: tuple[tuple[int, int], ...], shift: int) -> npt.NDArray[np.uint16]:
-    """What every value of the 16 bits from bit `shift` on is in galbatch's bits."""
-    values = np.arange(1 << 16)
-    table = np.zeros(1 << 16, np.uint16)
-    for number, bit in known:
-        if shift <= number < shift + 16:
-            table |= ((values >> (number - shift)) & 1).astype(np.uint16) * np.uint16(bit)
-    return table

@@ -132,9 +132,9 @@ def test_resampled_as_pixel_by_pixel(place, tmp_path, write_calexp, read_tiles, 
 @pytest.mark.parametrize("size", [96, 239])
 def test_the_pixel_map_is_astropys(place, size):
     """Polynomials through 64 points against every pixel transformed, and the cutout's WCS finds its object again."""
+    from galbatch.ingest import headers as lattice
     from galbatch.ingest.cut.pixel_map import PixelTransform
-    from galbatch.ingest.headers import lattice
-    from galbatch.ingest.pixels.planes import Box
+    from galbatch.ingest.pixels import Box
 
     source = lattice.parse_wcs(lattice.celestial_header(PLACES[place]).tostring())
     ra, dec = sky_of(PLACES[place], 51.2, 44.4)
@@ -151,7 +151,7 @@ def test_the_pixel_map_is_astropys(place, size):
 
 def test_at_a_projections_seam_every_pixel_is_transformed():
     from galbatch.ingest.cut.pixel_map import PixelTransform
-    from galbatch.ingest.pixels.planes import Box
+    from galbatch.ingest.pixels import Box
 
     # An all-sky map breaks at its native meridian of 180 deg, which runs through this cutout.
     source = WCS(wcs_header((180.0, 0.0), projection="CAR", scale=3600.0, crpix=(180.5, 90.5)))

@@ -18,6 +18,7 @@ from galbatch.core.flags import PixelFlag
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import TileError
 from galbatch.ingest import headers
+from galbatch.ingest.pixels import open_fits
 
 
 def rows_of(path):
@@ -188,7 +189,7 @@ def test_a_single_exposure_has_no_calibrated_zero_point(realdata, read_tiles):
 def test_a_tpv_distorted_compressed_ccd_is_reprojected_about_its_brightest_pixel(realdata, objects, cut):
     folder = realdata / "decam_compressed" / "testcase8"
     (path,) = folder.rglob("*_ooi_r_ls9.N6.fits")
-    with headers.open_fits(str(path), storage.FileAccessLog()) as hdus:
+    with open_fits(str(path), storage.FileAccessLog()) as hdus:
         planes = headers.Planes(image=1)
         tile = headers.make_tile(
             hdus, str(path), key=("N6", "r"), planes=planes, njy=1.0, psf_fwhm_arcsec=1.0

@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.cut.psf import psf_fwhm_at
-from galbatch.ingest.pixels.reader import TileReader
+from galbatch.ingest.pixels import TileReader
 
 SHAPE = (60, 80)
 MAP = (0.5 + 0.01 * np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) / 80).astype(np.float32)

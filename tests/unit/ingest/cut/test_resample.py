@@ -8,9 +8,9 @@ from astropy.wcs import WCS
 from reproject import reproject_interp
 
 from galbatch.core.flags import PixelFlag
+from galbatch.ingest import headers as lattice
 from galbatch.ingest.cut import resample
-from galbatch.ingest.headers import lattice
-from galbatch.ingest.pixels.reader import Pixels
+from galbatch.ingest.pixels import Pixels
 
 NJY = 10 ** (0.4 * 4.4)
 CENTER = (150.0, 2.0)

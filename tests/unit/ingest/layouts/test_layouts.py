@@ -18,10 +18,9 @@ from astropy.wcs import WCS
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import ConfigError, ObjectListError, TileError
-from galbatch.ingest.headers import lattice
+from galbatch.ingest import headers as lattice
 from galbatch.ingest.layouts import LAYOUTS, legacysurvey
-from galbatch.ingest.pixels.planes import Box
-from galbatch.ingest.pixels.reader import TileReader
+from galbatch.ingest.pixels import Box, TileReader
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.normal(size=(2, 60, 70)).astype(np.float32)  # (band, y, x) in survey units

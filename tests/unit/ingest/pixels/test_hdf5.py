@@ -6,8 +6,7 @@ import pytest
 
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
-from galbatch.ingest.pixels import hdf5
-from galbatch.ingest.pixels.planes import Box
+from galbatch.ingest.pixels import Box, hdf5
 
 STACK = np.random.default_rng(1).normal(size=(3, 2, 20, 30)).astype(">f4")  # (object, band, y, x)
 

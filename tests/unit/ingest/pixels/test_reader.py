@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galbatch.ingest.pixels.reader import MASK_BIT_OF_PLANE, decode_mask
+from galbatch.ingest.pixels import MASK_BIT_OF_PLANE, decode_mask
 
 PLANES = {
     "BAD": 0,

@@ -14,9 +14,8 @@ from astropy.wcs import WCS
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.pixels.cost import ExpectedReads, read_cost, tile_read_cost
+from galbatch.ingest.pixels import ExpectedReads, TileReader, read_cost, tile_read_cost
 from galbatch.ingest.pixels.planes import Box, CompressedPlane, MappedPlane, RangedPlane, merged
-from galbatch.ingest.pixels.reader import TileReader
 
 WINDOW_BYTES = 239 * 239 * 4
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from galbatch.ingest import Footprint, tiles_near
-from galbatch.ingest.headers.lattice import lattice_key
+from galbatch.ingest.headers import lattice_key
 
 
 @pytest.fixture

@@ -1,0 +1,159 @@
+"""One tile from the HDUs of a file: its planes, shape, WCS and place, checked against one another."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from astropy.io import fits
+
+from galbatch.core.types import FileIdentity, Plane, Tile
+from galbatch.errors import TileError
+from galbatch.ingest.headers.lattice import lattice_key
+from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec
+from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
+from galbatch.ingest.pixels.planes import described
+from galbatch.storage import FileAccessLog
+
+__all__ = ["Planes", "add_plane", "combined_identity", "make_tile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Which HDUs of one file make a tile, by number or name.
+
+    `weight_kind` says what the weight HDU holds; `mask_planes` maps the survey's plane names to bit numbers;
+    `index` is the place on the axes before (y, x) of HDUs that are cubes.
+    """
+
+    image: int | str
+    mask: int | str | None = None
+    weight: int | str | None = None
+    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = "variance"
+    mask_planes: Mapping[str, int] = field(default_factory=dict)
+    index: tuple[int, ...] = ()
+
+    def named(self) -> dict[str, int | str]:
+        """HDUs by the name that errors use."""
+        numbers = {"image": self.image, "mask": self.mask, self.weight_kind.replace("_", " "): self.weight}
+        return {name: number for name, number in numbers.items() if number is not None}
+
+
+def make_tile(
+    hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: Planes, njy: float, psf_fwhm_arcsec: float
+) -> Tile:
+    """The tile `key` = (tile_id, band) whose planes are HDUs of one file; one image unit is `njy` nJy.
+
+    Raises
+    ------
+    TileError
+        A plane is truncated or of another shape than the image, or there is no celestial WCS.
+    """
+    tile_id, band = key
+    where = f"tile {tile_id} band {band} ({path})"
+    found = {
+        name: _whole_plane(hdus, Plane(path, number, planes.index), where=where, name=name)
+        for name, number in planes.named().items()
+    }
+    image, shape = found.pop("image")
+    if any(planes.index) and image.index != planes.index:
+        # Mask and weight may be one for all bands; images of several bands in one plane are a mistake.
+        at = ", ".join(map(str, planes.index))
+        raise TileError(
+            f"{where}: the image is no cube, so nothing is at index {at}; correct [survey.generic] axis"
+        )
+    for name, (_, other) in found.items():
+        _require_shape(other, shape, where=where, name=name)
+    wcs_header, wcs = accepted_wcs(hdus[image.hdu].header, where)
+    mask = found.get("mask", (None,))[0]
+    weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
+    return Tile(
+        tile_id=tile_id,
+        band=band,
+        image=image,
+        shape_px=shape,
+        wcs_header=wcs_header,
+        grid_key=lattice_key(wcs_header),
+        njy_per_unit=njy,
+        pixel_scale_arcsec=pixel_scale_arcsec(wcs),
+        corners_deg=corners_deg(wcs, shape),
+        mask=mask,
+        mask_planes=planes.mask_planes,
+        weight=weight,
+        weight_kind=planes.weight_kind,
+        psf_fwhm_arcsec=psf_fwhm_arcsec,
+    )
+
+
+def add_plane(
+    tile: Tile,
+    role: Literal["mask", "weight", "psf"],
+    path: str,
+    files: FileAccessLog,
+    *,
+    hdu: int | str | None = None,
+) -> Tile:
+    """The tile with a plane of another file, whose identity then counts too.
+
+    Of a cube the plane at the image's own index is taken; without `hdu` the file's first image.
+
+    Raises
+    ------
+    TileError
+        The file is no FITS file, truncated, lacks the HDU, or is not of the image's shape.
+    FileNotFoundError
+        There is no such file.
+    """
+    where = f"{tile.where}, {role} {path}"
+    with open_fits(path, files) as hdus:
+        number = first_image(hdus) if hdu is None else hdu
+        if number is None:
+            raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}")
+        plane, shape = _whole_plane(hdus, Plane(path, number, tile.image.index), where=where, name=role)
+    _require_shape(shape, tile.shape_px, where=where, name=role)
+    before = tile.identity or files.identity(tile.image.path)
+    identity = combined_identity([before, files.identity(path)])
+    changes: dict[str, Any] = {role: plane, "identity": identity}
+    return dataclasses.replace(tile, **changes)
+
+
+def combined_identity(parts: Sequence[FileIdentity]) -> FileIdentity:
+    """Of a tile made of several files: all bytes, and a hash over the versions in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    text = ",".join(f"{part.size_bytes}:{part.version}" for part in parts)
+    return FileIdentity(
+        sum(part.size_bytes for part in parts), hashlib.sha256(text.encode()).hexdigest()[:32]
+    )
+
+
+def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> tuple[Plane, tuple[int, int]]:
+    """The plane by the number of its HDU, and (y, x); checked to be there whole."""
+    hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
+    index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
+    require_whole(hdu, where=where, plane=name, path=plane.path)
+    return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index)), shape
+
+
+def _place(
+    shape: tuple[int, ...], index: tuple[int, ...], *, where: str
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Index on the axes before (y, x), which may be left out where their length is 1; and (y, x)."""
+    before = shape[:-2]
+    if len(index) != len(before) and all(length == 1 for length in before):
+        index = (0,) * len(before)
+    fits_in = len(index) == len(before) and all(0 <= i < n for i, n in zip(index, before, strict=True))
+    if len(shape) < 2 or 0 in shape or not fits_in:
+        place = f" at index {', '.join(map(str, index))} of a cube" if index else ""
+        raise TileError(
+            f"{where} has shape {tuple(shape)}; an image (y, x){place} is needed (cubes: layout generic, axis)"
+        )
+    return index, (int(shape[-2]), int(shape[-1]))
+
+
+def _require_shape(found: tuple[int, int], image: tuple[int, int], *, where: str, name: str) -> None:
+    if found != image:
+        raise TileError(f"{where}: {name} is {found} px, the image {image}; they must cover the same pixels")

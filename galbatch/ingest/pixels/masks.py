@@ -1,0 +1,99 @@
+"""Masks: which bit of a survey's mask means what, by its header, and all of it in galbatch's own bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+
+from galbatch.core.flags import MaskBit
+
+__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "decode_mask", "plane_bits"]
+
+NONZERO = "NONZERO"
+"""Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
+
+# The survey's names of planes, in galbatch's bits; planes of other names say nothing that the flags use. After
+# afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits.
+MASK_BIT_OF_PLANE = {
+    "BAD": MaskBit.BAD,
+    "UNMASKEDNAN": MaskBit.BAD,
+    "SAT": MaskBit.SAT,
+    "INTRP": MaskBit.INTRP,
+    "CR": MaskBit.CR,
+    "EDGE": MaskBit.EDGE,
+    "SENSOR_EDGE": MaskBit.EDGE,
+    "DETECTED": MaskBit.DETECTED,
+    "DETECTED_NEGATIVE": MaskBit.NEGATIVE,
+    "SUSPECT": MaskBit.SUSPECT,
+    "CROSSTALK": MaskBit.SUSPECT,
+    "NO_DATA": MaskBit.NO_DATA,
+    "BRIGHT_OBJECT": MaskBit.BRIGHT_OBJECT,
+    "CLIPPED": MaskBit.CLIPPED,
+    "NEGATIVE": MaskBit.NEGATIVE,
+    "SATURATED": MaskBit.SAT,
+    "INTERPOLATED": MaskBit.INTRP,
+    "COSMIC_RAY": MaskBit.CR,
+    "DETECTION_EDGE": MaskBit.EDGE,
+    "UNMASKED_NAN": MaskBit.BAD,
+    "SATUR": MaskBit.SAT,
+    "ALLMASK": MaskBit.BAD,
+    "BRIGHT": MaskBit.BRIGHT_OBJECT,
+    "MEDIUM": MaskBit.BRIGHT_OBJECT,
+    "CLUSTER": MaskBit.BRIGHT_OBJECT,
+}
+
+
+def plane_bits(header: fits.Header) -> dict[str, int]:
+    """Return the bit number of each mask plane by its name, as the numbers differ between releases.
+
+    From cards MP_<name> = bit, or from pairs MSKN<n> = name and MSKM<n> = 1 << bit, as the LSST pipelines
+    write since 2026; where both are there, the latter count.
+    """
+    new = [key for key in header if key.startswith("MSKN") and key[4:].isdigit()]
+    if new:
+        masks = {key: int(header.get(f"MSKM{key[4:]}", 1 << int(key[4:]))) for key in new}
+        return {str(header[key]).strip().upper(): masks[key].bit_length() - 1 for key in new}
+    return {key[3:].upper(): int(header[key]) for key in header if key.upper().startswith("MP_")}
+
+
+def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt.NDArray[np.uint16]) -> None:
+    """Convert a survey's mask to galbatch's bits, by tables of 65536 entries, one for each 16 bits of the integer.
+
+    Parameters
+    ----------
+    stored : (y, x) integers in any byte order, or integers read as floats
+    planes : bit number by the survey's name of the plane
+    out : (y, x) uint16, overwritten
+    """
+    if NONZERO in planes:
+        np.multiply(stored != 0, np.uint16(MaskBit.BAD), out=out)
+        return
+    if stored.dtype.kind not in "iu":
+        stored = stored.astype(np.int64)
+    known = tuple(
+        sorted(
+            (number, int(MASK_BIT_OF_PLANE[name]))
+            for name, number in planes.items()
+            if name in MASK_BIT_OF_PLANE
+        )
+    )
+    np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
+    for shift in range(16, 8 * stored.dtype.itemsize, 16):
+        if any(shift <= number < shift + 16 for number, _ in known):
+            out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
+
+
+@functools.lru_cache(maxsize=256)
+def _mask_table(known: tuple[tuple[int, int], ...], shift: int) -> npt.NDArray[np.uint16]:
+    """Each value of the 16 bits from bit `shift` on, in galbatch's bits."""
+    values = np.arange(1 << 16)
+    table = np.zeros(1 << 16, np.uint16)
+    for number, bit in known:
+        if shift <= number < shift + 16:
+            table |= ((values >> (number - shift)) & 1).astype(np.uint16) * np.uint16(bit)
+    return table
