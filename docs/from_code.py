@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import types as python_types
 import typing
@@ -18,7 +17,7 @@ from pydantic_core import PydanticUndefined
 from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
-from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
+from galbatch.core.flags import CatalogFlag, MaskBit, ModelFlag, PixelFlag
 
 PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
 
@@ -159,14 +158,10 @@ def _plain(default: Any) -> Any:
     return str(default).lower() if isinstance(default, bool) else default
 
 
-def flag_table(flags: Any) -> str:
-    """Return the table of value, name and meaning; the meaning is the comment that stands beside the bit in its class."""
-    source = inspect.getsource(flags)
-    lines = ["| value | name | meaning |", "|---|---|---|"]
-    for bit in flags:
-        comment = source.split(f"    {bit.name} = 1 << ", 1)[1].split("#", 1)[1].split("\n", 1)[0].strip()
-        lines.append(f"| {bit.value} | {bit.name} | {comment} |")
-    return "\n".join(lines)
+def flag_table(flags: type[CatalogFlag]) -> str:
+    """Return the table of value, name, class and flag text."""
+    rows = [f"| {flag.value} | {flag.name} | {flag.flag_class.value} | {flag.text} |" for flag in flags]
+    return "\n".join(["| value | name | class | meaning |", "|---|---|---|---|", *rows])
 
 
 def model_columns() -> str:

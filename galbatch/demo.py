@@ -14,6 +14,7 @@ from rich.table import Table
 
 from galbatch import catalog, cluster, dashboard, reporting
 from galbatch.config import read_config
+from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS
 from galbatch.core.flags import PixelFlag
 from galbatch.execution import run
 from galbatch.simulation import simulate_survey
@@ -121,10 +122,10 @@ def _closing_table(catalog_path: str, truth: str, result: run.RunResult) -> Tabl
     table.add_row("objects", f"{result.n_inferred} of {result.n_objects} in the catalog")
     if result.n_passes:
         table.add_row("galaxies/s", f"{result.n_inferred / result.seconds:.1f} (cut, two networks)")
-    found = catalog.read_catalog(catalog_path, columns=["flags", *(f"{name}_passes" for name in NETWORKS)])
+    found = catalog.read_catalog(catalog_path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, NETWORKS)])
     for name in NETWORKS:
-        table.add_row(f"{name} passes", _span(found.column(f"{name}_passes").to_numpy()))
-    flags = found.column("flags").to_numpy()
+        table.add_row(f"{name} passes", _span(found.column(PASSES.name(name)).to_numpy()))
+    flags = found.column(PIXEL_FLAGS.name).to_numpy()
     counted = [
         f"{int(((flags & int(bit)) != 0).sum())} {bit.name}"
         for bit in PixelFlag
@@ -147,9 +148,9 @@ def _span(passes: npt.NDArray[np.int32]) -> str:
 
 def _next_commands(folder: Path, catalog_path: str) -> str:
     """With an object that every network has values of, if there is one."""
-    models = [f"{name}_flags" for name in NETWORKS]
-    found = catalog.read_catalog(catalog_path, columns=["object_id", "ra_deg", "dec_deg", "flags", *models])
-    flags = np.stack([found.column(name).to_numpy() for name in ["flags", *models]])
+    all_flags = [PIXEL_FLAGS.name, *map(MODEL_FLAGS.name, NETWORKS)]
+    found = catalog.read_catalog(catalog_path, columns=["object_id", "ra_deg", "dec_deg", *all_flags])
+    flags = np.stack([found.column(name).to_numpy() for name in all_flags])
     shown = found.slice(int(np.argmin(np.count_nonzero(flags, axis=0))), 1).to_pylist()[0]
     return "\n".join(
         [

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from galbatch import catalog, models
 from galbatch.catalog import pass_outputs
+from galbatch.core.columns import MODEL_FLAGS, quantity_column
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
@@ -130,7 +131,7 @@ class _Leaf:
     def draw(self, found: catalog.FoundObject, request: Request) -> Iterator[Drawn | NoDraws]:
         for kept, infos in self.models:
             outputs, model = kept.outputs(found.object_id), kept.origin.model
-            flags = ModelFlag(found.values[f"{model}_flags"])
+            flags = ModelFlag(found.values[MODEL_FLAGS.name(model)])
             if reason := _reason(flags, infos, outputs):
                 yield NoDraws(found.object_id, model, reason)
                 continue
@@ -166,7 +167,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     """
     columns: dict[str, str] = {}
     for one in drawn:
-        columns |= {f"{one.model}_{name}": one.units[name] for name in one.samples}
+        columns |= {quantity_column(one.model, name): one.units[name] for name in one.samples}
     parts = []
     for object_id in dict.fromkeys(one.object_id for one in drawn):
         own = [one for one in drawn if one.object_id == object_id]
@@ -177,7 +178,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
             **{name: np.full(n_draws, np.nan) for name in columns},
         }
         for one in own:
-            arrays |= {f"{one.model}_{name}": values for name, values in one.samples.items()}
+            arrays |= {quantity_column(one.model, name): values for name, values in one.samples.items()}
         parts.append(pa.table(arrays))
     table = pa.concat_tables(parts)
     fields = [
@@ -191,7 +192,7 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
     """For people: each quantity's median, 68 % interval, mean and standard deviation; and the rank correlations."""
     of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
     rows = tuple(
-        (f"{drawn.model}_{name}", drawn.units[name], *map(_rounded, _numbers(values)))
+        (quantity_column(drawn.model, name), drawn.units[name], *map(_rounded, _numbers(values)))
         for name, values in drawn.samples.items()
     )
     heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
 from galbatch.core import sky
+from galbatch.core.columns import flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
@@ -92,7 +93,7 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     leaves = sorted(_leaves(catalog_path), key=attrgetter("index_range"))
     schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
     wanted = _as_ids(catalog_path, object_ids, schema.field("object_id").type)
-    columns = ["object_id", *(name for name in schema.names if name == "flags" or name.endswith("_flags"))]
+    columns = ["object_id", *flag_columns(schema.names)]
     found: dict[int | str, FoundObject] = {}
     with ThreadPoolExecutor(LEAVES_AT_ONCE) as pool:
         for start in range(0, len(leaves), LEAVES_AT_ONCE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
 from galbatch.core.columns import Column
+from galbatch.core.flags import flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
 
@@ -27,6 +29,9 @@ OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
 """The first columns of every leaf; `object_id` is int64 or string."""
 
 KEPT_METADATA = (b"unit", b"description", b"ucd")
+
+FLAGS_KEY = "flags"
+"""Entry of the field metadata of a flags column: its bits as JSON, a list of bit, value, name, class and text."""
 
 VOTABLE_TYPES: Mapping[pa.DataType, str] = {
     pa.bool_(): "boolean",
@@ -74,6 +79,8 @@ def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Sch
 
 def _field(column: Column) -> pa.Field:
     metadata = {"unit": column.unit, "description": column.description, "ucd": column.ucd}
+    if column.flags is not None:
+        metadata[FLAGS_KEY] = flags_as_json(column.flags)
     return pa.field(column.name, column.arrow_type, metadata={k: v for k, v in metadata.items() if v})
 
 
@@ -148,5 +155,13 @@ def _votable_field(votable: VOTableFile, field: pa.Field) -> Field:
     else:
         attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
     result = Field(votable, name=field.name, **attributes)
-    result.description = metadata.get("description")
+    result.description = _with_flag_texts(metadata.get("description"), field)
     return result
+
+
+def _with_flag_texts(description: str | None, field: pa.Field) -> str | None:
+    """Return the description, of a flags column with the bits: VOTables have no element for the texts of bits."""
+    rows = json.loads((field.metadata or {}).get(FLAGS_KEY.encode(), "[]"))
+    if not rows:
+        return description
+    return f"{description}; bits: " + " ".join(f"{row['value']} {row['name']}: {row['text']}" for row in rows)

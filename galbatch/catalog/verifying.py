@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,12 +21,11 @@ from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata, sorting_problem
 from galbatch.catalog.schema import DEC, HEALPIX, ID, RA, schema_difference
 from galbatch.core import sky
+from galbatch.core.columns import MODEL_FLAGS, parse_columns, quantity_column
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError
 
 __all__ = ["verify"]
-
-QUANTILE = re.compile(r"(.+)_q(\d{3,})")
 
 PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "selected objects"})
 """Parts of a leaf's fingerprint that are its own; all others are the same in every leaf of a run."""
@@ -163,35 +160,28 @@ def _leaf_problems(
 
 
 def _quantile_problems(table: pa.Table) -> Iterator[str]:
-    for parameter, columns in _quantile_columns(table.column_names).items():
-        values = np.stack([table.column(name).to_numpy() for name in columns], axis=1)  # (object, quantile)
+    for (model, quantity), columns in _quantile_columns(table.column_names).items():
+        name = quantity_column(model, quantity)
+        values = np.stack([table.column(column).to_numpy() for column in columns], axis=1)  # (object, level)
         falling = (np.diff(values, axis=1) < 0).any(axis=1)
         if falling.any():
-            yield f"{int(falling.sum())} rows have quantiles of {parameter} that fall, first row {int(np.argmax(falling))}"
-        unexplained = np.isnan(values).any(axis=1) & (_model_flags(table, parameter) == 0)
+            yield f"{int(falling.sum())} rows have quantiles of {name} that fall, first row {int(np.argmax(falling))}"
+        flags = table.column(MODEL_FLAGS.name(model)).to_numpy()
+        unexplained = np.isnan(values).any(axis=1) & (flags == 0)
         if unexplained.any():
             yield (
-                f"{int(unexplained.sum())} rows have NaN in {parameter} and no flag that says why, first row "
+                f"{int(unexplained.sum())} rows have NaN in {name} and no flag that says why, first row "
                 f"{int(np.argmax(unexplained))}"
             )
 
 
-def _quantile_columns(names: list[str]) -> dict[str, list[str]]:
-    """Columns of each parameter's quantiles, by rising probability."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for name in names:
-        if match := QUANTILE.fullmatch(name):
-            found.setdefault(match[1], []).append((float(f"0.{match[2]}"), name))
-    return {parameter: [name for _, name in sorted(columns)] for parameter, columns in found.items()}
-
-
-def _model_flags(table: pa.Table, parameter: str) -> npt.NDArray[np.int64]:
-    """(object,) flags of the model that `parameter` belongs to; 0 if it has none."""
-    models = [name.removesuffix("_flags") for name in table.column_names if name.endswith("_flags")]
-    own = [model for model in models if parameter.startswith(f"{model}_")]
-    if not own:
-        return np.zeros(len(table), dtype=np.int64)
-    return np.asarray(table.column(f"{max(own, key=len)}_flags").to_numpy(), dtype=np.int64)
+def _quantile_columns(names: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Columns of the quantiles of each model's quantities, by rising level."""
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for name, (model, key) in parse_columns(names).items():
+        if key.level is not None:
+            found.setdefault((model, key.quantity), []).append((key.level, name))
+    return {quantity: [name for _, name in sorted(columns)] for quantity, columns in found.items()}
 
 
 def _repeated_ids(ids: list[pa.ChunkedArray]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from galbatch.config.strict import Section
+from galbatch.core.flags import ModelFlag
 
 __all__ = ["PosteriorConfig"]
 
@@ -28,7 +29,7 @@ class PosteriorConfig(Section):
         0.05,
         gt=0,
         description="adaptive: Monte Carlo error of every quantile to be reached, in posterior standard deviations; "
-        "NOT_CONVERGED above it",
+        f"{ModelFlag.NOT_CONVERGED.name} above it",
     )
     quantiles: tuple[float, ...] = Field(
         (0.02275, 0.15865, 0.5, 0.84135, 0.97725),

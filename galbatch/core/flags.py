@@ -1,39 +1,88 @@
-"""Flags of the catalog and bits of masks."""
+"""Flags of the catalog, each one row: bit, name, text, class. The docs, the report, the VOTable and the metadata are made from it.
+
+A new flag is a new row, with the next free bit: a bit that was used once keeps its meaning, since catalogs hold numbers.
+"""
 
 from __future__ import annotations
 
 import enum
+import json
+from typing import Self
 
-__all__ = ["MaskBit", "ModelFlag", "PixelFlag"]
+__all__ = ["CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "flags_as_json"]
 
 
-class PixelFlag(enum.IntFlag):
+class FlagClass(enum.StrEnum):
+    """What a flag is for: a quality flag says not to trust a value, an information flag says how the value came about."""
+
+    QUALITY = "quality"
+    INFORMATION = "information"
+
+
+QUALITY, INFORMATION = FlagClass.QUALITY, FlagClass.INFORMATION
+
+
+class CatalogFlag(enum.IntFlag):
+    """Bits of a flags column.
+
+    Attributes
+    ----------
+    text : flag text, a sentence that a user of the catalog can act on; single bits have one, combinations do not
+    flag_class : quality or information
+    """
+
+    _value_: int
+    text: str
+    flag_class: FlagClass
+
+    def __new__(cls, value: int, text: str = "", flag_class: FlagClass = QUALITY) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        member.flag_class = flag_class
+        return member
+
+    @property
+    def bit(self) -> int:
+        """Number of the bit, 0 for the lowest."""
+        return self.value.bit_length() - 1
+
+    @property
+    def help(self) -> str:
+        """Name and text, as help texts state them."""
+        return f"{self.name}: {self.text}"
+
+
+class PixelFlag(CatalogFlag):
     """Bits of the column ``flags``: what the pixels and the object list say, whatever the model."""
 
-    OUTSIDE_FOOTPRINT = 1 << 0  # no tile covers the cutout's center in any band
-    PARTIAL_COVERAGE = 1 << 1  # part of the cutout is NaN in a band that has a tile there
-    MISSING_BAND = 1 << 2  # a band has no pixel at all in the cutout
-    BAD_CENTER = 1 << 3  # bad, interpolated or cosmic-ray pixels within the center radius
-    SATURATED = 1 << 4  # saturated pixels within the center radius
-    BRIGHT_OBJECT = 1 << 5  # the survey's bright-object mask covers the center
-    MOSAICKED = 1 << 6  # completed from more than one tile
-    RESAMPLED = 1 << 7  # reprojected from another grid
-    NEIGHBOR = 1 << 8  # another listed object within the neighbor radius
-    DUPLICATE_POSITION = 1 << 9  # another listed object within the duplicate radius
-    LOW_SNR = 1 << 10  # central flux below the threshold in every band
+    OUTSIDE_FOOTPRINT = 1 << 0, "No tile covers the cutout's center in any band; there are no values."
+    PARTIAL_COVERAGE = 1 << 1, "Part of the cutout has no data in a band: a tile's edge or a hole."
+    MISSING_BAND = 1 << 2, "A band has no pixel at all in the cutout."
+    BAD_CENTER = 1 << 3, "Bad, interpolated or cosmic-ray pixels near the center."
+    SATURATED = 1 << 4, "Saturated pixels near the center."
+    BRIGHT_OBJECT = 1 << 5, "The survey's bright-object mask covers the center."
+    MOSAICKED = 1 << 6, "Completed from more than one tile. Harmless within a tract.", INFORMATION
+    RESAMPLED = 1 << 7, "Reprojected from another pixel grid: noise is correlated.", INFORMATION
+    NEIGHBOR = 1 << 8, "Another listed object is close by; light may be shared.", INFORMATION
+    DUPLICATE_POSITION = 1 << 9, "Another entry of the object list stands at the same place."
+    LOW_SNR = 1 << 10, "The central flux is below the threshold in every band: too faint to say much."
 
 
-class ModelFlag(enum.IntFlag):
+class ModelFlag(CatalogFlag):
     """Bits of the columns ``<model>_flags``: what the model says of its own values."""
 
-    NOT_SELECTED = 1 << 0  # `where` left the object out: no values
-    NONFINITE_INPUT = 1 << 1  # NaN pixels: set to 0 nJy; at the center or in a whole band: no values
-    MODEL_FAILED = 1 << 2  # the network returned non-finite numbers: no values
-    NOT_CONVERGED = 1 << 3  # Monte Carlo error above the tolerance
-    EXTRAPOLATED = 1 << 4  # a median outside the range seen in training
-    OUT_OF_DOMAIN = 1 << 5  # the input is unlike the training set
-    CROP_AT_LIMIT = 1 << 6  # the spatial transformer's crop is at its limit
-    NO_POSTERIOR = 1 << 7  # a point model without dropout: no widths
+    NOT_SELECTED = 1 << 0, "The run's selection left the object out; there are no values.", INFORMATION
+    NONFINITE_INPUT = (
+        1 << 1,
+        "Missing pixels were set to 0 nJy; at the center, in a whole band, or in an auxiliary input: no values.",
+    )
+    MODEL_FAILED = 1 << 2, "The network returned non-finite numbers; there are no values."
+    NOT_CONVERGED = 1 << 3, "More passes could still move a quantile by more than the tolerance."
+    EXTRAPOLATED = 1 << 4, "A median lies outside the range seen in training."
+    OUT_OF_DOMAIN = 1 << 5, "The input is unlike those the network was trained on."
+    CROP_AT_LIMIT = 1 << 6, "The network's crop is at its limit: the galaxy may not fit."
+    NO_POSTERIOR = 1 << 7, "A point network without dropout: a value, but no width."
 
 
 class MaskBit(enum.IntFlag):
@@ -50,3 +99,12 @@ class MaskBit(enum.IntFlag):
     BRIGHT_OBJECT = 1 << 8
     CLIPPED = 1 << 9
     NEGATIVE = 1 << 10
+
+
+def flags_as_json(flags: type[CatalogFlag]) -> str:
+    """Return the rows of a flags column's bits as JSON: a list of bit, value, name, class and text."""
+    rows = [
+        {"bit": f.bit, "value": f.value, "name": f.name, "class": f.flag_class.value, "text": f.text}
+        for f in flags
+    ]
+    return json.dumps(rows)

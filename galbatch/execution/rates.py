@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from galbatch import cluster, models
 from galbatch.config import PosteriorConfig, RunConfig
+from galbatch.core.columns import PASSES
 from galbatch.core.types import CutoutBlock
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
@@ -137,7 +138,7 @@ class _Measured:
             posterior=posterior,
             execution=self.execution,
         )
-        passes = values[f"{self.name}_passes"]
+        passes = values[PASSES.name(self.name)]
         return time.monotonic() - started, passes[passes > 0]
 
 

@@ -19,6 +19,7 @@ from distributed import Client
 from galbatch import __version__, catalog, cluster, dashboard, ingest, models, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import ModelConfig, RunConfig
+from galbatch.core.columns import PIXEL_FLAGS, Column
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.types import Grid
@@ -153,7 +154,7 @@ def _network(config: RunConfig, model: ModelConfig) -> models.Ensemble:
 
 def _require_free_names(config: RunConfig, networks: Sequence[models.Ensemble]) -> None:
     """Refuse kept columns that are called as results are, which the leaves would refuse after all has been cut."""
-    columns = [tasks.FLAGS_COLUMN]
+    columns: list[Column] = [PIXEL_FLAGS]
     for model, network in zip(config.models, networks, strict=True):
         columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])

@@ -19,9 +19,8 @@ import pyarrow as pa
 from galbatch import __version__, catalog, ingest, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.core.columns import Column
+from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
-from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile
@@ -218,7 +217,7 @@ def infer_partition(task: InferTask) -> TaskResult:
         models.result_columns(model.ensemble.metadata, name=model.task.network.name, posterior=task.posterior)
         for model in loaded
     ]
-    values = {c.name: _no_value(c, len(task.objects)) for columns in specs for c in columns}
+    values = {c.name: c.empty(len(task.objects)) for columns in specs for c in columns}
     flags = task.object_flags.copy()
     for grid in task.grids:
         _require_cutouts(task, grid)
@@ -231,11 +230,11 @@ def infer_partition(task: InferTask) -> TaskResult:
     for model in loaded:
         if model.kept is not None:
             model.kept.finish(task.fingerprint.as_json())
-    columns = [FLAGS_COLUMN, *(column for spec in specs for column in spec)]
-    table = _leaf_table(task, columns, {"flags": flags, **values})
+    columns = [PIXEL_FLAGS, *(column for spec in specs for column in spec)]
+    table = _leaf_table(task, columns, {PIXEL_FLAGS.name: flags, **values})
     footer = _footer(task) | _audit_footer(task, loaded)
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
-    n_passes = sum(int(np.maximum(values[f"{m.network.name}_passes"], 0).sum()) for m in task.models)
+    n_passes = sum(int(np.maximum(values[PASSES.name(m.network.name)], 0).sum()) for m in task.models)
     seconds = time.monotonic() - started
     return TaskResult(
         task.partition, len(task.objects), 0, n_passes, seconds, batch=task.posterior.batch, notes=notes
@@ -311,7 +310,6 @@ def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
 
 
 AUDIT = "audit"  # in a leaf's footer
-FLAGS_COLUMN = Column("flags", "int32", "", "pixel flags: bits of galbatch.types.PixelFlag", "meta.code")
 
 
 def _require_cutouts(task: InferTask, grid: GridTask) -> None:
@@ -353,18 +351,6 @@ def _infer_into(
     )
     for name, result in results.items():
         values[name][rows] = result
-
-
-def _no_value(column: Column, n_objects: int) -> npt.NDArray[Any]:
-    """What stands where a network was not asked: NaN, null, no passes, NOT_SELECTED."""
-    if column.dtype == "string":
-        return np.full(n_objects, None, dtype=object)
-    dtype = np.dtype(column.dtype)
-    if dtype.kind == "f":
-        return np.full(n_objects, np.nan, dtype)
-    if column.name.endswith("_flags"):
-        return np.full(n_objects, int(ModelFlag.NOT_SELECTED), dtype)
-    return np.full(n_objects, 0 if column.name.endswith("_passes") else -1, dtype)
 
 
 def _leaf_table(task: InferTask, columns: list[Column], values: dict[str, npt.NDArray[Any]]) -> pa.Table:

@@ -16,7 +16,7 @@ from .heads import HEADS, OutputInfo, has_posterior, head_of, joint_draws
 from .inference.audit import Audit
 from .inference.block import BlockInputs, BlockReceivers, infer_block
 from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
-from .inference.results import INFER_VERSION, quantile_suffix, result_columns
+from .inference.results import INFER_VERSION, result_columns
 from .metadata import (
     AuxiliaryInput,
     BundleMetadata,
@@ -109,7 +109,6 @@ __all__ = [
     "localize",
     "measure_memory",
     "parse_settings",
-    "quantile_suffix",
     "require_no_checkpoint",
     "require_settings",
     "result_columns",

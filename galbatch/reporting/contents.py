@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog
+from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, ColumnKey, parse_columns
 from galbatch.core.flags import PixelFlag
 
 __all__ = ["Contents", "Quantity", "read_contents"]
 
 Floats = npt.NDArray[np.float64]
-
-MEDIAN = "q500"
-QUANTILE = re.compile(r"_q(\d{3,})$")
 
 TITLES = {
     "bt": "bulge-to-total ratio",
@@ -134,40 +131,34 @@ def read_contents(catalog_path: str) -> Contents:
         There is no catalog at `catalog_path`.
     """
     table = catalog.read_catalog(catalog_path)
-    models = [name.removesuffix("_flags") for name in table.column_names if name.endswith("_flags")]
+    keys = parse_columns(table.column_names)
+    models = [model for model, key in keys.values() if key == MODEL_FLAGS]
     return Contents(
         path=catalog_path,
         properties=catalog.read_properties(catalog_path),
         object_id=table["object_id"].to_pylist(),
         ra_deg=_floats(table, "ra_deg"),
         dec_deg=_floats(table, "dec_deg"),
-        flags=table["flags"].to_numpy(),
-        model_flags={model: table[f"{model}_flags"].to_numpy() for model in models},
-        passes={model: table[f"{model}_passes"].to_numpy() for model in models},
-        quantities=tuple(quantity for model in models for quantity in _quantities(table, model)),
+        flags=table[PIXEL_FLAGS.name].to_numpy(),
+        model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
+        passes={model: table[PASSES.name(model)].to_numpy() for model in models},
+        quantities=_quantities(table, keys.values()),
     )
 
 
-def _quantities(table: pa.Table, model: str) -> list[Quantity]:
-    medians = [
-        name for name in table.column_names if name.startswith(f"{model}_") and name.endswith(f"_{MEDIAN}")
-    ]
-    return [_quantity(table, model, name.removesuffix(f"_{MEDIAN}")) for name in medians]
-
-
-def _quantity(table: pa.Table, model: str, prefix: str) -> Quantity:
-    found = {
-        float(f"0.{match[1]}"): match.string
-        for name in table.column_names
-        if name.startswith(prefix)
-        and (match := QUANTILE.search(name))
-        and name.removesuffix(match[0]) == prefix
-    }
-    levels = sorted(found)
-    quantiles = np.stack([_floats(table, found[level]) for level in levels], axis=1)
-    metadata = table.schema.field(f"{prefix}_{MEDIAN}").metadata or {}
-    unit = metadata.get(b"unit", b"").decode()
-    return Quantity(model, prefix.removeprefix(f"{model}_"), unit, tuple(levels), quantiles)
+def _quantities(table: pa.Table, keys: Iterable[tuple[str, ColumnKey]]) -> tuple[Quantity, ...]:
+    """Whatever has quantiles, in the catalog's order."""
+    by_quantity: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for model, key in keys:
+        if key.level is not None:
+            by_quantity.setdefault((model, key.quantity), []).append((key.level, key.name(model)))
+    found = []
+    for (model, quantity), columns in by_quantity.items():
+        levels, names = zip(*sorted(columns), strict=True)
+        quantiles = np.stack([_floats(table, name) for name in names], axis=1)
+        unit = (table.schema.field(names[0]).metadata or {}).get(b"unit", b"").decode()
+        found.append(Quantity(model, quantity, unit, levels, quantiles))
+    return tuple(found)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Any
 
 import jinja2
@@ -15,13 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.core.flags import ModelFlag, PixelFlag
+from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import Picture, choose_pictures
 from galbatch.reporting.recovery import Comparison, compare
-from galbatch.reporting.words import MODEL_FLAG_MEANINGS, PIXEL_FLAG_MEANINGS
 
 __all__ = ["write_report"]
 
@@ -81,8 +79,8 @@ def write_report(
             facts=_facts(contents),
             provenance=_provenance(contents),
             sky=_embedded(sky_map(contents)),
-            pixel_flags=_flag_lines({"flags": contents.flags}, PixelFlag, PIXEL_FLAG_MEANINGS),
-            model_flags=_flag_lines(contents.model_flags, ModelFlag, MODEL_FLAG_MEANINGS),
+            pixel_flags=_flag_lines([contents.flags], PixelFlag),
+            model_flags=_flag_lines(list(contents.model_flags.values()), ModelFlag),
             models=[_model(contents, model, comparisons) for model in contents.model_flags],
             recovery=[_recovery(comparison) for comparison in comparisons if len(comparison.truth)],
             clean=[_card(contents, picture, true_values) for picture in clean],
@@ -138,21 +136,15 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
     return [("catalog", contents.path), *found, *of_models]
 
 
-def _flag_lines(
-    columns: Mapping[str, npt.NDArray[np.int32]], kind: type[IntFlag], meanings: Mapping[Any, str]
-) -> list[FlagLine]:
-    """A line for each flag, those that never fired included."""
-    return [
-        FlagLine(
-            str(bit.name),
-            [
-                (int(fired.sum()), float(fired.mean()))
-                for fired in ((v & int(bit)) != 0 for v in columns.values())
-            ],
-            meanings[bit],
+def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFlag]) -> list[FlagLine]:
+    """Count each flag in each column, those that no object has included."""
+    lines = []
+    for flag in flags:
+        raised = [(column & int(flag)) != 0 for column in columns]
+        lines.append(
+            FlagLine(str(flag.name), [(int(has.sum()), float(has.mean())) for has in raised], flag.text)
         )
-        for bit in kind
-    ]
+    return lines
 
 
 def _model(contents: Contents, model: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from galbatch.core.columns import ColumnKey, Statistic
 from galbatch.models.heads import head_of
 from galbatch.models.metadata import (
     BundleMetadata,
@@ -112,7 +113,7 @@ def _parameter_lines(metadata: BundleMetadata) -> list[str]:
 def _label_text(parameter: ParameterInfo) -> str:
     """The column and its words, in the order they are tried."""
     words = "; ".join(_condition(label) for label in parameter.labels)
-    return f"{parameter.name}_label, by the median: {words}"
+    return f"{ColumnKey(Statistic.LABEL, parameter.name).suffix}, by the median: {words}"
 
 
 def _condition(label: LabelInfo) -> str:

@@ -131,13 +131,14 @@ class StoppedObjects:
     rows : (object,) in the group
     raws : of each bundle, what it gave for them; a bundle without dropout repeats its one pass
     keys : of each bundle (object, pass)
-    ran_out : (object,) whether the object needs more passes than there are checkpoints for
+    stopping_error : (object,) float64, what the passes were judged by, see `QuantileEstimate`; None where their number
+        was fixed
     """
 
     rows: Rows
     raws: tuple[RawPasses, ...]
     keys: tuple[Keys, ...]
-    ran_out: npt.NDArray[np.bool_]
+    stopping_error: npt.NDArray[np.float64] | None
 
     @property
     def n_passes(self) -> int:
@@ -217,18 +218,18 @@ def sample_adaptively(
     """
     audit = GroupAudit(audited, rule.levels)
     running, stopped = _RunningObjects(np.arange(len(audited))), []
-    ran_out = np.zeros(len(audited), bool)
+    stopping_error = np.full(len(audited), np.nan) if rule.is_adaptive else None
     for n_passes in rule.checkpoints:
         with device:
             running = running.up_to(n_passes, sources)
-        if not rule.is_adaptive:
+        if stopping_error is None:
             break
         finite = _finite(running.outputs)
         found = rule.estimate(running.outputs, running.keys(sources))
+        stopping_error[running.rows] = found.stopping_error
         converged = found.converged(rule.tolerance)
         if n_passes == rule.checkpoints[-1]:
             audit.compare(running.rows, found, n_passes, which=finite)
-            ran_out[running.rows] = ~converged & ~audit.has_stopped(running.rows)
             break
         audit.stop(running.rows, found, n_passes, which=finite & converged)
         # Objects that have failed get no better with more passes.
@@ -240,13 +241,13 @@ def sample_adaptively(
             break
     if len(running.rows):
         stopped.append(running)
-    return _stopped_objects(stopped, sources, ran_out, device=device), audit.total
+    return _stopped_objects(stopped, sources, stopping_error, device=device), audit.total
 
 
 def _stopped_objects(
     stopped: Sequence[_RunningObjects],
     sources: Sequence[PassSource],
-    ran_out: npt.NDArray[np.bool_],
+    stopping_error: npt.NDArray[np.float64] | None,
     *,
     device: AbstractContextManager[object],
 ) -> list[StoppedObjects]:
@@ -265,7 +266,7 @@ def _stopped_objects(
                 for source, outputs, top in zip(sources, part.outputs, tops, strict=True)
             ),
             tuple(part.keys(sources)),
-            ran_out[part.rows],
+            None if stopping_error is None else stopping_error[part.rows],
         )
         for part in stopped
     ]

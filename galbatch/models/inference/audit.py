@@ -113,10 +113,6 @@ class GroupAudit:
         self.total = Audit(tuple(levels))
         self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
 
-    def has_stopped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Return (object,) whether each of `rows` is audited and would have stopped."""
-        return np.isin(rows, list(self._stopped))
-
     def stop(
         self,
         rows: npt.NDArray[np.intp],

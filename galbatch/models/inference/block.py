@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.columns import MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.errors import BundleError
@@ -103,7 +104,7 @@ def infer_block(
 
     Returns
     -------
-    One array (object,) per result column. NaN, null, -1: no value, and then a flag says why.
+    One array (object,) per result column, with the column's missing value where there is no value, and then a flag says why.
 
     Raises
     ------
@@ -115,14 +116,14 @@ def infer_block(
     _check_inputs(ensemble, inputs)
     cutouts, selected = inputs.cutouts, inputs.selected
     specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
-    values: Values = {column.name: _empty(column.dtype, column.name, len(cutouts)) for column in specs}
+    values: Values = {column.name: column.empty(len(cutouts)) for column in specs}
     nonfinite, unusable = nonfinite_images(cutouts.image)
     if inputs.auxiliary is not None:
         lacking = ~np.isfinite(inputs.auxiliary).all(axis=1)
         nonfinite, unusable = nonfinite | lacking, unusable | lacking
     flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
     flags[selected & nonfinite] |= ModelFlag.NONFINITE_INPUT
-    values[f"{name}_flags"] = flags
+    values[MODEL_FLAGS.name(name)] = flags
     runner = _BlockRunner(inputs, _Results(name, values), ensemble, posterior, execution)
     audit = Audit(posterior.quantiles)
     for group in runner.run(np.flatnonzero(selected & ~unusable), keeps=receivers.keep is not None):
@@ -172,15 +173,6 @@ def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.boo
     no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
     no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
     return nonfinite, np.asarray(no_center | no_band)
-
-
-def _empty(dtype: str, name: str, n_objects: int) -> npt.NDArray[Any]:
-    """What stands where there is no value."""
-    if dtype == "string":
-        return np.full(n_objects, None, dtype=object)
-    if np.dtype(dtype).kind == "f":
-        return np.full(n_objects, np.nan, dtype)
-    return np.full(n_objects, 0 if name.endswith(("_passes", "_flags")) else -1, dtype)
 
 
 @dataclass(frozen=True)
@@ -284,17 +276,21 @@ class _BlockRunner:
         )
         good = stopped.finite & all_finite(found)
         for key, column in found.items():
-            values[f"{name}_{key}"][rows[good]] = column[good]
-        values[f"{name}_passes"][rows] = stopped.n_passes
-        flags = value_flags(self.ensemble, found, tolerance=self.posterior.tolerance)
-        flags[stopped.ran_out] |= ModelFlag.NOT_CONVERGED
+            values[key.name(name)][rows[good]] = column[good]
+        values[PASSES.name(name)][rows] = stopped.n_passes
+        flags = value_flags(
+            self.ensemble,
+            found,
+            tolerance=self.posterior.tolerance,
+            stopping_error=stopped.stopping_error,
+        )
         flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
         distances = []
         for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
             flags |= input_flags(bundle.metadata, raw, self.inputs.cutouts, rows)
             distances.append(ood_distance(bundle.metadata, raw))
-        values[f"{name}_flags"][rows] |= flags.astype(np.int32)
-        if f"{name}_ood_distance" in values:
+        values[MODEL_FLAGS.name(name)][rows] |= flags.astype(np.int32)
+        if OOD_DISTANCE.name(name) in values:
             # In units of each bundle's limit, so that the largest decides.
             known = [distance for distance in distances if distance is not None]
-            values[f"{name}_ood_distance"][rows] = np.maximum.reduce(known)
+            values[OOD_DISTANCE.name(name)][rows] = np.maximum.reduce(known)

@@ -1,4 +1,4 @@
-"""What a network says of its own values: the bits of ``<model>_flags``."""
+"""The bits of ``<model>_flags``: how far a network's own values are to be trusted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from galbatch.core.columns import MC_ERROR, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle.ensemble import Ensemble
@@ -20,17 +21,35 @@ __all__ = ["input_flags", "ood_distance", "value_flags"]
 Flags = npt.NDArray[np.int32]
 
 
-def value_flags(ensemble: Ensemble, found: Mapping[str, npt.NDArray[Any]], *, tolerance: float) -> Flags:
-    """NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED of the columns `found`, (object,), without the model's name."""
+def value_flags(
+    ensemble: Ensemble,
+    found: Mapping[ColumnKey, npt.NDArray[Any]],
+    *,
+    tolerance: float,
+    stopping_error: npt.NDArray[np.float64] | None,
+) -> Flags:
+    """Return the NO_POSTERIOR, NOT_CONVERGED and EXTRAPOLATED bits (object,) of the columns `found`.
+
+    NOT_CONVERGED is decided here alone: the error of the passes that an object has is above the tolerance. The error is
+    the one that its passes were judged by.
+
+    Parameters
+    ----------
+    found : (object,) result columns
+    tolerance : largest error, in posterior standard deviations
+    stopping_error : (object,) float64, error that adaptive passes stop by, which allows for undetected jumps; None where
+        the number of passes was fixed: then the error is that in the catalog
+    """
     parameters = ensemble.metadata.parameters
-    flags = np.zeros(len(found[f"{parameters[0].name}_q500"]), np.int32)
-    if not ensemble.has_posterior:
+    medians = [found[ColumnKey(Statistic.QUANTILE, p.name, level=0.5)] for p in parameters]
+    flags = np.zeros(len(medians[0]), np.int32)
+    if ensemble.has_posterior:
+        error = found[MC_ERROR] if stopping_error is None else stopping_error
+        flags[~(error <= tolerance)] |= ModelFlag.NOT_CONVERGED
+    else:
         flags |= ModelFlag.NO_POSTERIOR
-    elif "mc_error" in found:
-        flags[found["mc_error"] > tolerance] |= ModelFlag.NOT_CONVERGED
-    for parameter in parameters:
+    for parameter, median in zip(parameters, medians, strict=True):
         if parameter.training_range is not None:
-            median = found[f"{parameter.name}_q500"]
             low, high = parameter.training_range
             flags[(median < low) | (median > high)] |= ModelFlag.EXTRAPOLATED
     return flags

@@ -78,10 +78,14 @@ class QuantileEstimate:
         """(object,) the largest error of a quantile: the catalog's `_mc_error`."""
         return self.error.max(axis=(1, 2))
 
+    @property
+    def stopping_error(self) -> Floats:
+        """(object,) the largest error of a quantile with the allowance for undetected jumps in quadrature: passes stop by it."""
+        return np.hypot(self.error, self.undetected_jumps).max(axis=(1, 2))
+
     def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
-        """(object,) whether every quantile's error, with the allowance for undetected jumps in quadrature, is at most the tolerance."""
-        known = np.hypot(self.error, self.undetected_jumps) <= tolerance
-        return np.logical_and.reduce(known, axis=(1, 2))
+        """(object,) whether the error that passes stop by is at most the tolerance."""
+        return self.stopping_error <= tolerance
 
 
 def estimate_quantiles(

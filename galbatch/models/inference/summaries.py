@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from galbatch.core.columns import MC_ERROR, ColumnKey, Scope, Statistic
 from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.inference.results import quantile_suffix
 from galbatch.models.inference.sampling import RawPasses
-from galbatch.models.metadata import BundleMetadata, ParameterInfo
+from galbatch.models.metadata import ParameterInfo
 from galbatch.models.networks.keys import member_keys
 from galbatch.models.posterior import (
     Passes,
+    Quantity,
     Summary,
     correlation_of,
     quantities_of,
@@ -22,14 +24,12 @@ from galbatch.models.posterior import (
     summarize_mixture,
 )
 
-__all__ = ["FEATURE_COLUMNS", "all_finite", "columns_of", "posterior_of", "slices_of"]
+__all__ = ["all_finite", "columns_of", "posterior_of", "slices_of"]
 
-FEATURE_COLUMNS = ("feature_", "activation_", "frequency_")  # of SFNet; -1 or NaN where none fired
-NUMBERS_AT_ONCE = (
-    2**22
-)  # outputs summarized together, 32 MB in float64: 1,000 passes of 900 bins are 0.9 million an object
+# 2**22 outputs are 32 MB in float64; 1,000 passes of 900 bins are 0.9 million an object.
+NUMBERS_AT_ONCE = 2**22
 
-Values = dict[str, npt.NDArray[Any]]
+Values = dict[ColumnKey, npt.NDArray[Any]]
 Keys = npt.NDArray[np.int64]
 
 
@@ -41,14 +41,19 @@ def columns_of(
     method: str,
     quantiles: Sequence[float],
 ) -> Values:
-    """Columns (object,), without the model's name; some objects at a time.
+    """Return the result columns (object,) that follow from passes; some objects at a time.
 
     Parameters
     ----------
-    raws : of each bundle, with as many passes
+    raws : of each bundle, with equally many passes
     keys : of each bundle (object, pass)
     method : mixture or samples, as in ``[posterior]``
     quantiles : in (0, 1), rising
+
+    Returns
+    -------
+    All but passes, flags and the distance from the domain, which need more than passes. A network without a posterior
+    has only values: as median, mean and mode; widths of one point would be inventions.
     """
     parts = [
         _columns_of_some(
@@ -107,34 +112,31 @@ def _columns_of_some(
             summary = summarize_draws(draws, quantity, levels, passes=passes)
         else:
             summary = summarize_mixture(passes, quantity, levels)
-        found |= _named(summary, quantity.name, quantiles)
         errors.append(summary.mc_error)
-        if not quantity.is_magnitude and quantity.parameter.labels:
-            found[f"{quantity.name}_label"] = _labels(
-                summary.quantiles[:, levels == 0.5][:, 0], quantity.parameter
-            )
-    found["mc_error"] = np.max(errors, axis=0)
-    found |= _correlations(metadata, passes)
-    found |= _top_features(metadata, raws[0])
-    return found if ensemble.has_posterior else _without_widths(found, metadata)
+        found |= _quantity_values(summary, quantity, quantiles)
+    found[MC_ERROR] = np.max(errors, axis=0)
+    correlation = correlation_of(passes.covariance())
+    names = [parameter.name for parameter in metadata.parameters]
+    for i, j in combinations(range(len(names)), 2):
+        found[ColumnKey(Statistic.CORRELATION, names[i], names[j])] = correlation[:, i, j]
+    found |= _feature_values(raws[0], metadata.n_top_features)
+    return found if ensemble.has_posterior else {key: found[key] for key in found if _needs_no_width(key)}
 
 
-def _top_features(metadata: BundleMetadata, raw: RawPasses) -> Values:
-    columns = zip(FEATURE_COLUMNS, (raw.top_index, raw.top_activation, raw.top_frequency), strict=True)
-    return {
-        f"{prefix}{rank}": column[:, rank]
-        for prefix, column in columns
-        if column is not None
-        for rank in range(metadata.n_top_features)
+def _quantity_values(summary: Summary, quantity: Quantity, levels: Sequence[float]) -> Values:
+    found: Values = {
+        ColumnKey(Statistic.QUANTILE, quantity.name, level=level): summary.quantiles[:, i]
+        for i, level in enumerate(levels)
+    } | {
+        ColumnKey(Statistic.MEAN, quantity.name): summary.mean,
+        ColumnKey(Statistic.STD, quantity.name): summary.std,
+        ColumnKey(Statistic.MODE, quantity.name): summary.mode,
+        ColumnKey(Statistic.EPISTEMIC_STD, quantity.name): summary.epistemic_std,
     }
-
-
-def _named(summary: Summary, name: str, levels: Sequence[float]) -> Values:
-    quantiles = {
-        f"{name}_{quantile_suffix(level)}": summary.quantiles[:, i] for i, level in enumerate(levels)
-    }
-    scalars = {f"{name}_{key}": getattr(summary, key) for key in ("mean", "std", "mode", "epistemic_std")}
-    return {**quantiles, **scalars}
+    if not quantity.is_magnitude and quantity.parameter.labels:
+        median = summary.quantiles[:, list(levels).index(0.5)]
+        found[ColumnKey(Statistic.LABEL, quantity.name)] = _labels(median, quantity.parameter)
+    return found
 
 
 def _labels(median: npt.NDArray[np.float64], parameter: ParameterInfo) -> npt.NDArray[np.object_]:
@@ -147,33 +149,32 @@ def _labels(median: npt.NDArray[np.float64], parameter: ParameterInfo) -> npt.ND
     return labels
 
 
-def _correlations(metadata: BundleMetadata, passes: Passes) -> Values:
-    correlation = correlation_of(passes.covariance())
-    names = [parameter.name for parameter in metadata.parameters]
+def _feature_values(raw: RawPasses, n_features: int) -> Values:
+    """SFNet's features that fired; none of other networks."""
+    columns = {
+        Statistic.FEATURE: raw.top_index,
+        Statistic.ACTIVATION: raw.top_activation,
+        Statistic.FREQUENCY: raw.top_frequency,
+    }
     return {
-        f"corr_{names[i]}_{names[j]}": correlation[:, i, j]
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
+        ColumnKey(statistic, rank=rank): column[:, rank]
+        for statistic, column in columns.items()
+        if column is not None
+        for rank in range(n_features)
     }
 
 
-def _without_widths(found: Values, metadata: BundleMetadata) -> Values:
-    """Only the value itself: as median, mean and mode. Widths of one point would be inventions."""
-    kept = tuple(
-        f"{q.name}_{part}" for q in quantities_of(metadata.parameters) for part in ("q500", "mean", "mode")
-    )
-    return {
-        key: column
-        for key, column in found.items()
-        if key in kept or key.startswith(FEATURE_COLUMNS) or key.endswith("_label")
-    }
+def _needs_no_width(key: ColumnKey) -> bool:
+    if key.statistic.scope is Scope.RANK:
+        return True
+    return key.level == 0.5 or key.statistic in (Statistic.MEAN, Statistic.MODE, Statistic.LABEL)
 
 
 def all_finite(found: Values) -> npt.NDArray[np.bool_]:
-    """(object,) whose numbers in the catalog are all finite, in float32."""
+    """(object,) whose numbers in the catalog are all finite, in float32; features may be NaN, where none fired."""
     good = np.ones(len(next(iter(found.values()))), bool)
     with np.errstate(over="ignore"):
         for key, column in found.items():
-            if column.dtype.kind == "f" and not key.startswith(FEATURE_COLUMNS):
+            if column.dtype.kind == "f" and key.statistic.scope is not Scope.RANK:
                 good &= np.isfinite(column.astype(np.float32))
     return good

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.columns import quantile_suffix
 from galbatch.errors import BundleError
 from galbatch.models import (
     BlockInputs,
@@ -18,7 +19,6 @@ from galbatch.models import (
     evaluate,
     evaluation_tables,
     infer_block,
-    quantile_suffix,
 )
 from galbatch.models.calibration.evaluation import HeldOut, run_held_out
 

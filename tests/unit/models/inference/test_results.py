@@ -1,7 +1,8 @@
 import pytest
 
 from galbatch.config import PosteriorConfig
-from galbatch.models import quantile_suffix, result_columns
+from galbatch.core.columns import quantile_suffix
+from galbatch.models import result_columns
 
 
 @pytest.mark.parametrize(
