@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from galbatch import models, simulation, storage
 from galbatch.errors import UsageError
-from galbatch.learning.labeled import LabeledImages
-from galbatch.learning.progress import calibration_progress
+from galbatch.learning.held_out import describe_objects, held_out_objects, refuse_training_seed
+from galbatch.learning.progress import calibration_progress, line_printer
 from galbatch.learning.sources import DataSource, open_source, simulate_labeled
-from galbatch.learning.train import PARENT_RECORD
 
 __all__ = ["CalibratedBundle", "CalibrationTask", "calibrate_bundle", "prepare_calibration"]
 
@@ -42,6 +40,16 @@ class CalibrationTask:
     settings: models.CalibrationSettings
     compared: tuple[models.Bundle, ...] = ()
     also: tuple[str, ...] = ()
+
+    def count_runs(self, held_out: models.HeldOut, comparison: models.Comparison) -> int:
+        """Return the number of objects to run.
+
+        The calibration part is run for each candidate, the test part once, and once for each compared bundle.
+        """
+        n_candidates = len(self.bundles) * max(1, len(self.settings.dropout_rates))
+        choosing, test = held_out.split(seed=self.settings.seed, share=self.settings.share)
+        others = sum(map(len, comparison.populations.values()))
+        return len(choosing) * n_candidates + len(test) * (1 + len(comparison.bundles)) + others
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def prepare_calibration(
     if source.population in also:
         raise UsageError(f"--also {source.population}: is the population of --simulate; name another one")
     for bundle in (*candidates, *compared):
-        _refuse_training_seed(bundle, source, also, settings.seed)
+        refuse_training_seed(bundle, source, also, settings.seed)
     storage.check_writable(str(output.resolve().parent))
     return CalibrationTask(candidates, output, source, settings, compared, tuple(also))
 
@@ -115,32 +123,6 @@ def _check_source(source: DataSource) -> None:
         )
     if source.store is not None and source.objects is not None:
         raise UsageError("--objects is of the simulation; with --store all objects with labels are used")
-
-
-def _refuse_training_seed(bundle: models.Bundle, source: DataSource, also: Sequence[str], seed: int) -> None:
-    """Refuse the seed of the bundle's training: it would draw the same galaxies again, and split a store in the same way."""
-    name = bundle.metadata.name
-    for record in _training_records(bundle):
-        population = record.get("population")
-        if population in {source.population, *also} and record.get("simulation_seed") == seed:
-            raise UsageError(
-                f"--seed {seed}: {name} was trained on galaxies of population {population} with this "
-                "seed; held-out ones need another"
-            )
-        is_same_store = source.store is not None and record.get("store") == Path(source.store).name
-        if is_same_store and record.get("seed") == seed:
-            raise UsageError(
-                f"--seed {seed}: the training of {name} divided {record['store']} with this seed; to divide what "
-                "it set aside, another is needed"
-            )
-
-
-def _training_records(bundle: models.Bundle) -> Iterator[Mapping[str, Any]]:
-    """Yield the record of the bundle's training, of its parent's, and so on."""
-    record: Mapping[str, Any] | None = bundle.metadata.training
-    while record:
-        yield record
-        record = record.get(PARENT_RECORD)
 
 
 def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -> CalibratedBundle:
@@ -173,6 +155,7 @@ class _Calibrating:
         metadata = task.bundles[0].metadata
         self._task = task
         self._console = console
+        self._notify = line_printer(console)
         self._input = models.TrainingSettings(
             name=metadata.name,
             architecture="gampen",  # not looked at: only what the networks take and say matters
@@ -189,78 +172,25 @@ class _Calibrating:
         n_objects = task.source.objects or DEFAULT_OBJECTS
         recipe = self._recipe(task.source.population or "", n_objects)
         with open_source(task.source, recipe, self._input, output=task.output, notify=self._notify) as data:
-            held_out, notes = _set_aside(data, (*task.bundles, *task.compared))
+            held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
             for note in notes:
                 self._notify(note)
-            settings = dataclasses.replace(task.settings, data=self._describe(data, is_part=bool(notes)))
-            comparison = models.Comparison(self._other_populations(n_objects // 2), task.compared)
-            n_runs = _count_runs(task, held_out, comparison)
+            described = describe_objects(data, is_part=bool(notes))
+            settings = dataclasses.replace(task.settings, data=described)
+            others = {}
+            for population in task.also:
+                # About as many galaxies as the test part of the held-out ones has.
+                drawn = simulate_labeled(
+                    self._recipe(population, n_objects // 2), self._input, notify=self._notify
+                )
+                others[f"Galaxies of population {population}"], _ = held_out_objects(drawn, ())
+            comparison = models.Comparison(others, task.compared)
+            n_runs = task.count_runs(held_out, comparison)
             with calibration_progress(self._console, n_runs) as progress:
                 return models.calibrate(
                     task.bundles, held_out, settings, comparison=comparison, progress=progress
                 )
 
-    def _notify(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
     def _recipe(self, population: str, n_objects: int) -> models.Recipe:
         seed = self._task.settings.seed
         return models.Recipe(self._input, n_objects=n_objects, population=population, seed=seed)
-
-    def _other_populations(self, n_objects: int) -> dict[str, models.HeldOut]:
-        """Draw galaxies of the other populations, about as many of each as the test part of the first has."""
-        drawn = {}
-        for population in self._task.also:
-            self._notify(f"simulating {n_objects} galaxies of population {population}")
-            data = simulate_labeled(self._recipe(population, n_objects), self._input)
-            drawn[f"Galaxies of population {population}"] = models.HeldOut(
-                data.images, data.labels, strata=data.strata
-            )
-        return drawn
-
-    def _describe(self, data: LabeledImages, *, is_part: bool) -> str:
-        """Return what the held-out objects are, for the card."""
-        source, seed = self._task.source, self._task.settings.seed
-        if source.store is None:
-            return f"simulated galaxies of population {source.population}, seed {seed}"
-        objects = f"objects of {data.origin['store']} with labels of {data.origin['labels']}"
-        return f"{objects}, of those the training set aside" if is_part else objects
-
-
-def _set_aside(data: LabeledImages, bundles: Sequence[models.Bundle]) -> tuple[models.HeldOut, list[str]]:
-    """Return the objects that no bundle was trained on, and a note for each training that used the store of `data`."""
-    held_out = models.HeldOut(
-        data.images,
-        data.labels,
-        object_id=data.extras.object_id,
-        auxiliary=data.extras.auxiliary,
-        strata=data.strata,
-    )
-    notes = []
-    # The parts of a split follow from the ids alone, so objects with other labels of the same store are left out as well.
-    for bundle, record in ((trained, record) for trained in bundles for record in _training_records(trained)):
-        if "store" not in data.origin or record.get("store") != data.origin["store"]:
-            continue
-        split = models.split_objects(
-            held_out.ids,
-            seed=int(record["seed"]),
-            validation_share=float(record["validation_share"]),
-            test_share=float(record["test_share"]),
-        )
-        notes.append(
-            f"{bundle.metadata.name} was trained on {data.origin['store']}: of its {len(held_out)} objects the {len(split.test)} "
-            "are used that the training set aside"
-        )
-        held_out = held_out.take(split.test)
-    return held_out, notes
-
-
-def _count_runs(task: CalibrationTask, held_out: models.HeldOut, comparison: models.Comparison) -> int:
-    """Return the number of objects to run.
-
-    The calibration part is run for each candidate, the test part once, and once for each compared bundle.
-    """
-    n_candidates = len(task.bundles) * max(1, len(task.settings.dropout_rates))
-    choosing, test = held_out.split(seed=task.settings.seed, share=task.settings.share)
-    others = sum(map(len, comparison.populations.values()))
-    return len(choosing) * n_candidates + len(test) * (1 + len(comparison.bundles)) + others

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from galbatch import ingest, models
 from galbatch.core.pixels import HealpixPixel
-from galbatch.core.types import CutoutBlock, Grid
+from galbatch.core.types import Grid
 from galbatch.errors import OutputError, UsageError
 from galbatch.objects import read_numbers
 
@@ -137,12 +137,7 @@ def open_labeled(
             f"column {id_column} those of the run's object list?"
         )
     with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
-        copied = []
-        start = 0
-        for pixel, rows in rows_of.items():
-            for block, chosen in _read_chosen(store, pixel, grid, rows):
-                copied.append(_copy_cutouts(block, chosen, settings.bands, images[start:]))
-                start += len(chosen)
+        copied = _copy_cutouts(store, grid, rows_of, settings.bands, images)
         origin = {"store": Path(store).name, "labels": Path(labels).name}
         yield _join(copied, images, table, origin)
 
@@ -185,33 +180,33 @@ def _image_buffer(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray
         scratch.unlink(missing_ok=True)
 
 
-def _read_chosen(
-    store: str, pixel: HealpixPixel, grid: Grid, rows: npt.NDArray[np.int64]
-) -> Iterator[tuple[CutoutBlock, npt.NDArray[np.int64]]]:
-    """Read the blocks of a partition, each with the rows within it that are among `rows` of the partition."""
-    if len(rows) == 0:
-        return  # a partition without labels is not read
-    first = 0
-    for block in ingest.read_blocks(store, pixel, grid):
-        yield block, rows[(rows >= first) & (rows < first + len(block))] - first
-        first += len(block)
-
-
 def _copy_cutouts(
-    block: CutoutBlock,
-    rows: npt.NDArray[np.int64],
+    store: str,
+    grid: Grid,
+    rows_of: Mapping[HealpixPixel, npt.NDArray[np.int64]],
     bands: tuple[str, ...],
     images: npt.NDArray[np.float32],
-) -> _Copied:
-    """Copy the bands of some rows of a block to the start of `images`, and return what else is kept of them."""
-    missing = [band for band in bands if band not in block.bands]
-    if missing:
-        raise UsageError(f"bands: {', '.join(missing)}: not in the store, which has {', '.join(block.bands)}")
-    order = [block.bands.index(band) for band in bands]
-    chosen = block.image[rows][:, order]
-    images[: len(rows)] = chosen
-    psf, sky = block.psf_fwhm_arcsec[rows][:, order], block.sky_sigma_njy[rows][:, order]
-    return _Copied(block.object_id[rows], psf, sky, models.has_center(chosen))
+) -> list[_Copied]:
+    """Copy the bands of the wanted rows of each partition to `images`, and return what else is kept of each block."""
+    copied = []
+    start = 0
+    for pixel, rows in rows_of.items():
+        first = 0
+        # A partition without labels is not read.
+        for block in ingest.read_blocks(store, pixel, grid) if len(rows) else ():
+            chosen = rows[(rows >= first) & (rows < first + len(block))] - first
+            if missing := [band for band in bands if band not in block.bands]:
+                raise UsageError(
+                    f"bands: {', '.join(missing)}: not in the store, which has {', '.join(block.bands)}"
+                )
+            order = [block.bands.index(band) for band in bands]
+            cutouts = block.image[chosen][:, order]
+            images[start : start + len(chosen)] = cutouts
+            psf, sky = block.psf_fwhm_arcsec[chosen][:, order], block.sky_sigma_njy[chosen][:, order]
+            copied.append(_Copied(block.object_id[chosen], psf, sky, models.has_center(cutouts)))
+            first += len(block)
+            start += len(chosen)
+    return copied
 
 
 def _join(

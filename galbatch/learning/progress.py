@@ -18,10 +18,15 @@ from rich.progress import (
 
 from galbatch import models
 
-__all__ = ["TrainingProgress", "calibration_progress"]
+__all__ = ["TrainingProgress", "calibration_progress", "line_printer"]
 
 # Of the first tenth of a second of an epoch a rate says nothing.
 RATE_AFTER_S = 0.1
+
+
+def line_printer(console: Console) -> Callable[[str], None]:
+    """Return a function that prints lines on `console` as they are, neither wrapped nor with markup."""
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class TrainingProgress:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,17 @@ class DataSource:
                 "--store and --labels go together: cutouts, and a table with their true parameters"
             )
 
+    def adapt_recipe(self, recipe: models.Recipe) -> models.Recipe:
+        """Return the recipe with the number of galaxies and the population of this source, where it names them."""
+        changes: dict[str, Any] = {}
+        if self.objects is not None:
+            changes["n_objects"] = self.objects
+        if self.population is not None:
+            training_data = models.TRAINING_DATA.get(self.population, "")
+            changes["population"] = self.population
+            changes["settings"] = dataclasses.replace(recipe.settings, training_data=training_data)
+        return dataclasses.replace(recipe, **changes)
+
 
 @contextlib.contextmanager
 def open_source(
@@ -71,8 +84,7 @@ def open_source(
     notify : gets lines of text
     """
     if source.store is None or source.labels is None:
-        notify(f"simulating {recipe.n_objects} galaxies of population {recipe.population}")
-        yield simulate_labeled(recipe, settings)
+        yield simulate_labeled(recipe, settings, notify=notify)
         return
     with open_labeled(
         source.store,
@@ -86,14 +98,24 @@ def open_source(
         yield data
 
 
-def simulate_labeled(recipe: models.Recipe, settings: models.TrainingSettings) -> LabeledImages:
+def simulate_labeled(
+    recipe: models.Recipe, settings: models.TrainingSettings, *, notify: Callable[[str], None] | None = None
+) -> LabeledImages:
     """Draw galaxies with the bands and parameters of the settings.
+
+    Parameters
+    ----------
+    recipe : number, population and seed of the galaxies
+    settings : bands, grid and parameters
+    notify : gets a line of text before the first is drawn
 
     Raises
     ------
     UsageError
         The simulation does not have what the settings ask for.
     """
+    if notify is not None:
+        notify(f"simulating {recipe.n_objects} galaxies of population {recipe.population}")
     _require_simulated(settings)
     drawn = simulation.training_set(
         recipe.n_objects,

@@ -13,13 +13,13 @@ from rich.console import Console
 from galbatch import models, storage
 from galbatch.config import read_toml
 from galbatch.errors import UsageError
+from galbatch.learning.held_out import PARENT_RECORD
 from galbatch.learning.labeled import LabeledImages
-from galbatch.learning.progress import TrainingProgress
+from galbatch.learning.progress import TrainingProgress, line_printer
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, open_source
 
 __all__ = [
-    "PARENT_RECORD",
     "TrainedBundle",
     "TrainingTask",
     "checkpoint_path",
@@ -27,9 +27,6 @@ __all__ = [
     "train_and_save",
     "train_bundle",
 ]
-
-PARENT_RECORD = "parent_training"
-"""In a bundle's record: that of the bundle it was fine-tuned from, whose objects are not held out either."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def prepare_training(
     """
     _check_arguments(architecture, output, source)
     bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
-    recipe = _adapt_recipe(models.RECIPES[architecture], source)
+    recipe = source.adapt_recipe(models.RECIPES[architecture])
     base = bundle or (recipe.settings if source.store is None else None)
     if base is None and settings is None:
         raise UsageError(
@@ -126,18 +123,6 @@ def _check_arguments(architecture: str, output: Path, source: DataSource) -> Non
     if output.is_dir():
         raise UsageError(f"-o {output}: is a folder; name the file to write")
     storage.check_writable(str(output.resolve().parent))
-
-
-def _adapt_recipe(recipe: models.Recipe, source: DataSource) -> models.Recipe:
-    """Return the recipe with the source's number of galaxies and population, where it names them."""
-    changes: dict[str, Any] = {}
-    if source.objects is not None:
-        changes["n_objects"] = source.objects
-    if source.population is not None:
-        training_data = models.TRAINING_DATA.get(source.population, "")
-        changes["population"] = source.population
-        changes["settings"] = dataclasses.replace(recipe.settings, training_data=training_data)
-    return dataclasses.replace(recipe, **changes)
 
 
 def train_bundle(
@@ -170,10 +155,7 @@ def train_bundle(
         models.require_settings(checkpoint, task.settings)
     else:
         models.require_no_checkpoint(checkpoint)
-
-    def notify(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    notify = line_printer(console)
     with (
         open_source(task.source, task.recipe, task.settings, output=task.output, notify=notify) as data,
         TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress,
