@@ -223,10 +223,9 @@ class BinnedMarginal:
         # Gauss-Legendre for each bin.
         half = 0.5 * self._width[..., None]
         values = function(self._middle[..., None] + half * LEGENDRE_NODES)
-        with np.errstate(over="ignore", invalid="ignore"):
-            means = values @ LEGENDRE_WEIGHTS  # (object, bin)
-            variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
-            return self._averaged(means, variances)
+        means = values @ LEGENDRE_WEIGHTS  # (object, bin)
+        variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
+        return self._averaged(means, variances)
 
     @property
     def max_sigma(self) -> Floats:

@@ -67,7 +67,10 @@ class Marginal(Protocol):
         """Return bounds (object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
 
     def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
-        """Return mean and variance, (object, pass), of a function of the parameter; normals with `n_points` values of it each."""
+        """Return mean and variance, (object, pass), of a function of the parameter; normals with `n_points` values of it each.
+
+        Values of the function may be infinite; the caller expects the floating-point warnings of that, and flags the object.
+        """
 
     def component_range(self) -> tuple[Floats, Floats]:
         """Return the centers (object,) of the lowest and of the highest component."""

@@ -114,12 +114,11 @@ class NormalMarginal:
         nodes, weights = _hermite(n_points)
         # Nodes first, so that each is a long stretch of memory.
         values = function(self.center + nodes[:, None, None, None] * self.width)
-        with np.errstate(over="ignore", invalid="ignore"):
-            means = np.tensordot(weights, values, 1)
-            values = values - means
-            variances = np.tensordot(weights, np.square(values, out=values), 1)
-            mean = self._averaged(means)
-            return mean, self._averaged(variances + np.square(means - mean[..., None]))
+        means = np.tensordot(weights, values, 1)
+        values = values - means
+        variances = np.tensordot(weights, np.square(values, out=values), 1)
+        mean = self._averaged(means)
+        return mean, self._averaged(variances + np.square(means - mean[..., None]))
 
     def component_range(self) -> tuple[Floats, Floats]:
         return self._ends

@@ -84,7 +84,9 @@ def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
     needed = _moment_points(marginal, quantity)
     for n_points in np.unique(needed).tolist():
         for rows, part in parts_of(marginal, n_points, np.flatnonzero(needed == n_points)):
-            means[rows], variances[rows] = part.moments(quantity.value, n_points)
+            # Wide distributions of ln and log10 reach infinite values: their moments are infinite or NaN, and are flagged.
+            with np.errstate(over="ignore", invalid="ignore"):
+                means[rows], variances[rows] = part.moments(quantity.value, n_points)
     return means, variances
 
 
