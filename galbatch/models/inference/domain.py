@@ -1,4 +1,4 @@
-"""What the training set looked like to the network, and whether an object looks like that."""
+"""The domain of a network: what its training set looked like to it, and whether an object looks like that."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ FALSE_ALARM_RATE = 0.01
 # Ensures that the covariance can be inverted however few the objects, and that six digits of it suffice. On
 # galbatch's demo networks shares from 0.001 to 0.1 find real pixels equally well.
 SHRINKAGE = 0.1
-SMALLEST_SPREAD = (
-    0.1  # of a feature, over the features' median: those that hardly ever fire have none of their own
-)
+# Of a feature, over the median of all: features that hardly ever fire have no std of their own.
+SMALLEST_STD = 0.1
 COVARIANCE_DIGITS = 6
 
 PSF_MARGIN = (
@@ -44,7 +43,7 @@ PSF_MARGIN = (
 # what lies this far above 0 on average over 5 x 5 pixels.
 LIGHT_SIGMA = 5.0
 SMOOTHED_PX = 5
-ROUNDS = 4  # of the noise of what is left without the light, and the light above that noise
+N_ITERATIONS = 4  # of the noise of what is left without the light, and the light above that noise
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,19 @@ def describe_domain(
     """
     known = known or ObjectNumbers()
     fitted, others = _divided(len(images), held_out)
-    features, _ = _look_at(network, images, fitted, unit_njy, known.auxiliary)
+    features, _ = _last_features(network, images, fitted, unit_njy, known.auxiliary)
     mean, covariance = features.mean(axis=0), _shrunk_covariance(features)
-    unseen, crop = _look_at(network, images, others, unit_njy, known.auxiliary)
+    held_out_features, crop = _last_features(network, images, others, unit_njy, known.auxiliary)
     if known.sky_sigma_njy is None:
         sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
     else:
         sky = np.asarray(known.sky_sigma_njy, dtype=np.float64)[others]
-    psf = None if psf_fwhm_arcsec is None or not _is_by_object(psf_fwhm_arcsec) else psf_fwhm_arcsec
+    # An array is measured object by object; a range per band is taken as it is.
+    psf = psf_fwhm_arcsec if isinstance(psf_fwhm_arcsec, np.ndarray) else None
     limits = _limits(
-        feature_distance(unseen, mean, covariance), sky, None if psf is None else np.asarray(psf)[others]
+        feature_distance(held_out_features, mean, covariance),
+        sky,
+        None if psf is None else np.asarray(psf)[others],
     )
     light = np.concatenate(
         [images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)]
@@ -107,7 +109,9 @@ def describe_domain(
         sky_sigma_njy=limits.sky,
         flux_njy=(float(light.max(axis=1).min()), float(light.max())),
         features_mean=tuple(mean.tolist()),
-        features_covariance=tuple(tuple(_rounded(row)) for row in covariance),
+        features_covariance=tuple(
+            tuple(float(f"{value:.{COVARIANCE_DIGITS}g}") for value in row) for row in covariance.tolist()
+        ),
         distance_limit=limits.distance,
         crop_limits=None if crop is None else (float(crop.min()), float(crop.max())),
         false_alarm_rate=FALSE_ALARM_RATE,
@@ -122,7 +126,7 @@ def is_out_of_domain(
     sky_sigma_njy: npt.NDArray[np.floating[Any]],
     psf_fwhm_arcsec: npt.NDArray[np.floating[Any]],
 ) -> npt.NDArray[np.bool_]:
-    """(object,) whether anything that the domain limits lies beyond.
+    """Tell which objects lie beyond any limit of the domain, (object,) bool.
 
     Parameters
     ----------
@@ -143,14 +147,14 @@ def is_out_of_domain(
 
 
 def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floats:
-    """Mahalanobis distance, (object,) float64, of features (object, feature) from a training set's."""
+    """Return the Mahalanobis distance, (object,) float64, of features (object, feature) from a training set's."""
     factor = np.linalg.cholesky(covariance)
     whitened = np.linalg.solve(factor, (features - mean).T)
-    return np.asarray(np.sqrt((whitened**2).sum(axis=0)))
+    return np.sqrt((whitened**2).sum(axis=0))
 
 
 def sky_scatter(images: Images) -> Floats:
-    """Robust scatter of the sky, (object, band) float64, of images (object, band, y, x), in their unit.
+    """Measure the robust scatter of the sky, (object, band) float64, of images (object, band, y, x), in their unit.
 
     1.4826 MAD of the frame's pixels without light, as in a cutout store whose mask says DETECTED; NaN with fewer than
     32 of them. The noise that light is told by is that of differences of neighboring pixels, so that a galaxy which
@@ -160,61 +164,57 @@ def sky_scatter(images: Images) -> Floats:
     frame = thinned(in_frame(size_px))
     flat = images.reshape(n_objects, n_bands, -1)
     values = flat[..., frame].astype(np.float64)
-    left = _left_of_pairs(size_px)
+    # Pairs of neighbors in the frame, by the flat index of their left pixel.
+    is_left = in_frame(size_px)
+    is_left[:, :-1] &= is_left[:, 1:]
+    is_left[:, -1] = False
+    left = thinned(is_left)
     steps = (flat[..., left + 1] - flat[..., left]).astype(np.float64) / np.sqrt(2.0)
     smoothed = ndimage.uniform_filter(images, (1, 1, SMOOTHED_PX, SMOOTHED_PX), mode="nearest").reshape(
         flat.shape
     )
     light, light_of_steps = smoothed[..., frame], smoothed[..., left]
     noise = robust_scatter(steps.copy(), centered=True)
-    for _ in range(ROUNDS):
+    for _ in range(N_ITERATIONS):
         known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
         noise = robust_scatter(np.where(light_of_steps > LIGHT_SIGMA * known, np.nan, steps), centered=True)
     known = np.where(np.isfinite(noise), noise, 0.0)[..., None]
     return robust_scatter(np.where(light > LIGHT_SIGMA * known, np.nan, values))
 
 
-def _left_of_pairs(size_px: int) -> npt.NDArray[np.intp]:
-    """Flat indices of the left pixels of pairs of neighbors in the frame."""
-    frame = in_frame(size_px)
-    frame[:, :-1] &= frame[:, 1:]
-    frame[:, -1] = False
-    return thinned(frame)
-
-
 def _divided(
     n_objects: int, held_out: npt.NDArray[np.integer[Any]] | None
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows that the features are described by, and rows that the limits are found on."""
+    """Divide the rows into those that the features are described by, and those that the limits are found on."""
     rows = np.arange(n_objects)
     others = (
         np.unique(held_out) if held_out is not None and len(held_out) else rows[:: round(1 / HELD_OUT_SHARE)]
     )
-    return _spread(np.setdiff1d(rows, others)), _spread(others)
+    return _subsample(np.setdiff1d(rows, others)), _subsample(others)
 
 
-def _spread(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """At most so many of the rows, evenly spread."""
+def _subsample(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return at most MAX_OBJECTS of the rows, at equal distances."""
     if len(rows) <= MAX_OBJECTS:
         return rows
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, MAX_OBJECTS).astype(np.intp)])
+    return rows[np.linspace(0, len(rows) - 1, MAX_OBJECTS).astype(np.intp)]
 
 
 def _pieces(rows: npt.NDArray[np.intp], images: Images) -> list[npt.NDArray[np.intp]]:
-    """The rows, so many at a time as fit into memory."""
+    """Divide the rows into pieces whose images have PIXELS_AT_ONCE pixels at most."""
     step = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 @torch.inference_mode()
-def _look_at(
+def _last_features(
     network: Any,
     images: Images,
     rows: npt.NDArray[np.intp],
     unit_njy: float,
     auxiliary: npt.NDArray[np.float32] | None,
 ) -> tuple[Floats, Floats | None]:
-    """Last features (object, feature) and, of networks that crop, the scales (object,)."""
+    """Compute the last features (object, feature) and, of networks that crop, the scales (object,), both float64."""
     device = next(network.parameters()).device
     features, crops = [], []
     for part in _pieces(rows, images):
@@ -227,19 +227,19 @@ def _look_at(
 
 
 def _shrunk_covariance(features: Floats) -> Floats:
-    """Covariance of features (object, feature), its correlations shrunk toward none, no variance near 0."""
-    spread = features.std(axis=0, ddof=1)
+    """Return the covariance of features (object, feature), its correlations shrunk toward none, no variance near 0."""
+    std = features.std(axis=0, ddof=1)
     covariance = np.atleast_2d(np.cov(features, rowvar=False))
-    live = spread[spread > 0]
-    smallest = SMALLEST_SPREAD * float(np.median(live)) if len(live) else 1.0
+    live = std[std > 0]
+    smallest = SMALLEST_STD * float(np.median(live)) if len(live) else 1.0
     shrunk = (1.0 - SHRINKAGE) * covariance
-    shrunk[np.diag_indices_from(shrunk)] += SHRINKAGE * spread**2 + np.maximum(smallest**2 - spread**2, 0.0)
-    return np.asarray(shrunk)
+    shrunk[np.diag_indices_from(shrunk)] += SHRINKAGE * std**2 + np.maximum(smallest**2 - std**2, 0.0)
+    return shrunk
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """As in `DomainInfo`."""
+    """The limits of `DomainInfo`."""
 
     distance: float
     sky: tuple[Range, ...] | None
@@ -247,7 +247,7 @@ class _Limits:
 
 
 def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
-    """Limits that the stated share of the objects lies beyond, all checks together.
+    """Find limits that FALSE_ALARM_RATE of the objects lie beyond, all checks together.
 
     Each check is given the same tail; the tail is the largest with which no more than that share lies beyond any.
     """
@@ -271,25 +271,17 @@ def _limits_at(tail: float, distance: Floats, sky: Floats, psf: Floats | None) -
 
 
 def _quantile_ranges(values: Floats, tail: float) -> tuple[Range, ...] | None:
-    """For each band, values (object, band) without half the tail on either side; None if a band has no values."""
+    """Return for each band the range of values (object, band) without half the tail on either side; None if a band has no values."""
     if not np.isfinite(values).any(axis=0).all():
         return None
     return _as_ranges(np.nanquantile(values, [tail / 2, 1.0 - tail / 2], axis=0).T)
 
 
 def _beyond(values: npt.NDArray[np.floating[Any]], ranges: Sequence[Range]) -> npt.NDArray[np.bool_]:
-    """(object,) whether values (object, band) lie outside a band's range; NaN is neither."""
+    """Return (object,) whether values (object, band) lie outside a band's range; NaN is neither."""
     low, high = np.asarray(ranges).T
-    return np.asarray(((values < low) | (values > high)).any(axis=1))
-
-
-def _is_by_object(psf_fwhm_arcsec: object) -> bool:
-    return isinstance(psf_fwhm_arcsec, np.ndarray)
+    return np.logical_or.reduce((values < low) | (values > high), axis=1)
 
 
 def _as_ranges(ranges: Floats) -> tuple[Range, ...]:
     return tuple((float(low), float(high)) for low, high in ranges)
-
-
-def _rounded(row: Floats) -> list[float]:
-    return [float(f"{value:.{COVARIANCE_DIGITS}g}") for value in row.tolist()]

@@ -1,4 +1,4 @@
-"""What running a network takes of memory, measured on a few rows; and the batch that fits on a GPU."""
+"""The memory that a network takes while it runs, measured on a few rows; and the batch that fits on a GPU."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
 
 MEASURED_ROWS = 32
-GRAPHS = 4 / 3  # compiled trunks of 1, 4, 16, .. rows stay in memory side by side
+# Compiled trunks of 1, 4, 16, .. rows stay in memory side by side: 1 + 1/4 + 1/16 + .. of the largest.
+GRAPHS = 4 / 3
 
-SUMMARY_ARRAYS = 12  # of the size of the outputs, in float64, while they are summarized
+# Arrays of the size of the outputs, in float64, that are there at once while these are summarized: measured.
+SUMMARY_ARRAYS = 12
 
 GIB, MIB = 2**30, 2**20
 
@@ -61,7 +63,7 @@ class NetworkMemory:
 
     @property
     def working_bytes(self) -> int:
-        """Of passes, on their device: the features of groups of objects, and what computes these or a batch.
+        """Bytes of passes on their device: the features of groups of objects, and what computes these or a batch.
 
         One group at a time is prepared or runs passes.
         """
@@ -71,21 +73,26 @@ class NetworkMemory:
 
     @property
     def checking_bytes(self) -> int:
-        """Of the rows by which a bundle is checked when it is loaded, on the host."""
+        """Bytes on the host of the rows by which a bundle is checked when it is loaded."""
         return self.batch_bytes + CHECK_ROWS * self.row_bytes
 
-    def host_bytes(self, posterior: PosteriorConfig) -> int:
-        """Of what stays on the host: images and outputs of groups, their summaries, and outputs that wait to be kept."""
-        n_passes = posterior.max_passes if posterior.passes == "adaptive" else posterior.passes
+    def host_bytes(self, n_passes: int, *, keeps_outputs: bool) -> int:
+        """Return the bytes on the host: images and outputs of groups, their summaries, and outputs that wait to be kept.
+
+        Parameters
+        ----------
+        n_passes : most passes of an object
+        keeps_outputs : whether the outputs of passes are kept
+        """
         of_object = n_passes * self.n_outputs
         outputs = 2 * 4 * GROUP_OBJECTS * of_object
         summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
-        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if posterior.keep_pass_outputs else 0
+        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if keeps_outputs else 0
         return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
 
 
 def measure_memory(ensemble: Ensemble, execution: Execution, posterior: PosteriorConfig) -> NetworkMemory:
-    """Run a few made-up rows of a network and see what they take.
+    """Measure the memory of a network by running a few made-up rows.
 
     Parameters
     ----------
@@ -116,7 +123,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
 
 @dataclass(frozen=True)
 class _BundleMemory:
-    """See `NetworkMemory`; of one bundle."""
+    """The part of `NetworkMemory` that one bundle takes."""
 
     weights_bytes: int
     prepare_bytes: int
@@ -144,12 +151,15 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
         prepared.passes(rows, keys)  # what is made once goes before
         return _taken(lambda: prepared.passes(rows, keys), device)
 
+    tensors = [*bundle.script.parameters(), *bundle.script.buffers()]
+    # By address, as modules may have two names: SFNet's have.
+    weights = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
     few = _rows_to_measure(bundle, device, batch)
     of_few, of_more = (round(times * passes_of(n_rows).peak_bytes) for n_rows in (few, 2 * few))
     row_bytes = max(0, of_more - of_few) // few
     prepare = _taken(lambda: runner.prepare(images, auxiliary), device)
     return _BundleMemory(
-        weights_bytes=_weights_bytes(bundle),
+        weights_bytes=sum(weights.values()),
         prepare_bytes=prepare.peak_bytes // len(images),
         features_bytes=prepare.held_bytes // len(images),
         batch_bytes=max(0, of_few - few * row_bytes),
@@ -160,18 +170,13 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
 
 
 def _rows_to_measure(bundle: Bundle, device: str, batch: int) -> int:
-    """A batch; twice as many are measured, too, as only part of what a batch takes grows with its rows."""
+    """Return the rows to measure; twice as many are measured, too, as only part of what a batch takes grows with its rows."""
     n_rows = MEASURED_ROWS
     if device == "cpu":
-        # Engines work on so many rows at a time: below, all would seem to grow. A lower precision has room for twice as many.
+        # Engines work on this many rows at a time: with fewer, all memory would seem to grow with the rows. A lower
+        # precision has room for twice as many.
         n_rows = 2 * rows_in_cache(bundle.prefix(*made_up_inputs(bundle.metadata)), MEASURED_ROWS * 4)
     return max(1, min(n_rows, batch // 2))
-
-
-def _weights_bytes(bundle: Bundle) -> int:
-    # Modules may have two names: SFNet's have.
-    tensors = [*bundle.script.parameters(), *bundle.script.buffers()]
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
 
 @dataclass(frozen=True)
@@ -183,10 +188,8 @@ class _Taken:
 
 
 def _taken(call: Callable[[], object], device: str) -> _Taken:
-    return _taken_on_cpu(call) if device == "cpu" else _taken_on_gpu(call)
-
-
-def _taken_on_gpu(call: Callable[[], object]) -> _Taken:
+    if device == "cpu":
+        return _taken_on_cpu(call)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -216,14 +219,14 @@ def _taken_on_cpu(call: Callable[[], object]) -> _Taken:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Of a GPU: bytes in all, and those that this process may still have."""
+    """The total memory of a GPU, and the bytes of it that this process may still have."""
 
     total_bytes: int
     free_bytes: int
 
 
 def gpu_memory() -> GpuMemory:
-    """Of the GPU that this process computes on."""
+    """Return the memory of the GPU that this process computes on."""
     free, total = torch.cuda.mem_get_info()
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return GpuMemory(total, free + unused)
@@ -232,7 +235,7 @@ def gpu_memory() -> GpuMemory:
 def fitting_batch(
     memory: NetworkMemory, gpu: GpuMemory, *, batch: int, notify: Callable[[str], object]
 ) -> int:
-    """The batch, halved until the passes fit into what is free on the GPU; draws do not depend on it.
+    """Halve the batch until the passes fit into what is free on the GPU; draws do not depend on it.
 
     Parameters
     ----------

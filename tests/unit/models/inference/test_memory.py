@@ -102,12 +102,11 @@ def test_working_bytes_are_features_and_the_larger_of_preparing_and_passes():
 
 
 def test_the_host_holds_outputs_and_what_summaries_make_of_them():
-    few, many = (FULL.host_bytes(PosteriorConfig(passes=passes)) for passes in (100, 1100))
+    few, many = (FULL.host_bytes(n_passes, keeps_outputs=False) for n_passes in (100, 1100))
     # An object and pass of 9 outputs: twice in float32, 12 times in float64.
     assert many - few == GROUP_OBJECTS * 1000 * 9 * (2 * 4 + 12 * 8)
-    kept = FULL.host_bytes(PosteriorConfig(passes=100, keep_pass_outputs=True))
+    kept = FULL.host_bytes(100, keeps_outputs=True)
     assert kept - few == 2 * 4 * GROUP_OBJECTS * 100 * 9  # of a group that runs, and of one that waits
-    assert FULL.host_bytes(PosteriorConfig(max_passes=1100)) == many
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_told():
