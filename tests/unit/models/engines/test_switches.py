@@ -13,7 +13,7 @@ from galbatch import models
 from galbatch.config import PosteriorConfig
 from galbatch.errors import GalbatchError, UsageError
 from galbatch.models.engines import switches
-from galbatch.models.training import session
+from galbatch.models.training import describing
 
 CUDA = torch.device("cuda")
 
@@ -94,7 +94,7 @@ def interrupted_training():
         raise UsageError("no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "describe_domain", fail)
+        patch.setattr(describing, "describe_domain", fail)
         with pytest.raises(UsageError, match="no"):
             training()
 

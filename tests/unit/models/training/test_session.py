@@ -18,7 +18,7 @@ from galbatch.models import (
 )
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.training.loop import TrainingLoop, augmented, rate_factor
-from galbatch.models.training.session import rmse_loss
+from galbatch.models.training.preparing import rmse_loss
 
 SETTINGS = TrainingSettings(
     name="toy",

@@ -1,0 +1,136 @@
+"""The network that a training starts from: its architecture, its first weights, and which of them are trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from galbatch.errors import UsageError
+from galbatch.models.bundle.files import Bundle
+from galbatch.models.networks.auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, current_weight_name
+from galbatch.models.networks.gampen import Gampen
+from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.training.data import (
+    Split,
+    cleaned_rows,
+)
+from galbatch.models.training.loop import TrainingTensors
+from galbatch.models.training.settings import TrainingSettings
+
+__all__ = ["Network", "build_network", "fill_in", "is_head", "load_weights"]
+
+Network = Gampen | Sfnet
+
+# Images that an SFNet's mean and width of pixels are taken from: 2000 of 96 px hold 18 million pixels a band.
+NORMALIZED_FROM = 2000
+
+
+def build_network(settings: TrainingSettings, size_px: int) -> Network:
+    """Make the untrained network, its weights drawn from the seed.
+
+    Raises
+    ------
+    UsageError
+        There is no such network: too small images, or more features to keep than it has.
+    """
+    shared: dict[str, Any] = {
+        "width": settings.width,
+        "dropout_rate": settings.dropout_rate or 0.0,
+        "n_auxiliary": len(settings.auxiliary_inputs),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        try:
+            if settings.architecture == "gampen":
+                return Gampen(size_px, settings.n_outputs, in_channels=settings.in_channels, **shared)
+            n_bands, k = len(settings.bands), settings.n_top_features or 1
+            return Sfnet(n_bands, settings.n_outputs, k=k, **shared)
+        except ValueError as error:
+            raise UsageError(f"{settings.name}: {error}") from None
+
+
+def fill_in(
+    network: Network,
+    data: TrainingTensors,
+    split: Split,
+    *,
+    parent: Bundle | None,
+    settings: TrainingSettings,
+) -> None:
+    """Fill in what is not drawn: the parent's weights, or an SFNet's normalization of its input; freeze what is not trained.
+
+    Raises
+    ------
+    UsageError
+        The parent's network is another than the settings ask for.
+    """
+    if parent is not None:
+        load_weights(network, parent, settings)
+    elif isinstance(network, Sfnet):
+        some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
+        network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
+        network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
+    if parent is None and data.auxiliary is not None and isinstance(network.auxiliary, AuxiliaryInputs):
+        seen = data.auxiliary[torch.from_numpy(split.training)]
+        network.auxiliary.mean.copy_(seen.mean(dim=0))
+        # An auxiliary input of one value adds nothing; it must not divide by 0.
+        network.auxiliary.std.copy_(seen.std(dim=0, correction=0).clamp_min(1e-12))
+    if settings.trainable == "head":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(is_head(name))
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a parameter belongs to the fully connected layers at the network's end."""
+    return ".classifier." in name or name.startswith("fc.") or ".fc." in name
+
+
+def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings) -> None:
+    """Start from a bundle's weights; the last layer stays as drawn if the parameters or the head are others.
+
+    Raises
+    ------
+    UsageError
+        The bundle's network is another than the settings ask for.
+    """
+    metadata = parent.metadata
+    if metadata.architecture != settings.architecture or metadata.members != 1:
+        raise UsageError(
+            f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), and one {settings.architecture} "
+            "is to be trained"
+        )
+    if _layers(parent.script) != _layers(network):
+        raise UsageError(
+            f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
+            "trained on; train anew"
+        )
+    weights = {current_weight_name(name): value for name, value in parent.script.state_dict().items()}
+    same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
+        (p.name, p.transform) for p in settings.parameters
+    ]
+    mine = network.state_dict()
+    if not same:
+        last = [name for name in mine if is_head(name)][-2:]  # weight and bias
+        weights |= {name: mine[name] for name in last}
+    problems = [
+        f"{name} is {tuple(weights[name].shape) if name in weights else 'absent'}, needed {tuple(value.shape)}"
+        for name, value in mine.items()
+        if name not in weights or weights[name].shape != value.shape
+    ]
+    if problems:
+        raise UsageError(
+            f"{metadata.name}: its weights do not fit the network of the settings ({len(problems)} differ; the first: "
+            f"{problems[0]}); leave out size_px, width, in_channels and auxiliary_inputs to take the bundle's"
+        )
+    network.load_state_dict({name: weights[name] for name in mine})
+
+
+def _layers(module: Any) -> list[str]:
+    """Names of the classes of a network and the modules right below it, as TorchScript keeps them."""
+    parts = [module, *module.children()]
+    names = [getattr(part, "original_name", type(part).__name__) for part in parts]
+    # Older bundles have neither.
+    return [name for name in names if name not in AUXILIARY_MODULES]

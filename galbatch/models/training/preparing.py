@@ -1,0 +1,148 @@
+"""What a training starts from: arrays that are checked, split and standardized, and the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from galbatch.core.types import njy_per_unit
+from galbatch.errors import UsageError
+from galbatch.models.bundle.files import Bundle
+from galbatch.models.heads import loss_of
+from galbatch.models.metadata import ParameterInfo
+from galbatch.models.posterior import fitted, output_limits, to_output
+from galbatch.models.training.data import (
+    Extras,
+    ImageRows,
+    Split,
+    split_objects,
+)
+from galbatch.models.training.loop import Loss, TrainingTensors
+from galbatch.models.training.settings import TrainingSettings
+
+__all__ = ["check_arrays", "rmse_loss", "split_for", "standardized", "training_loss", "training_tensors"]
+
+Labels = npt.NDArray[np.float64]
+
+
+def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, extras: Extras) -> None:
+    """Refuse arrays whose shapes do not fit the settings, or one another.
+
+    Raises
+    ------
+    UsageError
+        They do not fit.
+    """
+    shape, n_bands = tuple(images.shape), len(settings.bands)
+    if len(shape) != 4 or shape[1] != n_bands or shape[2] != shape[3]:
+        raise UsageError(
+            f"images must be (object, band, y, x) with {n_bands} band{'s' * (n_bands > 1)} and square, found {shape}"
+        )
+    expected = (shape[0], len(settings.parameters))
+    if labels.shape != expected:
+        raise UsageError(f"labels must be (object, parameter) = {expected}, found {labels.shape}")
+    if settings.size_px not in (None, shape[2]):
+        raise UsageError(f"size_px is {settings.size_px}, and the images have {shape[2]} px")
+    n_auxiliary = len(settings.auxiliary_inputs)
+    found = None if extras.auxiliary is None else extras.auxiliary.shape
+    if found != ((shape[0], n_auxiliary) if n_auxiliary else None):
+        raise UsageError(
+            f"auxiliary inputs must be (object, auxiliary input) = {(shape[0], n_auxiliary)}, found {found}"
+        )
+    if extras.object_id is not None and len(extras.object_id) != shape[0]:
+        raise UsageError(f"{len(extras.object_id)} object ids for {shape[0]} images")
+
+
+def split_for(n_objects: int, settings: TrainingSettings, extras: Extras) -> Split:
+    """Split the objects by id, or by number where there are no ids.
+
+    Raises
+    ------
+    UsageError
+        Too few objects are left to train on, or to validate.
+    """
+    ids = np.arange(n_objects) if extras.object_id is None else extras.object_id
+    split = split_objects(
+        ids, seed=settings.seed, validation_share=settings.validation_share, test_share=settings.test_share
+    )
+    if len(split.training) < settings.batch or not len(split.validation):
+        raise UsageError(
+            f"{n_objects} objects are too few: {len(split.training)} to train on in batches of {settings.batch}, "
+            f"{len(split.validation)} to validate"
+        )
+    return split
+
+
+def standardized(
+    labels: Labels, settings: TrainingSettings, parent: Bundle | None
+) -> tuple[ParameterInfo, ...]:
+    """Return the parameters with location, scale and range of the training set; location and scale may be the parent's.
+
+    Parameters
+    ----------
+    labels : (object, parameter) float64, of the training set alone
+
+    Raises
+    ------
+    UsageError
+        Labels cannot be standardized.
+    """
+    inherited: dict[str, ParameterInfo] = {}
+    if parent is not None and not settings.refit_scaling:
+        inherited = {parameter.name: parameter for parameter in parent.metadata.parameters}
+    result = []
+    for parameter, column in zip(settings.parameters, labels.T, strict=True):
+        try:
+            location, scale, seen = fitted(parameter, column)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        old = inherited.get(parameter.name)
+        if old is not None and old.transform == parameter.transform:
+            location, scale = old.location, old.scale
+        result.append(dataclasses.replace(parameter, location=location, scale=scale, training_range=seen))
+    return tuple(result)
+
+
+def training_tensors(
+    images: ImageRows,
+    labels: Labels,
+    parameters: tuple[ParameterInfo, ...],
+    *,
+    settings: TrainingSettings,
+    extras: Extras,
+) -> TrainingTensors:
+    """Make what the loop reads: the labels standardized, and the images as they are.
+
+    Raises
+    ------
+    UsageError
+        A label has no finite transform.
+    """
+    target = np.stack([to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1)
+    if not np.isfinite(target).all():
+        row = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
+        raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
+    return TrainingTensors(
+        images,
+        1.0 / njy_per_unit(settings.zero_point_mag),
+        torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(np.array([output_limits(p) for p in parameters], np.float32).T.copy()),
+        None if extras.auxiliary is None else torch.from_numpy(np.asarray(extras.auxiliary, np.float32)),
+    )
+
+
+def training_loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
+    """Return the loss of the settings.
+
+    The paper writes a sum over the galaxies; its code averages over the batch, and the rate of 5e-7 belongs to that.
+    """
+    return rmse_loss if settings.loss == "rmse" else loss_of(settings.head_info, parameters)
+
+
+def rmse_loss(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the root of the mean square error over rows and parameters, as SFNet's code has it; both (row, parameter)."""
+    return (outputs - target).square().mean().clamp_min(1e-12).sqrt()
