@@ -15,36 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.types import Tile
+from galbatch.ingest.cut.kernel import PHASE_BITS, PHASES, REACH_PX, kernel_weights, received_weight
 from galbatch.ingest.cut.pixel_map import PixelTransform, Positions
 from galbatch.ingest.headers import TanWCS, parse_wcs
 from galbatch.ingest.pixels import Box, Pixels, TileReader
 
 __all__ = ["Resampled", "resample", "window_to_resample"]
 
-# The kernel along an axis: a low-pass filter of this cutoff (the tile's Nyquist frequency is 0.5 a pixel) under a Kaiser
-# window that reaches so far and ends at 0. Gaussians of 0.8 arcsec FWHM come out within 0.3 percent of their peak from
-# pixels of 0.168 or 0.2 arcsec, 1 percent from 0.262; of 0.6 arcsec within 0.4, 1 and 6 percent. Cutoff and window were
-# chosen among 6 px kernels for the smallest correction by `share`: 0.3 percent; Lanczos 3 needs 1.3. 8 px would need
-# 0.1 percent and spread every bad pixel over 64.
-REACH_PX = 3
-CUTOFF = 0.46
-KAISER_BETA = 6.0
-
-# Weights are tabulated at so many places within a pixel: positions are off by at most 1/131072 px.
-PHASE_BITS = 16
-PHASES = 1 << PHASE_BITS
-
-# Multiples of the cutout lattice's frequencies, one of each pair of opposite ones, at which the kernel's transform
-# matters. Without the other multiples, and amplitudes below MIN_AMPLITUDE, fluxes are within 1e-4.
-N_HARMONICS = 16
-HARMONICS = np.array(
-    [(x, y) for y in range(N_HARMONICS + 1) for x in range(-N_HARMONICS, N_HARMONICS + 1) if y > 0 or x > 0],
-    dtype=np.float64,
-)
-MIN_AMPLITUDE = 2e-6
-
-# The kernel's transform is tabulated so finely that between two places a straight line is within 1e-6.
-FREQUENCIES_PER_ONE = 1024
 
 MAPS_KEPT = 4
 """Pixel maps kept for an object's other bands: 3 MB each at 239 px."""
@@ -146,9 +123,19 @@ class _Drawing:
             variance[missing] = np.nan
         mask = np.zeros(image.shape, np.uint16)
         if window.mask.any():
-            mask[self.covered] = _spread(window.mask, len(self.x_weights)).ravel()[self.first]
+            mask[self.covered] = self._bits_under_kernel(window.mask).ravel()[self.first]
             mask[missing] = 0
         return Pixels(image, mask, variance)
+
+    def _bits_under_kernel(self, mask: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+        """The bits of the (tap, tap) pixels that begin at each pixel of the window."""
+        height, width = mask.shape
+        rows, bits = np.zeros_like(mask), np.zeros_like(mask)
+        for tap in range(len(self.x_weights)):
+            rows[:, : width - tap] |= mask[:, tap:]
+        for tap in range(len(self.x_weights)):
+            bits[: height - tap] |= rows[tap:]
+        return bits
 
     def _sum(self, window: _Float32, x_weights: _Float32, y_weights: _Float32) -> _Float32:
         """(y, x): weighted sums of the window's pixels, NaN where not covered."""
@@ -169,18 +156,6 @@ class _Drawing:
         return found
 
 
-def _spread(mask: npt.NDArray[np.uint16], n_taps: int) -> npt.NDArray[np.uint16]:
-    """The bits of the (n_taps, n_taps) pixels that begin at each pixel."""
-    height, width = mask.shape
-    rows = np.zeros_like(mask)
-    for tap in range(n_taps):
-        rows[:, : width - tap] |= mask[:, tap:]
-    spread = np.zeros_like(mask)
-    for tap in range(n_taps):
-        spread[: height - tap] |= rows[tap:]
-    return spread
-
-
 @functools.lru_cache(maxsize=MAPS_KEPT)
 def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Drawing | None:
     """From a tile onto a cutout; None where they do not meet."""
@@ -192,34 +167,26 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
         return None
     area = abs(float(np.linalg.det(steps)))
     stretch = max(1.0, round(math.sqrt(area), 2))
-    taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), _weights(stretch))
+    taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), kernel_weights(stretch))
     covered = taps.within(shape_px)
     if not covered.any():
         return None
     taps = taps.at(covered)
     back = PixelTransform(tile, own).positions(taps.box)
     x_weights, y_weights = taps.weights()
+    own = np.einsum("tp,tp->p", x_weights, x_weights) * np.einsum("tp,tp->p", y_weights, y_weights)
     return _Drawing(
         box=taps.box,
         covered=covered,
         first=taps.first,
         x_weights=x_weights,
         y_weights=y_weights,
-        share=1.0 / _received(back, steps, stretch=stretch),
-        noise_correlation=_noise_correlation(taps.area, x_weights, y_weights),
+        share=1.0 / received_weight(back, steps, stretch=stretch),
+        # Sums over many pixels have the variance of the tile pixels they cover, of which there are `area`.
+        noise_correlation=math.sqrt(
+            float(taps.area.sum(dtype=np.float64)) / float(own.sum(dtype=np.float64))
+        ),
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(stretch: float) -> _Float32:
-    """(tap, phase): the kernel, `stretch` times as wide, by the place within a pixel; sums to 1 over the taps."""
-    half_taps = math.ceil(REACH_PX * stretch)
-    taps = np.arange(1 - half_taps, 1 + half_taps)
-    distance = (taps[:, None] - np.arange(PHASES) / PHASES) / stretch
-    within = np.clip(1.0 - (distance / REACH_PX) ** 2, 0.0, None)
-    window = np.i0(KAISER_BETA * np.sqrt(within)) - 1.0  # 0 at the ends
-    kernel = np.sinc(2.0 * CUTOFF * distance) * window
-    return np.asarray(kernel / kernel.sum(axis=0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,50 +249,3 @@ def _split(position: npt.NDArray[np.float64], n_taps: int) -> tuple[_Index, _Ind
     """First pixel under the kernel, and phase."""
     steps = np.rint(np.nan_to_num(position, nan=-1e9) * PHASES).astype(np.intp)
     return (steps >> PHASE_BITS) - (n_taps // 2 - 1), steps & (PHASES - 1)
-
-
-def _received(back: Positions, steps: npt.NDArray[np.float64], *, stretch: float) -> _Float32:
-    """(window y, window x): the sum of each tile pixel's weights over all cutout pixels, also beyond the edge.
-
-    It is near 1, and periodic in where the tile pixel falls between cutout pixels: by Poisson's sum its Fourier
-    coefficients are the kernel's transform at the frequencies of the cutout's lattice.
-
-    Parameters
-    ----------
-    back : tile pixels on the cutout
-    steps : (x or y, along x or y) of the cutout's lattice in tile pixels
-    """
-    total = np.ones(back.x.shape, np.float32)
-    x, y = (np.nan_to_num(axis % 1.0).astype(np.float32) for axis in (back.x, back.y))
-    lattice_frequencies = np.linalg.inv(steps).T @ HARMONICS.T  # (x or y, harmonic), per tile pixel
-    in_x, in_y = (_transform_of_kernel(axis, stretch=stretch) for axis in lattice_frequencies)
-    for (x_times, y_times), amplitude in zip(HARMONICS, in_x * in_y, strict=True):
-        if abs(amplitude) > MIN_AMPLITUDE:
-            angle = np.float32(2.0 * np.pi * x_times) * x + np.float32(2.0 * np.pi * y_times) * y
-            total += np.float32(2.0 * amplitude) * np.cos(angle)
-    return total
-
-
-def _transform_of_kernel(frequency: npt.NDArray[np.float64], *, stretch: float) -> npt.NDArray[np.float64]:
-    """Fourier transform of the kernel, 1 at frequency 0 (per tile pixel); 0 beyond the table's end."""
-    table = _transform_table(stretch)
-    at = np.abs(frequency) * FREQUENCIES_PER_ONE
-    return np.asarray(np.interp(at, np.arange(len(table)), table, right=0.0))
-
-
-@functools.lru_cache(maxsize=32)
-def _transform_table(stretch: float) -> npt.NDArray[np.float64]:
-    """The transform at multiples of 1 / FREQUENCIES_PER_ONE, up to half the places a pixel."""
-    places = 64  # a pixel: the transform at frequency 32 is below 1e-6
-    table = _weights(stretch)[:, :: PHASES // places]
-    taps = np.arange(len(table)) - (len(table) // 2 - 1)
-    steps = (taps[:, None] * places - np.arange(places)).ravel()
-    kernel = np.zeros(places * FREQUENCIES_PER_ONE)
-    kernel[steps] = table.ravel()  # negative ones from the end, where the transform wants them
-    return np.asarray(np.fft.rfft(kernel).real / places)
-
-
-def _noise_correlation(area: _Float32, x_weights: _Float32, y_weights: _Float32) -> float:
-    """Sums over many pixels have the variance of the tile pixels they cover, of which there are `area`."""
-    own = np.einsum("tp,tp->p", x_weights, x_weights) * np.einsum("tp,tp->p", y_weights, y_weights)
-    return math.sqrt(float(area.sum(dtype=np.float64)) / float(own.sum(dtype=np.float64)))
