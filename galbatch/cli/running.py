@@ -103,7 +103,7 @@ def run(
         raise UsageError(f"--stage {stage}: expected ingest, infer or all")
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
     clusters.require(parsed.cluster)
-    with clusters.on_demand(parsed.cluster, tell=errors.print) as pool:
+    with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:
         made = run.prepare(parsed, pool)
         for note in made.notes:
             errors.print(f"note: {note}")

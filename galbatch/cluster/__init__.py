@@ -1,22 +1,29 @@
-"""Where workers come from: processes on this machine, one for each of its GPUs, or those of a running scheduler."""
+"""Where workers come from: processes on this machine, one for each of its GPUs, or those of a running scheduler.
 
-from galbatch.cluster.checks import require_device, require_paths
-from galbatch.cluster.connecting import connect, require
-from galbatch.cluster.kinds import device_of, workers_planned
-from galbatch.cluster.monitor import Crew
+`base.ClusterKind` is the protocol of a kind of cluster, each kind is one file, and `registry` names them.
+"""
+
+from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds
+from galbatch.cluster.checks import require_distinct_gpus, require_paths
+from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
+from galbatch.cluster.registry import KINDS, connect, kind_of, require
 from galbatch.cluster.workers import Workers, on_demand
 
 __all__ = [
     "GPU",
-    "Crew",
+    "KINDS",
+    "ClusterKind",
+    "Device",
+    "Notify",
     "Pool",
+    "WorkerMonitor",
+    "WorkerNeeds",
     "Workers",
     "connect",
-    "device_of",
+    "kind_of",
     "on_demand",
     "require",
-    "require_device",
+    "require_distinct_gpus",
     "require_paths",
-    "workers_planned",
 ]

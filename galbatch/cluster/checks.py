@@ -1,69 +1,20 @@
-"""What workers must be able to do before work is given to them."""
+"""Checks of workers before work is given to them: a GPU each, and the same files as this process."""
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from distributed import Client
 
 from galbatch import models, storage
+from galbatch.cluster.base import count_of
 from galbatch.cluster.pool import GPU, Pool
-from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError, GalbatchError
 
-__all__ = ["HOW_TO_START", "Tell", "require_device", "require_distinct_gpus", "require_paths", "wait_for"]
-
-Tell = Callable[[str], None]
-"""Takes a line for people."""
-
-HOW_TO_START = {
-    "cpu": "dask worker {address} --nthreads 1",
-    "cuda": 'dask worker {address} --resources "GPU=1" --nthreads 4',
-}
-
-POLL_S = 0.2
-
-
-def wait_for(client: Client, cluster: ClusterConfig, device: str, *, n_workers: int, tell: Tell) -> None:
-    """Wait until so many workers for `device` are there.
-
-    Raises
-    ------
-    ClusterError
-        They are not after ``[cluster] wait_s``.
-    """
-    started, told = time.monotonic(), False
-    while len((pool := Pool.of(client)).able(device)) < n_workers:
-        if time.monotonic() - started >= cluster.wait_s:
-            command = HOW_TO_START[device].format(address=cluster.scheduler)
-            raise ClusterError(
-                f"{cluster.scheduler}: {pool.described(device)}, {n_workers} asked for, after {cluster.wait_s:g} s "
-                f"([cluster] wait_s); start them with {command}, or ask for fewer with [cluster] workers"
-            )
-        if not told:
-            tell(
-                f"{cluster.scheduler}: {pool.described(device)}; waiting up to {cluster.wait_s:g} s for {n_workers}"
-            )
-            told = True
-        time.sleep(POLL_S)
-
-
-def require_device(client: Client, cluster: ClusterConfig, *, tell: Tell) -> None:
-    """Wait for workers of a joined scheduler that can infer on its device, each on a GPU of its own.
-
-    Raises
-    ------
-    ClusterError
-        None is there after ``[cluster] wait_s``, torch finds no GPU on one, or two share one.
-    """
-    wait_for(client, cluster, cluster.device, n_workers=1, tell=tell)
-    if cluster.device == "cuda":
-        require_distinct_gpus(client)
+__all__ = ["require_distinct_gpus", "require_paths"]
 
 
 def require_distinct_gpus(client: Client) -> None:
@@ -79,7 +30,7 @@ def require_distinct_gpus(client: Client) -> None:
     if without:
         worker, said = min(without.items())
         raise ClusterError(
-            f"{_some(sorted(without))} with the resource {GPU} cannot compute on one; {worker}: {said}; start it where there is "
+            f"{count_of(len(without), 'worker')} with the resource {GPU} cannot compute on one; {worker}: {said}; start it where there is "
             "a GPU, with a torch that was built for CUDA, or without the resource"
         )
     sharing = defaultdict(list)
@@ -94,7 +45,7 @@ def require_distinct_gpus(client: Client) -> None:
 
 
 def _gpu_of_worker() -> tuple[bool, str]:
-    """Whether there is a GPU, and its identity or what is wrong."""
+    """Return whether torch finds a GPU here, and the GPU's identity or the reason why not."""
     try:
         return True, models.gpu_identity()
     except GalbatchError as error:
@@ -127,13 +78,13 @@ def require_paths(client: Client, *, written: Sequence[str], read: Sequence[str]
     if wrong:
         worker, problem = next(iter(wrong.items()))
         raise ClusterError(
-            f"{_some(list(wrong))} of {len(problems)}: {worker}: {problem}; inputs and outputs must lie on storage that all "
+            f"{count_of(len(wrong), 'worker')} of {len(problems)}: {worker}: {problem}; inputs and outputs must lie on storage that all "
             "workers share under the same path, such as a shared file system or s3://"
         )
 
 
 def _look(probes: Sequence[str], files: Sequence[str], token: str) -> str:
-    """What a worker misses; empty: nothing."""
+    """Return which folder or file a worker misses; empty if none."""
     try:
         for probe in probes:
             if storage.read_json(probe) != {"token": token}:
@@ -145,7 +96,3 @@ def _look(probes: Sequence[str], files: Sequence[str], token: str) -> str:
     except OSError as error:
         return str(error)
     return f"{missing[0]} is not there" if missing else ""
-
-
-def _some(workers: Sequence[Any]) -> str:
-    return f"{len(workers)} worker{'s' if len(workers) > 1 else ''}"

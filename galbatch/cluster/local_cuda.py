@@ -1,4 +1,4 @@
-"""One worker process for each GPU of this machine, through dask-cuda.
+"""Kind "local-cuda": one worker process for each GPU of this machine, through dask-cuda.
 
 Nothing here, and nothing that a client does before, may touch CUDA: a context made before the workers start puts all of
 them on the first GPU (dask-cuda#719). So GPUs are counted through NVML, and the workers say afterwards which they have.
@@ -16,19 +16,62 @@ from typing import Any
 from distributed import Client
 
 from galbatch import models
+from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
 from galbatch.cluster.local import free_address, kept_by_malloc
 from galbatch.cluster.pool import GPU
-from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 
-__all__ = ["require_gpus", "started", "threads_of_worker", "visible_gpus"]
+__all__ = ["LocalCuda", "require_gpus", "threads_of_worker", "visible_gpus"]
 
 WHERE = "[cluster] kind = 'local-cuda'"
 
 
+class LocalCuda(ClusterKind):
+    """One worker process for each GPU of this machine, with 2 to 4 threads."""
+
+    name = "local-cuda"
+
+    @property
+    def device(self) -> Device:
+        return "cuda"
+
+    def workers_planned(self) -> tuple[int, str]:
+        try:
+            n_gpus = len(visible_gpus())
+        except ClusterError:
+            n_gpus = 0  # the run is planned here, to be done on a machine with GPUs
+        n_workers = self.config.workers or n_gpus or 1
+        return n_workers, count_of(n_workers, "GPU worker")
+
+    def require(self) -> None:
+        require_gpus(self.config.workers)
+
+    @contextmanager
+    def connect(self, notify: Notify) -> Iterator[Client]:
+        gpus = require_gpus(self.config.workers)
+        # Limits of GPU memory are left alone: dask-cuda's spilling moves what Dask holds, and torch's memory is not among it
+        # (dask-cuda#755). Each thread computes with one core (Dask's nannies set OMP_NUM_THREADS=1).
+        with (
+            kept_by_malloc(),
+            _cluster_class()(
+                CUDA_VISIBLE_DEVICES=gpus,
+                n_workers=len(gpus),
+                threads_per_worker=threads_of_worker(len(gpus)),
+                resources={GPU: 1},
+                host="127.0.0.1",
+                dashboard_address=free_address(self.config.dashboard_address),
+                silence_logs=40,
+            ) as workers,
+            Client(workers) as client,
+        ):
+            client.wait_for_workers(len(gpus), timeout=self.config.wait_s or None)
+            require_distinct_gpus(client)
+            yield client
+
+
 def visible_gpus() -> list[str]:
-    """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves, as it names them: numbers or UUIDs.
+    """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES leaves, as it names them: numbers or UUIDs.
 
     Raises
     ------
@@ -63,8 +106,8 @@ def _count_gpus() -> int:
         ) from None
 
 
-def require_gpus(cluster: ClusterConfig) -> list[str]:
-    """The GPUs to start workers on, one each.
+def require_gpus(n_workers: int | None) -> list[str]:
+    """Return the GPUs to start `n_workers` workers on, one each; None takes all.
 
     Raises
     ------
@@ -76,9 +119,9 @@ def require_gpus(cluster: ClusterConfig) -> list[str]:
     seen = "" if listed is None else f" that CUDA_VISIBLE_DEVICES={listed!r} leaves"
     if not gpus:
         raise ClusterError(f"{WHERE}: there is no GPU{seen}; kind = 'local' runs on the cpu")
-    if cluster.workers and cluster.workers > len(gpus):
+    if n_workers and n_workers > len(gpus):
         raise ClusterError(
-            f"{WHERE}: {cluster.workers} workers are asked for and there {'is' if len(gpus) == 1 else 'are'} {len(gpus)} "
+            f"{WHERE}: {n_workers} workers are asked for and there {'is' if len(gpus) == 1 else 'are'} {len(gpus)} "
             f"GPU{'s' if len(gpus) > 1 else ''}{seen}; each worker has one of its own: ask for {len(gpus)} at most"
         )
     if models.torch_cuda() is None:
@@ -86,7 +129,7 @@ def require_gpus(cluster: ClusterConfig) -> list[str]:
             f"{WHERE}: torch is a build without CUDA here: install one with it, see https://pytorch.org/get-started/locally"
         )
     _cluster_class()
-    return gpus[: cluster.workers or len(gpus)]
+    return gpus[: n_workers or len(gpus)]
 
 
 def _cluster_class() -> Any:
@@ -102,35 +145,5 @@ def _cluster_class() -> Any:
 
 
 def threads_of_worker(n_workers: int) -> int:
-    """One thread feeds the GPU, the others cut meanwhile: as many as there are cores for, 2 to 4."""
+    """Return a worker's threads, 2 to 4 as there are cores for: one feeds the GPU, the others cut meanwhile."""
     return min(4, max(2, (os.cpu_count() or 1) // n_workers))
-
-
-@contextmanager
-def started(cluster: ClusterConfig) -> Iterator[Client]:
-    """Start a worker on each GPU; they end with the context.
-
-    Raises
-    ------
-    ClusterError
-        Something is missing, or two workers have the same GPU.
-    """
-    gpus = require_gpus(cluster)
-    # Limits of GPU memory are left alone: dask-cuda's spilling moves what Dask holds, and torch's memory is not among it
-    # (dask-cuda#755). Each thread computes with one core (Dask's nannies set OMP_NUM_THREADS=1).
-    with (
-        kept_by_malloc(),
-        _cluster_class()(
-            CUDA_VISIBLE_DEVICES=gpus,
-            n_workers=len(gpus),
-            threads_per_worker=threads_of_worker(len(gpus)),
-            resources={GPU: 1},
-            host="127.0.0.1",
-            dashboard_address=free_address(cluster.dashboard_address),
-            silence_logs=40,
-        ) as workers,
-        Client(workers) as client,
-    ):
-        client.wait_for_workers(len(gpus), timeout=cluster.wait_s or None)
-        require_distinct_gpus(client)
-        yield client

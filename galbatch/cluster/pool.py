@@ -1,4 +1,4 @@
-"""The workers that are there at a moment."""
+"""The workers that are connected at a moment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GPU = "GPU"
 
 @dataclass(frozen=True)
 class Pool:
-    """The workers that are there at a moment, by their addresses.
+    """The workers that are connected at a moment, by their addresses.
 
     Attributes
     ----------
-    threads : of each worker
+    threads : number of threads of each worker
     gpus : the workers with the resource GPU
-    nannied : the workers that can be started anew, as another process watches over them
+    nannied : the workers that can be started again, as another process watches over them
     """
 
     threads: Mapping[str, int]
@@ -30,7 +30,7 @@ class Pool:
 
     @classmethod
     def of(cls, client: Client) -> Pool:
-        """Those that the scheduler knows now.
+        """Return the workers that the scheduler knows now.
 
         Raises
         ------
@@ -46,17 +46,17 @@ class Pool:
         )
 
     @property
-    def window(self) -> int:
-        """Tasks to have under way: one for each thread, and one for each worker to go on with."""
+    def max_submitted(self) -> int:
+        """The number of tasks to have submitted at a time: one for each thread, and one more for each worker to continue with."""
         return max(2, sum(self.threads.values()) + len(self.threads))
 
     def able(self, device: str, refused: Collection[str] = ()) -> list[str]:
-        """The workers that can compute on `device`, without those refused."""
+        """Return the addresses of the workers that can compute on `device`, sorted, without those refused."""
         there = self.gpus if device == "cuda" else self.threads
         return sorted(set(there) - set(refused))
 
     def described(self, device: str) -> str:
-        """So many workers, and what they lack for `device`."""
+        """Return the number of workers in words, and what they lack for `device`."""
         n_workers = len(self.threads)
         if not n_workers:
             return "no workers are there"

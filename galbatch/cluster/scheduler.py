@@ -1,7 +1,8 @@
-"""The workers of a scheduler that runs already."""
+"""Kind "scheduler": the workers of a Dask scheduler that runs already."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +12,22 @@ from typing import Any
 from distributed import Client
 from distributed.versions import VersionMismatchWarning
 
-from galbatch.cluster.checks import Tell, wait_for
-from galbatch.config import ClusterConfig
+from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds, count_of
+from galbatch.cluster.checks import require_distinct_gpus, require_paths
+from galbatch.cluster.pool import Pool
 from galbatch.errors import ClusterError
 
-__all__ = ["Difference", "differences", "joined", "refused_workers"]
+__all__ = ["Difference", "RunningScheduler", "differences", "refused_workers"]
 
 CONNECT_S = 15
-"""So long a scheduler may take to answer, and to come back when the connection is lost."""
+"""The time a scheduler may take to answer, and to come back when the connection is lost."""
+
+POLL_S = 0.2
+
+HOW_TO_START: dict[Device, str] = {
+    "cpu": "dask worker {address} --nthreads 1",
+    "cuda": 'dask worker {address} --resources "GPU=1" --nthreads 4',
+}
 
 COMPARED = {"python": 2, "galbatch": 9, "dask": 9, "distributed": 9, "torch": 2, "numpy": 1}
 """Packages that must agree, and in how many parts of their version.
@@ -27,28 +36,84 @@ Tasks travel as pickles of galbatch's own classes and numpy's arrays, Dask's pro
 reads the bundles."""
 
 NOT_OF_SCHEDULER = ("torch", "numpy")
-"""What a scheduler does without: it passes tasks on without opening them."""
+"""Packages that a scheduler does without: it passes tasks on without opening them."""
 
 
-@contextmanager
-def joined(cluster: ClusterConfig, tell: Tell) -> Iterator[Client]:
-    """Connect to the scheduler, and wait for as many workers as are asked for.
+class RunningScheduler(ClusterKind):
+    """The workers of a Dask scheduler that runs already: they stay when the run ends, and others may join at any time."""
 
-    Raises
-    ------
-    ClusterError
-        Nothing answers there, workers do not come, or they are not like this process.
-    """
-    with _connected(str(cluster.scheduler)) as client:
-        wait_for(client, cluster, "cpu", n_workers=cluster.workers or 1, tell=tell)
-        _require_alike(client, str(cluster.scheduler))
-        yield client
+    name = "scheduler"
+
+    @property
+    def address(self) -> str:
+        """The address of the scheduler; config refuses this kind without one."""
+        return str(self.config.scheduler)
+
+    @property
+    def device(self) -> Device:
+        return self.config.device
+
+    def workers_planned(self) -> tuple[int, str]:
+        n_workers = self.config.workers or 1
+        noun = "GPU worker" if self.device == "cuda" else "worker"
+        return n_workers, f"{count_of(n_workers, noun)} of {self.address}"
+
+    @contextmanager
+    def connect(self, notify: Notify) -> Iterator[Client]:
+        with _connected(self.address) as client:
+            # On GPUs, too, any worker will do at first: the headers of tiles are read by all of them.
+            self._wait_for(client, "cpu", n_workers=self.config.workers or 1, notify=notify)
+            _require_alike(client, self.address)
+            yield client
+
+    def check_workers(self, client: Client, needs: WorkerNeeds, notify: Notify) -> None:
+        if needs.infers:
+            self.require_device(client, notify)
+        require_paths(client, written=needs.written, read=needs.read)
+
+    def require_device(self, client: Client, notify: Notify) -> None:
+        """Wait for a worker that can infer on the device, and see that each worker has a GPU of its own.
+
+        Raises
+        ------
+        ClusterError
+            None has come after ``[cluster] wait_s``, torch finds no GPU on one, or two share one.
+        """
+        self._wait_for(client, self.device, n_workers=1, notify=notify)
+        if self.device == "cuda":
+            require_distinct_gpus(client)
+
+    def refused_workers(self, client: Client) -> dict[str, str]:
+        return refused_workers(client)
+
+    def patience_s(self, n_workers: int) -> float:
+        # Other workers may join at any time, so it is worth waiting even while some that are unable are connected.
+        return self.config.wait_s
+
+    def how_to_start(self, device: Device) -> str:
+        return HOW_TO_START[device].format(address=self.address)
+
+    def _wait_for(self, client: Client, device: Device, *, n_workers: int, notify: Notify) -> None:
+        """Wait until `n_workers` workers for `device` are connected."""
+        wait_s = self.config.wait_s
+        started, notified = time.monotonic(), False
+        while len((pool := Pool.of(client)).able(device)) < n_workers:
+            found = f"{self.address}: {pool.described(device)}"
+            if time.monotonic() - started >= wait_s:
+                raise ClusterError(
+                    f"{found}, {n_workers} asked for, after {wait_s:g} s ([cluster] wait_s); start them with "
+                    f"{self.how_to_start(device)}, or ask for fewer with [cluster] workers"
+                )
+            if not notified:
+                notify(f"{found}; waiting up to {wait_s:g} s for {n_workers}")
+                notified = True
+            time.sleep(POLL_S)
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # `differences` tells which of them matter
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # `differences` says which of them matter
         try:
             client = Client(address, timeout=CONNECT_S)
         except (OSError, ValueError) as error:
@@ -74,7 +139,7 @@ SCHEDULER = "scheduler"
 
 
 def differences(client: Client) -> list[Difference]:
-    """What differs between this process, the scheduler and the workers that are there."""
+    """Return the packages that differ between this process, the scheduler and the connected workers."""
     found = client.get_versions(packages=["galbatch", "torch"])
     here = _compared(found["client"])
     there = {SCHEDULER: found["scheduler"], **found["workers"]}
@@ -97,7 +162,7 @@ def _compared(versions: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refused_workers(client: Client) -> dict[str, str]:
-    """The workers that are not like this process, and why."""
+    """Return the workers, by address, whose packages differ from this process's, with the reason."""
     reasons: dict[str, str] = {}
     for one in differences(client):
         if one.where != SCHEDULER:

@@ -10,25 +10,25 @@ from typing import Any
 
 from distributed import Client, Future
 
-from galbatch.cluster.checks import Tell
-from galbatch.cluster.connecting import connect
+from galbatch.cluster.base import Notify
 from galbatch.cluster.pool import Pool
+from galbatch.cluster.registry import connect
 from galbatch.config import ClusterConfig
 
 __all__ = ["Workers", "on_demand"]
 
 
-def on_demand(cluster: ClusterConfig, *, tell: Tell = lambda line: None) -> Workers:
-    """Workers as configured that start when they are first needed; a context manager, as they end with it."""
-    return Workers(cluster, tell=tell)
+def on_demand(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> Workers:
+    """Return workers as configured that start when they are first needed; a context manager, as they end with it."""
+    return Workers(cluster, notify=notify)
 
 
 class Workers:
-    """Workers that start at first use: what is wrong with a run is told before, unless finding it needs them."""
+    """Workers that start at first use, so that a wrong run is refused before any is started, unless finding that needs them."""
 
-    def __init__(self, cluster: ClusterConfig, *, tell: Tell = lambda line: None) -> None:
+    def __init__(self, cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> None:
         self._cluster = cluster
-        self._tell = tell
+        self._notify = notify
         self._stack = ExitStack()
         self._client: Client | None = None
 
@@ -45,22 +45,22 @@ class Workers:
     def client(self) -> Client:
         """The connection; the first use starts the workers. Raises as `connect` does."""
         if self._client is None:
-            self._client = self._stack.enter_context(connect(self._cluster, tell=self._tell))
+            self._client = self._stack.enter_context(connect(self._cluster, notify=self._notify))
         return self._client
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Results of ``function(item)``, computed on the workers, in the order of the items.
+        """Yield the results of ``function(item)``, computed on the workers, in the order of the items.
 
-        A bounded window of items is under way at a time. What `function` raises is raised here, and the
+        A bounded number of items is submitted at a time. What `function` raises is raised here, and the
         rest is given up.
         """
         client = self.client
-        window = Pool.of(client).window
+        max_submitted = Pool.of(client).max_submitted
         pending: deque[Future] = deque()
         try:
             for item in items:
                 pending.append(client.submit(function, item, pure=False, retries=0))
-                if len(pending) >= window:
+                if len(pending) >= max_submitted:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -15,10 +15,10 @@ __all__ = ["ClusterConfig"]
 class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
 
-    kind: Literal["local", "local-cuda", "scheduler", "slurm", "kubernetes"] = Field(
+    kind: Literal["local", "local-cuda", "scheduler"] = Field(
         "local",
         description="local: worker processes on this machine; local-cuda: one for each of its GPUs; scheduler: those of a "
-        "running Dask scheduler; slurm and kubernetes are not in this version",
+        "running Dask scheduler",
     )
     workers: int | None = Field(
         None,

@@ -58,7 +58,7 @@ class Rates:
 
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Lines of the plan's table: projected time of each step with the configured workers."""
-        workers, called = cluster.workers_planned(config.cluster)
+        workers, called = cluster.kind_of(config.cluster).workers_planned()
         n_cutouts = sum(plan.projection.n_cutouts)
         rates = [(m.n_selected, self.networks[m.name]) for m in plan.models if m.name in self.networks]
         infer_s = sum(n * rate.passes * rate.pass_s for n, rate in rates)
@@ -168,7 +168,7 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
 
     Where this machine lacks the GPU or engine of the run, the scripts' float32 stands for it, which takes as much or more.
     """
-    device = cluster.device_of(config.cluster)
+    device = cluster.kind_of(config.cluster).device
     found = {}
     for model in plan.models:
         network = tasks.load_network(model)
@@ -194,7 +194,7 @@ def _mean_passes(measured: _Measured, posterior: PosteriorConfig, tried: npt.NDA
 
 def _execution(config: RunConfig, model: ModelPlan, network: models.Ensemble) -> models.Execution | None:
     """As planned; None if this machine cannot."""
-    planned = models.Execution(models.Engine.named(model.engine), cluster.device_of(config.cluster))
+    planned = models.Execution(models.Engine.named(model.engine), cluster.kind_of(config.cluster).device)
     try:
         for bundle in network.bundles:
             models.executor(bundle, planned.engine, planned.device)

@@ -29,7 +29,7 @@ from galbatch.errors import (
     FingerprintError,
 )
 from galbatch.execution import tasks
-from galbatch.execution.submission import Attempt, Window
+from galbatch.execution.submission import Attempt, SubmissionQueue
 from galbatch.objects import kept_names, open_objects, write_parquet
 from galbatch.planning.plan import ENGINE_OF, ModelPlan, PartitionPlan, Plan, make_plan
 
@@ -118,7 +118,7 @@ def _engine(config: RunConfig, network: models.Ensemble, recorded: str | None) -
         if wanted.engine in ("auto", began.kind) and wanted.precision in ("auto", began.precision):
             return began.name
     return models.choose_engine(
-        network, kind=wanted.engine, precision=wanted.precision, device=cluster.device_of(config.cluster)
+        network, kind=wanted.engine, precision=wanted.precision, device=cluster.kind_of(config.cluster).device
     ).name
 
 
@@ -280,7 +280,8 @@ def execute(
     with _locked(config, stage):
         before = progress(config, plan)
         sink = sink or dashboard.Silent()
-        _require_workers(config, plan, client, stage=stage, sink=sink)
+        kind = cluster.kind_of(config.cluster)
+        kind.check_workers(client, _worker_needs(config, plan, stage), sink.note)
         if len(plan.rejected):
             write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
         run = _Run(config, plan, client, stage, sink)
@@ -292,18 +293,12 @@ def execute(
     return run.result
 
 
-def _require_workers(
-    config: RunConfig, plan: Plan, client: Client, *, stage: Stage, sink: dashboard.ProgressSink
-) -> None:
-    """Refuse a joined scheduler whose workers do not see the run's files or cannot infer on its device."""
-    if config.cluster.kind != "scheduler":
-        return
-    if stage != "ingest":
-        cluster.require_device(client, config.cluster, tell=sink.note)
+def _worker_needs(config: RunConfig, plan: Plan, stage: Stage) -> cluster.WorkerNeeds:
+    """Return what the workers must see and do: one tile of each band, the bundles and the outputs of the stage."""
     tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}
     bundles = [path for model in plan.models for path in model.paths] if stage != "ingest" else []
     outputs = [config.cutouts.store] if stage == "ingest" else [config.cutouts.store, config.catalog.path]
-    cluster.require_paths(client, written=outputs, read=[*tiles.values(), *bundles])
+    return cluster.WorkerNeeds(infers=stage != "ingest", written=outputs, read=[*tiles.values(), *bundles])
 
 
 def lock_of(output: str) -> str:
@@ -359,9 +354,9 @@ class _Run:
             pass_outputs.create_groups(
                 self.config.catalog.path, [attempt.part.partition for attempt in waiting]
             )
-        window = Window(self.config, self.plan, self.client, then=self._then, note=self.sink.note)
-        window.work(waiting)
-        self.result.failed = window.failed
+        queue = SubmissionQueue(self.config, self.plan, self.client, then=self._then, note=self.sink.note)
+        queue.work(waiting)
+        self.result.failed = queue.failed
 
     def _announce(self, before: Progress) -> list[Attempt]:
         """Tell the sink what is there, and list the first steps of what is left."""

@@ -23,7 +23,7 @@ from galbatch.execution import tasks
 from galbatch.planning.plan import PartitionPlan, Plan
 from galbatch.storage import zarr_groups
 
-__all__ = ["Attempt", "Window"]
+__all__ = ["Attempt", "SubmissionQueue"]
 
 RESULT_S = 10.0  # for the few numbers that a task gives back
 POLL_S = 1.0
@@ -51,7 +51,7 @@ class _Submitted:
     workers: tuple[str, ...]  # that it may run on; none: any
 
 
-class Window:
+class SubmissionQueue:
     """Sees attempts through on the workers, a bounded number at a time.
 
     Attributes
@@ -67,8 +67,8 @@ class Window:
         self._client = client
         self._then = then
         self._note = note
-        self._device = cluster.device_of(config.cluster)
-        self._crew = cluster.Crew(client, config.cluster, note)
+        self._device = cluster.kind_of(config.cluster).device
+        self._monitor = cluster.WorkerMonitor(client, config.cluster, note)
         # Of this run alone: a scheduler that several runs share would take equal keys for the same task.
         self._run = uuid.uuid4().hex[:8]
         self._batch = config.posterior.batch
@@ -88,7 +88,7 @@ class Window:
         """
         self._fresh.extend(attempts)
         while self._fresh or self._again or self._pending:
-            self._crew.look()
+            self._monitor.look()
             self._give_up()
             self._submit_what_fits()
             try:
@@ -100,17 +100,17 @@ class Window:
             if further is not None:
                 self._again.append(further)
 
-    def _device_of(self, attempt: Attempt) -> str:
+    def _device_of(self, attempt: Attempt) -> cluster.Device:
         return self._device if attempt.step == "infer" else "cpu"
 
     def _submit_what_fits(self) -> None:
-        if not self._crew.is_connected:
+        if not self._monitor.is_connected:
             return
         for attempt in list(self._again):
             if self._has_worker(attempt):
                 self._again.remove(attempt)
                 self._submit(attempt)
-        while self._fresh and len(self._pending) + len(self._again) < self._crew.window:
+        while self._fresh and len(self._pending) + len(self._again) < self._monitor.max_submitted:
             if not self._has_worker(self._fresh[0]):
                 return
             self._submit(self._fresh.popleft())
@@ -118,7 +118,7 @@ class Window:
     def _has_worker(self, attempt: Attempt) -> bool:
         """Whether a worker can take it; on GPUs, now: what waits here still learns of a smaller batch."""
         device = self._device_of(attempt)
-        able = self._crew.able(device)
+        able = self._monitor.able(device)
         if device == "cpu":
             return bool(able)
         return sum(self._device_of(one.attempt) == device for one in self._pending.values()) < len(able)
@@ -127,7 +127,7 @@ class Window:
         attempt.n_submitted += 1
         function, task = self._task(attempt)
         device = self._device_of(attempt)
-        able = tuple(self._crew.able(device)) if self._crew.refused else ()
+        able = tuple(self._monitor.able(device)) if self._monitor.refused else ()
         future = self._client.submit(
             _on_worker,
             function,
@@ -195,11 +195,11 @@ class Window:
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         if isinstance(error, WorkerRefused):
-            self._crew.refuse(error.worker, str(error))
+            self._monitor.refuse(error.worker, str(error))
             return attempt
         if isinstance(error, ShortOfMemory):
             if error.worker:
-                self._crew.restart(error.worker)
+                self._monitor.restart(error.worker)
             if attempt.batch > 1:
                 return self._with_half_the_batch(attempt, error)
         attempt.n_failed += 1
@@ -217,19 +217,19 @@ class Window:
 
     def _free_stranded(self) -> None:
         """Take back tasks that were only for workers that are gone, or are refused now."""
-        if not self._crew.is_connected:
+        if not self._monitor.is_connected:
             return
         for one in self._pending.values():
-            if one.workers and not set(one.workers) & set(self._crew.able(self._device_of(one.attempt))):
+            if one.workers and not set(one.workers) & set(self._monitor.able(self._device_of(one.attempt))):
                 self._client.cancel([one.future])
 
     def _give_up(self) -> None:
         """End the run where no worker can do what is left: what waits for one has failed, the rest stays to be done."""
-        if not self._crew.is_connected:
+        if not self._monitor.is_connected:
             return
         waiting = [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
         for device in {self._device_of(attempt) for attempt in waiting}:
-            reason = self._crew.given_up(device)
+            reason = self._monitor.given_up(device)
             if reason is None:
                 continue
             for attempt in waiting:

@@ -193,7 +193,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
         client.wait_for_workers(1, timeout=30)
     assert not result.complete
     assert 0 < result.n_inferred < len(plan.objects)
-    assert sink.lines[-1] == "no workers are there: waiting up to 1 s for one that can go on"
+    assert sink.lines[-1] == "no workers are there: waiting up to 1 s for one that can continue"
     assert result.failed
     for reason in result.failed.values():
         assert "no workers are there after 1 s; start workers with dask worker tcp://" in reason
@@ -205,7 +205,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
 
 def test_workers_without_a_gpu_cut_and_the_rest_is_given_up(ready, one_gpu, gpu, monkeypatch):
     parsed, plan = ready
-    monkeypatch.setattr("galbatch.cluster.require_device", lambda client, cluster, tell: None)
+    monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
     with workers_here(resources={}, threads_per_worker=1) as (_, client):
         result = run.execute(parsed, plan, client)
     assert not gpu.where
@@ -230,7 +230,7 @@ def test_a_worker_without_the_engine_gets_no_work_and_others_do_it(ready, one_gp
     monkeypatch.setattr(models, "executor", refuse_on_the_first)
     running.scale(2)
     client.wait_for_workers(2, timeout=30)
-    monkeypatch.setattr("galbatch.cluster.require_device", lambda client, cluster, tell: None)
+    monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
     sink = Notes()
     try:
         result = run.execute(parsed, plan, client, sink=sink)
@@ -330,7 +330,7 @@ def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     assert not before & after
     (worker,) = before
     restarted, halved = sink.lines
-    assert restarted == f"worker {worker} was started anew: OK"
+    assert restarted == f"worker {worker} was started again: OK"
     # Of two threads that cut, either may be the first.
     where, _, told = halved.partition(": ")
     assert where.removeprefix("partition ") in {part.partition.name for part in plan.partitions[:2]}

@@ -128,8 +128,8 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
             "--cluster local starts workers: give one of them",
         ),
         (["--cluster", "scheduler"], "name its address"),
-        (["--cluster", "cuda"], "expected local, local-cuda, scheduler, slurm or kubernetes"),
-        (["--cluster", "kubernetes"], "not in this version"),
+        (["--cluster", "cuda"], "expected local, local-cuda or scheduler"),
+        (["--cluster", "kubernetes"], "--cluster kubernetes: expected local, local-cuda or scheduler"),
         (["--cluster", "local-cuda"], "[cluster] kind = 'local-cuda': dask-cuda is not installed here"),
     ],
 )

@@ -8,16 +8,17 @@ import time
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import get_args
 
 import pytest
 from distributed import LocalCluster, get_worker
 from distributed.comm import CommClosedError
 
 from galbatch import cluster, config, models, storage
-from galbatch.cluster import connecting, local_cuda
+from galbatch.cluster import local_cuda
 from galbatch.cluster import scheduler as joined
 from galbatch.config import ClusterConfig
-from galbatch.errors import BundleError, ClusterError, ConfigError, NotInThisVersion, SchedulerLost, TileError
+from galbatch.errors import BundleError, ClusterError, ConfigError, SchedulerLost, TileError
 
 TWO_GPUS = ("GPU-aaaa", "GPU-bbbb")
 
@@ -54,11 +55,11 @@ class Contract:
 
     def test_the_window_holds_a_task_for_each_thread_and_one_more_for_each_worker(self, connected):
         pool = cluster.Pool.of(connected[1])
-        assert pool.window == sum(pool.threads.values()) + 2
+        assert pool.max_submitted == sum(pool.threads.values()) + 2
 
     def test_the_device_is_the_kinds(self, connected):
         parsed, client = connected
-        assert cluster.device_of(parsed) == self.device
+        assert cluster.kind_of(parsed).device == self.device
         assert len(cluster.Pool.of(client).able(self.device)) == 2
 
     def test_workers_are_there_whatever_the_client_notes_meanwhile(self, connected, monkeypatch):
@@ -76,10 +77,10 @@ class Contract:
 
     def test_nobody_is_given_up(self, connected):
         parsed, client = connected
-        crew = cluster.Crew(client, parsed, print)
-        crew.look()
-        assert crew.given_up(self.device) is None
-        assert crew.is_connected
+        monitor = cluster.WorkerMonitor(client, parsed, print)
+        monitor.look()
+        assert monitor.given_up(self.device) is None
+        assert monitor.is_connected
 
 
 class TestLocal(Contract):
@@ -293,7 +294,7 @@ def test_more_workers_than_gpus_are_refused_and_fewer_take_the_first(gpus, monke
         ClusterError, match=r"3 workers are asked for and there are 2 GPUs; .*ask for 2 at most"
     ):
         cluster.require(CUDA.model_copy(update={"workers": 3}))
-    assert local_cuda.require_gpus(CUDA.model_copy(update={"workers": 1})) == ["0"]
+    assert local_cuda.require_gpus(1) == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(
         ClusterError, match="2 workers are asked for and there is 1 GPU that CUDA_VISIBLE_DEVICES='1'"
@@ -354,7 +355,7 @@ def test_workers_are_waited_for_so_long_and_no_longer():
             pytest.raises(
                 ClusterError, match=r"no workers are there, 1 asked for, after 0.3 s.*dask worker tcp://"
             ),
-            cluster.connect(asked, tell=told.append),
+            cluster.connect(asked, notify=told.append),
         ):
             pass
         assert told == [f"{asked.scheduler}: no workers are there; waiting up to 0.3 s for 1"]
@@ -374,7 +375,7 @@ def test_workers_without_gpus_are_refused_for_inference_on_them():
                 ClusterError, match=r'1 worker is there, none with the resource GPU.*--resources "GPU=1"'
             ),
         ):
-            cluster.require_device(client, asked, tell=print)
+            cluster.kind_of(asked).require_device(client, print)
 
 
 VERSIONS = {
@@ -421,7 +422,7 @@ def test_versions_that_matter_are_told_as_a_table():
 
 
 def test_workers_that_nobody_asks_for_do_not_start(monkeypatch):
-    def refuse(config, tell):
+    def refuse(config, notify):
         raise AssertionError("workers were started")
 
     monkeypatch.setattr("galbatch.cluster.workers.connect", refuse)
@@ -429,12 +430,16 @@ def test_workers_that_nobody_asks_for_do_not_start(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("kind", ["slurm", "kubernetes"])
-def test_kinds_to_come_say_so(kind):
-    with pytest.raises(NotInThisVersion, match=f"{kind}.*not in this version; use kind = 'local'"):
-        connecting.require(ClusterConfig(kind=kind))
-    with cluster.on_demand(ClusterConfig(kind=kind)) as workers, pytest.raises(NotInThisVersion, match=kind):
+def test_an_unknown_kind_fails_by_name():
+    unknown = ClusterConfig().model_copy(update={"kind": "slurm"})
+    with pytest.raises(ClusterError, match="'slurm': not known; known are local, local-cuda, scheduler"):
+        cluster.require(unknown)
+    with cluster.on_demand(unknown) as workers, pytest.raises(ClusterError, match="'slurm': not known"):
         _ = workers.client
+
+
+def test_the_kinds_of_the_config_are_those_of_the_registry():
+    assert get_args(ClusterConfig.model_fields["kind"].annotation) == tuple(cluster.KINDS)
 
 
 @pytest.mark.parametrize(
@@ -463,12 +468,12 @@ def test_keys_that_do_not_go_together_are_refused(keys, told):
     ],
 )  # fmt: skip
 def test_a_plan_names_the_workers_it_counts_on(gpus, keys, n_workers, called):
-    assert cluster.workers_planned(ClusterConfig(**keys)) == (n_workers, called)
+    assert cluster.kind_of(ClusterConfig(**keys)).workers_planned() == (n_workers, called)
 
 
 def test_a_plan_for_gpus_is_made_where_there_are_none(gpus):
     gpus.lacks("pynvml")
-    assert cluster.workers_planned(CUDA) == (1, "1 GPU worker")
+    assert cluster.kind_of(CUDA).workers_planned() == (1, "1 GPU worker")
 
 
 class Scripted:
@@ -552,7 +557,7 @@ JOINED = ClusterConfig(kind="scheduler", scheduler="tcp://s:1", device="cuda", w
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the crew reads, moved by the test."""
+    """Seconds that the monitor reads, moved by the test."""
     now = [1000.0]
     monkeypatch.setattr("galbatch.cluster.monitor.time.monotonic", lambda: now[0])
     return now
@@ -560,35 +565,35 @@ def clock(monkeypatch):
 
 def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
     client, told = Scripted(a=worker()), []
-    crew = cluster.Crew(client, JOINED, told.append)
-    assert crew.given_up("cpu") is None
-    assert crew.given_up("cuda") is None
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    assert monitor.given_up("cpu") is None
+    assert monitor.given_up("cuda") is None
     clock[0] += 99
-    assert crew.given_up("cuda") is None
+    assert monitor.given_up("cuda") is None
     assert told == [
-        "1 worker is there, none with the resource GPU: waiting up to 100 s for one that can go on"
+        "1 worker is there, none with the resource GPU: waiting up to 100 s for one that can continue"
     ]
     clock[0] += 2
-    assert crew.given_up("cuda") == (
+    assert monitor.given_up("cuda") == (
         "1 worker is there, none with the resource GPU after 100 s; start workers with dask worker tcp://s:1 "
         '--resources "GPU=1" --nthreads 4 and run again'
     )
-    monkeypatch.setattr("galbatch.cluster.monitor.refused_workers", lambda client: {})
+    monkeypatch.setattr("galbatch.cluster.scheduler.refused_workers", lambda client: {})
     client.workers["b"] = worker(4, gpu=True)
-    crew.look()
-    assert crew.given_up("cuda") is None
-    assert crew.window == 7
+    monitor.look()
+    assert monitor.given_up("cuda") is None
+    assert monitor.max_submitted == 7
     del client.workers["b"]
     clock[0] += 2
-    crew.look()
-    assert crew.given_up("cuda") is None  # the wait begins anew
+    monitor.look()
+    assert monitor.given_up("cuda") is None  # the wait begins anew
 
 
 def test_workers_started_here_that_cannot_are_not_waited_for(clock):
-    crew = cluster.Crew(Scripted(a=worker()), ClusterConfig(), print)
-    crew.refuse("a", "no engine")
-    assert crew.given_up("cpu") == "1 worker is there; a is refused: no engine"
-    away = cluster.Crew(Scripted(), ClusterConfig(), print)
+    monitor = cluster.WorkerMonitor(Scripted(a=worker()), ClusterConfig(), print)
+    monitor.refuse("a", "no engine")
+    assert monitor.given_up("cpu") == "1 worker is there; a is refused: no engine"
+    away = cluster.WorkerMonitor(Scripted(), ClusterConfig(), print)
     assert away.given_up("cpu") is None  # their nannies may be starting them anew
     clock[0] += 121
     assert away.given_up("cpu") == "no workers are there after 120 s"
@@ -596,40 +601,40 @@ def test_workers_started_here_that_cannot_are_not_waited_for(clock):
 
 def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
     client, told = Scripted(a=worker()), []
-    crew = cluster.Crew(client, JOINED, told.append)
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
     monkeypatch.setattr(
-        "galbatch.cluster.monitor.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
+        "galbatch.cluster.scheduler.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
     )
     client.workers["b"] = worker()
-    crew.look()
-    assert crew.able("cpu") == ["a"]  # looked a moment ago
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]  # looked a moment ago
     clock[0] += 2
-    crew.look()
-    assert crew.able("cpu") == ["a"]
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]
     assert told == ["worker b gets no work: torch 2.6 there, 2.13 here"]
 
 
-def test_only_workers_with_a_nanny_are_started_anew(clock):
+def test_only_workers_with_a_nanny_are_started_again(clock):
     client, told = Scripted(a=worker(), b=worker(nanny=None)), []
-    crew = cluster.Crew(client, JOINED, told.append)
-    crew.restart("a")
-    crew.restart("b")
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    monitor.restart("a")
+    monitor.restart("b")
     assert client.restarted == ["a"]
     assert told == [
-        "worker a was started anew: OK",
-        "worker b has no nanny that could start it anew; it goes on as it is",
+        "worker a was started again: OK",
+        "worker b has no nanny that could start it again; it continues as it is",
     ]
 
 
 def test_a_scheduler_that_is_gone_ends_the_run(clock):
     client = Scripted(a=worker())
-    crew = cluster.Crew(client, JOINED, print)
+    monitor = cluster.WorkerMonitor(client, JOINED, print)
     client.lost = True  # the connection, which the client has not seen yet
     clock[0] += 2
-    crew.look()
-    assert crew.able("cpu") == ["a"]
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]
     client.status = "connecting"
-    assert not crew.is_connected
+    assert not monitor.is_connected
     client.status = "closed"
     with pytest.raises(SchedulerLost, match="tcp://s:1: the scheduler is gone; what is done stays"):
-        crew.look()
+        monitor.look()

@@ -158,8 +158,8 @@ def test_workers_can_be_overridden(tmp_path):
     parsed = config.read_config(write(tmp_path, MINIMAL))
     assert parsed.with_cluster(workers=3).cluster.workers == 3
     assert parsed.with_cluster().cluster == parsed.cluster
-    with pytest.raises(errors.ConfigError, match=r"--cluster sluurm: .*did you mean slurm"):
-        parsed.with_cluster(kind="sluurm")
+    with pytest.raises(errors.ConfigError, match=r"--cluster schedular: .*did you mean scheduler"):
+        parsed.with_cluster(kind="schedular")
     with pytest.raises(
         errors.ConfigError, match="--scheduler tcp://a:1 joins a running scheduler, --cluster local"
     ):
