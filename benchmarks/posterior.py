@@ -34,8 +34,7 @@ from torch import Tensor, nn
 from galbatch import models, simulation
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import CutoutBlock, njy_per_unit
-from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.engines.choice import Engine, Execution, executor
+from galbatch.models import Engine, Ensemble, Execution, executor
 from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
 from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.inference.stopping import estimate_quantiles, schedule

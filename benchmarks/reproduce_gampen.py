@@ -32,12 +32,11 @@ from harness import RESULTS
 
 from galbatch import models
 from galbatch.core.types import njy_per_unit
+from galbatch.models import LEVELS, Evaluation, HeldOut, share_of, split_objects
 from galbatch.models.calibration.choosing import inflation_factors
-from galbatch.models.calibration.coverage import LEVELS, share_of
-from galbatch.models.calibration.evaluation import Evaluation, HeldOut, Outputs, judge
+from galbatch.models.calibration.evaluation import Outputs, judge
 from galbatch.models.heads import read_passes
 from galbatch.models.networks.keys import draw_keys
-from galbatch.models.training.data import split_objects
 
 STAGES = ("simulate", "train", "evaluate")
 UNFINISHED = 3  # exit code: run it again

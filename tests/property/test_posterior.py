@@ -8,15 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal, norm, rv_histogram
 
-from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads import (
-    BinnedMarginal,
-    BinnedPasses,
-    GaussianPasses,
-    head_of,
-    outputs_per_pass,
-    read_passes,
-)
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, head_of
+from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, outputs_per_pass, read_passes
 from galbatch.models.networks.keys import draw_keys, member_keys
 from galbatch.models.posterior import (
     mixture_cdf,

@@ -16,6 +16,7 @@ from galbatch.models import (
     DomainInfo,
     HeadInfo,
     card_text,
+    convert_script,
     infer_block,
     load_bundle,
     result_columns,
@@ -23,7 +24,6 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.convert.foreign import convert_script
 from galbatch.models.heads import outputs_per_pass, read_metadata
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.inference.sampling import run_passes

@@ -6,7 +6,8 @@ import pytest
 
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
-from galbatch.ingest.pixels import read_cost, tile_read_cost
+from galbatch.ingest import tile_read_cost
+from galbatch.ingest.pixels import read_cost
 
 SIDE = 4200
 PLANE_BYTES = SIDE * SIDE * 4

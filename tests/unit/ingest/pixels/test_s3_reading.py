@@ -14,8 +14,9 @@ from astropy.wcs import WCS
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.pixels import ExpectedReads, TileReader, read_cost, tile_read_cost
-from galbatch.ingest.pixels.planes import Box, CompressedPlane, MappedPlane, RangedPlane, merged
+from galbatch.ingest import tile_read_cost
+from galbatch.ingest.pixels import Box, ExpectedReads, TileReader, read_cost
+from galbatch.ingest.pixels.planes import CompressedPlane, MappedPlane, RangedPlane, merged
 
 WINDOW_BYTES = 239 * 239 * 4
 

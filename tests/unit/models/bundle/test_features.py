@@ -7,9 +7,7 @@ import torch
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
-from galbatch.models import BlockInputs, infer_block
-from galbatch.models.bundle.features import localize
-from galbatch.models.bundle.files import Bundle
+from galbatch.models import BlockInputs, Bundle, infer_block, localize
 from galbatch.models.networks.keys import draw_keys
 from galbatch.models.networks.sfnet import Sfnet
 

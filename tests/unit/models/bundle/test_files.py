@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models import (
+    Bundle,
     DomainInfo,
     HeadInfo,
     bundle_path,
@@ -20,7 +21,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.bundle.files import Bundle, check_behavior
+from galbatch.models.bundle.files import check_behavior
 from galbatch.models.heads import read_metadata
 
 

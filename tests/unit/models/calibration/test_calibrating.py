@@ -9,6 +9,7 @@ from scipy.special import expit, ndtr
 
 from galbatch.errors import BundleError, UsageError
 from galbatch.models import (
+    LEVELS,
     CalibrationSettings,
     Comparison,
     HeadInfo,
@@ -22,7 +23,6 @@ from galbatch.models import (
 from galbatch.models.bundle.files import made_up_images
 from galbatch.models.calibration.calibrating import reported
 from galbatch.models.calibration.choosing import choose, inflation_factors, with_dropout_rate
-from galbatch.models.calibration.coverage import LEVELS
 from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, MixturePasses
 from galbatch.models.posterior import PointPasses

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
+from galbatch.models import LEVELS, share_of
 from galbatch.models.calibration.coverage import (
-    LEVELS,
     closed_cover,
     equal_tailed_cover,
     randomized_transform,
     released_intervals,
-    share_of,
 )
 
 NONE = np.zeros(4000, dtype=bool)

@@ -13,6 +13,7 @@ from galbatch.models import (
     BlockInputs,
     CalibrationInfo,
     HeadInfo,
+    HeldOut,
     LabelInfo,
     ParameterInfo,
     PassSettings,
@@ -20,7 +21,7 @@ from galbatch.models import (
     evaluation_tables,
     infer_block,
 )
-from galbatch.models.calibration.evaluation import HeldOut, run_held_out
+from galbatch.models.calibration.evaluation import run_held_out
 
 UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
 IDENTITY = ParameterInfo("x", "", "", "identity")

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, correlation_of
 from galbatch.models.heads import read_gaussian, read_passes
-from galbatch.models.posterior import correlation_of
 
 
 def test_covariance_is_l_d_l_transposed():

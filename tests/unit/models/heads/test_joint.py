@@ -7,15 +7,17 @@ import pytest
 from scipy.stats import spearmanr
 
 from galbatch.errors import BundleError
-from galbatch.models import CalibrationInfo, Ensemble, HeadInfo, OutputInfo, ParameterInfo, joint_draws
-from galbatch.models.heads import outputs_per_pass, pooled_passes, read_passes
-from galbatch.models.posterior import (
+from galbatch.models import (
+    CalibrationInfo,
+    Ensemble,
+    HeadInfo,
+    OutputInfo,
+    ParameterInfo,
     correlation_of,
-    quantities_of,
-    summarize_draws,
-    summarize_mixture,
-    to_output,
+    joint_draws,
 )
+from galbatch.models.heads import outputs_per_pass, pooled_passes, read_passes
+from galbatch.models.posterior import quantities_of, summarize_draws, summarize_mixture, to_output
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(1e-6, 1 - 1e-6)),

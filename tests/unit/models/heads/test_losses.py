@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from galbatch.errors import BundleError
-from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.heads import head_of, loss_of, read_passes
+from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, head_of
+from galbatch.models.heads import loss_of, read_passes
 
 PARAMETERS = (
     ParameterInfo("z", "", "", "identity", location=0.4, scale=0.3),

@@ -13,10 +13,10 @@ from galbatch.models import (
     Execution,
     GpuMemory,
     NetworkMemory,
+    executor,
     fitting_batch,
     measure_memory,
 )
-from galbatch.models.engines.choice import executor
 from galbatch.models.engines.executors import CACHE_BYTES
 from galbatch.models.inference.memory import _taken
 from galbatch.models.inference.sampling import GROUP_OBJECTS

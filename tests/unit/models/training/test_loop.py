@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from galbatch.models.metadata import ParameterInfo
-from galbatch.models.training.data import Split
+from galbatch.models import ParameterInfo, Split, TrainingSettings
 from galbatch.models.training.loop import TrainingLoop, TrainingTensors, beyond_limits
-from galbatch.models.training.settings import TrainingSettings
 
 
 def test_targets_at_a_limit_go_beyond_it_and_others_stay():
