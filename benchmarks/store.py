@@ -28,8 +28,8 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from galbatch import ingest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
-from galbatch.ingest.store import groups as store_module
-from galbatch.ingest.store.groups import Codec
+from galbatch.ingest.store import layout as store_module
+from galbatch.ingest.store.layout import Codec
 
 # As galbatch sets it for its workers: freed buffers stay with the process.
 KEPT_BY_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}

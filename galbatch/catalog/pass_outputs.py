@@ -20,13 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.abc.buffer import Buffer
-from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore
 
 from galbatch import catalog, storage
-from galbatch.core.pixels import ORDER_FOLDERS, HealpixPixel, Partition, split_path
+from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.storage import zarr_groups
 
@@ -49,7 +46,7 @@ __all__ = [
 FOOTER_KEY = "pass_outputs"
 """In a leaf's footer: ``kept`` where the partition's pass outputs are."""
 
-PASS_OUTPUT_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
+PASS_OUTPUT_ENTRIES = zarr_groups.GROUP_ENTRIES
 """All that is written in the folder, in the order in which to delete it."""
 
 # What drawing of one object fetches at least. Object stores like files of this size.
@@ -58,11 +55,9 @@ MAX_CHUNK_BYTES = 8 * 10**6
 # Of passes that differ little the high bytes repeat: bytes of equal rank beside each other, then Zstandard.
 CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
 
-DONE_PATH = (
-    "object_id",
-    "_done.json",
-)  # in an array's folder: Zarr and xarray warn of unknown files in a group's
 OUTPUTS = "outputs_"
+
+REMEDY = "passes are reproducible: remove the partition's leaf and run galbatch run again"
 
 
 def pass_outputs_path(catalog_path: str) -> str:
@@ -105,9 +100,8 @@ class Origin:
 
 def create_groups(catalog_path: str, partitions: Sequence[Partition]) -> None:
     """Make the root and the groups above those of `partitions`; the client does, before it submits."""
-    root = zarr_groups.group_file({"catalog": os.path.basename(catalog_path.rstrip("/"))})
-    files: dict[str, list[storage.Piece]] = {"zarr.json": [root], **zarr_groups.parent_files(partitions)}
-    storage.write_files(pass_outputs_path(catalog_path), files)
+    name = os.path.basename(catalog_path.rstrip("/"))
+    zarr_groups.write_root(pass_outputs_path(catalog_path), {"catalog": name}, partitions)
 
 
 class PassOutputsWriter:
@@ -141,18 +135,13 @@ class PassOutputsWriter:
         object_id: npt.NDArray[Any],
         n_outputs: Sequence[int],
     ) -> None:
-        self._path = _group_path(catalog_path, partition, origin.model)
-        self._origin = origin
+        self._group = zarr_groups.GroupWriter(
+            _group_path(catalog_path, partition, origin.model), origin.as_json()
+        )
         self._object_id = object_id.astype(np.str_) if object_id.dtype.hasobject else object_id
         self._n_passes = np.zeros(len(object_id), np.int64)
         self._next = 0
-        self._files: dict[str, Buffer] = {}
-        self._store = MemoryStore(self._files)
-        self._group = zarr.create_group(self._store, attributes=origin.as_json())
-        self._written: set[str] = set()
         self._rows = [_Rows(self._group, number, n_outputs=n) for number, n in enumerate(n_outputs)]
-        storage.remove(storage.join(self._path, *DONE_PATH))
-        storage.remove(self._path)
 
     def append(self, row: int, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
         """Keep the passes of one object.
@@ -163,12 +152,12 @@ class PassOutputsWriter:
         outputs : of each bundle (pass, output); as many passes of each
         """
         if row < self._next:
-            raise ValueError(f"{self._path}: object {row} after object {self._next - 1}")
+            raise ValueError(f"{self._group.path}: object {row} after object {self._next - 1}")
         self._next = row + 1
         (self._n_passes[row],) = {len(numbers) for numbers in outputs}
         for rows, numbers in zip(self._rows, outputs, strict=True):
             rows.append(numbers)
-            self._write(f"{rows.name}/c/")
+            self._group.flush(f"{rows.name}/c/")
 
     def finish(self, fingerprint: Mapping[str, Any]) -> None:
         """Write what is left, and last the mark that all is there.
@@ -186,42 +175,21 @@ class PassOutputsWriter:
             rows.finish()
         offset = np.concatenate([[0], np.cumsum(self._n_passes)])
         with zarr_groups.unspecified():
-            self._add("object_id", self._object_id, "object")
-            self._add("offset", offset, "bound")
-            zarr.consolidate_metadata(self._store)
-        self._write("")
-        zarr_groups.require_written(self._path, self._written)
-        done = {
-            "fingerprint": dict(fingerprint),
-            "n_objects": len(self._object_id),
-            "n_rows": int(offset[-1]),
-        }
-        storage.publish_json(storage.join(self._path, *DONE_PATH), done)
-
-    def _add(self, name: str, values: npt.NDArray[Any], axis: str) -> None:
-        array = self._group.create_array(
-            name,
-            shape=values.shape,
-            chunks=values.shape,
-            dtype=values.dtype,
-            dimension_names=(axis,),
-            config={"write_empty_chunks": True},
+            self._group.add_array("object_id", self._object_id, axes=("object",))
+            self._group.add_array("offset", offset, axes=("bound",))
+        self._group.finish(
+            {
+                "fingerprint": dict(fingerprint),
+                "n_objects": len(self._object_id),
+                "n_rows": int(offset[-1]),
+            }
         )
-        array[...] = values
-
-    def _write(self, prefix: str) -> None:
-        """Write the files that Zarr made below `prefix`, and let go of them."""
-        names = [name for name in self._files if name.startswith(prefix)]
-        files = {name: [self._files.pop(name).as_buffer_like()] for name in names}
-        if files:
-            storage.write_files(self._path, files)
-            self._written.update(files)
 
 
 class _Rows:
     """An array (row, output) that grows by whole chunks."""
 
-    def __init__(self, group: zarr.Group, number: int, *, n_outputs: int) -> None:
+    def __init__(self, group: zarr_groups.GroupWriter, number: int, *, n_outputs: int) -> None:
         self.name = f"{OUTPUTS}{number}"
         self._group = group
         self._axes = ("row", f"output_{number}")
@@ -261,8 +229,6 @@ class _Rows:
             compressors=CODEC,
             fill_value=np.nan,
             dimension_names=self._axes,
-            # A chunk that is not written reads as NaN without error: a lost one must show.
-            config={"write_empty_chunks": True},
         )
 
 
@@ -270,15 +236,13 @@ class _Rows:
 
 
 def read_done(catalog_path: str, pixel: HealpixPixel, model: str) -> dict[str, Any] | None:
-    """Keys fingerprint, n_objects and n_rows of a finished group; None if it is unfinished or absent."""
-    return storage.read_json(storage.join(_group_path(catalog_path, pixel, model), *DONE_PATH))
+    """Return the keys fingerprint, n_objects and n_rows of a finished group; None if it is unfinished or absent."""
+    return zarr_groups.read_done(_group_path(catalog_path, pixel, model))
 
 
 def list_done(catalog_path: str) -> list[tuple[HealpixPixel, str]]:
-    """Pixel and model of all finished groups."""
-    paths = storage.list_files(pass_outputs_path(catalog_path), suffix=DONE_PATH[-1])
-    found = (split_path(path) for path in paths)
-    return [(pixel, rest.split("/")[1]) for pixel, rest in filter(None, found)]
+    """Return pixel and model of all finished groups."""
+    return zarr_groups.list_done(pass_outputs_path(catalog_path))
 
 
 @dataclass(frozen=True)
@@ -297,7 +261,7 @@ class PassOutputs:
     origin: Origin
     object_id: npt.NDArray[Any]
     offset: npt.NDArray[np.int64]
-    _files: dict[str, Buffer] = dataclasses.field(repr=False)
+    _group: zarr_groups.GroupReader = dataclasses.field(repr=False)
 
     def outputs(self, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
         """Of each bundle the outputs (pass, output) of an object; no passes if it was not run.
@@ -309,18 +273,17 @@ class PassOutputs:
         """
         (rows,) = np.nonzero(self.object_id == object_id)
         if len(rows) != 1:
-            raise _damaged(self.path, f"object {object_id} is not in it")
+            raise self._group.damaged(f"object {object_id} is not in it")
         start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
         return tuple(
             self._read(f"{OUTPUTS}{number}", start, stop) for number in range(len(self.origin.bundles))
         )
 
     def _read(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        files = dict(self._files)
-        array = _array(files, name)
+        array = _array(self._group, name)
         if start == stop:
             return np.empty((0, array.shape[1]), np.float32)
-        _fetch(self.path, zarr_groups.chunk_files(array, start, stop), files)
+        self._group.fetch(zarr_groups.chunk_files(array, start, stop))
         return np.asarray(array[start:stop], np.float32)
 
 
@@ -338,50 +301,23 @@ def open_pass_outputs(
     FingerprintError
         They are not there, unfinished, of another run, or damaged.
     """
-    path = _group_path(catalog_path, pixel, model)
     if problem := problem_of(catalog_path, pixel, model, fingerprint=fingerprint):
         raise FingerprintError(problem)
-    files: dict[str, Buffer] = {}
-    _fetch(path, ["zarr.json"], files)
-    with zarr_groups.unspecified():
-        group = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)
-        small = {name: _array(files, name) for name in ("object_id", "offset")}
-        _fetch(
-            path,
-            [file for array in small.values() for file in zarr_groups.chunk_files(array, 0, None)],
-            files,
-        )
-        values = {name: np.asarray(array[...]) for name, array in small.items()}
-    origin = Origin.from_json(group.attrs.asdict())
-    return PassOutputs(path, origin, values["object_id"], values["offset"], files)
+    group = zarr_groups.GroupReader(_group_path(catalog_path, pixel, model), remedy=REMEDY)
+    values = group.read({name: _array(group, name) for name in ("object_id", "offset")})
+    origin = Origin.from_json(group.attributes)
+    return PassOutputs(group.path, origin, values["object_id"], values["offset"], group)
 
 
-def _array(files: dict[str, Buffer], name: str) -> zarr.Array[Any]:
-    with zarr_groups.unspecified():
-        array = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)[name]
-    assert isinstance(array, zarr.Array)
+def _array(group: zarr_groups.GroupReader, name: str) -> zarr.Array[Any]:
+    array = group.array(name)
+    if array is None:
+        raise group.damaged(f"{name} is not in it")
     return array
 
 
-def _fetch(path: str, names: Sequence[str], files: dict[str, Buffer]) -> None:
-    try:
-        found = storage.read_files(path, names)
-    except FileNotFoundError as error:
-        raise _damaged(path, f"a file is gone ({error})") from None
-    for name, data in found.items():
-        if not data:
-            raise _damaged(path, f"{name} is empty")
-        files[name] = cpu.Buffer.from_bytes(data)
-
-
-def _damaged(path: str, what: str) -> FingerprintError:
-    return FingerprintError(
-        f"{path}: {what}; passes are reproducible: remove the partition's leaf and run galbatch run again"
-    )
-
-
 def _group_path(catalog_path: str, pixel: HealpixPixel, model: str) -> str:
-    return storage.join(pass_outputs_path(catalog_path), pixel.path, model)
+    return zarr_groups.group_path(pass_outputs_path(catalog_path), pixel, model)
 
 
 # --- checking --------------------------------------------------------------------------------------------
@@ -418,10 +354,7 @@ def problem_of(
     path = _group_path(catalog_path, pixel, model)
     done = read_done(catalog_path, pixel, model)
     if done is None:
-        return (
-            f"{path}: the catalog says that pass outputs were kept, but they are not there or unfinished; passes are "
-            "reproducible: remove the partition's leaf and run galbatch run again"
-        )
+        return f"{path}: the catalog says that pass outputs were kept, but they are not there or unfinished; {REMEDY}"
     found, expected = done["fingerprint"].get("digest"), (fingerprint or {}).get("digest")
     if found != expected:
         return (

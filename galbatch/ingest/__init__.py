@@ -8,7 +8,7 @@ Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as no
 
 from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
 from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
-from galbatch.ingest.store.groups import (
+from galbatch.ingest.store import (
     STORE_ENTRIES,
     blocks_in_memory,
     bytes_per_object,

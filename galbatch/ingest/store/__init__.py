@@ -1,1 +1,28 @@
-"""The cutout store."""
+"""The cutout store: Zarr v3, sharded, one group per partition and grid; see `galbatch.storage.zarr_groups`."""
+
+from galbatch.ingest.store.layout import STORE_ENTRIES, blocks_in_memory, bytes_per_object, reading_bytes
+from galbatch.ingest.store.reader import (
+    list_done,
+    list_pixels,
+    read_block,
+    read_blocks,
+    read_done,
+    read_object_ids,
+)
+from galbatch.ingest.store.writer import create_groups, remove_partition, write_partition
+
+__all__ = [
+    "STORE_ENTRIES",
+    "blocks_in_memory",
+    "bytes_per_object",
+    "create_groups",
+    "list_done",
+    "list_pixels",
+    "read_block",
+    "read_blocks",
+    "read_done",
+    "read_object_ids",
+    "reading_bytes",
+    "remove_partition",
+    "write_partition",
+]

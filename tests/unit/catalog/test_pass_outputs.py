@@ -86,8 +86,10 @@ def test_every_object_gets_its_passes_back(folder, ids, chunk_bytes, monkeypatch
 def test_only_the_chunks_of_an_object_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pass_outputs, "MAX_CHUNK_BYTES", 60)
     kept = read(write(tmp_path))
-    read_files, names = storage.read_files, []
-    monkeypatch.setattr(storage, "read_files", lambda p, n: names.extend(n) or read_files(p, n))
+    read_files, names = storage.LocalFileSystem.read_files, []
+    monkeypatch.setattr(
+        storage.LocalFileSystem, "read_files", lambda s, p, n: names.extend(n) or read_files(s, p, n)
+    )
     kept.outputs(43)  # row 8, of chunks of 3 rows
     assert names == ["outputs_0/c/2/0", "outputs_1/c/2/0"]
     names.clear()

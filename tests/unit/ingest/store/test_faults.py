@@ -291,12 +291,12 @@ def test_an_error_stops_the_cutting(tmp_path, monkeypatch):
 def test_on_s3_a_block_is_written_while_the_next_is_cut(s3, monkeypatch):
     store = f"{s3}/store"
     third_is_cut = threading.Event()
-    original = storage.write_files
+    original = storage.S3FileSystem.write_files
 
-    def slow(folder, contents):
+    def slow(system, folder, contents):
         if any(name.startswith("image/c/0/") for name in contents):
             assert third_is_cut.wait(20)
-        original(folder, contents)
+        original(system, folder, contents)
 
     def watched():
         for number, block in enumerate(blocks_of(1)):
@@ -304,21 +304,21 @@ def test_on_s3_a_block_is_written_while_the_next_is_cut(s3, monkeypatch):
                 third_is_cut.set()
             yield block
 
-    monkeypatch.setattr(storage, "write_files", slow)
+    monkeypatch.setattr(storage.S3FileSystem, "write_files", slow)
     write(store, seed=1, blocks=watched())
     assert state_of(store) == 1
 
 
 def test_on_s3_an_error_of_the_thread_is_raised(s3, monkeypatch):
     store, cut = f"{s3}/store", []
-    original = storage.write_files
+    original = storage.S3FileSystem.write_files
 
-    def failing(folder, contents):
+    def failing(system, folder, contents):
         if any(name.startswith("image/c/0/") for name in contents):
             raise OSError("broken")
-        original(folder, contents)
+        original(system, folder, contents)
 
-    monkeypatch.setattr(storage, "write_files", failing)
+    monkeypatch.setattr(storage.S3FileSystem, "write_files", failing)
     with pytest.raises(OSError, match="broken"):
         write_counted(store, cut)
     assert state_of(store) is None

@@ -1,0 +1,148 @@
+"""What lies in the cutout store: arrays, codecs, and how their shards and chunks are divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from galbatch import storage
+from galbatch.core.types import BLOCK_OBJECTS, Grid
+from galbatch.storage import zarr_groups
+
+__all__ = [
+    "PLANE_AXES",
+    "PLANE_CODECS",
+    "PLANE_DTYPES",
+    "PLANE_UNITS",
+    "SMALL_ARRAYS",
+    "STORE_ENTRIES",
+    "Codec",
+    "Division",
+    "blocks_in_memory",
+    "bytes_per_object",
+    "reading_bytes",
+]
+
+# The tables that these follow from: docs/benchmarks.md, "The cutout store".
+
+# Object stores like objects of 5 to 64 MB. 96 px in 2 bands: 256 cutouts are 19 MB; 239 px in 5 bands: 16 are 18 MB.
+MAX_SHARD_BYTES = 32 * 10**6
+MIN_SHARD_BYTES = 5 * 10**6
+LARGEST_SHARD_BYTES = 64 * 10**6  # of a single cutout; larger ones are divided
+
+# What reading one object fetches. Larger chunks read blocks 10 % faster, and one object up to 1.6 times slower.
+MAX_CHUNK_BYTES = 10**6
+
+# The last chunk of a group is filled up: in a group of so many chunks that takes 6 % at most.
+MIN_CHUNKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What codes the chunks of a plane, as Zarr writes it down and as a function; None: nothing does."""
+
+    metadata: BytesBytesCodec | None = None
+    encode: Callable[[npt.NDArray[Any]], bytes] | None = None
+
+
+# Noise hardly compresses: 10 % for twice the time. Variances save 30 % for twice the time, 0.1 ms a cutout of 239 px:
+# worth it where a worker writes less than 700 MB/s. Masks shrink to nothing, and are written in a third of the time.
+PLANE_CODECS: dict[str, Codec] = {
+    "image": Codec(),
+    "mask": Codec(ZstdCodec(level=1), numcodecs.Zstd(1).encode),
+    "variance": Codec(
+        BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
+        numcodecs.Blosc("lz4", 1, numcodecs.Blosc.BITSHUFFLE).encode,
+    ),
+}
+
+STORE_ENTRIES = zarr_groups.GROUP_ENTRIES
+"""All that this room writes in a store's folder, in the order in which to delete it."""
+
+PLANE_AXES = ("object", "band", "y", "x")
+PLANE_DTYPES = {"image": "float32", "mask": "uint16", "variance": "float32"}
+PLANE_UNITS = {"image": "nJy", "mask": "", "variance": "nJy^2"}
+
+# Axes and unit of every array that is not a plane; `tile` is an index into the group's attribute tiles.
+SMALL_ARRAYS: dict[str, tuple[tuple[str, ...], str]] = {
+    "object_id": (("object",), ""),
+    "ra_deg": (("object",), "deg"),
+    "dec_deg": (("object",), "deg"),
+    "crpix": (("object", "world_axis"), "pixel"),
+    "crval": (("object", "world_axis"), "deg"),
+    "cd": (("object", "world_axis", "pixel_axis"), "deg/pixel"),
+    "tile": (("object",), ""),
+    "coverage": (("object", "band"), ""),
+    "sky_sigma_njy": (("object", "band"), "nJy"),
+    "psf_fwhm_arcsec": (("object", "band"), "arcsec"),
+    "noise_correlation": (("object", "band"), ""),
+    "flags": (("object",), ""),
+}
+
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile and flags; 4 float32 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 16
+
+
+def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:
+    """Bytes one object takes in the store, before the codecs of mask and variance."""
+    pixels = grid.size_px**2 * len(bands)
+    of_planes = sum(np.dtype(PLANE_DTYPES[plane]).itemsize for plane in planes)
+    return pixels * of_planes + SMALL_BYTES + SMALL_BYTES_PER_BAND * len(bands)
+
+
+def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:
+    """Blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
+    shard_objects = Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS).shard[0]
+    return (2 if storage.overlaps_writes(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
+
+
+def reading_bytes(grid: Grid, bands: Sequence[str]) -> int:
+    """Memory that reading the images of a block takes: the block, the files it is read from, and a decoded shard."""
+    block = BLOCK_OBJECTS * bytes_per_object(grid, bands, ("image",))
+    division = Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS)
+    shard = int(np.prod(division.shard)) * 4
+    return block + max(block, shard) + min(block, shard)
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Shape of a plane's shards and of the chunks in them: (object, band, y, x)."""
+
+    shard: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cutout: tuple[int, ...], *, n_objects: int) -> Division:
+        """For `n_objects` cutouts of shape (band, y, x); all planes are divided as the image is."""
+        n_bytes = int(np.prod(cutout)) * 4
+        if n_bytes > LARGEST_SHARD_BYTES:
+            part = (1, *_part(cutout))
+            return cls(part, part)
+        # Powers of two, so that blocks, shards and chunks nest. Shards of more than one block hold small cutouts,
+        # up to the least size that object stores like: what waits for the next block takes memory.
+        least = 2 * _power_of_two(MIN_SHARD_BYTES // n_bytes)
+        shard = min(_power_of_two(MAX_SHARD_BYTES // n_bytes), max(BLOCK_OBJECTS, least))
+        chunk = min(shard, _power_of_two(MAX_CHUNK_BYTES // n_bytes), _power_of_two(n_objects // MIN_CHUNKS))
+        return cls((shard, *cutout), (chunk, *cutout))
+
+
+def _part(cutout: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the part of a large cutout (band, y, x) that a shard takes: some bands, or rows of one band."""
+    _, n_rows, n_columns = cutout
+    band_bytes = n_rows * n_columns * 4
+    if band_bytes <= LARGEST_SHARD_BYTES:
+        return (LARGEST_SHARD_BYTES // band_bytes, n_rows, n_columns)
+    n_parts = -(-band_bytes // LARGEST_SHARD_BYTES)
+    return (1, -(-n_rows // n_parts), n_columns)
+
+
+def _power_of_two(limit: int) -> int:
+    """The largest power of two up to `limit`, at least 1."""
+    return 1 << max(0, limit.bit_length() - 1)
