@@ -2,20 +2,43 @@ from .bundle.card import card_text
 from .bundle.ensemble import Ensemble, load_ensemble
 from .bundle.features import FeatureMaps, localize
 from .bundle.files import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
-from .calibration.calibrating import Calibration, Comparison, calibrate
-from .calibration.choosing import CalibrationSettings, check_candidates
-from .calibration.coverage import LEVELS, Share, share_of
-from .calibration.evaluation import Evaluation, HeldOut, PassSettings, evaluate
-from .calibration.evaluation_tables import evaluation_tables, strata_bins
-from .convert.foreign import convert_script
-from .convert.gampen import GampenConversion, convert_gampen
-from .convert.sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
-from .engines.choice import Engine, Execution, choose_engine, executor
-from .engines.gpu import gpu_identity, gpu_shortage, torch_cuda
+from .calibration import (
+    LEVELS,
+    Calibration,
+    CalibrationSettings,
+    Comparison,
+    Evaluation,
+    HeldOut,
+    PassSettings,
+    Share,
+    calibrate,
+    check_candidates,
+    evaluate,
+    evaluation_tables,
+    share_of,
+    strata_bins,
+)
+from .convert import (
+    SFNET_TARGETS,
+    GampenConversion,
+    SfnetConversion,
+    convert_gampen,
+    convert_script,
+    convert_sfnet,
+)
+from .engines import Engine, Execution, choose_engine, executor, gpu_identity, gpu_shortage, torch_cuda
 from .heads import HEADS, OutputInfo, has_posterior, head_of, joint_draws
-from .inference.audit import Audit
-from .inference.block import BlockInputs, BlockReceivers, infer_block
-from .inference.memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
+from .inference import (
+    Audit,
+    BlockInputs,
+    BlockReceivers,
+    GpuMemory,
+    NetworkMemory,
+    fitting_batch,
+    gpu_memory,
+    infer_block,
+    measure_memory,
+)
 from .inference.results import INFER_VERSION, result_columns
 from .metadata import (
     AuxiliaryInput,
@@ -29,12 +52,28 @@ from .metadata import (
     ResultTable,
 )
 from .posterior import correlation_of
-from .training.checkpoint import require_no_checkpoint, require_settings
-from .training.data import Extras, ImageRows, Split, has_center, split_objects
-from .training.loop import BatchProgress, Epoch
-from .training.recipes import RECIPES, TRAINING_DATA, Recipe
-from .training.session import Session, Trained, device_name, script_of, train
-from .training.settings import TrainingSettings, parse_settings, settings_of
+from .training import (
+    RECIPES,
+    TRAINING_DATA,
+    BatchProgress,
+    Epoch,
+    Extras,
+    ImageRows,
+    Recipe,
+    Session,
+    Split,
+    Trained,
+    TrainingSettings,
+    device_name,
+    has_center,
+    parse_settings,
+    require_no_checkpoint,
+    require_settings,
+    script_of,
+    settings_of,
+    split_objects,
+    train,
+)
 
 __all__ = [
     "HEADS",

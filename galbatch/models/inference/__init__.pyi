@@ -1,0 +1,36 @@
+from .adaptive import PassSource, StoppedObjects, StoppingRule, sample_adaptively
+from .audit import Audit
+from .block import BlockInputs, BlockReceivers, infer_block, nonfinite_images
+from .domain import ObjectNumbers, describe_domain, feature_distance, is_out_of_domain, sky_scatter
+from .memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
+from .sampling import GROUP_OBJECTS, RawPasses, Sampler, run_passes
+from .stopping import QuantileEstimate, estimate_quantiles, schedule
+
+__all__ = [
+    "GROUP_OBJECTS",
+    "Audit",
+    "BlockInputs",
+    "BlockReceivers",
+    "GpuMemory",
+    "NetworkMemory",
+    "ObjectNumbers",
+    "PassSource",
+    "QuantileEstimate",
+    "RawPasses",
+    "Sampler",
+    "StoppedObjects",
+    "StoppingRule",
+    "describe_domain",
+    "estimate_quantiles",
+    "feature_distance",
+    "fitting_batch",
+    "gpu_memory",
+    "infer_block",
+    "is_out_of_domain",
+    "measure_memory",
+    "nonfinite_images",
+    "run_passes",
+    "sample_adaptively",
+    "schedule",
+    "sky_scatter",
+]

@@ -1,0 +1,45 @@
+from .checkpoint import (
+    Checkpoint,
+    Identity,
+    read_checkpoint,
+    require_no_checkpoint,
+    require_settings,
+    write_checkpoint,
+)
+from .data import Extras, ImageRows, Split, cleaned_rows, has_center, split_objects
+from .loop import BatchProgress, Epoch, TrainingLoop, TrainingTensors
+from .preparing import rmse_loss
+from .recipes import RECIPES, TRAINING_DATA, Recipe
+from .session import Session, Trained, device_name, script_of, train
+from .settings import TrainingSettings, parse_settings, settings_of
+
+__all__ = [
+    "RECIPES",
+    "TRAINING_DATA",
+    "BatchProgress",
+    "Checkpoint",
+    "Epoch",
+    "Extras",
+    "Identity",
+    "ImageRows",
+    "Recipe",
+    "Session",
+    "Split",
+    "Trained",
+    "TrainingLoop",
+    "TrainingSettings",
+    "TrainingTensors",
+    "cleaned_rows",
+    "device_name",
+    "has_center",
+    "parse_settings",
+    "read_checkpoint",
+    "require_no_checkpoint",
+    "require_settings",
+    "rmse_loss",
+    "script_of",
+    "settings_of",
+    "split_objects",
+    "train",
+    "write_checkpoint",
+]
