@@ -322,6 +322,26 @@ class TestAudit:
         assert audit.n_values == 2 * (6 - audit.n_not_converged)
         np.testing.assert_allclose(audit.actual, actual, rtol=1e-3, atol=1e-9)
 
+    def test_not_converged_is_what_the_passes_of_an_object_say(self, shaky, block, everyone):
+        """One rule for all: the error that passes stop by, of all passes the object has, whether or not it stopped before."""
+        network, kept = shaky(), {}
+        posterior = ADAPTIVE.model_copy(update={"max_passes": 64})
+        found = infer(network, block(), posterior, keep=kept.__setitem__)
+        flagged = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
+        assert (found["m_passes"] == 64).all()
+        errors = [
+            estimate_quantiles(
+                Ensemble((network,)).passes([outputs[None]]), quantities_of((X, Y)), posterior.quantiles
+            ).stopping_error[0]
+            for _, (outputs,) in sorted(kept.items())
+        ]
+        np.testing.assert_array_equal(flagged, np.array(errors) > posterior.tolerance)
+        assert 5 < flagged.sum() < 35
+        alike = infer(network, block(), fixed(64, posterior))
+        flagged = (alike["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
+        np.testing.assert_array_equal(flagged, alike["m_mc_error"] > posterior.tolerance)
+        assert 3 < flagged.sum() < 35
+
     def test_the_stated_error_is_the_actual_one(self, shaky, make, everyone):
         """Over 100 objects, at the levels near the median and in the tails."""
         images = np.zeros((100, 1, 48, 48), np.float32)
