@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 from galbatch import catalog, cluster, dashboard, reporting
-from galbatch.config import read_config
+from galbatch.config import RunConfig, read_config
 from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS
 from galbatch.core.flags import PixelFlag
 from galbatch.execution import run
@@ -21,8 +20,10 @@ from galbatch.simulation import simulate_survey
 
 __all__ = ["run_demo"]
 
+N_PARTITIONS = 8  # at least: enough to watch partitions finish one after the other
+
 RUN_TOML = """\
-# Written by galbatch demo: a whole run on the simulated survey beside this file.
+# Written by galbatch demo: a whole run on the simulated survey next to this file.
 [survey]
 layout = "hsc"
 tiles = "survey/deepCoadd-results/**/calexp-*.fits"
@@ -63,19 +64,27 @@ workers = {workers}
 """
 
 
-NETWORKS = ("gampen", "sfnet")
-
-
 def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) -> int:
-    """Run the demo in `folder`; returns the exit code. Run again, it goes on from where it stopped."""
+    """Simulate a survey in `folder` and run everything on it; run again, it continues where it stopped.
+
+    Parameters
+    ----------
+    folder : for everything the demo makes
+    n_objects : galaxies to simulate
+    workers : worker processes
+    console : shows how it goes, and what came out
+
+    Returns
+    -------
+    int
+        The exit code: 1 if a partition failed or the catalog has problems.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    run_toml = folder / "run.toml"
-    run_toml.write_text(
-        RUN_TOML.format(max_objects=max(1, n_objects // 8), workers=workers), encoding="utf-8"
-    )
-    survey = folder / "survey"
+    run_toml, survey, page = folder / "run.toml", folder / "survey", folder / "report.html"
+    max_objects = max(1, n_objects // N_PARTITIONS)
+    run_toml.write_text(RUN_TOML.format(max_objects=max_objects, workers=workers), encoding="utf-8")
     with _step(console, f"simulate {n_objects} galaxies in 4 patches and 2 bands"):
-        simulate_once(survey, n_objects, processes=workers)
+        _simulate_once(survey, n_objects, processes=workers)
     config = read_config(run_toml)
     with _step(console, "plan"):
         plan = run.prepare(config)
@@ -89,75 +98,72 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
     problems += [f"{name}: {reason}" for name, reason in result.failed.items()]
     for problem in problems:
         console.print(f"  problem: {problem}", soft_wrap=True)
-    page = folder / "report.html"
     truth = str(survey / "truth.parquet")
     with _step(console, "report"):
         reporting.write_report(config.catalog.path, str(page), truth=truth, store=config.cutouts.store)
-    console.print(_closing_table(config.catalog.path, truth, result))
-    console.print(_next_commands(folder, config.catalog.path), soft_wrap=True, highlight=False)
+    console.print(_results_table(config, result, truth))
+    console.print(_next_commands(config, page), soft_wrap=True, highlight=False)
     return 1 if problems else 0
-
-
-def simulate_once(survey: Path, n_objects: int, *, processes: int) -> None:
-    """Simulate the demo's survey, or keep the one that an earlier call finished with the same size."""
-    mark = survey / "finished.txt"
-    wanted = f"{n_objects} galaxies\n"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-        simulate_survey(
-            str(survey), n_objects=n_objects, patches=4, bands=("g", "r"), seed=20261121, processes=processes
-        )
-        mark.write_text(wanted, encoding="utf-8")
 
 
 @contextmanager
 def _step(console: Console, title: str) -> Iterator[None]:
+    """Show a spinner while a step lasts, and then how long it took."""
     started = time.monotonic()
     with console.status(title):
         yield
     console.print(f"{title}: {time.monotonic() - started:.1f} s", highlight=False)
 
 
-def _closing_table(catalog_path: str, truth: str, result: run.RunResult) -> Table:
+def _simulate_once(survey: Path, n_objects: int, *, processes: int) -> None:
+    """Simulate the demo's survey, or keep the one that an earlier call finished with the same size."""
+    mark = survey / "finished.txt"
+    size = f"{n_objects} galaxies\n"
+    if mark.exists() and mark.read_text(encoding="utf-8") == size:
+        return
+    simulate_survey(
+        str(survey), n_objects=n_objects, patches=4, bands=("g", "r"), seed=20261121, processes=processes
+    )
+    # Written last: a survey that was interrupted has none, and is simulated again.
+    mark.write_text(size, encoding="utf-8")
+
+
+def _results_table(config: RunConfig, result: run.RunResult, truth: str) -> Table:
+    """Return the table of what came out: passes, flags, and how well the truth is recovered."""
+    names = [model.name for model in config.models]
+    found = catalog.read_catalog(config.catalog.path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, names)])
     table = Table("galbatch demo", "", box=None, pad_edge=False)
     table.add_row("objects", f"{result.n_inferred} of {result.n_objects} in the catalog")
-    if result.n_passes:
+    if result.n_passes:  # none if an earlier call made the whole catalog
         table.add_row("galaxies/s", f"{result.n_inferred / result.seconds:.1f} (cut, two networks)")
-    found = catalog.read_catalog(catalog_path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, NETWORKS)])
-    for name in NETWORKS:
-        table.add_row(f"{name} passes", _span(found.column(PASSES.name(name)).to_numpy()))
+    for name in names:
+        passes = found.column(PASSES.name(name)).to_numpy()
+        used = passes[passes > 0]  # objects without values have none
+        span = f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
+        table.add_row(f"{name} passes", span)
     flags = found.column(PIXEL_FLAGS.name).to_numpy()
-    counted = [
-        f"{int(((flags & int(bit)) != 0).sum())} {bit.name}"
-        for bit in PixelFlag
-        if ((flags & int(bit)) != 0).any()
-    ]
-    table.add_row("flags", f"{int((flags != 0).sum())} objects flagged: {', '.join(counted)}")
-    for row in reporting.truth_recovery(catalog_path, truth):
-        table.add_row(
-            f"{row.model} {row.parameter}",
-            f"R\u00b2 {row.r2:.3f}, 68 % interval covers {100 * row.coverage68:.0f} %",
-        )
+    counts = {bit.name: int(np.count_nonzero(flags & bit.bit)) for bit in PixelFlag}
+    counted = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    table.add_row("flags", f"{np.count_nonzero(flags)} objects flagged: {counted}")
+    for row in reporting.truth_recovery(config.catalog.path, truth):
+        recovered = f"R\u00b2 {row.r2:.3f}, 68 % interval covers {100 * row.coverage68:.0f} %"
+        table.add_row(f"{row.model} {row.parameter}", recovered)
     return table
 
 
-def _span(passes: npt.NDArray[np.int32]) -> str:
-    """Passes of the objects that have values."""
-    used = passes[passes > 0]
-    return f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
-
-
-def _next_commands(folder: Path, catalog_path: str) -> str:
-    """With an object that every network has values of, if there is one."""
-    all_flags = [PIXEL_FLAGS.name, *map(MODEL_FLAGS.name, NETWORKS)]
-    found = catalog.read_catalog(catalog_path, columns=["object_id", "ra_deg", "dec_deg", *all_flags])
-    flags = np.stack([found.column(name).to_numpy() for name in all_flags])
-    shown = found.slice(int(np.argmin(np.count_nonzero(flags, axis=0))), 1).to_pylist()[0]
+def _next_commands(config: RunConfig, page: Path) -> str:
+    """Return commands to try next, on an object without flags, or on the one with the fewest."""
+    path = config.catalog.path
+    all_flags = [PIXEL_FLAGS.name, *(MODEL_FLAGS.name(model.name) for model in config.models)]
+    found = catalog.read_catalog(path, columns=["object_id", "ra_deg", "dec_deg", *all_flags])
+    n_flagged = np.count_nonzero([found.column(name).to_numpy() for name in all_flags], axis=0)
+    shown = found.slice(int(np.argmin(n_flagged)), 1).to_pylist()[0]
     return "\n".join(
         [
             "next:",
-            f"  open {folder / 'report.html'}",
-            f"  galbatch draws {catalog_path} {shown['object_id']} --plot corner.png",
-            f"  galbatch cone {catalog_path} -- {shown['ra_deg']:.4f} {shown['dec_deg']:.4f} 60",
-            f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder / 'catalog' / 'dataset'}').describe())\"",
+            f"  open {page}",
+            f"  galbatch draws {path} {shown['object_id']} --plot corner.png",
+            f"  galbatch cone {path} -- {shown['ra_deg']:.4f} {shown['dec_deg']:.4f} 60",
+            f"  python -c \"import pandas as pd; print(pd.read_parquet('{page.with_name('catalog') / 'dataset'}').describe())\"",
         ]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,10 @@ from galbatch.config.strict import Section
 from galbatch.core.flags import ModelFlag
 
 __all__ = ["PosteriorConfig"]
+
+MOST_PASSES = 100_000
+
+Passes = Annotated[int, Field(ge=2, le=MOST_PASSES)]
 
 
 class PosteriorConfig(Section):
@@ -23,14 +27,18 @@ class PosteriorConfig(Section):
         "adaptive",
         description="Monte Carlo dropout passes per object; adaptive: as many as the tolerance asks for, object by object",
     )
-    min_passes: int = Field(64, ge=2, le=100_000, description="adaptive: passes that every object gets")
-    max_passes: int = Field(1000, ge=2, le=100_000, description="adaptive: passes that no object exceeds")
+    # Where 3 % of the passes are off by 2 sigma, 14 % of the objects show no such pass in 64: fewer would hide more.
+    min_passes: Passes = Field(64, description="adaptive: passes that every object gets")
+    # The number of draws of the GaMPEN paper.
+    max_passes: Passes = Field(1000, description="adaptive: passes that no object exceeds")
+    # 1000 draws are off by 0.066 on average over the default quantiles.
     tolerance: float = Field(
         0.05,
         gt=0,
         description="adaptive: Monte Carlo error of every quantile to be reached, in posterior standard deviations; "
         f"{ModelFlag.NOT_CONVERGED.name} above it",
     )
+    # Those of a normal distribution at -2, -1, 0, 1 and 2 standard deviations.
     quantiles: tuple[float, ...] = Field(
         (0.02275, 0.15865, 0.5, 0.84135, 0.97725),
         description="quantiles in the catalog; the default: median, 1 and 2 sigma",
@@ -55,8 +63,8 @@ class PosteriorConfig(Section):
             raise ValueError(f"quantiles must lie between 0 and 1, found {list(self.quantiles)}")
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
             raise ValueError("quantiles must rise, without repeats, and hold 0.5 (the median)")
-        if isinstance(self.passes, int) and not 2 <= self.passes <= 100_000:
-            raise ValueError(f"passes must be 2 to 100000, found {self.passes}")
+        if isinstance(self.passes, int) and not 2 <= self.passes <= MOST_PASSES:
+            raise ValueError(f"passes must be 2 to {MOST_PASSES}, found {self.passes}")
         if self.min_passes > self.max_passes:
             raise ValueError(f"min_passes is {self.min_passes}, above max_passes, {self.max_passes}")
         return self
