@@ -5,7 +5,7 @@ The only door to GalSim. `draw_population` draws galaxies of one of two populati
 `simulate_survey` writes a survey's tiles or stamps with an object list and the truth.
 """
 
-from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC
+from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC
 from galbatch.simulation.population import draw_population, require_population
 from galbatch.simulation.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
 from galbatch.simulation.survey import SimulatedSurvey, simulate_survey

@@ -50,7 +50,7 @@ class Counts:
         at_knot = self.density / (math.log(10) * self.bright_slope)
         bright = np.log10(np.minimum(wanted, at_knot) / at_knot) / self.bright_slope
         more = np.maximum(wanted - at_knot, 0.0) * math.log(10) * self.faint_slope / self.density
-        return np.asarray(self.knot_mag + bright + np.log10(1 + more) / self.faint_slope)
+        return self.knot_mag + bright + np.log10(1 + more) / self.faint_slope
 
     def _below(self, mag: float) -> float:
         """All sources brighter than `mag`."""

@@ -113,7 +113,7 @@ def _draw_track(field: Field, index: int, rng: np.random.Generator) -> npt.NDArr
     angle = rng.uniform(0, 2 * np.pi)
     along = np.arange(0, rng.uniform(*TRACK_LENGTH_PX), 0.5)
     track = start + along[:, None] * np.array([np.cos(angle), np.sin(angle)])
-    return np.asarray(np.unique(track.round().astype(np.int64), axis=0))
+    return np.unique(track.round().astype(np.int64), axis=0)
 
 
 def apply_defects(field: Field, defects: Defects, planes: Planes) -> None:

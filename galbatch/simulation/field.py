@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS
 
-from galbatch.simulation.light.psfs import PSF_FWHM_ARCSEC
-from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC, Psf
+from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC, PSF_FWHM_ARCSEC
+from galbatch.simulation.light.fourier import Psf
 
 __all__ = ["CELL_PX", "OVERLAP_PX", "TRACT", "TRACT_PATCHES", "Box", "Field", "Patch", "plan_field", "psf_at"]
 

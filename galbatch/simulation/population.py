@@ -11,14 +11,12 @@ import pyarrow as pa
 from galbatch.core.types import ab_mag
 from galbatch.errors import ConfigError
 from galbatch.simulation.counts import TARGET_MAG, draw_survey_galaxies
+from galbatch.simulation.light.camera import BANDS
 from galbatch.simulation.light.sersic import elliptical_radius, flux_outside, intensity
 
-__all__ = ["BANDS", "POPULATIONS", "draw_population", "half_light_radius", "require_population"]
+__all__ = ["POPULATIONS", "draw_population", "half_light_radius", "require_population"]
 
 Floats = npt.NDArray[np.float64]
-
-BANDS = ("g", "r", "i")
-"""Bands the populations have colors for."""
 
 POPULATIONS = ("paper", "survey")
 
@@ -246,7 +244,7 @@ class _TwoComponents:
             radius = stretch[..., None] * np.exp(log_s)[:, None, :]
             profile = intensity(radius, n[..., None], re[..., None], axis_ratio=axis_ratio[..., None])
             total = total + share[..., None] * profile
-        return np.asarray(np.log(total))
+        return np.log(total)
 
     def light_inside(self, log_s: Floats) -> Floats:
         """Light (object,) inside the curve `log_s` (object, angle)."""
@@ -281,7 +279,7 @@ def _curve_at(log_level: Floats, table: Floats, log_s: Floats) -> Floats:
     bright, faint = (np.take_along_axis(table, last + k, axis=2)[..., 0] for k in (0, 1))
     fraction = (bright - log_level[:, None]) / (bright - faint)
     step = (log_s[:, 1] - log_s[:, 0])[:, None]
-    return np.asarray(log_s[:, :1] + (last[..., 0] + fraction) * step)
+    return log_s[:, :1] + (last[..., 0] + fraction) * step
 
 
 def _highest_point(distance: Floats) -> Floats:
@@ -289,4 +287,4 @@ def _highest_point(distance: Floats) -> Floats:
     top = distance.argmax(axis=1)[:, None]
     before, at, after = (np.take_along_axis(distance, (top + k) % N_ANGLES, axis=1)[:, 0] for k in (-1, 0, 1))
     curvature = np.minimum(before - 2 * at + after, -1e-12)
-    return np.asarray(at - (before - after) ** 2 / (8 * curvature))
+    return at - (before - after) ** 2 / (8 * curvature)

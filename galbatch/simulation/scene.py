@@ -35,12 +35,11 @@ from galbatch.simulation.defects import (
     draw_defects,
 )
 from galbatch.simulation.field import CELL_PX, Box, Field, plan_field, psf_at
-from galbatch.simulation.light.fourier import moffat_intensity
+from galbatch.simulation.light.camera import BANDS, PSF_FWHM_ARCSEC
+from galbatch.simulation.light.fourier import Psf, moffat_intensity
 from galbatch.simulation.light.noise import STATED_SIGMA, correlated, noise_variance, sky_sigma_njy
-from galbatch.simulation.light.psfs import PSF_FWHM_ARCSEC
-from galbatch.simulation.light.render import Psf
 from galbatch.simulation.light.sources import BOX_SIZES_PX, Profiles, paint, profiles_of
-from galbatch.simulation.population import BANDS, draw_population
+from galbatch.simulation.population import draw_population
 from galbatch.simulation.stamps import draw_galaxy
 from galbatch.simulation.surroundings import draw_star_fluxes, points
 
@@ -120,7 +119,7 @@ class Scene:
         if not self.own_wcs or not len(position_px):
             return position_px
         ra_dec = self.field.wcs(self.field.box).all_pix2world(position_px, 0)
-        return np.asarray(self.wcs(box).all_world2pix(ra_dec, 0) + np.array([box.x0, box.y0]))
+        return self.wcs(box).all_world2pix(ra_dec, 0) + np.array([box.x0, box.y0])
 
 
 # --- what is where ------------------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from galbatch.simulation.light.camera import BANDS, PIXEL_SCALE_ARCSEC, draw_psfs
+from galbatch.simulation.light.fourier import Psf
 from galbatch.simulation.light.noise import add_noise
-from galbatch.simulation.light.psfs import draw_psfs
-from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC, Component, Psf, draw_light
-from galbatch.simulation.population import BANDS, draw_population, require_population
+from galbatch.simulation.light.render import Component, draw_light
+from galbatch.simulation.population import draw_population, require_population
 from galbatch.simulation.surroundings import draw_neighbors, neighbor_light
 
 __all__ = ["SKIES", "Sky", "TrainingSet", "draw_galaxy", "draw_stamps", "training_set"]

@@ -19,9 +19,9 @@ from galbatch.simulation.counts import (
     star_colors_mag,
 )
 from galbatch.simulation.defects import SATURATION_NJY
+from galbatch.simulation.light.camera import BANDS
 from galbatch.simulation.light.fourier import Psf
 from galbatch.simulation.light.sources import Profiles, paint, profiles_of
-from galbatch.simulation.population import BANDS
 
 __all__ = ["Neighbors", "draw_neighbors", "draw_star_fluxes", "neighbor_light", "points"]
 
@@ -86,7 +86,7 @@ def draw_star_fluxes(n_stars: int, rng: np.random.Generator) -> Floats:
     mag_i = STAR_COUNTS.draw(rng.random(n_stars), BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG)
     gr, ri = star_colors_mag(n_stars, rng)
     mag_r = mag_i + ri
-    return np.asarray(10 ** (0.4 * (AB_ZERO_POINT_NJY - np.stack([mag_r + gr, mag_r, mag_i], axis=1))))
+    return 10 ** (0.4 * (AB_ZERO_POINT_NJY - np.stack([mag_r + gr, mag_r, mag_i], axis=1)))
 
 
 def neighbor_light(
@@ -101,7 +101,7 @@ def neighbor_light(
     stars = np.zeros_like(light)
     paint(light, neighbors.galaxies, [psfs], pixel_scale_arcsec=pixel_scale_arcsec)
     paint(stars, neighbors.stars, [psfs], pixel_scale_arcsec=pixel_scale_arcsec)
-    return np.asarray(light + np.minimum(stars, SATURATION_NJY))
+    return light + np.minimum(stars, SATURATION_NJY)
 
 
 def _places(n: int, side_px: float, size_px: int, rng: np.random.Generator) -> Floats:
@@ -112,4 +112,4 @@ def _beside(
     place: Floats, flux_njy: Floats, of_target: float, size_px: int, scale_arcsec: float
 ) -> npt.NDArray[np.bool_]:
     distance = np.hypot(*(place - size_px // 2).T) * scale_arcsec
-    return np.asarray((distance > BLENDED_ARCSEC) | (flux_njy < of_target))
+    return (distance > BLENDED_ARCSEC) | (flux_njy < of_target)

@@ -88,7 +88,7 @@ class PixelTransform:
 def _area(by_x: npt.ArrayLike, by_y: npt.ArrayLike) -> _Float64:
     """(y, x): area that derivatives of (x, y), each (2, y, x), span."""
     (x_by_x, y_by_x), (x_by_y, y_by_y) = np.asarray(by_x), np.asarray(by_y)
-    return np.asarray(np.abs(x_by_x * y_by_y - x_by_y * y_by_x))
+    return np.abs(x_by_x * y_by_y - x_by_y * y_by_x)
 
 
 @dataclass(frozen=True, slots=True)

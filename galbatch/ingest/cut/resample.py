@@ -238,7 +238,7 @@ class _Taps:
     def first(self) -> _Index:
         """Index of the first in the window, row by row."""
         box = self.box
-        return np.asarray((self.y0 - box.y0) * box.shape[1] + (self.x0 - box.x0))
+        return (self.y0 - box.y0) * box.shape[1] + (self.x0 - box.x0)
 
     def weights(self) -> tuple[_Float32, _Float32]:
         """(tap, ...) of columns and of rows; the latter bring in the area, so that fluxes stay fluxes."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import h5py
-import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
@@ -117,7 +116,7 @@ class DatasetPlane:
     def read(self, box: Box) -> npt.NDArray[Any]:
         """See `PlaneReader`."""
         try:
-            return np.asarray(self._dataset[(*self._index, *box.slices)])
+            return self._dataset[(*self._index, *box.slices)]
         except OSError as error:
             if error.errno is not None:
                 raise

@@ -170,7 +170,7 @@ class SectionPlane:
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """See `PlaneReader`."""
-        return np.asarray(self._hdu.section[(*self._index, *box.slices)])
+        return self._hdu.section[(*self._index, *box.slices)]
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
         """Nothing: astropy reads when asked."""

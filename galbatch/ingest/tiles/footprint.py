@@ -129,7 +129,7 @@ class Footprint:
 
     def _covers(self, places: npt.NDArray[np.intp], vectors: Floats) -> npt.NDArray[np.bool_]:
         sides = np.einsum("cex,cx->ce", self._edges[places], vectors)
-        return np.asarray((sides >= -ROUNDING_RAD).all(axis=1))
+        return (sides >= -ROUNDING_RAD).all(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def _near(vectors: Floats, circles: _Circles, *, radius_deg: float) -> npt.NDArr
         return np.zeros(0, np.bool_)
     chords, _ = cKDTree(vectors).query(circles.centers)
     distance_rad = 2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0))
-    return np.asarray(distance_rad <= circles.radii_rad + math.radians(radius_deg) + ROUNDING_RAD)
+    return distance_rad <= circles.radii_rad + math.radians(radius_deg) + ROUNDING_RAD
 
 
 def _cap(vectors: Floats) -> tuple[Floats, float]:
@@ -228,7 +228,7 @@ def _inner_sides(corners_deg: Floats) -> Floats:
     lengths = np.linalg.norm(normals, axis=2, keepdims=True)
     normals = normals / np.where(lengths > 0, lengths, 1.0)
     center = vectors.mean(axis=1)
-    return np.asarray(normals * np.sign(np.einsum("pex,px->pe", normals, center))[..., None])
+    return normals * np.sign(np.einsum("pex,px->pe", normals, center))[..., None]
 
 
 def _along_healpix(centers: Floats) -> npt.NDArray[np.intp]:

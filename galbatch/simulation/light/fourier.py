@@ -43,7 +43,7 @@ def _node(step: int) -> Floats:
     log_k = np.linspace(LOG_START, LOG_END, GALSIM_POINTS)
     values = [profile.kValue(k, 0.0).real for k in np.exp(log_k).tolist()]
     fine = interpolate.CubicSpline(log_k, values)
-    return np.asarray(fine(np.linspace(LOG_START, LOG_END, TABLE_POINTS)))
+    return fine(np.linspace(LOG_START, LOG_END, TABLE_POINTS))
 
 
 def sersic_table(n: float) -> Floats:
@@ -105,11 +105,11 @@ def moffat_transform(psf: Psf, kx: Floats, ky: Floats) -> Floats:
     g1, g2 = psf.g1, psf.g2
     norm = float(moffat_scale(psf.fwhm_arcsec)) / math.sqrt(1 - g1 * g1 - g2 * g2)
     x = np.hypot(norm * ((1 + g1) * kx + g2 * ky), norm * (g2 * kx + (1 - g1) * ky))
-    return np.asarray(np.exp(-x) * (1 + x * (1 + x / 3)))
+    return np.exp(-x) * (1 + x * (1 + x / 3))
 
 
 def moffat_intensity(radius_arcsec: Floats, fwhm_arcsec: npt.ArrayLike) -> Floats:
     """A round Moffat profile of unit flux, per square arcsec."""
     scale = moffat_scale(fwhm_arcsec)
     peak = (MOFFAT_BETA - 1) / (np.pi * scale**2)
-    return np.asarray(peak * (1 + (radius_arcsec / scale) ** 2) ** -MOFFAT_BETA)
+    return peak * (1 + (radius_arcsec / scale) ** 2) ** -MOFFAT_BETA

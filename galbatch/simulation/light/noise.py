@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC
+from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC
 
 __all__ = [
     "CORRELATION",
@@ -64,11 +64,11 @@ def add_noise(
 def noise_variance(light_njy: Floats, band: str, pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC) -> Floats:
     """Variance of each pixel, nJy^2, of sky and photons."""
     sky = sky_sigma_njy(band, pixel_scale_arcsec) ** 2
-    return np.asarray(sky + np.maximum(light_njy, 0.0) / ELECTRONS_PER_NJY)
+    return sky + np.maximum(light_njy, 0.0) / ELECTRONS_PER_NJY
 
 
 def correlated(white: Floats) -> Floats:
     """(y - 2, x - 2) correlated noise of unit sigma, from independent noise (y, x) of unit sigma."""
     along_y = white[1:-1] + NEIGHBOR_WEIGHT * (white[:-2] + white[2:])
     both = along_y[:, 1:-1] + NEIGHBOR_WEIGHT * (along_y[:, :-2] + along_y[:, 2:])
-    return np.asarray(both / (1 + 2 * NEIGHBOR_WEIGHT**2))
+    return both / (1 + 2 * NEIGHBOR_WEIGHT**2)

@@ -17,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, interpolate
 
+from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC
 from galbatch.simulation.light.fourier import Psf, moffat_transform, sersic_table, sersic_transform
 from galbatch.simulation.light.sersic import elliptical_radius, flux_outside, intensity
 
-__all__ = ["PIXEL_SCALE_ARCSEC", "Component", "Psf", "draw_light"]
+__all__ = ["Component", "draw_light"]
 
 Floats = npt.NDArray[np.float64]
-
-PIXEL_SCALE_ARCSEC = 0.168
-"""HSC's pixel scale."""
 
 # The grid is this much larger than the stamp at least, so a copy's center is at least 48 px off the stamp.
 MARGIN_PX = 48
@@ -82,12 +80,12 @@ def draw_light(
     blur = np.stack([lattice.blur(psf) for psf in psfs]) * lattice.shifted_pixel(offset_px)
     light = fft.irfft2(_weighted(flux, profiles) * blur)[:, :size_px, :size_px]
     wrapped = np.stack([lattice.wrapped_light(component, offset_px) for component in components])
-    return np.asarray(light - _weighted(flux, wrapped))
+    return light - _weighted(flux, wrapped)
 
 
 def _weighted(flux: Floats, planes: Floats) -> Floats:
     """(band, y, x): planes (component, y, x), each with its flux (component, band)."""
-    return np.asarray(np.tensordot(flux, planes, axes=(0, 0)))
+    return np.tensordot(flux, planes, axes=(0, 0))
 
 
 class _Lattice:
@@ -138,7 +136,7 @@ class _Lattice:
             np.sinc(frequency) * np.exp(-2j * np.pi * frequency * position)
             for frequency, position in ((self.frequency_x, x), (self.frequency_y, y))
         )
-        return np.asarray(of_x * of_y)
+        return of_x * of_y
 
     def wrapped_light(self, component: Component, offset_px: tuple[float, float]) -> Floats:
         """Light (y, x) of unit flux that the periodic copies of the galaxy put into the stamp."""

@@ -24,7 +24,7 @@ def elliptical_radius(x: Floats, y: Floats, *, axis_ratio: npt.ArrayLike, angle_
     angle = np.deg2rad(angle_deg)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    return np.asarray(np.hypot(along, across / np.asarray(axis_ratio)))
+    return np.hypot(along, across / np.asarray(axis_ratio))
 
 
 def intensity(radius: Floats, n: npt.ArrayLike, re: npt.ArrayLike, *, axis_ratio: npt.ArrayLike) -> Floats:
@@ -35,7 +35,7 @@ def intensity(radius: Floats, n: npt.ArrayLike, re: npt.ArrayLike, *, axis_ratio
     n, re = np.asarray(n, dtype=np.float64), np.asarray(re, dtype=np.float64)
     b = scale_b(n)
     log_center = 2 * n * np.log(b) - special.gammaln(2 * n) - np.log(2 * np.pi * n * re**2 * axis_ratio)
-    return np.asarray(np.exp(log_center - b * (radius / re) ** (1 / n)))
+    return np.exp(log_center - b * (radius / re) ** (1 / n))
 
 
 def flux_outside(radius: Floats, n: npt.ArrayLike, re: npt.ArrayLike) -> Floats:

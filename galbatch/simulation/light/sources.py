@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from galbatch.simulation.light.camera import BANDS, PIXEL_SCALE_ARCSEC
 from galbatch.simulation.light.fourier import (
     TABLE_POINTS,
     Psf,
@@ -22,9 +23,7 @@ from galbatch.simulation.light.fourier import (
     sersic_transform,
 )
 from galbatch.simulation.light.fourier import moffat_transform as moffat
-from galbatch.simulation.light.render import PIXEL_SCALE_ARCSEC
 from galbatch.simulation.light.sersic import intensity
-from galbatch.simulation.population import BANDS
 
 __all__ = ["Profiles", "paint", "profiles_of"]
 
@@ -201,4 +200,4 @@ def _centered(
         np.sinc(part) * np.exp(-2j * np.pi * part * offset[:, axis, None, None])
         for part, axis in zip(frequency, (1, 0), strict=True)
     )
-    return np.asarray(of_y * of_x)
+    return of_y * of_x

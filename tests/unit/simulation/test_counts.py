@@ -3,8 +3,8 @@ import pytest
 
 from galbatch.simulation import draw_population
 from galbatch.simulation.counts import GALAXY_COUNTS, STAR_COUNTS
+from galbatch.simulation.light.camera import draw_psfs
 from galbatch.simulation.light.noise import CORRELATION, correlated
-from galbatch.simulation.light.psfs import draw_psfs
 from galbatch.simulation.surroundings import draw_neighbors
 
 

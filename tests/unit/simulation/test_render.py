@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from galbatch.simulation import PIXEL_SCALE_ARCSEC
-from galbatch.simulation.light.fourier import sersic_table, sersic_transform
-from galbatch.simulation.light.render import Component, Psf, draw_light
+from galbatch.simulation.light.fourier import Psf, sersic_table, sersic_transform
+from galbatch.simulation.light.render import Component, draw_light
 from galbatch.simulation.light.sources import Profiles, paint
 
 PSF = Psf(0.75, 0.02, -0.01)

@@ -1,4 +1,4 @@
-"""PSFs of the simulated camera, one drawn for each stamp."""
+"""The simulated camera: its bands, pixels and PSFs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from galbatch.simulation.light.fourier import Psf
-from galbatch.simulation.population import BANDS
 
-__all__ = ["PSF_FWHM_ARCSEC", "draw_psfs"]
+__all__ = ["BANDS", "PIXEL_SCALE_ARCSEC", "PSF_FWHM_ARCSEC", "draw_psfs"]
+
+BANDS = ("g", "r", "i")
+"""Bands the populations have colors for."""
+
+PIXEL_SCALE_ARCSEC = 0.168
+"""HSC's pixel scale."""
+
 
 PSF_FWHM_ARCSEC = {"g": 0.85, "r": 0.79, "i": 0.66}
 PSF_SCATTER = 0.08  # of the width, common to the bands; g then stays within 0.70-1.05
@@ -18,7 +24,7 @@ PSF_SHEAR = 0.02
 
 
 def draw_psfs(bands: Sequence[str], rng: np.random.Generator) -> list[Psf]:
-    """A PSF for each band: one seeing for all, a small shear of each band's own.
+    """Draw a PSF for each band: one seeing for all, a small shear of each band's own.
 
     The same draws are made whatever the bands.
     """
