@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import types as python_types
 import typing
@@ -18,6 +19,7 @@ from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.core.flags import CatalogFlag, MaskBit, ModelFlag, PixelFlag
+from galbatch.models.heads import HEADS
 
 PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
 
@@ -179,6 +181,16 @@ def mask_bits() -> str:
     return "\n".join(["| bit | name |", "|---|---|", *(f"| {bit.value} | {bit.name} |" for bit in MaskBit)])
 
 
+def heads() -> str:
+    """Return the table of the kinds of heads: what a pass puts out, and how the outputs are arranged."""
+    lines = ["| head | a pass is | outputs for n parameters | options |", "|---|---|---|---|"]
+    for kind, head in HEADS.items():
+        outputs = " ".join((inspect.getdoc(type(head)) or "").partition("\n\n")[0].split())
+        options = ", ".join(f"`{option}`" for option in head.options)
+        lines.append(f"| `{kind}` | {head.text} | {outputs} | {options} |")
+    return "\n".join(lines)
+
+
 def versions() -> str:
     """Return the sentence that states the two versions which are raised when numbers change."""
     return f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}."
@@ -200,6 +212,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "PIXEL_FLAGS": lambda: flag_table(PixelFlag),
     "MODEL_FLAGS": lambda: flag_table(ModelFlag),
     "MASK_BITS": mask_bits,
+    "HEADS": heads,
     "COLUMNS": model_columns,
     "VERSIONS": versions,
     "README": readme,

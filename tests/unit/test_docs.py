@@ -11,6 +11,7 @@ import typer.main
 from galbatch import cli, models
 from galbatch.config import RunConfig
 from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
+from galbatch.models.heads import HEADS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -78,6 +79,11 @@ def test_every_flag_has_its_row(pages, page, flags):
         assert re.search(rf"^\| \d+ \| {flag.name} \|", pages[f"reference/{page}.md"], re.MULTILINE), (
             flag.name
         )
+
+
+def test_every_head_has_its_row(pages):
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .*\|$", pages["reference/bundles.md"], re.MULTILINE)
+    assert rows == list(HEADS)
 
 
 def test_the_columns_of_the_demo_bundles_have_their_rows(pages):
