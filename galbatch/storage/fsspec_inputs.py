@@ -7,6 +7,7 @@ file system for outputs, such as S3, is a class of its own.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -220,5 +221,7 @@ class FsspecInputs:
 def _identity_of(info: Mapping[str, Any]) -> FileIdentity:
     if info.get("size") is None:
         raise OSError(errno.EIO, f"{info.get('name')}: its server does not tell its size")
-    version = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), "")
-    return FileIdentity(int(info["size"]), version.strip('"'))
+    version = next((info[key] for key in VERSION_KEYS if info.get(key)), "")
+    if isinstance(version, datetime.datetime):  # a listing may tell the same time as a number
+        version = version.timestamp()
+    return FileIdentity(int(info["size"]), str(version).strip('"'))
