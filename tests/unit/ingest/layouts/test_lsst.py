@@ -1,0 +1,142 @@
+"""LSST's coadds, also cell-based ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from galbatch.core.flags import MaskBit
+from galbatch.errors import TileError
+from tests.unit.ingest.layouts.contract import PIXELS, LayoutContract, image_hdu
+
+
+class TestLsst(LayoutContract):
+    layout = "lsst"
+    njy = 1.0
+
+    def write(self, folder, wcs, write_calexp):
+        for band, image in zip("gr", PIXELS, strict=True):
+            hdus = [
+                fits.PrimaryHDU(),
+                image_hdu(image, wcs, EXTTYPE="IMAGE", BUNIT="nJy"),
+                image_hdu(np.zeros(image.shape, np.int32), wcs, EXTTYPE="MASK"),
+                image_hdu(np.full_like(image, 0.25), wcs, EXTTYPE="VARIANCE"),
+            ]
+            hdus[2].header.update({"HIERARCH MP_SAT": 1, "HIERARCH MP_NO_DATA": 8})
+            name = f"deepCoadd_calexp_9813_40_{band}_hsc_rings_v1_HSC_runs_RC2.fits"
+            fits.HDUList(hdus).writeto(folder / name)
+
+    def forget_zero_point(self, folder):
+        for path in self.files(folder):
+            fits.setval(path, "BUNIT", value="adu", ext=1)
+        return {}
+
+    @pytest.mark.parametrize(
+        ("name", "tile_id", "band", "release"),
+        [
+            ("deepCoadd_calexp_9813_40_i_hsc_rings_v1_run.fits", "9813/40", "i", ""),
+            ("deep_coadd_5063_14_i_lsst_cells_v1_LSSTComCam_runs_DRP_DP1_v29.fits", "5063/14", "i", "dp1"),
+            ("deep_coadd_predetection_5063_14_i_lsst_cells_v1.fits", "5063/14", "i", ""),
+            ("template_coadd_5063_14_i_lsst_cells_v1.fits", "5063/14", "i", ""),
+            ("dp0_2/deepCoadd-i-4431-17.fits", "4431/17", "i", "dp0.2"),
+            ("calexp-HSC-I2-9813-4,4.fits", "9813/4,4", "i", ""),
+            ("dr1/deepCoadd/HSC-I/9813/4,4.fits", "9813/4,4", "i", "dr1"),
+            ("deepCoadd_calexp_9813_4,4_i.fits", "9813/4,4", "i", ""),
+        ],
+    )
+    def test_names_of_coadds(self, survey, tmp_path, read, name, tile_id, band, release):
+        path = tmp_path / "named" / name
+        path.parent.mkdir(parents=True)
+        shutil.copy(self.files(survey)[0], path)
+        (tile,) = read(tmp_path / "named", bands=(band,))
+        assert (tile.tile_id, tile.band, tile.release) == (tile_id, band, release)
+
+    def test_other_products_are_passed_by(self, survey, read):
+        for name in ("deepCoadd_meas_9813_40_g_x.fits", "deepCoadd_det_9813_40_g_x.fits"):
+            fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(np.zeros(3, dtype=[("id", "i8")]))]).writeto(
+                survey / name
+            )
+        assert len(read(survey, bands=("g", "r"))) == 2
+
+    def test_a_name_in_the_butler_s_cards(self, survey, tmp_path, read):
+        path = tmp_path / "coadd.fits"
+        shutil.copy(self.files(survey)[0], path)
+        with fits.open(path, mode="update") as hdus:
+            for key, value in (("TRACT", 5063), ("PATCH", 14), ("BAND", "i")):
+                hdus[0].header[f"HIERARCH LSST BUTLER DATAID {key}"] = value
+        (tile,) = read(path, bands=("i",))
+        assert (tile.tile_id, tile.band) == ("5063/14", "i")
+
+
+class TestCellCoadds(LayoutContract):
+    """As lsst.images writes them: named HDUs in blocks of a cell, masks by MSKN, a JSON tree."""
+
+    layout = "lsst"
+    njy = 1.0
+    PLANES = ("NO_DATA", "INTERPOLATED", "COSMIC_RAY", "SATURATED", "DETECTION_EDGE", "CLIPPED", "DETECTED")
+
+    def write(self, folder, wcs, write_calexp):
+        for band, image in zip("gr", PIXELS, strict=True):
+            mask = np.zeros(image.shape, np.int32)
+            mask[29, 34], mask[28, 34], mask[0, 0] = 1 << 3 | 1 << 6, 1 << 2, 1
+            hdus = [
+                fits.PrimaryHDU(),
+                image_hdu(image, wcs, "IMAGE", BUNIT="nJy"),
+                image_hdu(mask, wcs, "MASK"),
+                image_hdu(np.full_like(image, 0.25), wcs, "VARIANCE", BUNIT="nJy2"),
+                image_hdu(np.zeros_like(image), wcs, "MASK_FRACTIONS/REJECTED"),
+                image_hdu(np.zeros_like(image), wcs, "NOISE_REALIZATIONS/0"),
+                image_hdu(np.zeros((2, 2, 21, 21), np.float32), name="PSF"),
+            ]
+            for number, name in enumerate(self.PLANES):
+                hdus[2].header[f"MSKN{number:04d}"], hdus[2].header[f"MSKM{number:04d}"] = name, 1 << number
+            hdus[0].header["JSONADDR"] = 1
+            tree = f'{{"band": "{band}", "patch": {{"id": 62}}, "sky_projection": {{"pixel_frame": {{"tract": 10463}}}}}}'
+            text = np.frombuffer(tree.encode(), np.uint8)
+            json = fits.BinTableHDU.from_columns([fits.Column("JSON", "PB()", array=[text])], name="JSON")
+            index = fits.BinTableHDU(np.zeros(2, dtype=[("EXTNAME", "S8")]), name="INDEX")
+            fits.HDUList([*hdus, json, index]).writeto(folder / f"cells_{band}.fits")
+
+    def forget_zero_point(self, folder):
+        for path in self.files(folder):
+            fits.delval(path, "BUNIT", extname="IMAGE")
+        return {}
+
+    @pytest.fixture
+    def named(self, survey):
+        """The same files by names that say tract and patch: the JSON at their end may be cut off."""
+        for path, band in zip(self.files(survey), "gr", strict=True):
+            path.rename(path.with_name(f"deep_coadd_10463_62_{band}_lsst_cells_v2.fits"))
+        return survey
+
+    def test_truncated_file_is_named_with_both_sizes(self, named, read):
+        super().test_truncated_file_is_named_with_both_sizes(named, read)
+
+    def test_file_cut_in_its_last_plane(self, named, read):
+        path = self.files(named)[-1]
+        with fits.open(path) as hdus:
+            offset = hdus["VARIANCE"].fileinfo()["datLoc"]
+        with open(path, "r+b") as file:
+            file.truncate(offset + 4 * 70 * 10)
+        with pytest.raises(TileError, match="variance is 10 x 70 px, its header says 60 x 70"):
+            read(named, bands=("g", "r"))
+
+    def test_file_cut_before_its_json(self, survey, read):
+        path = self.files(survey)[0]
+        with fits.open(path) as hdus:
+            os.truncate(path, hdus["JSON"].fileinfo()["hdrLoc"])
+        with pytest.raises(TileError, match=r"tract and patch should stand in its JSON.*truncated"):
+            read(survey)
+
+    def test_tract_and_patch_in_the_json(self, survey, read):
+        assert read(survey)[0].tile_id == "10463/62"
+
+    def test_mask_planes_by_their_new_names(self, survey, read, objects, cut):
+        found = cut(objects(150.0, 2.0), read(survey), size=21).mask[0, 0]
+        assert found[10, 10] == MaskBit.DETECTED | MaskBit.SAT
+        assert found[9, 10] == MaskBit.CR
+        assert np.count_nonzero(found) == 2
