@@ -27,7 +27,7 @@ from scipy.special import ndtr, ndtri
 from galbatch import models, simulation
 from galbatch.core.types import ab_mag, njy_per_unit
 from galbatch.models.heads import read_passes
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys
 from galbatch.models.posterior import Passes, to_output
 
 Floats = npt.NDArray[np.float64]

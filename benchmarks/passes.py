@@ -28,8 +28,7 @@ from galbatch import models, simulation
 from galbatch.core.types import njy_per_unit
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.sampling import Sampler
-from galbatch.models.networks.gampen import VGG16_BLOCKS, Gampen
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import VGG16_BLOCKS, Gampen, Sfnet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RATE = 4e-4  # of the released GaMPENs, 2e-4 to 7e-4

@@ -39,8 +39,7 @@ from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
 from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.inference.summaries import columns_of
-from galbatch.models.networks.gampen import Gampen, HalvingPool
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import Gampen, HalvingPool, draw_keys
 from galbatch.models.posterior import from_output, quantities_of, summarize_mixture
 
 Floats = npt.NDArray[np.float64]

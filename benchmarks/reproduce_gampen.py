@@ -36,7 +36,7 @@ from galbatch.models import LEVELS, Evaluation, HeldOut, share_of, split_objects
 from galbatch.models.calibration.choosing import inflation_factors
 from galbatch.models.calibration.evaluation import Outputs, judge
 from galbatch.models.heads import read_passes
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys
 
 STAGES = ("simulate", "train", "evaluate")
 UNFINISHED = 3  # exit code: run it again

@@ -1,7 +1,16 @@
-from .bundle.card import card_text
-from .bundle.ensemble import Ensemble, load_ensemble
-from .bundle.features import FeatureMaps, localize
-from .bundle.files import Bundle, bundle_path, demo_bundles, load_bundle, rewrite_bundle, save_bundle
+from .bundle import (
+    Bundle,
+    Ensemble,
+    FeatureMaps,
+    bundle_path,
+    card_text,
+    demo_bundles,
+    load_bundle,
+    load_ensemble,
+    localize,
+    rewrite_bundle,
+    save_bundle,
+)
 from .calibration import (
     LEVELS,
     Calibration,

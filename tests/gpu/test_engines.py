@@ -22,8 +22,7 @@ from galbatch.models import (  # noqa: E402
 )
 from galbatch.models.heads import read_passes  # noqa: E402
 from galbatch.models.inference.sampling import Sampler, run_passes  # noqa: E402
-from galbatch.models.networks.dropout import MaskPlan  # noqa: E402
-from galbatch.models.networks.keys import draw_keys  # noqa: E402
+from galbatch.models.networks import MaskPlan, draw_keys  # noqa: E402
 from galbatch.models.posterior import quantities_of, summarize_mixture, to_output  # noqa: E402
 
 pytestmark = [

@@ -11,7 +11,7 @@ from galbatch.config import PosteriorConfig  # noqa: E402
 from galbatch.execution import tasks  # noqa: E402
 from galbatch.models import DomainInfo, GpuMemory  # noqa: E402
 from galbatch.models.heads import outputs_per_pass  # noqa: E402
-from galbatch.models.networks.gampen import Gampen  # noqa: E402
+from galbatch.models.networks import Gampen  # noqa: E402
 from galbatch.planning.inference_memory import WEIGHT_COPIES  # noqa: E402
 
 pytestmark = [

@@ -6,8 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from galbatch.models import bundle_path, load_bundle  # noqa: E402
-from galbatch.models.networks.dropout import keyed_dropout  # noqa: E402
-from galbatch.models.networks.keys import draw_keys  # noqa: E402
+from galbatch.models.networks import draw_keys, keyed_dropout  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

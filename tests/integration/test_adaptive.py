@@ -17,7 +17,7 @@ from galbatch import catalog, config, errors, models, reporting
 from galbatch.cli import app as cli
 from galbatch.core.flags import ModelFlag
 from galbatch.execution import run
-from galbatch.models.networks.keys import is_audited
+from galbatch.models.networks import is_audited
 
 pytestmark = pytest.mark.timeout(280)
 

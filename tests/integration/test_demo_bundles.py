@@ -9,7 +9,7 @@ import torch
 
 from galbatch.core.types import Grid
 from galbatch.models import RECIPES, PassSettings, bundle_path, demo_bundles, evaluate, load_bundle
-from galbatch.models.bundle.files import DEMO_FOLDER
+from galbatch.models.bundle import DEMO_FOLDER
 from galbatch.simulation import training_set
 
 N_GALAXIES = 400

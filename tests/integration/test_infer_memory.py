@@ -18,7 +18,7 @@ from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.execution import tasks
 from galbatch.models import DomainInfo
 from galbatch.models.heads import outputs_per_pass
-from galbatch.models.networks.gampen import Gampen
+from galbatch.models.networks import Gampen
 from galbatch.planning.inference_memory import project_inference
 from galbatch.planning.projection import GridPlan
 

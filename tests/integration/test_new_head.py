@@ -25,7 +25,7 @@ from galbatch.models import (
 )
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import write_metadata
-from galbatch.models.networks.keys import uniform_draws
+from galbatch.models.networks import uniform_draws
 from galbatch.models.posterior import for_passes, inflation_map, solve_quantiles, total_covariance
 from galbatch.reporting import write_report
 

@@ -9,7 +9,7 @@ from galbatch import catalog, config
 from galbatch.core.flags import ModelFlag
 from galbatch.execution import run
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle, script_of
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import Sfnet
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -10,14 +10,8 @@ from scipy.stats import multivariate_normal, norm, rv_histogram
 
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, head_of
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, outputs_per_pass, read_passes
-from galbatch.models.networks.keys import draw_keys, member_keys
-from galbatch.models.posterior import (
-    mixture_cdf,
-    pooled,
-    quantities_of,
-    summarize_mixture,
-    to_output,
-)
+from galbatch.models.networks import draw_keys, member_keys
+from galbatch.models.posterior import mixture_cdf, pooled, quantities_of, summarize_mixture, to_output
 
 PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(0.02, 0.98)),

@@ -1,4 +1,4 @@
-"""Model cards: what a bundle says of itself, for people. Markdown, from the metadata alone."""
+"""Model cards: what a bundle says of itself, in Markdown, from the metadata alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from galbatch.core.columns import ColumnKey, Statistic
 from galbatch.models.heads import head_of
 from galbatch.models.metadata import (
     BundleMetadata,
     CalibrationInfo,
     DomainInfo,
-    HeadInfo,
     InputInfo,
-    LabelInfo,
     ParameterInfo,
-    ResultTable,
 )
 
 __all__ = ["card_text"]
@@ -27,33 +23,50 @@ DIGITS = 4
 
 
 def card_text(metadata: BundleMetadata, sha256: str) -> str:
-    """The card of a bundle: Markdown, ending with a line break.
+    """Return the card of a bundle: Markdown, ending with a line break.
 
     Parameters
     ----------
     metadata : of the bundle; nothing else is looked at, so a card can be written before the bundle is loaded
     sha256 : of its file
+
+    Raises
+    ------
+    BundleError
+        Its kind of head is not known.
     """
-    sections = [
-        _summary(metadata, sha256),
-        _section("Input", _input_lines(metadata.input)),
-        _section("Parameters", _parameter_lines(metadata)),
-        _section("How it was made", _made_lines(metadata)),
-        _section("How well it does", _result_lines(metadata.calibration)),
-        _section("Calibration", _calibration_lines(metadata)),
-        _section("What it was trained for", _domain_lines(metadata.domain, metadata.input.bands)),
-        _section("Licence and citation", _terms(metadata)),
-    ]
-    return "\n".join(line for section in sections for line in section)
+    sections: dict[str, list[str]] = {
+        "Input": _input_lines(metadata.input),
+        "Parameters": _parameter_lines(metadata),
+        "How it was made": _made_lines(metadata),
+        "How well it does": _result_lines(metadata.calibration),
+        "Calibration": _calibration_lines(metadata),
+        "What it was trained for": _domain_lines(metadata.domain, metadata.input.bands),
+        "Licence and citation": [
+            f"Licence: {metadata.licence or NOT_STATED}.",
+            "",
+            f"Citation: {metadata.citation or NOT_STATED}.",
+        ],
+    }
+    lines = [*_summary(metadata, sha256), ""]
+    for title, text in sections.items():
+        lines += [f"## {title}", "", *text, ""]
+    return "\n".join(lines)
 
 
 def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
-    outputs = head_of(metadata.head).n_outputs(metadata.head, len(metadata.parameters))
+    head = head_of(metadata.head)
+    members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
+    if metadata.dropout_rate > 0:
+        passes = f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
+    elif head.is_point and metadata.members == 1:
+        passes = "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
+    else:
+        passes = "no dropout, so all are equal"
     facts = [
         f"architecture: {metadata.architecture}",
-        f"output: {_head_text(metadata.head)}; {outputs} numbers"
-        + (f", of each of {metadata.members} members" if metadata.members > 1 else ""),
-        f"passes: {_dropout_text(metadata)}",
+        f"output: {head.card_text(metadata.head)}; {head.n_outputs(metadata.head, len(metadata.parameters))} numbers{members}",
+        f"passes: {passes}",
     ]
     if metadata.n_top_features:
         facts.append(f"features: the {metadata.n_top_features} largest are kept, the others set to 0")
@@ -65,20 +78,7 @@ def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
         f"Estimates {names} from images in {', '.join(metadata.input.bands)}.",
         "",
         *(f"- {fact}" for fact in facts),
-        "",
     ]
-
-
-def _head_text(head: HeadInfo) -> str:
-    return head_of(head).card_text(head)
-
-
-def _dropout_text(metadata: BundleMetadata) -> str:
-    if metadata.dropout_rate > 0:
-        return f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
-    if head_of(metadata.head).is_point and metadata.members == 1:
-        return "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
-    return "no dropout, so all are equal"
 
 
 def _input_lines(image: InputInfo) -> list[str]:
@@ -111,18 +111,13 @@ def _parameter_lines(metadata: BundleMetadata) -> list[str]:
 
 
 def _label_text(parameter: ParameterInfo) -> str:
-    """The column and its words, in the order they are tried."""
-    words = "; ".join(_condition(label) for label in parameter.labels)
-    return f"{ColumnKey(Statistic.LABEL, parameter.name).suffix}, by the median: {words}"
-
-
-def _condition(label: LabelInfo) -> str:
-    bounds = [
-        f"{sign} {_number(limit)}"
-        for sign, limit in (("\u2265", label.at_least), ("\u2264", label.at_most))
-        if limit is not None
-    ]
-    return f'"{label.text}" {" and ".join(bounds) or "otherwise"}'
+    """Return the column and its labels, in the order they are tried."""
+    labels = []
+    for label in parameter.labels:
+        bounds = [f"\u2265 {_number(label.at_least)}"] if label.at_least is not None else []
+        bounds += [f"\u2264 {_number(label.at_most)}"] if label.at_most is not None else []
+        labels.append(f'"{label.text}" {" and ".join(bounds) or "otherwise"}')
+    return f"{parameter.name}_label, by the median: {'; '.join(labels)}"
 
 
 def _made_lines(metadata: BundleMetadata) -> list[str]:
@@ -135,14 +130,12 @@ def _made_lines(metadata: BundleMetadata) -> list[str]:
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:
-    return _table(("setting", "value"), [(key, _value(value)) for key, value in settings.items()])[:-1]
-
-
-def _value(value: Any) -> str:
-    text = _number(value) if isinstance(value, (int, float)) else value
-    if not isinstance(text, str):
-        text = json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} \u2026"
+    rows = []
+    for key, value in settings.items():
+        text = _number(value) if isinstance(value, (int, float)) else value
+        text = text if isinstance(text, str) else json.dumps(value)
+        rows.append((key, text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} \u2026"))
+    return _table(("setting", "value"), rows)[:-1]
 
 
 def _result_lines(calibration: CalibrationInfo | None) -> list[str]:
@@ -150,12 +143,8 @@ def _result_lines(calibration: CalibrationInfo | None) -> list[str]:
         return ["Not measured."]
     lines: list[str] = []
     for result in calibration.results:
-        lines += [*_result_table(result)]
+        lines += [f"{result.caption}:", "", *_table(result.columns, result.rows)]
     return lines[:-1]
-
-
-def _result_table(result: ResultTable) -> list[str]:
-    return [f"{result.caption}:", "", *_table(result.columns, result.rows)]
 
 
 def _calibration_lines(metadata: BundleMetadata) -> list[str]:
@@ -204,29 +193,13 @@ def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:
     ]
 
 
-def _terms(metadata: BundleMetadata) -> list[str]:
-    return [
-        f"Licence: {metadata.licence or NOT_STATED}.",
-        "",
-        f"Citation: {metadata.citation or NOT_STATED}.",
-    ]
-
-
-def _section(title: str, lines: Iterable[str]) -> list[str]:
-    return [f"## {title}", "", *lines, ""]
-
-
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """A Markdown table and an empty line."""
-    cells = [heads, ["---"] * len(heads), *rows]
-    return [*("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in cells), ""]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = _number(value) if isinstance(value, (int, float)) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return the lines of a Markdown table, and an empty one."""
+    lines = []
+    for row in (heads, ["---"] * len(heads), *rows):
+        cells = [_number(cell) if isinstance(cell, (int, float)) else str(cell or "") for cell in row]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return [*lines, ""]
 
 
 def _span(limits: tuple[float, float] | None) -> str:
@@ -234,7 +207,7 @@ def _span(limits: tuple[float, float] | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers with their thousands apart, others to four digits."""
+    """Return whole numbers with their thousands apart, others to four digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e9):

@@ -6,7 +6,7 @@ and labels, ranges seen in training, crop and top features are its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import Bundle, load_bundle
+from galbatch.models.bundle.files import load_bundle
+from galbatch.models.bundle.network import Bundle
 from galbatch.models.heads import OutputInfo, has_posterior, head_of, pooled_passes
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.posterior import Passes
@@ -25,11 +26,11 @@ __all__ = ["Ensemble", "load_ensemble"]
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Networks that say the same things of the same inputs.
+    """Networks that estimate the same parameters from the same inputs.
 
     Attributes
     ----------
-    bundles : one or more
+    bundles : one or more, the first leads
     calibrated : whether posteriors are inflated by the bundles' inflation factors; None: as each bundle says
 
     Raises
@@ -58,7 +59,7 @@ class Ensemble:
 
     @property
     def metadata(self) -> BundleMetadata:
-        """That of the first bundle."""
+        """The metadata of the first bundle."""
         return self.bundles[0].metadata
 
     @property
@@ -93,13 +94,20 @@ class Ensemble:
 
     @property
     def has_posterior(self) -> bool:
-        """False for a single value: one point network, without dropout."""
+        """Whether there is a posterior: not for one network with a point head and without dropout."""
         return has_posterior(self.output_infos)
 
     @property
     def inflation_factors(self) -> tuple[tuple[float, ...] | None, ...]:
-        """For each bundle what its posteriors are inflated by, (parameter,); None: not at all."""
-        return tuple(_applied_factors(bundle.metadata, self.calibrated) for bundle in self.bundles)
+        """For each bundle the factors (parameter,) that its posteriors are inflated by; None: not at all."""
+        found = []
+        for bundle in self.bundles:
+            calibration = bundle.metadata.calibration
+            apply = self.calibrated
+            if calibration is not None and apply is None:
+                apply = calibration.apply
+            found.append(calibration.inflation_factors if calibration is not None and apply else None)
+        return tuple(found)
 
     @property
     def output_infos(self) -> tuple[OutputInfo, ...]:
@@ -110,7 +118,7 @@ class Ensemble:
         )
 
     def passes(self, outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:
-        """The pooled posterior, in the first bundle's standardized space.
+        """Return the pooled posterior, in the first bundle's standardized space.
 
         Parameters
         ----------
@@ -140,13 +148,6 @@ def load_ensemble(
     return Ensemble(bundles, calibrated)
 
 
-def _applied_factors(metadata: BundleMetadata, calibrated: bool | None) -> tuple[float, ...] | None:
-    calibration = metadata.calibration
-    if calibration is None or not (calibration.apply if calibrated is None else calibrated):
-        return None
-    return calibration.inflation_factors
-
-
 SAME: dict[str, Callable[[BundleMetadata], Any]] = {
     "cutouts": lambda m: f"{m.input.size_px} px of {m.input.pixel_scale_arcsec:g} arcsec",
     "bands": lambda m: ", ".join(m.input.bands),
@@ -160,22 +161,19 @@ SAME: dict[str, Callable[[BundleMetadata], Any]] = {
 }
 
 
-def _differences(first: BundleMetadata, other: BundleMetadata) -> Iterator[tuple[str, Any, Any]]:
-    """What must be the same in two bundles of one model and is not: what, here, there."""
-    for what, of in SAME.items():
-        if of(first) != of(other):
-            yield what, of(first), of(other)
-    if [p.name for p in first.parameters] == [p.name for p in other.parameters]:
-        for here, there in zip(first.parameters, other.parameters, strict=True):
-            for key in ("unit", "transform", "limits"):
-                if getattr(here, key) != getattr(there, key):
-                    yield f"{key} of {here.name}", getattr(here, key), getattr(there, key)
-
-
 def _refuse_difference(first: BundleMetadata, other: BundleMetadata) -> None:
-    found = [f"{what}: {here} against {there}" for what, here, there in _differences(first, other)]
+    """Raise if two bundles of one model differ in what must be the same."""
+    found = [(what, of(first), of(other)) for what, of in SAME.items() if of(first) != of(other)]
+    if [p.name for p in first.parameters] == [p.name for p in other.parameters]:
+        found += [
+            (f"{key} of {here.name}", getattr(here, key), getattr(there, key))
+            for here, there in zip(first.parameters, other.parameters, strict=True)
+            for key in ("unit", "transform", "limits")
+            if getattr(here, key) != getattr(there, key)
+        ]
     if found:
         names = f"{first.name} {first.version} and {other.name} {other.version}"
+        differences = "; ".join(f"{what}: {here} against {there}" for what, here, there in found)
         raise BundleError(
-            f"the bundles {names} cannot be pooled, they are not of one model; they differ in {'; '.join(found)}"
+            f"the bundles {names} cannot be pooled, they are not of one model; they differ in {differences}"
         )

@@ -10,7 +10,7 @@ import torch
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle.network import Bundle
 
 __all__ = ["FeatureMaps", "localize"]
 
@@ -36,14 +36,14 @@ class FeatureMaps:
     size_px: int
 
     def on_image(self) -> npt.NDArray[np.float32]:
-        """The maps on the images' pixels, (object, rank, y, x) float32, interpolated linearly."""
+        """Return the maps on the images' pixels, (object, rank, y, x) float32, interpolated linearly."""
         n = self.maps.shape[-1]
         place = np.minimum(np.arange(self.size_px) / STRIDE_PX, n - 1)
         weight = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(n)))
-        return np.asarray(weight @ self.maps @ weight.T, dtype=np.float32)
+        return (weight @ self.maps @ weight.T).astype(np.float32)
 
     def peak_px(self) -> npt.NDArray[np.int64]:
-        """Image pixel (object, rank, 2), in the order y, x, about which the map is brightest; -1: none."""
+        """Return the image pixel (object, rank, 2), in the order y, x, about which the map is brightest; -1: none."""
         n = self.maps.shape[-1]
         flat = np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)
         peaks = np.stack([flat // n, flat % n], axis=-1) * STRIDE_PX
@@ -54,7 +54,7 @@ class FeatureMaps:
 def localize(
     bundle: Bundle, images: npt.NDArray[np.float32], *, index: npt.NDArray[np.int64] | None = None
 ) -> FeatureMaps:
-    """Where in the images features fire, in the pass without dropout.
+    """Return where in the images features fire, in the pass without dropout.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galbatch.errors import UsageError
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.calibration.choosing import (
     CalibrationSettings,
     Choice,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import Bundle, check_behavior
+from galbatch.models.bundle import Bundle, check_behavior
 from galbatch.models.calibration.coverage import LEVELS, Share, equal_tailed_cover, share_of
 from galbatch.models.calibration.evaluation import (
     HeldOut,

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.types import ab_mag, njy_per_unit
-from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.calibration.coverage import (
     LEVELS,
     Share,
@@ -24,7 +23,8 @@ from galbatch.models.calibration.coverage import (
 from galbatch.models.heads import outputs_per_pass, read_passes
 from galbatch.models.inference.sampling import run_passes
 from galbatch.models.metadata import BundleMetadata, ParameterInfo
-from galbatch.models.networks.keys import draw_keys, member_keys, mix
+from galbatch.models.networks import draw_keys, member_keys
+from galbatch.models.networks.keys import mix
 from galbatch.models.posterior import (
     Passes,
     Quantity,

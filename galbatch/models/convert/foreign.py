@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import save_bundle, set_modes
+from galbatch.models.bundle import save_bundle, set_modes
 from galbatch.models.convert.description import ScriptDescription, read_description
 from galbatch.models.convert.published import file_sha256
 from galbatch.models.metadata import BundleMetadata
-from galbatch.models.networks.intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb
+from galbatch.models.networks import LAYERS, Arsinh, AsTheyAre, ViewerRgb
 
 __all__ = ["Foreign", "convert_script"]
 

@@ -18,10 +18,10 @@ from scipy.special import expit
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import save_bundle
+from galbatch.models.bundle import save_bundle
 from galbatch.models.convert.published import Published, assign, file_sha256, read_published
 from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, LabelInfo, ParameterInfo
-from galbatch.models.networks.gampen import SMALLEST_PX, Gampen, localized_px
+from galbatch.models.networks import SMALLEST_PX, Gampen, localized_px
 from galbatch.models.posterior import from_output
 from galbatch.objects import column_names, read_table
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError, UsageError
-from galbatch.models.bundle.files import save_bundle
+from galbatch.models.bundle import save_bundle
 from galbatch.models.convert.published import Published, assign, file_sha256, read_published
 from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.networks.intensity_stretch import LAYERS, AsTheyAre, ViewerRgb
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import LAYERS, AsTheyAre, Sfnet, ViewerRgb
 
 __all__ = ["SFNET_TARGETS", "SfnetConversion", "convert_sfnet"]
 

@@ -16,8 +16,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.engines.executors import Executor, ScriptExecutor
 from galbatch.models.engines.native import native_executor
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.engines.switches import in_repeatable_float32
 
 __all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "script_top_features"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle.files import Bundle, made_up_inputs
+from galbatch.models.bundle import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
-from galbatch.models.networks.dropout import Masks
+from galbatch.models.networks import Masks
 
 __all__ = ["NativeExecutor", "native_executor"]
 

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from galbatch.models.metadata import BundleMetadata
-from galbatch.models.networks.dropout import MaskPlan, Masks, zero_
-from galbatch.models.networks.gampen import POOLED_PX, VGG16_BLOCKS, HalvingPool
+from galbatch.models.networks import POOLED_PX, VGG16_BLOCKS, HalvingPool, MaskPlan, Masks, zero_
 
 __all__ = ["NativeGampen", "NativeNetwork", "NativeSfnet", "Start", "native_network"]
 

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from galbatch.errors import BundleError
 from galbatch.models.heads.base import Head, Loss
 from galbatch.models.metadata import HeadInfo, ParameterInfo
-from galbatch.models.networks.keys import uniform_draws
+from galbatch.models.networks import uniform_draws
 from galbatch.models.posterior import Floats, Function, Rows, inflation_map, to_output, total_covariance
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from galbatch.models.heads.base import Head, Loss
 from galbatch.models.heads.widths import std_of
 from galbatch.models.metadata import HeadInfo, ParameterInfo
-from galbatch.models.networks.keys import normal_draws
+from galbatch.models.networks import normal_draws
 from galbatch.models.posterior import Floats, NormalMarginal, for_passes, inflation_map, total_covariance
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from galbatch.models.heads.registry import head_of, outputs_per_pass, read_metadata, read_passes
 from galbatch.models.metadata import BundleMetadata, DomainInfo, ParameterInfo, write_metadata
-from galbatch.models.networks.keys import draw_keys, uniform_draws
+from galbatch.models.networks import draw_keys, uniform_draws
 from galbatch.models.posterior import Floats, Passes, pooled, quantities_of
 
 __all__ = ["OutputInfo", "has_posterior", "joint_draws", "pooled_passes"]

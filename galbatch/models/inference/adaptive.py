@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.audit import Audit, GroupAudit
 from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
 from galbatch.models.inference.stopping import QuantileEstimate, estimate_quantiles, schedule

@@ -17,8 +17,7 @@ from galbatch.core.columns import MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.errors import BundleError
-from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.engines.choice import Execution, executor
 from galbatch.models.inference.adaptive import (
     PassSource,
@@ -31,7 +30,7 @@ from galbatch.models.inference.flags import input_flags, ood_distance, value_fla
 from galbatch.models.inference.results import result_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
 from galbatch.models.inference.summaries import all_finite, columns_of
-from galbatch.models.networks.keys import draw_keys, is_audited
+from galbatch.models.networks import draw_keys, is_audited
 
 __all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
 

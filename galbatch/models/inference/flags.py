@@ -11,7 +11,7 @@ import numpy.typing as npt
 from galbatch.core.columns import MC_ERROR, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
-from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.domain import feature_distance, is_out_of_domain
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.metadata import BundleMetadata

@@ -12,8 +12,7 @@ from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 
 from galbatch.config import PosteriorConfig
-from galbatch.models.bundle.ensemble import Ensemble
-from galbatch.models.bundle.files import CHECK_ROWS, Bundle, made_up_inputs
+from galbatch.models.bundle import CHECK_ROWS, Bundle, Ensemble, made_up_inputs
 from galbatch.models.engines.choice import Execution, executor
 from galbatch.models.engines.executors import rows_in_cache
 from galbatch.models.heads import outputs_per_pass

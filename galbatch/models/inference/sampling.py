@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
 
 __all__ = ["GROUP_OBJECTS", "PassOutputs", "RawPasses", "Sampler", "TopFeatures", "run_passes"]

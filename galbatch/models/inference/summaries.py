@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import MC_ERROR, ColumnKey, Scope, Statistic
-from galbatch.models.bundle.ensemble import Ensemble
+from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.metadata import ParameterInfo
-from galbatch.models.networks.keys import member_keys
+from galbatch.models.networks import member_keys
 from galbatch.models.posterior import (
     Passes,
     Quantity,

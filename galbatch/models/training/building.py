@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from galbatch.errors import UsageError
-from galbatch.models.bundle.files import Bundle
-from galbatch.models.networks.auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, current_weight_name
-from galbatch.models.networks.gampen import Gampen
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.bundle import Bundle
+from galbatch.models.networks import AUXILIARY_MODULES, AuxiliaryInputs, Gampen, Sfnet, current_weight_name
 from galbatch.models.training.data import (
     Split,
     cleaned_rows,

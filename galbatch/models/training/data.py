@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.models.inference.block import nonfinite_images
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys
 
 __all__ = ["Extras", "ImageRows", "Split", "cleaned_rows", "data_fingerprint", "has_center", "split_objects"]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
 from galbatch.models.training.data import (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.heads import loss_of
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.posterior import fitted, output_limits, to_output

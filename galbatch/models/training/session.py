@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from galbatch.errors import UsageError
-from galbatch.models.bundle.files import Bundle
+from galbatch.models.bundle import Bundle
 from galbatch.models.engines.switches import denormals_flushed, tf32_allowed
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.training.building import build_network, fill_in

@@ -18,8 +18,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.networks.gampen import Gampen
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import Gampen, Sfnet
 
 SIZE_PX = 48
 SCALE_ARCSEC = 0.168

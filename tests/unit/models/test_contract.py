@@ -28,7 +28,7 @@ from galbatch.models.heads import outputs_per_pass, read_metadata
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
 from galbatch.models.inference.sampling import run_passes
 from galbatch.models.metadata import write_metadata
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys
 
 from .conftest import (
     SIZE_PX,

@@ -26,7 +26,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.networks.dropout import keyed_dropout
+from galbatch.models.networks import keyed_dropout
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
 Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)

@@ -8,8 +8,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
 from galbatch.models import BlockInputs, Bundle, infer_block, localize
-from galbatch.models.networks.keys import draw_keys
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import Sfnet, draw_keys
 
 SIZE_PX = 144
 

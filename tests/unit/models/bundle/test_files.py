@@ -21,7 +21,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.bundle.files import check_behavior
+from galbatch.models.bundle import check_behavior
 from galbatch.models.heads import read_metadata
 
 

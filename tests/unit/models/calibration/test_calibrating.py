@@ -20,7 +20,7 @@ from galbatch.models import (
     load_bundle,
     save_bundle,
 )
-from galbatch.models.bundle.files import made_up_images
+from galbatch.models.bundle import made_up_images
 from galbatch.models.calibration.calibrating import reported
 from galbatch.models.calibration.choosing import choose, inflation_factors, with_dropout_rate
 from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms

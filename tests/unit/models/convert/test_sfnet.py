@@ -17,7 +17,7 @@ from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError, UsageError
 from galbatch.models import BlockInputs, SfnetConversion, convert_sfnet, infer_block, load_bundle
 from galbatch.models.convert.published import TORCH_CLASSES, read_published
-from galbatch.models.networks.intensity_stretch import LAYERS, ViewerRgb
+from galbatch.models.networks import LAYERS, ViewerRgb
 
 MEAN, STD = (0.14, 0.12, 0.10), (0.16, 0.13, 0.11)
 WIDTH = 1 / 8

@@ -29,8 +29,7 @@ from galbatch.models import (
 from galbatch.models.inference import block as infer_module
 from galbatch.models.inference.sampling import Sampler
 from galbatch.models.inference.stopping import estimate_quantiles, schedule
-from galbatch.models.networks.dropout import keyed_dropout
-from galbatch.models.networks.keys import is_audited
+from galbatch.models.networks import is_audited, keyed_dropout
 from galbatch.models.posterior import quantities_of
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)

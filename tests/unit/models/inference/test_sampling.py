@@ -6,7 +6,7 @@ import pytest
 from galbatch.core.types import njy_per_unit
 from galbatch.models import Engine, executor
 from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler, run_passes
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys
 
 N_PASSES = 9
 ENGINES = ["torchscript-float32", "rebuilt-float32", "rebuilt-bfloat16"]

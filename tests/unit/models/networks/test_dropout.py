@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from galbatch.models.networks.dropout import keyed_dropout, mix, poisson_counts, zeroed_positions
-from galbatch.models.networks.keys import draw_keys
+from galbatch.models.networks import draw_keys, keyed_dropout
+from galbatch.models.networks.dropout import mix, poisson_counts, zeroed_positions
 
 
 def keys_of(n):

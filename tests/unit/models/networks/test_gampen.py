@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from galbatch.models.networks.gampen import Gampen, HalvingPool
+from galbatch.models.networks import Gampen, HalvingPool
 
 # Table 3 of the paper, weights and biases layer by layer, counted by hand.
 FIRST_LOCALIZATION = {1: 64 * 1 * 121 + 64, 3: 64 * 3 * 121 + 64}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from galbatch.models.networks.keys import draw_keys, is_audited, mix, normal_draws
+from galbatch.models.networks import draw_keys, is_audited, normal_draws
+from galbatch.models.networks.keys import mix
 
 
 def keys(ids, passes=range(3), seed=1, sha="ff"):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from galbatch.models.networks.sfnet import Sfnet
+from galbatch.models.networks import Sfnet
 
 
 def on_no_device(*args, **kwargs):

@@ -1,0 +1,27 @@
+from .card import card_text
+from .checks import CHECK_ROWS, check_behavior, made_up_images, made_up_inputs
+from .ensemble import Ensemble, load_ensemble
+from .features import FeatureMaps, localize
+from .files import load_bundle, rewrite_bundle, save_bundle
+from .network import Bundle, set_modes
+from .paths import DEMO_FOLDER, bundle_path, demo_bundles
+
+__all__ = [
+    "CHECK_ROWS",
+    "DEMO_FOLDER",
+    "Bundle",
+    "Ensemble",
+    "FeatureMaps",
+    "bundle_path",
+    "card_text",
+    "check_behavior",
+    "demo_bundles",
+    "load_bundle",
+    "load_ensemble",
+    "localize",
+    "made_up_images",
+    "made_up_inputs",
+    "rewrite_bundle",
+    "save_bundle",
+    "set_modes",
+]

@@ -1,0 +1,143 @@
+"""What a script is held to before it is saved or used: its behavior on two made-up images, not the names of its modules."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galbatch.errors import BundleError
+from galbatch.models.bundle.network import GLOBAL_GENERATOR
+from galbatch.models.heads import outputs_per_pass
+from galbatch.models.metadata import BundleMetadata
+
+__all__ = ["CHECK_ROWS", "check_behavior", "made_up_images", "made_up_inputs"]
+
+MOST_CHECK_ROWS = 1024  # tried where the first give no difference
+CHECK_ROWS = 16  # keys tried by the check of dropout: at the lowest rates one pass alone may zero nothing
+FIXED_KEY = 7  # of passes that must all be equal
+KEY_STEP = 0x5851F42D4C957F2D  # an odd number with many bits: keys that differ little would hide weak hashes
+
+
+def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> None:
+    """Run the script on two made-up images and hold it to its metadata.
+
+    Raises
+    ------
+    BundleError
+        A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
+        is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, or its
+        features are not those of the metadata.
+    """
+    # Foreign networks seed the global generator: nothing else may draw from it meanwhile.
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=()), torch.inference_mode():
+        problem = _problem(script, metadata)
+    if problem is not None:
+        raise BundleError(f"{source}: {problem}")
+
+
+def _problem(script: Any, metadata: BundleMetadata) -> str | None:
+    """Return the first thing in which a script does not behave as its metadata say; None if it does."""
+    for method in ("prefix", "sample"):
+        if not hasattr(script, method):
+            return f"the script has no method {method}"
+    before, inputs = _checksums(script), made_up_inputs(metadata)
+    keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * KEY_STEP
+    try:
+        features = _tensor(script.prefix(*inputs), "prefix")
+        rows = features[torch.arange(CHECK_ROWS) % len(features)]
+        first, again = _tensor(script.sample(rows, keys), "sample"), script.sample(rows, keys)
+        fixed = script.sample(rows, torch.full_like(keys, FIXED_KEY))
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        shapes = " and auxiliary inputs ".join(str(tuple(part.shape)) for part in inputs)
+        return f"fails on images {shapes}: {reason}"
+    expected = (CHECK_ROWS, outputs_per_pass(metadata))
+    if tuple(first.shape) != expected:
+        return f"sample gives {tuple(first.shape)}, expected (row, output) = {expected}"
+    if not bool(torch.isfinite(first).all()):
+        return "sample gives non-finite numbers on a made-up galaxy"
+    if not torch.equal(first, again):
+        return "the same keys give different outputs: its dropout does not draw from the keys"
+    return (
+        _dropout_problem(script, rows, metadata.dropout_rate, differ=_differ(first, fixed))
+        or _state_problem(before, _checksums(script))
+        or _feature_problem(script, features, metadata)
+    )
+
+
+def _tensor(value: Any, method: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{method} gives {type(value).__name__}, expected a tensor")
+    return value
+
+
+def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
+    """Return what `prefix` takes: made-up images, and for networks with auxiliary inputs two rows of 0 and 1."""
+    n_auxiliary = len(metadata.input.auxiliary_inputs)
+    auxiliary = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_auxiliary)
+    return (made_up_images(metadata), auxiliary) if n_auxiliary else (made_up_images(metadata),)
+
+
+def made_up_images(metadata: BundleMetadata) -> Tensor:
+    """Return two images (2, band, y, x) float32: blobs on noise."""
+    size = metadata.input.size_px
+    offset = torch.arange(size, dtype=torch.float32) - size // 2
+    radius2 = offset[:, None] ** 2 + offset[None, :] ** 2
+    blobs = torch.stack([200.0 * torch.exp(-radius2 / 20.0), 20.0 * torch.exp(-radius2 / 100.0)])
+    noise = torch.randn((2, 1, size, size), generator=torch.Generator().manual_seed(1)) * 0.05
+    return (blobs[:, None] + noise).repeat(1, len(metadata.input.bands), 1, 1)
+
+
+def _differ(passes: Tensor, fixed: Tensor) -> bool:
+    return not torch.allclose(passes, fixed, rtol=1e-6, atol=1e-7)
+
+
+def _dropout_problem(script: Any, rows: Tensor, rate: float, *, differ: bool) -> str | None:
+    """Return how passes contradict the dropout rate, if they do; `differ`: whether those tried so far are not all equal."""
+    if rate == 0:
+        return (
+            "different keys give different outputs, but its metadata says dropout_rate 0" if differ else None
+        )
+    if differ:
+        return None
+    # At rates of 1e-5 a small network zeroes nothing in most passes: many more are tried before it is refused.
+    fixed = script.sample(rows[:2], torch.full((2,), FIXED_KEY, dtype=torch.int64))[
+        torch.arange(CHECK_ROWS) % 2
+    ]
+    for start in range(CHECK_ROWS, MOST_CHECK_ROWS, CHECK_ROWS):
+        if _differ(script.sample(rows, torch.arange(start, start + CHECK_ROWS) * KEY_STEP), fixed):
+            return None
+    return f"different keys give the same outputs, but its metadata says dropout_rate {rate:g}"
+
+
+def _checksums(script: Any) -> dict[str, int]:
+    """Return checksums of all parameters and buffers: a copy of a full GaMPEN's would be 540 MB."""
+    state: dict[str, Tensor] = script.state_dict()
+    return {
+        name: zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in state.items()
+    }
+
+
+def _state_problem(before: dict[str, int], after: dict[str, int]) -> str | None:
+    changed = [name for name, checksum in before.items() if checksum != after[name]]
+    if changed:
+        return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
+    return None
+
+
+def _feature_problem(script: Any, features: Tensor, metadata: BundleMetadata) -> str | None:
+    n_top, mean = metadata.n_top_features, metadata.domain.features_mean
+    if not n_top and mean is None:
+        return None
+    for method in ("last_features", "top_features") if n_top else ("last_features",):
+        if not hasattr(script, method):
+            return f"its metadata speak of features, but the script has no method {method}"
+    last = script.last_features(features)
+    if mean is not None and last.shape[1] != len(mean):
+        return f"last_features gives {last.shape[1]} numbers, but its domain is of {len(mean)}"
+    ranks = script.top_features(last)[0].shape[1] if n_top else 0
+    return f"top_features gives {ranks}, but n_top_features is {n_top}" if ranks != n_top else None

@@ -1,0 +1,31 @@
+"""Where bundles lie: those shipped with galbatch by their names, others by their paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galbatch.errors import BundleError
+
+__all__ = ["DEMO_FOLDER", "bundle_path", "demo_bundles"]
+
+DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+
+
+def bundle_path(spec: str) -> str:
+    """Return the path of a bundle: ``demo:gampen`` and others of `demo_bundles` are shipped with galbatch, the rest are paths.
+
+    Raises
+    ------
+    BundleError
+        No demo bundle has that name.
+    """
+    if not spec.startswith("demo:"):
+        return spec
+    if spec not in demo_bundles():
+        raise BundleError(f"{spec}: there is no such demo bundle; there are {', '.join(demo_bundles())}")
+    return str(DEMO_FOLDER / f"{spec.removeprefix('demo:')}.pt")
+
+
+def demo_bundles() -> list[str]:
+    """Return the names of the bundles that are shipped with galbatch, as ``demo:name``."""
+    return sorted(f"demo:{path.stem}" for path in DEMO_FOLDER.glob("*.pt"))

@@ -1,0 +1,33 @@
+from .auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, NoAuxiliaryInputs, current_weight_name
+from .dropout import MaskPlan, Masks, keyed_dropout, zero_
+from .gampen import POOLED_PX, SMALLEST_PX, VGG16_BLOCKS, Gampen, HalvingPool, localized_px
+from .intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb
+from .keys import draw_keys, is_audited, member_keys, normal_draws, uniform_draws
+from .sfnet import Sfnet
+
+__all__ = [
+    "AUXILIARY_MODULES",
+    "LAYERS",
+    "POOLED_PX",
+    "SMALLEST_PX",
+    "VGG16_BLOCKS",
+    "Arsinh",
+    "AsTheyAre",
+    "AuxiliaryInputs",
+    "Gampen",
+    "HalvingPool",
+    "MaskPlan",
+    "Masks",
+    "NoAuxiliaryInputs",
+    "Sfnet",
+    "ViewerRgb",
+    "current_weight_name",
+    "draw_keys",
+    "is_audited",
+    "keyed_dropout",
+    "localized_px",
+    "member_keys",
+    "normal_draws",
+    "uniform_draws",
+    "zero_",
+]
