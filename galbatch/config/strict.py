@@ -16,6 +16,8 @@ RENAMED_KEYS: Mapping[tuple[str, str], str] = {
     ("models", "columns"): "auxiliary_inputs",
     ("posterior", "keep_components"): "keep_pass_outputs",
     ("", "columns"): "auxiliary_inputs",  # of the settings of a training
+    ("input", "columns"): "auxiliary_inputs",  # of the description of a foreign network
+    ("preprocessing", "stretch"): "intensity_stretch",
 }
 """New name of each renamed key, by the section it stood in ("" outside of sections) and its old name.
 

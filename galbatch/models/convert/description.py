@@ -24,18 +24,18 @@ __all__ = ["PreprocessingInfo", "ScriptDescription", "read_description"]
 
 @dataclass(frozen=True)
 class PreprocessingInfo:
-    """What is done to the images before a foreign network sees them: stretch, channels, (x - mean) / std.
+    """The preprocessing before a foreign network: intensity stretch, channels, (x - mean) / std.
 
     Attributes
     ----------
-    stretch : none, arsinh, or the colors of a layer of the Legacy Surveys' viewer, sdss or legacy, from nanomaggies
-    channels : a single band is repeated to so many; 0: as many as bands
+    intensity_stretch : none, arsinh, or the colors of a layer of the Legacy Surveys' viewer, sdss or legacy, from nanomaggies
+    channels : a single band is repeated this many times; 0: one channel per band
     mean, std : one number, or one per channel
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    stretch: Literal["none", "arsinh", "sdss", "legacy"] = "none"
+    intensity_stretch: Literal["none", "arsinh", "sdss", "legacy"] = "none"
     channels: int = 0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -68,7 +68,7 @@ class ScriptDescription:
     citation: str = ""
 
     def metadata(self, origin: dict[str, Any]) -> BundleMetadata:
-        """What goes into the bundle; `origin` says where it comes from."""
+        """Return the metadata of the bundle; `origin` says where the network comes from."""
         return BundleMetadata(
             name=self.name,
             version=self.version,
@@ -125,9 +125,9 @@ def _preprocessing_problems(description: ScriptDescription) -> list[str]:
         problems.append(
             f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
         )
-    if preprocessing.stretch in ("sdss", "legacy") and n_bands != 3:
+    if preprocessing.intensity_stretch in ("sdss", "legacy") and n_bands != 3:
         problems.append(
-            f"preprocessing: stretch {preprocessing.stretch} makes colors of 3 bands, found {n_bands}"
+            f"preprocessing: intensity_stretch {preprocessing.intensity_stretch} makes colors of 3 bands, found {n_bands}"
         )
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) not in (1, channels):

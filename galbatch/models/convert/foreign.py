@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from galbatch.errors import BundleError
 from galbatch.models.bundle import save_bundle, set_modes
-from galbatch.models.convert.description import ScriptDescription, read_description
+from galbatch.models.convert.description import read_description
 from galbatch.models.convert.published import file_sha256
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import LAYERS, Arsinh, AsTheyAre, ViewerRgb
@@ -39,30 +39,31 @@ class Foreign(nn.Module):
         self.draws_from_global_generator = has_dropout
 
     def forward(self, images: Tensor, keys: Tensor) -> Tensor:
-        """One pass from the images."""
+        """Run one pass from the images."""
         return self.sample(self.prefix(images), keys)
 
     @torch.jit.export
     def prefix(self, images: Tensor) -> Tensor:
-        """What the network takes, of images (object, band, y, x) float32 in the bundle's unit."""
+        """Return what the network takes, of images (object, band, y, x) float32 in the bundle's unit."""
         inputs: Tensor = self.preprocessing(images)
         return inputs
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
-        """One pass for each row: (row, output), of what `prefix` gave and keys (row,) int64."""
+        """Run one pass for each row: (row, output), of what `prefix` gave and keys (row,) int64."""
         if not self.draws_from_global_generator:
             together: Tensor = self.network(features)
             return together.reshape(features.shape[0], -1)
         rows: list[Tensor] = []
         for i in range(features.shape[0]):
+            # `Bundle.sample` gives the generator back as it was.
             torch.manual_seed(int(keys[i]))
             rows.append(self.network(features[i : i + 1]).reshape(1, -1))
         return torch.cat(rows)
 
 
 class Preprocessing(nn.Module):
-    """Stretch, repetition of a single band, normalization."""
+    """Intensity stretch, repetition of a single band, normalization."""
 
     def __init__(
         self, stretch: nn.Module, n_channels: int, mean: tuple[float, ...], std: tuple[float, ...]
@@ -74,7 +75,7 @@ class Preprocessing(nn.Module):
         self.input_std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(object, band, y, x) float32 to (object, channel, y, x)."""
+        """Return (object, channel, y, x) float32 of images (object, band, y, x) float32."""
         x = self.stretch(images).expand(-1, self.n_channels, -1, -1)
         normalized: Tensor = (x - self.input_mean) / self.input_std
         return normalized
@@ -113,7 +114,12 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
         },
     }
     metadata = described.metadata(origin)
-    wrapped = Foreign(network, _preprocessing(described), has_dropout=metadata.dropout_rate > 0)
+    info = described.preprocessing
+    stretch: nn.Module = Arsinh() if info.intensity_stretch == "arsinh" else AsTheyAre()
+    if info.intensity_stretch in LAYERS:
+        stretch = ViewerRgb(LAYERS[info.intensity_stretch], described.input.pixel_scale_arcsec)
+    preprocessing = Preprocessing(stretch, info.channels or len(described.input.bands), info.mean, info.std)
+    wrapped = Foreign(network, preprocessing, has_dropout=metadata.dropout_rate > 0)
     try:
         scripted: Any = torch.jit.script(wrapped)
     except RuntimeError as error:
@@ -138,15 +144,6 @@ def _read_script(path: str) -> Any:
     if not hasattr(network, "forward"):
         raise BundleError(f"{path}: has no method forward(images)")
     return network
-
-
-def _preprocessing(described: ScriptDescription) -> Preprocessing:
-    info = described.preprocessing
-    stretch: nn.Module = Arsinh() if info.stretch == "arsinh" else AsTheyAre()
-    if info.stretch in LAYERS:
-        stretch = ViewerRgb(LAYERS[info.stretch], described.input.pixel_scale_arcsec)
-    channels = info.channels or len(described.input.bands)
-    return Preprocessing(stretch, channels, info.mean, info.std)
 
 
 def _last_line(error: Exception) -> str:

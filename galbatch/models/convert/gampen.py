@@ -201,8 +201,8 @@ def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dic
         A table cannot be read, or lacks columns.
     """
     folder = Path(conversion.scaling)
-    info, split = folder / "info.csv", _split_path(folder, conversion.slug)
-    labels = _labels(split, info)
+    info = folder / "info.csv"
+    labels, split = _labels(folder, conversion.slug)
     bad = ~np.isfinite(labels)
     if bad.any():
         raise BundleError(
@@ -266,43 +266,38 @@ def _parameters(
     )
 
 
-def _split_path(folder: Path, slug: str) -> Path:
-    path = folder / "splits" / f"{slug}-train.csv"
-    if not path.is_file():
+def _labels(folder: Path, slug: str) -> tuple[Floats, Path]:
+    """Read (object, target) of the training split, and return the split's path, too.
+
+    The labels stand in the split itself, as the release writes it, or in info.csv, which has the split's objects by
+    object_id or file_name.
+    """
+    split, info = folder / "splits" / f"{slug}-train.csv", folder / "info.csv"
+    if not split.is_file():
         slugs = sorted(p.name.removesuffix("-train.csv") for p in (folder / "splits").glob("*-train.csv"))
         there = f"there are {', '.join(slugs)}" if slugs else f"{folder / 'splits'} holds no <slug>-train.csv"
-        raise BundleError(f"{path}: there is no such split; {there}")
-    return path
-
-
-def _labels(split: Path, info: Path) -> Floats:
-    """(object, target): of the split itself, as the release writes it, or of info.csv for the split's objects."""
-    if set(TARGETS) <= set(column_names(str(split))):
-        return _numbers(str(split), read_table(str(split), columns=TARGETS))
-    key = _common_key(split, info)
-    rows = read_table(str(split), columns=[key]).column(key)
+        raise BundleError(f"{split}: there is no such split; {there}")
+    names = column_names(str(split))
+    if set(TARGETS) <= set(names):
+        return _numbers(str(split), read_table(str(split), columns=TARGETS)), split
+    lacks = f"{split}: lacks {', '.join(TARGETS)}, and"
+    if not info.is_file():
+        raise BundleError(f"{lacks} there is no {info} to join it with")
+    both = set(names) & set(column_names(str(info)))
+    key = next((key for key in ("object_id", "file_name") if key in both), None)
+    if key is None:
+        raise BundleError(
+            f"{lacks.removesuffix(', and')} and shares neither object_id nor file_name with {info.name}; it holds {', '.join(names)}"
+        )
     table = read_table(str(info), columns=[key, *TARGETS])
     place = {value: number for number, value in enumerate(table.column(key).to_pylist())}
-    wanted = rows.to_pylist()
+    wanted = read_table(str(split), columns=[key]).column(key).to_pylist()
     lost = [value for value in wanted if value not in place]
     if lost:
         raise BundleError(
             f"{info}: lacks {len(lost)} of {len(wanted)} objects of {split.name}, such as {key} {lost[0]}"
         )
-    return _numbers(str(info), table.select(list(TARGETS)))[[place[value] for value in wanted]]
-
-
-def _common_key(split: Path, info: Path) -> str:
-    there = column_names(str(split))
-    if not info.is_file():
-        raise BundleError(f"{split}: lacks {', '.join(TARGETS)}, and there is no {info} to join it with")
-    both = set(there) & set(column_names(str(info)))
-    for key in ("object_id", "file_name"):
-        if key in both:
-            return key
-    raise BundleError(
-        f"{split}: lacks {', '.join(TARGETS)} and shares neither object_id nor file_name with {info.name}; it holds {', '.join(there)}"
-    )
+    return _numbers(str(info), table.select(list(TARGETS)))[[place[value] for value in wanted]], split
 
 
 def _numbers(path: str, table: pa.Table) -> Floats:

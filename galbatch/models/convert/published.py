@@ -55,7 +55,7 @@ TORCH_CLASSES = frozenset(
 
 
 class StandIn:
-    """Holds what a pickled module held; has no behavior of its own, and nothing in a pickle can give it any."""
+    """Stands for a pickled module and holds what it held; nothing in a pickle can give it behavior."""
 
     __slots__ = ("held",)
     held: Mapping[str, Any]
@@ -70,13 +70,13 @@ class StandIn:
         self.held = state if isinstance(state, Mapping) else {}
 
     def within(self, kind: str) -> list[tuple[str, Any]]:
-        """Names and values of ``_parameters``, ``_buffers`` or ``_modules``."""
+        """Return names and values of ``_parameters``, ``_buffers`` or ``_modules``."""
         named = self.held.get(kind)
         return list(named.items()) if isinstance(named, Mapping) else []
 
 
 class Published:
-    """What a file of weights holds.
+    """The content of a file of weights.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Published:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Of a file's bytes."""
+    """Return the sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -148,8 +148,12 @@ def _published(path: str, content: Any) -> Published:
         state = content
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
             state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {_described(state)}")
+    if not isinstance(state, Mapping):
+        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {type(state).__name__}")
+    others = [f"{name} ({type(v).__name__})" for name, v in state.items() if not isinstance(v, Tensor)]
+    if others or not state:
+        found = f"also {', '.join(others[:MAX_NAMES])}" if others else "nothing"
+        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {found}")
     if unstored := [str(name) for name, value in state.items() if not _is_stored(value)]:
         raise BundleError(f"{path}: holds no plain numbers for {_listed(unstored)}")
     if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
@@ -158,7 +162,7 @@ def _published(path: str, content: Any) -> Published:
 
 
 def _tensors(module: StandIn, path: str) -> dict[str, Tensor]:
-    """Parameters and buffers of a pickled module by the names a state dict has."""
+    """Return parameters and buffers of a pickled module by the names a state dict has."""
     found: dict[str, Tensor] = {}
     waiting = [("", module)]
     for _ in range(MOST_MODULES):
@@ -173,18 +177,11 @@ def _tensors(module: StandIn, path: str) -> dict[str, Tensor]:
 
 
 def _is_stored(tensor: Tensor) -> bool:
-    """Whether the file holds a real number for each element: not a single one for many, and no shape alone."""
+    """Tell whether the file holds a real number for each element: not a single one for many, and no shape alone."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
         return False
     plain = not tensor.is_quantized and not tensor.is_complex()
     return plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _described(state: Any) -> str:
-    if isinstance(state, Mapping):
-        others = [f"{name} ({type(v).__name__})" for name, v in state.items() if not isinstance(v, Tensor)]
-        return f"also {', '.join(others[:MAX_NAMES])}" if others else "nothing"
-    return type(state).__name__
 
 
 def _first_line(error: Exception) -> str:
@@ -210,7 +207,16 @@ def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, pref
         Names are missing or left over, shapes differ, or numbers are not finite: says which.
     """
     expected = {prefix + name: value for name, value in network.state_dict().items()}
-    problems = _differences(expected, state)
+    missing = [name for name in expected if name not in state and not name.endswith(COUNTERS)]
+    left_over = [name for name in state if name not in expected]
+    shapes = [
+        f"{name} is {_shape(state[name])}, expected {_shape(value)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    problems = [f"lacks {_listed(missing)}"] if missing else []
+    problems += [f"holds {_listed(left_over)}, which the network has not"] if left_over else []
+    problems += [_listed(shapes)] if shapes else []
     if problems:
         raise BundleError(f"{source}: {'; '.join(problems)}")
     given = {
@@ -225,20 +231,6 @@ def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, pref
     network.load_state_dict(
         {name.removeprefix(prefix): value for name, value in given.items()}, strict=True, assign=True
     )
-
-
-def _differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """What a state lacks, holds beyond, and has in other shapes than expected."""
-    missing = [name for name in expected if name not in state and not name.endswith(COUNTERS)]
-    left_over = [name for name in state if name not in expected]
-    shapes = [
-        f"{name} is {_shape(state[name])}, expected {_shape(value)}"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    problems = [f"lacks {_listed(missing)}"] if missing else []
-    problems += [f"holds {_listed(left_over)}, which the network has not"] if left_over else []
-    return problems + ([_listed(shapes)] if shapes else [])
 
 
 def _listed(names: list[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from galbatch.errors import BundleError, UsageError
 from galbatch.models.bundle import save_bundle
@@ -46,7 +46,7 @@ class SfnetConversion:
 
     Attributes
     ----------
-    mean, std : per channel, red to blue, of what the network was trained on, after the stretch
+    mean, std : per channel, red to blue, of what the network was trained on, after the intensity stretch
     normalization_from : where these two come from, for the metadata
     layer : of the Legacy Surveys' viewer whose colors the network was trained on: sdss (released) or legacy; none: pixel
         values go into the normalization as they are
@@ -125,7 +125,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
 
 
 def _input(conversion: SfnetConversion) -> tuple[tuple[str, ...], float]:
-    """Bands and zero point; refuses numbers that are no normalization."""
+    """Return bands and zero point; refuse numbers that are no normalization."""
     for what, values in (("mean", conversion.mean), ("std", conversion.std)):
         if len(values) != N_CHANNELS:
             raise UsageError(f"{what}: expected {N_CHANNELS} numbers, red, green, blue; found {len(values)}")
@@ -156,7 +156,7 @@ def _input(conversion: SfnetConversion) -> tuple[tuple[str, ...], float]:
 
 
 def _k_and_target(published: Published, conversion: SfnetConversion) -> tuple[int, str]:
-    """As stated, and as the file's name and the pickled module say; all that speak must agree."""
+    """Return k and target as stated, or as the file's name and the pickled module say; all that are known must agree."""
     match = FILE_NAME.search(Path(published.path).name)
     said_k = {
         "stated": conversion.k,
@@ -187,7 +187,17 @@ def _agreed(path: str, what: str, said: dict[str, Any]) -> Any:
 
 
 def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet:
-    state = _without_trunk(published)
+    state = dict(published.state)
+    # `trunk` holds the modules of `resnet` again, by number.
+    order = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    twins = {str(number): module for number, module in enumerate(order)}
+    for name in [name for name in state if name.startswith("trunk.")]:
+        number, _, rest = name.removeprefix("trunk.").partition(".")
+        twin, value = f"resnet.{twins.get(number, number)}.{rest}", state.pop(name)
+        if twin not in state or state[twin].dtype != value.dtype or not torch.equal(state[twin], value):
+            raise BundleError(
+                f"{published.path}: {name} is not {twin}: expected trunk to be the modules of resnet again"
+            )
     first, last = state.get("resnet.conv1.weight"), state.get("resnet.fc.weight")
     if first is None or last is None or first.dim() != 4 or last.dim() != 2:
         there = ", ".join(list(published.state)[:4])
@@ -210,22 +220,6 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
     network.input_mean.copy_(torch.tensor(conversion.mean))
     network.input_std.copy_(torch.tensor(conversion.std))
     return network
-
-
-def _without_trunk(published: Published) -> dict[str, Tensor]:
-    """The state without `trunk`, which must be the modules of `resnet` again."""
-    order = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    twins = {str(number): module for number, module in enumerate(order)}
-    state = dict(published.state)
-    for name in [name for name in state if name.startswith("trunk.")]:
-        number, _, rest = name.removeprefix("trunk.").partition(".")
-        twin = f"resnet.{twins.get(number, number)}.{rest}"
-        value = state.pop(name)
-        if twin not in state or state[twin].dtype != value.dtype or not torch.equal(state[twin], value):
-            raise BundleError(
-                f"{published.path}: {name} is not {twin}: expected trunk to be the modules of resnet again"
-            )
-    return state
 
 
 def _origin(published: Published, conversion: SfnetConversion, k: int, target: str) -> dict[str, Any]:

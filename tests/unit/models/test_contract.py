@@ -476,7 +476,7 @@ pixel_scale_arcsec = 0.168
 unit = "ADU"
 zero_point_mag = 27.0
 [preprocessing]
-stretch = "arsinh"
+intensity_stretch = "arsinh"
 [head]
 kind = "point"
 [[parameters]]

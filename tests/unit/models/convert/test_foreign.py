@@ -32,7 +32,7 @@ transform = "identity"
 location = 0.5
 scale = 0.2
 [preprocessing]
-stretch = "arsinh"
+intensity_stretch = "arsinh"
 channels = 3
 mean = [0.1, 0.2, 0.3]
 std = [1.0, 2.0, 0.5]
@@ -164,8 +164,17 @@ def test_what_the_bundle_says(files):
         ("dropout_rate = 0.3", "dropot_rate = 0.3", "dropot_rate: unknown key; did you mean dropout_rate"),
         ('name = "theirs"', "", r"name"),
         ("scale = 0.2", "scale = 0.0", "parameter redshift: scale must be above 0"),
-        ('stretch = "arsinh"', 'stretch = "log"', "stretch"),
-        ('stretch = "arsinh"', 'stretch = "sdss"', "stretch sdss makes colors of 3 bands, found 1"),
+        ('intensity_stretch = "arsinh"', 'intensity_stretch = "log"', "intensity_stretch"),
+        (
+            'intensity_stretch = "arsinh"',
+            'stretch = "arsinh"',
+            r"\[preprocessing\] stretch: renamed; write intensity_stretch",
+        ),
+        (
+            'intensity_stretch = "arsinh"',
+            'intensity_stretch = "sdss"',
+            "intensity_stretch sdss makes colors of 3 bands, found 1",
+        ),
         ("std = [1.0, 2.0, 0.5]", "std = [1.0, 2.0]", "std has 2 numbers, expected 1 or one per channel"),
         ("std = [1.0, 2.0, 0.5]", "std = [0.0]", "std must be above 0"),
         ('bands = ["g"]', 'bands = ["g", "r"]', "channels = 3, but there are 2 bands"),
