@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GampenConversion:
-    """What the release does not say in the weights themselves.
+    """The facts about a released network that its weights do not say.
 
     Attributes
     ----------
@@ -67,6 +67,32 @@ class GampenConversion:
     release: str = "pdr2"
     background: str = "global sky"
     name: str | None = None
+
+    def metadata(
+        self, size_px: int, parameters: tuple[ParameterInfo, ...], origin: dict[str, Any]
+    ) -> BundleMetadata:
+        """Return the metadata of the bundle; `origin` says where the network comes from."""
+        return BundleMetadata(
+            name=self.name or f"gampen-{self.band}",
+            version="1",
+            architecture="gampen",
+            input=InputInfo(
+                bands=(self.band,),
+                size_px=size_px,
+                pixel_scale_arcsec=self.pixel_scale_arcsec,
+                unit="ADU",
+                zero_point_mag=self.zero_point_mag,
+                background=self.background,
+                release=self.release,
+            ),
+            head=HeadInfo("gaussian"),
+            parameters=parameters,
+            dropout_rate=self.dropout_rate,
+            training_data=f"as the authors of the weights say; labels of split {self.slug}",
+            origin=origin,
+            licence="as released by the authors; the code they come with is GPL-3.0",
+            citation="Ghosh et al. 2022, ApJ 935, 138; Ghosh et al. 2023, ApJ 953, 134",
+        )
 
 
 def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> tuple[str, BundleMetadata]:
@@ -120,37 +146,8 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
         "dropout_rate": conversion.dropout_rate,
         **scaled_by,
     }
-    metadata = _metadata(conversion, size_px, parameters, origin)
+    metadata = conversion.metadata(size_px, parameters, origin)
     return save_bundle(output, torch.jit.script(network.eval()), metadata), metadata
-
-
-def _metadata(
-    conversion: GampenConversion,
-    size_px: int,
-    parameters: tuple[ParameterInfo, ...],
-    origin: dict[str, Any],
-) -> BundleMetadata:
-    return BundleMetadata(
-        name=conversion.name or f"gampen-{conversion.band}",
-        version="1",
-        architecture="gampen",
-        input=InputInfo(
-            bands=(conversion.band,),
-            size_px=size_px,
-            pixel_scale_arcsec=conversion.pixel_scale_arcsec,
-            unit="ADU",
-            zero_point_mag=conversion.zero_point_mag,
-            background=conversion.background,
-            release=conversion.release,
-        ),
-        head=HeadInfo("gaussian"),
-        parameters=parameters,
-        dropout_rate=conversion.dropout_rate,
-        training_data=f"as the authors of the weights say; labels of split {conversion.slug}",
-        origin=origin,
-        licence="as released by the authors; the code they come with is GPL-3.0",
-        citation="Ghosh et al. 2022, ApJ 935, 138; Ghosh et al. 2023, ApJ 953, 134",
-    )
 
 
 def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
@@ -166,7 +163,7 @@ def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
 
 
 def size_of(published: Published, stated: int | None) -> int:
-    """Side of the cutouts, from the numbers that the transformer's first connected layer takes."""
+    """Return the side of the cutouts, in pixels, from the numbers that the transformer's first connected layer takes."""
     n_inputs = _shape_of(published, "fc_loc.0.weight", axes=2)[1]
     n_maps = _shape_of(published, "localization.3.weight", axes=4)[0]
     sizes = range(SMALLEST_PX, LARGEST_PX)
@@ -189,7 +186,7 @@ def size_of(published: Published, stated: int | None) -> int:
 
 
 def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dict[str, Any]]:
-    """The parameters as the labels' standardization makes them, and what that was fitted on.
+    """Return the parameters as the labels' standardization makes them, and what that was fitted on.
 
     Mean and population standard deviation over the training split, as in scikit-learn's StandardScaler.
 
@@ -311,7 +308,7 @@ def _numbers(path: str, table: pa.Table) -> Floats:
 
 
 def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
-    """B/T at and beyond which the release sets exactly 0 and 1, and where they were found.
+    """Return the B/T at and beyond which the release sets exactly 0 and 1, and where they were found.
 
     Pure disks and bulges (0 and 1) were given half the smallest, and half-way from the largest, value strictly inside
     before the logit. The release takes those of column bt of info.csv; without it they follow from the logits' extremes.
@@ -334,7 +331,7 @@ def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
 
 
 def _replaced(values: Floats) -> float | None:
-    """The smallest value if it is half of the next one, as what stands for 0; None: nothing was replaced."""
+    """Return the smallest value if it is half of the next one, as what stands for 0; None: nothing was replaced."""
     distinct = np.unique(values)
     # Equal numbers may differ in the last digits that a table keeps.
     above = distinct[distinct > distinct[0] * (1 + HALF_TOLERANCE)]

@@ -74,6 +74,22 @@ class StandIn:
         named = self.held.get(kind)
         return list(named.items()) if isinstance(named, Mapping) else []
 
+    def tensors(self, path: str) -> dict[str, Tensor]:
+        """Return parameters and buffers of a pickled module by the names a state dict has."""
+        found: dict[str, Tensor] = {}
+        waiting = [("", self)]
+        for _ in range(MOST_MODULES):
+            if not waiting:
+                return found
+            prefix, held = waiting.pop()
+            tensors = held.within("_parameters") + held.within("_buffers")
+            found |= {f"{prefix}{name}": value for name, value in tensors if isinstance(value, Tensor)}
+            modules = [
+                (f"{prefix}{name}.", m) for name, m in held.within("_modules") if isinstance(m, StandIn)
+            ]
+            waiting += reversed(modules)
+        raise BundleError(f"{path}: is no network: modules lie within modules without end")
+
 
 class Published:
     """The content of a file of weights.
@@ -143,7 +159,7 @@ def _published(path: str, content: Any) -> Published:
     attributes: dict[str, Any] = {}
     if isinstance(content, StandIn):
         attributes = {str(k): v for k, v in content.held.items() if isinstance(v, int | float | str)}
-        state: Any = _tensors(content, path)
+        state: Any = content.tensors(path)
     else:
         state = content
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
@@ -159,21 +175,6 @@ def _published(path: str, content: Any) -> Published:
     if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
         state = {str(name).removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
     return Published(path, {str(name): value for name, value in state.items()}, attributes)
-
-
-def _tensors(module: StandIn, path: str) -> dict[str, Tensor]:
-    """Return parameters and buffers of a pickled module by the names a state dict has."""
-    found: dict[str, Tensor] = {}
-    waiting = [("", module)]
-    for _ in range(MOST_MODULES):
-        if not waiting:
-            return found
-        prefix, held = waiting.pop()
-        tensors = held.within("_parameters") + held.within("_buffers")
-        found |= {f"{prefix}{name}": value for name, value in tensors if isinstance(value, Tensor)}
-        modules = [(f"{prefix}{name}.", m) for name, m in held.within("_modules") if isinstance(m, StandIn)]
-        waiting += reversed(modules)
-    raise BundleError(f"{path}: is no network: modules lie within modules without end")
 
 
 def _is_stored(tensor: Tensor) -> bool:

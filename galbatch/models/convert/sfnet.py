@@ -42,7 +42,7 @@ SFNET_TARGETS = {"bpt_lines": LINES, "oh_p50": METALLICITY, "metallicity": METAL
 
 @dataclass(frozen=True)
 class SfnetConversion:
-    """What the weights themselves do not say.
+    """The facts about a released network that its weights do not say.
 
     Attributes
     ----------
@@ -69,6 +69,44 @@ class SfnetConversion:
     zero_point_mag: float | None = None
     name: str | None = None
 
+    def bands_and_zero_point(self) -> tuple[tuple[str, ...], float]:
+        """Return the bands of the three channels and the zero point of their unit, in mag.
+
+        Raises
+        ------
+        UsageError
+            Mean, std, layer or bands are missing or contradict each other.
+        """
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != N_CHANNELS:
+                raise UsageError(
+                    f"{what}: expected {N_CHANNELS} numbers, red, green, blue; found {len(values)}"
+                )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise UsageError(f"mean and std: expected finite numbers, found {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise UsageError(f"std: expected numbers above 0, found {min(self.std):g}")
+        if self.layer == "none":
+            if self.bands is None or self.zero_point_mag is None:
+                raise UsageError(
+                    "without a layer the bands of the three channels and the zero point of the pixels' unit must be stated"
+                )
+            bands, zero_point_mag = self.bands, self.zero_point_mag
+        elif self.layer in LAYERS:
+            if self.zero_point_mag not in (None, NANOMAGGY_MAG):
+                raise UsageError(
+                    f"layer {self.layer} takes nanomaggies (zero point {NANOMAGGY_MAG}), found a zero point of "
+                    f"{self.zero_point_mag:g}"
+                )
+            bands, zero_point_mag = self.bands or LAYERS[self.layer].bands, NANOMAGGY_MAG
+        else:
+            raise UsageError(f"layer {self.layer}: expected one of {', '.join([*LAYERS, 'none'])}")
+        if len(bands) != N_CHANNELS:
+            raise UsageError(
+                f"bands: expected {N_CHANNELS}, for red, green and blue; found {', '.join(bands)}"
+            )
+        return bands, zero_point_mag
+
 
 def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tuple[str, BundleMetadata]:
     """Write a bundle with released weights.
@@ -90,7 +128,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
     BundleError
         The weights are not SFNet's, or the pickle holds something else.
     """
-    bands, zero_point_mag = _input(conversion)
+    bands, zero_point_mag = conversion.bands_and_zero_point()
     published = read_published(weights, classes=PUBLISHED_CLASS)
     k, target = _k_and_target(published, conversion)
     parameters = SFNET_TARGETS[target]
@@ -122,37 +160,6 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
         citation="Wu 2025, Insights on Galaxy Evolution from Interpretable Sparse Feature Networks",
     )
     return save_bundle(output, torch.jit.script(network.eval()), metadata), metadata
-
-
-def _input(conversion: SfnetConversion) -> tuple[tuple[str, ...], float]:
-    """Return bands and zero point; refuse numbers that are no normalization."""
-    for what, values in (("mean", conversion.mean), ("std", conversion.std)):
-        if len(values) != N_CHANNELS:
-            raise UsageError(f"{what}: expected {N_CHANNELS} numbers, red, green, blue; found {len(values)}")
-    if not all(map(math.isfinite, (*conversion.mean, *conversion.std))):
-        raise UsageError(
-            f"mean and std: expected finite numbers, found {conversion.mean} and {conversion.std}"
-        )
-    if min(conversion.std) <= 0:
-        raise UsageError(f"std: expected numbers above 0, found {min(conversion.std):g}")
-    if conversion.layer == "none":
-        if conversion.bands is None or conversion.zero_point_mag is None:
-            raise UsageError(
-                "without a layer the bands of the three channels and the zero point of the pixels' unit must be stated"
-            )
-        bands, zero_point_mag = conversion.bands, conversion.zero_point_mag
-    elif conversion.layer in LAYERS:
-        if conversion.zero_point_mag not in (None, NANOMAGGY_MAG):
-            raise UsageError(
-                f"layer {conversion.layer} takes nanomaggies (zero point {NANOMAGGY_MAG}), found a zero point of "
-                f"{conversion.zero_point_mag:g}"
-            )
-        bands, zero_point_mag = conversion.bands or LAYERS[conversion.layer].bands, NANOMAGGY_MAG
-    else:
-        raise UsageError(f"layer {conversion.layer}: expected one of {', '.join([*LAYERS, 'none'])}")
-    if len(bands) != N_CHANNELS:
-        raise UsageError(f"bands: expected {N_CHANNELS}, for red, green and blue; found {', '.join(bands)}")
-    return bands, zero_point_mag
 
 
 def _k_and_target(published: Published, conversion: SfnetConversion) -> tuple[int, str]:
