@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["clean", "plan", "run", "status"]
 
-STAGES = ("ingest", "infer", "all")
 MAX_OVERSIZE_SHOWN = 5
 
 
@@ -99,8 +98,9 @@ def run(
     from galbatch import config, dashboard
     from galbatch.execution import run
 
-    if stage not in STAGES:
-        raise UsageError(f"--stage {stage}: expected ingest, infer or all")
+    *some, last = get_args(run.Stage)
+    if stage not in (*some, last):
+        raise UsageError(f"--stage {stage}: expected {', '.join(some)} or {last}")
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
     clusters.require(parsed.cluster)
     with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:

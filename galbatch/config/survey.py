@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from galbatch.config.strict import Section
 from galbatch.config.values import Magnitude, Width
+from galbatch.core.types import WeightKind
 
 __all__ = ["GalaxiesMlConfig", "GenericConfig", "StampsConfig", "SurveyConfig"]
 
@@ -47,9 +48,7 @@ class GenericConfig(Section):
     weight_replace: tuple[str, str] | None = Field(
         None, description="the weight is in another file, as `mask_replace`"
     )
-    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = Field(
-        "variance", description="what the weight holds"
-    )
+    weight_kind: WeightKind = Field("variance", description="what the weight holds")
     unit: str = Field(
         "",
         description="unit of the pixels if it is one of flux: nJy, uJy, mJy, Jy, nanomaggy; else `zero_point_mag` of [survey]",

@@ -26,9 +26,13 @@ __all__ = [
     "ObjectTable",
     "Plane",
     "Tile",
+    "WeightKind",
     "ab_mag",
     "njy_per_unit",
 ]
+
+WeightKind = Literal["variance", "inverse_variance", "standard_deviation"]
+"""What a plane of weights holds."""
 
 BLOCK_OBJECTS = 256
 """Objects in a block, the unit of memory, of shards and of I/O."""
@@ -131,7 +135,7 @@ class Tile:
     mask: Plane | None = None
     mask_planes: Mapping[str, int] = field(default_factory=dict)  # survey's plane name -> bit number
     weight: Plane | None = None
-    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = "variance"
+    weight_kind: WeightKind = "variance"
     psf_fwhm_arcsec: float = math.nan
     psf: Plane | None = None
     release: str = ""

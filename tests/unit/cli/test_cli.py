@@ -1,17 +1,22 @@
 """The command line as a newcomer meets it."""
 
 import json
+import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from galbatch import __version__
+from galbatch import __version__, models
 from galbatch.cli import app as cli
 from galbatch.cli import models as models_cli
 from galbatch.errors import UsageError
+from galbatch.execution.run import Stage
+from galbatch.simulation.population import POPULATIONS
+from galbatch.simulation.survey import WRITERS
 
 
 def run_cli(*arguments):
@@ -43,6 +48,28 @@ def test_the_commands_of_the_design_are_there():
         "models list", "models show", "models train", "objects check",
         "models convert gampen", "models convert sfnet", "models convert script",
     }  # fmt: skip
+
+
+def help_of(name, option):
+    """Help text of an option, by the name of its parameter."""
+    return next(p.help for p in dict(commands())[name].params if p.name == option)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "known"),
+    [
+        ("galbatch run", "stage", get_args(Stage)),
+        ("galbatch simulate", "layout", WRITERS),
+        ("galbatch simulate", "population", POPULATIONS),
+        ("galbatch models train", "architecture", models.RECIPES),
+        ("galbatch models train", "population", POPULATIONS),
+        ("galbatch models calibrate", "simulate", POPULATIONS),
+        ("galbatch models convert sfnet", "target", models.SFNET_TARGETS),
+    ],
+)
+def test_helps_name_all_that_there_are(name, option, known):
+    """Help texts are written out, because the registries take seconds to import."""
+    assert all(re.search(rf"\b{one}\b", help_of(name, option)) for one in known)
 
 
 def test_help_waits_for_nothing_heavy():

@@ -11,6 +11,7 @@ from galbatch import config, errors, models
 from galbatch.config import strict
 from galbatch.core.flags import MaskBit
 from galbatch.ingest.layouts import LAYOUTS
+from galbatch.ingest.store.layout import PLANE_DTYPES
 
 MINIMAL = """
 [survey]
@@ -197,6 +198,7 @@ def choices(section, key):
 def test_every_name_in_the_schema_is_one_that_a_registry_has():
     assert choices(config.SurveyConfig, "layout") == set(LAYOUTS)
     assert choices(config.FlagsConfig, "bad_planes") <= set(MaskBit.__members__)
+    assert choices(config.CutoutsConfig, "planes") == set(PLANE_DTYPES)
     fields = get_type_hints(models.Engine)
     assert choices(config.PosteriorConfig, "engine") == {"auto", *get_args(fields["kind"])}
     assert choices(config.PosteriorConfig, "precision") == {"auto", *get_args(fields["precision"])}
