@@ -40,9 +40,7 @@ def simulate(
             "correlated noise)"
         ),
     ] = "paper",
-    layout: Annotated[
-        str, typer.Option(help="files as of hsc, lsst, legacysurvey, generic, stamps or galaxiesml")
-    ] = "hsc",
+    layout: Annotated[str, typer.Option(help="files as of any layout that [survey] layout names")] = "hsc",
     seed: Annotated[int, typer.Option(help="seed of the whole survey", min=0)] = 1,
 ) -> None:
     """Simulate a survey with known truth, in any layout that is read.

@@ -21,7 +21,7 @@ from galbatch.simulation.defects import Planes, bits
 from galbatch.simulation.field import CELL_PX, Box
 from galbatch.simulation.population import require_population
 from galbatch.simulation.scene import GALAXIES_PER_STRAY, Scene, draw_scene, draw_tile, psf_map
-from galbatch.simulation.writers import GALAXIESML, WRITERS, Drawn, LayoutWriter, encode_galaxiesml
+from galbatch.simulation.writers import WRITERS, Drawn, GalaxiesMlWriter, LayoutWriter
 
 __all__ = ["SimulatedSurvey", "simulate_survey"]
 
@@ -76,8 +76,8 @@ def simulate_survey(
     percent. Besides `n_objects` galaxies the list has some at the very edge (true galaxies, in the truth
     too), entries outside the footprint and second entries for a galaxy (not in the truth).
 
-    Written again with the same arguments, the files come out the same: an interrupted call is mended by
-    another.
+    Written again with the same arguments, the files come out the same: a call after an
+    interrupted one completes it.
 
     Parameters
     ----------
@@ -203,25 +203,26 @@ def _names(scene: Scene, files: LayoutWriter) -> list[str]:
 
 def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, listed: pa.Table) -> int:
     """Draw and write everything; the number of files."""
-    if WRITERS[layout].stamp_px is None:
+    writer = WRITERS[layout]
+    if writer.stamp_px is None:
         tasks = [
             (scene.near(patch.box), patch.name, patch.box, layout, folder) for patch in scene.field.patches()
         ]
         return sum(_mapped(_write_patch, tasks, processes))
     rows = range(0, len(scene.truth), OBJECTS_PER_TASK)
-    boxes = _stamp_boxes(scene, WRITERS[layout].stamp_px or 0)
-    names = _names(scene, WRITERS[layout])
+    boxes = _stamp_boxes(scene, writer.stamp_px)
+    names = _names(scene, writer)
     stamps = [
         (scene, names[row : row + OBJECTS_PER_TASK], boxes[row : row + OBJECTS_PER_TASK], layout, folder)
         for row in rows
     ]
-    if layout != "galaxiesml":
+    if not isinstance(writer, GalaxiesMlWriter):
         return sum(_mapped(_write_stamps, stamps, processes))
     images = np.concatenate(list(_mapped(_stamp_images, stamps, processes)))
     places = np.stack([scene.truth[name].to_numpy() for name in ("ra_deg", "dec_deg")], axis=1)
     redshift = listed["z_best"].to_numpy()[: len(places)]  # the list begins with the galaxies of the truth
-    content = encode_galaxiesml(images, scene.truth["object_id"].to_numpy(), places, redshift)
-    storage.publish(storage.join(folder, GALAXIESML.tiles), content)
+    content = writer.encode_all(images, scene.truth["object_id"].to_numpy(), places, redshift)
+    storage.publish(storage.join(folder, writer.tiles), content)
     return 1
 
 

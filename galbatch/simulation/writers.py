@@ -21,7 +21,7 @@ from galbatch.core.types import njy_per_unit
 from galbatch.simulation.defects import MASK_PLANES, Planes, bits
 from galbatch.simulation.field import TRACT, TRACT_PATCHES
 
-__all__ = ["GALAXIESML", "WRITERS", "Drawn", "LayoutWriter", "encode_galaxiesml"]
+__all__ = ["WRITERS", "Drawn", "GalaxiesMlWriter", "LayoutWriter"]
 
 FLUXMAG0 = 6.309573e10
 ZERO_POINT_MAG = 27.0  # 2.5 log10(FLUXMAG0)
@@ -62,40 +62,40 @@ class Drawn:
 
 
 class LayoutWriter(Protocol):
-    """What a survey's files are."""
+    """Encodes simulated tiles as one survey's own files."""
 
     @property
     def folder(self) -> str:
-        """Of all tiles, below the survey's."""
+        """Folder of all tiles, below the survey's."""
 
     @property
     def suffix(self) -> str:
-        """Of all files."""
+        """Suffix of all files."""
 
     @property
     def tiles(self) -> str:
-        """Glob of the tiles below `folder`."""
+        """Glob of the tiles' files below `folder`."""
 
     @property
     def pixel_scale_arcsec(self) -> float:
-        """Of the tiles."""
+        """Pixel scale of the tiles."""
 
     @property
     def shares_lattice(self) -> bool:
-        """Tiles lie on one lattice of pixels, as a tract's patches; else each has a projection of its own."""
+        """Whether tiles lie on one lattice of pixels, as a tract's patches; else each has a projection of its own."""
 
     @property
     def stamp_px(self) -> int | None:
         """Side of the stamps, for layouts of one tile an object."""
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """Files of a tile, below `folder`."""
+        """Return the paths of a tile's files, below `folder`."""
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """Contents of the files by path."""
+        """Return the contents of a tile's files by path."""
 
     def toml(self, bands: Sequence[str]) -> str:
-        """What run.toml's [survey] says besides layout, tiles and bands; perhaps tables of its own."""
+        """Return the keys of [survey] besides layout, tiles and bands, perhaps with tables of its own, as TOML."""
 
 
 # --- HSC and LSST: image, mask and variance in one file -----------------------------------------------------------
@@ -298,7 +298,7 @@ class StampsWriter:
 
 
 class GalaxiesMlWriter:
-    """One HDF5 file of stamps in ADU, without mask and variance: written by `encode_galaxiesml` for all objects."""
+    """One HDF5 file of stamps in ADU, without mask and variance: written by `encode_all` for all objects."""
 
     folder, suffix, tiles = "galaxiesml", ".hdf5", "galaxies.hdf5"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 127
@@ -307,7 +307,7 @@ class GalaxiesMlWriter:
         return [self.tiles]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """The stamps (band, y, x) of one object, as raw float32: pieces of the one file."""
+        # The stamps (band, y, x) of one object, as raw float32: pieces of the one file.
         stamps = np.stack([planes.image for planes in drawn.planes]) / np.float32(NJY_PER_ADU)
         return {drawn.name: stamps.astype(np.float32).tobytes()}
 
@@ -315,38 +315,37 @@ class GalaxiesMlWriter:
         listed = ", ".join(f'"{band}"' for band in bands)
         return f"\n[survey.galaxiesml]\nbands = [{listed}]\n"
 
+    def encode_all(
+        self,
+        stamps: npt.NDArray[np.float32],
+        object_id: npt.NDArray[np.int64],
+        positions_deg: npt.NDArray[np.float64],
+        redshift: npt.NDArray[np.float64],
+    ) -> bytes:
+        """Return the file: ``image`` (object, band, y, x) in ADU, ``object_id``, ``ra``, ``dec``, ``specz_redshift``."""
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w", track_order=True) as file:
+            file.attrs["zero_point_mag"] = ZERO_POINT_MAG
+            for name, values in (
+                ("image", stamps),
+                ("object_id", object_id),
+                ("ra", positions_deg[:, 0]),
+                ("dec", positions_deg[:, 1]),
+                ("specz_redshift", redshift),
+            ):
+                file.create_dataset(name, data=values, track_times=False)
+        return buffer.getvalue()
 
-GALAXIESML = GalaxiesMlWriter()
+
 WRITERS: dict[str, LayoutWriter] = {
     "hsc": HscWriter(),
     "lsst": LsstWriter(),
     "legacysurvey": LegacySurveyWriter(),
     "generic": GenericWriter(),
     "stamps": StampsWriter(),
-    "galaxiesml": GALAXIESML,
+    "galaxiesml": GalaxiesMlWriter(),
 }
 """By the name that [survey] layout has for the adapter that reads them."""
-
-
-def encode_galaxiesml(
-    stamps: npt.NDArray[np.float32],
-    object_id: npt.NDArray[np.int64],
-    positions_deg: npt.NDArray[np.float64],
-    redshift: npt.NDArray[np.float64],
-) -> bytes:
-    """The file: ``image`` (object, band, y, x) in ADU, ``object_id``, ``ra``, ``dec``, ``specz_redshift``."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=True) as file:
-        file.attrs["zero_point_mag"] = ZERO_POINT_MAG
-        for name, values in (
-            ("image", stamps),
-            ("object_id", object_id),
-            ("ra", positions_deg[:, 0]),
-            ("dec", positions_deg[:, 1]),
-            ("specz_redshift", redshift),
-        ):
-            file.create_dataset(name, data=values, track_times=False)
-    return buffer.getvalue()
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------

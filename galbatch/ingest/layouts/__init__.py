@@ -1,6 +1,6 @@
 """How each survey lays out its files: one adapter a layout, all playing the part of `Layout`.
 
-A new survey is one module here, one entry in `LAYOUTS`, and one subclass of the contract test.
+A new survey is one module here, one entry in `LAYOUTS`, its name in config, and one subclass of the contract test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["LAYOUTS", "Layout", "layout_of"]
 
 
 class Layout(Protocol):
-    """What `read_tiles` asks of a survey's adapter."""
+    """Reads the headers of one survey's files as tiles."""
 
     expects: str
     """What its files look like, for error messages."""
@@ -29,10 +29,10 @@ class Layout(Protocol):
     """How the names of its files end: where `tiles` is a folder, files that end otherwise are not looked at."""
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Whether the name says that the file may hold tiles in the survey's bands; no I/O."""
+        """Return whether the name says that the file may hold tiles in the survey's bands; no I/O."""
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        """Tiles of one file in the survey's bands, read from its headers alone.
+        """Return the tiles of one file in the survey's bands, read from its headers alone.
 
         Parameters
         ----------
@@ -56,5 +56,5 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def layout_of(name: str) -> Layout:
-    """The adapter of a layout; the config has checked the name."""
+    """Return the adapter of a layout; the config has checked the name."""
     return LAYOUTS[name]
