@@ -41,24 +41,24 @@ LEAF_SUFFIX = ".parquet"
 
 
 def leaf_path(catalog_path: str, pixel: HealpixPixel) -> str:
-    """Path of a leaf."""
+    """Return the path of a leaf."""
     return storage.join(catalog_path, DATASET, pixel.path + LEAF_SUFFIX)
 
 
 def leaf_pixel(path: str) -> HealpixPixel | None:
-    """Pixel that a path below ``dataset/`` means; None if it is no leaf's."""
+    """Return the pixel that a path below ``dataset/`` means; None if it is no leaf's."""
     found = split_path(path)
     return found[0] if found is not None and found[1] == LEAF_SUFFIX else None
 
 
 def list_leaves(catalog_path: str) -> list[HealpixPixel]:
-    """Pixels of the leaves that are there, sorted by order, then number; empty if there is no catalog."""
+    """Return the pixels of the leaves that are there, sorted by order, then number; empty if there is no catalog."""
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix=LEAF_SUFFIX)
     return sorted(pixel for path in paths if (pixel := leaf_pixel(path)) is not None)
 
 
 def hats_path(catalog_path: str) -> Any:
-    """The path as hats takes it; hats reads S3 without credentials unless told otherwise."""
+    """Return the path as hats takes it; hats reads S3 without credentials unless told otherwise."""
     # Imported here: hats takes two seconds and brings pyplot, which workers do not need.
     from hats.io.file_io import get_upath
 
@@ -66,7 +66,7 @@ def hats_path(catalog_path: str) -> Any:
 
 
 def stray_files(catalog_path: str) -> list[str]:
-    """Files below ``dataset/`` that are neither leaves nor metadata: they break readers of the folder."""
+    """Return the files below ``dataset/`` that are neither leaves nor metadata: they break readers of the folder."""
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix="")
     own = {COMMON_METADATA, METADATA}
     return [path for path in paths if leaf_pixel(path) is None and f"{DATASET}/{path}" not in own]

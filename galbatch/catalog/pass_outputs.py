@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec
 
-from galbatch import catalog, storage
+from galbatch import storage
+from galbatch.catalog.layout import list_leaves
+from galbatch.catalog.leaves import read_footer
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.storage import zarr_groups
@@ -61,14 +63,14 @@ REMEDY = "passes are reproducible: remove the partition's leaf and run galbatch 
 
 
 def pass_outputs_path(catalog_path: str) -> str:
-    """Where the pass outputs of a catalog are."""
+    """Return the path of a catalog's pass outputs."""
     # The catalog may be named ".", or with a slash at its end.
     return f"{storage.absolute(catalog_path)}_pass_outputs.zarr"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the kept outputs of a model are of, and how they are read: all that drawing needs beside them.
+    """The model that kept outputs belong to, and how they are read: all that drawing needs beside them.
 
     Attributes
     ----------
@@ -84,7 +86,7 @@ class Origin:
     engine: str
 
     def as_json(self) -> dict[str, Any]:
-        """As the group's attributes hold it."""
+        """Return the attributes of the group."""
         return {
             "model": self.model,
             "bundles": list(self.bundles),
@@ -94,7 +96,7 @@ class Origin:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
-        """Return what `as_json` was made of."""
+        """Return the origin from the attributes of a group."""
         return cls(value["model"], tuple(value["bundles"]), int(value["seed"]), value["engine"])
 
 
@@ -187,7 +189,7 @@ class PassOutputsWriter:
 
 
 class _Rows:
-    """An array (row, output) that grows by whole chunks."""
+    """An array (row, output) that grows by whole chunks, so that memory does not grow with the partition."""
 
     def __init__(self, group: zarr_groups.GroupWriter, number: int, *, n_outputs: int) -> None:
         self.name = f"{OUTPUTS}{number}"
@@ -198,6 +200,7 @@ class _Rows:
         self._array: zarr.Array[Any] | None = None
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
+        """Add rows (row, output); each full chunk goes to the group."""
         while len(rows):
             taken = rows[: len(self._waiting) - self._n_waiting]
             self._waiting[self._n_waiting : self._n_waiting + len(taken)] = taken
@@ -207,29 +210,28 @@ class _Rows:
                 self._flush()
 
     def finish(self) -> None:
-        """Also of no rows there is an array."""
+        """Write the rows that wait; without any rows there is an empty array."""
         if self._n_waiting or self._array is None:
             self._flush()
 
     def _flush(self) -> None:
         values = self._waiting[: self._n_waiting]
-        array = self._array or self._created(n_chunk=max(1, len(values)))
-        start = array.shape[0]
-        array.resize((start + len(values), *array.shape[1:]))
-        array[start:] = values
-        self._array, self._n_waiting = array, 0
-
-    def _created(self, *, n_chunk: int) -> zarr.Array[Any]:
-        n_outputs = self._waiting.shape[1]
-        return self._group.create_array(
-            self.name,
-            shape=(0, n_outputs),
-            chunks=(n_chunk, n_outputs),
-            dtype="float32",
-            compressors=CODEC,
-            fill_value=np.nan,
-            dimension_names=self._axes,
-        )
+        if self._array is None:
+            # The first chunk sets the length of all; a group with fewer rows than that has one chunk of its own length.
+            n_outputs = self._waiting.shape[1]
+            self._array = self._group.create_array(
+                self.name,
+                shape=(0, n_outputs),
+                chunks=(max(1, len(values)), n_outputs),
+                dtype="float32",
+                compressors=CODEC,
+                fill_value=np.nan,
+                dimension_names=self._axes,
+            )
+        start = self._array.shape[0]
+        self._array.resize((start + len(values), *self._array.shape[1:]))
+        self._array[start:] = values
+        self._n_waiting = 0
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ class PassOutputs:
     _group: zarr_groups.GroupReader = dataclasses.field(repr=False)
 
     def outputs(self, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
-        """Of each bundle the outputs (pass, output) of an object; no passes if it was not run.
+        """Return the outputs (pass, output) of an object, float32, for each bundle; no passes if it was not run.
 
         Raises
         ------
@@ -290,7 +292,7 @@ class PassOutputs:
 def open_pass_outputs(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> PassOutputs:
-    """The finished pass outputs of a model in a partition.
+    """Open the finished pass outputs of a model in a partition.
 
     Parameters
     ----------
@@ -324,33 +326,29 @@ def _group_path(catalog_path: str, pixel: HealpixPixel, model: str) -> str:
 
 
 def were_kept(footer: Mapping[str, str]) -> bool:
-    """Whether a leaf's footer says that the pass outputs of its partition were kept."""
+    """Return whether a leaf's footer says that the pass outputs of its partition were kept."""
     return footer.get(FOOTER_KEY) == "kept"
 
 
 def problems(catalog_path: str) -> list[str]:
-    """What is wrong with the pass outputs of a catalog's leaves, [] if nothing is; leaves without any are fine."""
-    return list(_problems(catalog_path))
-
-
-def _problems(catalog_path: str) -> Iterator[str]:
-    for pixel in catalog.list_leaves(catalog_path):
+    """Return the problems of the pass outputs of a catalog's leaves, [] if there are none; leaves without any are fine."""
+    found = []
+    for pixel in list_leaves(catalog_path):
         try:
-            footer = catalog.read_footer(catalog_path, pixel) or {}
+            footer = read_footer(catalog_path, pixel) or {}
         except CatalogError:
             continue  # catalog.verify says so
         if were_kept(footer):
             fingerprint = json.loads(footer.get("fingerprint", "{}"))
-            for model in json.loads(footer.get("bundles", "{}")):
-                problem = problem_of(catalog_path, pixel, model, fingerprint=fingerprint)
-                if problem:
-                    yield problem
+            models = json.loads(footer.get("bundles", "{}"))
+            found += [problem_of(catalog_path, pixel, model, fingerprint=fingerprint) for model in models]
+    return [problem for problem in found if problem]
 
 
 def problem_of(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> str:
-    """What is wrong with a group, "" if nothing is."""
+    """Return the problem of the pass outputs of a model in a pixel, "" if there is none."""
     path = _group_path(catalog_path, pixel, model)
     done = read_done(catalog_path, pixel, model)
     if done is None:

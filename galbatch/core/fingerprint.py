@@ -1,4 +1,4 @@
-"""What an output depends on, by which it is known again: digests of values, arrays and tables."""
+"""Fingerprints of outputs: digests of all that they depend on, of values, arrays and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Fingerprint", "digest", "refuse_difference"]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What an output depends on, part by part, so that a refusal can say what differs."""
+    """All that an output depends on, part by part, so that a refusal can say what differs."""
 
     parts: Mapping[str, str]
 
@@ -29,12 +29,12 @@ class Fingerprint:
         return digest(dict(self.parts))
 
     def as_json(self) -> dict[str, Any]:
-        """The form that is stored in ``_done.json`` and, as text, in a leaf's footer."""
+        """Return the form that is stored in ``_done.json`` and, as text, in a leaf's footer."""
         return {"digest": self.digest, "parts": dict(self.parts)}
 
 
 def digest(value: Any) -> str:
-    """sha256 of a JSON value, of an array or of a table, in hexadecimal.
+    """Return the sha256 of a JSON value, of an array or of a table, in hexadecimal.
 
     Arrays and tables count by type and content: not by how they are cut into chunks, sliced or laid out.
     """
@@ -55,7 +55,7 @@ def _sha256(*parts: Any) -> str:
 
 
 def _digest_texts(texts: list[str]) -> str:
-    """Lengths beside the text: ["a", "bc"] is not ["ab", "c"]."""
+    """Return the digest of texts and of their lengths: ["a", "bc"] is not ["ab", "c"]."""
     encoded = [text.encode() for text in texts]
     return _sha256(np.array([len(text) for text in encoded], np.int64).data, b"".join(encoded))
 

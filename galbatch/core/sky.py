@@ -36,7 +36,7 @@ ARCSEC_PER_RADIAN = 180.0 * 3600.0 / np.pi
 
 
 def healpix_29(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """HEALPix index at order 29, NESTED.
+    """Return the HEALPix index at order 29, NESTED.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def healpix_29(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.
 
 
 def pixel_of(healpix_29: npt.NDArray[np.int64], healpix_order: int) -> npt.NDArray[np.int64]:
-    """Pixel at `healpix_order` that holds each index of order 29.
+    """Return the pixel at `healpix_order` that holds each index of order 29.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ def pixel_of(healpix_29: npt.NDArray[np.int64], healpix_order: int) -> npt.NDArr
 
 
 def pixel_center_deg(healpix_order: int, healpix_pixel: int) -> tuple[float, float]:
-    """Right ascension and declination of a pixel's center, deg."""
+    """Return right ascension and declination of a pixel's center, deg."""
     pixel = np.array([healpix_pixel], dtype=np.uint64)
     ra, dec = cdshealpix.healpix_to_lonlat(pixel, healpix_order)
     return float(ra.to_value("deg")[0]), float(dec.to_value("deg")[0])
 
 
 def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Directions as points on the unit sphere.
+    """Return directions as points on the unit sphere.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[n
 def separation_arcsec(
     ra1_deg: npt.ArrayLike, dec1_deg: npt.ArrayLike, ra2_deg: npt.ArrayLike, dec2_deg: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Great-circle separation of positions given in deg, in arcsec; the shapes broadcast.
+    """Return the great-circle separation of positions given in deg, in arcsec; the shapes broadcast.
 
     From the haversine, which stays exact to rounding at the milliarcseconds where the arc cosine fails.
     """
@@ -110,7 +110,7 @@ def separation_arcsec(
 def nearest_arcsec(
     ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, *, within_arcsec: float
 ) -> npt.NDArray[np.float64]:
-    """Distance to the nearest other position of the list, where that is nearer than `within_arcsec`.
+    """Return the distance to the nearest other position of the list, where that is nearer than `within_arcsec`.
 
     Parameters
     ----------
@@ -141,19 +141,19 @@ def nearest_arcsec(
 def has_neighbor(
     ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, *, radius_arcsec: float
 ) -> npt.NDArray[np.bool_]:
-    """Whether another position of the list is nearer than `radius_arcsec`; see `nearest_arcsec`.
+    """Return whether another position of the list is nearer than `radius_arcsec`; see `nearest_arcsec`.
 
     Returns
     -------
     (object,) bool
     """
-    return np.asarray(nearest_arcsec(ra_deg, dec_deg, within_arcsec=radius_arcsec) < radius_arcsec)
+    return nearest_arcsec(ra_deg, dec_deg, within_arcsec=radius_arcsec) < radius_arcsec
 
 
 def cone_pixels(
     ra_deg: float, dec_deg: float, *, radius_arcsec: float, healpix_order: int
 ) -> npt.NDArray[np.int64]:
-    """Pixels at `healpix_order` that may overlap a cone.
+    """Return the pixels at `healpix_order` that may overlap a cone.
 
     Returns
     -------

@@ -42,12 +42,12 @@ AB_ZERO_POINT_NJY = 31.4
 
 
 def njy_per_unit(zero_point_mag: float) -> float:
-    """Flux in nJy of one image unit whose AB zero point is `zero_point_mag` (27.0 gives 57.544 nJy)."""
+    """Return the flux in nJy of one image unit whose AB zero point is `zero_point_mag` (27.0 gives 57.544 nJy)."""
     return float(10.0 ** (0.4 * (AB_ZERO_POINT_NJY - zero_point_mag)))
 
 
 def ab_mag(flux_njy: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """AB magnitude of a flux in nJy; NaN where the flux is not positive."""
+    """Return the AB magnitude of a flux in nJy; NaN where the flux is not positive."""
     flux = np.asarray(flux_njy, dtype=np.float64)
     positive = np.where(flux > 0, flux, np.nan)
     return np.asarray(AB_ZERO_POINT_NJY - 2.5 * np.log10(positive))
@@ -83,13 +83,13 @@ class Grid:
 
     @property
     def half_diagonal_deg(self) -> float:
-        """Radius of the circle about the cutout."""
+        """Radius of the circle about the cutout, deg."""
         return self.size_px * self.pixel_scale_arcsec / 3600.0 / math.sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What tells that a file is the one it was: size and ETag (S3) or modification time in ns (local)."""
+    """The mark by which a file is known to be unchanged: size and ETag (S3) or modification time in ns (local)."""
 
     size_bytes: int
     version: str
@@ -97,7 +97,7 @@ class FileIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one plane of a tile is.
+    """The place of one plane of a tile, and how it is stored.
 
     `hdu` is the number of the HDU, in HDF5 files the name of the dataset; `index` the place on the axes before
     (y, x), as cubes of bands have: none for a plain image. How it is stored says what reading costs:
@@ -144,7 +144,7 @@ class Tile:
 
     @property
     def where(self) -> str:
-        """How errors name this tile."""
+        """Name of the tile in errors."""
         return f"tile {self.tile_id} band {self.band} ({self.image.path})"
 
 
@@ -174,7 +174,7 @@ class ObjectTable:
         return len(self.object_id)
 
     def take(self, index: slice | npt.NDArray[np.intp]) -> ObjectTable:
-        """Objects at `index`, in that order."""
+        """Return the objects at `index`, in that order."""
         if isinstance(index, slice):
             start, stop, _ = index.indices(len(self))
             kept = self.kept.slice(start, stop - start)
@@ -237,7 +237,7 @@ class CutoutBlock:
         return len(self.object_id)
 
     def select_bands(self, bands: Sequence[str]) -> CutoutBlock:
-        """The same cutouts with only `bands`, in that order; copied, unless they are all."""
+        """Return the same cutouts with only `bands`, in that order; copied, unless they are all."""
         if tuple(bands) == self.bands:
             return self
         index = [self.bands.index(band) for band in bands]

@@ -1,4 +1,4 @@
-"""What lies in the cutout store: arrays, codecs, and how their shards and chunks are divided."""
+"""The arrays of the cutout store, their codecs, and how they are divided into shards and chunks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MIN_CHUNKS = 16
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """What codes the chunks of a plane, as Zarr writes it down and as a function; None: nothing does."""
+    """The codec of a plane's chunks, as Zarr writes it down and as a function; None where chunks are stored as they are."""
 
     metadata: BytesBytesCodec | None = None
     encode: Callable[[npt.NDArray[Any]], bytes] | None = None
@@ -91,20 +91,20 @@ SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 16
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:
-    """Bytes one object takes in the store, before the codecs of mask and variance."""
+    """Return the bytes that one object takes in the store, before the codecs of mask and variance."""
     pixels = grid.size_px**2 * len(bands)
     of_planes = sum(np.dtype(PLANE_DTYPES[plane]).itemsize for plane in planes)
     return pixels * of_planes + SMALL_BYTES + SMALL_BYTES_PER_BAND * len(bands)
 
 
 def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:
-    """Blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
+    """Return the number of blocks that are in memory while a group is written: of a shard, and on S3 as many that are being written."""
     shard_objects = Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS).shard[0]
     return (2 if storage.overlaps_writes(store_path) else 1) * max(1, shard_objects // BLOCK_OBJECTS)
 
 
 def reading_bytes(grid: Grid, bands: Sequence[str]) -> int:
-    """Memory that reading the images of a block takes: the block, the files it is read from, and a decoded shard."""
+    """Return the bytes of memory that reading the images of a block takes: the block, the files it is read from, and a decoded shard."""
     block = BLOCK_OBJECTS * bytes_per_object(grid, bands, ("image",))
     division = Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS)
     shard = int(np.prod(division.shard)) * 4
@@ -120,10 +120,15 @@ class Division:
 
     @classmethod
     def of(cls, cutout: tuple[int, ...], *, n_objects: int) -> Division:
-        """For `n_objects` cutouts of shape (band, y, x); all planes are divided as the image is."""
+        """Return the division for `n_objects` cutouts of shape (band, y, x); all planes are divided as the image is."""
         n_bytes = int(np.prod(cutout)) * 4
         if n_bytes > LARGEST_SHARD_BYTES:
-            part = (1, *_part(cutout))
+            # A shard takes some bands of one cutout, or if a band alone is too large some of its rows.
+            _, n_rows, n_columns = cutout
+            n_bands, n_parts = LARGEST_SHARD_BYTES // (n_rows * n_columns * 4), 1
+            if n_bands == 0:
+                n_bands, n_parts = 1, -(-n_rows * n_columns * 4 // LARGEST_SHARD_BYTES)
+            part = (1, n_bands, -(-n_rows // n_parts), n_columns)
             return cls(part, part)
         # Powers of two, so that blocks, shards and chunks nest. Shards of more than one block hold small cutouts,
         # up to the least size that object stores like: what waits for the next block takes memory.
@@ -133,16 +138,6 @@ class Division:
         return cls((shard, *cutout), (chunk, *cutout))
 
 
-def _part(cutout: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of the part of a large cutout (band, y, x) that a shard takes: some bands, or rows of one band."""
-    _, n_rows, n_columns = cutout
-    band_bytes = n_rows * n_columns * 4
-    if band_bytes <= LARGEST_SHARD_BYTES:
-        return (LARGEST_SHARD_BYTES // band_bytes, n_rows, n_columns)
-    n_parts = -(-band_bytes // LARGEST_SHARD_BYTES)
-    return (1, -(-n_rows // n_parts), n_columns)
-
-
 def _power_of_two(limit: int) -> int:
-    """The largest power of two up to `limit`, at least 1."""
+    """Return the largest power of two up to `limit`, at least 1."""
     return 1 << max(0, limit.bit_length() - 1)

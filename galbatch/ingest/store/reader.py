@@ -44,7 +44,7 @@ def read_block(
     stop: int,
     planes: Sequence[str] = ("image",),
 ) -> CutoutBlock:
-    """Cutouts `start` to `stop` of a finished group; planes not asked for are None.
+    """Return the cutouts `start` to `stop` of a finished group; planes not asked for are None.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_block(
 def read_blocks(
     store_path: str, pixel: HealpixPixel, grid: Grid, *, planes: Sequence[str] = ("image",)
 ) -> Iterator[CutoutBlock]:
-    """All cutouts of a finished group, block by block; raises as `read_block` does.
+    """Yield all cutouts of a finished group, block by block; raises as `read_block` does.
 
     The arrays that are no planes are read once for the whole group: on S3 that saves some 30 requests a block.
     """
@@ -69,7 +69,7 @@ def read_blocks(
 
 
 def read_object_ids(store_path: str, pixel: HealpixPixel, grid: Grid) -> npt.NDArray[Any]:
-    """Ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
+    """Return the ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
     return _CutoutReader(store_path, pixel, grid).object_id
 
 

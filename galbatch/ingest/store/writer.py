@@ -6,11 +6,10 @@ Shards are written whole: concurrent writes into one shard would corrupt it sile
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -20,6 +19,7 @@ from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.ingest.store import layout
+from galbatch.ingest.store.sharding import encode_shards
 from galbatch.storage import zarr_groups
 
 __all__ = ["create_groups", "remove_partition", "write_partition"]
@@ -82,7 +82,7 @@ def remove_partition(store_path: str, pixel: HealpixPixel) -> None:
 
 @functools.cache
 def _writing_thread() -> ThreadPoolExecutor:
-    """One for the whole process: s3fs connects anew in every thread."""
+    """Return the one thread of the process that writes: s3fs connects anew in every thread."""
     return ThreadPoolExecutor(1, thread_name_prefix="galbatch-store")
 
 
@@ -169,7 +169,7 @@ class _CutoutWriter:
             parts = [getattr(block, plane) for block in blocks]
             values = parts[0] if len(parts) == 1 else np.concatenate(parts)
             if array.chunks[1:] == array.shape[1:]:
-                shards = dict(_shards(array, values, start=start, codec=layout.PLANE_CODECS[plane]))
+                shards = dict(encode_shards(array, values, start=start, codec=layout.PLANE_CODECS[plane]))
                 self._group.write(shards)
                 self._n_shards += len(shards)
             else:  # cutouts above 64 MB, in parts: left to Zarr
@@ -220,43 +220,3 @@ class _CutoutWriter:
             number = {"": -1, **{tile: index for index, tile in enumerate(tiles)}}
             return np.array([number[str(tile)] for tile in values], np.int32)
         return values.astype(np.str_) if values.dtype.kind == "O" else values
-
-
-def _shards(
-    array: zarr.Array[Any], values: npt.NDArray[Any], *, start: int, codec: layout.Codec
-) -> Iterator[tuple[str, list[storage.Piece]]]:
-    """Files of the shards that hold `values`, from object `start` on, which begins a shard.
-
-    What Zarr's sharding codec gives, without its three copies: those take twice the time of the writing.
-    """
-    n_objects, n_chunk = (array.shards or array.chunks)[0], array.chunks[0]
-    for first in range(0, len(values), n_objects):
-        part = np.ascontiguousarray(values[first : first + n_objects], array.dtype)
-        rest = np.full((-len(part) % n_chunk, *part.shape[1:]), array.fill_value, array.dtype)
-        pieces, lengths = _coded(part, rest, n_chunk=n_chunk, codec=codec)
-        key = "/".join([array.path, "c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
-        yield key, [*pieces, _shard_index(tuple(lengths), n_objects // n_chunk)]
-
-
-def _coded(
-    part: npt.NDArray[Any], rest: npt.NDArray[Any], *, n_chunk: int, codec: layout.Codec
-) -> tuple[list[storage.Piece], list[int]]:
-    """Contents of a shard's chunks and their lengths; `rest` fills the last one up."""
-    n_chunks = (len(part) + len(rest)) // n_chunk
-    if codec.encode is None:
-        return [part.data.cast("B"), rest.tobytes()], [n_chunk * part[0].nbytes] * n_chunks
-    chunks = [part[first : first + n_chunk] for first in range(0, len(part), n_chunk)]
-    if len(rest):
-        chunks[-1] = np.concatenate([chunks[-1], rest])
-    pieces = [codec.encode(chunk) for chunk in chunks]
-    return [*pieces], [len(piece) for piece in pieces]
-
-
-@functools.lru_cache(maxsize=8)
-def _shard_index(lengths: tuple[int, ...], n_places: int) -> bytes:
-    """The end of a shard: offset and length of every chunk, all bits set for those not there, and a checksum."""
-    index = np.full((n_places, 2), 2**64 - 1, "<u8")
-    index[: len(lengths), 0] = np.cumsum((0, *lengths[:-1]))
-    index[: len(lengths), 1] = lengths
-    data = index.tobytes()
-    return data + int(google_crc32c.value(data)).to_bytes(4, "little")

@@ -1,0 +1,62 @@
+"""Shards of Zarr v3, encoded: the files that a plane's pixels go into."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from galbatch import storage
+from galbatch.ingest.store.layout import Codec
+
+__all__ = ["encode_shards"]
+
+
+def encode_shards(
+    array: zarr.Array[Any], values: npt.NDArray[Any], *, start: int, codec: Codec
+) -> Iterator[tuple[str, list[storage.Piece]]]:
+    """Yield the files of the shards that hold `values`, from object `start` on, which begins a shard.
+
+    They are what Zarr's sharding codec gives, without its three copies, which take twice the time of the writing.
+
+    Parameters
+    ----------
+    array : the plane (object, band, y, x), whose chunks and shards divide objects alone
+    values : (object, band, y, x)
+    """
+    n_objects, n_chunk = (array.shards or array.chunks)[0], array.chunks[0]
+    for first in range(0, len(values), n_objects):
+        part = np.ascontiguousarray(values[first : first + n_objects], array.dtype)
+        rest = np.full((-len(part) % n_chunk, *part.shape[1:]), array.fill_value, array.dtype)
+        pieces, lengths = _coded(part, rest, n_chunk=n_chunk, codec=codec)
+        key = "/".join([array.path, "c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
+        yield key, [*pieces, _shard_index(tuple(lengths), n_objects // n_chunk)]
+
+
+def _coded(
+    part: npt.NDArray[Any], rest: npt.NDArray[Any], *, n_chunk: int, codec: Codec
+) -> tuple[list[storage.Piece], list[int]]:
+    """Return the contents of a shard's chunks and their lengths; `rest` fills the last one up."""
+    n_chunks = (len(part) + len(rest)) // n_chunk
+    if codec.encode is None:
+        return [part.data.cast("B"), rest.tobytes()], [n_chunk * part[0].nbytes] * n_chunks
+    chunks = [part[first : first + n_chunk] for first in range(0, len(part), n_chunk)]
+    if len(rest):
+        chunks[-1] = np.concatenate([chunks[-1], rest])
+    pieces = [codec.encode(chunk) for chunk in chunks]
+    return [*pieces], [len(piece) for piece in pieces]
+
+
+@functools.lru_cache(maxsize=8)
+def _shard_index(lengths: tuple[int, ...], n_places: int) -> bytes:
+    """Return the end of a shard: offset and length of every chunk, all bits set for those not there, and a checksum."""
+    index = np.full((n_places, 2), 2**64 - 1, "<u8")
+    index[: len(lengths), 0] = np.cumsum((0, *lengths[:-1]))
+    index[: len(lengths), 1] = lengths
+    data = index.tobytes()
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
