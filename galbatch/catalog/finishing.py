@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch import __version__, storage
@@ -91,8 +90,7 @@ def finish(
     """
     for name in layout.PROPERTIES[::-1]:
         storage.remove(storage.join(catalog_path, name))
-    leaves = _read_footers(catalog_path, _leaves_of(catalog_path, partitions))
-    schema = _one_schema(catalog_path, leaves)
+    leaves = _read_leaves(catalog_path, partitions)
     n_rows = sum(int(leaf.metadata.num_rows) for leaf in leaves)
     if n_rows != n_rows_expected:
         raise CatalogError(f"{catalog_path}: its leaves hold {n_rows} rows, expected {n_rows_expected}")
@@ -100,15 +98,14 @@ def finish(
     own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
     own |= {} if complete else {"galbatch_complete": "false"}
     own |= {} if added_up is None else added_up([footer_of(leaf.metadata) for leaf in leaves])
-    _publish(catalog_path, layout.COMMON_METADATA, _metadata_file(schema, []))
-    _write_metadata(catalog_path, schema, leaves)
+    _write_metadata(catalog_path, leaves)
     _write_with_hats(catalog_path, leaves, own)
     storage.remove(storage.join(catalog_path, layout.STAGING))
     return n_rows
 
 
 def read_properties(catalog_path: str) -> dict[str, str]:
-    """The catalog's properties: HATS' own and galbatch's.
+    """Read the catalog's properties: HATS' own and galbatch's.
 
     Raises
     ------
@@ -128,41 +125,25 @@ def read_properties(catalog_path: str) -> dict[str, str]:
     return {key: str(value) for key, value in found.model_dump(by_alias=True, exclude_none=True).items()}
 
 
-def _leaves_of(catalog_path: str, partitions: Sequence[Partition]) -> list[HealpixPixel]:
-    """Leaves of `partitions` that are there, in the order of the sky."""
-    there = layout.list_leaves(catalog_path)
-    if not there:
+def _read_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[_Leaf]:
+    """Read the footers of the leaves of `partitions` that are there, in the order of the sky."""
+    pixels = layout.list_leaves(catalog_path)
+    if not pixels:
         raise CatalogError(
             f"{catalog_path}: no leaf is there, so there is no catalog to finish; no partition was done"
         )
     known = {partition.pixel for partition in partitions}
-    if foreign := [leaf for leaf in there if leaf not in known]:
+    if foreign := [pixel for pixel in pixels if pixel not in known]:
         raise CatalogError(
             f"{catalog_path}: {len(foreign)} leaves are not of this run's division of the sky, the first "
             f"{foreign[0].name}; choose another [catalog] path, or run galbatch clean"
         )
-    return sorted(there, key=attrgetter("index_range"))
 
-
-def _read_footers(catalog_path: str, pixels: list[HealpixPixel]) -> list[_Leaf]:
     def read(pixel: HealpixPixel) -> _Leaf:
         return _Leaf(pixel, *read_leaf_metadata(layout.leaf_path(catalog_path, pixel)))
 
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(read, pixels))
-
-
-def _one_schema(catalog_path: str, leaves: list[_Leaf]) -> pa.Schema:
-    """The schema of all leaves, with the VOTable that describes it."""
-    first = leaves[0].metadata.schema.to_arrow_schema()
-    for leaf in leaves[1:]:
-        difference = schema_difference(leaf.metadata.schema.to_arrow_schema(), first)
-        if difference:
-            raise CatalogError(
-                f"{catalog_path}: leaf {leaf.pixel.name} differs from "
-                f"{leaves[0].pixel.name}: {difference}; remove the wrong one and run again"
-            )
-    return first.with_metadata(votable_metadata(first))
+        return list(pool.map(read, sorted(pixels, key=attrgetter("index_range"))))
 
 
 def _publish(catalog_path: str, name: str, data: bytes) -> None:
@@ -170,23 +151,31 @@ def _publish(catalog_path: str, name: str, data: bytes) -> None:
     storage.publish(path, data, staging=storage.join(catalog_path, layout.STAGING))
 
 
-def _metadata_file(schema: pa.Schema, collected: list[pq.FileMetaData]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_metadata(schema, buffer, metadata_collector=collected)
-    return buffer.getvalue()
-
-
-def _write_metadata(catalog_path: str, schema: pa.Schema, leaves: list[_Leaf]) -> None:
+def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
+    """Write the schema of all leaves with the VOTable that describes it and, where they are few, all their metadata."""
+    schema = leaves[0].metadata.schema.to_arrow_schema()
+    for leaf in leaves[1:]:
+        if difference := schema_difference(leaf.metadata.schema.to_arrow_schema(), schema):
+            raise CatalogError(
+                f"{catalog_path}: leaf {leaf.pixel.name} differs from "
+                f"{leaves[0].pixel.name}: {difference}; remove the wrong one and run again"
+            )
+    schema = schema.with_metadata(votable_metadata(schema))
+    collected = {layout.COMMON_METADATA: list[pq.FileMetaData]()}
     if len(leaves) > MAX_LEAVES_WITH_METADATA:
         storage.remove(storage.join(catalog_path, layout.METADATA))
-        return
-    for leaf in leaves:
-        leaf.metadata.set_file_path(leaf.path)
-    _publish(catalog_path, layout.METADATA, _metadata_file(schema, [leaf.metadata for leaf in leaves]))
+    else:
+        for leaf in leaves:
+            leaf.metadata.set_file_path(leaf.path)
+        collected[layout.METADATA] = [leaf.metadata for leaf in leaves]
+    for name, metadata in collected.items():
+        buffer = io.BytesIO()
+        pq.write_metadata(schema, buffer, metadata_collector=metadata)
+        _publish(catalog_path, name, buffer.getvalue())
 
 
 def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[str, str]) -> None:
-    """Have hats write what only it knows the form of, here, then publish it there."""
+    """Write what hats alone knows the form of: hats writes it into a local folder, from where it is published."""
     from hats.catalog import PartitionInfo, TableProperties
     from hats.io.skymap import write_skymap
     from hats.pixel_math import HealpixPixel as HatsPixel
@@ -231,7 +220,7 @@ def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict
 
 
 def _rows_on_the_sky(catalog_path: str, leaves: list[_Leaf]) -> npt.NDArray[np.int64]:
-    """Rows in every pixel of the sky map."""
+    """Count the rows in every pixel of the sky map; only of leaves larger than its pixels are rows read."""
     counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
     for leaf in leaves:
         healpix_order, pixel = leaf.pixel.healpix_order, leaf.pixel.healpix_pixel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -49,11 +48,26 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
     if problem := sorting_problem(table, partition):
         raise CatalogError(f"{where}: {problem}")
     path = leaf_path(catalog_path, partition)
-    storage.publish(path, _encode(table, footer), staging=storage.join(catalog_path, STAGING))
+    own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.cast(table.schema.with_metadata({**votable_metadata(table.schema), **own})),
+        buffer,
+        compression="zstd",
+        # Posteriors hardly repeat: split bytes compress better than dictionaries. HATS writes them so too.
+        use_dictionary=[name for name in table.column_names if name not in floats],
+        use_byte_stream_split=floats,
+        # One row group: with more, `_metadata` of 10,000 leaves would reach gigabytes. Pages are indexed instead.
+        row_group_size=max(len(table), 1),
+        write_page_index=True,
+        sorting_columns=[pq.SortingColumn(table.column_names.index(HEALPIX.name))],
+    )
+    storage.publish(path, buffer.getvalue(), staging=storage.join(catalog_path, STAGING))
 
 
 def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
-    """Whether rows are unsorted or outside the pixel, in words; "" if all is well."""
+    """Say which rows are unsorted or outside the pixel; "" if none is."""
     index = table.column(HEALPIX.name).to_numpy()
     if (np.diff(index) < 0).any():
         return f"row {int(np.argmax(np.diff(index) < 0)) + 1} is not in the order of {HEALPIX.name}"
@@ -63,26 +77,6 @@ def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
         row = int(np.argmax(outside))
         return f"{int(outside.sum())} rows lie outside the pixel, first row {row} with {HEALPIX.name} {index[row]}"
     return ""
-
-
-def _encode(table: pa.Table, footer: Mapping[str, str]) -> bytes:
-    schema = table.schema
-    own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
-    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-    buffer = io.BytesIO()
-    pq.write_table(
-        table.cast(schema.with_metadata({**votable_metadata(schema), **own})),
-        buffer,
-        compression="zstd",
-        # Posteriors hardly repeat: split bytes compress better than dictionaries. HATS writes them so too.
-        use_dictionary=[field.name for field in schema if field.name not in floats],
-        use_byte_stream_split=floats,
-        # One row group: with more, `_metadata` of 10,000 leaves would reach gigabytes. Pages are indexed instead.
-        row_group_size=max(len(table), 1),
-        write_page_index=True,
-        sorting_columns=[pq.SortingColumn(schema.names.index(HEALPIX.name))],
-    )
-    return buffer.getvalue()
 
 
 def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None:
@@ -101,7 +95,7 @@ def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None
 
 
 def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
-    """Own entries (those behind ``galbatch.``) of a file's key-value metadata."""
+    """Return galbatch's own entries of a file's key-value metadata, without the prefix ``galbatch.``."""
     entries = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
     return {
         key.removeprefix(FOOTER_PREFIX): value.decode()
@@ -111,7 +105,7 @@ def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
 
 
 def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
-    """A Parquet file's metadata and its size in bytes.
+    """Read a Parquet file's metadata, and its size in bytes.
 
     Raises
     ------
@@ -127,7 +121,7 @@ def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
 
 
 def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
-    """A leaf's rows; schema metadata stays on the fields, not on the table.
+    """Read a leaf's rows; schema metadata stays on the fields, not on the table.
 
     Raises
     ------

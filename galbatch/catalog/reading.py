@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.schema import DEC, ID, RA
 from galbatch.core import sky
 from galbatch.core.columns import flag_columns
 from galbatch.core.pixels import HealpixPixel
@@ -34,7 +34,7 @@ LEAVES_AT_ONCE = 16
 
 
 def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a catalog, finished or not, sorted by ``_healpix_29``.
+    """Read all rows of a catalog, finished or not, sorted by ``_healpix_29``.
 
     Parameters
     ----------
@@ -46,21 +46,30 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     CatalogError
         There is no leaf, a column is not there, or a leaf cannot be read.
     """
-    leaves = sorted(_leaves(catalog_path), key=attrgetter("index_range"))
-    wanted = None if columns is None else _checked(catalog_path, leaves[0], columns)
-    tables = [read_leaf(leaf_path(catalog_path, leaf), columns=wanted) for leaf in leaves]
-    return pa.concat_tables(tables if wanted is None else [table.select(wanted) for table in tables])
+    leaves = _leaves(catalog_path)
+    paths = [leaf_path(catalog_path, leaf) for leaf in leaves]
+    if columns is None:
+        return pa.concat_tables([read_leaf(path) for path in paths])
+    there = read_leaf_metadata(paths[0])[0].schema.to_arrow_schema().names
+    for name in columns:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ";"
+            raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
+    # Parquet reads columns in the file's order.
+    wanted = list(columns)
+    return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
 
 
 def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
-    """Object ids of one leaf, in its order.
+    """Return the object ids of one leaf, in its order.
 
     Raises
     ------
     CatalogError
         The leaf cannot be read.
     """
-    ids: list[Any] = read_leaf(leaf_path(catalog_path, pixel), columns=["object_id"]).column(0).to_pylist()
+    ids: list[Any] = read_leaf(leaf_path(catalog_path, pixel), columns=[ID.name]).column(0).to_pylist()
     return ids
 
 
@@ -90,10 +99,15 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     UsageError
         An id is not in the catalog, or is no integer where the catalog's are; all such are named.
     """
-    leaves = sorted(_leaves(catalog_path), key=attrgetter("index_range"))
+    leaves = _leaves(catalog_path)
     schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
-    wanted = _as_ids(catalog_path, object_ids, schema.field("object_id").type)
-    columns = ["object_id", *flag_columns(schema.names)]
+    wanted: list[int | str] = list(dict.fromkeys(object_ids))
+    if pa.types.is_integer(schema.field(ID.name).type):
+        wrong = [text for text in object_ids if not INTEGER.fullmatch(text) or abs(int(text)) >= 2**63]
+        if wrong:
+            raise UsageError(f"{catalog_path}: its ids are integers of 64 bits; {', '.join(wrong)} is none")
+        wanted = list(dict.fromkeys(int(text) for text in object_ids))
+    columns = [ID.name, *flag_columns(schema.names)]
     found: dict[int | str, FoundObject] = {}
     with ThreadPoolExecutor(LEAVES_AT_ONCE) as pool:
         for start in range(0, len(leaves), LEAVES_AT_ONCE):
@@ -103,46 +117,32 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
             if len(found) == len(wanted):
                 return [found[one] for one in wanted]
     unknown = ", ".join(str(one) for one in wanted if one not in found)
-    raise UsageError(f"{catalog_path}: no object has the id {unknown}; ids are those of the column object_id")
-
-
-def _as_ids(catalog_path: str, texts: Sequence[str], kind: pa.DataType) -> list[int | str]:
-    """Each once, of the catalog's type."""
-    if not pa.types.is_integer(kind):
-        return list(dict.fromkeys(texts))
-    wrong = [text for text in texts if not INTEGER.fullmatch(text) or abs(int(text)) >= 2**63]
-    if wrong:
-        raise UsageError(f"{catalog_path}: its ids are integers of 64 bits; {', '.join(wrong)} is none")
-    return list(dict.fromkeys(int(text) for text in texts))
+    raise UsageError(f"{catalog_path}: no object has the id {unknown}; ids are those of the column {ID.name}")
 
 
 def _search(
     catalog_path: str, leaf: HealpixPixel, wanted: Sequence[int | str], columns: list[str]
 ) -> list[FoundObject]:
-    """Those of the objects that are in a leaf."""
+    """Return those of the objects that are in a leaf."""
     path = leaf_path(catalog_path, leaf)
-    if not _may_hold(read_leaf_metadata(path)[0], wanted):
+    metadata = read_leaf_metadata(path)[0]
+    place = metadata.schema.names.index(ID.name)
+    statistics = [metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)]
+    if not any(
+        s is None or not s.has_min_max or any(s.min <= one <= s.max for one in wanted) for s in statistics
+    ):
         return []
     values = pa.array(wanted)
-    if not pc.any(pc.is_in(read_leaf(path, columns=["object_id"]).column(0), values)).as_py():
+    # Ids alone first: most leaves whose range holds an id do not hold the id.
+    if not pc.any(pc.is_in(read_leaf(path, columns=[ID.name]).column(0), values)).as_py():
         return []
     table = read_leaf(path, columns=columns)
-    rows = table.filter(pc.is_in(table.column("object_id"), values)).to_pylist()
-    return [FoundObject(row["object_id"], leaf, row) for row in rows]
-
-
-def _may_hold(metadata: pq.FileMetaData, wanted: Sequence[Any]) -> bool:
-    """Whether ids lie between the least and the largest of a leaf, as far as its footer tells these."""
-    column = metadata.schema.names.index("object_id")
-    groups = (metadata.row_group(number).column(column) for number in range(metadata.num_row_groups))
-    statistics = [group.statistics for group in groups]
-    return any(
-        s is None or not s.has_min_max or any(s.min <= one <= s.max for one in wanted) for s in statistics
-    )
+    rows = table.filter(pc.is_in(table.column(ID.name), values)).to_pylist()
+    return [FoundObject(row[ID.name], leaf, row) for row in rows]
 
 
 def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: float) -> pa.Table:
-    """Rows within `radius_arcsec` of a position, sorted by ``_healpix_29``; only leaves near it are read.
+    """Read the rows within `radius_arcsec` of a position, sorted by ``_healpix_29``; only leaves near it are read.
 
     Raises
     ------
@@ -157,13 +157,12 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
             "ascension, a declination within -90..90 and a radius of 0 or more"
         )
     leaves = _leaves(catalog_path)
-    near = sorted(_near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec), key=attrgetter("index_range"))
     tables = []
     # Without a leaf near the cone: no rows, but with their columns.
-    for leaf in near or leaves[:1]:
+    for leaf in _near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec) or leaves[:1]:
         table = read_leaf(leaf_path(catalog_path, leaf))
         separation = sky.separation_arcsec(
-            ra_deg, dec_deg, table.column("ra_deg").to_numpy(), table.column("dec_deg").to_numpy()
+            ra_deg, dec_deg, table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy()
         )
         tables.append(table.filter(pa.array(separation <= radius_arcsec)))
     return pa.concat_tables(tables)
@@ -172,7 +171,7 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
 def _near(
     leaves: list[HealpixPixel], ra_deg: float, dec_deg: float, radius_arcsec: float
 ) -> list[HealpixPixel]:
-    """Leaves whose pixel may overlap the cone."""
+    """Return the leaves whose pixel may overlap the cone."""
     # Pixels about as wide as the cone: a handful, whatever the radius.
     radius_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
     order = max(int(math.log2(3600.0 * PIXEL_DEG / radius_arcsec)), 0)
@@ -187,19 +186,10 @@ def _near(
 
 
 def _leaves(catalog_path: str) -> list[HealpixPixel]:
-    leaves = list_leaves(catalog_path)
+    """Return all leaves in the order of the sky, at least one."""
+    leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
         raise CatalogError(
             f"{catalog_path}: no leaf of a catalog is there; give the folder that holds dataset/"
         )
     return leaves
-
-
-def _checked(catalog_path: str, leaf: HealpixPixel, columns: Sequence[str]) -> list[str]:
-    there = read_leaf_metadata(leaf_path(catalog_path, leaf))[0].schema.to_arrow_schema().names
-    for name in columns:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ";"
-            raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
-    return list(columns)

@@ -48,7 +48,7 @@ VOTABLE_TYPES: Mapping[pa.DataType, str] = {
 
 
 def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:
-    """Schema of every leaf: _healpix_29, object_id, ra_deg, dec_deg, `kept`, `columns`.
+    """Return the schema of every leaf: _healpix_29, object_id, ra_deg, dec_deg, `kept`, `columns`.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def require_own_columns(schema: pa.Schema, where: str) -> None:
 
 
 def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
-    """What differs first between two schemas: names, types, units or descriptions; "" if nothing."""
+    """Return what differs first between two schemas: names, types, units or descriptions; "" if nothing does."""
     if found.names != expected.names:
         differing = sorted(set(found.names) ^ set(expected.names))
         return f"columns {', '.join(differing) or 'in another order'}"
@@ -122,46 +122,38 @@ def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
 
 
 def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """Footer entries of VOParquet: a VOTable without rows that describes the columns of `schema`."""
+    """Return the footer entries of VOParquet: a VOTable without rows that describes the columns of `schema`."""
     return {
         b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
-        # By all of it, as bytes: equal schemas may have other units.
+        # The cache goes by all of it, as bytes: to pyarrow schemas are equal that differ in units only.
         b"IVOA.VOTable-Parquet.content": _votable(schema.serialize().to_pybytes()),
     }
 
 
 @lru_cache(maxsize=4)
 def _votable(serialized: bytes) -> bytes:
-    """The VOTable of a schema; the same for all leaves of a run, and half the time that writing a small one takes."""
-    schema = pa.ipc.read_schema(pa.py_buffer(serialized))
+    """Return the VOTable of a schema; the same for all leaves of a run, and half the time that writing a small one takes."""
     votable, resource = VOTableFile(), Resource()
     resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
     votable.resources.append(resource)
     table = TableElement(votable, name="galbatch")
     resource.tables.append(table)
-    table.fields.extend(_votable_field(votable, field) for field in schema)
+    for field in pa.ipc.read_schema(pa.py_buffer(serialized)):
+        metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        attributes = {key: metadata[key] for key in ("unit", "ucd") if metadata.get(key)}
+        if field.name in (RA.name, DEC.name):
+            attributes["ref"] = "icrs"
+        if field.type in VOTABLE_TYPES:
+            attributes["datatype"] = VOTABLE_TYPES[field.type]
+        else:
+            attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
+        described = Field(votable, name=field.name, **attributes)
+        described.description = metadata.get("description")
+        if bits := json.loads(metadata.get(FLAGS_KEY, "[]")):
+            # VOTables have no element for the texts of bits.
+            texts = " ".join(f"{row['value']} {row['name']}: {row['text']}" for row in bits)
+            described.description = f"{metadata.get('description', '')}; bits: {texts}"
+        table.fields.append(described)
     buffer = io.BytesIO()
     votable.to_xml(buffer)
     return buffer.getvalue()
-
-
-def _votable_field(votable: VOTableFile, field: pa.Field) -> Field:
-    metadata = {key.decode(): value.decode() for key, value in _kept_metadata(field).items()}
-    attributes = {key: metadata[key] for key in ("unit", "ucd") if metadata.get(key)}
-    if field.name in (RA.name, DEC.name):
-        attributes["ref"] = "icrs"
-    if field.type in VOTABLE_TYPES:
-        attributes["datatype"] = VOTABLE_TYPES[field.type]
-    else:
-        attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
-    result = Field(votable, name=field.name, **attributes)
-    result.description = _with_flag_texts(metadata.get("description"), field)
-    return result
-
-
-def _with_flag_texts(description: str | None, field: pa.Field) -> str | None:
-    """Return the description, of a flags column with the bits: VOTables have no element for the texts of bits."""
-    rows = json.loads((field.metadata or {}).get(FLAGS_KEY.encode(), "[]"))
-    if not rows:
-        return description
-    return f"{description}; bits: " + " ".join(f"{row['value']} {row['name']}: {row['text']}" for row in rows)

@@ -35,6 +35,7 @@ __all__ = [
     "flag_columns",
     "parse_column",
     "parse_columns",
+    "quantile_columns",
     "quantile_suffix",
     "quantity_column",
 ]
@@ -332,6 +333,15 @@ def flag_columns(names: Sequence[str]) -> list[str]:
     keys = parse_columns(names)
     model_flags = [name for name, (_, key) in keys.items() if key == MODEL_FLAGS]
     return [PIXEL_FLAGS.name, *model_flags] if PIXEL_FLAGS.name in names else model_flags
+
+
+def quantile_columns(names: Sequence[str]) -> dict[tuple[str, str], dict[float, str]]:
+    """Return the columns of the quantiles among all columns of a catalog: by model and quantity, then by rising level."""
+    found: dict[tuple[str, str], dict[float, str]] = {}
+    for name, (model, key) in parse_columns(names).items():
+        if key.level is not None:
+            found.setdefault((model, key.quantity), {})[key.level] = name
+    return {quantity: dict(sorted(columns.items())) for quantity, columns in found.items()}
 
 
 def _parse_block(names: Sequence[str], model: str) -> Iterator[ColumnKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog
-from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, ColumnKey, parse_columns
+from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, parse_columns, quantile_columns
 from galbatch.core.flags import PixelFlag
 
 __all__ = ["Contents", "Quantity", "read_contents"]
@@ -142,23 +142,16 @@ def read_contents(catalog_path: str) -> Contents:
         flags=table[PIXEL_FLAGS.name].to_numpy(),
         model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},
-        quantities=_quantities(table, keys.values()),
+        quantities=tuple(_quantities(table)),
     )
 
 
-def _quantities(table: pa.Table, keys: Iterable[tuple[str, ColumnKey]]) -> tuple[Quantity, ...]:
+def _quantities(table: pa.Table) -> Iterator[Quantity]:
     """Whatever has quantiles, in the catalog's order."""
-    by_quantity: dict[tuple[str, str], list[tuple[float, str]]] = {}
-    for model, key in keys:
-        if key.level is not None:
-            by_quantity.setdefault((model, key.quantity), []).append((key.level, key.name(model)))
-    found = []
-    for (model, quantity), columns in by_quantity.items():
-        levels, names = zip(*sorted(columns), strict=True)
-        quantiles = np.stack([_floats(table, name) for name in names], axis=1)
-        unit = (table.schema.field(names[0]).metadata or {}).get(b"unit", b"").decode()
-        found.append(Quantity(model, quantity, unit, levels, quantiles))
-    return tuple(found)
+    for (model, quantity), columns in quantile_columns(table.column_names).items():
+        quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)
+        metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
+        yield Quantity(model, quantity, metadata.get(b"unit", b"").decode(), tuple(columns), quantiles)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:
