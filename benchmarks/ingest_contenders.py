@@ -28,10 +28,9 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
-from galbatch import cluster, config, ingest
+from galbatch import cluster, config, execution, ingest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile, njy_per_unit
-from galbatch.execution import run
 from galbatch.objects import ListSource
 from galbatch.planning import plan
 
@@ -134,7 +133,7 @@ def run_galbatch(
     model = plan.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
     made = plan.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
     with cluster.connect(parsed.cluster) as client:
-        result = run.execute(parsed, made, client, stage="ingest")
+        result = execution.execute(parsed, made, client, stage="ingest")
     os.sync()
     if result.failed:
         raise RuntimeError(f"partitions failed: {result.failed}")

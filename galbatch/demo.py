@@ -11,11 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from galbatch import catalog, cluster, dashboard, reporting
+from galbatch import catalog, cluster, dashboard, execution, reporting
 from galbatch.config import RunConfig, read_config
 from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS
 from galbatch.core.flags import PixelFlag
-from galbatch.execution import run
 from galbatch.simulation import simulate_survey
 
 __all__ = ["run_demo"]
@@ -87,12 +86,12 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         _simulate_once(survey, n_objects, processes=workers)
     config = read_config(run_toml)
     with _step(console, "plan"):
-        plan = run.prepare(config)
+        plan = execution.prepare(config)
     console.print(f"  {len(plan.objects)} objects in {len(plan.partitions)} partitions")
     with cluster.connect(config.cluster) as client:
         console.print(f"  dashboard: {dashboard.watch(client)}", soft_wrap=True, highlight=False)
         with dashboard.ProgressBars.on(console) as bars:
-            result = run.execute(config, plan, client, sink=bars)
+            result = execution.execute(config, plan, client, sink=bars)
     with _step(console, "verify"):
         problems = [] if result.failed else catalog.verify(config.catalog.path)
     problems += [f"{name}: {reason}" for name, reason in result.failed.items()]
@@ -128,7 +127,7 @@ def _simulate_once(survey: Path, n_objects: int, *, processes: int) -> None:
     mark.write_text(size, encoding="utf-8")
 
 
-def _results_table(config: RunConfig, result: run.RunResult, truth: str) -> Table:
+def _results_table(config: RunConfig, result: execution.RunResult, truth: str) -> Table:
     """Return the table of what came out: passes, flags, and how well the truth is recovered."""
     names = [model.name for model in config.models]
     found = catalog.read_catalog(config.catalog.path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, names)])

@@ -13,13 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from galbatch import catalog, models
+from galbatch import catalog, execution, models
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import MODEL_FLAGS, quantity_column
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
-from galbatch.execution import tasks
 
 __all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "plot_paths", "summary_tables"]
 
@@ -115,7 +114,7 @@ class _Leaf:
                 "draws are of, are gone. Passes are reproducible: add that line, choose a new [catalog] path, and run "
                 "galbatch run again; cutouts are used again, and the new catalog holds the same posteriors"
             )
-        fingerprint = tasks.footer_fingerprint(footer)
+        fingerprint = execution.footer_fingerprint(footer)
         wanted = names if model is None else [model]
         opened = [
             pass_outputs.open_pass_outputs(catalog_path, pixel, name, fingerprint=fingerprint)

@@ -29,15 +29,14 @@ def verify(
     Strict HATS, sorted leaves, every object once, fingerprints, and the pass outputs that leaves say were kept. Of a good
     catalog with adaptive passes it shows what their audit found.
     """
-    from galbatch import catalog, cluster, config
+    from galbatch import catalog, cluster, config, execution
     from galbatch.catalog import pass_outputs
-    from galbatch.execution import run
 
     problems = catalog.verify(catalog_path) + pass_outputs.problems(catalog_path)
     if against is not None and not problems:
         parsed = config.read_config(against)
         with cluster.on_demand(parsed.cluster) as workers:
-            problems = run.verify_against(parsed, catalog_path, workers)
+            problems = execution.verify_against(parsed, catalog_path, workers)
     for problem in problems:
         errors.print(problem)
     if problems:

@@ -13,7 +13,7 @@ from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from galbatch.config import CutoutsConfig
-    from galbatch.execution.run import RunResult
+    from galbatch.execution import RunResult
     from galbatch.planning.inference_memory import InferenceMemory
     from galbatch.planning.plan import Plan
 
@@ -27,14 +27,13 @@ def plan(run_toml: RunToml) -> None:
 
     Reads the inputs, times a few cutouts and passes on this machine, and writes nothing but the tile index.
     """
-    from galbatch import cluster, config
-    from galbatch.execution import rates, run
+    from galbatch import cluster, config, execution
 
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
-        made = run.prepare(parsed, workers)
-    measured = rates.measure_rates(parsed, made)
-    table = _plan_table(made, rates.measure_memory(parsed, made), parsed.cutouts)
+        made = execution.prepare(parsed, workers)
+    measured = execution.measure_rates(parsed, made)
+    table = _plan_table(made, execution.measure_memory(parsed, made), parsed.cutouts)
     for label, value in measured.rows(made, parsed):
         table.add_row(label, value)
     out.print(table)
@@ -95,8 +94,7 @@ def run(
     Stop it at any time and run it again: what is done stays.
     """
     from galbatch import cluster as clusters
-    from galbatch import config, dashboard
-    from galbatch.execution import run
+    from galbatch import config, dashboard, execution
 
     *some, last = get_args(run.Stage)
     if stage not in (*some, last):
@@ -104,16 +102,16 @@ def run(
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
     clusters.require(parsed.cluster)
     with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:
-        made = run.prepare(parsed, pool)
+        made = execution.prepare(parsed, pool)
         for note in made.notes:
             errors.print(f"note: {note}")
         # Foreign outputs and folders that cannot be written are refused before workers are started, unless many
         # headers had to be read on them.
-        run.progress(parsed, made)
-        run.check_outputs(parsed, stage)  # type: ignore[arg-type]
+        execution.read_progress(parsed, made)
+        execution.check_outputs(parsed, stage)  # type: ignore[arg-type]
         print_line(f"dashboard: {dashboard.watch(pool.client)}")
         with dashboard.ProgressBars.on(out) as bars:
-            result = run.execute(parsed, made, pool.client, stage=stage, sink=bars)  # type: ignore[arg-type]
+            result = execution.execute(parsed, made, pool.client, stage=stage, sink=bars)  # type: ignore[arg-type]
     _print_result(result, stage)
     raise typer.Exit(1 if result.failed else 0)
 
@@ -128,13 +126,12 @@ def _print_result(result: RunResult, stage: str) -> None:
 
 def status(run_toml: RunToml) -> None:
     """Show what is done, failed (with reasons) and left."""
-    from galbatch import cluster, config
-    from galbatch.execution import run
+    from galbatch import cluster, config, execution
 
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
-        made = run.prepare(parsed, workers)
-    state = run.progress(parsed, made)
+        made = execution.prepare(parsed, workers)
+    state = execution.read_progress(parsed, made)
     done = [part for part in made.partitions if part.partition.name in state.inferred]
     cut = [part for part in made.partitions if part.partition.name in state.ingested]
     table = plain_table("", "partitions", "objects")
@@ -160,9 +157,8 @@ def clean(
 
     The only command that deletes any: the cutout store, the catalog, its pass outputs and the tile index, and nothing else that lies in their folders.
     """
-    from galbatch import config, storage
+    from galbatch import config, execution, storage
     from galbatch.catalog import pass_outputs
-    from galbatch.execution import run
 
     parsed = config.read_config(run_toml)
     if not yes:
@@ -170,7 +166,7 @@ def clean(
         kept = pass_outputs.pass_outputs_path(parsed.catalog.path)
         outputs += [kept] if storage.exists(kept) else []
         typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
-    removed = run.clean(parsed)
+    removed = execution.clean(parsed)
     print_line(
         f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
     )

@@ -6,25 +6,24 @@ running one twice, or on another worker after a first one died, harms nothing.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from galbatch import __version__, catalog, ingest, models
+from galbatch import catalog, ingest, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column
+from galbatch.core.columns import PASSES, PIXEL_FLAGS
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile
 from galbatch.errors import FingerprintError
+from galbatch.execution.leaf import leaf_footer, leaf_table
 from galbatch.objects import PartitionObjects
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
 
@@ -34,10 +33,8 @@ __all__ = [
     "IngestTask",
     "ModelTask",
     "TaskResult",
-    "audit_properties",
     "auxiliary_of",
     "cut_rows",
-    "footer_fingerprint",
     "infer_partition",
     "infer_task",
     "ingest_partition",
@@ -101,8 +98,8 @@ class TaskResult:
 
     Attributes
     ----------
-    batch : that passes ran in, at most what was asked for; 0 for ingest
-    notes : what the user should know
+    batch : objects in a forward pass, at most what was asked for; 0 for ingest
+    notes : human-readable lines for the user
     """
 
     partition: Partition
@@ -117,7 +114,7 @@ class TaskResult:
 def ingest_task(
     plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
 ) -> IngestTask:
-    """The task that cuts `part`."""
+    """Return the task that cuts `part`."""
     objects = plan.take(part.partition)
     return IngestTask(
         partition=part.partition,
@@ -141,7 +138,7 @@ def infer_task(
     posterior: PosteriorConfig,
     device: str = "cpu",
 ) -> InferTask:
-    """The task that infers `part` on a device, cpu or cuda, and writes its leaf."""
+    """Return the task that infers `part` on a device, cpu or cuda, and writes its leaf."""
     objects = plan.take(part.partition)
     return InferTask(
         partition=part.partition,
@@ -220,8 +217,7 @@ def infer_partition(task: InferTask) -> TaskResult:
     values = {c.name: c.empty(len(task.objects)) for columns in specs for c in columns}
     flags = task.object_flags.copy()
     for grid in task.grids:
-        _require_cutouts(task, grid)
-        with prefetch(_blocks(task, grid)) as blocks:
+        with prefetch(_read_cutouts(task, grid)) as blocks:
             for rows, cutouts in blocks:
                 flags[rows] |= cutouts.flags
                 for model in loaded:
@@ -231,8 +227,14 @@ def infer_partition(task: InferTask) -> TaskResult:
         if model.kept is not None:
             model.kept.finish(task.fingerprint.as_json())
     columns = [PIXEL_FLAGS, *(column for spec in specs for column in spec)]
-    table = _leaf_table(task, columns, {PIXEL_FLAGS.name: flags, **values})
-    footer = _footer(task) | _audit_footer(task, loaded)
+    footer = leaf_footer(
+        task.fingerprint,
+        len(task.objects),
+        bundles={model.network.name: model.network.sha256 for model in task.models},
+        keeps_pass_outputs=task.posterior.keep_pass_outputs,
+        audits=_audits(task, loaded),
+    )
+    table = leaf_table(task.objects, columns, {PIXEL_FLAGS.name: flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
     n_passes = sum(int(np.maximum(values[PASSES.name(m.network.name)], 0).sum()) for m in task.models)
     seconds = time.monotonic() - started
@@ -242,7 +244,7 @@ def infer_partition(task: InferTask) -> TaskResult:
 
 
 def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
-    """The task with a batch that fits on the GPU, and what was found; on the processor as it is."""
+    """Return the task with a batch that fits on the GPU, and notes for the user; on the CPU the task as it is."""
     if task.device == "cpu":
         return task, ()
     measured = [
@@ -250,7 +252,7 @@ def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
         for model in task.models
     ]
     batch, notes = task.posterior.batch, list[str]()
-    # After all have been measured, so that the weights of all are there.
+    # Batches are fitted after all networks have been measured, so that the weights of all are on the GPU.
     for memory in measured:
         batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, notify=notes.append)
     smaller = task.posterior.model_copy(update={"batch": batch})
@@ -263,14 +265,14 @@ def _execution(task: InferTask, network: ModelPlan) -> models.Execution:
 
 
 def load_network(model: ModelPlan) -> models.Ensemble:
-    """The bundles of a planned network, from this process's memory if they are there."""
+    """Return the bundles of a planned network, from this process's memory if they are loaded."""
     return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
 
 
 def auxiliary_of(
     objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
 ) -> npt.NDArray[np.float32] | None:
-    """(row, auxiliary input) float32 of the object list's columns `names`; None for no names."""
+    """Return the object list's columns `names` as (row, auxiliary input) float32; None for no names."""
     return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
 
 
@@ -286,7 +288,7 @@ class _Loaded:
     def keep(
         self, rows: npt.NDArray[np.intp]
     ) -> Callable[[int, Sequence[npt.NDArray[np.float32]]], None] | None:
-        """What keeps the outputs of an object of a block, whose objects are the partition's at `rows`."""
+        """Return the function that keeps the outputs of an object of a block, whose objects are the partition's at `rows`."""
         kept = self.kept
         return None if kept is None else lambda row, outputs: kept.append(int(rows[row]), outputs)
 
@@ -309,18 +311,21 @@ def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
     return _Loaded(model, ensemble, writer)
 
 
-AUDIT = "audit"  # in a leaf's footer
+def _audits(task: InferTask, loaded: Sequence[_Loaded]) -> dict[str, models.Audit]:
+    """Return what the audits of adaptive passes found, by network; they add up over blocks and leaves."""
+    if task.posterior.passes != "adaptive":
+        return {}
+    none = models.Audit(task.posterior.quantiles)
+    return {model.task.network.name: sum(model.audits, none) for model in loaded}
 
 
-def _require_cutouts(task: InferTask, grid: GridTask) -> None:
+def _read_cutouts(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
+    """Yield the cutouts of a grid, a block at a time, with the rows of the partition that they belong to."""
     done = ingest.read_done(task.store, task.partition, grid.grid)
     where = f"{task.store} {task.partition.name} {grid.grid.label}"
     if done is None:
         raise FingerprintError(f"{where}: no cutouts there; run galbatch run --stage ingest first")
     refuse_difference(where, done["fingerprint"], task.ingest_fingerprint)
-
-
-def _blocks(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
     if not len(grid.rows):  # such a group holds no arrays
         return
     starts = range(0, len(grid.rows), BLOCK_OBJECTS)
@@ -351,68 +356,3 @@ def _infer_into(
     )
     for name, result in results.items():
         values[name][rows] = result
-
-
-def _leaf_table(task: InferTask, columns: list[Column], values: dict[str, npt.NDArray[Any]]) -> pa.Table:
-    objects = task.objects
-    ids = (
-        pa.array(objects.object_id.tolist())
-        if objects.object_id.dtype.hasobject
-        else pa.array(objects.object_id)
-    )
-    schema = catalog.leaf_schema(columns, id_type=ids.type, kept=objects.kept.schema)
-    arrays = {
-        "_healpix_29": pa.array(objects.healpix_29),
-        "object_id": ids,
-        "ra_deg": pa.array(objects.ra_deg),
-        "dec_deg": pa.array(objects.dec_deg),
-    }
-    for name in objects.kept.column_names:
-        arrays[name] = objects.kept.column(name).combine_chunks()
-    for column in columns:
-        arrays[column.name] = pa.array(
-            values[column.name], type=column.arrow_type, from_pandas=column.dtype == "string"
-        )
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
-
-
-def _footer(task: InferTask) -> dict[str, str]:
-    return {
-        "fingerprint": json.dumps(task.fingerprint.as_json(), sort_keys=True),
-        "version": __version__,
-        "bundles": json.dumps(
-            {model.network.name: ", ".join(model.network.sha256) for model in task.models}, sort_keys=True
-        ),
-        "n_objects": str(len(task.objects)),
-        pass_outputs.FOOTER_KEY: "kept" if task.posterior.keep_pass_outputs else "none",
-    }
-
-
-def _audit_footer(task: InferTask, loaded: Sequence[_Loaded]) -> dict[str, str]:
-    """What the audits of adaptive passes found in the partition, by network; they add up over leaves."""
-    if task.posterior.passes != "adaptive":
-        return {}
-    none = models.Audit(task.posterior.quantiles)
-    found = {model.task.network.name: sum(model.audits, none).as_dict() for model in loaded}
-    return {AUDIT: json.dumps(found, sort_keys=True)}
-
-
-def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """``galbatch_audit_<model>`` of a catalog: what the audits in the footers of its leaves add up to, in words.
-
-    Nothing where the number of passes was fixed.
-    """
-    found: dict[str, models.Audit] = {}
-    for footer in footers:
-        for name, part in json.loads(footer.get(AUDIT, "{}")).items():
-            audit = models.Audit.from_dict(part)
-            found[name] = found[name] + audit if name in found else audit
-    return {f"galbatch_audit_{name}": audit.text for name, audit in found.items()}
-
-
-def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """The fingerprint in a leaf's footer, as stored by `infer_partition`; None where there is none."""
-    if footer is None or "fingerprint" not in footer:
-        return None
-    fingerprint: dict[str, Any] = json.loads(footer["fingerprint"])
-    return fingerprint

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from galbatch import catalog, cluster, config, models
+from galbatch import catalog, cluster, config, execution, models
 from galbatch.cluster import local_cuda
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
-from galbatch.execution import run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 
@@ -47,7 +46,7 @@ def test_a_run_on_gpus_gives_what_the_cpu_gives(started, client, write_run, tmp_
         parsed = config.read_config(write_run(tmp_path / kind, passes=posterior)).with_cluster(
             kind=kind, workers=1
         )
-        result = run.execute(parsed, run.prepare(parsed), workers)
+        result = execution.execute(parsed, execution.prepare(parsed), workers)
         assert result.failed == {}
         assert result.complete
         frames[kind] = catalog.read_catalog(parsed.catalog.path).to_pandas().sort_values("object_id")

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import catalog, config, errors, models, reporting
+from galbatch import catalog, config, errors, execution, models, reporting
 from galbatch.cli import app as cli
 from galbatch.core.flags import ModelFlag
-from galbatch.execution import run
 from galbatch.models.networks import is_audited
 
 pytestmark = pytest.mark.timeout(280)
@@ -51,7 +50,7 @@ def write(write_run, seed):
 
 def execute(run_toml, client):
     parsed = config.read_config(run_toml)
-    return parsed, run.execute(parsed, run.prepare(parsed), client)
+    return parsed, execution.execute(parsed, execution.prepare(parsed), client)
 
 
 def frame_of(run_toml):
@@ -201,33 +200,33 @@ class TestEngine:
         assert set(began) == set(MODELS)
         assert "rebuilt-bfloat16" not in began.values()
         parsed = config.read_config(finished)
-        plan = run.prepare(parsed)
+        plan = execution.prepare(parsed)
         assert {model.name: model.engine for model in plan.models} == began
-        assert run.progress(parsed, plan).left == []
-        assert run.verify_against(parsed, parsed.catalog.path) == []
+        assert execution.read_progress(parsed, plan).left == []
+        assert execution.verify_against(parsed, parsed.catalog.path) == []
 
     def test_a_new_run_takes_what_is_best(self, write, tmp_path, another):
-        plan = run.prepare(config.read_config(write(tmp_path)))
+        plan = execution.prepare(config.read_config(write(tmp_path)))
         assert {model.engine for model in plan.models} == {"rebuilt-bfloat16"}
 
     def test_another_that_is_asked_for_is_refused(self, finished, another):
         parsed = config.read_config(finished)
         asked = parsed.posterior.model_copy(update={"precision": "float16"})
         changed = parsed.model_copy(update={"posterior": asked})
-        plan = run.prepare(changed)
+        plan = execution.prepare(changed)
         assert {model.engine for model in plan.models} == {"rebuilt-float16"}
         with pytest.raises(
             errors.FingerprintError, match=r"engine of gampen .*this run uses rebuilt-float16"
         ):
-            run.progress(changed, plan)
+            execution.read_progress(changed, plan)
 
 
 def test_the_plan_projects_the_passes(finished):
-    from galbatch.execution import rates
+    from galbatch import execution
 
     parsed = config.read_config(finished)
-    plan = run.prepare(parsed)
-    measured = rates.measure_rates(parsed, plan)
+    plan = execution.prepare(parsed)
+    measured = execution.measure_rates(parsed, plan)
     assert set(measured.networks) == set(MODELS)
     for rate in measured.networks.values():
         assert MIN_PASSES <= rate.passes <= MAX_PASSES

@@ -15,12 +15,12 @@ import pytest
 from astropy.table import Table
 
 import galbatch.cli
-from galbatch import catalog, config, models, storage
+from galbatch import catalog, config, execution, models, storage
 from galbatch.api import draws
 from galbatch.catalog import pass_outputs
 from galbatch.core.flags import ModelFlag
 from galbatch.errors import CatalogError, FingerprintError
-from galbatch.execution import run, tasks
+from galbatch.execution import tasks
 from galbatch.models.posterior import to_output
 
 pytestmark = pytest.mark.timeout(280)
@@ -53,7 +53,7 @@ def kept(write_run, client, tmp_path_factory):
     """A run whose pass outputs are kept."""
     run_toml = write_run(tmp_path_factory.mktemp("draws"), max_objects=60, passes=ADAPTIVE)
     parsed = config.read_config(run_toml)
-    assert run.execute(parsed, run.prepare(parsed), client).complete
+    assert execution.execute(parsed, execution.prepare(parsed), client).complete
     return run_toml
 
 
@@ -198,7 +198,7 @@ def test_wrong_usage_ends_with_2_and_words(kept, rows, arguments, told):
 def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatch):
     """Pass outputs come before the leaf: a leaf that is there has them."""
     parsed = config.read_config(copied)
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     partition, leaf = first_leaf(parsed)
     (part,) = [p for p in plan.partitions if p.partition.path == partition.path]
     before = {
@@ -222,9 +222,9 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
                 tasks.infer_partition(task)
         done = pass_outputs.read_done(parsed.catalog.path, partition, "gampen")
         assert (done is not None) == (name == "write_leaf")
-        assert part.partition.name not in run.progress(parsed, plan).inferred
+        assert part.partition.name not in execution.read_progress(parsed, plan).inferred
     tasks.infer_partition(task)
-    assert part.partition.name in run.progress(parsed, plan).inferred
+    assert part.partition.name in execution.read_progress(parsed, plan).inferred
     after = {
         f: storage.read_bytes(f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/{f}")
         for f in before
@@ -234,7 +234,7 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
 
 def test_lost_and_foreign_pass_outputs_are_told(copied):
     parsed = config.read_config(copied)
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     partition, _ = first_leaf(parsed)
     object_id = str(catalog.leaf_ids(parsed.catalog.path, partition)[0])
     group = f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/gampen"
@@ -251,7 +251,7 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
         assert told in str(error.value)
         assert any(told in problem for problem in pass_outputs.problems(parsed.catalog.path))
         with pytest.raises(FingerprintError):
-            run.progress(parsed, plan)
+            execution.read_progress(parsed, plan)
     verified = cli("verify", parsed.catalog.path)
     assert verified.returncode == 1
     assert "they are not there or unfinished" in verified.stderr
@@ -260,8 +260,8 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
                     f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/Norder=0/Dir=0/Npix=1/sfnet")  # fmt: skip
     storage.remove(parsed.catalog.path)
     with pytest.raises(FingerprintError, match="pass outputs of another division of the sky"):
-        run.progress(parsed, plan)
-    removed = run.clean(parsed)
+        execution.read_progress(parsed, plan)
+    removed = execution.clean(parsed)
     assert any("catalog_pass_outputs.zarr" in path for path in removed)
     assert not storage.exists(pass_outputs.pass_outputs_path(parsed.catalog.path))
 
@@ -274,7 +274,7 @@ def test_a_catalog_without_pass_outputs_says_how_to_get_them(copied, client):
     bare_toml = copied.parent / "bare.toml"
     bare_toml.write_text(other)
     bare = config.read_config(bare_toml)
-    assert run.execute(bare, run.prepare(bare), client).complete
+    assert execution.execute(bare, execution.prepare(bare), client).complete
     assert not storage.exists(pass_outputs.pass_outputs_path(bare.catalog.path))
     first, second = (catalog.read_catalog(str(copied.parent / name)) for name in ("bare", "catalog"))
     # Keeping changes nothing.
@@ -285,7 +285,7 @@ def test_a_catalog_without_pass_outputs_says_how_to_get_them(copied, client):
     bare_toml.write_text(other.replace("[posterior]", "[posterior]\nkeep_pass_outputs = true"))
     asked = config.read_config(bare_toml)
     with pytest.raises(FingerprintError, match="written without keep_pass_outputs = true; choose another"):
-        run.progress(asked, run.prepare(asked))
+        execution.read_progress(asked, execution.prepare(asked))
 
 
 @pytest.mark.slow

@@ -4,16 +4,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, errors
-from galbatch.execution import run
+from galbatch import catalog, config, errors, execution
 
 pytestmark = pytest.mark.timeout(280)
 
 
 def finished(run_toml, client):
     parsed = config.read_config(run_toml)
-    plan = run.prepare(parsed)
-    result = run.execute(parsed, plan, client)
+    plan = execution.prepare(parsed)
+    result = execution.execute(parsed, plan, client)
     assert result.failed == {}
     assert result.complete
     return parsed, plan
@@ -59,7 +58,7 @@ def test_catalogs_are_the_same(both):
 def test_it_verifies_against_the_list(both):
     parsed, _ = both[1]
     assert catalog.verify(parsed.catalog.path) == []
-    assert run.verify_against(parsed, parsed.catalog.path) == []
+    assert execution.verify_against(parsed, parsed.catalog.path) == []
 
 
 def test_another_row_is_noticed(both, in_pixels, write_hats, survey, tmp_path, write_run):
@@ -68,10 +67,10 @@ def test_another_row_is_noticed(both, in_pixels, write_hats, survey, tmp_path, w
     changed = config.read_config(
         write_run(tmp_path / "run", max_objects=12, objects=write_hats(tmp_path / "hats", fewer, max_rows=15))
     )
-    problems = run.verify_against(changed, parsed.catalog.path)
+    problems = execution.verify_against(changed, parsed.catalog.path)
     assert "0 objects of the list are missing, 1 are not in the list, 0 stand twice" in problems[-1]
     with pytest.raises(errors.FingerprintError):
-        run.progress(
+        execution.read_progress(
             parsed.model_copy(update={"objects": changed.objects}),
-            run.prepare(parsed.model_copy(update={"objects": changed.objects})),
+            execution.prepare(parsed.model_copy(update={"objects": changed.objects})),
         )

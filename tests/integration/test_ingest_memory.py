@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import config
+from galbatch import config, execution
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, ObjectTable
-from galbatch.execution import run, tasks
+from galbatch.execution import tasks
 from galbatch.planning.plan import PROCESS_BYTES
 
 GRID = Grid(239, 0.168)
@@ -51,7 +51,7 @@ print(json.dumps({"n_cutouts": done.n_cutouts, "before": before, "peak": peak_by
 @pytest.fixture(scope="module")
 def plan(write_run, tmp_path_factory):
     """The plan of the small survey, but for its grid: 239 px, all objects on it."""
-    plan = run.prepare(config.read_config(write_run(tmp_path_factory.mktemp("plan"))))
+    plan = execution.prepare(config.read_config(write_run(tmp_path_factory.mktemp("plan"))))
     grid = dataclasses.replace(plan.grids[0], grid=GRID, bands=BANDS)
     return dataclasses.replace(plan, grids=(grid,))
 

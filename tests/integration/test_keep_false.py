@@ -9,8 +9,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, ingest
-from galbatch.execution import run
+from galbatch import catalog, config, execution, ingest
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -24,7 +23,7 @@ def run_toml(write_run, tmp_path):
 
 def execute(run_toml, client, **changes):
     parsed = config.read_config(run_toml)
-    return parsed, run.execute(parsed, run.prepare(parsed), client, **changes)
+    return parsed, execution.execute(parsed, execution.prepare(parsed), client, **changes)
 
 
 def cli(*arguments):
@@ -64,11 +63,11 @@ def test_the_catalog_is_the_same_and_the_store_ends_empty(run_toml, kept, client
     assert columns_of(folder) == columns_of(kept)
     assert len(columns_of(folder)) > 4
     assert catalog.verify(parsed.catalog.path) == []
-    assert run.verify_against(parsed, parsed.catalog.path) == []
+    assert execution.verify_against(parsed, parsed.catalog.path) == []
 
     before = {path: path.stat().st_mtime_ns for path in (folder / "catalog" / "dataset").rglob("Npix=*")}
     _, again = execute(run_toml, client)
-    assert (again.n_passes, again.n_inferred) == (0, len(run.prepare(parsed).objects))
+    assert (again.n_passes, again.n_inferred) == (0, len(execution.prepare(parsed).objects))
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert shards(folder) == []
 
@@ -83,7 +82,7 @@ def test_stages_apart_keep_them_until_a_run_of_all(run_toml, kept, client):
     folder = run_toml.parent
     parsed, _ = execute(run_toml, client, stage="ingest")
     cut = shards(folder)
-    assert sum("/image/c/" in str(path) for path in cut) == len(run.prepare(parsed).partitions)
+    assert sum("/image/c/" in str(path) for path in cut) == len(execution.prepare(parsed).partitions)
     _, result = execute(run_toml, client, stage="infer")
     assert result.complete
     assert shards(folder) == cut
@@ -104,10 +103,10 @@ def test_infer_without_cutouts_says_what_to_do(run_toml, client):
 def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
     folder = run_toml.parent
     parsed = config.read_config(run_toml)
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     left = [part.partition for part in plan.partitions[:3]]
     monkeypatch.setattr(ingest, "remove_partition", lambda store, partition: None)
-    assert run.execute(parsed, plan, client).complete
+    assert execution.execute(parsed, plan, client).complete
     monkeypatch.undo()
     # One whole, one whose removal was stopped after its mark, and one of which a single shard is left.
     for partition in left[1:]:
@@ -116,7 +115,7 @@ def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
     for path in (folder / "cutouts.zarr" / left[2].path).rglob("zarr.json"):
         path.unlink()
     assert ingest.list_pixels(parsed.cutouts.store) == {part.partition.pixel for part in plan.partitions}
-    result = run.execute(parsed, plan, client)
+    result = execution.execute(parsed, plan, client)
     assert (result.n_passes, result.complete) == (0, True)
     assert ingest.list_pixels(parsed.cutouts.store) == set()
     assert columns_of(folder) == columns_of(kept)

@@ -16,9 +16,8 @@ import torch
 from astropy.io import fits
 from torch import Tensor, nn
 
-from galbatch import catalog, config, errors
+from galbatch import catalog, config, errors, execution
 from galbatch.core.flags import ModelFlag
-from galbatch.execution import run
 from galbatch.models import (
     AuxiliaryInput,
     BundleMetadata,
@@ -135,15 +134,15 @@ def refused(run_toml, *replaced):
     changed.write_text(text)
     parsed = config.read_config(changed)
     with pytest.raises(errors.UsageError) as error:
-        run.progress(parsed, run.prepare(parsed))
+        execution.read_progress(parsed, execution.prepare(parsed))
     return str(error.value)
 
 
 def test_two_surveys_a_column_and_two_bundles(written, client):
     run_toml, hashes = written
     parsed = config.read_config(run_toml)
-    plan = run.prepare(parsed)
-    result = run.execute(parsed, plan, client)
+    plan = execution.prepare(parsed)
+    result = execution.execute(parsed, plan, client)
     assert result.failed == {}
     found = catalog.read_catalog(parsed.catalog.path).to_pandas().set_index("object_id").sort_index()
     listed = pq.read_table(parsed.objects.path).to_pandas().set_index("object_id").sort_index()
@@ -182,12 +181,12 @@ def test_two_surveys_a_column_and_two_bundles(written, client):
 def test_changed_numbers_of_a_column_ask_for_new_results_and_no_new_cutouts(written, tmp_path):
     run_toml, _ = written
     parsed = config.read_config(run_toml)
-    before = run.prepare(parsed).partitions[0]
+    before = execution.prepare(parsed).partitions[0]
     table = pq.read_table(parsed.objects.path)
     index = table.column_names.index("ebv_sfd")
     pq.write_table(table.set_column(index, "ebv_sfd", pa.array(np.ones(len(table)))), tmp_path / "o.parquet")
     objects = parsed.objects.model_copy(update={"path": str(tmp_path / "o.parquet")})
-    after = run.prepare(parsed.model_copy(update={"objects": objects})).partitions[0]
+    after = execution.prepare(parsed.model_copy(update={"objects": objects})).partitions[0]
     assert after.ingest.digest == before.ingest.digest
     assert after.leaf.digest != before.leaf.digest
 

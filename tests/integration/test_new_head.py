@@ -8,10 +8,9 @@ import pytest
 from distributed import Client
 from scipy.stats import laplace
 
-from galbatch import catalog, config
+from galbatch import catalog, config, execution
 from galbatch.api import draws
 from galbatch.errors import BundleError, ConfigError
-from galbatch.execution import run
 from galbatch.models import (
     HEADS,
     ParameterInfo,
@@ -209,7 +208,7 @@ def test_from_training_to_the_report(laplace_head, survey, tmp_path):
     parsed = config.read_config(tmp_path / "run.toml")
     # In this process, where the head is registered.
     with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-        assert run.execute(parsed, run.prepare(parsed), client).complete
+        assert execution.execute(parsed, execution.prepare(parsed), client).complete
     found = catalog.read_catalog(parsed.catalog.path).to_pandas()
     good = found[found["toy_width_px_q500"].notna()]
     assert len(good) > 100

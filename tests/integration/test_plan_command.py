@@ -5,10 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import config
+from galbatch import config, execution
 from galbatch.cli import app as cli
 from galbatch.errors import ConfigError
-from galbatch.execution import rates, run
 from galbatch.planning import plan as plan_module
 from galbatch.planning.inference_memory import InferenceMemory
 
@@ -69,10 +68,10 @@ def test_notes_are_shown_before_a_run_too(write_run, tmp_path, survey, listed):
 
 def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     parsed = config.read_config(write_run(tmp_path))
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
     on_gpu = InferenceMemory(host_bytes=3 * 2**30, device_bytes=2**30)
-    table = cli._plan_table(parsed, plan, rates.Rates(1, 0.01, {}), on_gpu)
+    table = cli._plan_table(parsed, plan, execution.Rates(1, 0.01, {}), on_gpu)
     rows = dict(zip(*(column.cells for column in table.columns), strict=True))
     assert "S3 requests" in rows
     assert rows["memory to infer"] == "3.00 GiB a worker, and 1.00 GiB on its GPU"
@@ -90,9 +89,9 @@ def test_release_and_background_are_recorded(write_run, tmp_path, client):
         replace=[("[objects]", 'release = "pdr9"\nbackground = "local sky"\n[objects]')],
     )
     parsed = config.read_config(run_toml)
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     assert plan.notes[-1].startswith("[[models]] sfnet was trained on background 'none: simulated")
-    run.execute(parsed, plan, client)
+    execution.execute(parsed, plan, client)
     root = zarr.open_group(parsed.cutouts.store, mode="r").attrs
     assert (root["release"], root["background"]) == (["pdr9"], ["local sky"])
     properties = catalog.read_properties(parsed.catalog.path)
@@ -120,4 +119,4 @@ def test_kept_columns_named_as_results_are_refused_before_anything_is_cut(write_
     run_toml = write_run(tmp_path / "run", objects=tmp_path / "again.parquet")
     run_toml.write_text(run_toml.read_text().replace("keep = [", 'keep = ["gampen_bt_q500", '))
     with pytest.raises(ConfigError, match="catalog columns gampen_bt_q500: the name is taken"):
-        run.prepare(config.read_config(run_toml))
+        execution.prepare(config.read_config(run_toml))

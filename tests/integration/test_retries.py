@@ -3,9 +3,9 @@
 import pytest
 from distributed import Client
 
-from galbatch import config
+from galbatch import config, execution, storage
 from galbatch.errors import TileError
-from galbatch.execution import run, tasks
+from galbatch.execution import tasks
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def threads():
 @pytest.fixture
 def ready(write_run, tmp_path):
     parsed = config.read_config(write_run(tmp_path, max_objects=60, passes=4))
-    return parsed, run.prepare(parsed)
+    return parsed, execution.prepare(parsed)
 
 
 class Faulty:
@@ -50,7 +50,7 @@ def put(monkeypatch, name, error, **changes):
 def test_io_errors_are_retried_until_they_pass(ready, threads, monkeypatch):
     parsed, plan = ready
     faulty = put(monkeypatch, "ingest_partition", OSError("connection reset"), n_faults=2)
-    result = run.execute(parsed, plan, threads)
+    result = execution.execute(parsed, plan, threads)
     assert result.complete
     assert len(faulty.tried) == 3 * len(plan.partitions)
 
@@ -61,13 +61,13 @@ def test_io_errors_that_stay_fail_their_partition_only(ready, threads, monkeypat
     faulty = put(
         monkeypatch, "infer_partition", OSError("disk on fire"), n_faults=99, picks=lambda p: p == victim
     )
-    result = run.execute(parsed, plan, threads)
+    result = execution.execute(parsed, plan, threads)
     assert result.failed == {victim.name: "infer: OSError: disk on fire"}
     assert not result.complete
     assert sum(task.partition == victim for task in faulty.tried) == 1 + parsed.cluster.retries
     assert result.n_inferred == len(plan.objects) - victim.n_objects
     monkeypatch.undo()
-    state = run.progress(parsed, plan)
+    state = execution.read_progress(parsed, plan)
     assert [part.partition for part in state.left] == [victim]
     assert state.failed == {victim.name: "infer: OSError: disk on fire"}
 
@@ -75,7 +75,7 @@ def test_io_errors_that_stay_fail_their_partition_only(ready, threads, monkeypat
 def test_wrong_input_is_not_tried_again(ready, threads, monkeypatch):
     parsed, plan = ready
     faulty = put(monkeypatch, "ingest_partition", TileError("tile 9813/4,4: no WCS"), n_faults=99)
-    result = run.execute(parsed, plan, threads)
+    result = execution.execute(parsed, plan, threads)
     assert len(faulty.tried) == len(plan.partitions) == len(result.failed)
     assert set(result.failed.values()) == {"ingest: tile 9813/4,4: no WCS"}
 
@@ -83,18 +83,18 @@ def test_wrong_input_is_not_tried_again(ready, threads, monkeypatch):
 def test_lack_of_memory_halves_the_batch(ready, threads, monkeypatch):
     parsed, plan = ready
     faulty = put(monkeypatch, "infer_partition", MemoryError("no room"), n_faults=2)
-    result = run.execute(parsed, plan, threads)
+    result = execution.execute(parsed, plan, threads)
     assert result.complete
     first = plan.partitions[0].partition
     batches = [task.posterior.batch for task in faulty.tried if task.partition == first]
     assert batches == [256, 128, 64]
     # The smaller batch is no other run: the leaf carries the fingerprint of the run's own settings.
-    assert not run.progress(parsed, plan).left
+    assert not execution.read_progress(parsed, plan).left
 
 
 def test_a_bug_is_recorded_with_its_kind(ready, threads, monkeypatch):
     parsed, plan = ready
     put(monkeypatch, "infer_partition", ZeroDivisionError("division by zero"), n_faults=99)
-    result = run.execute(parsed, plan, threads)
+    result = execution.execute(parsed, plan, threads)
     assert set(result.failed.values()) == {"infer: ZeroDivisionError: division by zero"}
-    assert not (run.storage.list_files(parsed.catalog.path + "/dataset", suffix=".parquet"))
+    assert not (storage.list_files(parsed.catalog.path + "/dataset", suffix=".parquet"))

@@ -14,9 +14,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, errors, ingest, models
+from galbatch import catalog, config, errors, execution, ingest, models
 from galbatch.core.flags import ModelFlag, PixelFlag
-from galbatch.execution import run
 from galbatch.planning import plan as plan_module
 
 pytestmark = pytest.mark.timeout(280)
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.timeout(280)
 
 def execute(run_toml, client, **changes):
     parsed = config.read_config(run_toml)
-    return parsed, run.execute(parsed, run.prepare(parsed), client, **changes)
+    return parsed, execution.execute(parsed, execution.prepare(parsed), client, **changes)
 
 
 def frame_of(run_toml):
@@ -72,7 +71,7 @@ class TestTheCatalog:
     def test_it_verifies(self, finished):
         folder, parsed = finished
         assert catalog.verify(parsed.catalog.path) == []
-        assert run.verify_against(config.read_config(folder / "run.toml"), parsed.catalog.path) == []
+        assert execution.verify_against(config.read_config(folder / "run.toml"), parsed.catalog.path) == []
         assert catalog.read_properties(parsed.catalog.path)["galbatch_complete"] == "true"
 
     def test_pandas_reads_it_with_columns_and_filters(self, finished):
@@ -104,7 +103,7 @@ class TestTheCatalog:
         import xarray
 
         _, parsed = finished
-        part = run.prepare(parsed).partitions[0].partition
+        part = execution.prepare(parsed).partitions[0].partition
         path = f"{parsed.cutouts.store}/{part.path}/96px_0.168arcsec"
         with xarray.open_zarr(path, consolidated=False) as dataset:
             assert dataset["image"].dims == ("object", "band", "y", "x")
@@ -135,7 +134,7 @@ class TestTheCatalog:
 
     def test_each_row_lies_in_its_partition(self, finished):
         _, parsed = finished
-        for part in run.prepare(parsed).partitions:
+        for part in execution.prepare(parsed).partitions:
             p = part.partition
             leaf = pq.read_table(f"{parsed.catalog.path}/dataset/{p.path}.parquet", partitioning=None)
             index = leaf.column("_healpix_29").to_numpy()
@@ -215,7 +214,7 @@ class TestStoppingAndStarting:
 
             killer = threading.Thread(target=kill_one)
             killer.start()
-            result = run.execute(parsed, run.prepare(parsed), own)
+            result = execution.execute(parsed, execution.prepare(parsed), own)
             killer.join()
         assert result.failed == {}
         assert data_bytes(tmp_path) == data_bytes(finished[0])
@@ -238,7 +237,7 @@ class TestRefusals:
     def refusal(self, run_toml):
         parsed = config.read_config(run_toml)
         with pytest.raises(errors.UsageError) as caught:
-            run.progress(parsed, run.prepare(parsed))
+            execution.read_progress(parsed, execution.prepare(parsed))
         return str(caught.value)
 
     def test_other_posterior_settings(self, copied):
@@ -268,9 +267,10 @@ class TestRefusals:
         shutil.copy(models.bundle_path("demo:gampen"), tmp_path / "same_bundle.pt")
         text = copied.read_text().replace('"demo:gampen"', f'"{tmp_path}/same_bundle.pt"')
         copied.write_text(text.replace("workers = 2", "workers = 1"))
-        monkeypatch.setattr(run, "__version__", "99")
+        for module in ("executing", "finishing", "leaf"):
+            monkeypatch.setattr(f"galbatch.execution.{module}.__version__", "99")
         parsed = config.read_config(copied)
-        assert run.progress(parsed, run.prepare(parsed)).left == []
+        assert execution.read_progress(parsed, execution.prepare(parsed)).left == []
 
     @pytest.mark.parametrize("name", ["INGEST_VERSION", "INFER_VERSION"])
     def test_a_raised_version_of_the_numbers_does(self, copied, monkeypatch, name):
@@ -323,8 +323,8 @@ class TestRefusals:
         from galbatch import storage
 
         parsed = config.read_config(copied)
-        with storage.Lock(run.lock_of(parsed.catalog.path)), pytest.raises(errors.LockedError):
-            run.execute(parsed, run.prepare(parsed), client)
+        with storage.Lock(execution.lock_of(parsed.catalog.path)), pytest.raises(errors.LockedError):
+            execution.execute(parsed, execution.prepare(parsed), client)
 
     def test_clean_removes_only_what_is_its_own(self, copied):
         mine = copied.parent / "catalog" / "my_notes.txt"
@@ -397,11 +397,11 @@ class TestBadInput:
         shutil.copytree(survey / "deepCoadd-results", tmp_path / "survey" / "deepCoadd-results")
         run_toml = write_run(tmp_path, survey=tmp_path / "survey")
         parsed = config.read_config(run_toml)
-        plan = run.prepare(parsed)
+        plan = execution.prepare(parsed)
         victim = sorted((tmp_path / "survey").rglob("calexp-HSC-R-*.fits"))[0]
         content = victim.read_bytes()
         victim.write_bytes(content[: len(content) // 3])
-        result = run.execute(parsed, plan, client)
+        result = execution.execute(parsed, plan, client)
         assert 0 < len(result.failed) < len(plan.partitions)
         assert all(victim.name in reason for reason in result.failed.values())
         assert catalog.read_properties(parsed.catalog.path)["galbatch_complete"] == "false"
@@ -411,7 +411,7 @@ class TestBadInput:
         assert "truncated" in truncated.stderr
         victim.write_bytes(content)
         os.utime(victim, ns=(plan_mtime(plan, victim), plan_mtime(plan, victim)))
-        mended = run.execute(parsed, run.prepare(parsed), client)
+        mended = execution.execute(parsed, execution.prepare(parsed), client)
         assert mended.complete
         assert not (tmp_path / "catalog" / "_failed.json").exists()
 
@@ -446,4 +446,4 @@ def test_status_and_exit_codes(finished):
 def test_the_store_knows_its_groups(finished):
     _, parsed = finished
     names = {pixel for pixel, _ in ingest.list_done(parsed.cutouts.store)}
-    assert names == {part.partition.pixel for part in run.prepare(parsed).partitions}
+    assert names == {part.partition.pixel for part in execution.prepare(parsed).partitions}

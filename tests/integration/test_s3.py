@@ -6,8 +6,7 @@ import sys
 import fsspec
 import pandas as pd
 
-from galbatch import catalog, config
-from galbatch.execution import run
+from galbatch import catalog, config, execution
 
 
 def cli(*arguments):
@@ -20,7 +19,7 @@ def cli(*arguments):
 
 def test_a_run_on_s3_gives_what_a_local_one_gives(s3, survey, write_run, client, tmp_path):
     local = config.read_config(write_run(tmp_path / "local", max_objects=60, passes=4))
-    run.execute(local, run.prepare(local), client)
+    execution.execute(local, execution.prepare(local), client)
 
     fsspec.filesystem("s3").put(str(survey), f"{s3}/survey", recursive=True)
     run_toml = write_run(

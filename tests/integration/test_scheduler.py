@@ -12,11 +12,10 @@ import pytest
 from distributed import Client
 from typer.testing import CliRunner
 
-from galbatch import catalog, cluster, config
+from galbatch import catalog, cluster, config, execution
 from galbatch.cli import app as cli
 from galbatch.cluster import scheduler as joined
 from galbatch.errors import ClusterError, SchedulerLost
-from galbatch.execution import run
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -88,7 +87,7 @@ def frame_of(run_toml):
 def test_a_run_joins_and_its_catalog_is_that_of_a_local_run(running, write_run, listed, client, tmp_path):
     here, there = (write_run(tmp_path / name, max_objects=10, passes=4, objects=listed) for name in "ab")
     parsed = config.read_config(here)
-    assert run.execute(parsed, run.prepare(parsed), client).complete
+    assert execution.execute(parsed, execution.prepare(parsed), client).complete
     result = CliRunner().invoke(cli.app, ["run", str(there), "--scheduler", running, "--workers", "1"])
     assert result.exit_code == 0, result.output
     assert "30 of 30 objects in the catalog" in result.output
@@ -114,7 +113,7 @@ def test_a_scheduler_that_ends_during_the_run_is_told_and_the_rest_is_done_elsew
     run_toml = write_run(tmp_path / "run", max_objects=10, passes=4, objects=listed)
     with scheduler_running(tmp_path) as (process, address), worker_of(address, tmp_path):
         parsed = config.read_config(run_toml).with_cluster(scheduler=address, workers=1)
-        plan = run.prepare(parsed)
+        plan = execution.prepare(parsed)
 
         class EndsScheduler:
             """A sink that ends the scheduler with the first partition that is cut."""
@@ -131,11 +130,11 @@ def test_a_scheduler_that_ends_during_the_run_is_told_and_the_rest_is_done_elsew
         with cluster.connect(parsed.cluster) as joined_client:
             joined_client._timeout = 2  # so long it tries to connect again
             with pytest.raises(SchedulerLost, match=f"{address}: the scheduler is gone; what is done stays"):
-                run.execute(parsed, plan, joined_client, sink=EndsScheduler())
-    state = run.progress(parsed, plan)
+                execution.execute(parsed, plan, joined_client, sink=EndsScheduler())
+    state = execution.read_progress(parsed, plan)
     assert 1 <= len(state.ingested) < len(plan.partitions)
     assert not state.inferred
     local = config.read_config(run_toml)
-    again = run.execute(local, run.prepare(local), client)
+    again = execution.execute(local, execution.prepare(local), client)
     assert again.complete
     assert again.n_inferred == 30

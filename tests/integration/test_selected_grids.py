@@ -5,9 +5,8 @@ import pytest
 import torch
 import zarr
 
-from galbatch import catalog, config
+from galbatch import catalog, config, execution
 from galbatch.core.flags import ModelFlag
-from galbatch.execution import run
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle, script_of
 from galbatch.models.networks import Sfnet
 
@@ -45,8 +44,8 @@ def test_only_selected_pairs_are_cut(write_run, small_bundle, tmp_path, client):
         ],
     )
     parsed = config.read_config(run_toml)
-    plan = run.prepare(parsed)
-    assert run.execute(parsed, plan, client).failed == {}
+    plan = execution.prepare(parsed)
+    assert execution.execute(parsed, plan, client).failed == {}
     frame = catalog.read_catalog(parsed.catalog.path).to_pandas().set_index("object_id")
     z = frame["z_best"]
     assert len(frame) == len(plan.objects)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from galbatch import catalog, cluster, config, models
+from galbatch import catalog, cluster, config, execution, models
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
-from galbatch.execution import run, tasks
 from galbatch.execution import submission as window
+from galbatch.execution import tasks
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -55,7 +55,7 @@ def plain(write_run, listed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
     parsed = config.read_config(write_run(folder, max_objects=12, passes=POSTERIOR, objects=listed))
     with workers_here(threads_per_worker=1) as (_, client):
-        assert run.execute(parsed, run.prepare(parsed), client).complete
+        assert execution.execute(parsed, execution.prepare(parsed), client).complete
     return parsed
 
 
@@ -63,7 +63,7 @@ def plain(write_run, listed, tmp_path_factory):
 def local(write_run, listed, tmp_path):
     """The same run elsewhere, to be done, and its plan."""
     parsed = config.read_config(write_run(tmp_path, max_objects=12, passes=POSTERIOR, objects=listed))
-    return parsed, run.prepare(parsed)
+    return parsed, execution.prepare(parsed)
 
 
 def joining(parsed, running, **changes):
@@ -151,7 +151,7 @@ def gpu(monkeypatch):
 
 def test_one_inference_at_a_time_on_a_gpu_of_three_threads(ready, one_gpu, gpu, plain):
     parsed, plan = ready
-    result = run.execute(parsed, plan, one_gpu[1])
+    result = execution.execute(parsed, plan, one_gpu[1])
     assert result.complete
     assert len(gpu.where) == len(plan.partitions) > 3
     assert (gpu.most, gpu.devices) == (1, {"cuda"})
@@ -170,7 +170,7 @@ def test_a_result_that_cannot_be_fetched_is_waited_for(ready, one_gpu, gpu, plai
         return fetch(future, timeout=timeout)
 
     monkeypatch.setattr(window.Future, "result", at_first_lost)
-    result = run.execute(parsed, plan, one_gpu[1])
+    result = execution.execute(parsed, plan, one_gpu[1])
     assert result.complete
     assert len(lost) >= len(plan.partitions)
     require_equal(parsed, plain)
@@ -187,7 +187,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
 
     sink = Notes(leave)
     try:
-        result = run.execute(parsed, plan, client, sink=sink)
+        result = execution.execute(parsed, plan, client, sink=sink)
     finally:
         running.scale(1)
         client.wait_for_workers(1, timeout=30)
@@ -197,7 +197,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
     assert result.failed
     for reason in result.failed.values():
         assert "no workers are there after 1 s; start workers with dask worker tcp://" in reason
-    again = run.execute(parsed, plan, client)
+    again = execution.execute(parsed, plan, client)
     assert again.complete
     assert again.failed == {}
     require_equal(parsed, plain)
@@ -207,11 +207,11 @@ def test_workers_without_a_gpu_cut_and_the_rest_is_given_up(ready, one_gpu, gpu,
     parsed, plan = ready
     monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
     with workers_here(resources={}, threads_per_worker=1) as (_, client):
-        result = run.execute(parsed, plan, client)
+        result = execution.execute(parsed, plan, client)
     assert not gpu.where
     told = {reason.partition(" after")[0] for reason in result.failed.values()}
     assert told == {"infer: 1 worker is there, none with the resource GPU"}
-    state = run.progress(parsed, plan)
+    state = execution.read_progress(parsed, plan)
     assert state.ingested
     assert state.failed == result.failed
 
@@ -233,7 +233,7 @@ def test_a_worker_without_the_engine_gets_no_work_and_others_do_it(ready, one_gp
     monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
     sink = Notes()
     try:
-        result = run.execute(parsed, plan, client, sink=sink)
+        result = execution.execute(parsed, plan, client, sink=sink)
     finally:
         running.scale(1)
         running.sync(running._correct_state)
@@ -252,7 +252,7 @@ def test_an_engine_that_no_worker_can_provide_is_named(ready, one_gpu, gpu, monk
         raise BundleError("torch has no compiler here")
 
     monkeypatch.setattr(models, "executor", refuse)
-    result = run.execute(parsed, plan, one_gpu[1])
+    result = execution.execute(parsed, plan, one_gpu[1])
     assert not gpu.where
     assert result.failed
     for reason in result.failed.values():
@@ -278,7 +278,7 @@ def test_after_lack_of_memory_the_catalog_is_the_same_to_rounding(local, plain, 
     shortage, sink = Shortage(most=20), Notes()
     with workers_here(threads_per_worker=1) as (_, client):
         monkeypatch.setattr(models, "infer_block", shortage)
-        result = run.execute(parsed, plan, client, sink=sink)
+        result = execution.execute(parsed, plan, client, sink=sink)
     assert result.complete
     assert result.failed == {}
     assert set(shortage.batches) == {64, 32, 16}
@@ -288,7 +288,7 @@ def test_after_lack_of_memory_the_catalog_is_the_same_to_rounding(local, plain, 
     # Others that were under way with the larger batch: the window of one thread holds two.
     assert len(sink.lines) <= 4 < 2 * len(plan.partitions)
     require_equal(parsed, plain, to_rounding=True)
-    assert not run.progress(parsed, plan).left
+    assert not execution.read_progress(parsed, plan).left
 
 
 class OutOfGpuMemory(WorkerPlugin):
@@ -323,7 +323,7 @@ def test_a_worker_is_started_anew_after_lack_of_gpu_memory(local, plain):
     with workers_here(processes=True, threads_per_worker=2) as (running, client):
         client.register_plugin(OutOfGpuMemory())
         before = set(cluster.Pool.of(client).threads)
-        result = run.execute(joining(parsed, running, wait_s=60.0), plan, client, sink=sink)
+        result = execution.execute(joining(parsed, running, wait_s=60.0), plan, client, sink=sink)
         after = set(cluster.Pool.of(client).threads)
     assert result.complete
     assert result.failed == {}
@@ -351,7 +351,7 @@ def test_a_batch_that_was_halved_is_told_and_kept_for_what_follows(ready, one_gp
         return dataclasses.replace(infer(dataclasses.replace(task, posterior=smaller)), notes=(told,))
 
     gpu.function = on_a_small_gpu
-    assert run.execute(parsed, plan, one_gpu[1], sink=notes).complete
+    assert execution.execute(parsed, plan, one_gpu[1], sink=notes).complete
     told = [line for line in notes.lines if "trying batch 16" in line]
     assert batches[0] == 64
     assert batches[-1] == 16
