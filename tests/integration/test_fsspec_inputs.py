@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
-from galbatch import catalog, config, models
+from galbatch import catalog, config, execution, models
 from galbatch.errors import UsageError
-from galbatch.execution import run
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +47,9 @@ def write(write_run, folder, memory, *, catalog_line=""):
 def test_inputs_in_memory_give_what_local_ones_give(memory, write_run, in_process, tmp_path):
     local = config.read_config(write_run(tmp_path / "local", max_objects=60, passes=4))
     parsed = config.read_config(write(write_run, tmp_path / "memory", memory))
-    plans = [run.prepare(one) for one in (local, parsed)]
+    plans = [execution.prepare(one) for one in (local, parsed)]
     for one, plan in zip((local, parsed), plans, strict=True):
-        assert run.execute(one, plan, in_process).complete
+        assert execution.execute(one, plan, in_process).complete
     ours, theirs = (catalog.read_catalog(one.catalog.path) for one in (parsed, local))
     pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), check_exact=True)
     assert all(tile.image.path.startswith("memory://") for tile in plans[1].tiles)
@@ -59,9 +58,9 @@ def test_inputs_in_memory_give_what_local_ones_give(memory, write_run, in_proces
 def test_outputs_in_memory_are_refused(memory, write_run, in_process, tmp_path):
     line = f'[catalog]\npath = "{memory}/catalog"\n'
     parsed = config.read_config(write(write_run, tmp_path, memory, catalog_line=line))
-    plan = run.prepare(parsed)
+    plan = execution.prepare(parsed)
     with pytest.raises(
         UsageError, match=r"memory://catalog.*outputs lie on a disk or on s3://.*conditional writes"
     ):
-        run.execute(parsed, plan, in_process)
+        execution.execute(parsed, plan, in_process)
     assert not fsspec.filesystem("memory").exists("/catalog")
