@@ -96,7 +96,7 @@ def run(
     from galbatch import cluster as clusters
     from galbatch import config, dashboard, execution
 
-    *some, last = get_args(run.Stage)
+    *some, last = get_args(execution.Stage)
     if stage not in (*some, last):
         raise UsageError(f"--stage {stage}: expected {', '.join(some)} or {last}")
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
