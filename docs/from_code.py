@@ -143,7 +143,8 @@ def _type_name(kind: Any) -> str:
 def training_settings() -> str:
     """Return every key of a file of training settings: default, meaning."""
     lines = ["| key | default | meaning |", "|---|---|---|"]
-    for field in dataclasses.fields(models.TrainingSettings):
+    # The options of heads are inherited, so they would come first.
+    for field in sorted(dataclasses.fields(models.TrainingSettings), key=lambda field: field.kw_only):
         told = [part.description for part in field.type.__metadata__ if part.description]
         required = field.default is dataclasses.MISSING
         default = "required" if required and field.name not in FILLED_IN else _text(_plain(field.default))

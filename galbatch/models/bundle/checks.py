@@ -1,4 +1,4 @@
-"""What a script is held to before it is saved or used: its behavior on two made-up images, not the names of its modules."""
+"""Checks of a script before it is saved or used: its behavior on two made-up images, not the names of its modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kind of head must say of itself: the Head protocol. One file here is one kind."""
+"""The Head protocol: what each kind of head provides. One file here is one kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Head(Protocol):
         """Return the number of outputs of one network for `n_parameters` parameters."""
 
     def problems(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
-        """Return what contradicts itself in the options of this kind, for people who wrote them; empty if nothing does."""
+        """Return what contradicts itself in the options of this kind, as messages to who wrote them; empty if nothing does."""
 
     def card_text(self, info: HeadInfo) -> str:
         """Return `text` with the options that matter to a reader of the model card."""

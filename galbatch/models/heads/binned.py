@@ -148,17 +148,17 @@ class BinnedMarginal:
 
     @cached_property
     def _below(self) -> Floats:
-        """(object, pass, bin) probability of the bins below each."""
+        """The probability (object, pass, bin) of the bins below each."""
         total = np.cumsum(self.probability, axis=2)
         return total - self.probability
 
     def _averaged(self, means: Floats, variances: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance (object, pass) of what has these in each bin, (object, bin)."""
-        mean = np.asarray((self.probability @ means[..., None])[..., 0])
+        """Return mean and variance (object, pass) of what has these in each bin, (object, bin)."""
+        mean: Floats = (self.probability @ means[..., None])[..., 0]
         off = means[:, None] - mean[..., None]
         off *= off
         off += variances[:, None]
-        return mean, np.asarray(np.einsum("opb,opb->op", self.probability, off))
+        return mean, np.einsum("opb,opb->op", self.probability, off)
 
     @cached_property
     def _moments(self) -> tuple[Floats, Floats]:
@@ -178,7 +178,7 @@ class BinnedMarginal:
 
     @cached_property
     def pooled(self) -> BinnedMarginal:
-        """The mixture over the passes, as one pass: a histogram too."""
+        """The mixture over the passes, as one pass: it is a histogram too."""
         return BinnedMarginal(self.edges, self.probability.mean(axis=1, keepdims=True))
 
     def cdf(self, x: Floats) -> Floats:
@@ -197,13 +197,12 @@ class BinnedMarginal:
         return self.pooled.cdf(x)[:, 0], self.density(x), np.zeros_like(x)
 
     def quantiles(self, levels: Floats) -> Floats:
-        """(object, level) of the mixture over the passes."""
         shape = (len(self.edges), len(levels), self.probability.shape[2])
         of_each_level = BinnedMarginal(self.edges, np.broadcast_to(self.pooled.probability, shape))
         return of_each_level.quantile_of_each_pass(np.broadcast_to(levels, shape[:2]))
 
     def quantile_of_each_pass(self, levels: Floats) -> Floats:
-        """(object, pass) where each pass's own CDF is its level (object, pass)."""
+        """Return the value (object, pass) at which each pass's own CDF is its level (object, pass)."""
         last = self.probability.shape[2] - 1
         bins = np.minimum((self._below + self.probability < levels[..., None]).sum(axis=2), last)[..., None]
         inside = np.take_along_axis(self.probability, bins, axis=2)[..., 0]

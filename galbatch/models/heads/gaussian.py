@@ -66,7 +66,7 @@ class GaussianPasses:
 
     @property
     def std(self) -> Floats:
-        """(object, pass, parameter) marginal standard deviations: NOT exp(s / 2), but of L D L^T's diagonal."""
+        """The marginal standard deviations, (object, pass, parameter): NOT exp(s / 2), but of L D L^T's diagonal."""
         return np.sqrt(np.square(self.factor).sum(axis=-1))
 
     def marginal(self, index: int) -> NormalMarginal:

@@ -42,7 +42,7 @@ class OutputInfo:
         return outputs_per_pass(self.metadata)
 
     def as_json(self) -> dict[str, Any]:
-        """As kept pass outputs hold it: without what does not bear on the outputs, which is twenty times as long."""
+        """Return what kept pass outputs hold of it: all without what does not bear on the outputs, which is twenty times as long."""
         kept = dataclasses.replace(
             self.metadata, domain=DomainInfo(), calibration=None, training={}, origin={}
         )
@@ -54,7 +54,7 @@ class OutputInfo:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], source: str) -> OutputInfo:
-        """From what `as_json` gave.
+        """Return the info that `as_json` gave.
 
         Raises
         ------
@@ -95,7 +95,7 @@ def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.
 
 
 def _between(source: Sequence[ParameterInfo], target: Sequence[ParameterInfo]) -> tuple[Floats, Floats]:
-    """The affine map, scale and shift (parameter,), from one standardized space into another."""
+    """Return the affine map, scale and shift (parameter,), from one standardized space into another."""
     scale = np.array([a.scale / b.scale for a, b in zip(source, target, strict=True)])
     shift = np.array([(a.location - b.location) / b.scale for a, b in zip(source, target, strict=True)])
     return scale, shift
@@ -147,7 +147,7 @@ class _Keys:
     seed: int
 
     def of(self, purpose: str, rounds: range, n_passes: int) -> npt.NDArray[np.int64]:
-        """(round, pass)."""
+        """Return the keys (round, pass) of a purpose."""
         ids = np.array([self.object_id], dtype=object if isinstance(self.object_id, str) else np.int64)
         numbers = np.arange(rounds.start * n_passes, rounds.stop * n_passes)
         keys = draw_keys(ids, seed=self.seed, bundle_sha256=purpose, passes=numbers)
@@ -157,7 +157,7 @@ class _Keys:
 def _rounds(
     infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]], rounds: range, keys: _Keys
 ) -> Floats:
-    """(draw, parameter) standardized: of each round one draw of every pass, in an order of chance."""
+    """Return draws (draw, parameter), standardized: of each round one draw of every pass, in an order of chance."""
     # The rounds stand where otherwise objects do: all are of the same passes.
     repeated = [np.broadcast_to(numbers, (len(rounds), *numbers.shape)) for numbers in outputs]
     passes = pooled_passes(infos, repeated)

@@ -4,9 +4,11 @@ Frozen dataclasses; `parse_metadata` makes them from JSON and refuses unknown ke
 """
 
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 __all__ = [
@@ -73,10 +75,20 @@ class InputInfo:
     release: str = ""
     auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
 
+    def problems(self) -> list[str]:
+        """Return what contradicts itself; empty if nothing does."""
+        problems = []
+        if self.size_px < 1 or self.pixel_scale_arcsec <= 0 or not self.bands:
+            problems.append("input must have a size, a pixel scale above 0 and bands")
+        names = [one.name for one in self.auxiliary_inputs]
+        if len(set(names)) != len(names):
+            problems.append(f"input: auxiliary_inputs must differ in name, found {names}")
+        return problems
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """What some kinds of head need to be told; the settings of a training have the same fields.
+    """The options of heads, each of which belongs to some kinds; the settings of a training have the same fields.
 
     Attributes
     ----------
@@ -146,6 +158,23 @@ class ParameterInfo:
     magnitude: str | None = None
     labels: tuple[LabelInfo, ...] = ()
 
+    def problems(self) -> list[str]:
+        """Return what contradicts itself; empty if nothing does."""
+        problems = []
+        if self.scale <= 0:
+            problems.append(f"scale must be above 0, found {self.scale}")
+        if self.transform == "logit" and self.limits is None:
+            problems.append("logit needs limits, such as [0.01, 0.99]")
+        if self.limits is not None:
+            low, high = self.limits
+            if low >= high:
+                problems.append(f"limits must rise, found {self.limits}")
+            elif self.transform == "logit" and not 0 <= low < high <= 1:
+                problems.append(f"limits of a logit must lie in [0, 1], found {self.limits}")
+        if self.magnitude is not None and self.unit != "nJy":
+            problems.append("a magnitude is derived from nJy only")
+        return [f"parameter {self.name}: {problem}" for problem in problems]
+
 
 @dataclass(frozen=True)
 class DomainInfo:
@@ -177,6 +206,26 @@ class DomainInfo:
     false_alarm_rate: float | None = None
     n_held_out: int = 0
 
+    def problems(self, n_bands: int) -> list[str]:
+        """Return what contradicts itself, or the number of bands; empty if nothing does."""
+        problems = []
+        for name in ("psf_fwhm_arcsec", "sky_sigma_njy"):
+            ranges = getattr(self, name)
+            if ranges is not None and len(ranges) != n_bands:
+                problems.append(f"{name} has {len(ranges)} ranges for {n_bands} bands")
+        if self.false_alarm_rate is not None and not 0 <= self.false_alarm_rate < 1:
+            problems.append(f"false_alarm_rate must lie in [0, 1), found {self.false_alarm_rate}")
+        feature = (self.features_mean, self.features_covariance, self.distance_limit)
+        if sum(value is None for value in feature) not in (0, 3):
+            problems.append("features_mean, features_covariance and distance_limit go together")
+        elif self.features_mean is not None and self.features_covariance is not None:
+            n = len(self.features_mean)
+            if {len(self.features_covariance), *map(len, self.features_covariance)} != {n}:
+                problems.append(f"features_covariance is not {n} x {n}")
+            elif not _is_positive_definite(self.features_covariance):
+                problems.append("features_covariance is not positive definite, so distances have no meaning")
+        return [f"domain: {problem}" for problem in problems]
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -191,7 +240,7 @@ class ResultTable:
 
 @dataclass(frozen=True)
 class CalibrationInfo:
-    """What a calibration found, and the correction that follows from it.
+    """The result of a calibration, and the correction that follows from it.
 
     Attributes
     ----------
@@ -210,6 +259,13 @@ class CalibrationInfo:
     n_objects: int = 0
     data: str = ""
     results: tuple[ResultTable, ...] = ()
+
+    def problems(self, n_parameters: int) -> list[str]:
+        """Return what contradicts the number of parameters; empty if nothing does."""
+        factors = self.inflation_factors
+        if factors is None or (len(factors) == n_parameters and all(0 < f < math.inf for f in factors)):
+            return []
+        return [f"calibration: {n_parameters} inflation_factors above 0 needed, found {list(factors)}"]
 
 
 @dataclass(frozen=True)
@@ -250,3 +306,29 @@ class BundleMetadata:
     licence: str = ""
     citation: str = ""
     format: int = 1
+
+    def problems(self) -> list[str]:
+        """Return what contradicts itself, but for the head, whose kinds are known above; empty if nothing does."""
+        names = [parameter.name for parameter in self.parameters]
+        problems = []
+        if self.format != 1:
+            problems.append(f"format {self.format} is not known; this version of galbatch reads format 1")
+        if not names or len(set(names)) != len(names):
+            problems.append(f"parameters must be there and differ in name, found {names}")
+        if not 0 <= self.dropout_rate < 1:
+            problems.append(f"dropout_rate must lie in [0, 1), found {self.dropout_rate}")
+        if self.members < 1:
+            problems.append(f"members must be 1 or more, found {self.members}")
+        problems += self.input.problems()
+        for parameter in self.parameters:
+            problems += parameter.problems()
+        problems += self.domain.problems(len(self.input.bands))
+        return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
+
+
+def _is_positive_definite(matrix: tuple[tuple[float, ...], ...]) -> bool:
+    try:
+        np.linalg.cholesky(np.asarray(matrix))
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -100,7 +100,7 @@ def keyed_dropout(x: Tensor, keys: Tensor, layer: int, rate: float) -> Tensor:
 
 
 class Masks(NamedTuple):
-    """What dropout zeroes in some rows, in all layers.
+    """The activations that dropout zeroes in some rows, in all layers.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a network does to pixel values before anything is learned; part of its script."""
+"""The intensity stretch: what is done to pixel values before the first layer. It is part of a network's script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Arsinh(nn.Module):
     """Arsinh of the pixels, in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """(object, band, y, x) float32 to the same."""
+        """Return the stretched images; both (object, band, y, x) float32."""
         return torch.arcsinh(images)
 
 
@@ -25,13 +25,13 @@ class AsTheyAre(nn.Module):
     """The pixels themselves, in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """(object, band, y, x) float32 to the same."""
+        """Return the stretched images; both (object, band, y, x) float32."""
         return images
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How the Legacy Surveys' viewer makes colors of one of its layers.
+    """The formula by which the Legacy Surveys' viewer makes colors of one of its layers.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ LAYERS = {
     "sdss": Layer(("i", "r", "g"), (1.0, 1.5, 2.5), 0.02, 0.396),
     "legacy": Layer(("z", "r", "g"), (2.2, 3.4, 6.0), 0.03, 0.262),
 }
-"""Of the viewer's colors: SDSS, and the Legacy Surveys' own up to DR9."""
+"""Layers of the viewer: SDSS, and the Legacy Surveys' own up to DR9."""
 
 
 class ViewerRgb(nn.Module):
@@ -78,7 +78,7 @@ class ViewerRgb(nn.Module):
         self.least = NOTHING
 
     def forward(self, images: Tensor) -> Tensor:
-        """(object, band, y, x) float32, nanomaggies, red to blue, to the same in [0, 1]."""
+        """Return colors in [0, 1] of images in nanomaggies; both (object, band, y, x) float32, red to blue."""
         x = images * self.scale + self.offset
         mean = x.clamp(min=0.0).mean(dim=1, keepdim=True).clamp(min=self.least)
         gain = torch.arcsinh(self.softening * mean) / (self.root * mean)

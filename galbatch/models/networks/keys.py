@@ -37,7 +37,7 @@ def draw_keys(
     bundle_sha256: str,
     passes: Sequence[int] | npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Keys of every object and pass.
+    """Return the keys of every object and pass.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def draw_keys(
 def is_audited(
     object_id: npt.NDArray[np.int64] | Sequence[str] | npt.NDArray[np.object_], *, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """(object,) whether an object is in the audit sample, 1 in 1000: a hash of its id and the run's seed alone."""
+    """Return whether an object (object,) is in the audit sample, 1 in 1000: a hash of its id and the run's seed alone."""
     run = hashlib.blake2b(f"{seed} audit".encode(), digest_size=8).digest()
     words = mix(mix(_words_of(np.asarray(object_id)) ^ np.frombuffer(run, dtype="<u8")))
-    return np.asarray(words < np.uint64(AUDITED * 2.0**64))
+    return words < np.uint64(AUDITED * 2.0**64)
 
 
 def _words_of(ids: npt.NDArray[np.int64] | npt.NDArray[np.object_]) -> Words:
-    """(object,) one word per id; 7 and "7" differ."""
+    """Return one word per id, (object,); 7 and "7" differ."""
     if ids.dtype.kind in "iu":
         return mix(ids.astype(np.int64).view(np.uint64) + GOLDEN)
     digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in ids.tolist()]
@@ -75,7 +75,7 @@ def _words_of(ids: npt.NDArray[np.int64] | npt.NDArray[np.object_]) -> Words:
 
 
 def normal_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    """Standard normal numbers of each key, by inversion.
+    """Return standard normal numbers of each key, by inversion.
 
     Parameters
     ----------
@@ -86,22 +86,22 @@ def normal_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]
     -------
     (object, pass, n) float64
     """
-    return np.asarray(ndtri(_uniform(keys, n, NORMAL_STREAM)))
+    return ndtri(_uniform(keys, n, NORMAL_STREAM))
 
 
 def uniform_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    """Numbers evenly in (0, 1) of each key, apart from its normal ones; as `normal_draws`."""
+    """Return numbers evenly in (0, 1) of each key, apart from its normal ones; as `normal_draws`."""
     return _uniform(keys, n, UNIFORM_STREAM)
 
 
 def _uniform(keys: npt.NDArray[np.int64], n: int, stream: np.uint64) -> npt.NDArray[np.float64]:
     counter = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * GOLDEN
     words = mix(mix(keys.view(np.uint64) ^ stream)[..., None] + counter)
-    return np.asarray(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def member_keys(keys: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int64]:
-    """Keys of the draws from each member of a bundle, whose members share the masks of a pass.
+    """Return the keys of the draws from each member of a bundle, whose members share the masks of a pass.
 
     Parameters
     ----------

@@ -42,12 +42,12 @@ class BasicBlock(nn.Module):
 
 
 def stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    """Two blocks, the first with `stride`."""
+    """Return two blocks, the first with `stride`."""
     return nn.Sequential(BasicBlock(in_channels, channels, stride), BasicBlock(channels, channels, 1))
 
 
 class Resnet(nn.Module):
-    """ResNet-18's modules, in torchvision's order and with its names; `Sfnet` says what is done with them."""
+    """The modules of ResNet-18, in torchvision's order and with its names; `Sfnet` runs them."""
 
     def __init__(self, in_channels: int, n_out: int, width: float, n_auxiliary: int = 0) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class Sfnet(nn.Module):
 
     Parameters
     ----------
-    n_bands : channels of the ResNet: the bands, or what `stretch` makes of them
+    n_bands : channels of the ResNet: the bands, or as many as the intensity stretch makes of them
     n_out : outputs of the linear layer
     k : features kept, at most all of them: then nothing is zeroed, which is the dense network
     width : factor on ResNet-18's channels
     dropout_rate : 0 switches dropout off, as in the published networks
-    stretch : before the normalization; None: arsinh
+    stretch : intensity stretch before the normalization; None: arsinh
     n_auxiliary : auxiliary inputs per object, which the linear layer takes with the k features
 
     Raises
@@ -98,7 +98,7 @@ class Sfnet(nn.Module):
         self.k = k
         self.dropout_rate = dropout_rate
         self.stretch = Arsinh() if stretch is None else stretch
-        # The fixed affine after the stretch: per channel, from the training set.
+        # The fixed affine map after the intensity stretch: per channel, from the training set.
         self.input_mean = nn.Buffer(torch.zeros(n_bands))
         self.input_std = nn.Buffer(torch.ones(n_bands))
         self.resnet = Resnet(n_bands, n_out, width, n_auxiliary)
@@ -111,12 +111,12 @@ class Sfnet(nn.Module):
         initialize(self)
 
     def forward(self, images: Tensor, keys: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """One stochastic pass from the images."""
+        """Return one stochastic pass from the images."""
         return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """Everything before the first dropout: stretch, normalization, stem and first stage.
+        """Everything before the first dropout: intensity stretch, normalization, stem and first stage.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def sample_with_top(self, features: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `sample`, and which features fired in the pass.
+        """Return the outputs of `sample`, and which features fired in the pass.
 
         Parameters
         ----------

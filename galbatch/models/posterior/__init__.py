@@ -1,4 +1,4 @@
-"""From passes to the posterior: what distributions must say of themselves, quantiles, moments, modes and correlations.
+"""The posterior of passes: protocols of their distributions, quantiles, moments, modes and correlations.
 
 Nothing here knows of heads: `Passes` and `Marginal` are protocols that each head's passes play. Everything is in the
 standardized space until `Quantity.value` maps it into physical units.

@@ -1,4 +1,4 @@
-"""What the posterior of one parameter must say of itself, whatever the head: the Marginal protocol.
+"""The Marginal protocol: the distributions of one parameter, whatever the head.
 
 Every kind of distribution (normal mixtures, histograms, single values, several of these pooled) says the same things of
 itself, so that one code makes quantiles, moments and modes of all.
@@ -34,19 +34,19 @@ class Marginal(Protocol):
 
     @property
     def min_sigma(self) -> Floats:
-        """(object,) standard deviation of the narrowest component: the shortest length over which the density changes much; 0 with jumps."""
+        """The standard deviation of the narrowest component, (object,): the shortest length over which the density changes much; 0 with jumps."""
 
     @property
     def max_sigma(self) -> Floats:
-        """(object,) standard deviation of the widest component."""
+        """The standard deviation of the widest component, (object,)."""
 
     @property
     def mean(self) -> Floats:
-        """(object, pass) mean of each distribution."""
+        """The mean of each distribution, (object, pass)."""
 
     @property
     def std(self) -> Floats:
-        """(object, pass) standard deviation of each distribution."""
+        """The standard deviation of each distribution, (object, pass)."""
 
     def cdf(self, x: Floats) -> Floats:
         """Return the CDF of each pass, (object, pass, point), at x (object, point)."""

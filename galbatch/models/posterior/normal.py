@@ -45,7 +45,7 @@ class NormalMarginal:
         return np.sqrt(self._averaged(variance))
 
     def _averaged(self, values: Floats) -> Floats:
-        """Over the components, the last axis of (object, pass, component)."""
+        """Return the mean over the components, the last axis of (object, pass, component)."""
         if self.weight is None:
             return values[..., 0]
         return (self.weight * values).sum(axis=-1)
@@ -71,7 +71,7 @@ class NormalMarginal:
 
     @cached_property
     def _components(self) -> tuple[Floats, Floats, Floats]:
-        """Centers, inverse widths and shares, (object, pass x component), of the mixture over the passes."""
+        """The centers, inverse widths and shares, (object, pass x component), of the mixture over the passes."""
         n_objects, n_passes, _ = self.center.shape
         share = np.ones_like(self.center) if self.weight is None else self.weight
         parts = (self.center, 1.0 / self.width, share / n_passes)
@@ -79,7 +79,7 @@ class NormalMarginal:
         return center, inverse, share
 
     def _scores(self, x: Floats) -> Floats:
-        """Standard scores (object, point, pass x component)."""
+        """Return standard scores (object, point, pass x component)."""
         center, inverse, _ = self._components
         z = x[:, :, None] - center[:, None]
         z *= inverse[:, None]
@@ -98,7 +98,7 @@ class NormalMarginal:
         density = _weighted(normal, share * inverse) / ROOT_2PI
         normal *= z
         slope = _weighted(normal, share * np.square(inverse)) / -ROOT_2PI
-        return _weighted(_normal_cdf(z), share), np.asarray(density), np.asarray(slope)
+        return _weighted(_normal_cdf(z), share), density, slope
 
     def quantiles(self, levels: Floats) -> Floats:
         return solve_quantiles(self, levels)
@@ -142,25 +142,25 @@ class NormalMarginal:
 
 @cache
 def _hermite(n_points: int) -> tuple[Floats, Floats]:
-    """Nodes and weights of the standard normal distribution's quadrature."""
+    """Return nodes and weights of the standard normal distribution's quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
     return nodes, weights / weights.sum()
 
 
 def _normal_cdf(z: Floats) -> Floats:
-    """Of standard scores of any shape, to 2e-16: torch's is vectorized, scipy's takes 2 to 4 times as long."""
+    """Return the normal CDF of standard scores of any shape, to 2e-16: torch's is vectorized, scipy's takes 2 to 4 times as long."""
     import torch  # here: whoever only asks for names of columns does without torch, a second and 200 MB
 
     return torch.special.ndtr(torch.from_numpy(z)).numpy()
 
 
 def _unit_normal(z: Floats, *, out: Floats) -> Floats:
-    """exp(-z^2 / 2), into `out`."""
+    """Write exp(-z^2 / 2) into `out`, and return it."""
     np.square(z, out=out)
     out *= -0.5
     return np.exp(out, out=out)
 
 
 def _weighted(values: Floats, weights: Floats) -> Floats:
-    """(object, point) sums over the components of (object, point, component), with weights (object, component)."""
+    """Return the sums (object, point) over the components of (object, point, component), with weights (object, component)."""
     return (values @ weights[..., None])[..., 0]

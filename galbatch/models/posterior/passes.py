@@ -1,4 +1,4 @@
-"""What the passes of a network must say of themselves, whatever the head: the Passes protocol."""
+"""The Passes protocol: the joint distributions of a network's passes, whatever the head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Passes(Protocol):
 
     @property
     def mean(self) -> Floats:
-        """(object, pass, parameter) mean of each distribution."""
+        """The mean of each distribution, (object, pass, parameter)."""
 
     def marginal(self, index: int) -> Marginal:
         """Return the distributions of one parameter."""

@@ -55,7 +55,7 @@ class PointMarginal:
         return self.cdf(x).mean(axis=1), self.density(x), np.zeros_like(x)
 
     def quantiles(self, levels: Floats) -> Floats:
-        """(object, level) of the values, as of a sample."""
+        # Those of a sample: between the values they are interpolated linearly.
         return np.quantile(self.values, levels, axis=1).T
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:

@@ -54,7 +54,7 @@ class PooledMarginal:
 
     @property
     def _shares(self) -> list[float]:
-        """Of each network's passes."""
+        """The share of each network's passes."""
         return [part.n_members / self.n_members for part in self.parts]
 
     def density(self, x: Floats) -> Floats:
@@ -98,7 +98,7 @@ class PooledMarginal:
 
 
 def _joined(parts: Sequence[Floats]) -> Floats:
-    """Along the passes, the second axis."""
+    """Join arrays along the passes, the second axis."""
     return np.concatenate(parts, axis=1)
 
 

@@ -90,7 +90,7 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
         excess, step = _halley(marginal, x, levels)
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
         size = np.abs(step)
-        # Beside a narrow component the steps may jump to and fro, as long as the one before: then bisect.
+        # Next to a narrow component the steps may jump to and fro, as long as the one before: then bisect.
         inside = (x + step >= low) & (x + step <= high)
         settled = (size <= X_TOLERANCE * std) & (np.abs(excess) <= CDF_TOLERANCE)
         last = np.where((inside & (size <= 0.5 * np.abs(last))) | settled, step, 0.5 * (low + high) - x)

@@ -17,7 +17,7 @@ __all__ = ["Quantity", "quantities_of"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What the catalog has columns of: a parameter, or the magnitude derived from a flux.
+    """A parameter, or the magnitude derived from a flux: each has columns in the catalog.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""From the passes to what the catalog holds of a quantity: quantiles, mean, std, mode, epistemic_std.
+"""Summaries of a quantity's posterior for the catalog: quantiles, mean, std, mode, epistemic_std.
 
 The posterior is a mixture over passes, whatever the head. With method `samples` one draw a pass stands for it, as in the
 GaMPEN paper; passes of a point head are such draws.
@@ -30,7 +30,7 @@ MOMENT_WIDTHS, MOMENT_POINTS = (0.1, 0.25, 0.5, 1.25), (5, 8, 12, 20, 40)
 
 @dataclass(frozen=True)
 class Summary:
-    """What the catalog holds of one quantity, in its unit.
+    """The summary of one quantity's posterior, in its unit.
 
     Attributes
     ----------
