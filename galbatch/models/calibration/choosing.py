@@ -92,7 +92,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What the calibration part decides.
+    """The decision of the calibration part.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Whether posteriors cover the truth as often as they say: integral transforms, intervals, binomial errors.
+"""Coverage, whether posteriors hold the truth as often as they say: integral transforms, intervals, binomial errors.
 
 Two kinds of intervals. Equal-tailed ones, between two quantiles, are the catalog's. Those of GaMPEN's released
 code step out from the mode; table 2 of the paper (Ghosh et al. 2022, ApJ 935, 138) was made with them.
@@ -42,7 +42,7 @@ class Share:
 
 
 def share_of(hits: npt.NDArray[np.bool_] | Floats) -> Share:
-    """Share of True in hits (object,), or the mean of hits averaged over parameters (object,) in 0..1.
+    """Return the share of True in hits (object,), or the mean of hits averaged over parameters (object,) in 0..1.
 
     The error of a share p is sqrt(p (1 - p) / n), with p drawn towards 1/2 by half a hit and half a miss (Jeffreys), so
     that it is not 0 where all hit. Hits averaged over parameters are correlated within an object: their error
@@ -59,7 +59,7 @@ def share_of(hits: npt.NDArray[np.bool_] | Floats) -> Share:
 
 
 def randomized_transform(cdf: Floats, at_low: Bools, at_high: Bools, rng: np.random.Generator) -> Floats:
-    """Probability integral transform of truths, uniform in 0..1 if the posteriors are right.
+    """Return the probability integral transform of truths, uniform in 0..1 if the posteriors are right.
 
     A truth at a limit meets a posterior clamped there, a point mass: its transform is drawn from the mass.
 
@@ -71,16 +71,16 @@ def randomized_transform(cdf: Floats, at_low: Bools, at_high: Bools, rng: np.ran
     """
     draw = rng.uniform(size=len(cdf))
     transform = np.where(at_low, draw * cdf, cdf)
-    return np.asarray(np.where(at_high, 1.0 - draw * (1.0 - transform), transform))
+    return np.where(at_high, 1.0 - draw * (1.0 - transform), transform)
 
 
 def equal_tailed_cover(transform: Floats, level: float) -> Bools:
-    """Whether the central interval of probability `level` holds the truth; of any shape."""
+    """Tell whether the central interval of probability `level` holds the truth; of any shape."""
     return np.asarray(np.abs(transform - 0.5) <= 0.5 * level)
 
 
 def closed_cover(cdf: Floats, at_low: Bools, at_high: Bools, level: float) -> Bools:
-    """(object,) whether the truth lies in the catalog's closed interval, both clamped to the limits.
+    """Tell, (object,) bool, whether the truth lies in the catalog's closed interval, both clamped to the limits.
 
     A truth at a limit is inside as soon as the interval reaches the limit, so right posteriors cover more than `level`.
 
@@ -93,7 +93,7 @@ def closed_cover(cdf: Floats, at_low: Bools, at_high: Bools, level: float) -> Bo
 
 
 def released_intervals(draws: Floats, levels: tuple[float, ...] = LEVELS) -> Floats:
-    """Intervals as the released code of GaMPEN defines them.
+    """Compute intervals as the released code of GaMPEN defines them.
 
     A Gaussian kernel density (Scott's bandwidth) of the draws is evaluated on 1,000 points from the smallest to the largest
     draw. From its highest point one steps out by one grid point on both sides at a time, staying within the grid; the
@@ -140,7 +140,7 @@ def _released_rows(draws: Floats, levels: tuple[float, ...]) -> Floats:
 
 
 def _binned(draws: Floats, low: Floats, step: Floats) -> Floats:
-    """(object, point) draws shared out between the two grid points beside them, as their distances say."""
+    """Share draws out between the two grid points next to them, by their distances: (object, point) float64."""
     place = (draws - low[:, None]) / step[:, None]
     left = np.minimum(place.astype(np.int64), RELEASED_POINTS - 2)
     weight = place - left
@@ -152,7 +152,7 @@ def _binned(draws: Floats, low: Floats, step: Floats) -> Floats:
 
 
 def _kernel_sums(counts: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
-    """Sums over the counts of a Gaussian kernel's density (but for a factor) and CDF: (object, point) each.
+    """Return sums over the counts of a Gaussian kernel's density (but for a factor) and CDF: (object, point) each.
 
     As convolutions. The bandwidth (object,), in grid steps, is above 5 for any 1,000 draws, whose range is at most
     sqrt(2 n) standard deviations: sharing draws out between grid points then changes nothing that could be seen.

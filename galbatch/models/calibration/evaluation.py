@@ -1,4 +1,4 @@
-"""How well a bundle does on objects with known truth that nothing was trained on: section 6 of the GaMPEN paper."""
+"""The evaluation of a bundle on objects with known truth that nothing was trained on: section 6 of the GaMPEN paper."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ class HeldOut:
 
     @property
     def ids(self) -> npt.NDArray[np.generic]:
-        """(object,) their ids, or numbers."""
+        """The ids of the objects, (object,), or their numbers."""
         return np.arange(len(self)) if self.object_id is None else self.object_id
 
     def take(self, chosen: Rows) -> HeldOut:
-        """Some of the objects."""
+        """Return some of the objects."""
         rows = np.arange(len(self)) if self.rows is None else self.rows
         return dataclasses.replace(
             self,
@@ -92,14 +92,14 @@ class HeldOut:
         )
 
     def split(self, *, seed: int, share: float) -> tuple[HeldOut, HeldOut]:
-        """Two parts without a common object, by a hash of (seed, id); the first holds about `share` of all."""
+        """Divide the objects into two parts without a common one, by a hash of (seed, id); the first holds about `share` of all."""
         parts = split_objects(self.ids, seed=seed, validation_share=share, test_share=0.0)
         return self.take(parts.validation), self.take(parts.training)
 
 
 @dataclass(frozen=True)
 class PassSettings:
-    """How many passes of held-out objects are run, and how.
+    """The number of passes that held-out objects get, their seed, and the batch.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class PassSettings:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the passes gave for held-out objects.
+    """The outputs of the passes for held-out objects.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class Outputs:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Posteriors beside the truth.
+    """Posteriors compared with the truth.
 
     Attributes
     ----------
@@ -165,38 +165,38 @@ class Evaluation:
         return len(self.labels)
 
     def index(self, name: str) -> int:
-        """Number of the parameter of that name."""
+        """Return the number of the parameter of that name."""
         return [parameter.name for parameter in self.parameters].index(name)
 
     @property
     def quantities(self) -> list[Quantity]:
-        """What `median` and `mode` are of: parameters and magnitudes."""
+        """The quantities of `median` and `mode`: parameters and magnitudes."""
         return quantities_of(self.parameters)
 
     def truth(self, quantity: Quantity) -> Floats:
-        """(object,) in the quantity's unit."""
+        """Return the truth, (object,), in the quantity's unit."""
         truth = self.labels[:, quantity.index]
         return ab_mag(truth) if quantity.is_magnitude else truth
 
     def covered(self, level: float) -> Bools:
-        """(object, parameter) whether the equal-tailed interval holds the truth."""
+        """Tell, (object, parameter) bool, whether the equal-tailed interval holds the truth."""
         return equal_tailed_cover(self.transform, level)
 
     def covered_closed(self, level: float) -> Bools:
-        """(object, parameter) whether the catalog's interval, ends included, holds the truth clamped as it is."""
+        """Tell, (object, parameter) bool, whether the catalog's interval, ends included, holds the truth clamped as it is."""
         return closed_cover(self.cdf, self.at_low, self.at_high, level)
 
     def covered_released(self, level: float) -> Bools:
-        """(object, parameter) whether the released code's interval, ends included, holds the truth."""
+        """Tell, (object, parameter) bool, whether the released code's interval, ends included, holds the truth."""
         ends = self.released[:, :, LEVELS.index(level)]
         return np.asarray((ends[..., 0] <= self.labels) & (self.labels <= ends[..., 1]))
 
     def coverage(self, name: str, level: float = LEVELS[0]) -> Share:
-        """Share of truths of one parameter in the equal-tailed interval."""
+        """Return the share of truths of one parameter in the equal-tailed interval."""
         return share_of(self.covered(level)[:, self.index(name)])
 
     def r2(self, name: str) -> float:
-        """Coefficient of determination of a parameter's or magnitude's median (equation 17 of the paper)."""
+        """Return the coefficient of determination of a parameter's or magnitude's median (equation 17 of the paper)."""
         (i,) = [i for i, quantity in enumerate(self.quantities) if quantity.name == name]
         truth = self.truth(self.quantities[i])
         return float(1 - np.square(self.median[:, i] - truth).mean() / truth.var())
@@ -276,7 +276,7 @@ def judge(
     factors: tuple[float, ...] | None = None,
     seed: int = 1,
 ) -> Evaluation:
-    """Set posteriors beside the truth.
+    """Compare posteriors with the truth.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def _judge_some(
     rows: Rows,
     factors: tuple[float, ...] | None,
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """(cdf, released intervals, median, mode) of some objects."""
+    """Return (cdf, released intervals, median, mode) of some objects."""
     passes = read_passes(outputs.numbers[rows], metadata)
     if factors is not None:
         passes = passes.inflated(factors)
@@ -328,7 +328,7 @@ def _judge_some(
 
 
 def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
-    """Median and mode, (object,), as the catalog has them."""
+    """Return median and mode, (object,), as the catalog has them."""
     if passes.is_point:
         summary = summarize_draws(passes.mean, quantity, [0.5])
     else:
@@ -339,7 +339,7 @@ def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
 def physical_draws(
     passes: Passes, keys: npt.NDArray[np.int64], parameters: tuple[ParameterInfo, ...]
 ) -> Floats:
-    """(object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
+    """Draw (object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
     repeats = 1 if passes.is_point else -(-RELEASED_DRAWS // keys.shape[1])
     words = keys.view(np.uint64)
     drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
@@ -349,7 +349,7 @@ def physical_draws(
 
 
 def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]) -> Floats:
-    """(object, parameter) CDF of the posteriors at the truth, in the standardized space.
+    """Return (object, parameter) the CDF of the posteriors at the truth, in the standardized space.
 
     Of a point head the truth's rank among its n passes, in the middle of the ranks that are left open: (k + 1/2) / (n + 1).
     """
@@ -365,21 +365,21 @@ def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]
 
 
 def limits_reached(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> tuple[Bools, Bools]:
-    """(object, parameter) whether truths lie at or beyond the lower, and the upper limit of the parameter."""
+    """Tell, (object, parameter) bool, whether truths lie at or beyond the lower, and the upper limit of the parameter."""
     low, high = np.array([output_limits(parameter) for parameter in parameters]).T
     standard = np.stack([to_output(labels[:, i], p) for i, p in enumerate(parameters)], axis=1)
     return standard <= low, standard >= high
 
 
 def transforms(cdf: Floats, at_low: Bools, at_high: Bools, *, seed: int) -> Floats:
-    """(object, parameter) randomized integral transforms."""
+    """Return (object, parameter) randomized integral transforms."""
     rng = np.random.default_rng(seed)
     columns = [randomized_transform(cdf[:, i], at_low[:, i], at_high[:, i], rng) for i in range(cdf.shape[1])]
     return np.stack(columns, axis=1)
 
 
 def strata_of(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> dict[str, Floats]:
-    """True magnitudes and sizes (object,) that are among the labels: the first of each."""
+    """Return true magnitudes and sizes (object,) that are among the labels: the first of each."""
     found: dict[str, Floats] = {}
     for values, parameter in zip(labels.T, parameters, strict=True):
         if parameter.unit == "arcsec":

@@ -63,16 +63,16 @@ def both_coverages(evaluation: Evaluation, words: str = "") -> tuple[ResultTable
     about.append(f"{len(evaluation):,} objects, {_counted(evaluation.n_passes, 'pass', 'passes')} each")
     if evaluation.n_failed:
         about.append(f"{evaluation.n_failed:,} more failed in the network")
-    told = "; ".join(about)
+    note = "; ".join(about)
     return (
         coverage_table(
-            evaluation, evaluation.covered, f"Coverage of equal-tailed intervals, in percent ({told})"
+            evaluation, evaluation.covered, f"Coverage of equal-tailed intervals, in percent ({note})"
         ),
         coverage_table(
             evaluation,
             evaluation.covered_released,
             "Coverage of intervals as GaMPEN's released code defines them, to be compared with table 2 of its paper, "
-            f"in percent ({told})",
+            f"in percent ({note})",
         ),
     )
 
@@ -92,7 +92,7 @@ def residual_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
 
 
 def rounded(value: float, digits: int = DIGITS) -> float | None:
-    """To so many significant digits; None for NaN and infinity."""
+    """Round to `digits` significant digits; None for NaN and infinity."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
@@ -134,7 +134,7 @@ def percents(shares: Sequence[Share]) -> list[Cell]:
 
 
 def _groups(evaluation: Evaluation) -> Iterator[tuple[str, int, Bools]]:
-    """(name, parameter, objects): all, and those with a true share of 0 or 1 apart from the others."""
+    """Iterate over (name, parameter, objects): all, and those with a true share of 0 or 1 apart from the others."""
     for index, parameter in enumerate(evaluation.parameters):
         truth = evaluation.labels[:, index]
         yield parameter.name, index, np.ones(len(truth), dtype=np.bool_)
@@ -145,7 +145,7 @@ def _groups(evaluation: Evaluation) -> Iterator[tuple[str, int, Bools]]:
 
 
 def _closed_rows(evaluation: Evaluation) -> list[tuple[Cell, ...]]:
-    """Of parameters with truths at their limits: as somebody counts who looks at the catalog's interval."""
+    """Make rows for parameters with truths at their limits, counted by the catalog's closed interval."""
     rows: list[tuple[Cell, ...]] = []
     for index, parameter in enumerate(evaluation.parameters):
         if (evaluation.at_low | evaluation.at_high)[:, index].any():
@@ -176,7 +176,7 @@ def _residual_cells(residual: Floats) -> tuple[Cell, ...]:
 
 
 def _residuals(evaluation: Evaluation, values: Floats) -> Iterator[tuple[str, str, Floats, float]]:
-    """(name, unit, residual (object,), R^2); also relative to the truth where a logarithm is estimated."""
+    """Iterate over (name, unit, residual (object,), R^2); also relative to the truth where a logarithm is estimated."""
     for i, quantity in enumerate(evaluation.quantities):
         truth = evaluation.truth(quantity)
         residual = values[:, i] - truth
@@ -272,7 +272,7 @@ def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) ->
 
 
 def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.int64]:
-    """(object,) number of the first label that fits each value; -1: none does."""
+    """Return (object,) int64 the number of the first label that fits each value; -1: none does."""
     found = np.full(len(values), -1, dtype=np.int64)
     for number in reversed(range(len(labels))):
         label = labels[number]
@@ -283,7 +283,7 @@ def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.i
 
 
 def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Bools]]:
-    """(bin in words, mean of its true values, objects (object,)) of whole magnitudes, or sizes about the seeing.
+    """Return (text, mean of its true values, objects (object,)) of bins: whole magnitudes, or sizes about the seeing.
 
     Bins with fewer than 50 objects are joined with the next fainter or larger one, the last with the one before.
     """
@@ -322,7 +322,7 @@ def binned_residuals(evaluation: Evaluation, stratum: str) -> ResultTable:
 
 
 def _names_by_bin(evaluation: Evaluation) -> set[str]:
-    """A flux of a whole sample in nJy tells of its bright end alone; relative residuals and magnitudes do not."""
+    """Return the names shown by bin: a flux residual in nJy shows the bright end alone, relative ones and magnitudes all."""
     return {
         f"{q.name}, relative" if q.parameter.transform in ("ln", "log10") and not q.is_magnitude else q.name
         for q in evaluation.quantities
@@ -330,7 +330,7 @@ def _names_by_bin(evaluation: Evaluation) -> set[str]:
 
 
 def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | None = None) -> ResultTable:
-    """Coverage of equal-tailed intervals by magnitude or size; with `before` the uncorrected ones beside them."""
+    """Coverage of equal-tailed intervals by magnitude or size; with `before` the uncorrected ones in further columns."""
     rows: list[tuple[Cell, ...]] = []
     for words, _, chosen in strata_bins(evaluation, stratum):
         for index, parameter in enumerate(evaluation.parameters):
@@ -348,7 +348,7 @@ def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | N
 
 
 def pit_counts(transform: Floats, n_bins: int) -> npt.NDArray[np.int64]:
-    """(bin,) objects whose integral transform (object,) lies in each of so many equal bins of 0..1."""
+    """Return (bin,) int64 the objects whose integral transform (object,) lies in each of `n_bins` equal bins of 0..1."""
     return np.histogram(transform, bins=n_bins, range=(0.0, 1.0))[0]
 
 

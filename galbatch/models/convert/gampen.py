@@ -102,7 +102,7 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
     ----------
     weights : state dict as released, such as g_0_025_model.pt
     output : bundle to write
-    conversion : what goes beside the weights
+    conversion : facts that the weights do not say
 
     Returns
     -------

@@ -115,7 +115,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
     ----------
     weights : state dict, or the whole pickled module as released; nothing in the pickle is run
     output : bundle to write
-    conversion : what goes beside the weights
+    conversion : facts that the weights do not say
 
     Returns
     -------

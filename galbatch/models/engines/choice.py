@@ -1,4 +1,4 @@
-"""How a network is executed: its own script or modules rebuilt from its weights, compiled or not, in which precision.
+"""The engine of a network: its own script, or the native engine made of its weights, compiled or not, in which precision.
 
 The engine of each network is chosen once per run, is part of the infer fingerprint, and stands in the catalog's
 properties. Draws are the same with any; numbers differ by rounding.
@@ -11,7 +11,7 @@ import dataclasses
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -28,11 +28,11 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Engine:
-    """How the passes of one network are computed.
+    """The engine that computes the passes of one network.
 
     Attributes
     ----------
-    kind : torchscript runs the bundle's own script; rebuilt a module with the bundle's weights, for the architectures that
+    kind : torchscript runs the bundle's own script; rebuilt the native engine, a module with the bundle's weights, for the architectures that
         galbatch knows; compiled such a module through torch.compile
     precision : of what follows the first dropout
     """
@@ -42,12 +42,12 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """As fingerprints and properties have it, such as rebuilt-bfloat16."""
+        """The name in fingerprints and properties, such as rebuilt-bfloat16."""
         return f"{self.kind}-{self.precision}"
 
     @classmethod
     def named(cls, name: str) -> Engine:
-        """The engine of that name.
+        """Return the engine of that name.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Execution:
-    """How and where the passes of one network are computed.
+    """The engine and the device that compute the passes of one network.
 
     Attributes
     ----------
@@ -78,12 +78,12 @@ class Execution:
 
     @property
     def n_threads(self) -> int:
-        """Threads that work on groups."""
+        """The number of threads that work on groups."""
         return self.groups_at_once or (1 if self.device == "cpu" else 2)
 
 
 def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str) -> Engine:
-    """The engine for a network on a device; ``auto`` leaves the choice of kind or precision to galbatch.
+    """Choose the engine for a network on a device; ``auto`` leaves the choice of kind or precision to galbatch.
 
     Kind: rebuilt where galbatch knows the architecture and the rebuilt network gives what the script gives, torchscript
     otherwise. Compiled is never chosen: on a CPU it is no faster, and compiling takes minutes.
@@ -108,7 +108,7 @@ def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str)
         kind = "rebuilt" if _is_known(ensemble) else "torchscript"
     elif kind != "torchscript":
         for bundle in ensemble.bundles:
-            executor(bundle, REBUILT, "cpu")
+            executor(bundle, NATIVE, "cpu")
     if precision == "auto":
         precision = _fast_precision(device) if kind != "torchscript" and _is_wide(ensemble) else "float32"
     name = ensemble.metadata.name
@@ -122,35 +122,35 @@ def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str)
     return Engine.named(f"{kind}-{precision}")
 
 
-REBUILT = Engine("rebuilt")
+NATIVE = Engine("rebuilt")
 WIDE_CHANNELS = 64  # of the first convolution, as in the paper; narrower ones were measured at a 16th
 
 
 def _is_known(ensemble: Ensemble) -> bool:
-    """Whether galbatch can rebuild all its networks."""
+    """Tell whether the native engine knows all networks of the ensemble."""
     try:
         for bundle in ensemble.bundles:
-            executor(bundle, REBUILT, "cpu")
+            executor(bundle, NATIVE, "cpu")
     except BundleError:
         return False
     return True
 
 
 def _is_wide(ensemble: Ensemble) -> bool:
-    """Whether rounding averages out: GaMPENs with many channels."""
+    """Tell whether rounding averages out, as in GaMPENs with many channels."""
     first = [bundle.script.state_dict().get("vgg.features.0.weight") for bundle in ensemble.bundles]
     return all(weight is not None and len(weight) >= WIDE_CHANNELS for weight in first)
 
 
 def _fast_precision(device: str) -> str:
-    """Of the least rounding among those that the device multiplies faster than float32."""
+    """Return the precision of least rounding among those that the device multiplies faster than float32."""
     if device != "cpu":
         return "float16"
     return "bfloat16" if _multiplies_bfloat16() else "float32"
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether this machine's processor has instructions for it; without them it is slower than float32."""
+    """Tell whether this machine's processor has instructions for it; without them it is slower than float32."""
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, bool)() for test in tests)
 
@@ -160,7 +160,7 @@ _making = threading.Lock()
 
 
 def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
-    """What runs a bundle, made once per process.
+    """Return the executor of a bundle, made once per process.
 
     Parameters
     ----------
@@ -182,19 +182,17 @@ def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
 
 
 def _make(bundle: Bundle, execution: Execution) -> Executor:
-    engine, device = execution.engine, execution.device
-    # Executors hold no bundle of `_made`, which would keep it there.
-    there = dataclasses.replace(bundle, script=_script_on(bundle, device))
+    engine, device, script = execution.engine, execution.device, bundle.script
+    if device != "cpu":
+        if not torch.cuda.is_available():
+            raise BundleError(
+                f"{bundle.metadata.name}: is to run on {device}, but torch finds no CUDA GPU here"
+            )
+        script = copy.deepcopy(script).to(device)
+    # A copy, as `_made` would keep a bundle for ever that one of its executors holds.
+    there = dataclasses.replace(bundle, script=script)
     if engine.kind == "torchscript":
         return ScriptExecutor(there, torch.device(device))
     return native_executor(
         there, engine.precision, device=torch.device(device), is_compiled=engine.kind == "compiled"
     )
-
-
-def _script_on(bundle: Bundle, device: str) -> Any:
-    if device == "cpu":
-        return bundle.script
-    if not torch.cuda.is_available():
-        raise BundleError(f"{bundle.metadata.name}: is to run on {device}, but torch finds no CUDA GPU here")
-    return copy.deepcopy(bundle.script).to(device)

@@ -1,4 +1,4 @@
-"""What runs passes: an executor takes images to features once an object, and features to outputs once a pass."""
+"""Executors run passes: each takes images to features once an object, and features to outputs once a pass."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ __all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "sc
 
 CPU = torch.device("cpu")
 
-CACHE_BYTES = (
-    8 * 2**20
-)  # of first maps a batch may hold: beyond the processor's cache a pass takes 1.5 times as long
-FEWEST_ROWS = 8  # below that the weights are read too often
+# Of the first maps of a batch: beyond the processor's cache a pass takes 1.5 times as long.
+CACHE_BYTES = 8 * 2**20
+FEWEST_ROWS = 8  # with fewer rows the weights are read too often
 
 
 class Prepared(Protocol):
@@ -46,7 +45,7 @@ class Prepared(Protocol):
         Returns
         -------
         outputs : (row, output) float32
-        fired : (row, rank) int64, the largest features of the pass; no ranks: the network does not tell
+        fired : (row, rank) int64, the largest features of the pass; no ranks: the network does not say
         """
         ...
 
@@ -56,15 +55,15 @@ class Executor(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device that it runs on."""
         ...
 
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> Prepared:
-        """What is computed once an object; images (object, band, y, x) and auxiliary inputs (object, auxiliary input) float32, on the device."""
+        """Compute what is the same in all passes of an object; images (object, band, y, x) and auxiliary inputs (object, auxiliary input) float32, on the device."""
         ...
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Index (object, rank) int64 and activation float32 of the largest of the last features; None: it has none."""
+        """Return index (object, rank) int64 and activation float32 of the largest of the last features; None: it has none."""
         ...
 
 
@@ -83,7 +82,6 @@ class ScriptExecutor:
 
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> ScriptPrepared:
-        """See `Executor`."""
         script = self.bundle.script
         features = self.bundle.prefix(images, auxiliary)
         last = script.last_features(features) if self.bundle.has("last_features") else None
@@ -92,12 +90,11 @@ class ScriptExecutor:
 
     @in_repeatable_float32
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See `Executor`."""
         return script_top_features(self.bundle, last)
 
 
 def script_top_features(bundle: Bundle, last: Tensor) -> tuple[Tensor, Tensor] | None:
-    """See `Executor.top_features`; the script's, on its device."""
+    """Return what `Executor.top_features` does, computed by the script on its device."""
     if not bundle.has("top_features"):
         return None
     index, activation = bundle.script.top_features(last)
@@ -106,7 +103,7 @@ def script_top_features(bundle: Bundle, last: Tensor) -> tuple[Tensor, Tensor] |
 
 @dataclass(frozen=True)
 class ScriptPrepared:
-    """See `Prepared`; `features` are those of the script's prefix."""
+    """A few objects ready for passes of the script; `features` are those of its prefix."""
 
     bundle: Bundle
     features: Tensor
@@ -115,16 +112,14 @@ class ScriptPrepared:
 
     @property
     def device(self) -> torch.device:
-        """The features'."""
+        """The device of the features."""
         return self.features.device
 
     def rows_at_once(self, batch: int) -> int:
-        """As many as fit the processor's cache; on a GPU all."""
         return rows_in_cache(self.features, batch)
 
     @in_repeatable_float32
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Prepared`."""
         features = self.features[rows]
         if self.bundle.has("sample_with_top"):
             outputs, fired, _ = self.bundle.script.sample_with_top(features, keys)

@@ -1,4 +1,4 @@
-"""What torch says of the GPU it computes on. Nothing here is for a client: it would make a CUDA context there."""
+"""The GPU that torch computes on. Nothing here is for a client: it would make a CUDA context there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _UNITS = {"GiB": GIB, "MiB": MIB, "KiB": 2**10, "bytes": 1}
 
 
 def torch_cuda() -> str | None:
-    """The CUDA release that torch was built for; None for a build without. The only one that makes no CUDA context."""
+    """Return the CUDA release that torch was built for; None for a build without. The only one that makes no CUDA context."""
     return torch.version.cuda
 
 
 def gpu_identity() -> str:
-    """UUID of the GPU that this process computes on, or of its part, as CUDA_VISIBLE_DEVICES names it.
+    """Return the UUID of the GPU that this process computes on, or of its part, as CUDA_VISIBLE_DEVICES names it.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def gpu_identity() -> str:
 
 
 def gpu_shortage(error: BaseException, batch: int) -> str:
-    """What an OutOfMemoryError of torch means for `batch` rows: needed at least, and there.
+    """Return the message for an OutOfMemoryError of torch with `batch` rows: the memory needed at least, and available.
 
     Needed is what was held at most and what was asked for beyond it.
     """
@@ -51,6 +51,6 @@ def gpu_shortage(error: BaseException, batch: int) -> str:
 
 
 def asked_bytes(message: str) -> int:
-    """Bytes that torch says it tried to get: ``Tried to allocate 20.00 MiB``; 0 if it does not say."""
+    """Return the bytes that torch says it tried to get: ``Tried to allocate 20.00 MiB``; 0 if it does not say."""
     found = re.search(r"[Tt]ried to allocate ([\d.]+) (GiB|MiB|KiB|bytes)", message)
     return int(float(found[1]) * _UNITS[found[2]]) if found else 0

@@ -1,4 +1,4 @@
-"""The executor of rebuilt networks: float32 or less, compiled or not, checked against the script when it is made."""
+"""The native engine's executor: float32 or less, compiled or not, checked against the script when it is made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from galbatch.models.networks import Masks
 __all__ = ["NativeExecutor", "native_executor"]
 
 CHECK_ROWS = 8
-REFERENCES = (
-    4  # passes of each galaxy in both precisions: leave 1 % of a posterior standard deviation of the 2 to 4 %
-)
+# Passes of each galaxy in both precisions: they leave 1 % of a posterior standard deviation of the 2 to 4 % that bfloat16
+# moves outputs by.
+REFERENCES = 4
 SLOTS_AT_ONCE = 2**23  # of masks drawn together: 64 MB a number, and some ten of them
 STEP = 4  # compiled trunks take 1, 4, 16, ... rows
 EXACT = 1e-4  # of the outputs' size: what float32 leaves after some 20 layers is 1e-5
@@ -35,7 +35,7 @@ Trunk = Callable[[Tensor, Masks | None], Tensor]
 def native_executor(
     bundle: Bundle, precision: str, *, device: torch.device = CPU, is_compiled: bool = False
 ) -> NativeExecutor:
-    """The executor of a network that galbatch knows.
+    """Make the native executor of a network whose architecture galbatch knows.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def native_executor(
             f"{name}: galbatch cannot rebuild this network (architecture {bundle.metadata.architecture}), only its own "
             'gampen and sfnet; set [posterior] engine = "torchscript", or "auto"'
         )
-    path = PassRunner(network, StaticTrunk(network) if is_compiled else None)
-    executor = NativeExecutor(bundle, path, path if network is exact else PassRunner(exact), device)
+    runner = PassRunner(network, StaticTrunk(network) if is_compiled else None)
+    executor = NativeExecutor(bundle, runner, runner if network is exact else PassRunner(exact), device)
     problem = compiled_disagreement(executor) if is_compiled else disagreement(executor)
     if problem:
         raise BundleError(
@@ -71,7 +71,7 @@ def native_executor(
 
 
 def compiled_disagreement(executor: NativeExecutor) -> str | None:
-    """As `disagreement`; the first run compiles.
+    """Return what `disagreement` does; the first run compiles.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def compiled_disagreement(executor: NativeExecutor) -> str | None:
 
 @torch.inference_mode()
 def disagreement(executor: NativeExecutor) -> str | None:
-    """How passes of two made-up galaxies differ from the script's; None: by rounding."""
+    """Return how passes of two made-up galaxies differ from the script's; None: by rounding only."""
     images, *others = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
     auxiliary = others[0] if others else None
     rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
@@ -103,7 +103,7 @@ def disagreement(executor: NativeExecutor) -> str | None:
     if found.shape != expected.shape:
         return f"it puts out {found.shape[1]} numbers, expected {expected.shape[1]}"
     difference, size = (found - expected).abs().amax(1), 1.0 + expected.abs().amax(1)
-    tolerance = EXACT if executor.exact is executor.path else ROUNDED
+    tolerance = EXACT if executor.exact is executor.runner else ROUNDED
     if float((difference <= tolerance * size).float().mean()) >= AGREE:
         return None
     return f"outputs differ by up to {float(difference.max()):.2g}, expected {tolerance * float(size.max()):.2g} or less"
@@ -122,14 +122,13 @@ class StaticTrunk:
 
     @staticmethod
     def rows_of(n: int) -> int:
-        """The largest of its numbers of rows up to `n`."""
+        """Return the largest of its numbers of rows up to `n`."""
         rows = 1
         while rows * STEP <= n:
             rows *= STEP
         return rows
 
     def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """See `NativeNetwork.trunk`."""
         rows = self.rows_of(len(x))
         if rows < len(x):
             rows *= STEP
@@ -157,7 +156,6 @@ class Replay:
         self._run = _captured(self._once) if x.is_cuda else self._once
 
     def __call__(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """See `NativeNetwork.trunk`."""
         self._x[: len(x)].copy_(x)
         if masks is not None and self._masks is not None:
             for buffer, part in zip(self._masks, masks, strict=True):
@@ -169,13 +167,13 @@ class Replay:
 
 
 def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The kernels of `run` as a CUDA graph."""
-    ahead: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    ahead.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(ahead):  # kernels are chosen, and memory is taken, before the capture
+    """Capture the kernels of `run` as a CUDA graph."""
+    warm_up: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):  # kernels are chosen, and memory is taken, before the capture
         for _ in range(3):
             run()
-    torch.cuda.current_stream().wait_stream(ahead)
+    torch.cuda.current_stream().wait_stream(warm_up)
     graph = torch.cuda.CUDAGraph()
     # Other threads may copy their inputs meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -189,7 +187,7 @@ def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 class PassRunner:
-    """One precision of a network.
+    """Runs passes of a network in one precision.
 
     Parameters
     ----------
@@ -204,7 +202,7 @@ class PassRunner:
     def outputs(
         self, start: Start, auxiliary: Tensor, rows: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
-        """See `Prepared.passes`: the trunk takes as many rows as the processor's cache holds, the head all."""
+        """Run one pass for each row: the trunk takes as many rows at a time as the processor's cache holds, the head all."""
         step = rows_in_cache(start.maps, len(rows))
         if self.static is not None:
             step = self.static.rows_of(step)
@@ -217,69 +215,67 @@ class PassRunner:
         return self.network.head(torch.cat(parts), auxiliary[rows], masks)
 
     def last_features(self, maps: Tensor) -> Tensor:
-        """Without dropout, of maps (object, channel, y, x)."""
+        """Return the last features without dropout, of maps (object, channel, y, x)."""
         rows = torch.arange(len(maps), device=maps.device)
         start = Start(maps.to(self.network.dtype).contiguous(memory_format=torch.channels_last))
         return self.network.last_features(self.network.trunk(self.network.begin(start, rows, None), None))
 
 
 class NativeExecutor:
-    """See `galbatch.models.executors.Executor`.
+    """The executor of the native engine.
 
     What comes before the first dropout is the script's, in float32.
 
     Bfloat16 moves the outputs of all passes of an object alike, by some percent of a posterior standard deviation, and those of
-    each by half as much besides. The former is measured on some passes that are run in float32, too, and taken back. (The pass
-    without dropout tells nothing of it: its roundings are others.) Float16 rounds eight times finer; passes that exceed
+    each by half as much again. The former is measured on some passes that are run in float32, too, and taken back. (The pass
+    without dropout shows nothing of it: its roundings are others.) Float16 rounds eight times finer; passes that exceed
     its range are run in float32.
 
     Parameters
     ----------
     bundle : its script is on the device
-    path : what runs the passes
-    exact : the same in float32; `path` itself if that is float32
+    runner : of the passes
+    exact : the same in float32; `runner` itself if that is float32
     """
 
-    def __init__(self, bundle: Bundle, path: PassRunner, exact: PassRunner, device: torch.device) -> None:
+    def __init__(self, bundle: Bundle, runner: PassRunner, exact: PassRunner, device: torch.device) -> None:
         self.bundle = bundle
-        self.path = path
+        self.runner = runner
         self.exact = exact
         self.device = device
-        self.plan = path.network.plan(device)
+        self.plan = runner.network.plan(device)
         exact.network.plan(device)
 
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:
-        """See `Executor`."""
         features = self.bundle.prefix(images, auxiliary)
         n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
         maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
         last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
         crop = self.bundle.script.crop(images) if self.bundle.has("crop") else None
-        start = self.path.network.start(maps)
-        exact = start if self.exact is self.path else self.exact.network.start(maps)
+        start = self.runner.network.start(maps)
+        exact = start if self.exact is self.runner else self.exact.network.start(maps)
         prepared = NativePrepared(self, start, exact, carried, last, crop)
-        if self.path.network.dtype != torch.bfloat16:
+        if self.runner.network.dtype != torch.bfloat16:
             return prepared
         return replace(prepared, shift=prepared.rounding())
 
     def masks(self, keys: Tensor) -> Masks | None:
-        """Of keys (row,) int64; None: no dropout."""
+        """Draw the masks of keys (row,) int64; None: no dropout."""
         return None if self.plan is None else self.plan.draw(keys)
 
     @in_repeatable_float32
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See `Executor`."""
         return script_top_features(self.bundle, last)
 
 
 @dataclass(frozen=True)
 class NativePrepared:
-    """See `galbatch.models.executors.Prepared`.
+    """A few objects ready for passes of the native engine.
 
     Attributes
     ----------
-    start, exact : what rows begin with, of the executor's paths
+    start, exact : what rows begin with, of the executor's runners
     auxiliary : (object, auxiliary input), the auxiliary inputs
     shift : (object, output), added to the outputs of every pass; None: nothing
     """
@@ -294,22 +290,21 @@ class NativePrepared:
 
     @property
     def device(self) -> torch.device:
-        """The executor's."""
+        """The device of the executor."""
         return self.executor.device
 
     def rows_at_once(self, batch: int) -> int:
-        """`batch`, or what masks at a high rate leave room for."""
+        """Return `batch`, or the rows that masks at a high rate leave memory for."""
         plan = self.executor.plan
         return batch if plan is None else max(1, min(batch, SLOTS_AT_ONCE // plan.slots[-1].stop))
 
     @in_repeatable_float32
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Prepared`."""
-        path, masks = self.executor.path, self.executor.masks(keys)
-        outputs, fired = path.outputs(self.start, self.auxiliary, rows, masks)
+        runner, masks = self.executor.runner, self.executor.masks(keys)
+        outputs, fired = runner.outputs(self.start, self.auxiliary, rows, masks)
         if self.shift is not None:
             outputs = outputs + self.shift[rows]
-        if path.network.dtype == torch.float16:
+        if runner.network.dtype == torch.float16:
             beyond = torch.nonzero(~torch.isfinite(outputs).all(dim=1)).squeeze(1)
             if len(beyond):
                 again = self.executor.exact, self.executor.masks(keys[beyond])
@@ -319,12 +314,12 @@ class NativePrepared:
         return outputs, fired
 
     def rounding(self) -> Tensor:
-        """(object, output): what float32 gives less what the path gives, a mean over passes of fixed keys."""
+        """Return (object, output) float32: the outputs in float32 less those of the runner, a mean over passes of fixed keys."""
         rows = torch.arange(len(self.start.maps), device=self.executor.device)
         found = []
         for number in range(REFERENCES if self.executor.plan else 1):
             masks = self.executor.masks(torch.full_like(rows, number))
             exact, _ = self.executor.exact.outputs(self.exact, self.auxiliary, rows, masks)
-            rounded, _ = self.executor.path.outputs(self.start, self.auxiliary, rows, masks)
+            rounded, _ = self.executor.runner.outputs(self.start, self.auxiliary, rows, masks)
             found.append(exact - rounded)
         return torch.stack(found).mean(dim=0)

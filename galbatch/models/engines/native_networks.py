@@ -1,4 +1,4 @@
-"""Networks that galbatch knows, rebuilt from a bundle's own weights so that a pass costs less than in the script.
+"""The networks of the native engine, made of a bundle's own weights so that a pass costs less than in the script.
 
 The masks are the script's, to the position. What is spared: copies of the maps (zeros are written in place), the factors
 1 / (1 - rate), BatchNorm, on a CPU the convolution behind the first dropout, and reading the linear layers' weights for
@@ -29,7 +29,7 @@ EPSILON = 1e-5  # torch's default in BatchNorm, which the architecture leaves
 
 
 def native_network(script: Any, metadata: BundleMetadata, dtype: torch.dtype) -> NativeNetwork | None:
-    """What follows the first dropout of a bundle's network, with the script's weights, where these are; None: it is not known.
+    """Make the native network behind the first dropout of a bundle's script, with its weights; None: it is not known.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Layer(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor, *, dropped: bool) -> Tensor:
-        """`dropped`: whether `x` is kept as a part of what it is."""
+        """Apply the layer; `dropped`: `x` is kept as a c^l-th of what it is."""
         bias = self.divided_bias if dropped else self.bias
         if self.weight.dim() == 2:
             return functional.linear(x, self.weight, bias)
@@ -78,7 +78,7 @@ class Layer(nn.Module):
 
 
 class Start(NamedTuple):
-    """What rows begin with.
+    """The maps that rows begin with.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Start(NamedTuple):
 
 
 class NativeNetwork(nn.Module, ABC):
-    """What of a network follows its first dropout. Without masks there is no dropout.
+    """The part of a network behind its first dropout. Without masks there is no dropout.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class NativeNetwork(nn.Module, ABC):
         self.slots: list[slice] = []
 
     def plan(self, device: torch.device) -> MaskPlan | None:
-        """What draws its masks; None: it has no dropout."""
+        """Make what draws its masks; None: it has no dropout."""
         if self.rate == 0:
             return None
         plan = MaskPlan(self.dropouts, self.rate, device)
@@ -127,11 +127,11 @@ class NativeNetwork(nn.Module, ABC):
         return Layer(weight, bias, self.factor_so_far())
 
     def start(self, maps: Tensor) -> Start:
-        """Once an object."""
+        """Compute what is the same in all passes of an object."""
         return Start(maps.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
     def begin(self, start: Start, rows: Tensor, masks: Masks | None) -> Tensor:
-        """What `trunk` takes, for each of `rows`, which name objects."""
+        """Return what `trunk` takes, for each of `rows`, which name objects."""
         x = start.maps[rows]
         self.zero_(x, masks, 0)
         return x
@@ -151,7 +151,7 @@ class NativeNetwork(nn.Module, ABC):
 
     @abstractmethod
     def last_features(self, last: Tensor) -> Tensor:
-        """(row, feature) float32, of what `trunk` gave."""
+        """Return (row, feature) float32, of what `trunk` gave."""
 
     def zero_(self, x: Tensor, masks: Masks | None, dropout: int) -> None:
         """Write the zeros of a dropout, counted in order, into `x`."""
@@ -159,7 +159,7 @@ class NativeNetwork(nn.Module, ABC):
             zero_(x, masks.positions[:, self.slots[dropout]], masks.any_zeroed[:, dropout])
 
     def factor_so_far(self) -> float:
-        """Behind the dropouts that are known yet."""
+        """Return c^l behind the l dropouts that are known yet."""
         return self.factor ** len(self.dropouts)
 
     def joined(self, last: Tensor, auxiliary: Tensor, factor: float, *, dropped: bool) -> Tensor:
@@ -235,7 +235,6 @@ class NativeGampen(NativeNetwork):
         return x
 
     def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        """The linear layers."""
         dropped = masks is not None
         if self.is_averaged:
             last = functional.adaptive_avg_pool2d(last, POOLED_PX)
@@ -252,7 +251,6 @@ class NativeGampen(NativeNetwork):
         return outputs, torch.empty((len(x), 0), dtype=torch.int64, device=x.device)
 
     def last_features(self, last: Tensor) -> Tensor:
-        """Means of the last maps."""
         return last.float().mean(dim=(2, 3))
 
 
@@ -273,12 +271,12 @@ def spread_over_pool(weight: Tensor, n_maps: int, side: int) -> Tensor:
 
 
 def averages(side: int) -> Tensor:
-    """(7, side): what an average pool from `side` pixels to 7 makes of each."""
+    """Return (7, side) the weights of an average pool from `side` pixels to 7."""
     return functional.adaptive_avg_pool1d(torch.eye(side)[None], POOLED_PX)[0].T
 
 
 def zeroed_values(maps: Tensor, rows: Tensor, positions: Tensor, any_zeroed: Tensor) -> Tensor:
-    """(row, slot): what `maps` (object, channel, y, x), channels last, hold at positions to be zeroed; repeated ones count once.
+    """Return (row, slot) what `maps` (object, channel, y, x), channels last, hold at positions to be zeroed; repeated ones count once.
 
     Parameters
     ----------
@@ -345,7 +343,7 @@ class NativeSfnet(NativeNetwork):
         self.output = self.layer(weights, "resnet.fc", torch.float32)
 
     def block(self, weights: Weights, name: str, *, stride: int) -> Block:
-        """Behind the dropouts that are known yet."""
+        """Make a residual block behind the dropouts that are known yet."""
         norms = {"conv1": ("bn1", stride), "conv2": ("bn2", 1), "downsample.0": ("downsample.1", stride)}
         layers = []
         for convolution, (norm, step) in norms.items():
@@ -364,7 +362,6 @@ class NativeSfnet(NativeNetwork):
         return x.float().mean(dim=(2, 3)).relu_()
 
     def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        """The top k and the linear layer."""
         self.zero_(last, masks, -1)
         largest, index = torch.topk(last, self.k, dim=1)
         kept = torch.zeros_like(last).scatter_(1, index, largest)
@@ -376,7 +373,6 @@ class NativeSfnet(NativeNetwork):
         return outputs, index.masked_fill(largest <= 0.0, -1)
 
     def last_features(self, last: Tensor) -> Tensor:
-        """Themselves."""
         return last
 
 
@@ -390,7 +386,7 @@ class Block(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor, *, dropped: bool) -> Tensor:
-        """(row, channel, y, x) to the same, smaller by the stride."""
+        """Return (row, channel, y, x), smaller by the stride, of `x` (row, channel, y, x)."""
         shortcut = x if self.downsample is None else self.downsample(x, dropped=dropped)
         inner = self.conv1(x, dropped=dropped).relu_()
         out: Tensor = self.conv2(inner, dropped=dropped).add_(shortcut).relu_()
@@ -398,7 +394,7 @@ class Block(nn.Module):
 
 
 def halved(side: int) -> int:
-    """Of maps, by a padded convolution or pool of stride 2."""
+    """Return the side of maps behind a padded convolution or pool of stride 2."""
     return (side + 1) // 2
 
 

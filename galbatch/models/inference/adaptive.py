@@ -1,7 +1,7 @@
 """Adaptive sampling: a group of objects gets passes up to one checkpoint after another, and those that have enough stop.
 
 Whether an object stops depends on its own passes alone, and the checkpoints are the same for all, so its number of
-passes does not depend on what runs beside it.
+passes does not depend on other objects.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ Keep = Callable[[int, Outputs], None]
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """What a network is given of a block of objects.
+    """The inputs of a network for a block of objects.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class _Results:
 
 @dataclass(frozen=True)
 class _GroupResult:
-    """What a group leaves beside its columns: outputs by row of the block, if they are kept, and its audit."""
+    """The outputs of a group by row of the block, if they are kept, and its audit."""
 
     kept: dict[int, Outputs]
     audit: Audit

@@ -48,7 +48,7 @@ N_ITERATIONS = 4  # of the noise of what is left without the light, and the ligh
 
 @dataclass(frozen=True)
 class ObjectNumbers:
-    """What is known of the objects of training images, apart from their pixels.
+    """Numbers that are known of the objects of training images, apart from their pixels.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def sky_scatter(images: Images) -> Floats:
     """Measure the robust scatter of the sky, (object, band) float64, of images (object, band, y, x), in their unit.
 
     1.4826 MAD of the frame's pixels without light, as in a cutout store whose mask says DETECTED; NaN with fewer than
-    32 of them. The noise that light is told by is that of differences of neighboring pixels, so that a galaxy which
+    32 of them. The noise that light is recognized by is that of differences of neighboring pixels, so that a galaxy which
     fills the frame counts as light, not as noise.
     """
     n_objects, n_bands, size_px = images.shape[:3]

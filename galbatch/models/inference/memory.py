@@ -34,7 +34,7 @@ GIB, MIB = 2**30, 2**20
 
 @dataclass(frozen=True)
 class NetworkMemory:
-    """Bytes that running a network takes.
+    """The memory that a network takes while it runs, in bytes.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def _rows_to_measure(bundle: Bundle, device: str, batch: int) -> int:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What torch holds beyond what it held before a call: at most while it runs, and for its result."""
+    """Bytes that torch holds beyond what it held before a call: the most while it runs, and for its result."""
 
     peak_bytes: int
     held_bytes: int

@@ -27,7 +27,7 @@ class PassOutputs:
     Attributes
     ----------
     outputs : (object, pass, output) float32
-    fired : (object, pass, rank) int64, the largest features of each pass; no ranks: the network does not tell
+    fired : (object, pass, rank) int64, the largest features of each pass; no ranks: the network does not say
     """
 
     outputs: npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ class TopFeatures:
     ----------
     index, activation : (object, rank) int64 and float32, without dropout
     frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN: no such
-        feature, or the network does not tell
+        feature, or the network does not say
     """
 
     index: npt.NDArray[np.int64]
@@ -121,7 +121,7 @@ class Sampler:
         index, activation = (part.cpu().numpy() for part in found)
         frequency = np.full(index.shape, np.nan, np.float32)
         for row, (of_object, features) in enumerate(zip(fired, index, strict=True)):
-            if of_object.shape[1]:  # ranks: the network tells which features were among the largest
+            if of_object.shape[1]:  # ranks: the network says which features were among the largest
                 share = (of_object[:, :, None] == features).any(axis=1).mean(axis=0)
                 frequency[row] = np.where(features >= 0, share, np.nan)
         return TopFeatures(index, activation, frequency)

@@ -1,4 +1,4 @@
-"""How many passes an object gets: checkpoints, the error its passes state, and when that is small enough."""
+"""The number of passes of an object: checkpoints, the error of its quantiles, and when that is small enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what a training needs to go on as if it had never stopped.
+"""Checkpoints of a training, from which it continues as if it had never stopped.
 
 Written whole or not at all after every epoch. Orders, augmentations and dropout keys are drawn from (seed, epoch), so the
 end of an epoch is all there is to keep: the state of the weights, of the optimizer, and the history.
@@ -34,7 +34,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run must share with a checkpoint to go on from it.
+    """The facts that a run must share with a checkpoint to continue from it.
 
     Attributes
     ----------

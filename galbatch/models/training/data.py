@@ -1,4 +1,4 @@
-"""What a training reads: images by row, their split by object id, and a fingerprint of the whole."""
+"""The data of a training: images by row, their split by object id, and a fingerprint of the whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ImageRows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(object, band, y, x)."""
+        """The axes object, band, y, x."""
 
     def __getitem__(self, rows: Any, /) -> Any:
         """Images of some rows, (row, band, y, x) float32 nJy; `rows` (row,) int64 rises."""
@@ -32,7 +32,7 @@ class ImageRows(Protocol):
 
 @dataclass(frozen=True)
 class Extras:
-    """What is known of the objects beside images and labels.
+    """Facts about the objects other than images and labels.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ def cleaned_rows(images: ImageRows, rows: Rows, scale: float) -> npt.NDArray[np.
 
 
 def has_center(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Whether there is anything to measure, (object,) bool: inference gives other objects no value."""
+    """Tell whether there is anything to measure, (object,) bool: inference gives other objects no value."""
     return ~nonfinite_images(images)[1]
 
 

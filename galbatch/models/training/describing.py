@@ -1,4 +1,4 @@
-"""What a bundle says of its training: the domain of its inputs, the metadata, the record of how it went."""
+"""The metadata of a trained network: the domain of its inputs, the metadata, the record of how it went."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ __all__ = [
 Rows = npt.NDArray[np.int64]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-PREFETCHED_BATCHES = 2  # beside the one that is trained on
+PREFETCHED_BATCHES = 2  # in addition to the one that is trained on
 ROUND_OFF = 1e-6  # of standardized values in float32
 NOTIFY_EVERY = 16  # batches: asking a GPU for the loss makes it wait
 # Streams of random numbers of an epoch.
@@ -55,7 +55,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """How far an epoch is: batches done and in all, galaxies done, the loss of the last batch."""
+    """The progress of an epoch: batches done and in all, galaxies done, the loss of the last batch."""
 
     epoch: int
     batch: int
@@ -66,7 +66,7 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class TrainingTensors:
-    """What the loop reads.
+    """The tensors that the loop reads.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class TrainingLoop:
     settings : how
     data, split : what; the split's test rows are never read
     loss : of (row, output) and (row, parameter), float32
-    on_epoch, on_batch : told how it goes
+    on_epoch, on_batch : called after each epoch, and after some batches
     on_checkpoint : given the state after every epoch; None: nobody keeps it
     """
 
@@ -116,7 +116,7 @@ class TrainingLoop:
         self.n_batches = len(self.split.training) // self.settings.batch
 
     def run(self, checkpoint: Checkpoint | None = None) -> tuple[Epoch, ...]:
-        """All epochs, or those after a checkpoint; leaves the weights of the best one in the network."""
+        """Run all epochs, or those after a checkpoint; this leaves the weights of the best one in the network."""
         if checkpoint is not None:
             self.restore(checkpoint)
         before = self.history[-1].elapsed_s if self.history else 0.0
@@ -132,7 +132,7 @@ class TrainingLoop:
 
     @contextlib.contextmanager
     def last_layers_in_float32(self) -> Iterator[None]:
-        """With bf16: of the network and of its mean."""
+        """Keep the last layers of the network and of its mean in float32, if the precision is bf16."""
         with contextlib.ExitStack() as stack:
             for network in (self.network, self.average):
                 if self._is_bf16 and network is not None:
@@ -154,7 +154,7 @@ class TrainingLoop:
         return min(self.history, key=lambda epoch: epoch.validation_loss)
 
     def train_epoch(self, number: int) -> float:
-        """Once through the training set, in whole batches; returns the mean loss."""
+        """Go through the training set once, in whole batches, and return the mean loss."""
         self._set_modes(number)
         order = self._rng(number, ORDER).permutation(self.split.training)
         rng = self._rng(number, TRAINING_KEYS)
@@ -174,7 +174,7 @@ class TrainingLoop:
         return mean
 
     def step(self, rows: Rows, images: Tensor, rng: np.random.Generator, *, position: float) -> Tensor:
-        """One step of the optimizer; returns the loss, on the device.
+        """Take one step of the optimizer and return the loss, on the device.
 
         Parameters
         ----------
@@ -197,7 +197,7 @@ class TrainingLoop:
 
     @torch.no_grad()
     def validate(self, number: int) -> float:
-        """Mean loss of the validation set's passes with dropout, as at inference, with the weights that would be kept."""
+        """Return the mean loss of the validation set's passes with dropout, as at inference, with the weights that would be kept."""
         network = self.network if self.average is None else self.average
         network.eval()
         # The same keys in every epoch: epochs are compared, and dropout's luck should not choose.
@@ -211,7 +211,7 @@ class TrainingLoop:
     def close_epoch(
         self, number: int, training_loss: float, validation_loss: float, elapsed_s: float
     ) -> None:
-        """Into the history; keep the weights if they are the best; tell those who listen."""
+        """Put the epoch into the history, keep the weights if they are the best, and notify the listeners."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         # An epoch whose validation loss is no number is worse than any other.
         lowest = validation_loss if math.isfinite(validation_loss) else math.inf
@@ -226,7 +226,7 @@ class TrainingLoop:
             self.on_epoch(epoch)
 
     def checkpoint(self) -> Checkpoint:
-        """The state at the end of an epoch."""
+        """Return the state at the end of an epoch."""
         return Checkpoint(
             history=[
                 [e.epoch, e.training_loss, e.validation_loss, e.elapsed_s, e.learning_rate]
@@ -239,7 +239,7 @@ class TrainingLoop:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Be where the checkpoint was."""
+        """Take the state of a checkpoint."""
         self.network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.average is not None and checkpoint.average is not None:
@@ -263,7 +263,7 @@ class TrainingLoop:
                 module.eval()
 
     def _batches(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Rows, rising, and their images on the device; a thread reads ahead."""
+        """Iterate over batches: rows, rising, and their images on the device; a thread reads ahead."""
         parts = [
             np.sort(rows[start : start + self.settings.batch])
             for start in range(0, len(rows), self.settings.batch)
@@ -285,7 +285,7 @@ class TrainingLoop:
     def _outputs(
         self, rows: Rows, images: Tensor, rng: np.random.Generator, *, network: Any = None
     ) -> Tensor:
-        """One pass, (row, output) float32. What lies before the first dropout, the crop with it, stays in float32."""
+        """Run one pass, (row, output) float32. What lies before the first dropout, the crop with it, stays in float32."""
         network = self.network if network is None else network
         keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
         if self.data.auxiliary is None:
@@ -315,7 +315,7 @@ def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Op
 
 
 def rate_factor(position: float, settings: TrainingSettings) -> float:
-    """Factor on the learning rate, after `position` epochs: up linearly over the warm-up, then as the schedule says."""
+    """Return the factor on the learning rate, after `position` epochs: up linearly over the warm-up, then as the schedule says."""
     warmup, epochs = settings.warmup_epochs, settings.epochs
     if position < warmup:
         return position / warmup
@@ -326,7 +326,7 @@ def rate_factor(position: float, settings: TrainingSettings) -> float:
 
 
 def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
-    """The images (object, band, y, x), each eighth of them turned and flipped in one of the square's eight ways.
+    """Return the images (object, band, y, x), each eighth of them turned and flipped in one of the square's eight ways.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
 
 
 def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Generator) -> Tensor:
-    """Targets (row, parameter) at a limit drawn beyond it, exponentially with mean `tail`.
+    """Return targets (row, parameter), those at a limit drawn beyond it, exponentially with mean `tail`.
 
     A B/T of exactly 0 says no more than "at the limit or beyond", which is what the posterior's mass there means. Held to the
     limit itself, a Gaussian shrinks onto it, with half its mass on either side, and certainty without end.

@@ -1,4 +1,4 @@
-"""What a training starts from: arrays that are checked, split and standardized, and the loss."""
+"""The start of a training: arrays that are checked, split and standardized, and the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the demo bundles are made. Not for science: small networks, trained on simulations for minutes."""
+"""Recipes of the demo bundles. Not for science: small networks, trained on simulations for minutes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALIKE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a demo bundle is trained on, and how.
+    """The training of a demo bundle.
 
     Attributes
     ----------

@@ -51,7 +51,7 @@ GAUSSIAN, POINT = "gaussian", "point"  # what the papers of the two architecture
 
 @dataclass(frozen=True)
 class TrainingSettings(HeadOptions):
-    """What is trained, and how; each field's annotation says what it means.
+    """The settings of a training; each field's annotation says what it means.
 
     None for `head`, `loss`, `dropout_rate` or `n_top_features` is replaced by what the architecture's paper has.
     """
@@ -144,7 +144,7 @@ class TrainingSettings(HeadOptions):
         float,
         Field(ge=0, allow_inf_nan=False),
         _says(
-            "values at a parameter's limit (B/T of exactly 0 or 1) are drawn anew beyond it in every epoch, on average so many "
+            "values at a parameter's limit (B/T of exactly 0 or 1) are drawn again beyond it in every epoch, with a mean distance of this many "
             "standard deviations of the training set; 0: they stand at the limit, as in the paper"
         ),
     ] = 0.0
@@ -155,7 +155,7 @@ class TrainingSettings(HeadOptions):
         Share, _says("of the objects, left alone by the training; models calibrate finds them by the seed")
     ] = 0.15
     patience: Annotated[
-        Count | None, _says("stop after so many epochs without a better one; empty: never")
+        Count | None, _says("stop after this many epochs without a better one; empty: never")
     ] = None
     frozen_norm_share: Annotated[
         Annotated[float, Field(ge=0, le=1)],
@@ -169,7 +169,7 @@ class TrainingSettings(HeadOptions):
     ] = "all"
     refit_scaling: Annotated[
         bool,
-        _says("with --from: standardize parameters anew instead of keeping the parent's location and scale"),
+        _says("with --from: standardize parameters again instead of keeping the parent's location and scale"),
     ] = False
     seed: Annotated[
         int,
@@ -266,7 +266,7 @@ def _wrong_networks(settings: TrainingSettings) -> list[str]:
 
 
 def _wrong_widths(settings: TrainingSettings) -> list[str]:
-    """Of the PSF: told before the training, not by the bundle at its end."""
+    """Return what is wrong with the PSF widths, which else the bundle would refuse at the training's end."""
     ranges = settings.psf_fwhm_arcsec
     if ranges is None:
         return []
