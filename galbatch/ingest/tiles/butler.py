@@ -16,7 +16,7 @@ __all__ = ["tiles_from_butler"]
 def tiles_from_butler(
     repo: str, *, collections: Sequence[str], dataset_type: str, bands: Sequence[str], where: str = ""
 ) -> pa.Table:
-    """Where a Butler keeps the coadds of a dataset type, as a table for ``[survey] tiles``.
+    """List the files of a Butler's coadds of one dataset type, as a table for ``[survey] tiles``.
 
     Parameters
     ----------
@@ -47,7 +47,9 @@ def tiles_from_butler(
         butler = getattr(daf_butler.Butler, "from_config", daf_butler.Butler)(
             repo, collections=list(collections)
         )
-        refs = _query(butler, dataset_type, collections=collections, where=_restricted(where, bands))
+        names = ", ".join(f"'{band}'" for band in bands)
+        restricted = f"({where}) AND band IN ({names})" if where else f"band IN ({names})"
+        refs = _query(butler, dataset_type, collections=collections, where=restricted)
     except mistakes as error:
         raise UsageError(f"{asked}: the Butler says: {error}") from error
     rows = sorted((_row(butler, ref, asked) for ref in refs), key=lambda row: (row["tile_id"], row["band"]))
@@ -70,11 +72,6 @@ def _daf_butler() -> Any:
             "lsst_distrib), or install lsst-daf-butler. galbatch itself does not need it: make the table there and use it "
             "anywhere the files can be read"
         ) from None
-
-
-def _restricted(where: str, bands: Sequence[str]) -> str:
-    names = ", ".join(f"'{band}'" for band in bands)
-    return f"({where}) AND band IN ({names})" if where else f"band IN ({names})"
 
 
 def _query(butler: Any, dataset_type: str, *, collections: Sequence[str], where: str) -> Iterable[Any]:
@@ -100,18 +97,15 @@ def _row(butler: Any, ref: Any, asked: str) -> dict[str, str]:
         uri = butler.getURI(ref)
     except RuntimeError as error:  # a dataset in several files
         raise UsageError(f"{asked}: tract {tract} patch {patch} is not one file: {error}") from error
-    return {"path": _path(uri, asked), "band": str(band), "tile_id": f"{tract}/{patch}"}
-
-
-def _path(uri: Any, asked: str) -> str:
-    if not uri.fragment:
-        if uri.scheme in ("file", ""):
-            return str(uri.ospath)
-        if uri.scheme == "s3":
-            # The Butler writes s3://profile@bucket/..; galbatch takes the profile from AWS_PROFILE.
-            bucket = str(uri.netloc).rpartition("@")[2]
-            return f"s3://{bucket}/{str(uri.path).lstrip('/')}"
-    raise UsageError(
-        f"{asked}: {uri} is neither a file nor on S3; fetch the files with butler retrieve-artifacts and point [survey] "
-        "tiles to their folder"
-    )
+    if uri.scheme in ("file", "") and not uri.fragment:
+        path = str(uri.ospath)
+    elif uri.scheme == "s3" and not uri.fragment:
+        # The Butler writes s3://profile@bucket/..; galbatch takes the profile from AWS_PROFILE.
+        bucket = str(uri.netloc).rpartition("@")[2]
+        path = f"s3://{bucket}/{str(uri.path).lstrip('/')}"
+    else:
+        raise UsageError(
+            f"{asked}: {uri} is neither a file nor on S3; fetch the files with butler retrieve-artifacts and point [survey] "
+            "tiles to their folder"
+        )
+    return {"path": path, "band": str(band), "tile_id": f"{tract}/{patch}"}

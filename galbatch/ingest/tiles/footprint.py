@@ -72,12 +72,8 @@ class Footprint:
         reach_rad = cap_rad + math.radians(radius_deg) + 2 * ROUNDING_RAD
         places = np.concatenate([layer.within(center, reach_rad) for layer in self._layers])
         touched = places[_near(vectors, self._circles.at(places), radius_deg=radius_deg)]
-        return sorted(self._tiles_at(touched).tolist())
-
-    def _tiles_at(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         by_place, starts = self._tiles_of
-        parts = [by_place[starts[place] : starts[place + 1]] for place in places]
-        return np.concatenate(parts) if parts else np.zeros(0, np.intp)
+        return sorted(int(t) for place in touched for t in by_place[starts[place] : starts[place + 1]])
 
     def covering(self, ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.int32]:
         """A place that covers each position: the one of the nearest center; -1 where none does.
@@ -98,17 +94,15 @@ class Footprint:
         tree = cKDTree(self._circles.centers)
         for start in range(0, len(ra_deg), PIECE_OBJECTS):
             rows = slice(start, start + PIECE_OBJECTS)
-            result[rows] = self._covering(sky.unit_vectors(ra_deg[rows], dec_deg[rows]), tree)
+            vectors = sky.unit_vectors(ra_deg[rows], dec_deg[rows])
+            _, nearest = tree.query(vectors)
+            found = np.where(self._covers(nearest, vectors), nearest, -1)
+            # Few are left: on a mosaic of like tiles the nearest center is that of a tile that covers the position.
+            for layer in self._layers:
+                left = np.flatnonzero(found < 0)
+                found[left] = self._first_covering(vectors[left], layer)
+            result[rows] = found
         return result
-
-    def _covering(self, vectors: Floats, tree: cKDTree) -> npt.NDArray[np.int32]:
-        _, nearest = tree.query(vectors)
-        found = np.where(self._covers(nearest, vectors), nearest, -1)
-        # Few: on a mosaic of like tiles the nearest center is that of a tile that covers the position.
-        for layer in self._layers:
-            left = np.flatnonzero(found < 0)
-            found[left] = self._first_covering(vectors[left], layer)
-        return found.astype(np.int32)
 
     def _first_covering(self, vectors: Floats, layer: _Layer) -> npt.NDArray[np.intp]:
         """Of the layer's places that cover each position the one of the nearest center; -1 for none."""

@@ -62,7 +62,13 @@ def read_tiles(
     asked = f"[survey] tiles = {survey.tiles!r}"
     if not tiles:
         raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
-    _require_bands(tiles, survey.bands, asked=asked)
+    found = {tile.band for tile in tiles}
+    missing = [band for band in survey.bands if band not in found]
+    if missing:
+        raise TileError(
+            f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
+            "take the band out of [survey] bands or point tiles to its files"
+        )
     _require_single(tiles, survey, asked=asked)
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
@@ -74,16 +80,6 @@ def _what_is_there(survey: SurveyConfig) -> str:
     n_files = len(storage.find_files(survey.tiles, suffixes=layout.suffixes))
     kind = "FITS files" if ".fits" in layout.suffixes else "files"
     return f"{n_files} {kind} there, none of them {layout.expects} in bands {', '.join(survey.bands)}"
-
-
-def _require_bands(tiles: Sequence[Tile], bands: Sequence[str], *, asked: str) -> None:
-    found = {tile.band for tile in tiles}
-    missing = [band for band in bands if band not in found]
-    if missing:
-        raise TileError(
-            f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
-            "take the band out of [survey] bands or point tiles to its files"
-        )
 
 
 def _require_single(tiles: Sequence[Tile], survey: SurveyConfig, *, asked: str) -> None:

@@ -127,7 +127,9 @@ def _rows(survey: SurveyConfig) -> list[TileSource]:
             if _is_stated(value)
         }
         if stated.get("band", survey.bands[0]) in survey.bands:
-            wanted.append((_absolute(folder, str(stated.pop("path", ""))), tuple(sorted(stated.items()))))
+            path = str(stated.pop("path", ""))
+            path = path if is_absolute(path) else storage.join(folder, path)
+            wanted.append((path, tuple(sorted(stated.items()))))
     found = storage.identities([path for path, _ in wanted])
     missing = [path for path, _ in wanted if found[path] is None]
     if missing:
@@ -158,28 +160,15 @@ def _table(path: str) -> pa.Table:
         near = difflib.get_close_matches(unknown[0], TABLE_COLUMNS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise TileError(f"{path}: unknown columns {', '.join(unknown)}; {hint}known are {known}")
-    _require_kinds(path, table)
+    _require_values(path, table)
     n_with_path = sum(map(_is_stated, table.column("path").to_pylist()))
     if not len(table) or n_with_path < len(table):
         raise TileError(f"{path}: {n_with_path} of {len(table)} rows have a path; all need one")
-    _require_widths(path, table)
     return table
 
 
-def _require_widths(path: str, table: pa.Table) -> None:
-    """PSF widths are positive where they are stated, as in [survey]."""
-    if "psf_fwhm_arcsec" not in table.column_names:
-        return
-    stated = enumerate(table.column("psf_fwhm_arcsec").to_pylist())
-    wrong = [(row, value) for row, value in stated if _is_stated(value) and not 0 < value < math.inf]
-    if wrong:
-        raise TileError(
-            f"{path}: column psf_fwhm_arcsec: {len(wrong)} of {len(table)} rows have no width, such as row "
-            f"{wrong[0][0]}: {wrong[0][1]}; correct them, or leave them empty"
-        )
-
-
-def _require_kinds(path: str, table: pa.Table) -> None:
+def _require_values(path: str, table: pa.Table) -> None:
+    """Numbers where numbers are expected, text elsewhere; PSF widths positive where they are stated, as in [survey]."""
     for field in table.schema:
         integer = pa.types.is_integer(field.type)
         number = integer or pa.types.is_floating(field.type)
@@ -188,11 +177,16 @@ def _require_kinds(path: str, table: pa.Table) -> None:
         if not (good or pa.types.is_null(field.type) or (field.name == "tile_id" and integer)):
             expected = "numbers" if field.name in NUMBERS else "text"
             raise TileError(f"{path}: column {field.name} holds {field.type}, expected {expected}")
+    widths = table.column("psf_fwhm_arcsec").to_pylist() if "psf_fwhm_arcsec" in table.column_names else []
+    wrong = [
+        (row, value) for row, value in enumerate(widths) if _is_stated(value) and not 0 < value < math.inf
+    ]
+    if wrong:
+        raise TileError(
+            f"{path}: column psf_fwhm_arcsec: {len(wrong)} of {len(table)} rows have no width, such as row "
+            f"{wrong[0][0]}: {wrong[0][1]}; correct them, or leave them empty"
+        )
 
 
 def _is_stated(value: Any) -> bool:
     return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
-
-
-def _absolute(folder: str, path: str) -> str:
-    return path if is_absolute(path) else storage.join(folder, path)

@@ -14,6 +14,7 @@ from galbatch.config import SurveyConfig
 from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.tiles import index as tile_index
+from galbatch.ingest.tiles import index_file
 from galbatch.ingest.tiles import reading as tiles
 
 
@@ -183,7 +184,7 @@ def test_files_beside_the_tile_count(tmp_path, read, tan, monkeypatch):
 
 
 def test_every_field_of_a_tile_goes_and_comes_back():
-    assert set(tile_index._TILE_FIELDS) == {field.name for field in dataclasses.fields(Tile)}
+    assert set(index_file._TILE_FIELDS) == {field.name for field in dataclasses.fields(Tile)}
     planes = [
         Plane("/a/x.h5", "images/g", (3, 1), bytes_per_px=2),
         Plane("/a/x.fits", 2, (), bytes_per_px=8, block_px=(1, 100), stored_bytes=12345),
@@ -211,11 +212,11 @@ def test_every_field_of_a_tile_goes_and_comes_back():
     bare = Tile("3", "r", planes[1], (1, 2), "", "", 1.0, 0.2, ())
     for tile in (full, bare):
         table = pa.Table.from_pylist(
-            [{"key": "k", "looked": [], **tile_index._row(tile)}], tile_index._SCHEMA
+            [{"key": "k", "looked": [], **index_file._row(tile)}], index_file._SCHEMA
         )
-        assert same(tile_index._tile(table.to_pylist()[0]), tile)
+        assert same(index_file._tile(table.to_pylist()[0]), tile)
     assert {field.name for field in dataclasses.fields(Plane)} == {
-        field.name for field in tile_index._PLANE if field.name != "dataset"
+        field.name for field in index_file._PLANE if field.name != "dataset"
     }
 
 
