@@ -1,6 +1,5 @@
 """The command line as a newcomer meets it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from typer.testing import CliRunner
 
 from galbatch import __version__, models
 from galbatch.cli import app as cli
-from galbatch.cli import models as models_cli
 from galbatch.errors import UsageError
 from galbatch.simulation.population import POPULATIONS
 from galbatch.simulation.survey import WRITERS
@@ -114,6 +112,8 @@ GAMPEN = (
     *("--weights", "nowhere.pt", "--scaling", "scaling", "--slug", "balanced-dev2"),
     *("--dropout", "4e-4", "--band", "g", "-o", "g.pt"),
 )
+
+
 SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o", "s.pt")
 
 
@@ -174,13 +174,6 @@ def test_workers_that_cannot_be_had_are_refused_before_inputs_are_looked_at(
     assert told in str(result.exception)
 
 
-def test_models_list_shows_the_shipped_bundles():
-    done = run_cli("models", "list")
-    assert done.returncode == 0, done.stderr
-    assert "demo:gampen" in done.stdout
-    assert "demo:sfnet" in done.stdout
-
-
 def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsys):
     def broken(**_):
         raise OSError(5, "Input/output error", "s3://tiles/a.fits")
@@ -208,42 +201,3 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "galbatch: stopped; what is done stays, the same command goes on from there\n"
     )
-
-
-def test_models_list_tells_what_is_no_bundle(tmp_path):
-    (tmp_path / "bad.pt").write_bytes(b"no bundle")
-    done = run_cli("models", "list", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "demo:gampen" in done.stdout
-    assert "bad.pt: is no TorchScript file" in done.stdout
-    empty = run_cli("models", "list", str(tmp_path / "nowhere"))
-    assert empty.returncode == 2
-    assert "there are no bundles" in empty.stderr
-
-
-def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_they_are(
-    tmp_path, monkeypatch, capsys
-):
-    from galbatch.models.bundle import files as bundle
-
-    def forbidden(path, sha256):
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(bundle, "_on_this_machine", forbidden)
-    folder = tmp_path / "[b]wide[" / ("x" * 150)
-    folder.mkdir(parents=True)
-    (folder / "].pt").write_bytes(b"")
-    models_cli.list_bundles(str(tmp_path))
-    found = capsys.readouterr().out
-    assert f"{folder}/].pt  not usable" in found
-    assert "Permission denied" in found
-
-
-def test_models_show_writes_the_card_as_markdown_and_the_metadata_as_json():
-    from galbatch.models import bundle_path, card_text, load_bundle
-
-    bundle = load_bundle(bundle_path("demo:sfnet"))
-    assert run_cli("models", "show", "demo:sfnet").stdout == card_text(bundle.metadata, bundle.sha256)
-    found = json.loads(run_cli("models", "show", "demo:sfnet", "--json").stdout)
-    assert found["sha256"] == bundle.sha256
-    assert found["input"]["bands"] == ["g", "r"]
