@@ -61,11 +61,13 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
         return "sample gives non-finite numbers on a made-up galaxy"
     if not torch.equal(first, again):
         return "the same keys give different outputs: its dropout does not draw from the keys"
-    return (
-        _dropout_problem(script, rows, metadata.dropout_rate, differ=_differ(first, fixed))
-        or _state_problem(before, _checksums(script))
-        or _feature_problem(script, features, metadata)
-    )
+    problem = _dropout_problem(script, rows, metadata.dropout_rate, differ=_differ(first, fixed))
+    if problem is not None:
+        return problem
+    changed = [name for name, checksum in _checksums(script).items() if checksum != before[name]]
+    if changed:
+        return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
+    return _feature_problem(script, features, metadata)
 
 
 def _tensor(value: Any, method: str) -> Tensor:
@@ -120,13 +122,6 @@ def _checksums(script: Any) -> dict[str, int]:
         name: zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         for name, value in state.items()
     }
-
-
-def _state_problem(before: dict[str, int], after: dict[str, int]) -> str | None:
-    changed = [name for name, checksum in before.items() if checksum != after[name]]
-    if changed:
-        return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
-    return None
 
 
 def _feature_problem(script: Any, features: Tensor, metadata: BundleMetadata) -> str | None:
