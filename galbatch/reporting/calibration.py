@@ -53,7 +53,9 @@ def write_calibration(before: models.Evaluation, after: models.Evaluation, path:
             _transforms(grid[1, column], before, after, column)
             for row, stratum in enumerate(strata, start=2):
                 _by_stratum(grid[row, column], before, after, (stratum, column))
-        _share_limits(list(grid[0]))
+        limits = [axes.get_ylim() for axes in grid[0]]
+        for axes in grid[0]:  # alike, so that parameters can be compared
+            axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         for row, label in enumerate(["covered − level", "objects", "covered", "covered"][:n_rows]):
             grid[row, 0].set_ylabel(label)
         grid[0, 0].legend(fontsize=7, loc="best")
@@ -67,7 +69,7 @@ def write_calibration(before: models.Evaluation, after: models.Evaluation, path:
 
 
 def _excess(axes: Axes, before: models.Evaluation, after: models.Evaluation, column: int) -> None:
-    """Coverage minus level, for all levels: too wide above 0, too narrow below."""
+    """Draw coverage minus level for all levels: above 0 intervals are too wide, below too narrow."""
     error = 2 * np.sqrt(LEVEL_GRID * (1 - LEVEL_GRID) / len(after))
     axes.fill_between(LEVEL_GRID, -error, error, **BAND)
     axes.axhline(0, color=INK, lw=0.8)
@@ -80,15 +82,8 @@ def _excess(axes: Axes, before: models.Evaluation, after: models.Evaluation, col
     axes.set(xlim=(0, 1), xlabel="level of the equal-tailed interval")
 
 
-def _share_limits(row: list[Axes]) -> None:
-    low = min(axes.get_ylim()[0] for axes in row)
-    high = max(axes.get_ylim()[1] for axes in row)
-    for axes in row:
-        axes.set_ylim(low, high)
-
-
 def _transforms(axes: Axes, before: models.Evaluation, after: models.Evaluation, column: int) -> None:
-    """Histograms of the probability integral transforms: even if the posteriors are right."""
+    """Draw histograms of the probability integral transforms, which are even if the posteriors are right."""
     expected = len(after) / PIT_BINS
     error = 2 * np.sqrt(expected * (1 - 1 / PIT_BINS))
     axes.axhspan(expected - error, expected + error, **BAND)
@@ -103,7 +98,7 @@ def _transforms(axes: Axes, before: models.Evaluation, after: models.Evaluation,
 def _by_stratum(
     axes: Axes, before: models.Evaluation, after: models.Evaluation, place: tuple[str, int]
 ) -> None:
-    """Coverage of the three levels in bins of the true magnitude or size; hollow points are uncorrected."""
+    """Draw the coverage of the three levels in bins of the true magnitude or size; hollow points are uncorrected."""
     stratum, column = place
     bins = models.strata_bins(after, stratum)
     at = np.array([middle for _, middle, _ in bins])

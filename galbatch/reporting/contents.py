@@ -65,30 +65,30 @@ class Quantity:
 
     @property
     def title(self) -> str:
-        """What it is, in words."""
+        """The quantity's name in plain words."""
         return TITLES.get(self.parameter, self.parameter.replace("_", " "))
 
     @property
     def short_title(self) -> str:
-        """The same for narrow places."""
+        """A shorter name for narrow places."""
         return SHORT_TITLES.get(self.parameter, self.title)
 
     @property
     def label(self) -> str:
-        """Title with the unit, for an axis."""
+        """The title with the unit, for an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
     def median(self) -> Floats:
-        """(object,)."""
+        """(object,) float64; NaN where there is no posterior."""
         return self.quantile(0.5)
 
     def quantile(self, level: float) -> Floats:
-        """(object,) quantile at the level of the catalog nearest to `level`."""
-        return np.asarray(self.quantiles[:, np.abs(np.array(self.levels) - level).argmin()])
+        """Return the quantile (object,) at the level of the catalog nearest to `level`."""
+        return self.quantiles[:, np.abs(np.array(self.levels) - level).argmin()]
 
     def interval(self, share: float) -> tuple[Floats, Floats] | None:
-        """Ends (object,) of the equal-tailed interval that holds `share`; None if the catalog lacks it."""
+        """Return the ends (object,) of the equal-tailed interval that holds `share`; None if the catalog lacks it."""
         low, high = (1 - share) / 2, (1 + share) / 2
         if all(np.abs(np.array(self.levels) - level).min() < 0.005 for level in (low, high)):
             return self.quantile(low), self.quantile(high)
@@ -114,11 +114,11 @@ class Contents:
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:
-        """Objects (object,) whose pixels show them as they are."""
-        return np.asarray((self.flags & int(SPOILING_FLAGS)) == 0)
+        """(object,) whether the pixels show the object as it is."""
+        return (self.flags & int(SPOILING_FLAGS)) == 0
 
     def of_model(self, model: str) -> list[Quantity]:
-        """Its quantities."""
+        """Return the model's quantities."""
         return [quantity for quantity in self.quantities if quantity.model == model]
 
 

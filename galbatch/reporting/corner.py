@@ -47,31 +47,31 @@ Range = tuple[float, float]
 
 
 class DrawnLike(Protocol):
-    """Joint draws of one object and model: `galbatch.draws.Drawn`."""
+    """Joint draws of one object and model: `galbatch.api.draws.Drawn`."""
 
     @property
     def object_id(self) -> int | str:
-        """Of the catalog."""
+        """The object's id in the catalog."""
 
     @property
     def model(self) -> str:
-        """Of the catalog."""
+        """The model's name in the catalog."""
 
     @property
     def samples(self) -> Mapping[str, Floats]:
-        """(draw,) of each quantity."""
+        """(draw,) float64 by the quantity's name."""
 
     @property
     def units(self) -> Mapping[str, str]:
-        """Of each quantity."""
+        """Unit by the quantity's name, "" for none."""
 
     @property
     def derived(self) -> Mapping[str, str]:
-        """Of each magnitude the flux that it follows from."""
+        """The flux that each magnitude follows from, by the magnitude's name."""
 
     @property
     def n_passes(self) -> int:
-        """That the draws are of."""
+        """The number of passes that the draws are of."""
 
 
 def check_corner(path: str, n_draws: int) -> None:
@@ -107,7 +107,13 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
         As `check_corner`; no space, or no permission.
     """
     check_corner(path, len(next(iter(drawn.samples.values()))))
-    quantities = _quantities(drawn)
+    # A magnitude stands for its flux, but where a draw is negative: that has no magnitude.
+    shown = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
+    quantities = [
+        Quantity(drawn.model, name, drawn.units[name], (0.5,), np.empty((0, 1)))
+        for name in drawn.samples
+        if name not in shown.values() and (name in shown or name not in drawn.derived)
+    ]
     buffer = io.BytesIO()
     with mpl.rc_context(CORNER_STYLE):
         figure = _figure(quantities, [drawn.samples[q.parameter] for q in quantities])
@@ -117,7 +123,7 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
 
 
 def _caption(figure: Figure, drawn: DrawnLike) -> None:
-    """In the corner that stays empty."""
+    """Write what is shown into the corner that stays empty."""
     n_draws = len(next(iter(drawn.samples.values())))
     lines = (
         f"{drawn.model}: {n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
@@ -131,18 +137,8 @@ def _caption(figure: Figure, drawn: DrawnLike) -> None:
     figure.text(x, 0.98, "\n\n" + "\n".join(lines[: len(figure.axes) + 1]), color=GRAY, va="top", **place)
 
 
-def _quantities(drawn: DrawnLike) -> list[Quantity]:
-    """What is shown: all but fluxes of which the magnitude is there; that of a negative flux is none."""
-    nothing = np.empty((0, 1))
-    told = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
-    return [
-        Quantity(drawn.model, name, drawn.units[name], (0.5,), nothing)
-        for name in drawn.samples
-        if name not in told.values() and (name in told or name not in drawn.derived)
-    ]
-
-
 def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
+    """Draw the panels: on the diagonal each quantity, below it each pair."""
     from corner import corner  # brings pyplot, which nothing else here needs
 
     n = len(quantities)
@@ -151,10 +147,10 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         np.stack(values, axis=1),
         fig=figure,
         range=[_range(one) for one in values],
-        bins=_n_bins(len(values[0])),
+        bins=int(np.clip(len(values[0]) ** 0.4, 15, 50)),  # more where there are more draws to fill them
         smooth=1.0,
         quantiles=QUANTILES,
-        labels=[_label(quantity) for quantity in quantities],
+        labels=[f"{q.short_title} ({q.unit})" if q.unit else q.short_title for q in quantities],
         levels=(ONE_SIGMA, TWO_SIGMA),
         color=BLUE,
         fill_contours=True,
@@ -176,24 +172,15 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
     return figure
 
 
-def _label(quantity: Quantity) -> str:
-    return f"{quantity.short_title} ({quantity.unit})" if quantity.unit else quantity.short_title
-
-
-def _n_bins(n_draws: int) -> int:
-    """More where there are more draws to fill them."""
-    return int(np.clip(n_draws**0.4, 15, 50))
-
-
 def _range(values: Floats) -> Range:
-    """What an axis shows; draws that are all equal lie in its middle."""
+    """Return what an axis shows; draws that are all equal lie in its middle."""
     low, high = (float(end) for end in np.quantile(values, [(1 - SHOWN) / 2, (1 + SHOWN) / 2]))
     margin = 0.04 * (high - low) or 0.05 * abs(low) or 1.0
     return low - margin, high + margin
 
 
 def _interval(values: Floats) -> str:
-    """Median with the 68 % interval, two digits of the smaller half-width."""
+    """Return the median with the 68 % interval as mathematics, with two digits of the smaller half-width."""
     low, middle, high = (float(end) for end in np.quantile(values, QUANTILES))
     widths = [width for width in (middle - low, high - middle) if width > 0]
     n_digits = max(0, 1 - math.floor(math.log10(min(widths)))) if widths else 3

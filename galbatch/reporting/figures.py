@@ -71,7 +71,7 @@ WIDE_RANGE = 30.0  # a positive quantity whose range is wider is shown on a loga
 
 @contextmanager
 def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]:
-    """A figure of so many inches, in the report's style, that ends up in `buffer` as PNG."""
+    """Give a figure of `width` by `height` inches in the report's style, and write it into `buffer` as PNG afterwards."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -79,7 +79,7 @@ def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[F
 
 
 def sky_map(contents: Contents) -> bytes:
-    """Where the objects are; flagged ones stand out. Dense catalogs are shown as counts."""
+    """Draw where the objects are; flagged ones stand out. Dense catalogs are shown as counts."""
     buffer = io.BytesIO()
     with styled_figure(6.4, 4.6, buffer) as figure:
         axes = figure.add_subplot()
@@ -87,7 +87,22 @@ def sky_map(contents: Contents) -> bytes:
             shown = axes.hexbin(contents.ra_deg, contents.dec_deg, gridsize=80, mincnt=1, cmap="cividis")
             figure.colorbar(shown, ax=axes, label="objects in a cell")
         else:
-            _points(axes, contents)
+            for chosen, color, size, name in (
+                (contents.clean, BLUE, 4, "pixels fine"),
+                (~contents.clean, VERMILION, 14, "pixels spoiled"),
+            ):
+                label = f"{name}: {int(chosen.sum()):,}"
+                axes.scatter(
+                    contents.ra_deg[chosen], contents.dec_deg[chosen], s=size, c=color, lw=0, label=label
+                )
+            axes.legend(
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=2,
+                borderaxespad=0.2,
+                handletextpad=0.2,
+                markerscale=1.6,
+            )
         axes.set(xlabel="right ascension (deg), east to the left", ylabel="declination (deg)")
         axes.invert_xaxis()
         # One degree of right ascension is cos(dec) degrees on the sky.
@@ -95,26 +110,8 @@ def sky_map(contents: Contents) -> bytes:
     return buffer.getvalue()
 
 
-def _points(axes: Axes, contents: Contents) -> None:
-    clean = contents.clean
-    for chosen, color, size, name in (
-        (clean, BLUE, 4, "pixels fine"),
-        (~clean, VERMILION, 14, "pixels spoiled"),
-    ):
-        label = f"{name}: {int(chosen.sum()):,}"
-        axes.scatter(contents.ra_deg[chosen], contents.dec_deg[chosen], s=size, c=color, lw=0, label=label)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        borderaxespad=0.2,
-        handletextpad=0.2,
-        markerscale=1.6,
-    )
-
-
 def distributions(quantities: Sequence[Quantity], truths: Sequence[Comparison]) -> bytes:
-    """Medians (top) and half-widths of the 68 % interval (bottom) of each quantity of one model."""
+    """Draw medians (top) and half-widths of the 68 % interval (bottom) of each quantity of one model."""
     buffer = io.BytesIO()
     known = {comparison.quantity.parameter: comparison for comparison in truths}
     with styled_figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
@@ -149,17 +146,12 @@ def _width_histogram(axes: Axes, quantity: Quantity) -> None:
     if len(width):
         middle = float(np.median(width))
         axes.axvline(middle, color=INK, lw=1)
-        axes.set_title(f"median ± {_plain(middle)}", fontsize=8, fontweight="normal")
-
-
-def _plain(number: float) -> str:
-    """Three figures, without an exponent."""
-    digits = max(2 - math.floor(math.log10(abs(number))), 0) if number else 0
-    return f"{number:,.{digits}f}"
+        digits = max(2 - math.floor(math.log10(middle)), 0)  # three figures, without an exponent
+        axes.set_title(f"median ± {middle:,.{digits}f}", fontsize=8, fontweight="normal")
 
 
 def _bins(axes: Axes, values: Floats) -> list[float]:
-    """40 bins over all but the outermost 0.1 %, on a logarithmic axis where the range asks for it."""
+    """Return the edges of 40 bins over all but the outermost 0.1 %; an axis whose range asks for it becomes logarithmic."""
     low, high = np.quantile(values, [0.001, 0.999]).tolist() if len(values) else (0.0, 1.0)
     # Values that are all but equal would give ticks that tell nothing.
     margin = max(0.02 * abs(high) - (high - low), 0.0) or (1.0 if high == low else 0.0)
@@ -171,12 +163,12 @@ def _bins(axes: Axes, values: Floats) -> list[float]:
 
 
 def _is_wide(low: float, high: float) -> bool:
-    """Whether a range asks for a logarithmic axis; shares, which end at 1, do not."""
+    """Return whether a range asks for a logarithmic axis; shares, which end at 1, do not."""
     return low > 0 and high > 1 and high / low > WIDE_RANGE
 
 
 def recovery_panels(comparison: Comparison) -> bytes:
-    """Median against truth with 68 % bars, residuals, and where truths fall between the quantiles."""
+    """Draw medians against the truth with 68 % bars, residuals, and where truths fall between the quantiles."""
     buffer = io.BytesIO()
     with styled_figure(10.2, 3.3, buffer) as figure:
         against, residual, ranks = figure.subplots(1, 3, width_ratios=[1.15, 1.15, 1])
@@ -187,12 +179,12 @@ def recovery_panels(comparison: Comparison) -> bytes:
 
 
 def _sample(n: int) -> npt.NDArray[np.int64]:
-    """A fixed choice of up to N_BARS objects."""
+    """Return the same choice of up to N_BARS of n objects each time."""
     return np.sort(np.random.default_rng(0).permutation(n)[:N_BARS])
 
 
 def _bars(comparison: Comparison, chosen: npt.NDArray[np.int64]) -> Floats | None:
-    """Length (2, object) of the 68 % bars below and above the median."""
+    """Return the lengths (2, object) of the 68 % bars below and above the median."""
     ends = comparison.quantity.interval(0.6827)
     if ends is None:
         return None
@@ -214,7 +206,7 @@ def _median_against_truth(axes: Axes, comparison: Comparison) -> None:
 
 
 def _residuals(axes: Axes, comparison: Comparison) -> None:
-    """Relative ones where the truth's range is wide."""
+    """Draw the residuals, relative ones where the truth's range is wide."""
     truth = comparison.truth
     is_wide = _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist())
     unit = truth if is_wide else np.ones_like(truth)
@@ -234,7 +226,7 @@ def _residuals(axes: Axes, comparison: Comparison) -> None:
 
 
 def _density(axes: Axes, x: Floats, y: Floats) -> None:
-    """All objects, faint, behind the bars of some."""
+    """Draw all objects, faint, behind the bars of some."""
     axes.scatter(x, y, s=2, c=GRAY, alpha=0.35, lw=0, rasterized=True)
 
 

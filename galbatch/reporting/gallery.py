@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import ingest
+from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.reporting.contents import Contents
 
-__all__ = ["Picture", "choose_pictures", "stretch"]
+__all__ = ["Picture", "choose_pictures", "intensity_stretch"]
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -26,7 +28,7 @@ N_FLAGGED = 12
 PER_FLAG = 2
 MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
 
-SOFTENING = 3.0  # the stretch is linear below this many units of brightness
+SOFTENING = 3.0  # the intensity stretch is linear below this many units of brightness
 BLANK_RGB = 0.82  # pixels without data
 
 
@@ -39,23 +41,27 @@ class Picture:
 
 
 def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list[Picture]]:
-    """Pictures of some objects whose pixels are fine, and of some that are flagged, a few for each flag."""
+    """Return pictures of some objects whose pixels are fine, and of some that are flagged, a few for each flag."""
     row_of = {identity: row for row, identity in enumerate(contents.object_id)}
-    groups = _spread(ingest.list_done(store), MAX_GROUPS)
+    groups = _evenly(ingest.list_done(store), MAX_GROUPS)
     per_group = -(-N_CLEAN // max(len(groups), 1))
     clean: list[Picture] = []
     flagged: list[Picture] = []
-    seen: dict[int, int] = {}
+    seen: Counter[PixelFlag] = Counter()
     for block in _first_blocks(store, groups):
         rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
         fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
         scales = _scales(block)
-        clean += [_picture(block, i, rows[i], scales) for i in _spread(fine, per_group)]
+        clean += [_picture(block, i, rows[i], scales) for i in _evenly(fine, per_group)]
         for i, row in enumerate(rows):
             has_pixels = row >= 0 and bool(np.isfinite(block.image[i]).any())
-            if has_pixels and _is_new(int(contents.flags[row]), seen):
+            if not has_pixels:
+                continue
+            new = [flag for flag in PixelFlag(int(contents.flags[row])) if seen[flag] < PER_FLAG]
+            seen.update(new)
+            if new:
                 flagged.append(_picture(block, i, row, scales))
-    return clean[:N_CLEAN], _spread(flagged, N_FLAGGED)
+    return clean[:N_CLEAN], _evenly(flagged, N_FLAGGED)
 
 
 def _first_blocks(store: str, groups: Sequence[tuple[HealpixPixel, Grid]]) -> Iterator[CutoutBlock]:
@@ -66,23 +72,15 @@ def _first_blocks(store: str, groups: Sequence[tuple[HealpixPixel, Grid]]) -> It
             yield ingest.read_block(store, pixel, grid, start=0, stop=stop)
 
 
-def _spread(items: Sequence[T], n: int) -> list[T]:
-    """Up to `n` of the items, evenly spread."""
+def _evenly(items: Sequence[T], n: int) -> list[T]:
+    """Return up to `n` of the items, at even distances."""
     if len(items) <= n:
         return list(items)
     return [items[index] for index in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 
-def _is_new(flags: int, seen: dict[int, int]) -> bool:
-    """Whether a flag of the object has not been shown often enough; counts it."""
-    new = [bit for bit in range(31) if flags >> bit & 1 and seen.get(bit, 0) < PER_FLAG]
-    for bit in new:
-        seen[bit] = seen.get(bit, 0) + 1
-    return bool(new)
-
-
 def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Picture:
-    picture = stretch(block.image[index].astype(np.float64), scales)
+    picture = intensity_stretch(block.image[index].astype(np.float64), scales)
     buffer = io.BytesIO()
     # Row 0 of the array is the southern edge; pictures begin at the top.
     matplotlib.image.imsave(buffer, picture[::-1], format="png")
@@ -90,7 +88,7 @@ def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Pictur
 
 
 def _scales(block: CutoutBlock) -> Floats:
-    """Flux (band,) in nJy that is one unit of brightness: white is the block's typical color.
+    """Return the flux (band,) in nJy that is one unit of brightness: white is the block's typical color.
 
     In the first band it is the sky noise; a low quantile, since large galaxies leave no sky in the cutout.
     """
@@ -102,8 +100,8 @@ def _scales(block: CutoutBlock) -> Floats:
     return np.asarray(color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0))
 
 
-def stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
-    """An arsinh stretch that keeps color (Lupton et al. 2004).
+def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
+    """Return the colors of an image by an arsinh stretch that keeps color (Lupton et al. 2004).
 
     Parameters
     ----------

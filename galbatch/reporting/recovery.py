@@ -61,7 +61,7 @@ class Comparison:
         return np.asarray((self.truth > 0) & (self.truth < 1))
 
     def coverage(self, share: float) -> float:
-        """Share of truths in the equal-tailed interval of probability `share`."""
+        """Return the share of truths in the equal-tailed interval of probability `share`; NaN if the catalog lacks it."""
         ends = self.quantity.interval(share)
         if ends is None or not self.counted.any():
             return float("nan")
@@ -69,18 +69,18 @@ class Comparison:
         return float(inside[self.counted].mean())
 
     def between_quantiles(self) -> tuple[Floats, Floats]:
-        """Observed and expected share (interval,) of truths below, between and above the quantiles."""
+        """Return the observed and the expected share (interval,) of truths below, between and above the quantiles."""
         below = (self.quantity.quantiles < self.truth[:, None]).sum(axis=1)[self.counted]
         n_levels = len(self.quantity.levels)
         observed = np.bincount(below, minlength=n_levels + 1) / max(len(below), 1)
         return observed, np.diff([0.0, *self.quantity.levels, 1.0])
 
     def summary(self) -> Recovery:
-        """The numbers of the table."""
+        """Return the line of the table."""
         residual = self.quantity.median - self.truth
         n = len(residual)
         center = float(np.median(residual)) if n else float("nan")
-        spread = float(ROBUST_SIGMA * np.median(np.abs(residual - center))) if n else float("nan")
+        scatter = float(ROBUST_SIGMA * np.median(np.abs(residual - center))) if n else float("nan")
         variance = float(np.var(self.truth)) if n > 1 else 0.0
         r2 = 1 - float(np.mean(residual**2)) / variance if variance > 0 else float("nan")
         return Recovery(
@@ -89,7 +89,7 @@ class Comparison:
             n,
             r2,
             center,
-            spread,
+            scatter,
             coverage68=self.coverage(0.6827),
             coverage95=self.coverage(0.9545),
             n_coverage=int(self.counted.sum()),

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -23,19 +22,19 @@ class EpochLike(Protocol):
 
     @property
     def epoch(self) -> int:
-        """From 1."""
+        """The epoch's number, from 1."""
 
     @property
     def training_loss(self) -> float:
-        """Mean over the epoch."""
+        """The mean loss over the epoch."""
 
     @property
     def validation_loss(self) -> float:
-        """At its end."""
+        """The validation loss at the epoch's end."""
 
     @property
     def learning_rate(self) -> float:
-        """Of its last step."""
+        """The learning rate of the epoch's last step."""
 
 
 def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str) -> None:
@@ -49,8 +48,17 @@ def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str)
     """
     figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _draw_losses(losses, history)
     epochs = [e.epoch for e in history]
+    losses.plot(epochs, [e.training_loss for e in history], color=TRAINING, marker=".", label="training")
+    # An epoch that diverged has an infinite loss, which no axis can show.
+    validation = [e.validation_loss if math.isfinite(e.validation_loss) else math.nan for e in history]
+    losses.plot(epochs, validation, color=VALIDATION, marker=".", label="validation")
+    best = min(history, key=lambda e: e.validation_loss)
+    if math.isfinite(best.validation_loss):
+        label = f"kept: epoch {best.epoch}, {best.validation_loss:.4g}"
+        losses.plot(best.epoch, best.validation_loss, "o", mfc="none", mec=VALIDATION, ms=11, label=label)
+    losses.set_ylabel("loss")
+    losses.legend(frameon=False)
     rates.plot(epochs, [e.learning_rate for e in history], color=MUTED, marker=".")
     rates.set(xlabel="epoch", ylabel="learning rate")
     rates.set_ylim(bottom=0)
@@ -61,24 +69,3 @@ def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str)
     data = io.BytesIO()
     figure.savefig(data, format="png")
     storage.publish(path, data.getvalue())
-
-
-def _draw_losses(axes: Axes, history: Sequence[EpochLike]) -> None:
-    epochs = [e.epoch for e in history]
-    axes.plot(epochs, [e.training_loss for e in history], color=TRAINING, marker=".", label="training")
-    # An epoch that diverged has an infinite loss, which no axis can show.
-    validation = [e.validation_loss if math.isfinite(e.validation_loss) else math.nan for e in history]
-    axes.plot(epochs, validation, color=VALIDATION, marker=".", label="validation")
-    best = min(history, key=lambda e: e.validation_loss)
-    if math.isfinite(best.validation_loss):
-        axes.plot(
-            best.epoch,
-            best.validation_loss,
-            "o",
-            mfc="none",
-            mec=VALIDATION,
-            ms=11,
-            label=f"kept: epoch {best.epoch}, {best.validation_loss:.4g}",
-        )
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False)

@@ -8,9 +8,9 @@ import pytest
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import CatalogError
 from galbatch.reporting import write_report
+from galbatch.reporting.cards import _caption
 from galbatch.reporting.contents import Quantity
-from galbatch.reporting.gallery import BLANK_RGB, stretch
-from galbatch.reporting.page import _caption
+from galbatch.reporting.gallery import BLANK_RGB, intensity_stretch
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_stretch_keeps_color_and_grays_out_missing_pixels():
     image[1, :4] *= 2  # redder in the lower half
     image[:, 7, 7] = 1e5  # the brightest pixel sets the white
     image[:, 0, 0] = np.nan
-    rgb = stretch(image, np.array([2.0, 2.0]))
+    rgb = intensity_stretch(image, np.array([2.0, 2.0]))
     np.testing.assert_allclose(rgb[0, 0], BLANK_RGB)
     np.testing.assert_allclose(rgb[6, 6, 0], rgb[6, 6, 2])
     assert rgb[2, 2, 0] > rgb[2, 2, 1] > rgb[2, 2, 2]
