@@ -72,7 +72,7 @@ def train(
         )
     except KeyboardInterrupt:
         checkpoint = learning.checkpoint_path(output)
-        what = f"add --resume to go on from {checkpoint}" if checkpoint.exists() else "no epoch was done"
+        what = f"add --resume to continue from {checkpoint}" if checkpoint.exists() else "no epoch was done"
         errors.print(f"galbatch: stopped; {what}")
         raise typer.Exit(130) from None
     metadata = written.trained.metadata

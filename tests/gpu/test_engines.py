@@ -130,3 +130,20 @@ def test_rounding_moves_quantiles_of_a_wide_network_by_less_than_2_percent_of_a_
             sigma = 0.5 * (first[:, 3] - first[:, 1])
             error = np.abs(second - first)[:, 1:4] / sigma[:, None]
             assert np.sqrt(np.nanmean(error[sigma > 0] ** 2)) < 0.02, quantity.name
+
+
+@pytest.mark.parametrize("kind", ["torchscript-float32", "rebuilt-float16"])
+def test_switches_are_as_before(kind):
+    """TF32 and cuDNN's choice of kernels are the process's, not galbatch's."""
+    backends = torch.backends
+    before = (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, backends.cudnn.deterministic)
+    backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = True, True
+    try:
+        bundle = load_bundle(bundle_path("demo:gampen"))
+        images, keys = inputs(bundle)
+        run_passes(bundle, images, keys, batch=64, executor=executor(bundle, Engine.named(kind), "cuda"))
+        assert backends.cudnn.allow_tf32
+        assert backends.cuda.matmul.allow_tf32
+        assert backends.cudnn.deterministic == before[2]
+    finally:
+        backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, backends.cudnn.deterministic = before

@@ -150,6 +150,7 @@ def reported(
     outputs = run_part(bundle, part, settings.passes, progress=progress)
     before = judge(outputs, bundle.metadata, part, seed=settings.seed)
     after = judge(outputs, bundle.metadata, part, factors=choice.factors, seed=settings.seed)
+    # Converted networks are to give what their authors published, unless it is asked for otherwise.
     apply = not bundle.metadata.origin if settings.apply is None else settings.apply
     judged = _Judge(bundle, settings, choice.factors if apply else None, progress)
     info = CalibrationInfo(

@@ -193,6 +193,7 @@ def run_part(
     """
     outputs = run_held_out(bundle, part, passes, progress=progress)
     n_good = int(outputs.finite.sum())
+    # A few overflows are left out; when most fail, the images are in another unit than the network's.
     if 2 * n_good < len(part):
         raise BundleError(
             f"{bundle.metadata.name} at dropout rate {bundle.metadata.dropout_rate:g}: gives finite numbers for {n_good} of "
@@ -224,6 +225,7 @@ def with_dropout_rate(bundle: Bundle, rate: float) -> Bundle:
     buffer.seek(0)
     load: Any = torch.jit.load
     script = load(buffer).eval()
+    # Every dropout layer holds the rate, and so does the network itself.
     for module in script.modules():
         if hasattr(module, "dropout_rate"):
             module.dropout_rate = rate
@@ -264,6 +266,7 @@ def inflation_factors(
         cdf = cdf_at(passes.inflated(factors), labels, parameters)
         return coverage_misses(transforms(cdf, *at_limits, seed=seed)).max(axis=0)
 
+    # Steps of equal ratio, as a factor of 2 is as far from 1 as one of 1/2.
     n, (low, high) = len(parameters), np.log(FACTOR_RANGE)
     coarse = np.linspace(low, high, COARSE_FACTORS)
     center = _best(np.tile(coarse[:, None], n), largest_misses)
@@ -275,5 +278,6 @@ def inflation_factors(
 def _best(ln_factors: Floats, misses: Callable[[Floats], Floats]) -> Floats:
     """Return (parameter,) the mean of those of ln_factors (step, parameter) whose misses are smallest."""
     found = np.stack([misses(np.exp(row)) for row in ln_factors])
+    # Several factors may be equally good, as coverage goes by steps of one object; 1e-12 is round-off of the means.
     is_best = found <= found.min(axis=0) + 1e-12
     return (ln_factors * is_best).sum(axis=0) / is_best.sum(axis=0)

@@ -124,6 +124,7 @@ def _released_rows(draws: Floats, levels: tuple[float, ...]) -> Floats:
     bandwidth = np.where(varies, draws.std(axis=1, ddof=1), 1.0) * draws.shape[1] ** -0.2
     density, cdf = _kernel_sums(counts, bandwidth / step)
     cdf /= draws.shape[1]
+    # The released code integrates between the grid's ends alone.
     cdf[:, 0], cdf[:, -1] = 0.0, 1.0
     mode = density.argmax(axis=1)[:, None]
     steps = np.arange(1, RELEASED_POINTS)
@@ -135,6 +136,7 @@ def _released_rows(draws: Floats, levels: tuple[float, ...]) -> Floats:
         best = np.abs(mass - level).argmin(axis=1)
         ends[:, i, 0] = low + step * lower[rows, best]
         ends[:, i, 1] = low + step * upper[rows, best]
+    # Equal draws have no density; their interval is the value itself.
     ends[~varies] = low[~varies, None, None]
     return ends
 

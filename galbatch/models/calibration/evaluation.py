@@ -247,6 +247,7 @@ def run_held_out(
     progress : called with the number of objects done since the last call
     """
     metadata, n = bundle.metadata, len(held_out)
+    # By number, not by id: held-out objects of an array have none.
     keys = draw_keys(
         np.arange(n),
         seed=passes.seed,
@@ -341,6 +342,7 @@ def physical_draws(
 ) -> Floats:
     """Draw (object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
     repeats = 1 if passes.is_point else -(-RELEASED_DRAWS // keys.shape[1])
+    # Further draws of a pass have keys of their own, mixed from the pass's key and a number.
     words = keys.view(np.uint64)
     drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
     draws = np.concatenate(drawn, axis=1)
@@ -373,6 +375,7 @@ def limits_reached(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> tup
 
 def transforms(cdf: Floats, at_low: Bools, at_high: Bools, *, seed: int) -> Floats:
     """Return (object, parameter) randomized integral transforms."""
+    # One generator for all parameters, in their order: the same numbers for every factor that is tried.
     rng = np.random.default_rng(seed)
     columns = [randomized_transform(cdf[:, i], at_low[:, i], at_high[:, i], rng) for i in range(cdf.shape[1])]
     return np.stack(columns, axis=1)

@@ -274,6 +274,7 @@ def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) ->
 def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.int64]:
     """Return (object,) int64 the number of the first label that fits each value; -1: none does."""
     found = np.full(len(values), -1, dtype=np.int64)
+    # From the last to the first, so that the first that fits overwrites the others.
     for number in reversed(range(len(labels))):
         label = labels[number]
         low = -np.inf if label.at_least is None else label.at_least
@@ -291,6 +292,7 @@ def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Boo
     edges = list(SIZE_EDGES)
     if name == "magnitude":
         edges = list(np.arange(np.floor(values.min()), np.floor(values.max()) + 2))
+    # A bin ends as soon as it holds enough objects.
     kept = [edges[0]]
     for edge in edges[1:]:
         if ((values >= kept[-1]) & (values < edge)).sum() >= MIN_IN_BIN:

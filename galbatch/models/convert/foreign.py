@@ -102,6 +102,7 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
         The script is no TorchScript, or does not behave as described.
     """
     described = read_description(description)
+    # Preprocessing and seeds go into the script, so that the bundle needs nothing but itself.
     network = _read_script(script)
     origin = {
         "converted_from": "foreign TorchScript",

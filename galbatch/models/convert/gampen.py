@@ -200,6 +200,7 @@ def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dic
     folder = Path(conversion.scaling)
     info = folder / "info.csv"
     labels, split = _labels(folder, conversion.slug)
+    # The release's scaler was fitted on these rows: a NaN would have spoiled it for all.
     bad = ~np.isfinite(labels)
     if bad.any():
         raise BundleError(
@@ -287,6 +288,7 @@ def _labels(folder: Path, slug: str) -> tuple[Floats, Path]:
             f"{lacks.removesuffix(', and')} and shares neither object_id nor file_name with {info.name}; it holds {', '.join(names)}"
         )
     table = read_table(str(info), columns=[key, *TARGETS])
+    # The split names objects; their labels stand in info.csv, in another order.
     place = {value: number for number, value in enumerate(table.column(key).to_pylist())}
     wanted = read_table(str(split), columns=[key]).column(key).to_pylist()
     lost = [value for value in wanted if value not in place]

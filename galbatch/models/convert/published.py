@@ -138,6 +138,7 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
             f"{path}: is no file that torch.save wrote since version 1.6, or is damaged ({_first_line(error)}); fetch it "
             "again, or load it where it was made and save its state_dict()"
         ) from None
+    # Looked at by name before anything is unpickled: what is not expected is refused unread.
     foreign = [name for name in names if name not in TORCH_CLASSES and name.rpartition(".")[2] not in classes]
     if foreign:
         raise BundleError(

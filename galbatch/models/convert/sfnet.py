@@ -165,6 +165,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
 def _k_and_target(published: Published, conversion: SfnetConversion) -> tuple[int, str]:
     """Return k and target as stated, or as the file's name and the pickled module say; all that are known must agree."""
     match = FILE_NAME.search(Path(published.path).name)
+    # A renamed file, or a pickle of another network, shows as a contradiction.
     said_k = {
         "stated": conversion.k,
         "the file's name": int(match["k"]) if match else None,

@@ -104,6 +104,7 @@ class PassSource:
 
     def more(self, rows: Rows, before: PassOutputs | None, passes: range) -> PassOutputs:
         """Run the passes numbered `passes` for the group's objects `rows`, and return them behind those of `before`."""
+        # Without dropout the first pass is all there is, whatever number is asked for.
         stop = passes.stop if self.has_dropout else SINGLE_PASS
         keys = self.keys[rows, passes.start : stop]
         if before is not None and not keys.shape[1]:

@@ -148,6 +148,7 @@ def is_out_of_domain(
 
 def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floats:
     """Return the Mahalanobis distance, (object,) float64, of features (object, feature) from a training set's."""
+    # Solved with the triangular factor, never inverted: the covariance may be near singular.
     factor = np.linalg.cholesky(covariance)
     whitened = np.linalg.solve(factor, (features - mean).T)
     return np.sqrt((whitened**2).sum(axis=0))
@@ -252,6 +253,7 @@ def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
     Each check is given the same tail; the tail is the largest with which no more than that share lies beyond any.
     """
     least, most = 0.0, FALSE_ALARM_RATE
+    # Bisection to a billionth of the rate.
     for _ in range(30):
         tail = 0.5 * (least + most)
         limits = _limits_at(tail, distance, sky, psf)

@@ -207,6 +207,7 @@ def _taken_on_cpu(call: Callable[[], object]) -> _Taken:
         result = call()
     finally:
         threads: Any = _disable_profiler_legacy()
+    # The most that is held at once, from the sequence of allocations; totals of the profiler do not say it.
     held = peak = 0
     for event in (event for events in threads for event in events):
         if event.kind() == "memory_alloc":  # or free, which is below 0
@@ -242,6 +243,7 @@ def fitting_batch(
     batch : rows a forward sees at most
     notify : called with what is needed, what is there and what is tried, each time that the batch is halved
     """
+    # A batch of 1 that does not fit is tried all the same: then torch's own error says so.
     while True:
         needed = replace(memory, n_rows=batch).working_bytes
         if needed <= gpu.free_bytes or batch == 1:

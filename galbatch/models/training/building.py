@@ -39,6 +39,7 @@ def build_network(settings: TrainingSettings, size_px: int) -> Network:
         "dropout_rate": settings.dropout_rate or 0.0,
         "n_auxiliary": len(settings.auxiliary_inputs),
     }
+    # The global generator is given back as it was: a training must not change what others draw.
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         try:
@@ -68,6 +69,7 @@ def fill_in(
     if parent is not None:
         load_weights(network, parent, settings)
     elif isinstance(network, Sfnet):
+        # An SFNet sees arsinh of the pixels, normalized as its own training set is.
         some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
         network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
         network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
@@ -103,13 +105,14 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
     if _layers(parent.script) != _layers(network):
         raise UsageError(
             f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
-            "trained on; train anew"
+            "trained on; train again"
         )
     weights = {current_weight_name(name): value for name, value in parent.script.state_dict().items()}
     same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
         (p.name, p.transform) for p in settings.parameters
     ]
     mine = network.state_dict()
+    # The last layer's outputs mean something else with other parameters or another head.
     if not same:
         last = [name for name in mine if is_head(name)][-2:]  # weight and bias
         weights |= {name: mine[name] for name in last}

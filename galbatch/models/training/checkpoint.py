@@ -88,6 +88,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> 
     try:
         with open(temporary, "wb") as file:
             torch.save({"format": FORMAT, "identity": identity.texts(), **content}, file)
+            # On the disk before it gets its name: after a power cut the old or the new one is whole.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -95,7 +96,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> 
         reason = str(error).strip().splitlines()[0][:100]
         raise OutputError(
             f"{path}: the state after epoch {len(checkpoint.history)} cannot be written ({reason}); is the disk full? What was there is "
-            "kept: make room, and add --resume to go on from it"
+            "kept: make room, and add --resume to continue from it"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -119,6 +120,7 @@ def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
 def _load(path: Path) -> tuple[dict[str, str], State]:
     """Identity and content of a checkpoint file."""
     try:
+        # `weights_only`: nothing in the file is run.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, form = dict(content["identity"]), content["format"]
         missing = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in content]
@@ -126,7 +128,7 @@ def _load(path: Path) -> tuple[dict[str, str], State]:
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else "empty"
         raise _damaged(path, reason) from None
     if form != FORMAT:
-        raise FingerprintError(f"{path}: checkpoint format {form}, this version reads {FORMAT}; train anew")
+        raise FingerprintError(f"{path}: checkpoint format {form}, this version reads {FORMAT}; train again")
     if missing:
         raise _damaged(path, f"no {missing[0]}")
     return found, content
@@ -134,7 +136,7 @@ def _load(path: Path) -> tuple[dict[str, str], State]:
 
 def _damaged(path: Path, reason: str) -> FingerprintError:
     return FingerprintError(
-        f"{path}: is no checkpoint of galbatch, or is damaged ({reason}); remove it and train anew"
+        f"{path}: is no checkpoint of galbatch, or is damaged ({reason}); remove it and train again"
     )
 
 
@@ -153,7 +155,7 @@ def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> 
         f"{name}: {_short(found.get(name, 'absent'))}, now {_short(wanted[name])}" for name in names
     )
     raise FingerprintError(
-        f"{path}: was written by another training ({differ}); go on with its settings and data, or remove it to train anew"
+        f"{path}: was written by another training ({differ}); continue with its settings and data, or remove it to train again"
     )
 
 
@@ -178,5 +180,5 @@ def require_no_checkpoint(path: Path) -> None:
     """
     if path.exists():
         raise FingerprintError(
-            f"{path}: a checkpoint of an earlier run is there; add --resume to go on from it, or remove it to train anew"
+            f"{path}: a checkpoint of an earlier run is there; add --resume to continue from it, or remove it to train again"
         )

@@ -69,6 +69,7 @@ def split_objects(
     object_id : (object,) int64 or str
     """
     keys = draw_keys(object_id, seed=seed, bundle_sha256="split", passes=[0])[:, 0]
+    # The upper 53 bits of the hash as a number in [0, 1).
     place = (keys.view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     test = place < test_share
     validation = ~test & (place < test_share + validation_share)
@@ -95,6 +96,7 @@ def data_fingerprint(images: ImageRows, labels: npt.NDArray[np.float64], extras:
         digest.update("\n".join(map(str, extras.object_id.tolist())).encode())
     if extras.auxiliary is not None:
         digest.update(np.ascontiguousarray(extras.auxiliary, dtype=np.float32).tobytes())
+    # First and last among them, so that a file that grew or was cut is noticed.
     some = np.unique(np.linspace(0, images.shape[0] - 1, FINGERPRINT_IMAGES).astype(np.int64))
     digest.update(np.ascontiguousarray(images[some], dtype=np.float32).tobytes())
     return digest.hexdigest()

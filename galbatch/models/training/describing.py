@@ -31,6 +31,7 @@ def domain_of(
     network: nn.Module, data: TrainingTensors, split: Split, *, settings: TrainingSettings, extras: Extras
 ) -> DomainInfo:
     """Describe what the training set looked like, with limits found on the validation set; of large sets a subsample."""
+    # Float32, all bands.
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
     at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes)) // 2
     rows = np.union1d(_subsample(split.training, at_most), _subsample(split.validation, at_most))

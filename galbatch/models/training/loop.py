@@ -156,8 +156,10 @@ class TrainingLoop:
     def train_epoch(self, number: int) -> float:
         """Go through the training set once, in whole batches, and return the mean loss."""
         self._set_modes(number)
+        # Drawn from (seed, epoch, stream), not from one running generator: a resumed training needs no generator's state.
         order = self._rng(number, ORDER).permutation(self.split.training)
         rng = self._rng(number, TRAINING_KEYS)
+        # Summed on the device: to ask a GPU for each loss would make it wait for the batch.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
             turned = augmented(images, rng.permutation(8)) if self.settings.augmentation else images
@@ -184,6 +186,7 @@ class TrainingLoop:
         rate = self.settings.learning_rate * rate_factor(position, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # The outputs first: keys and targets are drawn from one generator, in this order.
         loss = self.loss(self._outputs(rows, images, rng), self._target(rows, rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -244,6 +247,7 @@ class TrainingLoop:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.average is not None and checkpoint.average is not None:
             self.average.load_state_dict(checkpoint.average)
+        # A checkpoint is read onto the CPU.
         self.best = {name: value.to(self.device) for name, value in checkpoint.best.items()}
         self.history[:] = [Epoch(int(number), *rest) for number, *rest in checkpoint.history]
 
@@ -306,7 +310,7 @@ def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Op
     common: dict[str, Any] = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "fused": True,
+        "fused": True,  # one kernel for all parameters
     }
     if settings.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=settings.momentum, **common)

@@ -169,6 +169,7 @@ def train(
         with loop.last_layers_in_float32():
             before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}
         history = loop.run(session.earlier(identity))
+        # Before the domain is described: its features are those of the weights that are kept.
         _clear_tiny_weights(network)
         domain = domain_of(network.eval(), data, split, settings=settings, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)

@@ -218,10 +218,10 @@ def test_a_checkpoint_is_not_trained_over_nor_mistaken(tmp_path):
     settings = settings_with(epochs=1, batch=16)
     session = Session(checkpoint=tmp_path / "a.ckpt")
     train(images, labels, settings=settings, session=session)
-    with pytest.raises(FingerprintError, match="add --resume to go on from it, or remove it"):
+    with pytest.raises(FingerprintError, match="add --resume to continue from it, or remove it"):
         train(images, labels, settings=settings, session=session)
     again = dataclasses.replace(session, resume=True)
-    with pytest.raises(FingerprintError, match=r"\(batch: 16, now 8\); go on with its settings"):
+    with pytest.raises(FingerprintError, match=r"\(batch: 16, now 8\); continue with its settings"):
         train(images, labels, settings=dataclasses.replace(settings, batch=8), session=again)
     with pytest.raises(FingerprintError, match=r"\(data: "):
         train(images, labels * 1.01, settings=settings, session=again)
