@@ -32,7 +32,7 @@ import json, pickle, re, sys
 
 import distributed  # a worker has it
 
-from galbatch import tasks
+from galbatch.execution import tasks
 
 
 def peak_bytes():
