@@ -27,6 +27,8 @@ class Commands(typer.core.TyperGroup):
     """A group of commands that names the new options for old ones, and says what a stop by Ctrl-C leaves."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # The outermost group sees the words of the whole command line, before a command refuses an option without a word
+        # about what became of it.
         for word in args:
             option = word.partition("=")[0]
             if option in RENAMED_OPTIONS:
@@ -113,6 +115,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    # Both are read before the command is: --version ends it, and main looks for --debug in sys.argv.
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of errors")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")

@@ -33,7 +33,7 @@ def plan(run_toml: RunToml) -> None:
     with cluster.on_demand(parsed.cluster) as workers:
         made = execution.prepare(parsed, workers)
     measured = execution.measure_rates(parsed, made)
-    table = _plan_table(made, execution.measure_memory(parsed, made), parsed.cutouts)
+    table = plan_table(made, execution.measure_memory(parsed, made), parsed.cutouts)
     for label, value in measured.rows(made, parsed):
         table.add_row(label, value)
     out.print(table)
@@ -47,7 +47,7 @@ def plan(run_toml: RunToml) -> None:
         print_line(f"note: {note}")
 
 
-def _plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -> Table:
+def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -> Table:
     """Return the table of what a run reads, writes and holds in memory."""
     takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)

@@ -69,7 +69,8 @@ def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
     place = f"{source}: [{section}] " if section else f"{source}: "
     message = problem["msg"].removeprefix("Value error, ")
     if not location or (problem["type"] == "value_error" and isinstance(location[-1], int)):
-        return f"{place}{message}"  # of several keys together: the message names them
+        # Validators of a whole section look at several keys together: their message names them.
+        return f"{place}{message}"
     key = str(location[-1])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if new := RENAMED_KEYS.get((section, key)):

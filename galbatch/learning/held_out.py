@@ -85,6 +85,7 @@ def held_out_objects(
             f"{bundle.metadata.name} was trained on {data.origin['store']}: of its {len(held_out)} objects the {len(split.test)} "
             "are used that the training set aside"
         )
+        # What is left is split again by the next record: an object counts as held out if all trainings left it alone.
         held_out = held_out.take(split.test)
     return held_out, notes
 

@@ -20,8 +20,8 @@ from galbatch.objects import read_numbers
 
 __all__ = ["LabeledImages", "open_labeled"]
 
-# Random rows are read from memory or from a memory-mapped file. 4 GiB leave room for the network and the batches on
-# a machine with 16 GiB.
+# Bytes of cutouts that are held in memory; more are copied to a file that is read like memory. 4 GiB leave most of a
+# laptop's memory to the network and its batches.
 IN_MEMORY_BYTES = 4 * 2**30
 
 Ids = npt.NDArray[Any]
@@ -137,6 +137,7 @@ def open_labeled(
             f"column {id_column} those of the run's object list?"
         )
     with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
+        # Rows of sharded cutouts in random order would read a shard for each: they are copied once, in the store's order.
         copied = _copy_cutouts(store, grid, rows_of, settings.bands, images)
         origin = {"store": Path(store).name, "labels": Path(labels).name}
         yield _join(copied, images, table, origin)
@@ -217,6 +218,7 @@ def _join(
 ) -> LabeledImages:
     """Join copied cutouts with their labels, and count what was left out."""
     ids, psf, sky, has_light = (np.concatenate(parts) for parts in zip(*copied, strict=True))
+    # Ids stand in the store's order, labels in the table's.
     rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)[has_light]
     numbers = np.flatnonzero(has_light)
     n_labels = len(table.parameters)

@@ -104,6 +104,7 @@ def prepare_training(
     if source.population is not None:
         # The recipe describes the galaxies of its own population.
         given["training_data"] = f"galaxies of the population {source.population}, drawn by galbatch simulate"
+    # A file replaces what the recipe or parent says, and options of the command line what the file says.
     given |= {} if settings is None else read_toml(settings)
     given |= {name: value for name, value in (options or {}).items() if value is not None}
     resolved = resolve_settings(
@@ -164,6 +165,7 @@ def train_bundle(
         written = train_and_save(
             data, task.output, settings=task.settings, parent=task.parent, session=session
         )
+    # Only now: until the bundle is there, the checkpoint is all that is left of days of training.
     if not keep_checkpoint:
         checkpoint.unlink(missing_ok=True)
     return written

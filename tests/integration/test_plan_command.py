@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from galbatch import config, execution
 from galbatch.cli import app as cli
+from galbatch.cli import running
 from galbatch.errors import ConfigError
 from galbatch.planning import plan as plan_module
 from galbatch.planning.inference_memory import InferenceMemory
@@ -71,7 +72,7 @@ def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     plan = execution.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
     on_gpu = InferenceMemory(host_bytes=3 * 2**30, device_bytes=2**30)
-    table = cli._plan_table(parsed, plan, execution.Rates(1, 0.01, {}), on_gpu)
+    table = running.plan_table(plan, on_gpu, parsed.cutouts)
     rows = dict(zip(*(column.cells for column in table.columns), strict=True))
     assert "S3 requests" in rows
     assert rows["memory to infer"] == "3.00 GiB a worker, and 1.00 GiB on its GPU"
