@@ -1,3 +1,18 @@
-"""Throughput, while a run lasts."""
+"""Throughput of a run while it lasts: a page on the Dask dashboard, Prometheus metrics, bars in the terminal."""
 
-from galbatch.dashboard.progress import *  # noqa: F403
+from galbatch.dashboard.counts import CountsOnWorker, count, totals, totals_of
+from galbatch.dashboard.page import PAGE, GalaxiesPage, watch
+from galbatch.dashboard.sinks import ProgressBars, ProgressSink, Silent
+
+__all__ = [
+    "PAGE",
+    "CountsOnWorker",
+    "GalaxiesPage",
+    "ProgressBars",
+    "ProgressSink",
+    "Silent",
+    "count",
+    "totals",
+    "totals_of",
+    "watch",
+]

@@ -4,7 +4,7 @@ import time
 import urllib.request
 
 from galbatch import dashboard
-from galbatch.dashboard import count, counts, totals_of
+from galbatch.dashboard import count, page, totals, totals_of
 
 
 def read(url):
@@ -22,8 +22,8 @@ def test_the_page_and_the_counters(client):
 
     # The workers ran other tests' runs before, whose counts come with their next heartbeat.
     client.run(count, cutouts=5, galaxies=3, passes=192)
-    counted = client.run(counts).values()
-    expected = {name: sum(of_worker[name] for of_worker in counted) for name in counts()}
+    counted = client.run(totals).values()
+    expected = {name: sum(of_worker[name] for of_worker in counted) for name in totals()}
     assert all(expected[name] >= n for name, n in {"cutouts": 10, "galaxies": 6, "passes": 384}.items())
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -43,7 +43,7 @@ def test_prometheus_exports_the_counters():
 
 
 def test_rates_are_per_second_and_never_negative():
-    rates = dashboard._Rates()
+    rates = page._Rates()
     assert rates(10.0, {"galaxies": 0}) == {"galaxies": 0.0}
     assert rates(12.0, {"galaxies": 30}) == {"galaxies": 15.0}
     assert rates(13.0, {"galaxies": 0}) == {"galaxies": 0.0}
