@@ -33,7 +33,7 @@ from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, ObjectTable
 from galbatch.execution import tasks
-from galbatch.planning.plan import ModelPlan
+from galbatch.planning import ModelPlan
 
 BANDS = ("g", "r")
 RA_DEG, DEC_DEG = 45.0, 0.0

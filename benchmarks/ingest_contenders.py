@@ -28,11 +28,10 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
-from galbatch import cluster, config, execution, ingest
+from galbatch import cluster, config, execution, ingest, planning
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile, njy_per_unit
 from galbatch.objects import ListSource
-from galbatch.planning import plan
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
 
@@ -130,8 +129,8 @@ def run_galbatch(
         catalog={"path": str(output / "catalog")},
         cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
     )
-    model = plan.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
-    made = plan.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
+    model = planning.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
+    made = planning.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
     with cluster.connect(parsed.cluster) as client:
         result = execution.execute(parsed, made, client, stage="ingest")
     os.sync()

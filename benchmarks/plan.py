@@ -27,7 +27,7 @@ from galbatch.core import sky
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import FileIdentity, Grid, Plane, Tile
 from galbatch.objects import open_objects
-from galbatch.planning.plan import ModelPlan, make_plan
+from galbatch.planning import ModelPlan, make_plan
 
 BANDS = ("g", "r", "i", "z", "y")
 SPACING_DEG = 4100 * 0.168 / 3600

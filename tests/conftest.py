@@ -281,7 +281,7 @@ def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchs
     from galbatch.core.pixels import Partition
     from galbatch.core.types import BLOCK_OBJECTS, ObjectTable
     from galbatch.execution import tasks
-    from galbatch.planning.plan import ModelPlan
+    from galbatch.planning import ModelPlan
 
     ensemble, made = models.load_ensemble([path]), Fingerprint({"made": "here"})
     network = ModelPlan("net", None, (path,), ensemble.sha256, ensemble.grid, ensemble.bands, engine=engine)

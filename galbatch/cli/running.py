@@ -14,8 +14,7 @@ from galbatch.errors import UsageError
 if TYPE_CHECKING:
     from galbatch.config import CutoutsConfig
     from galbatch.execution import RunResult
-    from galbatch.planning.inference_memory import InferenceMemory
-    from galbatch.planning.plan import Plan
+    from galbatch.planning import InferenceMemory, Plan
 
 __all__ = ["clean", "plan", "run", "status"]
 

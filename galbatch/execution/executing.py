@@ -19,7 +19,7 @@ from galbatch.execution.outputs import REJECTED_FILE, Stage, locked
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, SubmissionQueue
 from galbatch.objects import write_parquet
-from galbatch.planning.plan import Plan
+from galbatch.planning import Plan
 
 __all__ = ["RunResult", "execute"]
 

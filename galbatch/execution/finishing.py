@@ -9,7 +9,7 @@ from galbatch.config import RunConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.execution import leaf
 from galbatch.execution.outputs import FAILED_FILE
-from galbatch.planning.plan import Plan
+from galbatch.planning import Plan
 
 __all__ = ["finish", "record_failures"]
 

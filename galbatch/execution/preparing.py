@@ -13,7 +13,7 @@ from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import tile_index_of
 from galbatch.objects import kept_names, open_objects
-from galbatch.planning.plan import ENGINE_OF, ModelPlan, Plan, make_plan
+from galbatch.planning import ENGINE_OF, ModelPlan, Plan, make_plan
 
 __all__ = ["prepare"]
 

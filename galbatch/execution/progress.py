@@ -15,7 +15,7 @@ from galbatch.core.fingerprint import refuse_difference
 from galbatch.errors import FingerprintError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import FAILED_FILE
-from galbatch.planning.plan import PartitionPlan, Plan
+from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Progress", "read_progress"]
 

@@ -15,8 +15,7 @@ from galbatch.core.columns import PASSES
 from galbatch.core.types import CutoutBlock
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
-from galbatch.planning.inference_memory import InferenceMemory, project_inference
-from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
+from galbatch.planning import InferenceMemory, ModelPlan, PartitionPlan, Plan, project_inference
 
 __all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
 

@@ -20,7 +20,7 @@ from galbatch import cluster, dashboard, ingest, models
 from galbatch.config import RunConfig
 from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.planning.plan import PartitionPlan, Plan
+from galbatch.planning import PartitionPlan, Plan
 from galbatch.storage import zarr_groups
 
 __all__ = ["Attempt", "SubmissionQueue"]

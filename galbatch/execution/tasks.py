@@ -25,7 +25,7 @@ from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, T
 from galbatch.errors import FingerprintError
 from galbatch.execution.leaf import leaf_footer, leaf_table
 from galbatch.objects import PartitionObjects
-from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
+from galbatch.planning import ModelPlan, PartitionPlan, Plan
 
 __all__ = [
     "GridTask",

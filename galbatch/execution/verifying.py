@@ -10,7 +10,7 @@ from galbatch.core.fingerprint import refuse_difference
 from galbatch.errors import FingerprintError
 from galbatch.execution import leaf
 from galbatch.execution.preparing import prepare
-from galbatch.planning.plan import Plan
+from galbatch.planning import Plan
 
 __all__ = ["verify_against"]
 

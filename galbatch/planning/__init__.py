@@ -1,1 +1,19 @@
-"""Objects, tiles and config -> partitions with projected bytes and memory."""
+"""From objects, tiles and config to partitions with projected bytes and memory."""
+
+from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
+from galbatch.planning.inference_memory import InferenceMemory, project_inference
+from galbatch.planning.plan import GridPlan, ModelPlan, PartitionPlan, Plan
+from galbatch.planning.planner import ENGINE_OF, make_plan
+
+__all__ = [
+    "ENGINE_OF",
+    "MAX_HEALPIX_ORDER",
+    "GridPlan",
+    "InferenceMemory",
+    "ModelPlan",
+    "PartitionPlan",
+    "Plan",
+    "divide",
+    "make_plan",
+    "project_inference",
+]

@@ -1,4 +1,4 @@
-"""What a worker takes of memory while it infers, on the host and on the GPU. No I/O."""
+"""The projected memory of a worker while it infers, on the host and on the GPU. No I/O."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from galbatch.catalog.pass_outputs import MAX_CHUNK_BYTES
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.ingest import bytes_per_object, reading_bytes
-from galbatch.planning.plan import ModelPlan, Plan
-from galbatch.planning.projection import GridPlan
+from galbatch.planning.plan import Plan
 
 if TYPE_CHECKING:
     from galbatch.models import NetworkMemory  # loads torch, which projecting does without
@@ -22,27 +21,27 @@ PROCESS_BYTES = 600 * 2**20
 """A worker without weights and pixels: 500 MiB of libraries, with torch; what the first passes make."""
 
 GPU_PROCESS_BYTES = 3 * 2**30
-"""What CUDA takes of the host besides: its libraries and the pages they pin."""
+"""Memory of the host that CUDA takes besides: its libraries and the pages they pin."""
 
 WEIGHT_COPIES = {"torchscript": 1.0, "rebuilt": 2.5, "compiled": 2.5}
-"""Of the script's weights: the script's own, a rebuilt network's, and for lower precisions one more in float32."""
+"""Copies of the script's weights: the script's own, a rebuilt network's, and for lower precisions one more in float32."""
 
 HEAP = 2
 """On a CPU: what passes free in between is not always taken again, as the next buffer may not fit in: 1.5 to 2.7 times was seen."""
 
 COLUMN_BYTES = 32
-"""Of a number in the catalog: an array's, Arrow's, Arrow's again with the leaf's own schema, and the file in memory."""
+"""Bytes for a number in the catalog: an array's, Arrow's, Arrow's again with the leaf's own schema, and the file in memory."""
 
 KEPT_CHUNKS = 3
-"""Of pass outputs, of each bundle: the one that fills, and what it is coded into."""
+"""Chunks of pass outputs of each bundle: the one that fills, and those it is coded into."""
 
 OBJECT_COLUMNS = 20
-"""Of an object beside its results: ids, positions, flags, what is kept."""
+"""Columns of an object beside its results: ids, positions, flags, kept columns."""
 
 
 @dataclass(frozen=True)
 class InferenceMemory:
-    """Of a worker: bytes of the host, and of the GPU without CUDA's own context of some 0.5 GB; 0 where there is none."""
+    """Bytes that a worker takes of the host, and of the GPU without CUDA's own context of some 0.5 GB; 0 where there is none."""
 
     host_bytes: int
     device_bytes: int
@@ -51,7 +50,7 @@ class InferenceMemory:
 def project_inference(
     plan: Plan, networks: Mapping[str, NetworkMemory], posterior: PosteriorConfig, *, device: str
 ) -> InferenceMemory:
-    """Projected memory of a worker while it infers the largest partition.
+    """Return the projected memory of a worker while it infers the largest partition.
 
     Networks take turns on a block of cutouts, and keep their weights. A block is worked on, the next is read. When bundles are
     loaded, each runs some rows, by which its behavior is checked.
@@ -65,7 +64,9 @@ def project_inference(
     """
     known = [(model, networks[model.name]) for model in plan.models if model.name in networks]
     scripts = sum(memory.weights_bytes for _, memory in known)
-    weights = sum(round(_copies(model) * memory.weights_bytes) for model, memory in known)
+    weights = sum(
+        round(WEIGHT_COPIES[model.engine.partition("-")[0]] * memory.weights_bytes) for model, memory in known
+    )
     working = max((memory.working_bytes for _, memory in known), default=0)
     checking = HEAP * max((memory.checking_bytes for _, memory in known), default=0)
     running = _blocks_bytes(plan) + _columns_bytes(plan, networks)
@@ -81,20 +82,20 @@ def project_inference(
     return InferenceMemory(PROCESS_BYTES + weights + max(checking, HEAP * working + running), 0)
 
 
-def _copies(model: ModelPlan) -> float:
-    return WEIGHT_COPIES[model.engine.partition("-")[0]]
-
-
 def _blocks_bytes(plan: Plan) -> int:
-    return max(_grid_bytes(plan, grid) for grid in plan.grids)
+    """Return the bytes of the blocks of cutouts in memory, on the largest grid.
 
-
-def _grid_bytes(plan: Plan, grid: GridPlan) -> int:
-    """Cutouts that are worked on, and read; which of their pixels are finite; those of a network that takes fewer bands."""
-    block = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, ("image",))
-    taken = (plan.models[number].bands for number in grid.models)
-    shares = (len(bands) / len(grid.bands) for bands in taken if bands != grid.bands)
-    return block + reading_bytes(grid.grid, grid.bands) + block // 4 + round(block * max(shares, default=0.0))
+    One block is worked on while the next is read. Beside them are a mask of the finite pixels, a quarter of a block, and
+    the copy for a network that takes fewer bands.
+    """
+    sizes = []
+    for grid in plan.grids:
+        block = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, ("image",))
+        taken = (plan.models[number].bands for number in grid.models)
+        shares = (len(bands) / len(grid.bands) for bands in taken if bands != grid.bands)
+        copied = round(block * max(shares, default=0.0))
+        sizes.append(block + reading_bytes(grid.grid, grid.bands) + block // 4 + copied)
+    return max(sizes)
 
 
 def _columns_bytes(plan: Plan, networks: Mapping[str, NetworkMemory]) -> int:

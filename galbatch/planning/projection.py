@@ -1,4 +1,4 @@
-"""What cutting objects takes: cutouts, bytes read and written, S3 requests. No I/O of its own.
+"""The projected cost of cutting objects: cutouts, bytes read and written, requests. Objects are read through their source.
 
 Every object counts as one window on one tile of each band, the one that covers it; what is completed from
 neighboring tiles is not counted. How a tile with so many windows is read is decided as the readers decide it.
@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
-from galbatch.core.types import Grid, Tile
+from galbatch.core.types import Grid, Plane, Tile
 from galbatch.ingest import Footprint, bytes_per_object, tile_read_cost
 from galbatch.objects import Chunk, LruCache, SelectedObjects
 
 __all__ = ["GridPlan", "Projection", "Projector"]
 
 Counts = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-"""Places, rising, and how many windows fall on each."""
+"""Places, rising, and the number of windows on each."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GridPlan:
 
 @dataclass(frozen=True)
 class Projection:
-    """What cutting some objects takes.
+    """The projected cost of cutting some objects.
 
     Attributes
     ----------
@@ -55,12 +55,12 @@ class Projection:
 
     @property
     def total_bytes(self) -> int:
-        """Read and written."""
+        """The bytes read and written."""
         return self.read_bytes + self.write_bytes
 
     @classmethod
     def sum(cls, parts: Sequence[Projection], n_grids: int) -> Projection:
-        """Of several partitions together."""
+        """Return the cost of several partitions together."""
         return cls(
             tuple(sum(part.n_cutouts[grid] for part in parts) for grid in range(n_grids)),
             sum(part.read_bytes for part in parts),
@@ -100,7 +100,7 @@ class _Survey:
         self._tiles_of_kind = list(kinds)
 
     def cost(self, counts: Counts) -> _Cost:
-        """Of so many windows on these places."""
+        """Return the cost of n windows on each of these places."""
         places, n_windows = counts
         pairs = self._kind_of_place[places] << 32 | n_windows
         values, times = np.unique(pairs, return_counts=True)
@@ -113,24 +113,32 @@ class _Survey:
         return _Cost(read, window, requests)
 
     def _one(self, kind: int, n_windows: int) -> _Cost:
+        """Return the cost of n windows on one place of a kind."""
         key = (kind, n_windows)
         if key not in self._costs:
-            tiles = [self._alike[number] for number in self._tiles_of_kind[kind]]
-            sizes = [_size_on(tile, self._grid) for tile in tiles]
-            reads = [
-                tile_read_cost(tile, n_windows=n_windows, size_px=size)
-                for tile, size in zip(tiles, sizes, strict=True)
-            ]
-            window = sum(_window_bytes(tile, size) for tile, size in zip(tiles, sizes, strict=True))
-            self._costs[key] = _Cost(
-                sum(read.bytes_ for read in reads), n_windows * window, sum(read.requests for read in reads)
-            )
+            read = window = requests = 0
+            for number in self._tiles_of_kind[kind]:
+                tile = self._alike[number]
+                # Pixel scales that differ by rounding must not ask for one more pixel: a thousandth is left out.
+                size = math.ceil(
+                    self._grid.size_px * self._grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - 1e-3
+                )
+                cost = tile_read_cost(tile, n_windows=n_windows, size_px=size)
+                n_pixels = min(size, tile.shape_px[0]) * min(size, tile.shape_px[1])
+                read += cost.bytes_
+                requests += cost.requests
+                window += n_windows * n_pixels * sum(plane.bytes_per_px for plane in _planes(tile))
+            self._costs[key] = _Cost(read, window, requests)
         return self._costs[key]
 
 
+def _planes(tile: Tile) -> list[Plane]:
+    return [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
+
+
 def _cost_key(tile: Tile) -> tuple[object, ...]:
-    """All that `tile_read_cost` looks at, with paths reduced to what they say of the storage."""
-    planes = [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
+    """Return all that `tile_read_cost` depends on, with paths reduced to what they say of the storage."""
+    planes = _planes(tile)
     of_planes = [
         (
             storage.reads_by_request(p.path),
@@ -145,19 +153,9 @@ def _cost_key(tile: Tile) -> tuple[object, ...]:
     return tile.shape_px, tile.pixel_scale_arcsec, n_files, *of_planes
 
 
-def _size_on(tile: Tile, grid: Grid) -> int:
-    return math.ceil(grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - 1e-3)
-
-
-def _window_bytes(tile: Tile, size_px: int) -> int:
-    planes = [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
-    n_pixels = min(size_px, tile.shape_px[0]) * min(size_px, tile.shape_px[1])
-    return n_pixels * sum(plane.bytes_per_px for plane in planes)
-
-
 @dataclass(frozen=True)
 class _Windows:
-    """Of a chunk in memory: which objects each grid needs, and the place of each object in each survey.
+    """The objects of a chunk that each grid needs, and the place of each object in each survey.
 
     Attributes
     ----------
@@ -171,14 +169,14 @@ class _Windows:
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is kept of every chunk: windows on each place, for each grid and survey."""
+    """The part that is kept of every chunk: windows on each place, for each grid and survey."""
 
     n_needed: tuple[int, ...]
     counts: tuple[tuple[Counts, ...], ...]
 
 
 class Projector:
-    """Projects what any range of the objects takes; looks at every object once when it is made.
+    """Projects the cost of any range of the objects; looks at every object once when it is made.
 
     Attributes
     ----------
@@ -231,7 +229,7 @@ class Projector:
         return _summary(windows, slice(None))
 
     def project(self, start: int, stop: int) -> Projection:
-        """What the objects `start` to `stop` take as one partition."""
+        """Return the cost of the objects `start` to `stop` as one partition."""
         parts = []
         for span in self._objects.spans(start, stop):
             if span.is_whole:
@@ -262,7 +260,7 @@ def _summary(windows: _Windows, rows: slice) -> _Summary:
 
 
 def _counted(places: npt.NDArray[np.int32]) -> Counts:
-    """How many windows fall on each place; -1 is none."""
+    """Return the number of windows on each place; place -1 is none."""
     places = places[places >= 0]
     if not len(places):
         return np.zeros(0, np.intp), np.zeros(0, np.intp)

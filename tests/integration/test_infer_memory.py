@@ -19,8 +19,7 @@ from galbatch.execution import tasks
 from galbatch.models import DomainInfo
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.networks import Gampen
-from galbatch.planning.inference_memory import project_inference
-from galbatch.planning.projection import GridPlan
+from galbatch.planning import GridPlan, project_inference
 
 # VmHWM, as ru_maxrss of a child begins with its parent's: Linux keeps it over exec.
 CHILD = """

@@ -9,8 +9,8 @@ from galbatch import config, execution
 from galbatch.cli import app as cli
 from galbatch.cli import running
 from galbatch.errors import ConfigError
+from galbatch.planning import InferenceMemory
 from galbatch.planning import plan as plan_module
-from galbatch.planning.inference_memory import InferenceMemory
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,7 +11,9 @@ from galbatch.execution import tasks
 @pytest.fixture(scope="module")
 def threads():
     """Workers in this process, so that tests can put faults into tasks."""
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as client:
         yield client
 
 

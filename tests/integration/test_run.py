@@ -16,7 +16,7 @@ import pytest
 
 from galbatch import catalog, config, errors, execution, ingest, models
 from galbatch.core.flags import ModelFlag, PixelFlag
-from galbatch.planning import plan as plan_module
+from galbatch.planning import planner as plan_module
 
 pytestmark = pytest.mark.timeout(280)
 

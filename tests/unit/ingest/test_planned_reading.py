@@ -13,7 +13,7 @@ from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.execution import tasks
 from galbatch.objects import ListSource
-from galbatch.planning.plan import ModelPlan, make_plan
+from galbatch.planning import ModelPlan, make_plan
 
 SIZE_PX, STEP_PX, SCALE_DEG = 1000, 900, 0.168 / 3600
 

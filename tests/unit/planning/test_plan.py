@@ -14,7 +14,7 @@ from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import tile_read_cost
 from galbatch.objects import ListSource
-from galbatch.planning.plan import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
+from galbatch.planning import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
 
 
 def sorted_sky(ra_deg, dec_deg):

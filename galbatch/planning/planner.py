@@ -1,0 +1,205 @@
+"""Make the plan of a run from its config, objects, tiles and networks.
+
+Objects are read through their source; nothing else here does I/O.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+
+from galbatch.config import RunConfig
+from galbatch.core.fingerprint import Fingerprint, digest
+from galbatch.core.pixels import Partition
+from galbatch.core.types import Tile
+from galbatch.errors import ConfigError
+from galbatch.ingest import INGEST_VERSION, Footprint
+from galbatch.models import INFER_VERSION
+from galbatch.objects import ObjectSource, SelectedObjects
+from galbatch.planning.division import Limits, divide_ranked
+from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
+from galbatch.planning.projection import GridPlan, Projector
+
+__all__ = ["ENGINE_OF", "make_plan"]
+
+ENGINE_OF = "engine of "
+"""The beginning of the names of those parts of a leaf's fingerprint that name the engine of a network."""
+
+
+def make_plan(
+    config: RunConfig, source: ObjectSource, tiles: Sequence[Tile], models: Sequence[ModelPlan]
+) -> Plan:
+    """Plan the run.
+
+    Parameters
+    ----------
+    tiles : all tiles of the surveys, whatever their band
+    models : the networks, in the order of ``[[models]]``
+
+    Raises
+    ------
+    ConfigError
+        No network selects any object.
+    """
+    planner = _Planner(config, source, tiles, models)
+    partitions = [planner.plan(partition) for partition in planner.divide()]
+    oversize = tuple(part.partition for part in partitions if planner.is_oversize(part))
+    return Plan(
+        planner.objects,
+        planner.tiles,
+        planner.models,
+        planner.grids,
+        tuple(partitions),
+        oversize,
+        tuple(planner.notes()),
+    )
+
+
+def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
+    """Return one entry for each distinct grid, with the union of its networks' bands in order of first use."""
+    result = []
+    for grid in sorted({model.grid for model in models}):
+        sharing = tuple(number for number, model in enumerate(models) if model.grid == grid)
+        bands = tuple(dict.fromkeys(band for number in sharing for band in models[number].bands))
+        result.append(GridPlan(grid, bands, sharing))
+    return result
+
+
+class _Planner:
+    """The data that each partition's plan is made from, which are computed once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: ObjectSource,
+        tiles: Sequence[Tile],
+        models: Sequence[ModelPlan],
+    ) -> None:
+        self.config = config
+        self.objects = SelectedObjects(source, [model.where for model in models], config.flags)
+        grids = _grids(models)
+        used = {band for grid in grids for band in grid.bands}
+        self.tiles = tuple(tile for tile in tiles if tile.band in used)
+        surveys = [[tile for tile in self.tiles if tile.band in survey.run_bands] for survey in config.survey]
+        self._footprint = Footprint(self.tiles)
+        self._projector = Projector(self.objects, surveys, grids, planes=config.cutouts.planes)
+        self.models = tuple(
+            dataclasses.replace(model, n_selected=int(n))
+            for model, n in zip(models, self._projector.n_selected, strict=True)
+        )
+        whole = self._projector.project(0, len(self.objects))
+        self.grids = tuple(
+            dataclasses.replace(grid, n_cutouts=n) for grid, n in zip(grids, whole.n_cutouts, strict=True)
+        )
+        if not any(whole.n_cutouts):
+            wheres = "; ".join(f"[[models]] {model.name}: where = {model.where!r}" for model in self.models)
+            raise ConfigError(f"run.toml: no network is for any of the {len(self.objects)} objects: {wheres}")
+        self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
+        self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
+        self._common_ingest = self._common_ingest_parts()
+        self._common_infer = self._common_infer_parts()
+
+    def divide(self) -> list[Partition]:
+        def bytes_of(start: int, stop: int) -> int:
+            return self._projector.project(start, stop).total_bytes
+
+        return divide_ranked(self.objects.rank, self._limits, bytes_of)
+
+    def is_oversize(self, part: PartitionPlan) -> bool:
+        return (
+            part.partition.n_objects > self._limits.max_objects
+            or part.projection.total_bytes > self._limits.max_bytes
+        )
+
+    def plan(self, partition: Partition) -> PartitionPlan:
+        """Return the plan of one partition. Its fingerprints cover all that its cutouts and its leaf are made from."""
+        objects = self.objects.take(partition.start, partition.stop)
+        table = objects.table
+        near = tuple(self._footprint.near(table, radius_deg=self._radius_deg))
+        columns = (table.object_id, table.ra_deg, table.dec_deg, objects.flags)
+        needed = [digest(objects.needed(grid.models)) for grid in self.grids]
+        psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
+        ingest = {
+            **self._common_ingest,
+            "division": f"{partition.name} of {partition.n_objects} objects",
+            "objects": digest([*map(digest, columns), *needed, *psf]),
+            "tiles": digest(sorted((_tile_parts(self.tiles[index]) for index in near), key=str)),
+        }
+        leaf = {
+            **ingest,
+            **self._common_infer,
+            "kept columns": digest(table.kept),
+            "columns fed": digest([[n, digest(v)] for n, v in sorted(table.inputs.items())]),
+            "selected objects": digest([digest(selected) for selected in objects.selected]),
+        }
+        projection = self._projector.project(partition.start, partition.stop)
+        return PartitionPlan(partition, near, projection, Fingerprint(ingest), Fingerprint(leaf))
+
+    def notes(self) -> Iterator[str]:
+        """Yield human-readable lines for the user, before anything is started."""
+        if n_outside := self._projector.n_outside:
+            yield (
+                f"outside every tile: {n_outside} of {len(self.objects)} objects; they stay in the catalog without "
+                "values, with the flag OUTSIDE_FOOTPRINT"
+            )
+        for model in self.models:
+            if not model.n_selected:
+                yield f"[[models]] {model.name}: where = {model.where!r} selects no object"
+            yield from _differences(model, self.tiles)
+
+    def _common_ingest_parts(self) -> dict[str, str]:
+        surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
+        return {
+            "INGEST_VERSION": str(INGEST_VERSION),
+            "survey": json.dumps(surveys, sort_keys=True),
+            "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
+            "planes": " ".join(self.config.cutouts.planes),
+            "flag thresholds": json.dumps(self.config.flags.model_dump(), sort_keys=True),
+        }
+
+    def _common_infer_parts(self) -> dict[str, str]:
+        # The engine that was chosen counts, for each network below, not the one that was asked for, such as auto.
+        unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
+        posterior = self.config.posterior.model_dump(
+            exclude={"engine", "precision", "keep_pass_outputs"} | unused
+        )
+        parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
+        parts["models"] = " ".join(model.name for model in self.models)
+        for model in self.models:
+            parts[f"bundle {model.name}"] = ", ".join(model.sha256)
+            parts[f"{ENGINE_OF}{model.name}"] = model.engine
+            parts[f"bands of {model.name}"] = "+".join(model.bands)
+            parts[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
+            parts[f"calibration of {model.name}"] = ", ".join(
+                "applied" if applied else "not applied" for applied in model.inflated
+            )
+        return parts
+
+
+def _tile_parts(tile: Tile) -> list[object]:
+    """Return what cutouts take from a tile: its files' identity, and what a table of tiles may state beside them."""
+    identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
+    return [tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec]
+
+
+def _differences(model: ModelPlan, tiles: Sequence[Tile]) -> Iterator[str]:
+    """Yield where the tiles' data release or background is known to differ from that of the network's training."""
+    for what in ("release", "background"):
+        trained = getattr(model, what)
+        bands_of: dict[str, list[str]] = {}
+        for tile in tiles:
+            found = getattr(tile, what)
+            if tile.band in model.bands and found and trained and _kind(found) != _kind(trained):
+                bands_of.setdefault(found, []).append(tile.band)
+        for found, bands in sorted(bands_of.items()):
+            in_order = ", ".join(band for band in model.bands if band in bands)
+            yield (
+                f"[[models]] {model.name} was trained on {what} {trained!r}; the tiles in {in_order} are of "
+                f"{found!r}"
+            )
+
+
+def _kind(text: str) -> str:
+    """Return the words before the colon, by which "global sky: meshes of 8000 px" and "Global sky" are the same."""
+    return text.partition(":")[0].strip().casefold()
