@@ -44,7 +44,7 @@ class Counts:
         return self._below(faint_mag) - self._below(bright_mag)
 
     def draw(self, uniform: Floats, bright_mag: float, faint_mag: float) -> Floats:
-        """Magnitudes between two limits that uniform numbers in [0, 1) stand for."""
+        """Return the magnitudes between two limits whose cumulative counts are given by uniform numbers in [0, 1)."""
         low, high = self._below(bright_mag), self._below(faint_mag)
         wanted = low + uniform * (high - low)
         at_knot = self.density / (math.log(10) * self.bright_slope)
@@ -121,20 +121,15 @@ def draw_survey_galaxies(
     }
     absent = {"disk": bt == 1, "bulge": bt == 0}
     columns = {name: np.where(absent[name.split("_")[0]], np.nan, values) for name, values in columns.items()}
-    return bt, columns, _component_fluxes(bt, mag, rng)
-
-
-def _component_fluxes(bt: Floats, mag_i: Floats, rng: np.random.Generator) -> dict[tuple[str, str], Floats]:
-    """Flux in nJy of each (component, band) by the total i magnitude; bt is that in g."""
     relative: dict[tuple[str, str], Floats] = {}
     for part, share in (("disk", 1 - bt), ("bulge", bt)):
         flux = share
         relative[part, "g"] = flux
         for band, (mean, scatter) in zip(("r", "i"), COLORS_MAG[part], strict=True):
-            flux = flux * 10 ** (0.4 * rng.normal(mean, scatter, len(bt)))
+            flux = flux * 10 ** (0.4 * rng.normal(mean, scatter, n_objects))
             relative[part, band] = flux
-    total = 10 ** (0.4 * (AB_ZERO_POINT_NJY - mag_i)) / (relative["disk", "i"] + relative["bulge", "i"])
-    return {key: values * total for key, values in relative.items()}
+    total = 10 ** (0.4 * (AB_ZERO_POINT_NJY - mag)) / (relative["disk", "i"] + relative["bulge", "i"])
+    return bt, columns, {key: values * total for key, values in relative.items()}
 
 
 def star_colors_mag(n_stars: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -159,15 +159,14 @@ def plan_field(n_cells: int, n_patches: int, *, pixel_scale_arcsec: float = PIXE
     side = math.sqrt(n_cells / n_patches)  # cells a patch and axis
     stride = max(math.ceil(side), 2) * CELL_PX
     # Shrink the patches while all cells still fit: disk space goes with the area.
-    while _n_whole_cells(patches_x, patches_y, stride - 10) >= n_cells and stride > 2 * CELL_PX:
+    while stride > 2 * CELL_PX:
+        n_whole = math.prod((n * (stride - 10) + OVERLAP_PX) // CELL_PX for n in (patches_x, patches_y))
+        if n_whole < n_cells:
+            break
         stride -= 10
     cells = (-(-(n * stride + OVERLAP_PX) // CELL_PX) for n in (patches_x, patches_y))
     cells_x, cells_y = cells
     return Field(patches_x, patches_y, stride, cells_x, cells_y, pixel_scale_arcsec)
-
-
-def _n_whole_cells(patches_x: int, patches_y: int, stride: int) -> int:
-    return math.prod((n * stride + OVERLAP_PX) // CELL_PX for n in (patches_x, patches_y))
 
 
 def psf_at(field: Field, position_px: Floats, bands: tuple[str, ...], *, seed: int) -> list[list[Psf]]:

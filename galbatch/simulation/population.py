@@ -86,15 +86,14 @@ def draw_population(
         raise ConfigError(f"bands {sorted(unknown)}: the population has colors for {list(BANDS)} only")
     rng = np.random.default_rng([seed, n_objects])
     if population == "paper":
-        bt, components = _draw_structure(n_objects, rng)
-        fluxes = _component_fluxes(bt, rng.uniform(*FLUX_NJY, n_objects), rng)
+        bt, components, fluxes = _draw_paper_galaxies(n_objects, rng)
     else:
         bt, components, fluxes = draw_survey_galaxies(n_objects, TARGET_MAG, rng)
     return _truth_table(bt, components, fluxes, bands=bands, seed=seed)
 
 
 def require_population(population: str) -> None:
-    """Refuse, with a ConfigError, what is none of POPULATIONS."""
+    """Raise ConfigError if the name is none of POPULATIONS."""
     if population not in POPULATIONS:
         raise ConfigError(
             f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
@@ -121,7 +120,10 @@ def _truth_table(
         "bt": bt,
         "re_arcsec": re,
     }
-    columns |= _photometry(fluxes, bands)
+    total = {band: fluxes["disk", band] + fluxes["bulge", band] for band in BANDS}
+    columns |= {"flux_njy": total["g"]} | {f"flux_{band}_njy": total[band] for band in bands}
+    columns["color_gr_mag"] = ab_mag(total["g"]) - ab_mag(total["r"])
+    columns |= {f"mag_{band}": ab_mag(total[band]) for band in bands}
     parts = dict(components) | {
         f"{part}_flux_{band}_njy": fluxes[part, band] for part in COLORS_MAG for band in bands
     }
@@ -130,8 +132,10 @@ def _truth_table(
     return pa.table(columns)
 
 
-def _draw_structure(n_objects: int, rng: np.random.Generator) -> tuple[Floats, dict[str, Floats]]:
-    """The bt (object,) and the shape columns of both components, NaN where a component is absent."""
+def _draw_paper_galaxies(
+    n_objects: int, rng: np.random.Generator
+) -> tuple[Floats, dict[str, Floats], dict[tuple[str, str], Floats]]:
+    """As `draw_survey_galaxies`: bt, shape columns (NaN where absent), and flux in nJy of each (component, band)."""
     kind = rng.random(n_objects)
     single_disk = kind < SINGLE_SHARE / 2
     single_bulge = (kind >= SINGLE_SHARE / 2) & (kind < SINGLE_SHARE)
@@ -152,34 +156,20 @@ def _draw_structure(n_objects: int, rng: np.random.Generator) -> tuple[Floats, d
         "bulge_angle_deg": np.where(single_bulge, angle, angle + tilt),
     }
     absent = {"disk": single_bulge, "bulge": single_disk}
-    return bt, {
-        name: np.where(absent[name.split("_")[0]], np.nan, values) for name, values in columns.items()
-    }
-
-
-def _component_fluxes(
-    bt: Floats, flux_njy: Floats, rng: np.random.Generator
-) -> dict[tuple[str, str], Floats]:
-    """Flux in nJy of each (component, band); 0 where a component is absent."""
+    columns = {name: np.where(absent[name.split("_")[0]], np.nan, values) for name, values in columns.items()}
+    flux_njy = rng.uniform(*FLUX_NJY, n_objects)
     fluxes: dict[tuple[str, str], Floats] = {}
     for part, share in (("disk", 1 - bt), ("bulge", bt)):
         flux = share * flux_njy
         fluxes[part, BANDS[0]] = flux
         for band, (mean, scatter) in zip(BANDS[1:], COLORS_MAG[part], strict=True):
-            flux = flux * 10 ** (0.4 * rng.normal(mean, scatter, len(bt)))
+            flux = flux * 10 ** (0.4 * rng.normal(mean, scatter, n_objects))
             fluxes[part, band] = flux
-    return fluxes
-
-
-def _photometry(fluxes: Mapping[tuple[str, str], Floats], bands: Sequence[str]) -> dict[str, Floats]:
-    total = {band: fluxes["disk", band] + fluxes["bulge", band] for band in BANDS}
-    columns = {"flux_njy": total["g"]} | {f"flux_{band}_njy": total[band] for band in bands}
-    columns["color_gr_mag"] = ab_mag(total["g"]) - ab_mag(total["r"])
-    return columns | {f"mag_{band}": ab_mag(total[band]) for band in bands}
+    return bt, columns, fluxes
 
 
 def half_light_radius(bt: Floats, components: Mapping[str, Floats]) -> Floats:
-    """Half-light radius of a disk plus a bulge, along the major axis, without the PSF.
+    """Return the half-light radius of a disk plus a bulge, along the major axis, without the PSF.
 
     The definition: of all isophotes of the summed profile take the one that encloses half of the total
     light; its largest distance from the center is the radius. For a single component this is the Sersic

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +51,7 @@ EDGE_X_PX = 12.0  # of the galaxies at the field's left edge
 DETECTION_SIGMA = 5.0
 PSF_MAP_NODES = 5  # on each axis of a tile: the PSF has less than a period over the field
 
-# One defect of each kind per so many galaxies: each flag then fires for up to a few percent.
+# Galaxies per defect of each kind: each flag then fires for up to a few percent.
 GALAXIES_PER_STAR = 400
 GALAXIES_PER_COLUMN = 500
 GALAXIES_PER_TRACK = 20
@@ -66,7 +65,7 @@ RADIUS_PX_AT_BRIGHT = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What tiles are drawn from.
+    """Everything that tiles are drawn from.
 
     truth : a row a galaxy of the list
     position_px : (object, 2), x and y of those galaxies in field pixels
@@ -87,7 +86,7 @@ class Scene:
 
     @property
     def population(self) -> str:
-        """Which of the two it is."""
+        """Name of the population."""
         return "paper" if self.sources is None else "survey"
 
     def near(self, box: Box) -> Scene:
@@ -142,7 +141,16 @@ def draw_scene(
     scene = arrange(
         truth, (n_objects, n_edge), n_patches, bands, seed=seed, pixel_scale_arcsec=pixel_scale_arcsec
     )
-    return dataclasses.replace(scene, truth=_with_places(scene))
+    # The truth gets the sky positions and the PSF widths.
+    field = scene.field
+    ra_dec = field.wcs(field.box).all_pix2world(scene.position_px, 0)
+    truth = truth.append_column("ra_deg", pa.array(ra_dec[:, 0]))
+    truth = truth.append_column("dec_deg", pa.array(ra_dec[:, 1]))
+    psfs = psf_at(field, scene.position_px, scene.bands, seed=seed)
+    for index, band in enumerate(scene.bands):
+        widths = pa.array([of_bands[index].fwhm_arcsec for of_bands in psfs])
+        truth = truth.append_column(f"psf_fwhm_{band}_arcsec", widths)
+    return dataclasses.replace(scene, truth=truth)
 
 
 def _isolated(
@@ -194,7 +202,10 @@ def _crowded(
     n_stars = int(rng.poisson(area * STAR_COUNTS.per_arcmin2(BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG)))
     star_flux = draw_star_fluxes(n_stars, rng)
     stars = points(rng.uniform(0, (width, height), (n_stars, 2)), star_flux, bands=bands)
-    sources = _together([_listed_profiles(truth, position, bands, seed), faint, stars])
+    parts = [_listed_profiles(truth, position, bands, seed), faint, stars]
+    sources = Profiles(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__slots__)
+    )
     defects = _defects(field, np.empty(0, np.int64), n_objects, seed)
     defects = dataclasses.replace(defects, stars=_saturated(field, stars))
     return Scene(field, truth, position, np.empty(0, np.int64), sources, defects, bands, seed)
@@ -225,10 +236,6 @@ def _listed_profiles(truth: pa.Table, position_px: Floats, bands: tuple[str, ...
         for band in BANDS
     }
     return profiles_of(columns, position_px, fluxes, bands=bands)[0]
-
-
-def _together(parts: Sequence[Profiles]) -> Profiles:
-    return Profiles(*(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__slots__))
 
 
 def _saturated(field: Field, stars: Profiles) -> tuple[Star, ...]:
@@ -271,20 +278,6 @@ def _assign_cells(
         taken[chosen] = True
         assigned.append(chosen)
     return assigned
-
-
-def _with_places(scene: Scene) -> pa.Table:
-    """The truth with sky positions and PSF widths."""
-    field, truth = scene.field, scene.truth
-    ra_dec = field.wcs(field.box).all_pix2world(scene.position_px, 0)
-    truth = truth.append_column("ra_deg", pa.array(ra_dec[:, 0])).append_column(
-        "dec_deg", pa.array(ra_dec[:, 1])
-    )
-    psfs = psf_at(field, scene.position_px, scene.bands, seed=scene.seed)
-    for index, band in enumerate(scene.bands):
-        widths = pa.array([of_bands[index].fwhm_arcsec for of_bands in psfs])
-        truth = truth.append_column(f"psf_fwhm_{band}_arcsec", widths)
-    return truth
 
 
 # --- pixels ------------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def draw_neighbors(
     _, columns, fluxes = draw_survey_galaxies(n_galaxies, limits, rng)
     place = _places(n_galaxies, side_px, size_px, rng)
     total_g = fluxes["disk", "g"] + fluxes["bulge", "g"]
-    kept = _beside(place, total_g, flux_g_njy, size_px, pixel_scale_arcsec)
+    kept = _is_no_blend(place, total_g, flux_g_njy, size_px, pixel_scale_arcsec)
     galaxies, _ = profiles_of(
         {name: values[kept] for name, values in columns.items()},
         place[kept],
@@ -69,7 +69,7 @@ def draw_neighbors(
     )
     flux = draw_star_fluxes(n_stars, rng)
     place = _places(n_stars, side_px, size_px, rng)
-    kept = _beside(place, flux[:, 0], flux_g_njy, size_px, pixel_scale_arcsec)
+    kept = _is_no_blend(place, flux[:, 0], flux_g_njy, size_px, pixel_scale_arcsec)
     stars = points(place[kept], flux[kept], bands=bands)
     return Neighbors(galaxies, stars)
 
@@ -108,7 +108,7 @@ def _places(n: int, side_px: float, size_px: int, rng: np.random.Generator) -> F
     return (size_px - side_px) / 2 + rng.uniform(0, side_px, (n, 2))
 
 
-def _beside(
+def _is_no_blend(
     place: Floats, flux_njy: Floats, of_target: float, size_px: int, scale_arcsec: float
 ) -> npt.NDArray[np.bool_]:
     distance = np.hypot(*(place - size_px // 2).T) * scale_arcsec

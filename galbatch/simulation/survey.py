@@ -113,7 +113,9 @@ def simulate_survey(
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
         raise ConfigError(f"bands {list(bands)}: state one or more, each once")
-    files = _writer_of(layout)
+    if layout not in WRITERS:
+        raise ConfigError(f"layout {layout!r} is none that is simulated; there are {', '.join(WRITERS)}")
+    files = WRITERS[layout]
     scene = draw_scene(
         n_objects,
         patches,
@@ -133,6 +135,11 @@ def simulate_survey(
     write_parquet(truth, scene.truth)
     write_parquet(objects, listed)
     pattern = storage.join(folder, files.tiles)
+    quoted = ", ".join(f'"{band}"' for band in scene.bands)
+    run_toml = (
+        f'[survey]\nlayout = "{layout}"\ntiles = "{pattern}"\nbands = [{quoted}]\n{files.toml(scene.bands)}'
+        f'\n[objects]\npath = "{objects}"\n'
+    )
     return SimulatedSurvey(
         pattern,
         objects,
@@ -141,21 +148,7 @@ def simulate_survey(
         n_tiles,
         n_listed=len(listed),
         n_objects=len(scene.truth),
-        run_toml=_run_toml(layout, files, pattern, objects, scene.bands),
-    )
-
-
-def _writer_of(name: str) -> LayoutWriter:
-    if name not in WRITERS:
-        raise ConfigError(f"layout {name!r} is none that is simulated; there are {', '.join(WRITERS)}")
-    return WRITERS[name]
-
-
-def _run_toml(name: str, files: LayoutWriter, pattern: str, objects: str, bands: Sequence[str]) -> str:
-    listed = ", ".join(f'"{band}"' for band in bands)
-    return (
-        f'[survey]\nlayout = "{name}"\ntiles = "{pattern}"\nbands = [{listed}]\n{files.toml(bands)}'
-        f'\n[objects]\npath = "{objects}"\n'
+        run_toml=run_toml,
     )
 
 
@@ -210,7 +203,10 @@ def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, list
         ]
         return sum(_mapped(_write_patch, tasks, processes))
     rows = range(0, len(scene.truth), OBJECTS_PER_TASK)
-    boxes = _stamp_boxes(scene, writer.stamp_px)
+    # Each galaxy's nearest pixel is the central one of its stamp.
+    size_px = writer.stamp_px
+    corners = np.rint(scene.position_px).astype(np.int64) - size_px // 2
+    boxes = [Box(x, y, x + size_px, y + size_px) for x, y in corners.tolist()]
     names = _names(scene, writer)
     stamps = [
         (scene, names[row : row + OBJECTS_PER_TASK], boxes[row : row + OBJECTS_PER_TASK], layout, folder)
@@ -263,12 +259,6 @@ def _stamp_images(
         (piece,) = WRITERS[layout].encode(_stamp(scene, name, box)).values()
         pieces.append(np.frombuffer(piece, np.float32).reshape(shape))
     return np.stack(pieces)
-
-
-def _stamp_boxes(scene: Scene, size_px: int) -> list[Box]:
-    """Each galaxy's stamp: its nearest pixel is the central one."""
-    corners = np.rint(scene.position_px).astype(np.int64) - size_px // 2
-    return [Box(x, y, x + size_px, y + size_px) for x, y in corners.tolist()]
 
 
 def _stamp(scene: Scene, name: str, box: Box) -> Drawn:

@@ -170,7 +170,13 @@ def _draw(profiles: Profiles, psfs: Sequence[Sequence[Psf]], size_px: int, scale
     """Boxes (row, band, y, x)."""
     frequency = fft.fftfreq(size_px)[:, None], fft.rfftfreq(size_px)[None, :]
     k_y, k_x = (2 * np.pi / scale_arcsec * part for part in frequency)
-    light = _transforms(profiles, k_x, k_y) * _centered(profiles.position_px, frequency, size_px)
+    # The pixel's response, with the phase that puts each source at its place in its box.
+    offset = profiles.position_px - np.rint(profiles.position_px) + size_px // 2
+    of_y, of_x = (
+        np.sinc(part) * np.exp(-2j * np.pi * part * offset[:, axis, None, None])
+        for part, axis in zip(frequency, (1, 0), strict=True)
+    )
+    light = _transforms(profiles, k_x, k_y) * (of_y * of_x)
     blur = {psf: moffat(psf, k_x, k_y) for of_bands in psfs for psf in of_bands}
     boxes = np.empty((len(profiles), profiles.flux_njy.shape[1], size_px, size_px))
     for band in range(boxes.shape[1]):
@@ -189,15 +195,3 @@ def _transforms(profiles: Profiles, k_x: Floats, k_y: Floats) -> Floats:
     for table, n in zip(tables, profiles.n.tolist(), strict=True):
         table[:] = sersic_table(n)
     return sersic_transform(tables, k2.reshape(len(profiles), -1)).reshape(k2.shape)
-
-
-def _centered(
-    position_px: Floats, frequency: tuple[Floats, Floats], size_px: int
-) -> npt.NDArray[np.complex128]:
-    """(row, ky, kx) the pixel's response, with the phase that puts each source at its place in its box."""
-    offset = position_px - np.rint(position_px) + size_px // 2
-    of_y, of_x = (
-        np.sinc(part) * np.exp(-2j * np.pi * part * offset[:, axis, None, None])
-        for part, axis in zip(frequency, (1, 0), strict=True)
-    )
-    return of_y * of_x
