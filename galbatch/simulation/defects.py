@@ -125,8 +125,12 @@ def apply_defects(field: Field, defects: Defects, planes: Planes) -> None:
         _bleed(star, planes)
     for column in defects.columns:
         _interpolate_column(column, planes)
+    height, width = planes.box.shape_px
     for track in defects.tracks:
-        _hit(track, planes)
+        at_x, at_y = track[:, 0] - planes.box.x0, track[:, 1] - planes.box.y0
+        inside = (at_x >= 0) & (at_y >= 0) & (at_x < width) & (at_y < height)
+        planes.image[at_y[inside], at_x[inside]] += TRACK_RESIDUAL_NJY
+        planes.mask[at_y[inside], at_x[inside]] |= bits("CR", "INTRP")
     edge = (x < EDGE_PX) | (y < EDGE_PX) | (x >= field.box.x1 - EDGE_PX) | (y >= field.box.y1 - EDGE_PX)
     planes.mask[edge] |= bits("EDGE")
     missing = (field.box.x1 - x) + (field.box.y1 - y) < NO_DATA_LEG_PX
@@ -159,11 +163,3 @@ def _interpolate_column(column: Box, planes: Planes) -> None:
         left, right = planes.image[rows, columns.start - 1], planes.image[rows, columns.start + 1]
         planes.image[rows, columns.start] = (left + right) / 2
         planes.mask[rows, columns] |= bits("BAD", "INTRP")
-
-
-def _hit(track: npt.NDArray[np.int64], planes: Planes) -> None:
-    x, y = track[:, 0] - planes.box.x0, track[:, 1] - planes.box.y0
-    height, width = planes.box.shape_px
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    planes.image[y[inside], x[inside]] += TRACK_RESIDUAL_NJY
-    planes.mask[y[inside], x[inside]] |= bits("CR", "INTRP")

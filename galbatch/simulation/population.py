@@ -208,7 +208,11 @@ def _half_light(bt: Floats, components: Mapping[str, Floats]) -> Floats:
     y = np.cos(phi) * np.sin(turned) + q[:, None] * np.sin(phi) * np.cos(turned)
     galaxies = _TwoComponents(bt, components, (x, y))
     distance = np.hypot(x, y) * np.exp(_isophote_of_half_light(galaxies, log_s))  # (object, angle)
-    return _highest_point(distance)
+    # The maximum over the angles, by a parabola: 24 directions alone miss the tip by up to 0.4 %.
+    top = distance.argmax(axis=1)[:, None]
+    before, at, after = (np.take_along_axis(distance, (top + k) % N_ANGLES, axis=1)[:, 0] for k in (-1, 0, 1))
+    curvature = np.minimum(before - 2 * at + after, -1e-12)
+    return at - (before - after) ** 2 / (8 * curvature)
 
 
 class _TwoComponents:
@@ -270,11 +274,3 @@ def _curve_at(log_level: Floats, table: Floats, log_s: Floats) -> Floats:
     fraction = (bright - log_level[:, None]) / (bright - faint)
     step = (log_s[:, 1] - log_s[:, 0])[:, None]
     return log_s[:, :1] + (last[..., 0] + fraction) * step
-
-
-def _highest_point(distance: Floats) -> Floats:
-    """Maximum (object,) over the angles, by a parabola: 24 directions alone miss the tip by up to 0.4 %."""
-    top = distance.argmax(axis=1)[:, None]
-    before, at, after = (np.take_along_axis(distance, (top + k) % N_ANGLES, axis=1)[:, 0] for k in (-1, 0, 1))
-    curvature = np.minimum(before - 2 * at + after, -1e-12)
-    return at - (before - after) ** 2 / (8 * curvature)

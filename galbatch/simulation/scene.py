@@ -168,7 +168,18 @@ def _isolated(
     # Up to 6 cells have their centers in the corner without data.
     field = plan_field(n_objects + n_edge + n_stars + 6, n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
     rng = np.random.default_rng([seed, 4])
-    edge, star, regular = _assign_cells(field, (n_edge, n_stars, n_objects), rng)
+    x, y = field.cell_centers(np.arange(field.cells_x * field.cells_y)).T
+    height, width = field.box.shape_px
+    is_whole = (x + CELL_PX / 2 <= width) & (y + CELL_PX / 2 <= height)
+    is_free = is_whole & ((width - x) + (height - y) > NO_DATA_LEG_PX)
+    at_left = x < CELL_PX
+    assigned = []
+    # Edge galaxies lie on the left border, stars inside, the other galaxies anywhere.
+    for count, suitable in ((n_edge, at_left), (n_stars, ~at_left), (n_objects, np.ones_like(at_left))):
+        chosen = rng.choice(np.flatnonzero(is_free & suitable), count, replace=False)
+        is_free[chosen] = False
+        assigned.append(chosen)
+    edge, star, regular = assigned
     cell = np.concatenate([regular, edge])
     position = field.cell_centers(cell) + rng.uniform(-JITTER_PX, JITTER_PX, (len(cell), 2))
     position[n_objects:, 0] += EDGE_X_PX - CELL_PX / 2
@@ -259,25 +270,6 @@ def _defects(field: Field, star_cells: npt.NDArray[np.int64], n_objects: int, se
         n_tracks=max(4, n_objects // GALAXIES_PER_TRACK),
         seed=seed,
     )
-
-
-def _assign_cells(
-    field: Field, counts: tuple[int, int, int], rng: np.random.Generator
-) -> list[npt.NDArray[np.int64]]:
-    """Cells for edge galaxies (on the left border), stars (inside) and the other galaxies."""
-    cells = np.arange(field.cells_x * field.cells_y)
-    x, y = field.cell_centers(cells).T
-    height, width = field.box.shape_px
-    whole = (x + CELL_PX / 2 <= width) & (y + CELL_PX / 2 <= height)
-    with_data = (width - x) + (height - y) > NO_DATA_LEG_PX
-    left = x < CELL_PX
-    taken = np.zeros(len(cells), dtype=bool)
-    assigned = []
-    for count, suitable in zip(counts, (left, ~left, np.ones_like(left)), strict=True):
-        chosen = rng.choice(cells[whole & with_data & suitable & ~taken], count, replace=False)
-        taken[chosen] = True
-        assigned.append(chosen)
-    return assigned
 
 
 # --- pixels ------------------------------------------------------------------------------------------------------------

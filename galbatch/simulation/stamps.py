@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from galbatch.simulation.light.fourier import Psf
 from galbatch.simulation.light.noise import add_noise
 from galbatch.simulation.light.render import Component, draw_light
 from galbatch.simulation.population import draw_population, require_population
+from galbatch.simulation.processes import map_in_processes
 from galbatch.simulation.surroundings import draw_neighbors, neighbor_light
 
 __all__ = ["SKIES", "Sky", "TrainingSet", "draw_galaxy", "draw_stamps", "training_set"]
@@ -29,7 +28,7 @@ NEIGHBORS_STREAM = 100  # of random numbers; those of the bands' noise are 1 and
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """What stamps have besides their galaxy.
+    """Everything that stamps have besides their galaxy.
 
     neighbors : galaxies to i = 25.5 and stars around it, as numerous as on the sky
     noise : of sky and photons
@@ -128,10 +127,11 @@ def draw_stamps(
     (object, band, y, x) float32, nJy per pixel, without NaN
     """
     stamps = np.empty((len(truth), len(bands), size_px, size_px), dtype=np.float32)
-    tasks = [truth.slice(start, STAMPS_PER_TASK) for start in range(0, len(truth), STAMPS_PER_TASK)]
     settings = _Settings(tuple(bands), size_px, seed, sky)
+    starts = range(0, len(truth), STAMPS_PER_TASK)
+    tasks = [(truth.slice(start, STAMPS_PER_TASK), settings) for start in starts]
     start = 0
-    for drawn in _mapped(tasks, settings, processes or 1):
+    for drawn in map_in_processes(_draw_some, tasks, processes or 1):
         stamps[start : start + len(drawn)] = drawn
         start += len(drawn)
     return stamps
@@ -152,17 +152,6 @@ class _Settings:
     size_px: int
     seed: int
     sky: Sky
-
-
-def _mapped(
-    tasks: Sequence[pa.Table], settings: _Settings, processes: int
-) -> Iterator[npt.NDArray[np.float32]]:
-    if processes == 1:
-        yield from (_draw_some(task, settings) for task in tasks)
-        return
-    # Spawn: fork copies locks that threads of the parent (BLAS, Arrow) may hold.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_draw_some, tasks, [settings] * len(tasks))
 
 
 def _draw_some(truth: pa.Table, settings: _Settings) -> npt.NDArray[np.float32]:

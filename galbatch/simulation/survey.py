@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +17,7 @@ from galbatch.objects import write_parquet
 from galbatch.simulation.defects import Planes, bits
 from galbatch.simulation.field import CELL_PX, Box
 from galbatch.simulation.population import require_population
+from galbatch.simulation.processes import map_in_processes
 from galbatch.simulation.scene import GALAXIES_PER_STRAY, Scene, draw_scene, draw_tile, psf_map
 from galbatch.simulation.writers import WRITERS, Drawn, GalaxiesMlWriter, LayoutWriter
 
@@ -201,7 +199,7 @@ def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, list
         tasks = [
             (scene.near(patch.box), patch.name, patch.box, layout, folder) for patch in scene.field.patches()
         ]
-        return sum(_mapped(_write_patch, tasks, processes))
+        return sum(map_in_processes(_write_patch, tasks, processes))
     rows = range(0, len(scene.truth), OBJECTS_PER_TASK)
     # Each galaxy's nearest pixel is the central one of its stamp.
     size_px = writer.stamp_px
@@ -213,23 +211,13 @@ def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, list
         for row in rows
     ]
     if not isinstance(writer, GalaxiesMlWriter):
-        return sum(_mapped(_write_stamps, stamps, processes))
-    images = np.concatenate(list(_mapped(_stamp_images, stamps, processes)))
+        return sum(map_in_processes(_write_stamps, stamps, processes))
+    images = np.concatenate(list(map_in_processes(_stamp_images, stamps, processes)))
     places = np.stack([scene.truth[name].to_numpy() for name in ("ra_deg", "dec_deg")], axis=1)
     redshift = listed["z_best"].to_numpy()[: len(places)]  # the list begins with the galaxies of the truth
     content = writer.encode_all(images, scene.truth["object_id"].to_numpy(), places, redshift)
     storage.publish(storage.join(folder, writer.tiles), content)
     return 1
-
-
-def _mapped(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Any]:
-    processes = min(len(tasks), processes)
-    if processes == 1:
-        yield from (work(*task) for task in tasks)
-        return
-    # Spawn: fork copies locks that threads of the parent (BLAS, Arrow) may hold.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, *zip(*tasks, strict=True))
 
 
 def _write_patch(scene: Scene, name: str, box: Box, layout: str, folder: str) -> int:
@@ -266,24 +254,15 @@ def _stamp(scene: Scene, name: str, box: Box) -> Drawn:
     # Two pixels more on each side: a bad column is interpolated from its neighbors.
     wide = Box(box.x0 - 2, box.y0 - 2, box.x1 + 2, box.y1 + 2).overlap(scene.field.box)
     assert wide is not None
-    stamp = [_placed(planes, box) for planes in draw_tile(scene, wide)]
+    inside = box.overlap(wide)
+    assert inside is not None
+    here, there = inside.slices(box), inside.slices(wide)
+    stamp = []
+    for drawn in draw_tile(scene, wide):
+        image, variance = (np.full(box.shape_px, np.nan, np.float32) for _ in range(2))
+        mask = np.full(box.shape_px, bits("NO_DATA"), np.int32)
+        image[here], mask[here], variance[here] = drawn.image[there], drawn.mask[there], drawn.variance[there]
+        stamp.append(Planes(box, image, mask, variance))
     x, y = (box.x0 + box.x1) // 2, (box.y0 + box.y1) // 2
     middle = Box(x, y, x + 1, y + 1)
     return Drawn(name, scene.bands, stamp, scene.wcs(box), psf_map(scene, middle, nodes=1))
-
-
-def _placed(planes: Planes, box: Box) -> Planes:
-    shape = box.shape_px
-    placed = Planes(
-        box,
-        np.full(shape, np.nan, np.float32),
-        np.full(shape, bits("NO_DATA"), np.int32),
-        np.full(shape, np.nan, np.float32),
-    )
-    inside = box.overlap(planes.box)
-    assert inside is not None
-    here, there = inside.slices(box), inside.slices(planes.box)
-    placed.image[here] = planes.image[there]
-    placed.mask[here] = planes.mask[there]
-    placed.variance[here] = planes.variance[there]
-    return placed

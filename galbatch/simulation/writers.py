@@ -159,7 +159,9 @@ def _afw(
         hdu = fits.ImageHDU(data, header=_wcs_cards(drawn.wcs), name=name)
         hdu.header["EXTTYPE"] = name
         if name == "MASK":
-            hdu.header.update({_mask_keyword(plane): bit for plane, bit in MASK_PLANES.items()})
+            for plane, bit in MASK_PLANES.items():
+                # FITS allows more than eight characters of a keyword behind HIERARCH only.
+                hdu.header[f"MP_{plane}" if len(plane) <= 5 else f"HIERARCH MP_{plane}"] = bit
         elif unit is not None:
             hdu.header["BUNIT"] = unit if name == "IMAGE" else f"{unit}2"
         hdus.append(hdu)
@@ -368,9 +370,3 @@ def _wcs_cards(of: WCS) -> fits.Header:
         header[f"CRPIX{axis + 1}"] = float(wcs.crpix[axis])
         header.update({f"CD{axis + 1}_{other + 1}": float(wcs.cd[axis, other]) for other in (0, 1)})
     return header
-
-
-def _mask_keyword(plane: str) -> str:
-    """The MP_* card's keyword; FITS allows more than eight characters behind HIERARCH only."""
-    keyword = f"MP_{plane}"
-    return keyword if len(keyword) <= 8 else f"HIERARCH {keyword}"

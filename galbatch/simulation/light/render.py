@@ -145,9 +145,14 @@ class _Lattice:
         if flux_outside(half, component.n, re_px) < NEGLIGIBLE_SHARE:
             return np.zeros((self.size_px, self.size_px))
         shape = {"axis_ratio": component.axis_ratio, "angle_deg": component.angle_deg}
-        light = np.full(
-            (self.size_px, self.size_px), self._light_beyond(component, re_px) / self.period_px**2
-        )
+        # Outside the square that holds all copies the wrapped light is a constant.
+        phi = np.arange(N_DIRECTIONS) * np.pi / N_DIRECTIONS
+        cos, sin = np.cos(phi), np.sin(phi)
+        edge = (N_COPIES + 0.5) * self.period_px / np.maximum(np.abs(cos), np.abs(sin))
+        stretch = elliptical_radius(cos, sin, **shape)
+        weight = stretch**-2 / np.sum(stretch**-2)
+        beyond = float(np.sum(weight * flux_outside(stretch * edge, component.n, re_px)))
+        light = np.full((self.size_px, self.size_px), beyond / self.period_px**2)
         for grid, copy_y, copy_x in self.rings:
             x = grid.nodes_px - self.center_px - offset_px[0]
             y = (grid.nodes_px - self.center_px - offset_px[1])[:, None]
@@ -155,15 +160,6 @@ class _Lattice:
             near = intensity(radius, component.n, re_px, axis_ratio=component.axis_ratio).sum(axis=0)
             light += grid.refine @ near @ grid.refine.T
         return light
-
-    def _light_beyond(self, component: Component, re_px: float) -> float:
-        """Share of the light outside the square that holds all copies."""
-        phi = np.arange(N_DIRECTIONS) * np.pi / N_DIRECTIONS
-        x, y = np.cos(phi), np.sin(phi)
-        edge = (N_COPIES + 0.5) * self.period_px / np.maximum(np.abs(x), np.abs(y))
-        stretch = elliptical_radius(x, y, axis_ratio=component.axis_ratio, angle_deg=component.angle_deg)
-        weight = stretch**-2 / np.sum(stretch**-2)
-        return float(np.sum(weight * flux_outside(stretch * edge, component.n, re_px)))
 
 
 class _Grid:
