@@ -119,7 +119,7 @@ class SurveyConfig(Section):
         "(ready-made FITS stamps), galaxiesml (HDF5)"
     )
     tiles: str = Field(
-        description="tiles: a glob, a directory or a table of tiles (Parquet, CSV), local or s3://; relative to run.toml's "
+        description="tiles: a glob, a directory or a table of tiles (Parquet, CSV), local, s3:// or any URL that fsspec reads; relative to run.toml's "
         "folder"
     )
     bands: tuple[str, ...] = Field(min_length=1, description="bands to read, in the survey's own short names")
