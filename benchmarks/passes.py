@@ -27,7 +27,7 @@ from torch.nn import functional
 from galbatch import models, simulation
 from galbatch.core.types import njy_per_unit
 from galbatch.models.heads import outputs_per_pass
-from galbatch.models.inference.sampling import Sampler
+from galbatch.models.inference import Sampler
 from galbatch.models.networks import VGG16_BLOCKS, Gampen, Sfnet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

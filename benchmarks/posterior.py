@@ -36,8 +36,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.models import Engine, Ensemble, Execution, executor
 from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
-from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
-from galbatch.models.inference.stopping import estimate_quantiles, schedule
+from galbatch.models.inference import GROUP_OBJECTS, RawPasses, Sampler, estimate_quantiles, schedule
 from galbatch.models.inference.summaries import columns_of
 from galbatch.models.networks import Gampen, HalvingPool, draw_keys
 from galbatch.models.posterior import from_output, quantities_of, summarize_mixture

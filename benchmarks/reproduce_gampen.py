@@ -33,8 +33,7 @@ from harness import RESULTS
 from galbatch import models
 from galbatch.core.types import njy_per_unit
 from galbatch.models import LEVELS, Evaluation, HeldOut, share_of, split_objects
-from galbatch.models.calibration.choosing import inflation_factors
-from galbatch.models.calibration.evaluation import Outputs, judge
+from galbatch.models.calibration import Outputs, inflation_factors, judge
 from galbatch.models.heads import read_passes
 from galbatch.models.networks import draw_keys
 

@@ -21,7 +21,7 @@ from galbatch.models import (  # noqa: E402
     train,
 )
 from galbatch.models.heads import read_passes  # noqa: E402
-from galbatch.models.inference.sampling import Sampler, run_passes  # noqa: E402
+from galbatch.models.inference import Sampler, run_passes  # noqa: E402
 from galbatch.models.networks import MaskPlan, draw_keys  # noqa: E402
 from galbatch.models.posterior import quantities_of, summarize_mixture, to_output  # noqa: E402
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from galbatch.core.types import njy_per_unit
-from galbatch.models.inference.sampling import run_passes
+from galbatch.models.inference import run_passes
 from galbatch.simulation import draw_population, draw_stamps
 
 pytestmark = pytest.mark.slow

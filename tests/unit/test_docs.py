@@ -11,7 +11,7 @@ import typer.main
 from galbatch import cli, models
 from galbatch.config import RunConfig
 from galbatch.core.flags import MaskBit, ModelFlag, PixelFlag
-from galbatch.models.heads import HEADS
+from galbatch.models import HEADS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -7,12 +7,12 @@ from typing import get_args
 
 import pytest
 import typer.main
-from galbatch.execution.run import Stage
 from typer.testing import CliRunner
 
 from galbatch import __version__, models
 from galbatch.cli import app as cli
 from galbatch.errors import UsageError
+from galbatch.execution import Stage
 from galbatch.simulation.population import POPULATIONS
 from galbatch.simulation.survey import WRITERS
 

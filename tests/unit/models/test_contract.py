@@ -25,8 +25,7 @@ from galbatch.models import (
     script_of,
 )
 from galbatch.models.heads import outputs_per_pass, read_metadata
-from galbatch.models.inference.domain import ObjectNumbers, describe_domain
-from galbatch.models.inference.sampling import run_passes
+from galbatch.models.inference import ObjectNumbers, describe_domain, run_passes
 from galbatch.models.metadata import write_metadata
 from galbatch.models.networks import draw_keys
 

@@ -21,9 +21,15 @@ from galbatch.models import (
     save_bundle,
 )
 from galbatch.models.bundle import made_up_images
-from galbatch.models.calibration.calibrating import reported
-from galbatch.models.calibration.choosing import choose, inflation_factors, with_dropout_rate
-from galbatch.models.calibration.evaluation import cdf_at, limits_reached, transforms
+from galbatch.models.calibration import (
+    cdf_at,
+    choose,
+    inflation_factors,
+    limits_reached,
+    reported,
+    transforms,
+    with_dropout_rate,
+)
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, MixturePasses
 from galbatch.models.posterior import PointPasses
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import gaussian_kde
 
 from galbatch.models import LEVELS, share_of
-from galbatch.models.calibration.coverage import (
+from galbatch.models.calibration import (
     closed_cover,
     equal_tailed_cover,
     randomized_transform,

@@ -21,7 +21,7 @@ from galbatch.models import (
     evaluation_tables,
     infer_block,
 )
-from galbatch.models.calibration.evaluation import run_held_out
+from galbatch.models.calibration import run_held_out
 
 UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
 IDENTITY = ParameterInfo("x", "", "", "identity")

@@ -8,7 +8,7 @@ from torch import nn
 from galbatch.config import PosteriorConfig
 from galbatch.errors import BundleError, ConfigError
 from galbatch.models import BlockInputs, convert_script, infer_block, load_bundle
-from galbatch.models.convert.description import read_description
+from galbatch.models.convert import read_description
 
 SIZE_PX = 48
 

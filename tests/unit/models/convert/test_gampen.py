@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from galbatch.errors import BundleError, ObjectListError
 from galbatch.models import GampenConversion, convert_gampen, load_bundle
+from galbatch.models.convert import Published
 from galbatch.models.convert.gampen import scaler, size_of
-from galbatch.models.convert.published import Published
 
 SIZE_PX = 96
 WIDTH = 1 / 16

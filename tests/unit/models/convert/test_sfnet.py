@@ -16,7 +16,8 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError, UsageError
 from galbatch.models import BlockInputs, SfnetConversion, convert_sfnet, infer_block, load_bundle
-from galbatch.models.convert.published import TORCH_CLASSES, read_published
+from galbatch.models.convert import read_published
+from galbatch.models.convert.published import TORCH_CLASSES
 from galbatch.models.networks import LAYERS, ViewerRgb
 
 MEAN, STD = (0.14, 0.12, 0.10), (0.16, 0.13, 0.11)

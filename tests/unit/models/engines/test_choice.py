@@ -9,9 +9,8 @@ import torch
 
 from galbatch.errors import BundleError
 from galbatch.models import Bundle, Engine, Ensemble, choose_engine, executor, script_of
+from galbatch.models.engines import NativeExecutor, ScriptExecutor
 from galbatch.models.engines import choice as engines
-from galbatch.models.engines.executors import ScriptExecutor
-from galbatch.models.engines.native import NativeExecutor
 
 
 def choose(bundle, *, kind="auto", precision="auto", device="cpu"):

@@ -16,9 +16,10 @@ from torch.nn import functional
 from galbatch.errors import BundleError
 from galbatch.models import AuxiliaryInput, Bundle, bundle_path, load_bundle, script_of
 from galbatch.models.bundle import made_up_images, made_up_inputs
-from galbatch.models.engines.native import StaticTrunk, native_executor
+from galbatch.models.engines import native_executor
+from galbatch.models.engines.native import StaticTrunk
 from galbatch.models.engines.native_networks import spread_over_pool, subtract_zeroed_, zeroed_values
-from galbatch.models.inference.sampling import run_passes
+from galbatch.models.inference import run_passes
 from galbatch.models.networks import Gampen, MaskPlan, Sfnet, keyed_dropout, zero_
 from galbatch.models.networks.dropout import zeroed_positions
 

@@ -123,7 +123,7 @@ def inference():
 
 
 def infer(network, **changes):
-    from galbatch.models.inference.sampling import run_passes
+    from galbatch.models.inference import run_passes
 
     size = network.grid.size_px
     images = np.random.default_rng(2).normal(size=(3, len(network.bands), size, size)).astype(np.float32)
@@ -131,7 +131,7 @@ def infer(network, **changes):
 
 
 def failing_inference():
-    from galbatch.models.inference.sampling import run_passes
+    from galbatch.models.inference import run_passes
 
     with pytest.raises(RuntimeError):
         run_passes(bundle(), np.zeros((1, 7, 96, 96), np.float32), np.zeros((1, 2), np.int64), batch=4)

@@ -26,9 +26,8 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
+from galbatch.models.inference import Sampler, estimate_quantiles, schedule
 from galbatch.models.inference import block as infer_module
-from galbatch.models.inference.sampling import Sampler
-from galbatch.models.inference.stopping import estimate_quantiles, schedule
 from galbatch.models.networks import is_audited, keyed_dropout
 from galbatch.models.posterior import quantities_of
 

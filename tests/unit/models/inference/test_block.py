@@ -10,8 +10,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
 from galbatch.models import BlockInputs, infer_block, load_bundle, result_columns, save_bundle, script_of
-from galbatch.models.inference.domain import describe_domain
-from galbatch.models.inference.sampling import run_passes
+from galbatch.models.inference import describe_domain, run_passes
 from galbatch.models.networks import draw_keys
 
 POSTERIOR = PosteriorConfig(passes=12, batch=32)

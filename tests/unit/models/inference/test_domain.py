@@ -9,7 +9,7 @@ from galbatch.core.flags import MaskBit, ModelFlag
 from galbatch.core.types import Grid
 from galbatch.ingest.cut.measure import measure
 from galbatch.models import BlockInputs, infer_block
-from galbatch.models.inference.domain import (
+from galbatch.models.inference import (
     ObjectNumbers,
     describe_domain,
     feature_distance,

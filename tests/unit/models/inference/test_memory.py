@@ -18,8 +18,8 @@ from galbatch.models import (
     measure_memory,
 )
 from galbatch.models.engines.executors import CACHE_BYTES
+from galbatch.models.inference import GROUP_OBJECTS
 from galbatch.models.inference.memory import _taken
-from galbatch.models.inference.sampling import GROUP_OBJECTS
 
 GIB, MIB = 2**30, 2**20
 POSTERIOR = PosteriorConfig(passes=8)

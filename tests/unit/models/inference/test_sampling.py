@@ -5,7 +5,7 @@ import pytest
 
 from galbatch.core.types import njy_per_unit
 from galbatch.models import Engine, executor
-from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler, run_passes
+from galbatch.models.inference import GROUP_OBJECTS, Sampler, run_passes
 from galbatch.models.networks import draw_keys
 
 N_PASSES = 9

@@ -9,7 +9,7 @@ import pytest
 from galbatch.config import PosteriorConfig
 from galbatch.models import ParameterInfo
 from galbatch.models.heads import GaussianPasses
-from galbatch.models.inference.stopping import estimate_quantiles, schedule
+from galbatch.models.inference import estimate_quantiles, schedule
 from galbatch.models.posterior import PointPasses, quantities_of, summarize_mixture
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])

@@ -7,7 +7,7 @@ from scipy import integrate, optimize, stats
 from galbatch.config import PosteriorConfig
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, correlation_of
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, outputs_per_pass, read_passes
-from galbatch.models.inference.stopping import estimate_quantiles, schedule
+from galbatch.models.inference import estimate_quantiles, schedule
 from galbatch.models.networks import draw_keys, member_keys, normal_draws
 from galbatch.models.posterior import (
     NormalMarginal,

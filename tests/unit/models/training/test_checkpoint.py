@@ -9,7 +9,7 @@ import torch
 
 from galbatch.errors import FingerprintError, OutputError
 from galbatch.models import RECIPES
-from galbatch.models.training.checkpoint import Checkpoint, Identity, read_checkpoint, write_checkpoint
+from galbatch.models.training import Checkpoint, Identity, read_checkpoint, write_checkpoint
 
 IDENTITY = Identity(RECIPES["sfnet"].settings, "data")
 WEIGHTS = {"weight": torch.arange(50_000.0)}

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from galbatch.models import ParameterInfo, Split, TrainingSettings
-from galbatch.models.training.loop import TrainingLoop, TrainingTensors, beyond_limits
+from galbatch.models.training import TrainingLoop, TrainingTensors
+from galbatch.models.training.loop import beyond_limits
 
 
 def test_targets_at_a_limit_go_beyond_it_and_others_stay():
