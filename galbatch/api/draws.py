@@ -1,4 +1,4 @@
-"""Joint draws from the posteriors of objects of a catalog, from the pass outputs kept beside it."""
+"""Joint draws from the posteriors of objects of a catalog, from the pass outputs that were kept with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a file
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw.
+    """A request for draws.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Drawn:
 
     @property
     def n_draws(self) -> int:
-        """How many there are."""
+        """The number of draws."""
         return len(next(iter(self.samples.values())))
 
 
@@ -147,7 +147,7 @@ class _Leaf:
 def _reason(
     flags: ModelFlag, infos: Sequence[models.OutputInfo], outputs: Sequence[npt.NDArray[np.float32]]
 ) -> str:
-    """Why there is nothing to draw from; "" if there is."""
+    """Say why there is nothing to draw from; "" if there is something."""
     named = ", ".join(str(flag.name) for flag in flags)
     if not len(outputs[0]):
         return f"no passes were run: {named}"
@@ -159,7 +159,7 @@ def _reason(
 
 
 def as_table(drawn: Sequence[Drawn]) -> pa.Table:
-    """All draws: object_id, draw, and a column for each model and quantity, called as in the catalog.
+    """Return all draws as a table: object_id, draw, and a column for each model and quantity, called as in the catalog.
 
     An object's draws of different models stand side by side, and are independent. NaN: the model has no posterior of
     the object.
@@ -188,14 +188,20 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
 
 
 def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable]:
-    """For people: each quantity's median, 68 % interval, mean and standard deviation; and the rank correlations."""
+    """Return two human-readable tables: each quantity's median, 68 % interval, mean and std; and the rank correlations."""
     of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
-    rows = tuple(
-        (quantity_column(drawn.model, name), drawn.units[name], *map(_rounded, _numbers(values)))
-        for name, values in drawn.samples.items()
-    )
+    rows = []
+    for name, values in drawn.samples.items():
+        numbers = [
+            *np.quantile(values, [0.5, 0.15865, 0.84135]).tolist(),
+            float(values.mean()),
+            float(values.std()),
+        ]
+        # From 1e5 on five digits would be an exponent.
+        shown = [f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}" for number in numbers]
+        rows.append((quantity_column(drawn.model, name), drawn.units[name], *shown))
     heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
-    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, rows)
+    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, tuple(rows))
     names, found = correlation(drawn)
     lower = tuple(
         (name, *(f"{found[i, j]:+.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
@@ -205,35 +211,26 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
     return summary, models.ResultTable("rank correlations", ("", *names[:-1]), padded)
 
 
-def _numbers(values: Floats) -> list[float]:
-    quantiles = np.quantile(values, [0.5, 0.15865, 0.84135])
-    return [*quantiles.tolist(), float(values.mean()), float(values.std())]
-
-
-def _rounded(number: float) -> str:
-    return f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}"
-
-
 def _counted(number: int, noun: str, nouns: str = "draws") -> str:
     return f"{number:,} {noun if number == 1 else nouns}"
 
 
 def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
-    """Names, and the rank correlations (parameter, parameter) of the draws; NaN where a parameter does not vary.
+    """Return the parameters' names, and the rank correlations (parameter, parameter) of the draws; NaN where one does not vary.
 
     Ranks do not change with the transforms of parameters. Magnitudes, which say what their fluxes say, are left out.
     """
     names = [name for name in drawn.samples if name not in drawn.derived]
     ranks = np.stack([rankdata(drawn.samples[name]) for name in names])
     deviations = ranks - ranks.mean(axis=1, keepdims=True)
-    covariance = np.asarray(deviations @ deviations.T)
+    covariance = deviations @ deviations.T
     std = np.sqrt(np.diagonal(covariance))
     with np.errstate(invalid="ignore"):
         return names, covariance / np.outer(std, std)
 
 
 def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
-    """Where the plot of each goes: at `path`, or with id and model before the suffix if there are several."""
+    """Return the path of each plot: `path`, or with id and model before the suffix if there are several."""
     if len(drawn) == 1:
         return [path]
     stem, _, suffix = path.rpartition(".")

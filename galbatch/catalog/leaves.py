@@ -80,7 +80,7 @@ def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
 
 
 def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None:
-    """What `write_leaf` was given as `footer`; None if the pixel has no leaf.
+    """Read what `write_leaf` was given as `footer`; None if the pixel has no leaf.
 
     Raises
     ------

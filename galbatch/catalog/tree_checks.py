@@ -42,7 +42,7 @@ def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator
 
 
 class _Messages(logging.Handler):
-    """Keeps what is logged."""
+    """A handler that keeps the messages."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.WARNING)
@@ -53,7 +53,7 @@ class _Messages(logging.Handler):
 
 
 def _hats_problems(catalog_path: str) -> Iterator[str]:
-    """What hats' strict validation finds; it logs to the root logger and returns only yes or no."""
+    """Find what hats' strict validation finds; it logs the reasons to the root logger and returns only yes or no."""
     from hats.io.validation import is_valid_catalog
 
     messages = _Messages()

@@ -29,7 +29,7 @@ PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "sel
 
 
 def verify(catalog_path: str) -> list[str]:
-    """Check a finished catalog; returns the problems found, [] if it is good.
+    """Check a finished catalog, and return the problems found, [] if it is good.
 
     - hats' strict validation; leaves, ``partition_info.csv`` and ``_metadata`` agree; nothing else lies
       below ``dataset/``; no leaf's pixel lies in another's
@@ -48,6 +48,7 @@ def verify(catalog_path: str) -> list[str]:
 
 
 def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator[str]:
+    """Find problems of each leaf, then those of all leaves together."""
     schema: pa.Schema | None = None
     # Without the file each leaf is held to its own schema; hats' validation says that it is missing.
     with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):

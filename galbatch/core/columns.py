@@ -87,7 +87,7 @@ PIXEL_FLAGS = Column(
 
 
 class Scope(enum.Enum):
-    """What a statistic is of; it decides the form of the column's name."""
+    """The things that a statistic can be of, which decide the form of the column's name."""
 
     QUANTITY = "<model>_<quantity>_<word>"
     PAIR = "<model>_<word>_<quantity>_<second quantity>"
@@ -252,7 +252,7 @@ class ColumnKey:
 
     @property
     def suffix(self) -> str:
-        """What stands behind the model's name."""
+        """The name without the model's."""
         word, scope = self.statistic.word, self.statistic.scope
         if self.level is not None:
             return f"{self.quantity}_{quantile_suffix(self.level)}"
@@ -273,7 +273,7 @@ class ColumnKey:
         ----------
         model : its name in the run
         unit : of the values
-        words : what the description of the statistic asks for beside the key's own fields and the model
+        words : values for the braces in the statistic's description, but for the key's own fields and the model
         """
         statistic = self.statistic
         own = {"model": model, "quantity": self.quantity, "second": self.second}
@@ -307,7 +307,7 @@ def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
     """Return model and key of all result columns of a catalog, by their names.
 
     The columns of a model stand together, and its flags are the last of them. That says where each model's columns end,
-    so models whose names begin alike (``gampen``, ``gampen_survey``) are told apart. Columns of the object list are left
+    so models whose names begin alike (``gampen``, ``gampen_survey``) are not confused. Columns of the object list are left
     out: they stand before the column ``flags``.
 
     Parameters
@@ -362,7 +362,7 @@ def parse_column(
     ----------
     name : in the catalog
     models : all models of the run. Where several begin the name, the longest is the column's
-    quantities : the model's; without them any is accepted, and correlations, whose two names cannot be told apart, are not
+    quantities : the model's; without them any is accepted, and correlations, whose two names cannot be separated, are not
     """
     own = [model for model in models if name.startswith(f"{model}_")]
     if not own:

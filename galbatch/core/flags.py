@@ -13,7 +13,7 @@ __all__ = ["CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "fla
 
 
 class FlagClass(enum.StrEnum):
-    """What a flag is for: a quality flag says not to trust a value, an information flag says how the value came about."""
+    """The two classes: a quality flag says not to trust a value, an information flag says how the value came about."""
 
     QUALITY = "quality"
     INFORMATION = "information"

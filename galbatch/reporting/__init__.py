@@ -1,4 +1,4 @@
-"""What people look at: one self-contained HTML page about a catalog, and how well a known truth is recovered.
+"""Reports and figures: one self-contained HTML page about a catalog, and how well a known truth is recovered.
 
 The only door to matplotlib and Jinja.
 """

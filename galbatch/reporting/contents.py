@@ -97,7 +97,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the report needs of a catalog; arrays (object,)."""
+    """The part of a catalog that the report shows; arrays (object,)."""
 
     path: str
     properties: Mapping[str, str]
@@ -147,7 +147,7 @@ def read_contents(catalog_path: str) -> Contents:
 
 
 def _quantities(table: pa.Table) -> Iterator[Quantity]:
-    """Whatever has quantiles, in the catalog's order."""
+    """Iterate over the quantities, which are whatever has quantiles, in the catalog's order."""
     for (model, quantity), columns in quantile_columns(table.column_names).items():
         quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)
         metadata = table.schema.field(next(iter(columns.values()))).metadata or {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from galbatch import storage
+from galbatch.api import Drawn
 from galbatch.errors import OutputError, UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.figures import BLUE, DPI, GRAY, STYLE
@@ -46,34 +46,6 @@ SHOWN = 0.9995  # of the draws, from the middle: a far one would leave the rest 
 Range = tuple[float, float]
 
 
-class DrawnLike(Protocol):
-    """Joint draws of one object and model: `galbatch.api.draws.Drawn`."""
-
-    @property
-    def object_id(self) -> int | str:
-        """The object's id in the catalog."""
-
-    @property
-    def model(self) -> str:
-        """The model's name in the catalog."""
-
-    @property
-    def samples(self) -> Mapping[str, Floats]:
-        """(draw,) float64 by the quantity's name."""
-
-    @property
-    def units(self) -> Mapping[str, str]:
-        """Unit by the quantity's name, "" for none."""
-
-    @property
-    def derived(self) -> Mapping[str, str]:
-        """The flux that each magnitude follows from, by the magnitude's name."""
-
-    @property
-    def n_passes(self) -> int:
-        """The number of passes that the draws are of."""
-
-
 def check_corner(path: str, n_draws: int) -> None:
     """Refuse what cannot become a corner plot.
 
@@ -90,7 +62,7 @@ def check_corner(path: str, n_draws: int) -> None:
         raise UsageError(f"-n {n_draws}: a corner plot needs {LEAST_DRAWS} draws or more")
 
 
-def write_corner(path: str, drawn: DrawnLike) -> None:
+def write_corner(path: str, drawn: Drawn) -> None:
     """Write the corner plot of one object and model.
 
     Lines are the median and the 16 and 84 % quantiles, contours hold 39 and 86 % (1 and 2 sigma in two dimensions). A
@@ -122,7 +94,7 @@ def write_corner(path: str, drawn: DrawnLike) -> None:
     storage.publish(path, buffer.getvalue())
 
 
-def _caption(figure: Figure, drawn: DrawnLike) -> None:
+def _caption(figure: Figure, drawn: Drawn) -> None:
     """Write what is shown into the corner that stays empty."""
     n_draws = len(next(iter(drawn.samples.values())))
     lines = (
@@ -130,7 +102,7 @@ def _caption(figure: Figure, drawn: DrawnLike) -> None:
         "lines: median, 16 and 84 %",
         "contours hold 39 and 86 %",
     )
-    # One panel leaves no corner empty: beside it then; the picture is cut to what is on it.
+    # One panel leaves no corner empty: the text stands to its right then; the picture is cut to what is on it.
     place: dict[str, Any] = {"ha": "right"} if len(figure.axes) > 1 else {"ha": "left"}
     x = 0.98 if len(figure.axes) > 1 else 1.0
     figure.text(x, 0.98, str(drawn.object_id), fontsize=12, fontweight="bold", va="top", **place)
@@ -168,7 +140,7 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         if isinstance(locator := axes.xaxis.get_major_locator(), MaxNLocator):
             locator.set_params(prune="both")  # or the last number of a panel would meet the first of the next
         axes.xaxis.set_label_coords(0.5, -0.2)
-        axes.yaxis.set_label_coords(-0.37, 0.5)  # beside numbers of five digits
+        axes.yaxis.set_label_coords(-0.37, 0.5)  # left of numbers of five digits
     return figure
 
 

@@ -64,7 +64,7 @@ BAR_STYLE: dict[str, Any] = {
 }
 
 DENSE = 20_000  # points above which the sky map shows density instead
-N_BARS = 300  # error bars that can still be told apart
+N_BARS = 300  # with more, error bars hide each other
 INCHES_PER_QUANTITY = 2.7
 WIDE_RANGE = 30.0  # a positive quantity whose range is wider is shown on a logarithmic axis
 

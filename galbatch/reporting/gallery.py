@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from galbatch import ingest
 from galbatch.core.flags import PixelFlag
-from galbatch.core.pixels import HealpixPixel
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
 from galbatch.reporting.contents import Contents
 
 __all__ = ["Picture", "choose_pictures", "intensity_stretch"]
@@ -48,7 +47,12 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
     clean: list[Picture] = []
     flagged: list[Picture] = []
     seen: Counter[PixelFlag] = Counter()
-    for block in _first_blocks(store, groups):
+    for pixel, grid in groups:
+        done = ingest.read_done(store, pixel, grid)
+        if done is None:
+            continue
+        stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
+        block = ingest.read_block(store, pixel, grid, start=0, stop=stop)
         rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
         fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
         scales = _scales(block)
@@ -62,14 +66,6 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
             if new:
                 flagged.append(_picture(block, i, row, scales))
     return clean[:N_CLEAN], _evenly(flagged, N_FLAGGED)
-
-
-def _first_blocks(store: str, groups: Sequence[tuple[HealpixPixel, Grid]]) -> Iterator[CutoutBlock]:
-    for pixel, grid in groups:
-        done = ingest.read_done(store, pixel, grid)
-        if done is not None:
-            stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
-            yield ingest.read_block(store, pixel, grid, start=0, stop=stop)
 
 
 def _evenly(items: Sequence[T], n: int) -> list[T]:
@@ -97,7 +93,7 @@ def _scales(block: CutoutBlock) -> Floats:
     light = np.nan_to_num(block.image).sum(axis=(2, 3), dtype=np.float64)  # (object, band)
     shining = light[(light > 0).all(axis=1)]
     color = np.median(shining / shining[:, :1], axis=0) if len(shining) else np.ones(len(block.bands))
-    return np.asarray(color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0))
+    return color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0)
 
 
 def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
@@ -123,4 +119,4 @@ def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
     middle = scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2]
     rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
     rgb[blank] = BLANK_RGB
-    return np.asarray(rgb)
+    return rgb

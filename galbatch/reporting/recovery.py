@@ -48,17 +48,17 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Truth (object,) float64 beside a quantity's quantiles (object, level), for the objects compared."""
+    """A quantity's quantiles (object, level) and its truth (object,) float64, of the objects compared."""
 
     quantity: Quantity
     truth: Floats
 
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
-        """Objects (object,) the coverage counts: a true share of 0 or 1 is no inner point of a posterior."""
+        """(object,) whether the coverage counts the object: a true share of 0 or 1 is no inner point of a posterior."""
         if self.quantity.parameter != "bt":
             return np.ones(len(self.truth), dtype=np.bool_)
-        return np.asarray((self.truth > 0) & (self.truth < 1))
+        return (self.truth > 0) & (self.truth < 1)
 
     def coverage(self, share: float) -> float:
         """Return the share of truths in the equal-tailed interval of probability `share`; NaN if the catalog lacks it."""
@@ -122,8 +122,11 @@ def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
     usable = np.flatnonzero(known & contents.clean)
     comparisons = []
     for quantity in contents.quantities:
-        values = _true_values(truth, quantity.parameter)
-        if values is None:
+        if quantity.parameter in truth.column_names:
+            values: Floats = truth[quantity.parameter].to_numpy().astype(np.float64)
+        elif quantity.parameter == "mag" and "flux_njy" in truth.column_names:
+            values = ab_mag(truth["flux_njy"].to_numpy())
+        else:
             continue
         true = values[row[usable].astype(np.int64)]
         both = np.isfinite(quantity.median[usable]) & np.isfinite(true)
@@ -136,11 +139,3 @@ def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
         )
         comparisons.append(Comparison(chosen, true[both]))
     return comparisons
-
-
-def _true_values(truth: pa.Table, parameter: str) -> Floats | None:
-    if parameter in truth.column_names:
-        return np.asarray(truth[parameter].to_numpy(), dtype=np.float64)
-    if parameter == "mag" and "flux_njy" in truth.column_names:
-        return ab_mag(truth["flux_njy"].to_numpy())
-    return None

@@ -26,7 +26,7 @@ INFER_VERSION = 5
 EXTINCTION = "not corrected for Galactic extinction"
 
 SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_STD)
-"""Of each quantity, behind its quantiles."""
+"""Statistics that each quantity has, behind its quantiles."""
 
 
 def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorConfig) -> list[ResultColumn]:

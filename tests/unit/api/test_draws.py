@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from galbatch.api.draws import Drawn, as_table, correlation, plot_paths, summary_tables
+from galbatch.api import Drawn, as_table, correlation, plot_paths, summary_tables
 
 
 def drawn(object_id=7, model="gampen", **samples):

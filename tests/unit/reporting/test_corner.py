@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from galbatch.api.draws import Drawn
+from galbatch.api import Drawn
 from galbatch.errors import OutputError, UsageError
 from galbatch.reporting import corner, write_corner
 
