@@ -29,7 +29,7 @@ from .evaluation import (
     run_held_out,
     transforms,
 )
-from .evaluation_tables import evaluation_tables, strata_bins
+from .tables import evaluation_tables, strata_bins
 
 __all__ = [
     "LEVELS",

@@ -29,7 +29,7 @@ from galbatch.models.calibration.choosing import (
     run_part,
 )
 from galbatch.models.calibration.evaluation import Evaluation, HeldOut, judge
-from galbatch.models.calibration.evaluation_tables import (
+from galbatch.models.calibration.tables import (
     STRATA,
     binned_coverage,
     both_coverages,
