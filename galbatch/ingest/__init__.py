@@ -1,6 +1,6 @@
 """Tiles and objects in, cutouts in the store out: the only door to FITS, WCS, reprojection and Zarr.
 
-`read_tiles` reads a survey's headers, `tiles_near` tells which tiles matter, `cut_block` makes the cutouts
+`read_tiles` reads a survey's headers, `tiles_near` finds the tiles that matter, `cut_block` makes the cutouts
 of up to 256 objects, and the store functions write and read them by partition.
 
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.

@@ -46,7 +46,7 @@ N_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Refusal:
-    """Rows that a run refuses for one reason, the first of them in words."""
+    """Rows that a run refuses for one reason, with the first of them as examples."""
 
     reason: str
     n_rows: int

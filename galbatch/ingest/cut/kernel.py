@@ -21,7 +21,7 @@ REACH_PX = 3
 CUTOFF = 0.46
 KAISER_BETA = 6.0
 
-# Weights are tabulated at so many places within a pixel: positions are off by at most 1/131072 px.
+# Weights are tabulated at 65536 places within a pixel: positions are off by at most 1/131072 px.
 PHASE_BITS = 16
 PHASES = 1 << PHASE_BITS
 

@@ -1,4 +1,4 @@
-"""What the pixels say of a block: coverage, sky noise, pixel flags."""
+"""Quantities measured in the pixels of a block: coverage, sky noise, pixel flags."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ __all__ = ["listed_or", "psf_fwhm_at", "psf_window"]
 
 
 def psf_fwhm_at(reader: TileReader, tile: Tile, *, x: float, y: float) -> float:
-    """FWHM in arcsec at a pixel of the tile (0-based); NaN if unknown.
+    """Return the FWHM in arcsec at a pixel of the tile (0-based); NaN if unknown.
 
-    From the tile's map, at the nearest of its pixels where the position lies beside the tile; the tile's one
+    From the tile's map, at the nearest of its pixels where the position lies outside the tile; the tile's one
     width where the map has none (Legacy Surveys' psfsize is 0 without exposures) or there is no map.
 
     Raises
@@ -31,7 +31,7 @@ def psf_fwhm_at(reader: TileReader, tile: Tile, *, x: float, y: float) -> float:
 
 
 def psf_window(tile: Tile, *, x: float, y: float) -> Box:
-    """The one pixel of the tile's map that `psf_fwhm_at` reads."""
+    """Return the one pixel of the tile's map that `psf_fwhm_at` reads."""
     ny, nx = tile.shape_px
     row, column = int(np.clip(round(y), 0, ny - 1)), int(np.clip(round(x), 0, nx - 1))
     return Box(row, row + 1, column, column + 1)
@@ -40,7 +40,7 @@ def psf_window(tile: Tile, *, x: float, y: float) -> Box:
 def listed_or(
     found: npt.NDArray[np.float32], objects: ObjectTable, *, bands: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """(object, band): what the object list states, and `found` where it states nothing."""
+    """Return (object, band): the widths of the object list, and `found` where it has none."""
     result = found.copy()
     for index, band in enumerate(bands):
         if band in objects.psf_fwhm_arcsec:

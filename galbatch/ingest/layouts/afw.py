@@ -1,6 +1,6 @@
 """Coadds as the LSST pipelines and HSC's hscPipe write them: which planes, which calibration, which tile.
 
-A primary header, then image, mask and variance, told by EXTTYPE or EXTNAME or, unnamed, by their place; then
+A primary header, then image, mask and variance, known by EXTTYPE or EXTNAME or, unnamed, by their place; then
 whatever else: archive tables (PSF, WCS, PhotoCalib), or, in cell-based coadds, MASK_FRACTIONS/.., NOISE_../..,
 PSF, JSON and INDEX. Tract, patch and band come from the file name, from cards or from the JSON.
 """

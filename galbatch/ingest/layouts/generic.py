@@ -1,7 +1,7 @@
 """Any FITS images with a celestial WCS: [survey.generic] says which HDU holds what, and what its numbers mean.
 
-Bands come as files (their names tell, by `pattern`), as HDUs (`image` is a table) or on the first axis of a cube
-(`axis`). Mask and weight are HDUs of the same file or of one beside it (`mask_replace`, `weight_replace`). One
+Bands come as files (known by their names, with `pattern`), as HDUs (`image` is a table) or on the first axis of a cube
+(`axis`). Mask and weight are HDUs of the same file or of another one (`mask_replace`, `weight_replace`). One
 image unit in nJy comes from the first of these that is stated: `unit`, `zero_point_mag` of [survey],
 `zero_point_card`, and in the file a BUNIT of flux or FLUXMAG0. Nothing is assumed.
 """
@@ -69,7 +69,14 @@ class GenericLayout:
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each of the survey's bands that the file holds.
-        _require_mask_names(survey.generic)
+        known = [bit.name for bit in MaskBit]
+        stated = survey.generic.mask_planes
+        unknown = [name for name in stated if name not in known] if isinstance(stated, dict) else []
+        if unknown:
+            raise ConfigError(
+                f"[survey.generic] mask_planes: {', '.join(unknown)} is no mask of galbatch's; there are "
+                f"{', '.join(map(str, known))}"
+            )
         with open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
             require_whole_file(hdus, path)
@@ -83,17 +90,6 @@ def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
         raise ConfigError(
             f"[survey.generic] pattern = {survey.generic.pattern!r} is no regular expression: {error}"
         ) from None
-
-
-def _require_mask_names(config: GenericConfig) -> None:
-    if isinstance(config.mask_planes, dict):
-        known = [bit.name for bit in MaskBit]
-        unknown = [name for name in config.mask_planes if name not in known]
-        if unknown:
-            raise ConfigError(
-                f"[survey.generic] mask_planes: {', '.join(unknown)} is no mask of galbatch's; there are "
-                f"{', '.join(map(str, known))}"
-            )
 
 
 def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:

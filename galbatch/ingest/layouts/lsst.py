@@ -5,12 +5,12 @@ and ``template_coadd_..`` as a Butler exports them, ``calexp-<band>-<tract>-<pat
 ``deepCoadd/<filter>/<tract>/<x,y>.fits`` of older repositories; the patch is an integer or "x,y". Any other file
 must say them in its headers (TRACT, PATCH, BAND, also after ``LSST BUTLER DATAID``).
 
-Fluxes are nJy where BUNIT says so, else calibrated by FLUXMAG0 or the PhotoCalib. Masks are told by name, from
+Fluxes are nJy where BUNIT says so, else calibrated by FLUXMAG0 or the PhotoCalib. Mask bits are known by name, from
 MP_* or MSKN* cards. A cell-based coadd is read as the stitched image that its IMAGE, MASK and VARIANCE are; of
 its other HDUs only the JSON is looked at, for tract and patch. If its mask has more than 31 planes, the rest in a
 second MASK HDU is not read: the planes that the flags use come first in today's files.
 
-The background is not told by the files: state it in [survey].
+The files do not say what the background is: state it in [survey].
 """
 
 from __future__ import annotations

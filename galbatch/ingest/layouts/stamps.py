@@ -117,7 +117,14 @@ def _tile(
     if found is None:
         return tile
     catalog, position = found
-    _require_inside(tile, position, catalog)
+    x, y = parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
+    ny, nx = tile.shape_px
+    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
+        raise TileError(
+            f"{tile.where}: its position in {catalog}, {position[0]:.6f} {position[1]:.6f}, is at pixel "
+            f"({x:.1f}, {y:.1f}) of a stamp of {nx} x {ny} px; stamps and catalog do not belong together: correct "
+            "[survey.stamps] file, ra, dec"
+        )
     identity = combined_identity([files.identity(path), files.identity(catalog)])
     return dataclasses.replace(tile, identity=identity)
 
@@ -196,17 +203,6 @@ def _wcs_about(
         "CD2_1": 0.0,
         "CD2_2": scale_deg,
     }
-
-
-def _require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> None:
-    x, y = parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
-    ny, nx = tile.shape_px
-    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
-        raise TileError(
-            f"{tile.where}: its position in {catalog}, {position[0]:.6f} {position[1]:.6f}, is at pixel "
-            f"({x:.1f}, {y:.1f}) of a stamp of {nx} x {ny} px; stamps and catalog do not belong together: correct "
-            "[survey.stamps] file, ra, dec"
-        )
 
 
 # --- what a stamp says -----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 REQUEST_BYTES = 12 * 1024
-"""What a request costs beside the bytes it brings, for a worker that gets 20 MB/s: 64 at a time of 25 ms each come to
+"""Cost of a request on top of the bytes it brings, for a worker that gets 20 MB/s: 64 at a time of 25 ms each come to
 8 KiB, the 1.5 ms of processor time that aiobotocore was seen to take to 30 KiB."""
 
 MERGE_GAP_BYTES = 4 * 1024
@@ -113,7 +113,7 @@ def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
         total += cost
     if n_windows == 0 or is_packed(tile.image.path):
         return total
-    # A block of the file for the header of each plane, and one for the first; S3 tells the size in one more.
+    # A block of the file for the header of each plane, and one for the first; asking S3 for the size takes one more.
     n_headers = len(planes) + len({plane.path for plane in planes})
     path = tile.image.path
     n_requests = n_headers + 1 if storage.reads_by_request(path) else 0

@@ -105,7 +105,7 @@ def open_hdf5(path: str) -> Iterator[Hdf5File]:
 
 
 class DatasetPlane:
-    """Windows of one plane of a dataset; see `PlaneReader`."""
+    """Reads windows of one plane of a dataset."""
 
     held_bytes = 0
 
@@ -114,13 +114,12 @@ class DatasetPlane:
         self._index = plane.index
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """See `PlaneReader`."""
         try:
             return self._dataset[(*self._index, *box.slices)]
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise ValueError(str(error)) from None  # a damaged chunk: another try would not mend it
+            raise ValueError(str(error)) from None  # a damaged chunk: another try would not help
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
         """Nothing: HDF5 reads the chunks that it needs."""

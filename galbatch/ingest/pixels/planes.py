@@ -169,7 +169,6 @@ class SectionPlane:
         self._index = plane.index
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """See `PlaneReader`."""
         return self._hdu.section[(*self._index, *box.slices)]
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
@@ -202,7 +201,6 @@ class MappedPlane:
         self._scaling = _Scaling.of(hdu.header)
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """See `PlaneReader`."""
         return self._scaling.physical(self._stored[box.slices])
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
@@ -223,10 +221,9 @@ class RangedPlane:
         self._fetched = _Fetched((), ())
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """See `PlaneReader`."""
         rows = self._rows(box)
         found = self._fetched.take(rows)
-        if found is None:  # not told of in advance
+        if found is None:  # the box was not prefetched
             found = self._fetch([box]).take(rows)
         assert found is not None
         return self._scaling.physical(np.frombuffer(found, self._dtype).reshape(box.shape))

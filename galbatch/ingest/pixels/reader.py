@@ -185,7 +185,8 @@ class TileReader:
                     f"{tile.where}: HDU {plane.hdu} is not there; the file is probably truncated: "
                     "fetch it again or exclude the tile"
                 ) from None
-            name = _plane_name(tile, plane)
+            names = {tile.image: "image", tile.mask: "mask", tile.psf: "PSF map"}
+            name = names.get(plane, tile.weight_kind.replace("_", " "))
             require_whole(hdu, where=tile.where, plane=name, path=plane.path)
             source = self._sources.get(plane.path)
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
@@ -229,14 +230,6 @@ def _source_of(path: str) -> BinaryIO | None:
                 f"{path}: is no whole packed file ({error}); fetch it again or exclude it"
             ) from None
     return None if storage.has_local_path(path) else storage.open_file(path)
-
-
-def _plane_name(tile: Tile, plane: Plane) -> str:
-    if plane == tile.image:
-        return "image"
-    if plane == tile.psf:
-        return "PSF map"
-    return "mask" if plane == tile.mask else tile.weight_kind.replace("_", " ")
 
 
 def fill_plane(plane: npt.NDArray[Any], value: float) -> None:
