@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
@@ -33,7 +31,10 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     networks = [_load(config, model) for model in config.models]
     # Kept columns that are named as results are would be refused by the leaves, after all has been cut: refuse them now.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
-    catalog.leaf_schema(_result_columns(config, networks), id_type=pa.int64(), kept=kept)
+    columns: list[Column] = [PIXEL_FLAGS]
+    for model, network in zip(config.models, networks, strict=True):
+        columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
+    catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     recorded = _recorded_engines(config.catalog.path)
     plans = [
         ModelPlan.of(model, _paths(model), network, engine=_engine(config, network, recorded.get(model.name)))
@@ -47,13 +48,6 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         map_files=None if workers is None else workers.map,
     )
     return make_plan(config, objects, tiles, plans)
-
-
-def _result_columns(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[Column]:
-    columns: list[Column] = [PIXEL_FLAGS]
-    for model, network in zip(config.models, networks, strict=True):
-        columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
-    return columns
 
 
 def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:

@@ -1,4 +1,4 @@
-"""How long a run will take, and how much memory: a few of its own objects are cut and inferred here; nothing is written."""
+"""The time and memory that a run will take: a few of its own objects are cut and inferred here; nothing is written."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ADAPTIVE_OBJECTS = 8  # of a full GaMPEN at 96 px these take a minute on a CPU
 
 @dataclass(frozen=True)
 class NetworkRate:
-    """What a network takes.
+    """The time a network takes.
 
     Attributes
     ----------
-    pass_s : one worker, for one pass of one object
-    passes : of an object, on average
+    pass_s : seconds of one worker for one pass of one object
+    passes : mean number of passes of an object
     """
 
     pass_s: float
@@ -40,13 +40,13 @@ class NetworkRate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What one worker takes, measured on this machine on a few of the run's own objects.
+    """The time one worker takes, measured on this machine on a few of the run's own objects.
 
     Attributes
     ----------
-    n_measured : objects
-    cutout_s : for all cutouts of an object on one grid
-    networks : by name; those without any cutout are not there
+    n_measured : number of objects measured
+    cutout_s : seconds for all cutouts of an object on one grid
+    networks : by name, without those that have no cutout
     is_as_planned : false: this machine lacks the GPU or engine of the run, and scripts ran on its CPU
     """
 
@@ -56,7 +56,7 @@ class Rates:
     is_as_planned: bool = True
 
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
-        """Lines of the plan's table: projected time of each step with the configured workers."""
+        """Return lines of the plan's table: the projected time of each step with the configured workers."""
         workers, called = cluster.kind_of(config.cluster).workers_planned()
         n_cutouts = sum(plan.projection.n_cutouts)
         rates = [(m.n_selected, self.networks[m.name]) for m in plan.models if m.name in self.networks]
@@ -111,7 +111,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
 
 
 def _middle(plan: Plan, grid: int) -> PartitionPlan | None:
-    """The middle one of the partitions with cutouts of a grid."""
+    """Return the middle one of the partitions with cutouts of a grid; None without any."""
     parts = [part for part in plan.partitions if part.projection.n_cutouts[grid]]
     return parts[len(parts) // 2] if parts else None
 
@@ -127,7 +127,7 @@ class _Measured:
     auxiliary: npt.NDArray[np.float32] | None
 
     def run(self, posterior: PosteriorConfig, n_objects: int) -> tuple[float, npt.NDArray[np.int32]]:
-        """Seconds, and the passes of each of the first objects that could be run."""
+        """Return the seconds for the first objects, and the number of passes of each of them that could be run."""
         first = np.arange(len(self.cutouts)) < n_objects
         started = time.monotonic()
         values = models.infer_block(
@@ -148,7 +148,7 @@ def _with_network(
     cutouts: CutoutBlock,
     auxiliary: npt.NDArray[np.float32] | None,
 ) -> Rates:
-    """With what a network takes on `cutouts`; without it if none of them can be run."""
+    """Return the rates with the time a network takes on `cutouts`; without it if none of them can be run."""
     network = tasks.load_network(model)
     execution = _execution(config, model, network)
     measured = _Measured(model.name, network, execution or models.Execution(), cutouts, auxiliary)
@@ -163,7 +163,7 @@ def _with_network(
 
 
 def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
-    """What inference takes of a worker's memory, from what a few rows take here.
+    """Return the projected memory of a worker while it infers, from what a few rows take here.
 
     Where this machine lacks the GPU or engine of the run, the scripts' float32 stands for it, which takes as much or more.
     """
@@ -182,7 +182,7 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
 
 
 def _mean_passes(measured: _Measured, posterior: PosteriorConfig, tried: npt.NDArray[np.int32]) -> float:
-    """Of an object in the run; `tried` are those of `MEASURED_PASSES`, single ones without dropout."""
+    """Return the mean number of passes of an object in the run; `tried` are those of `MEASURED_PASSES`, single ones without dropout."""
     if (tried == 1).all():
         return 1.0
     if isinstance(posterior.passes, int):
@@ -192,7 +192,7 @@ def _mean_passes(measured: _Measured, posterior: PosteriorConfig, tried: npt.NDA
 
 
 def _execution(config: RunConfig, model: ModelPlan, network: models.Ensemble) -> models.Execution | None:
-    """As planned; None if this machine cannot."""
+    """Return the planned engine and device; None if this machine cannot provide them."""
     planned = models.Execution(models.Engine.named(model.engine), cluster.kind_of(config.cluster).device)
     try:
         for bundle in network.bundles:

@@ -1,6 +1,6 @@
-"""The window of submitted work, and the one place where retries are counted.
+"""A bounded queue of submitted work, and the one place where retries are counted.
 
-A partition goes on to infer before another one starts: partitions finish rather than all start. Nothing waits silently:
+A partition is inferred before another one is cut: partitions finish rather than all start. Nothing waits silently:
 what no worker can do is given up after a while, with the reason.
 """
 
@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
-from distributed import Client, Future, KilledWorker, get_worker
-from distributed.scheduler import NoValidWorkerError
+from distributed import Client, Future, KilledWorker
 
-from galbatch import cluster, dashboard, ingest, models
+from galbatch import cluster
 from galbatch.config import RunConfig
-from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
+from galbatch.errors import ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
+from galbatch.execution.boundary import is_retriable, reason_of, run_task
 from galbatch.planning import PartitionPlan, Plan
-from galbatch.storage import zarr_groups
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
@@ -31,7 +30,13 @@ POLL_S = 1.0
 
 @dataclass
 class Attempt:
-    """One step of one partition: how often it was submitted, how often it failed, and its batch if that is not the run's."""
+    """One step of one partition.
+
+    Attributes
+    ----------
+    n_submitted, n_failed : how often it was submitted, and how often that failed
+    batch : objects in a forward pass; 0 is the run's
+    """
 
     part: PartitionPlan
     step: Literal["ingest", "infer"]
@@ -41,7 +46,7 @@ class Attempt:
 
 
 Then = Callable[[Attempt, tasks.TaskResult], Attempt | None]
-"""Takes in the result of a step and says what the partition needs next, if anything."""
+"""Takes the result of a step and returns the attempt that the partition needs next, if any."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class _Submitted:
 
 
 class SubmissionQueue:
-    """Sees attempts through on the workers, a bounded number at a time.
+    """Submits attempts to the workers, a bounded number at a time, until each has succeeded or failed.
 
     Attributes
     ----------
@@ -79,7 +84,7 @@ class SubmissionQueue:
         self.failed: dict[str, str] = {}
 
     def work(self, attempts: Iterable[Attempt]) -> None:
-        """Do them all.
+        """Do all attempts.
 
         Raises
         ------
@@ -116,7 +121,7 @@ class SubmissionQueue:
             self._submit(self._fresh.popleft())
 
     def _has_worker(self, attempt: Attempt) -> bool:
-        """Whether a worker can take it; on GPUs, now: what waits here still learns of a smaller batch."""
+        """Return whether a worker can take it; on GPUs, now: an attempt that waits here still gets a smaller batch."""
         device = self._device_of(attempt)
         able = self._monitor.able(device)
         if device == "cpu":
@@ -129,7 +134,7 @@ class SubmissionQueue:
         device = self._device_of(attempt)
         able = tuple(self._monitor.able(device)) if self._monitor.refused else ()
         future = self._client.submit(
-            _on_worker,
+            run_task,
             function,
             task,
             key=f"{attempt.step}-{attempt.part.partition.name}-{attempt.n_submitted}-{self._run}",
@@ -167,7 +172,7 @@ class SubmissionQueue:
         )
 
     def _collect(self, future: Future) -> Attempt | None:
-        """Take in a finished task; return what its partition needs next, if anything."""
+        """Handle a finished task; return the attempt that its partition needs next, if any."""
         submitted = self._pending.pop(future.key, None)
         if submitted is None:  # given up
             return None
@@ -179,21 +184,18 @@ class SubmissionQueue:
             return self._after_failure(attempt, error)
         try:
             result = future.result(timeout=RESULT_S)
-        except (
-            TimeoutError
-        ):  # its worker left before the result was fetched: Dask does it again, once a worker can
+        except TimeoutError:
+            # Its worker left before the result was fetched: Dask does the task again, once a worker can.
             self._watch(submitted)
             return None
-        return self._then(attempt, self._noted(result))
-
-    def _noted(self, result: tasks.TaskResult) -> tasks.TaskResult:
-        """The result; what follows begins with the batch that was found to fit."""
+        # Later attempts begin with the batch that was found to fit.
         self._batch = min(self._batch, result.batch or self._batch)
         for note in result.notes:
             self._note(note)
-        return result
+        return self._then(attempt, result)
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
+        """Return the attempt to be submitted again; None if its partition has failed for good."""
         if isinstance(error, WorkerRefused):
             self._monitor.refuse(error.worker, str(error))
             return attempt
@@ -201,22 +203,19 @@ class SubmissionQueue:
             if error.worker:
                 self._monitor.restart(error.worker)
             if attempt.batch > 1:
-                return self._with_half_the_batch(attempt, error)
+                # Not counted as a failure, as it ends at a batch of 1. Later attempts begin with the smaller batch.
+                attempt.batch //= 2
+                self._batch = min(self._batch, attempt.batch)
+                self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
+                return attempt
         attempt.n_failed += 1
-        if _is_retriable(error) and attempt.n_failed <= self._config.cluster.retries:
+        if is_retriable(error) and attempt.n_failed <= self._config.cluster.retries:
             return attempt
-        self.failed[attempt.part.partition.name] = f"{attempt.step}: {_reason(error)}"
+        self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason_of(error)}"
         return None
 
-    def _with_half_the_batch(self, attempt: Attempt, error: ShortOfMemory) -> Attempt:
-        """Not counted as a failure: it ends at a batch of 1. What follows begins with the batch that was found."""
-        attempt.batch //= 2
-        self._batch = min(self._batch, attempt.batch)
-        self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
-        return attempt
-
     def _free_stranded(self) -> None:
-        """Take back tasks that were only for workers that are gone, or are refused now."""
+        """Cancel tasks that were only for workers that are gone, or are refused now; they are submitted again."""
         if not self._monitor.is_connected:
             return
         for one in self._pending.values():
@@ -224,7 +223,7 @@ class SubmissionQueue:
                 self._client.cancel([one.future])
 
     def _give_up(self) -> None:
-        """End the run where no worker can do what is left: what waits for one has failed, the rest stays to be done."""
+        """End the run where no worker can do what is left: attempts that wait for one have failed, the rest is left for the next run."""
         if not self._monitor.is_connected:
             return
         waiting = [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
@@ -240,68 +239,3 @@ class SubmissionQueue:
             self._again.clear()
             self._pending.clear()
             return
-
-
-def _on_worker(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.TaskResult:
-    """Run a task on a worker and count it for the dashboard.
-
-    Raises
-    ------
-    WorkerRefused
-        This worker cannot provide an engine; others may.
-    ShortOfMemory
-        The batch is too large for this worker.
-    """
-    zarr_groups.ignore_unspecified()
-    ingest.ignore_astropy()
-    inferring = isinstance(task, tasks.InferTask)
-    try:
-        if inferring:
-            _require_engines(task)
-        result = function(task)
-    except Exception as error:
-        if inferring and _is_out_of_memory(error):
-            raise _shortage(error, task) from None
-        raise
-    inferred = result.n_objects if inferring else 0
-    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
-    return result
-
-
-def _require_engines(task: tasks.InferTask) -> None:
-    for model in task.models:
-        name, network = model.network.name, tasks.load_network(model.network)
-        engine = models.Engine.named(model.network.engine)
-        try:
-            for bundle in network.bundles:
-                models.executor(bundle, engine, task.device)
-        except BundleError as error:
-            worker = get_worker().address
-            raise WorkerRefused(
-                f"worker {worker} cannot provide the engine {engine.name} of {name} on {task.device}: {error}",
-                worker=worker,
-            ) from None
-
-
-def _shortage(error: Exception, task: tasks.InferTask) -> ShortOfMemory:
-    batch = task.posterior.batch
-    if task.device == "cuda" and not isinstance(error, MemoryError):
-        # A process may not get GPU memory again after it once did not (dask-cuda#725, #859).
-        return ShortOfMemory(models.gpu_shortage(error, batch), worker=get_worker().address)
-    return ShortOfMemory(f"not enough memory (batch {batch}): {_reason(error)}")
-
-
-def _is_retriable(error: BaseException) -> bool:
-    """I/O errors, lost workers and lack of memory may pass; wrong inputs stay wrong."""
-    if isinstance(error, UsageError):
-        return False
-    return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: torch.OutOfMemoryError, without importing torch where there is none to do.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"

@@ -297,9 +297,9 @@ class OutOfGpuMemory(WorkerPlugin):
     name = "out-of-gpu-memory"
 
     def setup(self, worker):
-        import galbatch.execution.submission  # what tasks are run by
+        import galbatch.execution.boundary  # what tasks are run by
 
-        tasks_there, models_there = galbatch.execution.submission.tasks, galbatch.execution.submission.models
+        tasks_there, models_there = galbatch.execution.boundary.tasks, galbatch.execution.boundary.models
         infer, executor, broken = tasks_there.infer_partition, models_there.executor, []
 
         def on_gpu(task):
