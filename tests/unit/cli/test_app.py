@@ -14,7 +14,6 @@ from galbatch.cli import app as cli
 from galbatch.errors import UsageError
 from galbatch.execution import Stage
 from galbatch.simulation.population import POPULATIONS
-from galbatch.simulation.survey import WRITERS
 
 
 def run_cli(*arguments):
@@ -57,7 +56,6 @@ def help_of(name, option):
     ("name", "option", "known"),
     [
         ("galbatch run", "stage", get_args(Stage)),
-        ("galbatch simulate", "layout", WRITERS),
         ("galbatch simulate", "population", POPULATIONS),
         ("galbatch models train", "architecture", models.RECIPES),
         ("galbatch models train", "population", POPULATIONS),
