@@ -81,7 +81,7 @@ def test_pass_outputs_hold_the_passes_that_the_catalog_counts(kept):
     counts = set()
     for partition in catalog.list_leaves(path):
         leaf = pq.read_table(f"{path}/dataset/{partition.path}.parquet", partitioning=None)
-        fingerprint = tasks.footer_fingerprint(catalog.read_footer(path, partition))
+        fingerprint = execution.footer_fingerprint(catalog.read_footer(path, partition))
         for model in ("gampen", "sfnet"):
             there = pass_outputs.open_pass_outputs(path, partition, model, fingerprint=fingerprint)
             assert there.object_id.tolist() == leaf["object_id"].to_pylist()

@@ -32,24 +32,19 @@ def encode_shards(
     n_objects, n_chunk = (array.shards or array.chunks)[0], array.chunks[0]
     for first in range(0, len(values), n_objects):
         part = np.ascontiguousarray(values[first : first + n_objects], array.dtype)
+        # The last chunk is filled up, as Zarr's chunks are all of one shape.
         rest = np.full((-len(part) % n_chunk, *part.shape[1:]), array.fill_value, array.dtype)
-        pieces, lengths = _coded(part, rest, n_chunk=n_chunk, codec=codec)
+        if codec.encode is None:
+            pieces: list[storage.Piece] = [part.data.cast("B"), rest.tobytes()]
+            lengths = [n_chunk * part[0].nbytes] * ((len(part) + len(rest)) // n_chunk)
+        else:
+            chunks = [part[at : at + n_chunk] for at in range(0, len(part), n_chunk)]
+            if len(rest):
+                chunks[-1] = np.concatenate([chunks[-1], rest])
+            pieces = [codec.encode(chunk) for chunk in chunks]
+            lengths = [len(piece) for piece in pieces]
         key = "/".join([array.path, "c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
         yield key, [*pieces, _shard_index(tuple(lengths), n_objects // n_chunk)]
-
-
-def _coded(
-    part: npt.NDArray[Any], rest: npt.NDArray[Any], *, n_chunk: int, codec: Codec
-) -> tuple[list[storage.Piece], list[int]]:
-    """Return the contents of a shard's chunks and their lengths; `rest` fills the last one up."""
-    n_chunks = (len(part) + len(rest)) // n_chunk
-    if codec.encode is None:
-        return [part.data.cast("B"), rest.tobytes()], [n_chunk * part[0].nbytes] * n_chunks
-    chunks = [part[first : first + n_chunk] for first in range(0, len(part), n_chunk)]
-    if len(rest):
-        chunks[-1] = np.concatenate([chunks[-1], rest])
-    pieces = [codec.encode(chunk) for chunk in chunks]
-    return [*pieces], [len(piece) for piece in pieces]
 
 
 @functools.lru_cache(maxsize=8)
