@@ -55,7 +55,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ListCheck:
-    """What was found in an object list.
+    """The findings of a check of an object list.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")
 """Suffixes of the tables that are written."""
 
 ISNULL_SUFFIX = "_isnull"
-"""What HSC's archive puts after a column's name for the column that says where it is null."""
+"""Suffix that HSC's archive adds to a column's name for the column that says where it is null."""
 
 
 # --- reading ---------------------------------------------------------------------------------------------

@@ -284,7 +284,7 @@ def _reasons(ids: pa.Array, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArra
 
 
 def _is_repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
-    """Whether an id stands in an earlier row."""
+    """True where an id stands in an earlier row."""
     if pa.types.is_string(ids.type):
         key = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     else:

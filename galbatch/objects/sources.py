@@ -1,4 +1,4 @@
-"""Where a run's objects come from: a list in one file, which fits in memory, or a HATS catalog read pixel by pixel.
+"""The sources of a run's objects: a list in one file, which fits in memory, or a HATS catalog read pixel by pixel.
 
 Both give their objects along HEALPix in **chunks** that fit in memory: a list is one chunk, a HATS catalog one
 for each of its pixels. Memory is bounded by the largest chunk.

@@ -1,4 +1,4 @@
-"""What is wrong with some pixels of a simulated survey, and the mask bits that say so.
+"""Defects of pixels in a simulated survey, and the mask bits that mark them.
 
 Defects are given in field pixels, so patches that overlap agree on them.
 """

@@ -1,4 +1,4 @@
-"""Where things are in a simulated survey: cells, patches, sky positions, the PSF over the field.
+"""The geometry of a simulated survey: cells, patches, sky positions, the PSF over the field.
 
 Field pixels are 0-based; x and y of field pixel (0, 0) are those of the first patch's first pixel.
 """
@@ -48,7 +48,7 @@ class Box:
         return self.y1 - self.y0, self.x1 - self.x0
 
     def overlap(self, other: Box) -> Box | None:
-        """What both cover; None if nothing."""
+        """Return the box that both cover; None if there is none."""
         box = Box(
             max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
         )

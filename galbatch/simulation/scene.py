@@ -1,4 +1,4 @@
-"""What a simulated survey shows, and any part of it as pixels.
+"""The contents of a simulated survey, and any part of it as pixels.
 
 Of the population `paper` each galaxy has a cell of 100 x 100 px to itself, beyond which its light is cut off. Of
 `survey`, galaxies and stars lie at random and overlap. Tiles that share pixels agree on them, noise included.

@@ -1,4 +1,4 @@
-"""What is around a galaxy of the survey: fainter and brighter galaxies and stars, placed at random."""
+"""The surroundings of a galaxy of the survey: fainter and brighter galaxies and stars, placed at random."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ OBJECTS_PER_TASK = 100  # stamps drawn by a process at a time
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSurvey:
-    """What was written: paths, and how many there are of each.
+    """The files of a simulated survey: paths, and numbers of tiles and objects.
 
     `tiles` is a glob for ``[survey] tiles``; `n_listed` counts the rows of the list, `n_objects` the
     galaxies, which are the rows of the truth; `run_toml` is what run.toml says of the survey and its objects.

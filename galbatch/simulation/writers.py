@@ -1,4 +1,4 @@
-"""How surveys lay out their files: simulated tiles as the bytes that galbatch's adapters (and others) read.
+"""Simulated tiles as the files of each survey, which galbatch's adapters (and others) read.
 
 A tile is drawn once, as nJy with the mask planes of defects.py; a layout gives it units, headers, names and bits.
 """
@@ -38,9 +38,9 @@ LEGACY_BITS = {
     "SATUR_I": 14,
     "ALLMASK_I": 15,
 }
-"""Of DR9 and DR10."""
+"""Bits of maskbits in DR9 and DR10."""
 GENERIC_BITS = {"NO_DATA": 0, "SAT": 1, "BAD": 2, "CR": 3, "BRIGHT_OBJECT": 4, "INTRP": 5}
-"""Of a data quality plane as many surveys have one; run.toml states them."""
+"""Bits of a data quality plane as many surveys have one; run.toml states them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _cut(
 
 
 def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dict[Plane, ExpectedReads]:
-    """How many windows of each plane on S3 will be read: by this the reader chooses how to read it."""
+    """Number of windows that will be read of each remote plane: the reader chooses by it how to read."""
     remote = [tile for tile in tiles if storage.reads_by_request(tile.image.path)]
     expected = {}
     for band in {tile.band for tile in remote}:

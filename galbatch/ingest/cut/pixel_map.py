@@ -1,4 +1,4 @@
-"""Where pixels on one WCS fall on another.
+"""Maps of pixels on one WCS to positions on another.
 
 WCS transformations cost 1 us a pixel, more than all else that resampling does. Over a cutout the map is smooth, so
 polynomials through 64 points stand for it, checked at 9 more.
@@ -63,7 +63,7 @@ class PixelTransform:
         return at[:, 1:] - at[:, :1]
 
     def positions(self, box: Box) -> Positions:
-        """Of all pixels of the box."""
+        """Return the positions of all pixels of the box."""
         rows, columns = _Axis.of(box.y0, box.y1), _Axis.of(box.x0, box.x1)
         nodes = self._grid(columns.nodes, rows.nodes)
         probed = rows.values[rows.probes] @ nodes @ columns.values[columns.probes].T

@@ -1,4 +1,4 @@
-"""Where cutouts lie, and from which tiles each is made; no pixels."""
+"""The place of each cutout, and the tiles it is made from; no pixels."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """Where a cutout lies, and from which tiles it is made.
+    """The place of a cutout, and the tiles it is made from.
 
     Attributes
     ----------

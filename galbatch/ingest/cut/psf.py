@@ -1,4 +1,4 @@
-"""How wide the PSF is at an object: from its list, the survey's map, or the tile."""
+"""The PSF's width at an object: from its list, the survey's map, or the tile."""
 
 from __future__ import annotations
 

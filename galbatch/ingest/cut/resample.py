@@ -39,7 +39,7 @@ class Resampled:
 
 
 def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) -> Resampled | None:
-    """The tile's pixels on the cutout's grid; None where no pixel of the cutout lies within the tile.
+    """Return the tile's pixels on the cutout's grid; None where no pixel of the cutout lies within the tile.
 
     Every tile pixel gives exactly its flux, so sums keep it whatever the source; a uniform brightness stays uniform to
     0.3 percent. Where the cutout's pixels are wider than the tile's, the kernel is as much wider: it averages. A pixel
@@ -58,7 +58,7 @@ def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) ->
 
 
 def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | None:
-    """A window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
+    """Return a window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
     to_tile = PixelTransform(target.astropy(), parse_wcs(tile.wcs_header))
     along = np.linspace(0.0, size_px - 1.0, 9)
     x, y = to_tile(*np.meshgrid(along, along))
@@ -91,7 +91,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """What a cutout draws from a tile.
+    """The tile pixels that a cutout is made from, with their weights.
 
     Attributes
     ----------
@@ -216,7 +216,7 @@ class _Taps:
         return cls(x0, y0, x_phase, y_phase, positions.area.astype(np.float32), table)
 
     def at(self, chosen: npt.NDArray[np.bool_]) -> _Taps:
-        """Of some pixels, (pixel,)."""
+        """Return the taps of some pixels, (pixel,)."""
         index = np.flatnonzero(chosen)
         x0, y0, x_phase, y_phase = (
             values.ravel()[index] for values in (self.x0, self.y0, self.x_phase, self.y_phase)
@@ -224,7 +224,7 @@ class _Taps:
         return _Taps(x0, y0, x_phase, y_phase, self.area.ravel()[index], self.table)
 
     def within(self, shape_px: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """Whether a tile of this shape has all of them."""
+        """Return whether a tile of this shape has all taps of a pixel."""
         y_last, x_last = (length - len(self.table) for length in shape_px)
         return (self.x0 >= 0) & (self.y0 >= 0) & (self.x0 <= x_last) & (self.y0 <= y_last)
 

@@ -1,4 +1,4 @@
-"""What a pixel's number means in nJy: by the file's cards or tables, by run.toml, or refused. Every layout asks here."""
+"""The flux that one image unit stands for, in nJy: by the file, by run.toml, or refused. Every layout asks here."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Planes:
     index: tuple[int, ...] = ()
 
     def named(self) -> dict[str, int | str]:
-        """HDUs by the name that errors use."""
+        """Return the HDUs by the name that errors use."""
         numbers = {"image": self.image, "mask": self.mask, self.weight_kind.replace("_", " "): self.weight}
         return {name: number for name, number in numbers.items() if number is not None}
 
@@ -45,7 +45,7 @@ class Planes:
 def make_tile(
     hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: Planes, njy: float, psf_fwhm_arcsec: float
 ) -> Tile:
-    """The tile `key` = (tile_id, band) whose planes are HDUs of one file; one image unit is `njy` nJy.
+    """Return the tile `key` = (tile_id, band) whose planes are HDUs of one file; one image unit is `njy` nJy.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def add_plane(
     *,
     hdu: int | str | None = None,
 ) -> Tile:
-    """The tile with a plane of another file, whose identity then counts too.
+    """Return the tile with a plane of another file, whose identity then counts too.
 
     Of a cube the plane at the image's own index is taken; without `hdu` the file's first image.
 
@@ -121,7 +121,7 @@ def add_plane(
 
 
 def combined_identity(parts: Sequence[FileIdentity]) -> FileIdentity:
-    """Of a tile made of several files: all bytes, and a hash over the versions in this order."""
+    """Return the identity of a tile made of several files: all bytes, and a hash over the versions in this order."""
     if len(parts) == 1:
         return parts[0]
     text = ",".join(f"{part.size_bytes}:{part.version}" for part in parts)

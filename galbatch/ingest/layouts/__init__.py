@@ -1,4 +1,4 @@
-"""How each survey lays out its files: one adapter a layout, all playing the part of `Layout`.
+"""The layouts of surveys' files: one adapter a layout, each an implementation of `Layout`.
 
 A new survey is one module here, one entry in `LAYOUTS`, its name in config, and one subclass of the contract test.
 """
@@ -24,9 +24,9 @@ class Layout(Protocol):
     """Reads the headers of one survey's files as tiles."""
 
     expects: str
-    """What its files look like, for error messages."""
+    """Description of its files, for error messages."""
     suffixes: tuple[str, ...]
-    """How the names of its files end: where `tiles` is a folder, files that end otherwise are not looked at."""
+    """Endings of its files' names: where `tiles` is a folder, files that end otherwise are not looked at."""
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         """Return whether the name says that the file may hold tiles in the survey's bands; no I/O."""

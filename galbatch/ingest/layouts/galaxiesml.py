@@ -94,7 +94,7 @@ class _Images:
 
 @dataclass(frozen=True, slots=True)
 class _Stamps:
-    """What all stamps of a band share."""
+    """Values that all stamps of a band share."""
 
     image: _Images
     variance: _Images | None

@@ -1,4 +1,4 @@
-"""What run.toml states of a survey where its files do not: PSF width, release, background."""
+"""Values that run.toml gives where a survey's files do not: PSF width, release, background."""
 
 from __future__ import annotations
 

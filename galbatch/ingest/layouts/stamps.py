@@ -230,7 +230,7 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
 
 
 def _role(hdu: Any, after_image: int | None) -> str | None:
-    """What the HDU holds; `after_image` is its place after the image, None if there is none yet."""
+    """Role of an HDU; `after_image` is its place after the image, None if there is none yet."""
     for name in (hdu.header.get("EXTTYPE"), hdu.header.get("EXTNAME")):
         if name is not None and str(name).strip().upper() in ROLES:
             return ROLES[str(name).strip().upper()]

@@ -1,4 +1,4 @@
-"""How a plane of a tile will be read, and what that costs; no I/O.
+"""The cost of reading a tile's planes, and the way of reading that follows from it; no I/O.
 
 The readers in `planes` choose by the same functions, so that the plan's numbers are those of the run.
 """
@@ -33,7 +33,7 @@ MERGE_GAP_BYTES = 4 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ExpectedReads:
-    """How many windows of a plane will be read, of `size_px` pixels of the tile on a side."""
+    """Number of windows of a plane that will be read, of `size_px` pixels of the tile on a side."""
 
     n_windows: int
     size_px: int
@@ -41,7 +41,7 @@ class ExpectedReads:
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """What reading takes: bytes from disk or network, S3 requests, and whether the plane is fetched whole."""
+    """Return the cost of reading: bytes from disk or network, S3 requests, and whether the plane is fetched whole."""
 
     bytes_: int
     requests: int
@@ -54,7 +54,7 @@ class ReadCost:
 
 
 def merge_gap_bytes(row_bytes: int) -> int:
-    """Up to what distance rows of windows are fetched as one.
+    """Return the distance up to which rows of windows are fetched as one.
 
     Never more than a row: so what is fetched is at most twice what is wanted. Rows of a 4200 px float32 image are
     16.8 KB apart: those of one window stay alone.
@@ -63,7 +63,7 @@ def merge_gap_bytes(row_bytes: int) -> int:
 
 
 def is_packed(path: str) -> bool:
-    """Whether the file is packed as a whole, so that no part can be read without what lies before it."""
+    """Return whether the file is packed as a whole, so that no part can be read without what lies before it."""
     return path.endswith((".gz", ".bz2"))
 
 
@@ -76,7 +76,7 @@ def read_cost(tile: Tile, plane: Plane, *, n_windows: int, size_px: int) -> Read
 
 
 def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads) -> ReadCost:
-    """Cost of the `expected` windows of a plane of `shape_px` (y, x) pixels.
+    """Return the cost of the `expected` windows of a plane of `shape_px` (y, x) pixels.
 
     Windows are counted as if none overlapped another. From S3 a plane is fetched whole where that is cheaper
     than a request for each row (or each run of compressed blocks), a request counted as `REQUEST_BYTES`.

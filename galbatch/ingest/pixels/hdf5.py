@@ -22,7 +22,7 @@ MAX_SHOWN = 40
 
 
 def is_hdf5(path: str) -> bool:
-    """Whether the name says so."""
+    """Return whether the file's name is that of an HDF5 file."""
     return path.endswith(HDF5_SUFFIXES)
 
 
@@ -57,7 +57,7 @@ class Hdf5File:
         return dict(self._file.attrs)
 
     def dataset(self, name: str, *, key: str) -> Any:
-        """A dataset by its name; `key` is the config key that named it.
+        """Return a dataset by its name; `key` is the config key that named it.
 
         Raises
         ------
@@ -85,18 +85,18 @@ class Hdf5File:
         return ", ".join(found[:MAX_SHOWN]) + more if found else "none"
 
     def plane(self, plane: Plane) -> DatasetPlane:
-        """The reader of a plane."""
+        """Return the reader of a plane."""
         return DatasetPlane(self.dataset(str(plane.hdu), key="dataset"), plane)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.close()
         self._raw.close()
 
 
 @contextlib.contextmanager
 def open_hdf5(path: str) -> Iterator[Hdf5File]:
-    """As `Hdf5File`, closed at the end."""
+    """Open an HDF5 file that is closed at the end of the context."""
     file = Hdf5File(path)
     try:
         yield file

@@ -1,7 +1,7 @@
-"""Where pixels are stored -> windows of them: a reader for each kind of storage.
+"""Readers of windows of a plane, one for each way that pixels are stored.
 
 `open_plane` chooses: memory maps for plain local HDUs, byte ranges for plain ones on S3, astropy's ``.section`` for
-compressed ones. What is on S3 and wanted densely is fetched once; `reading_cost` says what dense is.
+compressed ones. What is on S3 and wanted densely is fetched once; `cost` says what dense is.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Box:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds no pixel."""
+        """True if the box holds no pixel."""
         return self.y1 <= self.y0 or self.x1 <= self.x0
 
     def shifted(self, dy: int, dx: int) -> Box:
-        """The same box in coordinates that are larger by (dy, dx)."""
+        """Return the same box in coordinates that are larger by (dy, dx)."""
         return Box(self.y0 + dy, self.y1 + dy, self.x0 + dx, self.x1 + dx)
 
     def clipped(self, shape: tuple[int, int]) -> Box:
-        """What lies within an image of `shape`."""
+        """Return the part of the box within an image of `shape`."""
         return Box(max(self.y0, 0), min(self.y1, shape[0]), max(self.x0, 0), min(self.x1, shape[1]))
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """To index (y, x)."""
+        """Slices that index an array (y, x)."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
 
@@ -62,10 +62,10 @@ class PlaneReader(Protocol):
     """Reads windows of one plane; the file behind it is held by who opened it."""
 
     held_bytes: int
-    """What it holds on this machine's disk of a file that is elsewhere."""
+    """Bytes on this machine's disk of a file that is elsewhere."""
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """(y, x): physical values of the window, in any byte order, maybe a view of the file.
+        """Return physical values (y, x) of the window, in any byte order, maybe a view of the file.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class PlaneReader(Protocol):
         """
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
-        """Fetch what `read` will be asked for next in one go; what was fetched before is forgotten."""
+        """Fetch the windows that `read` will be asked for next, together; those fetched before are dropped."""
 
 
 def described(hdu: Any, plane: Plane) -> Plane:
@@ -119,7 +119,7 @@ def open_plane(
 
 
 def _data_start(hdu: Any, plane: Plane) -> int:
-    """Where in the file the plane's pixels begin."""
+    """Offset in the file of the plane's first pixel."""
     before = int(np.ravel_multi_index(plane.index, hdu.shape[:-2])) if plane.index else 0
     return int(hdu.fileinfo()["datLoc"]) + before * _plane_bytes(hdu)
 
@@ -136,7 +136,7 @@ def _stored_dtype(header: fits.Header) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Scaling:
-    """What makes physical values of stored ones: the cards BSCALE, BZERO and BLANK."""
+    """The scaling from stored to physical values: the cards BSCALE, BZERO and BLANK."""
 
     scale: float
     zero: float
@@ -321,7 +321,7 @@ class CompressedPlane(SectionPlane):
         return np.ravel_multi_index((*(np.full_like(y, place) for place in before), y, x), there)
 
     def _spans(self, name: str, blocks: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
-        """Where in the file the blocks' bytes of one column of the table are."""
+        """Byte ranges in the file of the blocks' data in one column of the table."""
         table = self._hdu.compressed_data
         if name not in table.columns.names:
             return []

@@ -74,7 +74,7 @@ class TileReader:
             self._close_oldest()
 
     def read(self, tile: Tile, box: Box) -> Pixels:
-        """The pixels of `box`, which lies within the tile.
+        """Return the pixels of `box`, which lies within the tile.
 
         Pixels with the NO_DATA bit, or with a weight that says nothing was measured (inverse variance 0),
         are NaN.
@@ -93,7 +93,7 @@ class TileReader:
         return pixels
 
     def read_into(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
-        """As `read`, into arrays of the box's shape; returns whether every pixel is covered."""
+        """Read as `read` does, into arrays of the box's shape; returns whether every pixel is covered."""
         np.multiply(
             self.window(tile, tile.image, box=box),
             np.float32(tile.njy_per_unit),
@@ -135,7 +135,7 @@ class TileReader:
             np.multiply(weight**2, unit, out=out.variance)
 
     def prefetch(self, tile: Tile, boxes: Sequence[Box]) -> None:
-        """Fetch what `read` will be asked for next of this tile; what was fetched of it before is forgotten.
+        """Fetch the windows of this tile that `read` will be asked for next; those fetched before are dropped.
 
         From S3 all planes' windows come by many requests at a time; local files are not touched.
 
@@ -147,7 +147,7 @@ class TileReader:
         self._prefetch(tile, (tile.image, tile.mask, tile.weight), boxes)
 
     def prefetch_psf(self, tile: Tile, boxes: Sequence[Box]) -> None:
-        """As `prefetch`, of the tile's PSF map: pixels asked for one by one take a request each."""
+        """Fetch windows of the tile's PSF map as `prefetch` does: read one by one, each pixel takes a request."""
         self._prefetch(tile, (tile.psf,), boxes)
 
     def _prefetch(self, tile: Tile, planes: Sequence[Plane | None], boxes: Sequence[Box]) -> None:
@@ -195,7 +195,7 @@ class TileReader:
         return opened
 
     def _held_bytes(self) -> int:
-        """Of files that are elsewhere or packed, on this machine's disk."""
+        """Bytes on this machine's disk of files that are elsewhere or packed."""
         unpacked = [os.fstat(s.fileno()).st_size for p, s in self._sources.items() if is_packed(p)]
         return sum(unpacked) + sum(reader.held_bytes for reader in self._planes.values())
 
@@ -221,7 +221,7 @@ class TileReader:
 
 
 def _source_of(path: str) -> BinaryIO | None:
-    """What to read instead of the file at `path`: parts of it from S3, or what it holds, unpacked."""
+    """File to read instead of the one at `path`: parts of it from S3, or its unpacked contents."""
     if is_packed(path):
         try:
             return storage.unpack(path)

@@ -1,4 +1,4 @@
-"""Which tiles lie near which objects, and which cover them, from corners alone."""
+"""Tiles near objects, and tiles that cover them, found from corners alone."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Footprint:
         return result
 
     def _first_covering(self, vectors: Floats, layer: _Layer) -> npt.NDArray[np.intp]:
-        """Of the layer's places that cover each position the one of the nearest center; -1 for none."""
+        """The place of the nearest center among those of the layer that cover each position; -1 for none."""
         candidates = layer.tree.query_ball_point(vectors, _chord(layer.radius_rad + ROUNDING_RAD))
         counts = np.fromiter(map(len, candidates), np.intp, len(vectors))
         result = np.full(len(vectors), -1, np.intp)
@@ -192,7 +192,7 @@ def _vectors(objects: ObjectTable) -> Floats:
 
 
 def _near(vectors: Floats, circles: _Circles, *, radius_deg: float) -> npt.NDArray[np.bool_]:
-    """Whether each circle lies within the radius of any of the positions."""
+    """True for each circle that lies within the radius of any of the positions."""
     if not len(circles.radii_rad):
         return np.zeros(0, np.bool_)
     chords, _ = cKDTree(vectors).query(circles.centers)

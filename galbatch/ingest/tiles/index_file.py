@@ -74,7 +74,7 @@ _PLANES = ("image", "mask", "weight", "psf")
 
 
 def _settings(survey: SurveyConfig) -> dict[bytes, bytes]:
-    """What the tiles depend on besides the files, as the file's metadata."""
+    """Settings that the tiles depend on besides the files, as the file's metadata."""
     # The catalog's path is left out of dumps, as all paths are for fingerprints; here another one is another question.
     asked = {**survey.model_dump(mode="json", exclude={"tiles", "name"}), "catalog": survey.stamps.catalog}
     text = json.dumps(asked, sort_keys=True)

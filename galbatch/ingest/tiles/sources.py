@@ -1,4 +1,4 @@
-"""Where a survey's tiles are sought: files by glob or folder, or the rows of a table of tiles."""
+"""The files in which a survey's tiles are sought: by glob or folder, or by the rows of a table of tiles."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class TileSource:
 
     @property
     def key(self) -> str:
-        """What it is known again by: path and row."""
+        """Key of the source in the tile index: path and row."""
         return f"{self.path} {json.dumps(self.stated)}" if self.stated else self.path
 
 
 def is_table(tiles: str) -> bool:
-    """Whether ``[survey] tiles`` names a table of tiles."""
+    """Return whether ``[survey] tiles`` names a table of tiles."""
     return tiles.lower().endswith(TABLE_SUFFIXES)
 
 
 def find_sources(survey: SurveyConfig) -> list[TileSource]:
-    """The files that may hold tiles in the survey's bands, from one listing; none is opened.
+    """Return the files that may hold tiles in the survey's bands, from one listing; none is opened.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def find_sources(survey: SurveyConfig) -> list[TileSource]:
 
 
 def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog) -> list[Tile]:
-    """Tiles of one file in the survey's bands, read from its headers alone.
+    """Return the tiles of one file in the survey's bands, read from its headers alone.
 
     Parameters
     ----------

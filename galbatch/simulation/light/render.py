@@ -89,7 +89,7 @@ def _weighted(flux: Floats, planes: Floats) -> Floats:
 
 
 class _Lattice:
-    """What depends on the stamp's size and scale alone: the periodic grid and its copies."""
+    """The periodic grid and its copies, which depend on the stamp's size and scale alone."""
 
     def __init__(self, size_px: int, scale_arcsec: float) -> None:
         self.size_px, self.scale = size_px, scale_arcsec
