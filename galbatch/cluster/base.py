@@ -22,7 +22,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class WorkerNeeds:
-    """What a run needs of its workers.
+    """The requirements of a run on its workers.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class ClusterKind(ABC):
         """Return the number of workers that a plan assumes, and that number in words; no worker is started or joined."""
 
     def require(self) -> None:  # noqa: B027  (most kinds can be had everywhere)
-        """Refuse to go on where this kind is not available, before anything is started.
+        """Refuse to continue where this kind is not available, before anything is started.
 
         Raises
         ------

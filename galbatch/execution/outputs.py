@@ -12,7 +12,7 @@ from galbatch.config import RunConfig
 __all__ = ["FAILED_FILE", "REJECTED_FILE", "Stage", "check_outputs", "lock_of", "locked", "tile_index_of"]
 
 Stage = Literal["ingest", "infer", "all"]
-"""What of a run is done: cutouts, results from cutouts that exist, or both."""
+"""The part of a run that is asked for: cutouts, results from cutouts that exist, or both."""
 
 FAILED_FILE = "_failed.json"
 """In the catalog's folder: the partitions that failed, with their reasons."""

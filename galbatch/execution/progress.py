@@ -1,4 +1,4 @@
-"""What is done, failed and left of a run, read from its outputs.
+"""Progress of a run: the partitions that are done, failed and left, read from its outputs.
 
 A partition's cutouts exist when its ``_done.json`` says so, its results when its leaf exists. There is no other record.
 """
@@ -22,7 +22,7 @@ __all__ = ["Progress", "read_progress"]
 
 @dataclass(frozen=True)
 class Progress:
-    """What is done, failed and left of a plan, read from the outputs.
+    """The partitions of a plan that are done, failed and left, read from the outputs.
 
     Attributes
     ----------

@@ -141,7 +141,7 @@ class SubmissionQueue:
             pure=False,
             retries=0,  # they are counted here alone
             workers=able or None,
-            # One inference at a time on a GPU; cutting goes on beside it, and gives way to it.
+            # One inference at a time on a GPU; cutting continues beside it, and gives way to it.
             resources={cluster.GPU: 1} if device == "cuda" else None,
             priority=1 if attempt.step == "infer" else 0,
         )

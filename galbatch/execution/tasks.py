@@ -94,7 +94,7 @@ class InferTask:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task reports; the work itself is in the store and the catalog.
+    """The report of a task; the work itself is in the store and the catalog.
 
     Attributes
     ----------

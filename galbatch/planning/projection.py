@@ -1,7 +1,7 @@
 """The projected cost of cutting objects: cutouts, bytes read and written, requests. Objects are read through their source.
 
 Every object counts as one window on one tile of each band, the one that covers it; what is completed from
-neighboring tiles is not counted. How a tile with so many windows is read is decided as the readers decide it.
+neighboring tiles is not counted. How a tile with n windows is read is decided as the readers decide it.
 """
 
 from __future__ import annotations
