@@ -177,13 +177,7 @@ def _tiles(
 ) -> Iterator[Tile]:
     """One tile for each row and band; the bands of a row share what they can."""
     path, identity = file
-    images = [images for of_band in stamps.values() for images in of_band.images]
-    if {one.shape for one in images} != {(len(ids), *images[0].shape[1:])}:
-        shapes = ", ".join(f"{one.name} {one.shape}" for one in images)
-        raise TileError(
-            f"{path}: {len(ids)} positions, and (object, y, x) of the stamps are {shapes}; they must be the same"
-        )
-    shape = images[0].shape[1:]
+    shape = _common_shape(path, stamps, n_rows=len(ids))
     scale_deg = config.pixel_scale_arcsec / 3600.0
     crpix = [1.0 + (n // 2 if config.center_px is None else config.center_px) for n in shape[::-1]]
     cd = np.diag([-scale_deg, scale_deg])
@@ -220,6 +214,16 @@ def _tiles(
                 background=of_band.background,
                 identity=identity,
             )
+
+
+def _common_shape(path: str, stamps: Mapping[str, _Stamps], *, n_rows: int) -> tuple[int, int]:
+    images = [images for of_band in stamps.values() for images in of_band.images]
+    if {one.shape for one in images} != {(n_rows, *images[0].shape[1:])}:
+        shapes = ", ".join(f"{one.name} {one.shape}" for one in images)
+        raise TileError(
+            f"{path}: {n_rows} positions, and (object, y, x) of the stamps are {shapes}; they must be the same"
+        )
+    return images[0].shape[1:]
 
 
 def _cards(**values: str) -> str:
