@@ -13,7 +13,7 @@ from rich.table import Table
 
 from galbatch import catalog, cluster, dashboard, execution, reporting
 from galbatch.config import RunConfig, read_config
-from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS
+from galbatch.core.columns import DEC, ID, MODEL_FLAGS, PASSES, PIXEL_FLAGS, RA
 from galbatch.core.flags import PixelFlag
 from galbatch.simulation import simulate_survey
 
@@ -154,7 +154,7 @@ def _next_commands(config: RunConfig, page: Path) -> str:
     """Return commands to try next, on an object without flags, or on the one with the fewest."""
     path = config.catalog.path
     all_flags = [PIXEL_FLAGS.name, *(MODEL_FLAGS.name(model.name) for model in config.models)]
-    found = catalog.read_catalog(path, columns=["object_id", "ra_deg", "dec_deg", *all_flags])
+    found = catalog.read_catalog(path, columns=[ID.name, RA.name, DEC.name, *all_flags])
     n_flagged = np.count_nonzero([found.column(name).to_numpy() for name in all_flags], axis=0)
     shown = found.slice(int(np.argmin(n_flagged)), 1).to_pylist()[0]
     return "\n".join(

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from galbatch import catalog, execution, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import MODEL_FLAGS, quantity_column
+from galbatch.core.columns import ID, MODEL_FLAGS, quantity_column
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
@@ -172,7 +172,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
         own = [one for one in drawn if one.object_id == object_id]
         n_draws = own[0].n_draws
         arrays: dict[str, Any] = {
-            "object_id": pa.array([object_id] * n_draws),
+            ID.name: pa.array([object_id] * n_draws),
             "draw": np.arange(n_draws),
             **{name: np.full(n_draws, np.nan) for name in columns},
         }

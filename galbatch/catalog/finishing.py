@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from galbatch import __version__, storage
 from galbatch.catalog import layout
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
-from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference, votable_metadata
+from galbatch.catalog.schema import schema_difference, votable_metadata
 from galbatch.core import sky
+from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
 from galbatch.errors import CatalogError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from galbatch.catalog.leaves import sorting_problem
-from galbatch.catalog.schema import DEC, HEALPIX, RA, schema_difference
+from galbatch.catalog.schema import schema_difference
 from galbatch.core import sky
-from galbatch.core.columns import MODEL_FLAGS, quantile_columns, quantity_column
+from galbatch.core.columns import DEC, HEALPIX, MODEL_FLAGS, RA, quantile_columns, quantity_column
 from galbatch.core.pixels import HealpixPixel
 
 __all__ = ["leaf_problems"]

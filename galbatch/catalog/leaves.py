@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from galbatch import storage
 from galbatch.catalog.layout import STAGING, leaf_path
-from galbatch.catalog.schema import HEALPIX, require_own_columns, votable_metadata
+from galbatch.catalog.schema import require_own_columns, votable_metadata
+from galbatch.core.columns import HEALPIX
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError
 

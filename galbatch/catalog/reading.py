@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 
 from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
-from galbatch.catalog.schema import DEC, ID, RA
 from galbatch.core import sky
-from galbatch.core.columns import flag_columns
+from galbatch.core.columns import DEC, ID, RA, flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 

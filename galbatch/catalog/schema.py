@@ -10,23 +10,14 @@ from functools import lru_cache
 import pyarrow as pa
 from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
-from galbatch.core.columns import Column
+from galbatch.core.columns import DEC, OWN_COLUMNS, RA, Column
 from galbatch.core.flags import flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
 
-__all__ = ["OWN_COLUMNS", "leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]
+__all__ = ["leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]
 
 VOPARQUET_VERSION = "1.0"
-
-HEALPIX = Column(
-    "_healpix_29", "int64", "", "HEALPix index, order 29, NESTED, ICRS; rows are sorted by it", "pos.healpix"
-)
-ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
-RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
-DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
-OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
-"""The first columns of every leaf; `object_id` is int64 or string."""
 
 KEPT_METADATA = (b"unit", b"description", b"ucd")
 

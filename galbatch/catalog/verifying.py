@@ -17,8 +17,8 @@ from galbatch.catalog import layout
 from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaf_checks import leaf_problems
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
-from galbatch.catalog.schema import ID
 from galbatch.catalog.tree_checks import tree_problems
+from galbatch.core.columns import ID
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError
 

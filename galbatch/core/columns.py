@@ -22,11 +22,16 @@ import pyarrow as pa
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 
 __all__ = [
+    "DEC",
+    "HEALPIX",
+    "ID",
     "MC_ERROR",
     "MODEL_FLAGS",
     "OOD_DISTANCE",
+    "OWN_COLUMNS",
     "PASSES",
     "PIXEL_FLAGS",
+    "RA",
     "Column",
     "ColumnKey",
     "ResultColumn",
@@ -79,6 +84,15 @@ class Column:
         dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
         return np.full(n_objects, self.missing, dtype)
 
+
+HEALPIX = Column(
+    "_healpix_29", "int64", "", "HEALPix index, order 29, NESTED, ICRS; rows are sorted by it", "pos.healpix"
+)
+ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
+RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
+DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
+OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
+"""The first columns of every leaf; `object_id` is int64 or string."""
 
 PIXEL_FLAGS = Column(
     "flags", "int32", "", "what the pixels and the object list say", "meta.code", missing=0, flags=PixelFlag

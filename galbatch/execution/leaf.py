@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from galbatch import __version__, catalog, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import Column
+from galbatch.core.columns import DEC, HEALPIX, ID, RA, Column
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.types import ObjectTable
 
@@ -36,10 +36,10 @@ def leaf_table(
     ids = pa.array(object_id.tolist() if object_id.dtype.hasobject else object_id)
     schema = catalog.leaf_schema(list(columns), id_type=ids.type, kept=objects.kept.schema)
     arrays = {
-        "_healpix_29": pa.array(objects.healpix_29),
-        "object_id": ids,
-        "ra_deg": pa.array(objects.ra_deg),
-        "dec_deg": pa.array(objects.dec_deg),
+        HEALPIX.name: pa.array(objects.healpix_29),
+        ID.name: ids,
+        RA.name: pa.array(objects.ra_deg),
+        DEC.name: pa.array(objects.dec_deg),
     }
     for name in objects.kept.column_names:
         arrays[name] = objects.kept.column(name).combine_chunks()

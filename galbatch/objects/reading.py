@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
+from galbatch.core.columns import DEC, ID, OWN_COLUMNS, PIXEL_FLAGS, RA
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError
@@ -30,7 +31,7 @@ __all__ = [
     "sorted_objects",
 ]
 
-RESERVED_COLUMNS = ("_healpix_29", "object_id", "ra_deg", "dec_deg", "flags", *PATH_COLUMNS)
+RESERVED_COLUMNS = (*(column.name for column in OWN_COLUMNS), PIXEL_FLAGS.name, *PATH_COLUMNS)
 """Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
 
 MAX_EXACT_ID = 2.0**53
@@ -138,7 +139,7 @@ def refuse_rejected(objects: ObjectsConfig, *, n_rows: int, rejected: pa.Table) 
 
 def kept_names(objects: ObjectsConfig, also: Sequence[str] = ()) -> list[str]:
     """Return the names of the columns to keep; raise ConfigError where one is that of a column of the catalog."""
-    own = {objects.id: "object_id", objects.ra: "ra_deg", objects.dec: "dec_deg"}
+    own = {objects.id: ID.name, objects.ra: RA.name, objects.dec: DEC.name}
     # A column that is in the catalog under its own name already need not be kept twice.
     names = [name for name in dict.fromkeys([*objects.keep, *also]) if own.get(name) != name]
     if clash := [name for name in names if name in RESERVED_COLUMNS]:

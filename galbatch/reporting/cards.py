@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galbatch.core.columns import ID
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.reporting.contents import Contents, Quantity
 from galbatch.reporting.gallery import Picture
@@ -23,7 +24,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
     for model, flags in contents.model_flags.items():
         names += [f"{model}: {flag.name}" for flag in ModelFlag if flags[row] & int(flag)]
     identity = contents.object_id[row]
-    true_rows = [] if truth is None else truth.filter(pc.equal(truth["object_id"], identity)).to_pylist()
+    true_rows = [] if truth is None else truth.filter(pc.equal(truth[ID.name], identity)).to_pylist()
     has_magnitude = {quantity.model for quantity in contents.quantities if quantity.parameter == "mag"}
     captions = [
         _caption(quantity, row, true_rows[0] if true_rows else {})

@@ -10,7 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog
-from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, parse_columns, quantile_columns
+from galbatch.core.columns import (
+    DEC,
+    ID,
+    MODEL_FLAGS,
+    PASSES,
+    PIXEL_FLAGS,
+    RA,
+    parse_columns,
+    quantile_columns,
+)
 from galbatch.core.flags import PixelFlag
 
 __all__ = ["Contents", "Quantity", "read_contents"]
@@ -136,9 +145,9 @@ def read_contents(catalog_path: str) -> Contents:
     return Contents(
         path=catalog_path,
         properties=catalog.read_properties(catalog_path),
-        object_id=table["object_id"].to_pylist(),
-        ra_deg=_floats(table, "ra_deg"),
-        dec_deg=_floats(table, "dec_deg"),
+        object_id=table[ID.name].to_pylist(),
+        ra_deg=_floats(table, RA.name),
+        dec_deg=_floats(table, DEC.name),
         flags=table[PIXEL_FLAGS.name].to_numpy(),
         model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},

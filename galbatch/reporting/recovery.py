@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galbatch.core.columns import ID
 from galbatch.core.types import ab_mag
 from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
@@ -115,9 +116,7 @@ def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
 
 def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
     """Pair the catalog's quantities with the truth's columns of the same name, object by object."""
-    row = pc.index_in(pa.array(contents.object_id), value_set=truth["object_id"]).to_numpy(
-        zero_copy_only=False
-    )
+    row = pc.index_in(pa.array(contents.object_id), value_set=truth[ID.name]).to_numpy(zero_copy_only=False)
     known = np.isfinite(row.astype(np.float64))
     usable = np.flatnonzero(known & contents.clean)
     comparisons = []
