@@ -1,4 +1,4 @@
-"""The command line, one file a group of commands: parse, call, print, exit code."""
+"""The command line. Each file holds a group of commands, which parse arguments, call the package and print the result."""
 
 from galbatch.cli.app import main
 

@@ -1,9 +1,9 @@
-"""The command line: which commands there are, and what becomes of their errors.
+"""The command line's entry point: the tree of commands, and how errors become messages and exit codes.
 
-Exit codes: 0, all done. 1, some partitions failed, or a check did. 2, bad usage, config or input; nothing was started.
-130, stopped by Ctrl-C.
+Exit codes: 0, everything was done. 1, some partitions or a check failed. 2, bad usage, config or input; nothing was
+started. 130, stopped by Ctrl-C.
 
-Commands import what they need when they are called, so that ``galbatch --help`` need not wait for torch or Dask.
+Each command imports what it needs inside its function, so that ``galbatch --help`` does not load torch or Dask.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["app", "main"]
 
 
 class Commands(typer.core.TyperGroup):
-    """A group of commands that names the new options for old ones, and says what a stop by Ctrl-C leaves."""
+    """The outermost group of commands: it refuses renamed options and prints a message when Ctrl-C stops a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # The outermost group sees the words of the whole command line, before a command refuses an option without a word
-        # about what became of it.
+        # This group sees the words of the whole command line first. Left to the command, the error would be "no such option"
+        # without the new name. Options may be written as --option=value, too.
         for word in args:
             option = word.partition("=")[0]
             if option in RENAMED_OPTIONS:
@@ -39,12 +39,13 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            # typer would end without a word.
-            errors.print("galbatch: stopped; what is done stays, the same command goes on from there")
+            # typer would end silently; 130 is 128 + SIGINT, what shells report for a process that Ctrl-C ended.
+            errors.print("galbatch: stopped; what is done stays, the same command continues from there")
             raise typer.Exit(130) from None
 
 
 def _group(help_text: str, **options: Any) -> typer.Typer:
+    # Without rich markup, brackets in help texts, such as [survey], are printed.
     return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, **options)
 
 
@@ -52,8 +53,10 @@ app = _group(
     "Survey-scale Bayesian inference on galaxy images: tiles and objects in, a HATS catalog of posteriors out.",
     name="galbatch",
     cls=Commands,
+    # typer's own tracebacks print local variables, which may hold credentials.
     pretty_exceptions_enable=False,
 )
+# The order of these lines is the order in --help: first what makes a run, then what reads its catalog.
 app.command()(simulating.demo)
 app.command()(simulating.simulate)
 app.command()(running.plan)
@@ -88,7 +91,8 @@ objects_app.command("check")(objects.check)
 
 
 def main() -> None:
-    """Run the command of ``sys.argv``; errors go to stderr, without traceback unless ``--debug`` is given."""
+    """Run the command in ``sys.argv``; errors are printed on stderr, without a traceback unless ``--debug`` is given."""
+    # An error while arguments are parsed comes before _options is called, so --debug is looked up in sys.argv.
     debug = "--debug" in sys.argv
     try:
         app(prog_name="galbatch")
@@ -98,11 +102,12 @@ def main() -> None:
         errors.print(f"galbatch: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
-        # Of an input or output as a whole: a run collects those of single partitions and continues.
+        # An input or output as a whole cannot be used. I/O errors of single partitions do not come here: a run
+        # collects them and continues.
         if debug:
             raise
         errors.print(
-            f"galbatch: {error}; disk or network failed: what is done stays, the same command goes on from there"
+            f"galbatch: {error}; disk or network failed: what is done stays, the same command continues from there"
         )
         sys.exit(1)
 
@@ -115,7 +120,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    # Both are read before the command is: --version ends it, and main looks for --debug in sys.argv.
+    # Declared for --help and so that they are accepted before the command's name; the values are used elsewhere.
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of errors")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")

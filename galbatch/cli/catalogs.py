@@ -1,4 +1,4 @@
-"""galbatch verify, report, cone and draws: what is done with a finished catalog."""
+"""The commands galbatch verify, report, cone and draws, which read a finished catalog."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from galbatch.cli.printing import counted, errors, print_line, print_result_tabl
 
 __all__ = ["cone", "draws", "report", "verify"]
 
-AUDIT_PREFIX = "galbatch_audit_"  # of the catalog's properties
-FEW_DRAWS = 20  # up to this number the draws themselves are printed: a summary of so few says nothing
+# Up to this number the draws themselves are printed: quantiles of fewer than 20 values say little.
+FEW_DRAWS = 20
 
 
 def verify(
     catalog_path: CatalogPath,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="RUN.toml", help="also: every object once, fingerprints of this run"),
+        typer.Option(
+            metavar="RUN.toml", help="also check against this run: every object once, its fingerprints"
+        ),
     ] = None,
 ) -> None:
     """Check a catalog; exit code 1 on problems.
 
-    Strict HATS, sorted leaves, every object once, fingerprints, and the pass outputs that leaves say were kept. Of a good
-    catalog with adaptive passes it shows what their audit found.
+    Checks that it is valid HATS, that leaves are sorted, every object occurs once, fingerprints agree and the pass outputs
+    exist that leaves say were kept. For a good catalog with adaptive passes it prints the result of their audit.
     """
     from galbatch import catalog, cluster, config, execution
     from galbatch.catalog import pass_outputs
 
     problems = catalog.verify(catalog_path) + pass_outputs.problems(catalog_path)
+    # A damaged catalog is not compared with the run: the differences would only repeat the damage.
     if against is not None and not problems:
         parsed = config.read_config(against)
         with cluster.on_demand(parsed.cluster) as workers:
@@ -49,13 +52,13 @@ def verify(
 
 def report(
     catalog_path: CatalogPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="page to write")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write")] = Path("report.html"),
     truth: Annotated[Path | None, typer.Option(help="truth table of a simulated survey")] = None,
     store: Annotated[Path | None, typer.Option(help="cutout store, for the gallery")] = None,
 ) -> None:
-    """Write a report page: plots, flags, a gallery.
+    """Write a report page with plots and flags.
 
-    With a truth table also how well the truth is recovered; with a cutout store a gallery.
+    With --truth the page also shows how well the truth is recovered, with --store a gallery of cutouts.
     """
     from galbatch.reporting import write_report
 
@@ -75,15 +78,16 @@ def cone(
         typer.Option("-o", "--output", help="write Parquet, CSV, FITS or VOTable instead of printing"),
     ] = None,
 ) -> None:
-    """Print or save the objects within a circle.
+    """Print or save the objects within a circle on the sky.
 
-    Negative declinations: put -- before the numbers.
+    Put -- before the numbers if the declination is negative.
     """
     from galbatch import catalog
     from galbatch.objects import write_table
 
     found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
     if output is None:
+        # CSV is for programs in a pipe: the console would wrap its lines at the terminal's width.
         sys.stdout.write(found.to_pandas().to_csv(index=False))
         return
     write_table(str(output), found)
@@ -96,9 +100,12 @@ def draws(
         list[str],
         typer.Argument(metavar="OBJECT_ID...", help="ids of objects of the catalog, integers or text"),
     ],
-    n_draws: Annotated[int, typer.Option("-n", metavar="N", help="draws of each object and model")] = 10_000,
+    n_draws: Annotated[
+        int, typer.Option("-n", metavar="N", help="number of draws per object and model")
+    ] = 10_000,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="only this model of the catalog; otherwise all")
+        str | None,
+        typer.Option(metavar="NAME", help="draw from this model only; default: all models of the catalog"),
     ] = None,
     output: Annotated[
         str | None,
@@ -106,29 +113,30 @@ def draws(
             "-o",
             "--output",
             metavar="FILE",
-            help="table of all draws, Parquet, CSV, FITS or VOTable; - prints CSV",
+            help="write all draws as a table: Parquet, CSV, FITS or VOTable; - prints CSV",
         ),
     ] = None,
     plot: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="corner plot, .png, .pdf or .svg; of several objects or models a file each, FILE_<id>_<model>",
+            help="corner plot to write: .png, .pdf or .svg; for several objects or models one file each, FILE_<id>_<model>",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="seed of the draws; that of the run otherwise", min=0)
+        int | None, typer.Option(help="seed of the draws; default: the run's seed", min=0)
     ] = None,
 ) -> None:
-    """Joint draws from the posteriors of objects, in physical units.
+    """Make joint draws from the posteriors of objects, in physical units.
 
-    Prints a summary, or the draws themselves up to 20; writes them as a table and as corner plots. Needs a catalog made with [posterior]
-    keep_pass_outputs = true. The same seed gives the same draws, and the first ones are the same however many are asked for. Negative ids: put -- before them. Exit code 1 if
-    there is nothing to draw of an object.
+    Prints a summary, or the draws themselves if there are at most 20; writes them as a table and as corner plots. Needs a catalog
+    made with [posterior] keep_pass_outputs = true. The same seed gives the same draws, and the first ones do not depend on -n.
+    Put -- before negative ids. Exit code 1 if an object has no model to draw from.
     """
     from galbatch.api import draws as drawing
     from galbatch.objects import check_table_suffix, write_table
 
+    # Names of files are checked first: draws of many objects take minutes.
     if output not in (None, "-"):
         check_table_suffix(output)
     if plot is not None:
@@ -153,5 +161,5 @@ def draws(
             print_line(f"corner plot: {path}")
     for missing in without:
         errors.print(f"object {missing.object_id}, {missing.model}: nothing to draw: {missing.reason}")
-    # Draws of one model are enough: another model of the catalog may not have been for the object.
+    # Draws of one model are enough: `where` may have left the object out of the others.
     raise typer.Exit(0 if {one.object_id for one in found} >= {one.object_id for one in without} else 1)

@@ -1,4 +1,4 @@
-"""galbatch models convert: bundles of weights that others published."""
+"""The commands galbatch models convert .., which make bundles from weights that others published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gampen", "script", "sfnet"]
 
-Weights = Annotated[Path, typer.Option(metavar="FILE", help="published weights")]
+Weights = Annotated[Path, typer.Option(metavar="FILE", help="file with the published weights")]
 BundleOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="bundle to write")]
 
 
@@ -25,28 +25,37 @@ def gampen(
     scaling: Annotated[
         Path, typer.Option(metavar="DIR", help="folder with info.csv and splits/<slug>-train.csv")
     ],
-    slug: Annotated[str, typer.Option(help="split the labels' scaler was fitted on, such as balanced-dev2")],
+    slug: Annotated[
+        str, typer.Option(help="name of the split that the labels were scaled by, such as balanced-dev2")
+    ],
     dropout: Annotated[
-        float, typer.Option(help="dropout rate of the network, such as 4e-4", min=0, max=0.99)
+        float,
+        typer.Option(help="dropout rate of the training, such as 4e-4; not in the weights", min=0, max=0.99),
     ],
     band: Annotated[str, typer.Option(help="band of the images")],
     output: BundleOutput,
     size_px: Annotated[
         int | None,
-        typer.Option(help="side of the cutouts, of networks that are not of the released sizes", min=33),
+        typer.Option(
+            help="side of the cutouts in pixels; needed only if it is none of the released sizes", min=33
+        ),
     ] = None,
     pixel_scale_arcsec: Annotated[
-        float, typer.Option(help="pixels of the images, arcsec", min=0.001)
+        float, typer.Option(help="pixel scale of the images, arcsec", min=0.001)
     ] = 0.168,
     zero_point_mag: Annotated[float, typer.Option(help="AB zero point of the images and fluxes")] = 27.0,
     release: Annotated[str, typer.Option(help="data release of the training images")] = "pdr2",
-    background: Annotated[str, typer.Option(help="what was done to their sky")] = "global sky",
-    name: Annotated[str | None, typer.Option(help="of the bundle; gampen-<band> otherwise")] = None,
+    background: Annotated[
+        str, typer.Option(help="how the sky background of the training images was subtracted")
+    ] = "global sky",
+    name: Annotated[str | None, typer.Option(help="name of the bundle; default: gampen-<band>")] = None,
 ) -> None:
-    """GaMPEN's released weights.
+    """Convert GaMPEN's released weights.
 
-    A state dict, and the folder of tables that the labels' scaler follows from.
+    Takes a state dict, and the folder of tables from which mean and standard deviation of the labels are computed.
     """
+    # The defaults are those of the release: HSC PDR2 coadds with global sky subtraction, 0.168 arcsec pixels, and counts
+    # at zero point 27.0.
     from galbatch import models
 
     conversion = models.GampenConversion(
@@ -66,40 +75,47 @@ def gampen(
 
 def sfnet(
     weights: Weights,
-    mean: Annotated[str, typer.Option(metavar="R,G,B", help="mean of each channel that was subtracted")],
-    std: Annotated[str, typer.Option(metavar="R,G,B", help="standard deviation of each channel")],
+    mean: Annotated[str, typer.Option(metavar="R,G,B", help="mean that was subtracted from each channel")],
+    std: Annotated[
+        str, typer.Option(metavar="R,G,B", help="standard deviation that each channel was divided by")
+    ],
     output: BundleOutput,
     mean_from: Annotated[
-        str, typer.Option(metavar="TEXT", help="where mean and std come from, for the bundle's record")
+        str, typer.Option(metavar="TEXT", help="source of mean and std, to be recorded in the bundle")
     ] = "not stated",
     k: Annotated[
-        int | None, typer.Option(help="features kept, where the file's name does not say", min=1)
+        int | None,
+        typer.Option(help="number of features (top-k), if the file's name does not give it", min=1),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="bpt_lines or oh_p50 (metallicity), where the file's name does not say")
+        str | None,
+        typer.Option(help="bpt_lines or oh_p50 (metallicity), if the file's name does not give it"),
     ] = None,
     layer: Annotated[
         str,
         typer.Option(
-            help="viewer's colors it was trained on: sdss (as released), legacy; none: pixels as they are"
+            help="layer of the Legacy Surveys viewer whose colors it was trained on: sdss (as released) or legacy; none: pixels are not changed"
         ),
     ] = "sdss",
     bands: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="bands that become the channels; the layer's otherwise"),
+        typer.Option(metavar="R,G,B", help="bands of the three channels; default: the layer's"),
     ] = None,
-    size_px: Annotated[int, typer.Option(help="side of the cutouts", min=32)] = 144,
-    pixel_scale_arcsec: Annotated[float, typer.Option(help="their pixels, arcsec", min=0.001)] = 0.262,
+    size_px: Annotated[int, typer.Option(help="side of the cutouts in pixels", min=32)] = 144,
+    pixel_scale_arcsec: Annotated[
+        float, typer.Option(help="pixel scale of the cutouts, arcsec", min=0.001)
+    ] = 0.262,
     zero_point_mag: Annotated[
-        float | None, typer.Option(help="AB zero point of the pixels' unit, with --layer none")
+        float | None, typer.Option(help="AB zero point of the pixels; only with --layer none")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="of the bundle; sfnet-<target> otherwise")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the bundle; default: sfnet-<target>")] = None,
 ) -> None:
-    """SFNet's released weights.
+    """Convert SFNet's released weights.
 
-    A state dict, or the whole pickled module: it is read by an allow-list, and nothing in it is run. The mean and standard
-    deviation that the network was trained with are in neither and must be given.
+    Takes a state dict or a whole pickled module. Only classes on an allow-list are read from a pickle, and no code in it is run.
+    The mean and standard deviation of the training images are in neither file and must be given.
     """
+    # There is no default mean: fastai took it from one training batch, and ImageNet's would change every output.
     from galbatch import models
 
     conversion = models.SfnetConversion(
@@ -121,13 +137,14 @@ def sfnet(
 def script(
     weights: Annotated[Path, typer.Option(metavar="FILE", help="TorchScript file with forward(images)")],
     description: Annotated[
-        Path, typer.Option(metavar="TOML", help="its input, head, parameters, dropout rate and stretch")
+        Path,
+        typer.Option(metavar="TOML", help="its input, head, parameters, dropout rate and intensity stretch"),
     ],
     output: BundleOutput,
 ) -> None:
-    """A foreign TorchScript network.
+    """Convert a TorchScript network made by other software.
 
-    Its forward(images) is wrapped as the description says. TorchScript is a program: convert only files you trust.
+    Its forward(images) is wrapped as the description says. A TorchScript file is a program: convert only files you trust.
     """
     from galbatch import models
 
@@ -135,6 +152,7 @@ def script(
 
 
 def _three_numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return the numbers for red, green and blue in an option's text, or raise UsageError."""
     numbers = parse_numbers(option, text, "three numbers with commas between, red, green, blue")
     if len(numbers) != 3:
         raise UsageError(f"{option} {text}: expected three numbers, red, green, blue; found {len(numbers)}")
@@ -142,6 +160,7 @@ def _three_numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> None:
+    """Print what was converted: name, input, parameters and the first 12 digits of the sha256."""
     from galbatch import models
 
     grid = f"{metadata.input.size_px} px at {metadata.input.pixel_scale_arcsec:g} arcsec"
@@ -149,7 +168,8 @@ def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> Non
         f"{output}: {metadata.name}, {', '.join(metadata.input.bands)}, {grid}; "
         f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}.."
     )
+    # Without dropout all passes are equal, and a point head predicts no width: there is nothing to make a posterior of.
     if models.head_of(metadata.head).is_point and metadata.dropout_rate == 0:
         print_line(
-            "it has no dropout and no widths: the catalog gives values alone and flags them NO_POSTERIOR"
+            "it has no dropout and predicts no widths: its catalog has values only, with the flag NO_POSTERIOR"
         )

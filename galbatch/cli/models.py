@@ -1,4 +1,4 @@
-"""galbatch models list and show: which bundles there are, and what they say of themselves."""
+"""The commands galbatch models list and show, which print the metadata of bundles."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["list_bundles", "show"]
 def list_bundles(
     folder: Annotated[
         str | None,
-        typer.Argument(metavar="DIR", help="folder or s3:// prefix whose bundles (.pt) are listed too"),
+        typer.Argument(metavar="DIR", help="folder or s3:// prefix; its bundles (.pt) are listed, too"),
     ] = None,
 ) -> None:
     """List the bundles shipped with galbatch, and those in a folder.
 
-    Files that are no bundles, or are damaged, are listed with what is wrong with them.
+    Files that are damaged or are not bundles are listed with the reason.
     """
     from galbatch import models, storage
 
@@ -29,6 +29,7 @@ def list_bundles(
     if folder is not None:
         files = storage.list_files(folder, suffix=".pt")
         if not files:
+            # A misspelled prefix on S3 is an empty folder: without this error the list would look complete.
             raise UsageError(f"models list {folder}: there are no bundles (files *.pt) in it")
         found += [storage.join(folder, name) for name in files]
     table = plain_table("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
@@ -38,6 +39,7 @@ def list_bundles(
             table.add_row(*_row(spec))
         except (BundleError, OSError) as error:
             table.add_row(spec, "not usable")
+            # Reasons are long: they follow below the table.
             problems.append(str(error))
     print_wide(table)
     for problem in problems:
@@ -45,9 +47,10 @@ def list_bundles(
 
 
 def _row(spec: str) -> tuple[str, ...]:
-    """Return the cells of a bundle's row in the list."""
+    """Return the cells of one row of the list: the bundle at `spec`, a path or demo:NAME."""
     from galbatch import models
 
+    # keep=False: a list of many bundles of 540 MB each must not stay in memory.
     bundle = models.load_bundle(models.bundle_path(spec), keep=False)
     metadata = bundle.metadata
     members = f" x {metadata.members}" if metadata.members > 1 else ""
@@ -67,9 +70,9 @@ def show(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="bundle file, or demo:gampen, demo:sfnet")],
     as_json: Annotated[bool, typer.Option("--json", help="all metadata as JSON, for programs")] = False,
 ) -> None:
-    """Show a bundle's card: what it is, how it was made, how well it does, what it is for.
+    """Show a bundle's model card: input, parameters, training, calibration and intended use.
 
-    On a terminal the card is laid out; into a file or a pipe it goes as Markdown.
+    A terminal shows it formatted; a file or pipe gets Markdown.
     """
     import dataclasses
     import json

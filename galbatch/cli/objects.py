@@ -1,4 +1,4 @@
-"""galbatch objects: what is done with an object list."""
+"""The command galbatch objects check, which examines an object list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["check"]
 
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="object list: Parquet, FITS, CSV or VOTable")],
-    id_column: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="column of the id")] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="column of the object id")
+    ] = None,
     ra_column: Annotated[
         str | None, typer.Option("--ra", metavar="COLUMN", help="column of the right ascension, deg")
     ] = None,
@@ -21,9 +23,9 @@ def check(
         str | None, typer.Option("--dec", metavar="COLUMN", help="column of the declination, deg")
     ] = None,
 ) -> None:
-    """Say what a run would refuse of a list, and which cuts are usual; exit code 1 if it would refuse rows.
+    """Report which rows of a list a run would refuse, and which cuts are usual; exit code 1 if rows would be refused.
 
-    Columns that are not named are guessed by the names that surveys use. Nothing is changed or applied.
+    Columns that are not given are guessed from the names that surveys use. The list is not changed.
     """
     from galbatch.objects import check_objects, report_lines
 

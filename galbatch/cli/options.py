@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the text of options that hold numbers."""
+"""Arguments and options that several commands share, and the parser of options that hold several numbers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,41 @@ from galbatch.errors import UsageError
 __all__ = ["RENAMED_OPTIONS", "CatalogPath", "IdColumn", "LabelsTable", "RunToml", "Workers", "parse_numbers"]
 
 RENAMED_OPTIONS = {"--beside": "--compare-with"}
-"""New name of each renamed option; an old one is refused with an error that names the new one."""
+"""Maps each renamed option to its new name; old options are refused with an error that gives the new name."""
 
+# Catalogs are text, not Path: pathlib would make one slash of the two in s3://.
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
 CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
 ]
 LabelsTable = Annotated[
-    str | None, typer.Option(metavar="TABLE", help="with --store: table with an id and the true parameters")
+    str | None,
+    typer.Option(metavar="TABLE", help="with --store: table with a column of ids and the true parameters"),
 ]
-IdColumn = Annotated[str, typer.Option("--id", metavar="COLUMN", help="column of the labels' ids")]
+IdColumn = Annotated[
+    str, typer.Option("--id", metavar="COLUMN", help="column of the ids in the table of labels")
+]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
 
 
 def parse_numbers(option: str, text: str, expected: str) -> tuple[float, ...]:
-    """Return the numbers of an option's text, separated by commas.
+    """Return the numbers in an option's text, which are separated by commas.
 
     Parameters
     ----------
-    option : its name, for the message
-    text : such as ``2e-4,7e-4``; empty text holds no numbers
-    expected : what the message says should have been given
+    option : str
+        Name of the option, for the error message.
+    text : str
+        Text such as ``2e-4,7e-4``; empty text holds no numbers.
+    expected : str
+        Description of a right value, for the error message.
 
     Raises
     ------
     UsageError
-        A word is no number.
+        A part of the text is not a number.
     """
+    # Click has options with several values, but they take either a fixed number or the option again for each.
     try:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""What commands print: lines, tables, numbers with their nouns."""
+"""Functions by which commands print lines, tables, counts and sizes."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ __all__ = [
     "size",
 ]
 
-# Paths and names are printed as they are: brackets in them are no markup, and :a: is no emoji.
+# rich would take brackets in paths for markup, and :a: for an emoji. Errors are not wrapped, so that grep finds whole lines.
 out = Console(highlight=False, markup=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-WIDEST = 1000  # characters: wider than any terminal, so that a pipe gets the lines of tables whole
+# In characters, wider than any table here: with the width of a terminal (80 in a pipe) rich would cut the cells.
+WIDEST = 1000
 
 
 def print_line(text: str) -> None:
-    """Print a line to stdout, never broken, however narrow the terminal."""
+    """Print a line to stdout without breaking it, however narrow the terminal is."""
     out.print(text, soft_wrap=True)
 
 
 def plain_table(*heads: str, show_header: bool = True) -> Table:
-    """Return an empty table without frames."""
+    """Return an empty table without a frame, with the given column headings."""
     return Table(*heads, box=None, pad_edge=False, show_header=show_header)
 
 
 def print_wide(table: Table) -> None:
-    """Print a table whose lines are cut nowhere, however narrow the terminal."""
-    # `print(width=...)` of a console never goes beyond the console's own width.
+    """Print a table without wrapping or cutting its lines, however narrow the terminal is."""
+    # A console of its own: `print(width=...)` never exceeds the width of the console that prints.
     Console(width=WIDEST, highlight=False, markup=False, emoji=False).print(table, crop=False)
 
 
@@ -50,6 +51,7 @@ def print_result_tables(tables: Sequence[ResultTable]) -> None:
         print_line(f"\n{result.caption}:")
         table = plain_table()
         for number, head in enumerate(result.columns):
+            # The first column holds names, all others numbers.
             table.add_column(head, justify="right" if number else "left", no_wrap=True)
         for row in result.rows:
             table.add_row(*map(_cell, row))
@@ -63,12 +65,12 @@ def _cell(value: str | float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return the number with its noun, such as ``1 object`` and ``2 objects``."""
+    """Return a number with its noun, in the plural unless the number is 1: ``1 object``, ``2 objects``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def size(n_bytes: int) -> str:
-    """Return a number of bytes as text with a binary unit, such as ``1.50 GiB``."""
+    """Return a number of bytes as text with a binary unit (KiB to TiB), such as ``1.50 GiB``."""
     for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if n_bytes >= factor:
             return f"{n_bytes / factor:.2f} {unit}"

@@ -1,4 +1,4 @@
-"""galbatch plan, run, status and clean: what is done with a run.toml."""
+"""The commands galbatch plan, run, status and clean, which take a run.toml."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from galbatch.config import CutoutsConfig
-    from galbatch.execution import RunResult
+    from galbatch.execution import RunResult, Stage
     from galbatch.planning import InferenceMemory, Plan
 
 __all__ = ["clean", "plan", "run", "status"]
 
+# A dense field may have thousands of partitions that cannot be split: five names show where they lie.
 MAX_OVERSIZE_SHOWN = 5
 
 
 def plan(run_toml: RunToml) -> None:
-    """Dry run: partitions, bytes, memory, time.
+    """Show what a run would take: partitions, bytes, memory and time.
 
-    Reads the inputs, times a few cutouts and passes on this machine, and writes nothing but the tile index.
+    Reads the inputs, times a few cutouts and passes on this machine, and writes only the tile index.
     """
     from galbatch import cluster, config, execution
 
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
         made = execution.prepare(parsed, workers)
+    # Below this line no worker is needed: the rates are measured in this process.
     measured = execution.measure_rates(parsed, made)
     table = plan_table(made, execution.measure_memory(parsed, made), parsed.cutouts)
     for label, value in measured.rows(made, parsed):
@@ -38,7 +40,7 @@ def plan(run_toml: RunToml) -> None:
     out.print(table)
     for partition in made.oversize[:MAX_OVERSIZE_SHOWN]:
         print_line(
-            f"larger than the limits, and not to be split further: {partition.name} ({counted(partition.n_objects, 'object')})"
+            f"larger than the limits, and cannot be split further: {partition.name} ({counted(partition.n_objects, 'object')})"
         )
     if len(made.oversize) > MAX_OVERSIZE_SHOWN:
         print_line(f"and {len(made.oversize) - MAX_OVERSIZE_SHOWN} more")
@@ -47,10 +49,21 @@ def plan(run_toml: RunToml) -> None:
 
 
 def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -> Table:
-    """Return the table of what a run reads, writes and holds in memory."""
+    """Return the table of what a run reads, writes and holds in memory.
+
+    Parameters
+    ----------
+    made : Plan
+        The plan with its projection of bytes and requests.
+    inference : InferenceMemory
+        Memory of a worker that runs the networks.
+    cutouts : CutoutsConfig
+        The planes that are stored, and where; both change the memory of a worker that cuts.
+    """
     takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     least, most = sizes[0], counted(sizes[-1], "object")
+    # Workers on a CPU have no device memory.
     on_gpu = f", and {size(inference.device_bytes)} on its GPU" if inference.device_bytes else ""
     memory = made.worker_memory_bytes(cutouts.planes, store=cutouts.store)
     rows = [
@@ -64,6 +77,7 @@ def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -
             "read amplification",
             f"{made.read_amplification:.2f} (bytes read over bytes of the cutouts' pixels)",
         ),
+        # Requests cost money and time on S3 only; local reads are counted in bytes.
         *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
         ("bytes written", f"{size(takes.write_bytes)} of cutouts"),
         ("memory to cut", f"{size(memory)} a worker"),
@@ -77,7 +91,9 @@ def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -
 
 def run(
     run_toml: RunToml,
-    stage: Annotated[str, typer.Option(help="ingest (cutouts only), infer (from cutouts) or all")] = "all",
+    stage: Annotated[
+        str, typer.Option(help="ingest (make cutouts only), infer (from existing cutouts) or all")
+    ] = "all",
     workers: Workers = None,
     cluster: Annotated[
         str | None,
@@ -88,35 +104,47 @@ def run(
         typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
     ] = None,
 ) -> None:
-    """Do what is left: cutouts, posteriors, catalog.
+    """Run what is not done yet: cutouts, posteriors, catalog.
 
-    Stop it at any time and run it again: what is done stays.
+    It may be stopped at any time; the same command continues from there.
     """
     from galbatch import cluster as clusters
     from galbatch import config, dashboard, execution
 
-    *some, last = get_args(execution.Stage)
-    if stage not in (*some, last):
-        raise UsageError(f"--stage {stage}: expected {', '.join(some)} or {last}")
+    wanted = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    # A missing package or GPU is reported before minutes go into planning.
     clusters.require(parsed.cluster)
     with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:
         made = execution.prepare(parsed, pool)
         for note in made.notes:
             errors.print(f"note: {note}")
-        # Foreign outputs and folders that cannot be written are refused before workers are started, unless many
-        # headers had to be read on them.
+        # Outputs of other runs and folders that cannot be written are refused before the first task. The pool starts its
+        # workers when they are first needed: here none runs yet, unless planning read many headers on them.
         execution.read_progress(parsed, made)
-        execution.check_outputs(parsed, stage)  # type: ignore[arg-type]
+        execution.check_outputs(parsed, wanted)
         print_line(f"dashboard: {dashboard.watch(pool.client)}")
         with dashboard.ProgressBars.on(out) as bars:
-            result = execution.execute(parsed, made, pool.client, stage=stage, sink=bars)  # type: ignore[arg-type]
-    _print_result(result, stage)
+            result = execution.execute(parsed, made, pool.client, stage=wanted, sink=bars)
+    _print_result(result, wanted)
     raise typer.Exit(1 if result.failed else 0)
 
 
-def _print_result(result: RunResult, stage: str) -> None:
+def _parse_stage(text: str) -> Stage:
+    """Return the stage that `text` names, or raise UsageError."""
+    from galbatch import execution
+
+    stages: tuple[Stage, ...] = get_args(execution.Stage)
+    for stage in stages:
+        if stage == text:
+            return stage
+    raise UsageError(f"--stage {text}: expected {', '.join(stages[:-1])} or {stages[-1]}")
+
+
+def _print_result(result: RunResult, stage: Stage) -> None:
+    """Print how many objects are in the catalog and the rate; failed partitions go to stderr with their reasons."""
     if stage != "ingest":
+        # A run that finds everything done infers nothing, and may take less than the clock's resolution.
         rate = result.n_inferred / result.seconds if result.seconds else 0.0
         print_line(f"{result.n_inferred} of {result.n_objects} objects in the catalog, {rate:.1f} galaxies/s")
     for name, reason in sorted(result.failed.items()):
@@ -124,13 +152,17 @@ def _print_result(result: RunResult, stage: str) -> None:
 
 
 def status(run_toml: RunToml) -> None:
-    """Show what is done, failed (with reasons) and left."""
+    """Show which partitions are done, failed (with reasons) and left.
+
+    Works while a run is in progress, too.
+    """
     from galbatch import cluster, config, execution
 
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
         made = execution.prepare(parsed, workers)
     state = execution.read_progress(parsed, made)
+    # Progress is read from the outputs themselves, so it is right whatever stopped the run.
     done = [part for part in made.partitions if part.partition.name in state.inferred]
     cut = [part for part in made.partitions if part.partition.name in state.ingested]
     table = plain_table("", "partitions", "objects")
@@ -150,11 +182,12 @@ def status(run_toml: RunToml) -> None:
 
 def clean(
     run_toml: RunToml,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="delete without asking")] = False,
 ) -> None:
     """Delete the run's outputs; asks first.
 
-    The only command that deletes any: the cutout store, the catalog, its pass outputs and the tile index, and nothing else that lies in their folders.
+    Deletes the cutout store, the catalog, its pass outputs and the tile index, but no other files in their folders. No other command
+    deletes outputs.
     """
     from galbatch import config, execution, storage
     from galbatch.catalog import pass_outputs
@@ -163,6 +196,7 @@ def clean(
     if not yes:
         outputs = [parsed.cutouts.store, parsed.catalog.path]
         kept = pass_outputs.pass_outputs_path(parsed.catalog.path)
+        # Pass outputs are named only if there are any; every run has the first two.
         outputs += [kept] if storage.exists(kept) else []
         typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
     removed = execution.clean(parsed)

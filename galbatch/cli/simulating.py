@@ -1,4 +1,4 @@
-"""galbatch demo and galbatch simulate."""
+"""The commands galbatch demo and galbatch simulate, which need no data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["demo", "simulate"]
 
 
 def demo(
-    objects: Annotated[int, typer.Option(help="galaxies to simulate", min=16)] = 2000,
-    out_folder: Annotated[Path, typer.Option("--out", help="folder for everything the demo makes")] = Path(
+    objects: Annotated[int, typer.Option(help="number of galaxies to simulate", min=16)] = 2000,
+    out_folder: Annotated[Path, typer.Option("--out", help="folder for all files of the demo")] = Path(
         "demo"
     ),
-    workers: Annotated[int, typer.Option(help="worker processes", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="number of worker processes", min=1)] = 2,
 ) -> None:
-    """Simulate a survey and run everything on it.
+    """Simulate a small survey, make its catalog, verify it and write a report.
 
-    Verifies the catalog and writes a report; needs no data, no GPU, no network. Run again, it continues where it stopped.
+    Needs no data, no GPU and no internet. The same command continues a demo that was stopped.
     """
     from galbatch.demo import run_demo
 
@@ -30,22 +30,22 @@ def demo(
 
 def simulate(
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the survey into")],
-    objects: Annotated[int, typer.Option(help="galaxies to simulate", min=1)] = 2000,
-    patches: Annotated[int, typer.Option(help="overlapping patches of the one tract", min=1)] = 4,
-    bands: Annotated[str, typer.Option(help="bands of g, r and i, such as gri or g,r,i")] = "gr",
+    objects: Annotated[int, typer.Option(help="number of galaxies to simulate", min=1)] = 2000,
+    patches: Annotated[int, typer.Option(help="number of overlapping patches in the tract", min=1)] = 4,
+    bands: Annotated[str, typer.Option(help="bands, from g, r and i, such as gri or g,r,i")] = "gr",
     population: Annotated[
         str,
         typer.Option(
-            help="paper (Table 1 of the GaMPEN paper, each galaxy alone) or survey (magnitude counts, neighbors, stars, "
+            help="paper (isolated galaxies of Table 1 of the GaMPEN paper) or survey (magnitude counts, neighbors, stars, "
             "correlated noise)"
         ),
     ] = "paper",
-    layout: Annotated[str, typer.Option(help="files as of any layout that [survey] layout names")] = "hsc",
-    seed: Annotated[int, typer.Option(help="seed of the whole survey", min=0)] = 1,
+    layout: Annotated[str, typer.Option(help="layout of the files: any value of [survey] layout")] = "hsc",
+    seed: Annotated[int, typer.Option(help="seed of all random numbers", min=0)] = 1,
 ) -> None:
-    """Simulate a survey with known truth, in any layout that is read.
+    """Simulate a survey with known truth, in any of the file layouts that galbatch reads.
 
-    Writes tiles or stamps, objects.parquet and truth.parquet, and prints what run.toml says of them.
+    Writes tiles or stamps, objects.parquet and truth.parquet, and prints the sections of run.toml for them.
     """
     from galbatch.simulation import simulate_survey
 
@@ -53,6 +53,7 @@ def simulate(
         str(out_folder),
         n_objects=objects,
         patches=patches,
+        # Names of simulated bands have one letter, so "gri" and "g,r,i" mean the same.
         bands=tuple(bands.replace(",", "")),
         population=population,
         layout=layout,

@@ -1,4 +1,4 @@
-"""galbatch models train and calibrate: bundles that are made or made better here."""
+"""The commands galbatch models train and calibrate."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def train(
         ),
     ],
     settings: Annotated[
-        Path | None, typer.Option(metavar="TRAIN.toml", help="settings, over the recipe's or the parent's")
+        Path | None,
+        typer.Option(metavar="TRAIN.toml", help="settings that replace those of the recipe or of the parent"),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulating"),
+        typer.Option(
+            metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulated galaxies"
+        ),
     ] = None,
     labels: LabelsTable = None,
     id_column: IdColumn = "object_id",
@@ -37,31 +40,37 @@ def train(
         typer.Option("--from", metavar="BUNDLE", help="start from this bundle's weights (fine-tuning)"),
     ] = None,
     objects: Annotated[
-        int | None, typer.Option(help="galaxies to simulate; the recipe's number", min=200)
+        int | None, typer.Option(help="number of galaxies to simulate; default: the recipe's", min=200)
     ] = None,
     population: Annotated[
-        str | None, typer.Option(help="population to simulate, paper or survey; the recipe's")
+        str | None, typer.Option(help="population to simulate, paper or survey; default: the recipe's")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="epochs, at most; the settings' number", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="largest number of epochs; default: that of the settings", min=1)
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="seed of weights, split, order and dropout; the settings'", min=0)
+        int | None,
+        typer.Option(
+            help="seed of initial weights, split, order and dropout; default: that of the settings", min=0
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is one")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (cuda if available)")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="continue from the checkpoint OUTPUT.ckpt")
     ] = False,
     keep_checkpoint: Annotated[
-        bool, typer.Option("--keep-checkpoint", help="leave the checkpoint there when all is done")
+        bool, typer.Option("--keep-checkpoint", help="do not delete the checkpoint at the end")
     ] = False,
 ) -> None:
-    """Train a network on cutouts with labels, or on freshly simulated galaxies as the demo bundles are.
+    """Train a network on cutouts with labels, or on newly simulated galaxies, as the demo bundles were.
 
-    The loss, transforms, split and default settings are the GaMPEN paper's. The state after each epoch is kept in OUTPUT.ckpt until the
-    bundle is there. On a CPU a seed gives the same bits again at the same number of threads.
+    The loss, transforms, split and default settings are those of the GaMPEN paper. The state after each epoch is kept in
+    OUTPUT.ckpt until the bundle is written. On a CPU, the same seed and number of threads give the same bits.
     """
     from galbatch import learning, reporting
 
     source = learning.DataSource(store, labels, id_column, objects=objects, population=population)
+    # Options of the command line replace single settings of the file; None means not given.
     options = {"epochs": epochs, "seed": seed}
     task = learning.prepare_training(
         architecture, output, source=source, parent=parent, settings=settings, options=options
@@ -71,6 +80,7 @@ def train(
             task, device=device, resume=resume, keep_checkpoint=keep_checkpoint, console=out
         )
     except KeyboardInterrupt:
+        # The group's own message says "the same command continues": a training needs --resume besides.
         checkpoint = learning.checkpoint_path(output)
         what = f"add --resume to continue from {checkpoint}" if checkpoint.exists() else "no epoch was done"
         errors.print(f"galbatch: stopped; {what}")
@@ -78,6 +88,7 @@ def train(
     metadata = written.trained.metadata
     title = f"{metadata.name} {metadata.version}"
     reporting.write_training_curve(written.trained.history, str(written.figure), title=title)
+    # The weights kept are those of the epoch with the lowest validation loss, not of the last one.
     best = metadata.training
     print_line(
         f"kept epoch {best['best_epoch']}, validation loss {best['validation_loss']:.4f}\n"
@@ -90,7 +101,7 @@ def calibrate(
         list[str],
         typer.Argument(
             metavar="BUNDLE...",
-            help="bundle file, or demo:gampen, demo:sfnet; several of one model, trained at different dropout rates: the best is taken",
+            help="bundle file, or demo:gampen or demo:sfnet; of several bundles of one model, trained with different dropout rates, the best is taken",
         ),
     ],
     output: Annotated[
@@ -103,15 +114,22 @@ def calibrate(
     ],
     simulate: Annotated[
         str | None,
-        typer.Option(metavar="POPULATION", help="hold out freshly simulated galaxies: paper or survey"),
+        typer.Option(
+            metavar="POPULATION", help="hold out newly simulated galaxies of this population: paper or survey"
+        ),
     ] = None,
-    objects: Annotated[int | None, typer.Option(help="galaxies to simulate; 4000", min=200)] = None,
+    objects: Annotated[
+        int | None, typer.Option(help="number of galaxies to simulate; default: 4000", min=200)
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="seed of the simulation and of the split into two parts", min=0)
+        # Not the seed of a training: the same galaxies would be drawn again, which is refused.
     ] = 303,
     store: Annotated[
         str | None,
-        typer.Option(metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulating"),
+        typer.Option(
+            metavar="CUTOUTS.zarr", help="hold out the cutouts of a store instead of simulated galaxies"
+        ),
     ] = None,
     labels: LabelsTable = None,
     id_column: IdColumn = "object_id",
@@ -119,35 +137,36 @@ def calibrate(
         str,
         typer.Option(
             metavar="RATES",
-            help="dropout rates to try, separated by commas, such as 2e-4,7e-4; the bundle's own",
+            help="dropout rates to try, separated by commas, such as 2e-4,7e-4; default: the bundle's own",
         ),
     ] = "",
-    passes: Annotated[int, typer.Option(help="Monte Carlo dropout passes per object", min=2)] = 64,
+    passes: Annotated[int, typer.Option(help="number of Monte Carlo dropout passes per object", min=2)] = 64,
     apply: Annotated[
         bool | None,
         typer.Option(
-            "--apply/--no-apply", help="whether runs apply the correction; yes, but for converted networks"
+            "--apply/--no-apply",
+            help="whether runs apply the correction; default: yes, except for converted networks",
         ),
     ] = None,
     compare_with: Annotated[
         list[str] | None,
         typer.Option(
             metavar="BUNDLE",
-            help="another bundle of the same parameters, whose residuals are shown for comparison; may be repeated",
+            help="another bundle with the same parameters, whose residuals are shown for comparison; may be repeated",
         ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
             metavar="POPULATION",
-            help="show how the bundle does on freshly simulated galaxies of it, too; may be repeated",
+            help="population of newly simulated galaxies on which the bundle is tested, too; may be repeated",
         ),
     ] = None,
 ) -> None:
-    """Make a bundle's intervals cover what they say, and measure how well they do.
+    """Calibrate a bundle's posteriors, and measure how often its intervals hold the truth.
 
-    Half of the held-out objects choose dropout rate and correction, the other half is reported. The correction is stored in the bundle;
-    [[models]] calibrated switches it on or off.
+    Dropout rate and correction are chosen on one half of the held-out objects; results are reported for the other half. The correction
+    is stored in the bundle; [[models]] calibrated switches it on or off.
     """
     from galbatch import learning, models, reporting
 

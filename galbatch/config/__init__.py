@@ -1,7 +1,7 @@
-"""run.toml -> a validated, frozen config.
+"""Settings of a run: run.toml, read into a tree of validated, frozen classes.
 
-One tree of classes, a file a section, states each key's name, default, range and help text once; the reference page
-and the error messages are made from it. Reading it looks at run.toml and nothing else.
+Each section of run.toml is one class in one file. Its fields hold the name, default, allowed range and help text of each
+key; the reference page and the error messages are made from them. Reading a config opens run.toml and no other file.
 """
 
 from galbatch.config.catalog import CatalogConfig

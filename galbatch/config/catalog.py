@@ -12,5 +12,6 @@ __all__ = ["CatalogConfig"]
 class CatalogConfig(Section):
     """The [catalog] section: the catalog to write."""
 
+    # The lock and the pass outputs are named after this path and lie next to it: readers of HATS list what lies inside.
     path: str = Field("catalog", description="folder of the HATS catalog")
     name: str = Field("galbatch", description="obs_collection in the catalog's properties")

@@ -15,40 +15,43 @@ __all__ = ["ClusterConfig"]
 class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
 
+    # A test compares these names with the registry of cluster kinds: the config may not import it.
     kind: Literal["local", "local-cuda", "scheduler"] = Field(
         "local",
-        description="local: worker processes on this machine; local-cuda: one for each of its GPUs; scheduler: those of a "
-        "running Dask scheduler",
+        description="local: worker processes on this machine; local-cuda: one worker process for each GPU of this machine; "
+        "scheduler: the workers of a running Dask scheduler",
     )
     workers: int | None = Field(
         None,
         ge=1,
-        description="worker processes; empty: local one per two cores, local-cuda one per GPU; scheduler: the number "
-        "that is waited for, empty: one",
+        description="number of worker processes; empty: one per two cores for local, one per GPU for local-cuda. For scheduler: "
+        "the number of workers to wait for; empty: one",
     )
     scheduler: str | None = Field(
         None, description="kind scheduler: the address to join, such as tcp://10.0.0.1:8786"
     )
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
-        description="kind scheduler: what its workers infer on; cuda asks for workers with the resource GPU. The workers of "
-        "local have the cpu, those of local-cuda a GPU each",
+        description="kind scheduler: the device that the networks run on; cuda needs workers with the Dask resource GPU. "
+        "Workers of kind local use the CPU, workers of kind local-cuda a GPU each",
     )
     wait_s: float = Field(
         120,
         ge=0,
-        description="how long a run waits for workers that can do what is left to do, at its start and when there are none any more",
+        description="how long (in seconds) a run waits for suitable workers, at its start and whenever none is left",
     )
+    # Retries of a batch that did not fit are not counted here: each halves the batch, so they end by themselves.
     retries: int = Field(
         2,
         ge=0,
-        description="how often a partition is tried again after I/O errors and lost workers; after lack of memory it is tried "
-        "with half the batch, down to 1",
+        description="how often a partition is tried again after I/O errors and lost workers. When memory runs out it is tried "
+        "again with half the batch, down to 1",
     )
     dashboard_address: str = Field(
         "127.0.0.1:8787", description="address of the Dask dashboard; port 0 takes a free one"
     )
 
+    # A key that the kind would ignore is an error: whoever wrote it expects that it has an effect.
     @model_validator(mode="after")
     def _kind_fits_the_rest(self) -> ClusterConfig:
         if self.kind == "scheduler" and not self.scheduler:
@@ -70,18 +73,25 @@ class ClusterConfig(Section):
     def override(
         self, *, workers: int | None = None, kind: str | None = None, scheduler: str | None = None
     ) -> ClusterConfig:
-        """Return the section with what the command line asks for; None keeps what run.toml says.
+        """Return a copy of this section in which options of the command line replace the values of run.toml.
 
         Parameters
         ----------
-        workers : worker processes
-        kind : where they come from; what belongs to another kind of run.toml is left out
-        scheduler : address of a running scheduler, which implies the kind "scheduler"
+        workers : int or None
+            Number of worker processes. None keeps the value of run.toml, here and below.
+        kind : str or None
+            Kind of cluster. If it differs from the kind in run.toml, `scheduler` and `device` of run.toml are dropped.
+        scheduler : str or None
+            Address of a running Dask scheduler; implies the kind "scheduler".
+
+        Returns
+        -------
+        ClusterConfig
 
         Raises
         ------
         ConfigError
-            There is no such kind, or what is asked for does not go together.
+            The kind does not exist, or the options contradict each other.
         """
         kinds = get_args(ClusterConfig.model_fields["kind"].annotation)
         if kind is not None and kind not in kinds:
@@ -96,8 +106,9 @@ class ClusterConfig(Section):
             kind = "scheduler"
         data = self.model_dump()
         if kind is not None and kind != self.kind:
-            # An address and a device are those of run.toml's own kind: another kind would refuse them.
+            # The address and device in run.toml were written for its own kind; the new kind would refuse them.
             data |= {"scheduler": None, "device": data["device"] if kind == "scheduler" else "cpu"}
         asked = {"workers": workers, "kind": kind, "scheduler": scheduler}
         data |= {key: value for key, value in asked.items() if value is not None}
+        # model_copy would skip the validators, and options can contradict what is left of run.toml.
         return parse_strictly(ClusterConfig, data, "[cluster]")

@@ -15,12 +15,14 @@ class CutoutsConfig(Section):
     """The [cutouts] section: the cutout store."""
 
     store: str = Field("cutouts.zarr", description="path of the Zarr store")
+    # The image alone is the default: mask (2 bytes a pixel) and variance (4) would more than double the store.
     planes: tuple[Literal["image", "mask", "variance"], ...] = Field(
-        ("image",), description="planes that are stored; mask and variance are used for the flags in any case"
+        ("image",),
+        description="planes to store; the flags use mask and variance whether or not they are stored",
     )
     keep: bool = Field(
         True,
-        description="false: a partition's cutouts are deleted once its leaf is committed (stage all only)",
+        description="false: delete the cutouts of a partition as soon as its part of the catalog is written (--stage all only)",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from galbatch.core.flags import PixelFlag
 
 __all__ = ["FlagsConfig"]
 
+# The flags are named here by their members, so that a renamed flag changes the help text, too.
 CENTER_FLAGS = ", ".join(
     str(flag.name)
     for flag in (PixelFlag.BAD_CENTER, PixelFlag.SATURATED, PixelFlag.BRIGHT_OBJECT, PixelFlag.LOW_SNR)
@@ -21,21 +22,23 @@ class FlagsConfig(Section):
     """The [flags] section: thresholds of the pixel flags."""
 
     center_radius_arcsec: float = Field(
-        1.0, gt=0, description=f"{CENTER_FLAGS} look this far from the center"
+        1.0, gt=0, description=f"radius around the center (arcsec) in which {CENTER_FLAGS} look at the pixels"
     )
     neighbor_radius_arcsec: float = Field(
-        3.0, ge=0, description=f"{PixelFlag.NEIGHBOR.help} Closer than this counts."
+        3.0, ge=0, description=f"{PixelFlag.NEIGHBOR.help} Separations below this count (arcsec)."
     )
+    # About one pixel of HSC (0.168 arcsec): an image of the ground shows two entries that close as one source.
     duplicate_radius_arcsec: float = Field(
-        0.2, ge=0, description=f"{PixelFlag.DUPLICATE_POSITION.help} Closer than this counts."
+        0.2, ge=0, description=f"{PixelFlag.DUPLICATE_POSITION.help} Separations below this count (arcsec)."
     )
+    # Only planes that mean a defect: DETECTED, for example, would flag almost every object.
     bad_planes: tuple[Literal["BAD", "INTRP", "CR", "EDGE", "SUSPECT", "CLIPPED"], ...] = Field(
         ("BAD", "INTRP", "CR"),
-        description=f"{PixelFlag.BAD_CENTER.help} These mask planes count; in coadds INTRP and CR are often set where one of many visits "
-        "was interpolated",
+        description=f"{PixelFlag.BAD_CENTER.help} Mask planes that count; in coadds INTRP and CR are often set where only one of many "
+        "visits was interpolated",
     )
     low_snr: float = Field(
         5.0,
         ge=0,
-        description=f"{PixelFlag.LOW_SNR.help} The threshold, of signal to noise in the center radius.",
+        description=f"{PixelFlag.LOW_SNR.help} Smallest signal-to-noise ratio within center_radius_arcsec.",
     )

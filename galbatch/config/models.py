@@ -15,26 +15,32 @@ __all__ = ["ModelConfig"]
 class ModelConfig(Section):
     """One [[models]] section: a network to run."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="prefix of the model's columns")
+    # Names of columns are <name>_<parameter>_<statistic>, and lower-case letters, digits and underscores need no quotes in SQL.
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="prefix of the model's columns in the catalog"
+    )
     bundle: Annotated[tuple[str, ...], one_or_several(str)] = Field(
         min_length=1,
-        description="bundle file (.pt), or demo:gampen and demo:sfnet for the bundles shipped with galbatch; a list of "
-        "bundles of one model is an ensemble, whose posteriors are pooled",
+        description="bundle file (.pt), or demo:gampen or demo:sfnet for the bundles shipped with galbatch; a list of bundles "
+        "with the same parameters is an ensemble: their passes are pooled into one posterior",
     )
     bands: tuple[str, ...] = Field(
         (),
-        description="survey bands fed to the network, in the order of the bundle's; empty: the bundle's own names",
+        description="survey bands that are fed to the network, in the order of the bundle's bands; empty: the bands of the "
+        "same names",
     )
     auxiliary_inputs: tuple[str, ...] = Field(
         (),
-        description="columns of the object list that are fed to a network with auxiliary inputs, in the order of "
-        "the bundle's; empty: the bundle's own names",
+        description="columns of the object list that are fed to a network with auxiliary inputs, in the order of the "
+        "bundle's auxiliary inputs; empty: the columns of the same names",
     )
+    # None is not False: a converted network stores its factors switched off, a trained one switched on.
     calibrated: bool | None = Field(
         None,
-        description="whether the posteriors are widened by the inflation factors that galbatch models calibrate stored in the "
-        "bundle; empty: as the bundle says",
+        description="whether to multiply the widths of the posteriors by the inflation factors that galbatch models calibrate "
+        "stored in the bundle; empty: what the bundle says",
     )
     where: str | None = Field(
-        None, description="which objects the network is for, such as z_best < 0.25; empty: all"
+        None,
+        description="condition on the object list's columns that selects the objects to run, such as z_best < 0.25; empty: all",
     )

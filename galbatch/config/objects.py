@@ -17,18 +17,23 @@ class ObjectsConfig(Section):
     path: str = Field(
         description="object list: Parquet, FITS, CSV or VOTable, or the folder of a HATS catalog"
     )
+    # Survey ids have 17 digits and more, and a float64 holds integers up to 2^53 (16 digits) only.
     id: str = Field(
-        "object_id", description="column of the object id: integers (never through float) or text"
+        "object_id", description="column of the object id: integers (read without rounding to float) or text"
     )
     ra: str = Field("ra_deg", description="column of the right ascension, deg")
     dec: str = Field("dec_deg", description="column of the declination, deg")
-    keep: tuple[str, ...] = Field((), description="columns carried into the catalog; `where` may use them")
+    keep: tuple[str, ...] = Field(
+        (), description="columns copied into the catalog; conditions (`where`) may use them"
+    )
     psf_fwhm_arcsec: dict[str, str] = Field(
         default_factory=dict,
-        description='columns that hold the PSF\'s width (FWHM, arcsec) per band, for example {g = "g_seeing"}; where they '
-        "hold a number, it goes before what the tiles state",
+        description='columns with the PSF width (FWHM, arcsec) at each object, one per band, for example {g = "g_seeing"}; a '
+        "positive number in them takes precedence over the widths given with the tiles",
     )
+    # Refusing is the default, so that no object goes missing from a catalog unnoticed.
     invalid: Literal["refuse", "drop"] = Field(
         "refuse",
-        description="duplicate ids and positions that are none: refuse the list, or drop the rows into rejected.parquet",
+        description="rows with a duplicate id or without a valid position: refuse the whole list, or drop these rows and list "
+        "them in rejected.parquet",
     )

@@ -13,10 +13,13 @@ __all__ = ["PlanConfig"]
 class PlanConfig(Section):
     """The [plan] section: how the sky is divided into partitions."""
 
+    # A partition is the unit of retry and of output, and a worker holds the columns of all its objects until it is written.
     max_objects_per_partition: int = Field(
-        20_000, ge=1, description="a HEALPix pixel with more objects is split"
+        20_000, ge=1, description="a HEALPix pixel with more objects than this is split"
     )
+    # Neighboring partitions both read the tiles that they share: smaller limits read more bytes in all.
     max_bytes_per_partition: Bytes = Field(
         8 * 2**30,
-        description="a HEALPix pixel that reads plus writes more is split; a number or text such as 8 GiB",
+        description="a HEALPix pixel is split if reading its tiles and writing its cutouts takes more bytes than this; an integer "
+        "or text such as 8 GiB",
     )

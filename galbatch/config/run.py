@@ -1,4 +1,4 @@
-"""run.toml as a whole: the tree of all sections, and the function that reads it."""
+"""The whole of run.toml: the tree of all sections, and the function that reads it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ __all__ = ["RunConfig", "read_config", "read_toml"]
 
 
 class RunConfig(Section):
-    """run.toml as a whole: one field a section."""
+    """The whole of run.toml, with one field for each section."""
 
+    # [survey] and [[survey]] are both read: a single table becomes a tuple of one.
     survey: Annotated[tuple[SurveyConfig, ...], one_or_several(dict, BaseModel)] = Field(
         min_length=1,
-        description="where the pixels come from; several [[survey]] are joined as bands of one cutout",
+        description="where the pixels come from; the bands of several [[survey]] are joined in one cutout",
     )
     objects: ObjectsConfig = Field(description="which objects")
     plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
@@ -48,6 +49,7 @@ class RunConfig(Section):
         """The bands of all surveys, in the order of run.toml."""
         return tuple(band for survey in self.survey for band in survey.run_bands)
 
+    # Checks that concern several sections stand here; each section checks its own keys.
     @model_validator(mode="after")
     def _bands_differ(self) -> RunConfig:
         twice = sorted({band for band in self.bands if self.bands.count(band) > 1})
@@ -75,14 +77,15 @@ class RunConfig(Section):
     def with_cluster(
         self, *, workers: int | None = None, kind: str | None = None, scheduler: str | None = None
     ) -> RunConfig:
-        """Return the same run with other workers, as `ClusterConfig.override` makes them."""
+        """Return a copy with other workers; the arguments are those of `ClusterConfig.override`, which may raise ConfigError."""
         cluster = self.cluster.override(workers=workers, kind=kind, scheduler=scheduler)
         return self.model_copy(update={"cluster": cluster})
 
     def resolve_paths(self, folder: Path) -> RunConfig:
-        """Return the same run with absolute paths: relative ones are relative to `folder`, that of run.toml."""
+        """Return a copy with absolute paths; relative paths are taken as relative to `folder`, the folder of run.toml."""
 
         def absolute(location: str) -> str:
+            # URLs such as s3://bucket/key and names of shipped bundles are no paths of this machine.
             if scheme_of(location) or location.startswith("demo:"):
                 return location
             return str(folder / Path(location).expanduser())
@@ -103,13 +106,22 @@ class RunConfig(Section):
 def read_config(path: str | Path) -> RunConfig:
     """Read and validate run.toml.
 
-    Nothing but run.toml is read: inputs are looked at when the run is planned. Relative paths in it become absolute:
-    they are relative to run.toml's folder.
+    No other file is opened: the inputs are checked when the run is planned.
+
+    Parameters
+    ----------
+    path : str or Path
+        The config file.
+
+    Returns
+    -------
+    RunConfig
+        The config, with relative paths made absolute; they are relative to the folder of run.toml.
 
     Raises
     ------
     ConfigError
-        The file is not there, is no TOML, or holds an unknown key or a value out of range.
+        The file does not exist, is not valid TOML, or holds an unknown key or a value out of range.
     """
     path = Path(path)
     return parse_strictly(RunConfig, read_toml(path), source=path.name).resolve_paths(path.resolve().parent)
@@ -121,7 +133,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        The file is not there, or is no TOML.
+        The file does not exist or is not valid TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Strict parsing of settings: an unknown key, a renamed one or a value out of range is an error that says where it stands."""
+"""Strict parsing of settings: unknown keys, renamed keys and values out of range are errors that name file, section and key."""
 
 from __future__ import annotations
 
@@ -15,61 +15,72 @@ __all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly"]
 RENAMED_KEYS: Mapping[tuple[str, str], str] = {
     ("models", "columns"): "auxiliary_inputs",
     ("posterior", "keep_components"): "keep_pass_outputs",
-    ("", "columns"): "auxiliary_inputs",  # of the settings of a training
-    ("input", "columns"): "auxiliary_inputs",  # of the description of a foreign network
+    # Not of run.toml: settings of a training, and descriptions of foreign networks ([input] and [preprocessing]).
+    ("", "columns"): "auxiliary_inputs",
+    ("input", "columns"): "auxiliary_inputs",
     ("preprocessing", "stretch"): "intensity_stretch",
 }
-"""New name of each renamed key, by the section it stood in ("" outside of sections) and its old name.
+"""Maps (section, old key) to the new key; the section is "" for keys outside of sections.
 
-An old key is refused, not read: a config file then always says what this version does.
+An old key is an error and is not translated, so that a config file always has the names that the documentation has.
 """
 
 T = TypeVar("T")
 
 
 class Section(BaseModel):
-    """Base of all sections of run.toml: frozen, and unknown keys are errors."""
+    """Base class of all sections of run.toml: instances are frozen, and unknown keys are errors."""
 
+    # pydantic warns of fields named like its own methods (model_..); keys of run.toml may have any name.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean NAME?"`` with the known name that is nearest to `name`, or an empty text if none is near."""
+    """Return ``"; did you mean NAME?"`` with the most similar of the known names, or an empty string if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def parse_strictly(kind: type[T], data: Any, source: str) -> T:
-    """Validate `data` as `kind`, a pydantic model or dataclass.
+    """Return an instance of `kind` made from parsed TOML or JSON, or raise an error that lists everything wrong with it.
 
     Parameters
     ----------
-    kind : the class to make
-    data : tables and values, as a TOML or JSON parser gives them
-    source : what each message begins with, such as the file's name
+    kind : type
+        The class to make: a pydantic model or a dataclass.
+    data : dict
+        Tables and values, as a TOML or JSON parser returns them.
+    source : str
+        Text at the beginning of each message, such as the file's name.
+
+    Returns
+    -------
+    instance of kind
 
     Raises
     ------
     ConfigError
-        One line for each thing wrong, beginning with `source` and the key; an unknown key comes with the
-        nearest known one, a renamed key with its new name.
+        One line for each problem, beginning with `source` and the key. For an unknown key the line suggests the
+        most similar known key; for a renamed key it gives the new name.
     """
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
-        # A list whose only item is wrong is also reported as empty: that line would mislead.
+        # pydantic reports a list whose only item is wrong as empty, too: that line would mislead.
         relevant = [p for p in problems if not (p["type"] == "too_short" and p["input"])]
         raise ConfigError("\n".join(_explain(kind, problem, source) for problem in relevant)) from None
 
 
 def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
+    """Return the message for one problem that pydantic found: place, key, what is wrong, and the value found."""
     location = problem["loc"]
+    # Integers are positions in a list of tables, as in [[models]]: the message names the section alone.
     section = ".".join(part for part in location[:-1] if isinstance(part, str))
     place = f"{source}: [{section}] " if section else f"{source}: "
     message = problem["msg"].removeprefix("Value error, ")
     if not location or (problem["type"] == "value_error" and isinstance(location[-1], int)):
-        # Validators of a whole section look at several keys together: their message names them.
+        # Validators of a whole section compare several keys: their own message names them.
         return f"{place}{message}"
     key = str(location[-1])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -78,17 +89,18 @@ def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
         return f"{place}{key}: unknown key{nearest_hint(key, _known_keys(kind, location[:-1]))}"
     if problem["type"] == "missing":
         return f"{place}{key}: missing; it has no default"
+    # Messages of our own validators already quote the value.
     found = "" if problem["type"] == "value_error" else f" (found {problem['input']!r})"
     return f"{place}{key}: {message}{found}"
 
 
 def _known_keys(kind: Any, location: tuple[Any, ...]) -> list[str]:
-    """Return the names of the keys of the class that stands at `location` below `kind`."""
+    """Return the names of the keys that are allowed at `location`, a path of keys and list positions below `kind`."""
     for part in location:
         if isinstance(part, int):
             continue
         kind = _fields(kind).get(part, kind)
-        # The class within Annotated, tuple and Union is the first argument of each.
+        # Annotations such as Annotated[tuple[SurveyConfig, ...], ..] and X | None: the class is always the first argument.
         while getattr(kind, "__args__", None):
             kind = kind.__args__[0]
     return list(_fields(kind))

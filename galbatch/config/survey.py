@@ -1,4 +1,4 @@
-"""The [survey] section: where the pixels come from, and what the files of three layouts do not say of themselves."""
+"""The [survey] section: where the pixels come from, and for three layouts what their files do not tell."""
 
 from __future__ import annotations
 
@@ -13,97 +13,109 @@ from galbatch.core.types import WeightKind
 
 __all__ = ["GalaxiesMlConfig", "GenericConfig", "StampsConfig", "SurveyConfig"]
 
-
-# An HDU by number or name, for all bands or for each.
+# The number or name of an HDU: one for all bands, or a table with one for each band.
 HduChoice = int | str | dict[str, int | str]
 
 
 class GenericConfig(Section):
-    """The [survey.generic] section: which HDU of FITS images of any survey holds what, and what its numbers mean."""
+    """The [survey.generic] section: which HDUs of a FITS file hold image, mask and weight, and what their numbers mean."""
 
     pattern: str = Field(
         "",
         description="regular expression, searched in the path, whose groups `(?P<band>..)` and `(?P<tile>..)` give band and tile "
-        "id; without a band the tables below tell it, or the card BAND or FILTER (its first word), or it is the only one in `bands`",
+        "id. Where the pattern has no band, it is taken from the tables below, from the header card BAND or FILTER (first word), "
+        "or it is the only one in `bands`",
     )
     image: HduChoice | None = Field(
         None,
-        description="HDU of the image, by number or name; a table where a file holds several bands, {g = 1, r = 4}; empty: the "
-        "first HDU with an image",
+        description="HDU of the image, by number or name; a table if a file holds several bands, such as {g = 1, r = 4}; empty: "
+        "the first HDU with an image",
     )
     axis: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=dict, description="cubes: index of each band on the first axis, {g = 0, r = 1}"
+        default_factory=dict,
+        description="image cubes (band, y, x): index of each band on the first axis, such as {g = 0, r = 1}",
     )
-    mask: HduChoice | None = Field(None, description="HDU of the mask, as `image`; empty: none")
+    mask: HduChoice | None = Field(None, description="HDU of the mask, written like `image`; empty: none")
     mask_replace: tuple[str, str] | None = Field(
         None,
-        description='the mask is in another file, its name made by replacing text: ["_sci", "_mask"]; empty: in the same file',
+        description="for a mask in a file of its own: the text to replace in the image file's name and its replacement, such as "
+        '["_sci", "_mask"]; empty: the mask is in the same file',
     )
+    # Masks are read as integers of at most 64 bits, hence bit numbers up to 63.
     mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero"] | None = Field(
         None,
-        description="bit numbers by galbatch's mask names, {SAT = 1, NO_DATA = 8}; nonzero: any other value than 0 is BAD; "
-        "empty: from the cards MP_* or MSKN* of the mask",
+        description="bit number of each of galbatch's mask planes, such as {SAT = 1, NO_DATA = 8}; nonzero: every value other "
+        "than 0 means BAD; empty: read from the mask's header cards MP_* or MSKN*",
     )
-    weight: HduChoice | None = Field(None, description="HDU of the weight, as `image`; empty: none")
+    weight: HduChoice | None = Field(None, description="HDU of the weight, written like `image`; empty: none")
     weight_replace: tuple[str, str] | None = Field(
-        None, description="the weight is in another file, as `mask_replace`"
+        None, description="for a weight in a file of its own, written like `mask_replace`"
     )
-    weight_kind: WeightKind = Field("variance", description="what the weight holds")
+    weight_kind: WeightKind = Field("variance", description="meaning of the weight's values")
     unit: str = Field(
         "",
-        description="unit of the pixels if it is one of flux: nJy, uJy, mJy, Jy, nanomaggy; else `zero_point_mag` of [survey]",
+        description="unit of the pixels, if it is a unit of flux density: nJy, uJy, mJy, Jy or nanomaggy; for other units give "
+        "`zero_point_mag` of [survey]",
     )
-    zero_point_card: str = Field("", description="header card that holds the AB zero point of one image unit")
+    zero_point_card: str = Field(
+        "", description="header card that holds the AB zero point (the magnitude of one image unit)"
+    )
 
+    # A mask plane or weight kind without a mask or weight would be ignored without a word.
     @model_validator(mode="after")
     def _describes_what_is_read(self) -> GenericConfig:
         if self.mask_planes is not None and self.mask is None and self.mask_replace is None:
             raise ValueError(
-                "mask_planes names the bits of a mask, but none is read: state mask or mask_replace"
+                "mask_planes names the bits of a mask, but none is read: give mask or mask_replace"
             )
         if self.weight_kind != "variance" and self.weight is None and self.weight_replace is None:
             raise ValueError(
-                "weight_kind is that of a weight, but none is read: state weight or weight_replace"
+                "weight_kind describes a weight, but none is read: give weight or weight_replace"
             )
         return self
 
 
 class StampsConfig(Section):
-    """The [survey.stamps] section: what ready-made stamps do not say of themselves."""
+    """The [survey.stamps] section: position, band and pixel scale of ready-made stamps that lack them."""
 
     catalog: str = Field(
         "",
-        # A path is not for the fingerprint: what the catalog holds is part of the tiles' identity.
+        # Paths are not part of the fingerprint: the contents of this table are, as part of the tiles' identity.
         exclude=True,
-        description="table with one row per stamp; empty: info.csv in the stamps' folder or in its parent folder, if there is one. "
-        "Stamps without a WCS take their position from it",
+        description="table with one row per stamp, which gives the positions of stamps without a WCS; empty: info.csv in the stamps' "
+        "folder or its parent folder, if it exists",
     )
-    file: str = Field("file_name", description="column of the stamp's file name; folders in it do not count")
+    file: str = Field("file_name", description="column of the stamp's file name; folders in it are ignored")
     ra: str = Field("ra", description="column of the right ascension, deg")
     dec: str = Field("dec", description="column of the declination, deg")
     band: str = Field(
-        "", description="band of stamps that state none: no card BAND or FILTER, nothing in the file name"
+        "", description="band of stamps that have none in the card BAND or FILTER or in the file name"
     )
     pixel_scale_arcsec: float | None = Field(
-        None, gt=0, description="pixel scale of stamps without a WCS, north up; 0.168 for HSC"
+        None,
+        gt=0,
+        description="pixel scale of stamps without a WCS, whose north is then taken to be up; 0.168 for HSC",
     )
 
 
 class GalaxiesMlConfig(Section):
-    """The [survey.galaxiesml] section: which datasets of an HDF5 file hold what."""
+    """The [survey.galaxiesml] section: the names of the datasets in the HDF5 files, and their pixel grid."""
 
     image: str = Field(
         "image",
-        description="dataset of the images, (object, band, y, x); or one for each band, (object, y, x), with {band} in the name",
+        description="dataset of the images (object, band, y, x); or, with {band} in the name, one dataset (object, y, x) per band",
     )
-    variance: str = Field("", description="dataset of the variance, as `image`; empty: none")
-    id: str = Field("object_id", description="dataset of the object id, which names the tile")
+    variance: str = Field("", description="dataset of the variance, written like `image`; empty: none")
+    id: str = Field(
+        "object_id", description="dataset of the object ids; each object's image is a tile named after its id"
+    )
     ra: str = Field("ra", description="dataset of the right ascension, deg")
     dec: str = Field("dec", description="dataset of the declination, deg")
     bands: tuple[str, ...] = Field(
         ("g", "r", "i", "z", "y"), description="bands in the order of the file's band axis"
     )
     pixel_scale_arcsec: float = Field(0.168, gt=0, description="pixel scale; the default is HSC's")
+    # An even number of pixels has no central one: size // 2 is a convention, half a pixel less would be the exact middle.
     center_px: float | None = Field(
         None,
         description="0-based pixel of the object on both axes; empty: size // 2, which is 32 of 64 px and 63 of 127 px",
@@ -111,56 +123,62 @@ class GalaxiesMlConfig(Section):
 
 
 class SurveyConfig(Section):
-    """One [survey] section: where the pixels come from."""
+    """One [survey] or [[survey]] section: where the pixels of a survey come from."""
 
+    # A test compares these names with the registry of layouts: the config may not import it.
     layout: Literal["hsc", "lsst", "legacysurvey", "generic", "stamps", "galaxiesml"] = Field(
         description="how the survey lays out its files: hsc (calexp patches), lsst (coadds of the LSST pipelines), "
         "legacysurvey (bricks, and the viewer's cutouts), generic (any FITS image, see [survey.generic]), stamps "
         "(ready-made FITS stamps), galaxiesml (HDF5)"
     )
     tiles: str = Field(
-        description="tiles: a glob, a directory or a table of tiles (Parquet, CSV), local, s3:// or any URL that fsspec reads; relative to run.toml's "
-        "folder"
+        description="the tiles: a glob pattern, a folder or a table of tiles (Parquet, CSV); a local path, relative to run.toml's "
+        "folder, or an s3:// URL or another one that fsspec reads"
     )
     bands: tuple[str, ...] = Field(min_length=1, description="bands to read, in the survey's own short names")
+    # The underscore is left out: it separates the name from the band.
     name: str = Field(
         "",
         pattern=r"^[a-z][a-z0-9]*$|^$",
-        description="prefix of the survey's bands where several [[survey]] are joined: with des, band g is des_g",
+        description="prefix of the survey's bands, needed if several [[survey]] have bands of the same name: with name des, band g "
+        "becomes des_g",
     )
     psf_fwhm_arcsec: dict[str, Width] = Field(
         default_factory=dict,
-        description="PSF width per band where the files do not state it, for example {g = 0.85}",
+        description="PSF width (FWHM, arcsec) per band where the files do not give it, for example {g = 0.85}",
     )
     psf_fwhm_card: str = Field(
         "",
-        description="header card with the PSF's FWHM in arcsec; a number in `psf_fwhm_arcsec` goes before it",
+        description="header card with the PSF's FWHM in arcsec; a number in `psf_fwhm_arcsec` takes precedence",
     )
+    # There is no default: a wrong zero point makes every flux wrong without any sign of it.
     zero_point_mag: Magnitude | dict[str, Magnitude] | None = Field(
         None,
-        description="AB zero point of one image unit where the files do not state it: a number, or one per band, "
-        "{g = 27.0, r = 27.0}; never assumed",
+        description="AB zero point (the magnitude of one image unit) where the files do not give it: a number, or one per band, "
+        "such as {g = 27.0, r = 27.0}; never assumed",
     )
     release: str = Field(
-        "", description="data release, such as pdr3 or dr10, where path and headers do not say it"
+        "", description="data release, such as pdr3 or dr10, where paths and headers do not give it"
     )
     background: str = Field(
         "",
-        description="what was done to the sky, such as global sky or local sky, where the layout does not know; compared "
-        "with what a bundle was trained on",
+        description="how the sky background was subtracted, such as global sky or local sky, where the layout does not know it; "
+        "compared with the training data of each network",
     )
+    # The three sections have defaults, so that a user writes only the one that the layout reads.
     generic: GenericConfig = Field(default_factory=GenericConfig, description="layout generic")
     stamps: StampsConfig = Field(default_factory=StampsConfig, description="layout stamps")
     galaxiesml: GalaxiesMlConfig = Field(default_factory=GalaxiesMlConfig, description="layout galaxiesml")
 
+    # A misspelled band in a table would leave the right band without its number.
     @model_validator(mode="after")
     def _tables_are_of_bands(self) -> SurveyConfig:
         for key in ("psf_fwhm_arcsec", "zero_point_mag"):
-            stated = getattr(self, key)
-            other = sorted(set(stated) - set(self.bands)) if isinstance(stated, dict) else []
-            if other:
+            value = getattr(self, key)
+            unknown = sorted(set(value) - set(self.bands)) if isinstance(value, dict) else []
+            if unknown:
                 raise ValueError(
-                    f"{key}: {', '.join(other)}: no such band; bands has {', '.join(self.bands)}"
+                    f"{key}: {', '.join(unknown)}: no such band; bands has {', '.join(self.bands)}"
                 )
         return self
 
@@ -180,11 +198,11 @@ class SurveyConfig(Section):
 
     @property
     def run_bands(self) -> tuple[str, ...]:
-        """The bands as the rest of the run knows them: with the survey's name as prefix, if it has one."""
+        """The names of the bands in the whole run: with the survey's name as prefix, if it has one."""
         return tuple(f"{self.name}_{band}" if self.name else band for band in self.bands)
 
     def resolve_paths(self, absolute: Callable[[str], str]) -> SurveyConfig:
-        """Return the same survey with the paths that `absolute` makes of its own."""
+        """Return a copy whose paths are made absolute by the function `absolute`."""
         changes: dict[str, Any] = {"tiles": absolute(self.tiles)}
         if self.stamps.catalog:
             changes["stamps"] = self.stamps.model_copy(update={"catalog": absolute(self.stamps.catalog)})

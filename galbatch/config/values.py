@@ -1,4 +1,4 @@
-"""Types of values that several sections of run.toml hold."""
+"""Types of values that several sections of run.toml use: sizes in bytes, magnitudes, widths."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from pydantic import BeforeValidator, Field
 
 __all__ = ["Bytes", "Magnitude", "Width", "one_or_several", "parse_bytes"]
 
+# Decimal units are powers of 1000, binary ones (with i) powers of 1024, as IEC 80000-13 defines them.
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def parse_bytes(value: Any) -> int:
-    """Return a number of bytes, given as an integer or as text such as ``"8 GiB"``.
+    """Return the number of bytes that an integer or text such as ``"8 GiB"`` stands for.
+
+    Parameters
+    ----------
+    value : int or str
+        An integer, or a number with a unit of `BYTE_UNITS`; upper and lower case are the same.
 
     Raises
     ------
     ValueError
-        The text is no number with a unit of `BYTE_UNITS`.
+        The text is not a number with such a unit.
     """
+    # bool is a subclass of int: `true` would pass for one byte.
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = re.fullmatch(r"\s*([0-9][0-9_.]*)\s*([A-Za-z]*)\s*", str(value))
@@ -29,11 +36,11 @@ def parse_bytes(value: Any) -> int:
 
 
 def one_or_several(*kinds: type) -> BeforeValidator:
-    """Return a validator that makes a tuple of a single value of one of `kinds`: ``bundle = "a.pt"`` needs no list."""
+    """Return a validator that wraps a single value of one of `kinds` in a tuple, so that ``bundle = "a.pt"`` needs no list."""
     return BeforeValidator(lambda value: (value,) if isinstance(value, kinds) else value)
 
 
-# Infinity and NaN are numbers in TOML, but no zero point and no width.
+# TOML has inf and nan as numbers: they are refused for zero points (AB magnitudes) and for PSF widths (arcsec).
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Magnitude = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]

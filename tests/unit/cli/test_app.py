@@ -183,7 +183,7 @@ def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsy
     assert stopped.value.code == 1
     assert capsys.readouterr().err == (
         "galbatch: [Errno 5] Input/output error: 's3://tiles/a.fits'; disk or network failed: what is done stays, "
-        "the same command goes on from there\n"
+        "the same command continues from there\n"
     )
 
 
@@ -197,5 +197,5 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == (
-        "galbatch: stopped; what is done stays, the same command goes on from there\n"
+        "galbatch: stopped; what is done stays, the same command continues from there\n"
     )

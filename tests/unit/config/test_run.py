@@ -248,11 +248,11 @@ def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprin
         ),
         (
             "[survey.generic]\nmask_planes = {SAT = 1}",
-            "the bits of a mask, but none is read: state mask or mask_replace",
+            "the bits of a mask, but none is read: give mask or mask_replace",
         ),
         (
             '[survey.generic]\nweight_kind = "inverse_variance"',
-            "that of a weight, but none is read: state weight",
+            "describes a weight, but none is read: give weight",
         ),
         ("[survey.generic]\naxis = {g = 0, r = -1}", "greater than or equal to 0 (found -1)"),
     ],
