@@ -105,7 +105,7 @@ class _Leaf:
     @classmethod
     def read(cls, catalog_path: str, pixel: HealpixPixel, model: str | None) -> _Leaf:
         footer = catalog.read_footer(catalog_path, pixel) or {}
-        names = list(json.loads(footer.get("bundles", "{}")))
+        names = list(json.loads(footer.get(catalog.BUNDLES_KEY, "{}")))
         if model is not None and model not in names:
             raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
         if not pass_outputs.were_kept(footer):

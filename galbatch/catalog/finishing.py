@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
 from galbatch.errors import CatalogError
 
-__all__ = ["finish", "read_properties"]
+__all__ = ["finish", "model_property", "read_properties"]
 
 # hats is imported where it is used; see layout.hats_path.
 
@@ -37,6 +38,19 @@ SKYMAP_ORDER = 8
 
 FOOTER_THREADS = 16
 """Footers read at a time: on S3 each waits 50 ms, mostly for the network."""
+
+
+def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") -> str:
+    """Return the name of a catalog property about one model; without a model, the prefix that such names have.
+
+    Parameters
+    ----------
+    what : {"audit", "engine", "bundle"}
+        Result of the audit of adaptive passes, engine that ran the network, or sha256 of its bundles.
+    model : str
+        Name of the model, as in ``[[models]] name``.
+    """
+    return f"galbatch_{what}_{model}"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,20 @@ from galbatch.core.columns import HEALPIX
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError
 
-__all__ = ["footer_of", "read_footer", "read_leaf", "read_leaf_metadata", "sorting_problem", "write_leaf"]
+__all__ = [
+    "BUNDLES_KEY",
+    "footer_of",
+    "read_footer",
+    "read_leaf",
+    "read_leaf_metadata",
+    "sorting_problem",
+    "write_leaf",
+]
 
 FOOTER_PREFIX = "galbatch."
+
+BUNDLES_KEY = "bundles"
+"""Key of a leaf's footer: JSON object with the sha256 of each model's bundles, separated by commas, by the model's name."""
 
 
 def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, footer: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec
 
 from galbatch import storage
 from galbatch.catalog.layout import list_leaves
-from galbatch.catalog.leaves import read_footer
+from galbatch.catalog.leaves import BUNDLES_KEY, read_footer
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError, FingerprintError
 from galbatch.storage import zarr_groups
@@ -340,7 +340,7 @@ def problems(catalog_path: str) -> list[str]:
             continue  # catalog.verify says so
         if were_kept(footer):
             fingerprint = json.loads(footer.get("fingerprint", "{}"))
-            models = json.loads(footer.get("bundles", "{}"))
+            models = json.loads(footer.get(BUNDLES_KEY, "{}"))
             found += [problem_of(catalog_path, pixel, model, fingerprint=fingerprint) for model in models]
     return [problem for problem in found if problem]
 

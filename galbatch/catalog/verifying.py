@@ -16,7 +16,7 @@ from galbatch import storage
 from galbatch.catalog import layout
 from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaf_checks import leaf_problems
-from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
+from galbatch.catalog.leaves import BUNDLES_KEY, footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.tree_checks import tree_problems
 from galbatch.core.columns import ID
 from galbatch.core.pixels import HealpixPixel
@@ -101,7 +101,7 @@ def _fingerprint_problems(footers: Mapping[str, Mapping[str, str]]) -> Iterator[
         except (KeyError, TypeError, ValueError):
             parts = {"fingerprint": "is not readable"}
         runs[name] = {key: str(value) for key, value in parts.items() if key not in PER_LEAF_PARTS}
-        runs[name]["bundles"] = footer.get("bundles", "")
+        runs[name][BUNDLES_KEY] = footer.get(BUNDLES_KEY, "")
     first = next(iter(runs), "")
     for name, parts in runs.items():
         differing = sorted(key for key in {*parts, *runs[first]} if parts.get(key) != runs[first].get(key))

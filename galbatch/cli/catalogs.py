@@ -45,9 +45,10 @@ def verify(
     if problems:
         raise typer.Exit(1)
     print_line(f"{catalog_path}: good")
+    prefix = catalog.model_property("audit")
     for key, value in catalog.read_properties(catalog_path).items():
-        if key.startswith(AUDIT_PREFIX):
-            print_line(f"audit of {key.removeprefix(AUDIT_PREFIX)}: {value}")
+        if key.startswith(prefix):
+            print_line(f"audit of {key.removeprefix(prefix)}: {value}")
 
 
 def report(

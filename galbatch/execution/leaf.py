@@ -69,7 +69,7 @@ def leaf_footer(
     footer = {
         "fingerprint": json.dumps(fingerprint.as_json(), sort_keys=True),
         "version": __version__,
-        "bundles": json.dumps(shas, sort_keys=True),
+        catalog.BUNDLES_KEY: json.dumps(shas, sort_keys=True),
         "n_objects": str(n_objects),
         pass_outputs.FOOTER_KEY: "kept" if keeps_pass_outputs else "none",
     }
@@ -89,7 +89,7 @@ def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
         for name, part in json.loads(footer.get(AUDIT, "{}")).items():
             audit = models.Audit.from_dict(part)
             found[name] = found[name] + audit if name in found else audit
-    return {f"galbatch_audit_{name}": audit.text for name, audit in found.items()}
+    return {catalog.model_property("audit", name): audit.text for name, audit in found.items()}
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:

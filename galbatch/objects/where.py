@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galbatch.config import nearest_hint
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError
 
@@ -116,11 +116,9 @@ class _Expression:
         if name.startswith(QUOTED):
             name = bytes.fromhex(name.removeprefix(QUOTED)).decode()
         if name not in self.columns:
-            near = difflib.get_close_matches(name, self.columns, n=1)
             raise ConfigError(
-                f"where = {self.where!r}: no column {name}"
-                + (f"; did you mean {near[0]}?" if near else "")
-                + f"; known are {', '.join(self.columns)} ([objects] keep adds more)"
+                f"where = {self.where!r}: no column {name}{nearest_hint(name, self.columns)}"
+                f"; known are {', '.join(self.columns)} ([objects] keep adds more)"
             )
         column = self.columns[name]
         return _nan_is_null(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)

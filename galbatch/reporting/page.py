@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import storage
+from galbatch import catalog, storage
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.objects import read_table
 from galbatch.reporting.cards import embedded, object_card, shown_decimals
@@ -118,7 +118,7 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
         (f"{what} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
         for what in ("audit", "engine", "bundle")
         for key, value in contents.properties.items()
-        if key.startswith(prefix := f"galbatch_{what}_")
+        if key.startswith(prefix := catalog.model_property(what))
     ]
     return [("catalog", contents.path), *found, *of_models]
 
