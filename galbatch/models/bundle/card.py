@@ -1,4 +1,4 @@
-"""Model cards: what a bundle says of itself, in Markdown, from the metadata alone."""
+"""Model cards: a description of a bundle in Markdown, made from its metadata alone."""
 
 from __future__ import annotations
 
@@ -11,37 +11,51 @@ from galbatch.models.metadata import (
     BundleMetadata,
     CalibrationInfo,
     DomainInfo,
-    InputInfo,
-    ParameterInfo,
 )
 
 __all__ = ["card_text"]
 
 NOT_STATED = "not stated"
-LONGEST_VALUE = 200  # characters of a setting; a longer one, such as a history, is in the metadata
-DIGITS = 4
+# In characters. A longer setting, such as the record of all epochs, would widen the table beyond any page; it is in the metadata.
+LONGEST_VALUE = 200
+DIGITS = 4  # Residuals and coverages are known to three digits at most, so a fourth loses nothing.
 
 
 def card_text(metadata: BundleMetadata, sha256: str) -> str:
-    """Return the card of a bundle: Markdown, ending with a line break.
+    """Return the card of a bundle as Markdown text that ends with a line break.
 
     Parameters
     ----------
-    metadata : of the bundle; nothing else is looked at, so a card can be written before the bundle is loaded
-    sha256 : of its file
+    metadata : metadata of the bundle; nothing else is read, so the card can be written before the bundle is loaded
+    sha256 : hash of the bundle's file, in hexadecimal digits
 
     Raises
     ------
     BundleError
-        Its kind of head is not known.
+        This version of galbatch does not know the bundle's kind of head.
     """
+    image = metadata.input
+    inputs = [
+        f"- bands: {', '.join(image.bands)}",
+        f"- grid: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec",
+        f"- pixels: {image.unit}, zero point {_number(image.zero_point_mag)} mag (AB)",
+        f"- background: {image.background or NOT_STATED}",
+        f"- release: {image.release or NOT_STATED}",
+    ]
+    for one in image.auxiliary_inputs:
+        unit = f" [{one.unit}]" if one.unit else ""
+        inputs.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")
+    training = [f"Trained on {metadata.training_data or f'data that are {NOT_STATED}'}."]
+    if metadata.training:
+        training += ["", *_setting_lines(metadata.training)]
+    if metadata.origin:
+        training += ["", "Converted from:", "", *_setting_lines(metadata.origin)]
     sections: dict[str, list[str]] = {
-        "Input": _input_lines(metadata.input),
+        "Input": inputs,
         "Parameters": _parameter_lines(metadata),
-        "How it was made": _made_lines(metadata),
-        "How well it does": _result_lines(metadata.calibration),
-        "Calibration": _calibration_lines(metadata),
-        "What it was trained for": _domain_lines(metadata.domain, metadata.input.bands),
+        "How it was made": training,
+        **_calibration_sections(metadata),
+        "What it was trained for": _domain_lines(metadata.domain, image.bands),
         "Licence and citation": [
             f"Licence: {metadata.licence or NOT_STATED}.",
             "",
@@ -55,8 +69,10 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
 
 
 def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
+    """Return the title of the card, the sentence that says what is estimated, and the list of facts."""
     head = head_of(metadata.head)
     members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
+    # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
     if metadata.dropout_rate > 0:
         passes = f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
     elif head.is_point and metadata.members == 1:
@@ -81,55 +97,31 @@ def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
     ]
 
 
-def _input_lines(image: InputInfo) -> list[str]:
-    lines = [
-        f"- bands: {', '.join(image.bands)}",
-        f"- grid: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec",
-        f"- pixels: {image.unit}, zero point {_number(image.zero_point_mag)} mag (AB)",
-        f"- background: {image.background or NOT_STATED}",
-        f"- release: {image.release or NOT_STATED}",
-    ]
-    for one in image.auxiliary_inputs:
-        unit = f" [{one.unit}]" if one.unit else ""
-        lines.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")
-    return lines
-
-
 def _parameter_lines(metadata: BundleMetadata) -> list[str]:
-    heads = ("name", "unit", "what it is", "transform", "limits", "seen in training")
+    """Return the table of the parameters, and below it a list of the magnitudes and labels that are derived from them."""
+    headings = ("name", "unit", "what it is", "transform", "limits", "seen in training")
     rows = [
         (p.name, p.unit, p.description, p.transform, _span(p.limits), _span(p.training_range))
         for p in metadata.parameters
     ]
-    lines = _table(heads, rows)
+    lines = _table(headings, rows)
     for parameter in metadata.parameters:
         if parameter.magnitude is not None:
             lines.append(f"- {parameter.magnitude}: AB magnitude of {parameter.name}")
-        if parameter.labels:
-            lines.append(f"- {_label_text(parameter)}")
+        # In the order in which they are tried, as the first label that fits the median is the one in the catalog.
+        labels = []
+        for label in parameter.labels:
+            bounds = [f"\u2265 {_number(label.at_least)}"] if label.at_least is not None else []
+            bounds += [f"\u2264 {_number(label.at_most)}"] if label.at_most is not None else []
+            labels.append(f'"{label.text}" {" and ".join(bounds) or "otherwise"}')
+        if labels:
+            lines.append(f"- {parameter.name}_label, by the median: {'; '.join(labels)}")
+    # A table ends with an empty line, which Markdown needs before a list and which is one too many at the end of a section.
     return lines if lines[-1].startswith("- ") else lines[:-1]
 
 
-def _label_text(parameter: ParameterInfo) -> str:
-    """Return the column and its labels, in the order they are tried."""
-    labels = []
-    for label in parameter.labels:
-        bounds = [f"\u2265 {_number(label.at_least)}"] if label.at_least is not None else []
-        bounds += [f"\u2264 {_number(label.at_most)}"] if label.at_most is not None else []
-        labels.append(f'"{label.text}" {" and ".join(bounds) or "otherwise"}')
-    return f"{parameter.name}_label, by the median: {'; '.join(labels)}"
-
-
-def _made_lines(metadata: BundleMetadata) -> list[str]:
-    lines = [f"Trained on {metadata.training_data or f'data that are {NOT_STATED}'}."]
-    if metadata.training:
-        lines += ["", *_settings(metadata.training)]
-    if metadata.origin:
-        lines += ["", "Converted from:", "", *_settings(metadata.origin)]
-    return lines
-
-
-def _settings(settings: Mapping[str, Any]) -> list[str]:
+def _setting_lines(settings: Mapping[str, Any]) -> list[str]:
+    """Return a table of settings: numbers to four digits, text as it is, everything else as JSON."""
     rows = []
     for key, value in settings.items():
         text = _number(value) if isinstance(value, (int, float)) else value
@@ -138,37 +130,38 @@ def _settings(settings: Mapping[str, Any]) -> list[str]:
     return _table(("setting", "value"), rows)[:-1]
 
 
-def _result_lines(calibration: CalibrationInfo | None) -> list[str]:
-    if calibration is None or not calibration.results:
-        return ["Not measured."]
-    lines: list[str] = []
+def _calibration_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
+    """Return the sections on what a calibration measured, and on the correction that it found."""
+    calibration = metadata.calibration or CalibrationInfo()
+    results: list[str] = []
     for result in calibration.results:
-        lines += [f"{result.caption}:", "", *_table(result.columns, result.rows)]
-    return lines[:-1]
-
-
-def _calibration_lines(metadata: BundleMetadata) -> list[str]:
-    calibration = metadata.calibration
-    if calibration is None or calibration.inflation_factors is None:
-        return ["None: the posterior's widths are the network's own."]
+        results += [f"{result.caption}:", "", *_table(result.columns, result.rows)]
+    measured = {"How well it does": results[:-1] or ["Not measured."]}
+    # Results do not need factors: a bundle may have been measured without a correction being found.
+    if calibration.inflation_factors is None:
+        return measured | {"Calibration": ["None: the posterior's widths are the network's own."]}
     names = [parameter.name for parameter in metadata.parameters]
     factors = [(name, factor) for name, factor in zip(names, calibration.inflation_factors, strict=True)]
     by_default = "applied" if calibration.apply else "not applied"
-    return [
+    correction = [
         f"Found on {calibration.n_objects:,} objects that nothing was trained on"
         + (f": {calibration.data}" if calibration.data else "")
         + f". By default it is {by_default}; `[[models]] calibrated` decides otherwise.",
         "",
         *_table(("parameter", "the posterior is widened by"), factors)[:-1],
     ]
+    return measured | {"Calibration": correction}
 
 
 def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:
+    """Return a table of the ranges of the training set, and the share of false alarms that they were chosen for."""
+    # The last column says whether a range is checked: the light in a band is for human readers only (see `DomainInfo`).
     rows: list[tuple[Any, ...]] = []
     for what, ranges in (
         ("FWHM of the PSF, arcsec", domain.psf_fwhm_arcsec),
         ("sky noise of a pixel, nJy", domain.sky_sigma_njy),
     ):
+        # Not strict, as a domain that is not known has no ranges for the bands.
         for band, span in zip(bands, ranges or (), strict=False):
             rows.append((f"{what}, {band}", _span(span), "yes"))
     if domain.flux_njy is not None:
@@ -193,11 +186,12 @@ def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Return the lines of a Markdown table, and an empty one."""
+def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Return the lines of a Markdown table, followed by an empty line."""
     lines = []
-    for row in (heads, ["---"] * len(heads), *rows):
+    for row in (headings, ["---"] * len(headings), *rows):
         cells = [_number(cell) if isinstance(cell, (int, float)) else str(cell or "") for cell in row]
+        # A bar or a line break inside a cell would end the cell or the table.
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return [*lines, ""]
 
@@ -207,7 +201,8 @@ def _span(limits: tuple[float, float] | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Return whole numbers with their thousands apart, others to four digits."""
+    """Return a number as text: whole ones from 10,000 on with commas between thousands, others to four digits."""
+    # Asked first, as a bool is an int for Python.
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e9):

@@ -1,12 +1,12 @@
-"""Several bundles of one model as one network: their posteriors are pooled, with equal weights.
+"""Ensembles: several bundles that estimate the same parameters, whose posteriors are pooled with equal weights.
 
-A single bundle is an ensemble of one. The first bundle leads: the others are brought into its standardized space,
-and labels, ranges seen in training, crop and top features are its own.
+A single bundle is an ensemble of one. The first bundle decides what cannot be pooled: the outputs of the others are mapped
+into its standardized space, and the labels, the ranges seen in training, the crop and the top features are its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +30,32 @@ class Ensemble:
 
     Attributes
     ----------
-    bundles : one or more, the first leads
-    calibrated : whether posteriors are inflated by the bundles' inflation factors; None: as each bundle says
+    bundles : one or more bundles; the first decides what cannot be pooled
+    calibrated : whether posteriors are inflated by the bundles' inflation factors; None: each bundle's own default
 
     Raises
     ------
     BundleError
-        The bundles differ in what they take or say, one is named twice, or `calibrated` is true and a bundle holds
-        no inflation factors.
+        The bundles differ in inputs, parameters or kind of output, one is given twice, or `calibrated` is true and a
+        bundle holds no inflation factors.
     """
 
     bundles: tuple[Bundle, ...]
     calibrated: bool | None = None
 
     def __post_init__(self) -> None:
-        first = self.bundles[0]
-        for other in self.bundles[1:]:
-            _refuse_difference(first.metadata, other.metadata)
+        first, *others = [bundle.metadata for bundle in self.bundles]
+        for other in others:
+            ours, theirs = pooling_facts(first), pooling_facts(other)
+            found = [name for name in ours if name in theirs and ours[name] != theirs[name]]
+            if found:
+                raise BundleError(
+                    f"the bundles {first.name} {first.version} and {other.name} {other.version} cannot be pooled, they are not of "
+                    f"one model; they differ in {'; '.join(f'{name}: {ours[name]} against {theirs[name]}' for name in found)}"
+                )
+        # By hash, as two paths may hold the same file.
         if len(set(self.sha256)) < len(self.bundles):
-            raise BundleError(f"{first.metadata.name}: a bundle is named twice; its passes would count twice")
+            raise BundleError(f"{first.name}: a bundle is named twice; its passes would count twice")
         for bundle in self.bundles:
             calibration = bundle.metadata.calibration
             if self.calibrated and (calibration is None or calibration.inflation_factors is None):
@@ -64,42 +71,42 @@ class Ensemble:
 
     @property
     def sha256(self) -> tuple[str, ...]:
-        """The bundles' identities."""
+        """The sha256 of each bundle's file."""
         return tuple(bundle.sha256 for bundle in self.bundles)
 
     @property
     def grid(self) -> Grid:
-        """The cutouts it takes."""
+        """The size and pixel scale of the cutouts that the networks take."""
         return self.bundles[0].grid
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Its bands, in the order of the image axis."""
+        """The names of the bands, in the order of the images' axis band."""
         return self.bundles[0].bands
 
     @property
     def n_members(self) -> int:
-        """Networks in all bundles."""
+        """The number of networks in all bundles together."""
         return sum(bundle.metadata.members for bundle in self.bundles)
 
     @property
     def has_dropout(self) -> bool:
-        """Whether passes of any network differ."""
+        """Whether any of the networks has dropout, so that its passes differ."""
         return any(bundle.metadata.dropout_rate > 0 for bundle in self.bundles)
 
     @property
     def is_point(self) -> bool:
-        """Whether passes are single values."""
+        """Whether each pass gives single values, not distributions."""
         return head_of(self.metadata.head).is_point
 
     @property
     def has_posterior(self) -> bool:
-        """Whether there is a posterior: not for one network with a point head and without dropout."""
+        """Whether there is a posterior; a single network with a point head and without dropout has none."""
         return has_posterior(self.output_infos)
 
     @property
     def inflation_factors(self) -> tuple[tuple[float, ...] | None, ...]:
-        """For each bundle the factors (parameter,) that its posteriors are inflated by; None: not at all."""
+        """The factors, one per parameter, that each bundle's posteriors are inflated by; None for a bundle that is not corrected."""
         found = []
         for bundle in self.bundles:
             calibration = bundle.metadata.calibration
@@ -111,7 +118,7 @@ class Ensemble:
 
     @property
     def output_infos(self) -> tuple[OutputInfo, ...]:
-        """How the outputs of each bundle are read."""
+        """The description of each bundle's outputs, by which they are read as distributions."""
         return tuple(
             OutputInfo(bundle.metadata, bundle.sha256, factors)
             for bundle, factors in zip(self.bundles, self.inflation_factors, strict=True)
@@ -122,7 +129,7 @@ class Ensemble:
 
         Parameters
         ----------
-        outputs : of each bundle (object, pass, member x output), finite; as many passes of each
+        outputs : one array (object, pass, member x output) per bundle, finite, all with the same number of passes
         """
         return pooled_passes(self.output_infos, outputs)
 
@@ -130,50 +137,41 @@ class Ensemble:
 def load_ensemble(
     paths: Sequence[str], *, sha256: Sequence[str] | None = None, calibrated: bool | None = None
 ) -> Ensemble:
-    """Load bundles as one network.
+    """Load bundles as one ensemble.
 
     Parameters
     ----------
-    paths : of the bundles
-    sha256 : the identities they must have; None: any
-    calibrated : see `Ensemble`
+    paths : paths of the bundles
+    sha256 : hashes that the files must have, one per path; None: any
+    calibrated : whether posteriors are inflated, as in `Ensemble`
 
     Raises
     ------
     BundleError
-        As `load_bundle` and `Ensemble`.
+        A file cannot be loaded (see `load_bundle`), or the bundles cannot be pooled (see `Ensemble`).
     """
     expected: Sequence[str | None] = sha256 or [None] * len(paths)
     bundles = tuple(load_bundle(path, sha256=one) for path, one in zip(paths, expected, strict=True))
     return Ensemble(bundles, calibrated)
 
 
-SAME: dict[str, Callable[[BundleMetadata], Any]] = {
-    "cutouts": lambda m: f"{m.input.size_px} px of {m.input.pixel_scale_arcsec:g} arcsec",
-    "bands": lambda m: ", ".join(m.input.bands),
-    "auxiliary inputs": lambda m: (
-        ", ".join(f"{one.name} {one.unit}".strip() for one in m.input.auxiliary_inputs) or "none"
-    ),
-    "single values or distributions": lambda m: (
-        "single values" if head_of(m.head).is_point else "distributions"
-    ),
-    "parameters": lambda m: ", ".join(p.name for p in m.parameters),
-}
+def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:
+    """Return the facts in which bundles must agree to be pooled, by the names that messages give them.
 
-
-def _refuse_difference(first: BundleMetadata, other: BundleMetadata) -> None:
-    """Raise if two bundles of one model differ in what must be the same."""
-    found = [(what, of(first), of(other)) for what, of in SAME.items() if of(first) != of(other)]
-    if [p.name for p in first.parameters] == [p.name for p in other.parameters]:
-        found += [
-            (f"{key} of {here.name}", getattr(here, key), getattr(there, key))
-            for here, there in zip(first.parameters, other.parameters, strict=True)
-            for key in ("unit", "transform", "limits")
-            if getattr(here, key) != getattr(there, key)
-        ]
-    if found:
-        names = f"{first.name} {first.version} and {other.name} {other.version}"
-        differences = "; ".join(f"{what}: {here} against {there}" for what, here, there in found)
-        raise BundleError(
-            f"the bundles {names} cannot be pooled, they are not of one model; they differ in {differences}"
-        )
+    Location and scale are not among them: standardized spaces may differ, and are mapped into each other.
+    """
+    image = metadata.input
+    auxiliary = ", ".join(f"{one.name} {one.unit}".strip() for one in image.auxiliary_inputs)
+    return {
+        "cutouts": f"{image.size_px} px of {image.pixel_scale_arcsec:g} arcsec",
+        "bands": ", ".join(image.bands),
+        "auxiliary inputs": auxiliary or "none",
+        "single values or distributions": "single values"
+        if head_of(metadata.head).is_point
+        else "distributions",
+        "parameters": ", ".join(parameter.name for parameter in metadata.parameters),
+    } | {
+        f"{key} of {parameter.name}": getattr(parameter, key)
+        for parameter in metadata.parameters
+        for key in ("unit", "transform", "limits")
+    }

@@ -1,4 +1,4 @@
-"""Where in the image the features of a sparse network fire."""
+"""Maps of where in the image the features of a sparse network (SFNet) fire."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from galbatch.models.bundle.network import Bundle
 
 __all__ = ["FeatureMaps", "localize"]
 
-STRIDE_PX = 32  # of ResNet-18's last maps: pixel i looks at the image about pixel 32 i
+# ResNet-18 halves its maps five times, so pixel i of the last maps is centered on pixel 32 i of the image.
+STRIDE_PX = 32
 
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Where in the images features fire.
+    """Features of objects, and the maps that show where in the image they fire.
 
     Attributes
     ----------
-    index : (object, rank) int64, number of the feature; -1: none
-    activation : (object, rank) float32, the mean of its map; NaN: none
-    maps : (object, rank, y, x) float32, its map in the last convolution; pixel (y, x) looks at the image about
-        pixel (32 y, 32 x); NaN: none
-    size_px : side of the images
+    index : (object, rank) int64, number of the feature; -1 where there is none
+    activation : (object, rank) float32, the mean of the feature's map; NaN where there is none
+    maps : (object, rank, y, x) float32, the feature's map in the last convolution, whose pixel (y, x) is centered on
+        pixel (32 y, 32 x) of the image; NaN where there is no feature
+    size_px : side of the images, in pixels
     """
 
     index: npt.NDArray[np.int64]
@@ -38,14 +39,17 @@ class FeatureMaps:
     def on_image(self) -> npt.NDArray[np.float32]:
         """Return the maps on the images' pixels, (object, rank, y, x) float32, interpolated linearly."""
         n = self.maps.shape[-1]
+        # Linear interpolation as a matrix (pixel of the image, pixel of the map), applied along y and along x.
         place = np.minimum(np.arange(self.size_px) / STRIDE_PX, n - 1)
         weight = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(n)))
-        return (weight @ self.maps @ weight.T).astype(np.float32)
+        return (weight @ self.maps @ weight.T).astype(np.float32)  # (object, rank, y, x) of the image
 
     def peak_px(self) -> npt.NDArray[np.int64]:
-        """Return the image pixel (object, rank, 2), in the order y, x, about which the map is brightest; -1: none."""
+        """Return the image pixel at which each map is brightest, (object, rank, 2) int64 in the order y, x; -1 where there is no feature."""
         n = self.maps.shape[-1]
-        flat = np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)
+        flat = (
+            np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)
+        )  # (object, rank)
         peaks = np.stack([flat // n, flat % n], axis=-1) * STRIDE_PX
         return np.where((self.index < 0)[..., None], -1, np.minimum(peaks, self.size_px - 1))
 
@@ -54,18 +58,18 @@ class FeatureMaps:
 def localize(
     bundle: Bundle, images: npt.NDArray[np.float32], *, index: npt.NDArray[np.int64] | None = None
 ) -> FeatureMaps:
-    """Return where in the images features fire, in the pass without dropout.
+    """Return the maps of features, which show where in the images they fire, in the pass without dropout.
 
     Parameters
     ----------
-    bundle : of a sparse network
+    bundle : bundle of a sparse network
     images : (object, band, y, x) float32, nJy, such as ``image`` of a cutout store; pixels that are not finite count as 0
-    index : (object, rank) int64, which features; None: those that fired, as in the catalog's columns
+    index : (object, rank) int64, numbers of the features; None: those that fired, as in the catalog's columns
 
     Raises
     ------
     BundleError
-        The bundle's script has no features or gives no maps.
+        The bundle's script gives no features, or no maps of them.
     """
     missing = [m for m in ("last_features", "top_features", "feature_maps") if not bundle.has(m)]
     if missing:
@@ -73,6 +77,7 @@ def localize(
             f"{bundle.metadata.name}: its script has no method {missing[0]}, so it cannot say where features fire; "
             "SFNets trained or converted by this version have it"
         )
+    # As inference sees them: in the bundle's unit, 0 (the sky's level) where a pixel is missing.
     finite = np.where(np.isfinite(images), images, 0.0)
     unit_njy = njy_per_unit(bundle.metadata.input.zero_point_mag)
     features = bundle.prefix(torch.from_numpy((finite / unit_njy).astype(np.float32)))

@@ -1,6 +1,6 @@
-"""Bundle files: TorchScript with the metadata inside. The sha256 of the file is the model's identity.
+"""Bundle files: TorchScript archives with the metadata inside. The sha256 of the file is the model's identity.
 
-A bundle is loaded once per process; it never travels through Dask.
+Each process loads a bundle from the file, once: a full GaMPEN has 540 MB, too much to be sent to workers by Dask.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _loading = threading.Lock()
 
 
 def save_bundle(path: str, script: Any, metadata: BundleMetadata) -> str:
-    """Write a bundle, after the checks that loading makes, and return its sha256.
+    """Write a bundle, after the same checks as when it is loaded, and return the sha256 of the file.
 
     Parameters
     ----------
-    path : local or ``s3://``
+    path : local path or ``s3://`` URL
     script : scripted module in eval mode
-    metadata : goes into the file
+    metadata : metadata, which are stored inside the file
 
     Raises
     ------
@@ -48,40 +48,33 @@ def save_bundle(path: str, script: Any, metadata: BundleMetadata) -> str:
     check_behavior(script, metadata, source=str(path))
     buffer = io.BytesIO()
     torch.jit.save(script, buffer, _extra_files={METADATA_FILE: text})
-    data = _without_debug_info(buffer.getvalue())
-    storage.publish(str(path), data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _without_debug_info(archive: bytes) -> bytes:
-    """Return the archive without what tells where and when it was written.
-
-    TorchScript keeps the paths of all sources, and an id that follows from them: the identity of a bundle must
-    not depend on the folder that galbatch is installed in.
-    """
+    # TorchScript stores the paths of all source files, and an id that follows from them: with these, the sha256 of a bundle
+    # would depend on the folder that galbatch is installed in.
     slim = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(slim, "w") as new:
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(slim, "w") as new:
         for name in old.namelist():
             if not name.endswith((".debug_pkl", "/.data/serialization_id")):
+                # A ZipInfo made from the name alone has a fixed date, so that equal content gives equal bytes.
                 new.writestr(zipfile.ZipInfo(name), old.read(name))
-    return slim.getvalue()
+    storage.publish(str(path), slim.getvalue())
+    return hashlib.sha256(slim.getvalue()).hexdigest()
 
 
 def rewrite_bundle(source: str, output: str, metadata: BundleMetadata) -> str:
     """Write the script of one bundle with other metadata, and return the new file's sha256.
 
-    The same script and metadata give the same bytes. A run that was made with `source` is not resumed with `output`:
-    the sha256 is the model's identity, and the passes' draws follow from it.
+    The same script and metadata give the same bytes. A run that was started with `source` cannot be resumed with
+    `output`: the sha256 is the model's identity, and the random numbers of the passes depend on it.
 
     Parameters
     ----------
-    source, output : local or ``s3://``; they may be the same
-    metadata : goes into the file instead of what the source has
+    source, output : local paths or ``s3://`` URLs; they may be the same
+    metadata : metadata that replace those of the source
 
     Raises
     ------
     BundleError
-        The source is no bundle, or its script does not behave as the metadata says.
+        The source is no bundle, or its script does not behave as the metadata say.
     """
     return save_bundle(output, load_bundle(source).script, metadata)
 
@@ -91,27 +84,35 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
 
     Parameters
     ----------
-    path : local or ``s3://``
-    sha256 : the identity it must have; None: any
-    keep : whether it stays in memory for the next call; a full GaMPEN is 570 MB
+    path : local path or ``s3://`` URL
+    sha256 : hash that the file must have; None: any
+    keep : whether the bundle stays in memory for the next call; a full GaMPEN takes 570 MB
 
     Raises
     ------
     BundleError
-        There is no such file, it is no bundle, it is damaged, it is another than `sha256` says, or it does
-        not behave as its metadata says.
+        The file does not exist, is no bundle, is damaged, has another hash than `sha256`, or its script does not behave as
+        its metadata say.
     """
     with _loading:
         if sha256 is not None and sha256 in _loaded:
             return _loaded[sha256]
-        file = _on_this_machine(str(path), sha256)
+        try:
+            # A remote file is copied and checked against its hash on the way; a local one is hashed once, below.
+            expected = None if storage.has_local_path(str(path)) else sha256
+            file = str(storage.local_copy(str(path), sha256=expected))
+            storage.open_file(file).close()
+        except (FileNotFoundError, IsADirectoryError):
+            raise BundleError(
+                f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
+            ) from None
         before = storage.identity(file)
         found = storage.sha256_of(file)
         if sha256 is not None and found != sha256:
             raise BundleError(
                 f"{path}: sha256 is {found[:12]}.., expected {sha256[:12]}..: the file has changed"
             )
-        # From the file: out of memory, torch takes two more copies of all weights.
+        # Read from the file, not from bytes in memory: from these torch makes two more copies of all weights.
         bundle = _loaded.get(found) or _load(file, str(path), found)
         if storage.identity(file) != before:
             raise BundleError(f"{path}: the file was written while it was read; try again")
@@ -120,23 +121,11 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
         return bundle
 
 
-def _on_this_machine(path: str, sha256: str | None) -> str:
-    """Return the path of the bundle's file, or of its copy on this machine."""
-    try:
-        # Local files are hashed once, by the caller.
-        file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
-        storage.open_file(file).close()
-    except (FileNotFoundError, IsADirectoryError):
-        raise BundleError(
-            f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
-        ) from None
-    return file
-
-
 def _load(file: str, path: str, sha256: str) -> Bundle:
-    extra = {METADATA_FILE: ""}
+    """Read a bundle's file and check its behavior; `path` is its original path, for messages."""
+    extra = {METADATA_FILE: ""}  # Filled in by torch; it stays empty if the archive holds no such file.
     try:
-        load: Any = torch.jit.load
+        load: Any = torch.jit.load  # Untyped in torch.
         script = load(file, map_location="cpu", _extra_files=extra)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"

@@ -1,4 +1,4 @@
-"""A loaded bundle: its metadata, its identity, and the script that computes."""
+"""A loaded bundle: its metadata, the hash of its file, and the TorchScript module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from galbatch.models.metadata import BundleMetadata
 __all__ = ["GLOBAL_GENERATOR", "Bundle", "set_modes"]
 
 GLOBAL_GENERATOR = threading.Lock()
-"""Held by whoever seeds torch's global generator, which all threads of a process share."""
+"""Lock to hold while torch's global random generator is seeded and used, as all threads of a process share it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class Bundle:
 
     Attributes
     ----------
-    metadata : what it says of itself
-    sha256 : of its file
-    script : the TorchScript module, in eval mode, on the CPU
+    metadata : metadata from the file
+    sha256 : hash of the file, in hexadecimal digits: the model's identity
+    script : TorchScript module, in eval mode, on the CPU
     """
 
     metadata: BundleMetadata
@@ -35,19 +35,27 @@ class Bundle:
 
     @property
     def grid(self) -> Grid:
-        """The cutouts it takes."""
+        """The size and pixel scale of the cutouts that the network takes."""
         return Grid(self.metadata.input.size_px, self.metadata.input.pixel_scale_arcsec)
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Its bands, in the order of the image axis."""
+        """The names of the bands, in the order of the images' axis band."""
         return self.metadata.input.bands
 
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """Everything before the first dropout; images (object, band, y, x) float32 in the bundle's unit.
+        """Compute everything before the first dropout, which is the same in all passes of an object.
 
-        Bundles that take auxiliary inputs are given them, (object, auxiliary input) float32.
+        Parameters
+        ----------
+        images : (object, band, y, x) float32, in the bundle's unit
+        auxiliary : (object, auxiliary input) float32; not passed on to networks that take none
+
+        Returns
+        -------
+        features that `sample` takes, with objects along the first axis
         """
+        # Scripts of networks without auxiliary inputs may have a `prefix` of one argument: foreign ones do.
         takes_auxiliary = bool(self.metadata.input.auxiliary_inputs)
         result: Tensor = (
             self.script.prefix(images, auxiliary) if takes_auxiliary else self.script.prefix(images)
@@ -55,26 +63,36 @@ class Bundle:
         return result
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
-        """One pass for each row: (row, output) float32, of features of `prefix` and keys (row,) int64."""
+        """Run one stochastic pass for each row.
+
+        Parameters
+        ----------
+        features : features from `prefix`, with rows along the first axis
+        keys : (row,) int64, from which the masks are drawn
+
+        Returns
+        -------
+        (row, output) float32
+        """
         if not getattr(self.script, "draws_from_global_generator", False):
             result: Tensor = self.script.sample(features, keys)
             return result
-        # Foreign networks seed torch's global generator: one at a time, and it is given back as it was.
+        # Foreign networks seed torch's global generator: only one may run at a time, and the generator's state is restored.
         devices = [features.device] if features.is_cuda else []
         with GLOBAL_GENERATOR, torch.random.fork_rng(devices=devices):
             foreign: Tensor = self.script.sample(features, keys)
         return foreign
 
     def has(self, method: str) -> bool:
-        """Whether the script has an optional method: crop, last_features, top_features, sample_with_top, feature_maps."""
+        """Return whether the script has an optional method: crop, last_features, top_features, sample_with_top or feature_maps."""
         return hasattr(self.script, method)
 
 
 def set_modes(script: Any) -> None:
-    """Set eval mode, but for the dropout modules of a foreign network that draws: these draw in training mode only."""
+    """Set eval mode everywhere but in the dropout modules of a foreign network with dropout, which drop nothing in eval mode."""
     script.eval()
     if getattr(script, "draws_from_global_generator", False):
         for module in script.modules():
-            # The Python class of all scripted modules is the same.
+            # All scripted modules have the same Python class, so they are told apart by the name of the class they were made from.
             if "Dropout" in module.original_name:
                 module.train()

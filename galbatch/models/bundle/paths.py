@@ -1,4 +1,4 @@
-"""Where bundles lie: those shipped with galbatch by their names, others by their paths."""
+"""Paths of bundles: those shipped with galbatch have names such as ``demo:gampen``, all others are given by path."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 
 
 def bundle_path(spec: str) -> str:
-    """Return the path of a bundle: ``demo:gampen`` and others of `demo_bundles` are shipped with galbatch, the rest are paths.
+    """Return the path of a bundle.
+
+    Parameters
+    ----------
+    spec : name of a bundle that is shipped with galbatch (see `demo_bundles`), or a path, which is returned as it is
 
     Raises
     ------
     BundleError
-        No demo bundle has that name.
+        No bundle of that name is shipped with galbatch.
     """
     if not spec.startswith("demo:"):
         return spec
@@ -27,5 +31,5 @@ def bundle_path(spec: str) -> str:
 
 
 def demo_bundles() -> list[str]:
-    """Return the names of the bundles that are shipped with galbatch, as ``demo:name``."""
+    """Return the names of the bundles that are shipped with galbatch, in the form ``demo:name``."""
     return sorted(f"demo:{path.stem}" for path in DEMO_FOLDER.glob("*.pt"))

@@ -1,4 +1,4 @@
-"""The TOML file that says what a foreign network takes and puts out."""
+"""The TOML file that describes a foreign network: its inputs, outputs and preprocessing."""
 
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import tomllib
@@ -24,13 +24,14 @@ __all__ = ["PreprocessingInfo", "ScriptDescription", "read_description"]
 
 @dataclass(frozen=True)
 class PreprocessingInfo:
-    """The preprocessing before a foreign network: intensity stretch, channels, (x - mean) / std.
+    """The preprocessing before a foreign network: intensity stretch, repetition of the band, then (x - mean) / std.
 
     Attributes
     ----------
-    intensity_stretch : none, arsinh, or the colors of a layer of the Legacy Surveys' viewer, sdss or legacy, from nanomaggies
-    channels : a single band is repeated this many times; 0: one channel per band
-    mean, std : one number, or one per channel
+    intensity_stretch : none, arsinh, or sdss or legacy: the colors that the Legacy Surveys' viewer makes for that layer, from
+        images in nanomaggies
+    channels : number of channels to which a single band is repeated; 0: one channel per band
+    mean, std : one number for all channels, or one per channel
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -43,12 +44,12 @@ class PreprocessingInfo:
 
 @dataclass(frozen=True)
 class ScriptDescription:
-    """A foreign network, as its description file says; fields as in `BundleMetadata`.
+    """The content of a description file. Fields that are not listed here are those of `BundleMetadata`.
 
     Attributes
     ----------
-    dropout_rate : above 0: its modules nn.Dropout draw, so that passes differ; 0: they are switched off
-    preprocessing : before the network
+    dropout_rate : above 0: the network's nn.Dropout modules are active, so that passes differ; 0: they are switched off
+    preprocessing : steps between the images and the network
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -68,7 +69,7 @@ class ScriptDescription:
     citation: str = ""
 
     def metadata(self, origin: dict[str, Any]) -> BundleMetadata:
-        """Return the metadata of the bundle; `origin` says where the network comes from."""
+        """Return the metadata of the bundle; `origin` describes the files that it is made from."""
         return BundleMetadata(
             name=self.name,
             version=self.version,
@@ -85,6 +86,34 @@ class ScriptDescription:
             citation=self.citation,
         )
 
+    def problems(self) -> list[str]:
+        """Return messages on preprocessing that does not fit the bands; empty if there are none."""
+        preprocessing, n_bands = self.preprocessing, len(self.input.bands)
+        channels = preprocessing.channels or n_bands
+        problems = []
+        if preprocessing.channels < 0:
+            problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
+        # A plain TorchScript network has one argument, its images.
+        if self.input.auxiliary_inputs:
+            problems.append("input: auxiliary_inputs: a foreign forward(images) takes images alone")
+        if channels != n_bands and n_bands != 1:
+            problems.append(
+                f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
+            )
+        if preprocessing.intensity_stretch in ("sdss", "legacy") and n_bands != 3:
+            problems.append(
+                f"preprocessing: intensity_stretch {preprocessing.intensity_stretch} makes colors of 3 bands, found {n_bands}"
+            )
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            if len(values) not in (1, channels):
+                problems.append(
+                    f"preprocessing: {name} has {len(values)} numbers, expected 1 or one per channel ({channels})"
+                )
+        # The default stands in for an empty list, which the check above names already.
+        if min(preprocessing.std, default=1.0) <= 0:
+            problems.append("preprocessing: std must be above 0")
+        return problems
+
 
 def read_description(path: str) -> ScriptDescription:
     """Read a description file.
@@ -92,7 +121,7 @@ def read_description(path: str) -> ScriptDescription:
     Raises
     ------
     ConfigError
-        There is no such file, it is no TOML, has unknown or missing keys, or says what cannot be.
+        The file does not exist, is no TOML, has unknown or missing keys, or values that contradict each other.
     """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -103,37 +132,11 @@ def read_description(path: str) -> ScriptDescription:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no TOML: {error}") from None
     description = parse_strictly(ScriptDescription, data, source=path)
+    # The rules of bundles apply as well: the metadata are written and read as a bundle's are, and messages name this file.
     try:
         read_metadata(write_metadata(description.metadata({})), path)
     except BundleError as error:
         raise ConfigError(str(error).replace(": galbatch.json", "")) from None
-    problems = _preprocessing_problems(description)
-    if problems:
+    if problems := description.problems():
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return description
-
-
-def _preprocessing_problems(description: ScriptDescription) -> list[str]:
-    preprocessing, n_bands = description.preprocessing, len(description.input.bands)
-    channels = preprocessing.channels or n_bands
-    problems = []
-    if preprocessing.channels < 0:
-        problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
-    if description.input.auxiliary_inputs:
-        problems.append("input: auxiliary_inputs: a foreign forward(images) takes images alone")
-    if channels != n_bands and n_bands != 1:
-        problems.append(
-            f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
-        )
-    if preprocessing.intensity_stretch in ("sdss", "legacy") and n_bands != 3:
-        problems.append(
-            f"preprocessing: intensity_stretch {preprocessing.intensity_stretch} makes colors of 3 bands, found {n_bands}"
-        )
-    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-        if len(values) not in (1, channels):
-            problems.append(
-                f"preprocessing: {name} has {len(values)} numbers, expected 1 or one per channel ({channels})"
-            )
-    if min(preprocessing.std, default=1.0) <= 0:
-        problems.append("preprocessing: std must be above 0")
-    return problems

@@ -1,4 +1,4 @@
-"""A foreign TorchScript network with a plain `forward`, wrapped into a bundle as a TOML file describes it."""
+"""Conversion of a foreign TorchScript network with a plain `forward` to a bundle, with the help of a TOML description."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["Foreign", "convert_script"]
 
 
 class Foreign(nn.Module):
-    """A foreign network behind `prefix` and `sample`.
+    """A foreign network with the methods `prefix` and `sample` that bundles need.
 
-    Its dropout draws from torch's global generator. The draws still follow from the keys alone: each row runs by
-    itself, after the generator was seeded with the row's key.
+    Its dropout draws from torch's global generator. So that the masks depend on the keys alone, each row is run on its own,
+    after the generator has been seeded with the row's key.
 
     Parameters
     ----------
     network : TorchScript module with `forward(images)`
-    preprocessing : from the bundle's unit to what the network takes
-    has_dropout : whether passes differ; without, rows run together
+    preprocessing : module that makes the network's input from images in the bundle's unit
+    has_dropout : whether passes differ; if not, all rows are run together
     """
 
     def __init__(self, network: Any, preprocessing: nn.Module, *, has_dropout: bool) -> None:
@@ -44,26 +44,26 @@ class Foreign(nn.Module):
 
     @torch.jit.export
     def prefix(self, images: Tensor) -> Tensor:
-        """Return what the network takes, of images (object, band, y, x) float32 in the bundle's unit."""
+        """Return the network's input, (object, channel, y, x), from images (object, band, y, x) float32 in the bundle's unit."""
         inputs: Tensor = self.preprocessing(images)
         return inputs
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
-        """Run one pass for each row: (row, output), of what `prefix` gave and keys (row,) int64."""
+        """Run one pass for each row, (row, output), from rows of what `prefix` returned and keys (row,) int64."""
         if not self.draws_from_global_generator:
             together: Tensor = self.network(features)
             return together.reshape(features.shape[0], -1)
         rows: list[Tensor] = []
         for i in range(features.shape[0]):
-            # `Bundle.sample` gives the generator back as it was.
+            # `Bundle.sample`, the only caller, restores the generator's state afterwards.
             torch.manual_seed(int(keys[i]))
             rows.append(self.network(features[i : i + 1]).reshape(1, -1))
         return torch.cat(rows)
 
 
 class Preprocessing(nn.Module):
-    """Intensity stretch, repetition of a single band, normalization."""
+    """The preprocessing before a foreign network: intensity stretch, repetition of a single band, normalization."""
 
     def __init__(
         self, stretch: nn.Module, n_channels: int, mean: tuple[float, ...], std: tuple[float, ...]
@@ -86,23 +86,24 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
 
     Parameters
     ----------
-    script : TorchScript file; loading it runs none of it, the check of its behavior does
-    description : TOML file, see `galbatch.models.description`
-    output : bundle to write
+    script : path of a TorchScript file. Loading it runs none of its code; the check of its behavior does
+    description : path of a TOML file with the fields of `ScriptDescription`
+    output : path of the bundle to write
 
     Returns
     -------
-    The bundle's sha256, and its metadata.
+    sha256 : hash of the bundle's file
+    metadata : metadata of the bundle
 
     Raises
     ------
     ConfigError
-        The description cannot be read, or says what cannot be.
+        The description cannot be read, or its values contradict each other.
     BundleError
-        The script is no TorchScript, or does not behave as described.
+        The file is no TorchScript, or the network does not behave as described.
     """
     described = read_description(description)
-    # Preprocessing and seeds go into the script, so that the bundle needs nothing but itself.
+    # Preprocessing and seeding become part of the script, so that the bundle is complete without this package.
     network = _read_script(script)
     origin = {
         "converted_from": "foreign TorchScript",

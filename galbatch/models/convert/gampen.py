@@ -1,6 +1,7 @@
-"""GaMPEN's released weights into a bundle (Ghosh et al. 2022, ApJ 935, 138; 2023, ApJ 953, 134).
+"""Conversion of GaMPEN's released weights to a bundle (Ghosh et al. 2022, ApJ 935, 138; 2023, ApJ 953, 134).
 
-The release is a state dict per network; its scaler is not in it, but follows from the labels it was trained on.
+The release has one state dict per network. The scaler of the labels is not part of it; it is computed again from the labels
+of the training set.
 """
 
 from __future__ import annotations
@@ -28,33 +29,34 @@ from galbatch.objects import column_names, read_table
 __all__ = ["GampenConversion", "convert_gampen"]
 
 RELEASED_PX = {239: "g", 143: "r", 96: "i"}
-"""Cutout sizes of the released networks, and the band each was trained in (z < 0.25, 0.25-0.5, 0.5-0.75)."""
+"""Cutout sizes of the released networks, in pixels, and the band of each (for z < 0.25, 0.25-0.5 and 0.5-0.75)."""
 
 TARGETS = ("custom_logit_bt", "ln_R_e_asec", "ln_total_flux_adus")
-N_OUTPUTS = 9
-PAPER_CHANNELS = 64  # of the first convolution
-LARGEST_PX = 2048  # tried when a size is looked for
-# Where no galaxy was pure disk or pure bulge the release clamps nothing; a bundle's logit needs limits.
+N_OUTPUTS = 9  # Three means, three log d and the three entries of L.
+PAPER_CHANNELS = 64  # The number of channels of the first convolution in table 3 of the paper.
+LARGEST_PX = 2048  # Far beyond any cutout of a galaxy: the search for a size that fits the weights must end.
+# Where no galaxy is a pure disk or bulge, the release clamps nothing. A bundle's logit needs limits: these are never reached.
 NO_LIMITS = (1e-12, 1.0 - 1e-12)
-HALF_TOLERANCE = 1e-3  # of "half the smallest value strictly inside", recovered from logits of some digits
+# "Half the smallest value strictly inside" is recovered from logits that a table keeps to a few digits only.
+HALF_TOLERANCE = 1e-3
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class GampenConversion:
-    """The facts about a released network that its weights do not say.
+    """Facts about a released network that are not in its file of weights.
 
     Attributes
     ----------
-    scaling : folder with info.csv and splits/<slug>-train.csv: what the labels' scaler was fitted on
-    slug : of the split: balanced-dev2 for the networks of real galaxies, balanced-dev for those of simulated ones
-    dropout_rate : that the network was trained with
-    band : of the images
-    size_px : side of the cutouts; None: of the release, 239, 143 or 96, by the weights' shapes
-    pixel_scale_arcsec, zero_point_mag : of the images
-    release, background : of the images, compared with the survey's
-    name : of the bundle; None: gampen and the band
+    scaling : folder with info.csv and splits/<slug>-train.csv, the labels that the scaler is fitted to
+    slug : name of the split: balanced-dev2 for the networks of real galaxies, balanced-dev for those of simulated ones
+    dropout_rate : rate that the network was trained with
+    band : band of the images
+    size_px : side of the cutouts in pixels; None: the one of 239, 143 and 96 that fits the weights' shapes
+    pixel_scale_arcsec, zero_point_mag : pixel scale of the images, and AB zero point of their unit
+    release, background : data release and sky subtraction of the images, which are compared with the survey's
+    name : name of the bundle; None: gampen-<band>
     """
 
     scaling: str
@@ -71,7 +73,7 @@ class GampenConversion:
     def metadata(
         self, size_px: int, parameters: tuple[ParameterInfo, ...], origin: dict[str, Any]
     ) -> BundleMetadata:
-        """Return the metadata of the bundle; `origin` says where the network comes from."""
+        """Return the metadata of the bundle; `origin` describes the files that it is made from."""
         return BundleMetadata(
             name=self.name or f"gampen-{self.band}",
             version="1",
@@ -100,25 +102,28 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
 
     Parameters
     ----------
-    weights : state dict as released, such as g_0_025_model.pt
-    output : bundle to write
-    conversion : facts that the weights do not say
+    weights : path of the released state dict, such as g_0_025_model.pt
+    output : path of the bundle to write
+    conversion : facts that are not in the file of weights
 
     Returns
     -------
-    The bundle's sha256, and its metadata.
+    sha256 : hash of the bundle's file
+    metadata : metadata of the bundle
 
     Raises
     ------
     BundleError
-        The weights are not GaMPEN's, of an unknown size, or not with three parameters; there is no such slug.
+        The weights are not GaMPEN's, fit no known cutout size, or have another number of outputs than 9; or there is no
+        split of that slug.
     ObjectListError
         A table of the scaling folder cannot be read, or lacks columns.
     """
     published = read_published(weights)
     channels, in_channels = _shape_of(published, "localization.0.weight", axes=4)[:2]
     n_out = _shape_of(published, "vgg.classifier.6.weight", axes=2)[0]
-    if channels > PAPER_CHANNELS:  # the rest of the network is made by these, before it is compared
+    # The network is built with this number before its shapes are compared: a damaged file must not ask for all memory.
+    if channels > PAPER_CHANNELS:
         raise BundleError(
             f"{weights}: its first convolution has {channels} channels, expected {PAPER_CHANNELS}"
         )
@@ -151,6 +156,7 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
 
 
 def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that a GaMPEN must have, with `axes` axes."""
     if name not in published.state:
         there = ", ".join(list(published.state)[:4])
         raise BundleError(
@@ -162,8 +168,15 @@ def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
     return shape
 
 
-def size_of(published: Published, stated: int | None) -> int:
-    """Return the side of the cutouts, in pixels, from the numbers that the transformer's first connected layer takes."""
+def size_of(published: Published, given_px: int | None) -> int:
+    """Return the side of the cutouts in pixels: `given_px`, or the released size that fits the weights.
+
+    Raises
+    ------
+    BundleError
+        The size does not fit the weights, or no released size does.
+    """
+    # The spatial transformer's first linear layer takes n_maps square maps, whose side follows from that of the cutouts.
     n_inputs = _shape_of(published, "fc_loc.0.weight", axes=2)[1]
     n_maps = _shape_of(published, "localization.3.weight", axes=4)[0]
     sizes = range(SMALLEST_PX, LARGEST_PX)
@@ -172,10 +185,11 @@ def size_of(published: Published, stated: int | None) -> int:
     if not fitting:
         raise BundleError(f"{what}, which are {n_maps} square maps for no cutout size")
     span = f"{fitting[0]} to {fitting[-1]} px"
-    if stated is not None:
-        if stated not in fitting:
-            raise BundleError(f"{what}: that fits cutouts of {span}, not of {stated}")
-        return stated
+    if given_px is not None:
+        if given_px not in fitting:
+            raise BundleError(f"{what}: that fits cutouts of {span}, not of {given_px}")
+        return given_px
+    # Pooling rounds down, so several sizes fit; the released ones are far enough apart for one of them at most.
     released = [size for size in RELEASED_PX if size in fitting]
     if not released:
         raise BundleError(
@@ -186,21 +200,21 @@ def size_of(published: Published, stated: int | None) -> int:
 
 
 def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dict[str, Any]]:
-    """Return the parameters as the labels' standardization makes them, and what that was fitted on.
+    """Return the parameters with the release's location and scale, and a record of the labels that these follow from.
 
-    Mean and population standard deviation over the training split, as in scikit-learn's StandardScaler.
+    They are mean and population standard deviation over the training split, as in scikit-learn's StandardScaler.
 
     Raises
     ------
     BundleError
-        There is no such split, or labels are not finite.
+        There is no such split, labels are not finite, or all are equal.
     ObjectListError
         A table cannot be read, or lacks columns.
     """
     folder = Path(conversion.scaling)
     info = folder / "info.csv"
     labels, split = _labels(folder, conversion.slug)
-    # The release's scaler was fitted on these rows: a NaN would have spoiled it for all.
+    # The release was trained on these rows, and no network is trained on NaN: this must be another table.
     bad = ~np.isfinite(labels)
     if bad.any():
         raise BundleError(
@@ -224,10 +238,11 @@ def scaler(conversion: GampenConversion) -> tuple[tuple[ParameterInfo, ...], dic
 def _parameters(
     labels: Floats, limits: tuple[float, float], unit_njy: float, band: str
 ) -> tuple[ParameterInfo, ...]:
-    location, scale = labels.mean(axis=0), labels.std(axis=0)
+    """Return B/T, effective radius and flux with the scaling of labels (object, target), of which the first is logit B/T."""
+    location, scale = labels.mean(axis=0), labels.std(axis=0)  # (target,)
     low, high = labels.min(axis=0), labels.max(axis=0)
     bt_range = from_output([low[0], high[0]], ParameterInfo("bt", "", "", "logit", limits=limits))
-    # A network in ADU is one in nJy, shifted in the logarithm.
+    # The network was trained on ln(flux in ADU). In nJy the logarithm is larger by a constant, so only the location changes.
     shift = float(np.log(unit_njy))
     bt = ParameterInfo(
         "bt",
@@ -265,10 +280,10 @@ def _parameters(
 
 
 def _labels(folder: Path, slug: str) -> tuple[Floats, Path]:
-    """Read (object, target) of the training split, and return the split's path, too.
+    """Return the labels (object, target) of the training split, and the split's path.
 
-    The labels stand in the split itself, as the release writes it, or in info.csv, which has the split's objects by
-    object_id or file_name.
+    The release writes the labels into the split itself. Else they are taken from info.csv, whose rows are matched with the
+    split's by object_id or file_name.
     """
     split, info = folder / "splits" / f"{slug}-train.csv", folder / "info.csv"
     if not split.is_file():
@@ -288,7 +303,7 @@ def _labels(folder: Path, slug: str) -> tuple[Floats, Path]:
             f"{lacks.removesuffix(', and')} and shares neither object_id nor file_name with {info.name}; it holds {', '.join(names)}"
         )
     table = read_table(str(info), columns=[key, *TARGETS])
-    # The split names objects; their labels stand in info.csv, in another order.
+    # The rows of the two tables are in different orders.
     place = {value: number for number, value in enumerate(table.column(key).to_pylist())}
     wanted = read_table(str(split), columns=[key]).column(key).to_pylist()
     lost = [value for value in wanted if value not in place]
@@ -300,6 +315,7 @@ def _labels(folder: Path, slug: str) -> tuple[Floats, Path]:
 
 
 def _numbers(path: str, table: pa.Table) -> Floats:
+    """Return the columns of a table as (row, column) float64."""
     columns = []
     for name in table.column_names:
         try:
@@ -310,10 +326,15 @@ def _numbers(path: str, table: pa.Table) -> Floats:
 
 
 def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
-    """Return the B/T at and beyond which the release sets exactly 0 and 1, and where they were found.
+    """Return the B/T that stand for exactly 0 and 1 in the release, and a text that says where they were found.
 
-    Pure disks and bulges (0 and 1) were given half the smallest, and half-way from the largest, value strictly inside
-    before the logit. The release takes those of column bt of info.csv; without it they follow from the logits' extremes.
+    Before the logit the release replaced a B/T of 0 by half the smallest value above 0, and a B/T of 1 by the value half-way
+    between 1 and the largest one below. They are computed from column bt of info.csv, or found among the logits' extremes.
+
+    Parameters
+    ----------
+    info : path of info.csv, which may be missing
+    logits : (object,) logit B/T of the training split, used where info.csv has none
     """
     names = column_names(str(info)) if info.is_file() else []
     if "bt" in names:
@@ -324,6 +345,7 @@ def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
             high = 1.0 - float(1.0 - inside.max()) / 2 if (bt == 1).any() else NO_LIMITS[1]
             return (low, high), "bt of info.csv"
         return NO_LIMITS, "bt of info.csv: no 0 and no 1 in it"
+    # The extremes of all galaxies, as in column bt: the split alone may lack the smallest or the largest.
     if TARGETS[0] in names:
         logits = _numbers(str(info), read_table(str(info), columns=[TARGETS[0]]))[:, 0]
     zero, below_one = _replaced(expit(logits)), _replaced(expit(-logits))
@@ -333,7 +355,7 @@ def _bt_limits(info: Path, logits: Floats) -> tuple[tuple[float, float], str]:
 
 
 def _replaced(values: Floats) -> float | None:
-    """Return the smallest value if it is half of the next one, as what stands for 0; None: nothing was replaced."""
+    """Return the smallest of the values if it is half of the next one, which shows that it stands for 0; else None."""
     distinct = np.unique(values)
     # Equal numbers may differ in the last digits that a table keeps.
     above = distinct[distinct > distinct[0] * (1 + HALF_TOLERANCE)]

@@ -1,4 +1,4 @@
-"""Weights that others published: state dicts and pickled modules, read without running what is in them."""
+"""Reading of published weights: state dicts and pickled modules, without running any code that they hold."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from galbatch.errors import BundleError
 
 __all__ = ["Published", "assign", "file_sha256", "read_published"]
 
-PARALLEL_PREFIX = "module."  # nn.DataParallel puts it before every name
-COUNTERS = ".num_batches_tracked"  # of BatchNorm; older checkpoints lack them, and nothing depends on them
-MAX_NAMES = 6
-MOST_MODULES = 10_000  # of a pickled module; a ResNet-18 has 68, and the same again in its trunk
-# What a pickle that is damaged, or made to harm, ends in while it is read.
+PARALLEL_PREFIX = "module."  # nn.DataParallel puts it before every name.
+COUNTERS = ".num_batches_tracked"  # Checkpoints of older versions of torch lack BatchNorm's counters, which no output depends on.
+MAX_NAMES = 6  # A message that lists all tensors of a network would be longer than a screen.
+MOST_MODULES = 10_000  # A ResNet-18 has 68 modules, and SFNet's trunk the same again; a module that holds itself has no end.
+# The errors in which the reading of a damaged or malicious pickle may end.
 UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -34,7 +34,7 @@ UNREADABLE = (
     pickle.UnpicklingError,
     struct.error,
 )
-# Classes of torch that a whole pickled ResNet or VGG consists of. They are stood in for, never made.
+# Classes of torch in a pickled ResNet or VGG. A `StandIn` takes the place of each; none of them is ever made.
 TORCH_CLASSES = frozenset(
     {
         "torch.nn.modules.activation.ReLU",
@@ -55,28 +55,30 @@ TORCH_CLASSES = frozenset(
 
 
 class StandIn:
-    """Stands for a pickled module and holds what it held; nothing in a pickle can give it behavior."""
+    """A placeholder for a pickled module, with its attributes. Nothing in a pickle can give it behavior."""
 
     __slots__ = ("held",)
     held: Mapping[str, Any]
 
     def __new__(cls) -> StandIn:
-        """Holds nothing yet."""
+        """Return an object without attributes: unpickling calls no `__init__`."""
         made = super().__new__(cls)
         made.held = {}
         return made
 
     def __setstate__(self, state: object) -> None:
+        # Modules pickle their `__dict__`. Any other state comes from no module, and is dropped.
         self.held = state if isinstance(state, Mapping) else {}
 
     def within(self, kind: str) -> list[tuple[str, Any]]:
-        """Return names and values of ``_parameters``, ``_buffers`` or ``_modules``."""
+        """Return names and values of the attribute `kind`: ``_parameters``, ``_buffers`` or ``_modules``."""
         named = self.held.get(kind)
         return list(named.items()) if isinstance(named, Mapping) else []
 
     def tensors(self, path: str) -> dict[str, Tensor]:
-        """Return parameters and buffers of a pickled module by the names a state dict has."""
+        """Return parameters and buffers of the module and all modules within, by their names in a state dict."""
         found: dict[str, Tensor] = {}
+        # A stack instead of recursion, whose depth a malicious pickle could choose.
         waiting = [("", self)]
         for _ in range(MOST_MODULES):
             if not waiting:
@@ -96,7 +98,7 @@ class Published:
 
     Attributes
     ----------
-    path : of the file
+    path : path of the file
     state : tensors by name, without the prefix of nn.DataParallel
     attributes : plain values of a pickled module, such as SFNet's k; empty for a state dict
     """
@@ -106,9 +108,40 @@ class Published:
         self.state = state
         self.attributes = attributes
 
+    @classmethod
+    def from_content(cls, path: str, content: Any) -> Published:
+        """Return the weights in what torch.load returned.
+
+        Raises
+        ------
+        BundleError
+            There are other values than tensors, no tensors, or tensors whose numbers are not in the file.
+        """
+        attributes: dict[str, Any] = {}
+        if isinstance(content, StandIn):
+            attributes = {str(k): v for k, v in content.held.items() if isinstance(v, int | float | str)}
+            state: Any = content.tensors(path)
+        else:
+            # Many trainings store the state dict under this key, next to the optimizer's.
+            is_nested = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
+            state = content["state_dict"] if is_nested else content
+        if not isinstance(state, Mapping):
+            raise BundleError(
+                f"{path}: is no state dict: expected tensors by name, found {type(state).__name__}"
+            )
+        others = [f"{name} ({type(v).__name__})" for name, v in state.items() if not isinstance(v, Tensor)]
+        if others or not state:
+            found = f"also {', '.join(others[:MAX_NAMES])}" if others else "nothing"
+            raise BundleError(f"{path}: is no state dict: expected tensors by name, found {found}")
+        if unstored := [str(name) for name, value in state.items() if not is_stored(value)]:
+            raise BundleError(f"{path}: holds no plain numbers for {_listed(unstored)}")
+        if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
+            state = {str(name).removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
+        return cls(path, {str(name): value for name, value in state.items()}, attributes)
+
 
 def file_sha256(path: str | Path) -> str:
-    """Return the sha256 of a file's bytes."""
+    """Return the sha256 of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,18 +149,18 @@ def file_sha256(path: str | Path) -> str:
 def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Published:
     """Read a state dict, or the tensors of a whole pickled module.
 
-    Nothing in the pickle runs: classes are looked at by name before anything is unpickled, and those that are known
-    become stand-ins.
+    No code in the pickle runs: the names of its classes are checked before anything is unpickled, and placeholders are made
+    instead of the known ones.
 
     Parameters
     ----------
-    path : local file, as torch.save writes it
-    classes : names, without their module, of the one class the authors defined, such as ResNet18TopK
+    path : local file that torch.save has written
+    classes : names, without their module, of the classes that the authors defined, such as ResNet18TopK
 
     Raises
     ------
     BundleError
-        There is no such file, torch.save did not write it, the pickle holds something else (named), or there are no tensors.
+        The file does not exist, was not written by torch.save, asks for classes that are not known, or holds no tensors.
     """
     if not Path(path).is_file():
         raise BundleError(f"{path}: there is no such file of weights")
@@ -138,7 +171,7 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
             f"{path}: is no file that torch.save wrote since version 1.6, or is damaged ({_first_line(error)}); fetch it "
             "again, or load it where it was made and save its state_dict()"
         ) from None
-    # Looked at by name before anything is unpickled: what is not expected is refused unread.
+    # A class of any other name would be code of the file's author: the file is refused before anything is unpickled.
     foreign = [name for name in names if name not in TORCH_CLASSES and name.rpartition(".")[2] not in classes]
     if foreign:
         raise BundleError(
@@ -153,33 +186,12 @@ def read_published(path: str, *, classes: frozenset[str] = frozenset()) -> Publi
         raise BundleError(
             f"{path}: cannot be read as weights, and nothing was run: {_first_line(error)}"
         ) from None
-    return _published(path, content)
+    return Published.from_content(path, content)
 
 
-def _published(path: str, content: Any) -> Published:
-    attributes: dict[str, Any] = {}
-    if isinstance(content, StandIn):
-        attributes = {str(k): v for k, v in content.held.items() if isinstance(v, int | float | str)}
-        state: Any = content.tensors(path)
-    else:
-        state = content
-        if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-            state = state["state_dict"]
-    if not isinstance(state, Mapping):
-        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {type(state).__name__}")
-    others = [f"{name} ({type(v).__name__})" for name, v in state.items() if not isinstance(v, Tensor)]
-    if others or not state:
-        found = f"also {', '.join(others[:MAX_NAMES])}" if others else "nothing"
-        raise BundleError(f"{path}: is no state dict: expected tensors by name, found {found}")
-    if unstored := [str(name) for name, value in state.items() if not _is_stored(value)]:
-        raise BundleError(f"{path}: holds no plain numbers for {_listed(unstored)}")
-    if all(str(name).startswith(PARALLEL_PREFIX) for name in state):
-        state = {str(name).removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
-    return Published(path, {str(name): value for name, value in state.items()}, attributes)
-
-
-def _is_stored(tensor: Tensor) -> bool:
-    """Tell whether the file holds a real number for each element: not a single one for many, and no shape alone."""
+def is_stored(tensor: Tensor) -> bool:
+    """Return whether the file holds one real number for each element of a tensor."""
+    # An expanded tensor of a few bytes, or one on the device meta, could ask for any amount of memory later on.
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
         return False
     plain = not tensor.is_quantized and not tensor.is_complex()
@@ -187,26 +199,26 @@ def _is_stored(tensor: Tensor) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    # What torch says before that would have the reader switch its allow-list off.
+    """Return the first line of torch's reason, without the advice before it to switch off the check of classes."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
     text = text.partition("\n\n")[2].strip() if text.startswith("Weights only load failed") else text
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
-    """Give a network its weights, all of them and no others.
+    """Load weights into a network. The state must hold all of its tensors, and no others.
 
     Parameters
     ----------
-    network : its tensors are replaced
-    state : by name
-    source : of the state, for messages
-    prefix : of the network's names in the state
+    network : network whose parameters and buffers are replaced
+    state : tensors by name
+    source : path or name with which messages begin
+    prefix : prefix of the network's names in the state
 
     Raises
     ------
     BundleError
-        Names are missing or left over, shapes differ, or numbers are not finite: says which.
+        Names are missing or left over, shapes differ, or numbers are not finite; the message names them.
     """
     expected = {prefix + name: value for name, value in network.state_dict().items()}
     missing = [name for name in expected if name not in state and not name.endswith(COUNTERS)]
@@ -221,6 +233,7 @@ def assign(network: nn.Module, state: Mapping[str, Tensor], *, source: str, pref
     problems += [_listed(shapes)] if shapes else []
     if problems:
         raise BundleError(f"{source}: {'; '.join(problems)}")
+    # In the network's own dtype, as a checkpoint in float16 or float64 has the same weights; missing counters are 0.
     given = {
         name: state[name].detach().to(dtype=value.dtype).contiguous()
         if name in state

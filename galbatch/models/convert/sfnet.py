@@ -1,4 +1,4 @@
-"""SFNet's released weights into a bundle (Wu 2025): a ResNet-18 whose prediction is linear in k features."""
+"""Conversion of SFNet's released weights to a bundle (Wu 2025): a ResNet-18 whose prediction is linear in k features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["SFNET_TARGETS", "SfnetConversion", "convert_sfnet"]
 
 PUBLISHED_CLASS = frozenset({"ResNet18TopK"})
 FILE_NAME = re.compile(r"resnet18-topk_(?P<k>\d+)-(?P<target>\w+)\.pth$")
-PAPER_CHANNELS = 64  # of the first convolution
-N_CHANNELS = 3
-NANOMAGGY_MAG = 22.5
+PAPER_CHANNELS = 64  # The number of channels of ResNet-18's first convolution.
+N_CHANNELS = 3  # Red, green and blue of the JPEG images that the network was trained on.
+NANOMAGGY_MAG = 22.5  # The AB zero point of nanomaggies, the unit of the Legacy Surveys' images.
 
 LINE = "log10 of the {} flux in 1e-17 erg/s/cm2, as measured in SDSS fibers"
 LINES = tuple(
@@ -37,24 +37,24 @@ LINES = tuple(
 )
 METALLICITY = (ParameterInfo("oh_p50", "", "gas-phase metallicity 12 + log10(O/H)", "identity"),)
 SFNET_TARGETS = {"bpt_lines": LINES, "oh_p50": METALLICITY, "metallicity": METALLICITY}
-"""What the released networks predict, by the end of their file names."""
+"""The parameters of the released networks, by the end of their file names."""
 
 
 @dataclass(frozen=True)
 class SfnetConversion:
-    """The facts about a released network that its weights do not say.
+    """Facts about a released network that are not in its file of weights.
 
     Attributes
     ----------
-    mean, std : per channel, red to blue, of what the network was trained on, after the intensity stretch
-    normalization_from : where these two come from, for the metadata
-    layer : of the Legacy Surveys' viewer whose colors the network was trained on: sdss (released) or legacy; none: pixel
-        values go into the normalization as they are
-    bands : that become the three channels; None: those of the layer
-    k, target : None: by the file's name
-    size_px, pixel_scale_arcsec : of the cutouts
-    zero_point_mag : of the images' unit, without a layer; with one it is that of nanomaggies
-    name : of the bundle; None: sfnet and the target
+    mean, std : mean and standard deviation of each channel of the training images, red to blue, after the intensity stretch
+    normalization_from : text for the metadata that says where mean and std come from
+    layer : layer of the Legacy Surveys' viewer whose colors the network was trained on: sdss (released) or legacy; none: the
+        pixel values are normalized without an intensity stretch
+    bands : bands that become red, green and blue; None: those of the layer
+    k, target : number of features, and key of `SFNET_TARGETS`; None: taken from the file's name
+    size_px, pixel_scale_arcsec : side of the cutouts in pixels, and their pixel scale
+    zero_point_mag : AB zero point of the images' unit where there is no layer; a layer takes nanomaggies
+    name : name of the bundle; None: sfnet-<target>
     """
 
     mean: tuple[float, ...]
@@ -70,13 +70,14 @@ class SfnetConversion:
     name: str | None = None
 
     def bands_and_zero_point(self) -> tuple[tuple[str, ...], float]:
-        """Return the bands of the three channels and the zero point of their unit, in mag.
+        """Return the bands of the three channels, and the AB zero point of the images' unit in mag.
 
         Raises
         ------
         UsageError
             Mean, std, layer or bands are missing or contradict each other.
         """
+        # Mean and std are given by hand, as the released files do not hold them; a wrong number would shift every prediction.
         for what, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != N_CHANNELS:
                 raise UsageError(
@@ -89,7 +90,7 @@ class SfnetConversion:
         if self.layer == "none":
             if self.bands is None or self.zero_point_mag is None:
                 raise UsageError(
-                    "without a layer the bands of the three channels and the zero point of the pixels' unit must be stated"
+                    "without a layer the bands of the three channels and the zero point of the pixels' unit must be given"
                 )
             bands, zero_point_mag = self.bands, self.zero_point_mag
         elif self.layer in LAYERS:
@@ -107,30 +108,79 @@ class SfnetConversion:
             )
         return bands, zero_point_mag
 
+    def k_and_target(self, published: Published) -> tuple[int, str]:
+        """Return k and the target. Those given here, in the file's name and in the pickled module must agree.
+
+        Raises
+        ------
+        UsageError
+            None of these is known, they differ, or the target is not one of `SFNET_TARGETS`.
+        BundleError
+            The k of the pickled module is no whole number.
+        """
+        match = FILE_NAME.search(Path(published.path).name)
+        # All sources are compared, as a renamed file, or a pickle of another network, shows as a contradiction.
+        sources_of_k = {
+            "given": self.k,
+            "the file's name": int(match["k"]) if match else None,
+            "the pickled module": published.attributes.get("k"),
+        }
+        sources_of_target = {"given": self.target, "the file's name": match["target"] if match else None}
+        k = _agreed(published.path, "k", sources_of_k)
+        # A pickle may hold anything: True would pass as 1, and 8.0 as 8.
+        if type(k) is not int:
+            raise BundleError(f"{published.path}: k is {k!r} in the pickled module, expected a whole number")
+        target = _agreed(published.path, "target", sources_of_target)
+        if target not in SFNET_TARGETS:
+            raise UsageError(f"target {target}: expected one of {', '.join(SFNET_TARGETS)}")
+        return k, str(target)
+
+    def origin(self, published: Published, k: int, target: str) -> dict[str, Any]:
+        """Return the record of the conversion for the bundle's metadata."""
+        kind = "whole pickled module" if published.attributes else "state dict (ResNet18TopK)"
+        origin: dict[str, Any] = {
+            "converted_from": f"SFNet, {kind}",
+            "weights": Path(published.path).name,
+            "weights_sha256": file_sha256(published.path),
+            "k": k,
+            "target": target,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "normalization_from": self.normalization_from,
+            "layer": self.layer,
+        }
+        if self.layer != "none":
+            origin["stretch"] = (
+                "colors of the Legacy Surveys' viewer, not rounded to 8 bits, without the artefacts of JPEG; first row south"
+            )
+            origin["native_px_arcsec"] = LAYERS[self.layer].native_px_arcsec
+        return origin
+
 
 def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tuple[str, BundleMetadata]:
     """Write a bundle with released weights.
 
     Parameters
     ----------
-    weights : state dict, or the whole pickled module as released; nothing in the pickle is run
-    output : bundle to write
-    conversion : facts that the weights do not say
+    weights : path of a state dict, or of the whole pickled module as released; no code in the pickle is run
+    output : path of the bundle to write
+    conversion : facts that are not in the file of weights
 
     Returns
     -------
-    The bundle's sha256, and its metadata.
+    sha256 : hash of the bundle's file
+    metadata : metadata of the bundle
 
     Raises
     ------
     UsageError
         Mean, std, layer, bands, k or target are missing or contradict each other.
     BundleError
-        The weights are not SFNet's, or the pickle holds something else.
+        The weights are not SFNet's, or the pickle holds other objects than modules and tensors.
     """
     bands, zero_point_mag = conversion.bands_and_zero_point()
     published = read_published(weights, classes=PUBLISHED_CLASS)
-    k, target = _k_and_target(published, conversion)
+    k, target = conversion.k_and_target(published)
     parameters = SFNET_TARGETS[target]
     network = _network(published, conversion, k)
     n_out = network.resnet.fc.out_features
@@ -155,37 +205,19 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
         dropout_rate=0.0,
         n_top_features=k,
         training_data="as the authors of the weights say: SDSS galaxies, 8-bit JPEG colors of the Legacy Surveys' viewer",
-        origin=_origin(published, conversion, k, target),
+        origin=conversion.origin(published, k, target),
         licence="as released by the author; the code they come with is under the MIT licence",
         citation="Wu 2025, Insights on Galaxy Evolution from Interpretable Sparse Feature Networks",
     )
     return save_bundle(output, torch.jit.script(network.eval()), metadata), metadata
 
 
-def _k_and_target(published: Published, conversion: SfnetConversion) -> tuple[int, str]:
-    """Return k and target as stated, or as the file's name and the pickled module say; all that are known must agree."""
-    match = FILE_NAME.search(Path(published.path).name)
-    # A renamed file, or a pickle of another network, shows as a contradiction.
-    said_k = {
-        "stated": conversion.k,
-        "the file's name": int(match["k"]) if match else None,
-        "the pickled module": published.attributes.get("k"),
-    }
-    said_target = {"stated": conversion.target, "the file's name": match["target"] if match else None}
-    k = _agreed(published.path, "k", said_k)
-    if type(k) is not int:
-        raise BundleError(f"{published.path}: k is {k!r} in the pickled module, expected a whole number")
-    target = _agreed(published.path, "target", said_target)
-    if target not in SFNET_TARGETS:
-        raise UsageError(f"target {target}: expected one of {', '.join(SFNET_TARGETS)}")
-    return k, str(target)
-
-
-def _agreed(path: str, what: str, said: dict[str, Any]) -> Any:
-    known = {source: value for source, value in said.items() if value is not None}
+def _agreed(path: str, what: str, sources: dict[str, Any]) -> Any:
+    """Return the value that all sources which know it (those that are not None) agree on."""
+    known = {source: value for source, value in sources.items() if value is not None}
     if not known:
         raise UsageError(
-            f"{path}: {what} is not known: the name is not resnet18-topk_<k>-<target>.pth, so state it"
+            f"{path}: {what} is not known: the name is not resnet18-topk_<k>-<target>.pth, so give it"
         )
     if len(set(known.values())) > 1:
         raise UsageError(
@@ -195,8 +227,16 @@ def _agreed(path: str, what: str, said: dict[str, Any]) -> Any:
 
 
 def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet:
+    """Return the network with the released weights and the normalization of its input.
+
+    Raises
+    ------
+    BundleError
+        The weights are not those of an SFNet with k features.
+    """
     state = dict(published.state)
-    # `trunk` holds the modules of `resnet` again, by number.
+    # The released network holds the modules of `resnet` a second time, numbered, in `trunk`. They must have equal values, and
+    # are dropped: the network here shares them between its two names.
     order = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
     twins = {str(number): module for number, module in enumerate(order)}
     for name in [name for name in state if name.startswith("trunk.")]:
@@ -214,7 +254,8 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
         )
     if first.shape[1] != N_CHANNELS:
         raise BundleError(f"{published.path}: takes {first.shape[1]} channels, expected {N_CHANNELS}")
-    if not 1 <= first.shape[0] <= PAPER_CHANNELS:  # the rest is made by these, before it is compared
+    # The network is built with this number before its shapes are compared: a damaged file must not ask for all memory.
+    if not 1 <= first.shape[0] <= PAPER_CHANNELS:
         raise BundleError(
             f"{published.path}: its first convolution has {first.shape[0]} channels, expected {PAPER_CHANNELS}"
         )
@@ -228,25 +269,3 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
     network.input_mean.copy_(torch.tensor(conversion.mean))
     network.input_std.copy_(torch.tensor(conversion.std))
     return network
-
-
-def _origin(published: Published, conversion: SfnetConversion, k: int, target: str) -> dict[str, Any]:
-    origin: dict[str, Any] = {
-        "converted_from": "SFNet, whole pickled module"
-        if published.attributes
-        else "SFNet, state dict (ResNet18TopK)",
-        "weights": Path(published.path).name,
-        "weights_sha256": file_sha256(published.path),
-        "k": k,
-        "target": target,
-        "mean": list(conversion.mean),
-        "std": list(conversion.std),
-        "normalization_from": conversion.normalization_from,
-        "layer": conversion.layer,
-    }
-    if conversion.layer != "none":
-        origin["stretch"] = (
-            "colors of the Legacy Surveys' viewer, not rounded to 8 bits, without the artefacts of JPEG; first row south"
-        )
-        origin["native_px_arcsec"] = LAYERS[conversion.layer].native_px_arcsec
-    return origin

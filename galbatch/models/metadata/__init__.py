@@ -1,6 +1,7 @@
-"""The metadata inside a bundle: what the network takes and puts out, what it was trained on, where it comes from.
+"""The metadata inside a bundle: the network's inputs and outputs, its training data, and its origin.
 
-Stored in the bundle as ``galbatch.json``. The kinds of heads are known above, in heads/, which hands its rules in.
+Stored in the bundle as ``galbatch.json``. This folder knows no kinds of heads: heads/ is a layer above, and passes in the
+function that checks a head.
 """
 
 from galbatch.models.metadata.names import RENAMED_FIELDS, with_current_names

@@ -1,7 +1,7 @@
-"""Names of the fields of a bundle's metadata: what older bundles call them, and what they are called now.
+"""Fields of a bundle's metadata that were renamed.
 
-New bundles write the new names. Files that are written already never change, as their sha256 is the model's identity and
-every draw follows from it; so what they say is read through the table here.
+New bundles are written with the new names. Older files cannot be changed, as their sha256 is the model's identity and the
+random numbers of every pass depend on it; so their metadata are read through the table here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ RENAMED_FIELDS = {
     ("calibration", "spread_factors"): "inflation_factors",
     ("input", "columns"): "auxiliary_inputs",
 }
-"""New name of each field that was renamed, by the section it is in and its old name."""
+"""The new name of each renamed field, by (section, old name)."""
 
 
 def with_current_names(data: Any) -> Any:
-    """Return the content of a bundle's ``galbatch.json`` with today's names of its fields.
+    """Return the content of a bundle's ``galbatch.json``, with renamed fields under their new names.
 
     Parameters
     ----------
-    data : what the JSON holds; what is not as expected is returned as it is, for the schema to refuse
+    data : parsed JSON; anything that is not an object with sections is returned unchanged, for the schema to refuse
     """
     if not isinstance(data, dict):
         return data
+    # Copied, section by section, where something changes: the caller keeps what the file says.
     renamed = dict(data)
     for (section, old), new in RENAMED_FIELDS.items():
         fields = renamed.get(section)

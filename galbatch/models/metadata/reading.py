@@ -1,4 +1,4 @@
-"""A bundle's metadata from JSON and to JSON."""
+"""Reading a bundle's metadata from JSON, and writing them as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, ParameterI
 __all__ = ["HeadRules", "parse_metadata", "write_metadata"]
 
 HeadRules = Callable[[HeadInfo, Sequence[ParameterInfo]], list[str]]
-"""Says what is wrong with a head for these parameters; the registry of heads does."""
+"""A function that returns messages on what is wrong with a head for these parameters, such as `galbatch.models.heads.head_problems`."""
 
 
 def write_metadata(metadata: BundleMetadata) -> str:
@@ -23,10 +23,10 @@ def write_metadata(metadata: BundleMetadata) -> str:
     Raises
     ------
     BundleError
-        It holds numbers that are not finite.
+        The metadata hold numbers that are not finite, which JSON cannot hold.
     """
     data = dataclasses.asdict(metadata)
-    # The kind stands before its options, which it gives a meaning to: a dataclass has inherited fields first.
+    # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.
     data["head"] = {"kind": metadata.head.kind, **data["head"]}
     try:
         return json.dumps(data, allow_nan=False)
@@ -35,27 +35,28 @@ def write_metadata(metadata: BundleMetadata) -> str:
 
 
 def parse_metadata(text: str | bytes, source: str, *, head_rules: HeadRules) -> BundleMetadata:
-    """Return metadata from JSON; `galbatch.models.heads.read_metadata` does it with the heads that are known.
+    """Return metadata from JSON. `galbatch.models.heads.read_metadata` calls it with the checks of the known heads.
 
     Parameters
     ----------
-    text : JSON, as `write_metadata` gives it; fields may have the names that older versions wrote
-    source : what messages begin with
-    head_rules : says what is wrong with the head
+    text : JSON, as `write_metadata` returns it; fields may have the names of older versions
+    source : path or name with which messages begin
+    head_rules : function that checks the head
 
     Raises
     ------
     BundleError
-        It is no JSON, has unknown or missing keys, or values that contradict each other.
+        The text is no JSON, has unknown or missing keys, or values that contradict each other.
     """
 
+    # Python's parser accepts NaN and Infinity, which are no JSON; NaN would pass checks such as scale <= 0.
     def refuse_constant(constant: str) -> float:
         raise ValueError(f"{constant} is no number")
 
     try:
         data = with_current_names(json.loads(text, parse_constant=refuse_constant))
         metadata = parse_strictly(BundleMetadata, data, source=f"{source}: galbatch.json")
-    except ValueError as error:  # of JSON, or of its encoding
+    except ValueError as error:  # A UnicodeDecodeError, from bytes that are no UTF-8, is one, too.
         raise BundleError(f"{source}: galbatch.json is no JSON: {error}") from None
     except ConfigError as error:
         raise BundleError(str(error)) from None

@@ -26,7 +26,8 @@ __all__ = [
     "ResultTable",
 ]
 
-STRICT: dict[str, Any] = {"extra": "forbid"}  # read by config.parse_strictly
+# Pydantic reads it as each class's `__pydantic_config__`: an unknown key is an error, so that a misspelled one is not ignored.
+STRICT: dict[str, Any] = {"extra": "forbid"}
 Range = tuple[float, float]
 
 
@@ -36,9 +37,9 @@ class AuxiliaryInput:
 
     Attributes
     ----------
-    name : of the column of the object list, unless ``[[models]] auxiliary_inputs`` names another
-    unit : VOUnits, "" for none
-    description : for human readers
+    name : name of the input, and of the object list's column unless ``[[models]] auxiliary_inputs`` names another
+    unit : unit in VOUnits; "" for a number without unit
+    description : text for human readers
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -55,11 +56,11 @@ class InputInfo:
     Attributes
     ----------
     bands : names of the bands, in the order of the axis
-    size_px, pixel_scale_arcsec : the grid
-    unit : name of the pixel unit
+    size_px, pixel_scale_arcsec : side of the cutouts in pixels, and their pixel scale
+    unit : name of the pixel values' unit
     zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
-    background : what was done to the sky before; words before a colon are compared with the survey's
-    release : data release of the training images; "" if they are of none
+    background : how the sky was subtracted; the words before a colon are compared with the survey's
+    release : data release of the training images; "" if they belong to none
     auxiliary_inputs : numbers per object that the script's `prefix` takes as a second argument, (object, auxiliary
         input) float32
     """
@@ -76,7 +77,7 @@ class InputInfo:
     auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
 
     def problems(self) -> list[str]:
-        """Return what contradicts itself; empty if nothing does."""
+        """Return messages on values that contradict each other; empty if there are none."""
         problems = []
         if self.size_px < 1 or self.pixel_scale_arcsec <= 0 or not self.bands:
             problems.append("input must have a size, a pixel scale above 0 and bands")
@@ -88,12 +89,12 @@ class InputInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """The options of heads, each of which belongs to some kinds; the settings of a training have the same fields.
+    """Options that only some kinds of heads have. They are fields of the settings of a training, too.
 
     Attributes
     ----------
-    edges : of a binned head, for each parameter the rising edges of its bins, in its physical unit; None for other kinds
-    components : of a mixture head, the number of its Gaussians; 0 for other kinds
+    edges : edges of the bins of a binned head: for each parameter a rising sequence in its physical unit; None for other kinds
+    components : number of Gaussians of a mixture head; 0 for other kinds
     """
 
     edges: Annotated[
@@ -105,11 +106,11 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class HeadInfo(HeadOptions):
-    """How the outputs of a pass are read; each kind's file in heads/ says how they are laid out.
+    """The head of a network: the kind of distribution that the outputs of a pass stand for, and its options.
 
     Attributes
     ----------
-    kind : name of the kind of head
+    kind : name of the kind, such as gaussian; the file of that name in heads/ says how the outputs are laid out
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -119,7 +120,13 @@ class HeadInfo(HeadOptions):
 
 @dataclass(frozen=True)
 class LabelInfo:
-    """A label for objects whose median lies at or between the limits; the first that fits is taken."""
+    """A label for objects whose median lies between two limits, which are included. The first label that fits is used.
+
+    Attributes
+    ----------
+    text : the label
+    at_least, at_most : limits in the parameter's unit; None: no limit on that side
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -130,19 +137,20 @@ class LabelInfo:
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """One parameter: output = (transform(value) - location) / scale.
+    """One estimated parameter. The network gives its standardized value, (transform(value) - location) / scale.
 
     Attributes
     ----------
-    name : as in the catalog's columns, with the unit's suffix
-    unit : VOUnits, "" for none
-    description : for the catalog
+    name : name in the catalog's columns, with the unit's suffix, such as re_arcsec
+    unit : unit in VOUnits; "" for a number without unit
+    description : description of the catalog's columns
     transform : logit, ln, log10 or identity
-    location, scale : of the transformed values, from the training set
-    limits : logit: values at or beyond them become exactly 0 and 1. Others: values are clamped to them
+    location, scale : mean and standard deviation of the transformed values in the training set
+    limits : smallest and largest value, in the parameter's unit. With logit, values at or beyond them become exactly 0 or 1;
+        with other transforms values are clamped to them
     training_range : smallest and largest value seen in training; a median outside sets EXTRAPOLATED
-    magnitude : name of the AB magnitude derived from this flux in nJy; None for no such columns
-    labels : texts for ranges of the median
+    magnitude : name of the AB magnitude that is derived from this flux in nJy; None: no magnitude is derived
+    labels : labels for ranges of the median
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -159,11 +167,12 @@ class ParameterInfo:
     labels: tuple[LabelInfo, ...] = ()
 
     def problems(self) -> list[str]:
-        """Return what contradicts itself; empty if nothing does."""
+        """Return messages on values that contradict each other; empty if there are none."""
         problems = []
         if self.scale <= 0:
             problems.append(f"scale must be above 0, found {self.scale}")
         if self.transform == "logit" and self.limits is None:
+            # Without limits a label of 0 or 1 would be infinite after the transform.
             problems.append("logit needs limits, such as [0.01, 0.99]")
         if self.limits is not None:
             low, high = self.limits
@@ -178,20 +187,24 @@ class ParameterInfo:
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """The range of the training set. An object outside any of it gets OUT_OF_DOMAIN; None: not checked.
+    """The ranges that the training set covers. An object outside any of them is flagged OUT_OF_DOMAIN; None: not checked.
 
-    Background product and release of the training images are the input's; a plan compares them with the survey's.
+    The background product and the release of the training images are in `InputInfo`; the plan of a run compares them with
+    the survey's.
 
     Attributes
     ----------
-    psf_fwhm_arcsec, sky_sigma_njy : ranges, one per band
-    flux_njy : range of the stamp's light in the brightest band, for human readers. Not checked: the sum over a stamp is
-        mostly sky and neighbors for all but bright galaxies, and fluxes outside the training range are EXTRAPOLATED
-    features_mean, features_covariance : of the last features (pass without dropout)
+    psf_fwhm_arcsec, sky_sigma_njy : ranges of the PSF's FWHM and of the sky noise per pixel, one per band
+    flux_njy : range of the summed pixels of a training image in its brightest band, for human readers. It is not checked:
+        for all but bright galaxies the sum is mostly sky and neighbors, and fluxes outside the training range are
+        EXTRAPOLATED
+    features_mean, features_covariance : mean (feature,) and covariance (feature, feature) of the last features, in the pass
+        without dropout
     distance_limit : largest Mahalanobis distance of the last features; ``<model>_ood_distance`` is in units of it
-    crop_limits : the transformer's scale s in the training set; at or beyond them: CROP_AT_LIMIT
-    false_alarm_rate : share of objects like those trained on that get OUT_OF_DOMAIN, all checks together; None: unknown
-    n_held_out : objects that nothing was fitted to, on which the limits were found for this rate
+    crop_limits : range of the spatial transformer's scale s in the training set; at or beyond its ends CROP_AT_LIMIT is set
+    false_alarm_rate : share of objects like those of the training set that get OUT_OF_DOMAIN, by all checks together; None:
+        not known
+    n_held_out : number of objects, not used in training, on which the limits were found for this rate
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -207,14 +220,16 @@ class DomainInfo:
     n_held_out: int = 0
 
     def problems(self, n_bands: int) -> list[str]:
-        """Return what contradicts itself, or the number of bands; empty if nothing does."""
+        """Return messages on values that contradict each other or the number of bands; empty if there are none."""
         problems = []
+        # One range per band: images are checked band by band, in the order of the input's bands.
         for name in ("psf_fwhm_arcsec", "sky_sigma_njy"):
             ranges = getattr(self, name)
             if ranges is not None and len(ranges) != n_bands:
                 problems.append(f"{name} has {len(ranges)} ranges for {n_bands} bands")
         if self.false_alarm_rate is not None and not 0 <= self.false_alarm_rate < 1:
             problems.append(f"false_alarm_rate must lie in [0, 1), found {self.false_alarm_rate}")
+        # A distance needs all three; with some of them the check would be skipped without a word.
         feature = (self.features_mean, self.features_covariance, self.distance_limit)
         if sum(value is None for value in feature) not in (0, 3):
             problems.append("features_mean, features_covariance and distance_limit go together")
@@ -222,6 +237,7 @@ class DomainInfo:
             n = len(self.features_mean)
             if {len(self.features_covariance), *map(len, self.features_covariance)} != {n}:
                 problems.append(f"features_covariance is not {n} x {n}")
+            # The Cholesky factor is what distances are computed with, so that a covariance without one is of no use.
             elif not _is_positive_definite(self.features_covariance):
                 problems.append("features_covariance is not positive definite, so distances have no meaning")
         return [f"domain: {problem}" for problem in problems]
@@ -229,7 +245,7 @@ class DomainInfo:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table in a model card: its caption, the columns' heads, the rows (None: no value)."""
+    """A table in a model card: its caption, the headings of its columns, and its rows, with None for a missing value."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -244,12 +260,12 @@ class CalibrationInfo:
 
     Attributes
     ----------
-    inflation_factors : for each parameter: the posterior of every object is inflated by it, in the transformed space,
-        about its mean over passes; None: no correction is known
-    apply : whether runs inflate unless ``[[models]] calibrated`` says otherwise
-    n_objects : held-out objects that the factors were found on; the results are of others
-    data : what those objects were
-    results : on objects that neither training nor calibration saw
+    inflation_factors : one factor per parameter, by which the posterior of every object is widened about its mean over the
+        passes, in the transformed space; None: no correction is known
+    apply : whether runs apply the correction where ``[[models]] calibrated`` is not given
+    n_objects : number of held-out objects on which the factors were found; the results are those of other objects
+    data : description of those objects
+    results : tables of results on objects that neither training nor calibration used
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -261,7 +277,8 @@ class CalibrationInfo:
     results: tuple[ResultTable, ...] = ()
 
     def problems(self, n_parameters: int) -> list[str]:
-        """Return what contradicts the number of parameters; empty if nothing does."""
+        """Return messages on factors that do not fit the number of parameters; empty if there are none."""
+        # A factor of 0 or infinity would make every posterior a point, or flat.
         factors = self.inflation_factors
         if factors is None or (len(factors) == n_parameters and all(0 < f < math.inf for f in factors)):
             return []
@@ -274,17 +291,17 @@ class BundleMetadata:
 
     Attributes
     ----------
-    name, version : of the network
-    architecture : gampen, sfnet or another name; the script itself says what is computed
-    input, head, parameters, domain : described at their own classes
-    dropout_rate : of every dropout layer; 0: the passes do not differ
-    n_top_features : the k of SFNet; 0 for networks without such features
-    members : networks in the script: a pass puts out `members` times the outputs of one, one member after another
-    calibration : None: never calibrated
-    training_data, training : what it was trained on, and with which settings
-    origin : of converted networks: the files, their hashes, the settings of the conversion
-    licence, citation : of the weights
-    format : version of this description
+    name, version : name and version of the network
+    architecture : gampen, sfnet or another name; the script alone decides what is computed
+    input, head, parameters, domain : images, kind of output, estimated parameters and ranges of the training set
+    dropout_rate : rate of every dropout layer; 0: all passes are equal
+    n_top_features : number k of features that SFNet keeps; 0 for networks without such features
+    members : number of networks in the script; a pass returns the outputs of the first member, then those of the next
+    calibration : result of a calibration; None: never calibrated
+    training_data, training : description of the training data, and the settings of the training
+    origin : for converted networks: the files, their hashes, and the settings of the conversion
+    licence, citation : licence of the weights, and what to cite
+    format : version of this schema
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -308,12 +325,14 @@ class BundleMetadata:
     format: int = 1
 
     def problems(self) -> list[str]:
-        """Return what contradicts itself, but for the head, whose kinds are known above; empty if nothing does."""
+        """Return messages on values that contradict each other; empty if there are none. The head is checked in heads/."""
+        # All of them are collected, not the first alone, so that one reading of a description file shows what to correct.
         names = [parameter.name for parameter in self.parameters]
         problems = []
         if self.format != 1:
             problems.append(f"format {self.format} is not known; this version of galbatch reads format 1")
         if not names or len(set(names)) != len(names):
+            # The names become those of the catalog's columns.
             problems.append(f"parameters must be there and differ in name, found {names}")
         if not 0 <= self.dropout_rate < 1:
             problems.append(f"dropout_rate must lie in [0, 1), found {self.dropout_rate}")
@@ -327,6 +346,7 @@ class BundleMetadata:
 
 
 def _is_positive_definite(matrix: tuple[tuple[float, ...], ...]) -> bool:
+    """Return whether a symmetric matrix has a Cholesky factor."""
     try:
         np.linalg.cholesky(np.asarray(matrix))
     except np.linalg.LinAlgError:
