@@ -171,7 +171,7 @@ def model_columns() -> str:
     """Return the columns of the two demo bundles, as the default [posterior] makes them."""
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
-        metadata = models.load_bundle(models.bundle_path(spec)).metadata
+        metadata, _ = models.read_bundle_metadata(models.bundle_path(spec))
         for column in models.result_columns(metadata, name=name, posterior=PosteriorConfig()):
             lines.append(f"| `{column.name}` | {column.dtype} | {column.unit} | {column.description} |")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ def list_bundles(
 ) -> None:
     """List the bundles shipped with galbatch, and those in a folder.
 
-    Files that are damaged or are not bundles are listed with the reason.
+    Files that are damaged or are not bundles are listed with the reason. Only metadata are read: nothing in a bundle is run.
     """
     from galbatch import models, storage
 
@@ -49,20 +49,20 @@ def list_bundles(
 def _row(spec: str) -> tuple[str, ...]:
     """Return the cells of one row of the list: the bundle at `spec`, a path or demo:NAME."""
     from galbatch import models
+    from galbatch.core.types import Grid
 
-    # keep=False: a list of many bundles of 540 MB each must not stay in memory.
-    bundle = models.load_bundle(models.bundle_path(spec), keep=False)
-    metadata = bundle.metadata
+    metadata, sha256 = models.read_bundle_metadata(models.bundle_path(spec))
+    grid = Grid(metadata.input.size_px, metadata.input.pixel_scale_arcsec)
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return (
         spec,
         f"{metadata.name} {metadata.version}",
         metadata.architecture,
-        " ".join(bundle.bands),
-        bundle.grid.label,
+        " ".join(metadata.input.bands),
+        grid.label,
         " ".join(parameter.name for parameter in metadata.parameters),
         metadata.head.kind + members,
-        bundle.sha256[:12],
+        sha256[:12],
     )
 
 
@@ -72,7 +72,7 @@ def show(
 ) -> None:
     """Show a bundle's model card: input, parameters, training, calibration and intended use.
 
-    A terminal shows it formatted; a file or pipe gets Markdown.
+    A terminal shows it formatted; a file or pipe gets Markdown. Nothing in the bundle is run.
     """
     import dataclasses
     import json
@@ -81,12 +81,12 @@ def show(
 
     from galbatch import models
 
-    loaded = models.load_bundle(models.bundle_path(bundle))
+    metadata, sha256 = models.read_bundle_metadata(models.bundle_path(bundle))
     if as_json:
-        content = {"sha256": loaded.sha256, **dataclasses.asdict(loaded.metadata)}
+        content = {"sha256": sha256, **dataclasses.asdict(metadata)}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    card = models.card_text(loaded.metadata, loaded.sha256)
+    card = models.card_text(metadata, sha256)
     if out.is_terminal:
         out.print(Markdown(card))
     else:

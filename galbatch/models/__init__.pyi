@@ -8,6 +8,7 @@ from .bundle import (
     load_bundle,
     load_ensemble,
     localize,
+    read_bundle_metadata,
     rewrite_bundle,
     save_bundle,
 )
@@ -157,6 +158,7 @@ __all__ = [
     "localize",
     "measure_memory",
     "parse_settings",
+    "read_bundle_metadata",
     "require_no_checkpoint",
     "require_settings",
     "result_columns",

@@ -1,14 +1,15 @@
 from .card import card_text
-from .checks import CHECK_ROWS, check_behavior, made_up_images, made_up_inputs
+from .checks import CHECK_ROWS, SCRIPT_FAULTS, check_behavior, made_up_images, made_up_inputs
 from .ensemble import Ensemble, load_ensemble
 from .features import FeatureMaps, localize
-from .files import load_bundle, rewrite_bundle, save_bundle
+from .files import load_bundle, read_bundle_metadata, rewrite_bundle, save_bundle
 from .network import Bundle, set_modes
 from .paths import DEMO_FOLDER, bundle_path, demo_bundles
 
 __all__ = [
     "CHECK_ROWS",
     "DEMO_FOLDER",
+    "SCRIPT_FAULTS",
     "Bundle",
     "Ensemble",
     "FeatureMaps",
@@ -21,6 +22,7 @@ __all__ = [
     "localize",
     "made_up_images",
     "made_up_inputs",
+    "read_bundle_metadata",
     "rewrite_bundle",
     "save_bundle",
     "set_modes",

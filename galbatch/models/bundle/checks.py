@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,13 @@ MOST_CHECK_ROWS = 1024  # tried where the first give no difference
 CHECK_ROWS = 16  # keys tried by the check of dropout: at the lowest rates one pass alone may zero nothing
 FIXED_KEY = 7  # of passes that must all be equal
 KEY_STEP = 0x5851F42D4C957F2D  # an odd number with many bits: keys that differ little would hide weak hashes
+# Each of the two images alone, then both in another order, at other places and in a batch of another size.
+BATCHES = ((0,), (1,), (1, 0, 1))
+# Convolutions of another batch size sum in another order: 4e-7 of the largest number in the shipped networks. Whoever
+# normalizes over the batch moves outputs by 0.01 and more.
+ROW_TOLERANCE = 1e-4
+# What a script's own faults come out as; torch.jit.Error, of a `raise` in the script, is no RuntimeError.
+SCRIPT_FAULTS = (RuntimeError, TypeError, ValueError, LookupError, torch.jit.Error)
 
 
 def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> None:
@@ -28,12 +36,15 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     ------
     BundleError
         A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
-        is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, or its
-        features are not those of the metadata.
+        is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, a row
+        gives other numbers alone than beside others or at another place, or its features are not those of the metadata.
     """
     # Foreign networks seed the global generator: nothing else may draw from it meanwhile.
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=()), torch.inference_mode():
-        problem = _problem(script, metadata)
+        try:
+            problem = _problem(script, metadata)
+        except SCRIPT_FAULTS as error:
+            problem = f"fails on made-up images: {_last_line(error)}"
     if problem is not None:
         raise BundleError(f"{source}: {problem}")
 
@@ -50,10 +61,9 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
         rows = features[torch.arange(CHECK_ROWS) % len(features)]
         first, again = _tensor(script.sample(rows, keys), "sample"), script.sample(rows, keys)
         fixed = script.sample(rows, torch.full_like(keys, FIXED_KEY))
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+    except SCRIPT_FAULTS as error:
         shapes = " and auxiliary inputs ".join(str(tuple(part.shape)) for part in inputs)
-        return f"fails on images {shapes}: {reason}"
+        return f"fails on images {shapes}: {_last_line(error)}"
     expected = (CHECK_ROWS, outputs_per_pass(metadata))
     if tuple(first.shape) != expected:
         return f"sample gives {tuple(first.shape)}, expected (row, output) = {expected}"
@@ -67,7 +77,60 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
     changed = [name for name, checksum in _checksums(script).items() if checksum != before[name]]
     if changed:
         return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
-    return _feature_problem(script, features, metadata)
+    return _feature_problem(script, features, metadata) or _row_problem(script, inputs, (rows, keys))
+
+
+def _row_problem(script: Any, inputs: tuple[Tensor, ...], sampled: tuple[Tensor, Tensor]) -> str | None:
+    """Return in which method a row depends on the others of its batch, or on its place there; None: in none.
+
+    Such a network gives an object another posterior whenever the objects beside it change.
+
+    Parameters
+    ----------
+    inputs : what `prefix` takes, of two images
+    sampled : what `sample` takes, whose first two rows are of the two images
+    """
+    features = script.prefix(*inputs)
+    if len(features) != len(inputs[0]):
+        return f"prefix gives {len(features)} rows for {len(inputs[0])} images"
+    calls: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
+        "prefix": (script.prefix, inputs),
+        "sample": (script.sample, sampled),
+    }
+    # Methods that a script may have; their numbers go into columns and flags as well.
+    if hasattr(script, "crop"):
+        calls["crop"] = script.crop, inputs[:1]
+    if hasattr(script, "last_features"):
+        calls["last_features"] = script.last_features, (features,)
+    if hasattr(script, "sample_with_top"):
+        calls["sample_with_top"] = (lambda *some: script.sample_with_top(*some)[0]), sampled
+    for method, (call, arguments) in calls.items():
+        together = call(*arguments)
+        for batch in BATCHES:
+            rows = torch.tensor(batch)
+            try:
+                found = call(*(argument[rows] for argument in arguments))
+            except SCRIPT_FAULTS as error:
+                return f"{method} fails on a batch of {len(batch)}: {_last_line(error)}"
+            if not _agree(found, together[rows]):
+                return (
+                    f"{method} gives an image other numbers in a batch of {len(batch)} than in one of {len(together)}: they "
+                    "depend on the images beside it, or on its place; normalize each image by itself, with BatchNorm's "
+                    "running statistics and constants for a survey"
+                )
+    return None
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors are equal but for the rounding of another order of sums."""
+    if found.shape != expected.shape:
+        return False
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    return torch.allclose(found, expected, rtol=0.0, atol=ROW_TOLERANCE * largest, equal_nan=True)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _tensor(value: Any, method: str) -> Tensor:

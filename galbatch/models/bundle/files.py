@@ -15,15 +15,14 @@ import torch
 
 from galbatch import storage
 from galbatch.errors import BundleError
-from galbatch.models.bundle.checks import check_behavior
+from galbatch.models.bundle.archive import METADATA_FILE, read_metadata_text
+from galbatch.models.bundle.checks import SCRIPT_FAULTS, check_behavior
 from galbatch.models.bundle.network import Bundle, set_modes
 from galbatch.models.bundle.paths import demo_bundles
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import BundleMetadata, write_metadata
 
-__all__ = ["load_bundle", "rewrite_bundle", "save_bundle"]
-
-METADATA_FILE = "galbatch.json"
+__all__ = ["load_bundle", "read_bundle_metadata", "rewrite_bundle", "save_bundle"]
 
 _loaded: dict[str, Bundle] = {}
 _loading = threading.Lock()
@@ -79,6 +78,27 @@ def rewrite_bundle(source: str, output: str, metadata: BundleMetadata) -> str:
     return save_bundle(output, load_bundle(source).script, metadata)
 
 
+def read_bundle_metadata(path: str) -> tuple[BundleMetadata, str]:
+    """Return what a bundle says of itself, and its sha256, without running anything of it.
+
+    Whether its script behaves as it says is not looked at; `load_bundle` does.
+
+    Parameters
+    ----------
+    path : local or ``s3://``
+
+    Raises
+    ------
+    BundleError
+        There is no such file, it is no bundle or damaged, or its metadata contradict themselves.
+    """
+    with storage.open_file(_on_this_machine(str(path), None)) as opened:
+        metadata = read_metadata(read_metadata_text(opened, str(path)), str(path))
+        # Of the same open file, which may be replaced meanwhile.
+        opened.seek(0)
+        return metadata, hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> Bundle:
     """Load a bundle, once per process and sha256.
 
@@ -97,15 +117,7 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
     with _loading:
         if sha256 is not None and sha256 in _loaded:
             return _loaded[sha256]
-        try:
-            # A remote file is copied and checked against its hash on the way; a local one is hashed once, below.
-            expected = None if storage.has_local_path(str(path)) else sha256
-            file = str(storage.local_copy(str(path), sha256=expected))
-            storage.open_file(file).close()
-        except (FileNotFoundError, IsADirectoryError):
-            raise BundleError(
-                f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
-            ) from None
+        file = _on_this_machine(str(path), sha256)
         before = storage.identity(file)
         found = storage.sha256_of(file)
         if sha256 is not None and found != sha256:
@@ -121,24 +133,38 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
         return bundle
 
 
+def _on_this_machine(path: str, sha256: str | None) -> str:
+    """Return the path of the bundle's file, or of its copy on this machine."""
+    try:
+        # A remote file is copied and checked against its hash on the way; a local one is hashed once, by the caller.
+        file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
+        storage.open_file(file).close()
+    except (FileNotFoundError, IsADirectoryError):
+        raise BundleError(
+            f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
+        ) from None
+    return file
+
+
 def _load(file: str, path: str, sha256: str) -> Bundle:
     """Read a bundle's file and check its behavior; `path` is its original path, for messages."""
-    extra = {METADATA_FILE: ""}  # Filled in by torch; it stays empty if the archive holds no such file.
+    # Metadata are read first: what cannot be a bundle is refused before anything in it runs.
+    with storage.open_file(file) as opened:
+        text = read_metadata_text(opened, path)
+    metadata = read_metadata(text, path)
+    extra = {METADATA_FILE: ""}  # Filled in by torch.
     try:
         load: Any = torch.jit.load  # Untyped in torch.
         script = load(file, map_location="cpu", _extra_files=extra)
-    except (RuntimeError, ValueError) as error:
+    except SCRIPT_FAULTS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"
         raise BundleError(
             f"{path}: is no TorchScript file, or is damaged: {reason}; fetch it again"
         ) from None
-    text = extra[METADATA_FILE]
-    if not text:
-        raise BundleError(
-            f"{path}: holds no {METADATA_FILE}, so it is TorchScript but no galbatch bundle; "
-            "save it with galbatch.models.save_bundle and its metadata"
-        )
-    metadata = read_metadata(text, path)
+    # An archive can be made so that two readers find different entries of one name in it.
+    seen = extra[METADATA_FILE]
+    if (seen if isinstance(seen, bytes) else seen.encode()) != text:
+        raise BundleError(f"{path}: torch finds another {METADATA_FILE} in it; the archive was tampered with")
     set_modes(script)
     check_behavior(script, metadata, source=path)
     return Bundle(metadata, sha256, script)

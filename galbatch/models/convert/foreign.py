@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle import save_bundle, set_modes
+from galbatch.models.bundle import SCRIPT_FAULTS, save_bundle, set_modes
 from galbatch.models.convert.description import read_description
 from galbatch.models.convert.published import file_sha256
 from galbatch.models.metadata import BundleMetadata
@@ -86,7 +86,7 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
 
     Parameters
     ----------
-    script : path of a TorchScript file. Loading it runs none of its code; the check of its behavior does
+    script : path of a TorchScript file. Loading it runs the code that makes its attributes; the check of its behavior runs the rest
     description : path of a TOML file with the fields of `ScriptDescription`
     output : path of the bundle to write
 
@@ -138,7 +138,7 @@ def _read_script(path: str) -> Any:
     load: Any = torch.jit.load
     try:
         network = load(path, map_location="cpu")
-    except (RuntimeError, ValueError) as error:
+    except SCRIPT_FAULTS as error:
         raise BundleError(
             f"{path}: is no TorchScript file: {_last_line(error)}; a state dict or pickled module must be scripted first, with "
             "torch.jit.script(network).save(...)"

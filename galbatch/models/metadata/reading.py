@@ -56,6 +56,8 @@ def parse_metadata(text: str | bytes, source: str, *, head_rules: HeadRules) -> 
     try:
         data = with_current_names(json.loads(text, parse_constant=refuse_constant))
         metadata = parse_strictly(BundleMetadata, data, source=f"{source}: galbatch.json")
+    except RecursionError:
+        raise BundleError(f"{source}: galbatch.json is nested too deeply") from None
     except ValueError as error:  # A UnicodeDecodeError, from bytes that are no UTF-8, is one, too.
         raise BundleError(f"{source}: galbatch.json is no JSON: {error}") from None
     except ConfigError as error:
