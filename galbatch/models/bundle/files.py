@@ -9,6 +9,7 @@ import hashlib
 import io
 import threading
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def read_bundle_metadata(path: str) -> tuple[BundleMetadata, str]:
     BundleError
         There is no such file, it is no bundle or damaged, or its metadata contradict themselves.
     """
-    with storage.open_file(_on_this_machine(str(path), None)) as opened:
+    with Path(_on_this_machine(str(path), None)).open("rb") as opened:
         metadata = read_metadata(read_metadata_text(opened, str(path)), str(path))
         # Of the same open file, which may be replaced meanwhile.
         opened.seek(0)
