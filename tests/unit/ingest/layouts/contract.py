@@ -31,6 +31,7 @@ class LayoutContract:
 
     layout: str
     njy: float
+    variance: float | None = 0.25  # of every pixel, in squared survey units; None: the survey states none
     options: ClassVar[dict[str, Any]] = {}  # further keys of [survey]
 
     def write(self, folder, wcs, write_calexp):
@@ -83,7 +84,8 @@ class LayoutContract:
         # CRPIX (35, 30) is the 0-based pixel (34, 29): the center of 21 px.
         expected = PIXELS[:, 19:40, 24:45] * np.float32(self.njy)
         np.testing.assert_allclose(block.image[0], expected, rtol=2e-7)
-        np.testing.assert_allclose(block.variance[0], 0.25 * self.njy**2, rtol=1e-6)
+        expected_variance = np.nan if self.variance is None else self.variance * self.njy**2
+        np.testing.assert_allclose(block.variance[0], expected_variance, rtol=1e-6)
         assert not block.flags[0] & (PixelFlag.RESAMPLED | PixelFlag.MOSAICKED)
 
     def test_pixels_come_out_in_njy_about_the_position(self, survey, read, objects, cut):
@@ -165,9 +167,9 @@ class LayoutContract:
         path = self.files(survey)[-1]
         with fits.open(path) as hdus:
             last = max(n for n, hdu in enumerate(hdus) if getattr(hdu, "shape", None) == (60, 70))
-            offset = hdus[last].fileinfo()["datLoc"]
+            offset, n_bytes = hdus[last].fileinfo()["datLoc"], abs(hdus[last].header["BITPIX"]) // 8
         with open(path, "r+b") as file:
-            file.truncate(offset + 4 * 70 * 10)
+            file.truncate(offset + n_bytes * 70 * 10)
         with pytest.raises(TileError, match="is 10 x 70 px, its header says 60 x 70"):
             read(survey, bands=("g", "r"))
 
