@@ -1,1 +1,1 @@
-"""Values and facts that every room shares: nothing here imports another room but errors."""
+"""Values and constants that all parts of galbatch share: it imports nothing from galbatch except `galbatch.errors`."""

@@ -1,8 +1,9 @@
-"""Columns of the catalog: their names are made and parsed here alone, with dtype, unit, UCD, description and missing value.
+"""Columns of the catalog: name, dtype, unit, UCD, description and missing value of each. Names are made and parsed only here.
 
-A result column's name is ``<model>_<what>``. What stands for "what" follows from a row of `Statistic`, and from the
-quantity, level or rank that `ColumnKey` adds to it: ``gampen_bt_q500``, ``gampen_corr_bt_re_arcsec``, ``sfnet_feature_0``,
-``gampen_flags``. A new kind of column is a new row, a place in the list of `galbatch.models.result_columns`, and its values.
+The name of a result column is the model's name, an underscore and a suffix. A member of `Statistic` and the quantity,
+level or rank in a `ColumnKey` give the suffix: ``gampen_bt_q500``, ``gampen_corr_bt_re_arcsec``, ``sfnet_feature_0``,
+``gampen_flags``. To add a kind of column, add a member to `Statistic`, list the column in
+`galbatch.models.result_columns`, and compute its values.
 """
 
 from __future__ import annotations
@@ -46,24 +47,34 @@ __all__ = [
 ]
 
 LEVEL_DECIMALS = 10
-"""Decimals of a quantile's level that its name keeps: more than any level has that a user writes, fewer than round-off shows."""
+"""Decimals of a quantile's level that are kept in the column's name.
+
+Users write fewer decimals, and the rounding error of a float64 only shows in later ones.
+"""
 
 NO_VALUE = "NaN: no value, the flags say why"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A catalog column before it is written.
+    """The definition of a catalog column.
 
     Attributes
     ----------
-    name : in the catalog
-    dtype : a pyarrow type name (``int32``, ``float32``, ``string``)
-    unit : a VOUnits string, "" for none
-    description : says what the missing value means where it can occur
-    ucd : Unified Content Descriptor, "" for none
-    missing : number that stands for "no value"; None: null
-    flags : the bits, of a column of flags
+    name : str
+        The column's name in the catalog.
+    dtype : str
+        A numpy dtype such as ``int32`` or ``float32``, or ``string``.
+    unit : str
+        Unit in the VOUnits syntax, "" for none.
+    description : str
+        One line for users of the catalog. It explains the missing value where one can occur.
+    ucd : str
+        Unified Content Descriptor (UCD1+), "" for none.
+    missing : float or None
+        The number that marks a missing value; None if missing values are null.
+    flags : type of CatalogFlag, or None
+        The meaning of the bits, if this is a column of flags.
     """
 
     name: str
@@ -76,11 +87,11 @@ class Column:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """The pyarrow type."""
+        """The column's pyarrow type."""
         return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
 
     def empty(self, n_objects: int) -> npt.NDArray[Any]:
-        """Return (object,) missing values, in the column's dtype; of text an object array."""
+        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text."""
         dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
         return np.full(n_objects, self.missing, dtype)
 
@@ -92,16 +103,19 @@ ID = Column("object_id", "int64", "", "id of the object, as in the object list",
 RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
 DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
 OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
-"""The first columns of every leaf; `object_id` is int64 or string."""
+"""The first columns of every leaf (Parquet file of the catalog); `object_id` is int64 or string, as in the object list."""
 
 PIXEL_FLAGS = Column(
     "flags", "int32", "", "what the pixels and the object list say", "meta.code", missing=0, flags=PixelFlag
 )
-"""The first column of results; the columns of models follow it, those of the object list stand before it."""
+"""The first result column: columns copied from the object list come before it, columns of the models after it."""
 
 
 class Scope(enum.Enum):
-    """The things that a statistic can be of, which decide the form of the column's name."""
+    """The subject of a statistic: one quantity, a pair of them, a feature of some rank, or the whole model.
+
+    Values are templates of the column's name.
+    """
 
     QUANTITY = "<model>_<quantity>_<word>"
     PAIR = "<model>_<word>_<quantity>_<second quantity>"
@@ -110,9 +124,9 @@ class Scope(enum.Enum):
 
 
 class Statistic(enum.Enum):
-    """The kinds of result columns, a row each: word in the name, scope, dtype, description, UCD, missing value.
+    """The kinds of result columns: word in the column's name, scope, dtype, description, UCD and missing value of each.
 
-    Braces in a description are filled in by who makes the column, see `ColumnKey.column`.
+    Braces in a description are placeholders, which `ColumnKey.column` fills in.
     """
 
     _value_: str
@@ -201,6 +215,7 @@ class Statistic(enum.Enum):
         "int32",
         "what {model} says of its own values",
         "meta.code",
+        # Zero would say that the values are good, but rows keep the missing value when no network was run on them.
         int(ModelFlag.NOT_SELECTED),
     )
 
@@ -208,6 +223,7 @@ class Statistic(enum.Enum):
         cls, word: str, scope: Scope, dtype: str, text: str, ucd: str = "", missing: float | None = math.nan
     ) -> Self:
         member = object.__new__(cls)
+        # Enum takes a member whose value exists already for an alias, so each word can be used once.
         member._value_ = word
         member.scope, member.dtype = scope, dtype
         member.text, member.ucd, member.missing = text, ucd, missing
@@ -215,18 +231,20 @@ class Statistic(enum.Enum):
 
     @property
     def word(self) -> str:
-        """The word that stands for it in a column's name."""
+        """The word in the column's name, such as ``mean``."""
         return self.value
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Expression for what stands behind the model's name."""
+        """Regular expression for the part of a column's name after the model's name and an underscore."""
         word = re.escape(self.word)
         if self is Statistic.QUANTILE:
+            # At least three digits, because quantile_suffix pads shorter levels with zeros.
             return re.compile(rf"(?P<quantity>.+)_{word}(?P<level>\d{{3,}})")
         return re.compile(
             {
                 Scope.QUANTITY: rf"(?P<quantity>.+)_{word}",
+                # Names of quantities contain underscores: only a list of them tells where the first of a pair ends.
                 Scope.PAIR: rf"{word}_(?P<pair>.+)",
                 Scope.RANK: rf"{word}_(?P<rank>\d+)",
                 Scope.MODEL: word,
@@ -235,27 +253,33 @@ class Statistic(enum.Enum):
 
 
 def quantile_suffix(level: float) -> str:
-    """Return the digits of a level after "0.", three at least: 0.5 is q500, 0.15865 is q15865, 0.02275 is q02275."""
+    """Return the last part of a quantile column's name, "q" and at least three decimals of the level: 0.5 gives "q500", 0.02275 "q02275"."""
+    # The decimals are rounded before trailing zeros are cut: 1 - 0.9 is 0.09999999999999998 as a float, and must give q100.
     digits = f"{level:.{LEVEL_DECIMALS}f}".split(".")[1].rstrip("0")
     return f"{Statistic.QUANTILE.word}{digits.ljust(3, '0')}"
 
 
 def quantity_column(model: str, quantity: str) -> str:
-    """Return the name of a quantity's draws, which the names of its result columns begin with."""
+    """Return ``<model>_<quantity>``: the column of the quantity in a table of draws, and the prefix of its result columns."""
     return f"{model}_{quantity}"
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnKey:
-    """A result column, whatever its model is called.
+    """The identity of a result column within its model.
 
     Attributes
     ----------
-    statistic : what it holds
-    quantity : parameter or magnitude; "" of statistics of the whole model
-    second : the other quantity of a pair
-    level : of a quantile, in (0, 1)
-    rank : of a feature, 0 for the strongest
+    statistic : Statistic
+        The kind of column.
+    quantity : str
+        Parameter or magnitude, such as ``bt``; "" for statistics of the whole model and of features.
+    second : str
+        Second quantity of a correlation, otherwise "".
+    level : float or None
+        Level of a quantile, in (0, 1); None for other statistics.
+    rank : int or None
+        Rank of a feature, 0 for the strongest; None for other statistics.
     """
 
     statistic: Statistic
@@ -266,7 +290,7 @@ class ColumnKey:
 
     @property
     def suffix(self) -> str:
-        """The name without the model's."""
+        """The column's name without the model's name and the underscore after it."""
         word, scope = self.statistic.word, self.statistic.scope
         if self.level is not None:
             return f"{self.quantity}_{quantile_suffix(self.level)}"
@@ -281,13 +305,17 @@ class ColumnKey:
         return f"{model}_{self.suffix}"
 
     def column(self, model: str, *, unit: str = "", **words: Any) -> ResultColumn:
-        """Return the column.
+        """Return the definition of the column for one model.
 
         Parameters
         ----------
-        model : its name in the run
-        unit : of the values
-        words : values for the braces in the statistic's description, but for the key's own fields and the model
+        model : str
+            The model's name in run.toml.
+        unit : str
+            Unit of the values in the VOUnits syntax, "" for none.
+        **words
+            Values for the placeholders in the statistic's description. The model and the fields of this key are filled
+            in without them.
         """
         statistic = self.statistic
         own = {"model": model, "quantity": self.quantity, "second": self.second}
@@ -297,6 +325,7 @@ class ColumnKey:
             statistic.dtype,
             unit,
             text,
+            # UCD1+ has a word for the median, but none for other quantiles.
             "stat.median" if self.level == 0.5 else statistic.ucd,
             statistic.missing,
             ModelFlag if statistic is Statistic.FLAGS else None,
@@ -307,7 +336,7 @@ class ColumnKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultColumn(Column):
-    """A catalog column that a model fills."""
+    """The definition of a catalog column that holds a model's results."""
 
     model: str
     key: ColumnKey
@@ -318,15 +347,21 @@ OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statist
 
 
 def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
-    """Return model and key of all result columns of a catalog, by their names.
+    """Return the model and the key of each result column of a catalog.
 
-    The columns of a model stand together, and its flags are the last of them. That says where each model's columns end,
-    so models whose names begin alike (``gampen``, ``gampen_survey``) are not confused. Columns of the object list are left
-    out: they stand before the column ``flags``.
+    The columns of one model are adjacent, and its column of flags is the last of them. The flags therefore mark where each
+    model's columns end, and models whose names begin alike (``gampen``, ``gampen_survey``) are kept apart. Columns copied
+    from the object list come before the column ``flags`` and are left out.
 
     Parameters
     ----------
-    names : all columns of the catalog, in its order
+    names : sequence of str
+        All columns of the catalog, in the catalog's order.
+
+    Returns
+    -------
+    dict of str to (str, ColumnKey)
+        Model name and key, by column name.
     """
     results = list(names)
     if PIXEL_FLAGS.name in results:
@@ -343,14 +378,14 @@ def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
 
 
 def flag_columns(names: Sequence[str]) -> list[str]:
-    """Return the columns of flags among all columns of a catalog: of the pixels, then of each model."""
+    """Return the names of a catalog's columns of flags: ``flags`` of the pixels, then ``<model>_flags`` of each model."""
     keys = parse_columns(names)
     model_flags = [name for name, (_, key) in keys.items() if key == MODEL_FLAGS]
     return [PIXEL_FLAGS.name, *model_flags] if PIXEL_FLAGS.name in names else model_flags
 
 
 def quantile_columns(names: Sequence[str]) -> dict[tuple[str, str], dict[float, str]]:
-    """Return the columns of the quantiles among all columns of a catalog: by model and quantity, then by rising level."""
+    """Return the names of a catalog's quantile columns, by (model, quantity) and then by level in ascending order."""
     found: dict[tuple[str, str], dict[float, str]] = {}
     for name, (model, key) in parse_columns(names).items():
         if key.level is not None:
@@ -359,8 +394,9 @@ def quantile_columns(names: Sequence[str]) -> dict[tuple[str, str], dict[float, 
 
 
 def _parse_block(names: Sequence[str], model: str) -> Iterator[ColumnKey]:
-    """The keys of all columns of one model; its quantities are those that have quantiles."""
+    """Yield the keys of one model's columns. Its quantities are those that have quantiles."""
     found = [parsed[1] for name in names if (parsed := parse_column(name, (model,))) is not None]
+    # A first pass finds the quantities, without which the names of correlations cannot be split.
     quantities = {key.quantity for key in found if key.statistic is Statistic.QUANTILE}
     for name in names:
         if (parsed := parse_column(name, (model,), quantities=quantities)) is not None:
@@ -370,20 +406,25 @@ def _parse_block(names: Sequence[str], model: str) -> Iterator[ColumnKey]:
 def parse_column(
     name: str, models: Collection[str], *, quantities: Collection[str] = ()
 ) -> tuple[str, ColumnKey] | None:
-    """Return the model and the key of a result column; None if it is none of these models'.
+    """Return the model and the key of one result column, or None if it belongs to none of `models`.
 
     Parameters
     ----------
-    name : in the catalog
-    models : all models of the run. Where several begin the name, the longest is the column's
-    quantities : the model's; without them any is accepted, and correlations, whose two names cannot be separated, are not
+    name : str
+        The column's name in the catalog.
+    models : collection of str
+        Names of all models of the run. If the column's name begins with several of them, the longest is taken.
+    quantities : collection of str
+        Names of the model's quantities. If empty, any quantity is accepted, but no correlation is recognized: without
+        the list the two names in it cannot be separated.
     """
     own = [model for model in models if name.startswith(f"{model}_")]
     if not own:
         return None
+    # "gampen_survey_bt_q500" begins with "gampen_" too.
     model = max(own, key=len)
     rest = name.removeprefix(f"{model}_")
-    # The longest word first: the standard deviation of "bt_epistemic" is no column of bt's.
+    # The longest word first: otherwise "bt_epistemic_std" would be read as the "std" of a quantity "bt_epistemic".
     for statistic in sorted(Statistic, key=lambda one: -len(one.word)):
         match = statistic.pattern.fullmatch(rest)
         if match and (key := _key(statistic, match.groupdict(), quantities)):

@@ -1,4 +1,4 @@
-"""Fingerprints of outputs: digests of all that they depend on, of values, arrays and tables."""
+"""Fingerprints of outputs: digests (sha256) of the settings and inputs that an output depends on."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ __all__ = ["Fingerprint", "digest", "refuse_difference"]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that an output depends on, part by part, so that a refusal can say what differs."""
+    """The settings and inputs that an output depends on, by name, so that an error can name what differs."""
 
     parts: Mapping[str, str]
 
     @property
     def digest(self) -> str:
-        """sha256 of the parts, in hexadecimal."""
+        """The sha256 of all parts, 64 hexadecimal digits."""
         return digest(dict(self.parts))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the form that is stored in ``_done.json`` and, as text, in a leaf's footer."""
+        """Return the fingerprint as a JSON object, which ``_done.json`` and the footers of the catalog's Parquet files store."""
         return {"digest": self.digest, "parts": dict(self.parts)}
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 of a JSON value, of an array or of a table, in hexadecimal.
+    """Return the sha256 of a JSON value, a numpy array or a pyarrow table, as 64 hexadecimal digits.
 
-    Arrays and tables count by type and content: not by how they are cut into chunks, sliced or laid out.
+    The digest of an array or table depends on its types and values, not on its chunks, slices or memory layout.
     """
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             return _digest_texts([str(item) for item in value])
+        # The dtype is hashed too: zeros of int64 and of float64 are the same bytes.
         return _sha256(str(value.dtype).encode(), np.ascontiguousarray(value).data)
     if isinstance(value, pa.Table):
         return digest([[f.name, str(f.type), _digest_column(value.column(f.name))] for f in value.schema])
+    # Keys are sorted, so that the order in which a dict was filled does not change its digest.
     return _sha256(json.dumps(value, sort_keys=True, default=str).encode())
 
 
@@ -55,7 +57,7 @@ def _sha256(*parts: Any) -> str:
 
 
 def _digest_texts(texts: list[str]) -> str:
-    """Return the digest of texts and of their lengths: ["a", "bc"] is not ["ab", "c"]."""
+    """Return the digest of texts and their lengths. Without the lengths ["a", "bc"] and ["ab", "c"] would be equal."""
     encoded = [text.encode() for text in texts]
     return _sha256(np.array([len(text) for text in encoded], np.int64).data, b"".join(encoded))
 
@@ -66,20 +68,30 @@ def _digest_column(column: pa.ChunkedArray) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         content = _digest_texts(pc.fill_null(column, "").to_pylist())
     elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        # What lies below a null is arbitrary.
+        # Arrow leaves the bytes under a null undefined, so they are set before they are hashed.
         content = digest(pc.fill_null(column, pa.scalar(0).cast(kind)).to_numpy())
-    else:  # dates, decimals, lists: seldom kept, one Python object each
+    else:  # Dates, decimals and lists are rare in object lists, so one Python object per row is fast enough.
         content = _digest_texts([repr(item) for item in column.to_pylist()])
+    # A null and a 0, or a null and an empty text, differ in the first part only.
     return digest([digest(null), content])
 
 
 def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fingerprint) -> None:
-    """Refuse an output that was written with another fingerprint.
+    """Raise if an existing output was written with another fingerprint.
+
+    Parameters
+    ----------
+    where : str
+        The output, as the message names it.
+    found : mapping or None
+        The output's fingerprint in the form of `Fingerprint.as_json`; None if it has none.
+    expected : Fingerprint
+        The fingerprint of this run.
 
     Raises
     ------
     FingerprintError
-        With the parts that differ, the value found and the value of this run.
+        They differ. The message lists each part that differs, with both values.
     """
     if found is not None and found.get("digest") == expected.digest:
         return
@@ -100,4 +112,5 @@ def _short(value: str | None) -> str:
 
 
 def _is_digest(text: str) -> bool:
+    # A sha256 has 64 hexadecimal digits; messages show the first 12, which are enough to tell two digests apart.
     return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -1,6 +1,6 @@
-"""Flags of the catalog, each one row: bit, name, text, class. The docs, the report, the VOTable and the metadata are made from it.
+"""Flags of the catalog: bit, name, text and class of each. Docs, report, VOTable and field metadata are made from them.
 
-A new flag is a new row, with the next free bit: a bit that was used once keeps its meaning, since catalogs hold numbers.
+A new flag takes the next free bit. A bit is never reused: catalogs store the number, so its meaning must not change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "fla
 
 
 class FlagClass(enum.StrEnum):
-    """The two classes: a quality flag says not to trust a value, an information flag says how the value came about."""
+    """The class of a flag: a quality flag warns about a value, an information flag tells how it was made."""
 
     QUALITY = "quality"
     INFORMATION = "information"
@@ -27,8 +27,10 @@ class CatalogFlag(enum.IntFlag):
 
     Attributes
     ----------
-    text : flag text, a sentence that a user of the catalog can act on; single bits have one, combinations do not
-    flag_class : quality or information
+    text : str
+        One sentence for users of the catalog. Only single bits have a text and a class: combinations lack both.
+    flag_class : FlagClass
+        Quality or information.
     """
 
     _value_: int
@@ -44,17 +46,17 @@ class CatalogFlag(enum.IntFlag):
 
     @property
     def bit(self) -> int:
-        """Number of the bit, 0 for the lowest."""
+        """Number of the flag's bit, 0 for the lowest."""
         return self.value.bit_length() - 1
 
     @property
     def help(self) -> str:
-        """Name and text, as help texts state them."""
+        """Name and text in one line, for help texts."""
         return f"{self.name}: {self.text}"
 
 
 class PixelFlag(CatalogFlag):
-    """Bits of the column ``flags``: what the pixels and the object list say, whatever the model."""
+    """Bits of the column ``flags``, which describe an object's pixels and its entry in the object list, not a model."""
 
     OUTSIDE_FOOTPRINT = 1 << 0, "No tile covers the cutout's center in any band; there are no values."
     PARTIAL_COVERAGE = 1 << 1, "Part of the cutout has no data in a band: a tile's edge or a hole."
@@ -70,7 +72,7 @@ class PixelFlag(CatalogFlag):
 
 
 class ModelFlag(CatalogFlag):
-    """Bits of the columns ``<model>_flags``: what the model says of its own values."""
+    """Bits of the columns ``<model>_flags``, which describe the values that one model gives for an object."""
 
     NOT_SELECTED = 1 << 0, "The run's selection left the object out; there are no values.", INFORMATION
     NONFINITE_INPUT = (
@@ -86,7 +88,7 @@ class ModelFlag(CatalogFlag):
 
 
 class MaskBit(enum.IntFlag):
-    """galbatch's own mask bits (uint16), the same whatever the survey numbers its planes."""
+    """Bits of the masks in a cutout store (uint16). Every survey's own mask planes are translated into them."""
 
     BAD = 1 << 0
     SAT = 1 << 1
@@ -102,7 +104,7 @@ class MaskBit(enum.IntFlag):
 
 
 def flags_as_json(flags: type[CatalogFlag]) -> str:
-    """Return the rows of a flags column's bits as JSON: a list of bit, value, name, class and text."""
+    """Return the bits of a column of flags as JSON: a list of objects with bit, value, name, class and text."""
     rows = [
         {"bit": f.bit, "value": f.value, "name": f.name, "class": f.flag_class.value, "text": f.text}
         for f in flags

@@ -1,4 +1,4 @@
-"""HEALPix pixels and partitions, and the paths that HATS gives them: made and parsed here alone."""
+"""HEALPix pixels, partitions, and their paths in a HATS catalog. Such paths are made and parsed only here."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ __all__ = [
 ]
 
 HEALPIX_ORDER = 29
-"""The highest HEALPix order: that of the index which every object has. 12 * 4**29 pixels fit in an int64."""
+"""Order of the HEALPix index of each object: the highest, at which 12 * 4**29 pixels still fit into an int64."""
 
 PATH_COLUMNS = ("Norder", "Dir", "Npix")
-"""Keys of a pixel's path, which readers of partitioned Parquet take for columns."""
+"""Keys in the path of a pixel. Readers of partitioned Parquet add a column for each, so no other column may have the name."""
 
 ORDER_FOLDERS = tuple(f"Norder={healpix_order}" for healpix_order in range(HEALPIX_ORDER + 1))
-"""First folders of all paths of pixels."""
+"""All possible first folders in the path of a pixel."""
 
 # HATS puts no more than 10,000 pixels into a folder.
 PIXELS_PER_FOLDER = 10_000
 
+# Dir follows from Npix, so it is matched but not read. The last group is the suffix of a leaf, or empty.
 PATH = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)(.*)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class HealpixPixel:
-    """A NESTED HEALPix pixel; pixels sort by order, then number."""
+    """A HEALPix pixel in the NESTED scheme. Pixels compare by order first, then by number."""
 
     healpix_order: int
     healpix_pixel: int
 
     @property
     def path(self) -> str:
-        """Path below the store and, with ``.parquet``, below ``dataset/`` of the catalog."""
+        """Path of the pixel relative to a cutout store, or with ``.parquet`` relative to ``dataset/`` of a catalog."""
         directory = self.healpix_pixel // PIXELS_PER_FOLDER * PIXELS_PER_FOLDER
         return f"Norder={self.healpix_order}/Dir={directory}/Npix={self.healpix_pixel}"
 
@@ -49,28 +50,32 @@ class HealpixPixel:
 
     @property
     def index_range(self) -> tuple[int, int]:
-        """Half-open range of the indices of order 29 inside the pixel; sorting by it follows the sky."""
+        """Half-open range of the indices at order 29 inside the pixel. Sorting by it gives the order of rows in the catalog."""
+        # Each order divides a pixel into four, which adds two bits to the index.
         shift = 2 * (HEALPIX_ORDER - self.healpix_order)
         return self.healpix_pixel << shift, (self.healpix_pixel + 1) << shift
 
     @classmethod
     def from_path(cls, path: str) -> HealpixPixel | None:
-        """Return the pixel whose `path` this is, or None if it is no pixel's."""
+        """Return the pixel whose `path` equals `path`, or None if there is none."""
         found = split_path(path)
         return found[0] if found is not None and not found[1] else None
 
 
 def split_path(path: str) -> tuple[HealpixPixel, str] | None:
-    """Split a path into its pixel and what follows, such as ``.parquet``; None if it does not begin with a pixel's."""
+    """Return the pixel at the start of a path and the rest, such as ``.parquet``; None if the path does not start with one."""
     match = PATH.fullmatch(path)
     return (HealpixPixel(int(match[1]), int(match[2])), match[3]) if match else None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Partition(HealpixPixel):
-    """One HEALPix pixel of the run: the unit of work, of retry, of resume, of output.
+    """A HEALPix pixel and its objects: the unit in which a run works, retries, resumes and writes.
 
-    `start` and `stop` are its rows in the sorted object table.
+    Attributes
+    ----------
+    start, stop : int
+        Half-open range of its rows in the sorted object table.
     """
 
     start: int
@@ -78,7 +83,7 @@ class Partition(HealpixPixel):
 
     @property
     def pixel(self) -> HealpixPixel:
-        """The pixel without the rows, as leaves and groups are listed by."""
+        """The pixel without the rows, which identifies the partition's leaf and Zarr groups."""
         return HealpixPixel(self.healpix_order, self.healpix_pixel)
 
     @property

@@ -1,4 +1,4 @@
-"""Making the next items in another thread while the last one is worked on."""
+"""Prefetching: another thread makes the next items while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from typing import TypeVar
 __all__ = ["prefetch"]
 
 Item = TypeVar("Item")
+# Marks the end of the items. None would not do, because it can be an item.
 END = object()
 
 
 @contextmanager
 def prefetch(items: Iterable[Item], *, n_ahead: int = 1) -> Iterator[Iterator[Item]]:
-    """Iterate over items that another thread makes in advance, in their order.
+    """Iterate over items in order, while another thread makes the next ones in advance.
 
-    While one item is worked on, the next `n_ahead` are made: ``1 + n_ahead`` are in memory, never more. An exception
-    raised while an item is made comes where that item is asked for. When the context ends, however it ends, the item
-    being made is waited for, those not yet begun are dropped, and the thread ends.
+    At most ``1 + n_ahead`` items are in memory: the current one and the next `n_ahead`. An exception raised by `items`
+    is raised when the caller asks for that item. When the context ends, normally or by an exception, it waits for the
+    item that is being made, drops the others, and ends the thread.
 
     Parameters
     ----------
     items : iterable
-        Consumed by the other thread alone.
+        Consumed only by the other thread.
     n_ahead : int
         Number of items to make in advance, at least 1.
 
     Yields
     ------
-    iterator over the items
+    iterator
+        Over the items.
     """
+    # One thread: a generator raises if two threads advance it at once, and items must keep their order.
     thread = ThreadPoolExecutor(1, thread_name_prefix="galbatch-prefetch")
     try:
         yield _in_order(iter(items), thread, n_ahead)
@@ -42,7 +45,7 @@ def prefetch(items: Iterable[Item], *, n_ahead: int = 1) -> Iterator[Iterator[It
 
 def _in_order(items: Iterator[Item], thread: ThreadPoolExecutor, n_ahead: int) -> Iterator[Item]:
     coming = deque(thread.submit(next, items, END) for _ in range(n_ahead))
-    # The future is popped before it is waited for: one that was kept would keep its item in memory.
+    # The future is popped before its result is taken: a future in the deque would keep its item in memory.
     while (item := coming.popleft().result()) is not END:
         coming.append(thread.submit(next, items, END))
         yield item  # type: ignore[misc]

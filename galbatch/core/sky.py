@@ -1,7 +1,7 @@
-"""HEALPix index, pixels, neighbors: the only door to the HEALPix library.
+"""HEALPix indices, separations and neighbors on the sky. No other module imports the HEALPix library.
 
-Pixels are NESTED throughout. `healpix_29` is the index at order 29, whose pixels are 0.4 milliarcseconds
-wide; the index of any lower order is its leading bits.
+All pixels are NESTED. `healpix_29` is the index at order 29, whose pixels are 0.4 milliarcseconds wide. The leading bits
+of that index are the index at any lower order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from galbatch.core.pixels import HEALPIX_ORDER
 
-# Loaded when first used: it takes 0.3 s, and workers that only cut do without.
+# Loaded at first use: importing it takes 0.3 s, and workers that only cut images do not need it.
 cdshealpix = lazy_loader.load("cdshealpix")
 
 __all__ = [
@@ -29,14 +29,14 @@ __all__ = [
     "unit_vectors",
 ]
 
-# 16 bytes a row come back from the tree: 16 MB at a time, where 10 million rows would be 160.
+# Queries of the tree return 16 bytes per row: 16 MB at a time, instead of 160 MB for a list of 10 million objects.
 ROWS_AT_ONCE = 1_000_000
 
 ARCSEC_PER_RADIAN = 180.0 * 3600.0 / np.pi
 
 
 def healpix_29(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return the HEALPix index at order 29, NESTED.
+    """Return the NESTED HEALPix index at order 29 of positions (ICRS).
 
     Parameters
     ----------
@@ -57,24 +57,31 @@ def healpix_29(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.
 
 
 def pixel_of(healpix_29: npt.NDArray[np.int64], healpix_order: int) -> npt.NDArray[np.int64]:
-    """Return the pixel at `healpix_order` that holds each index of order 29.
+    """Return the number of the pixel at `healpix_order` that contains each index at order 29.
 
     Parameters
     ----------
     healpix_29 : (object,) int64
+    healpix_order : int
+        0 to 29.
+
+    Returns
+    -------
+    (object,) int64
     """
+    # A pixel's four children extend its number by two bits.
     return healpix_29 >> np.int64(2 * (HEALPIX_ORDER - healpix_order))
 
 
 def pixel_center_deg(healpix_order: int, healpix_pixel: int) -> tuple[float, float]:
-    """Return right ascension and declination of a pixel's center, deg."""
+    """Return the right ascension and declination (ICRS, deg) of the center of a NESTED pixel."""
     pixel = np.array([healpix_pixel], dtype=np.uint64)
     ra, dec = cdshealpix.healpix_to_lonlat(pixel, healpix_order)
     return float(ra.to_value("deg")[0]), float(dec.to_value("deg")[0])
 
 
 def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return directions as points on the unit sphere.
+    """Return positions on the sky as unit vectors (x, y, z).
 
     Parameters
     ----------
@@ -90,47 +97,57 @@ def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[n
         np.radians(np.asarray(dec_deg, dtype=np.float64)),
     )
     cos_dec = np.cos(dec)
+    # (object, xyz)
     return np.stack([cos_dec * np.cos(ra), cos_dec * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def separation_arcsec(
     ra1_deg: npt.ArrayLike, dec1_deg: npt.ArrayLike, ra2_deg: npt.ArrayLike, dec2_deg: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return the great-circle separation of positions given in deg, in arcsec; the shapes broadcast.
+    """Return the great-circle separation of positions, float64, in arcsec.
 
-    From the haversine, which stays exact to rounding at the milliarcseconds where the arc cosine fails.
+    The haversine formula is used: unlike the arc cosine it is accurate at separations of milliarcseconds.
+
+    Parameters
+    ----------
+    ra1_deg, dec1_deg, ra2_deg, dec2_deg : float64, deg
+        Scalars or arrays, broadcast against each other.
     """
     ra1, dec1, ra2, dec2 = (
         np.radians(np.asarray(angle, dtype=np.float64)) for angle in (ra1_deg, dec1_deg, ra2_deg, dec2_deg)
     )
     haversine = np.sin((dec2 - dec1) / 2) ** 2 + np.cos(dec1) * np.cos(dec2) * np.sin((ra2 - ra1) / 2) ** 2
+    # Rounding can make the haversine of opposite positions larger than 1, whose arc sine is NaN.
     return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0))) * ARCSEC_PER_RADIAN)
 
 
 def nearest_arcsec(
     ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, *, within_arcsec: float
 ) -> npt.NDArray[np.float64]:
-    """Return the distance to the nearest other position of the list, where that is nearer than `within_arcsec`.
+    """Return the distance of each position to the nearest other position in the list, up to a limit.
 
     Parameters
     ----------
     ra_deg, dec_deg : (object,) float64, deg
-        Finite. Poles and the wrap of right ascension need no care: distances are those on the sphere.
+        Finite. Distances are measured on the sphere, so positions at the poles and across 0 h are handled.
+    within_arcsec : float
+        Limit of the search.
 
     Returns
     -------
     (object,) float64, arcsec
-        Infinite where no other is that near.
+        Infinite where no other position is nearer than the limit.
     """
     points = unit_vectors(ra_deg, dec_deg)
     nearest = np.full(len(points), np.inf)
     if len(points) < 2 or within_arcsec <= 0:
         return nearest
-    # Without balancing the tree is built in 60 percent of the time, and positions are no adversary.
+    # An unbalanced tree is built in 60 percent of the time; balance only guards against unusual distributions of points.
     tree = cKDTree(points, balanced_tree=False)
+    # The tree measures straight distances between unit vectors, so the limit and the results are chords of the sphere.
     chord = 2.0 * np.sin(within_arcsec / ARCSEC_PER_RADIAN / 2.0)
     for start in range(0, len(points), ROWS_AT_ONCE):
-        # The nearest is the point itself, or its exact twin; the second nearest decides.
+        # The nearest point is the position itself, or one at the same place: k=[2] returns only the second nearest.
         distance, _ = tree.query(points[start : start + ROWS_AT_ONCE], k=[2], distance_upper_bound=chord)
         nearest[start : start + ROWS_AT_ONCE] = distance[:, 0]
     found = np.isfinite(nearest)
@@ -141,7 +158,13 @@ def nearest_arcsec(
 def has_neighbor(
     ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, *, radius_arcsec: float
 ) -> npt.NDArray[np.bool_]:
-    """Return whether another position of the list is nearer than `radius_arcsec`; see `nearest_arcsec`.
+    """Return whether each position has another position of the list nearer than a radius.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : (object,) float64, deg
+        Finite.
+    radius_arcsec : float
 
     Returns
     -------
@@ -153,12 +176,19 @@ def has_neighbor(
 def cone_pixels(
     ra_deg: float, dec_deg: float, *, radius_arcsec: float, healpix_order: int
 ) -> npt.NDArray[np.int64]:
-    """Return the pixels at `healpix_order` that may overlap a cone.
+    """Return the NESTED pixels at `healpix_order` that may overlap a cone.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : float
+        Center of the cone, ICRS, deg.
+    radius_arcsec : float
+    healpix_order : int
 
     Returns
     -------
     (pixel,) int64
-        Sorted; none that overlaps is missing, a few at the rim may not overlap.
+        Sorted. All pixels that overlap the cone, and possibly some at its edge that do not.
     """
     pixels, _, _ = cdshealpix.cone_search(
         lon=Longitude(ra_deg, unit="deg"),

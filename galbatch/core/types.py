@@ -1,7 +1,7 @@
-"""The values that rooms exchange: frozen, with shapes and units.
+"""Data classes for grids, tiles, objects and cutouts, which the parts of galbatch exchange.
 
-Axes by name: ``object`` (objects of a block or partition, in HEALPix order), ``band``, ``y``, ``x``,
-``parameter``, ``pass``. Pixels are 0-based; ``y`` runs along the first FITS image axis' partner NAXIS2.
+Names of array axes: ``object`` (objects of a block or partition, in HEALPix order), ``band``, ``y``, ``x``,
+``parameter``, ``pass``. Pixel indices are 0-based; ``y`` runs along NAXIS2 of a FITS image, ``x`` along NAXIS1.
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ __all__ = [
 ]
 
 WeightKind = Literal["variance", "inverse_variance", "standard_deviation"]
-"""What a plane of weights holds."""
+"""The quantity stored in a tile's weight plane."""
 
 BLOCK_OBJECTS = 256
-"""Objects in a block, the unit of memory, of shards and of I/O."""
+"""Number of objects in a block: the unit in which cutouts are held in memory, read and written."""
 
 AB_ZERO_POINT_NJY = 31.4
 """AB magnitude of 1 nJy: -2.5 log10(1 nJy / 3631 Jy), rounded as the LSST pipelines round it."""
 
 
 def njy_per_unit(zero_point_mag: float) -> float:
-    """Return the flux in nJy of one image unit whose AB zero point is `zero_point_mag` (27.0 gives 57.544 nJy)."""
+    """Return the flux in nJy of one image unit, for an AB zero point in mag: 57.544 nJy for 27.0."""
     return float(10.0 ** (0.4 * (AB_ZERO_POINT_NJY - zero_point_mag)))
 
 
 def ab_mag(flux_njy: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the AB magnitude of a flux in nJy; NaN where the flux is not positive."""
+    """Return AB magnitudes (float64) of fluxes in nJy; NaN where the flux is not positive."""
     flux = np.asarray(flux_njy, dtype=np.float64)
+    # NaN passes through the logarithm in silence; a flux of 0 or less would raise a warning.
     positive = np.where(flux > 0, flux, np.nan)
     return np.asarray(AB_ZERO_POINT_NJY - 2.5 * np.log10(positive))
 
@@ -58,21 +59,22 @@ GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grid:
-    """A cutout's size and pixel scale."""
+    """Size (pixels on a side) and pixel scale (arcsec) of a square cutout."""
 
     size_px: int
     pixel_scale_arcsec: float
 
     @property
     def label(self) -> str:
-        """Name of the grid's group in the store, such as ``239px_0.168arcsec``: no two grids share one."""
+        """Name of the grid's group in the cutout store, such as ``239px_0.168arcsec``; different grids have different names."""
+        # Six digits read well; a scale with more is written in full, or two grids could share a name.
         short = f"{self.pixel_scale_arcsec:g}"
         scale = short if float(short) == self.pixel_scale_arcsec else repr(float(self.pixel_scale_arcsec))
         return f"{self.size_px}px_{scale}arcsec"
 
     @classmethod
     def from_label(cls, label: str) -> Grid | None:
-        """Return the grid that `label` names, or None if it names none."""
+        """Return the grid with this `label`, or None if the text is not a label."""
         match = GRID_LABEL.fullmatch(label)
         return cls(int(match[1]), float(match[2])) if match else None
 
@@ -83,13 +85,13 @@ class Grid:
 
     @property
     def half_diagonal_deg(self) -> float:
-        """Radius of the circle about the cutout, deg."""
+        """Half of the cutout's diagonal in deg: the radius of the circle through its corners."""
         return self.size_px * self.pixel_scale_arcsec / 3600.0 / math.sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """The mark by which a file is known to be unchanged: size and ETag (S3) or modification time in ns (local)."""
+    """Size and version of a file, to detect changes. The version is its ETag (S3) or its modification time in ns (local)."""
 
     size_bytes: int
     version: str
@@ -97,12 +99,22 @@ class FileIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The place of one plane of a tile, and how it is stored.
+    """Location of one image plane of a tile in a file, and its storage, which determines the cost of reading.
 
-    `hdu` is the number of the HDU, in HDF5 files the name of the dataset; `index` the place on the axes before
-    (y, x), as cubes of bands have: none for a plain image. How it is stored says what reading costs:
-    `bytes_per_px` before compression; `block_px` (y, x), the blocks that are compressed one by one, None if the
-    plane is not compressed; `stored_bytes`, what it takes in the file if it is.
+    Attributes
+    ----------
+    path : str
+        The file, local or a URL.
+    hdu : int or str
+        Number of the HDU, or name of the dataset in an HDF5 file.
+    index : tuple of int
+        Index on the axes before (y, x), such as the band in a cube; empty for a two-dimensional image.
+    bytes_per_px : int
+        Bytes per pixel before compression.
+    block_px : (int, int) or None
+        Size (y, x) of the separately compressed blocks; None if the plane is not compressed.
+    stored_bytes : int
+        Size in the file if the plane is compressed.
     """
 
     path: str
@@ -115,12 +127,21 @@ class Plane:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One survey coadd image footprint in one band, with one WCS.
+    """One coadded image of a survey in one band, with its WCS, mask, weights and PSF.
 
-    `wcs_header` is the celestial WCS as a FITS header string. Tiles with the same `grid_key` have
-    pixels on one common lattice: their mosaic is integer copying (patches of one tract). `psf` is a map of the
-    PSF's width in arcsec on the tile's own pixels; `psf_fwhm_arcsec` one width for the whole tile. `release` and
-    `background` name the data release and what was done to the sky; "" if unknown.
+    Attributes
+    ----------
+    wcs_header : str
+        The celestial WCS as a FITS header.
+    grid_key : str
+        Tiles with the same key have pixels on one common lattice, such as the patches of one tract: their pixels can be
+        copied into one image without resampling.
+    psf : Plane or None
+        Map of the PSF's FWHM in arcsec on the tile's own pixels.
+    psf_fwhm_arcsec : float
+        One FWHM for the whole tile; NaN if unknown.
+    release, background : str
+        Data release, and treatment of the sky background; "" if unknown.
     """
 
     tile_id: str
@@ -131,9 +152,11 @@ class Tile:
     grid_key: str
     njy_per_unit: float
     pixel_scale_arcsec: float
-    corners_deg: tuple[tuple[float, float], ...]  # (ra, dec) of the four corners, in order around the tile
+    corners_deg: tuple[tuple[float, float], ...]  # (ra, dec) of the four corners, in order around the tile.
     mask: Plane | None = None
-    mask_planes: Mapping[str, int] = field(default_factory=dict)  # survey's plane name -> bit number
+    mask_planes: Mapping[str, int] = field(
+        default_factory=dict
+    )  # Bit numbers by the survey's own names of mask planes.
     weight: Plane | None = None
     weight_kind: WeightKind = "variance"
     psf_fwhm_arcsec: float = math.nan
@@ -144,7 +167,7 @@ class Tile:
 
     @property
     def where(self) -> str:
-        """Name of the tile in errors."""
+        """Tile, band and file, as error messages name them."""
         return f"tile {self.tile_id} band {self.band} ({self.image.path})"
 
 
@@ -157,9 +180,12 @@ class ObjectTable:
     object_id : (object,) int64, or object array of str
     ra_deg, dec_deg : (object,) float64, RA in [0, 360)
     healpix_29 : (object,) int64
-    kept : pyarrow.Table with one row an object: the columns named in ``[objects] keep``
-    psf_fwhm_arcsec : for bands whose PSF widths the list states, (object,) float32; NaN where it does not
-    inputs : columns of the list that networks take, by name, (object,) float32; NaN where it has no number
+    kept : pyarrow.Table, one row per object
+        The columns named in ``[objects] keep``.
+    psf_fwhm_arcsec : mapping of band to (object,) float32
+        PSF widths from the object list, for bands that have a column there; NaN where it has no number.
+    inputs : mapping of column name to (object,) float32
+        Columns of the object list that are auxiliary inputs of networks; NaN where they have no number.
     """
 
     object_id: npt.NDArray[Any]
@@ -174,7 +200,7 @@ class ObjectTable:
         return len(self.object_id)
 
     def take(self, index: slice | npt.NDArray[np.intp]) -> ObjectTable:
-        """Return the objects at `index`, in that order."""
+        """Return the objects at `index` (a slice, or row numbers), in that order."""
         if isinstance(index, slice):
             start, stop, _ = index.indices(len(self))
             kept = self.kept.slice(start, stop - start)
@@ -193,26 +219,26 @@ class ObjectTable:
 
 @dataclass(frozen=True, slots=True)
 class CutoutBlock:
-    """Cutouts of some objects on one grid.
+    """Cutouts of a block of objects on one grid.
 
     Attributes
     ----------
-    grid, bands : what the axes mean
+    grid, bands : size and pixel scale of the axes (y, x), and the band of each image along the axis band
     object_id : (object,) int64 or str
     ra_deg, dec_deg : (object,) float64
     image : (object, band, y, x) float32, nJy; NaN where no tile covers
-    mask : (object, band, y, x) uint16 in MaskBit bits, or None if not read
+    mask : (object, band, y, x) uint16 of MaskBit bits, or None if not read
     variance : (object, band, y, x) float32, nJy^2; NaN where unknown; or None if not read
     crpix : (object, 2) float64, FITS (1-based) reference pixel (x, y)
     crval : (object, 2) float64, deg (ra, dec)
-    cd : (object, 2, 2) float64, deg/px; with TAN projection a working WCS of every cutout
-    tile : (object,) str, the id of the tile that covers the center; "" for none
-    coverage : (object, band) float32, share of finite pixels
+    cd : (object, 2, 2) float64, deg/px; together with crpix, crval and the TAN projection the cutout's WCS
+    tile : (object,) str, id of the tile that covers the center; "" if none does
+    coverage : (object, band) float32, fraction of finite pixels
     sky_sigma_njy : (object, band) float32, robust scatter of the sky pixels; NaN if unknown
     psf_fwhm_arcsec : (object, band) float32; NaN if unknown
-    noise_correlation : (object, band) float32, noise of a sum over many pixels over the root of their summed
-        variances: 1 where pixels are copied, more where they were resampled; NaN without pixels
-    flags : (object,) int32 in PixelFlag bits
+    noise_correlation : (object, band) float32, ratio of the noise of a sum over many pixels to the square root of
+        the sum of their variances: 1 where pixels were copied, more where they were resampled; NaN without pixels
+    flags : (object,) int32 of PixelFlag bits
     """
 
     grid: Grid
@@ -237,17 +263,17 @@ class CutoutBlock:
         return len(self.object_id)
 
     def select_bands(self, bands: Sequence[str]) -> CutoutBlock:
-        """Return the same cutouts with only `bands`, in that order; copied, unless they are all."""
+        """Return the cutouts in `bands` only, in that order. Arrays are copied, unless `bands` equals all bands of the block."""
         if tuple(bands) == self.bands:
             return self
         index = [self.bands.index(band) for band in bands]
         return dataclasses.replace(
             self,
             bands=tuple(bands),
-            image=self.image[:, index],
+            image=self.image[:, index],  # (object, band, y, x)
             mask=None if self.mask is None else self.mask[:, index],
             variance=None if self.variance is None else self.variance[:, index],
-            coverage=self.coverage[:, index],
+            coverage=self.coverage[:, index],  # (object, band)
             sky_sigma_njy=self.sky_sigma_njy[:, index],
             psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
             noise_correlation=self.noise_correlation[:, index],
