@@ -1,4 +1,4 @@
-"""Readers of a finished run find here what they use, in Python and by the CLI: joint draws from its posteriors."""
+"""Functions for users of a finished catalog, which the command line calls too: joint draws from the posteriors."""
 
 from galbatch.api.draws import (
     Drawn,

@@ -1,4 +1,4 @@
-"""Joint draws from the posteriors of objects of a catalog, from the pass outputs that were kept with it."""
+"""Joint draws from the posteriors of a catalog's objects, made from the pass outputs that were kept with the catalog."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ __all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "pl
 
 Floats = npt.NDArray[np.float64]
 
-UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a file
+UNSAFE = re.compile(r"[^\w.+-]")  # Characters that object ids may contain but names of files should not.
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request for draws.
+    """Parameters of a request for draws.
 
     Attributes
     ----------
-    model : of the catalog; None: all of them
-    n_draws : of each object and model, 1 or more
-    seed : of the draws; None: that of the run
+    n_draws : int
+        Number of draws for each object and model, 1 or more.
+    model : str or None
+        Name of a model in the catalog; None for all models.
+    seed : int or None
+        Seed of the draws; None for the seed of the run.
     """
 
     n_draws: int = 10_000
@@ -45,14 +48,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Joint draws of one object and model.
+    """Joint draws from the posterior of one model for one object.
 
     Attributes
     ----------
-    samples : (draw,) float64 of each quantity, by its name in the catalog's columns without the model's
-    units : of each quantity, "" for none
-    derived : of each magnitude the flux that it follows from
-    n_passes : that the draws are of
+    object_id : int or str
+    model : str
+        The model's name in run.toml.
+    samples : mapping of str to (draw,) float64
+        Values of each quantity, in its unit. Keys are names such as ``bt``, without the model's name. Element i of all
+        arrays belongs to the same draw. NaN for the magnitude of a flux that is not positive.
+    units : mapping of str to str
+        Unit of each quantity, "" for none.
+    derived : mapping of str to str
+        For each magnitude the name of the flux from which it is computed.
+    n_passes : int
+        Number of passes from whose mixture the draws are taken.
     """
 
     object_id: int | str
@@ -70,7 +81,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class NoDraws:
-    """An object of which a model has no posterior, and why."""
+    """An object for which a model has no posterior, and the reason in words."""
 
     object_id: int | str
     model: str
@@ -78,33 +89,49 @@ class NoDraws:
 
 
 def draw(catalog_path: str, object_ids: Sequence[str], request: Request) -> list[Drawn | NoDraws]:
-    """Draw from the posteriors of objects, in the order in which they are named, for each the models by name.
+    """Return joint draws from the posteriors of objects.
+
+    Parameters
+    ----------
+    catalog_path : str
+        A catalog that was made with ``[posterior] keep_pass_outputs = true``.
+    object_ids : sequence of str
+        Ids as text, even if the catalog's ids are integers. Repeated ids count once.
+    request : Request
+
+    Returns
+    -------
+    list of Drawn or NoDraws
+        One entry per object and model: objects in the order of `object_ids`, and the models of each object in the order
+        of their names.
 
     Raises
     ------
     CatalogError
-        There is no catalog, or it was made without keeping pass outputs.
+        There is no catalog, or its pass outputs were not kept.
     FingerprintError
-        Pass outputs are missing, unfinished, damaged or of another run.
+        Pass outputs are missing, unfinished, damaged, or from another run.
     UsageError
-        An id or the model is not in the catalog, or fewer than one draw is asked for.
+        An id or the model is not in the catalog, or fewer than one draw is requested.
     """
     if request.n_draws < 1:
         raise UsageError(f"-n {request.n_draws}: expected 1 draw or more")
     found = catalog.find_objects(catalog_path, object_ids)
+    # Each leaf is opened once, however many of its objects are drawn.
     leaves = {one.pixel: _Leaf.read(catalog_path, one.pixel, request.model) for one in found}
     return [result for one in found for result in leaves[one.pixel].draw(one, request)]
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """The pass outputs of a leaf, by model, and how the outputs of each of its bundles are read."""
+    """The pass outputs of one leaf: for each model, and how the outputs of its bundles become posteriors."""
 
     models: tuple[tuple[pass_outputs.PassOutputs, tuple[models.OutputInfo, ...]], ...]
 
     @classmethod
     def read(cls, catalog_path: str, pixel: HealpixPixel, model: str | None) -> _Leaf:
         footer = catalog.read_footer(catalog_path, pixel) or {}
+        # The entry is written with sorted keys: names of models, each with the digests of its bundles.
         names = list(json.loads(footer.get(catalog.BUNDLES_KEY, "{}")))
         if model is not None and model not in names:
             raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
@@ -134,11 +161,13 @@ class _Leaf:
             if reason := _reason(flags, infos, outputs):
                 yield NoDraws(found.object_id, model, reason)
                 continue
+            # With the seed of the run, each call for this object gives the same draws.
             seed = kept.origin.seed if request.seed is None else request.seed
             values = models.joint_draws(
                 infos, outputs, object_id=found.object_id, seed=seed, n_draws=request.n_draws
             )
             parameters = infos[0].metadata.parameters
+            # All bundles of a model have the same parameters.
             derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
             units = {p.name: p.unit for p in parameters} | dict.fromkeys(derived, "mag")
             yield Drawn(found.object_id, model, values, units, derived, len(outputs[0]))
@@ -147,7 +176,7 @@ class _Leaf:
 def _reason(
     flags: ModelFlag, infos: Sequence[models.OutputInfo], outputs: Sequence[npt.NDArray[np.float32]]
 ) -> str:
-    """Say why there is nothing to draw from; "" if there is something."""
+    """Return the reason why an object has no posterior to draw from; "" if it has one."""
     named = ", ".join(str(flag.name) for flag in flags)
     if not len(outputs[0]):
         return f"no passes were run: {named}"
@@ -159,10 +188,19 @@ def _reason(
 
 
 def as_table(drawn: Sequence[Drawn]) -> pa.Table:
-    """Return all draws as a table: object_id, draw, and a column for each model and quantity, called as in the catalog.
+    """Return draws as one table with a row for each object and draw.
 
-    An object's draws of different models stand side by side, and are independent. NaN: the model has no posterior of
-    the object.
+    Parameters
+    ----------
+    drawn : sequence of Drawn
+        Not empty; all with the same number of draws.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns ``object_id``, ``draw`` (int64, from 0), and ``<model>_<quantity>`` (float64, with the unit in the field
+        metadata). NaN if the model has no posterior for the object. Draws of different models in one row are independent
+        of each other.
     """
     columns: dict[str, str] = {}
     for one in drawn:
@@ -174,6 +212,7 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
         arrays: dict[str, Any] = {
             ID.name: pa.array([object_id] * n_draws),
             "draw": np.arange(n_draws),
+            # Every table has all columns, or those of different objects could not be concatenated.
             **{name: np.full(n_draws, np.nan) for name in columns},
         }
         for one in own:
@@ -188,8 +227,8 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
 
 
 def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable]:
-    """Return two human-readable tables: each quantity's median, 68 % interval, mean and std; and the rank correlations."""
-    of_draws = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
+    """Return two human-readable tables: median, 68 % interval, mean and std of each quantity; and rank correlations."""
+    counts = f"{_counted(drawn.n_draws, 'draw')} of {_counted(drawn.n_passes, 'pass', 'passes')}"
     rows = []
     for name, values in drawn.samples.items():
         numbers = [
@@ -197,12 +236,13 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
             float(values.mean()),
             float(values.std()),
         ]
-        # From 1e5 on five digits would be an exponent.
+        # The format .5g switches to an exponent from 1e5 on.
         shown = [f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}" for number in numbers]
         rows.append((quantity_column(drawn.model, name), drawn.units[name], *shown))
     heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
-    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {of_draws}", heads, tuple(rows))
-    names, found = correlation(drawn)
+    summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {counts}", heads, tuple(rows))
+    names, found = correlation(drawn)  # found: (parameter, parameter)
+    # The matrix is symmetric: only the part below the diagonal is shown. The first row would be empty.
     lower = tuple(
         (name, *(f"{found[i, j]:+.2f}" if np.isfinite(found[i, j]) else None for j in range(i)))
         for i, name in enumerate(names)
@@ -216,26 +256,35 @@ def _counted(number: int, noun: str, nouns: str = "draws") -> str:
 
 
 def correlation(drawn: Drawn) -> tuple[list[str], Floats]:
-    """Return the parameters' names, and the rank correlations (parameter, parameter) of the draws; NaN where one does not vary.
+    """Return the names of the parameters and the Spearman rank correlations of their draws.
 
-    Ranks do not change with the transforms of parameters. Magnitudes, which say what their fluxes say, are left out.
+    Ranks are the same before and after the monotonic transforms of parameters. Magnitudes are left out, because they
+    carry the same information as their fluxes.
+
+    Returns
+    -------
+    names : list of str
+    correlations : (parameter, parameter) float64
+        NaN where a parameter does not vary.
     """
     names = [name for name in drawn.samples if name not in drawn.derived]
-    ranks = np.stack([rankdata(drawn.samples[name]) for name in names])
+    ranks = np.stack([rankdata(drawn.samples[name]) for name in names])  # (parameter, draw)
     deviations = ranks - ranks.mean(axis=1, keepdims=True)
-    covariance = deviations @ deviations.T
+    covariance = (
+        deviations @ deviations.T
+    )  # (parameter, parameter), not divided by the number of draws, which cancels
     std = np.sqrt(np.diagonal(covariance))
     with np.errstate(invalid="ignore"):
         return names, covariance / np.outer(std, std)
 
 
 def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
-    """Return the path of each plot: `path`, or with id and model before the suffix if there are several."""
+    """Return the path of the plot for each entry: `path` itself, or with id and model before the suffix if there are several."""
     if len(drawn) == 1:
         return [path]
     stem, _, suffix = path.rpartition(".")
-    # Text ids may hold slashes and the like.
     names = [f"{UNSAFE.sub('_', str(one.object_id))}_{one.model}" for one in drawn]
+    # Two ids that differ only in replaced characters would get the same name: these get a number as well.
     twice = {name for name in names if names.count(name) > 1}
     return [
         f"{stem}_{name}{f'_{number}' if name in twice else ''}.{suffix}" for number, name in enumerate(names)

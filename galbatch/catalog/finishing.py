@@ -1,4 +1,4 @@
-"""Finish: the HATS metadata, made from the leaves that are there; properties last."""
+"""Finishing a catalog: the HATS metadata are made from the leaves and written next to them, the properties last."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from galbatch.errors import CatalogError
 
 __all__ = ["finish", "model_property", "read_properties"]
 
-# hats is imported where it is used; see layout.hats_path.
+# hats is imported inside functions: it takes two seconds and imports pyplot, which workers do not need.
 
 MAX_LEAVES_WITH_METADATA = 10_000
-"""With more leaves ``_metadata``, which readers load whole, is left out; LSDB does without."""
+"""With more leaves ``_metadata`` is not written, because readers load the whole file. LSDB works without it."""
 
 SKYMAP_ORDER = 8
-"""HEALPix order of the sky map: pixels of 14 arcmin."""
+"""HEALPix order of the sky map, whose pixels are 14 arcmin wide."""
 
 FOOTER_THREADS = 16
-"""Footers read at a time: on S3 each waits 50 ms, mostly for the network."""
+"""Number of footers read at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
 
 
 def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") -> str:
@@ -55,7 +55,7 @@ def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A leaf's place and what its footer says."""
+    """A leaf, with the metadata in the footer of its Parquet file."""
 
     pixel: HealpixPixel
     metadata: pq.FileMetaData
@@ -63,7 +63,7 @@ class _Leaf:
 
     @property
     def path(self) -> str:
-        """Path relative to ``dataset/``, as ``_metadata`` names files."""
+        """Path relative to ``dataset/``, in the form in which ``_metadata`` refers to files."""
         return layout.leaf_path("", self.pixel).removeprefix(f"/{layout.DATASET}/")
 
 
@@ -75,33 +75,35 @@ def finish(
     n_rows_expected: int,
     added_up: Callable[[Sequence[dict[str, str]]], Mapping[str, str]] | None = None,
 ) -> int:
-    """Write the HATS metadata from the leaves that are there; running it again gives the same but for dates.
+    """Write the HATS metadata of a catalog from its leaves. Repeated calls write the same files except for dates.
 
-    The old properties go first and the new ones come last, so a catalog that opens is whole.
+    Old properties are deleted first and new ones written last, so that a catalog which can be opened is complete.
 
     Parameters
     ----------
+    catalog_path : str
+        Local or S3.
     partitions : sequence of Partition
-        The run's; those without a leaf have failed and are left out, and ``galbatch_complete`` is false.
+        All partitions of the run. If some have no leaf because they failed, the property ``galbatch_complete`` is false.
     properties : dict of str
-        Added to HATS' own: ``obs_collection``, ``galbatch_...``.
+        Properties to add to those that HATS defines, such as ``galbatch_seed``.
     n_rows_expected : int
-        Rows the leaves must hold together.
+        Total number of rows that the leaves must have.
     added_up : callable or None
-        Makes more properties of the leaves' own footers, see `write_leaf`.
+        Computes further properties from the footers of all leaves, each a dict as given to `write_leaf`.
 
     Returns
     -------
     int
-        Rows in the catalog.
+        Number of rows in the catalog.
 
     Raises
     ------
     CatalogError
-        No leaf; leaves of another division of the sky; leaves whose schemas differ; another number of
-        rows. The properties are gone then: the catalog does not open.
+        There is no leaf, a leaf is not one of `partitions`, schemas differ, or the number of rows is not the expected
+        one. The catalog then has no properties and cannot be opened.
     OutputError
-        No space, or no permission.
+        There is no space, or no permission to write.
     """
     for name in layout.PROPERTIES[::-1]:
         storage.remove(storage.join(catalog_path, name))
@@ -110,6 +112,7 @@ def finish(
     if n_rows != n_rows_expected:
         raise CatalogError(f"{catalog_path}: its leaves hold {n_rows} rows, expected {n_rows_expected}")
     complete = len(leaves) == len(partitions)
+    # Later entries win: a caller may not declare a catalog complete that lacks leaves.
     own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
     own |= {} if complete else {"galbatch_complete": "false"}
     own |= {} if added_up is None else added_up([footer_of(leaf.metadata) for leaf in leaves])
@@ -120,12 +123,12 @@ def finish(
 
 
 def read_properties(catalog_path: str) -> dict[str, str]:
-    """Read the catalog's properties: HATS' own and galbatch's.
+    """Return the catalog's properties as text: those that HATS defines, and galbatch's own.
 
     Raises
     ------
     CatalogError
-        There are none: the catalog is not finished, or is none.
+        There are none, because the catalog is not finished or the folder is not a catalog; or they are not valid.
     """
     from hats.catalog import TableProperties
 
@@ -141,7 +144,7 @@ def read_properties(catalog_path: str) -> dict[str, str]:
 
 
 def _read_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[_Leaf]:
-    """Read the footers of the leaves of `partitions` that are there, in the order of the sky."""
+    """Read the footers of all leaves, sorted as their rows are (by HEALPix index at order 29)."""
     pixels = layout.list_leaves(catalog_path)
     if not pixels:
         raise CatalogError(
@@ -167,7 +170,7 @@ def _publish(catalog_path: str, name: str, data: bytes) -> None:
 
 
 def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
-    """Write the schema of all leaves with the VOTable that describes it and, where they are few, all their metadata."""
+    """Write ``_common_metadata`` (the schema, and the VOTable that describes it) and, unless there are too many leaves, ``_metadata``."""
     schema = leaves[0].metadata.schema.to_arrow_schema()
     for leaf in leaves[1:]:
         if difference := schema_difference(leaf.metadata.schema.to_arrow_schema(), schema):
@@ -181,6 +184,7 @@ def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
         storage.remove(storage.join(catalog_path, layout.METADATA))
     else:
         for leaf in leaves:
+            # Readers of _metadata find the rows by this path; in a leaf's own footer it is empty.
             leaf.metadata.set_file_path(leaf.path)
         collected[layout.METADATA] = [leaf.metadata for leaf in leaves]
     for name, metadata in collected.items():
@@ -190,7 +194,7 @@ def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
 
 
 def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[str, str]) -> None:
-    """Write what hats alone knows the form of: hats writes it into a local folder, from where it is published."""
+    """Let hats write partition_info.csv, the sky maps and the properties into a local folder, and publish them from there."""
     from hats.catalog import PartitionInfo, TableProperties
     from hats.io.skymap import write_skymap
     from hats.pixel_math import HealpixPixel as HatsPixel
@@ -205,6 +209,7 @@ def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[st
         values = {**_hats_properties(leaves, counts), **properties}
         TableProperties(**values).to_properties_file(folder)
         _publish(catalog_path, layout.PARTITION_INFO, Path(folder, layout.PARTITION_INFO).read_bytes())
+        # hats has two names for this map. Both are written, so that readers of either find it.
         for name in (layout.SKYMAP, layout.POINT_MAP):
             _publish(catalog_path, name, Path(folder, layout.SKYMAP).read_bytes())
         for name in layout.PROPERTIES:
@@ -212,6 +217,7 @@ def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[st
 
 
 def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict[str, str]:
+    """Return the properties that HATS defines, from the leaves and the rows (pixel,) in each pixel of the sky map."""
     now = datetime.datetime.now(tz=datetime.UTC)
     values = {
         "dataproduct_type": "object",
@@ -227,6 +233,7 @@ def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict
         "moc_sky_fraction": f"{np.mean(counts > 0):.5g}",
         "hats_builder": f"galbatch v{__version__}, hats v{version('hats')}",
         "hats_creation_date": now.strftime("%Y-%m-%dT%H:%MUTC"),
+        # HATS gives the size in KiB.
         "hats_estsize": sum(leaf.size_bytes for leaf in leaves) // 1024,
         "hats_release_date": "2025-08-22",
         "hats_version": "v1.0",
@@ -235,14 +242,19 @@ def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict
 
 
 def _rows_on_the_sky(catalog_path: str, leaves: list[_Leaf]) -> npt.NDArray[np.int64]:
-    """Count the rows in every pixel of the sky map; only of leaves larger than its pixels are rows read."""
+    """Return the number of rows (pixel,), int64, in each pixel of the sky map.
+
+    Rows are read only from leaves larger than a pixel of the map.
+    """
     counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
     for leaf in leaves:
         healpix_order, pixel = leaf.pixel.healpix_order, leaf.pixel.healpix_pixel
         if healpix_order >= SKYMAP_ORDER:
+            # The whole leaf lies in one pixel: two bits of its number go with each order.
             counts[pixel >> 2 * (healpix_order - SKYMAP_ORDER)] += leaf.metadata.num_rows
         else:
             table = read_leaf(layout.leaf_path(catalog_path, leaf.pixel), columns=[HEALPIX.name])
             pixels = sky.pixel_of(table.column(HEALPIX.name).to_numpy(), SKYMAP_ORDER)
+            # Not counts[pixels] += 1, which would count a pixel once however often it occurs.
             np.add.at(counts, pixels, 1)
     return counts

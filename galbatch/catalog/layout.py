@@ -1,4 +1,4 @@
-"""Where the files of a catalog are: all path words in one place."""
+"""Paths of the files in a catalog. All names of files and folders are defined here."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ PARTITION_INFO = "partition_info.csv"
 SKYMAP = "skymap.fits"
 POINT_MAP = "point_map.fits"
 PROPERTIES = ("properties", "hats.properties")
-"""Two names of one file, from HATS' history; the second is read first, so it is written last."""
+"""Two names of one file: HATS renamed it, and older readers expect the first. hats tries the second first, so it is written last."""
 
 CATALOG_ENTRIES = (*PROPERTIES[::-1], DATASET, STAGING, PARTITION_INFO, SKYMAP, POINT_MAP)
-"""All that this room writes in a catalog's folder, in the order in which to delete it."""
+"""All files and folders of a catalog, in the order in which to delete them: a catalog without properties cannot be opened."""
 
 LEAF_SUFFIX = ".parquet"
 
 
 def leaf_path(catalog_path: str, pixel: HealpixPixel) -> str:
-    """Return the path of a leaf."""
+    """Return the path of the leaf (Parquet file) of a pixel."""
     return storage.join(catalog_path, DATASET, pixel.path + LEAF_SUFFIX)
 
 
 def leaf_pixel(path: str) -> HealpixPixel | None:
-    """Return the pixel that a path below ``dataset/`` means; None if it is no leaf's."""
+    """Return the pixel of a leaf from its path relative to ``dataset/``; None if the path is not that of a leaf."""
     found = split_path(path)
     return found[0] if found is not None and found[1] == LEAF_SUFFIX else None
 
 
 def list_leaves(catalog_path: str) -> list[HealpixPixel]:
-    """Return the pixels of the leaves that are there, sorted by order, then number; empty if there is no catalog."""
+    """Return the pixels of all leaves of a catalog, sorted by order and then by number; empty if there is no catalog."""
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix=LEAF_SUFFIX)
     return sorted(pixel for path in paths if (pixel := leaf_pixel(path)) is not None)
 
 
 def hats_path(catalog_path: str) -> Any:
-    """Return the path as hats takes it; hats reads S3 without credentials unless told otherwise."""
-    # Imported here: hats takes two seconds and brings pyplot, which workers do not need.
+    """Return a path object for hats with the credentials of S3, without which hats reads anonymously."""
+    # Imported here, because hats takes two seconds to import and imports pyplot, which workers do not need.
     from hats.io.file_io import get_upath
 
     return get_upath(catalog_path, **storage.reader_options(catalog_path))
 
 
 def stray_files(catalog_path: str) -> list[str]:
-    """Return the files below ``dataset/`` that are neither leaves nor metadata: they break readers of the folder."""
+    """Return the files below ``dataset/`` that are neither leaves nor metadata, and which break readers of the folder."""
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix="")
     own = {COMMON_METADATA, METADATA}
     return [path for path in paths if leaf_pixel(path) is None and f"{DATASET}/{path}" not in own]

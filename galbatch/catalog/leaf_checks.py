@@ -1,4 +1,4 @@
-"""Checks of one leaf's rows."""
+"""Checks of the rows of one leaf."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ __all__ = ["leaf_problems"]
 def leaf_problems(
     table: pa.Table, leaf: HealpixPixel, schema: pa.Schema, footer: Mapping[str, str]
 ) -> Iterator[str]:
-    """Find rows in a wrong place, and values that contradict each other.
+    """Yield a message for each kind of problem in a leaf's schema, order of rows, positions, quantiles and flags.
 
     Parameters
     ----------
-    table : all rows of the leaf
-    leaf : its pixel
-    schema : the catalog's
-    footer : the leaf's own entries, see `write_leaf`
+    table : pyarrow.Table
+        All rows of the leaf.
+    leaf : HealpixPixel
+        The leaf's pixel.
+    schema : pyarrow.Schema
+        The schema of the catalog.
+    footer : mapping of str
+        The entries that were given to `write_leaf` with the leaf.
     """
     if difference := schema_difference(table.schema, schema):
         yield f"its schema is not the catalog's: {difference}"
-        return
+        return  # The checks below would fail on missing columns or other types.
     if problem := sorting_problem(table, leaf):
         yield problem
     index = sky.healpix_29(table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy())
@@ -39,16 +43,12 @@ def leaf_problems(
         yield f"{int(elsewhere.sum())} rows have a {HEALPIX.name} that is not that of their position, first row {int(np.argmax(elsewhere))}"
     if footer.get("n_objects", str(len(table))) != str(len(table)):
         yield f"{len(table)} rows, its footer says {footer['n_objects']}"
-    yield from _quantile_problems(table)
-
-
-def _quantile_problems(table: pa.Table) -> Iterator[str]:
-    """Find quantiles that fall, and missing values without a flag."""
     for (model, quantity), columns in quantile_columns(table.column_names).items():
         name = quantity_column(model, quantity)
         values = np.stack(
             [table.column(column).to_numpy() for column in columns.values()], axis=1
         )  # (object, level)
+        # NaN compares as not smaller, so objects without a posterior pass here, and need a flag below.
         falling = (np.diff(values, axis=1) < 0).any(axis=1)
         if falling.any():
             yield f"{int(falling.sum())} rows have quantiles of {name} that fall, first row {int(np.argmax(falling))}"

@@ -1,4 +1,4 @@
-"""Leaves: one Parquet file a partition, checked, encoded in memory, published by one step."""
+"""Leaves: the Parquet files of the catalog, one per partition. A leaf is encoded in memory and published in one step."""
 
 from __future__ import annotations
 
@@ -32,24 +32,26 @@ BUNDLES_KEY = "bundles"
 
 
 def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, footer: dict[str, str]) -> None:
-    """Write a partition's leaf: it is there whole or not at all.
+    """Write the leaf of a partition atomically: readers find the complete file or none.
 
     Parameters
     ----------
     catalog_path : str
-        Local or S3; a local temporary file goes into its ``.staging`` folder.
+        Local or S3. On a local disk the temporary file is in the catalog's folder ``.staging``.
+    partition : Partition
+        The pixel of the leaf and its number of objects.
     table : pyarrow.Table
-        The partition's objects with a schema from `leaf_schema`, sorted by ``_healpix_29``.
+        One row per object, with a schema from `leaf_schema`, sorted by ``_healpix_29``.
     footer : dict of str
-        Goes into the file's key-value metadata, each key behind ``galbatch.``.
+        Entries for the file's key-value metadata, where each key gets the prefix ``galbatch.``.
 
     Raises
     ------
     CatalogError
-        The table is not the partition's: other columns, another number of rows, unsorted, or rows
+        The table does not fit the partition: it has other columns, another number of rows, rows out of order, or rows
         outside the partition's pixel.
     OutputError
-        No space, or no permission.
+        There is no space, or no permission to write.
     """
     where = f"{catalog_path} {partition.name}"
     require_own_columns(table.schema, where)
@@ -67,10 +69,11 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         table.cast(table.schema.with_metadata({**votable_metadata(table.schema), **own})),
         buffer,
         compression="zstd",
-        # Posteriors hardly repeat: split bytes compress better than dictionaries. HATS writes them so too.
+        # Values of posteriors hardly repeat: BYTE_STREAM_SPLIT compresses them better than dictionaries. HATS does the same.
         use_dictionary=[name for name in table.column_names if name not in floats],
         use_byte_stream_split=floats,
-        # One row group: with more, `_metadata` of 10,000 leaves would reach gigabytes. Pages are indexed instead.
+        # One row group per leaf: with more, `_metadata` of 10,000 leaves would take gigabytes. Readers skip rows by the
+        # page index instead. pyarrow refuses a size of 0.
         row_group_size=max(len(table), 1),
         write_page_index=True,
         sorting_columns=[pq.SortingColumn(table.column_names.index(HEALPIX.name))],
@@ -79,9 +82,10 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
 
 
 def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
-    """Say which rows are unsorted or outside the pixel; "" if none is."""
+    """Return a message about rows that are out of order or outside the pixel, "" if there are none."""
     index = table.column(HEALPIX.name).to_numpy()
     if (np.diff(index) < 0).any():
+        # diff[i] compares rows i and i + 1: the later one is out of order.
         return f"row {int(np.argmax(np.diff(index) < 0)) + 1} is not in the order of {HEALPIX.name}"
     start, stop = pixel.index_range
     outside = (index < start) | (index >= stop)
@@ -92,12 +96,12 @@ def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
 
 
 def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None:
-    """Read what `write_leaf` was given as `footer`; None if the pixel has no leaf.
+    """Return the `footer` that was given to `write_leaf`, or None if the pixel has no leaf.
 
     Raises
     ------
     CatalogError
-        The file is no Parquet.
+        The file cannot be read as Parquet.
     """
     path = leaf_path(catalog_path, pixel)
     try:
@@ -107,7 +111,7 @@ def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None
 
 
 def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
-    """Return galbatch's own entries of a file's key-value metadata, without the prefix ``galbatch.``."""
+    """Return galbatch's entries in a Parquet file's key-value metadata, without the prefix ``galbatch.``."""
     entries = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
     return {
         key.removeprefix(FOOTER_PREFIX): value.decode()
@@ -117,12 +121,12 @@ def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
 
 
 def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
-    """Read a Parquet file's metadata, and its size in bytes.
+    """Return the metadata of a Parquet file, and the file's size in bytes.
 
     Raises
     ------
     CatalogError
-        The file is no Parquet.
+        The file cannot be read as Parquet.
     """
     with storage.open_file(path) as file:
         try:
@@ -133,18 +137,19 @@ def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
 
 
 def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
-    """Read a leaf's rows; schema metadata stays on the fields, not on the table.
+    """Return the rows of a leaf. Units and descriptions stay in the fields' metadata; the table's own metadata are dropped.
 
     Raises
     ------
     CatalogError
-        The file is no Parquet.
+        The file cannot be read as Parquet.
     """
     with storage.open_file(path) as file:
         try:
             table = pq.ParquetFile(file).read(columns=columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise CatalogError(_torn(path, error)) from error
+    # The footers of leaves differ, and pyarrow would give the concatenated table those of the first leaf.
     return table.replace_schema_metadata(None)
 
 

@@ -1,11 +1,12 @@
-"""Pass outputs: the outputs of every pass, kept in Zarr beside the catalog, for joint draws later.
+"""Pass outputs: the network outputs of every pass, kept in a Zarr store for later joint draws.
 
-One group per partition and model, in the catalog's own tree, beside the catalog and not inside: readers of HATS list
-its folders. The passes of an object are rows ``offset[i]`` to ``offset[i + 1]`` of ``outputs_0``, ``outputs_1``, .. of
-the model's bundles; there are none of objects that were not run.
+The store lies next to the catalog and not inside, because readers of HATS list the catalog's folders. It has one group
+per partition and model, with the same HEALPix paths as the leaves. The passes of object i are the rows ``offset[i]`` to
+``offset[i + 1]`` (exclusive) of the arrays ``outputs_0``, ``outputs_1``, ..., one array for each bundle of the model.
+Objects on which the model was not run have no rows.
 
-A group is done when its ``_done.json`` exists, which is deleted before anything is rewritten and written last, and
-before the partition's leaf: where a leaf says that its pass outputs were kept, they are there.
+A group is finished when its ``_done.json`` exists. That file is deleted before a group is rewritten, and written last, but
+before the partition's leaf: a leaf whose footer says that pass outputs were kept always has them.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ __all__ = [
 ]
 
 FOOTER_KEY = "pass_outputs"
-"""In a leaf's footer: ``kept`` where the partition's pass outputs are."""
+"""Entry of a leaf's footer, whose value is ``kept`` if the partition's pass outputs were kept."""
 
 PASS_OUTPUT_ENTRIES = zarr_groups.GROUP_ENTRIES
-"""All that is written in the folder, in the order in which to delete it."""
+"""All entries of the Zarr store's folder, in the order in which to delete them."""
 
-# What drawing of one object fetches at least. Object stores like files of this size.
+# Drawing for one object reads at least one chunk. Object stores are efficient for files of this size.
 MAX_CHUNK_BYTES = 8 * 10**6
 
-# Of passes that differ little the high bytes repeat: bytes of equal rank beside each other, then Zstandard.
+# Passes of an object differ little, so the high bytes of the floats repeat: the shuffle puts them next to each other.
 CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
 
 OUTPUTS = "outputs_"
@@ -63,21 +64,25 @@ REMEDY = "passes are reproducible: remove the partition's leaf and run galbatch 
 
 
 def pass_outputs_path(catalog_path: str) -> str:
-    """Return the path of a catalog's pass outputs."""
-    # The catalog may be named ".", or with a slash at its end.
+    """Return the path of the Zarr store with a catalog's pass outputs."""
+    # Made absolute, because the catalog's path may be "." or end with a slash, to which no suffix can be added.
     return f"{storage.absolute(catalog_path)}_pass_outputs.zarr"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that kept outputs belong to, and how they are read: all that drawing needs beside them.
+    """The model that computed a group of pass outputs, with the information that is needed to draw from them.
 
     Attributes
     ----------
-    model : name in the run
-    bundles : of each bundle, what reading its outputs takes, as JSON: models/ writes and reads it
-    seed : of the run
-    engine : that computed the passes
+    model : str
+        The model's name in run.toml.
+    bundles : tuple of mappings
+        `galbatch.models.OutputInfo` of each bundle as JSON: how its outputs become posteriors.
+    seed : int
+        Seed of the run.
+    engine : str
+        Name of the engine that computed the passes.
     """
 
     model: str
@@ -86,7 +91,7 @@ class Origin:
     engine: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return the attributes of the group."""
+        """Return the origin as attributes of a Zarr group."""
         return {
             "model": self.model,
             "bundles": list(self.bundles),
@@ -96,36 +101,41 @@ class Origin:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
-        """Return the origin from the attributes of a group."""
+        """Return the origin from the attributes of a Zarr group."""
         return cls(value["model"], tuple(value["bundles"]), int(value["seed"]), value["engine"])
 
 
 def create_groups(catalog_path: str, partitions: Sequence[Partition]) -> None:
-    """Make the root and the groups above those of `partitions`; the client does, before it submits."""
+    """Create the root of the Zarr store and the parent groups of `partitions`. The client calls this before it submits tasks."""
     name = os.path.basename(catalog_path.rstrip("/"))
     zarr_groups.write_root(pass_outputs_path(catalog_path), {"catalog": name}, partitions)
 
 
 class PassOutputsWriter:
-    """Writes the pass outputs of one model in one partition; what was there before goes first.
+    """Writer of the pass outputs of one model in one partition. It deletes an earlier version of the group first.
 
-    Chunks are written as they fill: memory does not grow with the partition. If anything raises, the group stays
-    unfinished.
+    Each chunk is written as soon as it is full, so memory does not grow with the partition. After an exception the group
+    is unfinished.
 
     Parameters
     ----------
-    catalog_path : of the catalog beside which they are
-    partition : whose they are; one task at a time writes it
-    origin : what the outputs are of
-    object_id : (object,) int64 or str, of the whole partition
-    n_outputs : of each bundle, the number of outputs of a pass
+    catalog_path : str
+        The catalog, next to which the Zarr store lies.
+    partition : Partition
+        Only one task at a time may write the same partition.
+    origin : Origin
+        The model that computes the outputs.
+    object_id : (object,) int64 or str
+        All objects of the partition.
+    n_outputs : sequence of int
+        Number of outputs per pass, for each bundle of the model.
 
     Raises
     ------
     OutputError
-        No space, or no permission.
+        There is no space, or no permission to write.
     OSError
-        Any other fault of disk or network: trying again may help.
+        Another error of the disk or the network; a retry may help.
     """
 
     def __init__(
@@ -140,42 +150,47 @@ class PassOutputsWriter:
         self._group = zarr_groups.GroupWriter(
             _group_path(catalog_path, partition, origin.model), origin.as_json()
         )
+        # Zarr stores text of fixed width, not Python objects.
         self._object_id = object_id.astype(np.str_) if object_id.dtype.hasobject else object_id
         self._n_passes = np.zeros(len(object_id), np.int64)
         self._next = 0
         self._rows = [_Rows(self._group, number, n_outputs=n) for number, n in enumerate(n_outputs)]
 
     def append(self, row: int, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
-        """Keep the passes of one object.
+        """Add the passes of one object.
 
         Parameters
         ----------
-        row : of the object in the partition; rising from call to call
-        outputs : of each bundle (pass, output); as many passes of each
+        row : int
+            Row of the object in the partition, higher than in any earlier call.
+        outputs : sequence of (pass, output) float32
+            One array for each bundle, all with the same number of passes.
         """
         if row < self._next:
             raise ValueError(f"{self._group.path}: object {row} after object {self._next - 1}")
         self._next = row + 1
+        # Unpacking a set of one number raises if the bundles differ in their number of passes.
         (self._n_passes[row],) = {len(numbers) for numbers in outputs}
         for rows, numbers in zip(self._rows, outputs, strict=True):
             rows.append(numbers)
             self._group.flush(f"{rows.name}/c/")
 
     def finish(self, fingerprint: Mapping[str, Any]) -> None:
-        """Write what is left, and last the mark that all is there.
+        """Write the remaining rows, the ids and offsets, and at last ``_done.json``.
 
         Parameters
         ----------
-        fingerprint : that of the leaf
+        fingerprint : mapping
+            The fingerprint of the partition's leaf, as JSON.
 
         Raises
         ------
         OSError
-            Not all that was written is there.
+            A file that was written is missing.
         """
         for rows in self._rows:
             rows.finish()
-        offset = np.concatenate([[0], np.cumsum(self._n_passes)])
+        offset = np.concatenate([[0], np.cumsum(self._n_passes)])  # (object + 1,)
         with zarr_groups.unspecified():
             self._group.add_array("object_id", self._object_id, axes=("object",))
             self._group.add_array("offset", offset, axes=("bound",))
@@ -189,18 +204,19 @@ class PassOutputsWriter:
 
 
 class _Rows:
-    """An array (row, output) that grows by whole chunks, so that memory does not grow with the partition."""
+    """A Zarr array (row, output) that is extended chunk by chunk, so that only one chunk is in memory."""
 
     def __init__(self, group: zarr_groups.GroupWriter, number: int, *, n_outputs: int) -> None:
         self.name = f"{OUTPUTS}{number}"
         self._group = group
         self._axes = ("row", f"output_{number}")
+        # (row, output), one full chunk of float32 (4 bytes).
         self._waiting = np.empty((max(1, MAX_CHUNK_BYTES // (4 * n_outputs)), n_outputs), np.float32)
         self._n_waiting = 0
         self._array: zarr.Array[Any] | None = None
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
-        """Add rows (row, output); each full chunk goes to the group."""
+        """Add rows (row, output), and write each chunk that becomes full."""
         while len(rows):
             taken = rows[: len(self._waiting) - self._n_waiting]
             self._waiting[self._n_waiting : self._n_waiting + len(taken)] = taken
@@ -210,14 +226,14 @@ class _Rows:
                 self._flush()
 
     def finish(self) -> None:
-        """Write the rows that wait; without any rows there is an empty array."""
+        """Write the rows of an unfilled chunk. An array without any rows is created empty."""
         if self._n_waiting or self._array is None:
             self._flush()
 
     def _flush(self) -> None:
         values = self._waiting[: self._n_waiting]
         if self._array is None:
-            # The first chunk sets the length of all; a group with fewer rows than that has one chunk of its own length.
+            # The first chunk fixes the length of all chunks. It is shorter than MAX_CHUNK_BYTES only if it is the only one.
             n_outputs = self._waiting.shape[1]
             self._array = self._group.create_array(
                 self.name,
@@ -234,29 +250,29 @@ class _Rows:
         self._n_waiting = 0
 
 
-# --- reading ---------------------------------------------------------------------------------------------
-
-
 def read_done(catalog_path: str, pixel: HealpixPixel, model: str) -> dict[str, Any] | None:
-    """Return the keys fingerprint, n_objects and n_rows of a finished group; None if it is unfinished or absent."""
+    """Return fingerprint, n_objects and n_rows of a finished group as a dict; None if the group is unfinished or missing."""
     return zarr_groups.read_done(_group_path(catalog_path, pixel, model))
 
 
 def list_done(catalog_path: str) -> list[tuple[HealpixPixel, str]]:
-    """Return pixel and model of all finished groups."""
+    """Return the pixel and the model of each finished group."""
     return zarr_groups.list_done(pass_outputs_path(catalog_path))
 
 
 @dataclass(frozen=True)
 class PassOutputs:
-    """The pass outputs of one model in one partition; outputs are read when they are asked for.
+    """The pass outputs of one model in one partition. Outputs are read from disk by `outputs`.
 
     Attributes
     ----------
-    path : of the group
-    origin : what the outputs are of
+    path : str
+        Path of the Zarr group.
+    origin : Origin
+        The model that computed the outputs.
     object_id : (object,) int64 or str
-    offset : (object + 1,) int64, rows of the outputs
+    offset : (object + 1,) int64
+        The passes of object i are the rows ``offset[i]`` to ``offset[i + 1]``, exclusive.
     """
 
     path: str
@@ -266,42 +282,50 @@ class PassOutputs:
     _group: zarr_groups.GroupReader = dataclasses.field(repr=False)
 
     def outputs(self, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the outputs (pass, output) of an object, float32, for each bundle; no passes if it was not run.
+        """Return the outputs (pass, output), float32, of one object for each bundle of the model.
+
+        The arrays have no rows if the model was not run on the object.
 
         Raises
         ------
         FingerprintError
-            The object is not in the partition, or a file is gone or damaged.
+            The object is not in the partition, or a file is missing or damaged.
         """
         (rows,) = np.nonzero(self.object_id == object_id)
         if len(rows) != 1:
             raise self._group.damaged(f"object {object_id} is not in it")
         start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
-        return tuple(
-            self._read(f"{OUTPUTS}{number}", start, stop) for number in range(len(self.origin.bundles))
-        )
-
-    def _read(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        array = _array(self._group, name)
-        if start == stop:
-            return np.empty((0, array.shape[1]), np.float32)
-        self._group.fetch(zarr_groups.chunk_files(array, start, stop))
-        return np.asarray(array[start:stop], np.float32)
+        outputs = []
+        for number in range(len(self.origin.bundles)):
+            array = _array(self._group, f"{OUTPUTS}{number}")
+            if start == stop:
+                # Nothing to fetch: if no object of the partition was run, the array has no chunk at all.
+                outputs.append(np.empty((0, array.shape[1]), np.float32))
+                continue
+            self._group.fetch(zarr_groups.chunk_files(array, start, stop))
+            outputs.append(np.asarray(array[start:stop], np.float32))
+        return tuple(outputs)
 
 
 def open_pass_outputs(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> PassOutputs:
-    """Open the finished pass outputs of a model in a partition.
+    """Open the finished pass outputs of one model in one partition.
 
     Parameters
     ----------
-    fingerprint : of the partition's leaf, whose pass outputs they must be
+    catalog_path : str
+    pixel : HealpixPixel
+        The partition's pixel.
+    model : str
+        The model's name in run.toml.
+    fingerprint : mapping or None
+        Fingerprint of the partition's leaf, as JSON: the pass outputs must have the same.
 
     Raises
     ------
     FingerprintError
-        They are not there, unfinished, of another run, or damaged.
+        The pass outputs are missing, unfinished, damaged, or from another run.
     """
     if problem := problem_of(catalog_path, pixel, model, fingerprint=fingerprint):
         raise FingerprintError(problem)
@@ -322,22 +346,19 @@ def _group_path(catalog_path: str, pixel: HealpixPixel, model: str) -> str:
     return zarr_groups.group_path(pass_outputs_path(catalog_path), pixel, model)
 
 
-# --- checking --------------------------------------------------------------------------------------------
-
-
 def were_kept(footer: Mapping[str, str]) -> bool:
-    """Return whether a leaf's footer says that the pass outputs of its partition were kept."""
+    """Return whether a leaf's footer says that its partition's pass outputs were kept."""
     return footer.get(FOOTER_KEY) == "kept"
 
 
 def problems(catalog_path: str) -> list[str]:
-    """Return the problems of the pass outputs of a catalog's leaves, [] if there are none; leaves without any are fine."""
+    """Check the pass outputs of all leaves of a catalog, and return the problems found; leaves without pass outputs have none."""
     found = []
     for pixel in list_leaves(catalog_path):
         try:
             footer = read_footer(catalog_path, pixel) or {}
         except CatalogError:
-            continue  # catalog.verify says so
+            continue  # catalog.verify reports leaves that cannot be read.
         if were_kept(footer):
             fingerprint = json.loads(footer.get("fingerprint", "{}"))
             models = json.loads(footer.get(BUNDLES_KEY, "{}"))
@@ -348,7 +369,7 @@ def problems(catalog_path: str) -> list[str]:
 def problem_of(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> str:
-    """Return the problem of the pass outputs of a model in a pixel, "" if there is none."""
+    """Return a message if the pass outputs of a model in a pixel are missing, unfinished or from another run; "" if they are fine."""
     path = _group_path(catalog_path, pixel, model)
     done = read_done(catalog_path, pixel, model)
     if done is None:

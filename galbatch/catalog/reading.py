@@ -1,4 +1,4 @@
-"""Reading a catalog: whole columns, or the objects in a cone."""
+"""Reading a catalog: whole columns, objects by their ids, or the objects in a cone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from galbatch.errors import CatalogError, UsageError
 __all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog"]
 
 PIXEL_DEG = 58.6
-"""Width of a HEALPix pixel of order 0: the square root of its area."""
+"""Width of a HEALPix pixel at order 0 in deg: the square root of 41253 / 12 square degrees."""
 
-INTEGER = re.compile(r"-?0*\d{1,19}")  # no longer: Python refuses to read thousands of digits
+INTEGER = re.compile(
+    r"-?0*\d{1,19}"
+)  # An int64 has at most 19 digits, and Python refuses to convert thousands of them.
 
 LEAVES_AT_ONCE = 16
-"""Leaves searched at a time: on S3 each waits 50 ms, mostly for the network."""
+"""Number of leaves searched at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
 
 
 def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -38,12 +40,12 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     Parameters
     ----------
     columns : sequence of str or None
-        Only these, in this order; None: all.
+        Names of the columns to read, in the order of the result; None for all.
 
     Raises
     ------
     CatalogError
-        There is no leaf, a column is not there, or a leaf cannot be read.
+        There is no leaf, a column does not exist, or a leaf cannot be read.
     """
     leaves = _leaves(catalog_path)
     paths = [leaf_path(catalog_path, leaf) for leaf in leaves]
@@ -55,13 +57,13 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; did you mean {near[0]}?" if near else ";"
             raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
-    # Parquet reads columns in the file's order.
+    # pyarrow returns columns in the order of the file, whatever the order in which they are named.
     wanted = list(columns)
     return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
 
 
 def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
-    """Return the object ids of one leaf, in its order.
+    """Return the object ids of one leaf, in the order of its rows.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object of a catalog: its id, the pixel of its leaf, and what its columns hold."""
+    """An object of a catalog: its id, the pixel of its leaf, and the values of its columns of flags."""
 
     object_id: int | str
     pixel: HealpixPixel
@@ -82,21 +84,23 @@ class FoundObject:
 
 
 def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObject]:
-    """Find objects by their ids, in the order of these; an id that is named twice counts once.
+    """Return the objects with the given ids, in the order of the ids; an id that is repeated gives one object.
 
-    Of each leaf the ids are read, unless its footer says that none of those asked for can be among them; of leaves
-    that hold some, also the columns of flags.
+    Leaves are skipped if the minimum and maximum of the ids in their footer exclude all ids. From the others the ids are
+    read, and the columns of flags if the leaf has one of the objects.
 
     Parameters
     ----------
-    object_ids : as text, whether the catalog's ids are integers or text
+    catalog_path : str
+    object_ids : sequence of str
+        Ids as text, even if the catalog's ids are integers.
 
     Raises
     ------
     CatalogError
         There is no leaf, or one cannot be read.
     UsageError
-        An id is not in the catalog, or is no integer where the catalog's are; all such are named.
+        An id is not in the catalog, or is not an integer although the catalog's ids are. The message lists all of them.
     """
     leaves = _leaves(catalog_path)
     schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
@@ -113,6 +117,7 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
             some = leaves[start : start + LEAVES_AT_ONCE]
             for objects in pool.map(lambda leaf: _search(catalog_path, leaf, wanted, columns), some):
                 found |= {one.object_id: one for one in objects}
+            # Checked after each batch of leaves, so that the rest is not read once all objects are found.
             if len(found) == len(wanted):
                 return [found[one] for one in wanted]
     unknown = ", ".join(str(one) for one in wanted if one not in found)
@@ -122,17 +127,18 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
 def _search(
     catalog_path: str, leaf: HealpixPixel, wanted: Sequence[int | str], columns: list[str]
 ) -> list[FoundObject]:
-    """Return those of the objects that are in a leaf."""
+    """Return the wanted objects that are in a leaf."""
     path = leaf_path(catalog_path, leaf)
     metadata = read_leaf_metadata(path)[0]
     place = metadata.schema.names.index(ID.name)
     statistics = [metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)]
+    # A row group without statistics may hold any id.
     if not any(
         s is None or not s.has_min_max or any(s.min <= one <= s.max for one in wanted) for s in statistics
     ):
         return []
     values = pa.array(wanted)
-    # Ids alone first: most leaves whose range holds an id do not hold the id.
+    # Ids are read alone first: most leaves whose range includes an id do not have the object.
     if not pc.any(pc.is_in(read_leaf(path, columns=[ID.name]).column(0), values)).as_py():
         return []
     table = read_leaf(path, columns=columns)
@@ -141,14 +147,22 @@ def _search(
 
 
 def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: float) -> pa.Table:
-    """Read the rows within `radius_arcsec` of a position, sorted by ``_healpix_29``; only leaves near it are read.
+    """Return the rows within a radius of a position, sorted by ``_healpix_29``. Only leaves that overlap the cone are read.
+
+    Parameters
+    ----------
+    catalog_path : str
+    ra_deg, dec_deg : float
+        Center of the cone, ICRS, deg.
+    radius_arcsec : float
+        0 or more.
 
     Raises
     ------
     CatalogError
         There is no leaf, or one cannot be read.
     UsageError
-        The position is none, or the radius is negative.
+        The position is not a position on the sky, or the radius is negative or not finite.
     """
     if not (math.isfinite(ra_deg) and -90 <= dec_deg <= 90 and 0 <= radius_arcsec < math.inf):
         raise UsageError(
@@ -156,9 +170,20 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
             "ascension, a declination within -90..90 and a radius of 0 or more"
         )
     leaves = _leaves(catalog_path)
+    # Pixels about as wide as the radius cover the cone, so a handful suffice whatever the radius is. A radius of 0 has no
+    # logarithm, and 1e-3 arcsec gives an order below 29; a cone cannot be larger than the sphere.
+    search_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
+    order = max(int(math.log2(3600.0 * PIXEL_DEG / search_arcsec)), 0)
+    pixels = sky.cone_pixels(ra_deg % 360.0, dec_deg, radius_arcsec=search_arcsec, healpix_order=order)
+    ranges = [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
+    near = [
+        leaf
+        for leaf in leaves
+        if any(leaf.index_range[0] < stop and start < leaf.index_range[1] for start, stop in ranges)
+    ]
     tables = []
-    # Without a leaf near the cone: no rows, but with their columns.
-    for leaf in _near(leaves, ra_deg % 360.0, dec_deg, radius_arcsec) or leaves[:1]:
+    # If no leaf is near the cone, one leaf is still read: the result has no rows, but all columns.
+    for leaf in near or leaves[:1]:
         table = read_leaf(leaf_path(catalog_path, leaf))
         separation = sky.separation_arcsec(
             ra_deg, dec_deg, table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy()
@@ -167,25 +192,8 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
     return pa.concat_tables(tables)
 
 
-def _near(
-    leaves: list[HealpixPixel], ra_deg: float, dec_deg: float, radius_arcsec: float
-) -> list[HealpixPixel]:
-    """Return the leaves whose pixel may overlap the cone."""
-    # Pixels about as wide as the cone: a handful, whatever the radius.
-    radius_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
-    order = max(int(math.log2(3600.0 * PIXEL_DEG / radius_arcsec)), 0)
-    pixels = sky.cone_pixels(ra_deg, dec_deg, radius_arcsec=radius_arcsec, healpix_order=order)
-    ranges = [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
-    found = []
-    for leaf in leaves:
-        start, stop = leaf.index_range
-        if any(start < other_stop and other_start < stop for other_start, other_stop in ranges):
-            found.append(leaf)
-    return found
-
-
 def _leaves(catalog_path: str) -> list[HealpixPixel]:
-    """Return all leaves in the order of the sky, at least one."""
+    """Return all leaves (at least one), sorted by the HEALPix index at order 29 of their rows."""
     leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
         raise CatalogError(

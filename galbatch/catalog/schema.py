@@ -1,4 +1,4 @@
-"""The one schema of all leaves, and the VOTable that says the same to the Virtual Observatory's tools."""
+"""The schema that all leaves of a catalog share, and the VOTable that describes it for tools of the Virtual Observatory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ __all__ = ["leaf_schema", "require_own_columns", "schema_difference", "votable_m
 
 VOPARQUET_VERSION = "1.0"
 
+# Entries of the field metadata that are copied from the object list and compared between leaves.
 KEPT_METADATA = (b"unit", b"description", b"ucd")
 
 FLAGS_KEY = "flags"
-"""Entry of the field metadata of a flags column: its bits as JSON, a list of bit, value, name, class and text."""
+"""Entry of the field metadata of a column of flags: its bits as JSON, see `galbatch.core.flags.flags_as_json`."""
 
+# VOTable has no int8 and no unsigned integers but bytes: those take the next wider type that holds all their values.
 VOTABLE_TYPES: Mapping[pa.DataType, str] = {
     pa.bool_(): "boolean",
     pa.uint8(): "unsignedByte",
@@ -39,27 +41,28 @@ VOTABLE_TYPES: Mapping[pa.DataType, str] = {
 
 
 def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:
-    """Return the schema of every leaf: _healpix_29, object_id, ra_deg, dec_deg, `kept`, `columns`.
+    """Return the schema of a leaf: _healpix_29, object_id, ra_deg, dec_deg, then `kept`, then `columns`.
 
     Parameters
     ----------
     columns : sequence of Column
-        Results; unit, description and ucd go into the field metadata.
+        Result columns. Their unit, description and UCD become field metadata.
     id_type : pyarrow.DataType
         Type of `object_id`: int64 or string.
     kept : pyarrow.Schema
-        Columns carried along from the object list; their unit, description and ucd stay.
+        Columns copied from the object list, with their unit, description and UCD.
 
     Raises
     ------
     ConfigError
-        Two columns have one name.
+        Two columns have the same name.
     """
     fields = [_field(column) for column in OWN_COLUMNS]
     fields[1] = fields[1].with_type(id_type)
     fields += [field.with_metadata(_kept_metadata(field)) for field in kept]
     fields += [_field(column) for column in columns]
     names = [field.name for field in fields]
+    # Readers of partitioned Parquet add columns named after the folders, which would hide one of the same name.
     if twice := sorted({name for name in names if names.count(name) > 1 or name in PATH_COLUMNS}):
         raise ConfigError(
             f"catalog columns {', '.join(twice)}: the name is taken; rename the column in [objects] keep, or "
@@ -80,12 +83,12 @@ def _kept_metadata(field: pa.Field) -> dict[bytes, bytes]:
 
 
 def require_own_columns(schema: pa.Schema, where: str) -> None:
-    """Refuse a schema that does not begin with the own columns.
+    """Raise if a schema does not begin with `OWN_COLUMNS`.
 
     Raises
     ------
     CatalogError
-        With the columns found.
+        Names or types differ. The message lists the columns found.
     """
     types = [field.type for field in schema][: len(OWN_COLUMNS)]
     expected = [column.arrow_type for column in OWN_COLUMNS]
@@ -100,7 +103,7 @@ def require_own_columns(schema: pa.Schema, where: str) -> None:
 
 
 def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
-    """Return what differs first between two schemas: names, types, units or descriptions; "" if nothing does."""
+    """Return a message about the first difference between two schemas (names, types, units, descriptions, UCDs), "" if equal."""
     if found.names != expected.names:
         differing = sorted(set(found.names) ^ set(expected.names))
         return f"columns {', '.join(differing) or 'in another order'}"
@@ -113,17 +116,20 @@ def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
 
 
 def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """Return the footer entries of VOParquet: a VOTable without rows that describes the columns of `schema`."""
+    """Return key-value metadata in the VOParquet convention: a VOTable without rows that describes the columns of `schema`."""
     return {
         b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
-        # The cache goes by all of it, as bytes: to pyarrow schemas are equal that differ in units only.
+        # The cache is keyed by the serialized schema, because pyarrow treats schemas as equal that differ only in metadata.
         b"IVOA.VOTable-Parquet.content": _votable(schema.serialize().to_pybytes()),
     }
 
 
 @lru_cache(maxsize=4)
 def _votable(serialized: bytes) -> bytes:
-    """Return the VOTable of a schema; the same for all leaves of a run, and half the time that writing a small one takes."""
+    """Return the VOTable of a serialized schema as XML.
+
+    It is cached: all leaves of a run share it, and making it takes half the time of writing a small leaf.
+    """
     votable, resource = VOTableFile(), Resource()
     resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
     votable.resources.append(resource)
@@ -137,11 +143,12 @@ def _votable(serialized: bytes) -> bytes:
         if field.type in VOTABLE_TYPES:
             attributes["datatype"] = VOTABLE_TYPES[field.type]
         else:
+            # Text, and types without a VOTable equivalent, such as dates.
             attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
         described = Field(votable, name=field.name, **attributes)
         described.description = metadata.get("description")
         if bits := json.loads(metadata.get(FLAGS_KEY, "[]")):
-            # VOTables have no element for the texts of bits.
+            # VOTable has no element for the meaning of bits, so it becomes part of the description.
             texts = " ".join(f"{row['value']} {row['name']}: {row['text']}" for row in bits)
             described.description = f"{metadata.get('description', '')}; bits: {texts}"
         table.fields.append(described)

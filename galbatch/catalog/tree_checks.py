@@ -1,4 +1,4 @@
-"""Checks of a catalog's files: those that are there, those that the metadata names, and hats' own validation."""
+"""Checks of a catalog's files: that they agree with the metadata, and pass the validation of hats."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ __all__ = ["tree_problems"]
 
 
 def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator[str]:
-    """Find files that do not belong, leaves within leaves, and leaves that are missing or not listed.
+    """Yield a message for each problem: unexpected files, overlapping leaves, and leaves that are missing or not listed.
 
     Parameters
     ----------
-    leaves : those that are there, in the order of the sky
+    catalog_path : str
+    leaves : sequence of HealpixPixel
+        All leaves of the catalog, sorted by `HealpixPixel.index_range`.
     """
     if stray := layout.stray_files(catalog_path):
         yield f"{len(stray)} files below dataset/ are none of the catalog's, the first {stray[0]}; remove them"
+    # Sorted by their ranges: if any two leaves overlap, two neighbors in the list do.
     for leaf, following in pairwise(leaves):
         if following.index_range[0] < leaf.index_range[1]:
             yield f"leaf {following.name} lies inside leaf {leaf.name}"
@@ -33,7 +36,7 @@ def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator
         rows = [line.split(",") for line in text.splitlines()[1:]]
         listed = {HealpixPixel(int(row[0]), int(row[1])) for row in rows}
     except (FileNotFoundError, ValueError, IndexError):
-        listed = set()
+        listed = set()  # A file that is missing or broken lists nothing, so all leaves are reported.
     if missing := sorted(listed - set(leaves)):
         yield f"{len(missing)} leaves are missing, the first {missing[0].name}; galbatch run does them again"
     if extra := sorted(set(leaves) - listed):
@@ -41,32 +44,36 @@ def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator
     yield from _hats_problems(catalog_path)
 
 
-class _Messages(logging.Handler):
-    """A handler that keeps the messages."""
+class _CollectingHandler(logging.Handler):
+    """A logging handler that collects messages in a list."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def _hats_problems(catalog_path: str) -> Iterator[str]:
-    """Find what hats' strict validation finds; it logs the reasons to the root logger and returns only yes or no."""
+    """Yield the problem that the strict validation of hats finds.
+
+    hats returns only True or False and logs the reasons to the root logger, from where a handler collects them.
+    """
     from hats.io.validation import is_valid_catalog
 
-    messages = _Messages()
-    logging.getLogger().addHandler(messages)
+    handler = _CollectingHandler()
+    logging.getLogger().addHandler(handler)
     try:
         with warnings.catch_warnings():
+            # hats logs its reasons; its warnings would reach the user outside the list of problems.
             warnings.simplefilter("ignore")
             valid = is_valid_catalog(layout.hats_path(catalog_path), strict=True)
-    # What reading broken files raises: hats does not catch it.
+    # These exceptions come from reading broken files; hats does not catch them.
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         yield f"hats cannot read it: {type(error).__name__}: {error}"
         return
     finally:
-        logging.getLogger().removeHandler(messages)
+        logging.getLogger().removeHandler(handler)
     if not valid:
-        yield f"hats' strict validation fails: {'; '.join(messages.said) or 'no reason given'}"
+        yield f"hats' strict validation fails: {'; '.join(handler.messages) or 'no reason given'}"

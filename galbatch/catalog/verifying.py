@@ -1,4 +1,4 @@
-"""Verify: everything a catalog promises, checked on its files."""
+"""Verifying a catalog: its files, rows, fingerprints and values are checked for consistency."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ from galbatch.errors import CatalogError
 __all__ = ["verify"]
 
 PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "selected objects"})
-"""Parts of a leaf's fingerprint that are its own; all others are the same in every leaf of a run."""
+"""Parts of the fingerprint that differ between the leaves of a run. All other parts must be equal."""
 
 
 def verify(catalog_path: str) -> list[str]:
-    """Check a finished catalog, and return the problems found, [] if it is good.
+    """Check a finished catalog, and return a list of the problems found; it is empty if there are none.
 
-    - hats' strict validation; leaves, ``partition_info.csv`` and ``_metadata`` agree; nothing else lies
-      below ``dataset/``; no leaf's pixel lies in another's
-    - every leaf: readable, the catalog's schema, rows sorted, in the leaf's pixel and where their position
-      says, as many as its footer says
-    - no object id twice over the whole catalog; as many rows as the properties say
-    - fingerprints: the same run in every leaf
-    - quantiles rise with their probability; a NaN among them comes with a bit in ``<model>_flags``
+    The checks are:
+
+    - The catalog passes the strict validation of hats. The leaves agree with ``partition_info.csv``. There are no
+      other files below ``dataset/``, and no leaf's pixel lies inside another's.
+    - Each leaf can be read and has the catalog's schema. Its rows are sorted, inside the leaf's pixel, at the HEALPix
+      index of their position, and as many as its footer says.
+    - Object ids are unique in the whole catalog, and the number of rows is that in the properties.
+    - All leaves come from the same run, by their fingerprints.
+    - Quantiles do not decrease with their level, and NaN occurs only with a bit in ``<model>_flags``.
     """
     leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
@@ -48,9 +50,9 @@ def verify(catalog_path: str) -> list[str]:
 
 
 def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator[str]:
-    """Find problems of each leaf, then those of all leaves together."""
+    """Yield the problems of each leaf, then those of all leaves together."""
     schema: pa.Schema | None = None
-    # Without the file each leaf is held to its own schema; hats' validation says that it is missing.
+    # Without this file each leaf is compared with its own schema. The validation of hats reports that it is missing.
     with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):
         data = storage.read_bytes(storage.join(catalog_path, layout.COMMON_METADATA))
         schema = pq.read_schema(io.BytesIO(data))
@@ -67,14 +69,15 @@ def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator
         except (CatalogError, KeyError) as error:
             yield f"{name}: {error}"
             continue
+        # Only the ids stay in memory when the next leaf is read.
         ids.append(table.column(ID.name))
     yield from _row_problems(catalog_path, ids)
     yield from _fingerprint_problems(footers)
 
 
 def _row_problems(catalog_path: str, ids: list[pa.ChunkedArray]) -> Iterator[str]:
-    """Find objects that stand more than once, and a number of rows other than the properties say."""
-    # Leaves that disagree on the type of ids have another schema, which was said.
+    """Yield a problem if an object id is repeated, or if the number of rows is not that in the properties."""
+    # Ids of different types cannot be compared; the check of the leaves' schemas has reported them already.
     if len({column.type for column in ids}) == 1:
         counted = pc.value_counts(pa.chunked_array([chunk for column in ids for chunk in column.chunks]))
         repeated = counted.filter(pc.greater(counted.field("counts"), 1))
@@ -83,7 +86,7 @@ def _row_problems(catalog_path: str, ids: list[pa.ChunkedArray]) -> Iterator[str
     try:
         properties = read_properties(catalog_path)
     except CatalogError:
-        return  # hats' validation says so
+        return  # The validation of hats reports that there are no properties.
     n_rows = sum(len(column) for column in ids)
     if properties.get("hats_nrows") != str(n_rows):
         yield f"its leaves hold {n_rows} rows, the properties say {properties.get('hats_nrows')}"
@@ -93,7 +96,7 @@ def _row_problems(catalog_path: str, ids: list[pa.ChunkedArray]) -> Iterator[str
 
 
 def _fingerprint_problems(footers: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Find leaves that another run wrote than the first leaf's: what the leaves of one run have in common differs."""
+    """Yield the leaves that come from another run than the first leaf, with the parts of the fingerprint that differ."""
     runs: dict[str, dict[str, str]] = {}
     for name, footer in footers.items():
         try:
@@ -101,6 +104,7 @@ def _fingerprint_problems(footers: Mapping[str, Mapping[str, str]]) -> Iterator[
         except (KeyError, TypeError, ValueError):
             parts = {"fingerprint": "is not readable"}
         runs[name] = {key: str(value) for key, value in parts.items() if key not in PER_LEAF_PARTS}
+        # The digests of the bundles are an entry of their own.
         runs[name][BUNDLES_KEY] = footer.get(BUNDLES_KEY, "")
     first = next(iter(runs), "")
     for name, parts in runs.items():
