@@ -1,4 +1,4 @@
-"""How a network is executed: its own script, or the native engine made of its weights, in which precision and on which device."""
+"""Engines that run a network on a device: the bundle's own script, or faster modules made from its weights, in several precisions."""
 
 import lazy_loader
 

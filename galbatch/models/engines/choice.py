@@ -1,7 +1,7 @@
-"""The engine of a network: its own script, or the native engine made of its weights, compiled or not, in which precision.
+"""The choice of the engine that runs a network, and of its precision.
 
-The engine of each network is chosen once per run, is part of the infer fingerprint, and stands in the catalog's
-properties. Draws are the same with any; numbers differ by rounding.
+The engine of each network is chosen once per run, is part of the fingerprint of its results, and is written into the
+catalog's properties. Random draws are the same with all engines; the outputs differ by rounding.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine that computes the passes of one network.
+    """An engine that computes the passes of a network.
 
     Attributes
     ----------
-    kind : torchscript runs the bundle's own script; rebuilt the native engine, a module with the bundle's weights, for the architectures that
-        galbatch knows; compiled such a module through torch.compile
-    precision : of what follows the first dropout
+    kind : torchscript: the bundle's own script; rebuilt: the native engine, a module with the bundle's weights, for the
+        architectures that galbatch knows; compiled: such a module after torch.compile
+    precision : precision of everything after the first dropout
     """
 
     kind: Kind = "torchscript"
@@ -42,7 +42,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """The name in fingerprints and properties, such as rebuilt-bfloat16."""
+        """The name of the engine in fingerprints and properties, such as rebuilt-bfloat16."""
         return f"{self.kind}-{self.precision}"
 
     @classmethod
@@ -52,7 +52,7 @@ class Engine:
         Raises
         ------
         BundleError
-            There is none.
+            There is no engine of that name.
         """
         kind, _, precision = name.partition("-")
         if kind not in get_args(Kind) or precision not in get_args(Precision):
@@ -66,10 +66,10 @@ class Execution:
 
     Attributes
     ----------
-    engine : what computes them
+    engine : the engine
     device : cpu or cuda
-    groups_at_once : groups of objects that threads work on at a time, with one lock around the passes, so that the
-        summaries of one group overlap the passes of another; None: two on a GPU, one on a CPU. Results are equal
+    groups_at_once : number of groups of objects that threads work on at a time, so that one group is summarized while
+        another runs its passes; None: two on a GPU, one on a CPU. The results do not depend on it
     """
 
     engine: Engine = Engine()
@@ -78,23 +78,25 @@ class Execution:
 
     @property
     def n_threads(self) -> int:
-        """The number of threads that work on groups."""
+        """The number of threads that work on groups of objects."""
+        # On a CPU the passes use all cores already; a GPU would stand still while a group is summarized.
         return self.groups_at_once or (1 if self.device == "cpu" else 2)
 
 
 def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str) -> Engine:
-    """Choose the engine for a network on a device; ``auto`` leaves the choice of kind or precision to galbatch.
+    """Return the engine for a network on a device. With ``auto`` galbatch chooses the kind, the precision, or both.
 
-    Kind: rebuilt where galbatch knows the architecture and the rebuilt network gives what the script gives, torchscript
-    otherwise. Compiled is never chosen: on a CPU it is no faster, and compiling takes minutes.
+    Kind: rebuilt if galbatch knows the architecture and the rebuilt network gives the same outputs as the script, else
+    torchscript. Compiled is never chosen: on a CPU it is no faster, and compiling takes minutes.
 
-    Precision: for rebuilt GaMPENs of the paper's width float16 on a GPU, and bfloat16 on CPUs that multiply such
-    numbers (AVX512-BF16, AMX): twice as fast there, and what rounding moves outputs by is 1 % of a posterior standard deviation.
-    Float32 for narrower ones, whose outputs rounding moves by 4 % and more, and for SFNets, where it would decide which
+    Precision: for rebuilt GaMPENs of the paper's width float16 on a GPU, and bfloat16 on CPUs with instructions for it
+    (AVX512-BF16, AMX). They are twice as fast, and rounding changes outputs by 1 % of a posterior standard deviation. Float32
+    for narrower GaMPENs, whose outputs would change by 4 % and more, and for SFNets, where rounding would decide which
     features fire.
 
     Parameters
     ----------
+    ensemble : networks, all of which must run with the engine
     kind : auto, torchscript, rebuilt or compiled
     precision : auto, float32, bfloat16 or float16
     device : cpu or cuda
@@ -102,11 +104,12 @@ def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str)
     Raises
     ------
     BundleError
-        The network cannot be executed so.
+        The network cannot be run with this kind or precision.
     """
     if kind == "auto":
         kind = "rebuilt" if _is_known(ensemble) else "torchscript"
     elif kind != "torchscript":
+        # Asked for by name: the error says why a network cannot be rebuilt.
         for bundle in ensemble.bundles:
             executor(bundle, NATIVE, "cpu")
     if precision == "auto":
@@ -123,11 +126,12 @@ def choose_engine(ensemble: Ensemble, *, kind: str, precision: str, device: str)
 
 
 NATIVE = Engine("rebuilt")
-WIDE_CHANNELS = 64  # of the first convolution, as in the paper; narrower ones were measured at a 16th
+# Channels of the first convolution, as in the paper. Narrower networks were measured at a 16th of it, the demo's width.
+WIDE_CHANNELS = 64
 
 
 def _is_known(ensemble: Ensemble) -> bool:
-    """Tell whether the native engine knows all networks of the ensemble."""
+    """Return whether the native engine can rebuild all networks of the ensemble."""
     try:
         for bundle in ensemble.bundles:
             executor(bundle, NATIVE, "cpu")
@@ -137,24 +141,27 @@ def _is_known(ensemble: Ensemble) -> bool:
 
 
 def _is_wide(ensemble: Ensemble) -> bool:
-    """Tell whether rounding averages out, as in GaMPENs with many channels."""
+    """Return whether all networks are GaMPENs with so many channels that rounding errors average out."""
     first = [bundle.script.state_dict().get("vgg.features.0.weight") for bundle in ensemble.bundles]
     return all(weight is not None and len(weight) >= WIDE_CHANNELS for weight in first)
 
 
 def _fast_precision(device: str) -> str:
-    """Return the precision of least rounding among those that the device multiplies faster than float32."""
+    """Return the precision with the smallest rounding errors among those that are faster than float32 on the device."""
+    # GPUs multiply both 16-bit types equally fast; float16 has 11 bits of mantissa, bfloat16 8.
     if device != "cpu":
         return "float16"
     return "bfloat16" if _multiplies_bfloat16() else "float32"
 
 
 def _multiplies_bfloat16() -> bool:
-    """Tell whether this machine's processor has instructions for it; without them it is slower than float32."""
+    """Return whether this machine's CPU has instructions for bfloat16; without them it is slower than float32."""
+    # Torch has no public question for this. A name that a later torch lacks counts as no, which costs speed alone.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
+# Weak, so that a bundle that nobody uses any more is freed with its executors.
 _made: weakref.WeakKeyDictionary[Bundle, dict[Execution, Executor]] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
@@ -164,14 +171,14 @@ def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
 
     Parameters
     ----------
-    bundle : the network
-    engine : how it is executed
+    bundle : bundle of the network
+    engine : engine that runs it
     device : cpu or cuda
 
     Raises
     ------
     BundleError
-        This process cannot provide the engine.
+        The engine cannot be made in this process.
     """
     execution = Execution(engine, device)
     with _making:
@@ -182,6 +189,7 @@ def executor(bundle: Bundle, engine: Engine, device: str) -> Executor:
 
 
 def _make(bundle: Bundle, execution: Execution) -> Executor:
+    """Make an executor with its own copy of the script on the device."""
     engine, device, script = execution.engine, execution.device, bundle.script
     if device != "cpu":
         if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Executors run passes: each takes images to features once an object, and features to outputs once a pass."""
+"""Executors, which run passes: they compute features once for each object, and outputs once for each pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "sc
 
 CPU = torch.device("cpu")
 
-# Of the first maps of a batch: beyond the processor's cache a pass takes 1.5 times as long.
+# The size of the first maps of all rows that run together: beyond the processor's cache a pass takes 1.5 times as long.
 CACHE_BYTES = 8 * 2**20
-FEWEST_ROWS = 8  # with fewer rows the weights are read too often
+FEWEST_ROWS = 8  # With fewer rows, reading the weights takes more time than fitting into the cache saves.
 
 
 class Prepared(Protocol):
-    """A few objects, ready for passes.
+    """A group of objects whose features are computed, so that passes can run.
 
     Attributes
     ----------
@@ -36,16 +36,21 @@ class Prepared(Protocol):
     def crop(self) -> Tensor | None: ...
 
     def rows_at_once(self, batch: int) -> int:
-        """Rows to give to `passes`, at most `batch`."""
+        """Return the number of rows to give to `passes` at a time, at most `batch`."""
         ...
 
     def passes(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass for each of `rows`, (row,) int64, which name objects, with keys (row,) int64.
+        """Run one pass for each row.
+
+        Parameters
+        ----------
+        rows : (row,) int64, index of each row's object in the group
+        keys : (row,) int64, from which the dropout masks are drawn
 
         Returns
         -------
         outputs : (row, output) float32
-        fired : (row, rank) int64, the largest features of the pass; no ranks: the network does not say
+        fired : (row, rank) int64, numbers of the largest features in the pass; (row, 0) if the network does not give them
         """
         ...
 
@@ -55,26 +60,32 @@ class Executor(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """The device that it runs on."""
+        """The device that the network runs on."""
         ...
 
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> Prepared:
-        """Compute what is the same in all passes of an object; images (object, band, y, x) and auxiliary inputs (object, auxiliary input) float32, on the device."""
+        """Compute everything that is the same in all passes of an object.
+
+        Parameters
+        ----------
+        images : (object, band, y, x) float32, on the device, in the bundle's unit
+        auxiliary : (object, auxiliary input) float32, on the device; None for a network that takes none
+        """
         ...
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return index (object, rank) int64 and activation float32 of the largest of the last features; None: it has none."""
+        """Return index (object, rank) int64 and activation (object, rank) float32 of the largest features; None if the network has none."""
         ...
 
 
 @dataclass(frozen=True)
 class ScriptExecutor:
-    """The bundle's own script, float32.
+    """The executor that runs the bundle's own script, in float32.
 
     Attributes
     ----------
-    bundle : its script is on the device
-    device : where it runs
+    bundle : bundle whose script is on the device
+    device : device of the script
     """
 
     bundle: Bundle
@@ -94,7 +105,7 @@ class ScriptExecutor:
 
 
 def script_top_features(bundle: Bundle, last: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return what `Executor.top_features` does, computed by the script on its device."""
+    """Return index and activation of the largest features, as `Executor.top_features`, computed by the bundle's script."""
     if not bundle.has("top_features"):
         return None
     index, activation = bundle.script.top_features(last)
@@ -103,7 +114,7 @@ def script_top_features(bundle: Bundle, last: Tensor) -> tuple[Tensor, Tensor] |
 
 @dataclass(frozen=True)
 class ScriptPrepared:
-    """A few objects ready for passes of the script; `features` are those of its prefix."""
+    """A group of objects ready for passes of the script; `features` are what its `prefix` returned."""
 
     bundle: Bundle
     features: Tensor
@@ -129,7 +140,7 @@ class ScriptPrepared:
 
 
 def rows_in_cache(features: Tensor, batch: int) -> int:
-    """Rows whose first maps the processor's cache holds, at most `batch`; on a GPU `batch`."""
+    """Return the number of rows whose first maps fit into the processor's cache, at most `batch`; on a GPU `batch`."""
     if features.device.type != "cpu":
         return batch
     row_bytes = features[0].numel() * features.element_size()

@@ -1,4 +1,4 @@
-"""The native engine's executor: float32 or less, compiled or not, checked against the script when it is made."""
+"""The native engine's executor, in any precision, compiled or not. It is checked against the script when it is made."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from galbatch.models.networks import Masks
 __all__ = ["NativeExecutor", "native_executor"]
 
 CHECK_ROWS = 8
-# Passes of each galaxy in both precisions: they leave 1 % of a posterior standard deviation of the 2 to 4 % that bfloat16
-# moves outputs by.
+# Passes of each object that are run in float32 as well. With four, the change of 2 to 4 % of a posterior standard deviation by
+# bfloat16 is corrected to 1 %.
 REFERENCES = 4
-SLOTS_AT_ONCE = 2**23  # of masks drawn together: 64 MB a number, and some ten of them
-STEP = 4  # compiled trunks take 1, 4, 16, ... rows
-EXACT = 1e-4  # of the outputs' size: what float32 leaves after some 20 layers is 1e-5
-ROUNDED = 0.1  # of the outputs' size: what a broken network exceeds, and a rounded one does not
-AGREE = 0.75  # share of the rows: where two features are as large, rounding decides which is among the top k
+SLOTS_AT_ONCE = 2**23  # Positions of masks drawn at a time: some ten temporary arrays of 64 MB each.
+STEP = 4  # Compiled trunks take 1, 4, 16, ... rows: at most four times the needed rows, for few compilations.
+# Tolerances relative to the size of the outputs. In float32 the rounding of some 20 layers leaves 1e-5. In 16 bits a network that
+# is only rounded stays below 0.1, and one with wrong weights does not.
+EXACT = 1e-4
+ROUNDED = 0.1
+AGREE = 0.75  # Share of rows that must agree: where two features are equally large, rounding decides which is among the top k.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Trunk = Callable[[Tensor, Masks | None], Tensor]
@@ -39,15 +41,15 @@ def native_executor(
 
     Parameters
     ----------
-    bundle : its script is on the device
-    precision : float32, bfloat16 or float16, of what follows the first dropout
-    device : where it runs
-    is_compiled : whether that goes through torch.compile, and on a GPU into CUDA graphs
+    bundle : bundle whose script is on the device
+    precision : float32, bfloat16 or float16: precision of everything after the first dropout
+    device : device to run on
+    is_compiled : whether this part is compiled by torch.compile, and on a GPU captured as CUDA graphs
 
     Raises
     ------
     BundleError
-        The network is not known, cannot be compiled here, or does not give what the script gives.
+        The architecture is not known, torch.compile fails on this machine, or the outputs differ from the script's.
     """
     name = bundle.metadata.name
     network = native_network(bundle.script, bundle.metadata, DTYPES[precision])
@@ -71,18 +73,18 @@ def native_executor(
 
 
 def compiled_disagreement(executor: NativeExecutor) -> str | None:
-    """Return what `disagreement` does; the first run compiles.
+    """Return what `disagreement` returns, for an executor that is compiled by its first run.
 
     Raises
     ------
     BundleError
-        That fails.
+        It cannot be compiled on this machine.
     """
     try:
         return disagreement(executor)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # what torch's compiler raises is one
+    except RuntimeError as error:  # The errors of torch's compiler are subclasses, some of them private.
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BundleError(
             f"{executor.bundle.metadata.name}: torch.compile fails on this machine: {reason}; on a CPU it needs a C++ "
@@ -92,10 +94,11 @@ def compiled_disagreement(executor: NativeExecutor) -> str | None:
 
 @torch.inference_mode()
 def disagreement(executor: NativeExecutor) -> str | None:
-    """Return how passes of two made-up galaxies differ from the script's; None: by rounding only."""
+    """Return a message on how passes of two made-up galaxies differ from the script's; None if they differ by rounding only."""
     images, *others = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
     auxiliary = others[0] if others else None
     rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
+    # Multiples of an odd number with many bits, as keys that are nearly equal would hide a weak hash.
     keys = torch.arange(CHECK_ROWS, device=executor.device) * 0x5851F42D4C957F2D
     found, _ = executor.prepare(images, auxiliary).passes(rows, keys)
     with repeatable_float32(executor.device):
@@ -110,9 +113,10 @@ def disagreement(executor: NativeExecutor) -> str | None:
 
 
 class StaticTrunk:
-    """A trunk compiled for fixed numbers of rows, 1, 4, 16, ...; fewer are filled up with rows that were there before.
+    """A trunk that is compiled for fixed numbers of rows: 1, 4, 16, ...
 
-    On a GPU its kernels are launched as one CUDA graph. Threads take turns, as all rows go through the same buffers.
+    Fewer rows are run in a buffer of the next larger number, whose other rows keep earlier values. On a GPU its kernels are
+    launched as one CUDA graph. Threads take turns, as all rows go through the same buffers.
     """
 
     def __init__(self, network: NativeNetwork) -> None:
@@ -122,7 +126,7 @@ class StaticTrunk:
 
     @staticmethod
     def rows_of(n: int) -> int:
-        """Return the largest of its numbers of rows up to `n`."""
+        """Return the largest number of rows it is compiled for that is not above `n`."""
         rows = 1
         while rows * STEP <= n:
             rows *= STEP
@@ -139,13 +143,13 @@ class StaticTrunk:
 
 
 class Replay:
-    """A trunk for one number of rows: inputs are copied to where it reads them.
+    """A trunk for one number of rows, whose inputs are copied into fixed buffers: a CUDA graph reads fixed addresses.
 
     Parameters
     ----------
-    trunk : what is run
-    rows : of each run
-    x, masks : like those that will be given
+    trunk : function to run
+    rows : number of rows of each run
+    x, masks : inputs of the kind and shape that it will be called with
     """
 
     def __init__(self, trunk: Trunk, rows: int, x: Tensor, masks: Masks | None) -> None:
@@ -160,6 +164,7 @@ class Replay:
         if masks is not None and self._masks is not None:
             for buffer, part in zip(self._masks, masks, strict=True):
                 buffer[: len(part)].copy_(part)
+        # Cloned, as the next call writes into the same memory.
         return self._run()[: len(x)].clone()
 
     def _once(self) -> Tensor:
@@ -167,15 +172,16 @@ class Replay:
 
 
 def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Capture the kernels of `run` as a CUDA graph."""
+    """Return a function that replays the kernels of `run`, captured as a CUDA graph."""
     warm_up: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     warm_up.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(warm_up):  # kernels are chosen, and memory is taken, before the capture
+    # Torch chooses kernels and allocates memory in the first runs, which a capture does not allow.
+    with torch.cuda.stream(warm_up):
         for _ in range(3):
             run()
     torch.cuda.current_stream().wait_stream(warm_up)
     graph = torch.cuda.CUDAGraph()
-    # Other threads may copy their inputs meanwhile.
+    # Thread-local, as other threads may copy their inputs to the GPU meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
 
@@ -187,12 +193,12 @@ def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 class PassRunner:
-    """Runs passes of a network in one precision.
+    """A runner of passes in one precision.
 
     Parameters
     ----------
-    network : what follows the first dropout
-    static : its trunk, compiled; None: it runs as it is
+    network : the part of the network after the first dropout
+    static : its compiled trunk; None: the trunk is not compiled
     """
 
     def __init__(self, network: NativeNetwork, static: StaticTrunk | None = None) -> None:
@@ -202,7 +208,21 @@ class PassRunner:
     def outputs(
         self, start: Start, auxiliary: Tensor, rows: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
-        """Run one pass for each row: the trunk takes as many rows at a time as the processor's cache holds, the head all."""
+        """Run one pass for each row.
+
+        Parameters
+        ----------
+        start : first maps of the objects
+        auxiliary : (object, auxiliary input)
+        rows : (row,) int64, index of each row's object
+        masks : masks of the rows; None: no dropout
+
+        Returns
+        -------
+        outputs : (row, output) float32
+        fired : (row, rank) int64, numbers of the largest features
+        """
+        # The trunk runs as many rows at a time as the cache holds; the head runs all, so that its large weights are read once.
         step = rows_in_cache(start.maps, len(rows))
         if self.static is not None:
             step = self.static.rows_of(step)
@@ -215,7 +235,7 @@ class PassRunner:
         return self.network.head(torch.cat(parts), auxiliary[rows], masks)
 
     def last_features(self, maps: Tensor) -> Tensor:
-        """Return the last features without dropout, of maps (object, channel, y, x)."""
+        """Return the last features (object, feature) without dropout, from maps (object, channel, y, x)."""
         rows = torch.arange(len(maps), device=maps.device)
         start = Start(maps.to(self.network.dtype).contiguous(memory_format=torch.channels_last))
         return self.network.last_features(self.network.trunk(self.network.begin(start, rows, None), None))
@@ -224,18 +244,19 @@ class PassRunner:
 class NativeExecutor:
     """The executor of the native engine.
 
-    What comes before the first dropout is the script's, in float32.
+    Everything before the first dropout is computed by the script, in float32.
 
-    Bfloat16 moves the outputs of all passes of an object alike, by some percent of a posterior standard deviation, and those of
-    each by half as much again. The former is measured on some passes that are run in float32, too, and taken back. (The pass
-    without dropout shows nothing of it: its roundings are others.) Float16 rounds eight times finer; passes that exceed
-    its range are run in float32.
+    Rounding to bfloat16 shifts the outputs of all passes of an object by the same amount, some percent of a posterior standard
+    deviation, and those of each pass by half as much again. The common shift is measured on a few passes that are run in
+    float32 as well, and subtracted. (The pass without dropout does not show it, as it is rounded differently.) Float16 rounds
+    eight times finer; passes that exceed its range are run again in float32.
 
     Parameters
     ----------
-    bundle : its script is on the device
-    runner : of the passes
-    exact : the same in float32; `runner` itself if that is float32
+    bundle : bundle whose script is on the device
+    runner : runner of the passes
+    exact : runner of the same network in float32; `runner` itself if that is float32
+    device : device of all of these
     """
 
     def __init__(self, bundle: Bundle, runner: PassRunner, exact: PassRunner, device: torch.device) -> None:
@@ -261,7 +282,7 @@ class NativeExecutor:
         return replace(prepared, shift=prepared.rounding())
 
     def masks(self, keys: Tensor) -> Masks | None:
-        """Draw the masks of keys (row,) int64; None: no dropout."""
+        """Return the masks that follow from keys (row,) int64; None for a network without dropout."""
         return None if self.plan is None else self.plan.draw(keys)
 
     @in_repeatable_float32
@@ -271,13 +292,13 @@ class NativeExecutor:
 
 @dataclass(frozen=True)
 class NativePrepared:
-    """A few objects ready for passes of the native engine.
+    """A group of objects ready for passes of the native engine.
 
     Attributes
     ----------
-    start, exact : what rows begin with, of the executor's runners
-    auxiliary : (object, auxiliary input), the auxiliary inputs
-    shift : (object, output), added to the outputs of every pass; None: nothing
+    start, exact : first maps of the objects, in the precision of the executor's runner and in float32
+    auxiliary : (object, auxiliary input) standardized auxiliary inputs, as `prefix` passes them on
+    shift : (object, output) correction that is added to the outputs of every pass; None: no correction
     """
 
     executor: NativeExecutor
@@ -294,7 +315,7 @@ class NativePrepared:
         return self.executor.device
 
     def rows_at_once(self, batch: int) -> int:
-        """Return `batch`, or the rows that masks at a high rate leave memory for."""
+        """Return the number of rows to run at a time: `batch`, or fewer where masks of a high rate need much memory."""
         plan = self.executor.plan
         return batch if plan is None else max(1, min(batch, SLOTS_AT_ONCE // plan.slots[-1].stop))
 
@@ -314,7 +335,8 @@ class NativePrepared:
         return outputs, fired
 
     def rounding(self) -> Tensor:
-        """Return (object, output) float32: the outputs in float32 less those of the runner, a mean over passes of fixed keys."""
+        """Return the outputs in float32 minus those of the runner, (object, output) float32, averaged over passes with fixed keys."""
+        # Fixed keys, so that the correction does not depend on the passes that an object gets.
         rows = torch.arange(len(self.start.maps), device=self.executor.device)
         found = []
         for number in range(REFERENCES if self.executor.plan else 1):

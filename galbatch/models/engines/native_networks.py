@@ -1,12 +1,12 @@
-"""The networks of the native engine, made of a bundle's own weights so that a pass costs less than in the script.
+"""The networks of the native engine, made from a bundle's weights so that a pass costs less than in the script.
 
-The masks are the script's, to the position. What is spared: copies of the maps (zeros are written in place), the factors
-1 / (1 - rate), BatchNorm, on a CPU the convolution behind the first dropout, and reading the linear layers' weights for
-every few rows.
+The dropout masks are exactly those of the script. Saved are copies of the maps (zeros are written in place), the factors
+1 / (1 - rate) of dropout, BatchNorm, on a CPU the convolution after the first dropout, and repeated reading of the linear
+layers' weights.
 
-The factors: ReLU, pools and sums commute with a factor c > 0. With c = 1 / (1 - rate) the maps behind l dropouts are kept
-as a c^l-th of what they are: biases are divided by c^l, the outputs are multiplied by c^L, and the other weights are
-those of the script, without a copy.
+The factors of dropout: ReLU, pooling and sums commute with a factor c > 0. With c = 1 / (1 - rate), the maps after l dropouts
+are stored divided by c^l: biases are divided by c^l, the outputs are multiplied by c^L for all L dropouts, and the other
+weights are shared with the script.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from galbatch.models.networks import POOLED_PX, VGG16_BLOCKS, HalvingPool, MaskP
 __all__ = ["NativeGampen", "NativeNetwork", "NativeSfnet", "Start", "native_network"]
 
 Weights = Mapping[str, Tensor]
-EPSILON = 1e-5  # torch's default in BatchNorm, which the architecture leaves
+EPSILON = 1e-5  # The default of torch's BatchNorm, which SFNet does not change.
 
 
 def native_network(script: Any, metadata: BundleMetadata, dtype: torch.dtype) -> NativeNetwork | None:
-    """Make the native network behind the first dropout of a bundle's script, with its weights; None: it is not known.
+    """Return the native network for the part of a bundle's script after its first dropout; None if the network is not known.
 
     Parameters
     ----------
-    script : of the bundle
-    metadata : of the bundle; its `architecture` says what is tried
-    dtype : of maps and weights
+    script : script of the bundle
+    metadata : metadata of the bundle, whose `architecture` decides which network is tried
+    dtype : type of maps and weights
     """
     weights, rate, size_px = script.state_dict(), metadata.dropout_rate, metadata.input.size_px
     try:
@@ -43,19 +43,21 @@ def native_network(script: Any, metadata: BundleMetadata, dtype: torch.dtype) ->
             return NativeGampen(weights, rate, dtype, size_px)
         if metadata.architecture == "sfnet":
             return NativeSfnet(weights, rate, dtype, size_px, metadata.n_top_features)
-    except (KeyError, RuntimeError):  # another network of that name: layers missing, or of other shapes
+    # Another network under the same name: layers are missing, or have other shapes.
+    except (KeyError, RuntimeError):
         return None
     return None
 
 
 class Layer(nn.Module):
-    """A convolution or linear layer behind some dropouts.
+    """A convolution or linear layer after l dropouts.
 
     Parameters
     ----------
     weight : (out, in, y, x) or (out, in)
     bias : (out,)
-    factor : c^l, of the maps before and behind it
+    factor : c^l, by which the layer's inputs and outputs are divided
+    stride : stride of a convolution, in pixels
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, factor: float, *, stride: int = 1) -> None:
@@ -68,22 +70,23 @@ class Layer(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor, *, dropped: bool) -> Tensor:
-        """Apply the layer; `dropped`: `x` is kept as a c^l-th of what it is."""
+        """Return the layer's outputs for inputs `x`; with `dropped` both are divided by c^l."""
         bias = self.divided_bias if dropped else self.bias
         if self.weight.dim() == 2:
             return functional.linear(x, self.weight, bias)
         maps = functional.conv2d(x, self.weight, bias, self.stride, self.weight.shape[-1] // 2)
-        # A single channel is channels last in either order, and the other comes out.
+        # Maps of a single channel count as channels last in either order, and torch returns the other one.
         return maps.contiguous(memory_format=torch.channels_last)
 
 
 class Start(NamedTuple):
-    """The maps that rows begin with.
+    """The maps of a group of objects from which their passes start.
 
     Attributes
     ----------
-    maps : (object, channel, y, x) before the first dropout
-    convolved : (object, channel, y, x), the first convolution behind it, of maps without zeros; None: it is run for each row
+    maps : (object, channel, y, x), before the first dropout
+    convolved : (object, channel, y, x), output of the convolution after it for maps without zeros; None: that convolution is
+        run for each row
     """
 
     maps: Tensor
@@ -91,16 +94,16 @@ class Start(NamedTuple):
 
 
 class NativeNetwork(nn.Module, ABC):
-    """The part of a network behind its first dropout. Without masks there is no dropout.
+    """The part of a network after its first dropout. Called with masks None, it has no dropout.
 
     Parameters
     ----------
-    rate : of the dropouts
-    dtype : of maps and weights
+    rate : rate of all dropout layers
+    dtype : type of maps and weights
 
     Attributes
     ----------
-    dropouts : number of each dropout and the activations in a row, in order
+    dropouts : number of each dropout layer and the number of activations of a row there, in order
     """
 
     dropouts: list[tuple[int, int]]
@@ -114,7 +117,7 @@ class NativeNetwork(nn.Module, ABC):
         self.slots: list[slice] = []
 
     def plan(self, device: torch.device) -> MaskPlan | None:
-        """Make what draws its masks; None: it has no dropout."""
+        """Return the plan that draws the network's masks on a device; None for a network without dropout."""
         if self.rate == 0:
             return None
         plan = MaskPlan(self.dropouts, self.rate, device)
@@ -122,62 +125,64 @@ class NativeNetwork(nn.Module, ABC):
         return plan
 
     def layer(self, weights: Weights, name: str, dtype: torch.dtype | None = None) -> Layer:
-        """A layer of the script behind the dropouts that are known yet."""
+        """Return a layer of the script that comes after the dropouts in `dropouts` so far."""
         weight, bias = (weights[f"{name}.{part}"].to(dtype or self.dtype) for part in ("weight", "bias"))
         return Layer(weight, bias, self.factor_so_far())
 
     def start(self, maps: Tensor) -> Start:
-        """Compute what is the same in all passes of an object."""
+        """Return the first maps in the network's precision, from maps (object, channel, y, x) of the script's prefix."""
         return Start(maps.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
     def begin(self, start: Start, rows: Tensor, masks: Masks | None) -> Tensor:
-        """Return what `trunk` takes, for each of `rows`, which name objects."""
+        """Return the input of `trunk` for each of `rows`, (row,) int64 indices of objects."""
         x = start.maps[rows]
         self.zero_(x, masks, 0)
         return x
 
     @abstractmethod
     def trunk(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """The last maps or features, (row, ...), of what `begin` gave, which it leaves as it is."""
+        """Return the last maps or features, (row, ...), from what `begin` returned, which is not changed."""
 
     @abstractmethod
     def head(self, last: Tensor, auxiliary: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        """Outputs (row, output) float32, and features that fired (row, rank), of what `trunk` gave.
+        """Return outputs (row, output) float32 and numbers of the features that fired, (row, rank) int64.
 
         Parameters
         ----------
-        auxiliary : (row, auxiliary input), the auxiliary inputs
+        last : (row, ...), what `trunk` returned
+        auxiliary : (row, auxiliary input), standardized
+        masks : masks of the rows; None: no dropout
         """
 
     @abstractmethod
     def last_features(self, last: Tensor) -> Tensor:
-        """Return (row, feature) float32, of what `trunk` gave."""
+        """Return the last features, (row, feature) float32, from what `trunk` returned."""
 
     def zero_(self, x: Tensor, masks: Masks | None, dropout: int) -> None:
-        """Write the zeros of a dropout, counted in order, into `x`."""
+        """Write the zeros of a dropout layer into `x`; layers are counted from 0, or from the last with -1."""
         if masks is not None:
             zero_(x, masks.positions[:, self.slots[dropout]], masks.any_zeroed[:, dropout])
 
     def factor_so_far(self) -> float:
-        """Return c^l behind the l dropouts that are known yet."""
+        """Return c^l for the l dropouts in `dropouts` so far."""
         return self.factor ** len(self.dropouts)
 
     def joined(self, last: Tensor, auxiliary: Tensor, factor: float, *, dropped: bool) -> Tensor:
-        """Last features with the auxiliary inputs, which are no multiples yet."""
+        """Return last features joined with the auxiliary inputs, which with `dropped` are divided by the features' factor."""
         if not auxiliary.shape[1]:
             return last
         return torch.cat([last, (auxiliary / factor if dropped else auxiliary).to(last.dtype)], dim=1)
 
 
 class NativeGampen(NativeNetwork):
-    """GaMPEN behind its first dropout; see `galbatch.models.gampen`.
+    """GaMPEN after its first dropout; see `galbatch.models.networks.Gampen`.
 
     Parameters
     ----------
-    weights : by the script's names
-    rate : of the dropouts
-    dtype : of maps and weights; the last layer is float32
-    size_px : side of the cutouts
+    weights : weights by their names in the script
+    rate : rate of all dropout layers
+    dtype : type of maps and weights; the last layer is in float32
+    size_px : side of the cutouts, in pixels
     """
 
     def __init__(self, weights: Weights, rate: float, dtype: torch.dtype, size_px: int) -> None:
@@ -193,7 +198,8 @@ class NativeGampen(NativeNetwork):
                     self.dropouts.append((place, weights[f"{name}.weight"].shape[1] * side**2))
                     convolutions.append(self.layer(weights, name))
                     self.ends_block.append(i == len(block) - 1)
-                place += 3 if place else 2  # with the dropout before it and the ReLU behind it
+                # A convolution, the dropout before it (not before the first) and the ReLU after it.
+                place += 3 if place else 2
             side, place = side // 2, place + 1
         self.first, self.others = convolutions[0], nn.ModuleList(convolutions[1:])
         self.is_averaged = side >= POOLED_PX
@@ -207,14 +213,15 @@ class NativeGampen(NativeNetwork):
         self.output = self.layer(weights, "vgg.classifier.6", torch.float32)
 
     def start(self, maps: Tensor) -> Start:
-        """On a CPU with the first convolution, which rows correct where they have zeros; sums on a GPU would not repeat."""
+        # On a CPU the first convolution runs once per object; rows subtract what their zeros would have added. On a GPU sums of
+        # scattered values are not repeatable.
         maps = maps.to(self.dtype).contiguous(memory_format=torch.channels_last)
         if maps.device.type != "cpu" or not self.rate:
             return Start(maps)
         return Start(maps, self.first(maps, dropped=True))
 
     def begin(self, start: Start, rows: Tensor, masks: Masks | None) -> Tensor:
-        """The first convolution's maps, after ReLU."""
+        # The maps after the first convolution and ReLU: (row, channel, y, x).
         first = self.first
         if masks is None or start.convolved is None:
             return torch.relu_(first(super().begin(start, rows, masks), dropped=masks is not None))
@@ -225,7 +232,6 @@ class NativeGampen(NativeNetwork):
         return x.relu_()
 
     def trunk(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """The last convolution's maps."""
         x = self.pool(x)
         for i, convolution in enumerate(self.others, start=1):
             self.zero_(x, masks, i)
@@ -255,14 +261,18 @@ class NativeGampen(NativeNetwork):
 
 
 def spread_over_pool(weight: Tensor, n_maps: int, side: int) -> Tensor:
-    """Weights of a linear layer behind the average pool to 7 x 7, as weights of the smaller maps before it.
+    """Return the weights of a linear layer after the average pool to 7 x 7 as weights for the smaller maps before the pool.
 
-    At 96 px the pool makes 49 numbers of 9, at 143 px of 16: a fifth or a third of the products give the same.
+    At 96 px the pool makes 49 numbers of 9, at 143 px of 16, so that a fifth or a third of the products are enough.
 
     Parameters
     ----------
-    weight : (out, map x 49 + column)
-    n_maps, side : of the maps before the pool
+    weight : (out, map x 49 + auxiliary input)
+    n_maps, side : number of the maps before the pool, and their side in pixels
+
+    Returns
+    -------
+    (out, map x side^2 + auxiliary input)
     """
     pool = averages(side).to(weight)
     of_maps = weight[:, : n_maps * POOLED_PX**2].reshape(len(weight), n_maps, POOLED_PX, POOLED_PX)
@@ -271,17 +281,18 @@ def spread_over_pool(weight: Tensor, n_maps: int, side: int) -> Tensor:
 
 
 def averages(side: int) -> Tensor:
-    """Return (7, side) the weights of an average pool from `side` pixels to 7."""
+    """Return the weights (7, side) of torch's average pool from `side` pixels to 7."""
     return functional.adaptive_avg_pool1d(torch.eye(side)[None], POOLED_PX)[0].T
 
 
 def zeroed_values(maps: Tensor, rows: Tensor, positions: Tensor, any_zeroed: Tensor) -> Tensor:
-    """Return (row, slot) what `maps` (object, channel, y, x), channels last, hold at positions to be zeroed; repeated ones count once.
+    """Return the values (row, slot) of maps at the positions that dropout zeroes; 0 where a position is repeated.
 
     Parameters
     ----------
-    rows : (row,) int64, which objects
-    positions, any_zeroed : (row, slot) int64 and (row,) bool, see `zeroed_positions`; positions must rise along slots
+    maps : (object, channel, y, x), channels last in memory
+    rows : (row,) int64, index of each row's object
+    positions, any_zeroed : (row, slot) int64 and (row,) bool, as from `zeroed_positions`; positions must rise along slots
     """
     flat = maps.permute(0, 2, 3, 1).view(-1)
     values = flat[rows.unsqueeze(1) * maps[0].numel() + positions]
@@ -290,42 +301,42 @@ def zeroed_values(maps: Tensor, rows: Tensor, positions: Tensor, any_zeroed: Ten
 
 
 def subtract_zeroed_(x: Tensor, values: Tensor, positions: Tensor, weight: Tensor) -> None:
-    """Take from the maps of a 3 x 3 convolution what activations that are zero now had given.
+    """Subtract from the output of a 3 x 3 convolution the contributions of input activations that dropout has zeroed.
 
     Parameters
     ----------
-    x : (row, out, y, x), channels last
-    values, positions : (row, slot), the activations and where they are, in order y, x, channel
-    weight : (out, in, 3, 3), channels last
+    x : (row, out, y, x), channels last in memory; changed in place
+    values, positions : (row, slot), the activations and their positions in the order y, x, channel
+    weight : (out, in, 3, 3), channels last in memory
     """
     n_rows, _, y_px, x_px = x.shape
     n_in = weight.shape[1]
     pixel, channel = positions // n_in, positions % n_in
     shift = torch.arange(3, device=x.device) - 1
     # The pixel that weight (i, j) takes to output pixel (y, x) is (y + i - 1, x + j - 1).
-    y = (pixel // x_px).unsqueeze(2) - shift  # row, slot, i
-    column = (pixel % x_px).unsqueeze(2) - shift  # row, slot, j
+    y = (pixel // x_px).unsqueeze(2) - shift  # (row, slot, i)
+    column = (pixel % x_px).unsqueeze(2) - shift  # (row, slot, j)
     inside = ((y >= 0) & (y < y_px)).unsqueeze(3) & ((column >= 0) & (column < x_px)).unsqueeze(2)
     row = torch.arange(n_rows, device=x.device).reshape(-1, 1, 1, 1)
     target = (row * y_px + y.clamp(0, y_px - 1).unsqueeze(3)) * x_px + column.clamp(0, x_px - 1).unsqueeze(2)
-    share = torch.where(inside, -values.unsqueeze(2).unsqueeze(3), 0.0)  # row, slot, i, j
-    by_input = weight.permute(1, 2, 3, 0).contiguous()  # in, i, j, out
-    given = share.unsqueeze(4) * by_input[channel]
+    share = torch.where(inside, -values.unsqueeze(2).unsqueeze(3), 0.0)  # (row, slot, i, j)
+    by_input = weight.permute(1, 2, 3, 0).contiguous()  # (in, i, j, out)
+    given = share.unsqueeze(4) * by_input[channel]  # (row, slot, i, j, out)
     x.permute(0, 2, 3, 1).view(-1, len(weight)).index_add_(
         0, target.reshape(-1), given.reshape(-1, len(weight))
     )
 
 
 class NativeSfnet(NativeNetwork):
-    """SFNet behind its first dropout; see `galbatch.models.sfnet`.
+    """SFNet after its first dropout; see `galbatch.models.networks.Sfnet`.
 
     Parameters
     ----------
-    weights : by the script's names
-    rate : of the dropouts
-    dtype : of maps and weights up to the last maps
-    size_px : side of the cutouts
-    k : features kept
+    weights : weights by their names in the script
+    rate : rate of all dropout layers
+    dtype : type of maps and weights up to the last maps; the rest is in float32
+    size_px : side of the cutouts, in pixels
+    k : number of features that are kept
     """
 
     def __init__(self, weights: Weights, rate: float, dtype: torch.dtype, size_px: int, k: int) -> None:
@@ -343,7 +354,7 @@ class NativeSfnet(NativeNetwork):
         self.output = self.layer(weights, "resnet.fc", torch.float32)
 
     def block(self, weights: Weights, name: str, *, stride: int) -> Block:
-        """Make a residual block behind the dropouts that are known yet."""
+        """Return a residual block that comes after the dropouts in `dropouts` so far."""
         norms = {"conv1": ("bn1", stride), "conv2": ("bn2", 1), "downsample.0": ("downsample.1", stride)}
         layers = []
         for convolution, (norm, step) in norms.items():
@@ -354,9 +365,10 @@ class NativeSfnet(NativeNetwork):
         return Block(*layers)
 
     def trunk(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """The features, (row, feature) float32."""
+        # The features, (row, feature) float32.
         for i, block in enumerate(self.blocks):
-            if i in (2, 4):  # the first of the third and fourth stage
+            # Blocks 2 and 4 are the first of the third and fourth stage, with dropouts 1 and 2 before them.
+            if i in (2, 4):
                 self.zero_(x, masks, i // 2)
             x = block(x, dropped=masks is not None)
         return x.float().mean(dim=(2, 3)).relu_()
@@ -377,7 +389,7 @@ class NativeSfnet(NativeNetwork):
 
 
 class Block(nn.Module):
-    """Two convolutions with a shortcut, which has one of its own where the maps change; BatchNorm is part of them."""
+    """A residual block whose convolutions include BatchNorm; the shortcut has a convolution where the maps change in shape."""
 
     def __init__(self, conv1: Layer, conv2: Layer, downsample: Layer | None = None) -> None:
         super().__init__()
@@ -386,7 +398,7 @@ class Block(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor, *, dropped: bool) -> Tensor:
-        """Return (row, channel, y, x), smaller by the stride, of `x` (row, channel, y, x)."""
+        """Return maps (row, channel, y, x), smaller by the stride, of maps `x` (row, channel, y, x)."""
         shortcut = x if self.downsample is None else self.downsample(x, dropped=dropped)
         inner = self.conv1(x, dropped=dropped).relu_()
         out: Tensor = self.conv2(inner, dropped=dropped).add_(shortcut).relu_()
@@ -394,12 +406,12 @@ class Block(nn.Module):
 
 
 def halved(side: int) -> int:
-    """Return the side of maps behind a padded convolution or pool of stride 2."""
+    """Return the side of maps after a padded convolution or pool of stride 2, from the side before it."""
     return (side + 1) // 2
 
 
 def folded(weights: Weights, convolution: str, norm: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution and the BatchNorm behind it, as one."""
+    """Return weight and bias of the convolution that is equal to a convolution followed by BatchNorm."""
     mean, variance, scale, shift = (
         weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
     )

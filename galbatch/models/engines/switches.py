@@ -1,7 +1,7 @@
-"""Process-wide switches of torch, each changed inside a ``with`` block only and restored behind it.
+"""Process-wide switches of torch, each changed inside a ``with`` block only and restored at its end.
 
-A process that computes with galbatch also computes with other libraries: none of them may find TF32 off, or denormal
-numbers flushed, because a catalog was made before.
+Other libraries compute in the same process: none of them should find TF32 off, or denormal numbers flushed, because galbatch
+ran before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @contextlib.contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Let a GPU round the factors of float32 products to TF32 inside the block, or forbid it.
+    """Allow or forbid inside the block that a GPU rounds the factors of float32 products to TF32.
 
     TF32 has 10 bits of mantissa: its products are off by 0.05 %, in exchange for up to eight times the speed.
     """
@@ -39,9 +39,12 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Flush denormal numbers to 0 in this thread: weights of dead channels decay into them, and each slows a CPU a hundredfold."""
-    # Torch has no question for the state of this switch, so the processor is asked: half of the smallest normal number is
-    # denormal. The smallest one is read at run time, as a constant would be folded by the compiler.
+    """Flush denormal numbers to 0 in this thread inside the block.
+
+    The weights of dead channels decay to denormal numbers, with which a CPU computes a hundred times as slowly.
+    """
+    # Torch cannot be asked for the state of this switch, so it is tested: half of the smallest normal number is denormal.
+    # The smallest one is read at run time, as Python would compute an expression of constants when it compiles the file.
     was_on = sys.float_info.min / 2.0 == 0.0
     torch.set_flush_denormal(True)
     try:
@@ -51,10 +54,11 @@ def denormals_flushed() -> Iterator[None]:
 
 
 class _Repeatable:
-    """Keeps GPUs exact and repeatable as long as any thread asks for it; the last one to leave restores what was there.
+    """A context manager, shared by all threads, that keeps float32 on GPUs exact and repeatable while any thread is inside.
 
-    Two threads of one process may run passes at a time. If each restored what it had found, the first to leave would
-    switch TF32 on under the other, or the last would restore what the first had set.
+    Two threads of a process may run passes at the same time. If each restored the state that it had found, the first to
+    leave would allow TF32 for the other, or the last would restore what the first had set. So the first thread that enters
+    saves the state, and the last that leaves restores it.
     """
 
     def __init__(self) -> None:
@@ -64,7 +68,7 @@ class _Repeatable:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Hold the switches inside the block."""
+        """Keep the switches set inside the block."""
         with self._lock:
             if self._users == 0:
                 self._held.enter_context(tf32_allowed(False))
@@ -89,7 +93,10 @@ _repeatable = _Repeatable()
 
 @contextlib.contextmanager
 def repeatable_float32(device: torch.device) -> Iterator[None]:
-    """Inside the block float32 means float32 on a GPU, and the same inputs give the same bits; a CPU needs no switch."""
+    """Make float32 on a GPU exact and repeatable inside the block: no TF32, and the same inputs give the same bits.
+
+    On a CPU both hold without any switch.
+    """
     if device.type == "cpu":
         yield
     else:
@@ -98,7 +105,7 @@ def repeatable_float32(device: torch.device) -> Iterator[None]:
 
 
 def in_repeatable_float32(method: Method) -> Method:
-    """Make a method of an object that computes on its `device` run inside `repeatable_float32`."""
+    """Decorate a method to run inside `repeatable_float32` of its object's attribute `device`."""
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The Head protocol: what each kind of head provides. One file here is one kind."""
+"""The Head protocol, which each kind of head implements. One file in this folder is one kind."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Loss"]
 
 Loss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
-"""Loss of outputs (row, output) and targets (row, parameter), float32 and standardized: the mean over the rows."""
+"""A function of outputs (row, output) and standardized targets (row, parameter), both float32: the mean loss over the rows."""
 
 
 class Head(Protocol):
-    """One kind of head: how a pass's outputs are read as a distribution of the parameters, and what is minimized in training.
+    """A kind of head: how the outputs of a pass are read as a distribution of the parameters, and the loss of a training.
 
     Attributes
     ----------
-    kind : its name, in metadata and in settings of a training
-    text : what a pass puts out, in words, for model cards and the documentation
-    is_point : whether a pass is a single value, without a width of its own: its passes are draws
+    kind : name of the kind in metadata and in the settings of a training
+    text : description of a pass's outputs for model cards and the documentation
+    is_point : whether a pass gives a single value without a width, so that the passes are draws from the posterior
     options : names of the fields of `HeadOptions` that belong to this kind; the others stay at their defaults
     """
 
@@ -37,24 +37,32 @@ class Head(Protocol):
         """Return the number of outputs of one network for `n_parameters` parameters."""
 
     def problems(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
-        """Return what contradicts itself in the options of this kind, as messages to who wrote them; empty if nothing does."""
+        """Return messages on options of this kind that are missing or contradict each other; empty if there are none."""
 
     def card_text(self, info: HeadInfo) -> str:
-        """Return `text` with the options that matter to a reader of the model card."""
+        """Return `text`, followed by the options that a reader of the model card should know."""
 
     def read(
         self, outputs: Floats, info: HeadInfo, *, parameters: Sequence[ParameterInfo], n_members: int
     ) -> Passes:
-        """Return the distributions that outputs (object, pass, output) float64 stand for.
-
-        All passes of the first of `n_members` networks come first; each member has as many.
-        """
-
-    def loss(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
-        """Return what training minimizes: the negative log likelihood of the targets. Torch is imported here, not before.
+        """Return the distributions that the outputs stand for.
 
         Parameters
         ----------
-        info : of this kind
-        parameters : with location and scale: options may be in physical units
+        outputs : (object, pass, output) float64; the passes of the first of `n_members` networks come first, and all
+            networks have the same number of passes
+        info : head of the networks
+        parameters : estimated parameters
+        n_members : number of networks
+        """
+
+    def loss(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
+        """Return the loss of a training, which is the negative log likelihood of the targets.
+
+        Implementations import torch inside this method, so that heads can be read without it.
+
+        Parameters
+        ----------
+        info : head, of this kind
+        parameters : parameters with location and scale, by which options in physical units are standardized
         """

@@ -1,4 +1,4 @@
-"""The binned head: a histogram of each parameter a pass."""
+"""The binned head: each pass gives a histogram of each parameter."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Binned", "BinnedMarginal", "BinnedPasses", "binned_loss", "standard_edges"]
 
+# Eight nodes integrate polynomials up to degree 15 exactly: ample for a transform within one bin.
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
-LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
+LEGENDRE_WEIGHTS = (
+    LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
+)  # They sum to 1: what is computed are means over a bin.
 
 
 class Binned(Head):
-    """For each parameter a logit per bin, whose softmax is the bins' probabilities."""
+    """The binned head. The outputs are a logit per bin of each parameter; their softmax is the bins' probabilities."""
 
     kind = "binned"
     text = "probabilities of bins, for each parameter"
@@ -59,8 +62,9 @@ class Binned(Head):
             edges = standard_edges(physical, parameter)
             stop = start + len(edges) - 1
             probability = softmax(outputs[..., start:stop], axis=-1)
-            of_each = np.broadcast_to(edges, (len(outputs), len(edges)))
-            found.append(BinnedMarginal(of_each, probability, n_members))
+            # One row of edges per object, as inflation shifts the edges of each object in its own way.
+            edges_of_each = np.broadcast_to(edges, (len(outputs), len(edges)))
+            found.append(BinnedMarginal(edges_of_each, probability, n_members))
             start = stop
         return BinnedPasses(tuple(found))
 
@@ -78,7 +82,7 @@ class BinnedPasses:
 
     Attributes
     ----------
-    parameters : the marginal distribution of each
+    parameters : marginal distribution of each parameter
     """
 
     parameters: tuple[BinnedMarginal, ...]
@@ -97,7 +101,10 @@ class BinnedPasses:
         return self.parameters[index]
 
     def within(self) -> Floats:
-        variance = np.stack([np.square(m.std).mean(axis=1) for m in self.parameters], axis=1)
+        # Diagonal, as the parameters are independent within a pass.
+        variance = np.stack(
+            [np.square(m.std).mean(axis=1) for m in self.parameters], axis=1
+        )  # (object, parameter)
         return variance[:, :, None] * np.eye(len(self.parameters))
 
     def covariance(self) -> Floats:
@@ -109,7 +116,7 @@ class BinnedPasses:
         return np.stack(drawn, axis=2)
 
     def affine(self, scale: Floats, shift: Floats) -> BinnedPasses:
-        shift = np.atleast_2d(shift)
+        shift = np.atleast_2d(shift)  # (object or 1, parameter)
         return BinnedPasses(
             tuple(
                 replace(m, edges=m.edges * scale[i] + shift[:, i : i + 1])
@@ -123,13 +130,13 @@ class BinnedPasses:
 
 @dataclass(frozen=True)
 class BinnedMarginal:
-    """Histograms: the density is even inside a bin, in the standardized space.
+    """Histograms of one parameter for each object and pass; the density is constant inside a bin of the standardized space.
 
     Attributes
     ----------
     edges : (object, edge) float64, rising
-    probability : (object, pass, bin) float64, summing to 1
-    n_members : as in `Marginal`
+    probability : (object, pass, bin) float64, summing to 1 over the bins
+    n_members : number of networks, as in `Marginal`
     """
 
     edges: Floats
@@ -148,20 +155,22 @@ class BinnedMarginal:
 
     @cached_property
     def _below(self) -> Floats:
-        """The probability (object, pass, bin) of the bins below each."""
+        """The probability of all bins below each bin, (object, pass, bin)."""
         total = np.cumsum(self.probability, axis=2)
         return total - self.probability
 
     def _averaged(self, means: Floats, variances: Floats) -> tuple[Floats, Floats]:
-        """Return mean and variance (object, pass) of what has these in each bin, (object, bin)."""
+        """Return mean and variance (object, pass) of a quantity that has these means and variances (object, bin) in each bin."""
         mean: Floats = (self.probability @ means[..., None])[..., 0]
-        off = means[:, None] - mean[..., None]
+        # In place: of all arrays here it alone has the size of the probabilities.
+        off = means[:, None] - mean[..., None]  # (object, pass, bin)
         off *= off
         off += variances[:, None]
         return mean, np.einsum("opb,opb->op", self.probability, off)
 
     @cached_property
     def _moments(self) -> tuple[Floats, Floats]:
+        # A uniform distribution has the variance width^2 / 12.
         return self._averaged(self._middle, np.square(self._width) / 12)
 
     @property
@@ -178,7 +187,7 @@ class BinnedMarginal:
 
     @cached_property
     def pooled(self) -> BinnedMarginal:
-        """The mixture over the passes, as one pass: it is a histogram too."""
+        """The mixture over the passes, which is a histogram with the same edges, as a marginal of one pass."""
         return BinnedMarginal(self.edges, self.probability.mean(axis=1, keepdims=True))
 
     def cdf(self, x: Floats) -> Floats:
@@ -193,19 +202,21 @@ class BinnedMarginal:
         return np.where((x < self.edges[:, :1]) | (x > self.edges[:, -1:]), 0.0, found)
 
     def cdf_pdf_slope(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        # The density does not change inside a bin.
+        # The slope is 0, as the density is constant inside a bin.
         return self.pooled.cdf(x)[:, 0], self.density(x), np.zeros_like(x)
 
     def quantiles(self, levels: Floats) -> Floats:
         shape = (len(self.edges), len(levels), self.probability.shape[2])
+        # The mixture is repeated as one pass per level, so that one method finds quantiles of passes and of the mixture.
         of_each_level = BinnedMarginal(self.edges, np.broadcast_to(self.pooled.probability, shape))
         return of_each_level.quantile_of_each_pass(np.broadcast_to(levels, shape[:2]))
 
     def quantile_of_each_pass(self, levels: Floats) -> Floats:
-        """Return the value (object, pass) at which each pass's own CDF is its level (object, pass)."""
+        """Return the quantiles (object, pass) of each pass's own distribution at levels (object, pass)."""
         last = self.probability.shape[2] - 1
         bins = np.minimum((self._below + self.probability < levels[..., None]).sum(axis=2), last)[..., None]
-        inside = np.take_along_axis(self.probability, bins, axis=2)[..., 0]
+        # An empty bin has no share of its own: the quantile is then its upper edge.
+        inside = np.take_along_axis(self.probability, bins, axis=2)[..., 0]  # (object, pass)
         above = levels - np.take_along_axis(self._below, bins, axis=2)[..., 0]
         share = np.divide(above, inside, out=np.ones_like(above), where=inside > 0)
         start, width = (
@@ -214,29 +225,29 @@ class BinnedMarginal:
         return start + np.clip(share, 0.0, 1.0) * width
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
-        # The outermost edges.
+        # No value lies beyond the outermost edges.
         shape = (len(self.edges), len(levels))
         return np.broadcast_to(self.edges[:, :1], shape), np.broadcast_to(self.edges[:, -1:], shape)
 
     def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
-        # Gauss-Legendre for each bin.
+        # Gauss-Legendre quadrature within each bin; `n_points` is meant for normal distributions.
         half = 0.5 * self._width[..., None]
-        values = function(self._middle[..., None] + half * LEGENDRE_NODES)
+        values = function(self._middle[..., None] + half * LEGENDRE_NODES)  # (object, bin, node)
         means = values @ LEGENDRE_WEIGHTS  # (object, bin)
         variances = np.square(values - means[..., None]) @ LEGENDRE_WEIGHTS
         return self._averaged(means, variances)
 
     @property
     def max_sigma(self) -> Floats:
-        # Of a bin.
+        # The components are the bins, and their widths stand for standard deviations.
         return self._width.max(axis=1)
 
     def component_range(self) -> tuple[Floats, Floats]:
-        # Of the bins.
+        # The centers of the components are the bins' middles.
         return self._middle[:, 0], self._middle[:, -1]
 
     def mode_grid(self, ends: Floats) -> Floats:
-        # The bins' middles.
+        # The mode of a histogram is the middle of its highest bin.
         return np.clip(self._middle, ends[:, :1], ends[:, 1:])
 
     def numbers_per_pass(self, n_points: int) -> int:
@@ -247,11 +258,12 @@ class BinnedMarginal:
 
 
 def _transform_problems(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
-    """Return what is wrong with the edges after the parameters' transforms."""
+    """Return messages on edges that are not finite or do not rise after the parameters' transforms."""
     problems = []
     for edges, parameter in zip(info.edges or (), parameters, strict=True):
         try:
-            with np.errstate(all="ignore"):  # a parameter may have a scale of 0, which is another problem
+            # A scale of 0 divides by 0 here; it is reported with the parameter.
+            with np.errstate(all="ignore"):
                 standard_edges(edges, parameter)
         except BundleError as error:
             problems.append(str(error))
@@ -264,7 +276,7 @@ def standard_edges(edges: Sequence[float], parameter: ParameterInfo) -> Floats:
     Raises
     ------
     BundleError
-        The transform has no finite value at an edge, or does not tell two of them apart.
+        The transform is not finite at an edge, or gives the same value for two of them.
     """
     found = to_output(np.asarray(edges), parameter)
     if not np.isfinite(found).all() or (np.diff(found) <= 0).any():
@@ -277,13 +289,17 @@ def standard_edges(edges: Sequence[float], parameter: ParameterInfo) -> Floats:
 
 
 def binned_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> Tensor:
-    """Return the negative log density of histograms, summed over parameters: cross entropy, and ln of the bin's width.
+    """Return the negative log density of histograms, summed over parameters: cross entropy plus ln of the bin's width.
 
     Parameters
     ----------
     outputs : (row, output) float32: for each parameter the logits of its bins
-    target : (row, parameter) float32, standardized; outside of all bins it counts as in the nearest
-    edges : (edge,) float32 of each parameter, standardized
+    target : (row, parameter) float32, standardized; a value outside all bins counts as in the nearest one
+    edges : one array (edge,) float32 per parameter, standardized
+
+    Returns
+    -------
+    scalar tensor, the mean over the rows
     """
     import torch
     from torch.nn import functional
@@ -292,6 +308,7 @@ def binned_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> 
     losses = []
     for index, ((start, stop), edge) in enumerate(zip(bounds, edges, strict=True)):
         edge = edge.to(target.device)
+        # Only the inner edges are compared, so that values beyond the outermost ones fall into the first or last bin.
         bins = torch.bucketize(target[:, index].contiguous(), edge[1:-1], right=True)
         losses.append(functional.cross_entropy(outputs[:, start:stop], bins) + edge.diff().log()[bins].mean())
     return torch.stack(losses).sum()

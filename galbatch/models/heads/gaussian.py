@@ -1,4 +1,4 @@
-"""The Gaussian head: a normal distribution with a full covariance a pass (GaMPEN paper, section 3.3)."""
+"""The Gaussian head: each pass gives a normal distribution with a full covariance (GaMPEN paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ __all__ = ["Gaussian", "GaussianPasses", "gaussian_loss", "read_gaussian"]
 
 
 class Gaussian(Head):
-    """n means, n log d_i and n (n - 1) / 2 entries of L, in the order (1,0), (2,0), (2,1), ...: the covariance is L D L^T."""
+    """The Gaussian head, whose covariance is L D L^T with a unit lower triangular matrix L and a diagonal matrix D.
+
+    The outputs for n parameters are n means, n log d_i, and the n (n - 1) / 2 entries of L below its diagonal, in the order
+    (1,0), (2,0), (2,1), ...
+    """
 
     kind = "gaussian"
     text = "a Gaussian with full covariance a pass"
@@ -30,6 +34,7 @@ class Gaussian(Head):
     options = ()
 
     def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
+        # n means, n log d and n (n - 1) / 2 entries of L.
         return (3 * n_parameters + n_parameters * n_parameters) // 2
 
     def problems(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
@@ -54,8 +59,8 @@ class GaussianPasses:
     Attributes
     ----------
     mean : (object, pass, parameter) float64
-    factor : (object, pass, parameter, parameter) float64, lower: Sigma = factor factor^T
-    n_members : as in `Passes`
+    factor : (object, pass, parameter, parameter) float64, lower triangular, with covariance = factor factor^T
+    n_members : number of networks, as in `Passes`
     """
 
     mean: Floats
@@ -66,11 +71,12 @@ class GaussianPasses:
 
     @property
     def std(self) -> Floats:
-        """The marginal standard deviations, (object, pass, parameter): NOT exp(s / 2), but of L D L^T's diagonal."""
+        """The marginal standard deviations, (object, pass, parameter): from the diagonal of L D L^T, not sqrt(d_i) alone."""
         return np.sqrt(np.square(self.factor).sum(axis=-1))
 
     def marginal(self, index: int) -> NormalMarginal:
         width = np.sqrt(np.square(self.factor[..., index, :]).sum(axis=-1))
+        # A single component, so that the last axis of (object, pass, component) has length 1.
         return NormalMarginal(self.mean[..., index, None], width[..., None], n_members=self.n_members)
 
     def within(self) -> Floats:
@@ -81,11 +87,12 @@ class GaussianPasses:
         return total_covariance(self)
 
     def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
-        normal = normal_draws(keys, self.mean.shape[2])
+        normal = normal_draws(keys, self.mean.shape[2])  # (object, pass, parameter)
         return self.mean + np.einsum("otij,otj->oti", self.factor, normal)
 
     def affine(self, scale: Floats, shift: Floats) -> GaussianPasses:
         mean = self.mean * scale + for_passes(shift)
+        # Rows of the factor belong to parameters: the covariance is scaled on both sides.
         return replace(self, mean=mean, factor=self.factor * scale[:, None])
 
     def inflated(self, factors: npt.ArrayLike) -> GaussianPasses:
@@ -93,20 +100,21 @@ class GaussianPasses:
 
 
 def read_gaussian(outputs: npt.NDArray[np.floating], n_parameters: int) -> GaussianPasses:
-    """Return the passes of outputs of a Gaussian head.
+    """Return the normal distributions that the outputs of a Gaussian head stand for.
 
     Parameters
     ----------
-    outputs : (object, pass, output): n means, n log d_i, then the strictly lower entries of L in the order
+    outputs : (object, pass, output): n means, n log d_i, then the entries of L below its diagonal in the order
         (1,0), (2,0), (2,1), ... (GaMPEN paper, section 3.3: Sigma = L D L^T)
-    n_parameters : n
+    n_parameters : number n of parameters
     """
     n = n_parameters
     numbers: Floats = np.asarray(outputs, dtype=np.float64)
-    lower = np.zeros((*numbers.shape[:2], n, n))
+    lower = np.zeros((*numbers.shape[:2], n, n))  # L: (object, pass, parameter, parameter)
     rows, columns = np.tril_indices(n, -1)
     lower[..., rows, columns] = numbers[..., 2 * n :]
     lower[..., np.arange(n), np.arange(n)] = 1.0
+    # Sigma = (L sqrt(D)) (L sqrt(D))^T: columns of L are multiplied by sqrt(d_i) = exp(log d_i / 2).
     root_d = std_of(0.5 * numbers[..., n : 2 * n])
     return GaussianPasses(numbers[..., :n], lower * root_d[..., None, :])
 
@@ -118,12 +126,12 @@ def gaussian_loss(outputs: Tensor, target: Tensor) -> Tensor:
 
     Parameters
     ----------
-    outputs : (row, output) float32: mu, log d, strictly lower entries of L row by row
+    outputs : (row, output) float32: mu, log d, and the entries of L below its diagonal, row by row
     target : (row, parameter) float32, standardized
 
     Returns
     -------
-    Mean over the rows.
+    scalar tensor, the mean over the rows
     """
     import torch
 
@@ -131,6 +139,7 @@ def gaussian_loss(outputs: Tensor, target: Tensor) -> Tensor:
     residual = target - outputs[:, :n]
     log_d = outputs[:, n : 2 * n]
     solved: list[Tensor] = []
+    # L has ones on its diagonal, so that nothing is divided by and log det Sigma is the sum of the log d_i.
     entry = 2 * n
     for i in range(n):
         z = residual[:, i]

@@ -1,4 +1,4 @@
-"""Joint draws of an object's posterior from the kept outputs of its passes, without the bundles' files."""
+"""Joint draws from an object's posterior, made from the kept outputs of its passes. The bundles' files are not needed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from galbatch.models.posterior import Floats, Passes, pooled, quantities_of
 
 __all__ = ["OutputInfo", "has_posterior", "joint_draws", "pooled_passes"]
 
-NUMBERS_AT_ONCE = 2**21  # outputs that are drawn from together, 16 MB in float64
+NUMBERS_AT_ONCE = 2**21  # Outputs that are drawn from at a time: a copy of them takes 16 MB in float64.
 
 
 @dataclass(frozen=True)
 class OutputInfo:
-    """How the outputs of one bundle are read.
+    """The facts about a bundle by which its outputs are read as distributions.
 
     Attributes
     ----------
-    metadata : its head, members and parameters; of a kept one no more than these
-    sha256 : its identity
-    inflation_factors : (parameter,) that its posteriors are inflated by; None: not at all
+    metadata : metadata of the bundle; when read from kept pass outputs, without domain, calibration and records of training
+    sha256 : hash of the bundle's file
+    inflation_factors : (parameter,) factors by which its posteriors are inflated; None: not inflated
     """
 
     metadata: BundleMetadata
@@ -42,7 +42,8 @@ class OutputInfo:
         return outputs_per_pass(self.metadata)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what kept pass outputs hold of it: all without what does not bear on the outputs, which is twenty times as long."""
+        """Return the form in which it is stored with kept pass outputs, of JSON's types."""
+        # Domain, calibration and records do not matter for the outputs, and are twenty times as long as the rest.
         kept = dataclasses.replace(
             self.metadata, domain=DomainInfo(), calibration=None, training={}, origin={}
         )
@@ -54,21 +55,24 @@ class OutputInfo:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], source: str) -> OutputInfo:
-        """Return the info that `as_json` gave.
+        """Return the object that `as_json` was called on, without what it leaves out.
 
         Raises
         ------
         BundleError
-            The metadata contradict themselves, or are of another version.
+            The metadata contradict themselves, or were written by a version with other fields.
         """
-        # Kept passes of before say "spread_factors".
+        # Pass outputs that were kept by older versions have the field's former name.
         factors = value["inflation_factors"] if "inflation_factors" in value else value["spread_factors"]
         metadata = read_metadata(json.dumps(value["metadata"]), source)
         return cls(metadata, value["sha256"], None if factors is None else tuple(factors))
 
 
 def has_posterior(infos: Sequence[OutputInfo]) -> bool:
-    """Return whether passes have a posterior: not those of one network with a point head and without dropout, which say one value."""
+    """Return whether the networks give a posterior.
+
+    A single network with a point head and without dropout does not: all its passes are one and the same value.
+    """
     is_point = head_of(infos[0].metadata.head).is_point
     n_members = sum(info.metadata.members for info in infos)
     return not is_point or n_members > 1 or any(info.metadata.dropout_rate > 0 for info in infos)
@@ -79,8 +83,8 @@ def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.
 
     Parameters
     ----------
-    infos : of each bundle
-    outputs : of each bundle (object, pass, member x output), finite; as many passes of each
+    infos : facts about each bundle
+    outputs : one array (object, pass, member x output) per bundle, finite, all with the same number of passes
     """
     first = infos[0].metadata
     parts = []
@@ -95,7 +99,8 @@ def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.
 
 
 def _between(source: Sequence[ParameterInfo], target: Sequence[ParameterInfo]) -> tuple[Floats, Floats]:
-    """Return the affine map, scale and shift (parameter,), from one standardized space into another."""
+    """Return the affine map (scale, shift), (parameter,) each, from one bundle's standardized space into another's."""
+    # y = x scale_a + location_a = z scale_b + location_b, solved for z.
     scale = np.array([a.scale / b.scale for a, b in zip(source, target, strict=True)])
     shift = np.array([(a.location - b.location) / b.scale for a, b in zip(source, target, strict=True)])
     return scale, shift
@@ -109,22 +114,22 @@ def joint_draws(
     seed: int,
     n_draws: int,
 ) -> dict[str, Floats]:
-    """Draw from one object's posterior.
+    """Return joint draws of all quantities from one object's posterior.
 
-    All passes are drawn from once, in an order of chance, before any is drawn from again. A draw follows from seed,
-    bundles, object and its place alone: the first draws are the same however many are asked for.
+    One draw is taken from each pass, in random order, before a pass is drawn from again. Each draw depends on the seed, the
+    bundles, the object and the draw's number alone, so the first draws are the same for any `n_draws`.
 
     Parameters
     ----------
-    infos : of each bundle
-    outputs : of each bundle (pass, member x output), finite; as many passes of each
-    object_id : as in the catalog
-    seed : of the draws
-    n_draws : 1 or more
+    infos : facts about each bundle
+    outputs : one array (pass, member x output) per bundle, finite, all with the same number of passes
+    object_id : id of the object in the catalog
+    seed : seed of the draws
+    n_draws : number of draws, 1 or more
 
     Returns
     -------
-    (draw,) float64 of each quantity that has columns in the catalog, in its physical unit
+    draws (draw,) float64 of each quantity that has columns in the catalog, by its name, in its physical unit
     """
     n_passes = len(outputs[0]) * sum(info.metadata.members for info in infos)
     n_rounds = -(-n_draws // n_passes)
@@ -141,13 +146,14 @@ def joint_draws(
 
 @dataclass(frozen=True)
 class _Keys:
-    """Keys of one object's draws."""
+    """The keys of one object's draws."""
 
     object_id: int | str
     seed: int
 
     def of(self, purpose: str, rounds: range, n_passes: int) -> npt.NDArray[np.int64]:
-        """Return the keys (round, pass) of a purpose."""
+        """Return keys (round, pass) int64; those of different purposes are independent."""
+        # Passes are numbered through all rounds, so a draw's key does not depend on how rounds are divided into pieces.
         ids = np.array([self.object_id], dtype=object if isinstance(self.object_id, str) else np.int64)
         numbers = np.arange(rounds.start * n_passes, rounds.stop * n_passes)
         keys = draw_keys(ids, seed=self.seed, bundle_sha256=purpose, passes=numbers)
@@ -157,12 +163,13 @@ class _Keys:
 def _rounds(
     infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]], rounds: range, keys: _Keys
 ) -> Floats:
-    """Return draws (draw, parameter), standardized: of each round one draw of every pass, in an order of chance."""
-    # The rounds stand where otherwise objects do: all are of the same passes.
+    """Return standardized draws (draw, parameter): for each round one draw from every pass, in random order."""
+    # The rounds take the place of the axis object: each is a copy of the same passes.
     repeated = [np.broadcast_to(numbers, (len(rounds), *numbers.shape)) for numbers in outputs]
     passes = pooled_passes(infos, repeated)
     n_passes, n_parameters = passes.mean.shape[1:]
     bundles = " ".join(info.sha256 for info in infos)
+    # A sort by random numbers is a random order that follows from keys, too.
     drawn = passes.draws(keys.of(f"draws {bundles}", rounds, n_passes))
     chance = uniform_draws(keys.of(f"order {bundles}", rounds, n_passes), 1)[..., 0]
     shuffled = np.take_along_axis(drawn, np.argsort(chance, axis=1)[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""The mixture head: a mixture of normal distributions a pass, the parameters uncorrelated within a component."""
+"""The mixture head: each pass gives a mixture of normal distributions, each without correlations between parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ __all__ = ["Mixture", "MixturePasses", "mixture_loss"]
 
 
 class Mixture(Head):
-    """`components` logits of weights, then for each component n means, then for each n log sigma (not squared)."""
+    """The mixture head. The outputs are logits of the weights, then means, then log sigma (not log sigma^2).
+
+    There is one logit per component; means and log sigma are n numbers for the first component, then for the next.
+    """
 
     kind = "mixture"
     text = "a mixture of Gaussians a pass"
@@ -45,7 +48,7 @@ class Mixture(Head):
         self, outputs: Floats, info: HeadInfo, *, parameters: Sequence[ParameterInfo], n_members: int
     ) -> MixturePasses:
         components, n = info.components, len(parameters)
-        shape = (*outputs.shape[:2], components, n)
+        shape = (*outputs.shape[:2], components, n)  # (object, pass, component, parameter)
         means_end = components * (1 + n)
         weight = softmax(outputs[..., :components], axis=-1)
         center = outputs[..., components:means_end].reshape(shape)
@@ -57,13 +60,13 @@ class Mixture(Head):
 
 @dataclass(frozen=True)
 class MixturePasses:
-    """A mixture of normal distributions for each object and pass, uncorrelated within a component.
+    """A mixture of normal distributions for each object and pass; within a component the parameters are uncorrelated.
 
     Attributes
     ----------
     weight : (object, pass, component) float64, summing to 1
-    center, width : (object, pass, component, parameter) float64: mean and standard deviation of each
-    n_members : as in `Passes`
+    center, width : (object, pass, component, parameter) float64: mean and standard deviation of each component
+    n_members : number of networks, as in `Passes`
     """
 
     weight: Floats
@@ -82,7 +85,8 @@ class MixturePasses:
         return NormalMarginal(center, width, self.weight, self.n_members)
 
     def within(self) -> Floats:
-        apart = self.center - self.mean[:, :, None]
+        # Between the components of a pass parameters do correlate; a component adds to the variances alone.
+        apart = self.center - self.mean[:, :, None]  # (object, pass, component, parameter)
         found = np.einsum("otk,otki,otkj->oij", self.weight, apart, apart, optimize=True)
         n = found.shape[1]
         found[:, range(n), range(n)] += np.einsum("otk,otki->oi", self.weight, np.square(self.width))
@@ -92,8 +96,9 @@ class MixturePasses:
         return total_covariance(self)
 
     def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
-        # One component for all parameters.
+        # One component is drawn for all parameters together: drawn one by one, they would lose their correlations.
         below = np.cumsum(self.weight, axis=2) < uniform_draws(keys, 1)
+        # The weights may sum to slightly less than 1 by rounding.
         which = np.minimum(below.sum(axis=2), self.weight.shape[2] - 1)[..., None, None]
         center = np.take_along_axis(self.center, which, axis=2)[:, :, 0]
         width = np.take_along_axis(self.width, which, axis=2)[:, :, 0]
@@ -108,20 +113,26 @@ class MixturePasses:
 
 
 def mixture_loss(outputs: Tensor, target: Tensor, *, components: int) -> Tensor:
-    """Return the negative log likelihood of a mixture of normal distributions, each uncorrelated.
+    """Return the negative log likelihood of mixtures of uncorrelated normal distributions, without its constant.
 
     Parameters
     ----------
-    outputs : (row, output) float32: logits of the weights, means of each component, log sigma of each
+    outputs : (row, output) float32: logits of the weights, means of each component, log sigma of each component
     target : (row, parameter) float32, standardized
-    components : the number of normal distributions
+    components : number of components
+
+    Returns
+    -------
+    scalar tensor, the mean over the rows
     """
     import torch
     from torch.nn import functional
 
     n = target.shape[1]
     log_weight = functional.log_softmax(outputs[:, :components], dim=1)
+    # (row, component, parameter)
     center, log_width = outputs[:, components:].reshape(-1, 2, components, n).unbind(dim=1)
     z = (target[:, None] - center) * torch.exp(-log_width)
     log_likelihood = log_weight - (0.5 * z.square() + log_width).sum(dim=2)
+    # Not the logarithm of a sum: far from all components each likelihood underflows float32.
     return -torch.logsumexp(log_likelihood, dim=1).mean()

@@ -1,4 +1,4 @@
-"""The point head: one value a pass, without a width of its own; its passes are draws from the posterior."""
+"""The point head: each pass gives one value without a width, which is a draw from the posterior."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Point", "point_loss"]
 
 
 class Point(Head):
-    """n values."""
+    """The point head. The outputs are the n standardized values themselves."""
 
     kind = "point"
     text = "a value a pass, without a width of its own"
@@ -42,8 +42,15 @@ class Point(Head):
 
 
 def point_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return half the squared error, summed over parameters: the likelihood of a normal distribution of width 1.
+    """Return half the squared error, summed over parameters: the negative log likelihood of normal distributions of width 1.
 
-    Parameters as for `gaussian_loss`, outputs (row, parameter).
+    Parameters
+    ----------
+    outputs : (row, parameter) float32
+    target : (row, parameter) float32, standardized
+
+    Returns
+    -------
+    scalar tensor, the mean over the rows
     """
     return 0.5 * (outputs - target).square().sum(dim=1).mean()

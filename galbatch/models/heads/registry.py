@@ -1,4 +1,4 @@
-"""The kinds of heads that there are; whoever tells kinds apart asks here, so that an unknown one fails by name."""
+"""The registry of heads. Kinds are looked up here and nowhere else, so that an unknown kind is refused by name."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 HEADS: dict[str, Head] = {head.kind: head for head in (Gaussian(), Point(), Binned(), Mixture())}
-"""The kinds of heads by name. A new kind is a file in this folder and one entry here."""
+"""The known heads by the name of their kind. A new kind is one more file in this folder, and one entry here."""
 
 
 def head_of(info: HeadInfo) -> Head:
-    """Return the kind of a head.
+    """Return the head of the kind that `info` names.
 
     Raises
     ------
     BundleError
-        It is not known.
+        The kind is not known.
     """
     if info.kind not in HEADS:
         raise BundleError(f"head {info.kind}: not known; known are {', '.join(HEADS)}")
@@ -45,11 +45,12 @@ def head_of(info: HeadInfo) -> Head:
 
 
 def head_problems(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[str]:
-    """Return what is wrong with a head for these parameters: an unknown kind, or options that contradict each other."""
+    """Return messages on an unknown kind of head, or on options that do not fit the kind or the parameters."""
     try:
         head = head_of(info)
     except BundleError as error:
         return [str(error)]
+    # An option of another kind would be ignored without a word, though somebody has set it.
     foreign = [
         f"{option.name} {'belong' if option.name.endswith('s') else 'belongs'} to head "
         f"{' or '.join(one.kind for one in HEADS.values() if option.name in one.options)}, and to no other"
@@ -65,13 +66,13 @@ def read_metadata(text: str | bytes, source: str) -> BundleMetadata:
     Raises
     ------
     BundleError
-        It is no JSON, has unknown or missing keys, a head that is not known, or values that contradict each other.
+        The text is no JSON, has unknown or missing keys, an unknown kind of head, or values that contradict each other.
     """
     return parse_metadata(text, source, head_rules=head_problems)
 
 
 def outputs_per_pass(metadata: BundleMetadata) -> int:
-    """Return the number of outputs of a pass: of one network, times the members."""
+    """Return the number of outputs of a pass of the bundle: those of one network times the number of members."""
     return metadata.members * head_of(metadata.head).n_outputs(metadata.head, len(metadata.parameters))
 
 
@@ -81,23 +82,24 @@ def read_passes(outputs: npt.NDArray[np.floating], metadata: BundleMetadata) -> 
     Parameters
     ----------
     outputs : (object, pass, member x output), finite
-    metadata : of the bundle: its head, parameters and members
+    metadata : metadata of the bundle, with its head, parameters and number of members
 
     Returns
     -------
-    As many passes as `outputs` has, times the members: those of the first member first.
+    distributions for (object, member x pass); those of the first member come first
     """
     numbers: Floats = np.asarray(outputs, dtype=np.float64)
     n_objects, n_passes, n_numbers = numbers.shape
     members = metadata.members
     split = numbers.reshape(n_objects, n_passes, members, n_numbers // members)
+    # (object, pass, member, output) to (object, member x pass, output): the passes of each member stay together.
     numbers = np.swapaxes(split, 1, 2).reshape(n_objects, members * n_passes, n_numbers // members)
     head = head_of(metadata.head)
     return head.read(numbers, metadata.head, parameters=metadata.parameters, n_members=members)
 
 
 def loss_of(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
-    """Return what a training of a head minimizes, of outputs (row, output) and targets (row, parameter).
+    """Return the loss of a training, a function of outputs (row, output) and targets (row, parameter).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Widths of normal distributions from outputs, which are their logarithms."""
+"""Standard deviations from outputs of heads, which are their logarithms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from galbatch.models.posterior import Floats
 __all__ = ["std_of"]
 
 MAX_LOG_STD = 100.0
-"""Wider and narrower ones are held there: e^100 standard deviations are infinite in the catalog's float32."""
+"""The largest absolute value of log std; beyond, it is clipped: e^100 is infinite in the catalog's float32."""
 
 
 def std_of(log_std: Floats) -> Floats:
-    """Return the standard deviations of their natural logarithms, of any shape."""
+    """Return standard deviations from their natural logarithms, for arrays of any shape."""
     return np.exp(np.clip(log_std, -MAX_LOG_STD, MAX_LOG_STD))

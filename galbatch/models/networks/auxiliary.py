@@ -14,33 +14,33 @@ __all__ = [
 ]
 
 AUXILIARY_MODULES = ("AuxiliaryInputs", "NoAuxiliaryInputs", "Beside", "NothingBeside")
-"""Names of the classes below in scripts: the last two are what they were called in bundles written before."""
+"""Names of the two classes below inside scripts; the last two are their former names, which older bundles hold."""
 
 
 def auxiliary_module(n_auxiliary: int) -> AuxiliaryInputs | NoAuxiliaryInputs:
-    """Return the module that carries `n_auxiliary` numbers per object from `prefix` to `sample`; it has no state for 0."""
+    """Return the module that carries `n_auxiliary` numbers per object from `prefix` to `sample`; for 0 one without weights."""
     return AuxiliaryInputs(n_auxiliary) if n_auxiliary else NoAuxiliaryInputs()
 
 
 def current_weight_name(name: str) -> str:
-    """Return the name that a weight or buffer of a bundle's script has in the networks of this version."""
+    """Return today's name of a weight or buffer of a bundle's script; older bundles have ``beside.`` for ``auxiliary.``."""
     return name.replace("beside.", "auxiliary.", 1) if name.startswith("beside.") else name
 
 
 class AuxiliaryInputs(nn.Module):
-    """Carries the auxiliary inputs from `prefix` to `sample` as maps of one value behind the feature maps.
+    """A module that carries the auxiliary inputs from `prefix` to `sample` as constant maps after the feature maps.
 
-    So `sample` takes rows of features alone, with auxiliary inputs or without.
+    In this way `sample` has the same arguments for networks with and without auxiliary inputs.
 
     Parameters
     ----------
-    n_auxiliary : numbers per object
+    n_auxiliary : number of auxiliary inputs per object
     """
 
     def __init__(self, n_auxiliary: int) -> None:
         super().__init__()
         self.n_auxiliary = n_auxiliary
-        # From the training set.
+        # Filled in from the training set, so that the first linear layer sees numbers of order 1.
         self.mean = nn.Buffer(torch.zeros(n_auxiliary))
         self.std = nn.Buffer(torch.ones(n_auxiliary))
 
@@ -48,21 +48,22 @@ class AuxiliaryInputs(nn.Module):
         """Join features (object, channel, y, x) and auxiliary inputs (object, n) to (object, channel + n, y, x)."""
         if auxiliary is None:
             raise ValueError("this network takes auxiliary inputs with the images")
-        standard = ((auxiliary - self.mean) / self.std).unsqueeze(2).unsqueeze(3)
+        standard = ((auxiliary - self.mean) / self.std).unsqueeze(2).unsqueeze(3)  # (object, n, 1, 1)
         maps = standard.expand(-1, -1, features.shape[2], features.shape[3])
         return torch.cat([features, maps], dim=1)
 
     def maps(self, features: Tensor) -> Tensor:
-        """Return the feature maps alone, (row, channel, y, x)."""
+        """Return the feature maps without the auxiliary inputs, (row, channel, y, x)."""
         return features[:, : features.shape[1] - self.n_auxiliary]
 
     def join(self, last: Tensor, features: Tensor) -> Tensor:
         """Join the last features (row, feature) and the auxiliary inputs that `features` carry to (row, feature + n)."""
+        # Any pixel of the constant maps holds the number.
         return torch.cat([last, features[:, features.shape[1] - self.n_auxiliary :, 0, 0]], dim=1)
 
 
 class NoAuxiliaryInputs(nn.Module):
-    """Stands in the place of `AuxiliaryInputs` in networks that take none: every feature stays as it is."""
+    """The module in the place of `AuxiliaryInputs` in networks without auxiliary inputs. It changes nothing."""
 
     def attach(self, features: Tensor, auxiliary: Tensor | None) -> Tensor:
         """Return the features."""

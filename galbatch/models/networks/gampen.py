@@ -16,26 +16,30 @@ from galbatch.models.networks.dropout import keyed_dropout
 __all__ = ["Gampen"]
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-POOLED_PX = 7
-SMALLEST_PX = 33  # what two unpadded convolutions and pools of the transformer leave one pixel of
+POOLED_PX = 7  # The side that VGG-16 averages its last maps to.
+# The transformer's two convolutions without padding, of 11 and 9 px, and the pools behind them leave one pixel of it.
+SMALLEST_PX = 33
 
 
 class HalvingPool(nn.Module):
-    """2 x 2 max-pool with stride 2 as maxima of slices: on few channels 7 times as fast as torch's own on a CPU."""
+    """A 2 x 2 max-pool with stride 2, computed as maxima of slices: with few channels 7 times as fast as torch's own on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(row, channel, y, x) to (row, channel, y // 2, x // 2)."""
-        if self.training:  # the slices' gradients would fill four maps of zeros
+        """Return the maps (row, channel, y // 2, x // 2) of maps (row, channel, y, x)."""
+        # In training, the gradient of each slice would be a full map, most of it zeros.
+        if self.training:
             return functional.max_pool2d(x, 2, 2)
+        # An odd last row or column is left out, as by torch's pool.
         y_px, x_px = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
         rows = torch.maximum(x[:, :, 0:y_px:2], x[:, :, 1:y_px:2])
         return torch.maximum(rows[:, :, :, 0:x_px:2], rows[:, :, :, 1:x_px:2])
 
 
 class Vgg(nn.Module):
-    """VGG-16 with dropout: torchvision's numbering, shifted by the Dropout modules.
+    """VGG-16 with dropout before every convolution but the first, its layers numbered as in the released checkpoints.
 
-    In `features` the places of the Dropout modules hold `nn.Identity`; `drops` says which they are.
+    There, torchvision's numbers are shifted by the Dropout modules. Here `nn.Identity` stands in their places in `features`,
+    and `drops` lists which places these are.
     """
 
     def __init__(
@@ -69,14 +73,15 @@ class Vgg(nn.Module):
         )
 
     def first(self, x: Tensor) -> Tensor:
-        """The first convolution and its ReLU: all that comes before the first dropout."""
+        """Return the maps after the first convolution and its ReLU, which are all that comes before the first dropout."""
+        # TorchScript unrolls a loop over a ModuleList and cannot leave it early, so layers are chosen by their number.
         for i, layer in enumerate(self.features):
             if i < 2:
                 x = layer(x)
         return x
 
     def trunk(self, x: Tensor, keys: Tensor, rate: float) -> Tensor:
-        """The other convolutions."""
+        """Return the last maps (row, channel, y, x) from what `first` returned and keys (row,) int64."""
         for i, layer in enumerate(self.features):
             if i >= 2:
                 if self.drops[i]:
@@ -85,30 +90,31 @@ class Vgg(nn.Module):
         return x
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The last maps (row, channel, y, x) averaged to 7 x 7, (row, feature)."""
+        """Return the last maps (row, channel, y, x) averaged to 7 x 7 and flattened, (row, channel x 49)."""
         return torch.flatten(functional.adaptive_avg_pool2d(x, (7, 7)), 1)
 
     def head(self, x: Tensor, keys: Tensor, rate: float) -> Tensor:
-        """The fully connected layers, of (row, feature)."""
+        """Return the outputs (row, output) of the fully connected layers from features (row, feature)."""
         for i, layer in enumerate(self.classifier):
             if i == 2 or i == 5:
-                # Layer numbers beyond those of the convolutions.
+                # The masks' layer numbers are 102 and 105, beyond those of the layers in `features`.
                 x = keyed_dropout(x, keys, 100 + i, rate)
             x = layer(x)
         return x
 
 
 class Gampen(nn.Module):
-    """GaMPEN; `forward` is one pass, split into `prefix` (deterministic) and `sample`.
+    """The GaMPEN network. A pass (`forward`) is split into `prefix`, which is deterministic, and `sample`.
 
     Parameters
     ----------
-    size_px : side of the square cutouts
-    n_out : outputs of the head, 9 in the paper
-    width : factor on the paper's channels; 1.0 is the paper's network
-    in_channels : 1, or 3 as the released networks: a single band is repeated, several bands are as many channels
-    dropout_rate : 0 switches dropout off
-    n_auxiliary : auxiliary inputs per object, which join the features before the first linear layer
+    size_px : side of the square cutouts, in pixels
+    n_out : number of outputs of the head, 9 in the paper
+    width : factor on the paper's number of channels; 1.0 is the paper's network
+    in_channels : number of input channels: that of the bands, or for a single band any number of copies of it; 3 in the
+        released networks
+    dropout_rate : rate of every dropout layer; 0 switches dropout off
+    n_auxiliary : number of auxiliary inputs per object, which join the features before the first linear layer
 
     Raises
     ------
@@ -141,34 +147,34 @@ class Gampen(nn.Module):
             ]
         )
         side = localized_px(size_px)
-        # The transformer's 32 hidden units stay: narrowed with the rest, one number would hang on two of them.
+        # The transformer keeps its 32 hidden units at any width: at 1/16 the crop would depend on two of them.
         self.fc_loc = nn.ModuleList([nn.Linear(wider * side**2, 32), nn.ReLU(inplace=True), nn.Linear(32, 1)])
         self.vgg = Vgg(in_channels, n_out, width, dropout_rate, n_auxiliary)
         self.auxiliary = auxiliary_module(n_auxiliary)
         initialize(self)
 
     def forward(self, images: Tensor, keys: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """One stochastic pass from the images."""
+        """Run one stochastic pass, (object, output) float32, from images (object, band, y, x) and keys (object,) int64."""
         return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """Everything before the first dropout.
+        """Compute everything before the first dropout: intensity stretch, crop, and the first convolution.
 
         Parameters
         ----------
-        images : (object, band, y, x) float32, in the bundle's unit; one band, or as many as channels
-        auxiliary : (object, auxiliary input) float32, if the network takes some
+        images : (object, band, y, x) float32, in the bundle's unit; one band, or as many as the network has channels
+        auxiliary : (object, auxiliary input) float32; None for a network that takes none
 
         Returns
         -------
-        (object, channel, y, x) float32
+        (object, channel, y, x) float32; the auxiliary inputs, if any, are the last channels
         """
         x = self.stretch(images)
         scale = self.scale(x)
         theta = torch.zeros((x.shape[0], 2, 3), dtype=x.dtype, device=x.device)
         theta[:, 0, 0] = scale
-        theta[:, 1, 1] = scale
+        theta[:, 1, 1] = scale  # (object, 2, 3): one scale for both axes, no rotation and no shift
         sampling = functional.affine_grid(theta, list(x.shape), align_corners=True)
         x = functional.grid_sample(x, sampling, mode="bilinear", padding_mode="zeros", align_corners=True)
         return self.auxiliary.attach(
@@ -177,11 +183,11 @@ class Gampen(nn.Module):
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
-        """One stochastic pass for each row, its masks drawn from `keys`.
+        """Run one stochastic pass for each row, with dropout masks drawn from `keys`.
 
         Parameters
         ----------
-        features : (row, channel, y, x) float32, of `prefix`
+        features : (row, channel, y, x) float32, rows of what `prefix` returned
         keys : (row,) int64
 
         Returns
@@ -194,11 +200,11 @@ class Gampen(nn.Module):
 
     @torch.jit.export
     def last_features(self, features: Tensor) -> Tensor:
-        """Means of the last convolution's maps in the pass without dropout.
+        """Return the means of the last convolution's maps in the pass without dropout.
 
         Parameters
         ----------
-        features : (object, channel, y, x) float32, of `prefix`
+        features : (object, channel, y, x) float32, what `prefix` returned
 
         Returns
         -------
@@ -209,15 +215,15 @@ class Gampen(nn.Module):
 
     @torch.jit.export
     def crop(self, images: Tensor) -> Tensor:
-        """The transformer's scale s, (object,) float32: s < 1 crops to that part of the side."""
+        """Return the spatial transformer's scale s, (object,) float32: with s < 1 the image is cropped to that part of its side."""
         return self.scale(self.stretch(images))
 
     def stretch(self, images: Tensor) -> Tensor:
-        """Arsinh of the pixels, a single band repeated to the network's channels."""
+        """Return arsinh of the pixels, (object, channel, y, x), with a single band repeated for all channels."""
         return torch.arcsinh(images).expand(-1, self.in_channels, -1, -1)
 
     def scale(self, x: Tensor) -> Tensor:
-        """The localisation network."""
+        """Return the scale (object,) that the localization network finds for stretched images (object, channel, y, x)."""
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.localization:
             x = layer(x)
@@ -228,7 +234,14 @@ class Gampen(nn.Module):
 
 
 def localized_px(size_px: int) -> int:
-    """Side of the localisation network's last maps: two convolutions without padding, each with a pool 3/2."""
+    """Return the side in pixels of the localization network's last maps, for cutouts of `size_px`.
+
+    Raises
+    ------
+    ValueError
+        The cutouts are too small: nothing is left.
+    """
+    # Two convolutions without padding, each followed by a max-pool of 3 px with stride 2.
     side = size_px
     for kernel in (11, 9):
         side = (side - (kernel - 1) - 3) // 2 + 1
@@ -238,7 +251,7 @@ def localized_px(size_px: int) -> int:
 
 
 def initialize(network: Gampen) -> None:
-    """He's initialization (2015); the transformer starts as the identity, the outputs near zero."""
+    """Draw initial weights (He et al. 2015); the transformer starts with scale 1, and the outputs start near 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""The intensity stretch: what is done to pixel values before the first layer. It is part of a network's script."""
+"""The intensity stretch: the function of pixel values that a network applies before its first layer, inside its script."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 __all__ = ["LAYERS", "Arsinh", "AsTheyAre", "Layer", "ViewerRgb"]
 
-SOFTENING = 20.0  # the formula's Q
-NOTHING = 1e-6  # stands for a brightness of 0, which nothing is divided by
+SOFTENING = 20.0  # The formula's Q in the viewer's code.
+NOTHING = 1e-6  # Used for a brightness of 0, by which the gain would be divided.
 
 
 class Arsinh(nn.Module):
-    """Arsinh of the pixels, in the bundle's unit."""
+    """The intensity stretch arsinh(pixel value), with pixel values in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the stretched images; both (object, band, y, x) float32."""
@@ -22,7 +22,7 @@ class Arsinh(nn.Module):
 
 
 class AsTheyAre(nn.Module):
-    """The pixels themselves, in the bundle's unit."""
+    """The intensity stretch that changes nothing: pixel values in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the stretched images; both (object, band, y, x) float32."""
@@ -31,15 +31,15 @@ class AsTheyAre(nn.Module):
 
 @dataclass(frozen=True)
 class Layer:
-    """The formula by which the Legacy Surveys' viewer makes colors of one of its layers.
+    """The constants by which the Legacy Surveys' viewer makes colors of one of its layers.
 
     Attributes
     ----------
-    bands : that become red, green and blue
-    scales : what each band is multiplied by
-    offset : added after that, so that the sky is not black
-    native_px_arcsec : pixels of the layer's own images: the viewer interpolates their values, so that they are
-        fluxes per pixel of that size at any scale asked for
+    bands : bands that become red, green and blue
+    scales : factors on the fluxes of these bands
+    offset : constant that is added afterwards, so that the sky is not black
+    native_px_arcsec : pixel scale of the layer's own images. The viewer interpolates their values, so at any scale that is
+        asked for they are fluxes per pixel of that size
     """
 
     bands: tuple[str, str, str]
@@ -56,15 +56,15 @@ LAYERS = {
 
 
 class ViewerRgb(nn.Module):
-    """Colors as the Legacy Surveys' viewer shows them, from 0 to 1, before they are rounded to 8 bits and compressed.
+    """The colors that the Legacy Surveys' viewer shows, from 0 to 1, before they are rounded to 8 bits and compressed.
 
     With x_b = scale_b flux_b + offset and I the mean over the bands of those above 0, a band becomes
     x_b arsinh(Q I) / (sqrt(Q) I), Q = 20, cut to [0, 1] (after Lupton et al. 2004, but bright pixels turn white).
 
     Parameters
     ----------
-    layer : which colors
-    pixel_scale_arcsec : of the images, which hold fluxes per pixel in nanomaggies
+    layer : constants of the viewer's layer
+    pixel_scale_arcsec : pixel scale of the images, which hold fluxes per pixel in nanomaggies
     """
 
     def __init__(self, layer: Layer, pixel_scale_arcsec: float) -> None:

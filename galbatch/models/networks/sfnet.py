@@ -17,11 +17,11 @@ from galbatch.models.networks.intensity_stretch import Arsinh
 
 __all__ = ["Sfnet"]
 
-STAGES = (64, 128, 256, 512)
+STAGES = (64, 128, 256, 512)  # The channels of ResNet-18's four stages.
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions with a shortcut; the names are torchvision's."""
+    """A residual block: two 3 x 3 convolutions with a shortcut. The names of its modules are torchvision's."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,18 +36,18 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(row, channel, y, x) float32 to the same, smaller by the stride."""
+        """Return maps (row, channel, y, x) float32 of maps that are larger by the stride."""
         out = functional.relu(self.bn1(self.conv1(x)))
         return functional.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
 def stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    """Return two blocks, the first with `stride`."""
+    """Return a stage of ResNet-18: two residual blocks, of which the first has the stride."""
     return nn.Sequential(BasicBlock(in_channels, channels, stride), BasicBlock(channels, channels, 1))
 
 
 class Resnet(nn.Module):
-    """The modules of ResNet-18, in torchvision's order and with its names; `Sfnet` runs them."""
+    """The modules of ResNet-18, in torchvision's order and with its names. It has no `forward`: `Sfnet` runs them."""
 
     def __init__(self, in_channels: int, n_out: int, width: float, n_auxiliary: int = 0) -> None:
         super().__init__()
@@ -65,17 +65,17 @@ class Resnet(nn.Module):
 
 
 class Sfnet(nn.Module):
-    """SFNet; `forward` is one pass, split into `prefix` (deterministic) and `sample`.
+    """The SFNet network. A pass (`forward`) is split into `prefix`, which is deterministic, and `sample`.
 
     Parameters
     ----------
-    n_bands : channels of the ResNet: the bands, or as many as the intensity stretch makes of them
-    n_out : outputs of the linear layer
-    k : features kept, at most all of them: then nothing is zeroed, which is the dense network
-    width : factor on ResNet-18's channels
-    dropout_rate : 0 switches dropout off, as in the published networks
+    n_bands : number of channels after the intensity stretch
+    n_out : number of outputs of the linear layer
+    k : number of features that are kept; with all of them nothing is zeroed, which is the dense network
+    width : factor on ResNet-18's number of channels
+    dropout_rate : rate of every dropout layer; 0 switches dropout off, as in the published networks
     stretch : intensity stretch before the normalization; None: arsinh
-    n_auxiliary : auxiliary inputs per object, which the linear layer takes with the k features
+    n_auxiliary : number of auxiliary inputs per object, which the linear layer takes together with the k features
 
     Raises
     ------
@@ -98,12 +98,12 @@ class Sfnet(nn.Module):
         self.k = k
         self.dropout_rate = dropout_rate
         self.stretch = Arsinh() if stretch is None else stretch
-        # The fixed affine map after the intensity stretch: per channel, from the training set.
+        # Mean and standard deviation of each channel of the training set after the intensity stretch, which are not trained.
         self.input_mean = nn.Buffer(torch.zeros(n_bands))
         self.input_std = nn.Buffer(torch.ones(n_bands))
         self.resnet = Resnet(n_bands, n_out, width, n_auxiliary)
         self.auxiliary = auxiliary_module(n_auxiliary)
-        # The same modules again, for the names of the published checkpoints: trunk.0 is resnet.conv1.
+        # The published checkpoints hold each module under two names, such as trunk.0 and resnet.conv1; here both are one module.
         self.trunk = nn.Sequential(*list(self.resnet.children())[:-1])
         n_features = self.resnet.fc.in_features - n_auxiliary
         if not 1 <= k <= n_features:
@@ -111,21 +111,21 @@ class Sfnet(nn.Module):
         initialize(self)
 
     def forward(self, images: Tensor, keys: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """Return one stochastic pass from the images."""
+        """Run one stochastic pass, (object, output) float32, from images (object, band, y, x) and keys (object,) int64."""
         return self.sample(self.prefix(images, auxiliary), keys)
 
     @torch.jit.export
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """Everything before the first dropout: intensity stretch, normalization, stem and first stage.
+        """Compute everything before the first dropout: intensity stretch, normalization, stem and first stage.
 
         Parameters
         ----------
         images : (object, band, y, x) float32, in the bundle's unit
-        auxiliary : (object, auxiliary input) float32, if the network takes some
+        auxiliary : (object, auxiliary input) float32; None for a network that takes none
 
         Returns
         -------
-        (object, channel, y, x) float32
+        (object, channel, y, x) float32; the auxiliary inputs, if any, are the last channels
         """
         mean = self.input_mean.reshape(1, -1, 1, 1)
         std = self.input_std.reshape(1, -1, 1, 1)
@@ -136,11 +136,11 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
-        """One stochastic pass for each row, its masks drawn from `keys`.
+        """Run one stochastic pass for each row, with dropout masks drawn from `keys`.
 
         Parameters
         ----------
-        features : (row, channel, y, x) float32, of `prefix`
+        features : (row, channel, y, x) float32, rows of what `prefix` returned
         keys : (row,) int64
 
         Returns
@@ -152,11 +152,11 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def sample_with_top(self, features: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the outputs of `sample`, and which features fired in the pass.
+        """Run a pass as `sample` does, and return which features fired in it as well.
 
         Parameters
         ----------
-        features : (row, channel, y, x) float32, of `prefix`
+        features : (row, channel, y, x) float32, rows of what `prefix` returned
         keys : (row,) int64
 
         Returns
@@ -166,7 +166,8 @@ class Sfnet(nn.Module):
         activation : (row, rank) float32; NaN where fewer than k features fired
         """
         pooled = self.pooled(features, keys, self.dropout_rate)
-        largest, index = torch.topk(pooled, self.k, dim=1)
+        largest, index = torch.topk(pooled, self.k, dim=1)  # (row, rank)
+        # The others become 0, so that the outputs are linear in the k features.
         outputs: Tensor = self.resnet.fc(
             self.auxiliary.join(torch.zeros_like(pooled).scatter(1, index, largest), features)
         )
@@ -175,11 +176,11 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def last_features(self, features: Tensor) -> Tensor:
-        """All features before the top k, in the pass without dropout.
+        """Return all features, before the k largest are selected, in the pass without dropout.
 
         Parameters
         ----------
-        features : (object, channel, y, x) float32, of `prefix`
+        features : (object, channel, y, x) float32, what `prefix` returned
 
         Returns
         -------
@@ -190,11 +191,11 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """The k largest of the last features, largest first.
+        """Return the k largest features of each object, the largest first.
 
         Parameters
         ----------
-        last : (object, feature) float32, of `last_features`
+        last : (object, feature) float32, what `last_features` returned
 
         Returns
         -------
@@ -207,14 +208,14 @@ class Sfnet(nn.Module):
 
     @torch.jit.export
     def feature_maps(self, features: Tensor, index: Tensor) -> Tensor:
-        """Where in the image features fire: their maps of the last convolution, in the pass without dropout.
+        """Return the maps of features in the last convolution, which show where in the image they fire, without dropout.
 
-        The mean of a map is the feature's activation. Its pixel (y, x) looks at the image about pixel (32 y, 32 x).
+        The mean of a map is the feature's activation. Its pixel (y, x) is centered on pixel (32 y, 32 x) of the image.
 
         Parameters
         ----------
-        features : (object, channel, y, x) float32, of `prefix`
-        index : (object, rank) int64, of features; -1: none
+        features : (object, channel, y, x) float32, what `prefix` returned
+        index : (object, rank) int64, numbers of features; -1: none
 
         Returns
         -------
@@ -222,12 +223,13 @@ class Sfnet(nn.Module):
         """
         keys = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
         maps = self.last_maps(features, keys, 0.0)
+        # Map 0 is read where there is no feature, and overwritten below.
         wanted = index.clamp(min=0).reshape(index.shape[0], -1, 1, 1)
         chosen = maps.gather(1, wanted.expand(-1, -1, maps.shape[2], maps.shape[3]))
         return chosen.masked_fill((index < 0).unsqueeze(2).unsqueeze(3), float("nan"))
 
     def last_maps(self, x: Tensor, keys: Tensor, rate: float) -> Tensor:
-        """Second to fourth stage; dropouts 2 to 4 before the stages."""
+        """Return the maps after the second to fourth stage, with the dropout layers 2 to 4 before these stages."""
         x = self.auxiliary.maps(x)
         x = self.resnet.layer2(keyed_dropout(x, keys, 2, rate))
         x = self.resnet.layer3(keyed_dropout(x, keys, 3, rate))
@@ -235,13 +237,13 @@ class Sfnet(nn.Module):
         return maps
 
     def pooled(self, x: Tensor, keys: Tensor, rate: float) -> Tensor:
-        """The last maps' means, ReLU, and the last dropout, 5."""
+        """Return the features (row, feature): the means of the last maps, after ReLU and dropout layer 5."""
         maps = self.last_maps(x, keys, rate)
         return keyed_dropout(functional.relu(maps.mean(dim=(2, 3))), keys, 5, rate)
 
 
 def initialize(network: Sfnet) -> None:
-    """He's initialization (2015), as torchvision's."""
+    """Draw initial weights as torchvision does (He et al. 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
