@@ -1,6 +1,7 @@
-"""The boundary between Dask and tasks: runs a task on a worker, and says what its errors mean for the run.
+"""The boundary between Dask and tasks: it runs a task on a worker and decides what an error means for the run.
 
-Whatever a task raises travels back to the submission queue and becomes a retry or the reason of its partition, never the end of the run.
+Every exception of a task is sent back to the submission queue, which tries again or records the reason for the partition.
+None ends the run.
 """
 
 from __future__ import annotations
@@ -29,19 +30,23 @@ def run_task(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.Ta
     ShortOfMemory
         The batch is too large for this worker.
     """
+    # Warnings filters belong to a process, and workers are processes of their own.
     zarr_groups.ignore_unspecified()
     ingest.ignore_astropy()
     inferring = isinstance(task, tasks.InferTask)
     try:
         if inferring:
+            # Before any cutout is read, so that a worker without the engine fails at once and others take its part.
             _require_engines(task)
         result = function(task)
     except Exception as error:
         if not inferring or not _is_out_of_memory(error):
             raise
+        # MemoryError is the host's memory, also on a worker with a GPU.
         batch, on_gpu = task.posterior.batch, task.device == "cuda" and not isinstance(error, MemoryError)
         if on_gpu:
-            # A process may not get GPU memory again after it once did not (dask-cuda#725, #859): it is started again.
+            # After a failed allocation a process may not get GPU memory again (dask-cuda#725, #859), so the queue restarts
+            # the worker that is named here.
             raise ShortOfMemory(models.gpu_shortage(error, batch), worker=get_worker().address) from None
         raise ShortOfMemory(f"not enough memory (batch {batch}): {reason_of(error)}") from None
     inferred = result.n_objects if inferring else 0
@@ -50,32 +55,32 @@ def run_task(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.Ta
 
 
 def _require_engines(task: tasks.InferTask) -> None:
+    """Refuse this worker if it cannot provide the engine of each network; a damaged bundle is an error of the task."""
     for model in task.models:
-        name, network = model.network.name, tasks.load_network(model.network)
-        engine = models.Engine.named(model.network.engine)
+        network = tasks.load_network(model.network)
         try:
-            for bundle in network.bundles:
-                models.executor(bundle, engine, task.device)
+            tasks.require_engine(network, tasks.execution_of(model.network, task.device))
         except BundleError as error:
             worker = get_worker().address
             raise WorkerRefused(
-                f"worker {worker} cannot provide the engine {engine.name} of {name} on {task.device}: {error}",
+                f"worker {worker} cannot provide the engine {model.network.engine} of {model.network.name} on {task.device}: {error}",
                 worker=worker,
             ) from None
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether an attempt may succeed next time: after I/O errors, lost workers and lack of memory, not with wrong inputs."""
+    """Return whether another attempt may succeed: after I/O errors, lost workers and lack of memory, but not with wrong inputs."""
+    # A wrong input stays wrong, however often it is read.
     if isinstance(error, UsageError):
         return False
     return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: torch.OutOfMemoryError, without importing torch where there is none to do.
+    # torch.OutOfMemoryError is recognized by its name: the process that submits the tasks does not import torch.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error as one human-readable line; with its type, where it is not one of galbatch's own."""
+    """Return the message of an error; errors of other packages come with their type, as KeyError: 'x' is no sentence."""
     return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"

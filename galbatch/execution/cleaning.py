@@ -1,4 +1,4 @@
-"""Delete a run's outputs."""
+"""Deletion of a run's outputs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ __all__ = ["clean"]
 
 
 def clean(config: RunConfig) -> list[str]:
-    """Delete the run's outputs, and nothing else that lies in their folders; returns the paths removed.
+    """Delete the outputs of a run, and return the paths that were deleted.
+
+    Files that galbatch did not write stay, and so does their folder.
 
     Raises
     ------
     LockedError
-        A run is writing them.
+        A run is writing one of the outputs.
     """
+    # Names are listed, as a mistyped path in run.toml may point to a folder with the user's own files.
     own = {
         config.cutouts.store: ingest.STORE_ENTRIES,
         config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
@@ -31,6 +34,7 @@ def clean(config: RunConfig) -> list[str]:
         if not storage.exists(folder):
             continue
         with storage.Lock(lock_of(folder)):
+            # In the order of the lists: properties first, so that a deletion that is stopped leaves no catalog that opens.
             there = [path for path in (storage.join(folder, e) for e in entries) if storage.exists(path)]
             for path in there:
                 storage.remove(path)

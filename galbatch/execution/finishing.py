@@ -15,7 +15,7 @@ __all__ = ["finish", "record_failures"]
 
 
 def record_failures(config: RunConfig, failed: Mapping[str, str]) -> None:
-    """Write the reasons of the partitions that failed, by name; nothing is left of earlier ones."""
+    """Replace the file that lists the partitions that failed with their reasons; remove it if none failed."""
     path = storage.join(config.catalog.path, FAILED_FILE)
     if failed:
         storage.publish_json(path, dict(failed))
@@ -25,6 +25,7 @@ def record_failures(config: RunConfig, failed: Mapping[str, str]) -> None:
 
 def finish(config: RunConfig, plan: Plan) -> bool:
     """Write the HATS metadata from the leaves that exist, properties last; return whether the catalog is complete."""
+    # Leaves of partitions that failed do not exist: the metadata lists those that do.
     there = set(catalog.list_leaves(config.catalog.path))
     partitions = [part.partition for part in plan.partitions if part.partition.pixel in there]
     complete = len(partitions) == len(plan.partitions)

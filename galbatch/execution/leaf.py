@@ -1,4 +1,4 @@
-"""The leaf of a partition: its table of objects and results, and the footer by which it is recognized."""
+"""The leaf of a partition: its table of objects and results, and the footer with fingerprint, bundles and audits."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ AUDIT = "audit"
 def leaf_table(
     objects: ObjectTable, columns: Sequence[Column], values: Mapping[str, npt.NDArray[Any]]
 ) -> pa.Table:
-    """Return the rows of a leaf: ids, positions, kept columns of the object list, and results.
+    """Return the table of a leaf: ids, positions, kept columns of the object list, and results.
 
     Parameters
     ----------
-    columns : the result columns, in the order in which the leaf has them
-    values : (object,) by the name of a column
+    objects : ObjectTable
+        The partition's objects, in HEALPix order.
+    columns : sequence of Column
+        The result columns, in the order of the leaf.
+    values : mapping of str to ndarray, (object,)
+        Values of each result column, by its name, in the column's dtype; NaN where a float is missing.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per object; missing floats are null.
     """
     object_id = objects.object_id
     # Text ids are Python objects: Arrow makes strings of a list of them.
@@ -62,9 +71,19 @@ def leaf_footer(
 
     Parameters
     ----------
-    bundles : sha256 of the bundles of each network
-    audits : of adaptive passes in this partition, by network; empty where the number of passes was fixed
+    fingerprint : Fingerprint
+        Fingerprint of the leaf.
+    n_objects : int
+        Number of rows.
+    bundles : mapping of str to sequence of str
+        The sha256 of each bundle of a network, by the network's name.
+    keeps_pass_outputs : bool
+        Whether the outputs of the passes were written next to the catalog.
+    audits : mapping of str to Audit
+        Results of the audit of adaptive passes in this partition, by the network's name; empty if the number of passes
+        was fixed.
     """
+    # Keys are sorted in JSON, so that two runs of the same settings write the same bytes.
     shas = {name: ", ".join(sha256) for name, sha256 in bundles.items()}
     footer = {
         "fingerprint": json.dumps(fingerprint.as_json(), sort_keys=True),
@@ -80,9 +99,9 @@ def leaf_footer(
 
 
 def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the catalog's properties ``galbatch_audit_<model>``: the sum of the audits in its leaves' footers, in words.
+    """Return the catalog's properties with the result of each model's audit, as text, by their names.
 
-    Empty where the number of passes was fixed.
+    The audits in the footers of all leaves are added up. Empty if the number of passes was fixed.
     """
     found: dict[str, models.Audit] = {}
     for footer in footers:
@@ -93,7 +112,7 @@ def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """Return the fingerprint in a leaf's footer, as its JSON value; None where there is none."""
+    """Return the fingerprint in a leaf's footer, as its JSON value; None if the leaf or its fingerprint does not exist."""
     if footer is None or "fingerprint" not in footer:
         return None
     fingerprint: dict[str, Any] = json.loads(footer["fingerprint"])

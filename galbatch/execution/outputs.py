@@ -1,4 +1,4 @@
-"""The run's outputs: their paths, and the locks beside them."""
+"""The outputs of a run: the paths of its files, and the locks next to the store and the catalog."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from galbatch.config import RunConfig
 __all__ = ["FAILED_FILE", "REJECTED_FILE", "Stage", "check_outputs", "lock_of", "locked", "tile_index_of"]
 
 Stage = Literal["ingest", "infer", "all"]
-"""The part of a run that is asked for: cutouts, results from cutouts that exist, or both."""
+"""The part of a run to execute: make cutouts, infer from existing cutouts, or both."""
 
 FAILED_FILE = "_failed.json"
-"""In the catalog's folder: the partitions that failed, with their reasons."""
+"""Name of the file in the catalog's folder with the partitions that failed, and their reasons."""
 
 REJECTED_FILE = "rejected.parquet"
-"""In the catalog's folder: rows of the object list that were left out."""
+"""Name of the file in the catalog's folder with the rows of the object list that were dropped, and their reasons."""
 
 
 def tile_index_of(store: str) -> str:
-    """Return the beginning of the paths of the tile indexes: beside the store, as they belong to its inputs."""
+    """Return the prefix of the paths of the tile indexes, which lie next to the store at `store`."""
+    # Not next to the tiles, whose folder may be read-only.
     return store.rstrip("/") + "_tiles"
 
 
 def lock_of(output: str) -> str:
-    """Return the path of the lock beside an output: not inside, where Zarr would take it for a part of the store."""
+    """Return the path of an output's lock."""
+    # Next to the output, as Zarr takes any file inside a store for a part of it.
     return output.rstrip("/") + "_lock.json"
 
 
@@ -37,9 +39,10 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
     Raises
     ------
     OutputError
-        One cannot be written where it is asked for.
+        One of them cannot be written.
     """
     store, catalog_path = config.cutouts.store, config.catalog.path
+    # The store is locked in every stage: another run must not replace the cutouts that this one reads.
     outputs = [store] if stage == "ingest" else [store, catalog_path]
     for output in outputs:
         storage.check_writable(output)
@@ -48,15 +51,16 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
 
 @contextmanager
 def locked(config: RunConfig, stage: Stage) -> Iterator[None]:
-    """Hold the locks of the outputs that a stage writes.
+    """Hold the locks of the outputs that a stage writes while the context lasts.
 
     Raises
     ------
     OutputError
-        An output cannot be written where it is asked for.
+        An output cannot be written.
     LockedError
-        Another run is writing one.
+        Another run is writing one of them.
     """
+    # The store comes first in every run: in different orders two runs could hold one lock each, and both be refused.
     with ExitStack() as stack:
         for output in check_outputs(config, stage):
             stack.enter_context(storage.Lock(lock_of(output)))

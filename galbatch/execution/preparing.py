@@ -1,6 +1,8 @@
-"""Prepare a run: read its inputs (object list, tile headers, bundles), choose engines, and plan."""
+"""Preparation of a run: its inputs (object list, tile headers, bundles) are read, engines chosen and partitions planned."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -17,29 +19,38 @@ __all__ = ["prepare"]
 
 
 def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
-    """Read the inputs (object list, tile headers, bundles) and plan.
+    """Return the plan of a run, made from its inputs: object list, tile headers and bundles.
 
     Parameters
     ----------
-    workers : where the headers of many tiles are read; None: here
+    config : RunConfig
+    workers : Workers or None
+        Workers that read the headers if there are many tiles. None reads them in this process.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------
     UsageError
-        An input is missing or wrong; the message says which and what to do.
+        An input is missing or wrong; the message says which one and what to do.
     """
+    # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
     networks = [_load(config, model) for model in config.models]
-    # Kept columns that are named as results are would be refused by the leaves, after all has been cut: refuse them now.
+    # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the
+    # first leaf is written, after hours of cutting.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     columns: list[Column] = [PIXEL_FLAGS]
     for model, network in zip(config.models, networks, strict=True):
         columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
-    recorded = _recorded_engines(config.catalog.path)
+    engines = _choose_engines(config, networks)
     plans = [
-        ModelPlan.of(model, _paths(model), network, engine=_engine(config, network, recorded.get(model.name)))
-        for model, network in zip(config.models, networks, strict=True)
+        ModelPlan.of(model, _paths(model), network, engine=engine)
+        for model, network, engine in zip(config.models, networks, engines, strict=True)
     ]
+    # The columns that any network takes, each once, in the order of run.toml.
     fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
     objects = open_objects(config.objects, inputs=tuple(fed))
     tiles = ingest.read_surveys(
@@ -51,12 +62,13 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
 
 
 def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:
-    """Load the bundles of a ``[[models]]``, if they fit each other and the bands and columns that the run has for them."""
+    """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
     where = f"run.toml: [[models]] {model.name}:"
     try:
         network = models.load_ensemble(_paths(model), calibrated=model.calibrated)
     except BundleError as error:
         raise BundleError(f"{where} {error}") from None
+    # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.
     bands = model.bands or tuple(network.bands)
     if len(bands) != len(network.bands):
         raise ConfigError(
@@ -81,22 +93,26 @@ def _paths(model: ModelConfig) -> tuple[str, ...]:
     return tuple(models.bundle_path(spec) for spec in model.bundle)
 
 
-def _engine(config: RunConfig, network: models.Ensemble, recorded: str | None) -> str:
-    """Return the engine of a network: the one that began the run, where that is as asked for, else the best on the device."""
-    wanted = config.posterior
-    if recorded is not None:
-        began = models.Engine.named(recorded)
-        if wanted.engine in ("auto", began.kind) and wanted.precision in ("auto", began.precision):
-            return began.name
-    device = cluster.kind_of(config.cluster).device
-    return models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device).name
-
-
-def _recorded_engines(catalog_path: str) -> dict[str, str]:
-    """Return the engines, by network, in the fingerprint of a leaf that exists; empty without leaves."""
-    leaves = catalog.list_leaves(catalog_path)
-    if not leaves:
-        return {}
-    footer = catalog.read_footer(catalog_path, min(leaves))
-    parts = (leaf.footer_fingerprint(footer) or {}).get("parts", {})
-    return {key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)}
+def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
+    """Return the engine of each network: the one in the leaves that exist if it is still asked for, else the best available."""
+    recorded = {}
+    if leaves := catalog.list_leaves(config.catalog.path):
+        # All leaves of a run have the same engines, so one footer is enough.
+        footer = catalog.read_footer(config.catalog.path, min(leaves))
+        parts = (leaf.footer_fingerprint(footer) or {}).get("parts", {})
+        recorded = {
+            key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)
+        }
+    wanted, device = config.posterior, cluster.kind_of(config.cluster).device
+    engines = []
+    for model, network in zip(config.models, networks, strict=True):
+        if model.name in recorded:
+            began = models.Engine.named(recorded[model.name])
+            # Engines differ in their last digits: a continued run keeps the engine that it began with, so that "auto" on
+            # another machine does not mix two.
+            if wanted.engine in ("auto", began.kind) and wanted.precision in ("auto", began.precision):
+                engines.append(began.name)
+                continue
+        chosen = models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device)
+        engines.append(chosen.name)
+    return engines

@@ -1,7 +1,7 @@
-"""A bounded queue of submitted work, and the one place where retries are counted.
+"""The queue that submits work to Dask, a bounded number of tasks at a time, and the only place that counts retries.
 
-A partition is inferred before another one is cut: partitions finish rather than all start. Nothing waits silently:
-what no worker can do is given up after a while, with the reason.
+A partition that was cut is inferred before another one is cut, so that partitions finish instead of all being begun.
+Work that no worker can do is given up after a while, with the reason.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
-RESULT_S = 10.0  # for the few numbers that a task gives back
+# A result is a few numbers: if it has not come after 10 s, its worker is gone.
+RESULT_S = 10.0
+# The workers are looked at once a second, also while no task finishes.
 POLL_S = 1.0
 
 
 @dataclass
 class Attempt:
-    """One step of one partition.
+    """One step of one partition, which is submitted until it succeeds or has failed too often.
 
     Attributes
     ----------
-    n_submitted, n_failed : how often it was submitted, and how often that failed
-    batch : objects in a forward pass; 0 is the run's
+    n_submitted : how often it was submitted
+    n_failed : how often it failed, without failures that are no fault of the partition
+    batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
     """
 
     part: PartitionPlan
@@ -45,51 +48,76 @@ class Attempt:
     batch: int = 0
 
 
-Then = Callable[[Attempt, tasks.TaskResult], Attempt | None]
-"""Takes the result of a step and returns the attempt that the partition needs next, if any."""
+NextAttempt = Callable[[Attempt, tasks.TaskResult], Attempt | None]
+"""Takes a step and its result, and returns the next step of its partition, if any."""
 
 
 @dataclass(frozen=True)
 class _Submitted:
+    """A task that was submitted.
+
+    `workers` are the addresses it may run on; empty if it may run on any.
+    """
+
     attempt: Attempt
     future: Future
-    workers: tuple[str, ...]  # that it may run on; none: any
+    workers: tuple[str, ...]
 
 
 class SubmissionQueue:
-    """Submits attempts to the workers, a bounded number at a time, until each has succeeded or failed.
+    """Submits steps of partitions to the workers, a bounded number at a time, until each has succeeded or failed.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plan : Plan
+    client : distributed.Client
+        Connection to the workers.
+    next_attempt : callable
+        Called with each step that succeeded and its result; returns the next step of the partition, if any.
+    note : callable
+        Takes human-readable lines.
 
     Attributes
     ----------
-    failed : reasons of the partitions that failed, by name
+    failed : dict of str
+        The reason why each partition failed, by its name.
     """
 
     def __init__(
-        self, config: RunConfig, plan: Plan, client: Client, *, then: Then, note: Callable[[str], None]
+        self,
+        config: RunConfig,
+        plan: Plan,
+        client: Client,
+        *,
+        next_attempt: NextAttempt,
+        note: Callable[[str], None],
     ) -> None:
         self._config = config
         self._plan = plan
         self._client = client
-        self._then = then
+        self._next_attempt = next_attempt
         self._note = note
         self._device = cluster.kind_of(config.cluster).device
         self._monitor = cluster.WorkerMonitor(client, config.cluster, note)
-        # Of this run alone: a scheduler that several runs share would take equal keys for the same task.
+        # Part of each task's key: a scheduler that several runs share would take equal keys for the same task.
         self._run = uuid.uuid4().hex[:8]
         self._batch = config.posterior.batch
+        # Steps to submit: those that follow or repeat a step of a partition that was begun, and those of new partitions.
         self._again: deque[Attempt] = deque()
         self._fresh: deque[Attempt] = deque()
         self._pending: dict[str, _Submitted] = {}
+        # Dask calls done callbacks in a thread of its own; all decisions are made in this one.
         self._finished: SimpleQueue[Future] = SimpleQueue()
         self.failed: dict[str, str] = {}
 
     def work(self, attempts: Iterable[Attempt]) -> None:
-        """Do all attempts.
+        """Submit all attempts and what follows from them; return when nothing is left to do.
 
         Raises
         ------
         SchedulerLost
-            What is done stays.
+            The connection was lost; partitions that are done stay.
         """
         self._fresh.extend(attempts)
         while self._fresh or self._again or self._pending:
@@ -99,7 +127,12 @@ class SubmissionQueue:
             try:
                 future = self._finished.get(timeout=POLL_S)
             except Empty:
-                self._free_stranded()
+                # Dask would wait forever for the workers that a task was sent to, if these are gone or refused now. A task
+                # that is canceled comes back through its callback, and is submitted again.
+                for one in self._pending.values() if self._monitor.is_connected else ():
+                    able = self._monitor.able(self._device_of(one.attempt))
+                    if one.workers and not set(one.workers) & set(able):
+                        self._client.cancel([one.future])
                 continue
             further = self._collect(future)
             if further is not None:
@@ -109,9 +142,11 @@ class SubmissionQueue:
         return self._device if attempt.step == "infer" else "cpu"
 
     def _submit_what_fits(self) -> None:
+        """Submit waiting steps while there is room: first those of partitions that were begun, then new partitions."""
         if not self._monitor.is_connected:
             return
         for attempt in list(self._again):
+            # Not only the first: it may wait for a GPU while another one could be cut.
             if self._has_worker(attempt):
                 self._again.remove(attempt)
                 self._submit(attempt)
@@ -121,7 +156,8 @@ class SubmissionQueue:
             self._submit(self._fresh.popleft())
 
     def _has_worker(self, attempt: Attempt) -> bool:
-        """Return whether a worker can take it; on GPUs, now: an attempt that waits here still gets a smaller batch."""
+        """Return whether a worker can take the step: for a CPU at some time, for a GPU now."""
+        # A step that waits here for a GPU, not in Dask's queue, still gets the smaller batch that another one found.
         device = self._device_of(attempt)
         able = self._monitor.able(device)
         if device == "cpu":
@@ -130,8 +166,30 @@ class SubmissionQueue:
 
     def _submit(self, attempt: Attempt) -> None:
         attempt.n_submitted += 1
-        function, task = self._task(attempt)
-        device = self._device_of(attempt)
+        config, cutouts, device = self._config, self._config.cutouts, self._device_of(attempt)
+        function: Callable[[Any], tasks.TaskResult]
+        task: tasks.IngestTask | tasks.InferTask
+        if attempt.step == "ingest":
+            function, task = (
+                tasks.ingest_partition,
+                tasks.ingest_task(
+                    self._plan, attempt.part, store=cutouts.store, planes=cutouts.planes, flags=config.flags
+                ),
+            )
+        else:
+            attempt.batch = attempt.batch or self._batch
+            function, task = (
+                tasks.infer_partition,
+                tasks.infer_task(
+                    self._plan,
+                    attempt.part,
+                    store=cutouts.store,
+                    catalog_path=config.catalog.path,
+                    posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
+                    device=self._device,
+                ),
+            )
+        # All workers may take it unless one was refused: then the others are named, and new ones get later tasks.
         able = tuple(self._monitor.able(device)) if self._monitor.refused else ()
         future = self._client.submit(
             run_task,
@@ -139,9 +197,10 @@ class SubmissionQueue:
             task,
             key=f"{attempt.step}-{attempt.part.partition.name}-{attempt.n_submitted}-{self._run}",
             pure=False,
-            retries=0,  # they are counted here alone
+            # Retries are counted here alone, as Dask's own would repeat wrong inputs, too.
+            retries=0,
             workers=able or None,
-            # One inference at a time on a GPU; cutting continues beside it, and gives way to it.
+            # One inference at a time on a GPU. Cutting continues in other threads, with the lower priority.
             resources={cluster.GPU: 1} if device == "cuda" else None,
             priority=1 if attempt.step == "infer" else 0,
         )
@@ -151,51 +210,34 @@ class SubmissionQueue:
         self._pending[submitted.future.key] = submitted
         submitted.future.add_done_callback(self._finished.put)
 
-    def _task(self, attempt: Attempt) -> tuple[Callable[[Any], tasks.TaskResult], Any]:
-        config = self._config
-        if attempt.step == "ingest":
-            return tasks.ingest_partition, tasks.ingest_task(
-                self._plan,
-                attempt.part,
-                store=config.cutouts.store,
-                planes=config.cutouts.planes,
-                flags=config.flags,
-            )
-        attempt.batch = attempt.batch or self._batch
-        return tasks.infer_partition, tasks.infer_task(
-            self._plan,
-            attempt.part,
-            store=config.cutouts.store,
-            catalog_path=config.catalog.path,
-            posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
-            device=self._device,
-        )
-
     def _collect(self, future: Future) -> Attempt | None:
-        """Handle a finished task; return the attempt that its partition needs next, if any."""
+        """Handle a task that ended, and return the step that its partition needs next, if any."""
+        # Tasks that were given up are not pending any more, but their callbacks still come.
         submitted = self._pending.pop(future.key, None)
-        if submitted is None:  # given up
+        if submitted is None:
             return None
         attempt = submitted.attempt
         error = future.exception() if future.status == "error" else None
         if future.status == "cancelled":
+            # By `work`, or by Dask with a connection that was lost: either way its worker counts as lost.
             error = KilledWorker(future.key, None, 0)
         if error is not None:
             return self._after_failure(attempt, error)
         try:
             result = future.result(timeout=RESULT_S)
         except TimeoutError:
-            # Its worker left before the result was fetched: Dask does the task again, once a worker can.
+            # The worker left before its result was fetched: Dask runs the task again when a worker can.
             self._watch(submitted)
             return None
-        # Later attempts begin with the batch that was found to fit.
+        # Later steps begin with the batch that was found to fit.
         self._batch = min(self._batch, result.batch or self._batch)
         for note in result.notes:
             self._note(note)
-        return self._then(attempt, result)
+        return self._next_attempt(attempt, result)
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
-        """Return the attempt to be submitted again; None if its partition has failed for good."""
+        """Return the step if it is to be submitted again; None if its partition has failed."""
+        # A worker that lacks the engine says nothing about the partition: this is not counted as a failure.
         if isinstance(error, WorkerRefused):
             self._monitor.refuse(error.worker, str(error))
             return attempt
@@ -203,7 +245,7 @@ class SubmissionQueue:
             if error.worker:
                 self._monitor.restart(error.worker)
             if attempt.batch > 1:
-                # Not counted as a failure, as it ends at a batch of 1. Later attempts begin with the smaller batch.
+                # Not counted as a failure, as halving ends at a batch of 1. Later steps begin with the smaller batch.
                 attempt.batch //= 2
                 self._batch = min(self._batch, attempt.batch)
                 self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
@@ -214,18 +256,11 @@ class SubmissionQueue:
         self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason_of(error)}"
         return None
 
-    def _free_stranded(self) -> None:
-        """Cancel tasks that were only for workers that are gone, or are refused now; they are submitted again."""
-        if not self._monitor.is_connected:
-            return
-        for one in self._pending.values():
-            if one.workers and not set(one.workers) & set(self._monitor.able(self._device_of(one.attempt))):
-                self._client.cancel([one.future])
-
     def _give_up(self) -> None:
-        """End the run where no worker can do what is left: attempts that wait for one have failed, the rest is left for the next run."""
+        """End the work if no worker can continue it: steps that wait for one fail, the rest is left for the next run."""
         if not self._monitor.is_connected:
             return
+        # Of the new partitions the first is enough: all begin with the same step.
         waiting = [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
         for device in {self._device_of(attempt) for attempt in waiting}:
             reason = self._monitor.given_up(device)

@@ -1,13 +1,13 @@
-"""One partition, in plain Python without Dask: cut its objects, or infer and write its leaf.
+"""The work on one partition, in plain Python without Dask: cut its objects, or run the networks and write its leaf.
 
-Tasks are idempotent: they write only their own partition's group and leaf, and commit by one last step. So
-running one twice, or on another worker after a first one died, harms nothing.
+Tasks are idempotent: each writes only the group and leaf of its own partition, and the last step commits the whole.
+Running a task twice, or on another worker after the first one died, gives the same output.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from galbatch import catalog, ingest, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import FlagsConfig, PosteriorConfig
-from galbatch.core.columns import PASSES, PIXEL_FLAGS
+from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
@@ -35,17 +35,26 @@ __all__ = [
     "TaskResult",
     "auxiliary_of",
     "cut_rows",
+    "execution_of",
     "infer_partition",
     "infer_task",
     "ingest_partition",
     "ingest_task",
     "load_network",
+    "require_engine",
 ]
 
 
 @dataclass(frozen=True)
 class GridTask:
-    """The cutouts of one grid: which bands, and which of the partition's objects."""
+    """The cutouts of one partition on one grid.
+
+    Attributes
+    ----------
+    grid : size and pixel scale of the cutouts
+    bands : bands of the cutouts, in order
+    rows : (cutout,) intp, index into the partition's objects
+    """
 
     grid: Grid
     bands: tuple[str, ...]
@@ -54,7 +63,14 @@ class GridTask:
 
 @dataclass(frozen=True)
 class IngestTask:
-    """Everything that cutting one partition needs; small enough to travel with the task."""
+    """Everything that is needed to cut one partition; small enough to be sent with the task.
+
+    Attributes
+    ----------
+    objects : ids and positions, in HEALPix order
+    object_flags : (object,) int32, `PixelFlag` bits that follow from the object list alone
+    tiles : the tiles that cover the partition
+    """
 
     partition: Partition
     objects: ObjectTable
@@ -69,7 +85,13 @@ class IngestTask:
 
 @dataclass(frozen=True)
 class ModelTask:
-    """One network and the partition's objects that it is for."""
+    """One network of a task.
+
+    Attributes
+    ----------
+    network : the planned network
+    selected : (object,) bool, whether the network's `where` selects the object
+    """
 
     network: ModelPlan
     selected: npt.NDArray[np.bool_]
@@ -77,7 +99,16 @@ class ModelTask:
 
 @dataclass(frozen=True)
 class InferTask:
-    """Everything that inferring one partition needs, but for the cutouts and the networks' weights."""
+    """Everything that is needed to infer one partition, except the cutouts and the networks' weights.
+
+    Those are read by the worker: a bundle has up to 540 MB, too much to send with each task.
+
+    Attributes
+    ----------
+    object_flags : (object,) int32, `PixelFlag` bits that follow from the object list alone
+    ingest_fingerprint : fingerprint that the cutouts in the store must have
+    fingerprint : fingerprint of the leaf to write
+    """
 
     partition: Partition
     objects: ObjectTable
@@ -94,11 +125,12 @@ class InferTask:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The report of a task; the work itself is in the store and the catalog.
+    """The counts of a finished task; its output is in the store or the catalog.
 
     Attributes
     ----------
-    batch : objects in a forward pass, at most what was asked for; 0 for ingest
+    seconds : wall time
+    batch : rows (objects times passes) in one call of the network, at most the configured number; 0 for ingest
     notes : human-readable lines for the user
     """
 
@@ -114,7 +146,7 @@ class TaskResult:
 def ingest_task(
     plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
 ) -> IngestTask:
-    """Return the task that cuts `part`."""
+    """Return the task that cuts the objects of `part`, from the part of the plan that it needs."""
     objects = plan.take(part.partition)
     return IngestTask(
         partition=part.partition,
@@ -138,7 +170,18 @@ def infer_task(
     posterior: PosteriorConfig,
     device: str = "cpu",
 ) -> InferTask:
-    """Return the task that infers `part` on a device, cpu or cuda, and writes its leaf."""
+    """Return the task that runs the networks on the cutouts of `part` and writes its leaf.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : PartitionPlan
+    store, catalog_path : str
+        Paths of the cutout store and of the catalog.
+    posterior : PosteriorConfig
+    device : {"cpu", "cuda"}
+        Device that the networks run on.
+    """
     objects = plan.take(part.partition)
     return InferTask(
         partition=part.partition,
@@ -158,11 +201,12 @@ def infer_task(
 
 
 def _grid_tasks(plan: Plan, objects: PartitionObjects) -> tuple[GridTask, ...]:
+    # An object is cut on a grid only if a network with that grid selects it.
     return tuple(GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models))) for g in plan.grids)
 
 
 def ingest_partition(task: IngestTask) -> TaskResult:
-    """Cut the partition's objects on every grid and commit its groups in the store.
+    """Cut the partition's objects on every grid and commit the groups in the store.
 
     Raises
     ------
@@ -186,7 +230,7 @@ def ingest_partition(task: IngestTask) -> TaskResult:
 
 
 def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> Iterator[CutoutBlock]:
-    """Cut the partition's objects at `rows`, a block at a time; nothing is written."""
+    """Cut the partition's objects at `rows` (cutout,) in blocks of up to 256; nothing is written."""
     return ingest.cut_blocks(
         task.objects.take(rows),
         task.tiles,
@@ -198,43 +242,44 @@ def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> It
 
 
 def infer_partition(task: InferTask) -> TaskResult:
-    """Run every network over the partition's cutouts and commit its leaf.
+    """Run every network on the partition's cutouts and commit its leaf.
 
     Raises
     ------
     FingerprintError
-        The store's cutouts were made with other settings or inputs, or are not there.
+        The store's cutouts do not exist or were made with other settings or inputs.
     BundleError
         A bundle cannot be loaded, or its file has changed.
     """
     started = time.monotonic()
-    task, notes = _fitted(task)
-    loaded = [_loaded(task, model) for model in task.models]
-    specs = [
-        models.result_columns(model.ensemble.metadata, name=model.task.network.name, posterior=task.posterior)
-        for model in loaded
-    ]
-    values = {c.name: c.empty(len(task.objects)) for columns in specs for c in columns}
+    task, notes = _fit_batch(task)
+    loaded = [_LoadedModel.load(task, model) for model in task.models]
+    columns = [column for model in loaded for column in model.columns]
+    # Rows that no network takes keep these: null for floats, and flags that say so.
+    values = {column.name: column.empty(len(task.objects)) for column in columns}  # (object,) each
     flags = task.object_flags.copy()
     for grid in task.grids:
+        # The next block is read while the networks run on this one.
         with prefetch(_read_cutouts(task, grid)) as blocks:
             for rows, cutouts in blocks:
+                # An object on two grids gets the flags of both cutouts.
                 flags[rows] |= cutouts.flags
                 for model in loaded:
-                    if model.task.network.grid == grid.grid:
-                        _infer_into(values, rows, cutouts, task=task, model=model)
+                    if model.planned.grid == grid.grid:
+                        for name, result in model.infer(cutouts, rows).items():
+                            values[name][rows] = result
+    # Before the leaf: a leaf that says its pass outputs were kept has them.
     for model in loaded:
-        if model.kept is not None:
-            model.kept.finish(task.fingerprint.as_json())
-    columns = [PIXEL_FLAGS, *(column for spec in specs for column in spec)]
+        if model.writer is not None:
+            model.writer.finish(task.fingerprint.as_json())
     footer = leaf_footer(
         task.fingerprint,
         len(task.objects),
-        bundles={model.network.name: model.network.sha256 for model in task.models},
+        bundles={model.planned.name: model.planned.sha256 for model in loaded},
         keeps_pass_outputs=task.posterior.keep_pass_outputs,
-        audits=_audits(task, loaded),
+        audits={model.planned.name: model.audit for model in loaded if model.audit is not None},
     )
-    table = leaf_table(task.objects, columns, {PIXEL_FLAGS.name: flags, **values})
+    table = leaf_table(task.objects, [PIXEL_FLAGS, *columns], {PIXEL_FLAGS.name: flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
     n_passes = sum(int(np.maximum(values[PASSES.name(m.network.name)], 0).sum()) for m in task.models)
     seconds = time.monotonic() - started
@@ -243,14 +288,14 @@ def infer_partition(task: InferTask) -> TaskResult:
     )
 
 
-def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
-    """Return the task with a batch that fits on the GPU, and notes for the user; on the CPU the task as it is."""
+def _fit_batch(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
+    """Return the task with a batch that fits into the GPU's memory, and notes for the user; on a CPU the same task."""
     if task.device == "cpu":
         return task, ()
-    measured = [
-        models.measure_memory(load_network(model.network), _execution(task, model.network), task.posterior)
-        for model in task.models
-    ]
+    measured = []
+    for model in task.models:
+        network, execution = load_network(model.network), execution_of(model.network, task.device)
+        measured.append(models.measure_memory(network, execution, task.posterior))
     batch, notes = task.posterior.batch, list[str]()
     # Batches are fitted after all networks have been measured, so that the weights of all are on the GPU.
     for memory in measured:
@@ -260,99 +305,127 @@ def _fitted(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
     return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)
 
 
-def _execution(task: InferTask, network: ModelPlan) -> models.Execution:
-    return models.Execution(models.Engine.named(network.engine), task.device)
+def execution_of(model: ModelPlan, device: str) -> models.Execution:
+    """Return how a planned network is run: by the engine of the plan, on `device`."""
+    return models.Execution(models.Engine.named(model.engine), device)
+
+
+def require_engine(network: models.Ensemble, execution: models.Execution) -> None:
+    """Prepare an engine for each bundle of a network in this process.
+
+    Raises
+    ------
+    BundleError
+        This process cannot provide the engine or the device.
+    """
+    for bundle in network.bundles:
+        models.executor(bundle, execution.engine, execution.device)
 
 
 def load_network(model: ModelPlan) -> models.Ensemble:
-    """Return the bundles of a planned network, from this process's memory if they are loaded."""
+    """Return the bundles of a planned network; a process keeps them in memory once they are loaded."""
+    # The sha256 is checked: a bundle file that was replaced since the plan must not mix two networks in one catalog.
     return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
 
 
 def auxiliary_of(
     objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
 ) -> npt.NDArray[np.float32] | None:
-    """Return the object list's columns `names` as (row, auxiliary input) float32; None for no names."""
+    """Return the object list's columns `names` at `rows`, (row, auxiliary input) float32; None if there are no names."""
     return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A network in this process, where the outputs of its passes go (None: nowhere), and its audits of blocks."""
+class _LoadedModel:
+    """A network that is loaded in this process, with all that a task needs to run it.
 
-    task: ModelTask
+    Attributes
+    ----------
+    task : the task that the network is run for
+    selected : (object,) bool, the partition's objects that the network is for
+    writer : writes the outputs of each pass next to the catalog; None: they are not kept
+    audits : results of the audit of adaptive passes, one for each block
+    """
+
+    task: InferTask
+    planned: ModelPlan
+    selected: npt.NDArray[np.bool_]
     ensemble: models.Ensemble
-    kept: pass_outputs.PassOutputsWriter | None
+    writer: pass_outputs.PassOutputsWriter | None
     audits: list[models.Audit] = field(default_factory=list)
 
-    def keep(
-        self, rows: npt.NDArray[np.intp]
-    ) -> Callable[[int, Sequence[npt.NDArray[np.float32]]], None] | None:
-        """Return the function that keeps the outputs of an object of a block, whose objects are the partition's at `rows`."""
-        kept = self.kept
-        return None if kept is None else lambda row, outputs: kept.append(int(rows[row]), outputs)
+    @classmethod
+    def load(cls, task: InferTask, model: ModelTask) -> _LoadedModel:
+        ensemble, planned = load_network(model.network), model.network
+        if not task.posterior.keep_pass_outputs:
+            return cls(task, planned, model.selected, ensemble, None)
+        infos = ensemble.output_infos
+        origin = pass_outputs.Origin(
+            planned.name, tuple(info.as_json() for info in infos), task.posterior.seed, planned.engine
+        )
+        writer = pass_outputs.PassOutputsWriter(
+            task.catalog,
+            task.partition,
+            origin,
+            object_id=task.objects.object_id,
+            n_outputs=[info.n_outputs for info in infos],
+        )
+        return cls(task, planned, model.selected, ensemble, writer)
 
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns of the network's results, in the order of the leaf."""
+        metadata = self.ensemble.metadata
+        return models.result_columns(metadata, name=self.planned.name, posterior=self.task.posterior)
 
-def _loaded(task: InferTask, model: ModelTask) -> _Loaded:
-    ensemble, network = load_network(model.network), model.network
-    if not task.posterior.keep_pass_outputs:
-        return _Loaded(model, ensemble, None)
-    infos = ensemble.output_infos
-    origin = pass_outputs.Origin(
-        network.name, tuple(info.as_json() for info in infos), task.posterior.seed, network.engine
-    )
-    writer = pass_outputs.PassOutputsWriter(
-        task.catalog,
-        task.partition,
-        origin,
-        object_id=task.objects.object_id,
-        n_outputs=[info.n_outputs for info in infos],
-    )
-    return _Loaded(model, ensemble, writer)
+    @property
+    def audit(self) -> models.Audit | None:
+        """The sum of the audits of all blocks; None where the number of passes is fixed."""
+        if self.task.posterior.passes != "adaptive":
+            return None
+        return sum(self.audits, models.Audit(self.task.posterior.quantiles))
 
+    def infer(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the results for a block, (object of the block, ..) by the name of their column.
 
-def _audits(task: InferTask, loaded: Sequence[_Loaded]) -> dict[str, models.Audit]:
-    """Return what the audits of adaptive passes found, by network; they add up over blocks and leaves."""
-    if task.posterior.passes != "adaptive":
-        return {}
-    none = models.Audit(task.posterior.quantiles)
-    return {model.task.network.name: sum(model.audits, none) for model in loaded}
+        Parameters
+        ----------
+        cutouts : the block, with the bands of its grid
+        rows : (object of the block,) intp, index of each object in the partition
+        """
+        keep = None
+        if (writer := self.writer) is not None:
+
+            def keep(row: int, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
+                # infer_block counts objects within the block, the writer within the partition.
+                writer.append(int(rows[row]), outputs)
+
+        return models.infer_block(
+            self.ensemble,
+            models.BlockInputs(
+                # Several networks may share a grid: each takes its own bands, in its own order.
+                cutouts.select_bands(self.planned.bands),
+                self.selected[rows],
+                auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
+            ),
+            name=self.planned.name,
+            posterior=self.task.posterior,
+            execution=execution_of(self.planned, self.task.device),
+            receivers=models.BlockReceivers(keep=keep, audit=self.audits.append),
+        )
 
 
 def _read_cutouts(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
-    """Yield the cutouts of a grid, a block at a time, with the rows of the partition that they belong to."""
+    """Yield the blocks of cutouts on a grid, each with the index of its objects in the partition, (object,) intp."""
     done = ingest.read_done(task.store, task.partition, grid.grid)
     where = f"{task.store} {task.partition.name} {grid.grid.label}"
     if done is None:
         raise FingerprintError(f"{where}: no cutouts there; run galbatch run --stage ingest first")
     refuse_difference(where, done["fingerprint"], task.ingest_fingerprint)
-    if not len(grid.rows):  # such a group holds no arrays
+    # Without objects the store has a group with _done.json but without arrays to read.
+    if not len(grid.rows):
         return
+    # The store's blocks are those that ingest cut: 256 objects each, in the order of `grid.rows`.
     starts = range(0, len(grid.rows), BLOCK_OBJECTS)
     rows = (grid.rows[start : start + BLOCK_OBJECTS] for start in starts)
     yield from zip(rows, ingest.read_blocks(task.store, task.partition, grid.grid), strict=True)
-
-
-def _infer_into(
-    values: dict[str, npt.NDArray[Any]],
-    rows: npt.NDArray[np.intp],
-    cutouts: CutoutBlock,
-    *,
-    task: InferTask,
-    model: _Loaded,
-) -> None:
-    network = model.task.network
-    results = models.infer_block(
-        model.ensemble,
-        models.BlockInputs(
-            cutouts.select_bands(network.bands),
-            model.task.selected[rows],
-            auxiliary=auxiliary_of(task.objects, rows, network.auxiliary_inputs),
-        ),
-        name=network.name,
-        posterior=task.posterior,
-        execution=_execution(task, network),
-        receivers=models.BlockReceivers(keep=model.keep(rows), audit=model.audits.append),
-    )
-    for name, result in results.items():
-        values[name][rows] = result
