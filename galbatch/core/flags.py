@@ -85,6 +85,11 @@ class ModelFlag(CatalogFlag):
     OUT_OF_DOMAIN = 1 << 5, "The input is unlike those the network was trained on."
     CROP_AT_LIMIT = 1 << 6, "The network's crop is at its limit: the galaxy may not fit."
     NO_POSTERIOR = 1 << 7, "A point network without dropout: a value, but no width."
+    NO_MAGNITUDE = (
+        1 << 8,
+        "A flux may be zero or negative, so its magnitude has no values; the flux itself has.",
+        INFORMATION,
+    )
 
 
 class MaskBit(enum.IntFlag):

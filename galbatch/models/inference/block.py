@@ -29,7 +29,7 @@ from galbatch.models.inference.audit import Audit
 from galbatch.models.inference.flags import input_flags, ood_distance, value_flags
 from galbatch.models.inference.results import result_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
-from galbatch.models.inference.summaries import all_finite, columns_of
+from galbatch.models.inference.summaries import all_finite, columns_of, magnitudes_that_may_miss
 from galbatch.models.networks import draw_keys, is_audited
 
 __all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
@@ -273,7 +273,9 @@ class _BlockRunner:
             method=self.posterior.method,
             quantiles=self.posterior.quantiles,
         )
-        good = stopped.finite & all_finite(found)
+        good = stopped.finite & all_finite(
+            found, may_miss=magnitudes_that_may_miss(self.ensemble.metadata.parameters)
+        )
         for key, column in found.items():
             values[key.name(name)][rows[good]] = column[good]
         values[PASSES.name(name)][rows] = stopped.n_passes

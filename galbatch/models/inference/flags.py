@@ -14,6 +14,7 @@ from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.domain import feature_distance, is_out_of_domain
 from galbatch.models.inference.sampling import RawPasses
+from galbatch.models.inference.summaries import magnitudes_that_may_miss
 from galbatch.models.metadata import BundleMetadata
 
 __all__ = ["input_flags", "ood_distance", "value_flags"]
@@ -28,7 +29,7 @@ def value_flags(
     tolerance: float,
     stopping_error: npt.NDArray[np.float64] | None,
 ) -> Flags:
-    """Return the NO_POSTERIOR, NOT_CONVERGED and EXTRAPOLATED bits (object,) of the columns `found`.
+    """Return the NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED and NO_MAGNITUDE bits (object,) of the columns `found`.
 
     NOT_CONVERGED is decided here alone: the error of the passes that an object has is above the tolerance. The error is
     the one that its passes were judged by.
@@ -52,6 +53,9 @@ def value_flags(
         if parameter.training_range is not None:
             low, high = parameter.training_range
             flags[(median < low) | (median > high)] |= ModelFlag.EXTRAPOLATED
+    for name in magnitudes_that_may_miss(parameters):
+        missing = np.isnan(found[ColumnKey(Statistic.QUANTILE, name, level=0.5)])
+        flags[missing] |= ModelFlag.NO_MAGNITUDE
     return flags
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import combinations
 from typing import Any
 
@@ -24,7 +24,7 @@ from galbatch.models.posterior import (
     summarize_mixture,
 )
 
-__all__ = ["all_finite", "columns_of", "posterior_of", "slices_of"]
+__all__ = ["all_finite", "columns_of", "magnitudes_that_may_miss", "posterior_of", "slices_of"]
 
 # 2**22 outputs are 32 MB in float64; 1,000 passes of 900 bins are 0.9 million an object.
 NUMBERS_AT_ONCE = 2**22
@@ -170,11 +170,23 @@ def _needs_no_width(key: ColumnKey) -> bool:
     return key.level == 0.5 or key.statistic in (Statistic.MEAN, Statistic.MODE, Statistic.LABEL)
 
 
-def all_finite(found: Values) -> npt.NDArray[np.bool_]:
-    """(object,) whose numbers in the catalog are all finite, in float32; features may be NaN, where none fired."""
+def magnitudes_that_may_miss(parameters: Sequence[ParameterInfo]) -> set[str]:
+    """Return the names of the magnitudes whose flux can be 0, where they have no values."""
+    return {one.name for one in quantities_of(parameters) if one.zero_output is not None}
+
+
+def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArray[np.bool_]:
+    """(object,) whose numbers in the catalog are all finite, in float32; features may be NaN, where none fired.
+
+    Parameters
+    ----------
+    found : (object,) result columns
+    may_miss : names of quantities that may be NaN, too
+    """
     good = np.ones(len(next(iter(found.values()))), bool)
     with np.errstate(over="ignore"):
         for key, column in found.items():
             if column.dtype.kind == "f" and key.statistic.scope is not Scope.RANK:
-                good &= np.isfinite(column.astype(np.float32))
+                is_good = np.isfinite(column.astype(np.float32))
+                good &= is_good | np.isnan(column) if key.quantity in may_miss else is_good
     return good

@@ -53,6 +53,16 @@ class Quantity:
             return steepest
         return 0.0 if self.parameter.transform in ("ln", "log10") else np.inf
 
+    @property
+    def zero_output(self) -> float | None:
+        """The output at which the flux of a magnitude is 0; None: no magnitude, or its flux is always positive."""
+        parameter = self.parameter
+        if not self.is_magnitude or parameter.transform != "identity":
+            return None
+        if parameter.limits is not None and parameter.limits[0] > 0:
+            return None
+        return -parameter.location / parameter.scale
+
     def levels(self, levels: Floats) -> Floats:
         """Return the parameter's levels at which it has the quantity's quantiles: 1 - q for a magnitude."""
         # Rounded, so that symmetric levels are the same numbers for both.

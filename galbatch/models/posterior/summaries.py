@@ -6,7 +6,7 @@ GaMPEN paper; passes of a point head are such draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from galbatch.models.posterior.marginal import Floats, Marginal
 from galbatch.models.posterior.mode import FAR, mixture_mode
 from galbatch.models.posterior.passes import Passes
 from galbatch.models.posterior.points import PointPasses
+from galbatch.models.posterior.positive import MOST_NOT_POSITIVE, positive_part
 from galbatch.models.posterior.quantiles import parts_of, quantile_error
 from galbatch.models.posterior.quantity import Quantity
 from galbatch.models.posterior.transforms import output_limits, steepness
@@ -31,6 +32,9 @@ MOMENT_WIDTHS, MOMENT_POINTS = (0.1, 0.25, 0.5, 1.25), (5, 8, 12, 20, 40)
 @dataclass(frozen=True)
 class Summary:
     """The summary of one quantity's posterior, in its unit.
+
+    A magnitude has NaN in all but `mc_error` where too much of the flux's posterior is not positive: more than
+    `MOST_NOT_POSITIVE`, or than the lowest of the levels.
 
     Attributes
     ----------
@@ -68,7 +72,7 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
     with np.errstate(over="ignore", invalid="ignore"):
         epistemic = pass_mean.std(axis=1)
         total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
-    return Summary(
+    found = Summary(
         np.maximum.accumulate(quantity.value(output), axis=1),
         pass_mean.mean(axis=1),
         total,
@@ -76,6 +80,36 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
         epistemic,
         quantile_error(marginal, output)[0].max(axis=1),
     )
+    rows = _rows_near_zero(found, quantity)
+    if not len(rows):
+        return found
+    part = positive_part(marginal.rows(rows), quantity)
+    changed = {"mean": part.mean, "std": part.std, "epistemic_std": part.epistemic_std}
+    return _with_rows(found, rows, changed, part.not_positive <= MOST_NOT_POSITIVE)
+
+
+def _rows_near_zero(found: Summary, quantity: Quantity) -> npt.NDArray[np.intp]:
+    """Return the objects whose magnitude has no plain moments since the flux's posterior reaches zero."""
+    if quantity.zero_output is None:
+        return np.empty(0, np.intp)
+    scalars = np.stack([found.mean, found.std, found.mode, found.epistemic_std], axis=1)
+    return np.flatnonzero(~np.isfinite(np.concatenate([found.quantiles, scalars], axis=1)).all(axis=1))
+
+
+def _with_rows(
+    found: Summary,
+    rows: npt.NDArray[np.intp],
+    changed: dict[str, Floats],
+    has_magnitude: npt.NDArray[np.bool_],
+) -> Summary:
+    """Return the summary with other values (row,) of some objects, and with none at all where a flux has no magnitude."""
+    has_magnitude = has_magnitude & np.isfinite(found.quantiles[rows]).all(axis=1)
+    values = {field.name: getattr(found, field.name).copy() for field in fields(Summary)}
+    for name, new in changed.items():
+        values[name][rows] = new
+    for name in values.keys() - {"mc_error"}:
+        values[name][rows[~has_magnitude]] = np.nan
+    return replace(found, **values)
 
 
 def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
@@ -120,7 +154,7 @@ def summarize_draws(
     source = PointPasses(draws) if passes is None else passes
     at_levels, error = draws_quantiles(output, wanted, n_members=source.n_members)
     values = quantity.value(output)
-    return Summary(
+    found = Summary(
         np.maximum.accumulate(quantity.value(at_levels), axis=1),
         values.mean(axis=1),
         values.std(axis=1),
@@ -129,3 +163,18 @@ def summarize_draws(
         _moments(source.marginal(quantity.index), quantity)[0].std(axis=1),
         error.max(axis=1),
     )
+    rows = _rows_near_zero(found, quantity)
+    if not len(rows):
+        return found
+    some = values[rows]
+    # Draws that are not positive have no magnitude and are left out; rows that have no others get none.
+    positive = [row[np.isfinite(row)] for row in some]
+    kept = [row if len(row) else np.full(1, np.nan) for row in positive]
+    part = positive_part(source.marginal(quantity.index).rows(rows), quantity)
+    changed = {
+        "mean": np.array([row.mean() for row in kept]),
+        "std": np.array([row.std() for row in kept]),
+        "mode": np.concatenate([kernel_mode(row[None]) for row in kept]),
+        "epistemic_std": part.epistemic_std,
+    }
+    return _with_rows(found, rows, changed, np.isnan(some).mean(axis=1) <= MOST_NOT_POSITIVE)

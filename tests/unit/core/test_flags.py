@@ -47,12 +47,13 @@ def test_bits_keep_their_meaning():
         "OUT_OF_DOMAIN": 5,
         "CROP_AT_LIMIT": 6,
         "NO_POSTERIOR": 7,
+        "NO_MAGNITUDE": 8,
     }
 
 
 def test_information_flags_say_nothing_against_a_value():
     found = [flag.name for flag in (*PixelFlag, *ModelFlag) if flag.flag_class is FlagClass.INFORMATION]
-    assert found == ["MOSAICKED", "RESAMPLED", "NEIGHBOR", "NOT_SELECTED"]
+    assert found == ["MOSAICKED", "RESAMPLED", "NEIGHBOR", "NOT_SELECTED", "NO_MAGNITUDE"]
 
 
 @TABLES

@@ -9,7 +9,15 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
-from galbatch.models import BlockInputs, infer_block, load_bundle, result_columns, save_bundle, script_of
+from galbatch.models import (
+    BlockInputs,
+    ParameterInfo,
+    infer_block,
+    load_bundle,
+    result_columns,
+    save_bundle,
+    script_of,
+)
 from galbatch.models.inference import describe_domain, run_passes
 from galbatch.models.networks import draw_keys
 
@@ -297,3 +305,25 @@ def test_refuses_other_cutouts(gampen_bundle, make, make_block):
         infer(gampen_bundle, make.block(np.zeros((1, 1, 40, 40), np.float32)))
     with pytest.raises(BundleError, match=r"takes 1 bands \(g\), given g, r"):
         infer(gampen_bundle, make_block(1, 2))
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+def test_a_flux_near_zero_loses_its_magnitude_alone(tmp_path, make, make_block, method):
+    """The third output is a flux with transform identity: some objects lie at 0 nJy, others far above."""
+    flux = ParameterInfo("flux_njy", "nJy", "flux", "identity", location=0.0, scale=100.0, magnitude="mag")
+    others = make.gampen_metadata().parameters[:2]
+    path = str(tmp_path / "a.pt")
+    save_bundle(path, script_of(make.gampen()), make.gampen_metadata(parameters=(*others, flux)))
+    posterior = POSTERIOR.model_copy(update={"method": method, "passes": 64})
+    near = infer(load_bundle(path), make_block(5), posterior=posterior)
+    flags = near["net_flags"]
+    assert ((flags & ModelFlag.NO_MAGNITUDE) > 0).all()
+    assert ((flags & ModelFlag.MODEL_FAILED) == 0).all()
+    for name, column in near.items():
+        if column.dtype.kind == "f":
+            assert np.isnan(column).all() if "_mag_" in name else np.isfinite(column).all(), name
+    bright = dataclasses.replace(flux, location=1e5)
+    save_bundle(path, script_of(make.gampen()), make.gampen_metadata(parameters=(*others, bright)))
+    values = infer(load_bundle(path), make_block(5), posterior=posterior)
+    assert ((values["net_flags"] & ModelFlag.NO_MAGNITUDE) == 0).all()
+    assert np.isfinite(values["net_mag_mean"]).all()
