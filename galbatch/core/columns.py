@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
+from galbatch.core.pixels import PATH_COLUMNS
 
 __all__ = [
     "DEC",
@@ -33,6 +34,7 @@ __all__ = [
     "PASSES",
     "PIXEL_FLAGS",
     "RA",
+    "RESERVED_COLUMNS",
     "Column",
     "ColumnKey",
     "ResultColumn",
@@ -109,6 +111,9 @@ PIXEL_FLAGS = Column(
     "flags", "int32", "", "what the pixels and the object list say", "meta.code", missing=0, flags=PixelFlag
 )
 """The first result column: columns copied from the object list come before it, columns of the models after it."""
+
+RESERVED_COLUMNS = (*(column.name for column in OWN_COLUMNS), PIXEL_FLAGS.name, *PATH_COLUMNS)
+"""Names of the catalog's own columns (and of HATS' path columns): columns of an object list cannot keep them."""
 
 
 class Scope(enum.Enum):

@@ -1,6 +1,6 @@
-"""`galbatch objects check`: what a run would refuse of an object list, and the cuts that are usual for it.
+"""The check behind `galbatch objects check`: the rows that a run would refuse, and the usual cuts for such a list.
 
-Nothing is applied: the page ends with what to paste into run.toml.
+Nothing is applied: the report ends with lines to paste into run.toml.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from galbatch.objects.sources import is_hats
 
 __all__ = ["ListCheck", "Refusal", "check_objects", "report_lines"]
 
-# Names that surveys use, without underscores and in lower case; the first that is there is taken.
+# Names that surveys use, in lower case and without underscores; the first that a list has is taken. Names of
+# one survey precede the general ones: HSC and Rubin lists have both objectId and id.
 ID_NAMES = ("objectid", "id", "sourceid", "objid", "coaddobjectid", "lsid", "releaseid", "number", "name")
 POSITION_NAMES = (
     ("radeg", "decdeg"),
@@ -52,6 +53,18 @@ class Refusal:
     n_rows: int
     examples: tuple[str, ...]
 
+    @classmethod
+    def all_of(cls, listed: pa.Table) -> Iterator[Refusal]:
+        """Iterate over the reasons of a table as `reading.examine` makes it, in the order of the rows."""
+        rejected = listed.filter(pc.is_valid(listed.column("reason")))
+        for reason in pc.unique(rejected.column("reason")).to_pylist():
+            rows = rejected.filter(pc.equal(rejected.column("reason"), reason))
+            examples = tuple(
+                f"id {row['object_id']}, ra {row['ra_deg']}, dec {row['dec_deg']}"
+                for row in rows.slice(0, N_EXAMPLES).to_pylist()
+            )
+            yield cls(reason, len(rows), examples)
+
 
 @dataclass(frozen=True)
 class ListCheck:
@@ -59,10 +72,10 @@ class ListCheck:
 
     Attributes
     ----------
-    objects : ``[objects]`` with the columns given or guessed
+    objects : the ``[objects]`` section with the columns given or guessed
     guessed : which of id, ra and dec were guessed
     n_rows, n_columns : of the list
-    id_kind : what the ids are
+    id_kind : text, or integers with their number of digits
     ra_deg, dec_deg : lowest and highest of the usable rows, as found; NaN if there are none
     n_wrapped : usable rows whose right ascension lies outside 0..360
     n_neighbor, n_duplicate : usable rows that get NEIGHBOR and DUPLICATE_POSITION with the default radii
@@ -118,6 +131,7 @@ def check_objects(
     listed = examine(path, table, objects=objects)
     usable = np.asarray(pc.is_null(listed.column("reason")))
     ra, dec = (listed.column(name).to_numpy()[usable] for name in ("ra_deg", "dec_deg"))
+    # One search with the larger radius serves both flags.
     nearest = sky.nearest_arcsec(ra, dec, within_arcsec=FlagsConfig().neighbor_radius_arcsec)
     cuts, n_cut = usual_cuts(table.filter(pa.array(usable)), rules)
     return ListCheck(
@@ -131,7 +145,7 @@ def check_objects(
         n_wrapped=int(np.count_nonzero((ra < 0) | (ra >= 360))),
         n_neighbor=int(np.count_nonzero(nearest < FlagsConfig().neighbor_radius_arcsec)),
         n_duplicate=int(np.count_nonzero(nearest < FlagsConfig().duplicate_radius_arcsec)),
-        refusals=tuple(_refusals(listed)),
+        refusals=tuple(Refusal.all_of(listed)),
         cuts=cuts,
         n_cut=n_cut,
         notes=tuple(_notes(names, table, objects=objects, positions=(ra, dec))),
@@ -150,7 +164,8 @@ def _plain(name: str) -> str:
 
 
 def _guessed(path: str, names: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Names of the columns that are not given."""
+    """Return the names of the columns that are not given, by key."""
+    # In reverse, so that the first of several columns with one plain name stays.
     by_plain = {_plain(name): name for name in reversed(names)}
     ids = [by_plain[name] for name in ID_NAMES if name in by_plain]
     pairs = [
@@ -175,22 +190,11 @@ def _id_kind(ids: pa.ChunkedArray) -> str:
     return f"integers of up to {digits} digit{'' if digits == 1 else 's'}"
 
 
-def _refusals(listed: pa.Table) -> Iterator[Refusal]:
-    rejected = listed.filter(pc.is_valid(listed.column("reason")))
-    for reason in pc.unique(rejected.column("reason")).to_pylist():
-        rows = rejected.filter(pc.equal(rejected.column("reason"), reason))
-        examples = tuple(
-            f"id {row['object_id']}, ra {row['ra_deg']}, dec {row['dec_deg']}"
-            for row in rows.slice(0, N_EXAMPLES).to_pylist()
-        )
-        yield Refusal(reason, len(rows), examples)
-
-
 # --- what is worth knowing -------------------------------------------------------------------------------
 
 
 def _magnitudes(names: Sequence[str]) -> list[str]:
-    """Columns that hold magnitudes, without their errors and flags."""
+    """Return the names of columns that hold magnitudes, without their errors and flags."""
     pattern = r"(.*_)?[a-z]?_?(mag|cmodel_mag|cmodelmag|psfmag|mag_auto|mag_psf|kron_mag)(_[a-z])?(_psf|_cmodel|_kron|_auto)?"
     return [name for name in names if re.fullmatch(pattern, name.lower())]
 
@@ -199,7 +203,8 @@ def _notes(
     names: Sequence[str], table: pa.Table, *, objects: ObjectsConfig, positions: tuple[Any, Any]
 ) -> Iterator[str]:
     ra, dec = positions
-    # A list of several positions that fits into the circle's 6.28 radians.
+    # All positions of a list within 6.28 by 3.14 degrees of the origin are rare: radians are far more likely. One
+    # position alone says nothing.
     if len(ra) > 1 and ra.min() >= 0 and ra.max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2:
         as_lsst = " (as in the LSST pipelines' source tables)" if _plain(objects.ra) == "coordra" else ""
         yield (
@@ -220,18 +225,16 @@ def _notes(
         they_are = "it is" if is_one else "they are"
         yield f"{columns} in {ISNULL_SUFFIX}: where {they_are} true, the value counts as null ({nulls})"
     for name in _magnitudes(names):
-        yield from _magnitude_note(name, table.column(name))
-
-
-def _magnitude_note(name: str, column: pa.ChunkedArray) -> Iterator[str]:
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        return
-    values = column.cast(pa.float64()).to_numpy()
-    good = values[np.isfinite(values) & (np.abs(values) < 50)]  # 99 and -99 stand for no measurement
-    if len(good):
-        low, middle, high = np.percentile(good, [0, 50, 100])
-        missing = f", {len(values) - len(good)} without a value" if len(good) < len(values) else ""
-        yield f"{name}: {low:.2f} to {high:.2f} mag, half brighter than {middle:.2f}{missing}"
+        column = table.column(name)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            continue
+        values = column.cast(pa.float64()).to_numpy()
+        # Surveys write 99, -99 or 999 where nothing was measured; no galaxy is fainter than 50 mag.
+        good = values[np.isfinite(values) & (np.abs(values) < 50)]
+        if len(good):
+            low, middle, high = np.percentile(good, [0, 50, 100])
+            missing = f", {len(values) - len(good)} without a value" if len(good) < len(values) else ""
+            yield f"{name}: {low:.2f} to {high:.2f} mag, half brighter than {middle:.2f}{missing}"
 
 
 # --- the report as text ----------------------------------------------------------------------------------
@@ -239,14 +242,6 @@ def _magnitude_note(name: str, column: pa.ChunkedArray) -> Iterator[str]:
 
 def report_lines(check: ListCheck) -> list[str]:
     """Return the check as human-readable lines."""
-    notes = _all_notes(check)
-    parts = [_heading(check), _verdict(check), _cut_lines(check), _to_paste(check)]
-    if notes:
-        parts.insert(3, ["Worth knowing", *(f"  {note}" for note in notes)])
-    return [line for part in parts for line in (*part, "")][:-1]
-
-
-def _heading(check: ListCheck) -> list[str]:
     columns = (
         ("id", check.objects.id, check.id_kind),
         ("ra", check.objects.ra, _span(check.ra_deg)),
@@ -254,29 +249,34 @@ def _heading(check: ListCheck) -> list[str]:
     )
     width = max(len(name) for _, name, _ in columns)
     rows = f"{check.n_rows} row{'' if check.n_rows == 1 else 's'}"
-    return [f"{check.objects.path}: {rows}, {check.n_columns} columns"] + [
-        f"  {key:<3}  {name:<{width}}  {what}{' (guessed by its name)' if key in check.guessed else ''}"
-        for key, name, what in columns
-    ]
+    lines = [f"{check.objects.path}: {rows}, {check.n_columns} columns"]
+    for key, name, what in columns:
+        guessed = " (guessed by its name)" if key in check.guessed else ""
+        lines.append(f"  {key:<3}  {name:<{width}}  {what}{guessed}")
+    lines.append("")
+    if check.refusals:
+        lines.append(f"Refused: {check.n_refused} of {check.n_rows} rows cannot be used")
+        for refusal in check.refusals:
+            lines.append(
+                f"  {refusal.n_rows} x {refusal.reason}{', the first:' if refusal.n_rows > 1 else ':'}"
+            )
+            lines += [f"    {example}" for example in refusal.examples]
+        lines.append(
+            '  Correct them, or set invalid = "drop": they are then left out and listed in rejected.parquet.'
+        )
+    else:
+        lines.append("Accepted as it is: no row would be refused")
+    lines += ["", *_cut_lines(check), ""]
+    if notes := _all_notes(check):
+        lines += ["Worth knowing", *(f"  {note}" for note in notes), ""]
+    return lines + _to_paste(check)
 
 
 def _span(limits_deg: tuple[float, float]) -> str:
     if np.isnan(limits_deg[0]):
         return "no row that could be used"
+    # Five decimals of a degree are 0.04 arcsec: enough to see which field a list covers.
     return f"{limits_deg[0]:.5f} to {limits_deg[1]:.5f} deg"
-
-
-def _verdict(check: ListCheck) -> list[str]:
-    if not check.refusals:
-        return ["Accepted as it is: no row would be refused"]
-    lines = [f"Refused: {check.n_refused} of {check.n_rows} rows cannot be used"]
-    for refusal in check.refusals:
-        lines.append(f"  {refusal.n_rows} x {refusal.reason}{', the first:' if refusal.n_rows > 1 else ':'}")
-        lines += [f"    {example}" for example in refusal.examples]
-    return [
-        *lines,
-        '  Correct them, or set invalid = "drop": they are then left out and listed in rejected.parquet.',
-    ]
 
 
 def _cut_lines(check: ListCheck) -> list[str]:

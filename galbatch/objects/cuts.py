@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galbatch.core.columns import RESERVED_COLUMNS
 from galbatch.core.types import ObjectTable
 from galbatch.objects.formats import as_booleans
-from galbatch.objects.reading import RESERVED_COLUMNS
 from galbatch.objects.where import select
 
 __all__ = ["Cut", "CutRule", "cut_rules", "usual_cuts"]

@@ -1,4 +1,4 @@
-"""A HATS catalog as a source of objects: read file by file, and searched for ids that stand in several files."""
+"""A HATS catalog as a source of objects, read file by file; ids found in several files are rejected as duplicates."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ N_BUCKETS = 64
 
 @dataclass(frozen=True)
 class HatsSource:
-    """A HATS catalog: one chunk for each of its pixels, read when asked for.
+    """A HATS catalog with one chunk for each of its pixels, read on demand.
 
     Attributes
     ----------
     config : ``[objects]``, with the names of the position columns
     files : paths of each chunk's files
     kept : schema of the kept columns: that of the first file
-    repeated : ids that stand in more than one chunk, and the chunk where each stands first
+    repeated : ids found in more than one chunk, with the number of the first chunk that holds each
     inputs : names of the columns that are auxiliary inputs of networks
     """
 
@@ -89,12 +89,13 @@ class HatsSource:
         return self._examined(chunk, _read_files(self.files[chunk], self.config, ()))
 
     def _examined(self, chunk: int, table: pa.Table) -> pa.Table:
-        """Besides what is wrong with a row by itself: its id stands in an earlier chunk, or it lies outside the pixel."""
+        """Examine the rows as `reading.examine`; also reject ids of earlier chunks and positions outside the pixel."""
         listed = examine(self.files[chunk][0], table, objects=self.config)
         reasons, ids = listed.column("reason"), listed.column("object_id")
         usable = np.asarray(pc.is_null(reasons))
         earlier = pa.array([key for key, first in self.repeated.items() if first < chunk], ids.type)
         repeated = usable & np.asarray(pc.is_in(ids, value_set=earlier))
+        # Positions that are not finite have no HEALPix index: only the usable rows' are computed.
         rows = np.flatnonzero(usable)
         ra, dec = listed.column("ra_deg").to_numpy()[rows], listed.column("dec_deg").to_numpy()[rows]
         index = sky.healpix_29(np.mod(ra, 360.0), dec)
@@ -108,7 +109,12 @@ class HatsSource:
 
 def open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
     """Open a HATS catalog and read through its ids and positions once; raise as `open_objects` does."""
-    properties = _catalog_properties(objects.path)
+    properties: dict[str, str] = {}
+    # Today's name first: catalogs of 2024 and 2025 have both files, and later tools update hats.properties only.
+    for entry in (storage.join(objects.path, name) for name in HATS_ENTRIES[:2]):
+        if not properties and storage.exists(entry):
+            properties = read_properties(entry)
+    # Columns named in run.toml take precedence over the catalog's own statement.
     names = {
         key: properties[f"hats_col_{key}"]
         for key in ("ra", "dec")
@@ -118,6 +124,7 @@ def open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
     ranges = tuple(pixel.index_range for pixel in pixels)
     named = objects.model_copy(update=names)
     keep = kept_names(named)
+    # The first file stands for all: its columns and their types become the catalog's.
     first = _read_files(files[0], named, [*keep, *inputs])
     input_columns(files[0][0], first, names=inputs)
     kept = first.select(keep).schema
@@ -140,21 +147,13 @@ def read_properties(path: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def _catalog_properties(path: str) -> dict[str, str]:
-    """The catalog's properties; empty where there are none."""
-    for name in HATS_ENTRIES[:2]:
-        if storage.exists(storage.join(path, name)):
-            return read_properties(storage.join(path, name))
-    return {}
-
-
 def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str]) -> pa.Table:
     columns = list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
     return pa.concat_tables(read_table(path, columns=columns) for path in files)
 
 
 def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:
-    """The catalog's pixels along HEALPix, and the files of each."""
+    """Return the catalog's pixels in the order of their HEALPix index, and the paths of each pixel's files."""
     folder = storage.join(path, "dataset")
     found: dict[HealpixPixel, list[str]] = {}
     for name in sorted(storage.list_files(folder, suffix=".parquet")):
@@ -178,7 +177,7 @@ def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, .
 
 
 def _counted(source: HatsSource) -> tuple[HatsSource, int]:
-    """The source with its counts, what it rejects and the ids that stand in several chunks; number of all rows."""
+    """Return the source with its counts, rejected rows and repeated ids, and the number of all rows."""
     with tempfile.TemporaryDirectory(prefix="galbatch-ids-") as folder:
         buckets = _HashBuckets(Path(folder))
         source, n_rows = _read_through(source, buckets)
@@ -199,7 +198,7 @@ def _counted(source: HatsSource) -> tuple[HatsSource, int]:
 
 
 def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> tuple[HatsSource, int]:
-    """The source with its counts and what it rejects; the ids of usable rows go into the buckets."""
+    """Return the source with its counts and rejected rows, and the number of all rows; fill the buckets with ids' hashes."""
     counts, rejected, n_rows = list[int](), list[pa.Table](), 0
     for chunk in range(len(source.files)):
         listed = source.examine(chunk)
@@ -214,7 +213,7 @@ def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> tu
 
 
 def _hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """64 bits of each id: integers are their own hash."""
+    """Return 64 bits of each id, shape (object,): an integer is its own hash."""
     if pa.types.is_integer(ids.type):
         return np.asarray(ids.to_numpy(), np.int64).view(np.uint64)
     return np.asarray(pd.util.hash_array(ids.to_numpy(), categorize=False), np.uint64)
@@ -228,6 +227,7 @@ class _HashBuckets:
 
     def add(self, hashes: npt.NDArray[np.uint64]) -> None:
         # Ids often share their leading digits: a multiplication spreads them (Knuth, TAOCP 6.4).
+        # The constant is 2^64 divided by the golden ratio; the upper half of the product is mixed best.
         mixed = (hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
         bucket = mixed % np.uint64(len(self._paths))
         rank = np.argsort(bucket, kind="stable")
@@ -238,7 +238,7 @@ class _HashBuckets:
                     hashes[rank[start:stop]].tofile(file)
 
     def repeated(self) -> npt.NDArray[np.uint64]:
-        """Hashes that were added more than once, sorted."""
+        """Return the hashes that were added more than once, sorted."""
         found = [np.zeros(0, np.uint64)]
         for path in self._paths:
             if path.exists():

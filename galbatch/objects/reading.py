@@ -1,4 +1,4 @@
-"""Object lists: ids and positions of a table's rows, why a row cannot be used, and the sorted table of those that can."""
+"""Object lists: the ids and positions of a table, the reason why a row is rejected, and the sorted table of the others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
-from galbatch.core.columns import DEC, ID, OWN_COLUMNS, PIXEL_FLAGS, RA
-from galbatch.core.pixels import PATH_COLUMNS
+from galbatch.core.columns import DEC, ID, RA, RESERVED_COLUMNS
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError
 from galbatch.objects.formats import read_table, unit_of
 
 __all__ = [
     "DUPLICATE",
-    "RESERVED_COLUMNS",
     "examine",
     "input_columns",
     "kept_names",
@@ -30,9 +28,6 @@ __all__ = [
     "refuse_rejected",
     "sorted_objects",
 ]
-
-RESERVED_COLUMNS = (*(column.name for column in OWN_COLUMNS), PIXEL_FLAGS.name, *PATH_COLUMNS)
-"""Names of the catalog's own columns (and of HATS' path columns): kept columns cannot have them."""
 
 MAX_EXACT_ID = 2.0**53
 """Up to here a float64 holds every integer."""
@@ -55,7 +50,7 @@ def read_objects(
     Parameters
     ----------
     objects : ObjectsConfig
-        Where it is and what its columns mean. With ``invalid = "drop"`` rows that cannot be used are left
+        The path of the list and the names of its columns. With ``invalid = "drop"`` rows that cannot be used are left
         out: those without id or position, and all but the first row of an id among the others.
     also : sequence of str
         Columns wanted in `kept` besides ``objects.keep``.
@@ -115,7 +110,19 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
             raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
         expected = "degrees as numbers; convert it to decimal degrees"
         positions[key] = _numbers(path, table.column(name), name=name, expected=expected)
-    return pa.table({"object_id": ids, **positions, "reason": _reasons(ids, **positions)})
+    no_id = np.asarray(pc.is_null(ids))
+    if pa.types.is_string(ids.type):
+        no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
+    not_finite = ~(np.isfinite(positions["ra_deg"]) & np.isfinite(positions["dec_deg"]))
+    outside = ~not_finite & (np.abs(np.nan_to_num(positions["dec_deg"])) > 90.0)
+    # Only usable rows count as the first of an id: a row without a position must not displace one with it.
+    usable = ~(no_id | not_finite | outside)
+    repeated = np.zeros(len(ids), dtype=np.bool_)
+    repeated[np.flatnonzero(usable)] = _is_repeated(ids.filter(pa.array(usable)))
+    # Codes, not text, until Arrow has them: 10 million rows of numpy's text take a GB.
+    code = np.select([no_id, not_finite, outside, repeated], range(len(REASONS)), default=-1).astype(np.int8)
+    reasons = pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), pa.array(REASONS))
+    return pa.table({"object_id": ids, **positions, "reason": reasons.cast(pa.string())})
 
 
 def refuse_rejected(objects: ObjectsConfig, *, n_rows: int, rejected: pa.Table) -> None:
@@ -224,7 +231,8 @@ def sorted_objects(
 
 
 def _rank(index: npt.NDArray[np.int64], ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Row numbers in the order of index, then id. Few indices are equal: only their rows are compared by id."""
+    """Return the row numbers (object,) in the order of index, then id."""
+    # Few indices are equal, and comparing ids as text is slow: only the rows of equal indices are compared by id.
     rank = np.argsort(index, kind="stable")
     same = index[rank[1:]] == index[rank[:-1]]
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
@@ -237,7 +245,7 @@ def _rank(index: npt.NDArray[np.int64], ids: pa.ChunkedArray) -> npt.NDArray[np.
 
 
 def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
-    """Ids as int64 or text, never by way of a float."""
+    """Return the ids as int64 or text; they are never converted to float on the way, which would round them."""
     ids = column.combine_chunks()
     if pa.types.is_string(ids.type):
         return ids
@@ -261,31 +269,15 @@ def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
 
 
 def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
-    """A column as float64, NaN for null."""
+    """Return a column as float64, shape (object,), NaN for null."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
     return numbers
 
 
-def _reasons(ids: pa.Array, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> pa.Array:
-    """Why each row cannot be used; null where it can."""
-    no_id = np.asarray(pc.is_null(ids))
-    if pa.types.is_string(ids.type):
-        no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
-    not_finite = ~(np.isfinite(ra_deg) & np.isfinite(dec_deg))
-    outside = ~not_finite & (np.abs(np.nan_to_num(dec_deg)) > 90.0)
-    usable = ~(no_id | not_finite | outside)
-    repeated = np.zeros(len(ids), dtype=np.bool_)
-    repeated[np.flatnonzero(usable)] = _is_repeated(ids.filter(pa.array(usable)))
-    # Codes, not text, until Arrow has them: 10 million rows of numpy's text take a GB.
-    code = np.select([no_id, not_finite, outside, repeated], range(len(REASONS)), default=-1).astype(np.int8)
-    codes = pa.array(code, mask=code < 0)
-    return pa.DictionaryArray.from_arrays(codes, pa.array(REASONS)).cast(pa.string())
-
-
 def _is_repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
-    """True where an id stands in an earlier row."""
+    """Return a mask (object,), true where an earlier row has the same id."""
     if pa.types.is_string(ids.type):
         key = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     else:

@@ -34,6 +34,8 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[..., Any]] = {
     ast.Div: pc.divide,
     ast.Pow: pc.power,
 }
+# Kleene's logic: false and unknown is false, true or unknown is true, all else with unknown is unknown. & and |
+# are accepted because numpy's and pandas' users write them.
 _LOGIC: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.And: pc.and_kleene,
     ast.Or: pc.or_kleene,
@@ -42,6 +44,7 @@ _LOGIC: Mapping[type[ast.AST], Callable[..., Any]] = {
 }
 
 
+# A prefix that no column has; what follows are the hexadecimal digits of a name in backticks.
 QUOTED = "_quoted_"
 
 
@@ -93,26 +96,35 @@ class _Expression:
         }
         self.columns |= {name: objects.kept.column(name) for name in objects.kept.column_names}
 
-    def value(self, node: ast.AST) -> Any:
-        """Value of a node: a pyarrow array, or a Python number, text or list."""
-        evaluate = {
-            ast.Name: self._column,
-            ast.Constant: self._constant,
-            ast.List: self._list,
-            ast.Tuple: self._list,
-            ast.UnaryOp: self._unary,
-            ast.BinOp: self._binary,
-            ast.BoolOp: self._bool,
-            ast.Compare: self._compare,
-        }.get(type(node))
-        if evaluate is None:
-            raise ConfigError(
-                f"where = {self.where!r}: {ast.unparse(node)} is not allowed; compare columns only"
-            )
-        return evaluate(node)
+    def value(self, node: Any) -> Any:
+        """Return the value of a node: a pyarrow array (object,), or a Python number, text or list."""
+        match node:
+            case ast.Name():
+                return self._column(node.id)
+            case ast.Constant():
+                # bytes, complex numbers, None and ... are constants to Python, too.
+                if not isinstance(node.value, bool | int | float | str):
+                    raise ConfigError(
+                        f"where = {self.where!r}: {node.value!r} is not allowed; write numbers or text"
+                    )
+                return node.value
+            case ast.List() | ast.Tuple():
+                return [self.value(item) for item in node.elts]
+            case ast.UnaryOp():
+                value = self.value(node.operand)
+                if isinstance(node.op, ast.USub):
+                    return pc.negate(value) if isinstance(value, pa.Array | pa.Scalar) else -value
+                return value if isinstance(node.op, ast.UAdd) else pc.invert(value)  # + and not, ~
+            case ast.BinOp():
+                return self._binary(node)
+            case ast.BoolOp():
+                return reduce(_LOGIC[type(node.op)], [self.value(item) for item in node.values])
+            case ast.Compare():
+                return self._compare(node)
+        # Calls, attributes and comprehensions end here, so that an expression can run no code.
+        raise ConfigError(f"where = {self.where!r}: {ast.unparse(node)} is not allowed; compare columns only")
 
-    def _column(self, node: Any) -> pa.Array:
-        name = node.id
+    def _column(self, name: str) -> pa.Array:
         if name.startswith(QUOTED):
             name = bytes.fromhex(name.removeprefix(QUOTED)).decode()
         if name not in self.columns:
@@ -123,49 +135,32 @@ class _Expression:
         column = self.columns[name]
         return _nan_is_null(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
 
-    def _constant(self, node: Any) -> Any:
-        if not isinstance(node.value, bool | int | float | str):
-            raise ConfigError(f"where = {self.where!r}: {node.value!r} is not allowed; write numbers or text")
-        return node.value
-
-    def _list(self, node: Any) -> list[Any]:
-        return [self.value(item) for item in node.elts]
-
-    def _unary(self, node: Any) -> Any:
-        value = self.value(node.operand)
-        if isinstance(node.op, ast.USub):
-            return pc.negate(value) if isinstance(value, pa.Array | pa.Scalar) else -value
-        if isinstance(node.op, ast.UAdd):
-            return value
-        return pc.invert(value)
-
-    def _binary(self, node: Any) -> Any:
+    def _binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
         if type(node.op) in _LOGIC:
             return _LOGIC[type(node.op)](left, right)
         if type(node.op) not in _ARITHMETIC:
             raise ConfigError(f"where = {self.where!r}: this operator is not allowed; known are + - * / **")
-        # Floats throughout: Arrow divides integers to integers.
+        # Floats throughout: Arrow divides integers to integers. 0 / 0 is NaN, and so not known.
         return _nan_is_null(_ARITHMETIC[type(node.op)](_as_float(left), _as_float(right)))
 
-    def _bool(self, node: Any) -> Any:
-        return reduce(_LOGIC[type(node.op)], [self.value(item) for item in node.values])
-
-    def _compare(self, node: Any) -> Any:
+    def _compare(self, node: ast.Compare) -> Any:
         values = [self.value(item) for item in (node.left, *node.comparators)]
-        steps = zip(node.ops, values[:-1], values[1:], strict=True)
-        return reduce(pc.and_kleene, [self._compare_two(*step) for step in steps])
-
-    def _compare_two(self, step: ast.cmpop, left: Any, right: Any) -> Any:
-        if isinstance(step, ast.In | ast.NotIn) and isinstance(right, list):
-            found = pc.is_in(left, value_set=pa.array(right))
-            found = pc.if_else(pc.is_null(left), pa.scalar(None, pa.bool_()), found)
-            return found if isinstance(step, ast.In) else pc.invert(found)
-        if type(step) not in _COMPARE:
-            raise ConfigError(
-                f"where = {self.where!r}: this comparison is not allowed; known are < <= > >= == != in"
-            )
-        return _COMPARE[type(step)](left, right)
+        results = []
+        # a < b < c is a < b and b < c, as in Python.
+        for operator, left, right in zip(node.ops, values[:-1], values[1:], strict=True):
+            if isinstance(operator, ast.In | ast.NotIn) and isinstance(right, list):
+                # Arrow's is_in is false for null; a value that is not known is in no list and out of none.
+                found = pc.is_in(left, value_set=pa.array(right))
+                found = pc.if_else(pc.is_null(left), pa.scalar(None, pa.bool_()), found)
+                results.append(found if isinstance(operator, ast.In) else pc.invert(found))
+            elif type(operator) in _COMPARE:
+                results.append(_COMPARE[type(operator)](left, right))
+            else:
+                raise ConfigError(
+                    f"where = {self.where!r}: this comparison is not allowed; known are < <= > >= == != in"
+                )
+        return reduce(pc.and_kleene, results)
 
 
 def _as_float(value: Any) -> Any:
