@@ -103,5 +103,5 @@ def test_bundles_of_before_are_read_under_the_names_of_now(make):
 def test_both_names_of_a_field_contradict_each_other(make):
     data = json.loads(write_metadata(make.gampen_metadata()))
     data["input"]["columns"] = []
-    with pytest.raises(BundleError, match=r"\[input\] columns: unknown key"):
+    with pytest.raises(BundleError, match=r"\[input\] columns: renamed; write auxiliary_inputs"):
         read_metadata(json.dumps(data), "x.pt")
