@@ -54,8 +54,8 @@ class GenericConfig(Section):
     weight_kind: WeightKind = Field("variance", description="meaning of the weight's values")
     unit: str = Field(
         "",
-        description="unit of the pixels, if it is a unit of flux density: nJy, uJy, mJy, Jy or nanomaggy; for other units give "
-        "`zero_point_mag` of [survey]",
+        description="unit of the pixels as astropy writes it, if it is a unit of flux density (nJy, uJy, mJy, MJy, Jy, nanomaggy) or "
+        "surface brightness (MJy/sr); for other units give `zero_point_mag` of [survey]",
     )
     zero_point_card: str = Field(
         "", description="header card that holds the AB zero point (the magnitude of one image unit)"
@@ -157,6 +157,11 @@ class SurveyConfig(Section):
         description="AB zero point (the magnitude of one image unit) where the files do not give it: a number, or one per band, "
         "such as {g = 27.0, r = 27.0}; never assumed",
     )
+    vega_to_ab_mag: Magnitude | dict[str, Magnitude] | None = Field(
+        None,
+        description="AB minus Vega magnitude of bands whose zero points in the files are Vega magnitudes, such as {K = 1.9}; empty: the "
+        "documented offsets of 2MASS, WISE, UKIRT and VISTA",
+    )
     release: str = Field(
         "", description="data release, such as pdr3 or dr10, where paths and headers do not give it"
     )
@@ -173,7 +178,7 @@ class SurveyConfig(Section):
     # A misspelled band in a table would leave the right band without its number.
     @model_validator(mode="after")
     def _tables_are_of_bands(self) -> SurveyConfig:
-        for key in ("psf_fwhm_arcsec", "zero_point_mag"):
+        for key in ("psf_fwhm_arcsec", "zero_point_mag", "vega_to_ab_mag"):
             value = getattr(self, key)
             unknown = sorted(set(value) - set(self.bands)) if isinstance(value, dict) else []
             if unknown:

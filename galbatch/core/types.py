@@ -20,6 +20,7 @@ import pyarrow as pa
 __all__ = [
     "AB_ZERO_POINT_NJY",
     "BLOCK_OBJECTS",
+    "CalibrationField",
     "CutoutBlock",
     "FileIdentity",
     "Grid",
@@ -115,6 +116,9 @@ class Plane:
         Size (y, x) of the separately compressed blocks; None if the plane is not compressed.
     stored_bytes : int
         Size in the file if the plane is compressed.
+    asinh : (float, float) or None
+        BOFFSET and BSOFTEN, in counts, of a plane that holds arcsinh magnitudes, as Pan-STARRS' stacks do; None: linear
+        pixels.
     """
 
     path: str
@@ -123,6 +127,24 @@ class Plane:
     bytes_per_px: int = 4
     block_px: tuple[int, int] | None = None
     stored_bytes: int = 0
+    asinh: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationField:
+    """A Chebyshev polynomial by which the flux of one image unit varies over a tile, relative to its mean.
+
+    Attributes
+    ----------
+    x_range, y_range : tuple of float
+        0-based pixels that the arguments -1 and 1 stand for.
+    coefficients : tuple of tuple of float
+        (order in y, order in x).
+    """
+
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    coefficients: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +186,7 @@ class Tile:
     release: str = ""
     background: str = ""
     identity: FileIdentity | None = None
+    calibration: CalibrationField | None = None  # None: `njy_per_unit` holds for every pixel
 
     @property
     def where(self) -> str:

@@ -32,7 +32,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 2
+INGEST_VERSION = 3
 """Raised when the numbers in the store change."""
 
 __all__ = [

@@ -1,107 +1,297 @@
-"""The flux that one image unit stands for, in nJy: by the file, by run.toml, or refused. Every layout asks here."""
+"""The flux in nJy that a pixel's number stands for: one precedence for every layout.
+
+The first of these decides, and what contradicts it is an error that shows both statements:
+
+1. a unit of flux (BUNIT, or ``[survey.generic] unit``); zero-point cards beside it are leftovers of the counts before
+   calibration and are not asked
+2. a PhotoCalib of the LSST pipelines, FLUXMAG0
+3. ``[survey] zero_point_mag`` of run.toml: it goes before statements that had to be derived (magnitudes per second, Vega
+   magnitudes, PHOTFLAM), and must agree with all others
+4. the zero-point cards, then PHOTFLAM with PHOTPLAM
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from galbatch.core.types import AB_ZERO_POINT_NJY, njy_per_unit
-from galbatch.errors import TileError
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
 
-__all__ = [
-    "NJY_OF_UNIT",
-    "ZERO_POINT_CARDS",
-    "calibrated_njy",
-    "njy_of_fluxmag0",
-    "njy_of_unit",
-    "njy_of_zero_point_cards",
-    "stated_njy",
-]
+from galbatch.config import SurveyConfig
+from galbatch.core.types import CalibrationField
+from galbatch.errors import ConfigError, TileError
+from galbatch.ingest.headers.photocalib import ArchiveError, photocalib
+from galbatch.ingest.headers.statements import Cards, Statement, njy_of_zero_point, number_of, zero_point_of
+from galbatch.ingest.headers.units import flux_unit
+from galbatch.ingest.headers.wcs import accepted_wcs
+from galbatch.ingest.headers.zero_points import (
+    ZERO_POINT_CARDS,
+    fluxmag0_statement,
+    no_zero_point,
+    photflam_statement,
+    zero_point_statements,
+)
 
-# Units of flux in one pixel; surface brightness (per square arcsec) is not accepted.
-NJY_OF_UNIT = {
-    "njy": 1.0,
-    "ujy": 1e3,
-    "mjy": 1e6,
-    "jy": 1e9,
-    "nanomaggy": njy_per_unit(22.5),
-    "nanomaggies": njy_per_unit(22.5),
-    "nmgy": njy_per_unit(22.5),
-}
-
-ZERO_POINT_CARDS = ("MAGZERO", "MAGZPT", "PHOTZP")
-"""Cards that hold the AB zero point of one image unit."""
+__all__ = ["PixelScale", "StatedScale", "image_scale", "scale_of_attribute"]
 
 # Files and run.toml may round the zero point to 4 digits.
 SAME_ZERO_POINT_MAG = 1e-3
 
+# PIXAR_SR is the mean over the image, and distortion changes a pixel's area by some 0.5 % over JWST's detectors.
+SAME_AREA = 0.01
 
-def njy_of_unit(unit: Any) -> float | None:
-    """Return one pixel unit in nJy, if it is a unit of flux such as nJy or nanomaggy; else None."""
-    return NJY_OF_UNIT.get(str(unit).strip().lower())
-
-
-def njy_of_fluxmag0(cards: Mapping[str, Any]) -> float | None:
-    """Return one image unit in nJy by FLUXMAG0, the flux in image units of AB magnitude 0; None if it is not stated."""
-    found = cards.get("FLUXMAG0")
-    if not isinstance(found, int | float) or not found > 0 or not math.isfinite(found):
-        return None
-    return njy_per_unit(2.5 * math.log10(float(found)))
+# Zero points 46.4 and -6.1: no image of the sky has counts beyond these.
+SANE_NJY = (1e-6, 1e15)
 
 
-def njy_of_zero_point_cards(cards: Mapping[str, Any]) -> float | None:
-    """Return one image unit in nJy by a card with the zero point, or by Pan-STARRS' pair of cards; None without any."""
-    for key in ZERO_POINT_CARDS:
-        if isinstance(cards.get(key), int | float):
-            return njy_per_unit(float(cards[key]))
-    if "FPA.ZP" in cards and float(cards.get("EXPTIME", 0.0)) > 0:
-        # Pan-STARRS stacks: the zero point is that of one second.
-        return njy_per_unit(float(cards["FPA.ZP"]) + 2.5 * math.log10(float(cards["EXPTIME"])))
-    return None
+@dataclass(frozen=True, slots=True)
+class PixelScale:
+    """The flux in one image unit: a number in nJy, and how it varies over the image, None if it does not."""
+
+    njy_per_unit: float
+    field: CalibrationField | None = None
 
 
-def stated_njy(zero_point_mag: float | Mapping[str, float] | None, band: str) -> float | None:
-    """Return one image unit in nJy by ``[survey] zero_point_mag``; None if it says nothing of the band."""
-    magnitude = zero_point_mag.get(band) if isinstance(zero_point_mag, Mapping) else zero_point_mag
-    return None if magnitude is None else njy_per_unit(magnitude)
+@dataclass(frozen=True, slots=True)
+class StatedScale:
+    """What run.toml says of the pixels of one band, and which tile an error names.
 
-
-def calibrated_njy(
-    found: float | None,
-    zero_point_mag: float | Mapping[str, float] | None,
-    band: str,
-    *,
-    where: str,
-    missing: str,
-) -> float:
-    """Return one image unit in nJy: what the file says, or else run.toml.
-
-    Parameters
+    Attributes
     ----------
-    found : float or None
-        One image unit in nJy by the file; None if it does not say.
-    zero_point_mag : float, mapping by band, or None
-        The value of ``[survey] zero_point_mag``.
-    where, missing : str
-        For the message: the tile, and what was looked for in the file.
+    band, where : str
+        The band in the survey's names; the tile and its file.
+    zero_point_mag, vega_to_ab_mag : float or None
+        The values of [survey] for this band.
+    unit, zero_point_card : str
+        Those of [survey.generic]; "" in other layouts.
+    layout_unit : str
+        The unit of files of this layout that say none; "" if it has none.
+    """
+
+    band: str
+    where: str
+    zero_point_mag: float | None = None
+    vega_to_ab_mag: float | None = None
+    unit: str = ""
+    zero_point_card: str = ""
+    layout_unit: str = ""
+
+    @classmethod
+    def of(cls, survey: SurveyConfig, band: str, where: str, *, layout_unit: str = "") -> StatedScale:
+        """Return what a [survey] section says of a band."""
+        zero_point, vega_to_ab = (
+            value.get(band) if isinstance(value, Mapping) else value
+            for value in (survey.zero_point_mag, survey.vega_to_ab_mag)
+        )
+        generic = survey.generic
+        return cls(
+            band,
+            where,
+            zero_point,
+            vega_to_ab,
+            generic.unit,
+            generic.zero_point_card,
+            layout_unit=layout_unit,
+        )
+
+    @property
+    def by_zero_point(self) -> Statement | None:
+        """The statement of ``[survey] zero_point_mag``; None without one."""
+        if self.zero_point_mag is None:
+            return None
+        return Statement(njy_of_zero_point(self.zero_point_mag), "[survey] zero_point_mag")
+
+
+@dataclass
+class _Heard:
+    """The statements of one file, in the order in which they decide, and the words on those that say nothing."""
+
+    firm: list[Statement] = field(default_factory=list)  # unit, PhotoCalib, FLUXMAG0
+    cards: list[Statement] = field(default_factory=list)  # zero points, PHOTFLAM
+    has_unit: bool = False
+    useless: list[str] = field(default_factory=list)
+
+    def add(self, found: Statement | str | None, to: list[Statement]) -> None:
+        if isinstance(found, Statement):
+            to.append(found)
+        elif found is not None:
+            self.useless.append(found)
+
+
+def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> PixelScale:
+    """Return the scale of an image's pixels, by its header, the primary header, the archive and run.toml.
 
     Raises
     ------
     TileError
-        Neither says it, or they contradict one another.
+        Nothing says it, two statements contradict one another, or it is beyond what images of the sky have.
+    ConfigError
+        ``[survey.generic] unit`` is no unit of flux.
     """
-    stated = stated_njy(zero_point_mag, band)
-    if found is None:
-        if stated is None:
+    header = hdus[image].header
+    cards, heard = Cards([header, hdus[0].header]), _Heard()
+    unit = _unit_statement(cards, header, hdus[image].shape, stated)
+    if unit is not None:
+        heard.firm.append(unit)
+        heard.has_unit = True
+    fluxmag0 = fluxmag0_statement(cards)
+    mean, varies = None, None
+    try:
+        found = photocalib(hdus, header, stated.where)
+    except ArchiveError:
+        # A cutout whose archive was cut off is read by its other statements.
+        if unit is None and not isinstance(fluxmag0, Statement) and stated.zero_point_mag is None:
+            raise
+    else:
+        if found is not None:
+            mean, varies = found
+            heard.firm.append(Statement(mean, f"PhotoCalib {mean:.6g} nJy"))
+    heard.add(fluxmag0, heard.firm)
+    if not heard.has_unit:
+        keys = (stated.zero_point_card,) if stated.zero_point_card else ZERO_POINT_CARDS
+        for said in zero_point_statements(cards, keys, stated.band, vega_to_ab_mag=stated.vega_to_ab_mag):
+            if stated.zero_point_card and isinstance(said, Statement):
+                # Both come from run.toml: the number goes before the name of a card.
+                said = dataclasses.replace(said, definite=False)
+            heard.add(said, heard.cards)
+        heard.add(photflam_statement(cards), heard.cards)
+    no_flux = f"BUNIT is {cards.text('BUNIT') or 'missing'!r}"
+    njy = _decided(heard, stated, missing=no_flux)
+    # Pixels in a unit of flux are calibrated, however the PhotoCalib beside them may vary.
+    return PixelScale(njy, varies if njy == mean and not heard.has_unit else None)
+
+
+def scale_of_attribute(name: str, value: object, stated: StatedScale) -> float:
+    """Return nJy per image unit by the zero point in an attribute of an HDF5 file; None in the file means it says nothing.
+
+    Raises
+    ------
+    TileError
+        As `image_scale`.
+    """
+    heard = _Heard()
+    number = number_of(value.item() if isinstance(value, np.generic) else value)
+    if no_zero_point(number):
+        heard.add(None if value is None else f"{name} = {value!r} is no zero point", heard.cards)
+    else:
+        assert number is not None
+        heard.add(Statement(njy_of_zero_point(number), f"{name} = {number:g}"), heard.cards)
+    return _decided(heard, stated, missing=f"the file has no attribute {name}")
+
+
+def _unit_statement(
+    cards: Cards, header: fits.Header, shape: Sequence[int], stated: StatedScale
+) -> Statement | None:
+    """The unit of flux, by run.toml, BUNIT or the layout, with the pixel's solid angle where it is per steradian."""
+    readings = []
+    for text, name in ((stated.unit, "[survey.generic] unit"), (cards.text("BUNIT"), "BUNIT")):
+        try:
+            unit = flux_unit(text)
+        except TileError as error:
+            if name == "BUNIT" and (stated.unit or stated.zero_point_mag is not None):
+                continue  # run.toml says what the file leaves open
             raise TileError(
-                f"{where}: the zero point is unknown: {missing}, or state it: [survey] zero_point_mag = {{{band} = ..}}"
+                f"{stated.where}: {name}: {error}, or state [survey] zero_point_mag = {{{stated.band} = ..}}"
+            ) from None
+        if unit is None and text and text == stated.unit:
+            raise ConfigError(
+                f"{name} = {text!r} is none; there are nJy, uJy, mJy, Jy, nanomaggy, MJy/sr and others that astropy "
+                "knows; for images in counts state [survey] zero_point_mag"
             )
-        return stated
-    if stated is not None and abs(2.5 * math.log10(found / stated)) > SAME_ZERO_POINT_MAG:
-        theirs, ours = (AB_ZERO_POINT_NJY - 2.5 * math.log10(value) for value in (found, stated))
+        if unit is not None:
+            njy, shown = unit.njy, f"{name} = {text}"
+            if unit.per_steradian:
+                njy, shown = (
+                    njy * _pixel_sr(cards, header, shape, stated.where),
+                    f"{shown} times the pixel's area",
+                )
+            readings.append(Statement(njy, shown))
+    if not readings and stated.layout_unit:
+        unit = flux_unit(stated.layout_unit)
+        assert unit is not None
+        readings = [Statement(unit.njy, f"the layout's unit, {stated.layout_unit}")]
+    _require_agreement(readings, stated, advice="take unit out of run.toml, or correct it")
+    return readings[0] if readings else None
+
+
+def _pixel_sr(cards: Cards, header: fits.Header, shape: Sequence[int], where: str) -> float:
+    """The solid angle of a pixel in steradian: by PIXAR_SR, which must be the WCS's, else by the WCS alone."""
+    _, wcs = accepted_wcs(header, where)
+    ny, nx = shape[-2:]
+    areas = [_area_sr(wcs, x, y) for x in (0, nx // 2, nx - 1) for y in (0, ny // 2, ny - 1)]
+    middle = areas[4]
+    written = number_of(cards.get("PIXAR_SR"))
+    if written is not None and not abs(written / middle - 1) < SAME_AREA:
         raise TileError(
-            f"{where}: the file says zero point {theirs:.4f}, [survey] zero_point_mag {ours:.4f}; "
-            "take zero_point_mag out, or correct it"
+            f"{where}: PIXAR_SR is {written:.6g} sr, the pixel's area by the WCS {middle:.6g} sr; correct the card, "
+            "or state [survey] zero_point_mag of images in units of flux"
         )
-    return found
+    if max(abs(area / middle - 1) for area in areas) > SAME_AREA:
+        raise TileError(
+            f"{where}: BUNIT is a surface brightness, and the pixel's area varies by more than 1 % over the image; "
+            "resample it to a TAN projection, or convert it to Jy per pixel"
+        )
+    return written or middle
+
+
+def _area_sr(wcs: WCS, x: float, y: float) -> float:
+    """The area in steradian of the pixel at 0-based (x, y), from two of its sides."""
+    ra, dec = np.deg2rad(wcs.all_pix2world([x - 0.5, x + 0.5, x - 0.5], [y - 0.5, y - 0.5, y + 0.5], 0))
+    # (corner, xyz): the cross product of two sides of a pixel, which is small enough to be flat
+    corners = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+    return float(np.linalg.norm(np.cross(corners[1] - corners[0], corners[2] - corners[0])))
+
+
+def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
+    """One image unit in nJy: the first statement that decides, if the others agree."""
+    by_config = stated.by_zero_point
+    firm = [*heard.firm, *heard.cards]
+    if by_config is not None:
+        # Derived statements give way to run.toml, and where cards differ it may say which of them is right.
+        firm = [said for said in firm if said.definite]
+        firm = [said for said in firm if _agree(by_config, said)] or firm
+    _require_agreement(firm, stated, advice="state the right one: [survey] zero_point_mag = ..")
+    if by_config is not None:
+        _require_agreement(
+            [*firm, by_config], stated, advice="take zero_point_mag out of run.toml, or correct it"
+        )
+    choices = [*firm, *([by_config] if by_config is not None else [])]
+    if not choices:
+        said = "".join(f"; {text}" for text in heard.useless)
+        cards = ", ".join(
+            (stated.zero_point_card, "FLUXMAG0") if stated.zero_point_card else ZERO_POINT_CARDS
+        )
+        raise TileError(
+            f"{stated.where}: the zero point is unknown: {missing}{said}; no unit of flux, no PhotoCalib, and no usable card "
+            f"FLUXMAG0, {cards} or PHOTFLAM was found; add FLUXMAG0 (6.3096e10 for HSC coadds: zero point 27.0), exclude "
+            f"the file, or state it: [survey] zero_point_mag = {{{stated.band} = ..}}"
+        )
+    njy = choices[0].njy
+    if not SANE_NJY[0] <= njy <= SANE_NJY[1]:
+        raise TileError(
+            f"{stated.where}: {choices[0].text} makes one image unit {njy:g} nJy; {SANE_NJY[0]:g} to {SANE_NJY[1]:g} nJy can "
+            "be, so that is no scale of an image: correct it, or state [survey] zero_point_mag"
+        )
+    return njy
+
+
+def _agree(one: Statement, other: Statement) -> bool:
+    if one.njy == other.njy:
+        return True
+    ratio = one.njy / other.njy if other.njy > 0 else 0.0
+    return 0 < ratio < math.inf and abs(2.5 * math.log10(ratio)) <= SAME_ZERO_POINT_MAG
+
+
+def _require_agreement(statements: Sequence[Statement], stated: StatedScale, *, advice: str) -> None:
+    """Raise where a statement contradicts the first one, with both of them."""
+    for other in statements[1:]:
+        if not _agree(statements[0], other):
+            first = statements[0]
+            raise TileError(
+                f"{stated.where}: the file says zero point {zero_point_of(first.njy):.4f}, by {first.text}, but "
+                f"{other.text} {zero_point_of(other.njy):.4f}; {advice}"
+            )

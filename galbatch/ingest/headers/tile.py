@@ -12,6 +12,7 @@ from astropy.io import fits
 
 from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
+from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
 from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec
 from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
@@ -43,9 +44,17 @@ class Planes:
 
 
 def make_tile(
-    hdus: fits.HDUList, path: str, *, key: tuple[str, str], planes: Planes, njy: float, psf_fwhm_arcsec: float
+    hdus: fits.HDUList,
+    path: str,
+    *,
+    key: tuple[str, str],
+    planes: Planes,
+    njy: float | PixelScale,
+    psf_fwhm_arcsec: float,
 ) -> Tile:
     """Return the tile `key` = (tile_id, band) whose planes are HDUs of one file; one image unit is `njy` nJy.
+
+    `njy` is a number, or the `PixelScale` that `image_scale` found.
 
     Raises
     ------
@@ -70,6 +79,7 @@ def make_tile(
     wcs_header, wcs = accepted_wcs(hdus[image.hdu].header, where)
     mask = found.get("mask", (None,))[0]
     weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
+    scale = njy if isinstance(njy, PixelScale) else PixelScale(njy)
     return Tile(
         tile_id=tile_id,
         band=band,
@@ -77,7 +87,7 @@ def make_tile(
         shape_px=shape,
         wcs_header=wcs_header,
         grid_key=lattice_key(wcs_header),
-        njy_per_unit=njy,
+        njy_per_unit=scale.njy_per_unit,
         pixel_scale_arcsec=pixel_scale_arcsec(wcs),
         corners_deg=corners_deg(wcs, shape),
         mask=mask,
@@ -85,6 +95,7 @@ def make_tile(
         weight=weight,
         weight_kind=planes.weight_kind,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
+        calibration=scale.field,
     )
 
 

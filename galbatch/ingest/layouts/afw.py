@@ -20,11 +20,9 @@ from galbatch.core.types import Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import (
     Planes,
-    calibrated_njy,
+    StatedScale,
+    image_scale,
     make_tile,
-    njy_of_fluxmag0,
-    njy_of_photocalib,
-    njy_of_unit,
 )
 from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import FETCH_AGAIN, plane_bits, require_whole
@@ -134,22 +132,12 @@ def coadd_tile(hdus: fits.HDUList, path: str, *, name: Name, survey: SurveyConfi
     where = f"tile {name.tile_id} band {name.band} ({path})"
     planes = _planes(hdus, path, where=where)
     cards = hdus[planes.image].header
-    found = njy_of_unit(cards.get("BUNIT"))
-    if found is None:
-        found = njy_of_fluxmag0(hdus[0].header)
     return make_tile(
         hdus,
         path,
         key=(name.tile_id, name.band),
         planes=planes,
-        njy=calibrated_njy(
-            njy_of_photocalib(hdus, where) if found is None else found,
-            survey.zero_point_mag,
-            name.band,
-            where=where,
-            missing="no BUNIT of flux, no FLUXMAG0 card and no PhotoCalib; add FLUXMAG0 (6.3096e10 for HSC coadds: "
-            "zero point 27.0)",
-        ),
+        njy=image_scale(hdus, planes.image, StatedScale.of(survey, name.band, where)),
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
     )
 

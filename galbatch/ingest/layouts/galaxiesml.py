@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
-from galbatch.core.types import FileIdentity, Plane, Tile, njy_per_unit
+from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.headers import calibrated_njy, plain_key
+from galbatch.ingest.headers import StatedScale, plain_key, scale_of_attribute
 from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
 from galbatch.storage import FileAccessLog
@@ -110,17 +110,11 @@ class _Stamps:
         variance = None
         if config.variance:
             variance = _Images.of(file, config.variance, band, config=config, key=f"{KEY} variance")
-        found = cards.get("zero_point_mag")
+        stated = StatedScale.of(survey, band, f"band {band} of {file.path}")
         return _Stamps(
             image=_Images.of(file, config.image, band, config=config, key=f"{KEY} image"),
             variance=variance,
-            njy_per_unit=calibrated_njy(
-                None if found is None else njy_per_unit(float(found)),
-                survey.zero_point_mag,
-                band,
-                where=f"band {band} of {file.path}",
-                missing="the file has no attribute zero_point_mag",
-            ),
+            njy_per_unit=scale_of_attribute("zero_point_mag", cards.get("zero_point_mag"), stated),
             psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
             release=survey.release or str(cards.get("release", "")),
             background=survey.background or str(cards.get("background", "")),

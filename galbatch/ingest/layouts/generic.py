@@ -1,9 +1,9 @@
 """Any FITS images with a celestial WCS: [survey.generic] says which HDU holds what, and what its numbers mean.
 
 Bands come as files (known by their names, with `pattern`), as HDUs (`image` is a table) or on the first axis of a cube
-(`axis`). Mask and weight are HDUs of the same file or of another one (`mask_replace`, `weight_replace`). One
-image unit in nJy comes from the first of these that is stated: `unit`, `zero_point_mag` of [survey],
-`zero_point_card`, and in the file a BUNIT of flux or FLUXMAG0. Nothing is assumed.
+(`axis`). Mask and weight are HDUs of the same file or of another one (`mask_replace`, `weight_replace`). The scale
+of pixels is found as in all layouts (`headers.image_scale`); `unit` stands for a BUNIT that the files lack,
+`zero_point_card` for the cards that hold zero points, and `zero_point_mag` of [survey] goes before that card.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from astropy.io import fits
 
 from galbatch.config import GenericConfig, SurveyConfig
 from galbatch.core.flags import MaskBit
-from galbatch.core.types import Tile, njy_per_unit
+from galbatch.core.types import Tile
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.headers import (
     Planes,
+    StatedScale,
     add_plane,
-    calibrated_njy,
+    image_scale,
     make_tile,
-    njy_of_fluxmag0,
-    njy_of_unit,
-    stated_njy,
 )
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
@@ -137,7 +135,7 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
         path,
         key=(tile_id, band),
         planes=planes,
-        njy=_njy(cards, survey, band, where=where),
+        njy=image_scale(hdus, image, StatedScale.of(survey, band, where)),
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if tile.mask is not None:
@@ -148,33 +146,6 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
 
 def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> int | str | None:
     return stated_hdu.get(band) if isinstance(stated_hdu, dict) else stated_hdu
-
-
-def _njy(cards: Cards, survey: SurveyConfig, band: str, *, where: str) -> float:
-    config = survey.generic
-    if config.unit:
-        found = njy_of_unit(config.unit)
-        if found is None:
-            raise ConfigError(
-                f"[survey.generic] unit = {config.unit!r} is none; there are nJy, uJy, mJy, Jy, nanomaggy; for others state "
-                "[survey] zero_point_mag"
-            )
-        return found
-    stated = stated_njy(survey.zero_point_mag, band)
-    if stated is not None:
-        return stated
-    card = cards.get(config.zero_point_card) if config.zero_point_card else None
-    if isinstance(card, int | float):
-        return njy_per_unit(float(card))
-    found = njy_of_unit(cards.get("BUNIT"))
-    no_card = f", no number in {config.zero_point_card}" if config.zero_point_card else ""
-    return calibrated_njy(
-        njy_of_fluxmag0(cards) if found is None else found,
-        survey.zero_point_mag,
-        band,
-        where=where,
-        missing=f"no BUNIT of flux, no FLUXMAG0{no_card}; state [survey.generic] unit or zero_point_card",
-    )
 
 
 def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[str, int]:

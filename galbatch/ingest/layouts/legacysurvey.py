@@ -24,7 +24,7 @@ from astropy.io import fits
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
 from galbatch.errors import TileError
-from galbatch.ingest.headers import NJY_OF_UNIT, Planes, add_plane, calibrated_njy, make_tile
+from galbatch.ingest.headers import Planes, StatedScale, add_plane, image_scale, make_tile
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, first_image, open_fits, require_whole_file
 from galbatch.storage import FileAccessLog
@@ -177,7 +177,7 @@ def _tile(
         path,
         key=key,
         planes=planes,
-        njy=calibrated_njy(NJY_OF_UNIT["nanomaggy"], survey.zero_point_mag, key[1], where=where, missing=""),
+        njy=image_scale(hdus, planes.image, StatedScale.of(survey, key[1], where, layout_unit="nanomaggy")),
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, key[1], cards),
     )
     release = release_in(path, cards) or release_in("", hdus[0].header)

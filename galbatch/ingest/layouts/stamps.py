@@ -26,14 +26,11 @@ from galbatch.config import StampsConfig, SurveyConfig
 from galbatch.core.types import FileIdentity, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import (
-    ZERO_POINT_CARDS,
     Planes,
-    calibrated_njy,
+    StatedScale,
     combined_identity,
+    image_scale,
     make_tile,
-    njy_of_fluxmag0,
-    njy_of_unit,
-    njy_of_zero_point_cards,
     parse_wcs,
 )
 from galbatch.ingest.layouts.afw import Name
@@ -111,7 +108,7 @@ def _tile(
         path,
         key=(tile_id, band),
         planes=planes,
-        njy=_njy(cards, survey, band, where=where),
+        njy=image_scale(hdus, planes.image, StatedScale.of(survey, band, where)),
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if found is None:
@@ -260,16 +257,3 @@ def _band(cards: Mapping[str, Any], path: str, config: StampsConfig) -> str:
             "(..-HSC-I-.., .._g.fits); add the card, rename the stamp, or state [survey.stamps] band"
         )
     return Name("", "", words[0]).band if words[0].startswith(("HSC-", "NB")) else words[0]
-
-
-def _njy(cards: Mapping[str, Any], survey: SurveyConfig, band: str, *, where: str) -> float:
-    """One image unit in nJy: by FLUXMAG0, a zero point card, or a calibrated BUNIT."""
-    found = njy_of_fluxmag0(cards) if "FLUXMAG0" in cards else njy_of_zero_point_cards(cards)
-    if found is None and "FLUXMAG0" not in cards:
-        found = njy_of_unit(cards.get("BUNIT"))
-    unit = str(cards.get("BUNIT", "missing")).strip()
-    missing = (
-        f"no FLUXMAG0 or {', '.join(ZERO_POINT_CARDS)} card, BUNIT is {unit!r}; add FLUXMAG0 (image units of AB "
-        "magnitude 0), exclude the stamp"
-    )
-    return calibrated_njy(found, survey.zero_point_mag, band, where=where, missing=missing)

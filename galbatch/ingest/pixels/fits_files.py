@@ -85,9 +85,22 @@ def opened_fits(path: str, source: BinaryIO | None = None, *, size_bytes: int | 
         except OSError as error:
             if error.errno is not None:  # the disk or the network, not the file: worth another try
                 raise
+            if b"#ASDF" in _first_bytes(path):
+                raise TileError(
+                    f"{path}: is an ASDF file (Roman's format), which is not read; write the image as FITS"
+                ) from None
             raise TileError(
                 f"{path}: is no FITS file, or is damaged at its beginning ({error}); fetch it again or exclude it"
             ) from None
+
+
+def _first_bytes(path: str) -> bytes:
+    """The bytes by which a file that is no FITS file may be known."""
+    try:
+        with storage.open_file(path) as file:
+            return file.read(8)
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from galbatch.ingest.pixels.cost import ExpectedReads, is_packed
 from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, require_whole
 from galbatch.ingest.pixels.masks import decode_mask
 from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
+from galbatch.ingest.pixels.scaling import calibration_factor, linear_counts
 
 __all__ = ["Pixels", "TileReader", "fill_plane"]
 
@@ -100,6 +101,9 @@ class TileReader:
             out=out.image,
             casting="same_kind",
         )
+        factor = None if tile.calibration is None else calibration_factor(tile.calibration, box)
+        if factor is not None:
+            np.multiply(out.image, factor, out=out.image)
         if tile.mask is None:
             fill_plane(out.mask, 0)
         else:
@@ -110,6 +114,8 @@ class TileReader:
             fill_plane(out.variance, np.nan)
         else:
             self._read_variance(tile, box, out=out)
+            if factor is not None:
+                np.multiply(out.variance, factor**2, out=out.variance)
         missing = np.isnan(out.image)
         if not missing.any():
             return True
@@ -165,9 +171,10 @@ class TileReader:
         return self._planes[plane]
 
     def window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
-        """(y, x): `box` of one plane of the tile, as stored, in any byte order; raises as `read` does."""
+        """(y, x): `box` of one plane of the tile in linear units, in any byte order; raises as `read` does."""
         try:
-            return self._reader(tile, plane).read(box)
+            stored = self._reader(tile, plane).read(box)
+            return stored if plane.asinh is None else linear_counts(stored, plane.asinh)
         except (ValueError, TypeError, EOFError) as error:  # what astropy raises on cut compressed data
             raise TileError(
                 f"{tile.where}: cannot be read at rows {box.y0} to {box.y1} ({error}); fetch it again or exclude it"

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from galbatch import __version__, storage
 from galbatch.config import SurveyConfig
-from galbatch.core.types import FileIdentity, Plane, Tile
+from galbatch.core.types import CalibrationField, FileIdentity, Plane, Tile
 from galbatch.errors import OutputError
 
 __all__ = ["FileTiles", "load_index", "save_index"]
 
-TILE_INDEX_VERSION = 1
+TILE_INDEX_VERSION = 2
 """Raised when what is read from headers changes."""
 
 Looked = tuple[tuple[str, FileIdentity | None], ...]
@@ -46,6 +46,14 @@ _PLANE = pa.struct(
         ("bytes_per_px", pa.int32()),
         ("block_px", pa.list_(pa.int32())),
         ("stored_bytes", pa.int64()),
+        ("asinh", pa.list_(pa.float64())),
+    ]
+)
+_CALIBRATION = pa.struct(
+    [
+        ("x_range", pa.list_(pa.float64())),
+        ("y_range", pa.list_(pa.float64())),
+        ("coefficients", pa.list_(pa.list_(pa.float64()))),
     ]
 )
 _TILE_FIELDS = {
@@ -67,6 +75,7 @@ _TILE_FIELDS = {
     "release": pa.string(),
     "background": pa.string(),
     "identity": _IDENTITY,
+    "calibration": _CALIBRATION,
 }
 _LOOKED = pa.list_(pa.struct([("path", pa.string()), ("identity", _IDENTITY)]))
 _SCHEMA = pa.schema([("key", pa.string()), ("looked", _LOOKED), *_TILE_FIELDS.items()])
@@ -131,6 +140,7 @@ def _row(tile: Tile) -> dict[str, Any]:
     row = {name: getattr(tile, name) for name in _TILE_FIELDS}
     row["mask_planes"] = [{"name": name, "bit": bit} for name, bit in tile.mask_planes.items()]
     row["identity"] = tile.identity and dataclasses.asdict(tile.identity)
+    row["calibration"] = tile.calibration and dataclasses.asdict(tile.calibration)
     for name in _PLANES:
         plane = row[name]
         if plane is not None:
@@ -146,12 +156,17 @@ def _tile(row: Mapping[str, Any]) -> Tile:
     values["corners_deg"] = tuple(tuple(corner) for corner in row["corners_deg"])
     values["mask_planes"] = {plane["name"]: plane["bit"] for plane in row["mask_planes"]}
     values["identity"] = _identity(row["identity"])
+    field = row["calibration"]
+    if field is not None:
+        rows = tuple(tuple(coefficients) for coefficients in field["coefficients"])
+        values["calibration"] = CalibrationField(tuple(field["x_range"]), tuple(field["y_range"]), rows)
     for name in _PLANES:
         stored = row[name]
         if stored is not None:
             plane = {key: value for key, value in stored.items() if key != "dataset"}
             plane["hdu"] = stored["dataset"] if stored["hdu"] is None else stored["hdu"]
             plane["index"] = tuple(stored["index"])
+            plane["asinh"] = None if stored["asinh"] is None else tuple(stored["asinh"])
             plane["block_px"] = None if stored["block_px"] is None else tuple(stored["block_px"])
             values[name] = Plane(**plane)
     return Tile(**values)

@@ -61,6 +61,11 @@ def find_sources(survey: SurveyConfig) -> list[TileSource]:
     """
     if is_table(survey.tiles):
         return _rows(survey)
+    if survey.tiles.lower().endswith(".asdf"):
+        raise TileError(
+            f"[survey] tiles = {survey.tiles!r}: Roman's ASDF files are not read; write the images as FITS, with their WCS "
+            "and their unit in BUNIT"
+        )
     layout = layout_of(survey.layout)
     found = storage.find_identities(survey.tiles, suffixes=layout.suffixes)
     return [TileSource(path, identity) for path, identity in found.items() if layout.wants(path, survey)]

@@ -150,10 +150,15 @@ class TestPhotoCalib:
     def test_its_mean_is_njy_per_unit(self, write, read_tiles):
         assert read_tiles(write(mean=57.5439937))[0].njy_per_unit == 57.5439937
 
-    def test_bunit_goes_before_it(self, write, read_tiles):
-        path = write(mean=57.0)
+    def test_a_bunit_beside_it_agrees_or_is_refused(self, write, read_tiles):
+        path = write(mean=1.0)
         fits.setval(path, "BUNIT", value="nJy", ext=1)
         assert read_tiles(path)[0].njy_per_unit == 1.0
+        path.unlink()
+        path = write(mean=57.0)
+        fits.setval(path, "BUNIT", value="nJy", ext=1)
+        with pytest.raises(TileError, match=r"BUNIT = nJy.*PhotoCalib 57 nJy.*zero_point_mag"):
+            read_tiles(path)
 
     @pytest.mark.parametrize(
         ("archive", "message"),

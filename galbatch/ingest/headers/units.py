@@ -1,0 +1,130 @@
+"""Units of pixels, as BUNIT and ``[survey.generic] unit`` give them: flux, or flux per solid angle."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import warnings
+from dataclasses import dataclass
+
+from astropy import units
+
+from galbatch.core.types import njy_per_unit
+from galbatch.errors import TileError
+
+__all__ = ["FluxUnit", "flux_unit", "is_per_second"]
+
+# 1 maggy is the flux of AB magnitude 0. astropy has the unit too, but ties it to no flux.
+NANOMAGGY = re.compile(
+    r"(?P<factor>[0-9.]+(?:e[+-]?\d+)?)?[ *]*(?P<nano>n|nano)?(?:maggy|maggies|mgy)(?: ?/ ?pix(?:el)?)?", re.I
+)
+PER_SECOND = re.compile(r"(/ ?s(ec(ond)?s?)?|per s(ec(ond)?)?|[ .]s(ec)?(-1|\^-1|\*\*-1))\)?$|^cps$", re.I)
+
+# Names of astropy's units whose capitals people write otherwise, by their lower case: MJY and mjy could be two of them.
+PREFIXES = ("", "f", "p", "n", "u", "m", "k", "M", "G", "T", "P")
+SHORT = {"nano": "n", "micro": "u", "milli": "m"}
+LONG_PREFIXES = ("", "nano", "micro", "milli", "kilo", "mega", "giga")
+OTHER_NAMES = (
+    "sr",
+    "arcsec",
+    "arcsec2",
+    "arcmin",
+    "deg",
+    "pix",
+    "pixel",
+    "beam",
+    "erg",
+    "s",
+    "cm",
+    "cm2",
+    "m2",
+    "Hz",
+    "W",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FluxUnit:
+    """A unit of flux in nJy, or of surface brightness in nJy per steradian."""
+
+    njy: float
+    per_steradian: bool = False
+
+
+@functools.lru_cache(maxsize=256)
+def flux_unit(text: str) -> FluxUnit | None:
+    """Return what `text` says as a unit of flux density or of surface brightness; None if it is no such unit.
+
+    Capitals count, as mJy and MJy differ by 1e9. Where `text` is no unit as it is written, other capitals are tried,
+    and taken if just one unit comes out.
+
+    Raises
+    ------
+    TileError
+        It could be two units, or is a flux per beam, whose area is not known.
+    """
+    text = re.sub(
+        r"\b(nano|micro|milli)jy\b", lambda found: f"{SHORT[found[1].lower()]}Jy", text.strip(), flags=re.I
+    )
+    named = NANOMAGGY.fullmatch(text)
+    if named is not None:
+        maggies = float(named["factor"] or 1) * (1.0 if named["nano"] else 1e9)
+        return FluxUnit(maggies * njy_per_unit(22.5))
+    exact = _parsed(text)
+    readings = {text: exact} if exact is not None else _other_capitals(text)
+    # Spellings that mean one unit, such as jansky and Jansky, are one reading.
+    found = {reading: name for name, reading in reversed(readings.items())}
+    if len(found) > 1:
+        either = " or ".join(sorted(found.values()))
+        raise TileError(f"the unit {text!r} could be {either}; write it with the capitals of one of them")
+    return next(iter(found), None)
+
+
+def is_per_second(text: str) -> bool:
+    """Return whether a unit is one of counts or electrons per second, such as ELECTRONS/S, adu / s, DN s-1 or cps."""
+    return PER_SECOND.search(text.strip()) is not None
+
+
+def _parsed(text: str) -> FluxUnit | None:
+    """What astropy reads `text` as, with its capitals as they are."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", units.UnitsWarning)  # more than one solidus: erg/s/cm2/Hz
+            unit = units.Unit(re.sub(r"\s*/\s*pix(el)?$", "", text))
+    except (ValueError, TypeError):
+        return None
+    if not isinstance(unit, units.UnitBase):
+        return None  # mag and dex, which are logarithms
+    if units.beam in unit.bases and (unit * units.beam).is_equivalent(units.Jy):
+        raise TileError(
+            f"the unit {text!r} is a flux per beam, and the beam's area in pixels is not read; convert the image to Jy per pixel"
+        )
+    if unit.is_equivalent(units.nJy):
+        return FluxUnit(_rounded(unit.to(units.nJy)))
+    if unit.is_equivalent(units.nJy / units.sr):
+        return FluxUnit(_rounded(unit.to(units.nJy / units.sr)), per_steradian=True)
+    return None
+
+
+def _rounded(factor: float) -> float:
+    # astropy's factors are powers of ten to 1e-16: without this, 1 uJy would be 999.9999999999999 nJy.
+    return float(f"{factor:.13g}")
+
+
+def _other_capitals(text: str) -> dict[str, FluxUnit]:
+    """Readings of `text` with the capitals of astropy's units instead of its own."""
+    spelled: dict[str, list[str]] = {}
+    names = [f"{prefix}Jy" for prefix in PREFIXES] + [f"{prefix}Jansky" for prefix in LONG_PREFIXES]
+    for name in (*names, *OTHER_NAMES):
+        spelled.setdefault(name.lower(), []).append(name)
+    known = {name for spellings in spelled.values() for name in spellings}
+    parts = re.split(r"([A-Za-z]+2?)", text)
+    # A part that is a unit keeps its capitals: mJy/SR is mJy/sr, while MJY/SR could be MJy/sr too.
+    choices = [[part] if part in known else spelled.get(part.lower(), [part]) for part in parts]
+    readings = {}
+    for choice in itertools.product(*choices):
+        reading = _parsed("".join(choice))
+        if reading is not None:
+            readings["".join(choice)] = reading
+    return readings
