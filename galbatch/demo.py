@@ -1,4 +1,4 @@
-"""The demo: simulate a survey with known truth, run all of galbatch on it, verify, report."""
+"""The demo: simulate a survey with known truth, run galbatch on it, verify the catalog, and write a report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -19,7 +20,8 @@ from galbatch.simulation import simulate_survey
 
 __all__ = ["run_demo"]
 
-N_PARTITIONS = 8  # at least: enough to watch partitions finish one after the other
+# At least this many partitions, so that one can watch them finish one after the other.
+N_PARTITIONS = 8
 
 RUN_TOML = """\
 # Written by galbatch demo: a whole run on the simulated survey next to this file.
@@ -64,26 +66,35 @@ workers = {workers}
 
 
 def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) -> int:
-    """Simulate a survey in `folder` and run everything on it; run again, it continues where it stopped.
+    """Simulate a survey, run galbatch on it, verify the catalog, and write a report. A repeated call resumes.
 
     Parameters
     ----------
-    folder : for everything the demo makes
-    n_objects : galaxies to simulate
-    workers : worker processes
-    console : shows how it goes, and what came out
+    folder : Path
+        Folder for the survey, run.toml, cutouts, catalog and report; created if missing.
+    n_objects : int
+        Number of galaxies to simulate.
+    workers : int
+        Number of worker processes.
+    console : Console
+        Shows progress and results.
 
     Returns
     -------
     int
-        The exit code: 1 if a partition failed or the catalog has problems.
+        Exit code: 0, or 1 if a partition failed or the catalog has problems.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run_toml, survey, page = folder / "run.toml", folder / "survey", folder / "report.html"
     max_objects = max(1, n_objects // N_PARTITIONS)
     run_toml.write_text(RUN_TOML.format(max_objects=max_objects, workers=workers), encoding="utf-8")
     with _step(console, f"simulate {n_objects} galaxies in 4 patches and 2 bands"):
-        _simulate_once(survey, n_objects, processes=workers)
+        # The file is written last: a survey without it was interrupted, or has another size, and is simulated again.
+        mark, size = survey / "finished.txt", f"{n_objects} galaxies\n"
+        if not mark.exists() or mark.read_text(encoding="utf-8") != size:
+            options: dict[str, Any] = {"patches": 4, "bands": ("g", "r"), "seed": 20261121}
+            simulate_survey(str(survey), n_objects=n_objects, processes=workers, **options)
+            mark.write_text(size, encoding="utf-8")
     config = read_config(run_toml)
     with _step(console, "plan"):
         plan = execution.prepare(config)
@@ -93,6 +104,7 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         with dashboard.ProgressBars.on(console) as bars:
             result = execution.execute(config, plan, client, sink=bars)
     with _step(console, "verify"):
+        # A catalog that lacks partitions fails the verification for that reason alone.
         problems = [] if result.failed else catalog.verify(config.catalog.path)
     problems += [f"{name}: {reason}" for name, reason in result.failed.items()]
     for problem in problems:
@@ -107,37 +119,24 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
 
 @contextmanager
 def _step(console: Console, title: str) -> Iterator[None]:
-    """Show a spinner while a step lasts, and then how long it took."""
+    """Show a spinner during a step, and the time it took afterwards."""
     started = time.monotonic()
     with console.status(title):
         yield
     console.print(f"{title}: {time.monotonic() - started:.1f} s", highlight=False)
 
 
-def _simulate_once(survey: Path, n_objects: int, *, processes: int) -> None:
-    """Simulate the demo's survey, or keep the one that an earlier call finished with the same size."""
-    mark = survey / "finished.txt"
-    size = f"{n_objects} galaxies\n"
-    if mark.exists() and mark.read_text(encoding="utf-8") == size:
-        return
-    simulate_survey(
-        str(survey), n_objects=n_objects, patches=4, bands=("g", "r"), seed=20261121, processes=processes
-    )
-    # Written last: a survey that was interrupted has none, and is simulated again.
-    mark.write_text(size, encoding="utf-8")
-
-
 def _results_table(config: RunConfig, result: execution.RunResult, truth: str) -> Table:
-    """Return the table of what came out: passes, flags, and how well the truth is recovered."""
+    """Return a table of the results: number of objects, passes, flags, and the recovery of the truth."""
     names = [model.name for model in config.models]
     found = catalog.read_catalog(config.catalog.path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, names)])
     table = Table("galbatch demo", "", box=None, pad_edge=False)
     table.add_row("objects", f"{result.n_inferred} of {result.n_objects} in the catalog")
-    if result.n_passes:  # none if an earlier call made the whole catalog
+    if result.n_passes:  # If an earlier call made the whole catalog, there is nothing to time.
         table.add_row("galaxies/s", f"{result.n_inferred / result.seconds:.1f} (cut, two networks)")
     for name in names:
         passes = found.column(PASSES.name(name)).to_numpy()
-        used = passes[passes > 0]  # objects without values have none
+        used = passes[passes > 0]  # Objects without values have 0 passes.
         span = f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
         table.add_row(f"{name} passes", span)
     flags = found.column(PIXEL_FLAGS.name).to_numpy()
@@ -151,10 +150,11 @@ def _results_table(config: RunConfig, result: execution.RunResult, truth: str) -
 
 
 def _next_commands(config: RunConfig, page: Path) -> str:
-    """Return commands to try next, on an object without flags, or on the one with the fewest."""
+    """Return commands to try next, with the id and position of the object that has the fewest flags."""
     path = config.catalog.path
     all_flags = [PIXEL_FLAGS.name, *(MODEL_FLAGS.name(model.name) for model in config.models)]
     found = catalog.read_catalog(path, columns=[ID.name, RA.name, DEC.name, *all_flags])
+    # (object,) number of columns in which the object has a flag; argmin takes the first object with the fewest.
     n_flagged = np.count_nonzero([found.column(name).to_numpy() for name in all_flags], axis=0)
     shown = found.slice(int(np.argmin(n_flagged)), 1).to_pylist()[0]
     return "\n".join(

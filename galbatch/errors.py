@@ -1,27 +1,27 @@
-"""The errors that galbatch raises on purpose.
+"""The exceptions that galbatch raises.
 
 ::
 
     GalbatchError
-    ├── SchedulerLost             the scheduler ended during the run: what is done stays
-    ├── ShortOfMemory             a task needs more memory than its worker has: tried again with half the batch
-    ├── WorkerRefused             a worker cannot do what the run asks for: tried on others
-    └── UsageError                exit code 2: nothing was started
-        ├── ClusterError          workers cannot be started or joined as asked for
+    ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
+    ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
+    ├── WorkerRefused             a worker cannot do what the run requires; the task is retried on other workers
+    └── UsageError                wrong usage, settings or input: exit code 2, nothing was started
+        ├── ClusterError          workers cannot be started, or a cluster cannot be joined
         ├── ConfigError           run.toml or a bundle's metadata is wrong
-        ├── ObjectListError       the object list has no such column, bad ids, no positions
+        ├── ObjectListError       the object list lacks a column, or has invalid ids or positions
         ├── TileError             a tile cannot be read, or is not what its header says
-        ├── BundleError           a bundle is foreign, corrupt, or behaves unlike its metadata
-        ├── OutputError           an output cannot be written where it is asked for
+        ├── BundleError           a bundle is not galbatch's, is damaged, or contradicts its metadata
+        ├── OutputError           an output cannot be written to its path
         ├── FingerprintError      an output was written with other settings or inputs
-        ├── LockedError           another run holds the output
-        ├── CatalogError          a folder is no catalog, or not as galbatch writes it
-        └── NotInThisVersion      documented in the design, not built yet
+        ├── LockedError           another run is writing the output
+        ├── CatalogError          a folder is not a catalog, or not as galbatch writes it
+        └── NotInThisVersion      a documented feature that is not available yet
 
-Raised within a task, the same classes fail that partition only: the run continues with the rest (exit code 1).
+Within a task these exceptions fail only the task's partition, and the run continues with the others (exit code 1).
 
-Every message says where, what was found, what was expected and what to do. All of them pickle, because they cross from
-workers to the client.
+Each message says where the error is, what was found, what was expected and what to do. All exceptions can be pickled,
+because workers send them to the client.
 """
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class GalbatchError(Exception):
-    """Base class of all errors that galbatch raises on purpose."""
+    """Base class of all exceptions that galbatch raises."""
 
 
 class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)
@@ -56,8 +56,11 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
 
     Attributes
     ----------
-    worker : address of the worker if it must be started again, as after a lack of GPU memory; else empty
+    worker : str
+        Address of the worker if it must be restarted, as after a lack of GPU memory; otherwise "".
     """
+
+    # Exceptions are pickled as their arguments and their attributes: `worker` survives because it is an attribute.
 
     def __init__(self, message: str, *, worker: str = "") -> None:
         super().__init__(message)
@@ -65,11 +68,12 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
 
 
 class WorkerRefused(GalbatchError):  # noqa: N818
-    """A worker cannot do what the run asks for; others may.
+    """A worker cannot do what the run requires, but others may.
 
     Attributes
     ----------
-    worker : its address
+    worker : str
+        Address of the worker, "" if unknown.
     """
 
     def __init__(self, message: str, *, worker: str = "") -> None:
@@ -78,11 +82,11 @@ class WorkerRefused(GalbatchError):  # noqa: N818
 
 
 class UsageError(GalbatchError):
-    """Bad usage, config or input: exit code 2, nothing was started."""
+    """Wrong usage, settings or input. The command ends with exit code 2 before any work is started."""
 
 
 class ClusterError(UsageError):
-    """Workers cannot be started or joined as asked for."""
+    """Workers cannot be started, or a cluster cannot be joined."""
 
 
 class ConfigError(UsageError):
@@ -90,7 +94,7 @@ class ConfigError(UsageError):
 
 
 class ObjectListError(UsageError):
-    """The object list is wrong."""
+    """The object list lacks a column, or has invalid ids or positions."""
 
 
 class TileError(UsageError):
@@ -98,11 +102,11 @@ class TileError(UsageError):
 
 
 class BundleError(UsageError):
-    """A bundle is foreign, corrupt, or behaves unlike its metadata."""
+    """A bundle is not galbatch's, is damaged, or contradicts its metadata."""
 
 
 class OutputError(UsageError):
-    """An output cannot be written where it is asked for."""
+    """An output cannot be written to its path."""
 
 
 class FingerprintError(UsageError):
@@ -110,12 +114,12 @@ class FingerprintError(UsageError):
 
 
 class LockedError(UsageError):
-    """Another run holds the output."""
+    """Another run is writing the output."""
 
 
 class NotInThisVersion(UsageError):  # noqa: N818  (reads as the message does)
-    """Documented in the design, not built yet."""
+    """A documented feature that is not available yet."""
 
 
 class CatalogError(UsageError):
-    """A folder is no catalog, or not as galbatch writes it."""
+    """A folder is not a catalog, or not as galbatch writes it."""

@@ -1,6 +1,6 @@
-"""Reports and figures: one self-contained HTML page about a catalog, and how well a known truth is recovered.
+"""Reports and figures: an HTML page about a catalog, comparisons with a known truth, corner plots, training curves.
 
-The only door to matplotlib and Jinja.
+No other package of galbatch imports matplotlib or Jinja.
 """
 
 from galbatch.reporting.calibration import write_calibration

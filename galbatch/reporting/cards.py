@@ -1,4 +1,4 @@
-"""Cards of the gallery: an object's picture with its flags, medians and intervals."""
+"""Cards of the gallery: the picture of an object with its flags, medians and 68 % intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,20 @@ __all__ = ["embedded", "object_card", "shown_decimals"]
 
 
 def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) -> dict[str, Any]:
-    """Return a picture with what the catalog, and the truth if it is given, say of its object."""
+    """Return the template's values for one card.
+
+    Parameters
+    ----------
+    contents : Contents
+    picture : Picture
+    truth : pyarrow.Table or None
+        Truth table of a simulated survey; None if there is none.
+
+    Returns
+    -------
+    dict
+        ``id``; ``image``, a data URL; ``flags``, a list of names; ``lines``, a list of captions as dict of str.
+    """
     row = picture.row
     names = [str(flag.name) for flag in PixelFlag if contents.flags[row] & int(flag)]
     for model, flags in contents.model_flags.items():
@@ -29,7 +42,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
     captions = [
         _caption(quantity, row, true_rows[0] if true_rows else {})
         for quantity in contents.quantities
-        # The magnitude says what its flux says.
+        # A flux is left out where the magnitude computed from it is shown.
         if not (quantity.parameter == "flux_njy" and quantity.model in has_magnitude)
     ]
     return {
@@ -41,7 +54,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
 
 
 def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, str] | None:
-    """Return the median with its 68 % interval and the truth, as far as these are known; None without a median."""
+    """Return the median as text, with the 68 % interval and the true value if they are known; None if the median is NaN."""
     median = float(quantity.median[row])
     if not math.isfinite(median):
         return None
@@ -50,6 +63,7 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
     if ends is None or not math.isfinite(ends[1][row] - ends[0][row]):
         return caption | {"value": f"{median:.3g}"}
     true = truth.get(quantity.parameter)
+    # The truth table of a simulated survey names magnitudes by band.
     if true is None and quantity.parameter == "mag":
         true = truth.get("mag_g")
     up, down = float(ends[1][row]) - median, median - float(ends[0][row])
@@ -63,11 +77,11 @@ def _caption(quantity: Quantity, row: int, truth: dict[str, Any]) -> dict[str, s
 
 
 def shown_decimals(up: float, down: float) -> int:
-    """Return the decimals that show the smaller half-width with two figures, three at most."""
+    """Return the number of decimals, 0 to 3, that show the smaller half-width of an interval with two significant figures."""
     smaller = min((width for width in (up, down) if width > 0), default=1.0)
     return min(max(1 - math.floor(math.log10(smaller)), 0), 3)
 
 
 def embedded(png: bytes) -> str:
-    """Return a picture as a URL that holds all of it, so that the page needs no other file."""
+    """Return a PNG as a data URL, so that the HTML page needs no other file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

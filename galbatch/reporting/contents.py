@@ -1,8 +1,8 @@
-"""A catalog as the report sees it: models, their parameters, quantiles, flags."""
+"""The columns of a catalog that the report uses: positions, flags, passes and the quantiles of each model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ SHORT_TITLES = {
     "mag_r": "mag r",
 }
 
-# Pixels that do not show the object as it is; completed from neighbors or resampled is not among them.
+# Flags of pixels that do not show the object as it is. MOSAICKED and RESAMPLED are not among them: they are harmless.
 SPOILING_FLAGS = (
     PixelFlag.OUTSIDE_FOOTPRINT
     | PixelFlag.PARTIAL_COVERAGE
@@ -57,13 +57,16 @@ SPOILING_FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One parameter of one model.
+    """The quantiles of one parameter of one model.
 
     Attributes
     ----------
-    model, parameter, unit : as in the catalog's columns
-    levels : the quantiles' levels, rising
-    quantiles : (object, level) float64; NaN where there is no posterior
+    model, parameter, unit : str
+        As in the catalog's columns.
+    levels : tuple of float
+        Levels of the quantiles, ascending.
+    quantiles : (object, level) float64
+        NaN where there is no posterior.
     """
 
     model: str
@@ -74,31 +77,32 @@ class Quantity:
 
     @property
     def title(self) -> str:
-        """The quantity's name in plain words."""
+        """The name of the quantity in words, such as "half-light radius"."""
         return TITLES.get(self.parameter, self.parameter.replace("_", " "))
 
     @property
     def short_title(self) -> str:
-        """A shorter name for narrow places."""
+        """A shorter name, for cards and panels."""
         return SHORT_TITLES.get(self.parameter, self.title)
 
     @property
     def label(self) -> str:
-        """The title with the unit, for an axis."""
+        """The title with the unit, as label of an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
     def median(self) -> Floats:
-        """(object,) float64; NaN where there is no posterior."""
+        """The posterior median, (object,) float64; NaN where there is no posterior."""
         return self.quantile(0.5)
 
     def quantile(self, level: float) -> Floats:
-        """Return the quantile (object,) at the level of the catalog nearest to `level`."""
+        """Return the quantile (object,) at the catalog's level nearest to `level`."""
         return self.quantiles[:, np.abs(np.array(self.levels) - level).argmin()]
 
     def interval(self, share: float) -> tuple[Floats, Floats] | None:
-        """Return the ends (object,) of the equal-tailed interval that holds `share`; None if the catalog lacks it."""
+        """Return both ends (object,) of the equal-tailed interval of probability `share`; None if the catalog has no such quantiles."""
         low, high = (1 - share) / 2, (1 + share) / 2
+        # A run may round its levels: 0.16 and 0.84 are accepted for the 68.27 % interval.
         if all(np.abs(np.array(self.levels) - level).min() < 0.005 for level in (low, high)):
             return self.quantile(low), self.quantile(high)
         return None
@@ -106,7 +110,23 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The part of a catalog that the report shows; arrays (object,)."""
+    """The part of a catalog that the report shows.
+
+    Attributes
+    ----------
+    path : str
+        Path of the catalog.
+    properties : mapping of str
+        Properties of the catalog.
+    object_id : list of int or str
+    ra_deg, dec_deg : (object,) float64, deg
+    flags : (object,) int32 of PixelFlag bits
+    model_flags : mapping of model to (object,) int32 of ModelFlag bits
+    passes : mapping of model to (object,) int32
+        Number of passes of each network; 0 if the model was not run.
+    quantities : tuple of Quantity
+        In the order of the catalog's columns.
+    """
 
     path: str
     properties: Mapping[str, str]
@@ -123,16 +143,16 @@ class Contents:
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:
-        """(object,) whether the pixels show the object as it is."""
+        """Mask (object,), bool: True where no flag says that the pixels do not show the object as it is."""
         return (self.flags & int(SPOILING_FLAGS)) == 0
 
     def of_model(self, model: str) -> list[Quantity]:
-        """Return the model's quantities."""
+        """Return the quantities of one model."""
         return [quantity for quantity in self.quantities if quantity.model == model]
 
 
 def read_contents(catalog_path: str) -> Contents:
-    """Read a catalog.
+    """Read the columns and properties of a catalog that the report shows.
 
     Raises
     ------
@@ -142,6 +162,13 @@ def read_contents(catalog_path: str) -> Contents:
     table = catalog.read_catalog(catalog_path)
     keys = parse_columns(table.column_names)
     models = [model for model, key in keys.values() if key == MODEL_FLAGS]
+    quantities = []
+    for (model, parameter), columns in quantile_columns(table.column_names).items():
+        quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)  # (object, level)
+        # All quantiles of a parameter have the same unit, so the first one gives it.
+        metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
+        unit = metadata.get(b"unit", b"").decode()
+        quantities.append(Quantity(model, parameter, unit, tuple(columns), quantiles))
     return Contents(
         path=catalog_path,
         properties=catalog.read_properties(catalog_path),
@@ -151,16 +178,8 @@ def read_contents(catalog_path: str) -> Contents:
         flags=table[PIXEL_FLAGS.name].to_numpy(),
         model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},
-        quantities=tuple(_quantities(table)),
+        quantities=tuple(quantities),
     )
-
-
-def _quantities(table: pa.Table) -> Iterator[Quantity]:
-    """Iterate over the quantities, which are whatever has quantiles, in the catalog's order."""
-    for (model, quantity), columns in quantile_columns(table.column_names).items():
-        quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)
-        metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
-        yield Quantity(model, quantity, metadata.get(b"unit", b"").decode(), tuple(columns), quantiles)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

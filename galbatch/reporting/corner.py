@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 CORNER_KINDS = (".png", ".pdf", ".svg")
 
 LEAST_DRAWS = 200
-"""With fewer the contours are noise."""
+"""Fewest draws for a corner plot: with fewer the contours show only noise."""
 
 PANEL_INCHES = 2.1
 CORNER_STYLE = {
@@ -38,23 +38,27 @@ CORNER_STYLE = {
     "lines.linewidth": 1.0,
 }
 ONE_SIGMA, TWO_SIGMA = 1 - math.exp(-0.5), 1 - math.exp(-2.0)
-"""Shares of a normal distribution in two dimensions within 1 and 2 standard deviations: 39 and 86 %."""
+"""Probability within 1 and 2 standard deviations of a normal distribution in two dimensions: 39 and 86 %."""
 
 QUANTILES = (0.15865, 0.5, 0.84135)
-SHOWN = 0.9995  # of the draws, from the middle: a far one would leave the rest in a corner
-
-Range = tuple[float, float]
+SHOWN = 0.9995  # Central share of the draws that an axis shows: a single far draw would squeeze all others together.
 
 
 def check_corner(path: str, n_draws: int) -> None:
-    """Refuse what cannot become a corner plot.
+    """Raise if no corner plot can be made of so many draws, or written to such a file.
+
+    Parameters
+    ----------
+    path : str
+        Output file.
+    n_draws : int
 
     Raises
     ------
     UsageError
-        There are too few draws.
+        There are fewer than `LEAST_DRAWS` draws.
     OutputError
-        The kind of file is not known.
+        The file's suffix is not one of `CORNER_KINDS`.
     """
     if not path.endswith(CORNER_KINDS):
         raise OutputError(f"{path}: unknown kind of picture; known are {', '.join(CORNER_KINDS)}")
@@ -65,21 +69,25 @@ def check_corner(path: str, n_draws: int) -> None:
 def write_corner(path: str, drawn: Drawn) -> None:
     """Write the corner plot of one object and model.
 
-    Lines are the median and the 16 and 84 % quantiles, contours hold 39 and 86 % (1 and 2 sigma in two dimensions). A
-    magnitude stands in place of the flux that it follows from, if none of the draws of that is negative.
+    Lines mark the median and the 16 and 84 % quantiles; contours enclose 39 and 86 % of the draws (1 and 2 sigma in two
+    dimensions). A magnitude is shown instead of its flux, unless a draw of the flux is not positive.
 
     Parameters
     ----------
-    path : local or ``s3://``; .png, .pdf or .svg
-    drawn : `LEAST_DRAWS` or more
+    path : str
+        Output file, local or ``s3://``; .png, .pdf or .svg.
+    drawn : Drawn
+        `LEAST_DRAWS` draws or more.
 
     Raises
     ------
-    OutputError, UsageError
-        As `check_corner`; no space, or no permission.
+    OutputError
+        The suffix is unknown, or there is no space or no permission to write.
+    UsageError
+        There are too few draws.
     """
-    check_corner(path, len(next(iter(drawn.samples.values()))))
-    # A magnitude stands for its flux, but where a draw is negative: that has no magnitude.
+    check_corner(path, drawn.n_draws)
+    # A flux that is not positive has no magnitude, and corner refuses NaN: then the flux is shown.
     shown = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
     quantities = [
         Quantity(drawn.model, name, drawn.units[name], (0.5,), np.empty((0, 1)))
@@ -89,37 +97,35 @@ def write_corner(path: str, drawn: Drawn) -> None:
     buffer = io.BytesIO()
     with mpl.rc_context(CORNER_STYLE):
         figure = _figure(quantities, [drawn.samples[q.parameter] for q in quantities])
-        _caption(figure, drawn)
+        lines = (
+            f"{drawn.model}: {drawn.n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
+            "lines: median, 16 and 84 %",
+            "contours hold 39 and 86 %",
+        )
+        # The caption is in the upper right, which a triangle of panels leaves empty. A single panel fills the figure: its
+        # caption is to the right of it, and bbox_inches="tight" extends the picture to include it.
+        is_single = len(figure.axes) == 1
+        place: dict[str, Any] = {"x": 1.0 if is_single else 0.98, "ha": "left" if is_single else "right"}
+        place |= {"y": 0.98, "va": "top"}
+        figure.text(s=str(drawn.object_id), fontsize=12, fontweight="bold", **place)
+        # One panel has no contours, and so no line about them.
+        figure.text(s="\n\n" + "\n".join(lines[: len(figure.axes) + 1]), color=GRAY, **place)
         figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     storage.publish(path, buffer.getvalue())
 
 
-def _caption(figure: Figure, drawn: Drawn) -> None:
-    """Write what is shown into the corner that stays empty."""
-    n_draws = len(next(iter(drawn.samples.values())))
-    lines = (
-        f"{drawn.model}: {n_draws:,} draws of {drawn.n_passes:,} pass{'es' if drawn.n_passes > 1 else ''}",
-        "lines: median, 16 and 84 %",
-        "contours hold 39 and 86 %",
-    )
-    # One panel leaves no corner empty: the text stands to its right then; the picture is cut to what is on it.
-    place: dict[str, Any] = {"ha": "right"} if len(figure.axes) > 1 else {"ha": "left"}
-    x = 0.98 if len(figure.axes) > 1 else 1.0
-    figure.text(x, 0.98, str(drawn.object_id), fontsize=12, fontweight="bold", va="top", **place)
-    figure.text(x, 0.98, "\n\n" + "\n".join(lines[: len(figure.axes) + 1]), color=GRAY, va="top", **place)
-
-
 def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
-    """Draw the panels: on the diagonal each quantity, below it each pair."""
-    from corner import corner  # brings pyplot, which nothing else here needs
+    """Draw the panels: a histogram of each quantity on the diagonal, and each pair of quantities below it."""
+    from corner import corner  # Imported here, because it imports pyplot, which nothing else needs.
 
     n = len(quantities)
+    panels = [_range_and_title(one) for one in values]
     figure = Figure(figsize=(PANEL_INCHES * n + 1.0,) * 2)
     corner(
-        np.stack(values, axis=1),
+        np.stack(values, axis=1),  # (draw, quantity)
         fig=figure,
-        range=[_range(one) for one in values],
-        bins=int(np.clip(len(values[0]) ** 0.4, 15, 50)),  # more where there are more draws to fill them
+        range=[ends for ends, _ in panels],
+        bins=int(np.clip(len(values[0]) ** 0.4, 15, 50)),  # More draws fill more bins.
         smooth=1.0,
         quantiles=QUANTILES,
         labels=[f"{q.short_title} ({q.unit})" if q.unit else q.short_title for q in quantities],
@@ -132,29 +138,29 @@ def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
         hist_kwargs={"histtype": "stepfilled", "alpha": 0.3, "edgecolor": BLUE, "linewidth": 1.2},
         data_kwargs={"alpha": 0.15, "ms": 1.5},
     )
-    for number, (quantity, one) in enumerate(zip(quantities, values, strict=True)):
-        axes = figure.axes[number * (n + 1)]
-        axes.set_title(f"{quantity.short_title} = {_interval(one)}")
+    for number, (quantity, (_, interval)) in enumerate(zip(quantities, panels, strict=True)):
+        # The axes are n x n in rows, so those on the diagonal are n + 1 apart.
+        figure.axes[number * (n + 1)].set_title(f"{quantity.short_title} = {interval}")
     for axes in figure.axes:
         axes.tick_params(labelrotation=0)
         if isinstance(locator := axes.xaxis.get_major_locator(), MaxNLocator):
-            locator.set_params(prune="both")  # or the last number of a panel would meet the first of the next
+            locator.set_params(prune="both")  # The last tick of a panel would overlap the first of the next.
         axes.xaxis.set_label_coords(0.5, -0.2)
-        axes.yaxis.set_label_coords(-0.37, 0.5)  # left of numbers of five digits
+        axes.yaxis.set_label_coords(-0.37, 0.5)  # Leaves room for ticks with five digits.
     return figure
 
 
-def _range(values: Floats) -> Range:
-    """Return what an axis shows; draws that are all equal lie in its middle."""
+def _range_and_title(values: Floats) -> tuple[tuple[float, float], str]:
+    """Return the range of the axis for some draws, and their median with the 68 % interval as TeX.
+
+    The interval is given with two significant figures of its smaller half-width.
+    """
     low, high = (float(end) for end in np.quantile(values, [(1 - SHOWN) / 2, (1 + SHOWN) / 2]))
+    # Draws that are all equal have a range of 0, which corner refuses: they are put in the middle of a wider one.
     margin = 0.04 * (high - low) or 0.05 * abs(low) or 1.0
-    return low - margin, high + margin
-
-
-def _interval(values: Floats) -> str:
-    """Return the median with the 68 % interval as mathematics, with two digits of the smaller half-width."""
+    ends = (low - margin, high + margin)
     low, middle, high = (float(end) for end in np.quantile(values, QUANTILES))
     widths = [width for width in (middle - low, high - middle) if width > 0]
     n_digits = max(0, 1 - math.floor(math.log10(min(widths)))) if widths else 3
     minus, plus = (f"{width:.{n_digits}f}" for width in (middle - low, high - middle))
-    return f"${middle:.{n_digits}f}_{{-{minus}}}^{{+{plus}}}$"
+    return ends, f"${middle:.{n_digits}f}_{{-{minus}}}^{{+{plus}}}$"

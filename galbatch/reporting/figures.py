@@ -1,6 +1,6 @@
-"""The report's figures, as PNG bytes.
+"""The figures of the report, as PNG.
 
-Colors are Okabe and Ito's (2008), which readers with any color vision can tell apart.
+The colors are those of Okabe and Ito (2008), which can be told apart with any kind of color vision.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ BAR_STYLE: dict[str, Any] = {
     "zorder": 3,
 }
 
-DENSE = 20_000  # points above which the sky map shows density instead
-N_BARS = 300  # with more, error bars hide each other
+DENSE = 20_000  # With more objects points overlap, and the sky map shows their number per cell instead.
+N_BARS = 300  # More error bars would hide each other.
 INCHES_PER_QUANTITY = 2.7
-WIDE_RANGE = 30.0  # a positive quantity whose range is wider is shown on a logarithmic axis
+WIDE_RANGE = 30.0  # A positive quantity gets a logarithmic axis if its largest value exceeds this many times the smallest.
 
 
 @contextmanager
 def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]:
-    """Give a figure of `width` by `height` inches in the report's style, and write it into `buffer` as PNG afterwards."""
+    """Yield a figure of `width` by `height` inches in the report's style, and write it to `buffer` as PNG at the end."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -79,7 +79,7 @@ def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[F
 
 
 def sky_map(contents: Contents) -> bytes:
-    """Draw where the objects are; flagged ones stand out. Dense catalogs are shown as counts."""
+    """Return a PNG of the objects' positions, with flagged ones highlighted; of dense catalogs the number of objects per cell."""
     buffer = io.BytesIO()
     with styled_figure(6.4, 4.6, buffer) as figure:
         axes = figure.add_subplot()
@@ -105,55 +105,54 @@ def sky_map(contents: Contents) -> bytes:
             )
         axes.set(xlabel="right ascension (deg), east to the left", ylabel="declination (deg)")
         axes.invert_xaxis()
-        # One degree of right ascension is cos(dec) degrees on the sky.
+        # One degree of right ascension is cos(dec) degrees on the sky. The limit keeps the map finite at the poles.
         axes.set_aspect(1 / max(np.cos(np.deg2rad(np.median(contents.dec_deg))), 0.05), adjustable="datalim")
     return buffer.getvalue()
 
 
 def distributions(quantities: Sequence[Quantity], truths: Sequence[Comparison]) -> bytes:
-    """Draw medians (top) and half-widths of the 68 % interval (bottom) of each quantity of one model."""
+    """Return a PNG with histograms of the medians (top) and of half the 68 % interval (bottom) of one model's quantities."""
     buffer = io.BytesIO()
-    known = {comparison.quantity.parameter: comparison for comparison in truths}
+    known = {comparison.quantity.parameter: comparison.truth for comparison in truths}
     with styled_figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
         grid = figure.subplots(2, len(quantities), squeeze=False)
-        for column, quantity in enumerate(quantities):
-            _median_histogram(grid[0, column], quantity, known.get(quantity.parameter))
-            _width_histogram(grid[1, column], quantity)
+        for quantity, (medians, widths) in zip(quantities, grid.T, strict=True):
+            median = quantity.median[np.isfinite(quantity.median)]
+            # The truth gets the same bins, so that the two histograms can be compared.
+            bins = _bins(medians, median)
+            medians.hist(median, bins=bins, color=BLUE, alpha=0.85, label="posterior median")
+            if quantity.parameter in known:
+                style: dict[str, Any] = {"histtype": "step", "color": VERMILION, "lw": 1.3}
+                medians.hist(known[quantity.parameter], bins=bins, label="truth", **style)
+                medians.legend(
+                    fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1
+                )
+            medians.set_xlabel(quantity.label)
+            widths.set_xlabel(f"± of {quantity.label}")
+            ends = quantity.interval(0.6827)
+            if ends is None:
+                widths.text(
+                    0.5, 0.5, "no 68 % interval in the catalog", ha="center", transform=widths.transAxes
+                )
+                continue
+            width = (ends[1] - ends[0]) / 2
+            width = width[np.isfinite(width) & (width > 0)]
+            widths.hist(width, bins=_bins(widths, width), color=GREEN, alpha=0.85)
+            if len(width):
+                middle = float(np.median(width))
+                widths.axvline(middle, color=INK, lw=1)
+                # Three significant figures, without an exponent.
+                digits = max(2 - math.floor(math.log10(middle)), 0)
+                widths.set_title(f"median ± {middle:,.{digits}f}", fontsize=8, fontweight="normal")
         for row in grid:
             row[0].set_ylabel("objects")
     return buffer.getvalue()
 
 
-def _median_histogram(axes: Axes, quantity: Quantity, truth: Comparison | None) -> None:
-    median = quantity.median[np.isfinite(quantity.median)]
-    bins = _bins(axes, median)
-    axes.hist(median, bins=bins, color=BLUE, alpha=0.85, label="posterior median")
-    if truth is not None:
-        axes.hist(truth.truth, bins=bins, histtype="step", color=VERMILION, lw=1.3, label="truth")
-        axes.legend(fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
-    axes.set_xlabel(quantity.label)
-
-
-def _width_histogram(axes: Axes, quantity: Quantity) -> None:
-    ends = quantity.interval(0.6827)
-    axes.set_xlabel(f"± of {quantity.label}")
-    if ends is None:
-        axes.text(0.5, 0.5, "no 68 % interval in the catalog", ha="center", transform=axes.transAxes)
-        return
-    width = (ends[1] - ends[0]) / 2
-    width = width[np.isfinite(width) & (width > 0)]
-    axes.hist(width, bins=_bins(axes, width), color=GREEN, alpha=0.85)
-    if len(width):
-        middle = float(np.median(width))
-        axes.axvline(middle, color=INK, lw=1)
-        digits = max(2 - math.floor(math.log10(middle)), 0)  # three figures, without an exponent
-        axes.set_title(f"median ± {middle:,.{digits}f}", fontsize=8, fontweight="normal")
-
-
 def _bins(axes: Axes, values: Floats) -> list[float]:
-    """Return the edges of 40 bins over all but the outermost 0.1 %; an axis whose range asks for it becomes logarithmic."""
+    """Return the edges of 40 bins that leave out 0.1 % of the values at each end. Sets a logarithmic axis for wide ranges."""
     low, high = np.quantile(values, [0.001, 0.999]).tolist() if len(values) else (0.0, 1.0)
-    # Values that are all but equal would give ticks that tell nothing.
+    # For values that are almost equal the range is widened to 2 % of the value: otherwise all ticks would read the same.
     margin = max(0.02 * abs(high) - (high - low), 0.0) or (1.0 if high == low else 0.0)
     if _is_wide(low, high):
         axes.set_xscale("log")
@@ -163,71 +162,74 @@ def _bins(axes: Axes, values: Floats) -> list[float]:
 
 
 def _is_wide(low: float, high: float) -> bool:
-    """Return whether a range asks for a logarithmic axis; shares, which end at 1, do not."""
+    """Return whether a range needs a logarithmic axis. Ranges that end at 1, such as those of fractions, do not."""
     return low > 0 and high > 1 and high / low > WIDE_RANGE
 
 
 def recovery_panels(comparison: Comparison) -> bytes:
-    """Draw medians against the truth with 68 % bars, residuals, and where truths fall between the quantiles."""
+    """Return a PNG of three panels: medians against the truth, residuals, and the shares of truths between the quantiles."""
     buffer = io.BytesIO()
     with styled_figure(10.2, 3.3, buffer) as figure:
         against, residual, ranks = figure.subplots(1, 3, width_ratios=[1.15, 1.15, 1])
-        _median_against_truth(against, comparison)
-        _residuals(residual, comparison)
-        _rank_bars(ranks, comparison)
+        _scatter_panels(against, residual, comparison)
+        # The third panel: the fraction of truths in each interval between the catalog's quantiles.
+        observed, expected = comparison.between_quantiles()
+        place = np.arange(len(observed))
+        n = max(int(comparison.counted.sum()), 1)
+        ranks.bar(place, observed, color=BLUE, alpha=0.85, width=0.8, label="truths found")
+        # Two binomial standard deviations: 95 % of the bars of a calibrated posterior lie within.
+        error = 2 * np.sqrt(expected * (1 - expected) / n)
+        ranks.errorbar(
+            place, expected, yerr=error, fmt="_", ms=17, color=VERMILION, lw=1.3, label="expected, ± 2 σ"
+        )
+        levels = [f"{100 * level:.3g}" for level in comparison.quantity.levels]
+        names = [
+            f"< {levels[0]}",
+            *(f"{a}–{b}" for a, b in itertools.pairwise(levels)),
+            f"> {levels[-1]}",
+        ]
+        ranks.set_xticks(place, names, rotation=35, ha="right", fontsize=7.5)
+        ranks.set(xlabel="truth between the quantiles (%)", ylabel="share of objects", title="calibration")
+        ranks.set_ylim(0, 1.3 * max(observed.max(), expected.max()))
+        ranks.legend(fontsize=7.5, loc="upper right")
+        ranks.grid(visible=False, axis="x")
     return buffer.getvalue()
 
 
-def _sample(n: int) -> npt.NDArray[np.int64]:
-    """Return the same choice of up to N_BARS of n objects each time."""
-    return np.sort(np.random.default_rng(0).permutation(n)[:N_BARS])
-
-
-def _bars(comparison: Comparison, chosen: npt.NDArray[np.int64]) -> Floats | None:
-    """Return the lengths (2, object) of the 68 % bars below and above the median."""
-    ends = comparison.quantity.interval(0.6827)
-    if ends is None:
-        return None
-    median = comparison.quantity.median[chosen]
-    return np.maximum([median - ends[0][chosen], ends[1][chosen] - median], 0)
-
-
-def _median_against_truth(axes: Axes, comparison: Comparison) -> None:
+def _scatter_panels(against: Axes, residual: Axes, comparison: Comparison) -> None:
+    """Draw medians against the truth, and residuals, which are relative to the truth if its range is wide."""
     truth, median = comparison.truth, comparison.quantity.median
-    chosen = _sample(len(truth))
-    _density(axes, truth, median)
-    axes.errorbar(truth[chosen], median[chosen], yerr=_bars(comparison, chosen), **BAR_STYLE)
-    low, high = _limits(np.concatenate([truth, median]))
-    axes.plot([low, high], [low, high], color=VERMILION, lw=1, zorder=4)
-    if _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist()) and low > 0:
-        axes.set(xscale="log", yscale="log")
-    axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"true {comparison.quantity.label}")
-    axes.set(ylabel="posterior median, 68 % bars", title="against the truth")
-
-
-def _residuals(axes: Axes, comparison: Comparison) -> None:
-    """Draw the residuals, relative ones where the truth's range is wide."""
-    truth = comparison.truth
     is_wide = _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist())
-    unit = truth if is_wide else np.ones_like(truth)
-    residual = (comparison.quantity.median - truth) / unit
-    chosen = _sample(len(truth))
-    bars = _bars(comparison, chosen)
-    _density(axes, truth, residual)
-    axes.errorbar(
-        truth[chosen], residual[chosen], yerr=None if bars is None else bars / unit[chosen], **BAR_STYLE
+    scale = truth if is_wide else np.ones_like(truth)
+    difference = (median - truth) / scale
+    for axes, values in ((against, median), (residual, difference)):
+        axes.scatter(truth, values, s=2, c=GRAY, alpha=0.35, lw=0, rasterized=True)
+    # All objects are points; a random sample of them also has error bars, the same sample in each report.
+    chosen = np.sort(np.random.default_rng(0).permutation(len(truth))[:N_BARS])
+    bars = relative_bars = None
+    if ends := comparison.quantity.interval(0.6827):
+        # (below or above, object); an interval from a run's own levels need not enclose the median.
+        bars = np.maximum([median[chosen] - ends[0][chosen], ends[1][chosen] - median[chosen]], 0)
+        relative_bars = bars / scale[chosen]
+    against.errorbar(truth[chosen], median[chosen], yerr=bars, **BAR_STYLE)
+    residual.errorbar(truth[chosen], difference[chosen], yerr=relative_bars, **BAR_STYLE)
+    low, high = _limits(np.concatenate([truth, median]))
+    against.plot([low, high], [low, high], color=VERMILION, lw=1, zorder=4)
+    residual.axhline(0, color=VERMILION, lw=1, zorder=4)
+    # The few largest residuals would leave the others on the line: the axis is set by the 98 % quantile.
+    reach = 1.3 * float(np.quantile(np.abs(difference), 0.98)) or 1.0
+    against.set(
+        xlim=(low, high), ylim=(low, high), ylabel="posterior median, 68 % bars", title="against the truth"
     )
-    axes.axhline(0, color=VERMILION, lw=1, zorder=4)
-    reach = 1.3 * float(np.quantile(np.abs(residual), 0.98)) or 1.0
-    axes.set(xlim=_limits(truth), ylim=(-reach, reach), xlabel=f"true {comparison.quantity.label}")
+    residual.set(xlim=_limits(truth), ylim=(-reach, reach), title="residual")
+    residual.set_ylabel("(median − truth) / truth" if is_wide else "median − truth")
     if is_wide:
-        axes.set_xscale("log")
-    axes.set(ylabel="(median − truth) / truth" if is_wide else "median − truth", title="residual")
-
-
-def _density(axes: Axes, x: Floats, y: Floats) -> None:
-    """Draw all objects, faint, behind the bars of some."""
-    axes.scatter(x, y, s=2, c=GRAY, alpha=0.35, lw=0, rasterized=True)
+        residual.set_xscale("log")
+    # A median of 0 or less has no place on a logarithmic axis.
+    if is_wide and low > 0:
+        against.set(xscale="log", yscale="log")
+    for axes in (against, residual):
+        axes.set_xlabel(f"true {comparison.quantity.label}")
 
 
 def _limits(values: Floats) -> tuple[float, float]:
@@ -236,26 +238,3 @@ def _limits(values: Floats) -> tuple[float, float]:
         return low / 1.2, high * 1.2
     margin = 0.03 * (high - low) or 1.0
     return low - margin, high + margin
-
-
-def _rank_bars(axes: Axes, comparison: Comparison) -> None:
-    observed, expected = comparison.between_quantiles()
-    place = np.arange(len(observed))
-    n = max(int(comparison.counted.sum()), 1)
-    axes.bar(place, observed, color=BLUE, alpha=0.85, width=0.8, label="truths found")
-    # Two binomial standard deviations: a calibrated posterior stays within for 95 % of the bars.
-    error = 2 * np.sqrt(expected * (1 - expected) / n)
-    axes.errorbar(
-        place, expected, yerr=error, fmt="_", ms=17, color=VERMILION, lw=1.3, label="expected, ± 2 σ"
-    )
-    levels = [f"{100 * level:.3g}" for level in comparison.quantity.levels]
-    names = [
-        f"< {levels[0]}",
-        *(f"{a}–{b}" for a, b in itertools.pairwise(levels)),
-        f"> {levels[-1]}",
-    ]
-    axes.set_xticks(place, names, rotation=35, ha="right", fontsize=7.5)
-    axes.set(xlabel="truth between the quantiles (%)", ylabel="share of objects", title="calibration")
-    axes.set_ylim(0, 1.3 * max(observed.max(), expected.max()))
-    axes.legend(fontsize=7.5, loc="upper right")
-    axes.grid(visible=False, axis="x")

@@ -1,4 +1,4 @@
-"""Cutouts from the store as small pictures."""
+"""The gallery of the report: cutouts from the store as small color pictures."""
 
 from __future__ import annotations
 
@@ -25,24 +25,42 @@ Floats = npt.NDArray[np.float64]
 N_CLEAN = 12
 N_FLAGGED = 12
 PER_FLAG = 2
-MAX_GROUPS = 16  # the first block of each is looked at: the page's cost does not grow with the store
+MAX_GROUPS = (
+    16  # One block is read from each group, so that the time for a page does not grow with the store.
+)
 
-SOFTENING = 3.0  # the intensity stretch is linear below this many units of brightness
-BLANK_RGB = 0.82  # pixels without data
+SOFTENING = 3.0  # The intensity stretch is linear below about this many units of brightness (of sky noise).
+BLANK_RGB = 0.82  # Pixels without data are light gray, which no stretched sky resembles.
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One object's cutout as PNG; `row` is its row in the contents."""
+    """The cutout of one object as PNG. `row` is the object's row in `Contents`."""
 
     row: int
     png: bytes
 
 
 def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list[Picture]]:
-    """Return pictures of some objects whose pixels are fine, and of some that are flagged, a few for each flag."""
+    """Return pictures of objects without flags, and of flagged objects.
+
+    Parameters
+    ----------
+    store : str
+        Path of the cutout store.
+    contents : Contents
+        The catalog made from it.
+
+    Returns
+    -------
+    clean : list of Picture
+        Up to `N_CLEAN`, evenly distributed over the store.
+    flagged : list of Picture
+        Up to `N_FLAGGED`, about `PER_FLAG` for each flag.
+    """
     row_of = {identity: row for row, identity in enumerate(contents.object_id)}
     groups = _evenly(ingest.list_done(store), MAX_GROUPS)
+    # Rounded up: the surplus is cut at the end.
     per_group = -(-N_CLEAN // max(len(groups), 1))
     clean: list[Picture] = []
     flagged: list[Picture] = []
@@ -69,7 +87,7 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
 
 
 def _evenly(items: Sequence[T], n: int) -> list[T]:
-    """Return up to `n` of the items, at even distances."""
+    """Return up to `n` of the items, evenly spaced."""
     if len(items) <= n:
         return list(items)
     return [items[index] for index in np.linspace(0, len(items) - 1, n).round().astype(int)]
@@ -78,26 +96,28 @@ def _evenly(items: Sequence[T], n: int) -> list[T]:
 def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Picture:
     picture = intensity_stretch(block.image[index].astype(np.float64), scales)
     buffer = io.BytesIO()
-    # Row 0 of the array is the southern edge; pictures begin at the top.
+    # Row 0 of a FITS image is at the bottom, but that of a PNG at the top.
     matplotlib.image.imsave(buffer, picture[::-1], format="png")
     return Picture(row, buffer.getvalue())
 
 
 def _scales(block: CutoutBlock) -> Floats:
-    """Return the flux (band,) in nJy that is one unit of brightness: white is the block's typical color.
+    """Return the flux (band,) in nJy of one unit of brightness in each band.
 
-    In the first band it is the sky noise; a low quantile, since large galaxies leave no sky in the cutout.
+    In the first band it is the sky noise. The other bands are scaled so that objects of the block's median color are white.
     """
+    # A low quantile of the noise over objects, because cutouts full of a large galaxy measure its light as noise.
     sigma = block.sky_sigma_njy[:, 0]
     sigma = sigma[np.isfinite(sigma) & (sigma > 0)]
     light = np.nan_to_num(block.image).sum(axis=(2, 3), dtype=np.float64)  # (object, band)
+    # Colors are ratios of fluxes, so objects with a band of zero or negative flux are left out.
     shining = light[(light > 0).all(axis=1)]
     color = np.median(shining / shining[:, :1], axis=0) if len(shining) else np.ones(len(block.bands))
     return color * (float(np.quantile(sigma, 0.1)) if len(sigma) else 1.0)
 
 
 def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
-    """Return the colors of an image by an arsinh stretch that keeps color (Lupton et al. 2004).
+    """Return an RGB image with an arsinh stretch that preserves colors (Lupton et al. 2004, PASP 116, 133).
 
     Parameters
     ----------
@@ -110,12 +130,15 @@ def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
     -------
     (y, x, rgb) float64 in 0..1; the last band is red, the first blue.
     """
-    blank = ~np.isfinite(image_njy).all(axis=0)
+    blank = ~np.isfinite(image_njy).all(axis=0)  # (y, x)
     scaled = np.nan_to_num(image_njy) / scale_njy[:, None, None]
+    # One gain per pixel, from the mean over bands: stretching each band alone would turn bright centers white.
     brightness = np.maximum(scaled.mean(axis=0), 0)
+    # White begins at the brightest 0.15 % of pixels, or a blank sky would be stretched until its noise is white.
     top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING)
     level = np.arcsinh(brightness / SOFTENING) / np.arcsinh(top / SOFTENING)
     gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)
+    # Two bands have no green: their mean stands for it.
     middle = scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2]
     rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
     rgb[blank] = BLANK_RGB

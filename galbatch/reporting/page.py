@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs nothing else."""
+"""The report: one HTML file that includes all its figures."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from galbatch.reporting.recovery import Comparison, compare
 __all__ = ["write_report"]
 
 
-WIDTH_REM = 16.6  # of one column of the distributions
-AUDIT_LEVELS = "; at "  # begins the audit's numbers of each quantile, which the properties have and the page has no room for
+WIDTH_REM = 16.6  # Width of one column of the figure of distributions, in the page's unit rem.
+# In the property of an audit the numbers of each quantile follow after this. The page has no room for them.
+AUDIT_LEVELS = "; at "
 
 
 @dataclass(frozen=True, slots=True)
 class FlagLine:
-    """A line of a flag table; `counts` has (objects, their share) for each column of flags."""
+    """A row of a table of flags. `counts` has the number of flagged objects and their share for each column of flags."""
 
     name: str
     counts: list[tuple[int, float]]
@@ -37,25 +38,25 @@ class FlagLine:
 
     @property
     def fired(self) -> bool:
-        """Whether any object has the flag."""
+        """True if any object has the flag."""
         return any(n for n, _ in self.counts)
 
 
 def write_report(
     catalog_path: str, output: str, *, truth: str | None = None, store: str | None = None
 ) -> None:
-    """Write a report page about a catalog: one HTML file with all figures inside.
+    """Write a report about a catalog: one HTML file that includes all figures.
 
     Parameters
     ----------
-    catalog_path
-        A HATS catalog that galbatch wrote; it may be incomplete.
-    output
-        The page, local or s3://; what is there is replaced.
-    truth
-        Truth table of a simulated survey: adds the comparison of truth and posterior.
-    store
-        Cutout store: adds the gallery.
+    catalog_path : str
+        A HATS catalog written by galbatch. It may be incomplete.
+    output : str
+        Path of the HTML file, local or ``s3://``. An existing file is replaced.
+    truth : str or None
+        Truth table of a simulated survey. With it the report compares posteriors with the truth.
+    store : str or None
+        Cutout store. With it the report shows pictures of objects.
 
     Raises
     ------
@@ -64,12 +65,13 @@ def write_report(
     ObjectListError
         The truth table cannot be read.
     OutputError
-        The page cannot be written.
+        The file cannot be written.
     """
     contents = read_contents(catalog_path)
     true_values = None if truth is None else read_table(truth)
     comparisons = [] if true_values is None else compare(contents, true_values)
     clean, flagged = ([], []) if store is None else choose_pictures(store, contents)
+    # StrictUndefined: a name misspelled in the template fails instead of leaving a gap in the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("galbatch.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -78,34 +80,29 @@ def write_report(
     environment.filters["fixed"] = lambda number: "–" if math.isnan(number) else f"{number:.3f}"
     page = environment.get_template("report.html").render(
         contents=contents,
-        facts=_facts(contents),
-        provenance=_provenance(contents),
+        **_summary(contents),
         sky=embedded(sky_map(contents)),
         pixel_flags=_flag_lines([contents.flags], PixelFlag),
         model_flags=_flag_lines(list(contents.model_flags.values()), ModelFlag),
-        models=[_model(contents, model, comparisons) for model in contents.model_flags],
-        recovery=[_recovery(comparison) for comparison in comparisons if len(comparison.truth)],
+        **_model_sections(contents, comparisons),
         clean=[object_card(contents, picture, true_values) for picture in clean],
         flagged=[object_card(contents, picture, true_values) for picture in flagged],
     )
     storage.publish(output, page.encode())
 
 
-def _facts(contents: Contents) -> list[tuple[str, str]]:
-    """Return the few numbers at the top: pairs of a value and its name."""
+def _summary(contents: Contents) -> dict[str, list[tuple[str, str]]]:
+    """Return the template's ``facts`` (value, name) at the top of the page, and its ``provenance`` (title, value)."""
     spoiled = float((~contents.clean).mean()) if len(contents) else 0.0
     facts = [(f"{len(contents):,}", "objects"), (str(len(contents.model_flags)), "networks")]
-    if passes := [values[values > 0] for values in contents.passes.values()]:
-        used = np.concatenate(passes)
-        if len(used):
-            span = "" if used.min() == used.max() else f", median of {used.min():,} to {used.max():,}"
-            facts.append((f"{np.median(used):g}", f"passes an object{span}"))
-    return [*facts, (f"{100 * spoiled:.1f} %", "with spoiled pixels")]
-
-
-def _provenance(contents: Contents) -> list[tuple[str, str]]:
-    """Return what the catalog's properties say of its making, the most telling first."""
-    wanted = {
+    # Objects on which a model was not run have 0 passes, and would lower the median.
+    passes = [n[n > 0] for n in contents.passes.values()]
+    used = np.concatenate(passes) if passes else np.empty(0, np.int32)
+    if len(used):
+        span = "" if used.min() == used.max() else f", median of {used.min():,} to {used.max():,}"
+        facts.append((f"{np.median(used):g}", f"passes an object{span}"))
+    facts.append((f"{100 * spoiled:.1f} %", "with spoiled pixels"))
+    titles = {
         "hats_creation_date": "written",
         "galbatch_version": "galbatch",
         "galbatch_method": "posterior",
@@ -113,18 +110,19 @@ def _provenance(contents: Contents) -> list[tuple[str, str]]:
         "galbatch_seed": "seed",
         "galbatch_fingerprint": "fingerprint",
     }
-    found = [(title, contents.properties[key]) for key, title in wanted.items() if key in contents.properties]
+    found = [(title, contents.properties[key]) for key, title in titles.items() if key in contents.properties]
+    # Properties of a model have its name at the end of their key.
     of_models = [
-        (f"{what} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
-        for what in ("audit", "engine", "bundle")
+        (f"{kind} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
+        for kind in ("audit", "engine", "bundle")
         for key, value in contents.properties.items()
-        if key.startswith(prefix := catalog.model_property(what))
+        if key.startswith(prefix := catalog.model_property(kind))
     ]
-    return [("catalog", contents.path), *found, *of_models]
+    return {"facts": facts, "provenance": [("catalog", contents.path), *found, *of_models]}
 
 
 def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFlag]) -> list[FlagLine]:
-    """Count each flag in each column, those that no object has included."""
+    """Return a row for each flag, with its count in each column of flags; flags without objects are included."""
     lines = []
     for flag in flags:
         raised = [(column & int(flag)) != 0 for column in columns]
@@ -134,30 +132,37 @@ def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFla
     return lines
 
 
-def _model(contents: Contents, model: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Return what the page shows of one model: how many objects have values, and their distributions."""
-    quantities = contents.of_model(model)
-    truths = [comparison for comparison in comparisons if comparison.quantity.model == model]
-    with_values = (
-        np.any([np.isfinite(quantity.median) for quantity in quantities], axis=0) if quantities else []
-    )
-    return {
-        "name": model,
-        "n_with_values": int(np.sum(with_values)),
-        "figure": embedded(distributions(quantities, truths)) if quantities else None,
-        "width_rem": WIDTH_REM * len(quantities),
-    }
-
-
-def _recovery(comparison: Comparison) -> dict[str, Any]:
-    """Return a line of the table of recovery, and its panels."""
-    summary = comparison.summary()
-    digits = shown_decimals(summary.scatter, summary.scatter)
-    return {
-        "summary": summary,
-        # Of the residual only what is not small against the scatter.
-        "residual": f"{round(summary.median_residual, digits) + 0.0:,.{digits}f}".replace("-", "−"),
-        "scatter": f"{summary.scatter:,.{digits}f}",
-        "quantity": comparison.quantity,
-        "figure": embedded(recovery_panels(comparison)),
-    }
+def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> dict[str, list[dict[str, Any]]]:
+    """Return the template's ``models``, one per model, and ``recovery``, one per comparison that has objects."""
+    models = []
+    for model in contents.model_flags:
+        quantities = contents.of_model(model)
+        truths = [comparison for comparison in comparisons if comparison.quantity.model == model]
+        # (quantity, object); an object counts if any of its quantities has a value.
+        finite = [np.isfinite(quantity.median) for quantity in quantities]
+        models.append(
+            {
+                "name": model,
+                "n_with_values": int(np.sum(np.any(finite, axis=0))) if quantities else 0,
+                "figure": embedded(distributions(quantities, truths)) if quantities else None,
+                "width_rem": WIDTH_REM * len(quantities),
+            }
+        )
+    recovery = []
+    for comparison in comparisons:
+        if not len(comparison.truth):
+            continue
+        summary = comparison.summary()
+        digits = shown_decimals(summary.scatter, summary.scatter)
+        # The residual is rounded to the digits of the scatter, and adding 0.0 turns -0.0 into 0.0.
+        residual = f"{round(summary.median_residual, digits) + 0.0:,.{digits}f}".replace("-", "−")
+        recovery.append(
+            {
+                "summary": summary,
+                "residual": residual,
+                "scatter": f"{summary.scatter:,.{digits}f}",
+                "quantity": comparison.quantity,
+                "figure": embedded(recovery_panels(comparison)),
+            }
+        )
+    return {"models": models, "recovery": recovery}

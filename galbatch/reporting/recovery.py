@@ -1,4 +1,4 @@
-"""How well the posteriors recover a known truth."""
+"""Comparison of a catalog's posteriors with the known truth of a simulated survey."""
 
 from __future__ import annotations
 
@@ -18,22 +18,29 @@ __all__ = ["Comparison", "Recovery", "compare", "truth_recovery"]
 
 Floats = npt.NDArray[np.float64]
 
-ROBUST_SIGMA = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
+ROBUST_SIGMA = 1.4826  # The ratio of standard deviation to median absolute deviation of a Gaussian.
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """One line of the comparison with the truth.
+    """Statistics of the comparison of one parameter of one model with the truth.
 
     Attributes
     ----------
-    model, parameter : as in the catalog's columns
-    n : objects compared: with a posterior, in the truth, and without spoiling pixel flags
-    r2 : coefficient of determination of the medians; NaN for fewer than two objects
-    median_residual, scatter : of median minus truth, in the parameter's unit; scatter is robust (1.48 MAD)
-    coverage68, coverage95 : share of truths within the equal-tailed interval; of a share such as bt only
-        truths strictly between 0 and 1 count; NaN if the catalog lacks these quantiles
-    n_coverage : objects the coverage counts
+    model, parameter : str
+        As in the catalog's columns.
+    n : int
+        Number of objects compared: those with a posterior, with a true value, and without flags that spoil the pixels.
+    r2 : float
+        Coefficient of determination of the medians; NaN for fewer than two objects.
+    median_residual, scatter : float
+        Median of the residuals (posterior median minus truth), and 1.48 times their median absolute deviation, in the
+        parameter's unit; NaN without objects.
+    coverage68, coverage95 : float
+        Fraction of true values within the equal-tailed interval; NaN if the catalog has no such quantiles. For ``bt``
+        only true values strictly between 0 and 1 count.
+    n_coverage : int
+        Number of objects that count for the coverage.
     """
 
     model: str
@@ -49,20 +56,23 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A quantity's quantiles (object, level) and its truth (object,) float64, of the objects compared."""
+    """A quantity and its true values (object,), float64, restricted to the objects that are compared."""
 
     quantity: Quantity
     truth: Floats
 
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
-        """(object,) whether the coverage counts the object: a true share of 0 or 1 is no inner point of a posterior."""
+        """Mask (object,), bool, of the objects that count for the coverage.
+
+        A true ``bt`` of exactly 0 or 1 is at the edge of its range, where no equal-tailed interval can cover it.
+        """
         if self.quantity.parameter != "bt":
             return np.ones(len(self.truth), dtype=np.bool_)
         return (self.truth > 0) & (self.truth < 1)
 
     def coverage(self, share: float) -> float:
-        """Return the share of truths in the equal-tailed interval of probability `share`; NaN if the catalog lacks it."""
+        """Return the fraction of true values in the equal-tailed interval of probability `share`; NaN if it is not in the catalog."""
         ends = self.quantity.interval(share)
         if ends is None or not self.counted.any():
             return float("nan")
@@ -70,14 +80,15 @@ class Comparison:
         return float(inside[self.counted].mean())
 
     def between_quantiles(self) -> tuple[Floats, Floats]:
-        """Return the observed and the expected share (interval,) of truths below, between and above the quantiles."""
+        """Return the observed and the expected fraction (interval,) of true values below, between and above the quantiles."""
+        # The number of quantiles below the truth (object,) is the index of the interval it lies in.
         below = (self.quantity.quantiles < self.truth[:, None]).sum(axis=1)[self.counted]
         n_levels = len(self.quantity.levels)
         observed = np.bincount(below, minlength=n_levels + 1) / max(len(below), 1)
         return observed, np.diff([0.0, *self.quantity.levels, 1.0])
 
     def summary(self) -> Recovery:
-        """Return the line of the table."""
+        """Return the statistics of this comparison."""
         residual = self.quantity.median - self.truth
         n = len(residual)
         center = float(np.median(residual)) if n else float("nan")
@@ -98,10 +109,16 @@ class Comparison:
 
 
 def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
-    """Compare a catalog with the truth of a simulated survey, a line for each model and parameter.
+    """Return statistics of a catalog's posteriors against the truth of a simulated survey, for each model and parameter.
 
-    Objects with spoiling pixel flags (outside, partly covered, bad, saturated, bright star) are left out, as
-    are parameters that the truth does not know.
+    Objects whose flags say that the pixels are spoiled (outside the footprint, partly covered, bad, saturated, bright star)
+    are left out, and so are parameters that are not in the truth table.
+
+    Parameters
+    ----------
+    catalog_path : str
+    truth_path : str
+        Truth table, with the column ``object_id`` and columns named after parameters.
 
     Raises
     ------
@@ -115,8 +132,9 @@ def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
 
 
 def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
-    """Pair the catalog's quantities with the truth's columns of the same name, object by object."""
+    """Return a comparison for each quantity of the catalog that has a true value, with objects matched by id."""
     row = pc.index_in(pa.array(contents.object_id), value_set=truth[ID.name]).to_numpy(zero_copy_only=False)
+    # (object,) rows of the truth table; objects that are not in it are null, which becomes NaN.
     known = np.isfinite(row.astype(np.float64))
     usable = np.flatnonzero(known & contents.clean)
     comparisons = []
@@ -124,6 +142,7 @@ def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
         if quantity.parameter in truth.column_names:
             values: Floats = truth[quantity.parameter].to_numpy().astype(np.float64)
         elif quantity.parameter == "mag" and "flux_njy" in truth.column_names:
+            # The column mag follows from the flux, so its truth does too.
             values = ab_mag(truth["flux_njy"].to_numpy())
         else:
             continue

@@ -1,4 +1,4 @@
-"""The training curve: losses and learning rate over the epochs."""
+"""The training curve: training loss, validation loss and learning rate of each epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINING, VALIDATION, MUTED = "#4477aa", "#cc6677", "#777777"
 
 
 class EpochLike(Protocol):
-    """One epoch of a training's history."""
+    """One epoch in the history of a training, as `galbatch.models.training` records it."""
 
     @property
     def epoch(self) -> int:
@@ -38,19 +38,22 @@ class EpochLike(Protocol):
 
 
 def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str) -> None:
-    """Write a PNG with training and validation loss above, the learning rate below.
+    """Write a PNG of training and validation loss (top) and learning rate (bottom) against the epoch.
 
     Parameters
     ----------
-    history : at least one epoch
-    path : local or ``s3://``
-    title : of the figure
+    history : sequence of EpochLike
+        At least one epoch.
+    path : str
+        Output file, local or ``s3://``.
+    title : str
+        Title of the figure.
     """
     figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     epochs = [e.epoch for e in history]
     losses.plot(epochs, [e.training_loss for e in history], color=TRAINING, marker=".", label="training")
-    # An epoch that diverged has an infinite loss, which no axis can show.
+    # The loss of an epoch that diverged is not finite, which would give the axis no limits.
     validation = [e.validation_loss if math.isfinite(e.validation_loss) else math.nan for e in history]
     losses.plot(epochs, validation, color=VALIDATION, marker=".", label="validation")
     best = min(history, key=lambda e: e.validation_loss)
@@ -61,6 +64,7 @@ def write_training_curve(history: Sequence[EpochLike], path: str, *, title: str)
     losses.legend(frameon=False)
     rates.plot(epochs, [e.learning_rate for e in history], color=MUTED, marker=".")
     rates.set(xlabel="epoch", ylabel="learning rate")
+    # Epochs are whole numbers: without integer ticks a short training would show epoch 1.5.
     rates.set_ylim(bottom=0)
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     losses.set_title(title)
