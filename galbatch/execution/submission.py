@@ -170,24 +170,20 @@ class SubmissionQueue:
         function: Callable[[Any], tasks.TaskResult]
         task: tasks.IngestTask | tasks.InferTask
         if attempt.step == "ingest":
-            function, task = (
-                tasks.ingest_partition,
-                tasks.ingest_task(
-                    self._plan, attempt.part, store=cutouts.store, planes=cutouts.planes, flags=config.flags
-                ),
+            function = tasks.ingest_partition
+            task = tasks.ingest_task(
+                self._plan, attempt.part, store=cutouts.store, planes=cutouts.planes, flags=config.flags
             )
         else:
             attempt.batch = attempt.batch or self._batch
-            function, task = (
-                tasks.infer_partition,
-                tasks.infer_task(
-                    self._plan,
-                    attempt.part,
-                    store=cutouts.store,
-                    catalog_path=config.catalog.path,
-                    posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
-                    device=self._device,
-                ),
+            function = tasks.infer_partition
+            task = tasks.infer_task(
+                self._plan,
+                attempt.part,
+                store=cutouts.store,
+                catalog_path=config.catalog.path,
+                posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
+                device=self._device,
             )
         # All workers may take it unless one was refused: then the others are named, and new ones get later tasks.
         able = tuple(self._monitor.able(device)) if self._monitor.refused else ()

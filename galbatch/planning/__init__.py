@@ -1,4 +1,4 @@
-"""From objects, tiles and config to partitions with projected bytes and memory."""
+"""Planning of a run: the sky is divided into partitions, whose bytes, requests and memory are projected."""
 
 from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
 from galbatch.planning.inference_memory import InferenceMemory, project_inference

@@ -1,7 +1,7 @@
 """The plan of a run: its networks, grids and partitions, with projected bytes and fingerprints.
 
-A plan depends on config and inputs alone, never on the number of workers. Objects are read through their source when a
-partition is taken; nothing else here does I/O.
+A plan depends on config and inputs alone, not on the number of workers. The objects of a partition are read when they are
+asked for; nothing else here does I/O.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ if TYPE_CHECKING:
 __all__ = ["GridPlan", "ModelPlan", "PartitionPlan", "Plan"]
 
 PROCESS_BYTES = 400 * 2**20
-"""A worker that cuts, without pixels: 230 MiB of libraries without torch, open files, what reprojection takes."""
+"""Memory of a worker that cuts, without pixels: 230 MiB of libraries (without torch), open files, and resampling."""
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One network of the run.
+    """One network of a run.
 
     Attributes
     ----------
-    name, where : as in ``[[models]]``
-    paths, sha256 : the files and identities of its bundles: several are an ensemble
-    grid : the cutouts it needs
-    bands : survey bands, in the order of the bundle's input
-    auxiliary_inputs : its columns of the object list, in the order of the bundle's input
-    calibrated : as in ``[[models]]``: whether posteriors are inflated
-    inflated : for each bundle whether its posteriors are
-    engine : name of the `galbatch.models.Engine` that executes it
-    release, background : of the images it was trained on; "" if unknown
-    n_selected : objects that `where` selects
+    name, where, calibrated : the values in ``[[models]]``
+    paths, sha256 : path and sha256 of each of its bundles; several bundles are an ensemble
+    grid : size and pixel scale of its cutouts
+    bands : survey bands that it takes, in the order of the bundle's input
+    auxiliary_inputs : columns of the object list that it takes, in the order of the bundle's input
+    inflated : for each bundle, whether its posteriors are inflated; follows from `calibrated` and the bundle
+    engine : name of the `galbatch.models.Engine` that runs it
+    release, background : data release and background product of the images it was trained on; "" if unknown
+    n_selected : number of objects that `where` selects
     """
 
     name: str
@@ -65,7 +64,7 @@ class ModelPlan:
 
     @classmethod
     def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str) -> ModelPlan:
-        """Return the plan of a ``[[models]]`` section from its bundles' paths, the loaded bundles and the name of their engine."""
+        """Return the plan of a ``[[models]]`` section, made with the paths of its bundles, the loaded bundles and their engine."""
         trained = ensemble.metadata.input
         return cls(
             config.name,
@@ -86,9 +85,13 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """One partition: the tiles it needs, the cost of cutting it, and the fingerprints its outputs carry.
+    """One partition of a plan.
 
-    `tiles` are indices into the plan's tiles.
+    Attributes
+    ----------
+    tiles : index into the plan's tiles of each tile that the partition's cutouts may touch
+    projection : the cost of cutting it
+    ingest, leaf : fingerprints of its cutouts and of its leaf
     """
 
     partition: Partition
@@ -100,13 +103,15 @@ class PartitionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole run, before anything is started.
+    """The plan of a whole run.
 
     Attributes
     ----------
-    objects : all objects; those of a partition come from `take`
-    oversize : partitions larger than the limits that cannot be divided further
-    notes : human-readable lines for the user, before anything is started
+    objects : all objects; `take` returns those of a partition
+    tiles : the tiles in bands that any network takes
+    models, grids, partitions : the parts of the plan
+    oversize : partitions above the limits of ``[plan]`` that cannot be divided further
+    notes : human-readable lines for the user, to be shown before the run starts
     """
 
     objects: SelectedObjects
@@ -118,12 +123,12 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def take(self, partition: Partition) -> PartitionObjects:
-        """Return the objects of a partition with their flags and selections."""
+        """Return the objects of a partition, with their flags and the networks that select them."""
         return self.objects.take(partition.start, partition.stop)
 
     @property
     def rejected(self) -> pa.Table:
-        """Rows of the object list that were left out, with the reason."""
+        """The rows of the object list that were left out, with the reason for each."""
         return self.objects.source.rejected
 
     @cached_property
@@ -133,9 +138,9 @@ class Plan:
 
     @property
     def read_amplification(self) -> float:
-        """The bytes read over the bytes of the cutouts' own pixels in the tiles.
+        """The bytes read from tiles, divided by the bytes of the cutouts' own pixels in the tiles.
 
-        Below 1 where cutouts overlap on tiles that are read whole.
+        It is below 1 where cutouts overlap on tiles that are read whole; 0 if nothing is cut.
         """
         window_bytes = self.projection.window_bytes
         return self.projection.read_bytes / window_bytes if window_bytes else 0.0
@@ -150,18 +155,25 @@ class Plan:
         return any(storage.reads_by_request(tile.image.path) for tile in self.tiles)
 
     def worker_memory_bytes(self, planes: Sequence[str], *, store: str) -> int:
-        """Return the projected memory of a worker, in bytes, while it cuts.
+        """Return the projected memory of a worker that cuts, in bytes.
 
-        Blocks with image, mask and variance: the one that is cut, those that wait for a shard to be full, and if
-        `store` is on S3 those that are written meanwhile. Beside them `planes`, the stored ones, of a block on
-        their way into shards; from S3 the windows of some objects, in bytes as they come; and the process itself.
+        Parameters
+        ----------
+        planes : sequence of str
+            The planes that are stored.
+        store : str
+            Path of the cutout store: on S3, blocks are written while the next ones are cut.
         """
+        # Windows of these objects are fetched ahead from S3.
         prefetched = PREFETCHED_OBJECTS if self.is_remote else 0
 
         def grid_bytes(plan: GridPlan) -> int:
             of_object = bytes_per_object(plan.grid, plan.bands, ("image", "mask", "variance"))
+            # Blocks being cut, waiting for a full shard, or being written, with all three planes.
             blocks = blocks_in_memory(store, plan.grid, plan.bands) * BLOCK_OBJECTS * of_object
+            # The stored planes of a block while they are encoded.
             shards = BLOCK_OBJECTS * bytes_per_object(plan.grid, plan.bands, planes)
             return blocks + shards + prefetched * of_object
 
+        # Grids are cut one after the other.
         return PROCESS_BYTES + max(grid_bytes(plan) for plan in self.grids)

@@ -1,6 +1,6 @@
-"""Make the plan of a run from its config, objects, tiles and networks.
+"""The planner: it makes the plan of a run from its config, objects, tiles and networks.
 
-Objects are read through their source; nothing else here does I/O.
+Objects are read from their source; nothing else here does I/O.
 """
 
 from __future__ import annotations
@@ -24,18 +24,27 @@ from galbatch.planning.projection import GridPlan, Projector
 __all__ = ["ENGINE_OF", "make_plan"]
 
 ENGINE_OF = "engine of "
-"""The beginning of the names of those parts of a leaf's fingerprint that name the engine of a network."""
+"""Prefix of the parts of a leaf's fingerprint that hold the engine of a network; the network's name follows."""
 
 
 def make_plan(
     config: RunConfig, source: ObjectSource, tiles: Sequence[Tile], models: Sequence[ModelPlan]
 ) -> Plan:
-    """Plan the run.
+    """Return the plan of a run.
 
     Parameters
     ----------
-    tiles : all tiles of the surveys, whatever their band
-    models : the networks, in the order of ``[[models]]``
+    config : RunConfig
+    source : ObjectSource
+        The object list.
+    tiles : sequence of Tile
+        All tiles of the surveys, in any band.
+    models : sequence of ModelPlan
+        The networks, in the order of ``[[models]]``.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------
@@ -57,7 +66,8 @@ def make_plan(
 
 
 def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
-    """Return one entry for each distinct grid, with the union of its networks' bands in order of first use."""
+    """Return the distinct grids, each with the union of its networks' bands in the order of first use."""
+    # Cutouts that several networks can share are cut and stored once.
     result = []
     for grid in sorted({model.grid for model in models}):
         sharing = tuple(number for number, model in enumerate(models) if model.grid == grid)
@@ -67,7 +77,7 @@ def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
 
 
 class _Planner:
-    """The data that each partition's plan is made from, which are computed once."""
+    """Everything that the plans of all partitions have in common, computed once."""
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class _Planner:
         self.config = config
         self.objects = SelectedObjects(source, [model.where for model in models], config.flags)
         grids = _grids(models)
+        # Tiles in other bands would be opened, and their change would refuse outputs that do not depend on them.
         used = {band for grid in grids for band in grid.bands}
         self.tiles = tuple(tile for tile in tiles if tile.band in used)
         surveys = [[tile for tile in self.tiles if tile.band in survey.run_bands] for survey in config.survey]
@@ -88,6 +99,7 @@ class _Planner:
             dataclasses.replace(model, n_selected=int(n))
             for model, n in zip(models, self._projector.n_selected, strict=True)
         )
+        # All objects as one partition: the cutouts of each grid.
         whole = self._projector.project(0, len(self.objects))
         self.grids = tuple(
             dataclasses.replace(grid, n_cutouts=n) for grid, n in zip(grids, whole.n_cutouts, strict=True)
@@ -95,10 +107,10 @@ class _Planner:
         if not any(whole.n_cutouts):
             wheres = "; ".join(f"[[models]] {model.name}: where = {model.where!r}" for model in self.models)
             raise ConfigError(f"run.toml: no network is for any of the {len(self.objects)} objects: {wheres}")
+        # A tile this close to an object may cover a corner of its largest cutout.
         self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
         self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
-        self._common_ingest = self._common_ingest_parts()
-        self._common_infer = self._common_infer_parts()
+        self._common_ingest, self._common_infer = self._common_parts()
 
     def divide(self) -> list[Partition]:
         def bytes_of(start: int, stop: int) -> int:
@@ -113,18 +125,25 @@ class _Planner:
         )
 
     def plan(self, partition: Partition) -> PartitionPlan:
-        """Return the plan of one partition. Its fingerprints cover all that its cutouts and its leaf are made from."""
+        """Return the plan of one partition, whose fingerprints cover everything that its cutouts and its leaf depend on."""
         objects = self.objects.take(partition.start, partition.stop)
         table = objects.table
         near = tuple(self._footprint.near(table, radius_deg=self._radius_deg))
         columns = (table.object_id, table.ra_deg, table.dec_deg, objects.flags)
         needed = [digest(objects.needed(grid.models)) for grid in self.grids]
+        # Cutouts carry the PSF widths of the object list.
         psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
+        # What is cut from a tile depends on the identity of its files, and on what a table of tiles may say of it.
+        cut_from = []
+        for tile in (self.tiles[index] for index in near):
+            identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
+            cut_from.append([tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec])
         ingest = {
             **self._common_ingest,
             "division": f"{partition.name} of {partition.n_objects} objects",
             "objects": digest([*map(digest, columns), *needed, *psf]),
-            "tiles": digest(sorted((_tile_parts(self.tiles[index]) for index in near), key=str)),
+            # Sorted, as the order of tiles follows from paths, which are no part of a fingerprint.
+            "tiles": digest(sorted(cut_from, key=str)),
         }
         leaf = {
             **ingest,
@@ -137,7 +156,7 @@ class _Planner:
         return PartitionPlan(partition, near, projection, Fingerprint(ingest), Fingerprint(leaf))
 
     def notes(self) -> Iterator[str]:
-        """Yield human-readable lines for the user, before anything is started."""
+        """Yield human-readable lines for the user about objects, selections and training data."""
         if n_outside := self._projector.n_outside:
             yield (
                 f"outside every tile: {n_outside} of {len(self.objects)} objects; they stay in the catalog without "
@@ -146,60 +165,52 @@ class _Planner:
         for model in self.models:
             if not model.n_selected:
                 yield f"[[models]] {model.name}: where = {model.where!r} selects no object"
-            yield from _differences(model, self.tiles)
+            for what in ("release", "background"):
+                trained = getattr(model, what)
+                bands_of: dict[str, list[str]] = {}
+                for tile in self.tiles:
+                    found = getattr(tile, what)
+                    # What is unknown on either side is not compared.
+                    if tile.band in model.bands and found and trained and _kind(found) != _kind(trained):
+                        bands_of.setdefault(found, []).append(tile.band)
+                for found, bands in sorted(bands_of.items()):
+                    in_order = ", ".join(band for band in model.bands if band in bands)
+                    yield (
+                        f"[[models]] {model.name} was trained on {what} {trained!r}; the tiles in {in_order} are of "
+                        f"{found!r}"
+                    )
 
-    def _common_ingest_parts(self) -> dict[str, str]:
+    def _common_parts(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the parts of the fingerprints that are the same for all partitions, of cutouts and of leaves."""
+        # Paths of tiles are left out, so that a survey may be moved.
         surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
-        return {
+        ingest = {
             "INGEST_VERSION": str(INGEST_VERSION),
             "survey": json.dumps(surveys, sort_keys=True),
             "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
             "planes": " ".join(self.config.cutouts.planes),
             "flag thresholds": json.dumps(self.config.flags.model_dump(), sort_keys=True),
         }
-
-    def _common_infer_parts(self) -> dict[str, str]:
-        # The engine that was chosen counts, for each network below, not the one that was asked for, such as auto.
+        # With a fixed number of passes these two change no value.
         unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
+        # The engine that was chosen for each network counts (below), not the setting, which may be "auto". Keeping pass
+        # outputs changes no value.
         posterior = self.config.posterior.model_dump(
             exclude={"engine", "precision", "keep_pass_outputs"} | unused
         )
-        parts = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
-        parts["models"] = " ".join(model.name for model in self.models)
+        infer = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
+        infer["models"] = " ".join(model.name for model in self.models)
         for model in self.models:
-            parts[f"bundle {model.name}"] = ", ".join(model.sha256)
-            parts[f"{ENGINE_OF}{model.name}"] = model.engine
-            parts[f"bands of {model.name}"] = "+".join(model.bands)
-            parts[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
-            parts[f"calibration of {model.name}"] = ", ".join(
+            infer[f"bundle {model.name}"] = ", ".join(model.sha256)
+            infer[f"{ENGINE_OF}{model.name}"] = model.engine
+            infer[f"bands of {model.name}"] = "+".join(model.bands)
+            infer[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
+            infer[f"calibration of {model.name}"] = ", ".join(
                 "applied" if applied else "not applied" for applied in model.inflated
             )
-        return parts
-
-
-def _tile_parts(tile: Tile) -> list[object]:
-    """Return what cutouts take from a tile: its files' identity, and what a table of tiles may state beside them."""
-    identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
-    return [tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec]
-
-
-def _differences(model: ModelPlan, tiles: Sequence[Tile]) -> Iterator[str]:
-    """Yield where the tiles' data release or background is known to differ from that of the network's training."""
-    for what in ("release", "background"):
-        trained = getattr(model, what)
-        bands_of: dict[str, list[str]] = {}
-        for tile in tiles:
-            found = getattr(tile, what)
-            if tile.band in model.bands and found and trained and _kind(found) != _kind(trained):
-                bands_of.setdefault(found, []).append(tile.band)
-        for found, bands in sorted(bands_of.items()):
-            in_order = ", ".join(band for band in model.bands if band in bands)
-            yield (
-                f"[[models]] {model.name} was trained on {what} {trained!r}; the tiles in {in_order} are of "
-                f"{found!r}"
-            )
+        return ingest, infer
 
 
 def _kind(text: str) -> str:
-    """Return the words before the colon, by which "global sky: meshes of 8000 px" and "Global sky" are the same."""
+    """Return the words before a colon in lower case, so that "global sky: meshes of 8000 px" equals "Global sky"."""
     return text.partition(":")[0].strip().casefold()

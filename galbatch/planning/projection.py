@@ -1,7 +1,7 @@
-"""The projected cost of cutting objects: cutouts, bytes read and written, requests. Objects are read through their source.
+"""The projected cost of cutting objects: number of cutouts, bytes read and written, requests.
 
-Every object counts as one window on one tile of each band, the one that covers it; what is completed from
-neighboring tiles is not counted. How a tile with n windows is read is decided as the readers decide it.
+Each object counts as one window on one tile of each band, the tile that covers it; pixels that are completed from
+neighboring tiles are not counted. Whether a tile is read whole or by windows is decided as the readers decide it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,62 @@ from galbatch.objects import Chunk, LruCache, SelectedObjects
 
 __all__ = ["GridPlan", "Projection", "Projector"]
 
-Counts = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-"""Places, rising, and the number of windows on each."""
+
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of windows on the places of a survey. A place is the area of tiles with the same corners, one in each band.
+
+    Attributes
+    ----------
+    places : (place,) intp, numbers of the places that have windows, in rising order
+    n_windows : (place,) intp, number of windows on each
+    """
+
+    places: npt.NDArray[np.intp]
+    n_windows: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, places: npt.NDArray[np.int32]) -> _Counts:
+        """Count the windows (window,) on each place; -1, outside all tiles, is left out."""
+        places = places[places >= 0]
+        if not len(places):
+            return cls(np.zeros(0, np.intp), np.zeros(0, np.intp))
+        # Places are numbered along HEALPix, so those of a partition lie close together, and bincount is faster than the
+        # sort of np.unique. Where they lie far apart, its array would be mostly zeros.
+        first, last = int(places.min()), int(places.max())
+        if last - first > 4 * len(places) + 1024:
+            values, counts = np.unique(places, return_counts=True)
+            return cls(values.astype(np.intp), counts)
+        n_windows = np.bincount(places - first)
+        there = np.flatnonzero(n_windows)
+        return cls(there + first, n_windows[there])
+
+    @classmethod
+    def sum(cls, parts: Sequence[_Counts]) -> _Counts:
+        """Return the sum of counts on the same places."""
+        if len(parts) == 1:
+            return parts[0]
+        # The empty array stands first, as np.concatenate refuses an empty list.
+        none = np.zeros(0, np.intp)
+        places, inverse = np.unique(
+            np.concatenate([none, *(part.places for part in parts)]), return_inverse=True
+        )
+        counts = np.zeros(len(places), np.intp)
+        np.add.at(counts, inverse, np.concatenate([none, *(part.n_windows for part in parts)]))
+        return cls(places, counts)
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """One grid of the store with the union of its networks' bands, and which networks, by number, use it."""
+    """One grid of the store.
+
+    Attributes
+    ----------
+    grid : size and pixel scale of the cutouts
+    bands : the union of the bands of its networks
+    models : index of each network that uses it, in the order of ``[[models]]``
+    n_cutouts : number of objects that these networks select
+    """
 
     grid: Grid
     bands: tuple[str, ...]
@@ -40,11 +89,11 @@ class Projection:
 
     Attributes
     ----------
-    n_cutouts : one number for each grid
-    read_bytes : bytes of tiles that are read
-    window_bytes : bytes of the cutouts' own pixels in the tiles, which is the least to be read
-    requests : to S3; 0 for local tiles
-    write_bytes : of cutouts
+    n_cutouts : number of cutouts on each grid
+    read_bytes : bytes read from tiles
+    window_bytes : bytes of the cutouts' own pixels in the tiles, each window counted by itself
+    requests : number of requests to S3; 0 for local tiles
+    write_bytes : bytes of cutouts that are written, before compression
     """
 
     n_cutouts: tuple[int, ...]
@@ -60,7 +109,7 @@ class Projection:
 
     @classmethod
     def sum(cls, parts: Sequence[Projection], n_grids: int) -> Projection:
-        """Return the cost of several partitions together."""
+        """Return the total cost of several partitions."""
         return cls(
             tuple(sum(part.n_cutouts[grid] for part in parts) for grid in range(n_grids)),
             sum(part.read_bytes for part in parts),
@@ -72,18 +121,21 @@ class Projection:
 
 @dataclass(frozen=True)
 class _Cost:
+    """The cost of windows on the tiles of one survey and grid."""
+
     read_bytes: int
     window_bytes: int
     requests: int
 
 
 class _Survey:
-    """The tiles of one survey on one grid: what windows on its places cost."""
+    """The cost of windows on the tiles of one survey, for the cutouts of one grid."""
 
     def __init__(self, footprint: Footprint, tiles: Sequence[Tile], grid: GridPlan) -> None:
         self._grid = grid.grid
         self._costs: dict[tuple[int, int], _Cost] = {}
         numbers: dict[object, int] = {}
+        # One tile of each group of tiles that cost the same.
         self._alike: list[Tile] = []
         at_place: list[list[int]] = [[] for _ in range(footprint.n_places)]
         for tile, place in zip(tiles, footprint.place.tolist(), strict=True):
@@ -93,33 +145,35 @@ class _Survey:
                     numbers[key] = len(numbers)
                     self._alike.append(tile)
                 at_place[place].append(numbers[key])
-        # Places whose tiles cost the same are one kind: 5,000 patches are mostly a handful.
+        # Places whose tiles cost the same are of one kind: the 5,000 patches of a survey have a few kinds, so the cost of
+        # n windows is computed a few times and not for each patch.
         kinds: dict[tuple[int, ...], int] = {}
         kind_of = [kinds.setdefault(tuple(sorted(tiles_there)), len(kinds)) for tiles_there in at_place]
         self._kind_of_place = np.array(kind_of, np.int64)
         self._tiles_of_kind = list(kinds)
 
-    def cost(self, counts: Counts) -> _Cost:
-        """Return the cost of n windows on each of these places."""
-        places, n_windows = counts
-        pairs = self._kind_of_place[places] << 32 | n_windows
+    def cost(self, counts: _Counts) -> _Cost:
+        """Return the total cost of the given numbers of windows on places."""
+        # Kind and number of windows in one int64, 32 bits each, so that equal pairs can be counted by one sort.
+        pairs = self._kind_of_place[counts.places] << 32 | counts.n_windows
         values, times = np.unique(pairs, return_counts=True)
         read = window = requests = 0
         for value, n in zip(values.tolist(), times.tolist(), strict=True):
-            one = self._one(value >> 32, value & 0xFFFF_FFFF)
+            one = self._cost_at(value >> 32, value & 0xFFFF_FFFF)
             read += n * one.read_bytes
             window += n * one.window_bytes
             requests += n * one.requests
         return _Cost(read, window, requests)
 
-    def _one(self, kind: int, n_windows: int) -> _Cost:
-        """Return the cost of n windows on one place of a kind."""
+    def _cost_at(self, kind: int, n_windows: int) -> _Cost:
+        """Return the cost of `n_windows` windows on one place of a kind, computed once."""
         key = (kind, n_windows)
         if key not in self._costs:
             read = window = requests = 0
             for number in self._tiles_of_kind[kind]:
                 tile = self._alike[number]
-                # Pixel scales that differ by rounding must not ask for one more pixel: a thousandth is left out.
+                # Side of the window in pixels of the tile. A thousandth of a pixel is subtracted, so that pixel scales
+                # that differ by rounding do not take one more pixel.
                 size = math.ceil(
                     self._grid.size_px * self._grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - 1e-3
                 )
@@ -137,7 +191,8 @@ def _planes(tile: Tile) -> list[Plane]:
 
 
 def _cost_key(tile: Tile) -> tuple[object, ...]:
-    """Return all that `tile_read_cost` depends on, with paths reduced to what they say of the storage."""
+    """Return everything that `tile_read_cost` depends on; tiles with equal keys cost the same."""
+    # Of a path only the kind of storage and of compression count.
     planes = _planes(tile)
     of_planes = [
         (
@@ -155,12 +210,12 @@ def _cost_key(tile: Tile) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class _Windows:
-    """The objects of a chunk that each grid needs, and the place of each object in each survey.
+    """The windows that a chunk of the object list takes.
 
     Attributes
     ----------
-    needed : (grid, object) bool
-    places : (survey, object) int32; -1 where no tile covers the object
+    needed : (grid, object) bool, whether the object is cut on the grid
+    places : (survey, object) int32, number of the place that covers the object; -1 if no tile does
     """
 
     needed: npt.NDArray[np.bool_]
@@ -169,20 +224,36 @@ class _Windows:
 
 @dataclass(frozen=True)
 class _Summary:
-    """The part that is kept of every chunk: windows on each place, for each grid and survey."""
-
-    n_needed: tuple[int, ...]
-    counts: tuple[tuple[Counts, ...], ...]
-
-
-class Projector:
-    """Projects the cost of any range of the objects; looks at every object once when it is made.
+    """The sums that are kept of a chunk; its windows, with one number per object, are dropped.
 
     Attributes
     ----------
-    n_selected : objects of each model
-    n_outside : objects that a model selects and no tile covers
-    whole : projection of all objects as if they were one partition
+    n_needed : number of cutouts on each grid
+    counts : number of windows on each place, for each grid and survey
+    """
+
+    n_needed: tuple[int, ...]
+    counts: tuple[tuple[_Counts, ...], ...]
+
+
+class Projector:
+    """Projects the cost of any range of the objects. All objects are read once, when it is made.
+
+    Parameters
+    ----------
+    objects : SelectedObjects
+    surveys : sequence of sequence of Tile
+        The tiles of each survey.
+    grids : sequence of GridPlan
+    planes : sequence of str
+        The planes that are stored.
+
+    Attributes
+    ----------
+    n_selected : ndarray of int64, (model,)
+        Number of objects that each network selects.
+    n_outside : int
+        Number of objects that a network selects but no tile covers.
     """
 
     def __init__(
@@ -195,6 +266,7 @@ class Projector:
     ) -> None:
         self._objects = objects
         self._grids = tuple(grids)
+        # Bytes of one object on each grid.
         self._written = [bytes_per_object(grid.grid, grid.bands, planes) for grid in grids]
         self._footprints = [Footprint(tiles) for tiles in surveys]
         self._surveys = [
@@ -204,41 +276,45 @@ class Projector:
             ]
             for grid in grids
         ]
+        # Most ranges begin or end within a chunk: the windows of the chunks used last stay in memory.
         self._windows: LruCache[_Windows] = LruCache(self._find_windows)
         self.n_outside = 0
         self.n_selected: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._summaries = [self._summarize(chunk) for chunk in range(len(objects.source.ranges))]
+        self._summaries = []
+        for index in range(len(objects.source.ranges)):
+            chunk: Chunk = objects.chunks[index]
+            windows = self._windows[index]
+            n_selected = chunk.selected.sum(axis=1)  # (model, object) to (model,)
+            self.n_selected = n_selected if not len(self.n_selected) else self.n_selected + n_selected
+            outside = windows.needed.any(axis=0) & (windows.places < 0).all(axis=0)  # (object,)
+            self.n_outside += int(outside.sum())
+            self._summaries.append(_summary(windows, slice(None)))
 
     def _find_windows(self, index: int) -> _Windows:
+        """Return the windows of a chunk of the object list."""
         chunk = self._objects.chunks[index]
         table = chunk.table
         needed = [chunk.selected[list(grid.models)].any(axis=0) for grid in self._grids]
         places = [footprint.covering(table.ra_deg, table.dec_deg) for footprint in self._footprints]
+        # reshape: without any grid or survey the arrays would have no axis of objects.
         return _Windows(
             np.array(needed, np.bool_).reshape(len(needed), len(table)),
             np.array(places, np.int32).reshape(len(places), len(table)),
         )
 
-    def _summarize(self, index: int) -> _Summary:
-        chunk: Chunk = self._objects.chunks[index]
-        windows = self._windows[index]
-        n_selected = chunk.selected.sum(axis=1)
-        self.n_selected = n_selected if not len(self.n_selected) else self.n_selected + n_selected
-        outside = windows.needed.any(axis=0) & (windows.places < 0).all(axis=0)
-        self.n_outside += int(outside.sum())
-        return _summary(windows, slice(None))
-
     def project(self, start: int, stop: int) -> Projection:
-        """Return the cost of the objects `start` to `stop` as one partition."""
+        """Return the cost of the objects from `start` to before `stop`, taken as one partition."""
         parts = []
+        # Chunks that lie within the range are not read again.
         for span in self._objects.spans(start, stop):
             if span.is_whole:
                 parts.append(self._summaries[span.chunk])
             else:
                 parts.append(_summary(self._windows[span.chunk], span.rows))
         n_cutouts = tuple(sum(part.n_needed[g] for part in parts) for g in range(len(self._grids)))
+        # Windows are merged over chunks before their cost is taken: a tile that several chunks need is read once.
         costs = [
-            survey.cost(_merged([part.counts[g][s] for part in parts]))
+            survey.cost(_Counts.sum([part.counts[g][s] for part in parts]))
             for g, surveys in enumerate(self._surveys)
             for s, survey in enumerate(surveys)
         ]
@@ -252,34 +328,9 @@ class Projector:
 
 
 def _summary(windows: _Windows, rows: slice) -> _Summary:
+    """Count the cutouts and windows of the chunk's objects at `rows`."""
     n_needed, counts = [], []
     for needed in windows.needed[:, rows]:
         n_needed.append(int(np.count_nonzero(needed)))
-        counts.append(tuple(_counted(places[rows][needed]) for places in windows.places))
+        counts.append(tuple(_Counts.of(places[rows][needed]) for places in windows.places))
     return _Summary(tuple(n_needed), tuple(counts))
-
-
-def _counted(places: npt.NDArray[np.int32]) -> Counts:
-    """Return the number of windows on each place; place -1 is none."""
-    places = places[places >= 0]
-    if not len(places):
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    # Places are numbered along HEALPix, so those of a partition lie close together: counting needs no sorting.
-    first, last = int(places.min()), int(places.max())
-    if last - first > 4 * len(places) + 1024:
-        values, counts = np.unique(places, return_counts=True)
-        return values.astype(np.intp), counts
-    n_windows = np.bincount(places - first)
-    there = np.flatnonzero(n_windows)
-    return there + first, n_windows[there]
-
-
-def _merged(parts: Sequence[Counts]) -> Counts:
-    if len(parts) == 1:
-        return parts[0]
-    places, inverse = np.unique(
-        np.concatenate([np.zeros(0, np.intp), *(part[0] for part in parts)]), return_inverse=True
-    )
-    counts = np.zeros(len(places), np.intp)
-    np.add.at(counts, inverse, np.concatenate([np.zeros(0, np.intp), *(part[1] for part in parts)]))
-    return places, counts
