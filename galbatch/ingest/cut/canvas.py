@@ -1,4 +1,4 @@
-"""The block of cutouts while it is filled."""
+"""The arrays of a block of cutouts while tiles fill them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Canvas"]
 
 @dataclass(slots=True)
 class Canvas:
-    """The block while it is filled; arrays as in `CutoutBlock`."""
+    """A block of cutouts that is being filled; its arrays have the shapes, dtypes and units of `CutoutBlock`."""
 
     grid: Grid
     bands: tuple[str, ...]
@@ -35,6 +35,7 @@ class Canvas:
     def blank(cls, n_objects: int, tiles: Sequence[Tile], *, grid: Grid, bands: tuple[str, ...]) -> Canvas:
         """Return a canvas for `n_objects`; planes are undefined until `begin`, those that no tile has are one value."""
         shape = (n_objects, len(bands), grid.size_px, grid.size_px)
+        # A survey without masks or weights needs no arrays of them: one value stands for all, and is not writable.
         has_mask = any(tile.mask is not None for tile in tiles)
         has_variance = any(tile.weight is not None for tile in tiles)
         return cls(
@@ -66,7 +67,7 @@ class Canvas:
     def add(self, at: tuple[int, int], *, box: Box, pixels: Pixels) -> int:
         """Add what `pixels` cover and the canvas does not yet; return the number of pixels added."""
         image = self.image[at][box.slices]
-        new = np.isnan(image) & ~np.isnan(pixels.image)
+        new = np.isnan(image) & ~np.isnan(pixels.image)  # (y, x) bool
         n_new = int(np.count_nonzero(new))
         image[new] = pixels.image[new]
         if self.mask.flags.writeable:

@@ -88,7 +88,7 @@ def cut_block(
 def _cut(
     objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, grid: Grid, bands: Sequence[str]
 ) -> Canvas:
-    """The block's pixels: first every object's place, so that windows can be fetched together, then the pixels."""
+    """Return the filled canvas of a block: every object is placed first, so that windows can be fetched together, then filled."""
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
     canvas = Canvas.blank(len(objects), near, grid=grid, bands=tuple(bands))
     placed = place_tiles(objects, near, grid=grid)
@@ -96,6 +96,7 @@ def _cut(
         arrange(placed, index, objects=objects, grid=grid, bands=bands) for index in range(len(objects))
     ]
     for index, cutout in enumerate(arranged):
+        # The WCS is that of the lattice or the cutout's own, so it is known before any pixel is read.
         wcs = cutout.target.wcs
         canvas.crpix[index], canvas.crval[index], canvas.cd[index] = wcs.crpix, wcs.crval, wcs.cd
         canvas.tile.append(cutout.tile_id)
@@ -107,16 +108,19 @@ def _cut(
 
 
 def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dict[Plane, ExpectedReads]:
-    """Number of windows that will be read of each remote plane: the reader chooses by it how to read."""
+    """Return how many windows of each remote plane will be read: by that the reader chooses between windows and the whole file."""
     remote = [tile for tile in tiles if storage.reads_by_request(tile.image.path)]
     expected = {}
     for band in {tile.band for tile in remote}:
         of_band = [tile for tile in remote if tile.band == band]
         footprint = Footprint(of_band)
-        covering = footprint.covering(objects.ra_deg, objects.dec_deg)
+        covering = footprint.covering(
+            objects.ra_deg, objects.dec_deg
+        )  # (object,) place, -1 where no tile covers it
         counts = np.bincount(covering[covering >= 0], minlength=footprint.n_places)
         for tile, place in zip(of_band, footprint.place, strict=True):
             size_px = math.ceil(grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SAME_SCALE)
+            # Image, mask and weight are read in the same windows; their PSF map only at one pixel an object.
             for plane in (tile.image, tile.mask, tile.weight):
                 if plane is not None:
                     expected[plane] = ExpectedReads(int(counts[place]), size_px)
@@ -128,6 +132,7 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
     windows: dict[Plane, tuple[Tile, list[Box]]] = {}
     centers: dict[Plane, tuple[Tile, list[Box]]] = {}
     for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
+        # Only the best tile of each band: the others are read where it leaves pixels open, which is known only then.
         for source in (sources[0] for sources in cutout.sources if sources):
             tile = source.tile
             if storage.reads_by_request(tile.image.path):
@@ -150,7 +155,7 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
 def _measured(
     canvas: Canvas, objects: ObjectTable, *, flags: FlagsConfig, object_flags: npt.NDArray[np.int32]
 ) -> CutoutBlock:
-    """The finished block, with what is measured in the pixels."""
+    """Return the finished block, with the quantities measured in its pixels."""
     grid = canvas.grid
     measured = measure(
         canvas.image,
@@ -175,6 +180,7 @@ def _measured(
         tile=np.array(canvas.tile, dtype=np.str_),
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
+        # A width in the object list goes before the tile's: the user may know the PSF at each object.
         psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.bands),
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),

@@ -41,7 +41,7 @@ FREQUENCIES_PER_ONE = 1024
 @functools.lru_cache(maxsize=8)
 def kernel_weights(stretch: float) -> npt.NDArray[np.float32]:
     """Return (tap, phase) float32: the kernel, `stretch` times as wide, by place within a pixel; the taps sum to 1."""
-    half_taps = math.ceil(REACH_PX * stretch)
+    half_taps = math.ceil(REACH_PX * stretch)  # 3 where scales are alike: 6 taps
     taps = np.arange(1 - half_taps, 1 + half_taps)
     distance = (taps[:, None] - np.arange(PHASES) / PHASES) / stretch
     within = np.clip(1.0 - (distance / REACH_PX) ** 2, 0.0, None)
@@ -65,6 +65,7 @@ def received_weight(
     stretch : the kernel's width over its own
     """
     total = np.ones(back.x.shape, np.float32)
+    # Place of each tile pixel within its cutout pixel, (window y, window x) in [0, 1).
     x, y = (np.nan_to_num(axis % 1.0).astype(np.float32) for axis in (back.x, back.y))
     lattice_frequencies = np.linalg.inv(steps).T @ HARMONICS.T  # (x or y, harmonic), per tile pixel
     table = _transform_table(stretch)
@@ -79,7 +80,7 @@ def received_weight(
 
 @functools.lru_cache(maxsize=32)
 def _transform_table(stretch: float) -> npt.NDArray[np.float64]:
-    """Fourier transform of the kernel, 1 at frequency 0, at multiples of 1 / FREQUENCIES_PER_ONE a tile pixel."""
+    """Return the kernel's Fourier transform, 1 at frequency 0, at multiples of 1 / FREQUENCIES_PER_ONE per tile pixel."""
     places = 64  # a pixel: the transform at frequency 32 is below 1e-6
     table = kernel_weights(stretch)[:, :: PHASES // places]
     taps = np.arange(len(table)) - (len(table) // 2 - 1)

@@ -40,8 +40,10 @@ def fill_band(
             n_new, correlation = _resample(canvas, at, reader=reader, tile=source.tile, target=target)
             canvas.flags[index] |= PixelFlag.RESAMPLED if n_new else 0
         if n_new:
+            # The largest of the parts: noise is rather over- than understated. fmax passes over the NaN of the beginning.
             canvas.noise_correlation[at] = np.fmax(canvas.noise_correlation[at], correlation)
             used.append(source)
+        # Covered entirely: the tiles that are left would add nothing.
         if not np.isnan(canvas.image[at]).any():
             break
     if used:
@@ -61,6 +63,7 @@ def _read_whole(
     box = target.box_in(sources[0], at[0], size_px=canvas.grid.size_px)
     if box is None or box.clipped(best.shape_px) != box:
         return False
+    # Most cutouts end here: no pixel is copied twice, and no map of missing pixels is made.
     if reader.read_into(best, box, out=canvas.pixels(at)):
         canvas.psf_fwhm_arcsec[at] = sources[0].psf_fwhm_arcsec(reader, at[0])
         canvas.noise_correlation[at] = 1.0
@@ -69,7 +72,7 @@ def _read_whole(
 
 
 def _copy(canvas: Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, box: Box) -> int:
-    """Add exact copies from `box` of the tile, which may reach over its edges; number of pixels newly covered."""
+    """Copy pixels from `box` of the tile, which may reach over its edges; return the number of pixels newly covered."""
     inside = box.clipped(tile.shape_px)
     if inside.is_empty:
         return 0
@@ -79,7 +82,7 @@ def _copy(canvas: Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile
 def _resample(
     canvas: Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, target: Target
 ) -> tuple[int, float]:
-    """Add resampled pixels; number of pixels newly covered, and their noise correlation."""
+    """Add resampled pixels; return the number of pixels newly covered, and their noise correlation."""
     size_px = canvas.grid.size_px
     found = resample(reader, tile, target=target.wcs, size_px=size_px)
     if found is None:

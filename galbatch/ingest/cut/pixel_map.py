@@ -46,24 +46,25 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class PixelTransform:
-    """From pixels on `origin` to pixels on `goal`."""
+    """A map from pixels on the WCS `origin` to pixels on the WCS `goal`."""
 
     origin: WCS
     goal: WCS
 
     def __call__(self, x: _Float64, y: _Float64) -> _Float64:
-        """(2, ...): x and y on the goal; NaN beyond its projection's horizon."""
+        """Return x and y on the goal, (2, ...) float64; NaN beyond its projection's horizon."""
         ra, dec = self.origin.all_pix2world(x, y, 0)
         found = self.goal.all_world2pix(ra, dec, 0, tolerance=TOLERANCE_PX, quiet=True)
         return np.asarray(found, dtype=np.float64)
 
     def steps(self, x: float, y: float) -> _Float64:
-        """(x or y, along x or y): what a step of one pixel at (x, y) is on the goal."""
+        """Return the step on the goal of one pixel at (x, y), (x or y, along x or y): the matrix of derivatives."""
         at = self(np.array([x, x + 1.0, x]), np.array([y, y, y + 1.0]))
         return at[:, 1:] - at[:, :1]
 
     def positions(self, box: Box) -> Positions:
         """Return the positions of all pixels of the box."""
+        # A separable polynomial: 8 x 8 nodes are transformed, all other pixels follow by two matrix products.
         rows, columns = _Axis.of(box.y0, box.y1), _Axis.of(box.x0, box.x1)
         nodes = self._grid(columns.nodes, rows.nodes)
         probed = rows.values[rows.probes] @ nodes @ columns.values[columns.probes].T
@@ -81,19 +82,19 @@ class PixelTransform:
         return Positions(x, y, area)
 
     def _grid(self, columns: _Float64, rows: _Float64) -> _Float64:
-        """(2, y, x): x and y on the goal."""
+        """Return x and y on the goal of a grid of pixels, (2, y, x)."""
         return self(*np.meshgrid(columns, rows))
 
 
 def _area(by_x: npt.ArrayLike, by_y: npt.ArrayLike) -> _Float64:
-    """(y, x): area that derivatives of (x, y), each (2, y, x), span."""
+    """Return the area (y, x) that the derivatives along x and y, each (2, y, x), span: the determinant."""
     (x_by_x, y_by_x), (x_by_y, y_by_y) = np.asarray(by_x), np.asarray(by_y)
     return np.abs(x_by_x * y_by_y - x_by_y * y_by_x)
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Polynomials along one axis.
+    """Chebyshev polynomials along one axis of a box.
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class _Axis:
 
     @classmethod
     def of(cls, start: int, stop: int) -> _Axis:
-        """Pixels start <= pixel < stop."""
+        """Return the axis of the pixels start <= pixel < stop."""
         count = stop - start
         pixels = np.arange(start, stop, dtype=np.float64)
         nodes = (start + stop - 1) / 2.0 + count / 2.0 * chebyshev.chebpts1(N_NODES)
@@ -120,9 +121,10 @@ class _Axis:
 
 @functools.lru_cache(maxsize=64)
 def _polynomials(count: int) -> tuple[_Float64, _Float64]:
-    """`values` and `slopes` of `_Axis`: the same wherever the axis starts."""
+    """Return `values` and `slopes` of an axis of `count` pixels: they are the same wherever it starts."""
     coefficients = np.linalg.inv(chebyshev.chebvander(chebyshev.chebpts1(N_NODES), N_NODES - 1))
     scaled = (2 * np.arange(count) - (count - 1)) / count
     values = chebyshev.chebvander(scaled, N_NODES - 1) @ coefficients
     slopes = chebyshev.chebvander(scaled, N_NODES - 2) @ chebyshev.chebder(coefficients)
+    # The axis has length 2 in the variable of the polynomials.
     return np.asarray(values), np.asarray(slopes * (2.0 / count))

@@ -50,6 +50,7 @@ def place_tiles(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> l
 
     One transformation per lattice serves all its tiles: they differ by whole pixels.
     """
+    # By lattice: the WCS of its first tile here, and all objects' positions on that, x and y (object,).
     on_lattice: dict[str, tuple[TanWCS, npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
     placed = []
     for tile in tiles:
@@ -58,6 +59,7 @@ def place_tiles(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> l
         if is_plain and tile.grid_key in on_lattice:
             first, x, y = on_lattice[tile.grid_key]
             tan = tile_tan(tile)
+            # CRPIX of one tract's patches differ by whole pixels; rounding takes away what the header's digits lost.
             shift = (round(tan.crpix[0] - first.crpix[0]), round(tan.crpix[1] - first.crpix[1]))
         else:
             wcs = parse_wcs(tile.wcs_header)
@@ -75,8 +77,10 @@ def _placed(
     grid: Grid,
     is_plain: bool,
 ) -> PlacedTile:
+    """Return the tile with its objects' distances from the edges; `position` is x and y, (object,) float64."""
     x, y = position
     ny, nx = tile.shape_px
+    # Half a pixel more, as a pixel's area reaches that far beyond its center.
     inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
     ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
     copies = is_plain and abs(ratio - 1.0) < SAME_SCALE
@@ -86,9 +90,9 @@ def _placed(
 
 
 def _narrowest_arcsec(tile: Tile) -> float:
-    """A pixel's width along the edge where it is least: a plate carrée's at 60 deg is half of what CD says."""
+    """Return the least width of a pixel along the tile's edges: a plate carrée's at 60 deg is half of what CD says."""
     ny, nx = tile.shape_px
-    corners = sky.unit_vectors(*np.transpose(tile.corners_deg))
+    corners = sky.unit_vectors(*np.transpose(tile.corners_deg))  # (corner, 3)
     chords = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     widths = np.degrees(2.0 * np.arcsin(chords / 2.0)) * 3600.0 / (nx, ny, nx, ny)
     # An edge at a pole has no length and says nothing of the pixels near it: a tenth of CD's width is taken then.
@@ -138,6 +142,7 @@ def arrange(
 ) -> Arrangement:
     """Choose the place and the tiles of the cutout of the object `index`."""
     near = [p for p in placed if p.inside[index] > -p.reach_px]
+    # The tile id decides between tiles that are as far inside, so that a cutout never depends on the order of files.
     near.sort(key=lambda p: (-p.inside[index], p.tile.tile_id))
     by_band = [[p for p in near if p.tile.band == band] for band in bands]
     covering = [p for of_band in by_band for p in of_band if p.inside[index] >= 0]
@@ -154,11 +159,12 @@ def arrange(
 
 
 def _target(homes: Sequence[PlacedTile], index: int, *, position: tuple[float, float], grid: Grid) -> Target:
-    """On the lattice of the first of the homes; without any the cutout has a grid of its own, north up."""
+    """Return the place on the lattice of the first of `homes`; without any, on a grid of the cutout's own, north up."""
     if not homes:
         ra, dec = position
         return Target(tan_wcs(ra, dec, scale_arcsec=grid.pixel_scale_arcsec, center_px=grid.center_px))
     home = homes[0]
+    # The pixel that holds the position becomes the central one: np.round would send half of the ties the other way.
     x0 = int(np.floor(home.x[index] + 0.5)) - grid.center_px
     y0 = int(np.floor(home.y[index] + 0.5)) - grid.center_px
     tan = tile_tan(home.tile)

@@ -40,7 +40,7 @@ def psf_window(tile: Tile, *, x: float, y: float) -> Box:
 def listed_or(
     found: npt.NDArray[np.float32], objects: ObjectTable, *, bands: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Return (object, band): the widths of the object list, and `found` where it has none."""
+    """Return the PSF widths in arcsec, (object, band) float32: those of the object list, and `found` where it has none."""
     result = found.copy()
     for index, band in enumerate(bands):
         if band in objects.psf_fwhm_arcsec:

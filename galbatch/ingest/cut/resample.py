@@ -114,11 +114,12 @@ class _Drawing:
     noise_correlation: float
 
     def draw(self, window: Pixels) -> Pixels:
-        """The window's pixels on the cutout's grid."""
+        """Return the window's pixels, resampled onto the cutout's grid (y, x)."""
         image = self._sum(window.image * self.share, self.x_weights, self.y_weights)
-        missing = np.isnan(image)
+        missing = np.isnan(image)  # (y, x): any tile pixel under the kernel is NaN, or beyond the edge
         variance = np.full(image.shape, np.nan, np.float32)
         if not np.isnan(window.variance).all():
+            # Independent noise: weights enter squared.
             variance = self._sum(window.variance * self.share**2, self.x_weights**2, self.y_weights**2)
             variance[missing] = np.nan
         mask = np.zeros(image.shape, np.uint16)
@@ -128,9 +129,10 @@ class _Drawing:
         return Pixels(image, mask, variance)
 
     def _bits_under_kernel(self, mask: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-        """The bits of the (tap, tap) pixels that begin at each pixel of the window."""
+        """Return the OR of the bits of the (tap, tap) pixels that begin at each pixel of the window."""
         height, width = mask.shape
         rows, bits = np.zeros_like(mask), np.zeros_like(mask)
+        # Along rows, then along columns: 2 n instead of n^2 operations for n taps.
         for tap in range(len(self.x_weights)):
             rows[:, : width - tap] |= mask[:, tap:]
         for tap in range(len(self.x_weights)):
@@ -138,7 +140,7 @@ class _Drawing:
         return bits
 
     def _sum(self, window: _Float32, x_weights: _Float32, y_weights: _Float32) -> _Float32:
-        """(y, x): weighted sums of the window's pixels, NaN where not covered."""
+        """Return weighted sums of the window's pixels, (y, x) float32; NaN where not covered."""
         flat, width = window.ravel(), window.shape[1]
         total = np.zeros(len(self.first), np.float32)
         row, drawn = np.empty_like(total), np.empty_like(total)
@@ -158,7 +160,7 @@ class _Drawing:
 
 @functools.lru_cache(maxsize=MAPS_KEPT)
 def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Drawing | None:
-    """From a tile onto a cutout; None where they do not meet."""
+    """Return the tile pixels and weights that a cutout is resampled from; None where tile and cutout do not meet."""
     own, tile = place.tan.astropy(), parse_wcs(wcs_header)
     to_tile = PixelTransform(own, tile)
     center = (place.size_px - 1) / 2.0
@@ -166,6 +168,7 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
     if not np.isfinite(steps).all():  # beyond the horizon
         return None
     area = abs(float(np.linalg.det(steps)))
+    # Rounded, so that cutouts of one tile share the tables that are cached by it.
     stretch = max(1.0, round(math.sqrt(area), 2))
     taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), kernel_weights(stretch))
     covered = taps.within(shape_px)
@@ -210,7 +213,7 @@ class _Taps:
 
     @classmethod
     def of(cls, positions: Positions, table: _Float32) -> _Taps:
-        """At `positions`; those that are NaN are put beyond any tile."""
+        """Return the taps of kernels at `positions`; those that are NaN are put beyond any tile."""
         x0, x_phase = _split(positions.x, len(table))
         y0, y_phase = _split(positions.y, len(table))
         return cls(x0, y0, x_phase, y_phase, positions.area.astype(np.float32), table)
@@ -230,22 +233,23 @@ class _Taps:
 
     @property
     def box(self) -> Box:
-        """Window of the tile that has all of them."""
+        """The window of the tile that holds all taps."""
         y1, x1 = int(self.y0.max()) + len(self.table), int(self.x0.max()) + len(self.table)
         return Box(int(self.y0.min()), y1, int(self.x0.min()), x1)
 
     @property
     def first(self) -> _Index:
-        """Index of the first in the window, row by row."""
+        """Index of each kernel's first tile pixel in the window, counted row by row."""
         box = self.box
         return (self.y0 - box.y0) * box.shape[1] + (self.x0 - box.x0)
 
     def weights(self) -> tuple[_Float32, _Float32]:
-        """(tap, ...) of columns and of rows; the latter bring in the area, so that fluxes stay fluxes."""
+        """Return the weights of columns and of rows, (tap, ...) float32; the latter hold the area, so that fluxes are kept."""
         return self.table.take(self.x_phase, axis=1), self.table.take(self.y_phase, axis=1) * self.area
 
 
 def _split(position: npt.NDArray[np.float64], n_taps: int) -> tuple[_Index, _Index]:
-    """First pixel under the kernel, and phase."""
+    """Return the first tile pixel under the kernel at each position, and the place within a pixel in steps of 1 / PHASES."""
+    # -1e9 px lies beyond any tile, and its steps still fit into 64 bits.
     steps = np.rint(np.nan_to_num(position, nan=-1e9) * PHASES).astype(np.intp)
     return (steps >> PHASE_BITS) - (n_taps // 2 - 1), steps & (PHASES - 1)

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def tiles_near(objects: ObjectTable, tiles: Sequence[Tile], *, radius_deg: float) -> list[int]:
-    """Indices of the tiles that may touch a circle of `radius_deg` about any object.
+    """Return the indices of the tiles that may touch a circle of `radius_deg` about any object.
 
     May name a tile too many (tiles count as circles about their corners), never one too few. No I/O.
     """
@@ -36,7 +36,7 @@ def tiles_near(objects: ObjectTable, tiles: Sequence[Tile], *, radius_deg: float
 
 
 class Footprint:
-    """The tiles of a survey, for many questions about them.
+    """The tiles of a survey, prepared for many searches.
 
     Tiles with the same corners (the bands of a patch) are one **place**. Places are numbered along HEALPix, so
     those of a partition have neighboring numbers.
@@ -64,7 +64,7 @@ class Footprint:
         self._tiles_of = (by_place, starts)
 
     def near(self, objects: ObjectTable, *, radius_deg: float) -> list[int]:
-        """The same as `tiles_near`; asks the trees for the places about the objects first."""
+        """Return the same as `tiles_near`, by a search of the trees first: a partition has few of a survey's tiles near it."""
         if not len(objects) or not self.n_places:
             return []
         vectors = _vectors(objects)
@@ -76,7 +76,7 @@ class Footprint:
         return sorted(int(t) for place in touched for t in by_place[starts[place] : starts[place + 1]])
 
     def covering(self, ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.int32]:
-        """A place that covers each position: the one of the nearest center; -1 where none does.
+        """Return the place that covers each position, that of the nearest center; -1 where none does.
 
         Edges count as arcs of great circles, which they are on TAN tiles.
 
@@ -105,7 +105,7 @@ class Footprint:
         return result
 
     def _first_covering(self, vectors: Floats, layer: _Layer) -> npt.NDArray[np.intp]:
-        """The place of the nearest center among those of the layer that cover each position; -1 for none."""
+        """Return the place of the layer that covers each position and has the nearest center; -1 where none covers it."""
         candidates = layer.tree.query_ball_point(vectors, _chord(layer.radius_rad + ROUNDING_RAD))
         counts = np.fromiter(map(len, candidates), np.intp, len(vectors))
         result = np.full(len(vectors), -1, np.intp)
@@ -141,7 +141,7 @@ class _Circles:
 
     @classmethod
     def about(cls, corners_deg: Floats) -> _Circles:
-        """Through the corners, (tile, corner, 2)."""
+        """Return the circles about tiles through their farthest corners; `corners_deg` is (tile, corner, 2)."""
         vectors = _corner_vectors(corners_deg)
         centers = vectors.mean(axis=1)
         centers /= np.linalg.norm(centers, axis=1, keepdims=True)
@@ -154,20 +154,20 @@ class _Circles:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Places of like size: a search for them need not reach as far as the largest tile of all would ask."""
+    """Places of similar size. A search among them reaches as far as the largest of them needs, not the largest of all."""
 
     places: npt.NDArray[np.intp]
     tree: cKDTree
     radius_rad: float
 
     def within(self, center: Floats, reach_rad: float) -> npt.NDArray[np.intp]:
-        """Places that a circle about `center` may touch."""
+        """Return the places that a circle of `reach_rad` about `center` (3,) may touch."""
         found = self.tree.query_ball_point(center, _chord(reach_rad + self.radius_rad))
         return self.places[np.asarray(found, np.intp)]
 
 
 def _layers(circles: _Circles) -> list[_Layer]:
-    """One layer for each factor of 2 in size."""
+    """Return the places sorted into layers, one for each factor of 2 in the radius of their circles."""
     octave = np.floor(np.log2(np.maximum(circles.radii_rad, 1e-12)))
     layers = []
     for value in np.unique(octave):
@@ -192,16 +192,17 @@ def _vectors(objects: ObjectTable) -> Floats:
 
 
 def _near(vectors: Floats, circles: _Circles, *, radius_deg: float) -> npt.NDArray[np.bool_]:
-    """True for each circle that lies within the radius of any of the positions."""
+    """Return whether each circle lies within `radius_deg` of any of the positions, (circle,) bool."""
     if not len(circles.radii_rad):
         return np.zeros(0, np.bool_)
+    # The nearest position of each circle decides: one search a circle instead of one a pair.
     chords, _ = cKDTree(vectors).query(circles.centers)
     distance_rad = 2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0))
     return distance_rad <= circles.radii_rad + math.radians(radius_deg) + ROUNDING_RAD
 
 
 def _cap(vectors: Floats) -> tuple[Floats, float]:
-    """A circle about all positions: its center and its radius in rad."""
+    """Return a circle that holds all positions: its center, a unit vector, and its radius in rad."""
     mean = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-3:  # spread over the whole sphere
@@ -216,17 +217,18 @@ def _chord(angle_rad: float) -> float:
 
 
 def _inner_sides(corners_deg: Floats) -> Floats:
-    """(place, edge, 3): unit normals of the planes through each edge, pointing to the center's side."""
+    """Return the unit normals of the planes through each edge, (place, edge, 3), pointing to the center's side."""
     vectors = _corner_vectors(corners_deg)
     normals = np.cross(vectors, np.roll(vectors, -1, axis=1))
     lengths = np.linalg.norm(normals, axis=2, keepdims=True)
+    # Corners that fall together (at a pole) have an edge without length, whose normal stays 0: it excludes nothing.
     normals = normals / np.where(lengths > 0, lengths, 1.0)
     center = vectors.mean(axis=1)
     return normals * np.sign(np.einsum("pex,px->pe", normals, center))[..., None]
 
 
 def _along_healpix(centers: Floats) -> npt.NDArray[np.intp]:
-    """Order of unit vectors along the HEALPix index."""
+    """Return the indices that sort unit vectors (center, 3) along the HEALPix index."""
     if not len(centers):
         return np.zeros(0, np.intp)
     ra = np.degrees(np.arctan2(centers[:, 1], centers[:, 0])) % 360.0

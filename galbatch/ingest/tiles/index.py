@@ -89,7 +89,7 @@ def _read(
 
 
 def _read_batch(survey: SurveyConfig, sources: Sequence[TileSource]) -> list[FileTiles]:
-    """The headers of some files; a task of its own."""
+    """Read the headers of a batch of files; the unit of work that is sent to a worker."""
     read = []
     known: dict[str, FileIdentity | None] = {source.path: source.identity for source in sources}
     for source in sources:
@@ -103,7 +103,7 @@ def _read_batch(survey: SurveyConfig, sources: Sequence[TileSource]) -> list[Fil
 
 
 def _unchanged(known: Mapping[str, FileTiles], sources: Sequence[TileSource]) -> dict[str, FileTiles]:
-    """Those of the sources for which nothing has changed."""
+    """Return the indexed tiles of the sources for which no file that was looked at has changed."""
     now: dict[str, FileIdentity | None] = {source.path: source.identity for source in sources}
     candidates = [known[source.key] for source in sources if source.key in known]
     others = {path for found in candidates for path, _ in found.looked if path not in now}

@@ -20,7 +20,7 @@ __all__ = ["read_surveys", "read_tiles"]
 def read_surveys(
     surveys: Sequence[SurveyConfig], *, index: str | None = None, map_files: MapFiles | None = None
 ) -> list[Tile]:
-    """Tiles of all surveys, under the names that the run knows their bands by.
+    """Return the tiles of all surveys, their bands named as in the run (``[[survey]] name`` goes before the band).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def read_surveys(
 def read_tiles(
     survey: SurveyConfig, *, index: str | None = None, map_files: MapFiles | None = None
 ) -> list[Tile]:
-    """Tiles of the survey in its bands, sorted by id and band; no pixels are read.
+    """Return the tiles of a survey in its bands, sorted by id and band; no pixels are read.
 
     Parameters
     ----------
