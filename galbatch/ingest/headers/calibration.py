@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 from astropy.wcs import WCS
 
@@ -134,7 +135,7 @@ def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> Pi
     """
     header = hdus[image].header
     cards, heard = Cards([header, hdus[0].header]), _Heard()
-    unit = _unit_statement(cards, header, hdus[image].shape, stated)
+    unit, area_varies = _unit_statement(cards, header, hdus[image].shape, stated)
     if unit is not None:
         heard.firm.append(unit)
         heard.has_unit = True
@@ -161,8 +162,10 @@ def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> Pi
         heard.add(photflam_statement(cards), heard.cards)
     no_flux = f"BUNIT is {cards.text('BUNIT') or 'missing'!r}"
     njy = _decided(heard, stated, missing=no_flux)
-    # Pixels in a unit of flux are calibrated, however the PhotoCalib beside them may vary.
-    return PixelScale(njy, varies if njy == mean and not heard.has_unit else None)
+    if unit is not None and njy == unit.njy:
+        # Pixels in a unit of flux are calibrated, however the PhotoCalib beside them may vary.
+        return PixelScale(njy, area_varies)
+    return PixelScale(njy, varies if njy == mean else None)
 
 
 def scale_of_attribute(name: str, value: object, stated: StatedScale) -> float:
@@ -185,9 +188,9 @@ def scale_of_attribute(name: str, value: object, stated: StatedScale) -> float:
 
 def _unit_statement(
     cards: Cards, header: fits.Header, shape: Sequence[int], stated: StatedScale
-) -> Statement | None:
-    """The unit of flux, by run.toml, BUNIT or the layout, with the pixel's solid angle where it is per steradian."""
-    readings = []
+) -> tuple[Statement | None, CalibrationField | None]:
+    """The unit of flux, by run.toml, BUNIT or the layout; per steradian, times the pixel's area and how that varies."""
+    readings, varies = [], None
     for text, name in ((stated.unit, "[survey.generic] unit"), (cards.text("BUNIT"), "BUNIT")):
         try:
             unit = flux_unit(text)
@@ -205,45 +208,56 @@ def _unit_statement(
         if unit is not None:
             njy, shown = unit.njy, f"{name} = {text}"
             if unit.per_steradian:
-                njy, shown = (
-                    njy * _pixel_sr(cards, header, shape, stated.where),
-                    f"{shown} times the pixel's area",
-                )
+                area_sr, varies = _pixel_area(cards, header, shape, stated.where)
+                njy, shown = njy * area_sr, f"{shown} times the pixel's area"
             readings.append(Statement(njy, shown))
     if not readings and stated.layout_unit:
         unit = flux_unit(stated.layout_unit)
         assert unit is not None
         readings = [Statement(unit.njy, f"the layout's unit, {stated.layout_unit}")]
     _require_agreement(readings, stated, advice="take unit out of run.toml, or correct it")
-    return readings[0] if readings else None
+    return (readings[0] if readings else None), varies
 
 
-def _pixel_sr(cards: Cards, header: fits.Header, shape: Sequence[int], where: str) -> float:
-    """The solid angle of a pixel in steradian: by PIXAR_SR, which must be the WCS's, else by the WCS alone."""
+def _pixel_area(
+    cards: Cards, header: fits.Header, shape: Sequence[int], where: str
+) -> tuple[float, CalibrationField | None]:
+    """A pixel's solid angle, sr, by PIXAR_SR, which must be the WCS's, else by the WCS; and how it varies, if it does."""
     _, wcs = accepted_wcs(header, where)
     ny, nx = shape[-2:]
-    areas = [_area_sr(wcs, x, y) for x in (0, nx // 2, nx - 1) for y in (0, ny // 2, ny - 1)]
-    middle = areas[4]
+    # (y, x): 9 x 9 places on the image, for a polynomial of order 4 on each axis.
+    y, x = np.meshgrid(np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9), indexing="ij")
+    areas_sr = _areas_sr(wcs, x, y)
+    mean = float(areas_sr.mean())
     written = number_of(cards.get("PIXAR_SR"))
-    if written is not None and not abs(written / middle - 1) < SAME_AREA:
+    if written is not None and not abs(written / mean - 1) < SAME_AREA:
         raise TileError(
-            f"{where}: PIXAR_SR is {written:.6g} sr, the pixel's area by the WCS {middle:.6g} sr; correct the card, "
-            "or state [survey] zero_point_mag of images in units of flux"
+            f"{where}: PIXAR_SR is {written:.6g} sr, the pixel's area by the WCS {mean:.6g} sr; correct the card, or "
+            "convert the image to Jy per pixel"
         )
-    if max(abs(area / middle - 1) for area in areas) > SAME_AREA:
+    if float(np.abs(areas_sr / mean - 1).max()) < SAME_ZERO_POINT_MAG:
+        return written or mean, None
+    x_range, y_range = (-0.5, nx - 0.5), (-0.5, ny - 0.5)
+    u, v = ((2.0 * at - sum(ends)) / (ends[1] - ends[0]) for at, ends in ((x, x_range), (y, y_range)))
+    basis = np.polynomial.chebyshev.chebvander2d(v.ravel(), u.ravel(), [4, 4])
+    fitted = np.linalg.lstsq(basis, (areas_sr / mean).ravel(), rcond=None)[0]
+    if not float(np.abs(basis @ fitted * mean / areas_sr.ravel() - 1).max()) < SAME_ZERO_POINT_MAG:
         raise TileError(
-            f"{where}: BUNIT is a surface brightness, and the pixel's area varies by more than 1 % over the image; "
-            "resample it to a TAN projection, or convert it to Jy per pixel"
+            f"{where}: BUNIT is a surface brightness, and the pixel's area varies too much over the image; resample it "
+            "to a TAN projection, or convert it to Jy per pixel"
         )
-    return written or middle
+    rows = tuple(tuple(row) for row in fitted.reshape(5, 5).tolist())
+    return written or mean, CalibrationField(x_range, y_range, rows)
 
 
-def _area_sr(wcs: WCS, x: float, y: float) -> float:
-    """The area in steradian of the pixel at 0-based (x, y), from two of its sides."""
-    ra, dec = np.deg2rad(wcs.all_pix2world([x - 0.5, x + 0.5, x - 0.5], [y - 0.5, y - 0.5, y + 0.5], 0))
-    # (corner, xyz): the cross product of two sides of a pixel, which is small enough to be flat
-    corners = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-    return float(np.linalg.norm(np.cross(corners[1] - corners[0], corners[2] - corners[0])))
+def _areas_sr(wcs: WCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(y, x): the areas in steradian of the pixels at 0-based (x, y), from the two lines through their middles."""
+    ends = []
+    for dx, dy in ((-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)):
+        ra, dec = np.deg2rad(wcs.all_pix2world(x + dx, y + dy, 0))
+        ends.append(np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1))
+    # A pixel is small enough to be flat: its area is the cross product of the two, (y, x, xyz).
+    return np.linalg.norm(np.cross(ends[1] - ends[0], ends[3] - ends[2]), axis=-1)
 
 
 def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:

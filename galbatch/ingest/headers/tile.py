@@ -17,6 +17,7 @@ from galbatch.ingest.headers.lattice import lattice_key
 from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec
 from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
 from galbatch.ingest.pixels.planes import described
+from galbatch.ingest.pixels.scaling import asinh_cards
 from galbatch.storage import FileAccessLog
 
 __all__ = ["Planes", "add_plane", "combined_identity", "make_tile"]
@@ -146,7 +147,9 @@ def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> 
     hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
     index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
     require_whole(hdu, where=where, plane=name, path=plane.path)
-    return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index)), shape
+    # Masks are often written with a copy of the image's header: its BSOFTEN says nothing of their bits.
+    asinh = None if name in ("mask", "psf") else asinh_cards(hdu.header, f"{where}: {name}")
+    return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index, asinh=asinh)), shape
 
 
 def _place(

@@ -33,7 +33,7 @@ SENTINELS = frozenset({0.0, -1.0, 1.0, 99.0, -99.0, 99.99, -99.99, 999.0, -999.0
 
 # DES writes "Mag Zero-point in magnitudes/s" of coadds whose zero point is that of the image: it is not matched.
 PER_SECOND = re.compile(
-    r"\b(per|for (1|one))[ -]*(s|sec|second)\b|\b1[ -]?s(ec)?\b|(count|counts|adu|dn|e-?|electrons?|ct) ?/ ?s(ec)?\b",
+    r"\b(per|for (1|one))[ -]*(s|sec|second)\b|\b1[ -]?s(ec)?\b|\b(count|counts|adu|dn|e-?|electrons?|ct) ?/ ?s(ec)?\b",
     re.I,
 )
 NOT_AB = ("VEGA", "JOHNSON", "BESSEL", "LANDOLT", "2MASS", "STMAG", "GUNN", "THUAN")

@@ -21,7 +21,6 @@ from astropy.io import fits
 from galbatch import storage
 from galbatch.core.types import Plane
 from galbatch.ingest.pixels.cost import MERGE_GAP_BYTES, ExpectedReads, merge_gap_bytes, plane_cost
-from galbatch.ingest.pixels.scaling import asinh_cards
 
 __all__ = ["Box", "PlaneReader", "described", "open_plane"]
 
@@ -81,14 +80,7 @@ class PlaneReader(Protocol):
 
 
 def described(hdu: Any, plane: Plane) -> Plane:
-    """The plane with what its HDU says of how it is stored.
-
-    Raises
-    ------
-    TileError
-        The pixels are arcsinh magnitudes, and BSOFTEN or BOFFSET is missing or no number.
-    """
-    plane = dataclasses.replace(plane, asinh=asinh_cards(hdu.header, plane.path))
+    """The plane with what its HDU says of how it is stored."""
     if isinstance(hdu, fits.CompImageHDU):
         block = tuple(int(length) for length in hdu.tile_shape[-2:])
         return dataclasses.replace(

@@ -49,7 +49,8 @@ def linear_counts(stored: npt.NDArray[Any], asinh: tuple[float, float]) -> npt.N
     of the whole stack. In float64: the sinh of a bright star's magnitude would lose digits in float32.
     """
     offset, softening = asinh
-    return offset + 2.0 * softening * np.sinh(stored.astype(np.float64) * (math.log(10.0) / 2.5))
+    with np.errstate(over="ignore"):  # a sentinel such as 1e30 becomes infinite
+        return offset + 2.0 * softening * np.sinh(stored.astype(np.float64) * (math.log(10.0) / 2.5))
 
 
 def calibration_factor(field: CalibrationField, box: Box) -> npt.NDArray[np.float32]:

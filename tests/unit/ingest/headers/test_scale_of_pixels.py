@@ -15,6 +15,7 @@ from astropy.io import fits
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import ConfigError, TileError
+from galbatch.ingest.pixels import Box, TileReader
 
 
 @pytest.fixture
@@ -103,6 +104,18 @@ class TestUnits:
         assert njy(BUNIT="uJy/arcsec2") == pytest.approx(10.0, rel=1e-6)
         with pytest.raises(TileError, match=r"PIXAR_SR is .* sr, the pixel's area by the WCS "):
             njy(BUNIT="MJy/sr", PIXAR_SR=area_sr * 4)
+
+    def test_an_area_that_varies_over_the_image(self, tmp_path, read_tiles, objects, cut):
+        """Plate carree, 6 degrees high at declination 30: a pixel's area goes with cos(dec)."""
+        header = fits.Header({"CTYPE1": "RA---CAR", "CTYPE2": "DEC--CAR", "CRVAL1": 150.0, "CRVAL2": 0.0})
+        header.update({"CRPIX1": 100.0, "CRPIX2": -900.0, "CDELT1": -0.03, "CDELT2": 0.03, "BUNIT": "MJy/sr"})
+        fits.PrimaryHDU(np.ones((200, 200), np.float32), header=header).writeto(tmp_path / "car_g.fits")
+        tiles = read_tiles(tmp_path, layout="stamps")
+        with TileReader() as reader:
+            found = reader.read(tiles[0], Box(0, 200, 0, 200)).image
+        dec = np.deg2rad(np.arange(901, 1101) * 0.03)[:, None]
+        right = 1e15 * np.deg2rad(0.03) ** 2 * np.cos(dec) * np.ones(200)
+        np.testing.assert_allclose(found, right, rtol=1e-4)
 
     def test_counts_are_no_unit_of_flux(self, njy):
         for text in ("adu", "electron", "DN/s", "counts", ""):
