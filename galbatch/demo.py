@@ -132,8 +132,8 @@ def _results_table(config: RunConfig, result: execution.RunResult, truth: str) -
     found = catalog.read_catalog(config.catalog.path, columns=[PIXEL_FLAGS.name, *map(PASSES.name, names)])
     table = Table("galbatch demo", "", box=None, pad_edge=False)
     table.add_row("objects", f"{result.n_inferred} of {result.n_objects} in the catalog")
-    if result.n_passes:  # If an earlier call made the whole catalog, there is nothing to time.
-        table.add_row("galaxies/s", f"{result.n_inferred / result.seconds:.1f} (cut, two networks)")
+    if result.n_new:  # If an earlier call made the whole catalog, there is nothing to time.
+        table.add_row("galaxies/s", f"{result.n_new / result.seconds:.1f} (cut, two networks)")
     for name in names:
         passes = found.column(PASSES.name(name)).to_numpy()
         used = passes[passes > 0]  # Objects without values have 0 passes.

@@ -145,8 +145,9 @@ def _print_result(result: RunResult, stage: Stage) -> None:
     """Print how many objects are in the catalog and the rate; failed partitions go to stderr with their reasons."""
     if stage != "ingest":
         # A run that finds everything done infers nothing, and may take less than the clock's resolution.
-        rate = result.n_inferred / result.seconds if result.seconds else 0.0
-        print_line(f"{result.n_inferred} of {result.n_objects} objects in the catalog, {rate:.1f} galaxies/s")
+        # Of what this run did: a run that finds all done has no rate.
+        rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""
+        print_line(f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}")
     for name, reason in sorted(result.failed.items()):
         errors.print(f"failed: {name}: {reason}")
 

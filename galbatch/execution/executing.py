@@ -32,6 +32,7 @@ class RunResult:
     ----------
     n_objects : number of objects of the plan
     n_inferred : number of objects in the catalog, including those of earlier runs
+    n_new : number of objects that this run put there
     n_passes : number of passes made by this run
     seconds : wall time of this run
     failed : the reason why each partition failed, by its name
@@ -40,6 +41,7 @@ class RunResult:
 
     n_objects: int = 0
     n_inferred: int = 0
+    n_new: int = 0
     n_passes: int = 0
     seconds: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
@@ -180,6 +182,7 @@ class _Run:
         if attempt.step == "ingest":
             return Attempt(attempt.part, "infer") if self.stage == "all" else None
         self.result.n_inferred += result.n_objects
+        self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes
         if self.removes_cutouts:
             ingest.remove_partition(self.config.cutouts.store, attempt.part.partition)

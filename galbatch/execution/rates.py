@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import cluster, models
+from galbatch import cluster, ingest, models
 from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.core.columns import PASSES
-from galbatch.core.types import CutoutBlock
+from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
-from galbatch.planning import InferenceMemory, ModelPlan, Plan, project_inference
+from galbatch.planning import InferenceMemory, ModelPlan, PartitionPlan, Plan, project_inference
 
 __all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
 
@@ -24,6 +24,10 @@ MEASURED_OBJECTS = 32
 MEASURED_PASSES = 8
 # With a full-size GaMPEN at 96 px, adaptive passes of 8 objects take a minute on a CPU.
 ADAPTIVE_OBJECTS = 8
+# Partitions that are looked at, and those that are cut, until one has pixels: a list may reach far beyond its tiles.
+MOST_PARTITIONS = 256
+MOST_CUT = 8
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Rates:
 
     Attributes
     ----------
-    n_measured : number of objects that were measured
+    n_measured : number of objects that were measured, all with pixels; 0 if none has any
     cutout_s : seconds for all cutouts of an object on one grid
-    networks : rate of each network, by its name; networks that select no object are left out
+    networks : rate of each network, by its name; networks without an object that they can be run on are left out
     is_as_planned : False if this machine lacks the run's GPU or engine, so that TorchScript on the CPU was measured instead
     """
 
@@ -60,20 +64,35 @@ class Rates:
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Return rows of the plan's table, (label, text): the projected time of each step with the configured workers."""
         workers, called = cluster.kind_of(config.cluster).workers_planned()
-        n_cutouts = sum(plan.projection.n_cutouts)
-        rates = [(m.n_selected, self.networks[m.name]) for m in plan.models if m.name in self.networks]
-        infer_s = sum(n * rate.passes * rate.pass_s for n, rate in rates)
-        passes = ", ".join(f"{name} {rate.passes:.0f}" for name, rate in self.networks.items())
-        if config.posterior.passes == "adaptive":
-            passes += f": mean of {min(ADAPTIVE_OBJECTS, self.n_measured)} objects, adaptive"
+        cut_s = sum(plan.projection.n_cutouts) * self.cutout_s / workers
         where = "on this machine" if self.is_as_planned else "by scripts on this machine's CPU"
         return [
-            ("time to cut", f"{_duration(n_cutouts * self.cutout_s / workers)} with {called}"),
-            ("time to infer", f"{_duration(infer_s / workers)} with {called}"),
-            ("passes an object", passes),
-            ("time of a pass", ", ".join(f"{k} {1e3 * r.pass_s:.2f} ms" for k, r in self.networks.items())),
-            ("measured on", f"{self.n_measured} of the objects, {where}"),
+            ("time to cut", f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED),
+            *self._network_rows(plan, config.posterior, workers=workers, called=called),
+            (
+                "measured on",
+                f"{self.n_measured} of the objects, {where}"
+                if self.n_measured
+                else "no object: none with pixels was found",
+            ),
         ]
+
+    def _network_rows(
+        self, plan: Plan, posterior: PosteriorConfig, *, workers: int, called: str
+    ) -> list[tuple[str, str]]:
+        """Return the rows about networks; those that could not be measured are named."""
+        labels = ("time to infer", "passes an object", "time of a pass")
+        if not self.networks:
+            return [(label, NOT_MEASURED) for label in labels]
+        rates = [(m.n_selected, self.networks[m.name]) for m in plan.models if m.name in self.networks]
+        infer_s = sum(n * rate.passes * rate.pass_s for n, rate in rates) / workers
+        missing = [m.name for m in plan.models if m.n_selected and m.name not in self.networks]
+        without = f"; {', '.join(missing)}: {NOT_MEASURED}" if missing else ""
+        passes = ", ".join(f"{name} {rate.passes:.0f}" for name, rate in self.networks.items())
+        if posterior.passes == "adaptive":
+            passes += f": mean of {min(ADAPTIVE_OBJECTS, self.n_measured)} objects, adaptive"
+        times = ", ".join(f"{name} {1e3 * rate.pass_s:.2f} ms" for name, rate in self.networks.items())
+        return list(zip(labels, (f"{_duration(infer_s)} with {called}{without}", passes, times), strict=True))
 
 
 def _duration(seconds: float) -> str:
@@ -91,40 +110,86 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
     With adaptive passes, a few objects get all their passes, and their mean number of passes is taken for all objects.
     """
     n_measured, cutout_s, networks, is_as_planned = 0, 0.0, dict[str, NetworkRate](), True
-    for number in range(len(plan.grids)):
-        # Partitions are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
-        parts = [part for part in plan.partitions if part.projection.n_cutouts[number]]
-        if not parts:
+    for number, grid in enumerate(plan.grids):
+        sample = _sample(config, plan, number)
+        if sample is None:
             continue
-        task = tasks.ingest_task(
-            plan,
-            parts[len(parts) // 2],
-            store=config.cutouts.store,
-            planes=config.cutouts.planes,
-            flags=config.flags,
-        )
-        grid = task.grids[number]
-        rows = grid.rows[:MEASURED_OBJECTS]
-        started = time.monotonic()
-        cutouts = next(tasks.cut_rows(task, grid, rows))
         # Of several grids the slowest counts, as rows() multiplies by the cutouts of all grids.
-        cutout_s = max(cutout_s, (time.monotonic() - started) / len(rows))
-        n_measured = max(n_measured, len(rows))
+        cutout_s = max(cutout_s, sample.cutout_s)
+        n_measured = max(n_measured, int(sample.has_pixels.sum()))
         for model in (m for m in plan.models if m.grid == grid.grid):
             network = tasks.load_network(model)
             execution = _execution(config, model, network)
-            auxiliary = tasks.auxiliary_of(task.objects, rows, model.auxiliary_inputs)
             measured = _Measured(
                 model.name,
                 network,
                 execution or models.Execution(),
-                cutouts.select_bands(model.bands),
-                auxiliary,
+                sample.cutouts.select_bands(model.bands),
+                sample.has_pixels,
+                tasks.auxiliary_of(sample.objects, sample.rows, model.auxiliary_inputs),
             )
             if (rate := measured.rate(config.posterior)) is not None:
                 networks[model.name] = rate
                 is_as_planned = is_as_planned and execution is not None
     return Rates(n_measured, cutout_s, networks, is_as_planned)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some objects of a partition, cut on one grid.
+
+    Attributes
+    ----------
+    cutouts : of the objects
+    has_pixels : (cutout,) bool, some of them do
+    cutout_s : seconds that an object took
+    objects : all of the partition
+    rows : (cutout,) intp, index into `objects`
+    """
+
+    cutouts: CutoutBlock
+    has_pixels: npt.NDArray[np.bool_]
+    cutout_s: float
+    objects: ObjectTable
+    rows: npt.NDArray[np.intp]
+
+
+def _sample(config: RunConfig, plan: Plan, number: int) -> _Sample | None:
+    """Cut a few objects that have pixels on one of the plan's grids; None if none is found.
+
+    Objects outside every tile take no time to cut and no passes: they say nothing about the others.
+    """
+    store, planes = config.cutouts.store, config.cutouts.planes
+    n_cut = 0
+    for part in _candidates(plan, number)[:MOST_PARTITIONS]:
+        task = tasks.ingest_task(plan, part, store=store, planes=planes, flags=config.flags)
+        grid = task.grids[number]
+        footprint = ingest.Footprint([tile for tile in task.tiles if tile.band in grid.bands])
+        needed = task.objects.take(grid.rows)
+        rows = grid.rows[footprint.covering(needed.ra_deg, needed.dec_deg) >= 0][:MEASURED_OBJECTS]
+        if not len(rows):
+            continue
+        started = time.monotonic()
+        cutouts = next(tasks.cut_rows(task, grid, rows))
+        cutout_s = (time.monotonic() - started) / len(rows)
+        # A tile may hold no data where the object is.
+        has_pixels: npt.NDArray[np.bool_] = np.any(np.isfinite(cutouts.image), axis=(1, 2, 3))
+        if has_pixels.any():
+            return _Sample(cutouts, has_pixels, cutout_s, task.objects, rows)
+        n_cut += 1
+        if n_cut == MOST_CUT:
+            break
+    return None
+
+
+def _candidates(plan: Plan, number: int) -> list[PartitionPlan]:
+    """Return the partitions with tiles and with cutouts on a grid, from the middle outward.
+
+    They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
+    """
+    parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
+    order = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
+    return [parts[index] for index in order]
 
 
 @dataclass(frozen=True)
@@ -135,12 +200,13 @@ class _Measured:
     network: models.Ensemble
     execution: models.Execution
     cutouts: CutoutBlock
+    has_pixels: npt.NDArray[np.bool_]
     auxiliary: npt.NDArray[np.float32] | None
 
     def run(self, posterior: PosteriorConfig, n_objects: int) -> tuple[float, npt.NDArray[np.int32]]:
-        """Run the first objects; return the seconds taken, and the number of passes (object,) of those that had any."""
+        """Run the first objects with pixels; return the seconds taken, and the number of passes (object,) of those that had any."""
         # infer_block takes a selection (object,) bool.
-        first = np.arange(len(self.cutouts)) < n_objects
+        first = self.has_pixels & (np.cumsum(self.has_pixels) <= n_objects)
         started = time.monotonic()
         values = models.infer_block(
             self.network,

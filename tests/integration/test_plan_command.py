@@ -1,6 +1,9 @@
 """`galbatch plan` as a newcomer reads it, and the notes that a run repeats."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +12,7 @@ from galbatch import config, execution
 from galbatch.cli import app as cli
 from galbatch.cli import running
 from galbatch.errors import ConfigError
+from galbatch.execution.rates import NetworkRate, Rates
 from galbatch.planning import InferenceMemory
 from galbatch.planning import plan as plan_module
 
@@ -62,9 +66,46 @@ def test_notes_are_shown_before_a_run_too(write_run, tmp_path, survey, listed):
     table, lines = planned(run_toml)
     assert lines[-1] == expected
     assert table["bytes read"] == "0.00 KiB of tiles"
+    for label in ("time to cut", "time to infer", "passes an object", "time of a pass"):
+        assert table[label] == "not measured"
+    assert table["measured on"] == "no object: none with pixels was found"
     result = CliRunner().invoke(cli.app, ["run", str(run_toml), "--workers", "1"])
     assert result.stderr.splitlines()[0] == expected
     assert result.exit_code == 0
+    assert re.search(r"^3 of 3 objects in the catalog, \d+\.\d galaxies/s$", result.stdout, re.MULTILINE)
+    again = CliRunner().invoke(cli.app, ["run", str(run_toml), "--workers", "1"])
+    assert again.exit_code == 0
+    # What was done before has no rate.
+    assert again.stdout.splitlines()[-1] == "3 of 3 objects in the catalog"
+
+
+def test_rates_are_those_of_objects_with_pixels(write_run, tmp_path, listed):
+    """Sixty objects far from every tile are most of the list, and the middle of its partitions."""
+    inside = listed[listed["z_best"] > 0.1].head(5)
+    outside = listed.head(60).copy()
+    outside["object_id"] = np.arange(60)
+    outside["ra_deg"] += np.linspace(-100.0, 100.0, 60)
+    outside.loc[
+        outside["ra_deg"].between(listed["ra_deg"].min() - 1, listed["ra_deg"].max() + 1), "ra_deg"
+    ] += 5
+    pd.concat([inside, outside]).to_parquet(tmp_path / "both.parquet")
+    parsed = config.read_config(write_run(tmp_path / "run", objects=tmp_path / "both.parquet"))
+    plan = execution.prepare(parsed)
+    middle = plan.partitions[len(plan.partitions) // 2]
+    assert not middle.tiles
+    assert middle.projection.n_cutouts == (middle.partition.n_objects,)
+    measured = execution.measure_rates(parsed, plan)
+    assert measured.n_measured == 5
+    assert set(measured.networks) == {"gampen", "sfnet"}
+    assert dict(measured.rows(plan, parsed))["measured on"] == "5 of the objects, on this machine"
+
+
+def test_networks_that_could_not_be_measured_are_named(write_run, tmp_path):
+    parsed = config.read_config(write_run(tmp_path))
+    plan = execution.prepare(parsed)
+    rates = Rates(5, 0.01, {"gampen": NetworkRate(0.001, 8.0)})
+    text = dict(rates.rows(plan, parsed))["time to infer"]
+    assert text.endswith("with 2 workers; sfnet: not measured")
 
 
 def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
