@@ -1,4 +1,4 @@
-"""Training and calibration: images with known values, of a store or of the simulation, joined with models."""
+"""Training and calibration of networks on images with known values, from a cutout store or from the simulation."""
 
 from galbatch.learning.calibrate import (
     CalibratedBundle,

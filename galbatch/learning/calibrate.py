@@ -1,4 +1,4 @@
-"""Calibrate a bundle: held-out objects in, a bundle with its card out."""
+"""Calibration of a bundle on held-out objects; the result is a bundle with its model card."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from galbatch.learning.sources import DataSource, open_source, simulate_labeled
 
 __all__ = ["CalibratedBundle", "CalibrationTask", "calibrate_bundle", "prepare_calibration"]
 
-# Half of them choose: with 2,000 objects a factor is known to about 2 %, with 100 to 10 %.
+# Half of the objects choose the inflation factors: with 2,000 a factor is known to about 2 %, with 100 to 10 %.
 DEFAULT_OBJECTS = 4000
 
 
 @dataclass(frozen=True)
 class CalibrationTask:
-    """A calibration that was checked as far as it can be without data.
+    """A calibration whose arguments were checked, as far as that needs no data.
 
     Attributes
     ----------
-    bundles : candidates
-    output : the bundle to write
-    source : of the held-out objects
-    settings : of the calibration
-    compared : other bundles, for their residuals on the test part
-    also : populations to simulate that the bundle is shown on as well
+    bundles : the candidates, of which the best is calibrated
+    output : path of the bundle to write
+    source : where the held-out objects come from
+    settings : settings of the calibration
+    compared : other bundles, whose residuals on the test part are shown
+    also : further simulated populations on which the bundle is tested
     """
 
     bundles: tuple[models.Bundle, ...]
@@ -43,10 +43,11 @@ class CalibrationTask:
     also: tuple[str, ...] = ()
 
     def count_runs(self, held_out: models.HeldOut, comparison: models.Comparison) -> int:
-        """Return the number of objects to run.
+        """Return the number of objects that the networks are run on, for the progress bar.
 
-        The calibration part is run for each candidate, the test part once, and once for each compared bundle.
+        Each candidate is run on the calibration part; the chosen one and each compared bundle on the test part.
         """
+        # A bundle is a candidate of its own at each dropout rate to try.
         n_candidates = len(self.bundles) * max(1, len(self.settings.dropout_rates))
         choosing, test = held_out.split(seed=self.settings.seed, share=self.settings.share)
         others = sum(map(len, comparison.populations.values()))
@@ -59,10 +60,10 @@ class CalibratedBundle:
 
     Attributes
     ----------
-    calibration : what was chosen and found, with the bundle's metadata
-    sha256 : of the file
-    card : file of its card
-    figure : where the figure of its coverage goes, for those who draw it
+    calibration : the chosen dropout rate and factors, the measured coverage, and the bundle's metadata
+    sha256 : sha256 of the file
+    card : path of its model card
+    figure : path for the figure of its coverage, which is not drawn here
     """
 
     calibration: models.Calibration
@@ -80,31 +81,48 @@ def prepare_calibration(
     compare_with: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> CalibrationTask:
-    """Check a calibration before anything is started.
+    """Return a calibration whose arguments were checked; nothing is started.
 
     Parameters
     ----------
-    bundles : files, or demo:gampen, demo:sfnet
-    output : the bundle to write
-    source : of the held-out objects; without a store the simulation's population is named
-    settings : of the calibration
-    compare_with : other bundles of the same parameters, for their residuals on the same objects
-    also : populations to simulate that the bundle is shown on as well; they choose nothing
+    bundles : sequence of str
+        Paths of the candidates, or demo:gampen, demo:sfnet.
+    output : Path
+        The bundle to write.
+    source : DataSource
+        Where the held-out objects come from: a store, or a population to simulate.
+    settings : CalibrationSettings
+    compare_with : sequence of str
+        Other bundles with the same parameters, whose residuals on the same objects are shown.
+    also : sequence of str
+        Further populations to simulate, on which the calibrated bundle is tested. They choose nothing.
+
+    Returns
+    -------
+    CalibrationTask
 
     Raises
     ------
     UsageError
         Arguments contradict each other, there is nothing to calibrate, or the output cannot be written.
     """
+    # Everything that can be wrong is found now: simulating and running the objects takes many minutes.
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
-    _check_source(source)
+    source.check()
+    if (source.store is None) == (source.population is None):
+        raise UsageError(
+            "models calibrate: state where held-out objects come from: --simulate paper or survey, or --store and --labels"
+        )
+    if source.store is not None and source.objects is not None:
+        raise UsageError("--objects is of the simulation; with --store all objects with labels are used")
     for rate in settings.dropout_rates:
         if not 0 <= rate < 1:
             raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
     candidates = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
     models.check_candidates(candidates, settings.dropout_rates)
     compared = tuple(models.load_bundle(models.bundle_path(path)) for path in compare_with)
+    # All candidates have the same parameters by now, so the first stands for them.
     models.check_candidates((*candidates[:1], *compared))
     for population in also:
         simulation.require_population(population)
@@ -116,35 +134,31 @@ def prepare_calibration(
     return CalibrationTask(candidates, output, source, settings, compared, tuple(also))
 
 
-def _check_source(source: DataSource) -> None:
-    source.check()
-    if (source.store is None) == (source.population is None):
-        raise UsageError(
-            "models calibrate: state where held-out objects come from: --simulate paper or survey, or --store and --labels"
-        )
-    if source.store is not None and source.objects is not None:
-        raise UsageError("--objects is of the simulation; with --store all objects with labels are used")
-
-
 def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -> CalibratedBundle:
-    """Get the held-out objects of a task, choose dropout rate and correction, and write the bundle.
+    """Choose dropout rate and inflation factors on held-out objects, and write the calibrated bundle and its card.
 
     Parameters
     ----------
-    task : as `prepare_calibration` made it
-    console : shows how it goes; None: nothing is shown
+    task : CalibrationTask
+        The result of `prepare_calibration`.
+    console : Console or None
+        Shows the progress. None shows nothing.
+
+    Returns
+    -------
+    CalibratedBundle
 
     Raises
     ------
     UsageError
-        Held-out objects are too few, or the data do not fit the bundle.
+        There are too few held-out objects, or the data do not fit the bundle.
     """
     console = console or Console(quiet=True)
     found = _Calibrating(task, console).run()
     sha256 = models.save_bundle(str(task.output), found.choice.bundle.script, found.metadata)
     card = task.output.with_suffix(".md")
     card.write_text(models.card_text(found.metadata, sha256), encoding="utf-8")
-    # OUT.png is the name of a training curve, which may be there.
+    # OUT.png is the name of a training's curve, which may exist already.
     figure = task.output.with_name(f"{task.output.stem}_calibration.png")
     return CalibratedBundle(found, sha256, card, figure)
 
@@ -159,7 +173,8 @@ class _Calibrating:
         self._notify = line_printer(console)
         self._input = models.TrainingSettings(
             name=metadata.name,
-            architecture="gampen",  # not looked at: only what the networks take and say matters
+            # Any architecture will do: data are chosen by the input and the parameters of the network alone.
+            architecture="gampen",
             bands=metadata.input.bands,
             parameters=metadata.parameters,
             size_px=metadata.input.size_px,
@@ -168,7 +183,7 @@ class _Calibrating:
         )
 
     def run(self) -> models.Calibration:
-        """Get the data, choose, and measure."""
+        """Open the held-out objects, choose on one half of them, and measure on the other."""
         task = self._task
         n_objects = task.source.objects or DEFAULT_OBJECTS
         recipe = self._recipe(task.source.population or "", n_objects)
@@ -180,7 +195,7 @@ class _Calibrating:
             settings = dataclasses.replace(task.settings, data=described)
             others = {}
             for population in task.also:
-                # About as many galaxies as the test part of the held-out ones has.
+                # As many galaxies as the test part has: half of the held-out ones.
                 drawn = simulate_labeled(
                     self._recipe(population, n_objects // 2), self._input, notify=self._notify
                 )

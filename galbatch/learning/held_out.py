@@ -1,4 +1,4 @@
-"""What bundles were trained on, and which objects are held out of it: a calibration on training objects would flatter."""
+"""The objects that no training has used. A calibration on training objects would find errors that are too small."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ from galbatch.learning.sources import DataSource
 __all__ = ["PARENT_RECORD", "describe_objects", "held_out_objects", "refuse_training_seed"]
 
 PARENT_RECORD = "parent_training"
-"""In a bundle's record: that of the bundle it was fine-tuned from, whose objects are not held out either."""
+"""Key in the training record of a bundle that was fine-tuned: the training record of its parent bundle."""
 
 
 def refuse_training_seed(bundle: models.Bundle, source: DataSource, also: Sequence[str], seed: int) -> None:
-    """Refuse the seed of a bundle's training: it would draw the same galaxies again, and split a store in the same way.
+    """Raise an error if a calibration has the seed of a bundle's training.
+
+    With the same seed the simulation draws the training galaxies again, and a store is divided as it was for the training.
 
     Parameters
     ----------
-    bundle : with its training's record
-    source : of the held-out objects
-    also : further populations to simulate
-    seed : of the simulation, and of the split
+    bundle : Bundle
+        The bundle, whose metadata have the record of its training.
+    source : DataSource
+        Where the held-out objects come from.
+    also : sequence of str
+        Further populations to simulate.
+    seed : int
+        Seed of the simulation and of the split into two parts.
 
     Raises
     ------
     UsageError
-        The bundle, or a parent of it, was trained with this seed on such objects.
+        The bundle or one of its parents was trained with this seed on such objects.
     """
     name = bundle.metadata.name
     for record in _training_records(bundle):
@@ -40,6 +46,7 @@ def refuse_training_seed(bundle: models.Bundle, source: DataSource, also: Sequen
                 f"--seed {seed}: {name} was trained on galaxies of population {population} with this "
                 "seed; held-out ones need another"
             )
+        # Stores are compared by name: their paths differ between machines.
         is_same_store = source.store is not None and record.get("store") == Path(source.store).name
         if is_same_store and record.get("seed") == seed:
             raise UsageError(
@@ -49,7 +56,7 @@ def refuse_training_seed(bundle: models.Bundle, source: DataSource, also: Sequen
 
 
 def _training_records(bundle: models.Bundle) -> Iterator[Mapping[str, Any]]:
-    """Yield the record of the bundle's training, of its parent's, and so on."""
+    """Yield the training record of a bundle, of its parent, of the parent's parent, and so on."""
     record: Mapping[str, Any] | None = bundle.metadata.training
     while record:
         yield record
@@ -61,7 +68,7 @@ def held_out_objects(
 ) -> tuple[models.HeldOut, list[str]]:
     """Return the objects that no bundle was trained on, and a note for each training that used the store of `data`.
 
-    Of a store that a bundle was trained on these are the test part of its split, which the training set aside.
+    From a store that a bundle was trained on, only the test part of the training's split is taken, which was set aside.
     """
     held_out = models.HeldOut(
         data.images,
@@ -71,7 +78,7 @@ def held_out_objects(
         strata=data.strata,
     )
     notes = []
-    # The parts of a split follow from the ids alone, so objects with other labels of the same store are left out as well.
+    # A split follows from seed and ids alone, so the test part is found again, whichever labels the objects have now.
     for bundle, record in ((trained, record) for trained in bundles for record in _training_records(trained)):
         if "store" not in data.origin or record.get("store") != data.origin["store"]:
             continue
@@ -85,18 +92,19 @@ def held_out_objects(
             f"{bundle.metadata.name} was trained on {data.origin['store']}: of its {len(held_out)} objects the {len(split.test)} "
             "are used that the training set aside"
         )
-        # What is left is split again by the next record: an object counts as held out if all trainings left it alone.
+        # The next record splits what is left: an object is held out only if every training set it aside.
         held_out = held_out.take(split.test)
     return held_out, notes
 
 
 def describe_objects(data: LabeledImages, *, is_part: bool) -> str:
-    """Return what the held-out objects are, for a bundle's card.
+    """Return a description of the held-out objects for a bundle's model card.
 
     Parameters
     ----------
-    data : of a store or of the simulation
-    is_part : whether only those are used that a training set aside
+    data : LabeledImages
+    is_part : bool
+        Whether only the objects are used that a training set aside.
     """
     origin = data.origin
     if "store" not in origin:

@@ -1,4 +1,4 @@
-"""Images with known values, from the cutouts of a store and a table of labels: what trainings and calibrations read."""
+"""Images with known values, made from the cutouts of a store and a table of labels; trainings and calibrations read them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from galbatch.objects import read_numbers
 
 __all__ = ["LabeledImages", "open_labeled"]
 
-# Bytes of cutouts that are held in memory; more are copied to a file that is read like memory. 4 GiB leave most of a
+# Up to this size cutouts are held in memory; larger sets are copied to a memory-mapped file. 4 GiB leave most of a
 # laptop's memory to the network and its batches.
 IN_MEMORY_BYTES = 4 * 2**30
 
@@ -33,12 +33,12 @@ class LabeledImages:
 
     Attributes
     ----------
-    images : (object, band, y, x) float32, nJy, by row
-    labels : (object, parameter) float64, physical units
-    extras : ids, auxiliary inputs and PSF widths
-    origin : where they are from, for the bundle's record
-    notes : human-readable: how many there are, and how many were left out
-    strata : true values (object,) in addition to the labels that results are shown by: magnitude, size_arcsec
+    images : (object, band, y, x) float32, nJy; rows are read when they are indexed
+    labels : (object, parameter) float64, true values in physical units
+    extras : ids, auxiliary inputs and PSF widths of the objects
+    origin : where the images come from, for the bundle's training record
+    notes : human-readable lines: the number of objects, and how many were left out
+    strata : further true values (object,) float64 by which results are grouped: magnitude, size_arcsec
     """
 
     images: models.ImageRows
@@ -55,9 +55,9 @@ class _LabelTable:
 
     Attributes
     ----------
-    parameters : (row, parameter) float64
-    auxiliary : (row, auxiliary input) float64
-    row_of : the row of each id whose values are all finite
+    parameters : (row, parameter) float64, true values; NaN if missing
+    auxiliary : (row, auxiliary input) float64; NaN if missing
+    row_of : the row of each id, without ids that miss a value
     """
 
     parameters: npt.NDArray[np.float64]
@@ -68,8 +68,10 @@ class _LabelTable:
     def read(cls, path: str, settings: models.TrainingSettings, id_column: str) -> _LabelTable:
         parameters = [parameter.name for parameter in settings.parameters]
         auxiliary = [column.name for column in settings.auxiliary_inputs]
+        # A column may be both a parameter and an auxiliary input.
         names = list(dict.fromkeys([*parameters, *auxiliary]))
         ids, numbers = read_numbers(path, id_column=id_column, columns=names)
+        # (row, column) to the numbers of the rows without missing values
         complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
         chosen = ids[complete].tolist()
         row_of = dict(zip(chosen, complete.tolist(), strict=True))
@@ -87,10 +89,14 @@ class _LabelTable:
 
 
 class _Copied(NamedTuple):
-    """What is kept of the labeled objects of a block.
+    """The values that are kept of the labeled objects of a block, besides their pixels.
 
-    `object_id` is (object,), `psf_fwhm_arcsec` and `sky_sigma_njy` are (object, band); `has_light` says whether there is
-    light at the center.
+    Attributes
+    ----------
+    object_id : (object,)
+    psf_fwhm_arcsec : (object, band) float32; NaN if unknown
+    sky_sigma_njy : (object, band) float32; NaN if unknown
+    has_light : (object,) bool, whether the central pixel is usable in all bands
     """
 
     object_id: Ids
@@ -105,22 +111,31 @@ def open_labeled(
 ) -> Iterator[LabeledImages]:
     """Open the objects of a store that have labels, in the store's order, while the context lasts.
 
-    Objects without a label, with a missing one, or without light at their center are left out and counted. Of a
-    large store the wanted cutouts are copied to one file, from which random rows can be read fast.
+    Objects without a label, with a missing one, or without light at their center are left out and counted. Large sets of
+    cutouts are copied to one file, as training reads rows in random order.
 
     Parameters
     ----------
-    store : cutout store, local or ``s3://``
-    labels : table with ids, parameters and the auxiliary inputs of the settings
-    settings : which grid, bands, parameters and auxiliary inputs
-    id_column : of the table
-    scratch : that file; removed at the end
+    store : str
+        Path of the cutout store, local or ``s3://``.
+    labels : str
+        Path of a table with ids, true parameters and auxiliary inputs.
+    settings : TrainingSettings
+        Its grid, bands, parameters and auxiliary inputs say what is read.
+    id_column : str
+        Name of the table's column of ids.
+    scratch : Path
+        The file for cutouts that are too many for the memory; removed at the end.
+
+    Yields
+    ------
+    LabeledImages
 
     Raises
     ------
     UsageError
-        The store has no such grid or band, the table no such column, ids are of different kinds or occur twice,
-        or no object has both cutout and label.
+        The store lacks the grid or a band, the table lacks a column, ids are of different kinds or occur twice,
+        or no object has both a cutout and a label.
     OutputError
         The disk is too small for the file.
     """
@@ -137,14 +152,15 @@ def open_labeled(
             f"column {id_column} those of the run's object list?"
         )
     with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
-        # Rows of sharded cutouts in random order would read a shard for each: they are copied once, in the store's order.
+        # Each row read in random order would decode a whole shard of 256 objects, so the rows are copied once, in order.
         copied = _copy_cutouts(store, grid, rows_of, settings.bands, images)
         origin = {"store": Path(store).name, "labels": Path(labels).name}
         yield _join(copied, images, table, origin)
 
 
 def _find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
-    """Return the grid of the settings, and the pixels that have finished cutouts on it."""
+    """Return the only grid of the store that fits the settings, and the HEALPix pixels with finished cutouts on it."""
+    # Sorted, as the order of the objects decides which galaxies share a batch of the training.
     groups: dict[Grid, list[HealpixPixel]] = {}
     for pixel, grid in sorted(ingest.list_done(store), key=lambda group: (group[0].path, group[1].label)):
         groups.setdefault(grid, []).append(pixel)
@@ -164,7 +180,8 @@ def _find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, lis
 
 @contextlib.contextmanager
 def _image_buffer(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.float32]]:
-    """Make an array for images: in memory, or in a file if they are many; the file is removed at the end."""
+    """Yield an empty array for images, in memory or, if they are too many, in a file that is removed at the end."""
+    # int64: the number of pixels of a large set exceeds 32 bits. A float32 has 4 bytes.
     n_bytes = 4 * int(np.prod(shape, dtype=np.int64))
     if n_bytes <= IN_MEMORY_BYTES:
         yield np.empty(shape, np.float32)
@@ -188,20 +205,22 @@ def _copy_cutouts(
     bands: tuple[str, ...],
     images: npt.NDArray[np.float32],
 ) -> list[_Copied]:
-    """Copy the bands of the wanted rows of each partition to `images`, and return what else is kept of each block."""
+    """Copy the bands of the wanted rows of each partition to `images`, and return the other values of each block."""
     copied = []
+    # `start` counts the rows of `images` that are filled, `first` the objects of the partition that were read.
     start = 0
     for pixel, rows in rows_of.items():
         first = 0
         # A partition without labels is not read.
         for block in ingest.read_blocks(store, pixel, grid) if len(rows) else ():
+            # Numbers of rows in the partition become numbers in the block.
             chosen = rows[(rows >= first) & (rows < first + len(block))] - first
             if missing := [band for band in bands if band not in block.bands]:
                 raise UsageError(
                     f"bands: {', '.join(missing)}: not in the store, which has {', '.join(block.bands)}"
                 )
             order = [block.bands.index(band) for band in bands]
-            cutouts = block.image[chosen][:, order]
+            cutouts = block.image[chosen][:, order]  # (chosen object, band, y, x)
             images[start : start + len(chosen)] = cutouts
             psf, sky = block.psf_fwhm_arcsec[chosen][:, order], block.sky_sigma_njy[chosen][:, order]
             copied.append(_Copied(block.object_id[chosen], psf, sky, models.has_center(cutouts)))
@@ -216,9 +235,10 @@ def _join(
     table: _LabelTable,
     origin: Mapping[str, Any],
 ) -> LabeledImages:
-    """Join copied cutouts with their labels, and count what was left out."""
+    """Return the copied cutouts with their labels, and count the objects that were left out."""
+    # Lists of (object,) and (object, band) per block become arrays over all objects.
     ids, psf, sky, has_light = (np.concatenate(parts) for parts in zip(*copied, strict=True))
-    # Ids stand in the store's order, labels in the table's.
+    # Cutouts are in the store's order, labels in the table's.
     rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)[has_light]
     numbers = np.flatnonzero(has_light)
     n_labels = len(table.parameters)
@@ -248,7 +268,7 @@ def _join(
 
 @dataclass(frozen=True)
 class _ChosenRows:
-    """Some rows of images, without a copy of them all."""
+    """Some rows of images; indexing reads only the rows asked for, as a copy of all may not fit into memory."""
 
     images: npt.NDArray[np.float32]
     numbers: npt.NDArray[np.int64]

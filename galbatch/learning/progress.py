@@ -1,4 +1,4 @@
-"""Progress of trainings and calibrations in the terminal."""
+"""Progress bars and lines of trainings and calibrations in the terminal."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from galbatch import models
 
 __all__ = ["TrainingProgress", "calibration_progress", "line_printer"]
 
-# Of the first tenth of a second of an epoch a rate says nothing.
+# In the first tenth of a second of an epoch the rate is mostly noise: it is not shown.
 RATE_AFTER_S = 0.1
 
 
 def line_printer(console: Console) -> Callable[[str], None]:
-    """Return a function that prints lines on `console` as they are, neither wrapped nor with markup."""
+    """Return a function that prints a line on `console`, without wrapping it and without reading markup in it."""
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class TrainingProgress:
-    """Bars of the epochs and of the batches of one; a line for each epoch that is done."""
+    """Progress bars of the epochs and of the batches within an epoch, and a line for each finished epoch."""
 
     def __init__(self, progress: Progress, n_epochs: int) -> None:
         self._progress = progress
@@ -58,7 +58,7 @@ class TrainingProgress:
             yield cls(progress, n_epochs)
 
     def start(self, split: models.Split) -> None:
-        """Say how many objects are used for what."""
+        """Print how many objects are used for training, for validation and for a later test."""
         self._progress.console.print(
             f"{len(split.training)} objects to train on, {len(split.validation)} to validate, {len(split.test)} left for a test",
             highlight=False,
@@ -66,10 +66,11 @@ class TrainingProgress:
         )
 
     def batch(self, done: models.BatchProgress) -> None:
-        """Move the bar of batches; the first batch of an epoch starts its clock."""
+        """Show the progress within an epoch, with the rate since its first batch."""
         if done.epoch != self._epoch:
             self._epoch, self._objects_before, self._started_s = done.epoch, done.n_objects, time.monotonic()
             self._progress.reset(self._batches, total=done.n_batches)
+            # A resumed training begins at a later epoch.
             self._progress.update(self._epochs, completed=done.epoch - 1)
         seconds = time.monotonic() - self._started_s
         galaxies = done.n_objects - self._objects_before
@@ -77,7 +78,7 @@ class TrainingProgress:
         self._progress.update(self._batches, completed=done.batch, rate=f"{rate}loss {done.loss:.4f}")
 
     def epoch(self, done: models.Epoch) -> None:
-        """Move the bar of epochs and say how the epoch went."""
+        """Show that an epoch is done, and print its losses."""
         self._progress.update(
             self._epochs, completed=done.epoch, rate=f"validation {done.validation_loss:.4f}"
         )
@@ -90,7 +91,7 @@ class TrainingProgress:
 
 @contextlib.contextmanager
 def calibration_progress(console: Console, n_objects: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of the objects that are run while the context lasts; yields a function that is told how many are done."""
+    """Show a progress bar while the context lasts, and yield the function that takes the number of further objects done."""
     columns = (
         TextColumn("passes"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Settings of a training: a file and options over those of a recipe or of a parent bundle."""
+"""Settings of a training: those of a recipe or of a parent bundle, replaced by a file and by options."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from galbatch.errors import ConfigError
 
 __all__ = ["resolve_settings"]
 
-# A parent's weights are near the new minimum: a tenth of its learning rate keeps the first steps from undoing them.
+# The weights of a parent bundle are near the new minimum: a tenth of its learning rate keeps the first steps from
+# leaving it.
 PARENT_RATE_SHARE = 0.1
-HEAD_SETTINGS = ("loss", "edges", "components")
-"""Settings that belong to a kind of head: another head does not inherit them."""
 
 
 def resolve_settings(
@@ -25,20 +24,29 @@ def resolve_settings(
     name: str,
     source: str,
 ) -> models.TrainingSettings:
-    """Return the settings of a file and of options over those of a recipe or a parent.
+    """Return the settings of a training, in which given settings replace those of a recipe or of a parent bundle.
 
     Parameters
     ----------
-    architecture : gampen or sfnet
-    given : settings that replace those of the base
-    base : a recipe's settings; a parent, whose learning rate is taken times 0.1; None: the paper's defaults
-    name : of the bundle, unless `given` names it
-    source : what messages begin with
+    architecture : {"gampen", "sfnet"}
+    given : mapping of str
+        Settings from a file or from options; they replace those of `base`.
+    base : TrainingSettings, Bundle or None
+        Settings of a recipe; or a parent bundle, of whose learning rate a tenth is taken. None: the defaults, which are
+        the GaMPEN paper's.
+    name : str
+        Name of the bundle, unless `given` has one.
+    source : str
+        Text at the beginning of error messages.
+
+    Returns
+    -------
+    TrainingSettings
 
     Raises
     ------
     ConfigError
-        A key is not known, or values do not fit.
+        A key is unknown, or values do not fit each other.
     """
     if isinstance(base, models.TrainingSettings):
         inherited = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
@@ -48,11 +56,14 @@ def resolve_settings(
         inherited = {**inherited, "learning_rate": PARENT_RATE_SHARE * rate, "name": name}
     else:
         inherited = {"name": name}
+    # Weights of one architecture do not fit the other, nor does a file written for it.
     for settings in (given, inherited):
         if settings.get("architecture", architecture) != architecture:
             raise ConfigError(
                 f"{source}: architecture is {settings['architecture']}, and {architecture} is to be trained"
             )
     if "head" in given:
-        inherited = {key: value for key, value in inherited.items() if key not in HEAD_SETTINGS}
+        # The loss and the options of the parent's head, such as the edges of bins, mean nothing to another head.
+        own = {"loss", *(option for head in models.HEADS.values() for option in head.options)}
+        inherited = {key: value for key, value in inherited.items() if key not in own}
     return models.parse_settings({**inherited, "architecture": architecture, **given}, source=source)

@@ -1,4 +1,4 @@
-"""Where the images of a training or calibration come from: a store with a table of labels, or the simulation."""
+"""Sources of images with known values: a cutout store with a table of labels, or the simulation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from galbatch.learning.labeled import LabeledImages, open_labeled
 
 __all__ = ["DataSource", "open_source", "simulate_labeled"]
 
-# A process takes seconds to start and draws tens of galaxies a second: below this number one process is faster.
+# A process takes seconds to start and draws tens of galaxies a second: for fewer galaxies one process is faster.
 WORTH_PROCESSES = 2000
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where images with known values come from: a store and a table of labels, or the simulation.
+    """A source of images with known values: a store and a table of labels, or the simulation.
 
     Attributes
     ----------
-    store, labels : the cutouts, and the table with the true parameters; None: simulate
-    id_column : of the labels
-    objects, population : of the simulation; None: the recipe's
+    store, labels : paths of the cutout store and of the table of true values; None: simulate
+    id_column : name of the table's column of ids
+    objects : number of galaxies to simulate; None: the recipe's
+    population : name of the population to simulate; None: the recipe's
     """
 
     store: str | None = None
@@ -40,7 +41,7 @@ class DataSource:
     population: str | None = None
 
     def check(self) -> None:
-        """Refuse a store without labels, and labels without a store.
+        """Raise an error if there is a store without labels, or labels without a store.
 
         Raises
         ------
@@ -53,11 +54,12 @@ class DataSource:
             )
 
     def adapt_recipe(self, recipe: models.Recipe) -> models.Recipe:
-        """Return the recipe with the number of galaxies and the population of this source, where it names them."""
+        """Return the recipe with the number of galaxies and the population of this source, if these are given."""
         changes: dict[str, Any] = {}
         if self.objects is not None:
             changes["n_objects"] = self.objects
         if self.population is not None:
+            # The bundle's metadata describe the galaxies: a known population has a text of its own.
             training_data = models.TRAINING_DATA.get(self.population, "")
             changes["population"] = self.population
             changes["settings"] = dataclasses.replace(recipe.settings, training_data=training_data)
@@ -73,15 +75,23 @@ def open_source(
     output: Path,
     notify: Callable[[str], None],
 ) -> Iterator[LabeledImages]:
-    """Open the images of a source while the context lasts, and say through `notify` what they are.
+    """Open the images of a source while the context lasts.
 
     Parameters
     ----------
-    source : a store with labels, or the simulation
-    recipe : how galaxies are simulated; not looked at where there is a store
-    settings : which grid, bands, parameters and auxiliary inputs
-    output : the bundle to write; cutouts that are too many for the memory are copied to a file next to it
-    notify : gets lines of text
+    source : DataSource
+    recipe : Recipe
+        Number, population and seed of simulated galaxies; not used if the source has a store.
+    settings : TrainingSettings
+        Its grid, bands, parameters and auxiliary inputs say what is read or simulated.
+    output : Path
+        The bundle to write. Cutouts that are too many for the memory are copied to a file next to it.
+    notify : callable
+        Takes human-readable lines about the images.
+
+    Yields
+    ------
+    LabeledImages
     """
     if source.store is None or source.labels is None:
         yield simulate_labeled(recipe, settings, notify=notify)
@@ -101,18 +111,25 @@ def open_source(
 def simulate_labeled(
     recipe: models.Recipe, settings: models.TrainingSettings, *, notify: Callable[[str], None] | None = None
 ) -> LabeledImages:
-    """Draw galaxies with the bands and parameters of the settings.
+    """Return simulated galaxies with the bands and parameters of the settings.
 
     Parameters
     ----------
-    recipe : number, population and seed of the galaxies
-    settings : bands, grid and parameters
-    notify : gets a line of text before the first is drawn
+    recipe : Recipe
+        Number, population and seed of the galaxies.
+    settings : TrainingSettings
+        Bands, grid and parameters.
+    notify : callable or None
+        Takes a human-readable line before the galaxies are simulated.
+
+    Returns
+    -------
+    LabeledImages
 
     Raises
     ------
     UsageError
-        The simulation does not have what the settings ask for.
+        The simulation lacks a band, parameter, auxiliary input or pixel scale of the settings.
     """
     if notify is not None:
         notify(f"simulating {recipe.n_objects} galaxies of population {recipe.population}")
@@ -123,12 +140,13 @@ def simulate_labeled(
         size_px=settings.size_px or recipe.size_px,
         population=recipe.population,
         seed=recipe.seed,
+        # The cores that this process may use, which in a container or batch job are fewer than the machine's.
         processes=len(os.sched_getaffinity(0)) if recipe.n_objects >= WORTH_PROCESSES else None,
     )
     labels = [drawn.truth.column(parameter.name).to_numpy() for parameter in settings.parameters]
     return LabeledImages(
         drawn.images,
-        np.stack(labels, axis=1).astype(np.float64),
+        np.stack(labels, axis=1).astype(np.float64),  # (object, parameter)
         models.Extras(psf_fwhm_arcsec=drawn.psf_fwhm_arcsec),
         {"simulated": recipe.n_objects, "population": recipe.population, "simulation_seed": recipe.seed},
         strata={"size_arcsec": np.asarray(drawn.truth["re_arcsec"].to_numpy(), dtype=np.float64)},
@@ -136,7 +154,8 @@ def simulate_labeled(
 
 
 def _require_simulated(settings: models.TrainingSettings) -> None:
-    """Refuse what the simulation does not have, before galaxies are drawn for an hour."""
+    """Raise an error if the simulation lacks something that the settings ask for, before galaxies are simulated for an hour."""
+    # One galaxy is drawn for the names of its true values.
     known = simulation.draw_population(1, bands=settings.bands, seed=1).column_names
     unknown = [p.name for p in settings.parameters if p.name not in known]
     if unknown:

@@ -1,4 +1,4 @@
-"""Train a bundle: images with known values in, a bundle with its card out."""
+"""Training of a network on images with known values; the result is a bundle with its model card."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A training that was checked as far as it can be without data.
+    """A training whose arguments were checked, as far as that needs no data.
 
     Attributes
     ----------
-    output : the bundle to write
-    settings : of the training
-    source : of the data
-    recipe : how galaxies are simulated
-    parent : whose weights are the start; None: drawn
+    output : path of the bundle to write
+    settings : settings of the training
+    source : where the images come from
+    recipe : number, population and seed of simulated galaxies; not used if the source has a store
+    parent : bundle whose weights the training starts from; None: random weights
     """
 
     output: Path
@@ -55,10 +55,10 @@ class TrainedBundle:
 
     Attributes
     ----------
-    trained : its network, history and metadata
-    sha256 : of the file
-    card : file of its card
-    figure : where its training curve goes, for those who draw it
+    trained : the network, the losses of each epoch, and the metadata
+    sha256 : sha256 of the file
+    card : path of its model card
+    figure : path for its training curve, which is not drawn here
     """
 
     trained: models.Trained
@@ -76,25 +76,36 @@ def prepare_training(
     settings: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TrainingTask:
-    """Check a training before anything is started.
+    """Return a training whose arguments were checked; nothing is started.
 
     Parameters
     ----------
-    architecture : gampen or sfnet
-    output : the bundle to write
-    source : of the data
-    parent : bundle to fine-tune
-    settings : TOML file, over the parent's settings or the recipe's; with a store and no parent over the defaults
-    options : single settings, over all others; None keeps what they say
+    architecture : {"gampen", "sfnet"}
+    output : Path
+        The bundle to write.
+    source : DataSource
+        Where the images come from.
+    parent : str or None
+        Path of a bundle to fine-tune, or demo:gampen, demo:sfnet.
+    settings : Path or None
+        TOML file with settings. They replace those of the parent, else those of the recipe if galaxies are simulated, else
+        the defaults.
+    options : mapping of str or None
+        Single settings, which replace those of the file; values of None are ignored.
+
+    Returns
+    -------
+    TrainingTask
 
     Raises
     ------
     UsageError
-        Arguments contradict each other, a file is not there, a setting is wrong, or the output cannot be written.
+        Arguments contradict each other, a file does not exist, a setting is wrong, or the output cannot be written.
     """
     _check_arguments(architecture, output, source)
     bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
     recipe = source.adapt_recipe(models.RECIPES[architecture])
+    # A recipe describes simulated galaxies: with a store its bands and parameters would be the wrong ones.
     base = bundle or (recipe.settings if source.store is None else None)
     if base is None and settings is None:
         raise UsageError(
@@ -102,9 +113,9 @@ def prepare_training(
         )
     given: dict[str, Any] = {}
     if source.population is not None:
-        # The recipe describes the galaxies of its own population.
+        # The text in the recipe is about the galaxies of its own population.
         given["training_data"] = f"galaxies of the population {source.population}, drawn by galbatch simulate"
-    # A file replaces what the recipe or parent says, and options of the command line what the file says.
+    # The later replaces the earlier: recipe or parent, file, options of the command line.
     given |= {} if settings is None else read_toml(settings)
     given |= {name: value for name, value in (options or {}).items() if value is not None}
     resolved = resolve_settings(
@@ -123,6 +134,7 @@ def _check_arguments(architecture: str, output: Path, source: DataSource) -> Non
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
     if output.is_dir():
         raise UsageError(f"-o {output}: is a folder; name the file to write")
+    # Found out now, not after hours of training.
     storage.check_writable(str(output.resolve().parent))
 
 
@@ -134,15 +146,24 @@ def train_bundle(
     keep_checkpoint: bool = False,
     console: Console | None = None,
 ) -> TrainedBundle:
-    """Get the data of a task, train, and write the bundle.
+    """Train a network on the images of a task, and write the bundle and its card.
 
     Parameters
     ----------
-    task : as `prepare_training` made it
-    device : cpu, cuda, or auto: cuda if there is one
-    resume : continue from the checkpoint of an earlier run
-    keep_checkpoint : leave the checkpoint there when all is done
-    console : shows how it goes; None: nothing is shown
+    task : TrainingTask
+        The result of `prepare_training`.
+    device : {"auto", "cpu", "cuda"}
+        auto is cuda if it is available.
+    resume : bool
+        Continue from the checkpoint of a training that was stopped.
+    keep_checkpoint : bool
+        Do not delete the checkpoint at the end.
+    console : Console or None
+        Shows the progress. None shows nothing.
+
+    Returns
+    -------
+    TrainedBundle
 
     Raises
     ------
@@ -152,6 +173,7 @@ def train_bundle(
     console = console or Console(quiet=True)
     checkpoint = checkpoint_path(task.output)
     device = models.device_name(device)
+    # Without --resume an existing checkpoint is refused: it may be all that is left of a long training.
     if resume:
         models.require_settings(checkpoint, task.settings)
     else:
@@ -165,14 +187,14 @@ def train_bundle(
         written = train_and_save(
             data, task.output, settings=task.settings, parent=task.parent, session=session
         )
-    # Only now: until the bundle is there, the checkpoint is all that is left of days of training.
+    # Deleted only now: until the bundle is written, the checkpoint is all that is left of the training.
     if not keep_checkpoint:
         checkpoint.unlink(missing_ok=True)
     return written
 
 
 def checkpoint_path(output: Path) -> Path:
-    """Return the file in which the training of the bundle `output` keeps its state."""
+    """Return the path of the checkpoint of the training that writes the bundle `output`."""
     return output.with_name(f"{output.name}.ckpt")
 
 
@@ -184,7 +206,22 @@ def train_and_save(
     parent: models.Bundle | None = None,
     session: models.Session | None = None,
 ) -> TrainedBundle:
-    """Train on `data`, and write the bundle to `output` and its card (``.md``) next to it.
+    """Train a network on `data`, and write the bundle to `output` and its model card (``.md``) next to it.
+
+    Parameters
+    ----------
+    data : LabeledImages
+    output : Path
+        The bundle to write.
+    settings : TrainingSettings
+    parent : Bundle or None
+        Bundle whose weights the training starts from. None: random weights.
+    session : Session or None
+        Device, checkpoint and callbacks for the progress. None: a GPU if available, without a checkpoint.
+
+    Returns
+    -------
+    TrainedBundle
 
     Raises
     ------
@@ -199,6 +236,7 @@ def train_and_save(
         parent=parent,
         session=session or models.Session(),
     )
+    # The record says where the images came from, for the check that a calibration uses other objects.
     inherited = {} if parent is None else {PARENT_RECORD: parent.metadata.training}
     record = {**trained.metadata.training, **data.origin, **inherited}
     metadata = dataclasses.replace(trained.metadata, training=record)
