@@ -1,4 +1,4 @@
-"""From a block of cutouts to result columns: passes, when they are enough, what the catalog says of them."""
+"""Inference: from a block of cutouts to result columns, with as many passes of the network as each object needs."""
 
 import lazy_loader
 

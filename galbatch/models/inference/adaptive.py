@@ -1,6 +1,6 @@
-"""Adaptive sampling: a group of objects gets passes up to one checkpoint after another, and those that have enough stop.
+"""Adaptive sampling: passes are run up to one checkpoint after another, and at each the objects that have enough stop.
 
-Whether an object stops depends on its own passes alone, and the checkpoints are the same for all, so its number of
+Whether an object stops depends on its own passes alone, and the checkpoints are the same for all objects. So its number of
 passes does not depend on other objects.
 """
 
@@ -24,7 +24,7 @@ from galbatch.models.posterior import quantities_of
 
 __all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively"]
 
-SINGLE_PASS = 1  # without dropout all passes are equal
+SINGLE_PASS = 1  # Without dropout all passes are equal, so only one is run.
 
 Keys = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
@@ -32,14 +32,14 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """The rule by which an object has enough passes.
+    """The rule that decides whether an object has enough passes.
 
     Attributes
     ----------
-    ensemble : the network
-    checkpoints : rising numbers of passes after which objects may stop; all stop at the last
-    levels : quantiles that must be known, in (0, 1), rising
-    tolerance : largest Monte Carlo error of a quantile, in posterior standard deviations
+    ensemble : network whose posterior is estimated
+    checkpoints : rising numbers of passes after which objects may stop; all stop at the last one
+    levels : levels of the quantiles whose errors are checked, in (0, 1), rising
+    tolerance : largest allowed Monte Carlo error of a quantile, in posterior standard deviations
     method : mixture or samples, as in ``[posterior]``
     """
 
@@ -51,7 +51,7 @@ class StoppingRule:
 
     @classmethod
     def of(cls, ensemble: Ensemble, posterior: PosteriorConfig) -> StoppingRule:
-        """Return the rule that ``[posterior]`` gives for a network."""
+        """Return the rule for a network by the settings in ``[posterior]``."""
         return cls(
             ensemble,
             schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point),
@@ -62,16 +62,16 @@ class StoppingRule:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether objects differ in their numbers of passes."""
+        """Whether objects may have different numbers of passes."""
         return len(self.checkpoints) > 1
 
     def estimate(self, outputs: Sequence[npt.NDArray[np.float32]], keys: Sequence[Keys]) -> QuantileEstimate:
-        """Estimate every quantile, and its error, from the passes so far.
+        """Return an estimate of every quantile, and of its error, from the passes so far.
 
         Parameters
         ----------
-        outputs : of each bundle (object, pass, output) float32
-        keys : of each bundle (object, pass) int64
+        outputs : one array (object, pass, output) float32 per bundle
+        keys : one array (object, pass) int64 per bundle
         """
         quantities = quantities_of(self.ensemble.metadata.parameters)
         parts = []
@@ -83,19 +83,20 @@ class StoppingRule:
                 method=self.method,
             )
             parts.append(estimate_quantiles(passes, quantities, self.levels, draws=draws))
+        # All arrays have objects along the first axis.
         names = [field.name for field in dataclasses.fields(QuantileEstimate)]
         return QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class PassSource:
-    """A source of a group's passes: one bundle.
+    """One bundle as a source of passes for the objects of a group.
 
     Attributes
     ----------
-    sampler : of the bundle, for the group's objects
-    keys : (object, pass), for the most passes
-    has_dropout : false: one pass stands for all
+    sampler : sampler of the bundle, with the features of the group's objects
+    keys : (object, pass) int64, for the largest number of passes
+    has_dropout : whether passes differ; if not, only one is run
     """
 
     sampler: Sampler
@@ -103,8 +104,15 @@ class PassSource:
     has_dropout: bool
 
     def more(self, rows: Rows, before: PassOutputs | None, passes: range) -> PassOutputs:
-        """Run the passes numbered `passes` for the group's objects `rows`, and return them behind those of `before`."""
-        # Without dropout the first pass is all there is, whatever number is asked for.
+        """Run passes for objects of the group, and return them joined to earlier ones.
+
+        Parameters
+        ----------
+        rows : (object,) indices of the objects in the group
+        before : earlier passes of these objects; None: there are none
+        passes : numbers of the passes to run
+        """
+        # Without dropout the first pass is the only one, for any number that is asked for.
         stop = passes.stop if self.has_dropout else SINGLE_PASS
         keys = self.keys[rows, passes.start : stop]
         if before is not None and not keys.shape[1]:
@@ -116,7 +124,14 @@ class PassSource:
         return PassOutputs(outputs, np.concatenate([before.fired, found.fired], axis=1))
 
     def raw(self, rows: Rows, outputs: npt.NDArray[np.float32], top: TopFeatures | None) -> RawPasses:
-        """Return what the bundle gave for `rows`, which `outputs` is of; `top` is of the whole group."""
+        """Return the passes of some objects together with their features.
+
+        Parameters
+        ----------
+        rows : (object,) indices of the objects in the group
+        outputs : (object, pass, output) float32, of these objects
+        top : largest features of all objects of the group
+        """
         last, crop = (None if part is None else part[rows] for part in (self.sampler.last, self.sampler.crop))
         if top is None:
             return RawPasses(outputs, last, crop)
@@ -125,15 +140,15 @@ class PassSource:
 
 @dataclass(frozen=True)
 class StoppedObjects:
-    """Objects of a group that stopped after equally many passes.
+    """Objects of a group that stopped after the same number of passes.
 
     Attributes
     ----------
-    rows : (object,) in the group
-    raws : of each bundle, what it gave for them; a bundle without dropout repeats its one pass
-    keys : of each bundle (object, pass)
-    stopping_error : (object,) float64, what the passes were judged by, see `QuantileEstimate`; None where their number
-        was fixed
+    rows : (object,) indices in the group
+    raws : passes and features of each bundle; a bundle without dropout repeats its single pass
+    keys : one array (object, pass) int64 per bundle
+    stopping_error : (object,) float64, error by which it was decided to stop (see `QuantileEstimate`); None where the number of
+        passes is fixed
     """
 
     rows: Rows
@@ -143,28 +158,28 @@ class StoppedObjects:
 
     @property
     def n_passes(self) -> int:
-        """The number of passes of each of the objects, and of each bundle."""
+        """The number of passes of each object and bundle."""
         return int(self.keys[0].shape[1])
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
-        """(object,) whether all outputs of the object are finite."""
+        """Whether all outputs of an object are finite, (object,) bool."""
         return _finite([raw.outputs for raw in self.raws])
 
     def outputs_of_each(self) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
-        """Iterate over the objects: the outputs of each bundle, (pass, output) float32."""
+        """Iterate over the objects, and yield for each the outputs (pass, output) float32 of all bundles."""
         return zip(*(raw.outputs for raw in self.raws), strict=True)
 
 
 @dataclass(frozen=True)
 class _RunningObjects:
-    """Objects of a group that have equally many passes.
+    """Objects of a group that continue to run, all with the same number of passes.
 
     Attributes
     ----------
-    rows : (object,) in the group
-    n_passes : of each
-    passes : of each bundle; empty before the first ones
+    rows : (object,) indices in the group
+    n_passes : number of passes of each object
+    passes : passes of each bundle; empty before the first ones
     """
 
     rows: Rows
@@ -172,12 +187,12 @@ class _RunningObjects:
     passes: tuple[PassOutputs, ...] = ()
 
     def take(self, some: npt.NDArray[np.bool_]) -> _RunningObjects:
-        """Return those of the objects for which `some`, (object,), is true."""
+        """Return the objects for which `some`, (object,) bool, is true."""
         taken = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.passes)
         return _RunningObjects(self.rows[some], self.n_passes, taken)
 
     def up_to(self, n_passes: int, sources: Sequence[PassSource]) -> _RunningObjects:
-        """Return the objects with `n_passes` passes each, those that they have included."""
+        """Run further passes until each object has `n_passes`, and return the objects with all of them."""
         wanted = range(self.n_passes, n_passes)
         before = self.passes or (None,) * len(sources)
         more = (source.more(self.rows, part, wanted) for source, part in zip(sources, before, strict=True))
@@ -204,18 +219,19 @@ def sample_adaptively(
     audited: npt.NDArray[np.bool_],
     device: AbstractContextManager[object],
 ) -> tuple[list[StoppedObjects], Audit]:
-    """Run a group's passes until each object has enough.
+    """Run passes for a group of objects until each has enough.
 
     Parameters
     ----------
-    sources : the bundles
-    rule : when an object stops
-    audited : (object,) objects of the group that get the most passes in any case
-    device : held while passes run, and only then
+    sources : one source of passes per bundle
+    rule : rule that decides when an object stops
+    audited : (object,) bool, objects of the group that get the largest number of passes in any case
+    device : lock that is held while passes run, and only then
 
     Returns
     -------
-    The objects, those together that stopped together, and the audit.
+    stopped : objects, in parts that have the same number of passes
+    audit : comparison of the errors stated at stopping with those found, for the audited objects
     """
     audit = GroupAudit(audited, rule.levels)
     running, stopped = _RunningObjects(np.arange(len(audited))), []
@@ -223,6 +239,7 @@ def sample_adaptively(
     for n_passes in rule.checkpoints:
         with device:
             running = running.up_to(n_passes, sources)
+        # A fixed number of passes is the only checkpoint, and needs no estimate.
         if stopping_error is None:
             break
         finite = _finite(running.outputs)
@@ -233,7 +250,7 @@ def sample_adaptively(
             audit.compare(running.rows, found, n_passes, which=finite)
             break
         audit.stop(running.rows, found, n_passes, which=finite & converged)
-        # Objects that have failed get no better with more passes.
+        # More passes do not help objects with non-finite outputs; audited ones run on to the last checkpoint.
         stops = ~finite | (converged & ~audited[running.rows])
         if stops.any():
             stopped.append(running.take(stops))
@@ -252,7 +269,8 @@ def _stopped_objects(
     *,
     device: AbstractContextManager[object],
 ) -> list[StoppedObjects]:
-    """Give objects that have all their passes what is known of the whole group only: its largest features."""
+    """Return the stopped objects with their largest features, which are computed for the whole group at once."""
+    # Objects have stopped in any order; the sampler has the features in that of the group.
     order = np.argsort(np.concatenate([part.rows for part in stopped]))
     tops = []
     for bundle, source in enumerate(sources):
@@ -274,5 +292,5 @@ def _stopped_objects(
 
 
 def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:
-    """Return (object,) whether all outputs of all bundles, (object, pass, output) each, are finite."""
+    """Return whether all outputs (object, pass, output) of all bundles are finite, (object,) bool."""
     return np.logical_and.reduce([np.isfinite(part).all(axis=(1, 2)) for part in outputs])

@@ -1,8 +1,8 @@
-"""The audit of adaptive passes: what stopping early stated, against what the most passes say.
+"""The audit of adaptive sampling: errors estimated when objects could stop, compared with the differences from `max_passes`.
 
-One object in a thousand (`galbatch.models.keys.is_audited`) gets `max_passes` though it could stop before. The
-passes it would have stopped with are the first of those it has in the end, n of N, so the two results are expected to
-differ by sqrt(1 - n/N) times the error that was stated.
+One object in a thousand (`galbatch.models.networks.is_audited`) gets `max_passes` though it could stop earlier. The n passes
+with which it would have stopped are the first of the N that it gets, so quantiles from n and from N passes are expected to
+differ by sqrt(1 - n/N) times the error that was estimated from n.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Audit:
-    """Sums over audited objects, which add up over groups, blocks and partitions.
+    """Sums over audited objects, which can be added up over groups, blocks and partitions.
 
     Attributes
     ----------
-    levels : of the quantiles
-    n_objects : audited, those that never stopped included
-    n_not_converged : of these, those that would not have stopped before `max_passes`; they are not compared
-    n_values : quantiles compared at each level: stopped objects times quantities
-    stated, actual : for each level the sum of squares of the expected and of the actual difference, in posterior
-        standard deviations
-    largest : actual difference
+    levels : levels of the quantiles
+    n_objects : number of audited objects
+    n_not_converged : number of those that would not have stopped before `max_passes`; they are not compared
+    n_values : number of quantiles compared at each level: stopped objects times quantities
+    stated, actual : sum of the squares of the expected, and of the actual, differences at each level, in posterior standard
+        deviations
+    largest : largest actual difference, in posterior standard deviations
     """
+
+    # The names are keys in the footers of leaves, so they must not change.
 
     levels: tuple[float, ...]
     n_objects: int = 0
@@ -45,7 +47,7 @@ class Audit:
     largest: float = 0.0
 
     def __add__(self, other: Audit) -> Audit:
-        """Return the audit of both samples, which have the same levels."""
+        """Return the audit of both samples together; they must have the same levels."""
         return Audit(
             self.levels,
             self.n_objects + other.n_objects,
@@ -57,18 +59,18 @@ class Audit:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form in a leaf's footer, of JSON's types."""
+        """Return the form that is written into a leaf's footer, of JSON's types."""
         return {key: list(part) if isinstance(part, tuple) else part for key, part in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Audit:
-        """Make an audit of what `as_dict` gave."""
+        """Return the audit that `as_dict` was called on."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
         return cls(**fields)
 
     @property
     def text(self) -> str:
-        """The human-readable text in the catalog's properties."""
+        """The human-readable text that is written into the catalog's properties."""
         if not self.n_objects:
             return "no object was audited"
         counted = f"{self.n_objects} object{'s' if self.n_objects > 1 else ''}, {self.n_not_converged} not converged"
@@ -85,32 +87,34 @@ class Audit:
         )
 
     def _rms(self, sums: Sequence[float]) -> float:
+        """Return the root mean square from sums of squares over `n_values` values each."""
         return float(np.sqrt(sum(sums) / (len(sums) * self.n_values)))
 
 
 def _added(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the sums level by level; no levels: nothing was compared."""
+    """Return the sums level by level; an empty tuple means that nothing was compared."""
     if not first or not second:
         return first or second
     return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 class GroupAudit:
-    """The audited objects of a group while they run.
+    """The audit of one group, while its passes run.
 
     Parameters
     ----------
-    audited : (object,) bool, of the group
-    levels : of the quantiles
+    audited : (object,) bool, which objects of the group are audited
+    levels : levels of the quantiles
 
     Attributes
     ----------
-    total : the audit of those compared so far
+    total : audit of the objects compared so far
     """
 
     def __init__(self, audited: npt.NDArray[np.bool_], levels: Sequence[float]) -> None:
         self.audited = audited
         self.total = Audit(tuple(levels))
+        # By row: the number of passes, the quantiles and their errors when the object could stop for the first time.
         self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
 
     def stop(
@@ -121,14 +125,14 @@ class GroupAudit:
         *,
         which: npt.NDArray[np.bool_],
     ) -> None:
-        """Record the estimates of those of `rows` that would stop now, and did not before.
+        """Record the estimates of audited objects that could stop now for the first time.
 
         Parameters
         ----------
-        rows : (object,) in the group
-        found : of `rows`
-        n_passes : they have
-        which : (object,) of `rows` would stop
+        rows : (object,) indices in the group
+        found : estimates for these objects
+        n_passes : number of passes that they have
+        which : (object,) bool, whether the object could stop
         """
         for i in np.flatnonzero(which & self.audited[rows]).tolist():
             self._stopped.setdefault(int(rows[i]), (n_passes, found.output[i], found.error[i]))
@@ -141,7 +145,15 @@ class GroupAudit:
         *,
         which: npt.NDArray[np.bool_],
     ) -> None:
-        """Compare what was stated with what the most passes say; `which` objects of `rows` have not failed."""
+        """Compare the recorded estimates with those from the largest number of passes.
+
+        Parameters
+        ----------
+        rows : (object,) indices in the group
+        found : estimates for these objects from all passes
+        n_passes : number of passes that they have
+        which : (object,) bool, whether all outputs of the object are finite
+        """
         levels = self.total.levels
         for i in np.flatnonzero(which & self.audited[rows]).tolist():
             if int(rows[i]) not in self._stopped:
@@ -151,7 +163,7 @@ class GroupAudit:
             expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
             std = found.std[i][:, None]
             apart = output - found.output[i]
-            # A posterior without width, as of equal passes, is the same with any number of them.
+            # A posterior without width, such as that of equal passes, does not change with their number.
             difference = np.divide(apart, std, out=np.zeros_like(apart), where=std > 0)
             self.total += Audit(
                 levels,

@@ -1,4 +1,4 @@
-"""Cutouts in, result columns out: the one place where a network meets a block."""
+"""Inference for a block of objects: cutouts in, result columns out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from galbatch.models.networks import draw_keys, is_audited
 
 __all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
 
-CENTER_PX = 1  # a NaN this near the central pixel leaves nothing to measure
+CENTER_PX = 1  # With a NaN this near to the central pixel there is nothing to measure.
 
 Values = dict[str, npt.NDArray[Any]]
 Rows = npt.NDArray[np.intp]
@@ -48,10 +48,10 @@ class BlockInputs:
 
     Attributes
     ----------
-    cutouts : on the network's grid, with as many bands as it takes, in its order
-    selected : (object,) bool; the others get no values and NOT_SELECTED
-    auxiliary : (object, auxiliary input) float32, of networks that take some; an object that lacks one (NaN) gets no
-        values and NONFINITE_INPUT
+    cutouts : cutouts with the network's size, pixel scale and bands, the bands in its order
+    selected : (object,) bool; objects that are not selected get no values and the flag NOT_SELECTED
+    auxiliary : (object, auxiliary input) float32, None for a network that takes none; an object for which one is NaN gets no
+        values and the flag NONFINITE_INPUT
     """
 
     cutouts: CutoutBlock
@@ -61,13 +61,13 @@ class BlockInputs:
 
 @dataclass(frozen=True)
 class BlockReceivers:
-    """Functions that are given what does not become a column.
+    """Functions that receive results which do not become columns.
 
     Attributes
     ----------
-    keep : called once for each object that was run, in the order of the block's rows, as groups come to their end, with
-        the row and of each bundle the outputs of all passes, (pass, output) float32
-    audit : called once with what adaptive passes stated of the audited objects against what was found
+    keep : called once for each object that was run, in the order of the block's rows, with the row and the outputs of all
+        passes, one array (pass, output) float32 per bundle
+    audit : called once with the audit of adaptive sampling
     """
 
     keep: Keep | None = None
@@ -87,29 +87,30 @@ def infer_block(
     execution: Execution = ON_CPU,
     receivers: BlockReceivers = NOBODY,
 ) -> Values:
-    """Run a network on a block.
+    """Run a network on a block of objects.
 
-    Objects are worked on in groups of 16, each to its end before the next starts, so that nothing grows with the block
-    but the columns.
+    Objects run in groups of 16, each until all its objects have enough passes, so that only the columns take memory in
+    proportion to the size of the block.
 
     Parameters
     ----------
-    network : a bundle, or several that are pooled; each gets as many passes
-    inputs : cutouts, auxiliary inputs, and which objects are run
-    name : prefix of the result columns
-    posterior : passes, quantiles, seed, batch
-    execution : what computes the passes, and where
-    receivers : who is given the outputs of the passes, and the audit
+    network : a bundle, or an ensemble of several that are pooled
+    inputs : cutouts, auxiliary inputs, and which objects are selected
+    name : name of the network in the run, which is the prefix of the result columns
+    posterior : number of passes, quantiles, seed and batch size
+    execution : engine and device that compute the passes
+    receivers : functions that receive the outputs of the passes and the audit
 
     Returns
     -------
-    One array (object,) per result column, with the column's missing value where there is no value, and then a flag says why.
+    one array (object,) per result column, by name. An object without a value has the column's missing value, and a flag that
+    says why
 
     Raises
     ------
     BundleError
-        The cutouts' grid or number of bands, or the number of auxiliary inputs, is not the network's; or this process cannot
-        provide the engine.
+        Size, pixel scale or number of bands of the cutouts, or the number of auxiliary inputs, do not fit the network; or the
+        engine cannot be made in this process.
     """
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
     _check_inputs(ensemble, inputs)
@@ -136,6 +137,7 @@ def infer_block(
 
 
 def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
+    """Raise a BundleError if cutouts or auxiliary inputs do not fit the network."""
     metadata, cutouts = ensemble.metadata, inputs.cutouts
     if cutouts.grid != ensemble.grid:
         raise BundleError(
@@ -154,7 +156,7 @@ def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
 
 
 def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Tell images with pixels that are not finite, and those that are unusable.
+    """Return which images have pixels that are not finite, and which are unusable for that reason.
 
     Parameters
     ----------
@@ -162,8 +164,8 @@ def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.boo
 
     Returns
     -------
-    nonfinite : (object,) bool, some pixel is not finite
-    unusable : (object,) bool, a whole band is not finite, or a pixel within 1 px of the center of any band
+    nonfinite : (object,) bool, whether any pixel is not finite
+    unusable : (object,) bool, whether a whole band is not finite, or a pixel within 1 px of the center in any band
     """
     finite = np.isfinite(image)
     nonfinite = np.asarray(~finite.all(axis=(1, 2, 3)))
@@ -176,7 +178,7 @@ def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.boo
 
 @dataclass(frozen=True)
 class _Results:
-    """The columns (object,) that groups fill, each its own rows, by names that begin with `name`."""
+    """The result columns (object,) of a block, by names that begin with `name`; each group fills in its own rows."""
 
     name: str
     values: Values
@@ -184,14 +186,14 @@ class _Results:
 
 @dataclass(frozen=True)
 class _GroupResult:
-    """The outputs of a group by row of the block, if they are kept, and its audit."""
+    """The outputs of a group's objects, by their rows in the block, if they are kept; and the audit of the group."""
 
     kept: dict[int, Outputs]
     audit: Audit
 
 
 class _BlockRunner:
-    """Runs the groups of a block."""
+    """A runner of the groups of a block, in one thread or several."""
 
     def __init__(
         self,
@@ -212,7 +214,7 @@ class _BlockRunner:
         self.device = threading.Lock()
 
     def run(self, rows: Rows, *, keeps: bool) -> Iterator[_GroupResult]:
-        """Run the objects of the block at `rows`; results come group by group, in order."""
+        """Run the objects at `rows` of the block, and yield the results of one group after another, in order."""
         groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
         if self.n_threads == 1:
             yield from (self.run_group(group, keeps=keeps) for group in groups)
@@ -221,17 +223,18 @@ class _BlockRunner:
         with ThreadPoolExecutor(self.n_threads) as pool:
             try:
                 for group in groups:
-                    # As many wait to be kept as are worked on, never more: a thousand passes of a group may take 60 MB.
+                    # As many groups wait to be kept as run, never more: a thousand passes of a group may take 60 MB.
                     if len(coming) == 2 * self.n_threads:
                         yield coming.popleft().result()
                     coming.append(pool.submit(self.run_group, group, keeps=keeps))
                 while coming:
                     yield coming.popleft().result()
             finally:
-                pool.shutdown(cancel_futures=True)  # after a fault the rest would run in vain
+                # After an error the remaining groups would run in vain.
+                pool.shutdown(cancel_futures=True)
 
     def run_group(self, rows: Rows, *, keeps: bool) -> _GroupResult:
-        """Run the objects of the block at `rows` to their end, and fill in their columns."""
+        """Run the objects at `rows` of the block until all have enough passes, and fill in their columns."""
         object_id = self.inputs.cutouts.object_id[rows]
         audited = is_audited(object_id, seed=self.posterior.seed) & self.rule.is_adaptive
         with self.device:
@@ -245,9 +248,9 @@ class _BlockRunner:
         return _GroupResult(kept, audit)
 
     def sources(self, rows: Rows) -> list[PassSource]:
-        """Return a source for each bundle, with the features of the objects at `rows` on the device."""
+        """Return one source of passes per bundle, with the features of the objects at `rows` on the device."""
         cutouts, batch = self.inputs.cutouts, self.posterior.batch
-        # The network sees 0, the sky's level, where there is no pixel.
+        # Pixels that are not finite become 0, the level of the sky.
         images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
         auxiliary = None if self.inputs.auxiliary is None else self.inputs.auxiliary[rows]
         sources = []
@@ -264,7 +267,7 @@ class _BlockRunner:
         return sources
 
     def fill(self, stopped: StoppedObjects, rows: Rows) -> None:
-        """Write the columns of objects that stopped together, which the block has at `rows`."""
+        """Fill in the columns of objects that stopped together; `rows` are their rows in the block."""
         name, values = self.results.name, self.results.values
         found = columns_of(
             self.ensemble,
@@ -292,6 +295,6 @@ class _BlockRunner:
             distances.append(ood_distance(bundle.metadata, raw))
         values[MODEL_FLAGS.name(name)][rows] |= flags.astype(np.int32)
         if OOD_DISTANCE.name(name) in values:
-            # In units of each bundle's limit, so that the largest decides.
+            # Distances are in units of each bundle's limit, so they can be compared, and the largest decides.
             known = [distance for distance in distances if distance is not None]
             values[OOD_DISTANCE.name(name)][rows] = np.maximum.reduce(known)

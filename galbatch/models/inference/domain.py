@@ -1,4 +1,4 @@
-"""The domain of a network: what its training set looked like to it, and whether an object looks like that."""
+"""The domain of a network: the range of its training set, and whether an object lies inside."""
 
 from __future__ import annotations
 
@@ -21,39 +21,41 @@ Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
 Range = tuple[float, float]
 
-MAX_OBJECTS = 20_000  # of those the features are described by, and of those the limits are found on
-PIXELS_AT_ONCE = 2**21  # of a band; a full GaMPEN's first maps take 64 times 4 bytes for each
-HELD_OUT_SHARE = 0.25  # of the images, where the caller does not say which are held out
+MAX_OBJECTS = 20_000  # At most as many for the covariance of the features, and as many for the limits.
+PIXELS_AT_ONCE = (
+    2**21
+)  # Pixels of a band that run together: a full GaMPEN's first maps take 256 bytes for each.
+HELD_OUT_SHARE = 0.25  # The share of the images that is held out where the caller gives no rows.
 
-# Of what a network never saw. A thousandth could not be found on the few thousand objects that trainings hold out.
+# The share of unseen objects like those of the training set that lie outside the limits. A smaller one, such as 0.001, could not
+# be found on the few thousand objects that trainings hold out.
 FALSE_ALARM_RATE = 0.01
 
-# Ensures that the covariance can be inverted however few the objects, and that six digits of it suffice. On
-# galbatch's demo networks shares from 0.001 to 0.1 find real pixels equally well.
+# The share by which correlations are shrunk. With it the covariance of any number of objects can be inverted, and six digits are
+# enough. On galbatch's demo networks shares from 0.001 to 0.1 find real pixels equally well.
 SHRINKAGE = 0.1
-# Of a feature, over the median of all: features that hardly ever fire have no std of their own.
+# The smallest std of a feature, in units of the median of all: features that hardly ever fire have no std of their own.
 SMALLEST_STD = 0.1
 COVARIANCE_DIGITS = 6
 
-PSF_MARGIN = (
-    0.02  # two ways to measure a PSF's width agree to about this; a simulation has limits to the last digit
-)
+# Two ways to measure the FWHM of a PSF agree to about this share, whereas the limits of a simulation are exact.
+PSF_MARGIN = 0.02
 
-# The sky is measured as cutout stores do (core/sky_noise.py), leaving out detected light. Without a mask, light is
-# what lies this far above 0 on average over 5 x 5 pixels.
+# The sky noise is measured as in cutout stores (core/sky_noise.py), without detected light. Training images have no mask; a pixel
+# counts as light if the mean of the 5 x 5 pixels around it lies this many sigma above 0.
 LIGHT_SIGMA = 5.0
 SMOOTHED_PX = 5
-N_ITERATIONS = 4  # of the noise of what is left without the light, and the light above that noise
+N_ITERATIONS = 4  # Light raises the noise by which it is recognized, so both are found again this many times.
 
 
 @dataclass(frozen=True)
 class ObjectNumbers:
-    """Numbers that are known of the objects of training images, apart from their pixels.
+    """Numbers that are known for the objects of training images, in addition to their pixels.
 
     Attributes
     ----------
-    sky_sigma_njy : (object, band), as a cutout store has it; None: measured in the images
-    auxiliary : (object, auxiliary input) float32, of networks that take some
+    sky_sigma_njy : (object, band), sky noise per pixel as in a cutout store; None: measured in the images
+    auxiliary : (object, auxiliary input) float32; None for a network that takes none
     """
 
     sky_sigma_njy: npt.NDArray[np.floating[Any]] | None = None
@@ -69,20 +71,20 @@ def describe_domain(
     held_out: npt.NDArray[np.integer[Any]] | None = None,
     known: ObjectNumbers | None = None,
 ) -> DomainInfo:
-    """Describe a training set, and find limits that a stated share of objects like those lies beyond.
+    """Return the domain of a network: statistics of its training set, and limits for a false alarm rate of 1 %.
 
-    Mean and covariance of the features are of the objects that were trained on. The limits are of the others: of
-    what a network has fitted, and of what a covariance was computed from, the distances are too short.
+    Mean and covariance of the features are computed from the objects that were trained on, the limits from the others:
+    objects that the network was fitted to, or that the covariance was computed from, have too small distances.
 
     Parameters
     ----------
-    network : in eval mode, with `last_features` and, if it crops, `crop`; on any device
+    network : network in eval mode, on any device, with the methods `prefix`, `last_features` and, if it crops, `crop`
     images : (object, band, y, x) float32, nJy, finite; a memory map is read in pieces
     unit_njy : the bundle's unit in nJy
-    psf_fwhm_arcsec : (object, band), NaN: not known; or a range per band, taken as it is. None: not known
-    held_out : rows of `images` that the network was not fitted to, a thousand or more if the rate is to hold to a third
-        of itself; None: every fourth row, which is good only for networks that do not overfit
-    known : what else is known of the objects
+    psf_fwhm_arcsec : array (object, band), NaN where not known; or one range per band, which is used unchanged; None: not known
+    held_out : (row,) rows of `images` that the network was not fitted to; with 1000 of them the false alarm rate is good to a
+        third of its value. None: every fourth row, which is good only for networks that do not overfit
+    known : sky noise and auxiliary inputs of the objects
     """
     known = known or ObjectNumbers()
     fitted, others = _divided(len(images), held_out)
@@ -93,7 +95,7 @@ def describe_domain(
         sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
     else:
         sky = np.asarray(known.sky_sigma_njy, dtype=np.float64)[others]
-    # An array is measured object by object; a range per band is taken as it is.
+    # An array holds one measurement per object; anything else is a range per band.
     psf = psf_fwhm_arcsec if isinstance(psf_fwhm_arcsec, np.ndarray) else None
     limits = _limits(
         feature_distance(held_out_features, mean, covariance),
@@ -126,13 +128,13 @@ def is_out_of_domain(
     sky_sigma_njy: npt.NDArray[np.floating[Any]],
     psf_fwhm_arcsec: npt.NDArray[np.floating[Any]],
 ) -> npt.NDArray[np.bool_]:
-    """Tell which objects lie beyond any limit of the domain, (object,) bool.
+    """Return which objects lie outside any limit of the domain, (object,) bool.
 
     Parameters
     ----------
-    domain : of the bundle
-    distance : (object,) of `feature_distance`, over the limit; NaN is not beyond; None: not known
-    sky_sigma_njy, psf_fwhm_arcsec : (object, band); NaN is not beyond
+    domain : domain of the bundle
+    distance : (object,) from `feature_distance`, in units of the limit; None: not known
+    sky_sigma_njy, psf_fwhm_arcsec : (object, band) float32; NaN, also of a distance, counts as inside
     """
     beyond = np.zeros(len(sky_sigma_njy), bool)
     for measured, ranges in (
@@ -147,7 +149,17 @@ def is_out_of_domain(
 
 
 def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floats:
-    """Return the Mahalanobis distance, (object,) float64, of features (object, feature) from a training set's."""
+    """Return the Mahalanobis distance of features from those of a training set.
+
+    Parameters
+    ----------
+    features : (object, feature) float64
+    mean, covariance : (feature,) and (feature, feature) float64, of the training set
+
+    Returns
+    -------
+    (object,) float64
+    """
     # Solved with the triangular factor, never inverted: the covariance may be near singular.
     factor = np.linalg.cholesky(covariance)
     whitened = np.linalg.solve(factor, (features - mean).T)
@@ -155,17 +167,24 @@ def feature_distance(features: Floats, mean: Floats, covariance: Floats) -> Floa
 
 
 def sky_scatter(images: Images) -> Floats:
-    """Measure the robust scatter of the sky, (object, band) float64, of images (object, band, y, x), in their unit.
+    """Return the robust standard deviation of the sky, 1.4826 MAD, of the pixels near the border of each image.
 
-    1.4826 MAD of the frame's pixels without light, as in a cutout store whose mask says DETECTED; NaN with fewer than
-    32 of them. The noise that light is recognized by is that of differences of neighboring pixels, so that a galaxy which
-    fills the frame counts as light, not as noise.
+    Pixels with light are left out, as in a cutout store whose mask has DETECTED. The noise by which light is recognized is
+    measured from differences of neighboring pixels, so that a galaxy which fills the image counts as light, not as noise.
+
+    Parameters
+    ----------
+    images : (object, band, y, x) float32, in any unit
+
+    Returns
+    -------
+    (object, band) float64, in the images' unit; NaN with fewer than 32 pixels
     """
     n_objects, n_bands, size_px = images.shape[:3]
     frame = thinned(in_frame(size_px))
     flat = images.reshape(n_objects, n_bands, -1)
-    values = flat[..., frame].astype(np.float64)
-    # Pairs of neighbors in the frame, by the flat index of their left pixel.
+    values = flat[..., frame].astype(np.float64)  # (object, band, pixel of the frame)
+    # Pairs of horizontal neighbors in the frame, by the flat index of their left pixel. A difference has twice the variance.
     is_left = in_frame(size_px)
     is_left[:, :-1] &= is_left[:, 1:]
     is_left[:, -1] = False
@@ -186,7 +205,7 @@ def sky_scatter(images: Images) -> Floats:
 def _divided(
     n_objects: int, held_out: npt.NDArray[np.integer[Any]] | None
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Divide the rows into those that the features are described by, and those that the limits are found on."""
+    """Return the rows for mean and covariance of the features, and the rows for the limits."""
     rows = np.arange(n_objects)
     others = (
         np.unique(held_out) if held_out is not None and len(held_out) else rows[:: round(1 / HELD_OUT_SHARE)]
@@ -195,14 +214,14 @@ def _divided(
 
 
 def _subsample(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return at most MAX_OBJECTS of the rows, at equal distances."""
+    """Return at most MAX_OBJECTS of the rows, evenly spaced."""
     if len(rows) <= MAX_OBJECTS:
         return rows
     return rows[np.linspace(0, len(rows) - 1, MAX_OBJECTS).astype(np.intp)]
 
 
 def _pieces(rows: npt.NDArray[np.intp], images: Images) -> list[npt.NDArray[np.intp]]:
-    """Divide the rows into pieces whose images have PIXELS_AT_ONCE pixels at most."""
+    """Return the rows in pieces whose images have at most PIXELS_AT_ONCE pixels per band."""
     step = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
@@ -215,7 +234,7 @@ def _last_features(
     unit_njy: float,
     auxiliary: npt.NDArray[np.float32] | None,
 ) -> tuple[Floats, Floats | None]:
-    """Compute the last features (object, feature) and, of networks that crop, the scales (object,), both float64."""
+    """Return the last features (object, feature), and the scales of a network that crops, (object,), both float64."""
     device = next(network.parameters()).device
     features, crops = [], []
     for part in _pieces(rows, images):
@@ -228,7 +247,7 @@ def _last_features(
 
 
 def _shrunk_covariance(features: Floats) -> Floats:
-    """Return the covariance of features (object, feature), its correlations shrunk toward none, no variance near 0."""
+    """Return the covariance (feature, feature) of features, with correlations shrunk towards 0 and no variance near 0."""
     std = features.std(axis=0, ddof=1)
     covariance = np.atleast_2d(np.cov(features, rowvar=False))
     live = std[std > 0]
@@ -240,7 +259,7 @@ def _shrunk_covariance(features: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Limits:
-    """The limits of `DomainInfo`."""
+    """Limits of a domain: of the distance of the features, and ranges of the sky noise and of the PSF's FWHM per band."""
 
     distance: float
     sky: tuple[Range, ...] | None
@@ -248,12 +267,12 @@ class _Limits:
 
 
 def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
-    """Find limits that FALSE_ALARM_RATE of the objects lie beyond, all checks together.
+    """Return limits such that at most FALSE_ALARM_RATE of the objects lie outside any of them.
 
-    Each check is given the same tail; the tail is the largest with which no more than that share lies beyond any.
+    Each check cuts off the same share of objects, the tail, which is the largest that fulfills this.
     """
+    # One check alone may cut off the whole rate; 30 bisections find the tail to a billionth of it.
     least, most = 0.0, FALSE_ALARM_RATE
-    # Bisection to a billionth of the rate.
     for _ in range(30):
         tail = 0.5 * (least + most)
         limits = _limits_at(tail, distance, sky, psf)
@@ -266,6 +285,7 @@ def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
 
 
 def _limits_at(tail: float, distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
+    """Return limits of which each has the share `tail` of the objects outside."""
     widths = None if psf is None else _quantile_ranges(psf, tail)
     if widths is not None:
         widths = tuple((low * (1.0 - PSF_MARGIN), high * (1.0 + PSF_MARGIN)) for low, high in widths)
@@ -273,14 +293,14 @@ def _limits_at(tail: float, distance: Floats, sky: Floats, psf: Floats | None) -
 
 
 def _quantile_ranges(values: Floats, tail: float) -> tuple[Range, ...] | None:
-    """Return for each band the range of values (object, band) without half the tail on either side; None if a band has no values."""
+    """Return the range of values (object, band) in each band, without half the tail on either side; None if a band has none."""
     if not np.isfinite(values).any(axis=0).all():
         return None
     return _as_ranges(np.nanquantile(values, [tail / 2, 1.0 - tail / 2], axis=0).T)
 
 
 def _beyond(values: npt.NDArray[np.floating[Any]], ranges: Sequence[Range]) -> npt.NDArray[np.bool_]:
-    """Return (object,) whether values (object, band) lie outside a band's range; NaN is neither."""
+    """Return whether values (object, band) lie outside the range of any band, (object,) bool; NaN counts as inside."""
     low, high = np.asarray(ranges).T
     return np.logical_or.reduce((values < low) | (values > high), axis=1)
 

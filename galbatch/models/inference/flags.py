@@ -1,4 +1,4 @@
-"""The bits of ``<model>_flags``: how far a network's own values are to be trusted."""
+"""The bits of ``<model>_flags``, which say why values of a network should not be trusted."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ def value_flags(
     tolerance: float,
     stopping_error: npt.NDArray[np.float64] | None,
 ) -> Flags:
-    """Return the NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED and NO_MAGNITUDE bits (object,) of the columns `found`.
+    """Return the bits NO_POSTERIOR, NOT_CONVERGED, EXTRAPOLATED and NO_MAGNITUDE, (object,) int32.
 
-    NOT_CONVERGED is decided here alone: the error of the passes that an object has is above the tolerance. The error is
-    the one that its passes were judged by.
+    NOT_CONVERGED is decided here alone: it is set where the error by which an object could stop is above the tolerance.
 
     Parameters
     ----------
-    found : (object,) result columns
-    tolerance : largest error, in posterior standard deviations
-    stopping_error : (object,) float64, error that adaptive passes stop by, which allows for undetected jumps; None where
-        the number of passes was fixed: then the error is that in the catalog
+    ensemble : network that the columns come from
+    found : result columns (object,)
+    tolerance : largest allowed error, in posterior standard deviations
+    stopping_error : (object,) float64, error with the allowance for undetected jumps, by which adaptive passes stop; None where
+        the number of passes is fixed: then the error is the one in the catalog
     """
     parameters = ensemble.metadata.parameters
     medians = [found[ColumnKey(Statistic.QUANTILE, p.name, level=0.5)] for p in parameters]
     flags = np.zeros(len(medians[0]), np.int32)
     if ensemble.has_posterior:
         error = found[MC_ERROR] if stopping_error is None else stopping_error
+        # Not `error > tolerance`: an error of NaN must be flagged, too.
         flags[~(error <= tolerance)] |= ModelFlag.NOT_CONVERGED
     else:
         flags |= ModelFlag.NO_POSTERIOR
@@ -60,9 +61,9 @@ def value_flags(
 
 
 def ood_distance(metadata: BundleMetadata, raw: RawPasses) -> npt.NDArray[np.float64] | None:
-    """(object,) Mahalanobis distance of the last features over the bundle's limit; None: the bundle has none.
+    """Return the Mahalanobis distance of the last features in units of the bundle's limit, (object,) float64.
 
-    NaN: the features are not finite, as those of rows that failed.
+    It is NaN where features are not finite. Returns None if the network has no features, or the bundle no limit.
     """
     domain = metadata.domain
     if raw.last is None or domain.features_mean is None or domain.distance_limit is None:
@@ -77,7 +78,15 @@ def ood_distance(metadata: BundleMetadata, raw: RawPasses) -> npt.NDArray[np.flo
 def input_flags(
     metadata: BundleMetadata, raw: RawPasses, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
 ) -> Flags:
-    """OUT_OF_DOMAIN, CROP_AT_LIMIT of a bundle, for the block's `rows`, which `raw` is of."""
+    """Return the bits OUT_OF_DOMAIN and CROP_AT_LIMIT for one bundle, (object,) int32.
+
+    Parameters
+    ----------
+    metadata : metadata of the bundle
+    raw : what the bundle computed for the objects
+    cutouts : block that holds the objects
+    rows : (object,) indices of the objects in the block
+    """
     domain, flags = metadata.domain, np.zeros(len(rows), np.int32)
     outside = is_out_of_domain(
         domain,
@@ -87,6 +96,7 @@ def input_flags(
     )
     flags[outside] |= ModelFlag.OUT_OF_DOMAIN
     if raw.crop is not None and domain.crop_limits is not None:
+        # A crop of NaN is flagged, too.
         low_crop, high_crop = domain.crop_limits
         flags[~((raw.crop > low_crop) & (raw.crop < high_crop))] |= ModelFlag.CROP_AT_LIMIT
     return flags

@@ -1,4 +1,4 @@
-"""The memory that a network takes while it runs, measured on a few rows; and the batch that fits on a GPU."""
+"""The memory that a network takes while it runs, measured with a few rows, and the batch size that fits on a GPU."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
 
 MEASURED_ROWS = 32
-# Compiled trunks of 1, 4, 16, .. rows stay in memory side by side: 1 + 1/4 + 1/16 + .. of the largest.
+# Compiled trunks for 1, 4, 16, .. rows are all kept in memory: 1 + 1/4 + 1/16 + .. of the largest.
 GRAPHS = 4 / 3
 
-# Arrays of the size of the outputs, in float64, that are there at once while these are summarized: measured.
+# The measured number of arrays, of the size of the outputs in float64, that exist at the same time in summaries.
 SUMMARY_ARRAYS = 12
 
 GIB, MIB = 2**30, 2**20
@@ -38,15 +38,15 @@ class NetworkMemory:
 
     Attributes
     ----------
-    weights_bytes : of its bundles, as their scripts hold them
-    prepare_bytes : of an object, while everything before the first dropout is computed
-    features_bytes : of an object, while its passes run
-    batch_bytes, row_bytes : of a batch, and of each of its rows
-    n_rows : of a batch at most; fewer than configured where no more fit the processor's cache
-    n_groups : of objects that are worked on at a time
-    n_outputs : of a pass, of all bundles
-    n_columns : of the catalog
-    image_bytes : of a cutout with the network's bands
+    weights_bytes : weights of all bundles, as their scripts hold them
+    prepare_bytes : largest amount per object while everything before the first dropout is computed
+    features_bytes : amount per object that is kept while its passes run
+    batch_bytes, row_bytes : amount for a batch of any size, and in addition for each of its rows
+    n_rows : largest number of rows of a batch; smaller than configured where more would not fit into the processor's cache
+    n_groups : number of groups of objects that threads work on at a time
+    n_outputs : number of outputs of a pass of all bundles
+    n_columns : number of columns in the catalog
+    image_bytes : size of a cutout with the network's bands
     """
 
     weights_bytes: int
@@ -62,9 +62,9 @@ class NetworkMemory:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes of passes on their device: the features of groups of objects, and what computes these or a batch.
+        """The bytes on the device that runs passes: features of all groups, and the largest need of preparing or running one.
 
-        One group at a time is prepared or runs passes.
+        One group at a time is prepared or runs passes; the others only keep their features.
         """
         features = self.n_groups * GROUP_OBJECTS * self.features_bytes
         batch = self.batch_bytes + self.n_rows * self.row_bytes
@@ -72,7 +72,7 @@ class NetworkMemory:
 
     @property
     def checking_bytes(self) -> int:
-        """Bytes on the host of the rows by which a bundle is checked when it is loaded."""
+        """The bytes on the host for the check of a bundle's behavior when it is loaded."""
         return self.batch_bytes + CHECK_ROWS * self.row_bytes
 
     def host_bytes(self, n_passes: int, *, keeps_outputs: bool) -> int:
@@ -80,9 +80,10 @@ class NetworkMemory:
 
         Parameters
         ----------
-        n_passes : most passes of an object
+        n_passes : largest number of passes of an object
         keeps_outputs : whether the outputs of passes are kept
         """
+        # Outputs are float32, and exist twice while a group is put together; summaries are computed in float64.
         of_object = n_passes * self.n_outputs
         outputs = 2 * 4 * GROUP_OBJECTS * of_object
         summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
@@ -91,19 +92,20 @@ class NetworkMemory:
 
 
 def measure_memory(ensemble: Ensemble, execution: Execution, posterior: PosteriorConfig) -> NetworkMemory:
-    """Measure the memory of a network by running a few made-up rows.
+    """Return the memory of a network, measured by running a few made-up rows.
 
     Parameters
     ----------
-    ensemble : the network; of several bundles the largest counts, and the features and weights of all
+    ensemble : network
     execution : engine and device
-    posterior : batch and quantiles
+    posterior : settings of the posterior, with the batch size and the quantiles
 
     Raises
     ------
     BundleError
-        This process cannot provide the engine.
+        The engine cannot be made in this process.
     """
+    # Bundles run one after another: the largest decides on the work, but weights and features of all are kept.
     parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
     size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
     return NetworkMemory(
@@ -136,10 +138,13 @@ class _BundleMemory:
 @lru_cache(maxsize=8)
 @torch.inference_mode()
 def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
+    """Return the memory of one bundle, from runs of few and of twice as many rows."""
     engine, device, times = execution.engine, execution.device, 1.0
-    if engine.kind == "compiled":  # compiling takes minutes for each number of rows
+    # Compiling takes minutes for each number of rows, so the same network is measured without. The bundle is copied, as the
+    # executor that is made only for this is freed with the copy.
+    if engine.kind == "compiled":
         engine, times = replace(engine, kind="rebuilt"), GRAPHS
-        bundle = replace(bundle)  # executors of a bundle go with it
+        bundle = replace(bundle)
     runner = executor(bundle, engine, device)
     images, *others = (part.to(device) for part in made_up_inputs(bundle.metadata))
     auxiliary = others[0] if others else None
@@ -147,11 +152,12 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
 
     def passes_of(n_rows: int) -> _Taken:
         rows, keys = torch.arange(n_rows, device=device) % len(images), torch.arange(n_rows, device=device)
-        prepared.passes(rows, keys)  # what is made once goes before
+        # Run once before it is measured, so that what torch allocates only once does not count for each batch.
+        prepared.passes(rows, keys)
         return _taken(lambda: prepared.passes(rows, keys), device)
 
     tensors = [*bundle.script.parameters(), *bundle.script.buffers()]
-    # By address, as modules may have two names: SFNet's have.
+    # Counted by address, as a module may have two names: those of SFNet do.
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
     few = _rows_to_measure(bundle, device, batch)
     of_few, of_more = (round(times * passes_of(n_rows).peak_bytes) for n_rows in (few, 2 * few))
@@ -169,24 +175,25 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
 
 
 def _rows_to_measure(bundle: Bundle, device: str, batch: int) -> int:
-    """Return the rows to measure; twice as many are measured, too, as only part of what a batch takes grows with its rows."""
+    """Return the number of rows to measure. Twice as many are measured as well, to tell what grows with the rows."""
     n_rows = MEASURED_ROWS
     if device == "cpu":
-        # Engines work on this many rows at a time: with fewer, all memory would seem to grow with the rows. A lower
-        # precision has room for twice as many.
+        # Engines run as many rows at a time as fit into the cache: with fewer, all memory would seem to grow with the rows. In a
+        # lower precision twice as many fit.
         n_rows = 2 * rows_in_cache(bundle.prefix(*made_up_inputs(bundle.metadata)), MEASURED_ROWS * 4)
     return max(1, min(n_rows, batch // 2))
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """Bytes that torch holds beyond what it held before a call: the most while it runs, and for its result."""
+    """The bytes that torch allocates for a call: the largest amount while it runs, and what its result holds."""
 
     peak_bytes: int
     held_bytes: int
 
 
 def _taken(call: Callable[[], object], device: str) -> _Taken:
+    """Return the memory that a call takes on the device."""
     if device == "cpu":
         return _taken_on_cpu(call)
     torch.cuda.synchronize()
@@ -200,17 +207,19 @@ def _taken(call: Callable[[], object], device: str) -> _Taken:
 
 
 def _taken_on_cpu(call: Callable[[], object]) -> _Taken:
-    # The profiler that torch.profiler offers takes 5 s to start, and writes to stderr.
+    """Return the memory that a call takes on the CPU, by the events of torch's allocator."""
+    # The public torch.profiler takes 5 s to start, and writes to stderr.
     config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
     _enable_profiler_legacy(config)
     try:
         result = call()
     finally:
         threads: Any = _disable_profiler_legacy()
-    # The most that is held at once, from the sequence of allocations; totals of the profiler do not say it.
+    # The peak follows from the sequence of allocations only; the profiler itself gives totals.
     held = peak = 0
     for event in (event for events in threads for event in events):
-        if event.kind() == "memory_alloc":  # or free, which is below 0
+        # Events of this kind are allocations, and with negative sizes frees.
+        if event.kind() == "memory_alloc":
             held += event.cpu_memory_usage()
             peak = max(peak, held)
     del result
@@ -219,7 +228,7 @@ def _taken_on_cpu(call: Callable[[], object]) -> _Taken:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """The total memory of a GPU, and the bytes of it that this process may still have."""
+    """The total memory of a GPU in bytes, and the bytes that this process can still allocate."""
 
     total_bytes: int
     free_bytes: int
@@ -228,6 +237,7 @@ class GpuMemory:
 def gpu_memory() -> GpuMemory:
     """Return the memory of the GPU that this process computes on."""
     free, total = torch.cuda.mem_get_info()
+    # Torch keeps freed memory for itself, and uses it before it takes more from the GPU.
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return GpuMemory(total, free + unused)
 
@@ -235,15 +245,16 @@ def gpu_memory() -> GpuMemory:
 def fitting_batch(
     memory: NetworkMemory, gpu: GpuMemory, *, batch: int, notify: Callable[[str], object]
 ) -> int:
-    """Halve the batch until the passes fit into what is free on the GPU; draws do not depend on it.
+    """Return the batch size, halved until the passes fit into the free memory of the GPU. Results do not depend on it.
 
     Parameters
     ----------
-    memory : of the network, whose weights are on the GPU
-    batch : rows a forward sees at most
-    notify : called with what is needed, what is there and what is tried, each time that the batch is halved
+    memory : memory of the network, whose weights are on the GPU already
+    gpu : memory of the GPU
+    batch : largest number of rows that run at a time
+    notify : called with a message each time that the batch is halved
     """
-    # A batch of 1 that does not fit is tried all the same: then torch's own error says so.
+    # A batch of 1 that does not fit is tried nevertheless: the projection may be too high, and torch's own error is clear.
     while True:
         needed = replace(memory, n_rows=batch).working_bytes
         if needed <= gpu.free_bytes or batch == 1:

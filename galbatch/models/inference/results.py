@@ -1,4 +1,4 @@
-"""The columns that a network fills, in the catalog's order."""
+"""The result columns of a network, in the catalog's order."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from galbatch.models.posterior import Quantity, quantities_of
 __all__ = ["INFER_VERSION", "result_columns"]
 
 INFER_VERSION = 5
-"""Raised when the numbers in the catalog change."""
+"""The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"
 
 SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_STD)
-"""Statistics that each quantity has, behind its quantiles."""
+"""The statistics of each quantity, whose columns follow those of its quantiles."""
 
 
 def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorConfig) -> list[ResultColumn]:
-    """Return the columns of one network: each quantity's, those of the whole model, the features', the flags last.
+    """Return the result columns of one network: those of each quantity, of the whole model, of features, and last the flags.
 
     Parameters
     ----------
-    metadata : of the bundle
-    name : of the network in the run, the columns' prefix
-    posterior : its quantiles are columns
+    metadata : metadata of the bundle
+    name : name of the network in the run, which is the prefix of the columns
+    posterior : settings of the posterior, with the levels of the quantiles
     """
     columns: list[ResultColumn] = []
     for quantity in quantities_of(metadata.parameters):
@@ -49,11 +49,12 @@ def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorC
     for statistic in (Statistic.FEATURE, Statistic.ACTIVATION, Statistic.FREQUENCY):
         keys = (ColumnKey(statistic, rank=rank) for rank in range(metadata.n_top_features))
         columns += [key.column(name, n_features=metadata.n_top_features) for key in keys]
-    # Readers tell by the flags where the columns of a model end.
+    # The flags come last: readers of a catalog find by them where the columns of a model end.
     return [*columns, MODEL_FLAGS.column(name)]
 
 
 def _quantity_columns(quantity: Quantity, name: str, levels: tuple[float, ...]) -> Iterator[ResultColumn]:
+    """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
     what = quantity.parameter.description or quantity.parameter.name
     if quantity.is_magnitude:
         what = f"AB magnitude of {what}, {EXTINCTION}"

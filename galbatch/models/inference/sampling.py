@@ -1,4 +1,4 @@
-"""Running a network: what is deterministic once an object, then one row for each object and pass."""
+"""Running a network: the deterministic part once for each object, then one row for each object and pass."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from galbatch.models.engines.executors import Executor, ScriptExecutor
 
 __all__ = ["GROUP_OBJECTS", "PassOutputs", "RawPasses", "Sampler", "TopFeatures", "run_passes"]
 
-GROUP_OBJECTS = 16  # a full GaMPEN's first maps are 15 MB an object at 239 px
+# Objects that are prepared together: the first maps of a full GaMPEN take 15 MB per object at 239 px.
+GROUP_OBJECTS = 16
 
 
 @dataclass(frozen=True)
 class PassOutputs:
-    """The outputs of passes of some objects.
+    """The outputs of passes for some objects.
 
     Attributes
     ----------
     outputs : (object, pass, output) float32
-    fired : (object, pass, rank) int64, the largest features of each pass; no ranks: the network does not say
+    fired : (object, pass, rank) int64, numbers of the largest features in each pass; (object, pass, 0) if the network does not
+        give them
     """
 
     outputs: npt.NDArray[np.float32]
@@ -36,13 +38,13 @@ class PassOutputs:
 
 @dataclass(frozen=True)
 class TopFeatures:
-    """The largest of the last features.
+    """The largest features of objects.
 
     Attributes
     ----------
-    index, activation : (object, rank) int64 and float32, without dropout
-    frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN: no such
-        feature, or the network does not say
+    index, activation : (object, rank) int64 and float32, number and activation of each feature in the pass without dropout
+    frequency : (object, rank) float32, share of the passes in which the feature was among the largest; NaN where there is no
+        feature, or the network does not give those of each pass
     """
 
     index: npt.NDArray[np.int64]
@@ -51,19 +53,19 @@ class TopFeatures:
 
 
 class Sampler:
-    """Passes of a few objects, whose features stay on the executor's device.
+    """A sampler that runs passes for a group of objects, whose features stay on the executor's device.
 
     Parameters
     ----------
-    executor : of the network
-    images : (object, band, y, x) float32, finite, in the bundle's unit; `GROUP_OBJECTS` or fewer fit any device
-    batch : rows a forward sees at most
-    auxiliary : (object, auxiliary input) float32, finite: of networks that take some
+    executor : executor of the network
+    images : (object, band, y, x) float32, finite, in the bundle's unit; for up to `GROUP_OBJECTS` objects
+    batch : largest number of rows that run at a time
+    auxiliary : (object, auxiliary input) float32, finite; None for a network that takes none
 
     Attributes
     ----------
-    last : (object, feature) float32, without dropout; None if the network has none
-    crop : (object,) float32, the transformer's scale; None if the network has none
+    last : (object, feature) float32, last features without dropout; None if the network has none
+    crop : (object,) float32, scale of the spatial transformer; None if the network has none
     """
 
     @torch.inference_mode()
@@ -84,12 +86,12 @@ class Sampler:
 
     @torch.inference_mode()
     def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> PassOutputs:
-        """Run passes of some of the objects.
+        """Run passes for some of the objects.
 
         Parameters
         ----------
-        rows : (n,) which objects
-        keys : (n, pass) int64, of each object and pass
+        rows : (object,) indices of the objects in the group
+        keys : (object, pass) int64, from which the masks are drawn
         """
         n, n_passes = keys.shape
         objects = self._to_device(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
@@ -98,22 +100,22 @@ class Sampler:
         for start in range(0, len(flat), self._batch):
             some = slice(start, start + self._batch)
             parts = self._prepared.passes(objects[some], flat[some])
-            # One place for all: results of each batch, left between its buffers, kept these from being taken again by the
-            # next: the processor's memory grew to 2.8 GB over 1,000 passes.
+            # One tensor for all batches. Small results of each batch, allocated between its buffers, would keep the memory of
+            # these from being reused by the next batch: on a CPU it grew to 2.8 GB over 1,000 passes.
             found = found or [part.new_empty((len(flat), part.shape[1])) for part in parts]
             for whole, part in zip(found, parts, strict=True):
                 whole[some] = part
-        # They are joined on the device, so that there is one copy to the host, not one a batch.
+        # They are joined on the device, so that there is one copy to the host, not one per batch.
         outputs, fired = (whole.reshape(n, n_passes, -1).cpu() for whole in found)
         return PassOutputs(outputs.numpy(), fired.numpy())
 
     @torch.inference_mode()
     def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:
-        """Return the largest of the last features; None if the network has none.
+        """Return the largest features of the objects; None if the network has none.
 
         Parameters
         ----------
-        fired : of each object (pass, rank), of all its passes
+        fired : for each object (pass, rank) int64, numbers of the largest features in all its passes
         """
         found = None if self._prepared.last is None else self._executor.top_features(self._prepared.last)
         if found is None:
@@ -121,13 +123,14 @@ class Sampler:
         index, activation = (part.cpu().numpy() for part in found)
         frequency = np.full(index.shape, np.nan, np.float32)
         for row, (of_object, features) in enumerate(zip(fired, index, strict=True)):
-            if of_object.shape[1]:  # ranks: the network says which features were among the largest
+            if of_object.shape[1]:
+                # (pass, rank, feature): whether the feature has that rank in the pass.
                 share = (of_object[:, :, None] == features).any(axis=1).mean(axis=0)
                 frequency[row] = np.where(features >= 0, share, np.nan)
         return TopFeatures(index, activation, frequency)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return the array on the device; pinned memory is copied to a GPU while the processor continues."""
+        """Return the array as a tensor on the device. From pinned memory a GPU copies while the CPU continues."""
         tensor = torch.from_numpy(array)
         if self._executor.device.type == "cpu":
             return tensor
@@ -140,14 +143,14 @@ def _to_host(found: Tensor | None) -> npt.NDArray[np.float32] | None:
 
 @dataclass(frozen=True)
 class RawPasses:
-    """Everything that the network gave for some objects.
+    """Everything that the network computed for some objects.
 
     Attributes
     ----------
     outputs : (object, pass, output) float32
-    last : (object, feature) float32, without dropout; None if the network has none
-    crop : (object,) float32, the transformer's scale; None if the network has none
-    top_index, top_activation, top_frequency : (object, rank), see `TopFeatures`; None if the network has none
+    last : (object, feature) float32, last features without dropout; None if the network has none
+    crop : (object,) float32, scale of the spatial transformer; None if the network has none
+    top_index, top_activation, top_frequency : (object, rank), as in `TopFeatures`; None if the network has none
     """
 
     outputs: npt.NDArray[np.float32]
@@ -158,7 +161,7 @@ class RawPasses:
     top_frequency: npt.NDArray[np.float32] | None = None
 
     def rows(self, some: slice) -> RawPasses:
-        """Return what the network gave for some of the objects."""
+        """Return the part that belongs to the objects of a slice."""
         taken: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
@@ -175,16 +178,16 @@ def run_passes(
     auxiliary: npt.NDArray[np.float32] | None = None,
     executor: Executor | None = None,
 ) -> RawPasses:
-    """Run the same number of passes of every object.
+    """Run the same number of passes for every object.
 
     Parameters
     ----------
-    bundle : the network
+    bundle : bundle of the network
     images : (object, band, y, x) float32, finite, in the bundle's unit
-    keys : (object, pass) int64
-    batch : rows a forward sees at most
-    auxiliary : (object, auxiliary input) float32, finite: of networks that take some
-    executor : of the bundle; None: its own script on the CPU
+    keys : (object, pass) int64, from which the masks are drawn
+    batch : largest number of rows that run at a time
+    auxiliary : (object, auxiliary input) float32, finite; None for a network that takes none
+    executor : executor of the bundle; None: its own script on the CPU
     """
     executor = executor or ScriptExecutor(bundle)
     groups = []

@@ -1,4 +1,4 @@
-"""The number of passes of an object: checkpoints, the error of its quantiles, and when that is small enough."""
+"""Decisions on the number of passes: the checkpoints, and the errors of quantiles that must be small enough."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ __all__ = ["QuantileEstimate", "estimate_quantiles", "schedule"]
 # Checkpoints that grow by an eighth cost 6 % more passes than an object needs, on average; to estimate the quantiles more
 # often would cost more than the passes it saves.
 GROWTH = 1.125
-STEP = 16  # passes; checkpoints are multiples of it, as batches are
-# In posterior standard deviations. A zero in the first layers near a galaxy's center moves a narrow network by about that.
+STEP = 16  # Checkpoints are multiples of this number of passes, as batches are.
+# In posterior standard deviations: in a narrow network a zero in the first layers near a galaxy's center moves the outputs by
+# about that.
 UNDETECTED_JUMP = 2.0
 
 
 def schedule(
     posterior: PosteriorConfig, *, has_dropout: bool = True, is_point: bool = False
 ) -> tuple[int, ...]:
-    """Return the checkpoints of stopping: rising numbers of passes after which objects may have enough; the last is the most.
+    """Return the checkpoints: rising numbers of passes after which objects may stop. The last is the largest number of passes.
 
-    The same for all objects, so that those that are still running have as many passes. From `min_passes` each is about
-    1.125 times the one before, in multiples of 16, up to `max_passes`: on average 6 % of an object's passes are more
-    than it needed, above 128.
+    They are the same for all objects, so that all objects which still run have the same number of passes. From `min_passes`
+    on each is about 1.125 times the one before, in multiples of 16, up to `max_passes`. Above 128 passes, 6 % of an object's
+    passes are more than it needed, on average.
 
     Parameters
     ----------
-    posterior : method, passes, and the least and most of adaptive ones; a fixed number of passes is the only checkpoint
-    has_dropout : whether the network's passes differ; if not, one stands for all
-    is_point : whether passes are single values; of others method `samples` draws from each pass, also from equal ones
+    posterior : settings of the posterior: method, number of passes, and limits of adaptive numbers. A fixed number of passes is
+        the only checkpoint
+    has_dropout : whether the network's passes differ; if not, one pass is enough
+    is_point : whether passes are single values. From passes that are distributions, method `samples` draws once per pass, so
+        that it needs many even if all are equal
     """
     if not has_dropout and (posterior.method == "mixture" or is_point):
         return (1,)
@@ -58,14 +61,15 @@ def schedule(
 
 @dataclass(frozen=True)
 class QuantileEstimate:
-    """Quantiles as the passes so far give them, and their errors.
+    """Estimates of quantiles from the passes so far, and their errors.
 
     Attributes
     ----------
-    output : (object, quantity, level) float64, standardized: the parameter's value at each of the quantity's quantiles
+    output : (object, quantity, level) float64, standardized value of the parameter at each of the quantity's quantiles
     error : (object, quantity, level) float64, Monte Carlo error of each, in posterior standard deviations
-    undetected_jumps : (object, quantity, level) float64, how far a jump that no pass has shown yet could move each, likewise
-    std : (object, quantity) float64, posterior standard deviation, standardized
+    undetected_jumps : (object, quantity, level) float64, change of each by a jump that no pass has shown so far, in posterior
+        standard deviations
+    std : (object, quantity) float64, standard deviation of the posterior, standardized
     """
 
     output: Floats
@@ -75,47 +79,47 @@ class QuantileEstimate:
 
     @property
     def mc_error(self) -> Floats:
-        """(object,) the largest error of a quantile: the catalog's `_mc_error`."""
+        """The largest error of a quantile, (object,) float64: column `_mc_error` of the catalog."""
         return self.error.max(axis=(1, 2))
 
     @property
     def stopping_error(self) -> Floats:
-        """(object,) the largest error of a quantile with the allowance for undetected jumps in quadrature: passes stop by it."""
+        """The error by which objects stop, (object,): the largest of a quantile, with undetected jumps added in quadrature."""
         return np.hypot(self.error, self.undetected_jumps).max(axis=(1, 2))
 
     def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
-        """(object,) whether the error that passes stop by is at most the tolerance."""
+        """Return whether the error by which objects stop is at most the tolerance, (object,) bool."""
         return self.stopping_error <= tolerance
 
 
 def estimate_quantiles(
     passes: Passes, quantities: Sequence[Quantity], levels: npt.ArrayLike, *, draws: Floats | None = None
 ) -> QuantileEstimate:
-    """The quantiles that passes give, and their errors.
+    """Return estimates of quantiles from passes, and their errors.
 
-    The error of a quantile is that of the mixture's CDF there, from the scatter of the passes' CDFs, over the density
-    (delta method); of draws it is the binomial error of the share below.
+    The error of a quantile is that of the mixture's CDF there, from the scatter of the passes' CDFs, divided by the density
+    (delta method). For draws it is the binomial error of the share below, divided by the density.
 
-    Passes that have shown no jump do not say that there is none: where 3 % of the passes are off by 2 posterior
-    standard deviations, 14 % of the objects show none in 64 passes, state a small error and are off by 0.28 at the
-    outer quantiles. So stopping also asks what one pass in n + 1, displaced by UNDETECTED_JUMP = 2 standard deviations to
-    either side, would do to each quantile, and adds it in quadrature (objects that have shown a single jump state too
-    little, too). For a normal posterior that is 8.8 / n at 2 sigma, 2.8 / n at 1 sigma: no object has enough
-    with fewer than 176 passes for a tolerance of 0.05, 88 for 0.1. Draws need no such allowance: their binomial error
-    holds for whatever they have not shown.
+    A jump that no pass has shown may exist nevertheless: where 3 % of the passes are off by 2 posterior standard deviations,
+    14 % of the objects show no jump in 64 passes, have a small error estimate, and are off by 0.28 at the outer quantiles. So
+    the effect on each quantile of one pass in n + 1, displaced by UNDETECTED_JUMP = 2 standard deviations to either side, is
+    added in quadrature (to objects that have shown a single jump as well, whose errors are too small, too). For a normal
+    posterior it is 8.8 / n at 2 sigma and 2.8 / n at 1 sigma: no object stops before 176 passes for a tolerance of 0.05, or
+    88 for 0.1. Draws need no such allowance, as their binomial error includes what they have not shown.
 
     Parameters
     ----------
-    passes : distributions of (object, pass)
-    quantities : which; a magnitude has its parameter's numbers, mirrored
+    passes : joint distributions of each object and pass
+    quantities : quantities whose quantiles are estimated
     levels : (level,) in (0, 1), rising
-    draws : (object, pass, parameter) float64, standardized, if these stand for the posterior; those of a point head are
-        its passes
+    draws : (object, pass, parameter) float64, standardized, if the posterior is represented by draws; None: it is the mixture
+        over the passes, or the passes themselves for a point head
     """
     wanted = np.asarray(levels, dtype=np.float64)
     if draws is None and passes.is_point:
         draws = passes.mean
     parts: list[tuple[Floats, Floats, Floats, Floats]] = []
+    # A flux and its magnitude share one parameter: their quantiles are solved together.
     for index in dict.fromkeys(quantity.index for quantity in quantities):
         of_parameter = [quantity for quantity in quantities if quantity.index == index]
         both, where = np.unique([q.levels(wanted) for q in of_parameter], return_inverse=True)
@@ -134,10 +138,12 @@ def estimate_quantiles(
 
 
 def _of_mixture(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the fields of `QuantileEstimate`, (object, level) and for the last (object,), of the mixture over the passes."""
     output, std = marginal.quantiles(levels), posterior_std(marginal)
     n_passes = marginal.mean.shape[1]
     error, density = quantile_error(marginal, output)
-    if n_passes == marginal.n_members:  # one pass each: all there is
+    # One pass per network means no dropout: no other pass could show a jump.
+    if n_passes == marginal.n_members:
         return output, error, np.zeros_like(error), std
     jump = UNDETECTED_JUMP * std[:, None]
     around = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)

@@ -1,4 +1,4 @@
-"""From the outputs of passes to the result columns of the objects they are of."""
+"""From the outputs of passes to result columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from galbatch.models.posterior import (
 
 __all__ = ["all_finite", "columns_of", "magnitudes_that_may_miss", "posterior_of", "slices_of"]
 
-# 2**22 outputs are 32 MB in float64; 1,000 passes of 900 bins are 0.9 million an object.
+# Outputs that are summarized at a time: 32 MB in float64. A binned head with 900 bins has 0.9 million of them per object in
+# 1,000 passes.
 NUMBERS_AT_ONCE = 2**22
 
 Values = dict[ColumnKey, npt.NDArray[Any]]
@@ -41,19 +42,18 @@ def columns_of(
     method: str,
     quantiles: Sequence[float],
 ) -> Values:
-    """Return the result columns (object,) that follow from passes; some objects at a time.
+    """Return the result columns (object,) that can be computed from passes alone.
+
+    These are all but the number of passes, the flags, and the distance from the domain. A network without a posterior gives a
+    value only, as median, mean and mode: a single point has no widths.
 
     Parameters
     ----------
-    raws : of each bundle, with equally many passes
-    keys : of each bundle (object, pass)
+    ensemble : network
+    raws : what each bundle computed, with the same number of passes
+    keys : one array (object, pass) int64 per bundle
     method : mixture or samples, as in ``[posterior]``
-    quantiles : in (0, 1), rising
-
-    Returns
-    -------
-    All but passes, flags and the distance from the domain, which need more than passes. A network without a posterior
-    has only values: as median, mean and mode; widths of one point would be inventions.
+    quantiles : levels in (0, 1), rising
     """
     parts = [
         _columns_of_some(
@@ -69,7 +69,7 @@ def columns_of(
 
 
 def slices_of(outputs: Sequence[npt.NDArray[np.float32]]) -> Iterator[slice]:
-    """Objects whose outputs, of each bundle (object, pass, output), are worked on together."""
+    """Yield slices of objects that are summarized at a time, for one array (object, pass, output) per bundle."""
     n_objects = len(outputs[0])
     size = max(1, NUMBERS_AT_ONCE // sum(part[0].size for part in outputs))
     yield from (slice(start, start + size) for start in range(0, n_objects, size))
@@ -82,16 +82,19 @@ def posterior_of(
     *,
     method: str,
 ) -> tuple[Passes, npt.NDArray[np.float64] | None]:
-    """The pooled passes, and the draws if these stand for the posterior: method samples, and point heads.
+    """Return the pooled passes, and draws (object, pass, parameter) if these represent the posterior, else None.
 
-    Outputs that are not finite count as zeros: their objects have failed, and are left out afterwards.
+    They do with method samples, and for point heads.
     """
+    # Zeros for outputs that are not finite, so that one failed object does not stop the others; it gets no values afterwards.
     numbers = [np.nan_to_num(part.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for part in outputs]
     passes = ensemble.passes(numbers)
     if method == "mixture" and not ensemble.is_point:
         return passes, None
-    of_bundles = zip(ensemble.bundles, keys, strict=True)
-    members = [member_keys(of_bundle, bundle.metadata.members) for bundle, of_bundle in of_bundles]
+    pairs = zip(ensemble.bundles, keys, strict=True)
+    members = [
+        member_keys(part, bundle.metadata.members) for bundle, part in pairs
+    ]  # (object, member x pass)
     return passes, passes.draws(np.concatenate(members, axis=1))
 
 
@@ -103,6 +106,7 @@ def _columns_of_some(
     method: str,
     quantiles: Sequence[float],
 ) -> Values:
+    """Return the columns of a few objects; parameters as for `columns_of`."""
     passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, method=method)
     metadata, levels = ensemble.metadata, np.asarray(quantiles)
     found: Values = {}
@@ -120,10 +124,19 @@ def _columns_of_some(
     for i, j in combinations(range(len(names)), 2):
         found[ColumnKey(Statistic.CORRELATION, names[i], names[j])] = correlation[:, i, j]
     found |= _feature_values(raws[0], metadata.n_top_features)
-    return found if ensemble.has_posterior else {key: found[key] for key in found if _needs_no_width(key)}
+    if ensemble.has_posterior:
+        return found
+    # Without a posterior only the value itself is left, under three names, and the features.
+    point = (Statistic.MEAN, Statistic.MODE, Statistic.LABEL)
+    return {
+        key: column
+        for key, column in found.items()
+        if key.statistic.scope is Scope.RANK or key.level == 0.5 or key.statistic in point
+    }
 
 
 def _quantity_values(summary: Summary, quantity: Quantity, levels: Sequence[float]) -> Values:
+    """Return the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
     found: Values = {
         ColumnKey(Statistic.QUANTILE, quantity.name, level=level): summary.quantiles[:, i]
         for i, level in enumerate(levels)
@@ -135,22 +148,18 @@ def _quantity_values(summary: Summary, quantity: Quantity, levels: Sequence[floa
     }
     if not quantity.is_magnitude and quantity.parameter.labels:
         median = summary.quantiles[:, list(levels).index(0.5)]
-        found[ColumnKey(Statistic.LABEL, quantity.name)] = _labels(median, quantity.parameter)
+        labels = np.full(len(median), None, dtype=object)  # None: no label fits
+        # From the last to the first, so that the first label that fits overwrites the others.
+        for label in reversed(quantity.parameter.labels):
+            low = -np.inf if label.at_least is None else label.at_least
+            high = np.inf if label.at_most is None else label.at_most
+            labels[(median >= low) & (median <= high)] = label.text
+        found[ColumnKey(Statistic.LABEL, quantity.name)] = labels
     return found
 
 
-def _labels(median: npt.NDArray[np.float64], parameter: ParameterInfo) -> npt.NDArray[np.object_]:
-    """(object,) text of the first label that fits the median; None: no label fits."""
-    labels = np.full(len(median), None, dtype=object)
-    for label in reversed(parameter.labels):
-        low = -np.inf if label.at_least is None else label.at_least
-        high = np.inf if label.at_most is None else label.at_most
-        labels[(median >= low) & (median <= high)] = label.text
-    return labels
-
-
 def _feature_values(raw: RawPasses, n_features: int) -> Values:
-    """SFNet's features that fired; none of other networks."""
+    """Return the columns of the features that fired in an SFNet; no columns for other networks."""
     columns = {
         Statistic.FEATURE: raw.top_index,
         Statistic.ACTIVATION: raw.top_activation,
@@ -164,25 +173,20 @@ def _feature_values(raw: RawPasses, n_features: int) -> Values:
     }
 
 
-def _needs_no_width(key: ColumnKey) -> bool:
-    if key.statistic.scope is Scope.RANK:
-        return True
-    return key.level == 0.5 or key.statistic in (Statistic.MEAN, Statistic.MODE, Statistic.LABEL)
-
-
 def magnitudes_that_may_miss(parameters: Sequence[ParameterInfo]) -> set[str]:
     """Return the names of the magnitudes whose flux can be 0, where they have no values."""
     return {one.name for one in quantities_of(parameters) if one.zero_output is not None}
 
 
 def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArray[np.bool_]:
-    """(object,) whose numbers in the catalog are all finite, in float32; features may be NaN, where none fired.
+    """Return which objects have only finite numbers in the catalog's float32, (object,) bool; features may be NaN.
 
     Parameters
     ----------
-    found : (object,) result columns
+    found : result columns (object,)
     may_miss : names of quantities that may be NaN, too
     """
+    # A number beyond 3.4e38 is finite in float64, and infinite in the catalog.
     good = np.ones(len(next(iter(found.values()))), bool)
     with np.errstate(over="ignore"):
         for key, column in found.items():

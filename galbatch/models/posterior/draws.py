@@ -1,4 +1,4 @@
-"""Quantiles, errors and modes of draws: what stands for the posterior with method `samples`, as in the GaMPEN paper."""
+"""Quantiles, errors and modes of draws, which represent the posterior with method `samples`, as in the GaMPEN paper."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ __all__ = ["draws_quantiles", "kernel_mode"]
 
 
 def draws_quantiles(draws: Floats, levels: Floats, *, n_members: int = 1) -> tuple[Floats, Floats]:
-    """Return quantiles of draws, and their Monte Carlo error: the binomial error of the share below over a kernel density.
+    """Return quantiles of draws and their Monte Carlo errors.
+
+    The error is the binomial error of the share of draws below the quantile, divided by a kernel density there.
 
     Parameters
     ----------
-    draws : (object, draw) float64, those of the first network first
+    draws : (object, draw) float64; those of the first network come first
     levels : (level,) in (0, 1)
-    n_members : networks the draws are of, as many of each
+    n_members : number of networks, each with the same number of draws
 
     Returns
     -------
-    (object, level), and (object, level) in standard deviations of the draws
+    quantiles : (object, level) float64
+    error : (object, level) float64, in standard deviations of the draws
     """
     found = np.asarray(np.quantile(draws, levels, axis=1).T)
     chunks = chunks_of(len(draws), draws.shape[1] * max(n_members, len(levels)))
@@ -35,6 +38,7 @@ def _share_error(draws: Floats, quantiles: Floats, levels: Floats, n_members: in
     n_draws = draws.shape[1]
     if n_members == 1:
         return np.broadcast_to(np.sqrt(levels * (1 - levels) / n_draws), quantiles.shape)
+    # Within each network draws are independent; how far networks differ is no error of these draws.
     members = draws.reshape(len(draws), n_members, 1, -1)
     share = (members <= quantiles[:, None, :, None]).mean(axis=3)  # (object, member, level)
     return np.sqrt((share * (1 - share)).mean(axis=1) / n_draws)
@@ -42,6 +46,7 @@ def _share_error(draws: Floats, quantiles: Floats, levels: Floats, n_members: in
 
 def _kernel_density(values: Floats, at: Floats) -> Floats:
     """Return the Gaussian kernel density (object, point) of values (object, draw) at points (object, point)."""
+    # Scott's bandwidth in one dimension.
     n = values.shape[1]
     bandwidth = values.std(axis=1) * n**-0.2
     bandwidth = np.where(bandwidth > 0, bandwidth, 1.0)[:, None, None]
@@ -50,9 +55,9 @@ def _kernel_density(values: Floats, at: Floats) -> Floats:
 
 
 def kernel_mode(values: Floats) -> Floats:
-    """Return the points of highest kernel density, (object,), of values (object, draw).
+    """Return the point of highest kernel density, (object,) float64, of values (object, draw).
 
-    They are looked for among quantiles of the values, which are dense where the values are.
+    It is searched for among quantiles of the values, which are closest to each other where the density is high.
     """
     levels, modes = np.linspace(0, 1, GRID_POINTS), []
     for rows in chunks_of(len(values), values.shape[1] * GRID_POINTS):

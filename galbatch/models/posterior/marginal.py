@@ -1,7 +1,7 @@
-"""The Marginal protocol: the distributions of one parameter, whatever the head.
+"""The Marginal protocol: the distributions of one parameter, for any head.
 
-Every kind of distribution (normal mixtures, histograms, single values, several of these pooled) says the same things of
-itself, so that one code makes quantiles, moments and modes of all.
+Every kind of distribution (mixtures of normals, histograms, single values, several of these pooled) has the same methods, so
+that quantiles, moments and modes of all are computed by the same code.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ Floats = npt.NDArray[np.float64]
 Rows = slice | npt.NDArray[np.intp]
 Function = Callable[[Floats], Floats]
 
-GRID_POINTS = 129  # of a mode's first search
+GRID_POINTS = (
+    129  # The number of points at which the mode is first searched for; it is then refined between them.
+)
 
 
 class Marginal(Protocol):
-    """Distributions of one standardized parameter for each object and pass; all passes weigh the same."""
+    """Distributions of one standardized parameter for each object and pass. All passes have equal weight."""
 
     @property
     def n_members(self) -> int:
-        """The number of networks: the first ``passes / n_members`` passes are of the first, and so on."""
+        """The number of networks; the first ``n_passes / n_members`` passes belong to the first network, and so on."""
 
     @property
     def is_smooth(self) -> bool:
@@ -34,7 +36,7 @@ class Marginal(Protocol):
 
     @property
     def min_sigma(self) -> Floats:
-        """The standard deviation of the narrowest component, (object,): the shortest length over which the density changes much; 0 with jumps."""
+        """The standard deviation of the narrowest component, (object,): the scale on which the density varies; 0 if it jumps."""
 
     @property
     def max_sigma(self) -> Floats:
@@ -67,19 +69,20 @@ class Marginal(Protocol):
         """Return bounds (object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
 
     def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
-        """Return mean and variance, (object, pass), of a function of the parameter; normals with `n_points` values of it each.
+        """Return mean and variance, (object, pass), of a function of the parameter.
 
-        Values of the function may be infinite; the caller expects the floating-point warnings of that, and flags the object.
+        Normal distributions use quadrature with `n_points` values of the function. Its values may be infinite: the caller
+        must expect NumPy's floating-point warnings, and flag the object.
         """
 
     def component_range(self) -> tuple[Floats, Floats]:
         """Return the centers (object,) of the lowest and of the highest component."""
 
     def mode_grid(self, ends: Floats) -> Floats:
-        """Return points (object, point), rising, in ends (object, 2): where to look for the mixture's mode."""
+        """Return rising points (object, point) between `ends` (object, 2) at which to search for the mixture's mode."""
 
     def numbers_per_pass(self, n_points: int) -> int:
-        """Return the elements of the largest temporary array for each object and pass, where `n_points` are asked for."""
+        """Return the number of elements of the largest temporary array, per object and pass, for `n_points` points."""
 
     def rows(self, index: Rows) -> Marginal:
-        """Return the distributions of some of the objects."""
+        """Return the distributions of the objects with these indices."""

@@ -14,16 +14,19 @@ from galbatch.models.posterior.transforms import output_limits
 
 __all__ = ["FAR", "mixture_mode"]
 
-EVEN_POINTS = (9, 33)  # that show every peak of passes that are alike
-ZOOM = np.linspace(0.0, 1.0, 7)  # twice to a ninth: near enough for a parabola
-TINY = 1e-300
-# Of the distance to the neighbors of the best point, where peaks may be narrow.
+# Even grids that are fine enough to show every peak when the passes have similar widths.
+EVEN_POINTS = (9, 33)
+ZOOM = np.linspace(
+    0.0, 1.0, 7
+)  # Two refinements by a factor of three bring the grid near enough for a parabola.
+TINY = 1e-300  # In place of a smallest width of 0, that of single values.
+# Fractions of the distance to the best point's neighbors, between which a peak may be far narrower than the grid.
 HALVINGS = 2.0 ** -np.arange(20.0)
-FAR = 4.5  # standard deviations of a component, beyond which it does not matter
+FAR = 4.5  # Standard deviations beyond which a component has no part in moments and modes: 7e-6 of its probability.
 
 
 def mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
-    """Return the most probable value (object,), in the quantity's unit."""
+    """Return the mode of the mixture over the passes, (object,) float64, in the quantity's unit."""
     low, high = output_limits(quantity.parameter)
     first, last = marginal.component_range()
     # Farther out every component falls faster than the Jacobian can rise.
@@ -41,14 +44,14 @@ def mixture_mode(marginal: Marginal, quantity: Quantity) -> Floats:
 
 
 def _log_density(marginal: Marginal, quantity: Quantity, x: Floats) -> Floats:
-    """Return the logarithm of the density in the quantity's unit, (object, point); where it cannot be told, -inf."""
+    """Return the logarithm of the density per unit of the quantity, (object, point); -inf where it is not defined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(marginal.density(x)) - quantity.log_slope(x)
     return np.where(np.isnan(found), -np.inf, found)
 
 
 def _mode_of_alike(marginal: Marginal, ends: Floats, log_density: Function, *, n_points: int) -> Floats:
-    """Return the mode of passes that are alike: the best of even points, then twice nearer to it."""
+    """Return the mode (object,) for passes of similar widths: the best point of an even grid, which is refined twice."""
     grid = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.linspace(0.0, 1.0, n_points)
     height = log_density(grid)
     for _ in range(2):
@@ -59,7 +62,7 @@ def _mode_of_alike(marginal: Marginal, ends: Floats, log_density: Function, *, n
 
 
 def _tops(height: Floats) -> Floats:
-    """Return the heights of the parabolas through the points (object, point), even, and their neighbors, where these are lower."""
+    """Return the heights (object, point) of an even grid, raised at each peak to the top of the parabola through its neighbors."""
     found = height.copy()
     before, at, after = height[:, :-2], height[:, 1:-1], height[:, 2:]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -70,9 +73,9 @@ def _tops(height: Floats) -> Floats:
 
 
 def _mode_of_any(marginal: Marginal, ends: Floats, log_density: Function) -> Floats:
-    """Return the mode of any passes: the best of the points that the marginal proposes, then, if it is smooth, ever nearer to it.
+    """Return the mode (object,) for passes of any widths: the best of the marginal's own grid, refined where it is smooth.
 
-    Peaks may be far narrower than the points are apart.
+    Peaks may be far narrower than the distance between the grid's points.
     """
     grid = marginal.mode_grid(ends)
     best = np.argmax(log_density(grid), axis=1)
@@ -91,7 +94,7 @@ def _neighbors(grid: Floats, at: npt.NDArray[np.intp]) -> list[Floats]:
 
 
 def _peak(grid: Floats, log_density: Floats) -> Floats:
-    """Return the top (object,) of the parabola about the highest point of a rising grid (object, point)."""
+    """Return the position (object,) of the top of the parabola through the highest point of a rising grid (object, point)."""
     best = np.argmax(log_density, axis=1)
     row, middle = np.arange(len(grid)), np.clip(best, 1, grid.shape[1] - 2)
     x0, x1, x2 = (grid[row, middle + k] for k in (-1, 0, 1))
@@ -100,6 +103,6 @@ def _peak(grid: Floats, log_density: Floats) -> Floats:
         slope = (y1 - y0) / (x1 - x0)
         curvature = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
         top = 0.5 * (x0 + x1 - slope / curvature)
-    # At an edge of the grid, or where the density next to the peak is 0, the grid point itself stands.
+    # At an edge of the grid, or where the density next to the peak is 0, the grid point itself is taken.
     good = (best == middle) & np.isfinite(top) & (curvature < 0)
     return np.where(good, np.clip(top, x0, x2), grid[row, best])

@@ -14,18 +14,18 @@ from galbatch.models.posterior.quantiles import solve_quantiles
 __all__ = ["NormalMarginal"]
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
-PEAKS = 32  # components whose own peaks are tried as well: narrow ones lie between the points
+PEAKS = 32  # The highest components' own centers are tried as modes, too: narrow peaks lie between the points of the grid.
 
 
 @dataclass(frozen=True)
 class NormalMarginal:
-    """Normal distributions, or mixtures of some.
+    """Normal distributions, or mixtures of them, for each object and pass.
 
     Attributes
     ----------
-    center, width : (object, pass, component) float64: mean and standard deviation of each
-    weight : (object, pass, component) float64, summing to 1; None for a single component
-    n_members : as in `Marginal`
+    center, width : (object, pass, component) float64: mean and standard deviation of each component
+    weight : (object, pass, component) float64, summing to 1 over the components; None for a single component
+    n_members : number of networks, as in `Marginal`
     """
 
     center: Floats
@@ -71,7 +71,7 @@ class NormalMarginal:
 
     @cached_property
     def _components(self) -> tuple[Floats, Floats, Floats]:
-        """The centers, inverse widths and shares, (object, pass x component), of the mixture over the passes."""
+        """The centers, inverse widths and weights, (object, pass x component) each, of the mixture over the passes."""
         n_objects, n_passes, _ = self.center.shape
         share = np.ones_like(self.center) if self.weight is None else self.weight
         parts = (self.center, 1.0 / self.width, share / n_passes)
@@ -142,14 +142,16 @@ class NormalMarginal:
 
 @cache
 def _hermite(n_points: int) -> tuple[Floats, Floats]:
-    """Return nodes and weights of the standard normal distribution's quadrature."""
+    """Return nodes and weights of the quadrature for a standard normal distribution; the weights sum to 1."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
     return nodes, weights / weights.sum()
 
 
 def _normal_cdf(z: Floats) -> Floats:
-    """Return the normal CDF of standard scores of any shape, to 2e-16: torch's is vectorized, scipy's takes 2 to 4 times as long."""
-    import torch  # here: whoever only asks for names of columns does without torch, a second and 200 MB
+    """Return the normal CDF of standard scores of any shape, to 2e-16."""
+    # Torch's function is vectorized; scipy's takes 2 to 4 times as long. It is imported here, as names of columns, which need
+    # this module, should not cost the second and the 200 MB of torch.
+    import torch
 
     return torch.special.ndtr(torch.from_numpy(z)).numpy()
 

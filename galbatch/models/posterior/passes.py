@@ -1,4 +1,4 @@
-"""The Passes protocol: the joint distributions of a network's passes, whatever the head."""
+"""The Passes protocol: the joint distributions of the parameters in each pass, for any head."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ __all__ = ["Passes", "correlation_of", "for_passes", "inflation_map", "total_cov
 
 
 class Passes(Protocol):
-    """A joint distribution of the standardized parameters for each object and pass; all passes weigh the same."""
+    """A joint distribution of the standardized parameters for each object and pass. All passes have equal weight."""
 
     @property
     def n_members(self) -> int:
-        """The number of networks: the first ``passes / n_members`` passes are of the first, and so on."""
+        """The number of networks; the first ``n_passes / n_members`` passes belong to the first network, and so on."""
 
     @property
     def is_point(self) -> bool:
-        """Whether each pass is a single value, so that the passes are draws and no mixture is solved."""
+        """Whether each pass is a single value, so that the passes are draws and quantiles are those of a sample."""
 
     @property
     def mean(self) -> Floats:
         """The mean of each distribution, (object, pass, parameter)."""
 
     def marginal(self, index: int) -> Marginal:
-        """Return the distributions of one parameter."""
+        """Return the distributions of the parameter with this index."""
 
     def within(self) -> Floats:
-        """Return the mean over the passes of each one's own covariance, (object, parameter, parameter)."""
+        """Return the covariance within passes, averaged over the passes, (object, parameter, parameter)."""
 
     def covariance(self) -> Floats:
-        """Return the total covariance (object, parameter, parameter): mean of the passes' own, and that of their means."""
+        """Return the total covariance (object, parameter, parameter): the mean within passes plus that of the passes' means."""
 
     def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
-        """Return one draw a pass, (object, pass, parameter), from keys (object, pass)."""
+        """Return one draw from each pass, (object, pass, parameter), made from keys (object, pass) int64."""
 
     def affine(self, scale: Floats, shift: Floats) -> Passes:
-        """Return the distributions of scale x + shift; scale (parameter,) above 0, shift (parameter,) or (object, parameter)."""
+        """Return the distributions of scale * x + shift; scale (parameter,) is above 0, shift (parameter,) or (object, parameter)."""
 
     def inflated(self, factors: npt.ArrayLike) -> Passes:
         """Return the distributions widened by factors (parameter,) about each object's mean over the passes."""
@@ -48,6 +48,7 @@ class Passes(Protocol):
 
 def total_covariance(passes: Passes) -> Floats:
     """Return the covariance (object, parameter, parameter) within the passes and between their means."""
+    # Law of total covariance: the mean of the covariances plus the covariance of the means.
     centered = passes.mean - passes.mean.mean(axis=1, keepdims=True)
     between = np.einsum("oti,otj->oij", centered, centered) / centered.shape[1]
     return passes.within() + between
@@ -60,13 +61,13 @@ def inflation_map(passes: Passes, factors: npt.ArrayLike) -> tuple[Floats, Float
 
 
 def correlation_of(covariance: Floats) -> Floats:
-    """Return the correlations of covariances (object, parameter, parameter), of the same shape; 0 where a parameter does not vary."""
+    """Return the correlation matrices of covariances (object, parameter, parameter); 0 where a parameter does not vary."""
     std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    product = std[:, :, None] * std[:, None, :]
+    product = std[:, :, None] * std[:, None, :]  # (object, parameter, parameter)
     found = np.divide(covariance, product, out=np.zeros_like(covariance), where=product > 0)
     return np.clip(found, -1.0, 1.0)
 
 
 def for_passes(shift: Floats) -> Floats:
-    """Return a shift (parameter,) or (object, parameter) as (object or 1, 1, parameter)."""
+    """Return a shift (parameter,) or (object, parameter) with an axis for the passes: (object or 1, 1, parameter)."""
     return np.atleast_2d(shift)[:, None]

@@ -1,6 +1,6 @@
-"""Single values: passes that say one number each, so that they are draws from the posterior.
+"""Single values: passes that give one value per parameter, so that they are draws from the posterior.
 
-They are what a point head puts out, and what stands for any other head's posterior with method `samples`.
+They are the outputs of point heads, and the draws that represent any other head's posterior with method `samples`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["PointMarginal", "PointPasses"]
 
 @dataclass(frozen=True)
 class PointMarginal:
-    """Single values: each pass says one.
+    """The single values of one parameter: one for each object and pass.
 
     Attributes
     ----------
     values : (object, pass) float64
-    n_members : as in `Marginal`
+    n_members : number of networks, as in `Marginal`
     """
 
     values: Floats
@@ -40,7 +40,7 @@ class PointMarginal:
         return np.zeros_like(self.values)
 
     def cdf(self, x: Floats) -> Floats:
-        # A step at the value.
+        # The CDF of a value is a step there: (object, pass, point).
         return (x[:, None] >= self.values[..., None]).astype(np.float64)
 
     @property
@@ -48,14 +48,14 @@ class PointMarginal:
         return np.zeros(len(self.values))
 
     def density(self, x: Floats) -> Floats:
-        # Infinite at the values.
+        # The density is infinite at the values, and 0 between them.
         return np.where((x[:, None] == self.values[..., None]).any(axis=1), np.inf, 0.0)
 
     def cdf_pdf_slope(self, x: Floats) -> tuple[Floats, Floats, Floats]:
         return self.cdf(x).mean(axis=1), self.density(x), np.zeros_like(x)
 
     def quantiles(self, levels: Floats) -> Floats:
-        # Those of a sample: between the values they are interpolated linearly.
+        # Quantiles of a sample, interpolated linearly between the values.
         return np.quantile(self.values, levels, axis=1).T
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
@@ -74,7 +74,7 @@ class PointMarginal:
         return self.values.min(axis=1), self.values.max(axis=1)
 
     def mode_grid(self, ends: Floats) -> Floats:
-        # The values themselves.
+        # No other points have a density.
         return np.sort(np.clip(self.values, ends[:, :1], ends[:, 1:]), axis=1)
 
     def numbers_per_pass(self, n_points: int) -> int:
@@ -86,12 +86,12 @@ class PointMarginal:
 
 @dataclass(frozen=True)
 class PointPasses:
-    """One value for each object, pass and parameter: the passes are draws.
+    """One value for each object, pass and parameter, so that the passes are draws from the posterior.
 
     Attributes
     ----------
     mean : (object, pass, parameter) float64, the values
-    n_members : as in `Passes`
+    n_members : number of networks, as in `Passes`
     """
 
     mean: Floats
@@ -103,7 +103,7 @@ class PointPasses:
         return PointMarginal(self.mean[..., index], self.n_members)
 
     def within(self) -> Floats:
-        # A value has no width.
+        # A single value has no variance.
         n_objects, _, n = self.mean.shape
         return np.zeros((n_objects, n, n))
 
@@ -111,7 +111,7 @@ class PointPasses:
         return total_covariance(self)
 
     def draws(self, keys: npt.NDArray[np.int64]) -> Floats:
-        # The values, whatever the keys.
+        # A draw from a single value is the value itself, so the keys are not used.
         return self.mean
 
     def affine(self, scale: Floats, shift: Floats) -> PointPasses:

@@ -1,4 +1,4 @@
-"""The passes of several networks as one posterior, whatever their heads: ensembles."""
+"""Pooled posteriors: the passes of several networks as one posterior, for any heads."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["PooledMarginal", "PooledPasses", "pooled"]
 
 @dataclass(frozen=True)
 class PooledMarginal:
-    """The passes of several networks, one after another.
+    """The distributions of one parameter in the passes of several networks, joined along the passes.
 
     Attributes
     ----------
-    parts : of each network; each of their members has as many passes
+    parts : one marginal per bundle; all members of all bundles have the same number of passes
     """
 
     parts: tuple[Marginal, ...]
@@ -54,7 +54,7 @@ class PooledMarginal:
 
     @property
     def _shares(self) -> list[float]:
-        """The share of each network's passes."""
+        """The share of all passes that belongs to each part."""
         return [part.n_members / self.n_members for part in self.parts]
 
     def density(self, x: Floats) -> Floats:
@@ -104,11 +104,11 @@ def _joined(parts: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class PooledPasses:
-    """The passes of several networks, one after another, in one standardized space.
+    """The passes of several networks in one standardized space, joined along the passes.
 
     Attributes
     ----------
-    parts : of each network; each of their members has as many passes
+    parts : passes of each bundle; all members of all bundles have the same number of passes
     """
 
     parts: tuple[Passes, ...]
@@ -147,11 +147,12 @@ class PooledPasses:
 
 
 def pooled(parts: Sequence[Passes]) -> Passes:
-    """Return one posterior of several networks, which weigh as many as they have members.
+    """Return the pooled posterior of several bundles, in which each member of each bundle has equal weight.
 
     Parameters
     ----------
-    parts : in one standardized space, with as many passes a member; all of single values, or none
+    parts : passes of each bundle, in one standardized space, with equally many passes per member; either all of them are
+        single values, or none
     """
     if len(parts) == 1:
         return parts[0]

@@ -1,6 +1,7 @@
-"""Quantiles of mixtures over passes, solved from their CDFs, and how sure they are.
+"""Quantiles of mixtures over passes, solved from the mixtures' CDFs, and their Monte Carlo errors.
 
-They are solved in the standardized space and mapped by the parameter's transform afterwards; so they carry no noise of draws.
+They are solved in the standardized space and mapped by the parameter's transform afterwards. Unlike quantiles of draws they have
+no sampling noise beyond that of the passes.
 """
 
 from __future__ import annotations
@@ -23,24 +24,28 @@ __all__ = [
     "solve_quantiles",
 ]
 
-ELEMENTS_AT_ONCE = 2**17  # float64 in a temporary array: 1 MB, which stays in the processor's cache
+ELEMENTS_AT_ONCE = (
+    2**17
+)  # Elements of a temporary array: 1 MB in float64, which stays in the processor's cache.
 MAX_ITERATIONS = 200
-X_TOLERANCE = 1e-10  # of a quantile, in posterior standard deviations
-CDF_TOLERANCE = (
-    1e-9  # asked for as well: in a very narrow component the CDF is still far off that near the quantile
-)
-LAST_STEP = (
-    3e-4  # in widths of the narrowest component: errors of Halley's steps are of third order, then 3e-11
-)
-MAX_ERROR = 1000.0  # posterior standard deviations: as good as not converged at all
+X_TOLERANCE = 1e-10  # The tolerance of a quantile, in posterior standard deviations.
+# Required as well, as inside a very narrow component the CDF may be far from the level that near to the quantile.
+CDF_TOLERANCE = 1e-9
+# In widths of the narrowest component. The error after a step of Halley's method is of third order in the step: 3e-11 here.
+LAST_STEP = 3e-4
+MAX_ERROR = 1000.0  # In posterior standard deviations: no tolerance is as large, so the object counts as not converged.
 
 
 def parts_of(
     marginal: Marginal, n_points: int, some: npt.NDArray[np.intp] | None = None
 ) -> Iterator[tuple[Rows, Marginal]]:
-    """Yield rows and their marginals, few enough for arrays of (object, pass, component, `n_points`).
+    """Yield rows and their marginals, in parts small enough for arrays (object, pass, component, point) in the cache.
 
-    `some` : (row,) which rows, rising; None: all, at least once
+    Parameters
+    ----------
+    marginal : distributions of all objects
+    n_points : number of points at which they are evaluated
+    some : (row,) rising indices of the objects to yield; None: all of them, and one empty part if there are none
     """
     n_objects, n_passes = marginal.mean.shape
     if some is None or len(some) == n_objects:
@@ -49,30 +54,30 @@ def parts_of(
         return
     chunks = list(chunks_of(len(some), n_passes * marginal.numbers_per_pass(n_points)))
     if len(chunks) == 1 and len(some) == n_objects:
-        yield slice(None), marginal  # with what it has worked out already
+        yield slice(None), marginal  # The object itself, with the arrays that it has cached.
         return
     yield from ((some[chunk], marginal.rows(some[chunk])) for chunk in chunks)
 
 
 def chunks_of(n_rows: int, elements_per_row: int) -> Iterator[slice]:
-    """Yield slices of rows whose temporary arrays stay below ELEMENTS_AT_ONCE; one empty slice for no rows."""
+    """Yield slices of rows whose temporary arrays have at most ELEMENTS_AT_ONCE elements; one empty slice if there are no rows."""
     size = max(1, ELEMENTS_AT_ONCE // elements_per_row)
     yield from (slice(start, start + size) for start in range(0, max(1, n_rows), size))
 
 
 def solve_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
-    """Solve F(x) = level for the mixtures' CDFs, by Halley's steps inside a shrinking bracket.
+    """Return the quantiles of the mixtures over the passes, where F(x) = level, by Halley's method inside a shrinking bracket.
 
-    Where the CDF is flat, any point of the flat part solves it.
+    Where the CDF is flat at the level, any point of the flat part may be returned.
 
     Parameters
     ----------
-    marginal : distributions of (object, pass)
+    marginal : distributions of each object and pass
     levels : (level,) in (0, 1)
 
     Returns
     -------
-    (object, level) float64, to about 1e-10 of a standard deviation
+    (object, level) float64, accurate to about 1e-10 of a standard deviation
     """
     levels = np.asarray(levels, dtype=np.float64)
     parts = [_solved(part, levels) for _, part in parts_of(marginal, len(levels))]
@@ -80,7 +85,7 @@ def solve_quantiles(marginal: Marginal, levels: npt.ArrayLike) -> Floats:
 
 
 def _solved(marginal: Marginal, levels: Floats) -> Floats:
-    """Return quantiles (object, level); objects leave the search once all their levels are found."""
+    """Return quantiles (object, level). An object leaves the iteration as soon as all its levels have converged."""
     low, high = marginal.bracket(levels)
     std, min_sigma = posterior_std(marginal)[:, None], marginal.min_sigma[:, None]
     x = np.clip(marginal.mean.mean(axis=1)[:, None] + std * ndtri(levels), low, high)
@@ -90,7 +95,7 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
         excess, step = _halley(marginal, x, levels)
         low, high = np.where(excess < 0, x, low), np.where(excess >= 0, x, high)
         size = np.abs(step)
-        # Next to a narrow component the steps may jump to and fro, as long as the one before: then bisect.
+        # Next to a narrow component the steps may alternate in sign without becoming shorter: then the bracket is bisected.
         inside = (x + step >= low) & (x + step <= high)
         settled = (size <= X_TOLERANCE * std) & (np.abs(excess) <= CDF_TOLERANCE)
         last = np.where((inside & (size <= 0.5 * np.abs(last))) | settled, step, 0.5 * (low + high) - x)
@@ -109,10 +114,10 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
 
 
 def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floats]:
-    """Return F - level at x, and Halley's step to its root, (object, level): Newton's, corrected for the slope of the density."""
+    """Return F - level at x, and the step of Halley's method to its root (Newton's, corrected for the slope of the density)."""
     cdf, density, slope = marginal.cdf_pdf_slope(x)
     excess = cdf - levels
-    # Between far apart narrow passes the density underflows: the steps are then not finite, and the caller bisects.
+    # Between narrow passes that are far apart the density underflows: the steps are not finite, and the caller bisects.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         newton = -excess / density
         bend = 1.0 + 0.5 * newton * slope / density
@@ -120,16 +125,22 @@ def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floa
 
 
 def posterior_std(marginal: Marginal) -> Floats:
-    """Return the standard deviation of the mixture, (object,)."""
+    """Return the standard deviation of the mixture over the passes, (object,) float64."""
     return np.sqrt(np.square(marginal.std).mean(axis=1) + marginal.mean.var(axis=1))
 
 
 def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Floats]:
-    """Monte Carlo error of quantiles by the delta method: the standard error of F over the density.
+    """Return the Monte Carlo errors of quantiles by the delta method: the standard error of F divided by the density.
+
+    Parameters
+    ----------
+    marginal : distributions of each object and pass
+    quantiles : (object, level) float64, standardized
 
     Returns
     -------
-    (object, level) in posterior standard deviations, and the density (object, level) in their inverse
+    error : (object, level) float64, in posterior standard deviations
+    density : (object, level) float64, in units of one over the posterior standard deviation
     """
     n_passes = marginal.mean.shape[1] // marginal.n_members
     parts = [_share_scatter(part, quantiles[rows]) for rows, part in parts_of(marginal, quantiles.shape[1])]
@@ -141,15 +152,15 @@ def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Float
 
 
 def _share_scatter(marginal: Marginal, x: Floats) -> tuple[Floats, Floats]:
-    """Return the variance over the passes of their CDFs, over the number of networks, and the density; (object, point)."""
-    # The members are all there is of them: only the passes within each are draws.
+    """Return the variance of the mixture's CDF between the passes of a network, and the density; (object, point) each."""
+    # The networks of an ensemble are no sample of networks: only the passes within each are random.
     members = np.split(marginal.cdf(x), marginal.n_members, axis=1)
     variance = sum(of_member.var(axis=1) for of_member in members) / marginal.n_members**2
     return np.asarray(variance), marginal.density(x)
 
 
 def relative_error(error: Floats, density: Floats) -> Floats:
-    """Return the ratio of error and density, of any shape; MAX_ERROR where the density vanishes between far-apart passes."""
+    """Return error / density, for arrays of any shape; MAX_ERROR where the density vanishes between passes far apart."""
     with np.errstate(over="ignore"):
         ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
     return np.minimum(ratio, MAX_ERROR)

@@ -1,4 +1,4 @@
-"""Quantities of the catalog: a parameter, or the magnitude derived from it."""
+"""Quantities of the catalog: the parameters, and the magnitudes derived from them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Quantity", "quantities_of"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """A parameter, or the magnitude derived from a flux: each has columns in the catalog.
+    """A parameter, or the AB magnitude derived from a flux. Each quantity has its own columns in the catalog.
 
     Attributes
     ----------
-    name : in the columns
-    index : of the parameter
-    parameter : its description
-    is_magnitude : the quantity falls with the parameter
+    name : name of the quantity in the columns
+    index : index of the parameter among those of the network
+    parameter : the parameter, or the flux from which the magnitude is derived
+    is_magnitude : whether it is a magnitude, which decreases with the flux
     """
 
     name: str
@@ -33,21 +33,22 @@ class Quantity:
     is_magnitude: bool = False
 
     def value(self, output: Floats) -> Floats:
-        """Return values in the quantity's unit, of standardized outputs of any shape."""
+        """Return values in the quantity's unit, from standardized values of any shape."""
         value = from_output(output, self.parameter)
         return ab_mag(value) if self.is_magnitude else value
 
     def log_slope(self, output: Floats) -> Floats:
-        """Return the logarithm of abs(d value / d output), of any shape."""
+        """Return ln |d value / d output|, the logarithm of the Jacobian, for standardized outputs of any shape."""
         slope = log_slope(output, self.parameter)
         if not self.is_magnitude:
             return slope
+        # |dm / df| = 2.5 / (ln 10 f). A flux of 0 has an infinite magnitude.
         with np.errstate(divide="ignore"):
             return slope + np.log(2.5 / np.log(10)) - np.log(from_output(output, self.parameter))
 
     @property
     def max_curvature(self) -> float:
-        """The most that `log_slope` changes over a unit of the output; infinite: there is no such bound."""
+        """The largest change of `log_slope` over one unit of the standardized output; infinite where it has no bound."""
         steepest = steepness(self.parameter)
         if not self.is_magnitude:
             return steepest
@@ -64,13 +65,13 @@ class Quantity:
         return -parameter.location / parameter.scale
 
     def levels(self, levels: Floats) -> Floats:
-        """Return the parameter's levels at which it has the quantity's quantiles: 1 - q for a magnitude."""
-        # Rounded, so that symmetric levels are the same numbers for both.
+        """Return the levels of the parameter's quantiles that are the quantity's quantiles at `levels`: 1 - q for a magnitude."""
+        # Rounded, so that symmetric levels are the same numbers for flux and magnitude, and are solved once.
         return np.round(1.0 - levels, 12) if self.is_magnitude else levels
 
 
 def quantities_of(parameters: Sequence[ParameterInfo]) -> list[Quantity]:
-    """Return the parameters, each followed by the magnitude derived from it."""
+    """Return the quantities of a network in the catalog's order: each parameter, followed by the magnitude derived from it."""
     found = []
     for index, parameter in enumerate(parameters):
         found.append(Quantity(parameter.name, index, parameter))

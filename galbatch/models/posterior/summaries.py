@@ -1,7 +1,7 @@
 """Summaries of a quantity's posterior for the catalog: quantiles, mean, std, mode, epistemic_std.
 
-The posterior is a mixture over passes, whatever the head. With method `samples` one draw a pass stands for it, as in the
-GaMPEN paper; passes of a point head are such draws.
+For any head the posterior is a mixture over passes. With method `samples` it is represented by one draw from each pass, as in
+the GaMPEN paper; the passes of a point head are such draws.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from galbatch.models.posterior.transforms import output_limits, steepness
 
 __all__ = ["Summary", "summarize_draws", "summarize_mixture"]
 
-# Components of that standard deviation after the transform at most: means and standard deviations are good to 1e-9 of the
-# latter up to 0.5, to 4e-7 up to 1.25; beyond to 1e-6 up to 2 and 1e-4 up to 3;
-# where a limit cuts values off to half a percent.
+# The number of quadrature points by the largest standard deviation of a component after the transform, as a change of ln(value).
+# Relative errors of means and standard deviations: 1e-9 up to 0.5, 4e-7 up to 1.25, 1e-6 up to 2, 1e-4 up to 3; half a percent
+# where a limit clamps values, as the function then has a kink.
 MOMENT_WIDTHS, MOMENT_POINTS = (0.1, 0.25, 0.5, 1.25), (5, 8, 12, 20, 40)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The summary of one quantity's posterior, in its unit.
+    """The summary of one quantity's posterior, in the quantity's unit.
 
     A magnitude has NaN in all but `mc_error` where too much of the flux's posterior is not positive: more than
     `MOST_NOT_POSITIVE`, or than the lowest of the levels.
@@ -39,8 +39,9 @@ class Summary:
     Attributes
     ----------
     quantiles : (object, level) float64, rising
-    mean, std, mode, epistemic_std : (object,) float64
-    mc_error : (object,) float64: the largest Monte Carlo error of a quantile, in posterior standard deviations
+    mean, std, mode : (object,) float64
+    epistemic_std : (object,) float64, standard deviation of the passes' means
+    mc_error : (object,) float64, largest Monte Carlo error of a quantile, in posterior standard deviations
     """
 
     quantiles: Floats
@@ -52,18 +53,18 @@ class Summary:
 
 
 def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike) -> Summary:
-    """Summarize the mixture of the passes.
+    """Return the summary of the mixture over the passes.
 
-    Mean and standard deviation are by quadrature in the quantity's unit. `epistemic_std` is the standard
-    deviation, over passes, of each pass's mean: std^2 = mean of the passes' variances + epistemic_std^2. The mode
-    is that of the density in the quantity's unit, Jacobian included; of histograms the middle of the bin with
-    the highest density. `mc_error` is that of the passes of the networks that are there: how far other networks would
-    differ is in epistemic_std alone.
+    Mean and standard deviation are computed by quadrature in the quantity's unit. `epistemic_std` is the standard deviation of
+    the passes' means: std^2 = mean of the passes' variances + epistemic_std^2. The mode is that of the density in the
+    quantity's unit, with the Jacobian of the transform; for histograms it is the middle of the bin with the highest density.
+    `mc_error` is the error from the finite number of passes of the given networks; that other networks would differ shows in
+    epistemic_std alone.
 
     Parameters
     ----------
-    passes : distributions of (object, pass)
-    quantity : which
+    passes : joint distributions of each object and pass
+    quantity : quantity to summarize
     levels : (level,) in (0, 1), rising
     """
     marginal = passes.marginal(quantity.index)
@@ -113,7 +114,7 @@ def _with_rows(
 
 
 def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
-    """Return mean and variance, (object, pass), in the quantity's unit."""
+    """Return mean and variance of each pass, (object, pass), in the quantity's unit."""
     means, variances = np.empty((2, *marginal.mean.shape))
     needed = _moment_points(marginal, quantity)
     for n_points in np.unique(needed).tolist():
@@ -125,7 +126,7 @@ def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
 
 
 def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.intp]:
-    """Return how many values of the transform tell its moments, (object,): few where it hardly bends and no limit cuts it off."""
+    """Return the number of quadrature points, (object,): few where the transform is nearly linear and no limit clamps values."""
     width = marginal.max_sigma * steepness(quantity.parameter)
     needed = np.array(MOMENT_POINTS)[np.searchsorted(MOMENT_WIDTHS, width)]
     (low, high), (first, last) = output_limits(quantity.parameter), marginal.component_range()
@@ -137,17 +138,17 @@ def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.int
 def summarize_draws(
     draws: Floats, quantity: Quantity, levels: npt.ArrayLike, *, passes: Passes | None = None
 ) -> Summary:
-    """Summarize draws, one a pass: method `samples` of the GaMPEN paper, and point heads.
+    """Return the summary of draws, one from each pass: method `samples` of the GaMPEN paper, and point heads.
 
-    The mode is that of a Gaussian kernel density estimate (Scott's bandwidth) in the quantity's unit; epistemic_std
-    is that of the passes' own distributions.
+    The mode is that of a Gaussian kernel density estimate (Scott's bandwidth) in the quantity's unit; epistemic_std is
+    computed from the passes' own distributions.
 
     Parameters
     ----------
     draws : (object, pass, parameter) float64, standardized
-    quantity : which
+    quantity : quantity to summarize
     levels : (level,) in (0, 1), rising
-    passes : distributions the draws come from; None: the draws are all there is, as of a point head
+    passes : distributions from which the draws were made; None: the draws are the passes, as for a point head
     """
     output = draws[..., quantity.index]
     wanted = quantity.levels(np.asarray(levels, dtype=np.float64))

@@ -1,6 +1,6 @@
-"""Between a parameter's physical values and what a network puts out.
+"""Transforms between physical values of a parameter and the standardized values that a network estimates.
 
-output = (transform(value) - location) / scale; all transforms rise, so quantiles map to quantiles.
+output = (transform(value) - location) / scale. All transforms rise, so quantiles are mapped to quantiles.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["fitted", "from_output", "log_slope", "output_limits", "steepness", "
 
 Floats = npt.NDArray[np.float64]
 
-ROUND_OFF = 1e-9
+ROUND_OFF = 1e-9  # The relative distance from a limit of logit within which a value counts as at the limit.
 
 
 def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return physical values transformed, clamped to the parameter's limits, without standardizing them."""
+    """Return the transform of physical values of any shape, after clamping them to the parameter's limits; not standardized."""
     clamped: Floats = np.asarray(values, dtype=np.float64)
     if parameter.limits is not None:
         clamped = np.clip(clamped, *parameter.limits)
@@ -34,12 +34,12 @@ def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def to_output(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return physical values, any shape, as the network puts them out; clamped to the limits; NaN where undefined."""
+    """Return the standardized values of physical values of any shape, clamped to the limits; NaN where the transform is undefined."""
     return (transformed(values, parameter) - parameter.location) / parameter.scale
 
 
 def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return the physical values, any shape, of a network's output. Logit: exactly 0 or 1 at or beyond the limits."""
+    """Return the physical values of standardized outputs of any shape; with logit exactly 0 or 1 at or beyond the limits."""
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
@@ -63,10 +63,11 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return the logarithm of d value / d output, of any shape: the Jacobian of densities in physical units."""
+    """Return ln(d value / d output) at standardized outputs of any shape: the Jacobian of densities in physical units."""
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     constant = np.log(parameter.scale)
     if parameter.transform == "logit":
+        # The derivative of expit is expit(y) expit(-y), whose product underflows long before its logarithm.
         return np.asarray(-np.logaddexp(0.0, y) - np.logaddexp(0.0, -y) + constant)
     if parameter.transform == "ln":
         return np.asarray(y + constant)
@@ -76,16 +77,13 @@ def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def steepness(parameter: ParameterInfo) -> float:
-    """Return how much the natural logarithm of the value, or of its odds, changes over a unit of the output at most.
-
-    0 for identity.
-    """
+    """Return the change of ln(value), or with logit of ln(value / (1 - value)), over one unit of the output; 0 for identity."""
     factors = {"logit": 1.0, "ln": 1.0, "log10": np.log(10.0), "identity": 0.0}
     return float(parameter.scale * factors[parameter.transform])
 
 
 def output_limits(parameter: ParameterInfo) -> tuple[float, float]:
-    """Return the limits as outputs; infinite where there are none."""
+    """Return the parameter's limits as standardized outputs; infinite where there are none."""
     if parameter.limits is None:
         return -np.inf, np.inf
     low, high = to_output(parameter.limits, parameter)
@@ -93,7 +91,7 @@ def output_limits(parameter: ParameterInfo) -> tuple[float, float]:
 
 
 def fitted(parameter: ParameterInfo, values: npt.ArrayLike) -> tuple[float, float, tuple[float, float]]:
-    """Return location, scale and range of a training set's values (object,), in physical units.
+    """Return location, scale, and (smallest, largest) of a training set's physical values (object,).
 
     Raises
     ------
