@@ -1,4 +1,4 @@
-"""Whether posteriors cover the truth as often as they say, and the dropout rate and inflation factors that make them."""
+"""Calibration: how often posteriors cover the truth, and the dropout rate and inflation factors with which they cover it as often as stated."""
 
 import lazy_loader
 

@@ -1,13 +1,13 @@
-"""Calibration: which dropout rate, and which inflation of the posteriors, make intervals cover what they say.
+"""Calibration: the dropout rate and the inflation of posteriors with which intervals have their nominal coverage.
 
-Held-out objects fall into two parts. The calibration part chooses; the test part is only reported, and nothing that
-chooses ever sees it: `choose` takes the one, `reported` the other.
+Held-out objects are divided into two parts. The choice is made on the calibration part (`choose`). Results are reported for the
+test part (`reported`), which has no influence on the choice.
 
-Two things are chosen, in this order. The dropout rate, as in section 5 of the GaMPEN paper (Ghosh et al. 2022, ApJ 935,
-138): the one whose coverage is closest to nominal. The paper trained a network for each rate; here several bundles
-can be candidates, so the same can be done, and each can be tried at several rates with the same weights, which takes no
-training but leaves the network with another rate than it learned to live with. Then one factor for each parameter, by
-which the whole posterior is inflated about its mean in the transformed space (`Passes.inflated`).
+Two things are chosen, in this order. First the dropout rate whose coverage is closest to nominal, as in section 5 of the GaMPEN
+paper (Ghosh et al. 2022, ApJ 935, 138). The paper trained a network for each rate; here several bundles can be candidates for
+the same purpose. Each can also be tried at several rates with the same weights, which needs no training, but the weights were
+learned at another rate. Then one factor per parameter, by which the whole posterior is inflated about its mean in the
+transformed space (`Passes.inflated`).
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ from galbatch.models.posterior import to_output
 __all__ = ["Calibration", "Comparison", "calibrate", "reported"]
 
 CANDIDATES = "Dropout rates tried"
-MIN_OBJECTS = 100  # of either part: the 68.27 % coverage is then known to 5 points
+# Objects that each part must have: with 100 the 68.27 % coverage is known to 5 percentage points.
+MIN_OBJECTS = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Other objects and other bundles that are reported for comparison, and choose nothing.
+    """Other objects and other bundles whose results are reported for comparison. They have no influence on the choice.
 
     Attributes
     ----------
-    populations : objects of other populations, by what the card calls them; the chosen bundle is run on them too
-    bundles : others with the same parameters, run on the test part for their residuals
+    populations : objects of other populations, by the names that the model card gives them; the chosen bundle is run on them
+    bundles : other bundles with the same parameters, which are run on the test part for their residuals
     """
 
     populations: Mapping[str, HeldOut] = dataclasses.field(default_factory=dict)
@@ -65,13 +66,13 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A choice, and what the test part shows of it.
+    """The result of a calibration.
 
     Attributes
     ----------
-    choice : of the calibration part
-    metadata : of the calibrated bundle, results included
-    before, after : the test part, without and with the correction, at the chosen rate
+    choice : dropout rate and factors, chosen on the calibration part
+    metadata : metadata of the calibrated bundle, with the tables of results
+    before, after : evaluations of the test part without and with the correction, at the chosen rate
     """
 
     choice: Choice
@@ -80,7 +81,8 @@ class Calibration:
     after: Evaluation
 
     def summary_tables(self) -> tuple[ResultTable, ...]:
-        """Return the correction, coverage with and without it, and the rates tried: the rest is in the card."""
+        """Return the tables to print: factors, coverage with and without the correction, and the rates tried."""
+        # The first four results are the coverages; all others are in the model card only.
         info = self.metadata.calibration
         results = () if info is None else info.results
         rates = [table for table in results if table.caption.startswith(CANDIDATES)]
@@ -95,22 +97,25 @@ def calibrate(
     comparison: Comparison | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Choose on one part of the held-out objects, report on the other.
+    """Choose dropout rate and factors on one part of the held-out objects, and report the results on the other.
 
     Parameters
     ----------
     bundles : candidates with the same parameters, such as networks trained at different dropout rates
-    held_out : objects that nothing was trained on
-    comparison : other objects and bundles that are reported, too
-    progress : called with the number of objects done since the last call
+    held_out : objects with known truth that were not used in training
+    settings : rates to try, division of the objects, and number of passes
+    comparison : other objects and bundles whose results are reported as well; None: none
+    progress : function called with the number of objects done since the last call
 
     Raises
     ------
     UsageError
-        Objects are too few, bundles differ in their parameters, or have no posterior.
+        There are too few objects, or labels without a finite transform.
+    BundleError
+        A bundle has no posterior, or other parameters than the first.
     """
     check_candidates(bundles, settings.dropout_rates)
-    # No posterior covers labels such as fluxes below 0 where a logarithm is estimated.
+    # A label without a finite transform, such as a flux below 0 where its logarithm is estimated, can be in no interval.
     for values, parameter in zip(held_out.labels.T, bundles[0].metadata.parameters, strict=True):
         n_bad = int((~np.isfinite(to_output(values, parameter))).sum())
         if n_bad:
@@ -136,21 +141,21 @@ def reported(
     comparison: Comparison | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Report what a choice does on the test part, which decides nothing.
+    """Return the calibration with the results of a choice on the test part.
 
     Parameters
     ----------
-    choice : of the calibration part
+    choice : dropout rate and factors, chosen on the calibration part
     part : the test part
-    settings : passes, seed, and whether runs inflate
-    comparison : other objects and bundles that are reported, too
-    progress : called with the number of objects done since the last call
+    settings : number of passes, seed, and whether runs apply the correction
+    comparison : other objects and bundles whose results are reported as well; None: none
+    progress : function called with the number of objects done since the last call
     """
     bundle = choice.bundle
     outputs = run_part(bundle, part, settings.passes, progress=progress)
     before = judge(outputs, bundle.metadata, part, seed=settings.seed)
     after = judge(outputs, bundle.metadata, part, factors=choice.factors, seed=settings.seed)
-    # Converted networks are to give what their authors published, unless it is asked for otherwise.
+    # By default converted networks give the posteriors that their authors published.
     apply = not bundle.metadata.origin if settings.apply is None else settings.apply
     judged = _Judge(bundle, settings, choice.factors if apply else None, progress)
     info = CalibrationInfo(
@@ -168,7 +173,7 @@ def reported(
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """Runs the chosen bundle and others where nothing is chosen; `factors` as runs apply them."""
+    """The evaluation of bundles for comparison; `factors` are those that runs apply to the chosen bundle."""
 
     bundle: Bundle
     settings: CalibrationSettings
@@ -176,11 +181,12 @@ class _Judge:
     progress: Progress | None
 
     def tables(self, comparison: Comparison, part: HeldOut, own: Evaluation) -> Iterator[ResultTable]:
-        """Make the tables of the compared bundles on the test part, then of other populations."""
+        """Yield the table of the compared bundles on the test part, then tables of other populations."""
         if comparison.bundles:
             names = list[str]()
             for number, bundle in enumerate([self.bundle, *comparison.bundles]):
                 name, version = bundle.metadata.name, bundle.metadata.version
+                # A name that occurs again gets version and number, as the names are the keys of the table.
                 names.append(f"{name} {version} ({number})" if name in names else name)
             others = [self.judged(other, part, None) for other in comparison.bundles]
             yield comparison_table(dict(zip(names, [own, *others], strict=True)))
@@ -191,6 +197,7 @@ class _Judge:
                 yield dataclasses.replace(table, caption=f"{name}. {table.caption}")
 
     def judged(self, bundle: Bundle, part: HeldOut, factors: tuple[float, ...] | None) -> Evaluation:
+        """Return the evaluation of a bundle on a part, with posteriors inflated by `factors`."""
         outputs = run_part(bundle, part, self.settings.passes, progress=self.progress)
         return judge(outputs, bundle.metadata, part, factors=factors, seed=self.settings.seed)
 
@@ -198,7 +205,7 @@ class _Judge:
 def result_tables(
     choice: Choice, before: Evaluation, after: Evaluation, *, apply: bool
 ) -> tuple[ResultTable, ...]:
-    """Make the card's tables: first of what runs give, then of the other one of corrected and uncorrected."""
+    """Return the model card's tables: first of posteriors as runs give them, corrected or not, then of the other kind."""
     as_run, other = (after, before) if apply else (before, after)
     notes = ("corrected", "without the correction") if apply else ("uncorrected", "with the correction")
     return (
@@ -212,7 +219,7 @@ def result_tables(
 
 
 def factor_table(calibration: Calibration) -> ResultTable:
-    """Make a table of the correction, and whether runs apply it."""
+    """Return the table of the inflation factors; its caption says whether runs apply them."""
     info = calibration.metadata.calibration
     applied = "applied" if info is not None and info.apply else "not applied"
     rows = zip(calibration.metadata.parameters, calibration.choice.factors, strict=True)
@@ -224,7 +231,7 @@ def factor_table(calibration: Calibration) -> ResultTable:
 
 
 def candidate_table(choice: Choice) -> ResultTable:
-    """Make a table of the bundles and rates tried on the calibration part, as in figure 8 of the paper."""
+    """Return the table of the bundles and rates tried on the calibration part, as in figure 8 of the GaMPEN paper."""
     rows = tuple(
         (
             f"{candidate.bundle.metadata.name} {candidate.bundle.sha256[:8]}",

@@ -1,4 +1,4 @@
-"""The choice of a calibration: the dropout rate, and the inflation factors, that make intervals cover what they say."""
+"""The choice of a dropout rate, and of the inflation factors with which intervals have their nominal coverage."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Floats = npt.NDArray[np.float64]
 Progress = Callable[[int], None]
 
 FACTOR_RANGE = (0.1, 10.0)
-COARSE_FACTORS = 93  # steps of 5 %, which move the 68.27 % coverage by 2.4 points
-FINE_FACTORS = 61  # steps of 0.25 %, over 1.5 coarse ones to both sides
+COARSE_FACTORS = 93  # Steps of 5 %, which change the 68.27 % coverage by 2.4 percentage points.
+FINE_FACTORS = 61  # Steps of 0.25 %, over 1.5 coarse steps to both sides.
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class CalibrationSettings:
 
     Attributes
     ----------
-    dropout_rates : to try each bundle at; empty: its own
-    share : of the held-out objects that choose
-    apply : whether runs inflate by default; None: yes, but for converted networks
-    passes : how many passes of an object are run, and how
-    seed : of the split into parts
-    data : what the held-out objects are, for the card
+    dropout_rates : rates at which each bundle is tried; empty: its own rate
+    share : share of the held-out objects in the calibration part
+    apply : whether runs apply the correction by default; None: yes, except for converted networks
+    passes : number of passes per object, their seed and batch size
+    seed : seed of the division into parts
+    data : description of the held-out objects, for the model card
     """
 
     dropout_rates: tuple[float, ...] = ()
@@ -71,13 +71,13 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A bundle at a dropout rate, and how it did on the calibration part, uncorrected.
+    """A bundle at one dropout rate, and its coverage on the calibration part without correction.
 
     Attributes
     ----------
-    bundle : its script has the rate
-    coverage : of equal-tailed intervals, mean over parameters, for each level
-    miss : mean over parameters and levels of abs(coverage - level): what the choice goes by
+    bundle : bundle whose script has the rate
+    coverage : coverage of equal-tailed intervals at each level, averaged over the parameters
+    miss : mean of |coverage - level| over parameters and levels; the candidate with the smallest one is chosen
     """
 
     bundle: Bundle
@@ -86,20 +86,20 @@ class Candidate:
 
     @property
     def rate(self) -> float:
-        """The dropout rate."""
+        """The dropout rate of the bundle."""
         return self.bundle.metadata.dropout_rate
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The decision of the calibration part.
+    """The candidate and the factors that were chosen on the calibration part.
 
     Attributes
     ----------
-    chosen : number of the candidate
-    candidates : all, in the order they were tried
+    chosen : index of the chosen candidate
+    candidates : all candidates, in the order in which they were tried
     factors : inflation factor of each parameter
-    n_objects : of the calibration part
+    n_objects : number of objects of the calibration part
     """
 
     chosen: int
@@ -114,16 +114,17 @@ class Choice:
 
 
 def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> None:
-    """Refuse bundles without a posterior, or with other parameters than the first.
+    """Check that all bundles have a posterior, and the same parameters and inputs as the first.
 
     Parameters
     ----------
-    rates : dropout rates they are tried at; empty: their own
+    bundles : candidates
+    rates : dropout rates at which they are tried; empty: their own
 
     Raises
     ------
     BundleError
-        There is nothing to calibrate, or to choose between.
+        A bundle has no posterior, or differs from the first in parameters or inputs.
     """
     for bundle in bundles:
         metadata = bundle.metadata
@@ -152,14 +153,14 @@ def choose(
     *,
     progress: Progress | None = None,
 ) -> Choice:
-    """Choose the candidate whose coverage is closest to nominal on the calibration part, and its factors.
+    """Return the candidate whose coverage on the calibration part is closest to nominal, with its inflation factors.
 
     Parameters
     ----------
-    bundles : candidates, each tried at the rates of the settings
-    part : the calibration part, and no other object
-    settings : rates, passes and seed
-    progress : called with the number of objects done since the last call
+    bundles : bundles to try at each rate of the settings
+    part : the calibration part
+    settings : rates, number of passes and seed
+    progress : function called with the number of objects done since the last call
     """
     candidates, outputs = list[Candidate](), list[Outputs]()
     for bundle in candidate_bundles(bundles, settings.dropout_rates):
@@ -169,6 +170,7 @@ def choose(
         transform = transforms(
             cdf_at(passes, labels, parameters), *limits_reached(labels, parameters), seed=settings.seed
         )
+        # Averaged over the parameters of each object, (object,): their hits are correlated.
         covered = [equal_tailed_cover(transform, level).mean(axis=1) for level in LEVELS]
         coverage = tuple(share_of(hits) for hits in covered)
         candidates.append(Candidate(bundle, coverage, float(coverage_misses(transform).mean())))
@@ -184,16 +186,16 @@ def choose(
 def run_part(
     bundle: Bundle, part: HeldOut, passes: PassSettings, *, progress: Progress | None = None
 ) -> Outputs:
-    """Run the passes on a part, where they fail for a few objects at most.
+    """Return the outputs of the passes for a part of the held-out objects.
 
     Raises
     ------
     BundleError
-        The network gives non-finite numbers for most.
+        The network gives non-finite numbers for more than half of them.
     """
     outputs = run_held_out(bundle, part, passes, progress=progress)
     n_good = int(outputs.finite.sum())
-    # A few overflows are left out; when most fail, the images are in another unit than the network's.
+    # A few objects may overflow, and are left out. If most do, the images are probably not in the network's unit.
     if 2 * n_good < len(part):
         raise BundleError(
             f"{bundle.metadata.name} at dropout rate {bundle.metadata.dropout_rate:g}: gives finite numbers for {n_good} of "
@@ -203,23 +205,23 @@ def run_part(
 
 
 def candidate_bundles(bundles: Sequence[Bundle], rates: Sequence[float]) -> list[Bundle]:
-    """Return each bundle at each rate, or at its own."""
+    """Return each bundle at each rate, or the bundles themselves if there are no rates."""
     if not rates:
         return list(bundles)
     return [with_dropout_rate(bundle, rate) for bundle in bundles for rate in rates]
 
 
 def with_dropout_rate(bundle: Bundle, rate: float) -> Bundle:
-    """Return the same weights at another dropout rate: a copy, with the sha256 of the original.
+    """Return a copy of a bundle with another dropout rate, with the same weights and the sha256 of the original.
 
     Raises
     ------
     BundleError
-        Its script has no dropout rate that can be set, or ignores it.
+        The script has no attribute `dropout_rate`, or its passes do not depend on it.
     """
     if rate == bundle.metadata.dropout_rate:
         return bundle
-    # TorchScript modules are copied through a file: copy.deepcopy shares their attributes.
+    # Copied through a file in memory, as copy.deepcopy of a TorchScript module shares attributes with the original.
     buffer = io.BytesIO()
     torch.jit.save(bundle.script, buffer)
     buffer.seek(0)
@@ -240,25 +242,26 @@ def with_dropout_rate(bundle: Bundle, rate: float) -> Bundle:
 
 
 def coverage_misses(transform: Floats) -> Floats:
-    """Return (level, parameter) abs(coverage - level) of integral transforms (object, parameter)."""
+    """Return |coverage - level|, (level, parameter), from probability integral transforms (object, parameter)."""
     return np.stack([np.abs(equal_tailed_cover(transform, level).mean(axis=0) - level) for level in LEVELS])
 
 
 def inflation_factors(
     passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...], *, seed: int = 1
 ) -> tuple[float, ...]:
-    """Return the factor on each parameter's widths that makes the largest of the three abs(coverage - level) smallest.
+    """Return for each parameter the factor with which the largest of the three |coverage - level| is smallest.
 
-    The largest, not the mean: residuals with heavy tails ask for narrower posteriors at 68.27 % and for wider ones at 99.73 %; a mean would
-    serve the level where most objects change sides and give up another. A log score would follow the few objects
-    farthest off. Found on a grid, since coverage goes by steps of one object: 5 % wide, then 0.25 %; the middle
-    of the best ones, to four digits.
+    The largest is used, not the mean: residuals with heavy tails need narrower posteriors at 68.27 % and wider ones at 99.73 %,
+    and a mean would favor the level at which most objects change sides. A logarithmic score would follow the few objects that
+    are farthest off. As coverage changes in steps of one object, the factor is searched for on a grid, with steps of 5 % and
+    then of 0.25 %. The result is the mean of the equally good ones, to four digits.
 
     Parameters
     ----------
-    passes : of the calibration part
-    labels : (object, parameter) float64, physical units
-    seed : of what is drawn within point masses, the same numbers for every factor
+    passes : distributions of the objects of the calibration part
+    labels : (object, parameter) float64, truth in physical units
+    parameters : parameters of the network
+    seed : seed of the random numbers for truths at limits, which are the same for every factor
     """
     at_limits = limits_reached(labels, parameters)
 
@@ -266,7 +269,7 @@ def inflation_factors(
         cdf = cdf_at(passes.inflated(factors), labels, parameters)
         return coverage_misses(transforms(cdf, *at_limits, seed=seed)).max(axis=0)
 
-    # Steps of equal ratio, as a factor of 2 is as far from 1 as one of 1/2.
+    # Steps of equal ratio, as 2 is as far from 1 as 1/2. (step, parameter)
     n, (low, high) = len(parameters), np.log(FACTOR_RANGE)
     coarse = np.linspace(low, high, COARSE_FACTORS)
     center = _best(np.tile(coarse[:, None], n), largest_misses)
@@ -276,7 +279,7 @@ def inflation_factors(
 
 
 def _best(ln_factors: Floats, misses: Callable[[Floats], Floats]) -> Floats:
-    """Return (parameter,) the mean of those of ln_factors (step, parameter) whose misses are smallest."""
+    """Return the mean, (parameter,), of those of ln_factors (step, parameter) whose misses are smallest."""
     found = np.stack([misses(np.exp(row)) for row in ln_factors])
     # Several factors may be equally good, as coverage goes by steps of one object; 1e-12 is round-off of the means.
     is_best = found <= found.min(axis=0) + 1e-12

@@ -1,7 +1,7 @@
-"""Coverage, whether posteriors hold the truth as often as they say: integral transforms, intervals, binomial errors.
+"""Coverage, the share of objects whose credible intervals contain the truth: integral transforms, intervals, binomial errors.
 
-Two kinds of intervals. Equal-tailed ones, between two quantiles, are the catalog's. Those of GaMPEN's released
-code step out from the mode; table 2 of the paper (Ghosh et al. 2022, ApJ 935, 138) was made with them.
+There are two kinds of intervals. Those of the catalog are equal-tailed, between two quantiles. Those of GaMPEN's released code
+extend from the mode; table 2 of the paper (Ghosh et al. 2022, ApJ 935, 138) was made with them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 LEVELS = (0.6827, 0.9545, 0.9973)
-"""Of the intervals: 1, 2 and 3 standard deviations of a Gaussian."""
+"""The probabilities of the intervals: those of a Gaussian within 1, 2 and 3 standard deviations."""
 
-RELEASED_POINTS = 1000  # of the released code's grid between the smallest and the largest draw
-ROWS_AT_ONCE = 256  # of the grid and its kernel: some 20 MB of temporary arrays
+RELEASED_POINTS = 1000  # The points of the released code's grid between the smallest and the largest draw.
+ROWS_AT_ONCE = 256  # Objects that are computed at a time: their grids and kernels take some 20 MB.
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of objects: its value and binomial error, NaN for none; and of how many objects."""
+    """A share of objects.
+
+    Attributes
+    ----------
+    value, error : the share from 0 to 1 and its binomial error; NaN without objects
+    n : number of objects
+    """
 
     value: float
     error: float
@@ -42,32 +48,37 @@ class Share:
 
 
 def share_of(hits: npt.NDArray[np.bool_] | Floats) -> Share:
-    """Return the share of True in hits (object,), or the mean of hits averaged over parameters (object,) in 0..1.
+    """Return the share of hits, with its error.
 
-    The error of a share p is sqrt(p (1 - p) / n), with p drawn towards 1/2 by half a hit and half a miss (Jeffreys), so
-    that it is not 0 where all hit. Hits averaged over parameters are correlated within an object: their error
-    is the standard deviation over objects / sqrt(n).
+    The error of a share p is sqrt(p (1 - p) / n), where half a hit and half a miss are added to p (Jeffreys), so that it is not
+    0 where all objects hit. Hits of several parameters are correlated within an object: the error of their mean is the
+    standard deviation over objects / sqrt(n).
+
+    Parameters
+    ----------
+    hits : (object,) bool, or float64 in 0..1: the mean of an object's hits over its parameters
     """
     n = len(hits)
     if n == 0:
         return Share(float("nan"), float("nan"), 0)
     value = float(np.mean(hits))
     if hits.dtype == np.bool_:
-        drawn = (value * n + 0.5) / (n + 1)
+        drawn = (value * n + 0.5) / (n + 1)  # Towards 1/2.
         return Share(value, float(np.sqrt(drawn * (1 - drawn) / n)), n)
     return Share(value, float(np.std(hits) / np.sqrt(n)), n)
 
 
 def randomized_transform(cdf: Floats, at_low: Bools, at_high: Bools, rng: np.random.Generator) -> Floats:
-    """Return the probability integral transform of truths, uniform in 0..1 if the posteriors are right.
+    """Return the probability integral transform of true values, which is uniform in 0..1 if the posteriors are right.
 
-    A truth at a limit meets a posterior clamped there, a point mass: its transform is drawn from the mass.
+    A posterior that is clamped to a limit has a point mass there. The transform of a truth at the limit is a random number
+    within this mass.
 
     Parameters
     ----------
-    cdf : (object,) of the posteriors, not clamped, at the truths clamped to the limits
-    at_low, at_high : (object,) truths at or beyond the limits
-    rng : draws one number an object, whatever the truths
+    cdf : (object,) CDF of the posteriors before clamping, at the truths clamped to the limits
+    at_low, at_high : (object,) bool, whether the truth is at or beyond the lower, the upper limit
+    rng : generator, from which one number per object is drawn in any case
     """
     draw = rng.uniform(size=len(cdf))
     transform = np.where(at_low, draw * cdf, cdf)
@@ -75,30 +86,31 @@ def randomized_transform(cdf: Floats, at_low: Bools, at_high: Bools, rng: np.ran
 
 
 def equal_tailed_cover(transform: Floats, level: float) -> Bools:
-    """Tell whether the central interval of probability `level` holds the truth; of any shape."""
+    """Return whether equal-tailed intervals of probability `level` contain the truth, from transforms of any shape."""
     return np.asarray(np.abs(transform - 0.5) <= 0.5 * level)
 
 
 def closed_cover(cdf: Floats, at_low: Bools, at_high: Bools, level: float) -> Bools:
-    """Tell, (object,) bool, whether the truth lies in the catalog's closed interval, both clamped to the limits.
+    """Return whether the catalog's closed intervals contain the truth, (object,) bool, with both clamped to the limits.
 
     A truth at a limit is inside as soon as the interval reaches the limit, so right posteriors cover more than `level`.
 
     Parameters
     ----------
-    cdf, at_low, at_high : as `randomized_transform` takes them
+    cdf, at_low, at_high : (object,), as for `randomized_transform`
+    level : probability of the interval
     """
     tail = 0.5 * (1.0 - level)
     return np.asarray(((cdf >= tail) | at_high) & ((cdf <= 1.0 - tail) | at_low))
 
 
 def released_intervals(draws: Floats, levels: tuple[float, ...] = LEVELS) -> Floats:
-    """Compute intervals as the released code of GaMPEN defines them.
+    """Return intervals as the released code of GaMPEN defines them.
 
-    A Gaussian kernel density (Scott's bandwidth) of the draws is evaluated on 1,000 points from the smallest to the largest
-    draw. From its highest point one steps out by one grid point on both sides at a time, staying within the grid; the
-    interval is the one whose probability, by the kernel density's CDF set to 0 and 1 at the grid's ends, is closest to the
-    level. So it is neither equal-tailed nor of highest density.
+    A Gaussian kernel density (Scott's bandwidth) of the draws is evaluated at 1,000 points from the smallest to the largest
+    draw. From its highest point the interval grows by one grid point on both sides at a time, within the grid. The one is
+    taken whose probability is closest to the level, by the kernel density's CDF, set to 0 and 1 at the ends of the grid. So
+    the intervals are neither equal-tailed nor of highest density.
 
     Parameters
     ----------
@@ -107,7 +119,7 @@ def released_intervals(draws: Floats, levels: tuple[float, ...] = LEVELS) -> Flo
 
     Returns
     -------
-    (object, level, 2) float64: lower and upper end; both the value itself where all draws are equal
+    (object, level, 2) float64: lower and upper end; both are the value itself where all draws are equal
     """
     chunks = [
         _released_rows(draws[start : start + ROWS_AT_ONCE], levels)
@@ -117,18 +129,20 @@ def released_intervals(draws: Floats, levels: tuple[float, ...] = LEVELS) -> Flo
 
 
 def _released_rows(draws: Floats, levels: tuple[float, ...]) -> Floats:
+    """Return the intervals (object, level, 2) of a few objects."""
     low, high = draws.min(axis=1), draws.max(axis=1)
     varies = high > low
     step = np.where(varies, high - low, 1.0) / (RELEASED_POINTS - 1)
-    counts = _binned(draws, low, step)
+    counts = _binned(draws, low, step)  # (object, point)
     bandwidth = np.where(varies, draws.std(axis=1, ddof=1), 1.0) * draws.shape[1] ** -0.2
     density, cdf = _kernel_sums(counts, bandwidth / step)
     cdf /= draws.shape[1]
-    # The released code integrates between the grid's ends alone.
+    # The released code integrates only between the ends of the grid.
     cdf[:, 0], cdf[:, -1] = 0.0, 1.0
     mode = density.argmax(axis=1)[:, None]
     steps = np.arange(1, RELEASED_POINTS)
     lower, upper = np.maximum(mode - steps, 0), np.minimum(mode + steps, RELEASED_POINTS - 1)
+    # (object, step): the probability after each step outwards.
     mass = np.take_along_axis(cdf, upper, 1) - np.take_along_axis(cdf, lower, 1)
     ends = np.empty((len(draws), len(levels), 2))
     rows = np.arange(len(draws))
@@ -142,10 +156,11 @@ def _released_rows(draws: Floats, levels: tuple[float, ...]) -> Floats:
 
 
 def _binned(draws: Floats, low: Floats, step: Floats) -> Floats:
-    """Share draws out between the two grid points next to them, by their distances: (object, point) float64."""
+    """Return the draws as counts at grid points, (object, point) float64: each is divided between its two neighbors."""
     place = (draws - low[:, None]) / step[:, None]
     left = np.minimum(place.astype(np.int64), RELEASED_POINTS - 2)
     weight = place - left
+    # All objects in one call: point p of object i has the flat index i * RELEASED_POINTS + p.
     row = np.arange(len(draws))[:, None] * RELEASED_POINTS
     flat = np.concatenate([(row + left).ravel(), (row + left + 1).ravel()])
     shares = np.concatenate([(1.0 - weight).ravel(), weight.ravel()])
@@ -154,14 +169,14 @@ def _binned(draws: Floats, low: Floats, step: Floats) -> Floats:
 
 
 def _kernel_sums(counts: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
-    """Return sums over the counts of a Gaussian kernel's density (but for a factor) and CDF: (object, point) each.
+    """Return the kernel density of counts (object, point), not normalized, and its CDF: (object, point) each.
 
-    As convolutions. The bandwidth (object,), in grid steps, is above 5 for any 1,000 draws, whose range is at most
-    sqrt(2 n) standard deviations: sharing draws out between grid points then changes nothing that could be seen.
+    They are computed as convolutions. The bandwidth (object,), in grid steps, is above 5 for any 1,000 draws, whose range is at
+    most sqrt(2 n) standard deviations: the division of draws between grid points then has no visible effect.
     """
     offset = np.arange(-(RELEASED_POINTS - 1), RELEASED_POINTS)
     z = offset / bandwidth[:, None]
-    # Of a circular convolution of this length the points that are kept are those that nothing wraps around into.
+    # A circular convolution of this length wraps around only into points that are not used.
     length = 2 * RELEASED_POINTS
     spectrum = np.fft.rfft(counts, length, axis=1)
     sums = []

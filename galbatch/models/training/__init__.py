@@ -1,4 +1,4 @@
-"""From images and labels to a network with its metadata. Training takes arrays and knows nothing of where they come from."""
+"""Training: from images and labels to a network with its metadata. It takes arrays, from any source."""
 
 import lazy_loader
 

@@ -22,24 +22,24 @@ __all__ = ["Network", "build_network", "fill_in", "is_head", "load_weights"]
 
 Network = Gampen | Sfnet
 
-# Images that an SFNet's mean and width of pixels are taken from: 2000 of 96 px hold 18 million pixels a band.
+# Images from which an SFNet's mean and std of pixels are computed: 2000 of 96 px have 18 million pixels per band.
 NORMALIZED_FROM = 2000
 
 
 def build_network(settings: TrainingSettings, size_px: int) -> Network:
-    """Make the untrained network, its weights drawn from the seed.
+    """Return the untrained network, with weights drawn from the seed of the settings.
 
     Raises
     ------
     UsageError
-        There is no such network: too small images, or more features to keep than it has.
+        The images are too small for the architecture, or it has fewer features than are to be kept.
     """
     shared: dict[str, Any] = {
         "width": settings.width,
         "dropout_rate": settings.dropout_rate or 0.0,
         "n_auxiliary": len(settings.auxiliary_inputs),
     }
-    # The global generator is given back as it was: a training must not change what others draw.
+    # Torch initializes from its global generator. Its state is restored, as a training must not change the draws of others.
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         try:
@@ -59,24 +59,34 @@ def fill_in(
     parent: Bundle | None,
     settings: TrainingSettings,
 ) -> None:
-    """Fill in what is not drawn: the parent's weights, or an SFNet's normalization of its input; freeze what is not trained.
+    """Set the parts of a network that are not drawn at random, and freeze those that are not trained.
+
+    These are all weights where there is a parent, else the normalizations of images (SFNet) and of auxiliary inputs.
+
+    Parameters
+    ----------
+    network : untrained network, changed in place
+    data : images and auxiliary inputs
+    split : rows of the training set
+    parent : bundle whose weights are the start; None: there is none
+    settings : settings of the training
 
     Raises
     ------
     UsageError
-        The parent's network is another than the settings ask for.
+        The parent's weights do not fit the network of the settings.
     """
     if parent is not None:
         load_weights(network, parent, settings)
     elif isinstance(network, Sfnet):
-        # An SFNet sees arsinh of the pixels, normalized as its own training set is.
+        # An SFNet normalizes arsinh of the pixels by mean and std of its training set, (band,) each.
         some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
         network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
         network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
     if parent is None and data.auxiliary is not None and isinstance(network.auxiliary, AuxiliaryInputs):
         seen = data.auxiliary[torch.from_numpy(split.training)]
         network.auxiliary.mean.copy_(seen.mean(dim=0))
-        # An auxiliary input of one value adds nothing; it must not divide by 0.
+        # An auxiliary input that is the same for all objects has a std of 0, by which nothing can be divided.
         network.auxiliary.std.copy_(seen.std(dim=0, correction=0).clamp_min(1e-12))
     if settings.trainable == "head":
         for name, parameter in network.named_parameters():
@@ -84,17 +94,24 @@ def fill_in(
 
 
 def is_head(name: str) -> bool:
-    """Tell whether a parameter belongs to the fully connected layers at the network's end."""
+    """Return whether a weight belongs to the fully connected layers at the end of a network, by its name."""
+    # GaMPEN's are in vgg.classifier, SFNet's is resnet.fc; fc_loc of GaMPEN's transformer is none of them.
     return ".classifier." in name or name.startswith("fc.") or ".fc." in name
 
 
 def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings) -> None:
-    """Start from a bundle's weights; the last layer stays as drawn if the parameters or the head are others.
+    """Load a bundle's weights; with other parameters or another head, the last layer keeps its random weights.
+
+    Parameters
+    ----------
+    network : network to train, changed in place
+    parent : bundle with the weights
+    settings : settings of the training
 
     Raises
     ------
     UsageError
-        The bundle's network is another than the settings ask for.
+        The bundle's weights do not fit the network of the settings.
     """
     metadata = parent.metadata
     if metadata.architecture != settings.architecture or metadata.members != 1:
@@ -102,12 +119,14 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
             f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), and one {settings.architecture} "
             "is to be trained"
         )
+    # Converted networks may have another intensity stretch in front of the same weights.
     if _layers(parent.script) != _layers(network):
         raise UsageError(
             f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
             "trained on; train again"
         )
     weights = {current_weight_name(name): value for name, value in parent.script.state_dict().items()}
+    # Location and scale are not compared: they do not change what an output means.
     same = metadata.head == settings.head_info and [(p.name, p.transform) for p in metadata.parameters] == [
         (p.name, p.transform) for p in settings.parameters
     ]
@@ -130,8 +149,8 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
 
 
 def _layers(module: Any) -> list[str]:
-    """Names of the classes of a network and the modules right below it, as TorchScript keeps them."""
+    """Return the class names of a network and of its direct children, which TorchScript keeps for scripted modules."""
     parts = [module, *module.children()]
     names = [getattr(part, "original_name", type(part).__name__) for part in parts]
-    # Older bundles have neither.
+    # Older bundles have no module for auxiliary inputs.
     return [name for name in names if name not in AUXILIARY_MODULES]

@@ -1,7 +1,7 @@
-"""Checkpoints of a training, from which it continues as if it had never stopped.
+"""Checkpoints of a training, from which it continues with the same results as without a stop.
 
-Written whole or not at all after every epoch. Orders, augmentations and dropout keys are drawn from (seed, epoch), so the
-end of an epoch is all there is to keep: the state of the weights, of the optimizer, and the history.
+One is written after every epoch, completely or not at all. Orders, augmentations and dropout keys are drawn from (seed, epoch),
+so that the weights, the state of the optimizer and the history at the end of an epoch are all that must be kept.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT = 1
+FORMAT = 1  # To be raised when the content of the file changes.
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The facts that a run must share with a checkpoint to continue from it.
+    """The identity of a training, which must be equal to that of a checkpoint to continue from it.
 
     Attributes
     ----------
-    settings : of the training
+    settings : settings of the training
     data : fingerprint of images, labels and auxiliary inputs
-    parent : sha256 of the bundle that it started from; "" for none
+    parent : sha256 of the bundle whose weights were the start; "" for none
     """
 
     settings: TrainingSettings
@@ -48,24 +48,24 @@ class Identity:
     parent: str = ""
 
     def texts(self) -> dict[str, str]:
-        """Each setting, data and parent, as JSON text."""
+        """Return each setting, the data and the parent as JSON text, by name."""
         return self.settings_texts() | {"data": json.dumps(self.data), "parent": json.dumps(self.parent)}
 
     def settings_texts(self) -> dict[str, str]:
-        """Each setting as JSON text."""
+        """Return each setting as JSON text, by name."""
         return {name: json.dumps(value) for name, value in dataclasses.asdict(self.settings).items()}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state at the end of an epoch.
+    """The state of a training at the end of an epoch.
 
     Attributes
     ----------
-    history : (epoch, training loss, validation loss, seconds, learning rate) of each epoch
-    network, optimizer : state dicts
-    average : state dict of the mean of the weights; None if none is kept
-    best : state dict of the epoch with the lowest validation loss
+    history : for each epoch its number, training loss, validation loss, seconds since the start, and learning rate
+    network, optimizer : state dicts of network and optimizer
+    average : state dict of the averaged weights; None if weights are not averaged
+    best : state dict of the network after the epoch with the lowest validation loss
     """
 
     history: list[list[float]]
@@ -76,23 +76,24 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> None:
-    """Replace the checkpoint at `path`; killed at any moment, the old or the new one is there.
+    """Write a checkpoint to `path` in one step: if the process is killed, the old or the new one exists completely.
 
     Raises
     ------
     OutputError
-        It cannot be written; the old one is still there.
+        The file cannot be written; the old one still exists.
     """
     content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             torch.save({"format": FORMAT, "identity": identity.texts(), **content}, file)
-            # On the disk before it gets its name: after a power cut the old or the new one is whole.
+            # On the disk before it is renamed, or a power cut could leave an incomplete file under the final name.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # of a full disk, torch raises the latter
+    # With a full disk torch raises a RuntimeError.
+    except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:100]
         raise OutputError(
             f"{path}: the state after epoch {len(checkpoint.history)} cannot be written ({reason}); is the disk full? What was there is "
@@ -103,12 +104,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> 
 
 
 def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
-    """The checkpoint at `path`, on the CPU; None if there is none.
+    """Return the checkpoint at `path`, with all tensors on the CPU; None if the file does not exist.
 
     Raises
     ------
     FingerprintError
-        It is no checkpoint, or one of other settings, data or parent.
+        The file is no checkpoint, or one with other settings, data or parent.
     """
     if not path.exists():
         return None
@@ -118,9 +119,9 @@ def read_checkpoint(path: Path, identity: Identity) -> Checkpoint | None:
 
 
 def _load(path: Path) -> tuple[dict[str, str], State]:
-    """Identity and content of a checkpoint file."""
+    """Return the identity and the content of a checkpoint file."""
     try:
-        # `weights_only`: nothing in the file is run.
+        # With `weights_only` no code in the file is run; with `mmap` weights are read when they are used.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, form = dict(content["identity"]), content["format"]
         missing = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in content]
@@ -141,7 +142,8 @@ def _damaged(path: Path, reason: str) -> FingerprintError:
 
 
 def _require_same(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    # A checkpoint of an earlier version lacks settings that came later: it was written as their defaults do.
+    """Raise a FingerprintError that names all settings in which a checkpoint differs from those wanted."""
+    # A checkpoint of an earlier version lacks settings that were added later; their defaults do what that version did.
     defaults = {
         f.name: json.dumps(f.default)
         for f in dataclasses.fields(TrainingSettings)
@@ -164,19 +166,25 @@ def _short(text: str, longest: int = 80) -> str:
 
 
 def require_settings(path: Path, settings: TrainingSettings) -> None:
-    """Refuse a checkpoint of other settings, before the data are there; an absent one is fine. Raises as `read_checkpoint`."""
+    """Raise if there is a checkpoint with other settings, without comparing the data, which may not be read yet.
+
+    Raises
+    ------
+    FingerprintError
+        The file is no checkpoint, or one with other settings.
+    """
     if path.exists():
         found, _ = _load(path)
         _require_same(path, found, Identity(settings, "").settings_texts())
 
 
 def require_no_checkpoint(path: Path) -> None:
-    """Refuse to write over what an earlier run left.
+    """Raise if there is a checkpoint, which a new training would overwrite.
 
     Raises
     ------
     FingerprintError
-        A checkpoint is there.
+        The file exists.
     """
     if path.exists():
         raise FingerprintError(

@@ -1,4 +1,4 @@
-"""The data of a training: images by row, their split by object id, and a fingerprint of the whole."""
+"""The data of a training: images by row, the split of objects by their ids, and a fingerprint of all data."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ __all__ = ["Extras", "ImageRows", "Split", "cleaned_rows", "data_fingerprint", "
 
 Rows = npt.NDArray[np.int64]
 
-FINGERPRINT_IMAGES = 32
+FINGERPRINT_IMAGES = (
+    32  # All images may be 100 GB; reading these takes no time, and shows that a file was replaced.
+)
 
 
 class ImageRows(Protocol):
-    """Images that can be had by row: an array, a memory map, or anything that is indexed like one."""
+    """Images that are indexed by row: an array, a memory map, or any object with these two methods."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes object, band, y, x."""
+        """The lengths of the axes (object, band, y, x)."""
 
     def __getitem__(self, rows: Any, /) -> Any:
-        """Images of some rows, (row, band, y, x) float32 nJy; `rows` (row,) int64 rises."""
+        """Return the images (row, band, y, x) float32 in nJy of rising `rows`, (row,) int64."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """Facts about the objects other than images and labels.
+    """Optional data of the objects in addition to images and labels.
 
     Attributes
     ----------
-    object_id : (object,) int64 or str, what the split hangs on; None: their numbers, from 0
-    auxiliary : (object, auxiliary input) float32, in the order of the settings; None: there are none
-    psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, for the bundle's domain, NaN where not known; None: not known,
-        the sky is measured in the images
+    object_id : (object,) int64 or str, ids that decide on the split; None: the rows' numbers, from 0
+    auxiliary : (object, auxiliary input) float32, in the order of the settings; None: the network takes none
+    psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, NaN where not known, for the bundle's domain; None: the PSF is not
+        known, and the sky noise is measured in the images
     """
 
     object_id: npt.NDArray[Any] | None = None
@@ -50,7 +52,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows (row,) int64, rising, of the three parts. `test` is left alone by the training."""
+    """The rising rows (row,) int64 of the training, validation and test set. A training does not read the test set."""
 
     training: Rows
     validation: Rows
@@ -60,16 +62,18 @@ class Split:
 def split_objects(
     object_id: npt.NDArray[Any], *, seed: int, validation_share: float, test_share: float
 ) -> Split:
-    """Divide objects by a hash of (seed, id), so that an object's part does not depend on what else is in the list.
+    """Divide objects by a hash of (seed, id), so that an object's part does not depend on the other objects in the list.
 
-    The shares hold on average: the parts of N objects differ from them by about sqrt(N) / 3.
+    The shares hold on average: with N objects the sizes of the parts scatter by about sqrt(N) / 3.
 
     Parameters
     ----------
     object_id : (object,) int64 or str
+    seed : seed of the hash
+    validation_share, test_share : shares of the objects in the validation and test set; the rest are for training
     """
     keys = draw_keys(object_id, seed=seed, bundle_sha256="split", passes=[0])[:, 0]
-    # The upper 53 bits of the hash as a number in [0, 1).
+    # The upper 53 bits of the hash as a number in [0, 1): float64 holds no more.
     place = (keys.view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     test = place < test_share
     validation = ~test & (place < test_share + validation_share)
@@ -77,26 +81,26 @@ def split_objects(
 
 
 def cleaned_rows(images: ImageRows, rows: Rows, scale: float) -> npt.NDArray[np.float32]:
-    """Images (row, band, y, x) float32 in the network's unit, non-finite pixels 0 as at inference."""
+    """Return images (row, band, y, x) float32 in the network's unit, with non-finite pixels set to 0 as in inference."""
     found = np.asarray(images[rows], dtype=np.float32) * np.float32(scale)
     found[~np.isfinite(found)] = 0.0
     return found
 
 
 def has_center(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Tell whether there is anything to measure, (object,) bool: inference gives other objects no value."""
+    """Return which images have finite pixels at the center, (object,) bool; inference gives the others no values."""
     return ~nonfinite_images(images)[1]
 
 
 def data_fingerprint(images: ImageRows, labels: npt.NDArray[np.float64], extras: Extras) -> str:
-    """Hash of all labels, ids and auxiliary inputs, and of some of the images: all of them may be 100 GB."""
+    """Return a hash of all labels, ids and auxiliary inputs, and of 32 of the images."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(labels, dtype=np.float64).tobytes())
     if extras.object_id is not None:
         digest.update("\n".join(map(str, extras.object_id.tolist())).encode())
     if extras.auxiliary is not None:
         digest.update(np.ascontiguousarray(extras.auxiliary, dtype=np.float32).tobytes())
-    # First and last among them, so that a file that grew or was cut is noticed.
+    # The first and the last image are among them.
     some = np.unique(np.linspace(0, images.shape[0] - 1, FINGERPRINT_IMAGES).astype(np.int64))
     digest.update(np.ascontiguousarray(images[some], dtype=np.float32).tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The metadata of a trained network: the domain of its inputs, the metadata, the record of how it went."""
+"""The metadata of a trained network: the domain of its inputs, and a record of the training."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ DOMAIN_BYTES = 2**30
 def domain_of(
     network: nn.Module, data: TrainingTensors, split: Split, *, settings: TrainingSettings, extras: Extras
 ) -> DomainInfo:
-    """Describe what the training set looked like, with limits found on the validation set; of large sets a subsample."""
-    # Float32, all bands.
+    """Return the domain of a network: statistics of its training set, with limits found on the validation set.
+
+    Of large sets a subsample is used.
+    """
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
+    # Half of the subsample is for each set. It has at least 256 images, however large these are.
     at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes)) // 2
     rows = np.union1d(_subsample(split.training, at_most), _subsample(split.validation, at_most))
     known = None if extras.psf_fwhm_arcsec is None else extras.psf_fwhm_arcsec[rows]
@@ -50,7 +53,7 @@ def domain_of(
 
 
 def _subsample(rows: npt.NDArray[np.int64], at_most: int) -> npt.NDArray[np.int64]:
-    """Return at most `at_most` of the rows, at equal distances."""
+    """Return at most `at_most` of the rows, evenly spaced."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(at_most, len(rows))).astype(np.int64))]
 
 
@@ -61,7 +64,7 @@ def metadata_of(
     domain: DomainInfo,
     record: dict[str, Any],
 ) -> BundleMetadata:
-    """Make the metadata of a trained network."""
+    """Return the metadata of a trained network; `record` is what `record_of` returned."""
     return BundleMetadata(
         name=settings.name,
         version=settings.version,
@@ -70,7 +73,7 @@ def metadata_of(
             bands=settings.bands,
             size_px=size_px,
             pixel_scale_arcsec=settings.pixel_scale_arcsec,
-            unit="ADU",
+            unit="ADU",  # A name for readers: the zero point defines the unit.
             zero_point_mag=settings.zero_point_mag,
             background=settings.background,
             release=settings.release,
@@ -91,7 +94,7 @@ def metadata_of(
 def record_of(
     settings: TrainingSettings, split: Split, loop: TrainingLoop, *, parent: Bundle | None
 ) -> dict[str, Any]:
-    """Make what the metadata keeps of the training: settings, sizes, how it went."""
+    """Return the record of a training for the metadata: its settings, the sizes of the sets, and its results."""
     best = loop.best_epoch
     return {
         **setting_texts(settings),

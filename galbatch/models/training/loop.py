@@ -1,4 +1,4 @@
-"""The epochs of a training: batches in, weights out. What a seed and settings give is decided here."""
+"""The loop over the epochs of a training. Its results are reproducible: they depend on data, settings and seed alone."""
 
 from __future__ import annotations
 
@@ -35,16 +35,26 @@ __all__ = [
 Rows = npt.NDArray[np.int64]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-PREFETCHED_BATCHES = 2  # in addition to the one that is trained on
-ROUND_OFF = 1e-6  # of standardized values in float32
-NOTIFY_EVERY = 16  # batches: asking a GPU for the loss makes it wait
-# Streams of random numbers of an epoch.
+PREFETCHED_BATCHES = (
+    2  # Read while another batch is trained on, so that a slow read does not stop the training.
+)
+ROUND_OFF = 1e-6  # The rounding of standardized values in float32.
+NOTIFY_EVERY = 16  # In batches: to read the loss from a GPU, the program waits until the batch is finished.
+# Numbers of the independent random streams of an epoch.
 ORDER, TRAINING_KEYS, VALIDATION_KEYS = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of the history: mean losses, seconds since the start, and the rate of its last step."""
+    """One epoch of the history.
+
+    Attributes
+    ----------
+    epoch : number of the epoch, from 1
+    training_loss, validation_loss : mean losses
+    elapsed_s : seconds since the start of the training
+    learning_rate : learning rate of the last step
+    """
 
     epoch: int
     training_loss: float
@@ -55,7 +65,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """The progress of an epoch: batches done and in all, galaxies done, the loss of the last batch."""
+    """The progress within an epoch.
+
+    Attributes
+    ----------
+    epoch : number of the epoch, from 1
+    batch, n_batches : number of batches done, and of all batches
+    n_objects : number of objects done
+    loss : loss of the last batch
+    """
 
     epoch: int
     batch: int
@@ -66,15 +84,15 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class TrainingTensors:
-    """The tensors that the loop reads.
+    """The data that the loop reads.
 
     Attributes
     ----------
-    images : (object, band, y, x) float32 nJy, by row
-    scale : to the network's unit
-    target : (object, parameter) float32, standardized
-    limits : (2, parameter) float32, the parameters' limits, standardized; infinite where there are none
-    auxiliary : (object, auxiliary input) float32; None: the network takes none
+    images : (object, band, y, x) float32, nJy, read by row
+    scale : factor from nJy to the network's unit
+    target : (object, parameter) float32, standardized labels
+    limits : (2, parameter) float32, standardized lower and upper limits; infinite where there are none
+    auxiliary : (object, auxiliary input) float32; None for a network that takes none
     """
 
     images: ImageRows
@@ -86,16 +104,17 @@ class TrainingTensors:
 
 @dataclass(eq=False)
 class TrainingLoop:
-    """One training: the network, its optimizer, the data.
+    """The state of a training: network, optimizer, data and history.
 
     Attributes
     ----------
-    network : on its device, changed in place
-    settings : how
-    data, split : what; the split's test rows are never read
-    loss : of (row, output) and (row, parameter), float32
-    on_epoch, on_batch : called after each epoch, and after some batches
-    on_checkpoint : given the state after every epoch; None: nobody keeps it
+    network : network on its device, changed in place
+    settings : settings of the training
+    data, split : data, and the rows for training and validation; the rows of the test set are never read
+    loss : function of outputs (row, output) and targets (row, parameter), both float32
+    on_epoch, on_batch : functions called after each epoch, and after some batches
+    on_checkpoint : function called with the state after each epoch; None: the state is not kept
+    history : epochs that are done
     """
 
     network: nn.Module
@@ -116,7 +135,7 @@ class TrainingLoop:
         self.n_batches = len(self.split.training) // self.settings.batch
 
     def run(self, checkpoint: Checkpoint | None = None) -> tuple[Epoch, ...]:
-        """Run all epochs, or those after a checkpoint; this leaves the weights of the best one in the network."""
+        """Run all epochs, or those after a checkpoint; the network then has the weights of the best one. Return the history."""
         if checkpoint is not None:
             self.restore(checkpoint)
         before = self.history[-1].elapsed_s if self.history else 0.0
@@ -132,7 +151,7 @@ class TrainingLoop:
 
     @contextlib.contextmanager
     def last_layers_in_float32(self) -> Iterator[None]:
-        """Keep the last layers of the network and of its mean in float32, if the precision is bf16."""
+        """Keep the last layers of the network, and of its average, in float32 inside the block, if the precision is bf16."""
         with contextlib.ExitStack() as stack:
             for network in (self.network, self.average):
                 if self._is_bf16 and network is not None:
@@ -141,7 +160,7 @@ class TrainingLoop:
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or `patience` of them since the best one."""
+        """Whether all epochs are done, or as many as `patience` since the best one."""
         done = len(self.history)
         if done == 0:
             return False
@@ -154,12 +173,12 @@ class TrainingLoop:
         return min(self.history, key=lambda epoch: epoch.validation_loss)
 
     def train_epoch(self, number: int) -> float:
-        """Go through the training set once, in whole batches, and return the mean loss."""
+        """Train on the whole training set once, in full batches, and return the mean loss."""
         self._set_modes(number)
-        # Drawn from (seed, epoch, stream), not from one running generator: a resumed training needs no generator's state.
+        # Drawn from (seed, epoch, stream), not from one generator that runs on, so that a checkpoint needs no generator's state.
         order = self._rng(number, ORDER).permutation(self.split.training)
         rng = self._rng(number, TRAINING_KEYS)
-        # Summed on the device: to ask a GPU for each loss would make it wait for the batch.
+        # Summed on the device, as reading each loss would make the program wait for a GPU.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
             turned = augmented(images, rng.permutation(8)) if self.settings.augmentation else images
@@ -176,17 +195,19 @@ class TrainingLoop:
         return mean
 
     def step(self, rows: Rows, images: Tensor, rng: np.random.Generator, *, position: float) -> Tensor:
-        """Take one step of the optimizer and return the loss, on the device.
+        """Take one step of the optimizer, and return the loss as a tensor on the device.
 
         Parameters
         ----------
+        rows : (row,) int64, rows of the batch in the data
         images : (row, band, y, x) float32, in the network's unit
-        position : epochs done, with part of one
+        rng : generator of the epoch's stream
+        position : epochs done, including the part of the present one
         """
         rate = self.settings.learning_rate * rate_factor(position, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # The outputs first: keys and targets are drawn from one generator, in this order.
+        # The order matters: keys (for the outputs) and targets are drawn from one generator.
         loss = self.loss(self._outputs(rows, images, rng), self._target(rows, rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -200,10 +221,10 @@ class TrainingLoop:
 
     @torch.no_grad()
     def validate(self, number: int) -> float:
-        """Return the mean loss of the validation set's passes with dropout, as at inference, with the weights that would be kept."""
+        """Return the mean loss of the validation set, with the weights that would be kept, and with dropout as in inference."""
         network = self.network if self.average is None else self.average
         network.eval()
-        # The same keys in every epoch: epochs are compared, and dropout's luck should not choose.
+        # The same keys in every epoch, so that epochs are compared with the same dropout masks.
         rng = self._rng(0, VALIDATION_KEYS)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows, images in self._batches(self.split.validation):
@@ -214,9 +235,9 @@ class TrainingLoop:
     def close_epoch(
         self, number: int, training_loss: float, validation_loss: float, elapsed_s: float
     ) -> None:
-        """Put the epoch into the history, keep the weights if they are the best, and notify the listeners."""
+        """Add the epoch to the history, keep its weights if they are the best so far, and call the callbacks."""
         rate = float(self.optimizer.param_groups[0]["lr"])
-        # An epoch whose validation loss is no number is worse than any other.
+        # An epoch whose validation loss is not finite is worse than any other; min() cannot compare NaN.
         lowest = validation_loss if math.isfinite(validation_loss) else math.inf
         epoch = Epoch(number, training_loss, lowest, elapsed_s, rate)
         self.history.append(epoch)
@@ -229,7 +250,7 @@ class TrainingLoop:
             self.on_epoch(epoch)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the state at the end of an epoch."""
+        """Return the present state, at the end of an epoch."""
         return Checkpoint(
             history=[
                 [e.epoch, e.training_loss, e.validation_loss, e.elapsed_s, e.learning_rate]
@@ -242,7 +263,7 @@ class TrainingLoop:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take the state of a checkpoint."""
+        """Set the state to that of a checkpoint."""
         self.network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.average is not None and checkpoint.average is not None:
@@ -259,7 +280,7 @@ class TrainingLoop:
         return np.random.default_rng([self.settings.seed, number, stream])
 
     def _set_modes(self, number: int) -> None:
-        """Training mode; BatchNorm as at inference in the last epochs, and wherever nothing is trained."""
+        """Set training mode, but eval mode for BatchNorm in the last epochs, and where its weights are not trained."""
         self.network.train()
         frozen = number > self.settings.epochs * (1 - self.settings.frozen_norm_share)
         for module in self.network.modules():
@@ -267,7 +288,8 @@ class TrainingLoop:
                 module.eval()
 
     def _batches(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Iterate over batches: rows, rising, and their images on the device; a thread reads ahead."""
+        """Yield batches: rising rows, and their images on the device. A thread reads further batches meanwhile."""
+        # Sorted, as `ImageRows` are indexed by rising rows.
         parts = [
             np.sort(rows[start : start + self.settings.batch])
             for start in range(0, len(rows), self.settings.batch)
@@ -277,10 +299,12 @@ class TrainingLoop:
                 yield some, images.to(self.device, non_blocking=True)
 
     def _read(self, rows: Rows) -> tuple[Rows, Tensor]:
+        """Return rows and their images (row, band, y, x), in pinned memory for a GPU, which can copy it by itself."""
         images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
         return rows, images.pin_memory() if self.device.type == "cuda" else images
 
     def _target(self, rows: Rows, rng: np.random.Generator) -> Tensor:
+        """Return the standardized targets (row, parameter) on the device; those at limits may be drawn at random."""
         target = self.data.target[torch.from_numpy(rows)]
         if self.settings.limit_tail:
             target = beyond_limits(target, self.data.limits, self.settings.limit_tail, rng)
@@ -289,28 +313,31 @@ class TrainingLoop:
     def _outputs(
         self, rows: Rows, images: Tensor, rng: np.random.Generator, *, network: Any = None
     ) -> Tensor:
-        """Run one pass, (row, output) float32. What lies before the first dropout, the crop with it, stays in float32."""
+        """Run one pass, and return the outputs (row, output) float32."""
         network = self.network if network is None else network
         keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
         if self.data.auxiliary is None:
             features = network.prefix(images)
         else:
             features = network.prefix(images, self.data.auxiliary[torch.from_numpy(rows)].to(self.device))
+        # The prefix, outside of this block, stays in float32, and with it the scale of the crop.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             outputs: Tensor = network.sample(features, keys)
         return outputs.float()
 
     def _notify_batch(self, number: int, done: int, loss: float) -> None:
+        """Call `on_batch` after `done` batches of epoch `number`."""
         if self.on_batch is not None:
             self.on_batch(BatchProgress(number, done, self.n_batches, done * self.settings.batch, loss))
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings name, for all weights that are trained."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     common: dict[str, Any] = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "fused": True,  # one kernel for all parameters
+        "fused": True,  # One kernel for all weights, not one for each tensor.
     }
     if settings.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=settings.momentum, **common)
@@ -319,7 +346,7 @@ def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Op
 
 
 def rate_factor(position: float, settings: TrainingSettings) -> float:
-    """Return the factor on the learning rate, after `position` epochs: up linearly over the warm-up, then as the schedule says."""
+    """Return the factor on the learning rate after `position` epochs: a linear rise in the warm-up, then the schedule."""
     warmup, epochs = settings.warmup_epochs, settings.epochs
     if position < warmup:
         return position / warmup
@@ -330,11 +357,12 @@ def rate_factor(position: float, settings: TrainingSettings) -> float:
 
 
 def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
-    """Return the images (object, band, y, x), each eighth of them turned and flipped in one of the square's eight ways.
+    """Return the images, each eighth of them rotated and flipped by another one of the eight symmetries of a square.
 
     Parameters
     ----------
-    order : (8,) int64, which way each eighth goes: multiples of 90 deg, those from 4 on flipped as well
+    images : (object, band, y, x)
+    order : (8,) int64, number of the symmetry for each eighth: the multiple of 90 deg; from 4 on flipped as well
     """
     turned = torch.empty_like(images)
     for group, number in enumerate(order.tolist()):
@@ -344,10 +372,17 @@ def augmented(images: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
 
 
 def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Generator) -> Tensor:
-    """Return targets (row, parameter), those at a limit drawn beyond it, exponentially with mean `tail`.
+    """Return the targets, with those at a limit replaced by random values beyond it.
 
-    A B/T of exactly 0 says no more than "at the limit or beyond", which is what the posterior's mass there means. Held to the
-    limit itself, a Gaussian shrinks onto it, with half its mass on either side, and certainty without end.
+    A B/T of exactly 0 means "at the limit or beyond", as does the part of a posterior that lies beyond the limit. With the limit
+    itself as target, a Gaussian would become ever narrower there, with half of its probability on either side.
+
+    Parameters
+    ----------
+    target : (row, parameter) float32, standardized
+    limits : (2, parameter) float32, standardized
+    tail : mean distance from the limit, of an exponential distribution, in standard deviations of the training set
+    rng : generator of the epoch's stream
     """
     further = torch.from_numpy(tail * rng.exponential(size=tuple(target.shape)).astype(np.float32))
     low, high = limits[0] + ROUND_OFF, limits[1] - ROUND_OFF
@@ -357,8 +392,8 @@ def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Ge
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the mean of weights and buffers by 1 - decay towards the network's."""
-    # Not by state dict, which names modules twice that two parents share.
+    """Update the exponential average of weights and buffers: a step of 1 - decay towards those of the network."""
+    # Not by state dict, which lists modules with two parents twice, so that they would be updated twice.
     pairs = [*zip(average.parameters(), network.parameters(), strict=True)]
     move: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     move([mine for mine, _ in pairs], [theirs for _, theirs in pairs], None)
@@ -371,13 +406,17 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 @contextlib.contextmanager
 def last_layer_in_float32(network: nn.Module) -> Iterator[None]:
-    """Keep the last linear layer out of autocast: bf16's 8 bits are 0.4 %, coarser than a bright galaxy's flux error."""
+    """Keep the last linear layer in float32 inside the block, although autocast is on.
+
+    The 8 bits of bf16 are 0.4 %, which is coarser than the error of a bright galaxy's flux.
+    """
     last: Any = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return nn.functional.linear(x.float(), last.weight, last.bias)
 
+    # An attribute of the instance hides the method of the class until it is deleted.
     last.forward = forward
     try:
         yield

@@ -1,4 +1,4 @@
-"""The start of a training: arrays that are checked, split and standardized, and the loss."""
+"""Preparation of a training: arrays are checked, split and standardized, and the loss is chosen."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Labels = npt.NDArray[np.float64]
 
 
 def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, extras: Extras) -> None:
-    """Refuse arrays whose shapes do not fit the settings, or one another.
+    """Check that the shapes of all arrays fit the settings and each other.
 
     Raises
     ------
     UsageError
-        They do not fit.
+        Two of them do not fit; the message names both shapes.
     """
     shape, n_bands = tuple(images.shape), len(settings.bands)
     if len(shape) != 4 or shape[1] != n_bands or shape[2] != shape[3]:
@@ -48,6 +48,7 @@ def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, 
     if settings.size_px not in (None, shape[2]):
         raise UsageError(f"size_px is {settings.size_px}, and the images have {shape[2]} px")
     n_auxiliary = len(settings.auxiliary_inputs)
+    # Given for a network that takes none is an error, too: they would be left out without a word.
     found = None if extras.auxiliary is None else extras.auxiliary.shape
     if found != ((shape[0], n_auxiliary) if n_auxiliary else None):
         raise UsageError(
@@ -58,12 +59,12 @@ def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, 
 
 
 def split_for(n_objects: int, settings: TrainingSettings, extras: Extras) -> Split:
-    """Split the objects by id, or by number where there are no ids.
+    """Return the split of the objects by their ids, or by their rows where there are no ids.
 
     Raises
     ------
     UsageError
-        Too few objects are left to train on, or to validate.
+        There is less than one batch to train on, or nothing to validate with.
     """
     ids = np.arange(n_objects) if extras.object_id is None else extras.object_id
     split = split_objects(
@@ -80,16 +81,18 @@ def split_for(n_objects: int, settings: TrainingSettings, extras: Extras) -> Spl
 def standardized(
     labels: Labels, settings: TrainingSettings, parent: Bundle | None
 ) -> tuple[ParameterInfo, ...]:
-    """Return the parameters with location, scale and range of the training set; location and scale may be the parent's.
+    """Return the parameters with location, scale and range of the training set. Location and scale may be the parent's.
 
     Parameters
     ----------
-    labels : (object, parameter) float64, of the training set alone
+    labels : (object, parameter) float64, in physical units, of the training set alone
+    settings : settings of the training
+    parent : bundle whose weights are the start; None: there is none
 
     Raises
     ------
     UsageError
-        Labels cannot be standardized.
+        A label has no finite transform, or all labels of a parameter are equal.
     """
     inherited: dict[str, ParameterInfo] = {}
     if parent is not None and not settings.refit_scaling:
@@ -100,6 +103,7 @@ def standardized(
             location, scale, seen = fitted(parameter, column)
         except ValueError as error:
             raise UsageError(str(error)) from None
+        # The parent's weights give its own standardized values; another scaling would have to be learned first.
         old = inherited.get(parameter.name)
         if old is not None and old.transform == parameter.transform:
             location, scale = old.location, old.scale
@@ -115,14 +119,16 @@ def training_tensors(
     settings: TrainingSettings,
     extras: Extras,
 ) -> TrainingTensors:
-    """Make what the loop reads: the labels standardized, and the images as they are.
+    """Return the data in the form that the loop reads: standardized labels and limits as tensors, and the images unchanged.
 
     Raises
     ------
     UsageError
         A label has no finite transform.
     """
-    target = np.stack([to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1)
+    target = np.stack(
+        [to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1
+    )  # (object, parameter)
     if not np.isfinite(target).all():
         row = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
         raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
@@ -136,13 +142,12 @@ def training_tensors(
 
 
 def training_loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
-    """Return the loss of the settings.
-
-    The paper writes a sum over the galaxies; its code averages over the batch, and the rate of 5e-7 belongs to that.
-    """
+    """Return the loss that the settings name, a function of outputs and standardized targets."""
+    # GaMPEN's paper has a sum over galaxies. Its code averages over the batch, and the learning rate of 5e-7 is for the mean.
     return rmse_loss if settings.loss == "rmse" else loss_of(settings.head_info, parameters)
 
 
 def rmse_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return the root of the mean square error over rows and parameters, as SFNet's code has it; both (row, parameter)."""
+    """Return the root mean square error over rows and parameters, as in SFNet's code; both arguments are (row, parameter)."""
+    # The gradient of the root is infinite at 0.
     return (outputs - target).square().mean().clamp_min(1e-12).sqrt()

@@ -20,7 +20,7 @@ TRAINING_DATA = {
         "correlated noise and a PSF that varies; colors of two components"
     ),
 }
-"""What the populations are, for the cards."""
+"""Descriptions of the simulated populations, for the model cards."""
 NOT_FOR_SCIENCE = "demonstration only, not for science"
 
 
@@ -32,11 +32,11 @@ ALIKE: dict[str, Any] = {
     "max_gradient_norm": 5.0,
     "batch": 64,
     "validation_share": 0.1,
-    "test_share": 0.0,  # judged on galaxies of another seed
+    "test_share": 0.0,  # The bundles are tested on galaxies simulated with another seed.
     "training_data": TRAINING_DATA["paper"],
     "licence": "BSD-3-Clause",
 }
-"""Settings that the recipes share."""
+"""The settings that both recipes have in common."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Recipe:
 
     Attributes
     ----------
-    settings : of the training
-    size_px : side of the stamps
-    n_objects, population, seed : of the simulated training set; the truth's columns are the parameters' names
+    settings : settings of the training
+    size_px : side of the simulated images, in pixels
+    n_objects, population, seed : number of objects, population and seed of the simulated training set; the columns of its
+        truth have the parameters' names
     """
 
     settings: TrainingSettings
@@ -87,10 +88,12 @@ GAMPEN = TrainingSettings(
     background="none: simulated without sky",
     width=1 / 16,
     in_channels=3,
-    dropout_rate=5e-5,  # rate / channels, the variance that zeros add to a pixel's sum, is that of the paper's 7e-4
+    # The variance that zeros add to a pixel's sum goes as rate / channels; this rate keeps the paper's ratio, with 7e-4.
+    dropout_rate=5e-5,
     epochs=10,
     limit_tail=0.3,
-    average_weights=0.995,  # over half an epoch: losses of single steps jump, for few galaxies of great certainty
+    # Averaged over half an epoch: the losses of single steps jump, as a few galaxies have very narrow posteriors.
+    average_weights=0.995,
     **ALIKE,
     citation=f"architecture: Ghosh et al. 2022, ApJ 935, 138; weights: {NOT_FOR_SCIENCE}",
 )
@@ -106,7 +109,7 @@ SFNET = TrainingSettings(
     ),
     background="none: simulated without sky",
     width=1 / 8,
-    n_top_features=16,  # of 64: 8 cost a quarter more error in magnitude
+    n_top_features=16,  # Of 64 features; with 8 the error of the magnitude is a quarter larger.
     head="gaussian",
     frozen_norm_share=0.5,
     dropout_rate=2e-5,
@@ -117,4 +120,4 @@ SFNET = TrainingSettings(
 )
 
 RECIPES = {"gampen": Recipe(GAMPEN), "sfnet": Recipe(SFNET)}
-"""By the name of the demo bundle."""
+"""The recipes by the names of the demo bundles."""

@@ -1,6 +1,7 @@
-"""Training: images and labels in, a network with its metadata out.
+"""The function that trains: images and labels in, a network with its metadata out.
 
-Nothing here knows of surveys, stores or simulations. Transforms of the labels: equations 15 and 16 of the GaMPEN paper.
+Images and labels are arrays, whether they come from a survey, a store or a simulation. Labels are transformed by equations 15 and
+16 of the GaMPEN paper.
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ __all__ = ["Session", "Trained", "device_name", "script_of", "train"]
 
 Labels = npt.NDArray[np.float64]
 
-# Activations are of order 1 to 1e6, and float32 is denormal below 1.2e-38: such weights multiply to denormal numbers only.
+# Float32 is denormal below 1.2e-38, and activations are of order 1 to 1e6. Products with smaller weights, and sums of these, come
+# near to that, add nothing to an output, and slow a CPU down.
 TINY_WEIGHT = 1e-20
 
 
 @dataclass(frozen=True)
 class Session:
-    """The place where a training runs, and who follows it. Nothing here changes what is learned, but for a GPU's rounding.
+    """Options of a training that do not change its result, except for the rounding of a GPU.
 
     Attributes
     ----------
-    device : cpu, cuda, or auto: cuda if there is one
-    checkpoint : file that holds the state after every epoch; None: none is written
-    resume : continue from that file if it is there; else it must not be there
-    on_start, on_epoch, on_batch : called with the split of the objects, each epoch, and some batches
+    device : cpu, cuda, or auto: cuda if there is a GPU
+    checkpoint : path of the file to which the state is written after every epoch; None: it is not written
+    resume : whether to continue from that file if it exists; if false, the file must not exist
+    on_start, on_epoch, on_batch : functions called with the split of the objects, after every epoch, and after some batches
     """
 
     device: str = "auto"
@@ -73,17 +75,17 @@ class Session:
     on_batch: Callable[[BatchProgress], None] | None = None
 
     def keeper(self, identity: Identity) -> Callable[[Checkpoint], None] | None:
-        """Return the function that writes the state after every epoch; None: nobody keeps it."""
+        """Return the function that writes the state after every epoch; None if there is no checkpoint file."""
         path = self.checkpoint
         return None if path is None else lambda checkpoint: write_checkpoint(path, checkpoint, identity)
 
     def earlier(self, identity: Identity) -> Checkpoint | None:
-        """Return the state to continue from, or None to begin.
+        """Return the state to continue from; None to start from the beginning.
 
         Raises
         ------
         FingerprintError
-            A checkpoint is there, and is not to be continued, or is of another training.
+            The file exists without `resume`, or belongs to another training.
         """
         if self.checkpoint is None:
             return None
@@ -95,7 +97,15 @@ class Session:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network in eval mode on the CPU, its metadata, how it went, and what was used for what."""
+    """The result of a training.
+
+    Attributes
+    ----------
+    network : trained network, in eval mode, on the CPU
+    metadata : metadata of the bundle to write
+    history : losses and times of all epochs
+    split : rows that were used to train, to validate, and not at all
+    """
 
     network: nn.Module
     metadata: BundleMetadata
@@ -104,7 +114,7 @@ class Trained:
 
 
 def script_of(network: nn.Module) -> Any:
-    """Return the network as a TorchScript module in eval mode, as `save_bundle` takes it."""
+    """Return the network as a TorchScript module in eval mode, which `save_bundle` takes."""
     return torch.jit.script(network.eval())
 
 
@@ -119,28 +129,31 @@ def train(
 ) -> Trained:
     """Train a network.
 
-    On a CPU, equal settings and data give equal bits at an equal number of threads.
+    On a CPU, the same settings, data and number of threads give the same weights to the last bit.
 
     Parameters
     ----------
-    images : (object, band, y, x) float32, nJy; an array, a memory map, or anything indexed like one. Non-finite
-        pixels count as 0
-    labels : (object, parameter) float64, physical units, in the order of the settings' parameters, finite
-    settings : what and how
-    extras : ids, auxiliary inputs and PSF widths of the objects
-    parent : a bundle whose weights are the start
-    session : device, checkpoint, progress
+    images : (object, band, y, x) float32, nJy: an array, a memory map, or anything indexed like one; non-finite pixels count
+        as 0
+    labels : (object, parameter) float64, finite, in physical units and in the order of the settings' parameters
+    settings : settings of the training
+    extras : ids, auxiliary inputs, PSF widths and sky noise of the objects; None: none of these
+    parent : bundle whose weights are the start; None: random weights
+    session : device, checkpoint and progress; None: the defaults
 
     Raises
     ------
+    ConfigError
+        The settings contradict each other.
     UsageError
-        The arrays do not fit the settings, labels have no finite transform, the parent does not fit, or a
-        checkpoint is there that is not this run's.
+        The arrays do not fit the settings, labels have no finite transform, or the parent does not fit.
+    FingerprintError
+        There is a checkpoint that does not belong to this training.
     GalbatchError
         The training diverged.
     """
     extras, session = extras or Extras(), session or Session()
-    # What was made in Python is checked as a file's settings are.
+    # Settings that were made in Python are checked like those from a file.
     given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     settings = parse_settings(given, source="training settings")
     check_arrays(images, labels, settings, extras)
@@ -152,7 +165,7 @@ def train(
     device = torch.device(device_name(session.device))
     network: Any = build_network(settings, images.shape[-1])
     fill_in(network, data, split, parent=parent, settings=settings)
-    # Convolutions are faster on channels last; files hold weights as torch has them.
+    # Convolutions are faster with channels last in memory. Before the network is returned, its weights get torch's usual order.
     network.to(device, memory_format=torch.channels_last)
     identity = Identity(settings, data_fingerprint(images, labels, extras), parent.sha256 if parent else "")
     with denormals_flushed(), tf32_allowed(settings.precision != "float32"):
@@ -167,9 +180,10 @@ def train(
             on_checkpoint=session.keeper(identity),
         )
         with loop.last_layers_in_float32():
+            # How well the parent does on the same objects, for comparison.
             before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}
         history = loop.run(session.earlier(identity))
-        # Before the domain is described: its features are those of the weights that are kept.
+        # Cleared before the domain is computed, so that its features are those of the weights in the bundle.
         _clear_tiny_weights(network)
         domain = domain_of(network.eval(), data, split, settings=settings, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
@@ -179,12 +193,12 @@ def train(
 
 
 def device_name(asked: str) -> str:
-    """Return cpu or cuda, whichever is meant by auto, cpu or cuda.
+    """Return cpu or cuda for cpu, cuda or auto.
 
     Raises
     ------
     UsageError
-        It is none of these, or there is no GPU.
+        `asked` is none of these, or is cuda and there is no GPU.
     """
     if asked not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device must be auto, cpu or cuda, found {asked!r}")
@@ -196,6 +210,6 @@ def device_name(asked: str) -> str:
 
 @torch.no_grad()
 def _clear_tiny_weights(network: nn.Module) -> None:
-    """Set weights to 0 whose products with activations would be denormal at inference."""
+    """Set weights to 0 that are so small that products with them would be denormal numbers in inference."""
     for parameter in network.parameters():
         parameter[parameter.abs() < TINY_WEIGHT] = 0.0

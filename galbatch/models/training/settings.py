@@ -1,4 +1,4 @@
-"""Settings of a training: what is trained, and how. Read from TOML strictly, kept in the bundle's metadata.
+"""Settings of a training. They are read from TOML, where unknown keys are errors, and kept in the bundle's metadata.
 
 The defaults are the GaMPEN paper's (section 5; Ghosh et al. 2022, ApJ 935, 138).
 """
@@ -30,161 +30,178 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-GAMPEN_DROPOUT = 7e-4  # of the simulation model, section 5 of the paper
-SFNET_TOP_FEATURES = 8  # the largest k of the released networks
+GAMPEN_DROPOUT = 7e-4  # The rate of the paper's network for simulated galaxies (section 5).
+SFNET_TOP_FEATURES = 8  # The largest k of the released networks.
 
 
-def _says(text: str) -> Any:
+def _help(text: str) -> Any:
+    """Return the annotation of a field with its description, which the reference and the messages of errors show."""
     return Field(description=text)
 
 
 def _known_head(kind: str) -> str:
-    """Return the kind of head if there is one of that name."""
+    """Return `kind` if it is the name of a kind of head.
+
+    Raises
+    ------
+    ValueError
+        It is not; pydantic turns this into an error that names the key.
+    """
     try:
         return head_of(HeadInfo(kind)).kind
     except BundleError as error:
         raise ValueError(str(error)) from None
 
 
-GAUSSIAN, POINT = "gaussian", "point"  # what the papers of the two architectures have
+GAUSSIAN, POINT = "gaussian", "point"  # The heads in the papers of GaMPEN and of SFNet.
 
 
 @dataclass(frozen=True)
 class TrainingSettings(HeadOptions):
-    """The settings of a training; each field's annotation says what it means.
+    """The settings of a training. Each field is described in its annotation.
 
-    None for `head`, `loss`, `dropout_rate` or `n_top_features` is replaced by what the architecture's paper has.
+    None for `head`, `loss`, `dropout_rate` or `n_top_features` is replaced by the value in the architecture's paper.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    name: Annotated[str, Field(min_length=1), _says("of the bundle")]
-    architecture: Annotated[Literal["gampen", "sfnet"], _says("gampen or sfnet")]
-    bands: Annotated[tuple[str, ...], Field(min_length=1), _says("bands, in the order of the images' axis")]
+    name: Annotated[str, Field(min_length=1), _help("name of the bundle")]
+    architecture: Annotated[Literal["gampen", "sfnet"], _help("gampen or sfnet")]
+    bands: Annotated[tuple[str, ...], Field(min_length=1), _help("bands, in the order of the images' axis")]
     parameters: Annotated[
         tuple[ParameterInfo, ...],
         Field(min_length=1),
-        _says(
-            "what is estimated, one [[parameters]] each: name (the column of the labels), unit, description, transform (logit, ln, "
+        _help(
+            "the parameters to estimate, one [[parameters]] each: name (column of the labels), unit, description, transform (logit, ln, "
             "log10, identity), limits (logit: values at or beyond them count as exactly 0 and 1), magnitude, labels"
         ),
     ]
-    version: Annotated[str, _says("of the bundle")] = "1"
-    size_px: Annotated[Count | None, _says("side of the cutouts; empty: as they come")] = None
-    pixel_scale_arcsec: Annotated[Positive, _says("of the cutouts")] = 0.168
+    version: Annotated[str, _help("version of the bundle")] = "1"
+    size_px: Annotated[Count | None, _help("side of the cutouts; empty: the side of the images")] = None
+    pixel_scale_arcsec: Annotated[Positive, _help("pixel scale of the cutouts")] = 0.168
     zero_point_mag: Annotated[
         float,
         Field(allow_inf_nan=False),
-        _says("AB zero point of the unit that the network takes; 31.4 is nJy"),
+        _help("AB zero point of the unit that the network takes; 31.4 is nJy"),
     ] = 27.0
-    background: Annotated[str, _says("what was done to the sky before")] = ""
-    release: Annotated[str, _says("data release of the images")] = ""
+    background: Annotated[str, _help("how the sky was subtracted")] = ""
+    release: Annotated[str, _help("data release of the images")] = ""
     auxiliary_inputs: Annotated[
         tuple[AuxiliaryInput, ...],
-        _says(
+        _help(
             "auxiliary inputs: numbers per object that the network takes with the image, one [[auxiliary_inputs]] each: name (of the labels' column), unit, description"
         ),
     ] = ()
     head: Annotated[
         Annotated[str, AfterValidator(_known_head)] | None,
-        _says(f"{', '.join(HEADS)}; empty: {GAUSSIAN} for gampen, {POINT} for sfnet"),
+        _help(f"{', '.join(HEADS)}; empty: {GAUSSIAN} for gampen, {POINT} for sfnet"),
     ] = None
     loss: Annotated[
         Literal["likelihood", "rmse"] | None,
-        _says(
-            "likelihood (of the head; for gaussian equation 8 of the GaMPEN paper, averaged over the batch as in its code; for "
-            "point half the squared error) or rmse (of a point head, over the batch, as SFNet's code); empty: rmse for "
+        _help(
+            "likelihood (negative log likelihood of the head; for gaussian equation 8 of the GaMPEN paper, averaged over the batch as in its code; for "
+            "point half the squared error) or rmse (root mean square over the batch, for a point head, as in SFNet's code); empty: rmse for "
             "an sfnet with a point head, else likelihood"
         ),
     ] = None
-    width: Annotated[Positive, _says("factor on the published network's channels")] = 1.0
+    width: Annotated[Positive, _help("factor on the published network's number of channels")] = 1.0
     in_channels: Annotated[
         Count,
-        _says("gampen: 1, or 3 as the released networks, a single band repeated; as many as there are bands"),
+        _help(
+            "gampen: number of input channels; a single band is repeated (3 in the released networks), several bands are one channel each"
+        ),
     ] = 3
     n_top_features: Annotated[
-        Annotated[int, Field(ge=0)] | None, _says("sfnet: the k features kept; empty: 8 for sfnet")
+        Annotated[int, Field(ge=0)] | None,
+        _help("sfnet: number k of features that are kept; empty: 8 for sfnet"),
     ] = None
     dropout_rate: Annotated[
-        Share | None, _says("of every dropout layer; empty: 7e-4 for gampen, 0 for sfnet")
+        Share | None, _help("rate of every dropout layer; empty: 7e-4 for gampen, 0 for sfnet")
     ] = None
-    epochs: Annotated[Count, _says("passes through the training set, at most")] = 40
-    batch: Annotated[Count, _says("galaxies a step")] = 16
-    optimizer: Annotated[Literal["sgd", "adam", "adamw"], _says("sgd, adam or adamw")] = "sgd"
-    learning_rate: Annotated[Positive, _says("of the optimizer, before the schedule")] = 5e-7
-    momentum: Annotated[Share, _says("of sgd")] = 0.99
+    epochs: Annotated[Count, _help("largest number of passes through the training set")] = 40
+    batch: Annotated[Count, _help("galaxies per step")] = 16
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"], _help("optimizer: sgd, adam or adamw")] = "sgd"
+    learning_rate: Annotated[Positive, _help("learning rate, before warm-up and schedule change it")] = 5e-7
+    momentum: Annotated[Share, _help("momentum of sgd")] = 0.99
     weight_decay: Annotated[
-        float, Field(ge=0), _says("L2 on the weights as part of the gradient; of adamw apart from it")
+        float,
+        Field(ge=0),
+        _help("L2 penalty on the weights, added to the gradient; with adamw applied apart from it"),
     ] = 1e-4
     schedule: Annotated[
-        Literal["constant", "cosine"], _says("of the learning rate after the warm-up; cosine: down to 0")
+        Literal["constant", "cosine"],
+        _help("schedule of the learning rate after the warm-up: constant, or cosine, which falls to 0"),
     ] = "constant"
     warmup_epochs: Annotated[
-        float, Field(ge=0), _says("epochs, or part of one, in which the rate rises from 0")
+        float, Field(ge=0), _help("epochs, or part of one, in which the learning rate rises from 0")
     ] = 0.0
     max_gradient_norm: Annotated[
-        Positive | None, _says("longer gradients are shortened to it; empty: never")
+        Positive | None,
+        _help("largest norm of the gradient; longer ones are scaled down to it; empty: no limit"),
     ] = None
     average_weights: Annotated[
         Share,
-        _says(
-            "decay a step of an exponential mean of the weights, which is validated and kept, such as 0.999; it forgets the first weights over 1 / (1 - decay) steps; 0: no mean"
+        _help(
+            "decay per step of an exponential average of the weights, such as 0.999, which averages over 1 / (1 - decay) steps; the averaged weights are validated and kept; 0: weights are not averaged"
         ),
     ] = 0.0
     precision: Annotated[
         Literal["float32", "tf32", "bf16"],
-        _says(
-            "float32; tf32 (of a GPU); bf16: what follows the first dropout, but for the last layer and the loss"
+        _help(
+            "float32; tf32 (on a GPU); bf16: for everything after the first dropout except the last layer and the loss"
         ),
     ] = "float32"
-    augmentation: Annotated[bool, _says("turn each batch's images by multiples of 90 deg and flip them")] = (
-        True
-    )
+    augmentation: Annotated[
+        bool, _help("rotate the images of each batch by multiples of 90 deg, and flip them")
+    ] = True
     limit_tail: Annotated[
         float,
         Field(ge=0, allow_inf_nan=False),
-        _says(
-            "values at a parameter's limit (B/T of exactly 0 or 1) are drawn again beyond it in every epoch, with a mean distance of this many "
-            "standard deviations of the training set; 0: they stand at the limit, as in the paper"
+        _help(
+            "values at a parameter's limit (B/T of exactly 0 or 1) are replaced in every epoch by random values beyond it, at a mean distance of this many "
+            "standard deviations of the training set; 0: they stay at the limit, as in the paper"
         ),
     ] = 0.0
     validation_share: Annotated[
-        Share, _says("of the objects, to choose the epoch whose weights are kept")
+        Share, _help("share of the objects by which the epoch is chosen whose weights are kept")
     ] = 0.15
     test_share: Annotated[
-        Share, _says("of the objects, left alone by the training; models calibrate finds them by the seed")
+        Share,
+        _help("share of the objects that the training does not use; models calibrate finds them by the seed"),
     ] = 0.15
     patience: Annotated[
-        Count | None, _says("stop after this many epochs without a better one; empty: never")
+        Count | None, _help("stop after this many epochs without a better one; empty: never")
     ] = None
     frozen_norm_share: Annotated[
         Annotated[float, Field(ge=0, le=1)],
-        _says(
-            "of the epochs, at the end, with BatchNorm's statistics kept as at inference; 0.5 gives an sfnet with a gaussian "
-            "head widths that do not hold the noise of single batches"
+        _help(
+            "share of the epochs, at the end, in which BatchNorm uses fixed statistics as in inference; with 0.5 the widths of an sfnet with a "
+            "gaussian head do not include the noise of single batches"
         ),
     ] = 0.0
     trainable: Annotated[
-        Literal["all", "head"], _says("all weights, or those of the fully connected layers at the end")
+        Literal["all", "head"],
+        _help("which weights are trained: all, or (head) those of the fully connected layers at the end"),
     ] = "all"
     refit_scaling: Annotated[
         bool,
-        _says("with --from: standardize parameters again instead of keeping the parent's location and scale"),
+        _help("with --from: standardize parameters again instead of keeping the parent's location and scale"),
     ] = False
     seed: Annotated[
         int,
         Field(ge=0, lt=2**63),
-        _says("of the weights, the split, the order, the augmentation and the dropout"),
+        _help("seed of the weights, the split, the order, the augmentation and the dropout"),
     ] = 1
     psf_fwhm_arcsec: Annotated[
         tuple[Range, ...] | None,
-        _says("range per band for the bundle's domain; empty: from the data, if it knows"),
+        _help("range per band for the bundle's domain; empty: from the data, if they have it"),
     ] = None
-    training_data: Annotated[str, _says("what the images are, for the card")] = ""
-    licence: Annotated[str, _says("of the weights")] = ""
-    citation: Annotated[str, _says("what to cite")] = ""
+    training_data: Annotated[str, _help("description of the images, for the model card")] = ""
+    licence: Annotated[str, _help("licence of the weights")] = ""
+    citation: Annotated[str, _help("publication to cite")] = ""
 
     def __post_init__(self) -> None:
+        # Filled in here, so that the metadata and a checkpoint record what was used, not that it was left open.
         is_gampen = self.architecture == "gampen"
         defaults: dict[str, Any] = {
             "head": GAUSSIAN if is_gampen else POINT,
@@ -200,17 +217,22 @@ class TrainingSettings(HeadOptions):
 
     @property
     def head_info(self) -> HeadInfo:
-        """The head, as the metadata have it."""
+        """The head in the form of the bundle's metadata."""
         return HeadInfo(self.head or GAUSSIAN, **{f.name: getattr(self, f.name) for f in fields(HeadOptions)})
 
     @property
     def n_outputs(self) -> int:
-        """Numbers that the network puts out for an object."""
+        """The number of outputs of the network for one object and pass."""
         return head_of(self.head_info).n_outputs(self.head_info, len(self.parameters))
 
 
 def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
-    """Settings from the content of a TOML file.
+    """Return settings from the content of a TOML file.
+
+    Parameters
+    ----------
+    data : content of the file, by key
+    source : path or name with which messages begin
 
     Raises
     ------
@@ -225,6 +247,7 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
 
 
 def _contradictions(settings: TrainingSettings) -> list[str]:
+    """Return messages on values that contradict each other; empty if there are none."""
     problems = _wrong_networks(settings)
     if settings.loss == "rmse" and not head_of(settings.head_info).is_point:
         problems.append(f"loss: rmse is of a point head, and head is {settings.head}")
@@ -249,6 +272,7 @@ def _contradictions(settings: TrainingSettings) -> list[str]:
 
 
 def _wrong_networks(settings: TrainingSettings) -> list[str]:
+    """Return messages on values that no network of the architecture can have."""
     problems = []
     if settings.architecture == "gampen" and len(settings.bands) not in (1, settings.in_channels):
         problems.append(
@@ -258,6 +282,7 @@ def _wrong_networks(settings: TrainingSettings) -> list[str]:
         problems.append("n_top_features: of sfnet only")
     if settings.architecture == "sfnet" and not settings.n_top_features:
         problems.append("n_top_features: an sfnet keeps 1 or more")
+    # 64 channels is the least number in a layer of either architecture.
     if round(64 * settings.width) == 0:
         problems.append(
             f"width: {settings.width:g} of the published 64 channels leaves none; 0.01 leaves one"
@@ -266,7 +291,7 @@ def _wrong_networks(settings: TrainingSettings) -> list[str]:
 
 
 def _wrong_widths(settings: TrainingSettings) -> list[str]:
-    """Return what is wrong with the PSF widths, which else the bundle would refuse at the training's end."""
+    """Return messages on the ranges of the PSF's FWHM; without this check the bundle would be refused after the training."""
     ranges = settings.psf_fwhm_arcsec
     if ranges is None:
         return []
@@ -277,6 +302,7 @@ def _wrong_widths(settings: TrainingSettings) -> list[str]:
     ]
 
 
+# Settings that have fields of their own in the metadata, so that each stands in one place of the file.
 KEPT_ELSEWHERE = (
     "name",
     "version",
@@ -301,13 +327,14 @@ KEPT_ELSEWHERE = (
 
 
 def setting_texts(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that no other field of the metadata holds: for ``BundleMetadata.training``."""
+    """Return the settings that no other field of the metadata holds, for ``BundleMetadata.training``."""
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if name not in KEPT_ELSEWHERE}
 
 
 def settings_of(metadata: BundleMetadata) -> dict[str, Any]:
-    """The settings that a bundle was trained with, as far as it holds them, as `parse_settings` takes them."""
+    """Return the settings that a bundle was trained with, as far as its metadata hold them, for `parse_settings`."""
+    # The record of a training holds results as well, such as losses, which are no settings.
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     made = {name: value for name, value in metadata.training.items() if name in known}
     head, given = metadata.head, metadata.input
