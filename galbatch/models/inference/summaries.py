@@ -92,9 +92,8 @@ def posterior_of(
     if method == "mixture" and not ensemble.is_point:
         return passes, None
     pairs = zip(ensemble.bundles, keys, strict=True)
-    members = [
-        member_keys(part, bundle.metadata.members) for bundle, part in pairs
-    ]  # (object, member x pass)
+    # (object, member x pass), in the order of the pooled passes.
+    members = [member_keys(part, bundle.metadata.members) for bundle, part in pairs]
     return passes, passes.draws(np.concatenate(members, axis=1))
 
 
