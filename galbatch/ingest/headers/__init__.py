@@ -18,6 +18,7 @@ from galbatch.ingest.headers.wcs import (
     accepted_wcs,
     celestial_header,
     corners_deg,
+    north_up_corners_deg,
     parse_wcs,
     pixel_scale_arcsec,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "is_plain_lattice",
     "lattice_key",
     "make_tile",
+    "north_up_corners_deg",
     "parse_wcs",
     "pixel_scale_arcsec",
     "plain_key",

@@ -6,15 +6,24 @@ import functools
 import math
 import re
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WcsError
 
 from galbatch.errors import TileError
 
-__all__ = ["accepted_wcs", "celestial_header", "corners_deg", "parse_wcs", "pixel_scale_arcsec"]
+__all__ = [
+    "accepted_wcs",
+    "celestial_header",
+    "corners_deg",
+    "north_up_corners_deg",
+    "parse_wcs",
+    "pixel_scale_arcsec",
+]
 
 # The primary WCS only: alternate ones (CRVAL1A) and everything else of a header is left behind.
 WCS_CARD = re.compile(
@@ -85,3 +94,21 @@ def corners_deg(wcs: WCS, shape_px: tuple[int, int]) -> tuple[tuple[float, float
     y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
     ra, dec = wcs.all_pix2world(x, y, 0)
     return tuple((float(a) % 360.0, float(d)) for a, d in zip(ra, dec, strict=True))
+
+
+def north_up_corners_deg(
+    positions: npt.NDArray[np.float64], shape: tuple[int, int], *, crpix: Sequence[float], scale_deg: float
+) -> npt.NDArray[np.float64]:
+    """Return (object, 4, 2) float64, deg: the corners of stamps as `corners_deg` gives them, for all positions at once.
+
+    Calabretta & Greisen 2002, section 5.1.3, with standard coordinates xi to the east and eta to the north.
+    """
+    ny, nx = shape
+    x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]) + 1.0 - crpix[0]
+    y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5]) + 1.0 - crpix[1]
+    xi, eta = np.deg2rad(-x * scale_deg), np.deg2rad(y * scale_deg)  # (corner,)
+    ra, dec = np.deg2rad(positions[:, :1]), np.deg2rad(positions[:, 1:])  # (object, 1)
+    toward = np.cos(dec) - eta * np.sin(dec)
+    corner_ra = ra + np.arctan2(xi, toward)
+    corner_dec = np.arctan2(np.sin(dec) + eta * np.cos(dec), np.hypot(xi, toward))
+    return np.stack([np.rad2deg(corner_ra) % 360.0, np.rad2deg(corner_dec)], axis=-1)

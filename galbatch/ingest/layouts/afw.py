@@ -24,10 +24,11 @@ from galbatch.ingest.headers import (
     image_scale,
     make_tile,
 )
-from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
-from galbatch.ingest.pixels import FETCH_AGAIN, plane_bits, require_whole
+from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, open_fits, plane_bits, require_whole
+from galbatch.storage import FileAccessLog
 
-__all__ = ["Name", "coadd_tile", "name_in_cards", "name_in_path"]
+__all__ = ["AfwLayout", "Name", "name_in_cards", "name_in_path"]
 
 ROLES = ("IMAGE", "MASK", "VARIANCE")
 PRODUCT = r"(?:calexp|(?:deep|template)_?coadd(?:_(?:calexp|predetection|cell|cell_predetection))?)"
@@ -91,19 +92,18 @@ def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
         found = [cards.get("TRACT"), cards.get("PATCH"), cards.get("BAND", cards.get("FILTER"))]
         if None not in found:
             return Name(*(str(value).strip() for value in found))
-    return _name_in_json(hdus, path) if "JSONADDR" in primary else None
-
-
-def _name_in_json(hdus: fits.HDUList, path: str) -> Name | None:
+    if "JSONADDR" not in primary:
+        return None
     try:
         trees = [json.loads(bytes(row)) for row in hdus["JSON"].data["JSON"]]
         top = dict(trees[0])
     except (KeyError, IndexError, ValueError, TypeError, OSError):
         raise TileError(
-            f"{path}: tract and patch should stand in its JSON, at byte {hdus[0].header['JSONADDR']}, which cannot be "
+            f"{path}: tract and patch should stand in its JSON, at byte {primary['JSONADDR']}, which cannot be "
             f"read; {FETCH_AGAIN}"
         ) from None
-    tract = next(_values_of("tract", trees), None)  # of the pixel frame of the sky projection
+    # The patch is a key of the tree itself, the tract one of the pixel frame of its sky projection.
+    tract = next(_values_of("tract", trees), None)
     patch, band = top.get("patch"), top.get("band")
     if tract is None or not isinstance(patch, dict) or "id" not in patch or band is None:
         return None
@@ -121,25 +121,34 @@ def _values_of(key: str, tree: Any) -> Iterator[Any]:
             yield from _values_of(key, part)
 
 
-def coadd_tile(hdus: fits.HDUList, path: str, *, name: Name, survey: SurveyConfig) -> Tile:
-    """Return the tile that a coadd file holds.
+class AfwLayout:
+    """What the layouts of files by the LSST pipelines share: a subclass says which files, which release and which sky."""
 
-    Raises
-    ------
-    TileError
-        A plane is missing or truncated, or the WCS or the zero point is.
-    """
-    where = f"tile {name.tile_id} band {name.band} ({path})"
-    planes = _planes(hdus, path, where=where)
-    cards = hdus[planes.image].header
-    return make_tile(
-        hdus,
-        path,
-        key=(name.tile_id, name.band),
-        planes=planes,
-        njy=image_scale(hdus, planes.image, StatedScale.of(survey, name.band, where)),
-        psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
-    )
+    suffixes: tuple[str, ...] = FITS_SUFFIXES
+
+    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
+        # The patch; nothing from files that do not say tract, patch and band.
+        with open_fits(path, files) as hdus:
+            name = name_in_path(path) or name_in_cards(hdus, path)
+            if name is None or name.band not in survey.bands:
+                return []
+            where = f"tile {name.tile_id} band {name.band} ({path})"
+            planes = _planes(hdus, path, where=where)
+            cards = hdus[planes.image].header
+            tile = make_tile(
+                hdus,
+                path,
+                key=(name.tile_id, name.band),
+                planes=planes,
+                njy=image_scale(hdus, planes.image, StatedScale.of(survey, name.band, where)),
+                psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
+            )
+        release, background = self.release_and_background(path, survey)
+        return [labeled(tile, survey, release=release, background=background)]
+
+    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
+        """Return the data release and the treatment of the sky, as far as the path tells them; "" if it does not."""
+        raise NotImplementedError
 
 
 def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
@@ -150,6 +159,7 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
             if role in ROLES:
                 roles.setdefault(role, number)
                 break
+        # Coadds have hundreds of HDUs of archive behind these three, each read from the file when it is looked at.
         if len(roles) == len(ROLES) or (number == len(ROLES) and not roles):
             break
     if not roles:

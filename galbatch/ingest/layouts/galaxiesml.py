@@ -24,7 +24,7 @@ import numpy.typing as npt
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
 from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.headers import StatedScale, plain_key, scale_of_attribute
+from galbatch.ingest.headers import StatedScale, north_up_corners_deg, plain_key, scale_of_attribute
 from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
 from galbatch.storage import FileAccessLog
@@ -185,7 +185,7 @@ def _tiles(
         CD1_2="0.0",
         CD2_1="0.0",
     )
-    corners = _corners_deg(positions, shape, crpix=crpix, scale_deg=scale_deg).tolist()
+    corners = north_up_corners_deg(positions, shape, crpix=crpix, scale_deg=scale_deg).tolist()
     for row, (tile_id, (ra, dec)) in enumerate(zip(ids, positions.tolist(), strict=True)):
         header = _cards(CRVAL1=f"{ra:.14f}", CRVAL2=f"{dec:.14f}") + fixed + "END".ljust(80)
         key = plain_key((ra, dec), cd, crpix)
@@ -223,21 +223,3 @@ def _common_shape(path: str, stamps: Mapping[str, _Stamps], *, n_rows: int) -> t
 def _cards(**values: str) -> str:
     """FITS cards, 80 characters each."""
     return "".join(f"{key:<8}= {value:>20}".ljust(80) for key, value in values.items())
-
-
-def _corners_deg(
-    positions: npt.NDArray[np.float64], shape: tuple[int, int], *, crpix: Sequence[float], scale_deg: float
-) -> npt.NDArray[np.float64]:
-    """(object, 4, 2) float64, deg: the outer corners as `headers.corners_deg` gives them, for all rows at once.
-
-    Calabretta & Greisen 2002, section 5.1.3, with standard coordinates xi to the east and eta to the north.
-    """
-    ny, nx = shape
-    x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]) + 1.0 - crpix[0]
-    y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5]) + 1.0 - crpix[1]
-    xi, eta = np.deg2rad(-x * scale_deg), np.deg2rad(y * scale_deg)  # (corner,)
-    ra, dec = np.deg2rad(positions[:, :1]), np.deg2rad(positions[:, 1:])  # (object, 1)
-    toward = np.cos(dec) - eta * np.sin(dec)
-    corner_ra = ra + np.arctan2(xi, toward)
-    corner_dec = np.arctan2(np.sin(dec) + eta * np.cos(dec), np.hypot(xi, toward))
-    return np.stack([np.rad2deg(corner_ra) % 360.0, np.rad2deg(corner_dec)], axis=-1)

@@ -14,11 +14,7 @@ import re
 from pathlib import PurePosixPath
 
 from galbatch.config import SurveyConfig
-from galbatch.core.types import Tile
 from galbatch.ingest.layouts import afw
-from galbatch.ingest.layouts.overrides import labeled
-from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits
-from galbatch.storage import FileAccessLog
 
 __all__ = ["BACKGROUND_OF_RELEASE", "HscLayout", "release_in"]
 
@@ -32,11 +28,10 @@ def release_in(path: str) -> str:
     return found[-1].lower() if found else ""
 
 
-class HscLayout:
+class HscLayout(afw.AfwLayout):
     """Adapter of calexp patches."""
 
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"
-    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         if not path.endswith(self.suffixes) or "calexp" not in PurePosixPath(path).name:
@@ -44,13 +39,6 @@ class HscLayout:
         name = afw.name_in_path(path)
         return name is None or name.band in survey.bands
 
-    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        # The patch; nothing from files that do not say tract, patch and band.
-        with open_fits(path, files) as hdus:
-            name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
-            if name is None or name.band not in survey.bands:
-                return []
-            tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
+    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
         release = survey.release or release_in(path)
-        background = BACKGROUND_OF_RELEASE.get(release, "")
-        return [labeled(tile, survey, release=release, background=background)]
+        return release, BACKGROUND_OF_RELEASE.get(release, "")

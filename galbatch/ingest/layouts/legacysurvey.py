@@ -26,7 +26,14 @@ from galbatch.core.types import Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import Planes, StatedScale, add_plane, image_scale, make_tile
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
-from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, first_image, open_fits, require_whole_file
+from galbatch.ingest.pixels import (
+    FETCH_AGAIN,
+    FITS_SUFFIXES,
+    first_image,
+    maskbits,
+    open_fits,
+    require_whole_file,
+)
 from galbatch.storage import FileAccessLog
 
 __all__ = ["LegacySurveyLayout", "release_in"]
@@ -36,22 +43,6 @@ BACKGROUND = "spline sky"
 BRICK_FILE = re.compile(
     r"legacysurvey-(?P<brick>\d{4}[mp]\d{3})-(?P<kind>[a-z0-9]+)(?:-(?P<band>[A-Za-z0-9]+))?\.fits(?:\.fz|\.gz)?$"
 )
-MASKBITS = {
-    "BRIGHT": 1,
-    "SATUR_G": 2,
-    "SATUR_R": 3,
-    "SATUR_Z": 4,
-    "ALLMASK_G": 5,
-    "ALLMASK_R": 6,
-    "ALLMASK_Z": 7,
-    "MEDIUM": 11,
-    "CLUSTER": 13,
-    "SATUR_I": 14,
-    "ALLMASK_I": 15,
-}
-OF_ALL_BANDS = ("BRIGHT", "MEDIUM", "CLUSTER")
-OF_A_BAND = ("SATUR", "ALLMASK")
-
 RELEASE = re.compile(r"(?<![a-z0-9])dr(\d{1,2})(?![0-9])", re.IGNORECASE)
 RELEASE_CARDS = ("DRVERSIO", "SURVEYDR", "VERSION")
 
@@ -115,7 +106,11 @@ def _with_siblings(tile: Tile, brick: str, files: FileAccessLog) -> Tile:
     mask = _sibling(tile.image.path, brick, "maskbits", files)
     if mask is not None:
         tile = add_plane(tile, "mask", mask, files)
-        tile = dataclasses.replace(tile, mask_planes=_mask_planes(tile, files))
+        with open_fits(mask, files) as hdus:
+            # `add_plane` has found the HDU with the image, which in compressed files is not the first.
+            assert tile.mask is not None
+            bits = maskbits(hdus[tile.mask.hdu].header, tile.band)
+        tile = dataclasses.replace(tile, mask_planes=bits)
     return tile
 
 
@@ -128,21 +123,6 @@ def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | N
         if files.exists(path):
             return path
     return None
-
-
-def _mask_planes(tile: Tile, files: FileAccessLog) -> dict[str, int]:
-    """Bits of the mask that mean something in the band, by names without the band's suffix."""
-    assert tile.mask is not None
-    with open_fits(tile.mask.path, files) as hdus:
-        header = hdus[tile.mask.hdu].header
-    bits = MASKBITS | {
-        str(header[key]).strip().upper(): int(key[5:])
-        for key in header
-        if key.startswith("BITNM") and key[5:].isdigit()
-    }
-    chosen = {name: bits[name] for name in OF_ALL_BANDS}
-    own = {name: f"{name}_{tile.band.upper()}" for name in OF_A_BAND}
-    return chosen | {name: bits[full] for name, full in own.items() if full in bits}
 
 
 # --- the viewer's cutouts --------------------------------------------------------------------------------

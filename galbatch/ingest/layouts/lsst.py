@@ -18,11 +18,7 @@ from __future__ import annotations
 import re
 
 from galbatch.config import SurveyConfig
-from galbatch.core.types import Tile
 from galbatch.ingest.layouts import afw
-from galbatch.ingest.layouts.overrides import labeled
-from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits
-from galbatch.storage import FileAccessLog
 
 __all__ = ["LsstLayout", "release_in"]
 
@@ -35,21 +31,14 @@ def release_in(path: str) -> str:
     return found[-1].lower().replace("_", ".") if found else ""
 
 
-class LsstLayout:
+class LsstLayout(afw.AfwLayout):
     """Adapter of deep coadds."""
 
     expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"
-    suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         name = afw.name_in_path(path)
         return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
 
-    def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
-        # The patch; nothing from files that do not say tract, patch and band.
-        with open_fits(path, files) as hdus:
-            name = afw.name_in_path(path) or afw.name_in_cards(hdus, path)
-            if name is None or name.band not in survey.bands:
-                return []
-            tile = afw.coadd_tile(hdus, path, name=name, survey=survey)
-        return [labeled(tile, survey, release=release_in(path))]
+    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
+        return release_in(path), ""

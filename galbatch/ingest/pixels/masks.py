@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from galbatch.core.flags import MaskBit
 
-__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "decode_mask", "plane_bits"]
+__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "decode_mask", "maskbits", "plane_bits"]
 
 NONZERO = "NONZERO"
 """Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
@@ -59,6 +59,37 @@ def plane_bits(header: fits.Header) -> dict[str, int]:
         masks = {key: int(header.get(f"MSKM{key[4:]}", 1 << int(key[4:]))) for key in new}
         return {str(header[key]).strip().upper(): masks[key].bit_length() - 1 for key in new}
     return {key[3:].upper(): int(header[key]) for key in header if key.upper().startswith("MP_")}
+
+
+# Bit numbers of Legacy Surveys' maskbits in DR9 and DR10 (legacysurvey.org/dr10/bitmasks), of those that say a pixel is bad.
+MASKBITS = {
+    "BRIGHT": 1,
+    "SATUR_G": 2,
+    "SATUR_R": 3,
+    "SATUR_Z": 4,
+    "ALLMASK_G": 5,
+    "ALLMASK_R": 6,
+    "ALLMASK_Z": 7,
+    "MEDIUM": 11,
+    "CLUSTER": 13,
+    "SATUR_I": 14,
+    "ALLMASK_I": 15,
+}
+MASKBITS_OF_ALL_BANDS = ("BRIGHT", "MEDIUM", "CLUSTER")
+MASKBITS_OF_A_BAND = ("SATUR", "ALLMASK")
+
+
+def maskbits(header: fits.Header, band: str) -> dict[str, int]:
+    """Return the bits of Legacy Surveys' maskbits that mean something in a band, by names without the band's suffix."""
+    # Cards BITNM<n> = name of the file itself go before the table: a later release may number them otherwise.
+    bits = MASKBITS | {
+        str(header[key]).strip().upper(): int(key[5:])
+        for key in header
+        if key.startswith("BITNM") and key[5:].isdigit()
+    }
+    chosen = {name: bits[name] for name in MASKBITS_OF_ALL_BANDS}
+    own = {name: f"{name}_{band.upper()}" for name in MASKBITS_OF_A_BAND}
+    return chosen | {name: bits[full] for name, full in own.items() if full in bits}
 
 
 def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt.NDArray[np.uint16]) -> None:

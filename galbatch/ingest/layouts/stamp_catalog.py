@@ -1,0 +1,120 @@
+"""The catalog of a folder of stamps: one row per stamp with its file name and position."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import PurePosixPath
+from typing import Any
+
+from galbatch import storage
+from galbatch.config import StampsConfig
+from galbatch.core.types import FileIdentity, Tile
+from galbatch.errors import TileError
+from galbatch.ingest.headers import parse_wcs
+from galbatch.objects import read_table
+from galbatch.storage import FileAccessLog
+
+__all__ = ["north_up_wcs", "position_in_catalog", "require_inside"]
+
+CATALOG_NAME = "info.csv"  # GaMPEN's
+
+
+def position_in_catalog(
+    path: str, config: StampsConfig, files: FileAccessLog, *, where: str
+) -> tuple[str, tuple[float, float]] | None:
+    """Return the catalog's path, and (ra, dec) of the stamp by it, deg.
+
+    The catalog is the one that the config names, or info.csv in the stamp's folder or the one above. None if there is
+    none, or if one that the config does not name has no positions.
+
+    Raises
+    ------
+    TileError
+        The catalog lacks the stamp.
+    """
+    catalog = config.catalog
+    folder = path.rpartition("/")[0]
+    for place in () if catalog else (folder, folder.rpartition("/")[0]):
+        if place and files.exists(storage.join(place, CATALOG_NAME)):
+            catalog = storage.join(place, CATALOG_NAME)
+            break
+    if not catalog:
+        return None
+    columns = (config.file, config.ra, config.dec)
+    # A catalog that the config does not name may be about something else, and is then done without.
+    known = _positions(catalog, columns, files.identity(catalog), bool(config.catalog))
+    if not known:
+        return None
+    name = PurePosixPath(path).name
+    if name not in known:
+        raise TileError(
+            f"{where}: {catalog} has no row with {config.file} = {name} and a position; add it, or exclude the stamp"
+        )
+    return catalog, known[name]
+
+
+# Stamps are read one by one, and each asks for the same catalog; a task rarely sees more than one.
+@functools.lru_cache(maxsize=8)
+def _positions(
+    catalog: str, columns: tuple[str, str, str], identity: FileIdentity, required: bool
+) -> dict[str, tuple[float, float]]:
+    """(ra, dec) in deg by file name; `identity` makes a changed catalog be read again."""
+    if not required and not set(columns) <= set(read_table(catalog).column_names):
+        return {}
+    table = read_table(catalog, columns=columns)
+    files, ra, dec = (table[name].to_pylist() for name in columns)
+    return {
+        # Catalogs name the file in the folder of whoever wrote them: only the last part is compared.
+        PurePosixPath(str(file)).name: (float(a), float(d))
+        for file, a, d in zip(files, ra, dec, strict=True)
+        if file is not None and a is not None and d is not None
+    }
+
+
+def north_up_wcs(
+    position: tuple[float, float], shape: tuple[int, ...], config: StampsConfig, *, where: str
+) -> dict[str, Any]:
+    """Return the cards of a TAN projection, north up, with the position on the central pixel.
+
+    Raises
+    ------
+    TileError
+        The config has no pixel scale.
+    """
+    if config.pixel_scale_arcsec is None:
+        raise TileError(
+            f"{where}: no celestial WCS in the header; the catalog has the position, but the pixel scale is needed: "
+            "[survey.stamps] pixel_scale_arcsec = .. (0.168 for HSC)"
+        )
+    scale_deg = config.pixel_scale_arcsec / 3600.0
+    return {
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CRVAL1": position[0],
+        "CRVAL2": position[1],
+        # FITS counts pixels from 1: the 0-based central pixel is size // 2.
+        "CRPIX1": shape[-1] // 2 + 1.0,
+        "CRPIX2": shape[-2] // 2 + 1.0,
+        "CD1_1": -scale_deg,
+        "CD1_2": 0.0,
+        "CD2_1": 0.0,
+        "CD2_2": scale_deg,
+    }
+
+
+def require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> None:
+    """Raise unless the tile's own WCS places the catalog's position on the stamp.
+
+    Raises
+    ------
+    TileError
+        The position is elsewhere: stamps and catalog were mixed up.
+    """
+    x, y = parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
+    ny, nx = tile.shape_px
+    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
+        raise TileError(
+            f"{tile.where}: its position in {catalog}, {position[0]:.6f} {position[1]:.6f}, is at pixel "
+            f"({x:.1f}, {y:.1f}) of a stamp of {nx} x {ny} px; stamps and catalog do not belong together: correct "
+            "[survey.stamps] file, ra, dec"
+        )
