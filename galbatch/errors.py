@@ -14,6 +14,7 @@
         ├── BundleError           a bundle is not galbatch's, is damaged, or contradicts its metadata
         ├── OutputError           an output cannot be written to its path
         ├── FingerprintError      an output was written with other settings or inputs
+        ├── DamagedError          a file of an output is not as it was written; it counts as not done
         ├── LockedError           another run is writing the output
         ├── CatalogError          a folder is not a catalog, or not as galbatch writes it
         └── NotInThisVersion      a documented feature that is not available yet
@@ -29,6 +30,7 @@ __all__ = [
     "CatalogError",
     "ClusterError",
     "ConfigError",
+    "DamagedError",
     "FingerprintError",
     "GalbatchError",
     "LockedError",
@@ -111,6 +113,24 @@ class OutputError(UsageError):
 
 class FingerprintError(UsageError):
     """An output was written with other settings or inputs than this run's."""
+
+
+class DamagedError(UsageError):
+    """A file of an output is not as it was written; what it belongs to counts as not done, and the next run makes it again.
+
+    Attributes
+    ----------
+    path : of the file
+    problem : what is wrong with it, such as ``is empty``
+    """
+
+    def __init__(self, path: str, problem: str = "") -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; galbatch run makes it again" if self.problem else self.path
 
 
 class LockedError(UsageError):

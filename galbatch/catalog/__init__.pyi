@@ -1,24 +1,31 @@
+from .checksums import leaf_damage, remove_leaf
 from .finishing import finish, model_property, read_properties
-from .layout import CATALOG_ENTRIES, list_leaves
+from .layout import CATALOG_ENTRIES, damaged_leaf, leaf_path, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog
 from .schema import leaf_schema
-from .verifying import verify
+from .verifying import Checked, check, verify
 
 __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
+    "Checked",
     "FoundObject",
+    "check",
     "cone",
+    "damaged_leaf",
     "find_objects",
     "finish",
+    "leaf_damage",
     "leaf_ids",
+    "leaf_path",
     "leaf_schema",
     "list_leaves",
     "model_property",
     "read_catalog",
     "read_footer",
     "read_properties",
+    "remove_leaf",
     "verify",
     "write_leaf",
 ]

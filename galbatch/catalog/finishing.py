@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from galbatch import __version__, storage
 from galbatch.catalog import layout
+from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.schema import schema_difference, votable_metadata
 from galbatch.core import sky
@@ -108,6 +109,7 @@ def finish(
     for name in layout.PROPERTIES[::-1]:
         storage.remove(storage.join(catalog_path, name))
     leaves = _read_leaves(catalog_path, partitions)
+    add_missing_checksums(catalog_path, [leaf.pixel for leaf in leaves])
     n_rows = sum(int(leaf.metadata.num_rows) for leaf in leaves)
     if n_rows != n_rows_expected:
         raise CatalogError(f"{catalog_path}: its leaves hold {n_rows} rows, expected {n_rows_expected}")

@@ -9,6 +9,7 @@ from galbatch.core.pixels import HealpixPixel, split_path
 
 __all__ = [
     "CATALOG_ENTRIES",
+    "CHECKSUMS",
     "COMMON_METADATA",
     "DATASET",
     "METADATA",
@@ -17,6 +18,8 @@ __all__ = [
     "PROPERTIES",
     "SKYMAP",
     "STAGING",
+    "checksum_path",
+    "damaged_leaf",
     "hats_path",
     "leaf_path",
     "leaf_pixel",
@@ -26,6 +29,8 @@ __all__ = [
 
 DATASET = "dataset"
 STAGING = ".staging"
+CHECKSUMS = "_checksums"
+"""Readers of a folder of Parquet pass over names that begin so."""
 COMMON_METADATA = f"{DATASET}/_common_metadata"
 METADATA = f"{DATASET}/_metadata"
 PARTITION_INFO = "partition_info.csv"
@@ -34,7 +39,7 @@ POINT_MAP = "point_map.fits"
 PROPERTIES = ("properties", "hats.properties")
 """Two names of one file: HATS renamed it, and older readers expect the first. hats tries the second first, so it is written last."""
 
-CATALOG_ENTRIES = (*PROPERTIES[::-1], DATASET, STAGING, PARTITION_INFO, SKYMAP, POINT_MAP)
+CATALOG_ENTRIES = (*PROPERTIES[::-1], DATASET, CHECKSUMS, STAGING, PARTITION_INFO, SKYMAP, POINT_MAP)
 """All files and folders of a catalog, in the order in which to delete them: a catalog without properties cannot be opened."""
 
 LEAF_SUFFIX = ".parquet"
@@ -45,10 +50,22 @@ def leaf_path(catalog_path: str, pixel: HealpixPixel) -> str:
     return storage.join(catalog_path, DATASET, pixel.path + LEAF_SUFFIX)
 
 
+def checksum_path(leaf_path: str) -> str:
+    """Return the path of the checksum of the leaf at a path, such as ``_checksums/norder_5/dir_0/npix_7.json``."""
+    folder, _, name = leaf_path.rpartition(f"{DATASET}/")
+    # hats takes all that is named Norder*/Dir*/Npix*, wherever it lies, for leaves.
+    return f"{folder}{CHECKSUMS}/{name.removesuffix(LEAF_SUFFIX).replace('=', '_').lower()}.json"
+
+
 def leaf_pixel(path: str) -> HealpixPixel | None:
     """Return the pixel of a leaf from its path relative to ``dataset/``; None if the path is not that of a leaf."""
     found = split_path(path)
     return found[0] if found is not None and found[1] == LEAF_SUFFIX else None
+
+
+def damaged_leaf(path: str) -> HealpixPixel | None:
+    """Return the pixel of the leaf at a path below the catalog; None if it is no leaf's."""
+    return leaf_pixel(path.removeprefix(f"{DATASET}/"))
 
 
 def list_leaves(catalog_path: str) -> list[HealpixPixel]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch import storage
-from galbatch.catalog.layout import STAGING, leaf_path
+from galbatch.catalog.checksums import leaf_bytes, publish_leaf
+from galbatch.catalog.layout import leaf_path
 from galbatch.catalog.schema import require_own_columns, votable_metadata
 from galbatch.core.columns import HEALPIX
 from galbatch.core.pixels import HealpixPixel, Partition
-from galbatch.errors import CatalogError
+from galbatch.errors import CatalogError, DamagedError
 
 __all__ = [
     "BUNDLES_KEY",
     "footer_of",
+    "parse_leaf",
     "read_footer",
     "read_leaf",
     "read_leaf_metadata",
@@ -61,7 +64,6 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         )
     if problem := sorting_problem(table, partition):
         raise CatalogError(f"{where}: {problem}")
-    path = leaf_path(catalog_path, partition)
     own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     buffer = io.BytesIO()
@@ -76,9 +78,10 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         # page index instead. pyarrow refuses a size of 0.
         row_group_size=max(len(table), 1),
         write_page_index=True,
+        write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(table.column_names.index(HEALPIX.name))],
     )
-    storage.publish(path, buffer.getvalue(), staging=storage.join(catalog_path, STAGING))
+    publish_leaf(catalog_path, partition, buffer.getvalue())
 
 
 def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:
@@ -100,7 +103,7 @@ def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None
 
     Raises
     ------
-    CatalogError
+    DamagedError
         The file cannot be read as Parquet.
     """
     path = leaf_path(catalog_path, pixel)
@@ -112,9 +115,10 @@ def read_footer(catalog_path: str, pixel: HealpixPixel) -> dict[str, str] | None
 
 def footer_of(metadata: pq.FileMetaData) -> dict[str, str]:
     """Return galbatch's entries in a Parquet file's key-value metadata, without the prefix ``galbatch.``."""
-    entries = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
+    # A damaged footer is recognized by its fingerprint or checksum, not by text that is not UTF-8.
+    entries = {key.decode(errors="replace"): value for key, value in (metadata.metadata or {}).items()}
     return {
-        key.removeprefix(FOOTER_PREFIX): value.decode()
+        key.removeprefix(FOOTER_PREFIX): value.decode(errors="replace")
         for key, value in entries.items()
         if key.startswith(FOOTER_PREFIX)
     }
@@ -125,33 +129,46 @@ def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
 
     Raises
     ------
-    CatalogError
+    DamagedError
         The file cannot be read as Parquet.
     """
     with storage.open_file(path) as file:
         try:
             metadata = pq.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise CatalogError(_torn(path, error)) from error
+            raise _torn(path, error) from error
         return metadata, file.seek(0, io.SEEK_END)
 
 
 def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of a leaf. Units and descriptions stay in the fields' metadata; the table's own metadata are dropped.
 
+    A whole leaf is checked against its checksum; of some columns the pages that are read are, against Parquet's own.
+
     Raises
     ------
-    CatalogError
-        The file cannot be read as Parquet.
+    DamagedError
+        The file cannot be read as Parquet, or is not as it was written.
     """
+    if columns is None:
+        return parse_leaf(path, leaf_bytes(path))
     with storage.open_file(path) as file:
-        try:
-            table = pq.ParquetFile(file).read(columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CatalogError(_torn(path, error)) from error
+        return _parsed(path, file, columns)
+
+
+def parse_leaf(path: str, data: bytes) -> pa.Table:
+    """Return the rows of a leaf whose content was read; raises as `read_leaf` does."""
+    return _parsed(path, pa.BufferReader(data), None)
+
+
+def _parsed(path: str, file: Any, columns: list[str] | None) -> pa.Table:
+    try:
+        table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _torn(path, error) from error
     # The footers of leaves differ, and pyarrow would give the concatenated table those of the first leaf.
     return table.replace_schema_metadata(None)
 
 
-def _torn(path: str, error: Exception) -> str:
-    return f"{path}: cannot be read as Parquet ({error}); remove the file and run galbatch run again"
+def _torn(path: str, error: Exception) -> DamagedError:
+    return DamagedError(path, f"cannot be read as Parquet ({error})")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from galbatch import storage
 from galbatch.catalog.layout import list_leaves
 from galbatch.catalog.leaves import BUNDLES_KEY, read_footer
 from galbatch.core.pixels import HealpixPixel, Partition
-from galbatch.errors import CatalogError, FingerprintError
+from galbatch.errors import DamagedError, FingerprintError
 from galbatch.storage import zarr_groups
 
 __all__ = [
@@ -37,12 +37,15 @@ __all__ = [
     "PassOutputs",
     "PassOutputsWriter",
     "create_groups",
+    "damaged_pixel",
+    "find_damage",
     "list_done",
     "open_pass_outputs",
     "pass_outputs_path",
-    "problem_of",
     "problems",
     "read_done",
+    "remove_partition",
+    "require",
     "were_kept",
 ]
 
@@ -105,7 +108,7 @@ class Origin:
         return cls(value["model"], tuple(value["bundles"]), int(value["seed"]), value["engine"])
 
 
-def create_groups(catalog_path: str, partitions: Sequence[Partition]) -> None:
+def create_groups(catalog_path: str, partitions: Iterable[HealpixPixel]) -> None:
     """Create the root of the Zarr store and the parent groups of `partitions`. The client calls this before it submits tasks."""
     name = os.path.basename(catalog_path.rstrip("/"))
     zarr_groups.write_root(pass_outputs_path(catalog_path), {"catalog": name}, partitions)
@@ -250,6 +253,11 @@ class _Rows:
         self._n_waiting = 0
 
 
+def remove_partition(catalog_path: str, pixel: HealpixPixel) -> None:
+    """Remove the pass outputs of all models of a partition; an absent partition is fine."""
+    zarr_groups.remove_pixel(pass_outputs_path(catalog_path), pixel)
+
+
 def read_done(catalog_path: str, pixel: HealpixPixel, model: str) -> dict[str, Any] | None:
     """Return fingerprint, n_objects and n_rows of a finished group as a dict; None if the group is unfinished or missing."""
     return zarr_groups.read_done(_group_path(catalog_path, pixel, model))
@@ -289,11 +297,13 @@ class PassOutputs:
         Raises
         ------
         FingerprintError
-            The object is not in the partition, or a file is missing or damaged.
+            The object is not in the partition.
+        DamagedError
+            A file is gone, or not as it was written.
         """
         (rows,) = np.nonzero(self.object_id == object_id)
         if len(rows) != 1:
-            raise self._group.damaged(f"object {object_id} is not in it")
+            raise FingerprintError(f"{self.path}: object {object_id} is not in it; {REMEDY}")
         start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
         outputs = []
         for number in range(len(self.origin.bundles)):
@@ -325,11 +335,12 @@ def open_pass_outputs(
     Raises
     ------
     FingerprintError
-        The pass outputs are missing, unfinished, damaged, or from another run.
+        The pass outputs are from another run.
+    DamagedError
+        The pass outputs are missing or unfinished, or a file is gone or not as it was written.
     """
-    if problem := problem_of(catalog_path, pixel, model, fingerprint=fingerprint):
-        raise FingerprintError(problem)
-    group = zarr_groups.GroupReader(_group_path(catalog_path, pixel, model), remedy=REMEDY)
+    require(catalog_path, pixel, model, fingerprint=fingerprint)
+    group = zarr_groups.GroupReader(_group_path(catalog_path, pixel, model))
     values = group.read({name: _array(group, name) for name in ("object_id", "offset")})
     origin = Origin.from_json(group.attributes)
     return PassOutputs(group.path, origin, values["object_id"], values["offset"], group)
@@ -338,7 +349,7 @@ def open_pass_outputs(
 def _array(group: zarr_groups.GroupReader, name: str) -> zarr.Array[Any]:
     array = group.array(name)
     if array is None:
-        raise group.damaged(f"{name} is not in it")
+        raise FingerprintError(f"{group.path}: {name} is not in it; {REMEDY}")
     return array
 
 
@@ -357,27 +368,51 @@ def problems(catalog_path: str) -> list[str]:
     for pixel in list_leaves(catalog_path):
         try:
             footer = read_footer(catalog_path, pixel) or {}
-        except CatalogError:
-            continue  # catalog.verify reports leaves that cannot be read.
-        if were_kept(footer):
-            fingerprint = json.loads(footer.get("fingerprint", "{}"))
-            models = json.loads(footer.get(BUNDLES_KEY, "{}"))
-            found += [problem_of(catalog_path, pixel, model, fingerprint=fingerprint) for model in models]
-    return [problem for problem in found if problem]
+            kept = were_kept(footer)
+            fingerprint = json.loads(footer.get("fingerprint", "{}")) if kept else None
+            models = json.loads(footer.get(BUNDLES_KEY, "{}")) if kept else {}
+        except (DamagedError, ValueError):
+            continue  # catalog.check says so
+        for model in models:
+            try:
+                require(catalog_path, pixel, model, fingerprint=fingerprint)
+            except (DamagedError, FingerprintError) as error:
+                found.append(str(error))
+    return found
 
 
-def problem_of(
+def find_damage(catalog_path: str) -> dict[str, str]:
+    """Return what is wrong with the files of a catalog's pass outputs, by their paths below their folder; every file is read."""
+    return zarr_groups.find_damage(pass_outputs_path(catalog_path))
+
+
+def damaged_pixel(path: str) -> HealpixPixel | None:
+    """Return the pixel whose pass outputs a path below their folder belongs to; None for the files above the groups."""
+    found = zarr_groups.group_of_file(path)
+    return found[0] if found is not None else None
+
+
+def require(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
-) -> str:
-    """Return a message if the pass outputs of a model in a pixel are missing, unfinished or from another run; "" if they are fine."""
+) -> None:
+    """Raise unless the pass outputs of a model in a pixel are finished, and those of a leaf.
+
+    Raises
+    ------
+    DamagedError
+        They are not there or unfinished, though the leaf says that they were kept, or their mark is damaged.
+    FingerprintError
+        They are of another run.
+    """
     path = _group_path(catalog_path, pixel, model)
     done = read_done(catalog_path, pixel, model)
     if done is None:
-        return f"{path}: the catalog says that pass outputs were kept, but they are not there or unfinished; {REMEDY}"
+        raise DamagedError(
+            path, "the catalog says that pass outputs were kept, but they are not there or unfinished"
+        )
     found, expected = done["fingerprint"].get("digest"), (fingerprint or {}).get("digest")
     if found != expected:
-        return (
+        raise FingerprintError(
             f"{path}: its pass outputs are of another run ({str(found)[:12]}.., the leaf's is {str(expected)[:12]}..); "
             "passes are reproducible: run again with keep_pass_outputs = true into a new [catalog] path"
         )
-    return ""

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import pyarrow as pa
@@ -14,43 +15,66 @@ import pyarrow.parquet as pq
 
 from galbatch import storage
 from galbatch.catalog import layout
+from galbatch.catalog.checksums import leaf_bytes
 from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaf_checks import leaf_problems
-from galbatch.catalog.leaves import BUNDLES_KEY, footer_of, read_leaf, read_leaf_metadata
+from galbatch.catalog.leaves import BUNDLES_KEY, footer_of, parse_leaf
 from galbatch.catalog.tree_checks import tree_problems
 from galbatch.core.columns import ID
 from galbatch.core.pixels import HealpixPixel
-from galbatch.errors import CatalogError
+from galbatch.errors import CatalogError, DamagedError
 
-__all__ = ["verify"]
+__all__ = ["Checked", "check", "verify"]
 
 PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "selected objects"})
 """Parts of the fingerprint that differ between the leaves of a run. All other parts must be equal."""
 
 
+@dataclass
+class Checked:
+    """What the checks of a catalog found.
+
+    Attributes
+    ----------
+    problems : all, each in words, with the catalog's path
+    damaged : what is wrong with the leaves that are not as they were written, by their paths below the catalog
+    """
+
+    problems: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
 def verify(catalog_path: str) -> list[str]:
-    """Check a finished catalog, and return a list of the problems found; it is empty if there are none.
+    """Check a finished catalog, and return a list of the problems found; it is empty if there are none. See `check`."""
+    return check(catalog_path).problems
+
+
+def check(catalog_path: str) -> Checked:
+    """Check a finished catalog; every byte of its leaves is read.
 
     The checks are:
 
     - The catalog passes the strict validation of hats. The leaves agree with ``partition_info.csv``. There are no
       other files below ``dataset/``, and no leaf's pixel lies inside another's.
-    - Each leaf can be read and has the catalog's schema. Its rows are sorted, inside the leaf's pixel, at the HEALPix
-      index of their position, and as many as its footer says.
+    - Each leaf is as it was written, by its checksum, can be read and has the catalog's schema. Its rows are sorted,
+      inside the leaf's pixel, at the HEALPix index of their position, and as many as its footer says.
     - Object ids are unique in the whole catalog, and the number of rows is that in the properties.
     - All leaves come from the same run, by their fingerprints.
     - Quantiles do not decrease with their level, and NaN occurs only with a bit in ``<model>_flags``.
     """
     leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
-        return [f"{catalog_path}: no leaf of a catalog is there"]
-    problems = [f"{catalog_path}: {problem}" for problem in tree_problems(catalog_path, leaves)]
-    problems += [f"{catalog_path}: {problem}" for problem in _content_problems(catalog_path, leaves)]
-    return problems
+        return Checked([f"{catalog_path}: no leaf of a catalog is there"])
+    found = Checked()
+    problems = [*tree_problems(catalog_path, leaves), *_content_problems(catalog_path, leaves, found.damaged)]
+    found.problems += [f"{catalog_path}: {problem}" for problem in problems]
+    return found
 
 
-def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator[str]:
-    """Yield the problems of each leaf, then those of all leaves together."""
+def _content_problems(
+    catalog_path: str, leaves: list[HealpixPixel], damaged: dict[str, str]
+) -> Iterator[str]:
+    """Yield the problems of each leaf, then those of all leaves together; put what is damaged into `damaged`."""
     schema: pa.Schema | None = None
     # Without this file each leaf is compared with its own schema. The validation of hats reports that it is missing.
     with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):
@@ -62,11 +86,16 @@ def _content_problems(catalog_path: str, leaves: list[HealpixPixel]) -> Iterator
         name = f"leaf {leaf.name}"
         path = layout.leaf_path(catalog_path, leaf)
         try:
-            footers[name] = footer_of(read_leaf_metadata(path)[0])
-            table = read_leaf(path)
+            data = leaf_bytes(path)
+            table = parse_leaf(path, data)
+            footers[name] = footer_of(pq.read_metadata(pa.BufferReader(data)))
             problems = leaf_problems(table, leaf, schema or table.schema, footers[name])
             yield from (f"{name}: {problem}" for problem in problems)
-        except (CatalogError, KeyError) as error:
+        except DamagedError as error:
+            damaged[layout.leaf_path("", leaf).lstrip("/")] = error.problem
+            yield f"{name}: {error}"
+            continue
+        except KeyError as error:
             yield f"{name}: {error}"
             continue
         # Only the ids stay in memory when the next leaf is read.

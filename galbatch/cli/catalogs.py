@@ -25,16 +25,19 @@ def verify(
             metavar="RUN.toml", help="also check against this run: every object once, its fingerprints"
         ),
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="also: every file of this cutout store")
+    ] = None,
 ) -> None:
     """Check a catalog; exit code 1 on problems.
 
-    Checks that it is valid HATS, that leaves are sorted, every object occurs once, fingerprints agree and the pass outputs
-    exist that leaves say were kept. For a good catalog with adaptive passes it prints the result of their audit.
+    Checks that it is valid HATS, that all files are as they were written, that leaves are sorted, every object occurs once,
+    fingerprints agree and the pass outputs exist that leaves say were kept. Damage is recorded next to the output, and
+    galbatch run or retry makes it again. For a good catalog with adaptive passes it prints the result of their audit.
     """
     from galbatch import catalog, cluster, config, execution
-    from galbatch.catalog import pass_outputs
 
-    problems = catalog.verify(catalog_path) + pass_outputs.problems(catalog_path)
+    problems = execution.verify_outputs(catalog_path, store)
     # A damaged catalog is not compared with the run: the differences would only repeat the damage.
     if against is not None and not problems:
         parsed = config.read_config(against)

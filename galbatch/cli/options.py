@@ -9,7 +9,17 @@ import typer
 
 from galbatch.errors import UsageError
 
-__all__ = ["RENAMED_OPTIONS", "CatalogPath", "IdColumn", "LabelsTable", "RunToml", "Workers", "parse_numbers"]
+__all__ = [
+    "RENAMED_OPTIONS",
+    "CatalogPath",
+    "ClusterKind",
+    "IdColumn",
+    "LabelsTable",
+    "RunToml",
+    "Scheduler",
+    "Workers",
+    "parse_numbers",
+]
 
 RENAMED_OPTIONS = {"--beside": "--compare-with"}
 """Maps each renamed option to its new name; old options are refused with an error that gives the new name."""
@@ -25,6 +35,14 @@ LabelsTable = Annotated[
 ]
 IdColumn = Annotated[
     str, typer.Option("--id", metavar="COLUMN", help="column of the ids in the table of labels")
+]
+ClusterKind = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="local, local-cuda or scheduler; overrides [cluster] kind"),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
 ]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
 

@@ -1,4 +1,4 @@
-"""The commands galbatch plan, run, status and clean, which take a run.toml."""
+"""The commands galbatch plan, run, retry, status and clean, which take a run.toml."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.table import Table
 
-from galbatch.cli.options import RunToml, Workers
+from galbatch.cli.options import ClusterKind, RunToml, Scheduler, Workers
 from galbatch.cli.printing import counted, errors, out, plain_table, print_line, size
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.config import CutoutsConfig
+    from galbatch.config import CutoutsConfig, RunConfig
     from galbatch.execution import RunResult, Stage
     from galbatch.planning import InferenceMemory, Plan
 
-__all__ = ["clean", "plan", "run", "status"]
+__all__ = ["clean", "plan", "retry", "run", "status"]
 
 # A dense field may have thousands of partitions that cannot be split: five names show where they lie.
 MAX_OVERSIZE_SHOWN = 5
@@ -95,24 +95,41 @@ def run(
         str, typer.Option(help="ingest (make cutouts only), infer (from existing cutouts) or all")
     ] = "all",
     workers: Workers = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="local, local-cuda or scheduler; overrides [cluster] kind"),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
-    ] = None,
+    cluster: ClusterKind = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run what is not done yet: cutouts, posteriors, catalog.
 
     It may be stopped at any time; the same command continues from there.
     """
-    from galbatch import cluster as clusters
-    from galbatch import config, dashboard, execution
+    from galbatch import config
 
     wanted = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    _execute(parsed, wanted)
+
+
+def retry(
+    run_toml: RunToml,
+    workers: Workers = None,
+    cluster: ClusterKind = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Do the failed and damaged partitions again, and no others.
+
+    Damaged is what galbatch verify recorded, and what shows it when the progress is read.
+    """
+    from galbatch import config
+
+    parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    _execute(parsed, "all", only_failed=True)
+
+
+def _execute(parsed: RunConfig, stage: Stage, *, only_failed: bool = False) -> None:
+    """Start workers, do the work, print how it ended, and exit."""
+    from galbatch import cluster as clusters
+    from galbatch import dashboard, execution
+
     # A missing package or GPU is reported before minutes go into planning.
     clusters.require(parsed.cluster)
     with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:
@@ -122,11 +139,13 @@ def run(
         # Outputs of other runs and folders that cannot be written are refused before the first task. The pool starts its
         # workers when they are first needed: here none runs yet, unless planning read many headers on them.
         execution.read_progress(parsed, made)
-        execution.check_outputs(parsed, wanted)
+        execution.check_outputs(parsed, stage)
         print_line(f"dashboard: {dashboard.watch(pool.client)}")
         with dashboard.ProgressBars.on(out) as bars:
-            result = execution.execute(parsed, made, pool.client, stage=wanted, sink=bars)
-    _print_result(result, wanted)
+            result = execution.execute(
+                parsed, made, pool.client, stage=stage, sink=bars, only_failed=only_failed
+            )
+    _print_result(result, stage)
     raise typer.Exit(1 if result.failed else 0)
 
 
@@ -153,7 +172,7 @@ def _print_result(result: RunResult, stage: Stage) -> None:
 
 
 def status(run_toml: RunToml) -> None:
-    """Show which partitions are done, failed (with reasons) and left.
+    """Show which partitions are done, damaged, failed (with reasons) and left.
 
     Works while a run is in progress, too.
     """
@@ -175,8 +194,12 @@ def status(run_toml: RunToml) -> None:
     ):
         table.add_row(label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
     out.print(table)
+    for one in state.damaged:
+        print_line(f"damaged: {one}")
     for name, reason in sorted(state.failed.items()):
         print_line(f"failed: {name}: {reason}")
+    if state.damaged or state.failed:
+        print_line(f"to do these again alone: galbatch retry {run_toml}")
     if len(done) < len(made.partitions):
         print_line(f"to continue: galbatch run {run_toml}")
 

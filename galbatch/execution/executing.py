@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from distributed import Client
 
 from galbatch import __version__, cluster, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
-from galbatch.execution import finishing, tasks
+from galbatch.errors import CatalogError, DamagedError
+from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.outputs import REJECTED_FILE, Stage, locked
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, SubmissionQueue
@@ -55,8 +57,9 @@ def execute(
     *,
     stage: Stage = "all",
     sink: dashboard.ProgressSink | None = None,
+    only_failed: bool = False,
 ) -> RunResult:
-    """Execute the part of a plan that is not done yet.
+    """Execute the part of a plan that is not done yet. What is damaged is named, removed, and made again.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def execute(
         Make cutouts, infer from existing cutouts, or both.
     sink : ProgressSink or None
         Shows the progress. None shows nothing.
+    only_failed : bool
+        Do only the partitions that failed or are damaged, not those that were never begun.
 
     Returns
     -------
@@ -95,14 +100,47 @@ def execute(
         cluster.kind_of(config.cluster).check_workers(client, needs, sink.note)
         if len(plan.rejected):
             write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
+        _discard_damage(config, before, stage, sink)
         run = _Run(config, plan, client, stage, sink)
-        run.work(before)
+        run.work(before, only=_troubled(before) if only_failed else None)
         if stage != "ingest":
             # Also after failures: the catalog opens without the missing leaves, and its properties say so.
-            finishing.record_failures(config, run.result.failed)
-            run.result.complete = finishing.finish(config, plan)
+            run.result.complete = _finish(config, plan, run.result.failed)
     run.result.seconds = time.monotonic() - started
     return run.result
+
+
+def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: dashboard.ProgressSink) -> None:
+    """Name what is damaged, and remove what this stage makes again; until it is there it counts as failed."""
+    for one in before.damaged:
+        sink.note(f"damaged: {one}")
+    mended = damage.of_stage(before.damaged, stage)
+    if not mended:
+        return
+    if stage != "ingest":
+        # Were the run killed after the removal, `galbatch retry` would not know of these partitions otherwise.
+        reasons = {one.pixel.name: f"damaged: {one}" for one in mended if one.pixel is not None}
+        finishing.record_failures(config, {**reasons, **before.failed})
+    damage.discard(config, mended)
+
+
+def _troubled(before: Progress) -> frozenset[str]:
+    """Return the names of the partitions that failed or are damaged."""
+    return frozenset(before.failed) | {one.pixel.name for one in before.damaged if one.pixel is not None}
+
+
+def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
+    """Finish the catalog; return whether it is complete. Leaves that prove damaged only now are added to `failed`."""
+    try:
+        complete = finishing.finish(config, plan)
+    except (CatalogError, DamagedError):
+        damaged = damage.damaged_leaves(config, plan)
+        if not damaged:
+            raise
+        failed |= damaged
+        complete = False
+    finishing.record_failures(config, failed)
+    return complete
 
 
 class _Run:
@@ -117,21 +155,27 @@ class _Run:
         self.stage = stage
         self.sink = sink
         self.result = RunResult(n_objects=len(plan.objects))
+        self._inferred: frozenset[str] = frozenset()
 
-    def work(self, before: Progress) -> None:
-        """Do all steps that are left of each partition."""
+    def work(self, before: Progress, *, only: frozenset[str] | None = None) -> None:
+        """Do all steps that are left of each partition, or of those named in `only`."""
         waiting = []
         done = {"ingest": 0, "infer": 0}
+        # Cutouts of a partition with results are missed only where they are to be kept.
+        uncut = {one.pixel for one in before.damaged if one.output == "cutouts" and self.config.cutouts.keep}
         for part in self.plan.partitions:
             name, n_objects = part.partition.name, part.partition.n_objects
+            is_asked = only is None or name in only
             # Cutouts of a finished partition may have been removed ([cutouts] keep = false): they count as done.
-            ingested = name in before.ingested or name in before.inferred
+            inferred = name in before.inferred and part.partition.pixel not in uncut
+            ingested = name in before.ingested or inferred
             done["ingest"] += n_objects * ingested
             done["infer"] += n_objects * (name in before.inferred)
-            if not ingested and self.stage != "infer":
+            if is_asked and not ingested and self.stage != "infer":
                 waiting.append(Attempt(part, "ingest"))
-            elif name not in before.inferred and self.stage != "ingest":
+            elif is_asked and name not in before.inferred and self.stage != "ingest":
                 waiting.append(Attempt(part, "infer"))
+        self._inferred = before.inferred
         self.result.n_inferred = done["infer"]
         for step in ("ingest", "infer"):
             if self.stage in (step, "all"):
@@ -139,7 +183,12 @@ class _Run:
         self.prepare_outputs(before, waiting)
         if waiting:
             queue = SubmissionQueue(
-                self.config, self.plan, self.client, next_attempt=self.next_attempt, note=self.sink.note
+                self.config,
+                self.plan,
+                self.client,
+                next_attempt=self.next_attempt,
+                note=self.sink.note,
+                cuts=self.stage == "all",
             )
             queue.work(waiting)
             self.result.failed = queue.failed
@@ -159,9 +208,24 @@ class _Run:
             for part in self.plan.partitions:
                 if part.partition.name in before.inferred and part.partition.pixel in there:
                     ingest.remove_partition(store, part.partition)
-        if not waiting:
-            return
-        attributes = {
+        # Created here, not by the tasks: partitions share parent groups, which two workers would create at the same time.
+        above = {one.output for one in before.damaged if one.pixel is None}
+        to_cut = {attempt.part.partition.pixel for attempt in waiting if attempt.step == "ingest"}
+        if "cutouts" in above:  # the files above all groups are written once more
+            to_cut |= {pixel for pixel, _ in ingest.list_done(store)}
+        if waiting or to_cut:
+            grids = [grid.grid for grid in self.plan.grids]
+            ingest.create_groups(store, attributes=self._store_attributes(), partitions=to_cut, grids=grids)
+        if self.config.posterior.keep_pass_outputs and self.stage != "ingest":
+            to_infer = {attempt.part.partition.pixel for attempt in waiting}
+            if "pass outputs" in above:
+                to_infer |= {pixel for pixel, _ in pass_outputs.list_done(catalog_path)}
+            if to_infer:
+                pass_outputs.create_groups(catalog_path, to_infer)
+
+    def _store_attributes(self) -> dict[str, Any]:
+        """Return the attributes of the store's root."""
+        return {
             "survey": [survey.layout for survey in self.config.survey],
             "grids": {grid.grid.label: list(grid.bands) for grid in self.plan.grids},
             "unit": "nJy",
@@ -169,18 +233,15 @@ class _Run:
             "background": self.plan.stated("background"),
             "galbatch_version": __version__,
         }
-        # Created here, not by the tasks: partitions share parent groups, which two workers would create at the same time.
-        to_cut = [attempt.part.partition for attempt in waiting if attempt.step == "ingest"]
-        grids = [grid.grid for grid in self.plan.grids]
-        ingest.create_groups(store, attributes=attributes, partitions=to_cut, grids=grids)
-        if self.config.posterior.keep_pass_outputs and self.stage != "ingest":
-            pass_outputs.create_groups(catalog_path, [attempt.part.partition for attempt in waiting])
 
     def next_attempt(self, attempt: Attempt, result: tasks.TaskResult) -> Attempt | None:
         """Count the result of a step, and return the next step of its partition, if any."""
-        self.sink.advance(attempt.step, result.n_objects)
+        if not attempt.repairs:
+            self.sink.advance(attempt.step, result.n_objects)
         if attempt.step == "ingest":
-            return Attempt(attempt.part, "infer") if self.stage == "all" else None
+            if self.stage == "ingest" or attempt.part.partition.name in self._inferred:
+                return None
+            return Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
         self.result.n_inferred += result.n_objects
         self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes

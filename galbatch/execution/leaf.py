@@ -112,8 +112,9 @@ def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """Return the fingerprint in a leaf's footer, as its JSON value; None if the leaf or its fingerprint does not exist."""
-    if footer is None or "fingerprint" not in footer:
+    """Return the fingerprint in a leaf's footer, as its JSON value; None where there is none that can be read."""
+    try:
+        fingerprint: dict[str, Any] = json.loads((footer or {})["fingerprint"])
+    except (KeyError, ValueError):
         return None
-    fingerprint: dict[str, Any] = json.loads(footer["fingerprint"])
     return fingerprint

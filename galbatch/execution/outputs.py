@@ -1,4 +1,4 @@
-"""The outputs of a run: the paths of its files, and the locks next to the store and the catalog."""
+"""The outputs of a run: the paths of its files, the locks next to the store and the catalog, and their deletion."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
-from galbatch import storage
+from galbatch import catalog, ingest, storage
+from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 
-__all__ = ["FAILED_FILE", "REJECTED_FILE", "Stage", "check_outputs", "lock_of", "locked", "tile_index_of"]
+__all__ = [
+    "FAILED_FILE",
+    "REJECTED_FILE",
+    "Stage",
+    "check_outputs",
+    "clean",
+    "lock_of",
+    "locked",
+    "tile_index_of",
+]
 
 Stage = Literal["ingest", "infer", "all"]
 """The part of a run to execute: make cutouts, infer from existing cutouts, or both."""
@@ -65,3 +75,39 @@ def locked(config: RunConfig, stage: Stage) -> Iterator[None]:
         for output in check_outputs(config, stage):
             stack.enter_context(storage.Lock(lock_of(output)))
         yield
+
+
+def clean(config: RunConfig) -> list[str]:
+    """Delete the outputs of a run, and return the paths that were deleted.
+
+    Files that galbatch did not write stay, and so does their folder.
+
+    Raises
+    ------
+    LockedError
+        A run is writing one of the outputs.
+    """
+    # Names are listed, as a mistyped path in run.toml may point to a folder with the user's own files.
+    own = {
+        config.cutouts.store: ingest.STORE_ENTRIES,
+        config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
+        pass_outputs.pass_outputs_path(config.catalog.path): pass_outputs.PASS_OUTPUT_ENTRIES,
+    }
+    beside = [
+        *ingest.index_paths(tile_index_of(config.cutouts.store), config.survey),
+        *map(storage.damage_path, own),
+    ]
+    removed = [path for path in beside if storage.exists(path)]
+    for path in removed:
+        storage.remove(path)
+    for folder, entries in own.items():
+        if not storage.exists(folder):
+            continue
+        with storage.Lock(lock_of(folder)):
+            # In the order of the lists: properties first, so that a deletion that is stopped leaves no catalog that opens.
+            there = [path for path in (storage.join(folder, e) for e in entries) if storage.exists(path)]
+            for path in there:
+                storage.remove(path)
+            removed.extend(there)
+        storage.remove_if_empty(folder)
+    return removed

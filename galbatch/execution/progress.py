@@ -1,20 +1,22 @@
 """Progress of a run: the partitions that are done, failed and left, read from the outputs.
 
 The cutouts of a partition are done when their ``_done.json`` exists, its results when its leaf exists. There is no other
-record of what was done, which could disagree with the outputs.
+record of what was done, which could disagree with the outputs. What is damaged, as `galbatch verify` recorded it or as it
+shows here, is not done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from galbatch import catalog, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import refuse_difference
-from galbatch.errors import FingerprintError
+from galbatch.errors import DamagedError, FingerprintError, OutputError
 from galbatch.execution import leaf
+from galbatch.execution.damage import Damaged, recorded
 from galbatch.execution.outputs import FAILED_FILE
 from galbatch.planning import PartitionPlan, Plan
 
@@ -30,12 +32,14 @@ class Progress:
     ingested : names of the partitions whose cutouts exist
     inferred : names of the partitions whose leaves exist
     failed : the reason why each partition failed in an earlier run, by its name; without those that were done since
+    damaged : files of the outputs that are not as they were written; what they belong to is not done
     """
 
     plan: Plan
     ingested: frozenset[str]
     inferred: frozenset[str]
     failed: Mapping[str, str]
+    damaged: tuple[Damaged, ...] = ()
 
     @property
     def left(self) -> list[PartitionPlan]:
@@ -51,40 +55,56 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     FingerprintError
         An output was written with other settings or inputs, or belongs to another division of the sky.
     """
-    ingested = _read_store(config, plan)
-    inferred = _read_leaves(config, plan)
+    damaged = recorded(config)
+    ingested = _read_store(config, plan, damaged)
+    inferred = _read_leaves(config, plan, damaged)
     if config.posterior.keep_pass_outputs:
-        # Pass outputs are written before the leaf, so a stopped run may leave some that belong to no leaf.
-        parts = {part.partition.pixel: part for part in plan.partitions}
-        path = pass_outputs.pass_outputs_path(config.catalog.path)
-        for pixel, model in pass_outputs.list_done(config.catalog.path):
-            if pixel not in parts:
-                raise FingerprintError(
-                    f"{path} holds pass outputs of another division of the sky, such as {pixel.path}/{model}; choose another "
-                    "[catalog] path, or run galbatch clean"
-                )
-            done = pass_outputs.read_done(config.catalog.path, pixel, model) or {}
-            refuse_difference(f"{path} {pixel.path} {model}", done.get("fingerprint"), parts[pixel].leaf)
-    failed = storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
+        _refuse_foreign_pass_outputs(config, plan)
+    if config.cutouts.keep and ingested:
+        damaged += _lost_cutouts(config, plan, inferred - ingested, damaged)
     # A partition that failed and was done by a later run is still in the file.
-    still = {name: reason for name, reason in failed.items() if name not in inferred}
-    return Progress(plan, frozenset(ingested), frozenset(inferred), still)
+    failed = {name: reason for name, reason in _read_failed(config).items() if name not in inferred}
+    return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged))
 
 
-def _read_store(config: RunConfig, plan: Plan) -> set[str]:
-    """Return the names of the partitions whose cutouts exist on every grid; raise if cutouts are of another run."""
+def _read_failed(config: RunConfig) -> dict[str, str]:
+    """Return the reasons of the partitions that failed last, by name; none where the file is damaged."""
+    try:
+        return storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
+    except OutputError:
+        return {}  # what failed is left, as its outputs say
+
+
+def _lost_cutouts(
+    config: RunConfig, plan: Plan, names: Iterable[str], damaged: Iterable[Damaged]
+) -> list[Damaged]:
+    """Return the cutouts that are to be kept and are gone, though the partition has results and others have cutouts."""
+    known = {one.pixel for one in damaged if one.output == "cutouts"}
+    return [
+        Damaged(
+            "cutouts",
+            part.partition.pixel,
+            storage.join(config.cutouts.store, part.partition.path),
+            "the cutouts of a finished partition are gone",
+        )
+        for part in plan.partitions
+        if part.partition.name in names and part.partition.pixel not in known
+    ]
+
+
+def _read_store(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:
+    """Return the names of the partitions whose cutouts exist on every grid; refuse cutouts of another run.
+
+    Damage that shows is added to `damaged`; what is there already is not looked at.
+    """
     store, ingested = config.cutouts.store, set()
+    known = {one.pixel for one in damaged if one.output == "cutouts"}
     for part in plan.partitions:
-        for grid in plan.grids:
-            done = ingest.read_done(store, part.partition, grid.grid)
-            if done is None:
-                break
-            refuse_difference(
-                f"{store} {part.partition.name} {grid.grid.label}", done["fingerprint"], part.ingest
-            )
-        else:
-            # Reached without break: the cutouts exist on all grids.
-            ingested.add(part.partition.name)
+        try:
+            if part.partition.pixel not in known and _is_cut(store, plan, part):
+                ingested.add(part.partition.name)
+        except DamagedError as error:
+            damaged.append(Damaged("cutouts", part.partition.pixel, error.path, error.problem))
     planned = {(p.partition.pixel, g.grid) for p in plan.partitions for g in plan.grids}
     foreign = [key for key in ingest.list_done(store) if key not in planned]
     if foreign:
@@ -95,31 +115,40 @@ def _read_store(config: RunConfig, plan: Plan) -> set[str]:
     return ingested
 
 
-def _read_leaves(config: RunConfig, plan: Plan) -> set[str]:
-    """Return the names of the partitions that have a leaf; raise if leaves are of another run."""
+def _is_cut(store: str, plan: Plan, part: PartitionPlan) -> bool:
+    for grid in plan.grids:
+        done = ingest.read_done(store, part.partition, grid.grid)
+        if done is None:
+            return False
+        where = f"{store} {part.partition.name} {grid.grid.label}"
+        refuse_difference(where, done["fingerprint"], part.ingest)
+    return True
+
+
+def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:
+    """Return the names of the partitions that have a leaf; refuse leaves of another run.
+
+    Damage that shows is added to `damaged`; what is there already is not looked at.
+    """
     path, inferred = config.catalog.path, set()
     leaves = set(catalog.list_leaves(path))
+    known = {one.pixel for one in damaged if one.output != "cutouts"}
     for part in plan.partitions:
-        if part.partition.pixel not in leaves:
+        pixel = part.partition.pixel
+        if pixel not in leaves:
             continue
-        where = f"{path} {part.partition.name}"
-        footer = catalog.read_footer(path, part.partition) or {}
-        refuse_difference(where, leaf.footer_fingerprint(footer), part.leaf)
-        if config.posterior.keep_pass_outputs:
-            # The leaf would count as done, and the run would never make the pass outputs that it is asked to keep.
-            if not pass_outputs.were_kept(footer):
-                raise FingerprintError(
-                    f"{where}: written without keep_pass_outputs = true; choose another [catalog] path: passes are "
-                    "reproducible"
-                )
-            for model in config.models:
-                problem = pass_outputs.problem_of(
-                    path, part.partition, model.name, fingerprint=part.leaf.as_json()
-                )
-                if problem:
-                    raise FingerprintError(problem)
-        inferred.add(part.partition.name)
-        leaves.discard(part.partition.pixel)
+        leaves.discard(pixel)
+        if pixel in known:
+            continue
+        try:
+            footer = _own_footer(path, part)
+            if config.posterior.keep_pass_outputs:
+                _require_pass_outputs(config, part, footer)
+        except DamagedError as error:
+            is_leaf = error.path == catalog.leaf_path(path, pixel)
+            damaged.append(Damaged("leaf" if is_leaf else "pass outputs", pixel, error.path, error.problem))
+        else:
+            inferred.add(part.partition.name)
     # Leaves that no partition of this plan has would stay in the catalog beside the new ones.
     if leaves:
         raise FingerprintError(
@@ -127,3 +156,51 @@ def _read_leaves(config: RunConfig, plan: Plan) -> set[str]:
             f"{min(leaves).name}; choose another [catalog] path, or run galbatch clean"
         )
     return inferred
+
+
+def _own_footer(path: str, part: PartitionPlan) -> Mapping[str, str]:
+    """Return the footer of a leaf; refuse that of another run.
+
+    Raises
+    ------
+    DamagedError
+        It cannot be read, or is another one because the file was damaged.
+    """
+    footer = catalog.read_footer(path, part.partition) or {}
+    try:
+        refuse_difference(f"{path} {part.partition.name}", leaf.footer_fingerprint(footer), part.leaf)
+    except FingerprintError:
+        # A byte that was changed in the footer looks like another run; only the whole file tells.
+        if problem := catalog.leaf_damage(path, part.partition):
+            raise DamagedError(catalog.leaf_path(path, part.partition), problem) from None
+        raise
+    return footer
+
+
+def _require_pass_outputs(config: RunConfig, part: PartitionPlan, footer: Mapping[str, str]) -> None:
+    """Refuse a leaf without the pass outputs that the run is asked to keep: it would never get them."""
+    path = config.catalog.path
+    if not pass_outputs.were_kept(footer):
+        raise FingerprintError(
+            f"{path} {part.partition.name}: written without keep_pass_outputs = true; choose another [catalog] path: passes are "
+            "reproducible"
+        )
+    for model in config.models:
+        pass_outputs.require(path, part.partition, model.name, fingerprint=part.leaf.as_json())
+
+
+def _refuse_foreign_pass_outputs(config: RunConfig, plan: Plan) -> None:
+    # Pass outputs are written before the leaf, so a stopped run may leave some that belong to no leaf.
+    parts = {part.partition.pixel: part for part in plan.partitions}
+    where = pass_outputs.pass_outputs_path(config.catalog.path)
+    for pixel, model in pass_outputs.list_done(config.catalog.path):
+        if pixel not in parts:
+            raise FingerprintError(
+                f"{where} holds pass outputs of another division of the sky, such as {pixel.path}/{model}; choose another "
+                "[catalog] path, or run galbatch clean"
+            )
+        try:
+            done = pass_outputs.read_done(config.catalog.path, pixel, model) or {}
+        except DamagedError:
+            continue  # said where its leaf was read; without a leaf it is not done
+        refuse_difference(f"{where} {pixel.path} {model}", done.get("fingerprint"), parts[pixel].leaf)

@@ -17,7 +17,7 @@ from distributed import Client, Future, KilledWorker
 
 from galbatch import cluster
 from galbatch.config import RunConfig
-from galbatch.errors import ShortOfMemory, WorkerRefused
+from galbatch.errors import DamagedError, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.boundary import is_retriable, reason_of, run_task
 from galbatch.planning import PartitionPlan, Plan
@@ -39,6 +39,7 @@ class Attempt:
     n_submitted : how often it was submitted
     n_failed : how often it failed, without failures that are no fault of the partition
     batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
+    repairs : whether it makes again what was counted as done when the run began
     """
 
     part: PartitionPlan
@@ -46,6 +47,7 @@ class Attempt:
     n_submitted: int = 0
     n_failed: int = 0
     batch: int = 0
+    repairs: bool = False
 
 
 NextAttempt = Callable[[Attempt, tasks.TaskResult], Attempt | None]
@@ -77,6 +79,8 @@ class SubmissionQueue:
         Called with each step that succeeded and its result; returns the next step of the partition, if any.
     note : callable
         Takes human-readable lines.
+    cuts : bool
+        Whether cutouts that prove damaged as they are read are made again; else their partition fails.
 
     Attributes
     ----------
@@ -92,12 +96,14 @@ class SubmissionQueue:
         *,
         next_attempt: NextAttempt,
         note: Callable[[str], None],
+        cuts: bool = True,
     ) -> None:
         self._config = config
         self._plan = plan
         self._client = client
         self._next_attempt = next_attempt
         self._note = note
+        self._cuts = cuts
         self._device = cluster.kind_of(config.cluster).device
         self._monitor = cluster.WorkerMonitor(client, config.cluster, note)
         # Part of each task's key: a scheduler that several runs share would take equal keys for the same task.
@@ -247,8 +253,12 @@ class SubmissionQueue:
                 self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
                 return attempt
         attempt.n_failed += 1
-        if is_retriable(error) and attempt.n_failed <= self._config.cluster.retries:
-            return attempt
+        if attempt.n_failed <= self._config.cluster.retries:
+            if is_retriable(error):
+                return attempt
+            if isinstance(error, DamagedError) and attempt.step == "infer" and self._cuts:
+                self._note(f"damaged: {error}")
+                return Attempt(attempt.part, "ingest", n_failed=attempt.n_failed, repairs=True)
         self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason_of(error)}"
         return None
 

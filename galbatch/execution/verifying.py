@@ -1,17 +1,54 @@
-"""Compare a catalog with the run.toml that should have made it."""
+"""Read all bytes of the outputs, and compare a catalog with the run.toml that should have made it."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from galbatch import catalog, cluster
+from galbatch import catalog, cluster, ingest, storage
+from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import refuse_difference
-from galbatch.errors import FingerprintError
+from galbatch.errors import DamagedError, FingerprintError, OutputError
 from galbatch.execution import leaf
 from galbatch.execution.preparing import prepare
 
-__all__ = ["verify_against"]
+__all__ = ["verify_against", "verify_outputs"]
+
+
+def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
+    """Check a catalog, its pass outputs and, if asked, its cutout store; every byte of them is read.
+
+    What is damaged is recorded beside each: `galbatch run` and `galbatch retry` make it again.
+
+    Parameters
+    ----------
+    store : path of the cutout store; None: cutouts are not read
+
+    Returns
+    -------
+    list of str
+        Problems in words, [] if all is good.
+    """
+    checked = catalog.check(catalog_path)
+    kept = pass_outputs.pass_outputs_path(catalog_path)
+    found = {catalog_path: checked.damaged, kept: pass_outputs.find_damage(catalog_path)}
+    problems = checked.problems + pass_outputs.problems(catalog_path)
+    if store is not None:
+        found[store] = ingest.find_damage(store)
+        cut = {pixel for pixel, _ in ingest.list_done(store)}
+        lost = [pixel for pixel in catalog.list_leaves(catalog_path) if pixel not in cut]
+        problems += [
+            f"{storage.join(store, pixel.path)}: no cutouts of the leaf {pixel.name}" for pixel in lost
+        ]
+    for output, damaged in found.items():
+        if output != catalog_path:
+            told = [str(DamagedError(storage.join(output, name), what)) for name, what in damaged.items()]
+            problems += [problem for problem in told if problem not in problems]
+        try:
+            storage.record_damage(output, damaged)
+        except (OutputError, OSError) as error:
+            problems.append(f"{output}: what is damaged cannot be recorded: {error}")
+    return problems
 
 
 def verify_against(config: RunConfig, catalog_path: str, workers: cluster.Workers | None = None) -> list[str]:

@@ -10,6 +10,14 @@ Groups of Zarr, as the cutout store and the kept pass outputs are made of, are i
 from galbatch.storage.access_log import FileAccessLog
 from galbatch.storage.base import FileSystem, Piece
 from galbatch.storage.cache import fetch, local_copy, sha256_of, unpack
+from galbatch.storage.checksums import (
+    Checksum,
+    damage_path,
+    read_damage,
+    read_sealed,
+    record_damage,
+    sealed_bytes,
+)
 from galbatch.storage.files import (
     absolute,
     check_writable,
@@ -49,6 +57,7 @@ __all__ = [
     "LISTED_FROM",
     "PAGE_BYTES",
     "PIECE_BYTES",
+    "Checksum",
     "FileAccessLog",
     "FileSystem",
     "LocalFileSystem",
@@ -58,6 +67,7 @@ __all__ = [
     "S3FileSystem",
     "absolute",
     "check_writable",
+    "damage_path",
     "exists",
     "fetch",
     "file_system",
@@ -76,13 +86,17 @@ __all__ = [
     "publish",
     "publish_json",
     "read_bytes",
+    "read_damage",
     "read_files",
     "read_json",
     "read_ranges",
+    "read_sealed",
     "reader_options",
     "reads_by_request",
+    "record_damage",
     "remove",
     "remove_if_empty",
+    "sealed_bytes",
     "sha256_of",
     "unpack",
     "write_files",

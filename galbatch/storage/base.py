@@ -96,6 +96,9 @@ class FileSystem(Protocol):
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         """Write files by their paths below `folder`, each whole or not at all, without waiting for the disk."""
 
+    def sync_files(self, folder: str, names: Sequence[str]) -> None:
+        """Wait until the disk has files that `write_files` wrote, and the folders they are in."""
+
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all below it; absent is fine."""
 

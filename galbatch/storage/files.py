@@ -39,6 +39,7 @@ __all__ = [
     "reads_by_request",
     "remove",
     "remove_if_empty",
+    "sync_files",
     "write_files",
 ]
 
@@ -260,6 +261,17 @@ def write_files(folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         Any other fault of disk or network: some of the files may be there, and trying again may help.
     """
     file_system(folder).write_files(folder, contents)
+
+
+def sync_files(folder: str, names: Sequence[str]) -> None:
+    """Wait until the disk has files that `write_files` wrote; on S3 they are safe once written.
+
+    Raises
+    ------
+    OSError
+        A fault of the disk, or a file is gone.
+    """
+    file_system(folder).sync_files(folder, names)
 
 
 def remove(path: str) -> None:

@@ -196,6 +196,9 @@ class FsspecInputs:
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         self._refuse(folder)
 
+    def sync_files(self, folder: str, names: Sequence[str]) -> None:
+        self._refuse(folder)
+
     def remove(self, path: str) -> None:
         self._refuse(path)
 

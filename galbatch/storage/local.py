@@ -89,6 +89,10 @@ class LocalFileSystem:
             for name, pieces in contents.items():
                 publishing.write_file(Path(folder, name), pieces)
 
+    def sync_files(self, folder: str, names: Sequence[str]) -> None:
+        with output_errors(folder):
+            publishing.sync_files([Path(folder, name) for name in names], above=Path(folder).parent)
+
     def remove(self, path: str) -> None:
         with output_errors(path), contextlib.suppress(FileNotFoundError):
             if os.path.isdir(path) and not os.path.islink(path):

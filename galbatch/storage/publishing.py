@@ -6,12 +6,16 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from galbatch.storage.base import Piece
 
-__all__ = ["publish_file", "write_file"]
+__all__ = ["publish_file", "sync_files", "write_file"]
+
+# Journaling file systems commit syncs that arrive together in one transaction.
+SYNC_THREADS = 8
 
 
 def publish_file(path: Path, data: bytes, *, staging: Path | None) -> None:
@@ -36,6 +40,19 @@ def write_file(path: Path, pieces: Iterable[Piece]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _moved_to(path, path.parent) as temporary, open(temporary, "xb") as file:
         file.writelines(pieces)
+
+
+def sync_files(paths: Sequence[Path], *, above: Path) -> None:
+    """Sync files to the disk, and the folders that name them up to `above`."""
+    folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(above)}
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        list(pool.map(_sync, paths))
+        list(pool.map(_sync_folder, sorted(folders)))
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -75,6 +75,9 @@ class S3FileSystem(FsspecInputs):
         with self._writing(folder):
             self._client().pipe({f"{root}/{name}": b"".join(pieces) for name, pieces in contents.items()})
 
+    def sync_files(self, folder: str, names: Sequence[str]) -> None:
+        """Do nothing: S3 answers a PUT when it has the object."""
+
     def remove(self, path: str) -> None:
         with self._writing(path), contextlib.suppress(FileNotFoundError):
             self._client().rm(path, recursive=True)

@@ -19,7 +19,7 @@ from galbatch import catalog, config, execution, models, storage
 from galbatch.api import draws
 from galbatch.catalog import pass_outputs
 from galbatch.core.flags import ModelFlag
-from galbatch.errors import CatalogError, FingerprintError
+from galbatch.errors import CatalogError, DamagedError, FingerprintError
 from galbatch.execution import tasks
 from galbatch.models.posterior import to_output
 
@@ -239,19 +239,28 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
     object_id = str(catalog.leaf_ids(parsed.catalog.path, partition)[0])
     group = f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/gampen"
     mark = f"{group}/object_id/_done.json"
-    done = storage.read_json(mark)
+    done = storage.read_sealed(mark)
     done["fingerprint"]["digest"] = "f" * 64
-    for change, told in (
-        (lambda: storage.publish_json(mark, done), "of another run (ffffffffffff.."),
-        (lambda: storage.remove(group), "they are not there or unfinished"),
+    for change, error, told in (
+        (
+            lambda: storage.publish(mark, storage.sealed_bytes(done)),
+            FingerprintError,
+            "of another run (ffffffffffff..",
+        ),
+        (lambda: storage.remove(group), DamagedError, "they are not there or unfinished"),
     ):
         change()
-        with pytest.raises(FingerprintError) as error:
+        with pytest.raises(error) as caught:
             draws.draw(parsed.catalog.path, [object_id], draws.Request(10, "gampen"))
-        assert told in str(error.value)
+        assert told in str(caught.value)
         assert any(told in problem for problem in pass_outputs.problems(parsed.catalog.path))
-        with pytest.raises(FingerprintError):
-            execution.read_progress(parsed, plan)
+        if error is FingerprintError:
+            with pytest.raises(FingerprintError):
+                execution.read_progress(parsed, plan)
+    # What is lost is damage: the partition is left, and the others stay done.
+    state = execution.read_progress(parsed, plan)
+    assert [part.partition.pixel for part in state.left] == [partition]
+    assert [(one.path, told in one.problem) for one in state.damaged] == [(group, True)]
     verified = cli("verify", parsed.catalog.path)
     assert verified.returncode == 1
     assert "they are not there or unfinished" in verified.stderr

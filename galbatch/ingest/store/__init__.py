@@ -2,6 +2,8 @@
 
 from galbatch.ingest.store.layout import STORE_ENTRIES, blocks_in_memory, bytes_per_object, reading_bytes
 from galbatch.ingest.store.reader import (
+    damaged_pixel,
+    find_damage,
     list_done,
     list_pixels,
     read_block,
@@ -16,6 +18,8 @@ __all__ = [
     "blocks_in_memory",
     "bytes_per_object",
     "create_groups",
+    "damaged_pixel",
+    "find_damage",
     "list_done",
     "list_pixels",
     "read_block",

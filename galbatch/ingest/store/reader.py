@@ -16,11 +16,26 @@ from galbatch.errors import ConfigError, FingerprintError
 from galbatch.ingest.store.layout import PLANE_DTYPES, SMALL_ARRAYS
 from galbatch.storage import zarr_groups
 
-__all__ = ["list_done", "list_pixels", "read_block", "read_blocks", "read_done", "read_object_ids"]
+__all__ = [
+    "damaged_pixel",
+    "find_damage",
+    "list_done",
+    "list_pixels",
+    "read_block",
+    "read_blocks",
+    "read_done",
+    "read_object_ids",
+]
 
 
 def read_done(store_path: str, pixel: HealpixPixel, grid: Grid) -> dict[str, Any] | None:
-    """Return the keys fingerprint, n_objects and shards of a finished group; None if it is unfinished or absent."""
+    """Return the keys fingerprint, n_objects and shards of a finished group; None if it is unfinished or absent.
+
+    Raises
+    ------
+    DamagedError
+        The group's mark is not as it was written.
+    """
     return zarr_groups.read_done(zarr_groups.group_path(store_path, pixel, grid.label))
 
 
@@ -28,6 +43,17 @@ def list_done(store_path: str) -> list[tuple[HealpixPixel, Grid]]:
     """Return pixel and grid of all finished groups."""
     named = ((pixel, Grid.from_label(label)) for pixel, label in zarr_groups.list_done(store_path))
     return [(pixel, grid) for pixel, grid in named if grid is not None]
+
+
+def find_damage(store_path: str) -> dict[str, str]:
+    """Return what is wrong with the files of a store, by their paths below it; every file is read."""
+    return zarr_groups.find_damage(store_path)
+
+
+def damaged_pixel(path: str) -> HealpixPixel | None:
+    """Return the pixel whose cutouts a path below the store belongs to; None for the files above the groups."""
+    found = zarr_groups.group_of_file(path)
+    return found[0] if found is not None else None
 
 
 def list_pixels(store_path: str) -> set[HealpixPixel]:
@@ -50,6 +76,8 @@ def read_block(
     ------
     FingerprintError
         The group is not there, or holds fewer objects.
+    DamagedError
+        A file is gone, or not as it was written.
     ConfigError
         A plane is not in the store.
     """
@@ -82,7 +110,7 @@ class _CutoutReader:
         path = zarr_groups.group_path(store_path, pixel, grid.label)
         self._grid = grid
         try:
-            self._group = zarr_groups.GroupReader(path, remedy="remove this folder, then run again")
+            self._group = zarr_groups.GroupReader(path)
         except FingerprintError:
             raise FingerprintError(
                 f"{path}: no cutouts there; run galbatch run --stage ingest first"

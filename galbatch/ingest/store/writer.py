@@ -5,6 +5,7 @@ Shards are written whole: concurrent writes into one shard would corrupt it sile
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,6 +19,7 @@ from galbatch import storage
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
+from galbatch.errors import DamagedError
 from galbatch.ingest.store import layout
 from galbatch.ingest.store.sharding import encode_shards
 from galbatch.storage import zarr_groups
@@ -26,16 +28,22 @@ __all__ = ["create_groups", "remove_partition", "write_partition"]
 
 
 def create_groups(
-    store_path: str, *, attributes: Mapping[str, Any], partitions: Sequence[Partition], grids: Sequence[Grid]
+    store_path: str,
+    *,
+    attributes: Mapping[str, Any],
+    partitions: Iterable[HealpixPixel],
+    grids: Sequence[Grid],
 ) -> None:
     """Make the store and the groups above those of `partitions`, where they are not there.
 
     The client does this before it submits: tasks then make their own groups only, `grids` of them each,
     whose labels become the root's attribute ``grids`` if `attributes` has none. Root attributes are renewed.
     """
-    before = storage.read_json(storage.join(store_path, "zarr.json")) or {}
+    before: dict[str, Any] = {}
+    with contextlib.suppress(DamagedError):  # what the run itself knows is written once more
+        before = zarr_groups.read_root_attributes(store_path) or {}
     labels = {"grids": [grid.label for grid in grids]}
-    zarr_groups.write_root(store_path, {**before.get("attributes", {}), **labels, **attributes}, partitions)
+    zarr_groups.write_root(store_path, {**before, **labels, **attributes}, partitions)
 
 
 def write_partition(

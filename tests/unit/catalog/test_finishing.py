@@ -41,6 +41,7 @@ def test_what_is_written(finished: str, partitions: list[Partition]) -> None:
             "properties",
             "skymap.fits",
             *(f"dataset/{partition.path}.parquet" for partition in partitions),
+            *(f"_checksums/{partition.path.replace('=', '_').lower()}.json" for partition in partitions),
         ]
     )
     assert not os.path.exists(f"{finished}/.staging")

@@ -14,9 +14,10 @@ import pytest
 from astropy.io.votable import parse as parse_votable
 
 from galbatch import catalog
+from galbatch.catalog.layout import checksum_path
 from galbatch.core.columns import Column
 from galbatch.core.pixels import Partition
-from galbatch.errors import CatalogError, ConfigError, OutputError
+from galbatch.errors import CatalogError, ConfigError, DamagedError, OutputError
 
 
 @pytest.fixture
@@ -96,12 +97,14 @@ def test_leaves_are_listed_and_absent_ones_have_no_footer(leaves: str, partition
 
 def test_a_leaf_that_is_no_parquet(leaves: str, partition: Partition) -> None:
     path = Path(leaves, "dataset", f"{partition.path}.parquet")
+    n_bytes = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(
-        CatalogError, match=r"cannot be read as Parquet .*; remove the file and run galbatch run again"
-    ):
+    with pytest.raises(DamagedError, match=r"cannot be read as Parquet .*; galbatch run makes it again"):
         catalog.read_footer(leaves, partition)
-    with pytest.raises(CatalogError, match="cannot be read as Parquet"):
+    with pytest.raises(DamagedError, match=f"holds {n_bytes - 20} bytes, {n_bytes} were written"):
+        catalog.read_catalog(leaves)
+    Path(checksum_path(str(path))).unlink()
+    with pytest.raises(DamagedError, match="cannot be read as Parquet"):
         catalog.read_catalog(leaves)
 
 
@@ -187,10 +190,12 @@ def test_a_leaf_on_its_way_lies_outside_dataset(
 
     def look(source: str, target: str) -> None:
         seen.append(Path(source).relative_to(tmp_path).parts[0])
-        assert files(tmp_path / "dataset") == []
+        if ".staging" in str(source):
+            assert files(tmp_path / "dataset") == []
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", look)
     catalog.write_leaf(str(tmp_path), partition, rows, footer={})
-    assert seen == [".staging"]
-    assert files(tmp_path) == [f"Npix={partition.healpix_pixel}.parquet"]
+    # The checksum comes after the leaf.
+    assert seen == [".staging", "_checksums"]
+    assert files(tmp_path / "dataset") == [f"Npix={partition.healpix_pixel}.parquet"]

@@ -13,7 +13,7 @@ from galbatch import storage
 from galbatch.catalog import pass_outputs
 from galbatch.catalog.pass_outputs import Origin, PassOutputsWriter, open_pass_outputs, pass_outputs_path
 from galbatch.core.pixels import Partition
-from galbatch.errors import FingerprintError
+from galbatch.errors import DamagedError, FingerprintError
 
 PARTITION = Partition(5, 12345, 100, 107)
 FINGERPRINT = {"digest": "d" * 64, "parts": {"INFER_VERSION": "4"}}
@@ -126,7 +126,7 @@ def test_a_partition_of_which_nothing_was_run_has_pass_outputs_too(folder):
 def test_the_mark_comes_last_and_goes_first(folder):
     catalog_path = write(folder, finish=False)
     assert pass_outputs.read_done(catalog_path, PARTITION, "gampen") is None
-    with pytest.raises(FingerprintError, match=r"Npix=12345/gampen: .* not there or unfinished"):
+    with pytest.raises(DamagedError, match=r"Npix=12345/gampen: .* not there or unfinished"):
         read(catalog_path)
     write(folder)
     done = pass_outputs.read_done(catalog_path, PARTITION, "gampen")
@@ -149,9 +149,9 @@ def test_pass_outputs_of_another_run_are_refused_with_both_values(tmp_path):
 @pytest.mark.parametrize(
     ("lost", "content", "told"),
     [
-        ("outputs_0/c/0/0", None, "a file is gone"),
-        ("outputs_1/c/0/0", b"", "outputs_1/c/0/0 is empty"),
-        ("offset/c/0", None, "a file is gone"),
+        ("outputs_0/c/0/0", None, "outputs_0/c/0/0: is gone"),
+        ("outputs_1/c/0/0", b"", "outputs_1/c/0/0: is empty"),
+        ("offset/c/0", None, "offset/c/0: is gone"),
     ],
 )
 def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, told):
@@ -160,7 +160,7 @@ def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, tol
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(FingerprintError, match=f"{re.escape(told)}.*passes are reproducible"):
+    with pytest.raises(DamagedError, match=f"{re.escape(told)}; galbatch run makes it again"):
         read(catalog_path).outputs(40)
 
 

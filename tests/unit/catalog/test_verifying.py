@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog
+from galbatch.catalog.layout import checksum_path
 from galbatch.core.pixels import Partition
 
 
@@ -27,7 +28,8 @@ def rewrite(
     change: Callable[[pa.Table], pa.Table] = lambda table: table,
     footer: dict[bytes, bytes] | None = None,
 ) -> None:
-    """Rewrite a leaf with other rows or footer entries, as some other program might."""
+    """Rewrite a leaf with other rows or footer entries, as some other program might; its checksum goes."""
+    Path(checksum_path(str(leaf))).unlink(missing_ok=True)
     table = pq.ParquetFile(leaf).read()
     metadata = {**(table.schema.metadata or {}), **(footer or {})}
     changed = change(table)
@@ -200,7 +202,12 @@ def test_another_schema(
 
 
 def test_a_torn_leaf(finished: str, leaf: Path) -> None:
+    n_bytes = leaf.stat().st_size
     leaf.write_bytes(leaf.read_bytes()[:1000])
+    assert f"{leaf.name}: holds 1000 bytes, {n_bytes} were written; galbatch run makes it again" in said(
+        finished
+    )
+    Path(checksum_path(str(leaf))).unlink()
     assert "cannot be read as Parquet" in said(finished)
 
 

@@ -12,7 +12,7 @@ from galbatch import catalog, ingest, models
 from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import BLOCK_OBJECTS
-from galbatch.errors import FingerprintError
+from galbatch.errors import DamagedError
 from galbatch.execution import tasks
 from galbatch.models.bundle import files as bundle
 from galbatch.models.engines import choice as engine
@@ -113,7 +113,7 @@ def test_a_shard_that_is_gone_fails_the_task(noise_task, tmp_path):
     task = noise_task(tmp_path, path, n_blocks=2, n_selected=1, posterior=PosteriorConfig(passes=2))
     group = tmp_path / "cutouts.zarr" / task.partition.path / task.grids[0].grid.label
     (group / "image" / "c" / "1" / "0" / "0" / "0").unlink()
-    with pytest.raises(FingerprintError, match="a file is gone"):
+    with pytest.raises(DamagedError, match="image/c/1/0/0/0: is gone"):
         tasks.infer_partition(task)
     assert reading_threads() == []
 

@@ -1,0 +1,93 @@
+"""Writing a group: its files as they are made, its mark last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from galbatch.storage import files
+from galbatch.storage.base import Piece
+from galbatch.storage.checksums import Checksum
+from galbatch.storage.zarr_groups.tree import DONE_PATH, Mark, unspecified
+
+__all__ = ["GroupWriter"]
+
+
+class GroupWriter:
+    """Writes one group; what was there before goes first.
+
+    Arrays are made in `group`, in memory, and `flush` writes what Zarr has made of them, and lets go of it. If anything
+    raises before `finish` has returned, the group stays unfinished.
+
+    Parameters
+    ----------
+    path : of the group
+    attributes : of the group
+    """
+
+    def __init__(self, path: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self._files: dict[str, Buffer] = {}
+        self._store = MemoryStore(self._files)
+        self._written: dict[str, Checksum] = {}
+        self.group = zarr.create_group(self._store, attributes=dict(attributes or {}))
+        files.remove(files.join(path, DONE_PATH))
+        files.remove(path)
+
+    def create_array(self, name: str, **options: Any) -> zarr.Array[Any]:
+        """Return a new array of the group, which is written with all its chunks.
+
+        A chunk that is not written reads as the fill value without error: a lost one must show.
+        """
+        return self.group.create_array(name, config={"write_empty_chunks": True}, **options)
+
+    def add_array(self, name: str, values: npt.NDArray[Any], *, axes: Sequence[str], units: str = "") -> None:
+        """Add a small array, in one chunk."""
+        array = self.create_array(
+            name,
+            shape=values.shape,
+            chunks=tuple(max(1, length) for length in values.shape),
+            dtype=values.dtype,
+            dimension_names=tuple(axes),
+            attributes={"units": units} if units else {},
+        )
+        array[...] = values
+
+    def write(self, contents: Mapping[str, Sequence[Piece]]) -> None:
+        """Write files that were made without Zarr, by their paths below the group."""
+        if contents:
+            files.write_files(self.path, contents)
+            self._written |= {name: Checksum.of(pieces) for name, pieces in contents.items()}
+
+    def flush(self, prefix: str = "") -> int:
+        """Write the files that Zarr has made below `prefix`, and forget them; return their number."""
+        names = [name for name in self._files if name.startswith(prefix)]
+        self.write({name: [self._files.pop(name).as_buffer_like()] for name in names})
+        return len(names)
+
+    def finish(self, done: Mapping[str, Any]) -> None:
+        """Write the metadata, wait until the disk has all files, and write the mark, which holds `done` and their checksums.
+
+        Raises
+        ------
+        OSError
+            Files that were written are not there: a task that was taken for dead may be writing the same group, and may
+            have removed files of ours. Trying again may help.
+        """
+        with unspecified():
+            zarr.consolidate_metadata(self._store)
+        self.flush()
+        missing = self._written.keys() - set(files.list_files(self.path, suffix=""))
+        if missing:
+            raise OSError(
+                f"{self.path}: {len(missing)} of {len(self._written)} files that were written are not there, such "
+                f"as {min(missing)}; another process removed them"
+            )
+        # A mark that outlived a power cut, with shards that did not, would declare holes to be cutouts.
+        files.sync_files(self.path, list(self._written))
+        files.publish(files.join(self.path, DONE_PATH), Mark(done, self._written).as_bytes())
