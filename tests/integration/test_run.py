@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog, config, errors, execution, ingest, models
+from galbatch.catalog.layout import checksum_path
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.planning import planner as plan_module
 
@@ -303,6 +305,7 @@ class TestRefusals:
         leaf = sorted((copied.parent / "catalog" / "dataset").rglob("Npix=*.parquet"))[0]
         table = pq.read_table(leaf, partitioning=None)
         pq.write_table(table.replace_schema_metadata({}), leaf)
+        Path(checksum_path(str(leaf))).unlink()  # with it the leaf counts as damaged, and would be made again
         assert "(nothing)" in self.refusal(copied)
 
     def test_added_objects_leave_other_partitions_alone(self, copied, survey, tmp_path, client):
