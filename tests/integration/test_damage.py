@@ -150,7 +150,7 @@ SEEN_AT_ONCE = {
 @pytest.mark.parametrize("kind", SEEN_AT_ONCE)
 def test_damage_is_seen_named_once_and_made_again_without_verify(copied, whole, client, kind):
     SEEN_AT_ONCE[kind](copied)
-    parsed, result, notes = execute(copied / "run.toml", client)
+    _, result, notes = execute(copied / "run.toml", client)
     assert (result.failed, result.complete) == ({}, True)
     assert len([line for line in notes if line.startswith("damaged: ")]) == 1
     assert data_of(copied) == data_of(whole)
