@@ -78,7 +78,8 @@ class GenericLayout:
         with open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
             require_whole_file(hdus, path)
-        return [_with_planes_of_other_files(tile, survey.generic, files) for tile in tiles]
+        masked = [_with_plane(tile, "mask", survey.generic, files) for tile in tiles]
+        return [_with_plane(tile, "weight", survey.generic, files) for tile in masked]
 
 
 def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
@@ -107,6 +108,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
             "or a table of HDUs (image) or of places in a cube (axis)"
         )
     if band is None:
+        # One band was asked for, and nothing speaks against it.
         return [survey.bands[0]]
     # DECam's FILTER holds five words, the band first.
     return [band for band in str(band).split()[:1] if band in survey.bands]
@@ -162,29 +164,24 @@ def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[st
     return names
 
 
-def _with_planes_of_other_files(tile: Tile, config: GenericConfig, files: FileAccessLog) -> Tile:
-    """The tile with mask and weight from the files that `mask_replace` and `weight_replace` name."""
+def _with_plane(tile: Tile, role: Role, config: GenericConfig, files: FileAccessLog) -> Tile:
+    """The tile with the mask or weight of the file that `mask_replace` or `weight_replace` names, if one does."""
+    pair: tuple[str, str] | None = getattr(config, f"{role}_replace")
+    if pair is None:
+        return tile
     folder, _, name = tile.image.path.rpartition("/")
-    choices: tuple[tuple[Role, tuple[str, str] | None, Any], ...] = (
-        ("mask", config.mask_replace, config.mask),
-        ("weight", config.weight_replace, config.weight),
-    )
-    for role, pair, hdu in choices:
-        if pair is None:
-            continue
-        if pair[0] not in name:
-            raise TileError(
-                f"{tile.where}: {role}_replace = {list(pair)}: {pair[0]!r} is not in the file name"
-            )
-        path = f"{folder}/{name.replace(*pair)}"
-        try:
-            tile = add_plane(tile, role, path, files, hdu=_hdu_of(hdu, tile.band))
-        except FileNotFoundError:
-            raise TileError(
-                f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
-            ) from None
-        if role == "mask" and tile.mask is not None:
-            with open_fits(path, files) as hdus:
-                names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
-            tile = dataclasses.replace(tile, mask_planes=names)
+    if pair[0] not in name:
+        raise TileError(f"{tile.where}: {role}_replace = {list(pair)}: {pair[0]!r} is not in the file name")
+    # Only the name is changed: folders may well hold the same text.
+    path = f"{folder}/{name.replace(*pair)}"
+    try:
+        tile = add_plane(tile, role, path, files, hdu=_hdu_of(getattr(config, role), tile.band))
+    except FileNotFoundError:
+        raise TileError(
+            f"{tile.where}: there is no {role} file {path}; fetch it, or take {role}_replace out"
+        ) from None
+    if role == "mask" and tile.mask is not None:
+        with open_fits(path, files) as hdus:
+            names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
+        tile = dataclasses.replace(tile, mask_planes=names)
     return tile

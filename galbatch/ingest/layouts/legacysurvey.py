@@ -87,31 +87,23 @@ class LegacySurveyLayout:
             number = first_image(hdus)
             if number is None:
                 raise TileError(f"tile {brick} band {band} ({path}): no HDU has an image; {FETCH_AGAIN}")
-            image = _tile(hdus, path, key=(brick, band), planes=Planes(number), survey=survey)
-        return [_with_siblings(image, brick, files)]
-
-
-# --- bricks ----------------------------------------------------------------------------------------------
-
-
-def _with_siblings(tile: Tile, brick: str, files: FileAccessLog) -> Tile:
-    """The brick with inverse variance, mask and PSF map, as far as they are there."""
-    weight = _sibling(tile.image.path, brick, f"invvar-{tile.band}", files)
-    if weight is not None:
-        tile = dataclasses.replace(tile, weight_kind="inverse_variance")
-        tile = add_plane(tile, "weight", weight, files)
-    psf = _sibling(tile.image.path, brick, f"psfsize-{tile.band}", files)
-    if psf is not None:
-        tile = add_plane(tile, "psf", psf, files)
-    mask = _sibling(tile.image.path, brick, "maskbits", files)
-    if mask is not None:
-        tile = add_plane(tile, "mask", mask, files)
-        with open_fits(mask, files) as hdus:
-            # `add_plane` has found the HDU with the image, which in compressed files is not the first.
-            assert tile.mask is not None
-            bits = maskbits(hdus[tile.mask.hdu].header, tile.band)
-        tile = dataclasses.replace(tile, mask_planes=bits)
-    return tile
+            tile = _tile(hdus, path, key=(brick, band), planes=Planes(number), survey=survey)
+        weight = _sibling(path, brick, f"invvar-{band}", files)
+        if weight is not None:
+            tile = dataclasses.replace(tile, weight_kind="inverse_variance")
+            tile = add_plane(tile, "weight", weight, files)
+        psf = _sibling(path, brick, f"psfsize-{band}", files)
+        if psf is not None:
+            tile = add_plane(tile, "psf", psf, files)
+        mask = _sibling(path, brick, "maskbits", files)
+        if mask is not None:
+            tile = add_plane(tile, "mask", mask, files)
+            with open_fits(mask, files) as hdus:
+                # `add_plane` has found the HDU with the image, which in compressed files is not the first.
+                assert tile.mask is not None
+                bits = maskbits(hdus[tile.mask.hdu].header, band)
+            tile = dataclasses.replace(tile, mask_planes=bits)
+        return [tile]
 
 
 def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | None:
@@ -125,10 +117,9 @@ def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | N
     return None
 
 
-# --- the viewer's cutouts --------------------------------------------------------------------------------
-
-
 def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[Tile]:
+    """The tiles of a viewer's cutout: one for each band whose HDUs name themselves."""
+    # (band, kind) -> number of the HDU; HDUs are known by their cards, not by their order.
     numbers: dict[tuple[str, str], int] = {}
     for number, hdu in enumerate(hdus):
         kind, band = hdu.header.get("IMAGETYP"), hdu.header.get("BAND")
@@ -160,5 +151,6 @@ def _tile(
         njy=image_scale(hdus, planes.image, StatedScale.of(survey, key[1], where, layout_unit="nanomaggy")),
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, key[1], cards),
     )
+    # The path and the image's own cards go before the primary header.
     release = release_in(path, cards) or release_in("", hdus[0].header)
     return labeled(tile, survey, release=release, background=BACKGROUND)

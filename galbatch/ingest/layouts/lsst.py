@@ -22,6 +22,8 @@ from galbatch.ingest.layouts import afw
 
 __all__ = ["LsstLayout", "release_in"]
 
+# Data previews and releases as folders and runs name them: dp0_2, DP1_v29, dr1; of several in one path
+# the last counts, which is in the deepest folder.
 RELEASE = re.compile(r"(?<![a-z0-9])(dp[0-9](?:[._][0-9](?![0-9]))?|dr[0-9]{1,2})(?![a-z0-9])", re.IGNORECASE)
 
 

@@ -17,6 +17,7 @@ def stated_psf_fwhm_arcsec(survey: SurveyConfig, band: str, cards: Mapping[str, 
     """Return the PSF's width by `psf_fwhm_arcsec`, else by the header card that `psf_fwhm_card` names; else NaN."""
     if band in survey.psf_fwhm_arcsec:
         return survey.psf_fwhm_arcsec[band]
+    # A width of 0 or less is no measurement.
     found = cards.get(survey.psf_fwhm_card) if survey.psf_fwhm_card else None
     return float(found) if isinstance(found, int | float) and found > 0 else math.nan
 
