@@ -1,6 +1,6 @@
-"""Where workers come from: processes on this machine, one for each of its GPUs, or those of a running scheduler.
+"""The workers of a run: processes on this machine, one process per GPU, or the workers of a running Dask scheduler.
 
-`base.ClusterKind` is the protocol of a kind of cluster, each kind is one file, and `registry` names them.
+`base.ClusterKind` is the interface of a kind of cluster. Each kind is one file, and `registry` lists them.
 """
 
 from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds

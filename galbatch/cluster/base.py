@@ -1,4 +1,4 @@
-"""The protocol that a kind of cluster plays; each kind is one file beside this one, named in `registry`."""
+"""The interface of a kind of cluster. Each kind is one file in this folder, listed in `registry`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class WorkerNeeds:
-    """The requirements of a run on its workers.
+    """The things that the workers of a run must be able to do.
 
     Attributes
     ----------
-    infers : whether networks are run, which needs the device
-    written : folders of the outputs, which exist
-    read : some files of the inputs, one of each sort
+    infers : whether networks are run, so that workers need the device
+    written : folders of the outputs; they exist
+    read : paths of some input files, one of each kind
     """
 
     infers: bool
@@ -37,15 +37,15 @@ class WorkerNeeds:
 
 
 class ClusterKind(ABC):
-    """One value of ``[cluster] kind``: where workers come from and what follows from that.
+    """One value of ``[cluster] kind``: how workers are started or joined, and how they are checked.
 
-    The methods that are not abstract hold for kinds whose workers are processes of this machine, started for the run:
-    they are like this process and see the same files, so there is nothing to check, and one that cannot do something
-    will never be able to.
+    The methods that are not abstract are for workers that the run starts on this machine. These have the same packages
+    and files as this process, so there is nothing to check, and a worker that cannot do something never will.
 
     Parameters
     ----------
-    config : the ``[cluster]`` section of the run
+    config : ClusterConfig
+        The ``[cluster]`` section of the run.
     """
 
     name: ClassVar[str]
@@ -56,62 +56,61 @@ class ClusterKind(ABC):
 
     @property
     def device(self) -> Device:
-        """The device that the workers infer on."""
+        """The device on which the workers run the networks."""
         return "cpu"
 
     @abstractmethod
     def workers_planned(self) -> tuple[int, str]:
-        """Return the number of workers that a plan assumes, and that number in words; no worker is started or joined."""
+        """Return the number of workers that a plan assumes, and a text such as "4 workers"; no worker is started or joined."""
 
     def require(self) -> None:  # noqa: B027  (most kinds can be had everywhere)
-        """Refuse to continue where this kind is not available, before anything is started.
+        """Raise an error if this kind of cluster is not available on this machine; nothing is started.
 
         Raises
         ------
         ClusterError
-            Something is missing on this machine; the message says what to install or to choose.
+            Something is missing; the message says what to install or to choose.
         """
 
     @abstractmethod
     def connect(self, notify: Notify) -> AbstractContextManager[Client]:
-        """Start or join the workers and connect to them; workers that were started end with the context.
+        """Start or join the workers, and yield a connection to them; workers that were started end with the context.
 
         Parameters
         ----------
-        notify : takes a human-readable line while workers are waited for
+        notify : callable
+            Takes human-readable lines while workers are waited for.
 
         Raises
         ------
         ClusterError
-            The workers cannot be had, or do not come within ``[cluster] wait_s``.
+            The workers cannot be started or joined, or do not connect within ``[cluster] wait_s``.
         """
 
     def check_workers(self, client: Client, needs: WorkerNeeds, notify: Notify) -> None:  # noqa: B027
-        """Refuse workers that cannot do what the run needs, before work is given to them.
+        """Raise an error if connected workers cannot do what the run needs; called before work is submitted.
 
         Raises
         ------
         ClusterError
-            A worker misses a file, a folder or the device.
+            A worker lacks a file, a folder or the device.
         """
 
     def refused_workers(self, client: Client) -> dict[str, str]:
-        """Return the workers that must get no work, by address, with the reason; asked again when new ones have come."""
+        """Return the reason for each worker that must get no work, by its address; called again when new workers connect."""
         return {}
 
     def patience_s(self, n_workers: int) -> float:
-        """Return how long the run waits, in seconds, when none of `n_workers` connected workers can do what is left.
-
-        Workers that are connected but unable stay so. One that was lost is started again by its nanny within
-        ``[cluster] wait_s``.
-        """
+        """Return how long the run waits, in seconds, when none of the `n_workers` connected workers can do what is left."""
+        # Workers of this machine that are connected but unable stay unable. If none is connected, Dask's nannies may start
+        # the lost ones again.
         return 0.0 if n_workers else self.config.wait_s
 
     def how_to_start(self, device: Device) -> str:
-        """Return the shell command with which the user starts a worker; empty where the run starts them itself."""
+        """Return the shell command that starts a worker; empty if the run starts its workers itself."""
         return ""
 
 
 def count_of(n: int, noun: str) -> str:
-    """Return "1 worker" or "2 workers"."""
+    """Return a number with a noun, such as "1 worker" or "2 workers"."""
     return f"{n} {noun}{'' if n == 1 else 's'}"

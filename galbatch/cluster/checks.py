@@ -1,4 +1,4 @@
-"""Checks of workers before work is given to them: a GPU each, and the same files as this process."""
+"""Checks of workers before work is submitted: that each has a GPU of its own, and sees the same files as this process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ __all__ = ["require_distinct_gpus", "require_paths"]
 
 
 def require_distinct_gpus(client: Client) -> None:
-    """Refuse workers that share a GPU, or whose torch finds none.
+    """Raise an error if torch finds no GPU on a worker with the resource, or if two workers share a GPU.
 
     Raises
     ------
     ClusterError
-        Says which.
+        The message names the workers.
     """
+    # torch is asked on each worker: CUDA_VISIBLE_DEVICES alone does not tell which GPU a process has taken.
     found: dict[str, tuple[bool, str]] = client.run(_gpu_of_worker, workers=Pool.of(client).able("cuda"))
     without = {worker: said for worker, (has_gpu, said) in found.items() if not has_gpu}
     if without:
@@ -45,7 +46,7 @@ def require_distinct_gpus(client: Client) -> None:
 
 
 def _gpu_of_worker() -> tuple[bool, str]:
-    """Return whether torch finds a GPU here, and the GPU's identity or the reason why not."""
+    """Return whether torch finds a GPU in this process, and the GPU's UUID or the reason why not."""
     try:
         return True, models.gpu_identity()
     except GalbatchError as error:
@@ -53,18 +54,22 @@ def _gpu_of_worker() -> tuple[bool, str]:
 
 
 def require_paths(client: Client, *, written: Sequence[str], read: Sequence[str]) -> None:
-    """Refuse workers that do not see the run's folders and files as this process does.
+    """Raise an error if workers do not see the folders and files of the run as this process does.
 
     Parameters
     ----------
-    written : folders of the outputs, which are there
-    read : some files of the inputs
+    client : distributed.Client
+    written : sequence of str
+        Folders of the outputs; they exist.
+    read : sequence of str
+        Paths of some input files.
 
     Raises
     ------
     ClusterError
-        A worker sees another folder there, cannot write in it, or cannot see a file.
+        A worker sees another folder under a path, cannot write in it, or cannot see a file.
     """
+    # A random token tells this run's folder from another machine's folder of the same path.
     token = uuid.uuid4().hex
     probes = [storage.join(folder, f".galbatch-probe-{token}") for folder in written]
     try:
@@ -84,11 +89,12 @@ def require_paths(client: Client, *, written: Sequence[str], read: Sequence[str]
 
 
 def _look(probes: Sequence[str], files: Sequence[str], token: str) -> str:
-    """Return which folder or file a worker misses; empty if none."""
+    """Return what is wrong with the first folder or file that this worker cannot use; empty if all is well."""
     try:
         for probe in probes:
             if storage.read_json(probe) != {"token": token}:
                 return f"{os.path.dirname(probe)} is not there, or another folder"
+            # Reading may work where writing is not allowed.
             answer = f"{probe}-{uuid.uuid4().hex}"
             storage.publish(answer, b"")
             storage.remove(answer)

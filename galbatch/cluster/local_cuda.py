@@ -1,7 +1,7 @@
-"""Kind "local-cuda": one worker process for each GPU of this machine, through dask-cuda.
+"""The kind "local-cuda": one worker process for each GPU of this machine, through dask-cuda.
 
-Nothing here, and nothing that a client does before, may touch CUDA: a context made before the workers start puts all of
-them on the first GPU (dask-cuda#719). So GPUs are counted through NVML, and the workers say afterwards which they have.
+Neither this module nor its callers may use CUDA before the workers start: a CUDA context in this process would put all
+workers on the first GPU (dask-cuda#719). So GPUs are counted through NVML, and checked on the workers afterwards.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class LocalCuda(ClusterKind):
         try:
             n_gpus = len(visible_gpus())
         except ClusterError:
-            n_gpus = 0  # the run is planned here, to be done on a machine with GPUs
+            # The run may be planned on this machine and executed on one with GPUs.
+            n_gpus = 0
         n_workers = self.config.workers or n_gpus or 1
         return n_workers, count_of(n_workers, "GPU worker")
 
@@ -50,8 +51,8 @@ class LocalCuda(ClusterKind):
     @contextmanager
     def connect(self, notify: Notify) -> Iterator[Client]:
         gpus = require_gpus(self.config.workers)
-        # Limits of GPU memory are left alone: dask-cuda's spilling moves what Dask holds, and torch's memory is not among it
-        # (dask-cuda#755). Each thread computes with one core (Dask's nannies set OMP_NUM_THREADS=1).
+        # dask-cuda's limits of GPU memory keep their defaults: spilling moves objects that Dask holds, and torch's memory is
+        # not among them (dask-cuda#755). Each thread computes on one core (Dask's nannies set OMP_NUM_THREADS=1).
         with (
             kept_by_malloc(),
             _cluster_class()(
@@ -65,18 +66,19 @@ class LocalCuda(ClusterKind):
             ) as workers,
             Client(workers) as client,
         ):
+            # wait_s = 0 means not to wait for workers elsewhere; here they are being started, so there is no limit.
             client.wait_for_workers(len(gpus), timeout=self.config.wait_s or None)
             require_distinct_gpus(client)
             yield client
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES leaves, as it names them: numbers or UUIDs.
+    """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES allows, by their numbers or UUIDs as in that variable.
 
     Raises
     ------
     ClusterError
-        They cannot be counted: dask-cuda or the driver is missing.
+        GPUs cannot be counted: dask-cuda or the driver is missing.
     """
     n_gpus = _count_gpus()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -86,7 +88,7 @@ def visible_gpus() -> list[str]:
     def is_there(name: str) -> bool:
         return name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < n_gpus)
 
-    # As CUDA reads the list: what follows the first that is none is not seen.
+    # CUDA reads the list up to the first entry that is no GPU, and ignores the rest.
     return list(dict.fromkeys(takewhile(is_there, (name.strip() for name in listed.split(",")))))
 
 
@@ -107,12 +109,12 @@ def _count_gpus() -> int:
 
 
 def require_gpus(n_workers: int | None) -> list[str]:
-    """Return the GPUs to start `n_workers` workers on, one each; None takes all.
+    """Return the GPUs on which to start `n_workers` workers, one each; all GPUs if `n_workers` is None.
 
     Raises
     ------
     ClusterError
-        dask-cuda, a GPU, as many as are asked for, or a torch that computes on them is missing here.
+        There are too few GPUs, or dask-cuda or a torch built for CUDA is missing.
     """
     gpus = visible_gpus()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -145,5 +147,5 @@ def _cluster_class() -> Any:
 
 
 def threads_of_worker(n_workers: int) -> int:
-    """Return a worker's threads, 2 to 4 as there are cores for: one feeds the GPU, the others cut meanwhile."""
+    """Return the number of threads of each worker, 2 to 4 depending on the cores: one feeds the GPU, the others cut."""
     return min(4, max(2, (os.cpu_count() or 1) // n_workers))

@@ -1,4 +1,4 @@
-"""The workers of a run while it lasts: which are connected, which were refused, and since when none can do something."""
+"""The monitor of a run's workers: which are connected, which were refused, and how long none has been able to work."""
 
 from __future__ import annotations
 
@@ -15,18 +15,28 @@ from galbatch.errors import SchedulerLost
 __all__ = ["WorkerMonitor"]
 
 LOOK_S = 1.0
-"""The time between two looks at the workers; a look is one question to the scheduler."""
+"""Time between two looks at the workers; each look is one request to the scheduler."""
 
 RESTART_S = 180
-"""The longest that a worker may take to start again: a process that imports torch from a busy file system takes minutes."""
+"""The longest time to wait for a worker to restart: a process that imports torch from a busy file system takes minutes."""
 
 
 class WorkerMonitor:
     """Watches the workers of a run.
 
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the scheduler.
+    cluster : ClusterConfig
+        The ``[cluster]`` section of the run.
+    notify : callable
+        Takes human-readable lines.
+
     Attributes
     ----------
-    refused : addresses of workers that get no work, and why
+    refused : dict of str
+        The reason for each worker that gets no work, by its address.
     """
 
     def __init__(self, client: Client, cluster: ClusterConfig, notify: Notify) -> None:
@@ -35,19 +45,21 @@ class WorkerMonitor:
         self._scheduler = cluster.scheduler or "the local scheduler"
         self._notify = notify
         self._looked_s = time.monotonic()
+        # Times by the monotonic clock, which a correction of the machine's clock does not change.
         self._missing_since_s: dict[Device, float] = {}
         self.refused: dict[str, str] = {}
         self._pool = Pool.of(client)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the scheduler can be asked now; a connection that was lost is made again where that is possible.
+        """Whether the scheduler answers now. While Dask tries to reconnect this is False.
 
         Raises
         ------
         SchedulerLost
-            It is not.
+            The connection was lost and could not be made again.
         """
+        # Dask sets the status to "closed" when its own attempts to reconnect have failed.
         if self._client.status in ("closing", "closed"):
             raise SchedulerLost(
                 f"{self._scheduler}: the scheduler is gone; what is done stays: start it again, "
@@ -57,19 +69,21 @@ class WorkerMonitor:
 
     @property
     def max_submitted(self) -> int:
-        """The number of tasks to have submitted at a time."""
+        """The number of tasks that should be submitted at a time."""
         return self._pool.max_submitted
 
     def look(self) -> None:
-        """See which workers are connected, at most once a second, and refuse new ones that the kind of cluster refuses."""
+        """Ask the scheduler, at most once a second, which workers are connected; refuse new ones that are not suitable."""
         if not self.is_connected or time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
         known = self._pool
         try:
             self._pool = Pool.of(self._client)
-        except OSError:  # the connection is lost: it is made again, or that fails
+        except OSError:
+            # The connection was just lost: is_connected tells whether it comes back.
             return
+        # Checking asks every worker for its versions, so it is done only when a new one has connected.
         if set(self._pool.threads) - set(known.threads):
             for worker, reason in self._kind.refused_workers(self._client).items():
                 self.refuse(worker, reason)
@@ -79,23 +93,24 @@ class WorkerMonitor:
         return self._pool.able(device, self.refused)
 
     def refuse(self, worker: str, reason: str) -> None:
-        """Give a worker no more work."""
+        """Give a worker no more work; the user is notified once."""
         if worker not in self.refused:
             self._notify(f"worker {worker} gets no work: {reason}")
         self.refused[worker] = reason
 
     def restart(self, worker: str) -> None:
-        """Start a worker again; its other tasks are done again, here or on another."""
+        """Restart a worker's process; Dask runs its other tasks again, there or on another worker."""
         if worker not in self._pool.nannied:
             self._notify(f"worker {worker} has no nanny that could start it again; it continues as it is")
             return
-        # Blocks until it is back: Dask gives the tasks it had to others meanwhile.
+        # Blocks until the worker is back. Meanwhile Dask gives its tasks to others.
         ended = self._client.restart_workers([worker], timeout=RESTART_S, raise_for_error=False)
         self._notify(f"worker {worker} was started again: {', '.join(ended.values())}")
+        # The next look is due at once, as the worker may have another address now.
         self._looked_s = 0.0
 
     def given_up(self, device: Device) -> str | None:
-        """Return why nothing can be computed on `device` any more; None while it can, or may again."""
+        """Return the reason why nothing can be computed on `device` any more; None while a worker can, or may soon."""
         if self.able(device):
             self._missing_since_s.pop(device, None)
             return None
@@ -110,6 +125,7 @@ class WorkerMonitor:
         if time.monotonic() - since_s < wait_s:
             return None
         parts = [self._pool.described(device) + (f" after {wait_s:g} s" if wait_s else "")]
+        # Three reasons are enough: mostly all workers of a cluster are refused for the same one.
         parts += [f"{worker} is refused: {reason}" for worker, reason in list(self.refused.items())[:3]]
         if command := self._kind.how_to_start(device):
             parts.append(f"start workers with {command} and run again")

@@ -1,4 +1,4 @@
-"""The workers that are connected at a moment."""
+"""The workers that are connected to a scheduler at one moment."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from distributed import Client
 __all__ = ["GPU", "Pool"]
 
 GPU = "GPU"
-"""The Dask resource that a task on a GPU takes one of: one inference at a time on each."""
+"""Name of the Dask resource of a worker's GPU. Each inference takes one, so that a GPU runs one at a time."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The workers that are connected at a moment, by their addresses.
+    """The workers that are connected at one moment, by their addresses.
 
     Attributes
     ----------
     threads : number of threads of each worker
-    gpus : the workers with the resource GPU
-    nannied : the workers that can be started again, as another process watches over them
+    gpus : addresses of the workers with the resource GPU
+    nannied : addresses of the workers with a Dask nanny, a process that can restart them
     """
 
     threads: Mapping[str, int]
@@ -35,9 +35,10 @@ class Pool:
         Raises
         ------
         OSError
-            It does not answer.
+            The scheduler does not answer.
         """
-        # Not Client.scheduler_info: it returns what the client noted last, and a timer of the client's notes no workers.
+        # Client.scheduler_info returns what the client has stored, and its periodic update leaves the workers out.
+        # n_workers=-1 asks for all workers.
         found = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         return cls(
             {address: worker["nthreads"] for address, worker in found.items()},
@@ -47,16 +48,18 @@ class Pool:
 
     @property
     def max_submitted(self) -> int:
-        """The number of tasks to have submitted at a time: one for each thread, and one more for each worker to continue with."""
+        """The number of tasks that should be submitted at a time: one for each thread, and another for each worker."""
+        # With the additional one a worker need not wait for the client when a task ends.
         return max(2, sum(self.threads.values()) + len(self.threads))
 
     def able(self, device: str, refused: Collection[str] = ()) -> list[str]:
-        """Return the addresses of the workers that can compute on `device`, sorted, without those refused."""
+        """Return the sorted addresses of the workers that can compute on `device`, without those in `refused`."""
+        # Workers with a GPU cut as well, so they count for the CPU.
         there = self.gpus if device == "cuda" else self.threads
         return sorted(set(there) - set(refused))
 
     def described(self, device: str) -> str:
-        """Return the number of workers in words, and what they lack for `device`."""
+        """Return a text with the number of workers and, for cuda, of those with a GPU."""
         n_workers = len(self.threads)
         if not n_workers:
             return "no workers are there"

@@ -1,4 +1,4 @@
-"""The kinds of clusters that exist; whoever needs one asks here, so that an unknown one fails by name."""
+"""The registry of the kinds of clusters."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from galbatch.errors import ClusterError
 __all__ = ["KINDS", "connect", "kind_of", "require"]
 
 KINDS: dict[str, type[ClusterKind]] = {kind.name: kind for kind in (Local, LocalCuda, RunningScheduler)}
-"""The kinds by name. A new kind is a file in this folder, one entry here, and its options in config/cluster.py."""
+"""The kinds by their names. A new kind is a file in this folder, an entry here, and its options in config/cluster.py."""
 
 
 def kind_of(cluster: ClusterConfig) -> ClusterKind:
-    """Return the kind of cluster that a run asks for.
+    """Return the kind of cluster of a ``[cluster]`` section.
 
     Raises
     ------
     ClusterError
-        It is not known.
+        The kind is unknown.
     """
+    # Parsing refuses unknown kinds, but a section may also be made in Python.
     if cluster.kind not in KINDS:
         raise ClusterError(f"[cluster] kind = {cluster.kind!r}: not known; known are {', '.join(KINDS)}")
     return KINDS[cluster.kind](cluster)
 
 
 def require(cluster: ClusterConfig) -> None:
-    """Refuse a kind that is not available here, before anything is started.
+    """Raise an error if the kind of cluster is not available on this machine; nothing is started.
 
     Raises
     ------
@@ -46,16 +47,19 @@ def require(cluster: ClusterConfig) -> None:
 
 @contextmanager
 def connect(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> Iterator[Client]:
-    """Start workers as configured, or join them, and connect to them; those that were started end with the context.
+    """Start or join the configured workers, and yield a connection; workers that were started end with the context.
 
     Parameters
     ----------
-    notify : takes a human-readable line while workers are waited for
+    cluster : ClusterConfig
+        The ``[cluster]`` section of the run.
+    notify : callable
+        Takes human-readable lines while workers are waited for.
 
     Raises
     ------
     ClusterError
-        The workers cannot be had.
+        The workers cannot be started or joined.
     """
     kind = kind_of(cluster)
     kind.require()

@@ -1,4 +1,4 @@
-"""Kind "scheduler": the workers of a Dask scheduler that runs already."""
+"""The kind "scheduler": the workers of a Dask scheduler that is already running."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from galbatch.errors import ClusterError
 __all__ = ["Difference", "RunningScheduler", "differences", "refused_workers"]
 
 CONNECT_S = 15
-"""The time a scheduler may take to answer, and to come back when the connection is lost."""
+"""Longest time for a scheduler to answer, and to come back after the connection was lost."""
 
+# Time between two looks for workers; each look is a request to the scheduler.
 POLL_S = 0.2
 
 HOW_TO_START: dict[Device, str] = {
@@ -30,23 +31,23 @@ HOW_TO_START: dict[Device, str] = {
 }
 
 COMPARED = {"python": 2, "galbatch": 9, "dask": 9, "distributed": 9, "torch": 2, "numpy": 1}
-"""Packages that must agree, and in how many parts of their version.
+"""Packages that must agree on client and workers, with the number of parts of the version that are compared.
 
-Tasks travel as pickles of galbatch's own classes and numpy's arrays, Dask's protocol differs between releases, and torch
-reads the bundles."""
+Tasks are pickles of galbatch's classes and numpy's arrays, Dask's protocol changes between releases, and torch reads the
+bundles. 9 compares all parts."""
 
 NOT_OF_SCHEDULER = ("torch", "numpy")
-"""Packages that a scheduler does without: it passes tasks on without opening them."""
+"""Packages that a scheduler does not need, as it passes tasks on without unpickling them."""
 
 
 class RunningScheduler(ClusterKind):
-    """The workers of a Dask scheduler that runs already: they stay when the run ends, and others may join at any time."""
+    """The workers of a Dask scheduler that is already running. They stay when the run ends, and others may join at any time."""
 
     name = "scheduler"
 
     @property
     def address(self) -> str:
-        """The address of the scheduler; config refuses this kind without one."""
+        """The address of the scheduler; the config requires one for this kind."""
         return str(self.config.scheduler)
 
     @property
@@ -61,7 +62,7 @@ class RunningScheduler(ClusterKind):
     @contextmanager
     def connect(self, notify: Notify) -> Iterator[Client]:
         with _connected(self.address) as client:
-            # On GPUs, too, any worker will do at first: the headers of tiles are read by all of them.
+            # Also for cuda any worker will do at first: they read the headers of tiles.
             self._wait_for(client, "cpu", n_workers=self.config.workers or 1, notify=notify)
             _require_alike(client, self.address)
             yield client
@@ -72,12 +73,12 @@ class RunningScheduler(ClusterKind):
         require_paths(client, written=needs.written, read=needs.read)
 
     def require_device(self, client: Client, notify: Notify) -> None:
-        """Wait for a worker that can infer on the device, and see that each worker has a GPU of its own.
+        """Wait for a worker that can infer on the device, and check that each has a GPU of its own.
 
         Raises
         ------
         ClusterError
-            None has come after ``[cluster] wait_s``, torch finds no GPU on one, or two share one.
+            No such worker connects within ``[cluster] wait_s``, torch finds no GPU on one, or two share a GPU.
         """
         self._wait_for(client, self.device, n_workers=1, notify=notify)
         if self.device == "cuda":
@@ -87,14 +88,14 @@ class RunningScheduler(ClusterKind):
         return refused_workers(client)
 
     def patience_s(self, n_workers: int) -> float:
-        # Other workers may join at any time, so it is worth waiting even while some that are unable are connected.
+        # Suitable workers may join at any time, also while unsuitable ones are connected.
         return self.config.wait_s
 
     def how_to_start(self, device: Device) -> str:
         return HOW_TO_START[device].format(address=self.address)
 
     def _wait_for(self, client: Client, device: Device, *, n_workers: int, notify: Notify) -> None:
-        """Wait until `n_workers` workers for `device` are connected."""
+        """Wait until `n_workers` workers that can compute on `device` are connected; raise ClusterError after wait_s."""
         wait_s = self.config.wait_s
         started, notified = time.monotonic(), False
         while len((pool := Pool.of(client)).able(device)) < n_workers:
@@ -113,7 +114,8 @@ class RunningScheduler(ClusterKind):
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # `differences` says which of them matter
+        # Dask compares more packages than matter here; `differences` finds those that do.
+        warnings.simplefilter("ignore", VersionMismatchWarning)
         try:
             client = Client(address, timeout=CONNECT_S)
         except (OSError, ValueError) as error:
@@ -127,7 +129,14 @@ def _connected(address: str) -> Iterator[Client]:
 
 @dataclass(frozen=True)
 class Difference:
-    """A package that is not the same on a worker, or on the scheduler, as here."""
+    """A package whose version on a worker or on the scheduler differs from that in this process.
+
+    Attributes
+    ----------
+    package : name
+    here, there : the versions, as far as they are compared; "missing" if it is not installed
+    where : address of the worker, or "scheduler"
+    """
 
     package: str
     here: str
@@ -139,7 +148,8 @@ SCHEDULER = "scheduler"
 
 
 def differences(client: Client) -> list[Difference]:
-    """Return the packages that differ between this process, the scheduler and the connected workers."""
+    """Return the packages whose versions on the scheduler or on a worker differ from those in this process."""
+    # Dask reports its own dependencies without being asked, so only two names are added.
     found = client.get_versions(packages=["galbatch", "torch"])
     here = _compared(found["client"])
     there = {SCHEDULER: found["scheduler"], **found["workers"]}
@@ -153,6 +163,7 @@ def differences(client: Client) -> list[Difference]:
 
 def _compared(versions: Mapping[str, Any]) -> dict[str, str]:
     packages = versions["packages"]
+    # Builds of one version, such as torch 2.5.1+cpu and 2.5.1+cu124, count as the same.
     return {
         name: ".".join(str(packages[name]).split("+")[0].split(".")[:parts])
         if packages.get(name)
@@ -162,7 +173,7 @@ def _compared(versions: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refused_workers(client: Client) -> dict[str, str]:
-    """Return the workers, by address, whose packages differ from this process's, with the reason."""
+    """Return the reason for each worker whose packages differ from those of this process, by its address."""
     reasons: dict[str, str] = {}
     for one in differences(client):
         if one.where != SCHEDULER:
@@ -175,6 +186,7 @@ def _require_alike(client: Client, address: str) -> None:
     found = differences(client)
     if not found:
         return
+    # The message is a table: one row for each difference, with at most three of the places that have it.
     rows = [("package", "here", "there", "on")]
     for package, here, there in dict.fromkeys((one.package, one.here, one.there) for one in found):
         places = [one.where for one in found if (one.package, one.there) == (package, there)]

@@ -1,4 +1,4 @@
-"""Workers that start, or are joined, when they are first needed."""
+"""Workers that are started or joined when they are first needed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Workers", "on_demand"]
 
 
 def on_demand(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> Workers:
-    """Return workers as configured that start when they are first needed; a context manager, as they end with it."""
+    """Return the configured workers, as a context manager; they start when they are first needed, and end with the context."""
     return Workers(cluster, notify=notify)
 
 
 class Workers:
-    """Workers that start at first use, so that a wrong run is refused before any is started, unless finding that needs them."""
+    """Workers that start at their first use, so that most errors in a run's inputs are found before any worker starts."""
 
     def __init__(self, cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> None:
         self._cluster = cluster
@@ -43,22 +43,23 @@ class Workers:
 
     @property
     def client(self) -> Client:
-        """The connection; the first use starts the workers. Raises as `connect` does."""
+        """The connection to the workers; the first use starts or joins them, and may raise ClusterError."""
         if self._client is None:
             self._client = self._stack.enter_context(connect(self._cluster, notify=self._notify))
         return self._client
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results of ``function(item)``, computed on the workers, in the order of the items.
+        """Yield ``function(item)`` for each item, computed on the workers, in the order of the items.
 
-        A bounded number of items is submitted at a time. What `function` raises is raised here, and the
-        rest is given up.
+        An exception of `function` is raised here, and the items that are left are canceled.
         """
         client = self.client
+        # A bounded number is submitted at a time: millions of headers would fill the scheduler's memory.
         max_submitted = Pool.of(client).max_submitted
         pending: deque[Future] = deque()
         try:
             for item in items:
+                # pure=False: a file may have changed since the same question was asked.
                 pending.append(client.submit(function, item, pure=False, retries=0))
                 if len(pending) >= max_submitted:
                     yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""Throughput of a run while it lasts: a page on the Dask dashboard, Prometheus metrics, bars in the terminal."""
+"""The throughput of a running run: a page on the Dask dashboard, Prometheus metrics, and bars in the terminal."""
 
 from galbatch.dashboard.counts import CountsOnWorker, count, totals, totals_of
 from galbatch.dashboard.page import PAGE, GalaxiesPage, watch

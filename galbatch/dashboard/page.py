@@ -1,4 +1,4 @@
-"""The page ``/galaxies`` on the Dask dashboard: rates of a run against time."""
+"""The page ``/galaxies`` on the Dask dashboard, which plots the rates of a run against time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ __all__ = ["PAGE", "GalaxiesPage", "watch"]
 PAGE = "/galaxies"
 """Path of galbatch's page on the Dask dashboard."""
 
+# More often would show nothing new: workers send their counts with heartbeats, every half second or less often.
 REFRESH_MS = 1000
-HISTORY_POINTS = 900  # a quarter of an hour at one point a second
+# A quarter of an hour at one point a second.
+HISTORY_POINTS = 900
 
 
 def watch(client: Client) -> str:
-    """Put the page and the counters on a cluster; return the page's address."""
+    """Add the page and the counters to a cluster, and return the URL of the page."""
     client.register_plugin(GalaxiesPage())
     client.register_plugin(CountsOnWorker())
+    # Dask's link leads to its own page, /status.
     link: str = client.dashboard_link
     return link.removesuffix("/status") + PAGE
 
 
 class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]
-    """Put the page ``/galaxies`` on the scheduler's dashboard."""
+    """Dask plugin that adds the page ``/galaxies`` to the scheduler's dashboard."""
 
     name = "galbatch-page"
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Add the page; without a dashboard there is nothing to add it to."""
+        """Add the page; does nothing if the scheduler has no dashboard."""
         if getattr(scheduler, "http_application", None) is None:
             return
         application = BokehApplication({PAGE: _galaxies_page}, scheduler, prefix="", template_variables={})
@@ -48,7 +51,7 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]
 
 
 class _Rates:
-    """Rates per second over the last ten totals that were seen."""
+    """Computes rates per second from the last ten totals, about ten seconds of a run."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, dict[str, int]]] = deque(maxlen=10)
@@ -59,7 +62,7 @@ class _Rates:
         elapsed_s = now_s - first_s
         if elapsed_s <= 0:
             return dict.fromkeys(totals, 0.0)
-        # A worker that left takes its totals along: a rate is never negative.
+        # When a worker leaves, its counts go with it: without the limit the rate would be negative.
         return {name: max(0.0, (n - first[name]) / elapsed_s) for name, n in totals.items()}
 
 
@@ -71,7 +74,8 @@ _PANELS = (
 
 
 def _galaxies_page(scheduler: Scheduler, _extra: dict[str, Any], doc: Any) -> None:
-    """Fill a document with the totals and three rates against time."""
+    """Fill a Bokeh document with the totals and with three plots of rates against time."""
+    # Bokeh calls this for each browser that opens the page, so each has a history of its own.
     source = ColumnDataSource({name: [] for name in ("time", *totals())})
     headline = Div(text=_headline(scheduler, totals_of(scheduler)), sizing_mode="stretch_width")
     rates = _Rates()
@@ -79,6 +83,7 @@ def _galaxies_page(scheduler: Scheduler, _extra: dict[str, Any], doc: Any) -> No
     def update() -> None:
         now = totals_of(scheduler)
         point = {
+            # Bokeh's time axis is in milliseconds since 1970.
             "time": [time.time() * 1000.0],
             **{k: [v] for k, v in rates(time.monotonic(), now).items()},
         }

@@ -1,4 +1,4 @@
-"""Receivers of a run's progress: bars in the terminal, or nothing."""
+"""Receivers of a run's progress: bars in the terminal, or nothing at all."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ProgressSink(Protocol):
     """A receiver of a run's progress."""
 
     def start(self, stage: str, total: int, done: int) -> None:
-        """Begin a stage of `total` objects, of which `done` are there already."""
+        """Begin a stage of `total` objects, of which `done` were done by earlier runs."""
 
     def advance(self, stage: str, n: int) -> None:
-        """Count `n` more objects of the stage as done."""
+        """Count `n` further objects of the stage as done."""
 
     def note(self, line: str) -> None:
         """Show a human-readable line; the run continues."""
@@ -49,14 +49,15 @@ class Silent:
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Objects per second since the start, without those that were there before."""
+        """Return the rate in objects per second since the start."""
+        # Objects of earlier runs took no time of this one.
         elapsed_s = task.elapsed or 0.0
         done = task.completed - task.fields["before"]
         return Text(f"{done / elapsed_s:6.1f}/s" if elapsed_s > 0 and done else "     -/s", style="cyan")
 
 
 class ProgressBars:
-    """Bars in the terminal with counts, rate and time left."""
+    """Progress bars in the terminal, one for each stage, with counts, rate and time left."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -65,7 +66,7 @@ class ProgressBars:
     @classmethod
     @contextmanager
     def on(cls, console: Console) -> Iterator[ProgressBars]:
-        """Show bars on `console` while the context lasts."""
+        """Show the bars on `console` while the context lasts."""
         columns = (
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -78,7 +79,7 @@ class ProgressBars:
             yield cls(progress)
 
     def start(self, stage: str, total: int, done: int) -> None:
-        """Add a bar for `stage`."""
+        """Add a bar for `stage`, which starts at the objects that are done."""
         self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done, before=done)
 
     def advance(self, stage: str, n: int) -> None:
@@ -86,5 +87,6 @@ class ProgressBars:
         self._progress.advance(self._tasks[stage], n)
 
     def note(self, line: str) -> None:
-        """Print the line above the bars."""
+        """Print a line above the bars."""
+        # rich would break the line at the terminal's width, and read brackets in paths as markup.
         self._progress.console.print(line, soft_wrap=True, highlight=False, markup=False)
