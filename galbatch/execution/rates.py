@@ -15,7 +15,7 @@ from galbatch.core.columns import PASSES
 from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
-from galbatch.planning import InferenceMemory, ModelPlan, PartitionPlan, Plan, project_inference
+from galbatch.planning import InferenceMemory, ModelPlan, Plan, project_inference
 
 __all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
 
@@ -160,8 +160,11 @@ def _sample(config: RunConfig, plan: Plan, number: int) -> _Sample | None:
     Objects outside every tile take no time to cut and no passes: they say nothing about the others.
     """
     store, planes = config.cutouts.store, config.cutouts.planes
+    parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
+    # They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
+    outward = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
     n_cut = 0
-    for part in _candidates(plan, number)[:MOST_PARTITIONS]:
+    for part in (parts[index] for index in outward[:MOST_PARTITIONS]):
         task = tasks.ingest_task(plan, part, store=store, planes=planes, flags=config.flags)
         grid = task.grids[number]
         footprint = ingest.Footprint([tile for tile in task.tiles if tile.band in grid.bands])
@@ -180,16 +183,6 @@ def _sample(config: RunConfig, plan: Plan, number: int) -> _Sample | None:
         if n_cut == MOST_CUT:
             break
     return None
-
-
-def _candidates(plan: Plan, number: int) -> list[PartitionPlan]:
-    """Return the partitions with tiles and with cutouts on a grid, from the middle outward.
-
-    They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
-    """
-    parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
-    order = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
-    return [parts[index] for index in order]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ METADATA_FILE = "galbatch.json"
 
 # The shipped bundles have 60 kB, a history of 1,000 epochs and a covariance of 512 features 6 MB.
 MOST_METADATA_BYTES = 16 * 2**20
-# A ResNet-18 has 200 entries, a VGG-16 150, an ensemble of ten of them as many times that.
-MOST_ENTRIES = 100_000
 IS_ENCRYPTED = 0x1  # a bit of an entry's flags
 KNOWN_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # all that torch writes
 # What zipfile ends in, where an archive is damaged or made to harm.
@@ -51,53 +49,35 @@ def read_metadata_text(file: BinaryIO, source: str) -> bytes:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            entry = _metadata_entry(archive.infolist(), source)
-            with archive.open(entry) as opened:
-                # The size that the archive states may be a lie: a small entry can unpack to gigabytes.
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            # Torch takes everything from the folder of the first entry, and what torch.save writes has no constants.
+            folder = names[0].partition("/")[0] if names else ""
+            if f"{folder}/data.pkl" not in names or f"{folder}/constants.pkl" not in names:
+                raise zipfile.BadZipFile("it holds no network")
+            found = [entry for entry in entries if entry.filename == f"{folder}/extra/{METADATA_FILE}"]
+            if not found:
+                raise BundleError(
+                    f"{source}: holds no {METADATA_FILE}, so it is TorchScript but no galbatch bundle; "
+                    "save it with galbatch.models.save_bundle and its metadata"
+                )
+            if len(found) > 1:
+                raise BundleError(
+                    f"{source}: holds {METADATA_FILE} {len(found)} times; which one holds cannot be told"
+                )
+            if found[0].flag_bits & IS_ENCRYPTED or found[0].compress_type not in KNOWN_COMPRESSION:
+                raise BundleError(
+                    f"{source}: {METADATA_FILE} is encrypted, or packed in a way that torch does not write"
+                )
+            with archive.open(found[0]) as opened:
+                # Never more than this, whatever size is stated: a small entry can unpack to gigabytes.
                 text = opened.read(MOST_METADATA_BYTES + 1)
     except UNREADABLE as error:
         raise BundleError(
             f"{source}: is no TorchScript file, or is damaged: {error}; fetch it again"
         ) from None
     if len(text) > MOST_METADATA_BYTES:
-        raise _too_large(source)
+        raise BundleError(
+            f"{source}: {METADATA_FILE} has more than {MOST_METADATA_BYTES // 2**20} MiB; metadata of a network are far smaller"
+        )
     return text
-
-
-def _metadata_entry(entries: list[zipfile.ZipInfo], source: str) -> zipfile.ZipInfo:
-    """Return the entry of the metadata, which must be one, of a stated size, and not encrypted."""
-    if len(entries) > MOST_ENTRIES:
-        raise BundleError(
-            f"{source}: the archive has {len(entries)} entries, expected {MOST_ENTRIES} or fewer"
-        )
-    names = [entry.filename for entry in entries]
-    # Torch takes everything from the folder of the first entry.
-    folder = names[0].partition("/")[0] if names else ""
-    if f"{folder}/data.pkl" not in names or f"{folder}/constants.pkl" not in names:
-        raise BundleError(
-            f"{source}: is no TorchScript file, or is damaged: it holds no network; fetch it again"
-        )
-    found = [entry for entry in entries if entry.filename == f"{folder}/extra/{METADATA_FILE}"]
-    if not found:
-        raise BundleError(
-            f"{source}: holds no {METADATA_FILE}, so it is TorchScript but no galbatch bundle; "
-            "save it with galbatch.models.save_bundle and its metadata"
-        )
-    if len(found) > 1:
-        raise BundleError(
-            f"{source}: holds {METADATA_FILE} {len(found)} times; which one holds cannot be told"
-        )
-    (entry,) = found
-    if entry.flag_bits & IS_ENCRYPTED or entry.compress_type not in KNOWN_COMPRESSION:
-        raise BundleError(
-            f"{source}: {METADATA_FILE} is encrypted, or packed in a way that torch does not write"
-        )
-    if entry.file_size > MOST_METADATA_BYTES:
-        raise _too_large(source)
-    return entry
-
-
-def _too_large(source: str) -> BundleError:
-    return BundleError(
-        f"{source}: {METADATA_FILE} has more than {MOST_METADATA_BYTES // 2**20} MiB; metadata of a network are far smaller"
-    )

@@ -77,56 +77,60 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
     changed = [name for name, checksum in _checksums(script).items() if checksum != before[name]]
     if changed:
         return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
-    return _feature_problem(script, features, metadata) or _row_problem(script, inputs, (rows, keys))
+    # Rows come last: they run the script several times more, on what is known to have the right shapes.
+    return _feature_problem(script, features, metadata) or _row_problem(
+        script, inputs, features, sampled=(rows, keys), outputs=first
+    )
 
 
-def _row_problem(script: Any, inputs: tuple[Tensor, ...], sampled: tuple[Tensor, Tensor]) -> str | None:
+def _row_problem(
+    script: Any,
+    inputs: tuple[Tensor, ...],
+    features: Tensor,
+    *,
+    sampled: tuple[Tensor, Tensor],
+    outputs: Tensor,
+) -> str | None:
     """Return in which method a row depends on the others of its batch, or on its place there; None: in none.
 
     Such a network gives an object another posterior whenever the objects beside it change.
 
     Parameters
     ----------
-    inputs : what `prefix` takes, of two images
-    sampled : what `sample` takes, whose first two rows are of the two images
+    inputs, features : what `prefix` takes, of two images, and what it gave
+    sampled, outputs : what `sample` takes, whose first two rows are of the two images, and what it gave
     """
-    features = script.prefix(*inputs)
     if len(features) != len(inputs[0]):
         return f"prefix gives {len(features)} rows for {len(inputs[0])} images"
-    calls: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
-        "prefix": (script.prefix, inputs),
-        "sample": (script.sample, sampled),
+    calls: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]] = {
+        "prefix": (script.prefix, inputs, features),
+        "sample": (script.sample, sampled, outputs),
     }
     # Methods that a script may have; their numbers go into columns and flags as well.
     if hasattr(script, "crop"):
-        calls["crop"] = script.crop, inputs[:1]
+        calls["crop"] = script.crop, inputs[:1], script.crop(inputs[0])
     if hasattr(script, "last_features"):
-        calls["last_features"] = script.last_features, (features,)
+        calls["last_features"] = script.last_features, (features,), script.last_features(features)
     if hasattr(script, "sample_with_top"):
-        calls["sample_with_top"] = (lambda *some: script.sample_with_top(*some)[0]), sampled
-    for method, (call, arguments) in calls.items():
-        together = call(*arguments)
+        calls["sample_with_top"] = lambda *some: script.sample_with_top(*some)[0], sampled, outputs
+    for method, (call, arguments, together) in calls.items():
         for batch in BATCHES:
             rows = torch.tensor(batch)
+            expected = together[rows]
             try:
-                found = call(*(argument[rows] for argument in arguments))
+                found = _tensor(call(*(argument[rows] for argument in arguments)), method)
             except SCRIPT_FAULTS as error:
                 return f"{method} fails on a batch of {len(batch)}: {_last_line(error)}"
-            if not _agree(found, together[rows]):
+            largest = float(expected.abs().max()) if expected.numel() else 0.0
+            if found.shape != expected.shape or not torch.allclose(
+                found, expected, rtol=0.0, atol=ROW_TOLERANCE * largest, equal_nan=True
+            ):
                 return (
                     f"{method} gives an image other numbers in a batch of {len(batch)} than in one of {len(together)}: they "
                     "depend on the images beside it, or on its place; normalize each image by itself, with BatchNorm's "
                     "running statistics and constants for a survey"
                 )
     return None
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors are equal but for the rounding of another order of sums."""
-    if found.shape != expected.shape:
-        return False
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
-    return torch.allclose(found, expected, rtol=0.0, atol=ROW_TOLERANCE * largest, equal_nan=True)
 
 
 def _last_line(error: Exception) -> str:
