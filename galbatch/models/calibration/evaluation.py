@@ -1,4 +1,4 @@
-"""The evaluation of a bundle on objects with known truth that nothing was trained on: section 6 of the GaMPEN paper."""
+"""The evaluation of a bundle on held-out objects with known truth, as in section 6 of the GaMPEN paper."""
 
 from __future__ import annotations
 
@@ -45,23 +45,22 @@ Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 OBJECTS_AT_ONCE = 256
-RELEASED_DRAWS = 1000  # the paper's passes, one draw each
-LARGEST_DRAW = 1e100  # an exp beyond is held there: a kernel density of infinite draws is none
+RELEASED_DRAWS = 1000  # The paper's number of passes, each with one draw.
+LARGEST_DRAW = 1e100  # The exponential of an output may be infinite; draws are clipped, as infinite ones have no kernel density.
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Objects with known truth.
+    """Objects with known truth that were not used in training.
 
     Attributes
     ----------
-    images : (image, band, y, x) float32, nJy, by row
-    labels : (object, parameter) float64, physical units, in the order of the bundle's parameters
-    rows : (object,) int64, rising: the image of each; None: image for image
-    object_id : (object,) int64 or str, what splits hang on; None: their numbers, from 0
-    auxiliary : (object, auxiliary input) float32; None: the bundle takes none
-    strata : true values (object,) that results are shown by: magnitude, size_arcsec; taken from the labels where they
-        are among these
+    images : (image, band, y, x) float32, nJy, read by row
+    labels : (object, parameter) float64, truth in physical units, in the order of the bundle's parameters
+    rows : (object,) int64, rising, row of each object's image; None: one image per object, in the same order
+    object_id : (object,) int64 or str, ids by which objects are divided; None: their numbers, from 0
+    auxiliary : (object, auxiliary input) float32; None for a bundle that takes none
+    strata : true values (object,) by which results are binned: magnitude, size_arcsec; those among the labels need not be given
     """
 
     images: ImageRows
@@ -76,36 +75,38 @@ class HeldOut:
 
     @property
     def ids(self) -> npt.NDArray[np.generic]:
-        """The ids of the objects, (object,), or their numbers."""
+        """The ids of the objects, (object,), or their numbers from 0 if there are no ids."""
         return np.arange(len(self)) if self.object_id is None else self.object_id
 
     def take(self, chosen: Rows) -> HeldOut:
-        """Return some of the objects."""
+        """Return the objects with the indices `chosen`, (object,) int64. The images are shared, not copied."""
         rows = np.arange(len(self)) if self.rows is None else self.rows
         return dataclasses.replace(
             self,
             labels=self.labels[chosen],
             rows=rows[chosen],
-            object_id=self.ids[chosen],
+            object_id=self.ids[
+                chosen
+            ],  # Numbers, too, as those of the part would differ from those of the whole.
             auxiliary=None if self.auxiliary is None else self.auxiliary[chosen],
             strata={name: values[chosen] for name, values in self.strata.items()},
         )
 
     def split(self, *, seed: int, share: float) -> tuple[HeldOut, HeldOut]:
-        """Divide the objects into two parts without a common one, by a hash of (seed, id); the first holds about `share` of all."""
+        """Return the objects divided into two parts by a hash of (seed, id); the first has about `share` of all."""
         parts = split_objects(self.ids, seed=seed, validation_share=share, test_share=0.0)
         return self.take(parts.validation), self.take(parts.training)
 
 
 @dataclass(frozen=True)
 class PassSettings:
-    """The number of passes that held-out objects get, their seed, and the batch.
+    """The number of passes for held-out objects, and how they are run.
 
     Attributes
     ----------
-    n_passes : of each object; one is run where dropout is off
-    seed : of the dropout masks
-    batch : rows (object times pass) a forward sees at most
+    n_passes : number of passes of each object; a network without dropout runs one
+    seed : seed of the dropout masks
+    batch : largest number of rows (object times pass) that run at a time
     """
 
     n_passes: int = 64
@@ -120,8 +121,8 @@ class Outputs:
     Attributes
     ----------
     numbers : (object, pass, output) float32
-    keys : (object, pass) int64
-    finite : (object,) whether all numbers are; the others are left out
+    keys : (object, pass) int64, from which masks and draws are made
+    finite : (object,) bool, whether all numbers are finite; other objects are left out of results
     """
 
     numbers: npt.NDArray[np.float32]
@@ -131,21 +132,22 @@ class Outputs:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Posteriors compared with the truth.
+    """The comparison of posteriors with the truth.
 
     Attributes
     ----------
-    parameters : of the bundle
-    labels : (object, parameter) float64, the truth, physical units
-    cdf : (object, parameter) of the posteriors at the truth, both in the standardized space
-    transform : (object, parameter) the same, drawn within the point mass for truths at a parameter's limits: uniform in 0..1
-        if the posteriors are right
-    at_low, at_high : (object, parameter) truths at or beyond a parameter's limits
-    released : (object, parameter, level, end) intervals as GaMPEN's released code defines them, physical units
-    median, mode : (object, quantity) point values of the parameters and the magnitudes derived from them
+    parameters : parameters of the bundle
+    labels : (object, parameter) float64, truth in physical units
+    cdf : (object, parameter) float64, CDF of the posteriors at the truth, both in the standardized space
+    transform : (object, parameter) float64, probability integral transform: the CDF, or a random number within the point mass for
+        a truth at a parameter's limit; uniform in 0..1 if the posteriors are right
+    at_low, at_high : (object, parameter) bool, whether the truth is at or beyond the lower, the upper limit
+    released : (object, parameter, level, 2) float64, ends of the intervals as GaMPEN's released code defines them, in physical
+        units
+    median, mode : (object, quantity) float64, point estimates of the parameters and of the magnitudes derived from them
     strata : true values (object,): magnitude, size_arcsec
-    n_passes : of each object
-    n_failed : objects left out, because the network gave no finite numbers for them
+    n_passes : number of passes of each object
+    n_failed : number of objects left out, as the network gave non-finite numbers for them
     """
 
     parameters: tuple[ParameterInfo, ...]
@@ -165,38 +167,39 @@ class Evaluation:
         return len(self.labels)
 
     def index(self, name: str) -> int:
-        """Return the number of the parameter of that name."""
+        """Return the index of the parameter of that name."""
         return [parameter.name for parameter in self.parameters].index(name)
 
     @property
     def quantities(self) -> list[Quantity]:
-        """The quantities of `median` and `mode`: parameters and magnitudes."""
+        """The quantities of `median` and `mode`, in their order: parameters and magnitudes."""
         return quantities_of(self.parameters)
 
     def truth(self, quantity: Quantity) -> Floats:
-        """Return the truth, (object,), in the quantity's unit."""
+        """Return the true values of a quantity, (object,), in its unit."""
         truth = self.labels[:, quantity.index]
         return ab_mag(truth) if quantity.is_magnitude else truth
 
     def covered(self, level: float) -> Bools:
-        """Tell, (object, parameter) bool, whether the equal-tailed interval holds the truth."""
+        """Return whether the equal-tailed intervals of probability `level` contain the truth, (object, parameter) bool."""
         return equal_tailed_cover(self.transform, level)
 
     def covered_closed(self, level: float) -> Bools:
-        """Tell, (object, parameter) bool, whether the catalog's interval, ends included, holds the truth clamped as it is."""
+        """Return whether the catalog's closed intervals contain the truth, both clamped to the limits, (object, parameter) bool."""
         return closed_cover(self.cdf, self.at_low, self.at_high, level)
 
     def covered_released(self, level: float) -> Bools:
-        """Tell, (object, parameter) bool, whether the released code's interval, ends included, holds the truth."""
+        """Return whether the released code's closed intervals contain the truth, (object, parameter) bool."""
+        # (object, parameter, 2), for the three levels of the paper only.
         ends = self.released[:, :, LEVELS.index(level)]
         return np.asarray((ends[..., 0] <= self.labels) & (self.labels <= ends[..., 1]))
 
     def coverage(self, name: str, level: float = LEVELS[0]) -> Share:
-        """Return the share of truths of one parameter in the equal-tailed interval."""
+        """Return the share of objects whose equal-tailed interval contains the truth of the parameter of that name."""
         return share_of(self.covered(level)[:, self.index(name)])
 
     def r2(self, name: str) -> float:
-        """Return the coefficient of determination of a parameter's or magnitude's median (equation 17 of the paper)."""
+        """Return R^2 of the median of a parameter or magnitude (equation 17 of the GaMPEN paper)."""
         (i,) = [i for i, quantity in enumerate(self.quantities) if quantity.name == name]
         truth = self.truth(self.quantities[i])
         return float(1 - np.square(self.median[:, i] - truth).mean() / truth.var())
@@ -211,21 +214,21 @@ def evaluate(
     calibrated: bool | None = None,
     auxiliary: npt.NDArray[np.float32] | None = None,
 ) -> Evaluation:
-    """Compare a bundle's posteriors with the truth.
+    """Return the comparison of a bundle's posteriors with the truth.
 
     Parameters
     ----------
-    bundle : any head
+    bundle : bundle with any head
     images : (object, band, y, x) float32, nJy
-    labels : (object, parameter) float64, physical units
-    passes : how many passes of an object are run, and how
-    calibrated : whether the bundle's post-hoc correction is applied; None: as the bundle says
-    auxiliary : (object, auxiliary input) float32
+    labels : (object, parameter) float64, truth in physical units
+    passes : number of passes per object, their seed and batch size; None: the defaults
+    calibrated : whether posteriors are inflated by the bundle's factors; None: the bundle's own default
+    auxiliary : (object, auxiliary input) float32; None for a bundle that takes none
 
     Raises
     ------
     BundleError
-        `calibrated` is true, and the bundle holds no correction.
+        `calibrated` is true, but the bundle holds no inflation factors.
     """
     (factors,) = Ensemble((bundle,), calibrated).inflation_factors
     held_out = HeldOut(images, np.asarray(labels, dtype=np.float64), auxiliary=auxiliary)
@@ -240,14 +243,17 @@ def run_held_out(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Outputs:
-    """Run the passes on all objects, some at a time. One pass where dropout is off.
+    """Run the passes for all held-out objects; a network without dropout runs one.
 
     Parameters
     ----------
-    progress : called with the number of objects done since the last call
+    bundle : bundle to run
+    held_out : objects
+    passes : number of passes per object, their seed and batch size
+    progress : function called with the number of objects done since the last call
     """
     metadata, n = bundle.metadata, len(held_out)
-    # By number, not by id: held-out objects of an array have none.
+    # Keys by number, not by id, as held-out objects from an array have no ids.
     keys = draw_keys(
         np.arange(n),
         seed=passes.seed,
@@ -256,6 +262,7 @@ def run_held_out(
     )
     scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
     rows = np.arange(n) if held_out.rows is None else held_out.rows
+    # The empty first part gives the result its shape where there are no objects.
     parts = [np.empty((0, keys.shape[1], outputs_per_pass(metadata)), np.float32)]
     for start in range(0, n, OBJECTS_AT_ONCE):
         some = slice(start, start + OBJECTS_AT_ONCE)
@@ -277,14 +284,15 @@ def judge(
     factors: tuple[float, ...] | None = None,
     seed: int = 1,
 ) -> Evaluation:
-    """Compare posteriors with the truth.
+    """Return the comparison of posteriors with the truth.
 
     Parameters
     ----------
-    outputs : of the objects of `held_out`
-    metadata : of the bundle
-    factors : the posteriors are inflated by; None: as the network gives them
-    seed : of what is drawn within point masses
+    outputs : outputs for the objects of `held_out`
+    metadata : metadata of the bundle
+    held_out : objects with their true values
+    factors : factors by which posteriors are inflated, one per parameter; None: not inflated
+    seed : seed of the random numbers for truths at limits
     """
     kept = np.flatnonzero(outputs.finite)
     labels = held_out.labels[kept]
@@ -316,12 +324,13 @@ def _judge_some(
     rows: Rows,
     factors: tuple[float, ...] | None,
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return (cdf, released intervals, median, mode) of some objects."""
+    """Return CDF, released intervals, median and mode, as in `Evaluation`, of a few objects."""
     passes = read_passes(outputs.numbers[rows], metadata)
     if factors is not None:
         passes = passes.inflated(factors)
     keys = member_keys(outputs.keys[rows], metadata.members)
     draws = physical_draws(passes, keys, metadata.parameters)
+    # (object, parameter, level, 2)
     released = np.stack([released_intervals(draws[..., i]) for i in range(draws.shape[2])], axis=1)
     summaries = [_summary(passes, quantity) for quantity in quantities_of(metadata.parameters)]
     median, mode = (np.stack(column, axis=1) for column in zip(*summaries, strict=True))
@@ -329,7 +338,7 @@ def _judge_some(
 
 
 def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
-    """Return median and mode, (object,), as the catalog has them."""
+    """Return median and mode, (object,) each, computed as in the catalog."""
     if passes.is_point:
         summary = summarize_draws(passes.mean, quantity, [0.5])
     else:
@@ -340,9 +349,9 @@ def _summary(passes: Passes, quantity: Quantity) -> tuple[Floats, Floats]:
 def physical_draws(
     passes: Passes, keys: npt.NDArray[np.int64], parameters: tuple[ParameterInfo, ...]
 ) -> Floats:
-    """Draw (object, draw, parameter) in physical units: as many a pass as make 1,000; those of a point head are its passes."""
+    """Return draws (object, draw, parameter) in physical units: 1,000 or a few more; for a point head its passes."""
     repeats = 1 if passes.is_point else -(-RELEASED_DRAWS // keys.shape[1])
-    # Further draws of a pass have keys of their own, mixed from the pass's key and a number.
+    # Each further draw from a pass has another key, a hash of the pass's key plus a number.
     words = keys.view(np.uint64)
     drawn = [passes.draws(mix(words + np.uint64(number)).view(np.int64)) for number in range(repeats)]
     draws = np.concatenate(drawn, axis=1)
@@ -351,9 +360,9 @@ def physical_draws(
 
 
 def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]) -> Floats:
-    """Return (object, parameter) the CDF of the posteriors at the truth, in the standardized space.
+    """Return the CDF of the posteriors at the truth, (object, parameter), in the standardized space.
 
-    Of a point head the truth's rank among its n passes, in the middle of the ranks that are left open: (k + 1/2) / (n + 1).
+    For a point head it is the rank k of the truth among its n passes, as (k + 1/2) / (n + 1).
     """
     found = [
         mixture_cdf(passes.marginal(i), to_output(labels[:, i], parameter))
@@ -361,29 +370,32 @@ def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]
     ]
     cdf = np.stack(found, axis=1)
     if passes.is_point:
+        # The middle of the interval between two ranks, so that 0 and 1 do not occur.
         n = passes.mean.shape[1]
         return np.asarray((n * cdf + 0.5) / (n + 1))
     return cdf
 
 
 def limits_reached(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> tuple[Bools, Bools]:
-    """Tell, (object, parameter) bool, whether truths lie at or beyond the lower, and the upper limit of the parameter."""
+    """Return whether the truth is at or beyond the lower, and the upper limit of a parameter, (object, parameter) bool each."""
+    # Compared as standardized values, to which both are mapped by the same function.
     low, high = np.array([output_limits(parameter) for parameter in parameters]).T
     standard = np.stack([to_output(labels[:, i], p) for i, p in enumerate(parameters)], axis=1)
     return standard <= low, standard >= high
 
 
 def transforms(cdf: Floats, at_low: Bools, at_high: Bools, *, seed: int) -> Floats:
-    """Return (object, parameter) randomized integral transforms."""
-    # One generator for all parameters, in their order: the same numbers for every factor that is tried.
+    """Return the randomized probability integral transforms, (object, parameter)."""
+    # One generator for all parameters, in their order, so that every factor is tried with the same random numbers.
     rng = np.random.default_rng(seed)
     columns = [randomized_transform(cdf[:, i], at_low[:, i], at_high[:, i], rng) for i in range(cdf.shape[1])]
     return np.stack(columns, axis=1)
 
 
 def strata_of(labels: Floats, parameters: tuple[ParameterInfo, ...]) -> dict[str, Floats]:
-    """Return true magnitudes and sizes (object,) that are among the labels: the first of each."""
+    """Return the first magnitude and the first size, (object,) each, among the labels, by the names of strata."""
     found: dict[str, Floats] = {}
+    # Known by unit and name: the metadata do not say which parameter is the total magnitude.
     for values, parameter in zip(labels.T, parameters, strict=True):
         if parameter.unit == "arcsec":
             found.setdefault("size_arcsec", values)

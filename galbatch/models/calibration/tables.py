@@ -1,4 +1,4 @@
-"""An evaluation as tables, in the form of section 6 of the GaMPEN paper (Ghosh et al. 2022, ApJ 935, 138)."""
+"""Tables of an evaluation, in the form of section 6 of the GaMPEN paper (Ghosh et al. 2022, ApJ 935, 138)."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ Bools = npt.NDArray[np.bool_]
 Cover = Callable[[float], Bools]
 Cell = str | float | int | None
 
-ROBUST_SIGMA = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
+ROBUST_SIGMA = 1.4826  # The standard deviation of a Gaussian in units of its median absolute deviation (MAD).
 PIT_BINS = 10
-MIN_IN_BIN = 50  # objects: the share covered is then known to 7 points
-SIZE_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, np.inf)  # arcsec; 1 is about the seeing, section 6.4's limit
+MIN_IN_BIN = 50  # With this number of objects the coverage is known to 7 percentage points.
+# In arcsec. 1 arcsec is about the seeing, the limit for labels of small galaxies in section 6.4 of the paper.
+SIZE_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, np.inf)
 STRATA = {"magnitude": "true magnitude", "size_arcsec": "true size (arcsec)"}
 DIGITS = 4
 
 
 def evaluation_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
-    """Coverage by both definitions, residuals, labels, and the first two by magnitude and size."""
+    """Return all tables of an evaluation: coverages, residuals, labels, and coverage and residuals by magnitude and size."""
     return (
         *both_coverages(evaluation),
         *residual_tables(evaluation),
@@ -53,11 +54,12 @@ def evaluation_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
 
 
 def both_coverages(evaluation: Evaluation, words: str = "") -> tuple[ResultTable, ResultTable]:
-    """Coverage of equal-tailed intervals, and of the released code's.
+    """Return the tables of the coverage of equal-tailed intervals, and of those of GaMPEN's released code.
 
     Parameters
     ----------
-    words : whether the posteriors are corrected
+    evaluation : comparison of posteriors with the truth
+    words : text for the captions that says whether the posteriors are corrected
     """
     about = [words] if words else []
     about.append(f"{len(evaluation):,} objects, {_counted(evaluation.n_passes, 'pass', 'passes')} each")
@@ -78,7 +80,7 @@ def both_coverages(evaluation: Evaluation, words: str = "") -> tuple[ResultTable
 
 
 def residual_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
-    """Residuals of median and mode, labels, residuals by magnitude and size."""
+    """Return the tables of residuals of median and mode, of labels, and of residuals by magnitude and size."""
     return (
         residual_table(evaluation, evaluation.median, "Residuals of the median, estimate minus truth"),
         residual_table(
@@ -92,28 +94,32 @@ def residual_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
 
 
 def rounded(value: float, digits: int = DIGITS) -> float | None:
-    """Round to `digits` significant digits; None for NaN and infinity."""
+    """Return a number with `digits` significant digits; None for NaN and infinity, which JSON cannot hold."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
 def _percent(share: Share) -> tuple[Cell, Cell]:
-    """Value and error, to 0.01 %."""
+    """Return value and error of a share in percent, to 0.01 %; None without objects."""
     if share.n == 0:
         return None, None
     return round(100 * share.value, 2), round(100 * share.error, 2)
 
 
 def levels_heads() -> tuple[str, ...]:
-    """Columns of values and errors for each level."""
+    """Return the headings of the columns of value and error for each level."""
     return tuple(head for level in LEVELS for head in (f"{100 * level:.2f} %", "±"))
 
 
 def coverage_table(evaluation: Evaluation, cover: Cover, caption: str) -> ResultTable:
-    """Shares of truths covered: each parameter, the mean; B/T apart for truths of 0 or 1 and between.
+    """Return the table of the coverage of each parameter, and of the mean over the parameters.
+
+    Parameters such as B/T have further rows for true values of exactly 0 or 1, and for those between.
 
     Parameters
     ----------
-    cover : level -> (object, parameter) bool
+    evaluation : comparison of posteriors with the truth
+    cover : function of the level that returns which intervals contain the truth, (object, parameter) bool
+    caption : caption of the table
     """
     hits = {level: cover(level) for level in LEVELS}
     rows: list[tuple[Cell, ...]] = []
@@ -123,18 +129,19 @@ def coverage_table(evaluation: Evaluation, cover: Cover, caption: str) -> Result
     if len(evaluation.parameters) > 1:
         means = [share_of(hits[level].mean(axis=1)) for level in LEVELS]
         rows.append(("mean", len(evaluation), *percents(means)))
+    # Closed intervals are a second way to count equal-tailed ones, so they follow in the same table.
     if cover == evaluation.covered:
         rows += _closed_rows(evaluation)
     return ResultTable(caption, ("parameter", "n", *levels_heads()), tuple(rows))
 
 
 def percents(shares: Sequence[Share]) -> list[Cell]:
-    """Values and errors, to 0.01 %."""
+    """Return value and error of each share in percent, one after another, to 0.01 %."""
     return [cell for share in shares for cell in _percent(share)]
 
 
 def _groups(evaluation: Evaluation) -> Iterator[tuple[str, int, Bools]]:
-    """Iterate over (name, parameter, objects): all, and those with a true share of 0 or 1 apart from the others."""
+    """Yield (name, index of the parameter, objects (object,) bool): all objects, then those with a true value of 0 or 1, or between."""
     for index, parameter in enumerate(evaluation.parameters):
         truth = evaluation.labels[:, index]
         yield parameter.name, index, np.ones(len(truth), dtype=np.bool_)
@@ -145,7 +152,7 @@ def _groups(evaluation: Evaluation) -> Iterator[tuple[str, int, Bools]]:
 
 
 def _closed_rows(evaluation: Evaluation) -> list[tuple[Cell, ...]]:
-    """Make rows for parameters with truths at their limits, counted by the catalog's closed interval."""
+    """Return rows for the parameters with truths at their limits, counted with the catalog's closed intervals."""
     rows: list[tuple[Cell, ...]] = []
     for index, parameter in enumerate(evaluation.parameters):
         if (evaluation.at_low | evaluation.at_high)[:, index].any():
@@ -161,7 +168,7 @@ RESIDUAL_HEADS = ("n", "mean", "median", "σ", "1.4826 MAD", "68.27 % within")
 
 
 def _residual_cells(residual: Floats) -> tuple[Cell, ...]:
-    """n, mean, median, standard deviation (the paper's typical error), robust scatter, and what 68.27 % are within."""
+    """Return the cells of residuals (object,), in the order of RESIDUAL_HEADS; the standard deviation is the paper's typical error."""
     if len(residual) == 0:
         return (0, None, None, None, None, None)
     median = float(np.median(residual))
@@ -176,10 +183,11 @@ def _residual_cells(residual: Floats) -> tuple[Cell, ...]:
 
 
 def _residuals(evaluation: Evaluation, values: Floats) -> Iterator[tuple[str, str, Floats, float]]:
-    """Iterate over (name, unit, residual (object,), R^2); also relative to the truth where a logarithm is estimated."""
+    """Yield (name, unit, residuals (object,), R^2) of each quantity, and relative residuals of one estimated by its logarithm."""
     for i, quantity in enumerate(evaluation.quantities):
         truth = evaluation.truth(quantity)
         residual = values[:, i] - truth
+        # R^2 is not defined where all true values are equal.
         variance = float(truth.var()) if len(truth) else 0.0
         r2 = 1 - float(np.square(residual).mean()) / variance if variance > 0 else np.nan
         yield quantity.name, "mag" if quantity.is_magnitude else quantity.parameter.unit, residual, r2
@@ -188,11 +196,13 @@ def _residuals(evaluation: Evaluation, values: Floats) -> Iterator[tuple[str, st
 
 
 def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> ResultTable:
-    """Figure 12's numbers and R^2 (equation 17).
+    """Return the table of residuals, with the numbers of figure 12 of the GaMPEN paper and R^2 (equation 17).
 
     Parameters
     ----------
-    values : (object, quantity) point values
+    evaluation : comparison of posteriors with the truth
+    values : (object, quantity) float64, point estimates
+    caption : caption of the table
     """
     rows = tuple(
         (name, unit, *_residual_cells(residual), rounded(r2))
@@ -202,10 +212,11 @@ def residual_table(evaluation: Evaluation, values: Floats, caption: str) -> Resu
 
 
 def comparison_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
-    """Standard deviation of the median's residuals for several networks on the same objects, over that of the first.
+    """Return the table of the median's residuals for several networks on the same objects, in units of those of the first.
 
-    No value where another network has no such quantity, as magnitudes and relative residuals follow from transforms.
+    The numbers are standard deviations. There is none where another network does not have the quantity.
     """
+    # Networks with the same parameters may differ in transforms, from which relative residuals follow, and in magnitudes.
     first, *others = [
         {name: (unit, float(r.std())) for name, unit, r, _ in _residuals(e, e.median)}
         for e in evaluations.values()
@@ -225,7 +236,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
 
 
 def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
-    """Section 6.4: how often labels that follow from the median are true; empty if no parameter has labels."""
+    """Return the table of how often labels that follow from the median are true (section 6.4 of the paper); () without labels."""
     rows = tuple(
         row
         for index, parameter in enumerate(evaluation.parameters)
@@ -254,6 +265,7 @@ def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
 
 
 def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) -> Iterator[tuple[Cell, ...]]:
+    """Yield one row for each label of a parameter."""
     (column,) = [i for i, q in enumerate(evaluation.quantities) if q.index == index and not q.is_magnitude]
     median, truth = evaluation.median[:, column], evaluation.labels[:, index]
     given, true = first_label(median, parameter.labels), first_label(truth, parameter.labels)
@@ -272,9 +284,9 @@ def _label_rows(evaluation: Evaluation, index: int, parameter: ParameterInfo) ->
 
 
 def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.int64]:
-    """Return (object,) int64 the number of the first label that fits each value; -1: none does."""
+    """Return the index of the first label that fits each value, (object,) int64; -1 where none fits."""
     found = np.full(len(values), -1, dtype=np.int64)
-    # From the last to the first, so that the first that fits overwrites the others.
+    # From the last to the first, so that the first label that fits overwrites the others.
     for number in reversed(range(len(labels))):
         label = labels[number]
         low = -np.inf if label.at_least is None else label.at_least
@@ -284,9 +296,18 @@ def first_label(values: Floats, labels: Sequence[LabelInfo]) -> npt.NDArray[np.i
 
 
 def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Bools]]:
-    """Return (text, mean of its true values, objects (object,)) of bins: whole magnitudes, or sizes about the seeing.
+    """Return bins of magnitude (whole magnitudes) or of size (around the seeing).
 
     Bins with fewer than 50 objects are joined with the next fainter or larger one, the last with the one before.
+
+    Parameters
+    ----------
+    evaluation : comparison of posteriors with the truth
+    name : magnitude or size_arcsec
+
+    Returns
+    -------
+    for each bin its text, the mean of its true values, and its objects (object,) bool
     """
     values = evaluation.strata[name]
     edges = list(SIZE_EDGES)
@@ -299,17 +320,19 @@ def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Boo
             kept.append(edge)
     if len(kept) == 1:
         return [("all", float(values.mean()), np.ones(len(values), dtype=np.bool_))]
+    # What is left behind the last complete bin belongs to it.
     kept[-1] = edges[-1]
     inside = [(a, b, np.asarray((values >= a) & (values < b))) for a, b in itertools.pairwise(kept)]
     return [(_span(a, b), float(values[chosen].mean()), chosen) for a, b, chosen in inside]
 
 
 def _span(low: float, high: float) -> str:
+    """Return the text of a bin; one without upper edge begins with from."""
     return f"from {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
 
 
 def binned_residuals(evaluation: Evaluation, stratum: str) -> ResultTable:
-    """Residuals of the median by magnitude or size: relative ones where a logarithm is estimated."""
+    """Return the table of the median's residuals by magnitude or size; relative ones where a logarithm is estimated."""
     rows = []
     chosen_names = _names_by_bin(evaluation)
     for words, _, chosen in strata_bins(evaluation, stratum):
@@ -324,7 +347,8 @@ def binned_residuals(evaluation: Evaluation, stratum: str) -> ResultTable:
 
 
 def _names_by_bin(evaluation: Evaluation) -> set[str]:
-    """Return the names shown by bin: a flux residual in nJy shows the bright end alone, relative ones and magnitudes all."""
+    """Return the names of the residuals that are shown by bin."""
+    # Residuals of a flux in nJy are dominated by the brightest objects of a bin; relative ones and magnitudes show all.
     return {
         f"{q.name}, relative" if q.parameter.transform in ("ln", "log10") and not q.is_magnitude else q.name
         for q in evaluation.quantities
@@ -332,7 +356,14 @@ def _names_by_bin(evaluation: Evaluation) -> set[str]:
 
 
 def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | None = None) -> ResultTable:
-    """Coverage of equal-tailed intervals by magnitude or size; with `before` the uncorrected ones in further columns."""
+    """Return the table of the coverage of equal-tailed intervals by magnitude or size.
+
+    Parameters
+    ----------
+    evaluation : comparison of posteriors with the truth
+    stratum : magnitude or size_arcsec
+    before : the same without the correction, for further columns; None: no such columns
+    """
     rows: list[tuple[Cell, ...]] = []
     for words, _, chosen in strata_bins(evaluation, stratum):
         for index, parameter in enumerate(evaluation.parameters):
@@ -350,13 +381,14 @@ def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | N
 
 
 def pit_counts(transform: Floats, n_bins: int) -> npt.NDArray[np.int64]:
-    """Return (bin,) int64 the objects whose integral transform (object,) lies in each of `n_bins` equal bins of 0..1."""
+    """Return the number of objects, (bin,) int64, whose integral transform (object,) lies in each of `n_bins` equal bins of 0..1."""
     return np.histogram(transform, bins=n_bins, range=(0.0, 1.0))[0]
 
 
 def pit_table(before: Evaluation, after: Evaluation) -> ResultTable:
-    """Histograms of the integral transforms: objects in each tenth; even ones if the posteriors are right."""
+    """Return the table of the integral transforms' histograms, in tenths of 0..1; they are flat if the posteriors are right."""
     expected = len(after) / PIT_BINS
+    # The binomial error of the number of objects in a bin of probability 1 / PIT_BINS.
     error = np.sqrt(expected * (1 - 1 / PIT_BINS))
     heads: list[str] = ["integral transform"]
     columns: list[list[Any]] = [[f"{k / PIT_BINS:g} to {(k + 1) / PIT_BINS:g}" for k in range(PIT_BINS)]]
