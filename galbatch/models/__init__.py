@@ -1,10 +1,10 @@
-"""Cutouts to posteriors: bundles, architectures, sampling, posterior, training.
+"""From cutouts to posteriors: bundles, network architectures, engines, inference, training and calibration.
 
-The only door to torch. A bundle is a TorchScript file with its metadata inside; `infer_block` runs it on a
-block of cutouts and gives the result columns. Training takes arrays and knows nothing of where they come from.
+This is the only part of galbatch that imports torch. A bundle is a TorchScript file with its metadata inside; `infer_block` runs
+it on a block of cutouts and returns the result columns. Training takes arrays from any source.
 
-Names are loaded when they are first used (``__init__.pyi`` lists them): torch takes a second and 200 MB, and
-workers that only cut do without.
+Names are loaded when they are first used (``__init__.pyi`` lists them), as torch takes a second and 200 MB, and workers that
+only make cutouts do not need it.
 """
 
 import lazy_loader

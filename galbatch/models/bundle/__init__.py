@@ -1,6 +1,6 @@
-"""Bundle files: their metadata and script, loaded, checked, written; several as one network; their cards.
+"""Bundles: files with a network and its metadata. They are read, checked, written, described by cards, and pooled to ensembles.
 
-Names are loaded when they are first used (``__init__.pyi`` lists them): cards and paths do without torch.
+Names are loaded when they are first used (``__init__.pyi`` lists them), as cards and paths do not need torch.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Calibration: how often posteriors cover the truth, and the dropout rate and inflation factors with which they cover it as often as stated."""
+"""Calibration: the coverage of posteriors, and the dropout rate and inflation factors with which it is nominal."""
 
 import lazy_loader
 

@@ -294,6 +294,7 @@ def judge(
     factors : factors by which posteriors are inflated, one per parameter; None: not inflated
     seed : seed of the random numbers for truths at limits
     """
+    # Objects whose passes failed are left out of all results, and counted.
     kept = np.flatnonzero(outputs.finite)
     labels = held_out.labels[kept]
     chunks = [kept[start : start + OBJECTS_AT_ONCE] for start in range(0, len(kept), OBJECTS_AT_ONCE)]

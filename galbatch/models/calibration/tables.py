@@ -312,6 +312,7 @@ def strata_bins(evaluation: Evaluation, name: str) -> list[tuple[str, float, Boo
     values = evaluation.strata[name]
     edges = list(SIZE_EDGES)
     if name == "magnitude":
+        # Whole magnitudes, from the brightest object to beyond the faintest.
         edges = list(np.arange(np.floor(values.min()), np.floor(values.max()) + 2))
     # A bin ends as soon as it holds enough objects.
     kept = [edges[0]]

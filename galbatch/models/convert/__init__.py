@@ -1,4 +1,4 @@
-"""Networks that others published, or scripted, made into bundles."""
+"""Conversion of published weights, and of foreign TorchScript networks, to bundles."""
 
 import lazy_loader
 

@@ -129,7 +129,7 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
         )
     if n_out != N_OUTPUTS:
         raise BundleError(
-            f"{weights}: puts out {n_out} numbers, expected {N_OUTPUTS}: means, log d and L of {', '.join(TARGETS)}; for other "
+            f"{weights}: has {n_out} outputs, expected {N_OUTPUTS}: means, log d and L of {', '.join(TARGETS)}; for other "
             "parameters script it and use galbatch models convert script"
         )
     size_px = size_of(published, conversion.size_px)
@@ -158,9 +158,9 @@ def convert_gampen(weights: str, output: str, conversion: GampenConversion) -> t
 def _shape_of(published: Published, name: str, *, axes: int) -> tuple[int, ...]:
     """Return the shape of a tensor that a GaMPEN must have, with `axes` axes."""
     if name not in published.state:
-        there = ", ".join(list(published.state)[:4])
+        names = ", ".join(list(published.state)[:4])
         raise BundleError(
-            f"{published.path}: lacks {name}, so it is no GaMPEN (vgg16_w_stn_oc_drp); it begins with {there}"
+            f"{published.path}: lacks {name}, so it is no GaMPEN (vgg16_w_stn_oc_drp); its first tensors are {names}"
         )
     shape = tuple(published.state[name].shape)
     if len(shape) != axes or 0 in shape:

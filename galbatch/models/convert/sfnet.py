@@ -187,7 +187,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
     if n_out != len(parameters):
         names = ", ".join(parameter.name for parameter in parameters)
         raise BundleError(
-            f"{weights}: puts out {n_out} numbers, but target {target} has {len(parameters)}: {names}"
+            f"{weights}: has {n_out} outputs, but target {target} has {len(parameters)}: {names}"
         )
     metadata = BundleMetadata(
         name=conversion.name or f"sfnet-{target}",
@@ -248,9 +248,9 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
             )
     first, last = state.get("resnet.conv1.weight"), state.get("resnet.fc.weight")
     if first is None or last is None or first.dim() != 4 or last.dim() != 2:
-        there = ", ".join(list(published.state)[:4])
+        names = ", ".join(list(published.state)[:4])
         raise BundleError(
-            f"{published.path}: lacks resnet.conv1.weight or resnet.fc.weight, so it is no SFNet (ResNet18TopK); it begins with {there}"
+            f"{published.path}: lacks resnet.conv1.weight or resnet.fc.weight, so it is no SFNet (ResNet18TopK); its first tensors are {names}"
         )
     if first.shape[1] != N_CHANNELS:
         raise BundleError(f"{published.path}: takes {first.shape[1]} channels, expected {N_CHANNELS}")

@@ -198,9 +198,9 @@ def _make(bundle: Bundle, execution: Execution) -> Executor:
             )
         script = copy.deepcopy(script).to(device)
     # A copy, as `_made` would keep a bundle for ever that one of its executors holds.
-    there = dataclasses.replace(bundle, script=script)
+    on_device = dataclasses.replace(bundle, script=script)
     if engine.kind == "torchscript":
-        return ScriptExecutor(there, torch.device(device))
+        return ScriptExecutor(on_device, torch.device(device))
     return native_executor(
-        there, engine.precision, device=torch.device(device), is_compiled=engine.kind == "compiled"
+        on_device, engine.precision, device=torch.device(device), is_compiled=engine.kind == "compiled"
     )

@@ -104,7 +104,7 @@ def disagreement(executor: NativeExecutor) -> str | None:
     with repeatable_float32(executor.device):
         expected = executor.bundle.sample(executor.bundle.prefix(images, auxiliary)[rows], keys)
     if found.shape != expected.shape:
-        return f"it puts out {found.shape[1]} numbers, expected {expected.shape[1]}"
+        return f"it has {found.shape[1]} outputs, expected {expected.shape[1]}"
     difference, size = (found - expected).abs().amax(1), 1.0 + expected.abs().amax(1)
     tolerance = EXACT if executor.exact is executor.runner else ROUNDED
     if float((difference <= tolerance * size).float().mean()) >= AGREE:

@@ -1,4 +1,4 @@
-"""The kinds of heads: how a network's outputs are read as distributions. One file is one kind; loads without torch."""
+"""The heads of networks: how outputs are read as distributions. One file is one kind of head; none imports torch when loaded."""
 
 from galbatch.models.heads.base import Head
 from galbatch.models.heads.binned import BinnedMarginal, BinnedPasses

@@ -231,7 +231,7 @@ def sample_adaptively(
     Returns
     -------
     stopped : objects, in parts that have the same number of passes
-    audit : comparison of the errors stated at stopping with those found, for the audited objects
+    audit : comparison of the errors estimated at stopping with those found, for the audited objects
     """
     audit = GroupAudit(audited, rule.levels)
     running, stopped = _RunningObjects(np.arange(len(audited))), []

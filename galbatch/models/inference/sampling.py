@@ -78,8 +78,8 @@ class Sampler:
         auxiliary: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._executor = executor
-        there = None if auxiliary is None else self._to_device(auxiliary)
-        self._prepared = executor.prepare(self._to_device(images), there)
+        on_device = None if auxiliary is None else self._to_device(auxiliary)
+        self._prepared = executor.prepare(self._to_device(images), on_device)
         self._batch = self._prepared.rows_at_once(batch)
         self.last = _to_host(self._prepared.last)
         self.crop = _to_host(self._prepared.crop)

@@ -333,7 +333,7 @@ class BundleMetadata:
             problems.append(f"format {self.format} is not known; this version of galbatch reads format 1")
         if not names or len(set(names)) != len(names):
             # The names become those of the catalog's columns.
-            problems.append(f"parameters must be there and differ in name, found {names}")
+            problems.append(f"one or more parameters are needed, with different names, found {names}")
         if not 0 <= self.dropout_rate < 1:
             problems.append(f"dropout_rate must lie in [0, 1), found {self.dropout_rate}")
         if self.members < 1:

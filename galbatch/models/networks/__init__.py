@@ -1,6 +1,6 @@
-"""The networks that galbatch trains and computes with, the dropout inside their scripts, and the keys of its masks.
+"""The network architectures that galbatch trains, the dropout layers inside their scripts, and the keys of their masks.
 
-Names are loaded when they are first used (``__init__.pyi`` lists them): keys do without torch.
+Names are loaded when they are first used (``__init__.pyi`` lists them), as keys do not need torch.
 """
 
 import lazy_loader

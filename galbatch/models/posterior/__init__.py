@@ -1,7 +1,7 @@
-"""The posterior of passes: protocols of their distributions, quantiles, moments, modes and correlations.
+"""The posterior, a mixture over the passes of a network: its quantiles, moments, modes and correlations.
 
-Nothing here knows of heads: `Passes` and `Marginal` are protocols that each head's passes play. Everything is in the
-standardized space until `Quantity.value` maps it into physical units.
+The code is the same for all heads: the distributions of passes implement the protocols `Passes` and `Marginal`. All numbers are
+standardized until `Quantity.value` maps them to physical units.
 """
 
 from galbatch.models.posterior.draws import draws_quantiles

@@ -116,8 +116,8 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
     metadata = parent.metadata
     if metadata.architecture != settings.architecture or metadata.members != 1:
         raise UsageError(
-            f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), and one {settings.architecture} "
-            "is to be trained"
+            f"{metadata.name}: is {metadata.architecture} with {metadata.members} member(s), but the settings train one "
+            f"{settings.architecture}"
         )
     # Converted networks may have another intensity stretch in front of the same weights.
     if _layers(parent.script) != _layers(network):

@@ -84,6 +84,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> 
         The file cannot be written; the old one still exists.
     """
     content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    # In the same folder, as a file cannot be renamed onto another disk.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:

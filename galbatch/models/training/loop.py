@@ -178,6 +178,7 @@ class TrainingLoop:
         # Drawn from (seed, epoch, stream), not from one generator that runs on, so that a checkpoint needs no generator's state.
         order = self._rng(number, ORDER).permutation(self.split.training)
         rng = self._rng(number, TRAINING_KEYS)
+        # Rows beyond the last full batch are left out of an epoch; the next order leaves out others.
         # Summed on the device, as reading each loss would make the program wait for a GPU.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
@@ -268,7 +269,7 @@ class TrainingLoop:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.average is not None and checkpoint.average is not None:
             self.average.load_state_dict(checkpoint.average)
-        # A checkpoint is read onto the CPU.
+        # Checkpoints are read onto the CPU; load_state_dict moves tensors by itself, a plain dict does not.
         self.best = {name: value.to(self.device) for name, value in checkpoint.best.items()}
         self.history[:] = [Epoch(int(number), *rest) for number, *rest in checkpoint.history]
 

@@ -160,6 +160,7 @@ def train(
     split = split_for(len(labels), settings, extras)
     if session.on_start is not None:
         session.on_start(split)
+    # Scaled by the training set alone: the other sets must have no influence on the network.
     parameters = standardized(labels[split.training], settings, parent)
     data = training_tensors(images, labels, parameters, settings=settings, extras=extras)
     device = torch.device(device_name(session.device))
@@ -192,20 +193,20 @@ def train(
     return Trained(network, metadata, history, split)
 
 
-def device_name(asked: str) -> str:
+def device_name(device: str) -> str:
     """Return cpu or cuda for cpu, cuda or auto.
 
     Raises
     ------
     UsageError
-        `asked` is none of these, or is cuda and there is no GPU.
+        `device` is none of these, or is cuda and there is no GPU.
     """
-    if asked not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device must be auto, cpu or cuda, found {asked!r}")
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda, found {device!r}")
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
         raise UsageError("device cuda: this torch finds no GPU; use device cpu, or install torch with CUDA")
-    return "cuda" if there and asked != "cpu" else "cpu"
+    return "cuda" if has_gpu and device != "cpu" else "cpu"
 
 
 @torch.no_grad()

@@ -296,7 +296,7 @@ def change(path, edit):
         ),
         (
             lambda s: s.update({"module.vgg.classifier.6.weight": torch.ones(4, 256)}),
-            "puts out 4 numbers, expected 9",
+            "has 4 outputs, expected 9",
         ),
         (
             lambda s: s.update({"module.fc_loc.0.weight": torch.ones(32, 77)}),
