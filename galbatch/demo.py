@@ -104,7 +104,7 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         with dashboard.ProgressBars.on(console) as bars:
             result = execution.execute(config, plan, client, sink=bars)
     with _step(console, "verify"):
-        # A catalog that lacks partitions fails the verification for that reason alone.
+        # If partitions failed, they are the problems to report.
         problems = [] if result.failed else catalog.verify(config.catalog.path)
     problems += [f"{name}: {reason}" for name, reason in result.failed.items()]
     for problem in problems:

@@ -1,8 +1,9 @@
-"""A survey with known truth, in any survey's own files: for the demo, training, tests, benchmarks.
+"""Simulated galaxies and surveys with known truth, for the demo, training, tests and benchmarks.
 
-The only door to GalSim. `draw_population` draws galaxies of one of two populations (`paper`: the GaMPEN paper's Table 1;
-`survey`: limited by magnitude, among neighbors and stars), `draw_stamps` makes stamps of them, `training_set` both;
-`simulate_survey` writes a survey's tiles or stamps with an object list and the truth.
+`draw_population` draws the parameters of galaxies from one of two populations: `paper` (Table 1 of the GaMPEN paper) or
+`survey` (limited by magnitude, with neighbors and stars). `draw_stamps` makes images of them, and `training_set` does
+both. `simulate_survey` writes the tiles or stamps of a survey in that survey's file formats, with an object list and the
+truth. No other package of galbatch imports GalSim.
 """
 
 from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC

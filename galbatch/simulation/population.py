@@ -1,4 +1,4 @@
-"""Galaxies before they are drawn: Table 1 of the GaMPEN paper, with colors, or a magnitude-limited sample."""
+"""Parameters of simulated galaxies: Table 1 of the GaMPEN paper, with colors, or a magnitude-limited sample."""
 
 from __future__ import annotations
 
@@ -29,91 +29,72 @@ AXIS_RATIO = (0.25, 1.0)
 FLUX_NJY = (1e3, 5e6)
 BULGE_TILT_DEG = 15.0
 
-# g-r and r-i, mean and scatter: about those of the red sequence and the blue cloud at z = 0.1.
+# Mean and scatter of g-r and r-i: about those of the red sequence and the blue cloud at z = 0.1.
 COLORS_MAG = {"disk": ((0.45, 0.10), (0.20, 0.05)), "bulge": ((0.75, 0.08), (0.38, 0.04))}
 
 FIRST_ID = 40_000_000_000_000_000
 IDS_PER_SEED = 10**11
 
-# Directions and radii of the grid on which half-light isophotes are found: 0.3 % in radius (tested).
+# Directions and radii of the grid on which half-light isophotes are found. They give the radius to 0.3 % (tested).
 N_ANGLES = 24
 N_RADII = 64
 N_ITERATIONS = 12
-GALAXIES_AT_ONCE = 2000  # times 24 x 64 float64: about 25 MB an array
+GALAXIES_AT_ONCE = 2000  # With 24 x 64 float64 per galaxy an array takes about 25 MB.
 
 
 def draw_population(
     n_objects: int, *, bands: Sequence[str], population: str = "paper", seed: int
 ) -> pa.Table:
-    """Draw galaxies of one of two populations.
+    """Return a table of galaxies drawn from one of two populations.
 
-    ``paper`` is Table 1 of the GaMPEN paper (Ghosh et al. 2022): 25 % have a single component, half of those with n
-    in 0.8-1.2 (counted as a disk, bt = 0), half with n in 3.5-5.0 (counted as a bulge, bt = 1); 75 % have a disk and a
-    bulge whose angle is within 15 deg of the disk's. Everything is uniform in the ranges of the table. Each component
-    has a color of its own, which the table does not have, so flux_r follows from the components.
+    ``paper`` is Table 1 of the GaMPEN paper (Ghosh et al. 2022): 25 % of the galaxies have a single component, half of
+    those with n in 0.8-1.2 (a disk, bt = 0) and half with n in 3.5-5.0 (a bulge, bt = 1). 75 % have a disk and a bulge
+    whose position angles differ by at most 15 deg. All parameters are uniform in the ranges of the table. Colors are not
+    in the table: each component has its own, and fluxes in r and i follow from those of the components.
 
-    ``survey`` is limited by magnitude, 16 < i < 23: numbers by magnitude, sizes that depend on it, bulge shares and
-    colors are those of counts.py, with their sources. In both bt is defined in g.
+    ``survey`` is limited to 16 < i < 23. Numbers per magnitude, sizes, bulge-to-total ratios and colors are described in
+    counts.py with their sources. In both populations bt is defined in g.
 
     Parameters
     ----------
-    n_objects
-        Galaxies.
-    bands
-        Bands to give fluxes for, out of g, r, i.
-    population
+    n_objects : int
+        Number of galaxies.
+    bands : sequence of str
+        Bands of the fluxes, out of g, r, i.
+    population : str
         ``paper`` or ``survey``.
-    seed
-        The same seed gives the same galaxies, whatever the bands.
+    seed : int
+        The same seed gives the same galaxies for all choices of bands.
 
     Returns
     -------
     pyarrow.Table
-        One row a galaxy. ``object_id`` int64 of 17 digits; ``bt``; ``re_arcsec``, half-light radius of
-        the summed intrinsic g profile (see `half_light_radius`); ``flux_njy``, total in g, and
-        ``flux_<band>_njy``, ``mag_<band>`` (AB); ``color_gr_mag``; of disk and bulge ``_n``,
-        ``_re_arcsec`` (half-light radius along the major axis), ``_axis_ratio``, ``_angle_deg`` (from
-        the image's +x axis toward +y) and ``_flux_<band>_njy``: null where the component is absent.
-        All but the id are float64.
+        One row per galaxy. ``object_id``, int64 of 17 digits; all other columns are float64: ``bt``; ``re_arcsec``,
+        half-light radius of the g profile without PSF (see `half_light_radius`); ``flux_njy``, total flux in g;
+        ``flux_<band>_njy``; ``mag_<band>`` (AB); ``color_gr_mag``. For disk and bulge ``_n``, ``_re_arcsec`` (half-light
+        radius along the major axis), ``_axis_ratio``, ``_angle_deg`` (from the image's +x axis toward +y) and
+        ``_flux_<band>_njy``, null where the component is absent.
 
     Raises
     ------
     ConfigError
-        A band without colors, or another population.
+        A band is not one of g, r, i, or the population is unknown.
     """
     require_population(population)
     if unknown := set(bands) - set(BANDS):
         raise ConfigError(f"bands {sorted(unknown)}: the population has colors for {list(BANDS)} only")
+    # Colors are drawn in all bands, so that the choice of bands does not change the galaxies.
     rng = np.random.default_rng([seed, n_objects])
     if population == "paper":
         bt, components, fluxes = _draw_paper_galaxies(n_objects, rng)
     else:
         bt, components, fluxes = draw_survey_galaxies(n_objects, TARGET_MAG, rng)
-    return _truth_table(bt, components, fluxes, bands=bands, seed=seed)
-
-
-def require_population(population: str) -> None:
-    """Raise ConfigError if the name is none of POPULATIONS."""
-    if population not in POPULATIONS:
-        raise ConfigError(
-            f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
-        )
-
-
-def _truth_table(
-    bt: Floats,
-    components: Mapping[str, Floats],
-    fluxes: Mapping[tuple[str, str], Floats],
-    *,
-    bands: Sequence[str],
-    seed: int,
-) -> pa.Table:
-    n_objects = len(bt)
     has_both = (bt > 0) & (bt < 1)
     re = np.where(bt == 0, components["disk_re_arcsec"], components["bulge_re_arcsec"])
     re[has_both] = half_light_radius(
         bt[has_both], {name: values[has_both] for name, values in components.items()}
     )
+    # Tables of different seeds below 100,000 have different ids, if they have fewer than IDS_PER_SEED rows.
     first = FIRST_ID + (seed % 100_000) * IDS_PER_SEED
     columns: dict[str, object] = {
         "object_id": first + np.arange(n_objects, dtype=np.int64),
@@ -132,14 +113,22 @@ def _truth_table(
     return pa.table(columns)
 
 
+def require_population(population: str) -> None:
+    """Raise ConfigError if the name is not one of POPULATIONS."""
+    if population not in POPULATIONS:
+        raise ConfigError(
+            f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
+        )
+
+
 def _draw_paper_galaxies(
     n_objects: int, rng: np.random.Generator
 ) -> tuple[Floats, dict[str, Floats], dict[tuple[str, str], Floats]]:
-    """As `draw_survey_galaxies`: bt, shape columns (NaN where absent), and flux in nJy of each (component, band)."""
+    """Draw galaxies of the population `paper`, and return them as `draw_survey_galaxies` does."""
     kind = rng.random(n_objects)
     single_disk = kind < SINGLE_SHARE / 2
     single_bulge = (kind >= SINGLE_SHARE / 2) & (kind < SINGLE_SHARE)
-    # (0, 1) open: a two-component galaxy has both.
+    # Limits away from 0 and 1, which mean that a component is absent.
     bt = np.clip(rng.random(n_objects), 1e-9, 1 - 1e-9)
     bt = np.where(single_disk, 0.0, np.where(single_bulge, 1.0, bt))
     angle = rng.uniform(-90, 90, n_objects)
@@ -169,19 +158,17 @@ def _draw_paper_galaxies(
 
 
 def half_light_radius(bt: Floats, components: Mapping[str, Floats]) -> Floats:
-    """Return the half-light radius of a disk plus a bulge, along the major axis, without the PSF.
+    """Return the half-light radius of galaxies with a disk and a bulge, along the major axis, without the PSF.
 
-    The definition: of all isophotes of the summed profile take the one that encloses half of the total
-    light; its largest distance from the center is the radius. For a single component this is the Sersic
-    half-light radius along the major axis, so the limits bt -> 0 and bt -> 1 are right.
+    It is the largest distance from the center to the isophote of the summed profile that encloses half of the total
+    light. For bt = 0 and bt = 1 this equals the half-light radius of the single Sersic profile along its major axis.
 
     Parameters
     ----------
-    bt
-        (object,) float64, bulge-to-total ratio.
-    components
-        ``disk_n``, ``disk_re_arcsec``, ``disk_axis_ratio``, ``disk_angle_deg`` and the same of the
-        bulge, each (object,) float64 without NaN.
+    bt : (object,) float64
+        Bulge-to-total ratio.
+    components : mapping of str to (object,) float64
+        ``disk_n``, ``disk_re_arcsec``, ``disk_axis_ratio``, ``disk_angle_deg`` and the same for ``bulge``, without NaN.
 
     Returns
     -------
@@ -195,20 +182,24 @@ def half_light_radius(bt: Floats, components: Mapping[str, Floats]) -> Floats:
 
 
 def _half_light(bt: Floats, components: Mapping[str, Floats]) -> Floats:
-    """As `half_light_radius`, on a polar grid stretched to the mean ellipse; needs memory for all at once."""
+    """Return what `half_light_radius` does, for all galaxies at once, which takes memory for each.
+
+    The grid is polar, in coordinates in which the mean ellipse of disk and bulge is a circle of radius s.
+    """
     q, angle = (
         (components[f"disk_{name}"] + components[f"bulge_{name}"]) / 2 for name in ("axis_ratio", "angle_deg")
     )
     sizes = np.stack([components["disk_re_arcsec"], components["bulge_re_arcsec"]])
-    # The isophote lies about between the components' own half-light ellipses; 4 covers the stretching.
+    # The isophote lies between about the half-light ellipses of the two components. The factor 4 covers the difference
+    # between their axis ratios and the mean one.
     log_s = np.linspace(np.log(sizes.min(axis=0) / 4), np.log(sizes.max(axis=0) * 4), N_RADII, axis=-1)
-    phi = np.arange(N_ANGLES) * np.pi / N_ANGLES  # half a turn: the profile is the same at phi + 180 deg
+    phi = np.arange(N_ANGLES) * np.pi / N_ANGLES  # Half a turn: the profile is symmetric.
     turned = np.deg2rad(angle)[:, None]
-    x = np.cos(phi) * np.cos(turned) - q[:, None] * np.sin(phi) * np.sin(turned)  # (object, angle), at s = 1
+    x = np.cos(phi) * np.cos(turned) - q[:, None] * np.sin(phi) * np.sin(turned)  # (object, angle) for s = 1
     y = np.cos(phi) * np.sin(turned) + q[:, None] * np.sin(phi) * np.cos(turned)
     galaxies = _TwoComponents(bt, components, (x, y))
-    distance = np.hypot(x, y) * np.exp(_isophote_of_half_light(galaxies, log_s))  # (object, angle)
-    # The maximum over the angles, by a parabola: 24 directions alone miss the tip by up to 0.4 %.
+    distance = np.hypot(x, y) * np.exp(galaxies.half_light_isophote(log_s))  # (object, angle)
+    # The maximum over angles comes from a parabola through three points: the best of 24 directions is up to 0.4 % too small.
     top = distance.argmax(axis=1)[:, None]
     before, at, after = (np.take_along_axis(distance, (top + k) % N_ANGLES, axis=1)[:, 0] for k in (-1, 0, 1))
     curvature = np.minimum(before - 2 * at + after, -1e-12)
@@ -216,7 +207,7 @@ def _half_light(bt: Floats, components: Mapping[str, Floats]) -> Floats:
 
 
 class _TwoComponents:
-    """Disk plus bulge, total light 1, along directions (object, angle)."""
+    """Profiles of disk plus bulge with a total flux of 1, evaluated along given directions (object, angle)."""
 
     def __init__(
         self, bt: Floats, components: Mapping[str, Floats], direction: tuple[Floats, Floats]
@@ -227,12 +218,12 @@ class _TwoComponents:
                 components[f"{part}_{name}"][:, None]
                 for name in ("n", "re_arcsec", "axis_ratio", "angle_deg")
             )
-            # Semi-major axis of the component's ellipse through the point at s = 1, (object, angle).
+            # (object, angle) semi-major axis of the component's ellipse through the point with s = 1.
             stretch = elliptical_radius(*direction, axis_ratio=axis_ratio, angle_deg=angle)
             self.parts.append((share[:, None], stretch, n, re, axis_ratio))
 
     def log_brightness(self, log_s: Floats) -> Floats:
-        """(object, angle, radius) at `log_s` (object, radius)."""
+        """Return the logarithm of the surface brightness (object, angle, radius) at ln s (object, radius)."""
         total: Floats = np.zeros(())
         for share, stretch, n, re, axis_ratio in self.parts:
             radius = stretch[..., None] * np.exp(log_s)[:, None, :]
@@ -241,36 +232,38 @@ class _TwoComponents:
         return np.log(total)
 
     def light_inside(self, log_s: Floats) -> Floats:
-        """Light (object,) inside the curve `log_s` (object, angle)."""
+        """Return the fraction of the light (object,) inside the curve ln s (object, angle)."""
         total: Floats = np.zeros(())
         for share, stretch, n, re, _ in self.parts:
-            # A direction holds light in proportion to stretch^-2, the area of the ellipse in it.
+            # The light in a direction is proportional to stretch^-2, as is the area of the ellipse in it.
             weight = share * stretch**-2 / (stretch**-2).sum(axis=1, keepdims=True)
             total = total + (weight * (1 - flux_outside(stretch * np.exp(log_s), n, re))).sum(axis=1)
         return total
 
+    def half_light_isophote(self, log_s: Floats) -> Floats:
+        """Return the isophote that encloses half of the light, as a curve ln s (object, angle).
 
-def _isophote_of_half_light(galaxies: _TwoComponents, log_s: Floats) -> Floats:
-    """Curve ln s (object, angle) of the isophote that encloses half of the light, by regula falsi (Illinois)."""
-    table = galaxies.log_brightness(log_s)
-    levels = [table.max(axis=(1, 2)), table.min(axis=(1, 2))]
-    excess = [np.full(len(table), -0.5), np.full(len(table), 0.5)]
-    for _ in range(N_ITERATIONS):
-        level = (levels[0] * excess[1] - levels[1] * excess[0]) / (excess[1] - excess[0])
-        curve = _curve_at(level, table, log_s)
-        now = galaxies.light_inside(curve) - 0.5
-        # Keep the bracket; halving the end that stays is what makes the method converge fast.
-        fainter = now > 0
-        excess = [np.where(fainter, excess[0] / 2, now), np.where(fainter, now, excess[1] / 2)]
-        levels = [np.where(fainter, levels[0], level), np.where(fainter, level, levels[1])]
-    return curve
+        Its brightness is found by regula falsi (the Illinois variant).
 
-
-def _curve_at(log_level: Floats, table: Floats, log_s: Floats) -> Floats:
-    """Curve ln s (object, angle) at which the brightness in `table` (object, angle, radius) is at the level."""
-    # Brightness falls outward: the last entry above the level and its outer neighbor enclose it.
-    last = (table > log_level[:, None, None]).sum(axis=2).clip(1, N_RADII - 1)[..., None] - 1
-    bright, faint = (np.take_along_axis(table, last + k, axis=2)[..., 0] for k in (0, 1))
-    fraction = (bright - log_level[:, None]) / (bright - faint)
-    step = (log_s[:, 1] - log_s[:, 0])[:, None]
-    return log_s[:, :1] + (last[..., 0] + fraction) * step
+        Parameters
+        ----------
+        log_s : (object, radius) float64
+            Evenly spaced ln s of the grid.
+        """
+        table = self.log_brightness(log_s)  # (object, angle, radius)
+        levels = [table.max(axis=(1, 2)), table.min(axis=(1, 2))]
+        excess = [np.full(len(table), -0.5), np.full(len(table), 0.5)]
+        step = (log_s[:, 1] - log_s[:, 0])[:, None]
+        for _ in range(N_ITERATIONS):
+            level = (levels[0] * excess[1] - levels[1] * excess[0]) / (excess[1] - excess[0])
+            # Brightness decreases outward: the last entry above the level and the next one enclose the isophote.
+            last = (table > level[:, None, None]).sum(axis=2).clip(1, N_RADII - 1)[..., None] - 1
+            bright, faint = (np.take_along_axis(table, last + k, axis=2)[..., 0] for k in (0, 1))
+            fraction = (bright - level[:, None]) / (bright - faint)
+            curve = log_s[:, :1] + (last[..., 0] + fraction) * step  # (object, angle)
+            now = self.light_inside(curve) - 0.5
+            # The root stays bracketed. Halving the excess of the end that is kept makes the method converge fast.
+            fainter = now > 0
+            excess = [np.where(fainter, excess[0] / 2, now), np.where(fainter, now, excess[1] / 2)]
+            levels = [np.where(fainter, levels[0], level), np.where(fainter, level, levels[1])]
+        return curve

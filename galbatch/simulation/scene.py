@@ -1,7 +1,8 @@
-"""The contents of a simulated survey, and any part of it as pixels.
+"""The sources and defects of a simulated survey, and the images of any part of it.
 
-Of the population `paper` each galaxy has a cell of 100 x 100 px to itself, beyond which its light is cut off. Of
-`survey`, galaxies and stars lie at random and overlap. Tiles that share pixels agree on them, noise included.
+In the population `paper` each galaxy is alone in a cell of 100 x 100 px, and its light is cut off at the cell's edge. In
+`survey` galaxies and stars are at random positions and overlap. Tiles that overlap agree in the common pixels, including
+the noise.
 """
 
 from __future__ import annotations
@@ -47,17 +48,22 @@ __all__ = ["Scene", "draw_scene", "draw_tile", "psf_map"]
 Floats = npt.NDArray[np.float64]
 
 JITTER_PX = 1.5
-EDGE_X_PX = 12.0  # of the galaxies at the field's left edge
+EDGE_X_PX = (
+    12.0  # Position of galaxies at the left edge of the field, whose cutouts are covered only in part.
+)
 DETECTION_SIGMA = 5.0
-PSF_MAP_NODES = 5  # on each axis of a tile: the PSF has less than a period over the field
+PSF_MAP_NODES = (
+    5  # Per axis of a tile: enough, because the PSF varies by less than one period over the field.
+)
 
-# Galaxies per defect of each kind: each flag then fires for up to a few percent.
+# Number of galaxies per defect of each kind, so that each flag is set for up to a few percent of the galaxies.
 GALAXIES_PER_STAR = 400
 GALAXIES_PER_COLUMN = 500
 GALAXIES_PER_TRACK = 20
 GALAXIES_PER_STRAY = 500
 
-# Of stars in a survey: bleeding grows with the flux, and around those brighter than i of 16 all is suspicious.
+# Stars of the population `survey`: bleed trails grow with the flux, and stars brighter than i = 16 (1.4e6 nJy) have a
+# BRIGHT_OBJECT mask.
 BRIGHT_STAR_NJY = 1.4e6
 BLEED_PX_AT_BRIGHT = 25
 RADIUS_PX_AT_BRIGHT = 45.0
@@ -65,13 +71,24 @@ RADIUS_PX_AT_BRIGHT = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that tiles are drawn from.
+    """Everything from which tiles are drawn.
 
-    truth : a row a galaxy of the list
-    position_px : (object, 2), x and y of those galaxies in field pixels
-    cell : (object,) of `paper`; empty for `survey`
-    sources : of `survey`: all galaxies and stars in field pixels; None for `paper`
-    own_wcs : each tile has a projection of its own
+    Attributes
+    ----------
+    field : Field
+    truth : pyarrow.Table
+        One row per galaxy of the object list.
+    position_px : (object, 2) float64
+        Position x, y of these galaxies in field pixels.
+    cell : (object,) int64
+        Numbers of their cells in the population `paper`; empty for `survey`.
+    sources : Profiles or None
+        All galaxies and stars of the population `survey`, in field pixels; None for `paper`.
+    defects : Defects
+    bands : tuple of str
+    seed : int
+    own_wcs : bool
+        True if each tile has its own projection.
     """
 
     field: Field
@@ -86,11 +103,11 @@ class Scene:
 
     @property
     def population(self) -> str:
-        """Name of the population."""
+        """The name of the population, ``paper`` or ``survey``."""
         return "paper" if self.sources is None else "survey"
 
     def near(self, box: Box) -> Scene:
-        """The scene with only what may be seen in `box`: less to send to another process."""
+        """Return the scene without sources that cannot be seen in `box`, so that less is sent to another process."""
         if self.sources is None:
             inside = np.isin(self.cell, self.field.cells_in(box))
             return dataclasses.replace(
@@ -99,6 +116,7 @@ class Scene:
                 position_px=self.position_px[inside],
                 cell=self.cell[inside],
             )
+        # Half of the largest box in which a source is drawn, and one pixel for rounding.
         reach = BOX_SIZES_PX[-1] / 2 + 1
         x, y = self.sources.position_px.T
         inside = (x > box.x0 - reach) & (x < box.x1 + reach) & (y > box.y0 - reach) & (y < box.y1 + reach)
@@ -110,18 +128,18 @@ class Scene:
         )
 
     def wcs(self, box: Box) -> WCS:
-        """The WCS of a tile that begins at `box`."""
+        """Return the WCS of a tile with the field pixels in `box`."""
         return self.field.own_wcs(box) if self.own_wcs else self.field.wcs(box)
 
     def seen_at(self, position_px: Floats, box: Box) -> Floats:
-        """Field positions as pixels of the tile at `box`, counted as field pixels: a tile's own projection moves them."""
+        """Return positions (source, 2) as they appear in the tile at `box`, in field pixels.
+
+        They differ from `position_px` only if the tile has its own projection.
+        """
         if not self.own_wcs or not len(position_px):
             return position_px
         ra_dec = self.field.wcs(self.field.box).all_pix2world(position_px, 0)
         return self.wcs(box).all_world2pix(ra_dec, 0) + np.array([box.x0, box.y0])
-
-
-# --- what is where ------------------------------------------------------------------------------------------------------
 
 
 def draw_scene(
@@ -133,15 +151,32 @@ def draw_scene(
     seed: int,
     pixel_scale_arcsec: float,
 ) -> Scene:
-    """Draw galaxies, places and defects: `n_objects` galaxies of the list wholly inside, and some at the edge."""
-    # The left edge has about as many cells as the root: one for each.
+    """Draw the galaxies, positions and defects of a survey.
+
+    Parameters
+    ----------
+    n_objects : int
+        Number of galaxies whose cutouts are inside the field. Some galaxies at the edge are added.
+    n_patches : int
+    bands : tuple of str
+        Out of g, r, i.
+    population : str
+        ``paper`` or ``survey``.
+    seed : int
+    pixel_scale_arcsec : float
+
+    Returns
+    -------
+    Scene
+        Its truth has sky positions (``ra_deg``, ``dec_deg``) and PSF widths (``psf_fwhm_<band>_arcsec``) as well.
+    """
+    # Each needs its own cell at the left edge, which has about as many cells as the square root of their number.
     n_edge = max(2, min(n_objects // GALAXIES_PER_STRAY, math.isqrt(n_objects // n_patches)))
     truth = draw_population(n_objects + n_edge, bands=bands, population=population, seed=seed)
     arrange = _isolated if population == "paper" else _crowded
     scene = arrange(
         truth, (n_objects, n_edge), n_patches, bands, seed=seed, pixel_scale_arcsec=pixel_scale_arcsec
     )
-    # The truth gets the sky positions and the PSF widths.
     field = scene.field
     ra_dec = field.wcs(field.box).all_pix2world(scene.position_px, 0)
     truth = truth.append_column("ra_deg", pa.array(ra_dec[:, 0]))
@@ -162,10 +197,10 @@ def _isolated(
     seed: int,
     pixel_scale_arcsec: float,
 ) -> Scene:
-    """A cell for each galaxy; masked stars have cells too."""
+    """Return a scene of the population `paper`: galaxies and saturated stars have a cell each."""
     n_objects, n_edge = counts
     n_stars = max(1, n_objects // GALAXIES_PER_STAR)
-    # Up to 6 cells have their centers in the corner without data.
+    # Six cells more, because up to so many have their centers in the corner without data.
     field = plan_field(n_objects + n_edge + n_stars + 6, n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
     rng = np.random.default_rng([seed, 4])
     x, y = field.cell_centers(np.arange(field.cells_x * field.cells_y)).T
@@ -174,7 +209,7 @@ def _isolated(
     is_free = is_whole & ((width - x) + (height - y) > NO_DATA_LEG_PX)
     at_left = x < CELL_PX
     assigned = []
-    # Edge galaxies lie on the left border, stars inside, the other galaxies anywhere.
+    # Galaxies at the edge take cells at the left border, stars those inside, and other galaxies any that are left.
     for count, suitable in ((n_edge, at_left), (n_stars, ~at_left), (n_objects, np.ones_like(at_left))):
         chosen = rng.choice(np.flatnonzero(is_free & suitable), count, replace=False)
         is_free[chosen] = False
@@ -195,9 +230,10 @@ def _crowded(
     seed: int,
     pixel_scale_arcsec: float,
 ) -> Scene:
-    """Galaxies and stars at random, as dense as on the sky."""
+    """Return a scene of the population `survey`: galaxies and stars at random positions, as dense as on the sky."""
     n_objects, n_edge = counts
     cell_arcmin2 = (CELL_PX * pixel_scale_arcsec / 60) ** 2
+    # The field gets the area in which the sky has so many galaxies.
     n_cells = n_objects / (GALAXY_COUNTS.per_arcmin2(*TARGET_MAG) * cell_arcmin2)
     field = plan_field(max(int(np.ceil(n_cells)) + 6, 12), n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
     height, width = field.box.shape_px
@@ -213,6 +249,7 @@ def _crowded(
     n_stars = int(rng.poisson(area * STAR_COUNTS.per_arcmin2(BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG)))
     star_flux = draw_star_fluxes(n_stars, rng)
     stars = points(rng.uniform(0, (width, height), (n_stars, 2)), star_flux, bands=bands)
+    # Galaxies of the list, fainter galaxies and stars become one set of sources.
     parts = [_listed_profiles(truth, position, bands, seed), faint, stars]
     sources = Profiles(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__slots__)
@@ -223,7 +260,7 @@ def _crowded(
 
 
 def _places_inside(field: Field, n: int, rng: np.random.Generator) -> Floats:
-    """(object, 2) places with data, half a cell from the edges."""
+    """Draw positions (object, 2) in field pixels that have data and are at least half a cell from the edges."""
     height, width = field.box.shape_px
     places = np.empty((0, 2))
     while len(places) < n:
@@ -234,7 +271,10 @@ def _places_inside(field: Field, n: int, rng: np.random.Generator) -> Floats:
 
 
 def _listed_profiles(truth: pa.Table, position_px: Floats, bands: tuple[str, ...], seed: int) -> Profiles:
-    """The galaxies of the truth, which has only some bands: drawn again in all."""
+    """Return the profiles of the galaxies in the truth table.
+
+    They are drawn again in all bands, because the truth may lack some, and the size of a source's box depends on all.
+    """
     full = draw_population(len(truth), bands=BANDS, population="survey", seed=seed)
     columns = {
         name: full[name].to_numpy(zero_copy_only=False)
@@ -250,7 +290,8 @@ def _listed_profiles(truth: pa.Table, position_px: Floats, bands: tuple[str, ...
 
 
 def _saturated(field: Field, stars: Profiles) -> tuple[Star, ...]:
-    """Stars whose peak is cut in some band."""
+    """Return the stars whose peak exceeds the saturation level in some band."""
+    # The fraction of a star's flux in its central pixel, for the sharpest PSF.
     peak = float(moffat_intensity(np.zeros(()), min(PSF_FWHM_ARCSEC.values()))) * field.pixel_scale_arcsec**2
     found = []
     for (x, y), flux in zip(stars.position_px.tolist(), stars.brightest_njy.tolist(), strict=True):
@@ -263,6 +304,7 @@ def _saturated(field: Field, stars: Profiles) -> tuple[Star, ...]:
 
 
 def _defects(field: Field, star_cells: npt.NDArray[np.int64], n_objects: int, seed: int) -> Defects:
+    """Draw defects in numbers that suit the number of galaxies, at least a few of each kind."""
     return draw_defects(
         field,
         star_cells,
@@ -272,16 +314,14 @@ def _defects(field: Field, star_cells: npt.NDArray[np.int64], n_objects: int, se
     )
 
 
-# --- pixels ------------------------------------------------------------------------------------------------------------
-
-
 def draw_tile(scene: Scene, box: Box) -> list[Planes]:
-    """Image, mask and variance of a part of the field in each band, defects included."""
+    """Return image, mask and variance of the pixels in `box`, with noise and defects, for each band."""
     tile = []
     for band, light in zip(scene.bands, draw_light_of(scene, box), strict=True):
         white = _white(scene, box, band)
         variance = noise_variance(light, band, scene.field.pixel_scale_arcsec)
         image = light + white * np.sqrt(variance)
+        # The variance plane of a coadd with correlated noise is too small, see STATED_SIGMA.
         stated = variance if scene.population == "paper" else variance * STATED_SIGMA**2
         mask = np.zeros(box.shape_px, np.int32)
         mask[light > DETECTION_SIGMA * sky_sigma_njy(band, scene.field.pixel_scale_arcsec)] |= bits(
@@ -294,12 +334,13 @@ def draw_tile(scene: Scene, box: Box) -> list[Planes]:
 
 
 def draw_light_of(scene: Scene, box: Box) -> Floats:
-    """Light (band, y, x) of a part of the field, nJy per pixel, without noise and defects."""
+    """Return the light (band, y, x) in the pixels of `box`, nJy per pixel, without noise and defects."""
     if scene.sources is None:
         return _cells_light(scene, box)
     near = scene.near(box).sources
     assert near is not None
     light = np.zeros((len(scene.bands), *box.shape_px))
+    # The PSF belongs to the place in the field; only the position in the image depends on the tile's projection.
     psfs = psf_at(scene.field, near.position_px, scene.bands, seed=scene.seed)
     moved = dataclasses.replace(near, position_px=scene.seen_at(near.position_px, box))
     paint(light, moved, psfs, corner_px=(box.x0, box.y0), pixel_scale_arcsec=scene.field.pixel_scale_arcsec)
@@ -307,7 +348,7 @@ def draw_light_of(scene: Scene, box: Box) -> Floats:
 
 
 def _cells_light(scene: Scene, box: Box) -> Floats:
-    """Cell by cell: each holds a galaxy, a star or nothing."""
+    """Return the light (band, y, x) of the population `paper`, drawn cell by cell: each has one galaxy, one star or nothing."""
     near = scene.near(box)
     light = np.zeros((len(scene.bands), *box.shape_px))
     psfs = psf_at(scene.field, near.position_px, scene.bands, seed=scene.seed)
@@ -336,7 +377,7 @@ def _cells_light(scene: Scene, box: Box) -> Floats:
 
 
 def _star_light(scene: Scene, box: Box) -> list[tuple[int, Floats]]:
-    """Each star's cell and light (band, y, x); a Moffat profile falls below the noise within the cell."""
+    """Return the cell and the light (band, y, x) of each star. It is cut at the cell, where a Moffat profile is below the noise."""
     cells = set(scene.field.cells_in(box))
     stars = [star for star in scene.defects.stars if star.cell in cells]
     positions = np.array([(star.x, star.y) for star in stars]).reshape(-1, 2)
@@ -353,16 +394,21 @@ def _star_light(scene: Scene, box: Box) -> list[tuple[int, Floats]]:
 
 
 def _white(scene: Scene, box: Box, band: str) -> Floats:
-    """Noise (y, x) of unit sigma: of the field's pixels, so tiles that share them agree; a brick's are its own."""
+    """Return noise (y, x) with a standard deviation of 1.
+
+    It is a function of the field pixel, so that tiles agree where they overlap. Tiles with their own projection have their
+    own noise.
+    """
+    # Correlating the noise takes one more pixel on each side.
     halo = 0 if scene.population == "paper" else 1
     wide = Box(box.x0 - halo, box.y0 - halo, box.x1 + halo, box.y1 + halo)
     white = np.empty(wide.shape_px)
-    of_tile = [box.x0, box.y0] if scene.own_wcs else []
+    tile_key = [box.x0, box.y0] if scene.own_wcs else []
     for row in range(wide.y0 // CELL_PX, -(-wide.y1 // CELL_PX)):
         for column in range(wide.x0 // CELL_PX, -(-wide.x1 // CELL_PX)):
-            # Beyond the field only the halo lies: any numbers do.
+            # Only the halo is outside the field: there any noise will do, and the numbers of cells wrap around.
             cell = row % scene.field.cells_y * scene.field.cells_x + column % scene.field.cells_x
-            rng = np.random.default_rng([scene.seed, 6, cell, BANDS.index(band), *of_tile])
+            rng = np.random.default_rng([scene.seed, 6, cell, BANDS.index(band), *tile_key])
             of_cell = Box(column * CELL_PX, row * CELL_PX, (column + 1) * CELL_PX, (row + 1) * CELL_PX)
             inside = of_cell.overlap(wide)
             if inside is not None:
@@ -372,10 +418,10 @@ def _white(scene: Scene, box: Box, band: str) -> Floats:
 
 
 def psf_map(scene: Scene, box: Box, *, nodes: int = PSF_MAP_NODES) -> Floats:
-    """(band, y, x) PSF widths in arcsec on a grid of `nodes` over a tile, its outermost pixels included."""
+    """Return PSF widths (band, y, x), FWHM in arcsec, at `nodes` x `nodes` points from the first to the last pixel of a tile."""
     x = np.linspace(box.x0, box.x1 - 1, nodes)
     y = np.linspace(box.y0, box.y1 - 1, nodes)
-    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)  # (y x, xy)
     psfs: list[list[Psf]] = psf_at(scene.field, grid, scene.bands, seed=scene.seed)
-    widths = np.array([[psf.fwhm_arcsec for psf in of_bands] for of_bands in psfs])
+    widths = np.array([[psf.fwhm_arcsec for psf in of_bands] for of_bands in psfs])  # (y x, band)
     return widths.T.reshape(len(scene.bands), nodes, nodes)

@@ -1,4 +1,4 @@
-"""Galaxies of a truth table as stamps: for training and tests."""
+"""Stamps (small images) of the galaxies in a truth table, for training and tests."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ __all__ = ["SKIES", "Sky", "TrainingSet", "draw_galaxy", "draw_stamps", "trainin
 Floats = npt.NDArray[np.float64]
 
 STAMPS_PER_TASK = 250
-NEIGHBORS_STREAM = 100  # of random numbers; those of the bands' noise are 1 and more
+NEIGHBORS_STREAM = 100  # Part of the random seed of the neighbors; the noise of the bands has 1, 2 and 3.
 
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """Everything that stamps have besides their galaxy.
+    """Properties of stamps apart from their galaxy.
 
-    neighbors : galaxies to i = 25.5 and stars around it, as numerous as on the sky
-    noise : of sky and photons
-    correlated : the noise is correlated as in coadds (see noise.py), else independent from pixel to pixel
-    pixel_scale_arcsec : of the pixels, and sky noise to match
+    Attributes
+    ----------
+    neighbors : bool
+        Add galaxies to i = 25.5 and stars, as many as on the sky.
+    noise : bool
+        Add noise of sky and photons.
+    correlated : bool
+        The noise is correlated as in coadds (see noise.py), not independent between pixels.
+    pixel_scale_arcsec : float
+        Pixel scale. The sky noise per pixel is scaled with it.
     """
 
     neighbors: bool = False
@@ -43,16 +49,21 @@ class Sky:
 
 
 SKIES = {"paper": Sky(), "survey": Sky(neighbors=True, correlated=True)}
-"""By population: the paper's galaxies are alone, with independent noise."""
+"""The sky of each population. Galaxies of `paper` have no neighbors, and independent noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
     """Stamps with known truth.
 
-    images : (object, band, y, x) float32, nJy per pixel
-    truth : as `draw_population` makes it, a row an object; a survey's stamps hold neighbors, the truth is the target's
+    Attributes
+    ----------
+    images : (object, band, y, x) float32
+        nJy per pixel, without NaN.
+    truth : pyarrow.Table
+        One row per object, as from `draw_population`. It describes the target alone, not the neighbors in the image.
     psf_fwhm_arcsec : (object, band) float32
+        FWHM of the PSF.
     """
 
     images: npt.NDArray[np.float32]
@@ -69,21 +80,21 @@ def training_set(
     seed: int,
     processes: int | None = None,
 ) -> TrainingSet:
-    """Draw galaxies of a population and their stamps, under the sky that goes with it (`SKIES`).
+    """Draw galaxies of a population and their stamps, with the sky of that population (`SKIES`).
 
     Parameters
     ----------
     n_objects, bands, population, seed
-        As for `draw_population`. The same seed gives the same stamps, whatever `processes` and the other bands.
+        As for `draw_population`. The same seed gives the same stamps for any number of processes and choice of bands.
     size_px
-        Pixels on a side, of 0.168 arcsec.
+        Pixels on a side, each of 0.168 arcsec.
     processes
-        Worker processes (spawned); None or 1: none.
+        Number of worker processes, which are spawned. With None or 1 this process draws.
 
     Raises
     ------
     ConfigError
-        A band without colors, or another population.
+        A band is not one of g, r, i, or the population is unknown.
     """
     require_population(population)
     truth = draw_population(n_objects, bands=bands, population=population, seed=seed)
@@ -102,25 +113,25 @@ def draw_stamps(
     sky: Sky = SKIES["paper"],
     processes: int | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Draw the galaxies of a truth table, each with a PSF, a sub-pixel position, neighbors and noise of its own.
+    """Draw stamps of the galaxies in a truth table, each with its own PSF, sub-pixel position, neighbors and noise.
 
-    The center lies within half a pixel of pixel (size_px // 2, size_px // 2). What is drawn depends on
-    (seed, object_id) alone: not on the number of processes, the other galaxies or the bands.
+    The center is within half a pixel of pixel (size_px // 2, size_px // 2). A stamp depends only on the seed and the
+    object's id, not on the number of processes, the other galaxies or the bands.
 
     Parameters
     ----------
     truth
-        As `draw_population` makes it, with fluxes for all `bands`.
+        As from `draw_population`, with fluxes in all `bands`.
     bands
         Order of the band axis.
     size_px
         Pixels on a side.
     seed
-        Of PSFs, positions, neighbors and noise.
+        Seed of PSFs, positions, neighbors and noise.
     sky
-        What there is besides the galaxies.
+        Neighbors, noise and pixel scale.
     processes
-        Worker processes (spawned); None or 1: none.
+        Number of worker processes, which are spawned. With None or 1 this process draws.
 
     Returns
     -------
@@ -138,7 +149,8 @@ def draw_stamps(
 
 
 def stamp_psf_fwhm_arcsec(truth: pa.Table, *, bands: Sequence[str], seed: int) -> npt.NDArray[np.float32]:
-    """(object, band): full width at half maximum of the PSF that `draw_stamps` draws with this seed."""
+    """Return the FWHM (object, band), float32, of the PSFs that `draw_stamps` draws with this seed."""
+    # The PSFs are the first draw of each object's generator, so they can be repeated without drawing the stamps.
     widths = [
         [psf.fwhm_arcsec for psf in draw_psfs(bands, np.random.default_rng([seed, object_id]))]
         for object_id in truth["object_id"].to_pylist()
@@ -163,7 +175,7 @@ def _draw_some(truth: pa.Table, settings: _Settings) -> npt.NDArray[np.float32]:
 
 
 def _draw_stamp(row: Mapping[str, Any], settings: _Settings) -> Floats:
-    """One galaxy's stamp (band, y, x)."""
+    """Draw the stamp (band, y, x) of one galaxy."""
     sky, object_id = settings.sky, row["object_id"]
     rng = np.random.default_rng([settings.seed, object_id])
     psfs = draw_psfs(settings.bands, rng)
@@ -181,6 +193,7 @@ def _draw_stamp(row: Mapping[str, Any], settings: _Settings) -> Floats:
     if not sky.noise:
         return light
     for index, band in enumerate(settings.bands):
+        # Each band has its own generator, so that its noise does not depend on the other bands.
         rng = np.random.default_rng([settings.seed, object_id, 1 + BANDS.index(band)])
         light[index] = add_noise(
             light[index],
@@ -201,7 +214,7 @@ def draw_galaxy(
     offset_px: tuple[float, float],
     pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC,
 ) -> Floats:
-    """Light (band, y, x), nJy per pixel, of one row of a truth table, without noise."""
+    """Return the light (band, y, x), nJy per pixel, of the galaxy in one row of a truth table, without noise."""
     components, fluxes = [], []
     for part in ("disk", "bulge"):
         if row[f"{part}_n"] is not None:

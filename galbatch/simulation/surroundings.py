@@ -1,4 +1,4 @@
-"""The surroundings of a galaxy of the survey: fainter and brighter galaxies and stars, placed at random."""
+"""The surroundings of a galaxy of the population `survey`: other galaxies and stars at random positions."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["Neighbors", "draw_neighbors", "draw_star_fluxes", "neighbor_light", 
 Floats = npt.NDArray[np.float64]
 
 REACH_ARCSEC = 20.0
-"""Sources are drawn this far beyond a stamp: out there only bright ones reach into it."""
+"""Sources are drawn up to this distance outside a stamp. From farther away only very bright ones reach into it."""
 BLENDED_ARCSEC = 0.8
-"""Nothing brighter lies closer to a target: the list would have that one instead."""
+"""No brighter source is closer to a target: a survey would list that source instead of the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """Profiles of galaxies and stars in pixels of a stamp, fluxes in the order of `bands` asked for."""
+    """Galaxies and stars around a target, with positions in pixels of its stamp, and fluxes in the bands of the stamp."""
 
     galaxies: Profiles
     stars: Profiles
@@ -49,7 +49,19 @@ def draw_neighbors(
     flux_g_njy: float,
     pixel_scale_arcsec: float,
 ) -> Neighbors:
-    """Draw the sources in and around a stamp whose target has the flux `flux_g_njy`; the same whatever the bands."""
+    """Draw the galaxies and stars in and around a stamp.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Bands of the fluxes, out of g, r, i. They do not change which sources are drawn.
+    rng : numpy.random.Generator
+    size_px : int
+        Side of the stamp.
+    flux_g_njy : float
+        Flux of the target in g, nJy: brighter sources are not drawn within `BLENDED_ARCSEC` of it.
+    pixel_scale_arcsec : float
+    """
     side_px = size_px + 2 * REACH_ARCSEC / pixel_scale_arcsec
     area_arcmin2 = (side_px * pixel_scale_arcsec / 60) ** 2
     limits = TARGET_MAG[0], FAINTEST_NEIGHBOR_MAG
@@ -75,14 +87,15 @@ def draw_neighbors(
 
 
 def points(position_px: Floats, flux_njy: Floats, *, bands: Sequence[str]) -> Profiles:
-    """Point sources of fluxes (source, band of BANDS); their n means nothing."""
+    """Return point sources at positions (source, 2), with fluxes (source, g r i) in nJy of which `bands` are kept."""
+    # A radius of 0 marks a point source, whose transform is 1 for any Sersic index.
     one = np.ones(len(position_px))
     chosen = flux_njy[:, [BANDS.index(band) for band in bands]]
     return Profiles(position_px, one, 0 * one, one, 0 * one, chosen, flux_njy.max(axis=1))
 
 
 def draw_star_fluxes(n_stars: int, rng: np.random.Generator) -> Floats:
-    """(star, band of BANDS) nJy."""
+    """Draw the fluxes (star, g r i) of stars, float64, nJy."""
     mag_i = STAR_COUNTS.draw(rng.random(n_stars), BRIGHTEST_STAR_MAG, FAINTEST_NEIGHBOR_MAG)
     gr, ri = star_colors_mag(n_stars, rng)
     mag_r = mag_i + ri
@@ -96,7 +109,7 @@ def neighbor_light(
     size_px: int,
     pixel_scale_arcsec: float,
 ) -> Floats:
-    """Light (band, y, x) of the neighbors in a stamp; stars are cut at SATURATION_NJY."""
+    """Return the light (band, y, x) of the neighbors in a stamp, nJy per pixel. Stars are cut at SATURATION_NJY."""
     light = np.zeros((len(psfs), size_px, size_px))
     stars = np.zeros_like(light)
     paint(light, neighbors.galaxies, [psfs], pixel_scale_arcsec=pixel_scale_arcsec)
@@ -105,11 +118,13 @@ def neighbor_light(
 
 
 def _places(n: int, side_px: float, size_px: int, rng: np.random.Generator) -> Floats:
+    """Draw positions (source, 2) in a square of side `side_px` about the stamp, in pixels of the stamp."""
     return (size_px - side_px) / 2 + rng.uniform(0, side_px, (n, 2))
 
 
 def _is_no_blend(
     place: Floats, flux_njy: Floats, of_target: float, size_px: int, scale_arcsec: float
 ) -> npt.NDArray[np.bool_]:
+    """Return a mask (source,): True for sources that are fainter than the target or not close to it."""
     distance = np.hypot(*(place - size_px // 2).T) * scale_arcsec
     return (distance > BLENDED_ARCSEC) | (flux_njy < of_target)

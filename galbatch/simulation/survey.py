@@ -1,4 +1,4 @@
-"""A small survey of known galaxies on disk, in the files of any survey that galbatch reads."""
+"""Simulated surveys on disk, in the file formats of the surveys that galbatch reads."""
 
 from __future__ import annotations
 
@@ -28,15 +28,28 @@ log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 
 REDSHIFTS = (0.05, 0.25)
-OBJECTS_PER_TASK = 100  # stamps drawn by a process at a time
+OBJECTS_PER_TASK = 100  # Stamps per task of a process.
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSurvey:
-    """The files of a simulated survey: paths, and numbers of tiles and objects.
+    """The files of a simulated survey.
 
-    `tiles` is a glob for ``[survey] tiles``; `n_listed` counts the rows of the list, `n_objects` the
-    galaxies, which are the rows of the truth; `run_toml` is what run.toml says of the survey and its objects.
+    Attributes
+    ----------
+    tiles : str
+        Glob of the tiles, for ``[survey] tiles`` in run.toml.
+    objects, truth : str
+        Paths of the object list and of the truth table.
+    bands : tuple of str
+    n_tiles : int
+        Number of files of tiles or stamps.
+    n_listed : int
+        Number of rows in the object list.
+    n_objects : int
+        Number of galaxies, which are the rows of the truth table.
+    run_toml : str
+        The sections [survey] and [objects] of a run.toml for this survey.
     """
 
     tiles: str
@@ -60,53 +73,52 @@ def simulate_survey(
     seed: int = 1,
     processes: int | None = None,
 ) -> SimulatedSurvey:
-    """Simulate a survey with known truth: tiles or stamps, an object list and the truth.
+    """Simulate a survey with known truth, and write its tiles or stamps, an object list and the truth table.
 
-    Of the population ``paper`` each galaxy has a cell of 100 x 100 px to itself; its light is cut off at the cell's
-    edge, so no galaxy reaches into another's 96 px cutout, as in the paper's isolated stamps; noise is
-    independent from pixel to pixel. Of ``survey`` the list has the galaxies with 16 < i < 23 (10.3 per arcmin^2); they,
-    galaxies down to i = 25.5 and stars lie at random and overlap; noise is correlated (noise.py), and the robust sigma of the
-    background is 1.12 times what the variance plane implies, as in HSC's coadds.
+    In the population ``paper`` each galaxy is alone in a cell of 100 x 100 px. Its light is cut off at the cell's edge, so
+    that no galaxy reaches into the 96 px cutout of another, like the isolated stamps of the paper. The noise is
+    independent between pixels. In ``survey`` the object list has the galaxies with 16 < i < 23 (10.3 per arcmin^2). They,
+    galaxies to i = 25.5 and stars are at random positions and overlap. The noise is correlated (noise.py), and the robust
+    sigma of the background is 1.12 times the value that the variance plane implies, as in coadds of HSC.
 
-    Patches overlap by 100 px, share the tract's TAN WCS and agree there pixel by pixel, noise included
-    (legacysurvey: each brick has its own WCS and noise). The PSF varies smoothly over the field. Saturated stars, bad
-    columns, cosmic rays and a corner without data make the flags fire for a few
-    percent. Besides `n_objects` galaxies the list has some at the very edge (true galaxies, in the truth
-    too), entries outside the footprint and second entries for a galaxy (not in the truth).
+    Patches overlap by 100 px, share the TAN WCS of the tract, and agree in the common pixels, including the noise. Bricks
+    of ``legacysurvey`` have their own WCS and noise. The PSF varies smoothly over the field. Saturated stars, bad columns,
+    cosmic rays and a corner without data set flags for a few percent of the galaxies. Besides `n_objects` galaxies the
+    object list has galaxies at the edge of the field, which are also in the truth table, and entries outside the footprint
+    and repeated entries for a galaxy, which are not.
 
-    Written again with the same arguments, the files come out the same: a call after an
-    interrupted one completes it.
+    The same arguments always give the same files, so a repeated call completes an interrupted one.
 
     Parameters
     ----------
-    out
-        Folder or s3:// prefix: gets the tiles as the layout names them
+    out : str
+        Local folder or ``s3://`` prefix for the tiles in the layout's folders
         (hsc: ``deepCoadd-results/HSC-<B>/9813/<x,y>/calexp-HSC-<B>-9813-<x,y>.fits``),
-        ``objects.parquet`` (object_id, ra_deg, dec_deg, z_best) and ``truth.parquet`` (as
-        `draw_population`, with ra_deg, dec_deg and psf_fwhm_<band>_arcsec).
-    n_objects
-        Galaxies wholly inside the footprint.
-    patches
-        Patches of the tract, in a rectangle as near to a square as their number allows.
-    bands
+        ``objects.parquet`` (object_id, ra_deg, dec_deg, z_best), and ``truth.parquet`` (the columns of
+        `draw_population`, ra_deg, dec_deg and psf_fwhm_<band>_arcsec).
+    n_objects : int
+        Number of galaxies whose cutouts are inside the footprint.
+    patches : int
+        Number of patches of the tract, in a rectangle that is nearly square.
+    bands : sequence of str
         Out of g, r, i.
-    population
+    population : str
         ``paper`` or ``survey``, see `draw_population`.
-    layout
+    layout : str
         ``hsc`` and ``generic`` (0.168 arcsec per pixel), ``lsst`` (0.2), ``legacysurvey`` (0.262): patches or bricks;
         ``stamps`` (128 px) and ``galaxiesml`` (127 px; one HDF5 file, made in memory): a stamp for each galaxy.
-    seed
-        The same seed gives the same survey, whatever `processes`.
-    processes
-        Worker processes; None: one a core. They are spawned: call this under
-        ``if __name__ == "__main__"`` in a script of your own, or with 1.
+    seed : int
+        The same seed gives the same survey for any number of processes.
+    processes : int or None
+        Number of worker processes; None for one per core. They are spawned: in a script call this function under
+        ``if __name__ == "__main__"``, or with 1.
 
     Raises
     ------
     OutputError
-        `out` holds tiles of another survey, or cannot be written.
+        `out` has tiles of another survey, or cannot be written.
     ConfigError
-        A band without colors, none or one twice; another population or layout.
+        There is no band, a band is repeated or not one of g, r, i, or the population or layout is unknown.
     """
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
@@ -127,8 +139,8 @@ def simulate_survey(
         storage.join(out, name) for name in (files.folder, "objects.parquet", "truth.parquet")
     )
     listed = _object_list(scene)
+    # Checked before the tiles are drawn, which takes most of the time.
     storage.check_writable(out)
-    _refuse_foreign_tiles(scene, files, folder)
     n_tiles = _write_tiles(scene, layout, folder, processes=processes or os.cpu_count() or 1, listed=listed)
     write_parquet(truth, scene.truth)
     write_parquet(objects, listed)
@@ -151,13 +163,14 @@ def simulate_survey(
 
 
 def _object_list(scene: Scene) -> pa.Table:
-    """The survey's list: all galaxies, entries outside the footprint, second entries for a galaxy."""
+    """Return the object list: all galaxies, then entries outside the footprint, then repeated entries for a galaxy."""
     rng = np.random.default_rng([scene.seed, 5])
     n_stray = max(2, len(scene.truth) // GALAXIES_PER_STRAY)
     height, width = scene.field.box.shape_px
     outside = rng.uniform((1.02 * width, 0), (1.05 * width + CELL_PX, height), (n_stray, 2))
-    outside[0] = width - 20, height - 20  # in the corner without data
-    # Shreds, as deblenders make them: 1.5 arcsec off the galaxy's own entry; the first 0.1 arcsec off.
+    outside[0] = width - 20, height - 20  # Inside the field, but in the corner without data.
+    # Repeated entries are like shreds of a deblender: the first is 0.1 arcsec from the galaxy, within the limit of
+    # DUPLICATE_POSITION, the others 1.5 arcsec, which sets NEIGHBOR.
     distance_px = np.where(np.arange(n_stray) == 0, 0.1, 1.5) / scene.field.pixel_scale_arcsec
     shreds = scene.position_px[:n_stray] + np.stack([distance_px, np.zeros(n_stray)], axis=1)
     position = np.concatenate([scene.position_px, outside, shreds])
@@ -172,36 +185,36 @@ def _object_list(scene: Scene) -> pa.Table:
     return pa.table(columns)
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def _refuse_foreign_tiles(scene: Scene, files: LayoutWriter, folder: str) -> None:
-    """Tiles of another survey would stay between ours and be read with them."""
-    ours = {path for name in _names(scene, files) for path in files.paths(name, scene.bands)}
-    if foreign := [path for path in storage.list_files(folder, suffix=files.suffix) if path not in ours]:
-        raise OutputError(
-            f"{folder}: holds {len(foreign)} tiles of another survey ({foreign[0]}); "
-            "choose another folder or remove it"
-        )
-
-
 def _names(scene: Scene, files: LayoutWriter) -> list[str]:
-    """Tiles, by the patch or the object that each shows."""
+    """Return the names of all tiles: those of the patches, or for stamps the ids of the objects."""
     if files.stamp_px is not None:
         return [str(number) for number in scene.truth["object_id"].to_pylist()]
     return [patch.name for patch in scene.field.patches()]
 
 
 def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, listed: pa.Table) -> int:
-    """Draw and write everything; the number of files."""
+    """Draw and write all tiles or stamps, and return the number of files.
+
+    Raises
+    ------
+    OutputError
+        The folder has tiles of another survey.
+    """
     writer = WRITERS[layout]
+    # Tiles of another survey would remain between the new ones, and be read with them.
+    own = {path for name in _names(scene, writer) for path in writer.paths(name, scene.bands)}
+    if foreign := [path for path in storage.list_files(folder, suffix=writer.suffix) if path not in own]:
+        raise OutputError(
+            f"{folder}: holds {len(foreign)} tiles of another survey ({foreign[0]}); "
+            "choose another folder or remove it"
+        )
     if writer.stamp_px is None:
         tasks = [
             (scene.near(patch.box), patch.name, patch.box, layout, folder) for patch in scene.field.patches()
         ]
         return sum(map_in_processes(_write_patch, tasks, processes))
     rows = range(0, len(scene.truth), OBJECTS_PER_TASK)
-    # Each galaxy's nearest pixel is the central one of its stamp.
+    # The central pixel of a stamp is the one nearest to its galaxy.
     size_px = writer.stamp_px
     corners = np.rint(scene.position_px).astype(np.int64) - size_px // 2
     boxes = [Box(x, y, x + size_px, y + size_px) for x, y in corners.tolist()]
@@ -214,12 +227,13 @@ def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, list
         return sum(map_in_processes(_write_stamps, stamps, processes))
     images = np.concatenate(list(map_in_processes(_stamp_images, stamps, processes)))
     places = np.stack([scene.truth[name].to_numpy() for name in ("ra_deg", "dec_deg")], axis=1)
-    redshift = listed["z_best"].to_numpy()[: len(places)]  # the list begins with the galaxies of the truth
+    redshift = listed["z_best"].to_numpy()[: len(places)]  # The list begins with the galaxies of the truth.
     content = writer.encode_all(images, scene.truth["object_id"].to_numpy(), places, redshift)
     storage.publish(storage.join(folder, writer.tiles), content)
     return 1
 
 
+# The layout crosses to other processes by its name, and the writer is looked up there.
 def _write_patch(scene: Scene, name: str, box: Box, layout: str, folder: str) -> int:
     drawn = Drawn(name, scene.bands, draw_tile(scene, box), scene.wcs(box), psf_map(scene, box))
     return _publish(WRITERS[layout].encode(drawn), folder)
@@ -240,7 +254,7 @@ def _publish(contents: dict[str, bytes], folder: str) -> int:
 def _stamp_images(
     scene: Scene, names: Sequence[str], boxes: Sequence[Box], layout: str, folder: str
 ) -> npt.NDArray[np.float32]:
-    """(object, band, y, x), in the file's unit."""
+    """Return stamps (object, band, y, x), float32, in the unit of the file."""
     shape = (len(scene.bands), *boxes[0].shape_px)
     pieces = []
     for name, box in zip(names, boxes, strict=True):
@@ -250,8 +264,8 @@ def _stamp_images(
 
 
 def _stamp(scene: Scene, name: str, box: Box) -> Drawn:
-    """A stamp of the field; without data beyond the field's edges."""
-    # Two pixels more on each side: a bad column is interpolated from its neighbors.
+    """Return a stamp of the field, which has no data outside the field."""
+    # A margin of two pixels on each side, because a bad column at the edge is interpolated from its neighbors.
     wide = Box(box.x0 - 2, box.y0 - 2, box.x1 + 2, box.y1 + 2).overlap(scene.field.box)
     assert wide is not None
     inside = box.overlap(wide)

@@ -1,6 +1,7 @@
-"""Simulated tiles as the files of each survey, which galbatch's adapters (and others) read.
+"""Writers of simulated tiles in the file formats of the surveys, one class for each layout.
 
-A tile is drawn once, as nJy with the mask planes of defects.py; a layout gives it units, headers, names and bits.
+Tiles are drawn in nJy with the mask planes of defects.py. A writer converts units and mask bits, and defines headers and
+file names.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from galbatch.simulation.field import TRACT, TRACT_PATCHES
 __all__ = ["WRITERS", "Drawn", "GalaxiesMlWriter", "LayoutWriter"]
 
 FLUXMAG0 = 6.309573e10
-ZERO_POINT_MAG = 27.0  # 2.5 log10(FLUXMAG0)
+ZERO_POINT_MAG = 27.0  # Equals 2.5 log10(FLUXMAG0).
 NJY_PER_ADU = njy_per_unit(ZERO_POINT_MAG)
 NJY_PER_NANOMAGGY = njy_per_unit(22.5)
 PSF_CARD = "PSFFWHM"
@@ -40,18 +41,24 @@ LEGACY_BITS = {
 }
 """Bits of maskbits in DR9 and DR10."""
 GENERIC_BITS = {"NO_DATA": 0, "SAT": 1, "BAD": 2, "CR": 3, "BRIGHT_OBJECT": 4, "INTRP": 5}
-"""Bits of a data quality plane as many surveys have one; run.toml states them."""
+"""Bits of the data quality plane of the layout `generic`, which run.toml lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One tile as drawn.
+    """A drawn tile or stamp.
 
-    name : of its patch (``4,4``) or object
-    bands : of its planes
-    planes : one a band
-    wcs : of the planes' pixels
-    psf_fwhm_arcsec : (band, y, x), coarse: at the corners of a grid of as many pixels, or (band, 1, 1)
+    Attributes
+    ----------
+    name : str
+        Name of the patch (``4,4``), or id of the object.
+    bands : tuple of str
+    planes : sequence of Planes
+        One per band.
+    wcs : astropy.wcs.WCS
+        WCS of the planes.
+    psf_fwhm_arcsec : (band, node, node) float64
+        FWHM of the PSF on a coarse grid from the first to the last pixel, or (band, 1, 1).
     """
 
     name: str
@@ -62,47 +69,47 @@ class Drawn:
 
 
 class LayoutWriter(Protocol):
-    """Encodes simulated tiles as one survey's own files."""
+    """Encoder of simulated tiles as files of one survey."""
 
     @property
     def folder(self) -> str:
-        """Folder of all tiles, below the survey's."""
+        """Folder of all tiles, relative to the folder of the survey."""
 
     @property
     def suffix(self) -> str:
-        """Suffix of all files."""
+        """Suffix of all files, such as ``.fits``."""
 
     @property
     def tiles(self) -> str:
-        """Glob of the tiles' files below `folder`."""
+        """Glob of the tiles, relative to `folder`."""
 
     @property
     def pixel_scale_arcsec(self) -> float:
-        """Pixel scale of the tiles."""
+        """Pixel scale of the tiles, arcsec."""
 
     @property
     def shares_lattice(self) -> bool:
-        """Whether tiles lie on one lattice of pixels, as a tract's patches; else each has a projection of its own."""
+        """True if all tiles share one lattice of pixels, like the patches of a tract; False if each has its own projection."""
 
     @property
     def stamp_px(self) -> int | None:
-        """Side of the stamps, for layouts of one tile an object."""
+        """Side of the stamps in pixels, for layouts with one tile per object; None for others."""
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        """Return the paths of a tile's files, below `folder`."""
+        """Return the paths of a tile's files, relative to `folder`."""
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        """Return the contents of a tile's files by path."""
+        """Return the contents of a tile's files, by path relative to `folder`."""
 
     def toml(self, bands: Sequence[str]) -> str:
-        """Return the keys of [survey] besides layout, tiles and bands, perhaps with tables of its own, as TOML."""
+        """Return as TOML the keys of [survey] other than layout, tiles and bands, followed by tables of the layout if it has any."""
 
 
 # --- HSC and LSST: image, mask and variance in one file -----------------------------------------------------------
 
 
 class HscWriter:
-    """calexp patches of a tract, ADU at zero point 27."""
+    """Writer of HSC calexp files: patches of a tract, in ADU with zero point 27."""
 
     folder, suffix, tiles = "deepCoadd-results", ".fits", "**/calexp-*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
@@ -121,14 +128,14 @@ class HscWriter:
 
 
 class LsstWriter:
-    """deep_coadd patches, nJy."""
+    """Writer of LSST deep_coadd files: patches of a tract, in nJy."""
 
     folder, suffix, tiles = "deep_coadd", ".fits", "**/deep_coadd_*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.2, True, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
         x, y = (int(part) for part in name.split(","))
-        # Fields wider than a tract have numbers beyond its own.
+        # LSST numbers the patches of a tract from 0 to 80. Larger fields get numbers from 1000 on, which cannot collide.
         in_tract = max(x, y) < TRACT_PATCHES
         patch = str(y * TRACT_PATCHES + x if in_tract else 1000 * (y + 1) + x)
         return [
@@ -147,20 +154,21 @@ class LsstWriter:
 def _afw(
     drawn: Drawn, planes: Planes, *, primary: dict[str, object], njy: float, unit: str | None = None
 ) -> bytes:
-    """An empty primary HDU with cards of its own, then image, mask and variance."""
+    """Return a FITS file with the given cards in an empty primary HDU, then image, mask and variance in units of `njy` nJy."""
     first = fits.PrimaryHDU()
     first.header.update(primary)
     hdus = [first]
     for name, data in (
         ("IMAGE", planes.image / np.float32(njy)),
         ("MASK", planes.mask),
+        # float32, so that the division keeps the dtype of the planes.
         ("VARIANCE", planes.variance / np.float32(njy**2)),
     ):
         hdu = fits.ImageHDU(data, header=_wcs_cards(drawn.wcs), name=name)
         hdu.header["EXTTYPE"] = name
         if name == "MASK":
             for plane, bit in MASK_PLANES.items():
-                # FITS allows more than eight characters of a keyword behind HIERARCH only.
+                # FITS keywords have at most eight characters, unless they follow HIERARCH.
                 hdu.header[f"MP_{plane}" if len(plane) <= 5 else f"HIERARCH MP_{plane}"] = bit
         elif unit is not None:
             hdu.header["BUNIT"] = unit if name == "IMAGE" else f"{unit}2"
@@ -172,13 +180,13 @@ def _afw(
 
 
 class LegacySurveyWriter:
-    """Bricks with a TAN projection each, nanomaggies, compressed without loss."""
+    """Writer of Legacy Surveys bricks: each with its own TAN projection, in nanomaggies, compressed without loss."""
 
     folder, suffix, tiles = "coadd", ".fits.fz", "**/legacysurvey-*-image-*.fits.fz"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.262, False, None
 
     def paths(self, name: str, bands: Sequence[str]) -> list[str]:
-        # Real bricks are 0.25 deg wide and named after their centers; small ones take the names of a row of such.
+        # Bricks are 0.25 deg wide and named after their centers. The smaller simulated ones take names on that grid.
         x, y = (int(part) for part in name.split(","))
         brick = f"{1500 + 3 * x:04d}p{20 + 3 * y:03d}"
         kinds = [f"{kind}-{band}" for band in bands for kind in ("image", "invvar", "psfsize")]
@@ -193,6 +201,7 @@ class LegacySurveyWriter:
         for band, planes, psf in zip(drawn.bands, drawn.planes, drawn.psf_fwhm_arcsec, strict=True):
             bad = planes.mask & bits("BAD", "CR", "NO_DATA") != 0
             image = np.nan_to_num(planes.image) / np.float32(NJY_PER_NANOMAGGY)
+            # The Legacy Surveys mark bad pixels by an inverse variance of 0, and have no NaN.
             invvar = np.where(bad, 0, np.float32(NJY_PER_NANOMAGGY**2) / np.where(bad, 1, planes.variance))
             contents += [image, invvar.astype(np.float32), _spread(psf, image.shape)]
             for name, where in (
@@ -200,33 +209,31 @@ class LegacySurveyWriter:
                 (f"SATUR_{band.upper()}", planes.mask & bits("SAT") != 0),
                 (f"ALLMASK_{band.upper()}", bad),
             ):
+                # Bit 15 does not fit into a positive int16, so the bits are set as uint16 and reinterpreted.
                 maskbits[where] |= np.int16(np.uint16(1 << LEGACY_BITS[name]).astype(np.int16))
-        names = self.paths(drawn.name, drawn.bands)
-        return {
-            path: _compressed(data, drawn.wcs)
-            for path, data in zip(names, [*contents, maskbits], strict=True)
-        }
+        files = {}
+        for path, data in zip(self.paths(drawn.name, drawn.bands), [*contents, maskbits], strict=True):
+            # Rice compression quantizes floating-point data; GZIP_2 keeps every bit.
+            floating = data.dtype.kind == "f"
+            hdu = fits.CompImageHDU(
+                data,
+                header=_wcs_cards(drawn.wcs),
+                compression_type="GZIP_2" if floating else "RICE_1",
+                quantize_level=0.0 if floating else 16.0,
+            )
+            files[path] = _bytes([fits.PrimaryHDU(), hdu])
+        return files
 
     def toml(self, bands: Sequence[str]) -> str:
         return ""
 
 
-def _compressed(data: npt.NDArray[np.generic], wcs: WCS) -> bytes:
-    # Rice would quantize floating point: GZIP_2 keeps every bit.
-    floating = data.dtype.kind == "f"
-    hdu = fits.CompImageHDU(
-        data,
-        header=_wcs_cards(wcs),
-        compression_type="GZIP_2" if floating else "RICE_1",
-        quantize_level=0.0 if floating else 16.0,
-    )
-    return _bytes([fits.PrimaryHDU(), hdu])
-
-
 def _spread(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """(y, x) map from values on a grid whose ends are the map's."""
+    """Return a map (y, x), float32, by bilinear interpolation of a coarse grid that extends to the map's edges."""
     y, x = (np.linspace(0, n - 1, length) for n, length in zip(coarse.shape, shape, strict=True))
+    # Interpolated along x first: (coarse y, x).
     rows = np.stack([np.interp(x, np.arange(coarse.shape[1]), row) for row in coarse], axis=0)
+    # A grid of a single row has no next one: it is then its own neighbor.
     low = np.minimum(y.astype(np.int64), max(coarse.shape[0] - 2, 0))
     high = np.minimum(low + 1, coarse.shape[0] - 1)
     part = (y - low)[:, None]
@@ -237,7 +244,7 @@ def _spread(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDAr
 
 
 class GenericWriter:
-    """One file a tile and band: image in nJy, data quality, inverse variance."""
+    """Writer of the layout `generic`: one file per tile and band, with image (nJy), data quality and inverse variance."""
 
     folder, suffix, tiles = "images", ".fits", "*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, None
@@ -273,7 +280,7 @@ class GenericWriter:
 
 
 class StampsWriter:
-    """One file an object and band, as HSC's cutout service makes them, with the PSF's width in a card."""
+    """Writer of stamps: one file per object and band, as from HSC's cutout service, with the FWHM of the PSF in a card."""
 
     folder, suffix, tiles = "cutouts", ".fits", "*.fits"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 128
@@ -300,7 +307,7 @@ class StampsWriter:
 
 
 class GalaxiesMlWriter:
-    """One HDF5 file of stamps in ADU, without mask and variance: written by `encode_all` for all objects."""
+    """Writer of GalaxiesML: one HDF5 file with the stamps of all objects in ADU, made by `encode_all`, without masks."""
 
     folder, suffix, tiles = "galaxiesml", ".hdf5", "galaxies.hdf5"
     pixel_scale_arcsec, shares_lattice, stamp_px = 0.168, True, 127
@@ -309,7 +316,7 @@ class GalaxiesMlWriter:
         return [self.tiles]
 
     def encode(self, drawn: Drawn) -> dict[str, bytes]:
-        # The stamps (band, y, x) of one object, as raw float32: pieces of the one file.
+        # (band, y, x) float32 as raw bytes: one object is only a piece of the file, and other processes return pieces.
         stamps = np.stack([planes.image for planes in drawn.planes]) / np.float32(NJY_PER_ADU)
         return {drawn.name: stamps.astype(np.float32).tobytes()}
 
@@ -324,7 +331,18 @@ class GalaxiesMlWriter:
         positions_deg: npt.NDArray[np.float64],
         redshift: npt.NDArray[np.float64],
     ) -> bytes:
-        """Return the file: ``image`` (object, band, y, x) in ADU, ``object_id``, ``ra``, ``dec``, ``specz_redshift``."""
+        """Return the contents of the HDF5 file.
+
+        Parameters
+        ----------
+        stamps : (object, band, y, x) float32
+            In ADU.
+        object_id : (object,) int64
+        positions_deg : (object, 2) float64
+            Right ascension and declination, deg.
+        redshift : (object,) float64
+        """
+        # HDF5 stores times by default; without them the same survey gives the same bytes.
         buffer = io.BytesIO()
         with h5py.File(buffer, "w", track_order=True) as file:
             file.attrs["zero_point_mag"] = ZERO_POINT_MAG
@@ -347,7 +365,7 @@ WRITERS: dict[str, LayoutWriter] = {
     "stamps": StampsWriter(),
     "galaxiesml": GalaxiesMlWriter(),
 }
-"""By the name that [survey] layout has for the adapter that reads them."""
+"""The writers by layout, with the names that ``[survey] layout`` has in run.toml."""
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------
@@ -360,7 +378,7 @@ def _bytes(hdus: Sequence[object]) -> bytes:
 
 
 def _wcs_cards(of: WCS) -> fits.Header:
-    """The WCS with CD cards, as surveys write it; astropy's own to_header would write PC and CDELT."""
+    """Return a header with the WCS as CD cards, as surveys write it; `WCS.to_header` of astropy would write PC and CDELT."""
     wcs = of.wcs
     header = fits.Header({"RADESYS": "ICRS"})
     for axis in (0, 1):

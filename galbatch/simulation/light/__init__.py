@@ -1,1 +1,1 @@
-"""The light of galaxies and stars as pixels."""
+"""Images of galaxies and stars: profiles, PSFs, and noise."""

@@ -1,10 +1,10 @@
-"""One galaxy's light as pixels, without noise.
+"""Drawing of one galaxy without noise.
 
-The Fourier images of the profiles (GalSim's, see fourier.py) and the PSF are multiplied and transformed back on
-a grid little larger than the stamp. On so small a grid the light of high-n bulges wraps around: the
-transform gives the sum over all periodic copies of the galaxy. The copies are far away and smooth, so
-their light is known in closed form on a coarse grid and subtracted. This is exact to about 1e-4 of the
-peak (tested against GalSim's own drawing on a grid large enough).
+The Fourier transforms of the profiles (from GalSim, see fourier.py) and of the PSF are multiplied and transformed back on
+a grid slightly larger than the stamp. The result is periodic: on so small a grid the light of bulges with high n wraps
+around, and the stamp contains the sum over all periodic copies of the galaxy. The copies are far away and smooth, so
+their light is computed in closed form on a coarse grid and subtracted. The error is about 1e-4 of the peak (tested
+against GalSim's own drawing on a sufficiently large grid).
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ __all__ = ["Component", "draw_light"]
 
 Floats = npt.NDArray[np.float64]
 
-# The grid is this much larger than the stamp at least, so a copy's center is at least 48 px off the stamp.
+# The grid is larger than the stamp by at least this, so that the center of any copy is at least 48 px from the stamp.
 MARGIN_PX = 48
 COARSE_STEP_PX = 6.0
-FAR_NODES = 7  # a side, for the light of copies beyond the eight next ones
-N_COPIES = 4  # on each side, in closed form; beyond them the wrapped light is a constant
+FAR_NODES = 7  # Nodes per side for the light of copies other than the nearest eight, which varies less.
+N_COPIES = (
+    4  # Copies on each side that are computed one by one; the light of those beyond is taken as constant.
+)
 N_DIRECTIONS = 64
-NEGLIGIBLE_SHARE = 1e-9  # of the light, farther out than half the period: nothing wraps around
+NEGLIGIBLE_SHARE = 1e-9  # If less of the light is outside half the period, nothing is subtracted.
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A Sersic profile; `re_arcsec` along the major axis, `angle_deg` from +x toward +y."""
+    """A Sersic profile: half-light radius `re_arcsec` along the major axis, `angle_deg` from +x toward +y."""
 
     n: float
     re_arcsec: float
@@ -53,7 +55,7 @@ def draw_light(
     offset_px: tuple[float, float] = (0.0, 0.0),
     pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC,
 ) -> Floats:
-    """Draw a galaxy in all bands.
+    """Return the image of a galaxy in each band.
 
     Parameters
     ----------
@@ -62,13 +64,13 @@ def draw_light(
     flux_njy
         (component, band) float64, total flux out to infinity, nJy.
     psfs
-        One a band.
+        One per band.
     size_px
         Pixels on a side.
     offset_px
         (x, y) of the center, from the center of pixel (size_px // 2, size_px // 2).
     pixel_scale_arcsec
-        Of the square pixels.
+        Side of the square pixels.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def draw_light(
     """
     flux = np.asarray(flux_njy, dtype=np.float64)
     lattice = _lattice(size_px, pixel_scale_arcsec)
-    profiles = lattice.transform(components)
+    profiles = lattice.transform(components)  # (component, ky, kx)
     blur = np.stack([lattice.blur(psf) for psf in psfs]) * lattice.shifted_pixel(offset_px)
     light = fft.irfft2(_weighted(flux, profiles) * blur)[:, :size_px, :size_px]
     wrapped = np.stack([lattice.wrapped_light(component, offset_px) for component in components])
@@ -84,19 +86,19 @@ def draw_light(
 
 
 def _weighted(flux: Floats, planes: Floats) -> Floats:
-    """(band, y, x): planes (component, y, x), each with its flux (component, band)."""
+    """Return the sum over components (band, y, x) of planes (component, y, x) times fluxes (component, band)."""
     return np.tensordot(flux, planes, axes=(0, 0))
 
 
 class _Lattice:
-    """The periodic grid and its copies, which depend on the stamp's size and scale alone."""
+    """The periodic grid, and the positions of the copies. It depends only on the size and pixel scale of the stamp."""
 
     def __init__(self, size_px: int, scale_arcsec: float) -> None:
         self.size_px, self.scale = size_px, scale_arcsec
         self.center_px = size_px // 2
-        # Even, so that the half plane of the real transform is complete.
+        # Even, because irfft2 assumes an even length.
         self.period_px = 2 * fft.next_fast_len((size_px + MARGIN_PX + 1) // 2, real=True)
-        self.frequency_y = fft.fftfreq(self.period_px)[:, None]  # cycles per px
+        self.frequency_y = fft.fftfreq(self.period_px)[:, None]  # Cycles per pixel.
         self.frequency_x = fft.rfftfreq(self.period_px)[None, :]
         self.k_y, self.k_x = (2 * np.pi / scale_arcsec * f for f in (self.frequency_y, self.frequency_x))
         self.coarse = _Grid(size_px, max(int(np.ceil(size_px / COARSE_STEP_PX)), 2) + 1)
@@ -110,7 +112,7 @@ class _Lattice:
         ]
 
     def transform(self, components: Sequence[Component]) -> Floats:
-        """Fourier images (component, ky, kx >= 0) of unit flux: real."""
+        """Return the transforms (component, ky, kx >= 0) of components of unit flux, which are real."""
         planes = np.empty((len(components), self.period_px, self.period_px // 2 + 1))
         for plane, component in zip(planes, components, strict=True):
             angle = np.deg2rad(component.angle_deg)
@@ -126,11 +128,11 @@ class _Lattice:
         return planes
 
     def blur(self, psf: Psf) -> Floats:
-        """Fourier image (ky, kx >= 0) of the PSF."""
+        """Return the transform (ky, kx >= 0) of the PSF."""
         return moffat_transform(psf, self.k_x, self.k_y)
 
     def shifted_pixel(self, offset_px: tuple[float, float]) -> npt.NDArray[np.complex128]:
-        """The pixel's response, with the phase that puts the center where it belongs."""
+        """Return the transform (ky, kx >= 0) of the pixel, times the phase that moves the center to its position."""
         x, y = (self.center_px + offset for offset in offset_px)
         of_x, of_y = (
             np.sinc(frequency) * np.exp(-2j * np.pi * frequency * position)
@@ -139,13 +141,13 @@ class _Lattice:
         return of_x * of_y
 
     def wrapped_light(self, component: Component, offset_px: tuple[float, float]) -> Floats:
-        """Light (y, x) of unit flux that the periodic copies of the galaxy put into the stamp."""
+        """Return the light (y, x) that the periodic copies of a component of unit flux add to the stamp."""
         re_px = component.re_arcsec / self.scale
         half = np.asarray(self.period_px / 2)
         if flux_outside(half, component.n, re_px) < NEGLIGIBLE_SHARE:
             return np.zeros((self.size_px, self.size_px))
         shape = {"axis_ratio": component.axis_ratio, "angle_deg": component.angle_deg}
-        # Outside the square that holds all copies the wrapped light is a constant.
+        # The light of copies outside the square of N_COPIES: all of it falls evenly on each period.
         phi = np.arange(N_DIRECTIONS) * np.pi / N_DIRECTIONS
         cos, sin = np.cos(phi), np.sin(phi)
         edge = (N_COPIES + 0.5) * self.period_px / np.maximum(np.abs(cos), np.abs(sin))
@@ -163,12 +165,12 @@ class _Lattice:
 
 
 class _Grid:
-    """A coarse grid over the stamp, and the cubic spline from there to the pixels."""
+    """A coarse grid over the stamp, and the matrix of the cubic spline from its nodes to the pixels."""
 
     def __init__(self, size_px: int, n_nodes: int) -> None:
         self.nodes_px = np.linspace(0, size_px - 1, n_nodes)
         spline = interpolate.CubicSpline(self.nodes_px, np.eye(n_nodes))
-        self.refine = np.asarray(spline(np.arange(size_px)))  # (fine, coarse)
+        self.refine = np.asarray(spline(np.arange(size_px)))  # (pixel, node)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
-"""Many sources at once: what fills a field, and what surrounds a galaxy in its stamp.
+"""Drawing of many sources: those of a field, or the neighbors of a galaxy in a stamp.
 
-Each source is drawn in a square box of its own about the pixel nearest to it, large enough that its light is
-nothing beyond (EDGE_NJY); the Fourier images of boxes of one size are computed together.
+Each source is drawn in a square box around its nearest pixel, large enough that its light is negligible outside
+(EDGE_NJY). The Fourier transforms of boxes of the same size are computed together.
 """
 
 from __future__ import annotations
@@ -31,20 +31,24 @@ Floats = npt.NDArray[np.float64]
 
 BOX_SIZES_PX = (32, 64, 128, 256, 512)
 EDGE_NJY = 0.1
-"""Light in a pixel at the edge of a source's box, at most (but for boxes of 512 px): a twentieth of the sky's sigma."""
+"""Largest light in a pixel at the edge of a source's box (except in boxes of 512 px): a twentieth of the sky noise."""
 
 WIDEST_PSF_ARCSEC = 1.1
-POINTS_AT_ONCE = 2**18  # of Fourier planes, 2 MB each: they stay in the cache
+POINTS_AT_ONCE = 2**18  # Points of all Fourier planes together: 2 MB, which stays in the processor's cache.
 
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """Sersic profiles, one a row, and point sources, whose `re_arcsec` is 0; all float64.
+    """Sersic profiles, and point sources as profiles with a radius of 0. All arrays are float64.
 
-    position_px : (row, 2), x and y; 0-based, the center of a pixel is whole
+    Attributes
+    ----------
+    position_px : (row, 2)
+        Position x, y. The center of the first pixel is (0, 0).
     n, re_arcsec, axis_ratio, angle_deg : (row,)
     flux_njy : (row, band)
-    brightest_njy : (row,), the largest flux in any of BANDS: a source's box is the same whatever bands are drawn
+    brightest_njy : (row,)
+        Largest flux in any of BANDS. It sets the size of the box, which therefore does not depend on the bands drawn.
     """
 
     position_px: Floats
@@ -59,7 +63,7 @@ class Profiles:
         return len(self.n)
 
     def where(self, rows: npt.NDArray[Any]) -> Profiles:
-        """The rows that a mask or numbers choose."""
+        """Return the rows selected by a mask or by indices."""
         return Profiles(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
@@ -70,16 +74,16 @@ def profiles_of(
     *,
     bands: Sequence[str],
 ) -> tuple[Profiles, npt.NDArray[np.int64]]:
-    """Rows for the components of galaxies, and which galaxy each belongs to.
+    """Return the components of galaxies as profiles, and the index of the galaxy of each.
 
     Parameters
     ----------
     columns
-        ``disk_n`` and so on, (object,), NaN where there is no such component.
+        ``disk_n`` and the other shape columns, (object,) float64, NaN where the component is absent.
     position_px
         (object, 2).
     fluxes_njy
-        (object,) for each (component, band), all of BANDS.
+        (object,) float64 for each (component, band), for all of BANDS.
     bands
         Order of the band axis.
     """
@@ -104,20 +108,20 @@ def paint(
     corner_px: tuple[int, int] = (0, 0),
     pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC,
 ) -> None:
-    """Add the light of sources to an image.
+    """Add the light of sources to an image, in place.
 
     Parameters
     ----------
     canvas
         (band, y, x) float64, nJy per pixel; changed in place.
     profiles
-        Positions share their origin with `corner_px`.
+        Positions have the same origin as `corner_px`.
     psfs
-        For each row one a band; or one sequence of bands for all rows.
+        For each row a sequence of one PSF per band, or one such sequence for all rows.
     corner_px
-        (x, y) of the canvas' first pixel.
+        (x, y) of the first pixel of the canvas.
     pixel_scale_arcsec
-        Of the square pixels.
+        Side of the square pixels.
     """
     for box, corner in _boxes(profiles, psfs, canvas.shape[1:], corner_px, pixel_scale_arcsec):
         x, y = (int(c) - first for c, first in zip(corner, corner_px, strict=True))
@@ -128,11 +132,12 @@ def paint(
 
 
 def box_sizes(profiles: Profiles, pixel_scale_arcsec: float) -> npt.NDArray[np.int64]:
-    """(row,) side in px of the box that holds a source's light down to EDGE_NJY, in its brightest band."""
+    """Return the side (row,) in px of the smallest box at whose edge a source is below EDGE_NJY in its brightest band."""
     flux = profiles.brightest_njy * pixel_scale_arcsec**2
     extended = profiles.re_arcsec > 0
     shape = [values[extended] for values in (profiles.n, profiles.re_arcsec, profiles.axis_ratio)]
     sizes = np.full(len(profiles), BOX_SIZES_PX[-1])
+    # From large to small, so that the smallest sufficient size remains.
     for size in BOX_SIZES_PX[-2::-1]:
         radius = np.asarray(size / 2 * pixel_scale_arcsec)
         light = np.full(len(profiles), float(moffat_intensity(radius, WIDEST_PSF_ARCSEC)))
@@ -148,7 +153,7 @@ def _boxes(
     corner_px: tuple[int, int],
     scale_arcsec: float,
 ) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
-    """Each source's box (band, y, x) and its first pixel (x, y), in the order of sizes; those off the canvas left out."""
+    """Yield the box (band, y, x) and its first pixel (x, y) of each source that overlaps the canvas, ordered by size."""
     common = len(psfs) == 1
     sizes = box_sizes(profiles, scale_arcsec)
     nearest = np.rint(profiles.position_px).astype(np.int64)
@@ -167,16 +172,24 @@ def _boxes(
 
 
 def _draw(profiles: Profiles, psfs: Sequence[Sequence[Psf]], size_px: int, scale_arcsec: float) -> Floats:
-    """Boxes (row, band, y, x)."""
+    """Return the images (row, band, y, x) of sources, nJy per pixel, in boxes around their nearest pixels."""
     frequency = fft.fftfreq(size_px)[:, None], fft.rfftfreq(size_px)[None, :]
     k_y, k_x = (2 * np.pi / scale_arcsec * part for part in frequency)
-    # The pixel's response, with the phase that puts each source at its place in its box.
+    # (row, ky, kx): the transform of the pixel, times the phase that moves each source to its position in the box.
     offset = profiles.position_px - np.rint(profiles.position_px) + size_px // 2
     of_y, of_x = (
         np.sinc(part) * np.exp(-2j * np.pi * part * offset[:, axis, None, None])
         for part, axis in zip(frequency, (1, 0), strict=True)
     )
-    light = _transforms(profiles, k_x, k_y) * (of_y * of_x)
+    cos, sin = (f(np.deg2rad(profiles.angle_deg))[:, None, None] for f in (np.cos, np.sin))
+    re, axis_ratio = profiles.re_arcsec[:, None, None], profiles.axis_ratio[:, None, None]
+    k2 = ((k_x * cos + k_y * sin) * re) ** 2 + ((k_y * cos - k_x * sin) * (re * axis_ratio)) ** 2
+    tables = np.empty((len(profiles), TABLE_POINTS))
+    for table, n in zip(tables, profiles.n.tolist(), strict=True):
+        table[:] = sersic_table(n)
+    transforms = sersic_transform(tables, k2.reshape(len(profiles), -1)).reshape(k2.shape)  # (row, ky, kx)
+    light = transforms * (of_y * of_x)
+    # Rows may share their PSFs, so each distinct PSF is transformed once.
     blur = {psf: moffat(psf, k_x, k_y) for of_bands in psfs for psf in of_bands}
     boxes = np.empty((len(profiles), profiles.flux_njy.shape[1], size_px, size_px))
     for band in range(boxes.shape[1]):
@@ -184,14 +197,3 @@ def _draw(profiles: Profiles, psfs: Sequence[Sequence[Psf]], size_px: int, scale
         boxes[:, band] = fft.irfft2(light * blurs, s=(size_px, size_px))
     boxes *= profiles.flux_njy[:, :, None, None]
     return boxes
-
-
-def _transforms(profiles: Profiles, k_x: Floats, k_y: Floats) -> Floats:
-    """(row, ky, kx) of unit flux."""
-    cos, sin = (f(np.deg2rad(profiles.angle_deg))[:, None, None] for f in (np.cos, np.sin))
-    re, axis_ratio = profiles.re_arcsec[:, None, None], profiles.axis_ratio[:, None, None]
-    k2 = ((k_x * cos + k_y * sin) * re) ** 2 + ((k_y * cos - k_x * sin) * (re * axis_ratio)) ** 2
-    tables = np.empty((len(profiles), TABLE_POINTS))
-    for table, n in zip(tables, profiles.n.tolist(), strict=True):
-        table[:] = sersic_table(n)
-    return sersic_transform(tables, k2.reshape(len(profiles), -1)).reshape(k2.shape)
