@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError, ConfigError
@@ -12,6 +14,9 @@ from galbatch.models.metadata.names import with_current_names
 from galbatch.models.metadata.schema import BundleMetadata, HeadInfo, ParameterInfo
 
 __all__ = ["HeadRules", "parse_metadata", "write_metadata"]
+
+# Metadata are printed: an escape sequence in a name could rewrite what a terminal shows. Line breaks and tabs are fine.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 HeadRules = Callable[[HeadInfo, Sequence[ParameterInfo]], list[str]]
 """A function that returns messages on what is wrong with a head for these parameters, such as `galbatch.models.heads.head_problems`."""
@@ -55,6 +60,8 @@ def parse_metadata(text: str | bytes, source: str, *, head_rules: HeadRules) -> 
 
     try:
         data = with_current_names(json.loads(text, parse_constant=refuse_constant))
+        if any(CONTROL_CHARACTERS.search(word) for word in _words(data)):
+            raise BundleError(f"{source}: galbatch.json holds control characters, which no text needs")
         metadata = parse_strictly(BundleMetadata, data, source=f"{source}: galbatch.json")
     except RecursionError:
         raise BundleError(f"{source}: galbatch.json is nested too deeply") from None
@@ -66,3 +73,15 @@ def parse_metadata(text: str | bytes, source: str, *, head_rules: HeadRules) -> 
     if problems:
         raise BundleError("\n".join(f"{source}: galbatch.json: {problem}" for problem in problems))
     return metadata
+
+
+def _words(data: Any) -> Iterator[str]:
+    """Yield every text in the content of a JSON file, keys included."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        yield from data
+        data = list(data.values())
+    if isinstance(data, list):
+        for part in data:
+            yield from _words(part)

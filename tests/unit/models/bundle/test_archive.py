@@ -150,6 +150,22 @@ def test_metadata_nested_without_end_are_refused(tmp_path):
         read_bundle_metadata(str(tmp_path / "deep.pt"))
 
 
+@pytest.mark.parametrize("where", ["name", "training", "origin"])
+def test_metadata_with_control_characters_are_refused(tmp_path, make, where):
+    """They are printed, and a terminal would obey them; line breaks and tabs are text."""
+    path = tmp_path / "a.pt"
+
+    def written(text):
+        changes = {"name": f"a{text}"} if where == "name" else {where: {"notes": [{f"k{text}": 1}]}}
+        content = write_metadata(make.gampen_metadata(**changes)).encode()
+        path.write_bytes(archive([*NETWORK, ("a/extra/galbatch.json", content)]))
+        return read_bundle_metadata(str(path))
+
+    assert written("b\n\tc")
+    with pytest.raises(BundleError, match=r"a\.pt: galbatch\.json holds control characters"):
+        written("\x1b[2J")
+
+
 def test_an_archive_in_which_torch_finds_other_metadata_is_refused(tmp_path, make, monkeypatch):
     path = str(tmp_path / "a.pt")
     save_bundle(path, script_of(make.gampen()), make.gampen_metadata(version="two readers"))
