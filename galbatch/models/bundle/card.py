@@ -34,6 +34,45 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     BundleError
         This version of galbatch does not know the bundle's kind of head.
     """
+    head, bands = head_of(metadata.head), metadata.input.bands
+    members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
+    # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
+    if metadata.dropout_rate > 0:
+        passes = f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
+    elif head.is_point and metadata.members == 1:
+        passes = "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
+    else:
+        passes = "no dropout, so all are equal"
+    names = ", ".join(parameter.name for parameter in metadata.parameters)
+    lines = [
+        f"# {metadata.name} {metadata.version}",
+        "",
+        f"Estimates {names} from images in {', '.join(bands)}.",
+        "",
+        f"- architecture: {metadata.architecture}",
+        f"- output: {head.card_text(metadata.head)}; {head.n_outputs(metadata.head, len(metadata.parameters))} numbers{members}",
+        f"- passes: {passes}",
+    ]
+    if metadata.n_top_features:
+        lines.append(f"- features: the {metadata.n_top_features} largest are kept, the others set to 0")
+    lines += [f"- sha256: `{sha256}`", ""]
+    sections = {
+        **_network_sections(metadata),
+        **_training_sections(metadata),
+        "What it was trained for": _domain_lines(metadata.domain, bands),
+        "Licence and citation": [
+            f"Licence: {metadata.licence or NOT_STATED}.",
+            "",
+            f"Citation: {metadata.citation or NOT_STATED}.",
+        ],
+    }
+    for title, text in sections.items():
+        lines += [f"## {title}", "", *text, ""]
+    return "\n".join(lines)
+
+
+def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
+    """Return the sections on the input, and on the parameters with the magnitudes and labels that are derived from them."""
     image = metadata.input
     inputs = [
         f"- bands: {', '.join(image.bands)}",
@@ -45,60 +84,6 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     for one in image.auxiliary_inputs:
         unit = f" [{one.unit}]" if one.unit else ""
         inputs.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")
-    training = [f"Trained on {metadata.training_data or f'data that are {NOT_STATED}'}."]
-    if metadata.training:
-        training += ["", *_setting_lines(metadata.training)]
-    if metadata.origin:
-        training += ["", "Converted from:", "", *_setting_lines(metadata.origin)]
-    sections: dict[str, list[str]] = {
-        "Input": inputs,
-        "Parameters": _parameter_lines(metadata),
-        "How it was made": training,
-        **_calibration_sections(metadata),
-        "What it was trained for": _domain_lines(metadata.domain, image.bands),
-        "Licence and citation": [
-            f"Licence: {metadata.licence or NOT_STATED}.",
-            "",
-            f"Citation: {metadata.citation or NOT_STATED}.",
-        ],
-    }
-    lines = [*_summary(metadata, sha256), ""]
-    for title, text in sections.items():
-        lines += [f"## {title}", "", *text, ""]
-    return "\n".join(lines)
-
-
-def _summary(metadata: BundleMetadata, sha256: str) -> list[str]:
-    """Return the title of the card, the sentence that says what is estimated, and the list of facts."""
-    head = head_of(metadata.head)
-    members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
-    # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
-    if metadata.dropout_rate > 0:
-        passes = f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
-    elif head.is_point and metadata.members == 1:
-        passes = "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
-    else:
-        passes = "no dropout, so all are equal"
-    facts = [
-        f"architecture: {metadata.architecture}",
-        f"output: {head.card_text(metadata.head)}; {head.n_outputs(metadata.head, len(metadata.parameters))} numbers{members}",
-        f"passes: {passes}",
-    ]
-    if metadata.n_top_features:
-        facts.append(f"features: the {metadata.n_top_features} largest are kept, the others set to 0")
-    facts.append(f"sha256: `{sha256}`")
-    names = ", ".join(parameter.name for parameter in metadata.parameters)
-    return [
-        f"# {metadata.name} {metadata.version}",
-        "",
-        f"Estimates {names} from images in {', '.join(metadata.input.bands)}.",
-        "",
-        *(f"- {fact}" for fact in facts),
-    ]
-
-
-def _parameter_lines(metadata: BundleMetadata) -> list[str]:
-    """Return the table of the parameters, and below it a list of the magnitudes and labels that are derived from them."""
     headings = ("name", "unit", "what it is", "transform", "limits", "seen in training")
     rows = [
         (p.name, p.unit, p.description, p.transform, _span(p.limits), _span(p.training_range))
@@ -117,7 +102,7 @@ def _parameter_lines(metadata: BundleMetadata) -> list[str]:
         if labels:
             lines.append(f"- {parameter.name}_label, by the median: {'; '.join(labels)}")
     # A table ends with an empty line, which Markdown needs before a list and which is one too many at the end of a section.
-    return lines if lines[-1].startswith("- ") else lines[:-1]
+    return {"Input": inputs, "Parameters": lines if lines[-1].startswith("- ") else lines[:-1]}
 
 
 def _setting_lines(settings: Mapping[str, Any]) -> list[str]:
@@ -130,16 +115,21 @@ def _setting_lines(settings: Mapping[str, Any]) -> list[str]:
     return _table(("setting", "value"), rows)[:-1]
 
 
-def _calibration_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
-    """Return the sections on what a calibration measured, and on the correction that it found."""
+def _training_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
+    """Return the sections on training, results and calibration."""
+    training = [f"Trained on {metadata.training_data or f'data that are {NOT_STATED}'}."]
+    if metadata.training:
+        training += ["", *_setting_lines(metadata.training)]
+    if metadata.origin:
+        training += ["", "Converted from:", "", *_setting_lines(metadata.origin)]
     calibration = metadata.calibration or CalibrationInfo()
     results: list[str] = []
     for result in calibration.results:
         results += [f"{result.caption}:", "", *_table(result.columns, result.rows)]
-    measured = {"How well it does": results[:-1] or ["Not measured."]}
+    sections = {"How it was made": training, "How well it does": results[:-1] or ["Not measured."]}
     # Results do not need factors: a bundle may have been measured without a correction being found.
     if calibration.inflation_factors is None:
-        return measured | {"Calibration": ["None: the posterior's widths are the network's own."]}
+        return sections | {"Calibration": ["None: the posterior's widths are the network's own."]}
     names = [parameter.name for parameter in metadata.parameters]
     factors = [(name, factor) for name, factor in zip(names, calibration.inflation_factors, strict=True)]
     by_default = "applied" if calibration.apply else "not applied"
@@ -150,7 +140,7 @@ def _calibration_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
         "",
         *_table(("parameter", "the posterior is widened by"), factors)[:-1],
     ]
-    return measured | {"Calibration": correction}
+    return sections | {"Calibration": correction}
 
 
 def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:
