@@ -38,7 +38,7 @@ IdColumn = Annotated[
 ]
 ClusterKind = Annotated[
     str | None,
-    typer.Option(metavar="KIND", help="local, local-cuda or scheduler; overrides [cluster] kind"),
+    typer.Option(metavar="KIND", help="where workers come from; overrides [cluster] kind"),
 ]
 Scheduler = Annotated[
     str | None,

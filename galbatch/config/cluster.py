@@ -11,6 +11,12 @@ from galbatch.errors import ConfigError
 
 __all__ = ["ClusterConfig"]
 
+GPU_KINDS = ("local-cuda", "scheduler")
+"""Kinds whose workers may infer on a GPU; ``device = "cuda"`` is refused for all others."""
+
+KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "dashboard_address")
+"""Keys that mean the same for every kind, so that they are kept where the command line replaces the kind."""
+
 
 class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
@@ -64,9 +70,9 @@ class ClusterConfig(Section):
                 f"scheduler = {self.scheduler!r} is joined by kind = 'scheduler'; kind = {self.kind!r} starts its own workers: "
                 "leave one of them out"
             )
-        if self.kind == "local" and self.device == "cuda":
+        if self.kind not in GPU_KINDS and self.device == "cuda":
             raise ValueError(
-                "kind = 'local' infers on the cpu; kind = 'local-cuda' on the GPUs of this machine"
+                f"kind = {self.kind!r} infers on the cpu; kind = 'local-cuda' on the GPUs of this machine"
             )
         return self
 
@@ -80,7 +86,7 @@ class ClusterConfig(Section):
         workers : int or None
             Number of worker processes. None keeps the value of run.toml, here and below.
         kind : str or None
-            Kind of cluster. If it differs from the kind in run.toml, `scheduler` and `device` of run.toml are dropped.
+            Kind of cluster. If it differs from the kind in run.toml, keys that only some kinds have are dropped.
         scheduler : str or None
             Address of a running Dask scheduler; implies the kind "scheduler".
 
@@ -106,8 +112,10 @@ class ClusterConfig(Section):
             kind = "scheduler"
         data = self.model_dump()
         if kind is not None and kind != self.kind:
-            # The address and device in run.toml were written for its own kind; the new kind would refuse them.
-            data |= {"scheduler": None, "device": data["device"] if kind == "scheduler" else "cpu"}
+            # Other keys in run.toml were written for its own kind, and the new kind would refuse them. A device is wanted of
+            # a running scheduler's workers, too.
+            kept = (*KEYS_OF_ALL_KINDS, *(("device",) if kind == "scheduler" else ()))
+            data = {key: data[key] for key in kept}
         asked = {"workers": workers, "kind": kind, "scheduler": scheduler}
         data |= {key: value for key, value in asked.items() if value is not None}
         # model_copy would skip the validators, and options can contradict what is left of run.toml.

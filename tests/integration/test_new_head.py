@@ -13,6 +13,7 @@ from galbatch.api import draws
 from galbatch.errors import BundleError, ConfigError
 from galbatch.models import (
     HEADS,
+    HeadInfo,
     ParameterInfo,
     TrainingSettings,
     card_text,
@@ -22,7 +23,7 @@ from galbatch.models import (
     script_of,
     train,
 )
-from galbatch.models.heads import read_metadata
+from galbatch.models.heads import head_problems, read_metadata, std_of
 from galbatch.models.metadata import write_metadata
 from galbatch.models.networks import uniform_draws
 from galbatch.models.posterior import for_passes, inflation_map, solve_quantiles, total_covariance
@@ -65,14 +66,19 @@ class Laplace:
         return 2 * n_parameters
 
     def problems(self, info, parameters):
-        return []
+        # exp(x) of a tail that falls as exp(-|x| / b) has no mean from b = 1 on.
+        return [
+            f"{parameter.name}: {parameter.transform} of a Laplace distribution may have no mean; state its limits"
+            for parameter in parameters
+            if parameter.transform in ("ln", "log10") and parameter.limits is None
+        ]
 
     def card_text(self, info):
         return self.text
 
     def read(self, outputs, info, *, parameters, n_members):
         n = len(parameters)
-        return LaplacePasses(outputs[..., :n], np.exp(outputs[..., n:]), n_members)
+        return LaplacePasses(outputs[..., :n], std_of(outputs[..., n:]), n_members)
 
     def loss(self, info, parameters):
         n = len(parameters)
@@ -163,7 +169,7 @@ class LaplaceMarginal:
         return self.mean.min(axis=1), self.mean.max(axis=1)
 
     def mode_grid(self, ends):
-        grid = np.concatenate([np.linspace(*ends.T, 65, axis=1), self.mean], axis=1)
+        grid = np.concatenate([np.linspace(ends[:, 0], ends[:, 1], 65, axis=1), self.mean], axis=1)
         return np.sort(np.clip(grid, ends[:, :1], ends[:, 1:]), axis=1)
 
     def numbers_per_pass(self, n_points):
@@ -227,12 +233,21 @@ def test_from_training_to_the_report(laplace_head, survey, tmp_path):
     assert f"toy: {len(good)} objects with values" in (tmp_path / "report.html").read_text()
 
 
+def test_logarithms_need_limits(laplace_head):
+    head, flux = HeadInfo("laplace"), ParameterInfo("flux_njy", "nJy", "", "ln")
+    (problem,) = head_problems(head, (flux, *PARAMETERS))
+    assert (
+        problem == "head laplace: flux_njy: ln of a Laplace distribution may have no mean; state its limits"
+    )
+    assert head_problems(head, (dataclasses.replace(flux, limits=(1.0, 1e9)), *PARAMETERS)) == []
+
+
 def test_a_head_that_is_not_known_fails_by_name(laplace_head, monkeypatch):
     settings = dataclasses.asdict(settings_with())
     metadata = read_metadata(BUNDLE_JSON, "a.pt")
     text = write_metadata(metadata)
     monkeypatch.delitem(HEADS, "laplace")
-    known = "head laplace: not known; known are gaussian, point, binned, mixture"
+    known = f"head laplace: not known; known are {', '.join(HEADS)}"
     for told in (lambda: read_metadata(text, "a.pt"), lambda: card_text(metadata, "0" * 64)):
         with pytest.raises(BundleError, match=known):
             told()

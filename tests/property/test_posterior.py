@@ -9,7 +9,14 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal, norm, rv_histogram
 
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, head_of
-from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, outputs_per_pass, read_passes
+from galbatch.models.heads import (
+    BinnedMarginal,
+    BinnedPasses,
+    GaussianPasses,
+    head_problems,
+    outputs_per_pass,
+    read_passes,
+)
 from galbatch.models.networks import draw_keys, member_keys
 from galbatch.models.posterior import mixture_cdf, pooled, quantities_of, summarize_mixture, to_output
 
@@ -17,6 +24,7 @@ PARAMETERS = (
     ParameterInfo("bt", "", "", "logit", scale=1.5, limits=(0.02, 0.98)),
     ParameterInfo("flux_njy", "nJy", "", "ln", location=10.0, scale=1.2, magnitude="mag"),
 )
+LIMITED = (PARAMETERS[0], dataclasses.replace(PARAMETERS[1], limits=(3e2, 3e6)))
 EDGES = ((0.02, 0.05, 0.1, 0.11, 0.5, 0.7, 0.98), (3e2, 1e4, 2e4, 2.2e4, 9e4, 3e6))
 HEADS = (
     HeadInfo("gaussian"),
@@ -30,7 +38,9 @@ LEVELS = st.lists(st.floats(1e-3, 1 - 1e-3), min_size=1, max_size=6, unique=True
 
 def metadata_of(head, members=1):
     grid = InputInfo(("g",), 4, 0.2, "nJy", 31.4)
-    return BundleMetadata("n", "1", "x", grid, head, PARAMETERS, 0.1, members=members)
+    # Heads whose tails have no moments under ln refuse it without limits.
+    parameters = LIMITED if head_problems(head, PARAMETERS) else PARAMETERS
+    return BundleMetadata("n", "1", "x", grid, head, parameters, 0.1, members=members)
 
 
 @st.composite
@@ -134,7 +144,7 @@ def test_histograms_are_scipys(histogram, levels, points):
 
 
 @given(
-    outputs_of_heads([h for h in HEADS if h.kind != "binned"]),
+    outputs_of_heads([h for h in HEADS if h.kind in ("gaussian", "mixture")]),
     arrays(np.float64, 5, elements=st.floats(-9, 9)),
 )
 @settings(max_examples=40)
@@ -245,7 +255,7 @@ def test_pooled_posteriors_weigh_members_alike(first, second, levels):
 def test_summaries_are_monotone_bounded_and_finite(outputs, levels):
     metadata, numbers = outputs
     passes = read_passes(0.35 * numbers, metadata)  # fluxes of wider ones overflow
-    for quantity in quantities_of(PARAMETERS):
+    for quantity in quantities_of(metadata.parameters):
         summary = summarize_mixture(passes, quantity, levels)
         assert (np.diff(summary.quantiles.astype(np.float32), axis=1) >= 0).all()
         for column in (summary.mean, summary.std, summary.mode, summary.epistemic_std, summary.mc_error):
@@ -264,7 +274,7 @@ def test_summaries_are_monotone_bounded_and_finite(outputs, levels):
 def test_the_gaussian_heads_draws_are_its_joint_distribution(outputs, seed):
     """Mean log density of draws under scipy's multivariate normal: its negative entropy."""
     parameters = (*PARAMETERS, ParameterInfo("x", "", "", "identity"))
-    metadata = dataclasses.replace(metadata_of(HEADS[0]), parameters=parameters)
+    metadata = dataclasses.replace(metadata_of(HeadInfo("gaussian")), parameters=parameters)
     assert head_of(metadata.head).n_outputs(metadata.head, 3) == 9
     passes = read_passes(np.broadcast_to(outputs, (1, 4000, 9)), metadata)
     keys = draw_keys([seed], seed=seed, bundle_sha256="", passes=range(4000))
@@ -280,7 +290,7 @@ def test_the_gaussian_heads_draws_are_its_joint_distribution(outputs, seed):
 
 
 def test_edges_in_physical_units_become_edges_of_the_output():
-    passes = read_passes(np.zeros((2, 3, 11)), metadata_of(HEADS[3]))
+    passes = read_passes(np.zeros((2, 3, 11)), metadata_of(HeadInfo("binned", edges=EDGES)))
     assert isinstance(passes, BinnedPasses)
     for index, parameter in enumerate(PARAMETERS):
         np.testing.assert_allclose(

@@ -14,6 +14,7 @@ from galbatch.models.heads.registry import (
     read_metadata,
     read_passes,
 )
+from galbatch.models.heads.widths import std_of
 
 __all__ = [
     "HEADS",
@@ -33,4 +34,5 @@ __all__ = [
     "read_gaussian",
     "read_metadata",
     "read_passes",
+    "std_of",
 ]

@@ -17,7 +17,6 @@ from galbatch.models.networks import member_keys
 from galbatch.models.posterior import (
     Passes,
     Quantity,
-    Summary,
     correlation_of,
     quantities_of,
     summarize_draws,
@@ -107,16 +106,13 @@ def _columns_of_some(
 ) -> Values:
     """Return the columns of a few objects; parameters as for `columns_of`."""
     passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, method=method)
-    metadata, levels = ensemble.metadata, np.asarray(quantiles)
+    metadata = ensemble.metadata
     found: Values = {}
     errors = []
     for quantity in quantities_of(metadata.parameters):
-        if draws is not None:
-            summary = summarize_draws(draws, quantity, levels, passes=passes)
-        else:
-            summary = summarize_mixture(passes, quantity, levels)
-        errors.append(summary.mc_error)
-        found |= _quantity_values(summary, quantity, quantiles)
+        values, error = _quantity_values(passes, draws, quantity=quantity, levels=quantiles)
+        found |= values
+        errors.append(error)
     found[MC_ERROR] = np.max(errors, axis=0)
     correlation = correlation_of(passes.covariance())
     names = [parameter.name for parameter in metadata.parameters]
@@ -134,8 +130,22 @@ def _columns_of_some(
     }
 
 
-def _quantity_values(summary: Summary, quantity: Quantity, levels: Sequence[float]) -> Values:
-    """Return the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
+def _quantity_values(
+    passes: Passes,
+    draws: npt.NDArray[np.float64] | None,
+    *,
+    quantity: Quantity,
+    levels: Sequence[float],
+) -> tuple[Values, npt.NDArray[np.float64]]:
+    """Return one quantity's columns (object,), its label among them, and the Monte Carlo error (object,) of its quantiles.
+
+    The posterior is that of `posterior_of`: draws, or without them the mixture of the passes.
+    """
+    summary = (
+        summarize_mixture(passes, quantity, levels)
+        if draws is None
+        else summarize_draws(draws, quantity, levels, passes=passes)
+    )
     found: Values = {
         ColumnKey(Statistic.QUANTILE, quantity.name, level=level): summary.quantiles[:, i]
         for i, level in enumerate(levels)
@@ -154,7 +164,7 @@ def _quantity_values(summary: Summary, quantity: Quantity, levels: Sequence[floa
             high = np.inf if label.at_most is None else label.at_most
             labels[(median >= low) & (median <= high)] = label.text
         found[ColumnKey(Statistic.LABEL, quantity.name)] = labels
-    return found
+    return found, summary.mc_error
 
 
 def _feature_values(raw: RawPasses, n_features: int) -> Values:

@@ -9,11 +9,13 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from galbatch import __version__, models
+from galbatch import __version__, cluster, models
 from galbatch.cli import app as cli
 from galbatch.errors import UsageError
 from galbatch.execution import Stage
 from galbatch.simulation.population import POPULATIONS
+
+KINDS = f"{', '.join(list(cluster.KINDS)[:-1])} or {list(cluster.KINDS)[-1]}"
 
 
 def run_cli(*arguments):
@@ -153,8 +155,8 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
             "--cluster local starts workers: give one of them",
         ),
         (["--cluster", "scheduler"], "name its address"),
-        (["--cluster", "cuda"], "expected local, local-cuda or scheduler"),
-        (["--cluster", "kubernetes"], "--cluster kubernetes: expected local, local-cuda or scheduler"),
+        (["--cluster", "cuda"], f"expected {KINDS}"),
+        (["--cluster", "kubernetes"], f"--cluster kubernetes: expected {KINDS}"),
         (["--cluster", "local-cuda"], "[cluster] kind = 'local-cuda': dask-cuda is not installed here"),
     ],
 )

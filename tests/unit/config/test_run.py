@@ -184,6 +184,16 @@ def test_an_address_is_joined_and_what_belongs_to_another_kind_is_left_behind(tm
     assert (here.kind, here.scheduler, here.device) == ("local", None, "cpu")
 
 
+def test_keys_of_one_kind_are_left_behind_whatever_they_are():
+    """A key that a new kind brings is dropped with it, as other kinds may refuse it."""
+    shared = {"workers": 3, "wait_s": 7.0, "retries": 5, "dashboard_address": "127.0.0.1:0"}
+    mine = config.ClusterConfig(kind="scheduler", scheduler="tcp://a:1", device="cuda", **shared)
+    assert mine.override(kind="local").model_dump() == config.ClusterConfig(**shared).model_dump()
+    on_gpus = config.ClusterConfig(kind="local-cuda", device="cuda")
+    assert on_gpus.override(scheduler="tcp://a:1").device == "cuda"
+    assert on_gpus.override(kind="local").device == "cpu"
+
+
 def section_class(info):
     """The class of a section, whether it stands once or is a list."""
     return info.annotation if isinstance(info.annotation, type) else info.annotation.__args__[0]

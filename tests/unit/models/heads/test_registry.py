@@ -42,7 +42,7 @@ def test_options_that_are_missing_are_named(kind):
 
 
 def test_an_unknown_kind_fails_by_name():
-    message = "head tent: not known; known are gaussian, point, binned, mixture"
+    message = f"head tent: not known; known are {', '.join(HEADS)}"
     assert head_problems(HeadInfo("tent"), PARAMETERS) == [message]
     with pytest.raises(BundleError, match=message):
         head_of(HeadInfo("tent"))

@@ -5,7 +5,7 @@ import pytest
 
 from galbatch.errors import BundleError
 from galbatch.models import AuxiliaryInput, CalibrationInfo, DomainInfo
-from galbatch.models.heads import outputs_per_pass, read_metadata
+from galbatch.models.heads import HEADS, outputs_per_pass, read_metadata
 from galbatch.models.metadata import write_metadata
 
 
@@ -35,7 +35,7 @@ def changed(metadata, edit):
         (lambda d: d.pop("head"), r"head: missing"),
         (
             lambda d: d["head"].update(kind="gauss"),
-            r"head gauss: not known; known are gaussian, point, binned, mixture",
+            rf"head gauss: not known; known are {', '.join(HEADS)}",
         ),
         (lambda d: d.update(dropout_rate=1.0), r"dropout_rate must lie in \[0, 1\), found 1\.0"),
         (lambda d: d.update(format=2), r"format 2 is not known"),
