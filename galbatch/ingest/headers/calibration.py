@@ -294,6 +294,7 @@ def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
 
 
 def _agree(one: Statement, other: Statement) -> bool:
+    """Whether two statements are one zero point; also where both are 0 or infinite, which is refused later."""
     if one.njy == other.njy:
         return True
     ratio = one.njy / other.njy if other.njy > 0 else 0.0
@@ -303,8 +304,9 @@ def _agree(one: Statement, other: Statement) -> bool:
 def _require_agreement(statements: Sequence[Statement], stated: StatedScale, *, advice: str) -> None:
     """Raise where a statement contradicts the first one, with both of them."""
     for other in statements[1:]:
-        if not _agree(statements[0], other):
-            first = statements[0]
+        first = statements[0]
+        otherwise = other if other.otherwise_njy is None else Statement(other.otherwise_njy, other.text)
+        if not (_agree(first, other) or _agree(first, otherwise)):
             raise TileError(
                 f"{stated.where}: the file says zero point {zero_point_of(first.njy):.4f}, by {first.text}, but "
                 f"{other.text} {zero_point_of(other.njy):.4f}; {advice}"

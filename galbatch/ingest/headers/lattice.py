@@ -39,29 +39,27 @@ def lattice_key(header: str) -> str:
     1e-4 px over the 4e4 px of a tract. A WCS with distortion or another projection than TAN shares its
     lattice with its equal only.
     """
-    wcs = parse_wcs(header)
-    if not _is_plain_tan(fits.Header.fromstring(header), wcs):
-        return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
-    return plain_key(wcs.wcs.crval, wcs.pixel_scale_matrix, wcs.wcs.crpix)
+    wcs, cards = parse_wcs(header), fits.Header.fromstring(header)
+    # From the cards: astropy presents TPV as TAN without parameters, its distortion hidden in wcslib.
+    projections = [str(cards.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
+    distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in cards)
+    lonpole = wcs.wcs.lonpole
+    # The standard's own value, which TanWCS stands for: 0 if the reference point is the north pole.
+    usual = 0.0 if wcs.wcs.crval[1] >= 90.0 else 180.0
+    upright = not math.isfinite(lonpole) or abs(lonpole - usual) < 1e-9
+    if projections == ["RA---TAN", "DEC--TAN"] and not distorted and upright:
+        return plain_key(wcs.wcs.crval, wcs.pixel_scale_matrix, wcs.wcs.crpix)
+    return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
 
 
 def plain_key(crval: npt.ArrayLike, cd: npt.ArrayLike, crpix: npt.ArrayLike) -> str:
     """Return the `lattice_key` of an undistorted TAN projection: deg (ra, dec), deg/px (2, 2), FITS pixel (x, y)."""
     ra, dec = np.asarray(crval, np.float64)
+    # Adding 0.0 turns -0.0 into 0.0: the two are one matrix and would be two texts.
     matrix = ",".join(f"{value + 0.0:.9e}" for value in np.asarray(cd, np.float64).ravel())
+    # Twice modulo 1, as 0.99999 is rounded to 1, which is the fraction 0.
     fraction = [round(float(value) % 1.0, 4) % 1.0 for value in np.asarray(crpix, np.float64)]
     return f"{PLAIN}{ra % 360.0:.9f},{dec:.9f};{matrix};{fraction[0]:.4f},{fraction[1]:.4f}"
-
-
-def _is_plain_tan(header: fits.Header, wcs: WCS) -> bool:
-    """From the cards: astropy presents TPV as TAN without parameters, its distortion hidden in wcslib."""
-    projections = [str(header.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
-    distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in header)
-    lonpole = wcs.wcs.lonpole
-    # The standard's own value, which TanWCS stands for: 0 if the reference point is the north pole.
-    usual = 0.0 if wcs.wcs.crval[1] >= 90.0 else 180.0
-    upright = not math.isfinite(lonpole) or abs(lonpole - usual) < 1e-9
-    return projections == ["RA---TAN", "DEC--TAN"] and not distorted and bool(upright)
 
 
 def is_plain_lattice(tile: Tile) -> bool:

@@ -27,11 +27,15 @@ class Statement:
     definite : bool
         False if it was derived (from a magnitude per second, or a Vega magnitude): a zero point of run.toml then goes
         before it, instead of being an error where the two differ.
+    otherwise_njy : float or None
+        Flux of one image unit if the card's magnitude were that of one second, or were not: headers seldom say it.
+        Another statement that agrees with this reading contradicts nothing.
     """
 
     njy: float
     text: str
     definite: bool = True
+    otherwise_njy: float | None = None
 
 
 def njy_of_zero_point(magnitude: float) -> float:

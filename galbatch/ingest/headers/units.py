@@ -91,11 +91,13 @@ def _parsed(text: str) -> FluxUnit | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)  # more than one solidus: erg/s/cm2/Hz
-            unit = units.Unit(re.sub(r"\s*/\s*pix(el)?$", "", text))
-    except (ValueError, TypeError):
+            unit = units.Unit(text)
+    except (ValueError, TypeError, ArithmeticError):
         return None
     if not isinstance(unit, units.UnitBase):
         return None  # mag and dex, which are logarithms
+    if units.pix in unit.bases:
+        unit = unit * units.pix  # a flux per pixel is what a pixel's number is anyway
     if units.beam in unit.bases and (unit * units.beam).is_equivalent(units.Jy):
         raise TileError(
             f"the unit {text!r} is a flux per beam, and the beam's area in pixels is not read; convert the image to Jy per pixel"

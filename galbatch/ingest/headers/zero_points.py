@@ -86,16 +86,19 @@ def _statement(
     is_afw = key == "MAGZERO" and "MAGZERO_RMS" in cards
     per_second = is_casu or is_afw or key == "FPA.ZP" or PER_SECOND.search(cards.comment(key)) is not None
     per_second = per_second and not is_per_second(cards.text("BUNIT"))
+    exposure_s = cards.first_number(EXPOSURE_CARDS)
+    factor = exposure_s  # of the other reading's nJy
     if per_second:
-        exposure_s = cards.first_number(EXPOSURE_CARDS)
         if exposure_s is None:
             return (
                 f"{text} is that of one second, and no card {', '.join(EXPOSURE_CARDS)} has the exposure time"
             )
         zero_point += 2.5 * math.log10(exposure_s)
         text += f" (of one second, exposure {exposure_s:g} s)"
+    elif exposure_s is not None:
+        factor = 1.0 / exposure_s
     if is_casu:
-        zero_point -= (number_of(cards.get("EXTINCT")) or 0.0) * (_airmass(cards) - 1.0)
+        zero_point -= _extinction_mag(cards)
     is_vega, documented = _vega(cards, key, band, is_casu=is_casu)
     offset = documented if vega_to_ab_mag is None else vega_to_ab_mag
     if is_vega and offset is None:
@@ -106,16 +109,16 @@ def _statement(
     if offset is not None:
         text += f" (Vega, AB is {offset:g} more)"
         zero_point += offset
-    return Statement(njy_of_zero_point(zero_point), text, definite=not derived)
+    njy = njy_of_zero_point(zero_point)
+    return Statement(njy, text, definite=not derived, otherwise_njy=None if factor is None else njy * factor)
 
 
-def _airmass(cards: Cards) -> float:
-    """The mean airmass of an exposure, by CASU's or ESO's cards; 1 if there are none."""
-    for start, end in AIRMASS_CARDS:
-        values = [value for value in (number_of(cards.get(start)), number_of(cards.get(end))) if value]
-        if values:
-            return sum(values) / len(values)
-    return cards.first_number(("AIRMASS",)) or 1.0
+def _extinction_mag(cards: Cards) -> float:
+    """The magnitudes by which an exposure's zero point lies below that at unit airmass, by CASU's EXTINCT."""
+    pairs = [[number_of(cards.get(key)) for key in keys] for keys in AIRMASS_CARDS]
+    known = next((values for pair in pairs if (values := [value for value in pair if value])), None)
+    airmass = sum(known) / len(known) if known else cards.first_number(("AIRMASS",)) or 1.0
+    return (number_of(cards.get("EXTINCT")) or 0.0) * (airmass - 1.0)
 
 
 def _vega(cards: Cards, key: str, band: str, *, is_casu: bool) -> tuple[bool, float | None]:

@@ -163,6 +163,7 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
         if len(roles) == len(ROLES) or (number == len(ROLES) and not roles):
             break
     if not roles:
+        # hscPipe leaves its planes unnamed: they are known by their place after the primary HDU.
         roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
     missing = [role for role in ROLES if role not in roles]
     if "IMAGE" in roles:

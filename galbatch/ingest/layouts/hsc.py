@@ -18,6 +18,7 @@ from galbatch.ingest.layouts import afw
 
 __all__ = ["BACKGROUND_OF_RELEASE", "HscLayout", "release_in"]
 
+# Not within a longer word, and the last of several in a path counts: it is in the deepest folder.
 RELEASE = re.compile(r"(?<![a-z0-9])(pdr[1-9])(?![a-z0-9])", re.IGNORECASE)
 BACKGROUND_OF_RELEASE = {"pdr1": "local sky", "pdr2": "global sky", "pdr3": "local sky"}
 

@@ -149,4 +149,5 @@ def _band(cards: Mapping[str, Any], path: str, config: StampsConfig) -> str:
             f"{path}: the band is unknown: no BAND or FILTER card, and the file name does not say it "
             "(..-HSC-I-.., .._g.fits); add the card, rename the stamp, or state [survey.stamps] band"
         )
+    # HSC's filters have a short name; any other is the band as it is written.
     return Name("", "", words[0]).band if words[0].startswith(("HSC-", "NB")) else words[0]

@@ -89,6 +89,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
     whole = _whole(plane, shape_px, remote=remote)
     if is_packed(plane.path):
         return whole
+    # (y, x): a window reaches at most over the whole tile.
     window = (min(expected.size_px, shape_px[0]), min(expected.size_px, shape_px[1]))
     if plane.block_px is not None:
         bytes_, requests = _compressed(plane, shape_px, window)
@@ -98,6 +99,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
         bytes_, requests = _mapped(plane, shape_px, window)
     total_bytes = math.ceil(expected.n_windows * bytes_)
     if not remote:
+        # The page cache keeps what windows that overlap have read: no more than the file comes from the disk.
         return ReadCost(min(total_bytes, whole.bytes_), 0, whole=False)
     parts = ReadCost(total_bytes, expected.n_windows * requests, whole=False)
     dense = parts.bytes_ + parts.requests * REQUEST_BYTES > whole.bytes_ + whole.requests * REQUEST_BYTES
@@ -154,7 +156,9 @@ def _compressed(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]
     touched, there = [], []
     for size, block, length in zip(window, plane.block_px, shape_px, strict=True):
         there.append(math.ceil(length / block))
+        # A window of n pixels at a random place touches (n - 1) / block + 1 blocks of an axis on average.
         touched.append(min((size - 1) / block + 1.0, there[-1]))
+    # A row of blocks lies in one range of bytes if the window touches all of it; else each row of blocks takes a request.
     share = touched[0] * touched[1] / (there[0] * there[1])
     requests = 1 if touched[1] == there[1] else math.ceil(touched[0])
     return share * _stored_bytes(plane, shape_px), requests

@@ -40,6 +40,7 @@ class Hdf5File:
     def __init__(self, path: str) -> None:
         self.path = path
         self._datasets: dict[str, Any] = {}
+        # h5py reads from the open file, so that paths of S3 and of other storage work as local ones do.
         self._raw: BinaryIO = storage.open_file(path)
         try:
             self._file = h5py.File(self._raw, "r")
@@ -90,6 +91,7 @@ class Hdf5File:
 
     def close(self) -> None:
         """Close the file."""
+        # h5py's first: it uses the file below until it is closed.
         self._file.close()
         self._raw.close()
 

@@ -104,6 +104,7 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
     if NONZERO in planes:
         np.multiply(stored != 0, np.uint16(MaskBit.BAD), out=out)
         return
+    # Masks with a BSCALE are read as floats; a bit test needs integers.
     if stored.dtype.kind not in "iu":
         stored = stored.astype(np.int64)
     known = tuple(
@@ -113,6 +114,7 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
             if name in MASK_BIT_OF_PLANE
         )
     )
+    # The lowest 16 bits set every pixel of `out`; higher ones are added where a known bit lies there.
     np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
     for shift in range(16, 8 * stored.dtype.itemsize, 16):
         if any(shift <= number < shift + 16 for number, _ in known):

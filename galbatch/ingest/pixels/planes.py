@@ -149,10 +149,12 @@ class _Scaling:
 
     def physical(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self.scale == 1 and self.zero == 0 and self.blank is None:
+            # Maybe a view of the file: nobody writes into what `read` returns.
             return stored
         if self.scale == 1 and self.zero.is_integer() and self.blank is None and stored.dtype.kind in "iu":
             # Unsigned integers are stored with BZERO = 32768: they stay integers.
             return stored.astype(np.int64) + int(self.zero)
+        # In float64, as astropy does for integers: float32 has 24 bits, an int32 has 31.
         values = stored * np.float64(self.scale) + np.float64(self.zero)
         if self.blank is not None:
             values[stored == self.blank] = np.nan
@@ -234,6 +236,7 @@ class RangedPlane:
         self._fetched = self._fetch(boxes)
 
     def _fetch(self, boxes: Sequence[Box]) -> _Fetched:
+        # Of the narrowest box, so that the gap is at most a row of every box.
         narrowest = min((box.x1 - box.x0 for box in boxes), default=0) * self._dtype.itemsize
         ranges = merged(
             (row for box in boxes for row in self._rows(box)), gap_bytes=merge_gap_bytes(narrowest)
@@ -258,6 +261,7 @@ class _Fetched:
         """The bytes of `ranges`, joined; None if some are not here."""
         parts = []
         for start, stop in ranges:
+            # The last range that begins at or before this one; it must reach to its end.
             at = bisect.bisect_right(self.starts, start) - 1
             if at < 0 or stop > self.starts[at] + len(self.data[at]):
                 return None
@@ -270,13 +274,16 @@ def merged(ranges: Iterable[tuple[int, int]], *, gap_bytes: int) -> list[tuple[i
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if joined and start <= joined[-1][1] + gap_bytes:
+            # A range may end before the one that it is joined to.
             joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
         else:
             joined.append((start, stop))
     return joined
 
 
+# A block that did not compress stands in one of the latter two columns (FITS standard 4.0, section 10.1).
 BLOCK_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
+# Bytes of an element by the letter of TFORM.
 BYTES_OF_CODE = {"B": 1, "I": 2, "J": 4, "E": 4, "K": 8, "D": 8}
 
 
@@ -311,6 +318,7 @@ class CompressedPlane(SectionPlane):
         shape, block = self._hdu.shape, self._hdu.tile_shape
         there = [math.ceil(length / size) for length, size in zip(shape, block, strict=True)]
         before = [place // size for place, size in zip(self._index, block[:-2], strict=True)]
+        # (block row, block column): boxes overlap, and a block is fetched once.
         wanted = np.zeros(there[-2:], np.bool_)
         for box in boxes:
             wanted[

@@ -108,6 +108,7 @@ class TileReader:
             fill_plane(out.mask, 0)
         else:
             decode_mask(self.window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
+            # Most windows have no such pixel: one pass over the mask is cheaper than indexing the image.
             if np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
                 out.image[(out.mask & MaskBit.NO_DATA) != 0] = np.nan
         if tile.weight is None:
@@ -116,6 +117,7 @@ class TileReader:
             self._read_variance(tile, box, out=out)
             if factor is not None:
                 np.multiply(out.variance, factor**2, out=out.variance)
+        # One meaning of "no data" for all that follows: where the image is NaN, the variance is.
         missing = np.isnan(out.image)
         if not missing.any():
             return True
@@ -127,11 +129,14 @@ class TileReader:
         """Fill the variance; sets NaN in the image where nothing was measured."""
         assert tile.weight is not None
         weight = self.window(tile, tile.weight, box=box)
+        # Squared before it is rounded to float32.
         unit = np.float32(tile.njy_per_unit**2)
         if tile.weight_kind == "variance":
             np.multiply(weight, unit, out=out.variance, casting="same_kind")
             return
+        # A copy in native byte order: what was read may be a view of the file, which must stay as it is.
         weight = weight.astype(np.float32)
+        # Written so that NaN counts as unmeasured, too.
         unmeasured = ~(weight > 0)
         out.image[unmeasured] = np.nan
         weight[unmeasured] = np.nan
@@ -167,6 +172,7 @@ class TileReader:
     def _reader(self, tile: Tile, plane: Plane) -> PlaneReader:
         if plane not in self._planes or plane.path not in self._files:
             self._planes[plane] = self._open_plane(tile, plane)
+        # The file that was used last is closed last.
         self._files.move_to_end(plane.path)
         return self._planes[plane]
 
@@ -192,11 +198,13 @@ class TileReader:
                     f"{tile.where}: HDU {plane.hdu} is not there; the file is probably truncated: "
                     "fetch it again or exclude the tile"
                 ) from None
+            # What is none of these three is the weight.
             names = {tile.image: "image", tile.mask: "mask", tile.psf: "PSF map"}
             name = names.get(plane, tile.weight_kind.replace("_", " "))
             require_whole(hdu, where=tile.where, plane=name, path=plane.path)
             source = self._sources.get(plane.path)
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
+        # The file just opened stays, however large it is: without it nothing can be read.
         while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
             self._close_oldest()
         return opened

@@ -75,6 +75,8 @@ class TestUnits:
             ("UJY", 1e3),
             ("JY", 1e9),
             ("Jy/pixel", 1e9),
+            ("Jy pixel-1", 1e9),
+            ("JY/PIXEL", 1e9),
             ("microJy", 1e3),
             ("NANOMAGGIES", 3630.7805),
             ("nMgy", 3630.7805),
@@ -144,6 +146,17 @@ class TestPrecedence:
         assert njy(stated, MAGZERO=30.0, PHOTZP=25.0, layout=layout) == pytest.approx(
             njy_per_unit(25.0), rel=1e-9
         )
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_one_second_s_zero_point_beside_the_image_s_is_no_contradiction(self, njy, layout):
+        """A calexp's MAGZERO has no word on the exposure time, of which its FLUXMAG0 is."""
+        cards = {"FLUXMAG0": 10 ** (0.4 * 27.0) * 30.0, "MAGZERO": 27.0, "EXPTIME": 30.0}
+        right = njy_per_unit(27.0 + 2.5 * math.log10(30.0))
+        assert njy(layout=layout, **cards) == pytest.approx(right, rel=1e-9)
+        assert njy(layout=layout, **cards, MAGZERO_RMS=0.01) == pytest.approx(right, rel=1e-9)
+        # Where both readings are possible, the plain one counts, and run.toml must not contradict it.
+        with pytest.raises(TileError, match=r"the file says zero point 27\.0000, by MAGZERO = 27"):
+            njy({"zero_point_mag": 27.0 + 2.5 * math.log10(30.0)}, layout=layout, MAGZERO=27.0, EXPTIME=30.0)
 
     @pytest.mark.parametrize("cards", [{"BUNIT": "nJy"}, {"FLUXMAG0": 6.3e10}, {"MAGZERO": 30.0}])
     @pytest.mark.parametrize("layout", LAYOUTS)
