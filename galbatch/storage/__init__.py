@@ -1,8 +1,8 @@
-"""Bytes on a disk or an object store: the only door to fsspec and s3fs.
+"""Files on a disk or an object store; no other folder of galbatch imports fsspec or s3fs.
 
-Everything galbatch writes is there whole or not at all. Outputs lie on a disk or on S3; inputs on these, or wherever an
-installed package of fsspec reads. A path's file system is found by the scheme of its URL (`file_system`), and says how it
-wants to be read; the functions here ask it.
+Every file that galbatch writes exists whole or not at all. Outputs lie on a disk or on S3; inputs may also lie on any
+file system that an installed fsspec package reads. The scheme of a path's URL selects its file system (`file_system`),
+and the functions here call it.
 
 Groups of Zarr, as the cutout store and the kept pass outputs are made of, are in `galbatch.storage.zarr_groups`.
 """

@@ -1,4 +1,4 @@
-"""A record of the files that something was made of, by which it is known whether it still holds."""
+"""A record of the files from which something was made; if one of them changes, it must be made again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = ["FileAccessLog"]
 
 
 class FileAccessLog:
-    """Looks at files, each once, and records which were looked at, also those that are not there.
+    """Looks up the identities of files, each once, and records which files were looked up, including missing ones.
 
-    What was made of some files can be used again as long as none of them has changed, gone or come.
+    A result that was made from these files can be used again until one of them changes, disappears or appears.
 
     Parameters
     ----------
-    known : identities by path that need no look any more; None where there is no file
+    known : mapping of str to FileIdentity or None
+        Identities that are known already, by path; None for files that do not exist.
     """
 
     def __init__(self, known: Mapping[str, FileIdentity | None] | None = None) -> None:
@@ -27,18 +28,18 @@ class FileAccessLog:
         self.recorded: dict[str, FileIdentity | None] = {}
 
     def record_access(self, path: str) -> FileIdentity | None:
-        """Return the file's identity, None if there is no file, and record that it was asked for."""
+        """Return the identity of a file, None if it does not exist, and record the access."""
         if path not in self.known:
             self.known[path] = files.identities([path])[path]
         self.recorded[path] = self.known[path]
         return self.recorded[path]
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file, and record that it was asked for."""
+        """Return whether a file exists, and record the access."""
         return self.record_access(path) is not None
 
     def identity(self, path: str) -> FileIdentity:
-        """Return the file's identity and record it; FileNotFoundError if there is no file."""
+        """Return the identity of a file and record the access; raise FileNotFoundError if it does not exist."""
         found = self.record_access(path)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

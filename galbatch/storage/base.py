@@ -1,4 +1,4 @@
-"""The contract of a file system: what the local disk and object stores have in common, and how they differ."""
+"""The interface of a file system, which the local disk and object stores implement, and errors that they share."""
 
 from __future__ import annotations
 
@@ -13,77 +13,77 @@ from galbatch.errors import OutputError
 __all__ = ["FileSystem", "Piece", "output_errors", "require_lengths"]
 
 Piece = bytes | bytearray | memoryview
-"""A part of a file's content."""
+"""A part of the content of a file."""
 
-# Trying again does not mend these: somebody must free space or grant a right.
+# Another attempt does not help against these: somebody must free space or give a permission.
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FileSystem(Protocol):
-    """Where files are: paths are full, with the scheme of their URL.
+    """A file system. Paths are given in full, with the scheme of their URL.
 
-    Reading raises FileNotFoundError where nothing is there, and OSError for any fault that another try may mend.
-    Writing raises OutputError for what an operator must mend, such as a full disk, and UsageError where outputs cannot
-    lie at all.
+    Reading raises FileNotFoundError if a file does not exist, and OSError for faults that another attempt may overcome.
+    Writing raises OutputError for faults that somebody must repair, such as a full disk, and UsageError if the file
+    system is for inputs only.
     """
 
     @property
     def has_local_paths(self) -> bool:
-        """Whether any program of this machine can open the paths, and map the files into memory."""
+        """Whether other programs on this machine can open the paths, and map the files into memory."""
 
     @property
     def reads_by_request(self) -> bool:
-        """Whether each read is a request over a network, which takes some 25 ms whatever it brings.
+        """Whether each read is a request over a network, which takes about 25 ms for any size.
 
-        Such files are read in few large ranges, many at a time; the others through the kernel, page by page.
+        Such files are read in few large ranges, many at the same time; other files by the kernel, page by page.
         """
 
     @property
     def least_read_bytes(self) -> int:
-        """Number of bytes that the smallest read brings."""
+        """Number of bytes that the smallest read transfers."""
 
     @property
     def overlaps_writes(self) -> bool:
-        """Whether writing beside other work pays: the process then waits for a network, not for its own processor."""
+        """Whether writing during other work saves time, because writing waits for a network and not for the processor."""
 
     @property
     def reader_options(self) -> Mapping[str, Any]:
-        """Options with which other libraries open the same paths through fsspec."""
+        """Options (``storage_options``) with which other libraries open the same paths through fsspec."""
 
     # --- looking -----------------------------------------------------------------------------------------
 
     def absolute(self, path: str) -> str:
-        """Return the path in full, without a slash at its end."""
+        """Return the absolute path, without a slash at its end."""
 
     def exists(self, path: str) -> bool:
-        """Return whether a file or folder is there; a folder of an object store is a prefix with objects below it."""
+        """Return whether a file or folder exists; a folder of an object store is a prefix with objects below it."""
 
     def identity(self, path: str) -> FileIdentity:
         """Return the size and version of a file."""
 
     def identities(self, paths: Sequence[str]) -> dict[str, FileIdentity | None]:
-        """Return the identity of each file, None where nothing is there."""
+        """Return the identity of each file, by its path; None for files that do not exist."""
 
     def list_files(self, folder: str, *, suffix: str) -> list[str]:
-        """Return the paths below `folder` that end with `suffix`, relative to it, sorted; none if it is absent."""
+        """Return the sorted paths, relative to `folder`, of the files below it that end with `suffix`; empty if it does not exist."""
 
     def find_files(self, pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
-        """Return the sorted full paths of a file, of all files of a folder that end with a suffix, or of a glob's matches."""
+        """Return sorted full paths: of one file, of a folder's files that end with a suffix, or of the matches of a glob pattern."""
 
     def find_identities(self, pattern: str, *, suffixes: tuple[str, ...]) -> dict[str, FileIdentity]:
-        """Return what `find_files` finds with the identity of each, by as few requests as a listing takes."""
+        """Return the identity of each file that `find_files` finds, by its path, with as few requests as a listing takes."""
 
     # --- reading -----------------------------------------------------------------------------------------
 
     def open_file(self, path: str, *, size_bytes: int | None = None) -> BinaryIO:
-        """Open a file for reading, seekable; a size that is known saves a request."""
+        """Open a file for reading and seeking; giving its size saves a request."""
 
     def read_bytes(self, path: str) -> bytes:
         """Return the content of a file."""
 
     def read_files(self, folder: str, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the contents of files by their paths below `folder`."""
+        """Return the contents of files, by their paths below `folder`."""
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes ``start <= i < stop`` of each range, in that order."""
@@ -91,40 +91,41 @@ class FileSystem(Protocol):
     # --- writing -----------------------------------------------------------------------------------------
 
     def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
-        """Write a file whole or not at all, and wait until the disk has it."""
+        """Write a file, whole or not at all, and wait until the disk has stored it."""
 
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
-        """Write files by their paths below `folder`, each whole or not at all, without waiting for the disk."""
+        """Write files, given by their paths below `folder`, each whole or not at all; does not wait for the disk."""
 
     def sync_files(self, folder: str, names: Sequence[str]) -> None:
         """Wait until the disk has files that `write_files` wrote, and the folders they are in."""
 
     def remove(self, path: str) -> None:
-        """Remove a file or a folder with all below it; absent is fine."""
+        """Remove a file, or a folder with everything below it; does nothing if it does not exist."""
 
     def remove_if_empty(self, folder: str) -> None:
-        """Remove a folder that holds nothing, where folders are something of their own."""
+        """Remove a folder if it is empty; object stores have no empty folders."""
 
     def make_folder(self, path: str) -> None:
-        """Create a folder and its parents, where folders are something of their own."""
+        """Create a folder and its parents; object stores do nothing."""
 
     # --- what locks are made of ----------------------------------------------------------------------------
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file unless there is one, in one step; return whether it was written."""
+        """Write a file unless it exists, in one atomic step; return whether it was written."""
 
     def renew(self, path: str, data: bytes, *, version: str) -> bool:
-        """Replace a file of ours, where that can be asked for only if it has still this version; return whether it was."""
+        """Replace a file that this process wrote; return whether it was replaced. Object stores replace only this version."""
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
-        """Replace the file that had this content and version; of several processes that try, one returns True."""
+        """Replace the file with this content and version; if several processes try, one of them returns True."""
 
     def half_written_since(self, path: str) -> float | None:
-        """Return when a file was created that may still be without its content, None where that is never seen."""
+        """Return the time when a file was created that may still be empty; None if files appear with their content."""
 
 
 def require_lengths(path: str, found: Sequence[bytes], ranges: Sequence[tuple[int, int]]) -> None:
-    """Raise OSError unless every range came whole: the file ends before, or was cut while it was read."""
+    """Raise OSError unless every range was read whole."""
+    # The file may be shorter than expected, or may have been cut while it was read.
     for data, (start, stop) in zip(found, ranges, strict=True):
         if len(data) != stop - start:
             raise OSError(
@@ -134,7 +135,7 @@ def require_lengths(path: str, found: Sequence[bytes], ranges: Sequence[tuple[in
 
 @contextlib.contextmanager
 def output_errors(path: str) -> Iterator[None]:
-    """Turn faults that an operator must mend into OutputError; other OSErrors pass."""
+    """Turn faults that somebody must repair into OutputError; other OSErrors are passed on."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:

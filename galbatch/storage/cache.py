@@ -1,4 +1,4 @@
-"""Copies of files on this machine: fetched whole, a part of them, or unpacked."""
+"""Local copies of files: whole files, ranges of bytes, and unpacked files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from galbatch.storage.systems import file_system
 
 __all__ = ["fetch", "local_copy", "sha256_of", "unpack"]
 
+# Files are read in pieces of 1 MiB: a bundle of 540 MB need not fit into memory.
 HASH_CHUNK_BYTES = 2**20
 
 
@@ -33,15 +34,15 @@ def sha256_of(path: str) -> str:
 
 
 def local_copy(path: str, *, sha256: str | None) -> Path:
-    """Return a file on this machine with the content of `path`.
+    """Return the path of a file on this machine with the content of `path`.
 
-    A local path is returned as it is. Another file is fetched once into this machine's temporary folder
-    (``TMPDIR``) and kept there for the other processes and later runs.
+    A local path is returned unchanged. Any other file is copied once to this machine's temporary folder (``TMPDIR``),
+    where other processes and later runs find it.
 
     Parameters
     ----------
     sha256 : str or None
-        The hash the content must have, checked on every call; None: not checked.
+        The hash that the content must have, checked at every call. None: not checked.
 
     Raises
     ------
@@ -51,6 +52,7 @@ def local_copy(path: str, *, sha256: str | None) -> Path:
     if files.has_local_path(path):
         copy = Path(path)
     else:
+        # Without a hash the copy is named by path and version, so that a file that changed is copied again.
         name = sha256 or hashlib.sha256(f"{path} {files.identity(path)}".encode()).hexdigest()
         copy = _cache_folder() / (name + os.path.splitext(path)[1])
         if not copy.exists() or (sha256 is not None and sha256_of(str(copy)) != sha256):
@@ -64,28 +66,29 @@ def local_copy(path: str, *, sha256: str | None) -> Path:
 
 
 def _cache_folder() -> Path:
-    """Return a folder on this machine's own disk that only this user can write."""
+    """Return the folder for copies in this machine's temporary folder, which only this user can write."""
     folder = Path(tempfile.gettempdir()) / f"galbatch-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    # Another user could have made the folder first, with a bundle that runs their program.
     if folder.stat().st_uid != os.getuid():
         raise OutputError(f"{folder}: belongs to somebody else; set TMPDIR to a folder of your own")
     return folder
 
 
 def fetch(path: str, start: int, stop: int) -> BinaryIO:
-    """Return a file of this machine with the bytes ``start <= i < stop`` of `path`; see `fetch_range`."""
+    """Return an open local file with the bytes ``start <= i < stop`` of `path`; raises as `fetch_range` does."""
     return fetch_range(file_system(path), path, start, stop)
 
 
 def unpack(path: str) -> BinaryIO:
-    """Return a file of this machine with what a ``.gz`` or ``.bz2`` file holds, in ``TMPDIR``; it goes when it is closed.
+    """Return an open temporary file with the unpacked content of a ``.gz`` or ``.bz2`` file; closing it deletes it.
 
     Raises
     ------
     OutputError
-        No space there.
+        There is no space in ``TMPDIR``.
     EOFError, OSError
-        The packed file is cut or damaged, or cannot be read now.
+        The packed file is truncated or damaged, or cannot be read now.
     """
     return temporary_file(_unpacked(path))
 

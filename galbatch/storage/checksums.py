@@ -1,4 +1,4 @@
-"""Checksums of what galbatch writes: of files, of JSON files of its own, and the record of files that are damaged."""
+"""Checksums of the files that galbatch writes, JSON files with a checksum of their own, and the record of damaged files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ __all__ = [
 ]
 
 SEAL = "crc32c"
-"""Key of a sealed JSON file: the CRC-32C of the same file without this key."""
+"""Key in a sealed JSON file with the CRC-32C of the same file without this key."""
 
-# google-crc32c takes bytes only. Copies of this size stay in the processor's cache, and cost a tenth of the sum itself.
+# google-crc32c accepts bytes only, so views are copied. Copies of this size stay in the processor's cache, and take a tenth
+# of the time of the checksum itself.
 COPY_BYTES = 2**18
 
 DAMAGE_SUFFIX = "_damaged.json"
@@ -50,7 +51,7 @@ class Checksum:
         return cls(size, f"{crc:08x}")
 
     def problem(self, data: Piece) -> str:
-        """Say how a file differs from the one that this is the checksum of; "" if it does not."""
+        """Return how `data` differs from the file with this checksum; "" if it does not."""
         if len(data) != self.size_bytes:
             return f"holds {len(data)} bytes, {self.size_bytes} were written" if len(data) else "is empty"
         found = Checksum.of([data]).crc32c
@@ -61,27 +62,27 @@ class Checksum:
 
 
 def sealed_bytes(value: Mapping[str, Any]) -> bytes:
-    """Return a JSON file that holds a checksum of its own text."""
+    """Return the content of a JSON file that contains a checksum of its own text."""
     return files.json_bytes({**value, SEAL: Checksum.of([files.json_bytes(dict(value))]).crc32c})
 
 
 def parse_sealed(data: bytes) -> dict[str, Any] | None:
-    """Return what `sealed_bytes` was given; None if a single byte differs from what it made."""
+    """Return the value in a sealed JSON file; None if a single byte has changed since `sealed_bytes` made it."""
     value = files.parse_json(data)
     if value is None:
         return None
     value.pop(SEAL, None)
-    # The text is made once more: a space that became a tab is the same JSON, and still damage.
+    # The whole text is made again and compared: a space that became a tab is the same JSON, and still damage.
     return value if sealed_bytes(value) == data else None
 
 
 def read_sealed(path: str) -> dict[str, Any] | None:
-    """Return what a sealed JSON file holds; None if there is no such file.
+    """Return the value in a sealed JSON file; None if the file does not exist.
 
     Raises
     ------
     DamagedError
-        The file is not as it was written.
+        The file has changed since it was written.
     """
     try:
         data = files.read_bytes(path)
@@ -98,16 +99,19 @@ def read_sealed(path: str) -> dict[str, Any] | None:
 
 
 def damage_path(output: str) -> str:
-    """Return the path of the record of what is damaged in an output: beside it, as its lock is."""
+    """Return the path of the record of damaged files of an output, which lies next to it, as its lock does."""
     return output.rstrip("/") + DAMAGE_SUFFIX
 
 
 def record_damage(output: str, found: Mapping[str, str]) -> None:
-    """Record what is damaged in an output; what was recorded before goes, and without any damage the file too.
+    """Replace the record of damaged files of an output; remove it if no file is damaged.
 
     Parameters
     ----------
-    found : what is wrong, by the path below the output
+    output : str
+        Path of the store, catalog or pass outputs.
+    found : mapping of str to str
+        What is wrong with each damaged file, by its path below the output.
     """
     if found:
         files.publish(damage_path(output), sealed_bytes({"damaged": dict(found)}))
@@ -116,9 +120,10 @@ def record_damage(output: str, found: Mapping[str, str]) -> None:
 
 
 def read_damage(output: str) -> dict[str, str]:
-    """Return what `record_damage` was given last; nothing if there is no record, or one that is itself damaged."""
+    """Return the record of damaged files of an output; empty if there is none, or if it is damaged itself."""
     try:
         value = read_sealed(damage_path(output)) or {}
     except DamagedError:
-        return {}  # verify finds it all again
+        # galbatch verify finds all damage again.
+        return {}
     return dict(value.get("damaged", {}))

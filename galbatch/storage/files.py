@@ -1,4 +1,4 @@
-"""Files by their paths, whatever file system they are on: each function asks the one that the path belongs to."""
+"""Functions on files by their paths; each calls the file system that the path belongs to."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ __all__ = [
 
 
 def join(path: str, *parts: str) -> str:
-    """Return `path` with `parts` below it; slashes are not doubled."""
+    """Return the path of `parts` below `path`, with single slashes between them."""
     return "/".join([path.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def absolute(path: str) -> str:
-    """Return the path in full, without a slash at its end."""
+    """Return the absolute path, without a slash at its end."""
     return file_system(path).absolute(path)
 
 
 def has_local_path(path: str) -> bool:
-    """Return whether any program of this machine can open the path, and map the file into memory."""
+    """Return whether other programs on this machine can open the path, and map the file into memory."""
     return file_system(path).has_local_paths
 
 
 def reads_by_request(path: str) -> bool:
-    """Return whether each read of the file is a request over a network; see `FileSystem`."""
+    """Return whether each read of the file is a request over a network."""
     return file_system(path).reads_by_request
 
 
 def least_read_bytes(path: str) -> int:
-    """Return how many bytes the smallest read of the file brings."""
+    """Return the number of bytes that the smallest read of the file transfers."""
     return file_system(path).least_read_bytes
 
 
 def overlaps_writes(path: str) -> bool:
-    """Return whether writing the file beside other work pays; see `FileSystem`."""
+    """Return whether writing the file during other work saves time."""
     return file_system(path).overlaps_writes
 
 
@@ -86,23 +86,24 @@ def reader_options(path: str) -> Mapping[str, Any]:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file or folder is there; on S3 a folder is a prefix with objects below it."""
+    """Return whether a file or folder exists; on S3 a folder is a prefix with objects below it."""
     return file_system(path).exists(path)
 
 
 def identity(path: str) -> FileIdentity:
-    """Return size and version (S3: ETag; local: modification time in ns) of a file.
+    """Return the size and version (S3: ETag; local: modification time in ns) of a file.
 
     Raises
     ------
     FileNotFoundError
-        Nothing is there.
+        The file does not exist.
     """
     return file_system(path).identity(path)
 
 
 def identities(paths: Sequence[str]) -> dict[str, FileIdentity | None]:
-    """Return the identity of each file, None where nothing is there; many on S3 by one listing of the folder they share."""
+    """Return the identity of each file by its path, None if it does not exist; many on S3 by one listing of their folder."""
+    # Each file system is called once, with all its own paths.
     found: dict[str, FileIdentity | None] = dict.fromkeys(paths)
     groups: dict[int, tuple[FileSystem, list[str]]] = {}
     for path in found:
@@ -114,24 +115,25 @@ def identities(paths: Sequence[str]) -> dict[str, FileIdentity | None]:
 
 
 def list_files(folder: str, *, suffix: str) -> list[str]:
-    """Return the paths below `folder` that end with `suffix`, relative to it, sorted; none if `folder` is absent."""
+    """Return the sorted paths, relative to `folder`, of the files below it that end with `suffix`; empty if it does not exist."""
     return file_system(folder).list_files(folder, suffix=suffix)
 
 
 def find_files(pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the files that `pattern` means, as sorted absolute paths; none if nothing matches.
+    """Return the sorted absolute paths of the files that `pattern` stands for; empty if nothing matches.
 
     Parameters
     ----------
     pattern : str
-        A single file; a folder, then all files below it that end with one of `suffixes`; or a glob
-        (``**`` goes down any number of folders), then its matches, whatever their suffix.
+        A file; a folder, which stands for all files below it that end with one of `suffixes`; or a glob pattern
+        (``**`` matches any number of folders), which stands for its matches with any suffix.
+    suffixes : tuple of str
     """
     return file_system(pattern).find_files(pattern, suffixes=suffixes)
 
 
 def find_identities(pattern: str, *, suffixes: tuple[str, ...]) -> dict[str, FileIdentity]:
-    """Return what `find_files` does with the identity of each: on S3 from the listing, not by a request for each file."""
+    """Return the identity of each file that `find_files` finds, by its path; on S3 taken from the listing."""
     return file_system(pattern).find_identities(pattern, suffixes=suffixes)
 
 
@@ -139,16 +141,18 @@ def find_identities(pattern: str, *, suffixes: tuple[str, ...]) -> dict[str, Fil
 
 
 def open_file(path: str, *, size_bytes: int | None = None) -> BinaryIO:
-    """Open a file for reading, seekable; on S3 ranges are fetched as they are asked for.
+    """Open a file for reading and seeking; from S3 the ranges that are read are fetched.
 
     Parameters
     ----------
-    size_bytes : size of the file where it is known, which saves a request
+    path : str
+    size_bytes : int or None
+        Size of the file if it is known, which saves a request.
 
     Raises
     ------
     FileNotFoundError
-        Nothing is there.
+        The file does not exist.
     """
     return file_system(path).open_file(path, size_bytes=size_bytes)
 
@@ -159,29 +163,29 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     FileNotFoundError
-        Nothing is there.
+        The file does not exist.
     """
     return file_system(path).read_bytes(path)
 
 
 def read_files(folder: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the contents of files by their paths below `folder`; on S3 fetched all at once.
+    """Return the contents of files, by their paths below `folder`; from S3 they are fetched at the same time.
 
     Raises
     ------
     FileNotFoundError
-        One of them is not there.
+        One of them does not exist.
     """
     return file_system(folder).read_files(folder, names)
 
 
 def read_ranges(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Return the bytes ``start <= i < stop`` of each of `ranges`, in that order; on S3 many at a time.
+    """Return the bytes ``start <= i < stop`` of each of `ranges`, in that order; from S3 many are fetched at a time.
 
     Raises
     ------
     FileNotFoundError
-        Nothing is there.
+        The file does not exist.
     OSError
         The file ends before a range does, or cannot be read now.
     """
@@ -207,7 +211,7 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 
 def parse_json(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object, None if it is none."""
+    """Return the JSON object in `data`; None if it holds anything else."""
     try:
         value = json.loads(data)
     except ValueError:
@@ -219,20 +223,27 @@ def parse_json(data: bytes) -> dict[str, Any] | None:
 
 
 def publish(path: str, data: bytes, *, staging: str | None = None) -> None:
-    """Write a file whole or not at all.
+    """Write a file, whole or not at all.
 
-    On S3 this is one PUT. Locally a temporary file is written, synced to disk and renamed over `path`;
-    it lies in the folder `staging` (which must be on the same file system), or beside `path` as a dot
-    file. Whatever goes wrong, the temporary file is removed and `path` stays what it was.
+    On S3 this is one PUT. On a local disk a temporary file is written, synced and renamed to `path`. If anything goes
+    wrong, the temporary file is removed and `path` is not changed.
+
+    Parameters
+    ----------
+    path : str
+    data : bytes
+        The content.
+    staging : str or None
+        Folder for the temporary file, on the same file system. None: the folder of `path`.
 
     Raises
     ------
     OutputError
-        No space, or no permission.
+        There is no space or no permission.
     UsageError
-        Outputs cannot lie there.
+        The file system is for inputs only.
     OSError
-        Any other fault of disk or network: trying again may help.
+        Any other fault of disk or network: another attempt may help.
     """
     file_system(path).publish(path, data, staging=staging)
 
@@ -243,22 +254,23 @@ def publish_json(path: str, value: dict[str, Any], *, staging: str | None = None
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
-    """Return the file that `publish_json` writes."""
+    """Return the content that `publish_json` writes."""
+    # Sorted keys: equal values give equal bytes, which checksums and comparisons rely on.
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def write_files(folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
-    """Write files, given in pieces by their paths below `folder`, each whole or not at all; on S3 all at once.
+    """Write files, given in pieces by their paths below `folder`, each whole or not at all; to S3 at the same time.
 
-    Unlike `publish` it does not wait until the disk has them: for parts of something that one published
-    file declares complete, and whose loss shows when it is read.
+    Unlike `publish` it does not wait until the disk has stored them. It is for parts of something larger, such as a Zarr
+    group, that a published file declares complete.
 
     Raises
     ------
     OutputError
-        No space, or no permission.
+        There is no space or no permission.
     OSError
-        Any other fault of disk or network: some of the files may be there, and trying again may help.
+        Any other fault of disk or network: some of the files may exist, and another attempt may help.
     """
     file_system(folder).write_files(folder, contents)
 
@@ -275,18 +287,18 @@ def sync_files(folder: str, names: Sequence[str]) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a folder with all below it; absent is fine.
+    """Remove a file, or a folder with everything below it; does nothing if it does not exist.
 
     Raises
     ------
     OutputError
-        No permission.
+        There is no permission.
     """
     file_system(path).remove(path)
 
 
 def remove_if_empty(folder: str) -> None:
-    """Remove a local folder that holds nothing; another one, or one on S3, stays."""
+    """Remove a local folder if it is empty."""
     file_system(folder).remove_if_empty(folder)
 
 
@@ -302,15 +314,16 @@ def make_folder(path: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-    """Find out, before anything is started, that files can be written in `folder`; creates it.
+    """Create `folder` if needed, and raise an error if files cannot be written in it.
 
     Raises
     ------
     OutputError
-        A file cannot be written there.
+        A file cannot be written.
     UsageError
-        Outputs cannot lie there.
+        The file system is for inputs only.
     """
+    # A file is written and removed: permissions alone do not tell of full disks and read-only buckets.
     probe = join(folder, f".galbatch-probe-{uuid.uuid4().hex}")
     try:
         make_folder(folder)

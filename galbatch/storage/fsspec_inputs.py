@@ -1,7 +1,7 @@
-"""Inputs on whatever fsspec opens: tiles, object lists and bundles may lie there, outputs may not.
+"""Inputs on any file system that fsspec opens. Tiles, object lists and bundles may lie there, outputs may not.
 
-What is written is locked, and a lock needs a write that fails if somebody else was faster. fsspec promises none: a
-file system for outputs, such as S3, is a class of its own.
+Outputs are locked, and a lock needs a write that fails if another process was faster. fsspec has no such write, so a
+file system for outputs, such as S3, needs a class of its own.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from galbatch.storage.ranges import BLOCK_BYTES, RangedFile
 
 __all__ = ["LISTED_FROM", "PARALLEL_REQUESTS", "FsspecInputs", "require_package"]
 
-aiohttp = lazy_loader.load("aiohttp")  # with the file systems that need it, as s3fs
+# Loaded at its first use: file systems that use it, such as s3fs, install it, others do not need it.
+aiohttp = lazy_loader.load("aiohttp")
 
 LISTED_FROM = 20
-"""From as many files on a listing, of 1000 names a request, is cheaper than a request for each."""
+"""For this number of files and more, a listing (1000 names per request) is cheaper than a request for each file."""
 
 PARALLEL_REQUESTS = 64
-"""Requests of this process under way at once: a range takes about 25 ms, whatever its size."""
+"""Largest number of requests of this process at the same time; a request takes about 25 ms for a range of any size."""
 
-# What the file systems call the version of a file; the first that one states is taken.
+# Names under which file systems give the version of a file; the first one that exists is taken.
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created")
 
-# By these numbers OSError makes an error of the same kind.
+# OSError(number, message) makes an error of the subclass that belongs to the number.
 NUMBER_OF_ERROR: dict[type[OSError], int] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
@@ -46,12 +47,12 @@ NUMBER_OF_ERROR: dict[type[OSError], int] = {
 
 
 def require_package(path: str, scheme: str) -> None:
-    """Find out that fsspec knows the scheme of `path`, and that the package which it takes is installed.
+    """Raise an error if fsspec does not know the scheme of `path`, or if the package for it is not installed.
 
     Raises
     ------
     UsageError
-        It does not, or it is not; the package is named.
+        The message names the package.
     """
     try:
         fsspec.get_filesystem_class(scheme)
@@ -67,7 +68,7 @@ def require_package(path: str, scheme: str) -> None:
 
 
 class FsspecInputs:
-    """The files of one scheme, for reading; see `FileSystem`."""
+    """A file system for inputs, for one scheme; the methods are those of `FileSystem`."""
 
     has_local_paths = False
     reads_by_request = True
@@ -79,11 +80,11 @@ class FsspecInputs:
         self.scheme = scheme
 
     def _client(self) -> Any:
-        # Listings are not cached: other processes write, and a stale listing would hide their work.
+        # Without a cache of listings, which would hide files that other processes write.
         return fsspec.filesystem(self.scheme, use_listings_cache=False)
 
     def _name(self, path: str) -> str:
-        """Return how the client calls the path."""
+        """Return the name by which the client knows the path."""
         return str(fsspec.url_to_fs(path, use_listings_cache=False)[1])
 
     def _url(self, name: str) -> str:
@@ -91,7 +92,8 @@ class FsspecInputs:
 
     @contextlib.contextmanager
     def _plain_errors(self, path: str) -> Iterator[None]:
-        """Turn what clients raise into what callers expect: OSErrors with a number, as others are taken for damage."""
+        """Turn the errors of clients into OSErrors with a number."""
+        # Callers take an OSError without a number for a damaged file, which would not be tried again.
         try:
             yield
         except OSError as error:
@@ -99,7 +101,8 @@ class FsspecInputs:
                 raise
             number = next((n for kind, n in NUMBER_OF_ERROR.items() if isinstance(error, kind)), errno.EIO)
             raise OSError(number, f"{path}: {error}") from error
-        except aiohttp.ClientError as error:  # a body that was cut off, after all tries of the client
+        except aiohttp.ClientError as error:
+            # The content of a file was cut off in all attempts of the client.
             raise OSError(errno.EIO, f"{path}: {error}") from error
 
     # --- looking -----------------------------------------------------------------------------------------
@@ -119,7 +122,8 @@ class FsspecInputs:
         names = {path: self._name(path) for path in paths}
         folder = os.path.commonprefix(list(names.values())).rpartition("/")[0]  # noqa: RUF071  (cut at a slash)
         found: dict[str, FileIdentity | None] = dict.fromkeys(paths)
-        if len(paths) >= LISTED_FROM and folder:  # one bucket: listed as a whole
+        # Without a common folder the files are in several buckets, which cannot be listed together.
+        if len(paths) >= LISTED_FROM and folder:
             with self._plain_errors(folder), contextlib.suppress(FileNotFoundError):
                 infos = self._client().find(folder, detail=True)
                 found |= {path: _identity_of(infos[name]) for path, name in names.items() if name in infos}
@@ -143,9 +147,10 @@ class FsspecInputs:
         return {path: _identity_of(info) for path, info in sorted(self._found(pattern, suffixes).items())}
 
     def _found(self, pattern: str, suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        """Return what the client says of each file that `pattern` means, by its path."""
+        """Return the client's information about each file that `pattern` stands for, by its path."""
         client, name = self._client(), self._name(pattern)
         with self._plain_errors(pattern), contextlib.suppress(FileNotFoundError):
+            # Names that end with a slash are markers of folders, which some programs write.
             if any(character in pattern for character in "*?["):
                 infos = client.glob(name, detail=True).values()
                 files = [i for i in infos if i["type"] == "file" and i["name"][-1] != "/"]
@@ -170,7 +175,7 @@ class FsspecInputs:
         paths = {name: f"{root}/{name}" for name in names}
         with self._plain_errors(folder):
             found = self._client().cat(list(paths.values())) if paths else {}
-        # Clients give a single file as bytes, several by their paths.
+        # Clients return a single file as bytes, several as a dict by their paths.
         return {name: found if isinstance(found, bytes) else found[path] for name, path in paths.items()}
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -225,6 +230,7 @@ def _identity_of(info: Mapping[str, Any]) -> FileIdentity:
     if info.get("size") is None:
         raise OSError(errno.EIO, f"{info.get('name')}: its server does not tell its size")
     version = next((info[key] for key in VERSION_KEYS if info.get(key)), "")
-    if isinstance(version, datetime.datetime):  # a listing may tell the same time as a number
+    # The same time may be a datetime in one answer and a number in another, and both must be equal versions.
+    if isinstance(version, datetime.datetime):
         version = version.timestamp()
     return FileIdentity(int(info["size"]), str(version).strip('"'))

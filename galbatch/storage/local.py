@@ -1,4 +1,4 @@
-"""The disks of this machine, and what it mounts."""
+"""The local file system: the disks of this machine, and file systems that it mounts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from galbatch.storage.base import Piece, output_errors, require_lengths
 __all__ = ["PAGE_BYTES", "LocalFileSystem", "temporary_file"]
 
 PAGE_BYTES = 4096
-"""The least that the kernel reads of a file."""
+"""The smallest number of bytes that the kernel reads from a file."""
 
 
 class LocalFileSystem:
-    """Files that the kernel opens; see `FileSystem`."""
+    """The file system of paths without a scheme; the methods are those of `FileSystem`."""
 
     has_local_paths = True
     reads_by_request = False
@@ -76,6 +76,7 @@ class LocalFileSystem:
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with open(path, "rb") as file:
+            # pread does not move the file's position, so the ranges need no seek each.
             found = [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
         require_lengths(path, found, ranges)
         return found
@@ -118,19 +119,20 @@ class LocalFileSystem:
         return True
 
     def renew(self, path: str, data: bytes, *, version: str) -> bool:
-        # There is no renaming over a file only if it is still the one that was seen.
+        # POSIX has no rename that replaces a file only if it is still the one that was read.
         self.publish(path, data)
         return True
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
         aside = f"{path}.{uuid.uuid4().hex}"
         try:
-            os.rename(path, aside)  # only one of several processes can
+            # Of several processes only one can move the file away.
+            os.rename(path, aside)
         except FileNotFoundError:
             return False
         is_same = Path(aside).read_bytes() == content
         if not is_same:
-            # Another process had replaced the file in between, and this is its own: put it back.
+            # Another process replaced the file in between, so this one is its lock: it is put back.
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
         os.unlink(aside)
@@ -141,19 +143,21 @@ class LocalFileSystem:
 
 
 def _walk(folder: str) -> Iterator[Path]:
-    """Yield the files below `folder`, links followed: survey archives are often trees of links."""
+    """Yield the files below `folder`."""
+    # Links are followed, as archives of surveys are often trees of links.
     for parent, _, names in os.walk(folder, followlinks=True):
         yield from (Path(parent, name) for name in names)
 
 
 def temporary_file(parts: Iterable[bytes]) -> BinaryIO:
-    """Return a file of these parts in ``TMPDIR``, open for reading, that no folder names any more: it goes when closed.
+    """Return a temporary file with these parts, open for reading; closing it deletes it.
 
     Raises
     ------
     OutputError
-        There is no space.
+        There is no space in ``TMPDIR``.
     """
+    # The name is removed at once, so the space is freed even if the process is killed.
     descriptor, path = tempfile.mkstemp(prefix="galbatch-")
     try:
         with open(descriptor, "wb") as file:

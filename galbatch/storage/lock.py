@@ -1,4 +1,4 @@
-"""Locks: an output is held by one run at a time."""
+"""Locks, by which one run at a time holds an output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Lock"]
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a lock's file says, and the file as it was found."""
+    """The lock file of any run, as it was found: its values, and its content and version by which it can be replaced."""
 
     values: dict[str, Any]
     content: bytes
@@ -40,29 +40,32 @@ class _Held:
 class Lock:
     """Holds an output for one run, as a context manager.
 
-    The file says who holds it: owner, host, pid, started, heartbeat. It is created only if nobody has
-    created it (``O_EXCL``; on S3 ``If-None-Match: *``). A thread renews the heartbeat. A lock whose
-    heartbeat is older than `stale_after_s`, or whose process is dead on this host, is taken over. On exit
-    it is removed, if it is still ours.
+    The lock file has the owner, host, process id, start and last heartbeat. It is created only if it does not exist
+    (``O_EXCL``; on S3 ``If-None-Match: *``), and a thread renews the heartbeat. A lock whose heartbeat is older than
+    `stale_after_s`, or whose process on this host has died, is taken over. On exit the file is removed if this lock still
+    holds it.
 
     Parameters
     ----------
     path : str
-        Path of the lock's file, local or S3, beside or in the output: ``catalog_lock.json``,
-        ``catalog/_lock.json``.
-    stale_after_s, heartbeat_s : float
-        Seconds after which a silent lock counts as abandoned, and between two heartbeats.
+        Path of the lock file, local or on S3, such as ``catalog_lock.json``.
+    stale_after_s : float
+        Age of the last heartbeat, in seconds, from which on a lock counts as abandoned. The default is six heartbeats, so
+        that a few may fail.
+    heartbeat_s : float
+        Time between two heartbeats, in seconds.
 
     Raises
     ------
     LockedError
-        On entering: another run holds the output.
+        On entering, if another run holds the output.
     """
 
     def __init__(self, path: str, *, stale_after_s: float = 120.0, heartbeat_s: float = 20.0) -> None:
         self.path = path
         self.stale_after_s = stale_after_s
         self.heartbeat_s = heartbeat_s
+        # Process ids are used again, and two hosts may have the same name.
         self._owner = uuid.uuid4().hex
         self._system = file_system(path)
         self._started = 0.0
@@ -88,7 +91,7 @@ class Lock:
             self._system.remove(self.path)
 
     def is_ours(self) -> bool:
-        """Return whether the output is still held by this lock; False after somebody took it over."""
+        """Return whether this lock still holds the output; False after another run took it over."""
         held = self._read()
         return held is not None and held.owner == self._owner
 
@@ -104,20 +107,19 @@ class Lock:
         )
 
     def _create(self) -> bool:
-        """Create the file unless it is there; return whether we did."""
+        """Create the lock file unless it exists; return whether it was created."""
         files.make_folder(os.path.dirname(self.path) or ".")
         return self._system.create(self.path, self._content())
 
     def _read(self) -> _Held | None:
-        """Return what the file says; None if there is none."""
+        """Return the lock file; None if it does not exist."""
         try:
-            # The version first: if the file changes in between, replacing it by that version fails.
+            # The version is read before the content: if the file changes in between, replacing this version fails.
             version = self._system.identity(self.path).version
             data = self._system.read_bytes(self.path)
             values = files.parse_json(data)
-            if (
-                not values
-            ):  # its owner is between creating and writing it: the file's age stands for the heartbeat
+            if not values:
+                # Its owner has created the file but not yet written it: the file's age is taken for the heartbeat's.
                 since = self._system.half_written_since(self.path)
                 values = {"heartbeat": time.time() if since is None else since}
         except FileNotFoundError:
@@ -125,10 +127,12 @@ class Lock:
         return _Held(values, data, version)
 
     def _take_over(self) -> bool:
-        """Replace an abandoned lock; of several runs that try, one wins."""
+        """Replace an abandoned lock; return whether this run has it now. If several runs try, one succeeds."""
         held = self._read()
+        # Removed since it was found: its run has just ended.
         if held is None:
             return self._create()
+        # Processes can be looked up on this host only; elsewhere the heartbeat alone tells.
         is_here = held.values.get("host") == socket.gethostname()
         is_dead = is_here and not _is_alive(int(held.values.get("pid", 0)))
         if not is_dead and time.time() - float(held.values.get("heartbeat", 0.0)) <= self.stale_after_s:
@@ -146,7 +150,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat_s):
-            # A missed beat does no harm: the next one comes, and others wait for several.
+            # A missed heartbeat does no harm, as other runs wait for six.
             with contextlib.suppress(OSError, OutputError):
                 held = self._read()
                 if held is None or held.owner != self._owner:
@@ -155,12 +159,15 @@ class Lock:
 
 
 def _is_alive(pid: int) -> bool:
+    # An unknown process counts as alive: the heartbeat decides.
     if pid <= 0:
-        return True  # not known
+        return True
     try:
+        # Signal 0 only checks whether the process exists.
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        # The process exists and belongs to somebody else.
         return True
     return True

@@ -1,4 +1,4 @@
-"""Files of the local disk that are there whole or not at all."""
+"""Writing files on the local disk so that each exists whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from galbatch.storage.base import Piece
 
 __all__ = ["publish_file", "sync_files", "write_file"]
 
-# Journaling file systems commit syncs that arrive together in one transaction.
+# Journaling file systems commit syncs that arrive at the same time in one transaction.
 SYNC_THREADS = 8
 
 
 def publish_file(path: Path, data: bytes, *, staging: Path | None) -> None:
-    """Write a file, sync it to the disk, rename it over `path`, and sync the rename.
+    """Write a temporary file, sync it to the disk, rename it to `path`, and sync the rename.
 
     Parameters
     ----------
-    staging : folder on the same file system for the file until it is whole; None: beside `path`, as a dot file
+    path : Path
+    data : bytes
+        The content.
+    staging : Path or None
+        Folder for the temporary file, on the same file system. None: the folder of `path`, as a dot file.
     """
+    # Renaming is atomic within one file system. Without the first sync a power cut could leave the new name with no data.
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = staging or path.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,14 +41,15 @@ def publish_file(path: Path, data: bytes, *, staging: Path | None) -> None:
 
 
 def write_file(path: Path, pieces: Iterable[Piece]) -> None:
-    """Write a file and rename it over `path`, without waiting for the disk."""
+    """Write a temporary file and rename it to `path`, without waiting for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _moved_to(path, path.parent) as temporary, open(temporary, "xb") as file:
         file.writelines(pieces)
 
 
 def sync_files(paths: Sequence[Path], *, above: Path) -> None:
-    """Sync files to the disk, and the folders that name them up to `above`."""
+    """Sync files to the disk, and the folders that hold them, up to `above`."""
+    # A file's name is stored in its folder, so a synced file in a folder that is not synced can still be lost.
     folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(above)}
     with ThreadPoolExecutor(SYNC_THREADS) as pool:
         list(pool.map(_sync, paths))
@@ -57,18 +63,19 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _moved_to(path: Path, folder: Path) -> Iterator[Path]:
-    """Rename the temporary file in `folder`, which the caller writes, over `path`; remove it if anything goes wrong."""
+    """Yield a temporary path in `folder`, and rename the file that the caller writes there to `path`."""
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:  # also KeyboardInterrupt: nothing half-written stays
+    except BaseException:
+        # Also after KeyboardInterrupt no temporary file stays.
         temporary.unlink(missing_ok=True)
         raise
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Sync a folder, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Files that are read range by range, by requests over a network."""
+"""Files that are read in ranges of bytes, by requests over a network."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from galbatch.storage.local import temporary_file
 __all__ = ["BLOCK_BYTES", "PIECE_BYTES", "RangedFile", "fetch_range"]
 
 BLOCK_BYTES = 64 * 1024
-"""The least that a request fetches where it is not said what will be read: a FITS header with its cards."""
+"""Smallest number of bytes to fetch if the reader has not said what it needs; enough for a FITS header."""
 
 PIECE_BYTES = 16 * 2**20
-"""Larger ranges are fetched in pieces of this size, several at a time: one connection to S3 gives 50 to 90 MB/s."""
+"""Larger ranges are fetched in pieces of this size, several at a time, as one connection to S3 has 50 to 90 MB/s."""
 
+# Four pieces of 16 MiB are in memory at a time.
 PARALLEL_PIECES = 4
 
 
 class RangedFile(io.RawIOBase):
-    """A file open for reading that fetches what is read, `BLOCK_BYTES` at least, and what it is told to fetch in advance.
+    """An open file that fetches the ranges that are read, at least `BLOCK_BYTES`, and those that `prefetch` names.
 
     Parameters
     ----------
-    system, path : where the file is
-    size_bytes : its size, which is asked for where it is not given
+    system : FileSystem
+    path : str
+    size_bytes : int or None
+        Size of the file. None: the file system is asked.
 
     Raises
     ------
     FileNotFoundError
-        Nothing is there.
+        The file does not exist.
     """
 
-    MAX_BLOCKS = 16  # headers of a file's HDUs, and the tables of its compressed blocks
+    # Enough for the headers of a file's HDUs and the tables of its compressed blocks.
+    MAX_BLOCKS = 16
 
     def __init__(self, system: FileSystem, path: str, *, size_bytes: int | None = None) -> None:
         self.path = path
@@ -56,16 +60,17 @@ class RangedFile(io.RawIOBase):
         super().close()
 
     def keep(self, start: int, stop: int) -> None:
-        """Fetch a range into a file of this machine, where all further reads of it go; raises as `fetch_range` does."""
+        """Fetch a range into a temporary file, from which it is read from now on; raises as `fetch_range` does."""
         self._kept.append((start, stop, fetch_range(self._system, self.path, start, stop)))
 
     def prefetch(self, ranges: Iterable[tuple[int, int]], *, owner: object = None) -> None:
-        """Fetch ranges that do not overlap, all at once; those fetched before for the same owner are forgotten.
+        """Fetch ranges that do not overlap, at the same time, and drop those fetched before for the same owner.
 
-        The planes of one file are owners of their own: what one fetches does not drive out another's.
+        Each plane of a file is an owner of its own, so that the ranges of one plane do not replace those of another.
         """
         wanted = sorted(ranges)
-        self._prefetched.pop(owner, None)  # first: two blocks of pixels need not fit
+        # Dropped before the new ones are fetched: two blocks of pixels may not fit into memory.
+        self._prefetched.pop(owner, None)
         fetched = self._system.read_ranges(self.path, wanted)
         self._prefetched[owner] = ([start for start, _ in wanted], fetched)
 
@@ -96,7 +101,7 @@ class RangedFile(io.RawIOBase):
         return self.read(max(0, self.size_bytes - self._position)) or b""
 
     def _bytes(self, start: int, stop: int) -> bytes:
-        """Return a range from what is here already, or fetched now."""
+        """Return a range of the file, from what was fetched before or fetched now."""
         for first, last, file in self._kept:
             if first <= start and stop <= last:
                 return os.pread(file.fileno(), stop - start, start - first)
@@ -110,7 +115,8 @@ class RangedFile(io.RawIOBase):
                 return block[start - first : stop - first]
         end = min(max(stop, start + BLOCK_BYTES), self.size_bytes)
         data = b"".join(self._system.read_ranges(self.path, _in_pieces(start, end)))
-        if len(data) <= 4 * BLOCK_BYTES:  # larger ones are read once
+        # Only small ranges are kept: larger ones hold pixels, which are read once.
+        if len(data) <= 4 * BLOCK_BYTES:
             self._blocks[start] = data
             while len(self._blocks) > self.MAX_BLOCKS:
                 self._blocks.popitem(last=False)
@@ -118,14 +124,14 @@ class RangedFile(io.RawIOBase):
 
 
 def fetch_range(system: FileSystem, path: str, start: int, stop: int) -> BinaryIO:
-    """Return a file of this machine with the bytes ``start <= i < stop`` of `path`, in ``TMPDIR``; it goes when closed.
+    """Return an open temporary file with the bytes ``start <= i < stop`` of `path`; closing it deletes it.
 
     Raises
     ------
     OutputError
-        No space there.
+        There is no space in ``TMPDIR``.
     OSError
-        `path` ends before, or cannot be read now.
+        The file at `path` is shorter, or cannot be read now.
     """
     pieces = _in_pieces(start, stop)
     groups = (pieces[i : i + PARALLEL_PIECES] for i in range(0, len(pieces), PARALLEL_PIECES))

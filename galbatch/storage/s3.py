@@ -1,7 +1,7 @@
-"""S3 and what speaks like it, through s3fs.
+"""S3 and object stores with the same protocol, through s3fs.
 
-Credentials and endpoint come from where botocore looks for them (``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...);
-``FSSPEC_S3_ANON=true`` reads public buckets without credentials.
+Credentials and endpoint are found by botocore (``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...); with
+``FSSPEC_S3_ANON=true`` public buckets are read without credentials.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PREFIX = "s3://"
 
 
 class S3FileSystem(FsspecInputs):
-    """Objects of S3, by keys with slashes; see `FileSystem`."""
+    """The file system of ``s3://`` paths; the methods are those of `FileSystem`."""
 
-    # s3fs reads without credentials unless it is told.
+    # Without this option s3fs would read without credentials.
     reader_options: Mapping[str, Any] = MappingProxyType({"anon": False})
 
     def __init__(self) -> None:
@@ -68,7 +68,8 @@ class S3FileSystem(FsspecInputs):
 
     def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
         with self._writing(path):
-            self._client().pipe_file(path, data)  # one PUT
+            # One PUT, so the object exists whole or not at all.
+            self._client().pipe_file(path, data)
 
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         root = folder.rstrip("/")
@@ -83,15 +84,16 @@ class S3FileSystem(FsspecInputs):
             self._client().rm(path, recursive=True)
 
     def remove_if_empty(self, folder: str) -> None:
-        """Do nothing: a folder without objects is none."""
+        """Do nothing: S3 has no empty folders."""
 
     def make_folder(self, path: str) -> None:
-        """Do nothing: a folder comes with its first object."""
+        """Do nothing: a folder exists with its first object."""
 
     def create(self, path: str, data: bytes) -> bool:
         with self._writing(path):
             try:
-                self._client().pipe_file(path, data, mode="create")  # If-None-Match: *
+                # The request has the header If-None-Match: *, so S3 refuses it if the object exists.
+                self._client().pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
         return True
@@ -104,7 +106,7 @@ class S3FileSystem(FsspecInputs):
                     "put_object", Bucket=bucket, Key=key, Body=data, IfMatch=f'"{version}"'
                 )
         except OSError as error:
-            # s3fs gives 412 (changed) as EINVAL and 404 (gone) as FileNotFoundError.
+            # s3fs raises EINVAL for status 412 (the object has changed) and FileNotFoundError for 404 (it is gone).
             if error.errno == errno.EINVAL or isinstance(error, FileNotFoundError):
                 return False
             raise

@@ -1,4 +1,4 @@
-"""Which file system a path belongs to, by the scheme of its URL."""
+"""The file systems, by the schemes of URLs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from galbatch.storage.s3 import S3FileSystem
 
 __all__ = ["file_system"]
 
-# Inputs of further schemes are added when they are first asked for.
+# File systems of further schemes, for inputs, are added when they are first needed.
 _systems: dict[str, FileSystem] = {"": LocalFileSystem(), "s3": S3FileSystem()}
 
 
 def file_system(path: str) -> FileSystem:
-    """Return the file system of a path: the local one, S3, or for inputs any that fsspec knows.
+    """Return the file system of a path: the local one, S3, or for inputs any other that fsspec knows.
 
     Raises
     ------

@@ -1,14 +1,14 @@
-"""Committed groups of Zarr v3 in the tree of HEALPix pixels: the cutout store and the kept pass outputs are made of them.
+"""Committed Zarr v3 groups in a tree of HEALPix pixels. The cutout store and the kept pass outputs consist of them.
 
-A group is done when its ``_done.json`` exists: that is deleted before anything is rewritten and written last, so a group
-without it is unfinished whatever lies there. One task owns a whole group.
+A group is done when its ``_done.json`` exists. That file is deleted before a group is rewritten, and written last, so a
+group without it is unfinished, whatever other files exist. One task owns a whole group.
 
-``_done.json`` holds size and CRC-32C of every other file of the group, and a checksum of its own text. Files are read whole,
-and checked against it as they are read: what another program, a disk or a network changed raises `DamagedError`.
+``_done.json`` holds the size and CRC-32C of every other file of the group, and a checksum of its own text. Files are read
+whole and checked when they are read; a file that another program, a disk or a network changed raises `DamagedError`.
 
-Zarr codes and decodes in memory, and whole files are moved here. Zarr's own way to S3 asks three times before each of the
-35 files of a small group, reads NaN where a file is gone or empty, without a word, and asks for the chunks of an unfinished
-shard one after another.
+Zarr encodes and decodes in memory, and this package reads and writes the files. Zarr's own S3 store makes three requests
+before it writes each of the 35 files of a small group, reads a missing or empty file as NaN without an error, and reads
+the chunks of a shard one after the other.
 """
 
 from galbatch.storage.zarr_groups.checks import find_damage, group_of_file

@@ -1,4 +1,4 @@
-"""Checks of a whole tree of groups: every byte of it is read."""
+"""The check of a whole tree of groups, which reads every byte of it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ __all__ = ["find_damage", "group_of_file"]
 
 
 def find_damage(root: str) -> dict[str, str]:
-    """Return what is wrong, by the path below `root`, with the files of a tree's finished groups and the groups above them.
+    """Return what is wrong with each damaged file of a tree, by its path below `root`.
 
-    Unfinished groups are none of its business: they count as not done already.
+    Finished groups and the groups above them are checked. Unfinished groups count as not done in any case.
     """
+    # Without any finished group the files above may not exist yet.
     groups = list_done(root)
     found = dict(_tree_damage(root, {pixel for pixel, _ in groups}) if groups else ())
     for pixel, name in groups:
@@ -35,14 +36,14 @@ def find_damage(root: str) -> dict[str, str]:
 
 
 def group_of_file(path: str) -> tuple[HealpixPixel, str] | None:
-    """Return pixel and name of the group that a path below a tree's root belongs to; None for the groups above."""
+    """Return pixel and name of the group that a path below the root belongs to; None for files above the groups."""
     split = split_path(path)
     parts = split[1].split("/") if split is not None else []
     return (split[0], parts[1]) if split is not None and len(parts) > 2 else None
 
 
 def _tree_damage(root: str, pixels: set[HealpixPixel]) -> Iterator[tuple[str, str]]:
-    """Yield the files of the groups above others that are not as they were written."""
+    """Yield each damaged file of the groups above others, with what is wrong with it."""
     try:
         if read_root_attributes(root) is None:
             yield "zarr.json", "is gone"
@@ -58,7 +59,7 @@ def _tree_damage(root: str, pixels: set[HealpixPixel]) -> Iterator[tuple[str, st
 
 
 def _group_damage(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the files of a finished group that are not as they were written; one is in memory at a time."""
+    """Yield each damaged file of a finished group, with what is wrong with it; one file is in memory at a time."""
     try:
         mark = read_mark(path)
     except DamagedError as error:

@@ -1,4 +1,4 @@
-"""Reading a finished group; every file is checked against the group's mark as it is read."""
+"""Reading of finished groups; every file is checked against the group's ``_done.json`` when it is read."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ __all__ = ["GroupReader", "chunk_files"]
 
 
 class GroupReader:
-    """A finished group; the files that an array is decoded from are fetched first.
+    """A finished group, open for reading. The files of an array must be fetched before it is read.
 
     Parameters
     ----------
-    path : of the group
+    path : str
+        Path of the group.
 
     Raises
     ------
     FingerprintError
-        The group is not there, or unfinished.
+        The group does not exist or is unfinished.
     DamagedError
-        A file is not as it was written.
+        A file has changed since it was written.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,23 +53,23 @@ class GroupReader:
         return self.group.attrs.asdict()
 
     def array(self, name: str) -> zarr.Array[Any] | None:
-        """Return an array, None if the group has none of that name; reading it takes the files of `chunk_files`."""
+        """Return an array of the group, None if it has none of that name; to read it, fetch the files of `chunk_files`."""
         with unspecified():
             array = self.group.get(name)
         return array if isinstance(array, zarr.Array) else None
 
     def read(self, arrays: Mapping[str, zarr.Array[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Return the values of whole arrays, fetched all at once."""
+        """Return the values of whole arrays, whose files are fetched at the same time."""
         self.fetch([name for array in arrays.values() for name in chunk_files(array, 0, None)])
         return {name: np.asarray(array[...]) for name, array in arrays.items()}
 
     def fetch(self, names: Sequence[str]) -> None:
-        """Have these files in memory, and no others: one that is wanted again is not fetched again.
+        """Fetch these files into memory and drop all others; files that are in memory already are not fetched again.
 
         Raises
         ------
         DamagedError
-            A file is gone, or not as it was written.
+            A file does not exist, or has changed since it was written.
         """
         self.forget(self._files.keys() - set(names))
         wanted = [name for name in names if name not in self._files]
@@ -78,6 +79,7 @@ class GroupReader:
         try:
             found = files.read_files(self.path, wanted)
         except FileNotFoundError as error:
+            # The error has the path in its text only.
             gone = next((name for name in wanted if name in str(error)), wanted[0])
             raise self.damaged(gone, "is gone") from None
         for name, data in found.items():
@@ -86,18 +88,20 @@ class GroupReader:
             self._files[name] = cpu.Buffer.from_bytes(data)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Let go of files that were fetched."""
+        """Drop files that were fetched."""
         for name in set(names):
             del self._files[name]
 
     def damaged(self, name: str, problem: str) -> DamagedError:
-        """Return the error that says what is wrong with a file of the group."""
+        """Return the error for a damaged file of the group."""
         return DamagedError(files.join(self.path, name), problem)
 
 
 def chunk_files(array: zarr.Array[Any], start: int, stop: int | None) -> list[str]:
-    """Return the files of an array that hold entries `start` to `stop` of its first axis; None for the last."""
+    """Return the names of an array's files with the entries from `start` to before `stop` (None: the end) of its first axis."""
+    # A sharded array has one file per shard, any other one per chunk.
     shape = array.shards or array.chunks
+    # -(-a // b) rounds up; the array's other axes are read whole.
     counts = [-(-length // step) for length, step in zip(array.shape, shape, strict=True)]
     last = counts[0] if stop is None else -(-stop // shape[0])
     places = itertools.product(range(start // shape[0], last), *(range(count) for count in counts[1:]))

@@ -1,4 +1,4 @@
-"""The tree of groups: their paths, their marks, and the groups above them."""
+"""The tree of groups: paths, ``_done.json`` files, and the groups above those of pixels."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ __all__ = [
 ]
 
 DONE_PATH = "object_id/_done.json"
-"""Path of a group's mark, in an array's folder: Zarr and xarray warn of files that they do not know in a group's."""
+"""Path of ``_done.json`` in a group. It lies in an array's folder, as Zarr and xarray warn of unknown files in a group's."""
 
 MARK_SUFFIX = "_done.json"
 
 ROOT_SEAL = "crc32c"
-"""The attribute of the root that holds its checksum."""
+"""Attribute of the root with the checksum of its ``zarr.json``."""
 
 GROUP_ENTRIES = ("zarr.json", *ORDER_FOLDERS)
-"""All that lies in the folder of a tree of groups, in the order in which to delete it."""
+"""Everything in the folder of a tree of groups, in the order in which it is deleted."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What ``_done.json`` holds.
+    """The content of a group's ``_done.json``.
 
     Attributes
     ----------
-    done : what `GroupWriter.finish` was given
-    files : checksums of the group's other files, by their paths below it
+    done : the values given to `GroupWriter.finish`, such as the fingerprint
+    files : checksum of each other file of the group, by its path below the group
     """
 
     done: Mapping[str, Any]
     files: Mapping[str, Checksum]
 
     def as_bytes(self) -> bytes:
-        """Return the file."""
+        """Return the content of the file."""
         listed = {name: [one.size_bytes, one.crc32c] for name, one in self.files.items()}
         return sealed_bytes({**self.done, "files": listed})
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Mark:
-        """Return the mark that a sealed file holds."""
+        """Return the mark from the value in the file."""
         listed = value.pop("files", {})
         return cls(value, {name: Checksum(*one) for name, one in listed.items()})
 
@@ -79,39 +79,40 @@ def group_path(root: str, pixel: HealpixPixel, name: str) -> str:
 
 
 def parents_of(pixels: Iterable[HealpixPixel]) -> list[str]:
-    """Return the paths of the groups above those of `pixels`, the root excepted, sorted."""
+    """Return the sorted paths of the groups above those of `pixels`, without the root."""
     return sorted(
         {parent for pixel in pixels for parent in itertools.accumulate(pixel.path.split("/"), files.join)}
     )
 
 
 def write_root(root: str, attributes: Mapping[str, Any], pixels: Iterable[HealpixPixel]) -> None:
-    """Write the root of a tree, and the groups above those of `pixels`; the client does, before it submits.
+    """Write the root of a tree and the groups above those of `pixels`.
 
-    Tasks then write their own groups only. Writing again what may be there takes one request each; asking first takes four.
+    The client does this before it submits tasks, which then write only their own groups.
     """
+    # Files that exist are written again, which takes one request each; asking first takes four.
     contents: dict[str, Sequence[Piece]] = {"zarr.json": [root_file(attributes)]}
     contents |= {f"{parent}/zarr.json": [group_file()] for parent in parents_of(pixels)}
     files.write_files(root, contents)
 
 
 def group_file(attributes: Mapping[str, Any] | None = None) -> bytes:
-    """Return the ``zarr.json`` of a group; the same attributes give the same bytes with every version of Zarr."""
+    """Return the ``zarr.json`` of a group; the same attributes give the same bytes with any version of Zarr."""
     return files.json_bytes({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})})
 
 
 def root_file(attributes: Mapping[str, Any]) -> bytes:
-    """Return the ``zarr.json`` of the root: among its attributes is the checksum of the file without it."""
+    """Return the ``zarr.json`` of the root, with an attribute that holds the checksum of the file without this attribute."""
     return group_file({**attributes, ROOT_SEAL: Checksum.of([group_file(attributes)]).crc32c})
 
 
 def read_root_attributes(root: str) -> dict[str, Any] | None:
-    """Return what `write_root` was given as attributes; None if there is no root.
+    """Return the attributes of the root that `write_root` wrote; None if there is no root.
 
     Raises
     ------
     DamagedError
-        The file is not as it was written.
+        The file has changed since it was written.
     """
     path = files.join(root, "zarr.json")
     try:
@@ -127,44 +128,45 @@ def read_root_attributes(root: str) -> dict[str, Any] | None:
 
 
 def read_mark(path: str) -> Mark | None:
-    """Return the mark of the group at `path`; None if it is unfinished or absent.
+    """Return the mark of the group at `path`; None if the group is unfinished or does not exist.
 
     Raises
     ------
     DamagedError
-        The mark is not as it was written.
+        The file has changed since it was written.
     """
     value = read_sealed(files.join(path, DONE_PATH))
     return None if value is None else Mark.from_json(value)
 
 
 def read_done(path: str) -> dict[str, Any] | None:
-    """Return what `GroupWriter.finish` was given for the group at `path`; None if it is unfinished or absent.
+    """Return the values that `GroupWriter.finish` wrote for the group at `path`; None if it is unfinished or does not exist.
 
     Raises
     ------
     DamagedError
-        The mark is not as it was written.
+        The file has changed since it was written.
     """
     mark = read_mark(path)
     return None if mark is None else dict(mark.done)
 
 
 def list_done(root: str) -> list[tuple[HealpixPixel, str]]:
-    """Return pixel and name of all finished groups of a tree."""
+    """Return the pixel and name of each finished group of a tree."""
     found = (split_path(path) for path in files.list_files(root, suffix=MARK_SUFFIX))
     return [(pixel, rest.split("/")[1]) for pixel, rest in filter(None, found)]
 
 
 def list_pixels(root: str) -> set[HealpixPixel]:
-    """Return the pixels of which anything is there, finished or not."""
+    """Return the pixels with any file in the tree, finished or not."""
     found = (split_path(path) for path in files.list_files(root, suffix=""))
     return {pixel for pixel, _ in filter(None, found)}
 
 
 def remove_pixel(root: str, pixel: HealpixPixel) -> None:
-    """Remove all groups of a pixel, their marks first; an absent pixel is fine."""
+    """Remove all groups of a pixel; does nothing if there are none."""
     path = files.join(root, pixel.path)
+    # Marks go first, so that groups whose removal is interrupted count as unfinished.
     for mark in files.list_files(path, suffix=MARK_SUFFIX):
         files.remove(files.join(path, mark))
     files.remove(path)
@@ -175,10 +177,10 @@ def remove_pixel(root: str, pixel: HealpixPixel) -> None:
 
 @contextlib.contextmanager
 def unspecified() -> Iterator[None]:
-    """Silence Zarr's warnings of what v3 does not specify yet; zarr-python and xarray read both.
+    """Silence Zarr's warnings of two features that the v3 specification lacks; zarr-python and xarray read both.
 
-    Text ids of fixed length, and the metadata of the group's arrays kept once more in the group's own: one
-    request opens it then, in place of thirty.
+    They are text of fixed length, for ids, and consolidated metadata, with which one request opens a group instead of
+    thirty.
     """
     with warnings.catch_warnings():
         ignore_unspecified()
@@ -186,6 +188,7 @@ def unspecified() -> Iterator[None]:
 
 
 def ignore_unspecified() -> None:
-    """Silence them in the whole process, as workers with several threads need: contexts of warnings are no thread's own."""
+    """Silence the same warnings in the whole process, for workers with several threads."""
+    # The filters that warnings.catch_warnings restores are shared by all threads.
     warnings.simplefilter("ignore", UnstableSpecificationWarning)
     warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)

@@ -1,4 +1,4 @@
-"""Writing a group: its files as they are made, its mark last."""
+"""Writing of groups: files are written as they are made, ``_done.json`` last."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ __all__ = ["GroupWriter"]
 
 
 class GroupWriter:
-    """Writes one group; what was there before goes first.
+    """Writes one group, after removing an earlier one at the same path.
 
-    Arrays are made in `group`, in memory, and `flush` writes what Zarr has made of them, and lets go of it. If anything
-    raises before `finish` has returned, the group stays unfinished.
+    Arrays are made in `group`, in memory. `flush` writes the files that Zarr has made of them and frees their memory. If
+    anything is raised before `finish` returns, the group stays unfinished.
 
     Parameters
     ----------
-    path : of the group
-    attributes : of the group
+    path : str
+        Path of the group.
+    attributes : mapping of str or None
+        Attributes of the group.
     """
 
     def __init__(self, path: str, attributes: Mapping[str, Any] | None = None) -> None:
@@ -36,18 +38,18 @@ class GroupWriter:
         self._store = MemoryStore(self._files)
         self._written: dict[str, Checksum] = {}
         self.group = zarr.create_group(self._store, attributes=dict(attributes or {}))
+        # The mark first: without it, whatever is left of the earlier group counts as unfinished.
         files.remove(files.join(path, DONE_PATH))
         files.remove(path)
 
     def create_array(self, name: str, **options: Any) -> zarr.Array[Any]:
-        """Return a new array of the group, which is written with all its chunks.
-
-        A chunk that is not written reads as the fill value without error: a lost one must show.
-        """
+        """Return a new array of the group, all of whose chunks are written; `options` are those of Zarr's `create_array`."""
+        # By default Zarr leaves out chunks that hold the fill value only, and then a lost chunk looks like one of those.
         return self.group.create_array(name, config={"write_empty_chunks": True}, **options)
 
     def add_array(self, name: str, values: npt.NDArray[Any], *, axes: Sequence[str], units: str = "") -> None:
-        """Add a small array, in one chunk."""
+        """Add a small array in one chunk; `axes` are the names of its dimensions."""
+        # Zarr refuses chunks of length 0, which an array without objects would have.
         array = self.create_array(
             name,
             shape=values.shape,
@@ -59,25 +61,25 @@ class GroupWriter:
         array[...] = values
 
     def write(self, contents: Mapping[str, Sequence[Piece]]) -> None:
-        """Write files that were made without Zarr, by their paths below the group."""
+        """Write files that were made without Zarr, given by their paths below the group."""
         if contents:
             files.write_files(self.path, contents)
             self._written |= {name: Checksum.of(pieces) for name, pieces in contents.items()}
 
     def flush(self, prefix: str = "") -> int:
-        """Write the files that Zarr has made below `prefix`, and forget them; return their number."""
+        """Write the files that Zarr has made below `prefix`, and free their memory; return their number."""
         names = [name for name in self._files if name.startswith(prefix)]
         self.write({name: [self._files.pop(name).as_buffer_like()] for name in names})
         return len(names)
 
     def finish(self, done: Mapping[str, Any]) -> None:
-        """Write the metadata, wait until the disk has all files, and write the mark, which holds `done` and their checksums.
+        """Write the metadata, wait until the disk has stored all files, and write ``_done.json`` with `done` and checksums.
 
         Raises
         ------
         OSError
-            Files that were written are not there: a task that was taken for dead may be writing the same group, and may
-            have removed files of ours. Trying again may help.
+            Files that were written do not exist: another task, which had been taken for dead, may be writing the same
+            group and may have removed them. Another attempt may help.
         """
         with unspecified():
             zarr.consolidate_metadata(self._store)
@@ -88,6 +90,6 @@ class GroupWriter:
                 f"{self.path}: {len(missing)} of {len(self._written)} files that were written are not there, such "
                 f"as {min(missing)}; another process removed them"
             )
-        # A mark that outlived a power cut, with shards that did not, would declare holes to be cutouts.
+        # If the mark survived a power cut and the shards did not, missing files would count as cutouts.
         files.sync_files(self.path, list(self._written))
         files.publish(files.join(self.path, DONE_PATH), Mark(done, self._written).as_bytes())
