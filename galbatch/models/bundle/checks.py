@@ -19,9 +19,8 @@ __all__ = ["CHECK_ROWS", "check_behavior", "made_up_images", "made_up_inputs"]
 CHECK_ROWS = 16  # Keys in the check of dropout: at the lowest rates a single pass may zero nothing.
 MOST_CHECK_ROWS = 1024  # Keys that are tried if the first give no difference.
 FIXED_KEY = 7  # One key for passes that must all be equal.
-KEY_STEP = (
-    0x5851F42D4C957F2D  # An odd number with many bits, as keys that are nearly equal would hide a weak hash.
-)
+# An odd number with many bits, as keys that are nearly equal would hide a weak hash.
+KEY_STEP = 0x5851F42D4C957F2D
 # Each of the two images alone, then both in another order, at other places and in a batch of another size.
 BATCHES = ((0,), (1,), (1, 0, 1))
 # Convolutions of another batch size sum in another order: 4e-7 of the largest number in the shipped networks. Whoever

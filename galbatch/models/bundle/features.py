@@ -47,9 +47,8 @@ class FeatureMaps:
     def peak_px(self) -> npt.NDArray[np.int64]:
         """Return the image pixel at which each map is brightest, (object, rank, 2) int64 in the order y, x; -1 where there is no feature."""
         n = self.maps.shape[-1]
-        flat = (
-            np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)
-        )  # (object, rank)
+        # (object, rank)
+        flat = np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)
         peaks = np.stack([flat // n, flat % n], axis=-1) * STRIDE_PX
         return np.where((self.index < 0)[..., None], -1, np.minimum(peaks, self.size_px - 1))
 

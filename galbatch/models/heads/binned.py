@@ -25,9 +25,8 @@ __all__ = ["Binned", "BinnedMarginal", "BinnedPasses", "binned_loss", "standard_
 
 # Eight nodes integrate polynomials up to degree 15 exactly: ample for a transform within one bin.
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
-LEGENDRE_WEIGHTS = (
-    LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
-)  # They sum to 1: what is computed are means over a bin.
+# They sum to 1: what is computed are means over a bin.
+LEGENDRE_WEIGHTS = LEGENDRE_WEIGHTS / LEGENDRE_WEIGHTS.sum()
 
 
 class Binned(Head):
@@ -102,9 +101,8 @@ class BinnedPasses:
 
     def within(self) -> Floats:
         # Diagonal, as the parameters are independent within a pass.
-        variance = np.stack(
-            [np.square(m.std).mean(axis=1) for m in self.parameters], axis=1
-        )  # (object, parameter)
+        # (object, parameter)
+        variance = np.stack([np.square(m.std).mean(axis=1) for m in self.parameters], axis=1)
         return variance[:, :, None] * np.eye(len(self.parameters))
 
     def covariance(self) -> Floats:

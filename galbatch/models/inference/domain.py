@@ -22,9 +22,8 @@ Images = npt.NDArray[np.float32]
 Range = tuple[float, float]
 
 MAX_OBJECTS = 20_000  # At most as many for the covariance of the features, and as many for the limits.
-PIXELS_AT_ONCE = (
-    2**21
-)  # Pixels of a band that run together: a full GaMPEN's first maps take 256 bytes for each.
+# Pixels of a band that run together: a full GaMPEN's first maps take 256 bytes for each.
+PIXELS_AT_ONCE = 2**21
 HELD_OUT_SHARE = 0.25  # The share of the images that is held out where the caller gives no rows.
 
 # The share of unseen objects like those of the training set that lie outside the limits. A smaller one, such as 0.001, could not

@@ -18,9 +18,8 @@ Floats = npt.NDArray[np.float64]
 Rows = slice | npt.NDArray[np.intp]
 Function = Callable[[Floats], Floats]
 
-GRID_POINTS = (
-    129  # The number of points at which the mode is first searched for; it is then refined between them.
-)
+# The number of points at which the mode is first searched for; it is then refined between them.
+GRID_POINTS = 129
 
 
 class Marginal(Protocol):

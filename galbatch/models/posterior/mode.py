@@ -16,9 +16,8 @@ __all__ = ["FAR", "mixture_mode"]
 
 # Even grids that are fine enough to show every peak when the passes have similar widths.
 EVEN_POINTS = (9, 33)
-ZOOM = np.linspace(
-    0.0, 1.0, 7
-)  # Two refinements by a factor of three bring the grid near enough for a parabola.
+# Two refinements by a factor of three bring the grid near enough for a parabola.
+ZOOM = np.linspace(0.0, 1.0, 7)
 TINY = 1e-300  # In place of a smallest width of 0, that of single values.
 # Fractions of the distance to the best point's neighbors, between which a peak may be far narrower than the grid.
 HALVINGS = 2.0 ** -np.arange(20.0)

@@ -24,9 +24,8 @@ __all__ = [
     "solve_quantiles",
 ]
 
-ELEMENTS_AT_ONCE = (
-    2**17
-)  # Elements of a temporary array: 1 MB in float64, which stays in the processor's cache.
+# Elements of a temporary array: 1 MB in float64, which stays in the processor's cache.
+ELEMENTS_AT_ONCE = 2**17
 MAX_ITERATIONS = 200
 X_TOLERANCE = 1e-10  # The tolerance of a quantile, in posterior standard deviations.
 # Required as well, as inside a very narrow component the CDF may be far from the level that near to the quantile.

@@ -16,9 +16,8 @@ __all__ = ["Extras", "ImageRows", "Split", "cleaned_rows", "data_fingerprint", "
 
 Rows = npt.NDArray[np.int64]
 
-FINGERPRINT_IMAGES = (
-    32  # All images may be 100 GB; reading these takes no time, and shows that a file was replaced.
-)
+# All images may be 100 GB; reading these takes no time, and shows that a file was replaced.
+FINGERPRINT_IMAGES = 32
 
 
 class ImageRows(Protocol):

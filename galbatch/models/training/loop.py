@@ -35,9 +35,8 @@ __all__ = [
 Rows = npt.NDArray[np.int64]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-PREFETCHED_BATCHES = (
-    2  # Read while another batch is trained on, so that a slow read does not stop the training.
-)
+# Read while another batch is trained on, so that a slow read does not stop the training.
+PREFETCHED_BATCHES = 2
 ROUND_OFF = 1e-6  # The rounding of standardized values in float32.
 NOTIFY_EVERY = 16  # In batches: to read the loss from a GPU, the program waits until the batch is finished.
 # Numbers of the independent random streams of an epoch.

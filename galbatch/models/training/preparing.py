@@ -126,9 +126,8 @@ def training_tensors(
     UsageError
         A label has no finite transform.
     """
-    target = np.stack(
-        [to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1
-    )  # (object, parameter)
+    # (object, parameter)
+    target = np.stack([to_output(c, p) for p, c in zip(parameters, labels.T, strict=True)], 1)
     if not np.isfinite(target).all():
         row = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
         raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
