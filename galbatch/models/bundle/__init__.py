@@ -1,4 +1,4 @@
-"""Bundles: files with a network and its metadata. They are read, checked, written, described by cards, and pooled to ensembles.
+"""Bundles, which are files with a network and its metadata: reading, checks, writing, model cards and ensembles.
 
 Names are loaded when they are first used (``__init__.pyi`` lists them), as cards and paths do not need torch.
 """

@@ -45,7 +45,12 @@ class FeatureMaps:
         return (weight @ self.maps @ weight.T).astype(np.float32)  # (object, rank, y, x) of the image
 
     def peak_px(self) -> npt.NDArray[np.int64]:
-        """Return the image pixel at which each map is brightest, (object, rank, 2) int64 in the order y, x; -1 where there is no feature."""
+        """Return the image pixel at which each map is brightest.
+
+        Returns
+        -------
+        (object, rank, 2) int64, 0-based, in the order y, x; -1 where there is no feature
+        """
         n = self.maps.shape[-1]
         # (object, rank)
         flat = np.nan_to_num(self.maps, nan=0.0).reshape(*self.maps.shape[:2], -1).argmax(axis=-1)

@@ -84,7 +84,10 @@ class Bundle:
         return foreign
 
     def has(self, method: str) -> bool:
-        """Return whether the script has an optional method: crop, last_features, top_features, sample_with_top or feature_maps."""
+        """Return whether the script has the method of that name.
+
+        The optional methods are crop, last_features, top_features, sample_with_top and feature_maps.
+        """
         return hasattr(self.script, method)
 
 

@@ -236,7 +236,12 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
 
 
 def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
-    """Return the table of how often labels that follow from the median are true (section 6.4 of the paper); () without labels."""
+    """Return the table of how often labels that follow from the median are true (section 6.4 of the paper).
+
+    Returns
+    -------
+    a tuple with the table; an empty one if no parameter has labels
+    """
     rows = tuple(
         row
         for index, parameter in enumerate(evaluation.parameters)
@@ -382,7 +387,17 @@ def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | N
 
 
 def pit_counts(transform: Floats, n_bins: int) -> npt.NDArray[np.int64]:
-    """Return the number of objects, (bin,) int64, whose integral transform (object,) lies in each of `n_bins` equal bins of 0..1."""
+    """Return the histogram of probability integral transforms.
+
+    Parameters
+    ----------
+    transform : (object,) float64 in 0..1
+    n_bins : number of equal bins of 0..1
+
+    Returns
+    -------
+    (bin,) int64, number of objects
+    """
     return np.histogram(transform, bins=n_bins, range=(0.0, 1.0))[0]
 
 

@@ -1,4 +1,7 @@
-"""Engines that run a network on a device: the bundle's own script, or faster modules made from its weights, in several precisions."""
+"""Engines, which run a network: the bundle's own script, or faster modules made from its weights.
+
+They run on a CPU or a GPU, and in several precisions.
+"""
 
 import lazy_loader
 

@@ -74,7 +74,17 @@ class Executor(Protocol):
         ...
 
     def top_features(self, last: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return index (object, rank) int64 and activation (object, rank) float32 of the largest features; None if the network has none."""
+        """Return the largest features of each object; None if the network has none.
+
+        Parameters
+        ----------
+        last : (object, feature) float32, last features
+
+        Returns
+        -------
+        index : (object, rank) int64; -1 where fewer features fired
+        activation : (object, rank) float32; NaN where fewer features fired
+        """
         ...
 
 

@@ -1,4 +1,7 @@
-"""Facts about the GPU that torch computes on. For workers only: a client that asks would create a CUDA context of its own."""
+"""Facts about the GPU that torch computes on.
+
+Only workers should ask for them: a client would create a CUDA context of its own.
+"""
 
 from __future__ import annotations
 

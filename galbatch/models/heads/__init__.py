@@ -1,4 +1,7 @@
-"""The heads of networks: how outputs are read as distributions. One file is one kind of head; none imports torch when loaded."""
+"""The heads of networks, by which outputs are read as distributions.
+
+One file is one kind of head; none of them imports torch when it is loaded.
+"""
 
 from galbatch.models.heads.base import Head
 from galbatch.models.heads.binned import BinnedMarginal, BinnedPasses

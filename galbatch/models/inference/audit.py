@@ -1,4 +1,4 @@
-"""The audit of adaptive sampling: errors estimated when objects could stop, compared with the differences from `max_passes`.
+"""The audit of adaptive sampling, which compares the errors estimated at stopping with those found from more passes.
 
 One object in a thousand (`galbatch.models.networks.is_audited`) gets `max_passes` though it could stop earlier. The n passes
 with which it would have stopped are the first of the N that it gets, so quantiles from n and from N passes are expected to

@@ -34,7 +34,7 @@ UNDETECTED_JUMP = 2.0
 def schedule(
     posterior: PosteriorConfig, *, has_dropout: bool = True, is_point: bool = False
 ) -> tuple[int, ...]:
-    """Return the checkpoints: rising numbers of passes after which objects may stop. The last is the largest number of passes.
+    """Return the checkpoints: rising numbers of passes after which objects may stop, up to the largest number.
 
     They are the same for all objects, so that all objects which still run have the same number of passes. From `min_passes`
     on each is about 1.125 times the one before, in multiples of 16, up to `max_passes`. Above 128 passes, 6 % of an object's

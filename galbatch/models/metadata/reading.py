@@ -19,7 +19,7 @@ __all__ = ["HeadRules", "parse_metadata", "write_metadata"]
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 HeadRules = Callable[[HeadInfo, Sequence[ParameterInfo]], list[str]]
-"""A function that returns messages on what is wrong with a head for these parameters, such as `galbatch.models.heads.head_problems`."""
+"""A function that returns messages on what is wrong with a head, such as `galbatch.models.heads.head_problems`."""
 
 
 def write_metadata(metadata: BundleMetadata) -> str:

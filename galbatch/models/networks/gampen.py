@@ -215,7 +215,16 @@ class Gampen(nn.Module):
 
     @torch.jit.export
     def crop(self, images: Tensor) -> Tensor:
-        """Return the spatial transformer's scale s, (object,) float32: with s < 1 the image is cropped to that part of its side."""
+        """Return the spatial transformer's scale s; with s < 1 the image is cropped to that part of its side.
+
+        Parameters
+        ----------
+        images : (object, band, y, x) float32, in the bundle's unit
+
+        Returns
+        -------
+        (object,) float32
+        """
         return self.scale(self.stretch(images))
 
     def stretch(self, images: Tensor) -> Tensor:

@@ -62,7 +62,17 @@ def draw_keys(
 def is_audited(
     object_id: npt.NDArray[np.int64] | Sequence[str] | npt.NDArray[np.object_], *, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Return which objects are in the audit sample, (object,) bool: 1 in 1000, by a hash of the id and the run's seed alone."""
+    """Return which objects are in the audit sample, 1 in 1000, by a hash of the id and the run's seed alone.
+
+    Parameters
+    ----------
+    object_id : (object,) int64 or str
+    seed : seed of the run
+
+    Returns
+    -------
+    (object,) bool
+    """
     run = hashlib.blake2b(f"{seed} audit".encode(), digest_size=8).digest()
     words = mix(mix(_words_of(np.asarray(object_id)) ^ np.frombuffer(run, dtype="<u8")))
     return words < np.uint64(AUDITED * 2.0**64)
@@ -92,7 +102,17 @@ def normal_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]
 
 
 def uniform_draws(keys: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    """Return uniform random numbers in (0, 1) for each key, independent of its normal ones; arguments as for `normal_draws`."""
+    """Return uniform random numbers in (0, 1) for each key, which are independent of its normal ones.
+
+    Parameters
+    ----------
+    keys : (object, pass) int64
+    n : number of draws per key
+
+    Returns
+    -------
+    (object, pass, n) float64
+    """
     return _uniform(keys, n, UNIFORM_STREAM)
 
 

@@ -40,7 +40,13 @@ class Passes(Protocol):
         """Return one draw from each pass, (object, pass, parameter), made from keys (object, pass) int64."""
 
     def affine(self, scale: Floats, shift: Floats) -> Passes:
-        """Return the distributions of scale * x + shift; scale (parameter,) is above 0, shift (parameter,) or (object, parameter)."""
+        """Return the distributions of scale * x + shift, where x are the parameters.
+
+        Parameters
+        ----------
+        scale : (parameter,) float64, above 0
+        shift : (parameter,) or (object, parameter) float64
+        """
 
     def inflated(self, factors: npt.ArrayLike) -> Passes:
         """Return the distributions widened by factors (parameter,) about each object's mean over the passes."""

@@ -34,12 +34,32 @@ def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
 
 
 def to_output(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return the standardized values of physical values of any shape, clamped to the limits; NaN where the transform is undefined."""
+    """Return the standardized values of physical values, which are clamped to the parameter's limits before.
+
+    Parameters
+    ----------
+    values : array of any shape, in the parameter's unit
+    parameter : transform, limits, location and scale
+
+    Returns
+    -------
+    float64 array of that shape; NaN where the transform is undefined, infinite at 0 for logarithms
+    """
     return (transformed(values, parameter) - parameter.location) / parameter.scale
 
 
 def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
-    """Return the physical values of standardized outputs of any shape; with logit exactly 0 or 1 at or beyond the limits."""
+    """Return the physical values of standardized outputs.
+
+    Parameters
+    ----------
+    output : array of any shape, standardized
+    parameter : transform, limits, location and scale
+
+    Returns
+    -------
+    float64 array of that shape, in the parameter's unit and within its limits; with logit exactly 0 or 1 at or beyond these
+    """
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
