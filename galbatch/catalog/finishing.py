@@ -150,12 +150,12 @@ def _read_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[_Le
     pixels = layout.list_leaves(catalog_path)
     if not pixels:
         raise CatalogError(
-            f"{catalog_path}: no leaf is there, so there is no catalog to finish; no partition was done"
+            f"{catalog_path}: no leaf found, so there is no catalog to finish; no partition was finished"
         )
     known = {partition.pixel for partition in partitions}
     if foreign := [pixel for pixel in pixels if pixel not in known]:
         raise CatalogError(
-            f"{catalog_path}: {len(foreign)} leaves are not of this run's division of the sky, the first "
+            f"{catalog_path}: {len(foreign)} leaves do not belong to the partitions of this run, the first "
             f"{foreign[0].name}; choose another [catalog] path, or run galbatch clean"
         )
 

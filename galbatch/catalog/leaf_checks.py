@@ -40,7 +40,7 @@ def leaf_problems(
     index = sky.healpix_29(table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy())
     elsewhere = index != table.column(HEALPIX.name).to_numpy()
     if elsewhere.any():
-        yield f"{int(elsewhere.sum())} rows have a {HEALPIX.name} that is not that of their position, first row {int(np.argmax(elsewhere))}"
+        yield f"{int(elsewhere.sum())} rows have a {HEALPIX.name} that does not match their position, first row {int(np.argmax(elsewhere))}"
     if footer.get("n_objects", str(len(table))) != str(len(table)):
         yield f"{len(table)} rows, its footer says {footer['n_objects']}"
     for (model, quantity), columns in quantile_columns(table.column_names).items():
@@ -51,7 +51,7 @@ def leaf_problems(
         # NaN compares as not smaller, so objects without a posterior pass here, and need a flag below.
         falling = (np.diff(values, axis=1) < 0).any(axis=1)
         if falling.any():
-            yield f"{int(falling.sum())} rows have quantiles of {name} that fall, first row {int(np.argmax(falling))}"
+            yield f"{int(falling.sum())} rows have quantiles of {name} that decrease with their level, first row {int(np.argmax(falling))}"
         flags = table.column(MODEL_FLAGS.name(model)).to_numpy()
         unexplained = np.isnan(values).any(axis=1) & (flags == 0)
         if unexplained.any():

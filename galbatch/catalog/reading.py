@@ -108,7 +108,9 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     if pa.types.is_integer(schema.field(ID.name).type):
         wrong = [text for text in object_ids if not INTEGER.fullmatch(text) or abs(int(text)) >= 2**63]
         if wrong:
-            raise UsageError(f"{catalog_path}: its ids are integers of 64 bits; {', '.join(wrong)} is none")
+            raise UsageError(
+                f"{catalog_path}: its ids are 64-bit integers, which excludes {', '.join(wrong)}"
+            )
         wanted = list(dict.fromkeys(int(text) for text in object_ids))
     columns = [ID.name, *flag_columns(schema.names)]
     found: dict[int | str, FoundObject] = {}
@@ -196,7 +198,5 @@ def _leaves(catalog_path: str) -> list[HealpixPixel]:
     """Return all leaves (at least one), sorted by the HEALPix index at order 29 of their rows."""
     leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
-        raise CatalogError(
-            f"{catalog_path}: no leaf of a catalog is there; give the folder that holds dataset/"
-        )
+        raise CatalogError(f"{catalog_path}: no leaf of a catalog found; give the folder that holds dataset/")
     return leaves

@@ -26,7 +26,7 @@ def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator
         All leaves of the catalog, sorted by `HealpixPixel.index_range`.
     """
     if stray := layout.stray_files(catalog_path):
-        yield f"{len(stray)} files below dataset/ are none of the catalog's, the first {stray[0]}; remove them"
+        yield f"{len(stray)} files below dataset/ do not belong to the catalog, the first {stray[0]}; remove them"
     # Sorted by their ranges: if any two leaves overlap, two neighbors in the list do.
     for leaf, following in pairwise(leaves):
         if following.index_range[0] < leaf.index_range[1]:

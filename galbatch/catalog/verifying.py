@@ -64,7 +64,7 @@ def check(catalog_path: str) -> Checked:
     """
     leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:
-        return Checked([f"{catalog_path}: no leaf of a catalog is there"])
+        return Checked([f"{catalog_path}: no leaf of a catalog found"])
     found = Checked()
     problems = [*tree_problems(catalog_path, leaves), *_content_problems(catalog_path, leaves, found.damaged)]
     found.problems += [f"{catalog_path}: {problem}" for problem in problems]
@@ -111,7 +111,7 @@ def _row_problems(catalog_path: str, ids: list[pa.ChunkedArray]) -> Iterator[str
         counted = pc.value_counts(pa.chunked_array([chunk for column in ids for chunk in column.chunks]))
         repeated = counted.filter(pc.greater(counted.field("counts"), 1))
         if len(repeated):
-            yield f"{len(repeated)} object ids stand more than once, the first {repeated[0]['values'].as_py()}"
+            yield f"{len(repeated)} object ids occur more than once, the first {repeated[0]['values'].as_py()}"
     try:
         properties = read_properties(catalog_path)
     except CatalogError:
@@ -121,7 +121,7 @@ def _row_problems(catalog_path: str, ids: list[pa.ChunkedArray]) -> Iterator[str
         yield f"its leaves hold {n_rows} rows, the properties say {properties.get('hats_nrows')}"
     expected = properties.get("galbatch_objects", str(n_rows))
     if properties.get("galbatch_complete") == "true" and expected != str(n_rows):
-        yield f"it says it is complete, but holds {n_rows} of {expected} objects"
+        yield f"its properties say it is complete, but it has {n_rows} of {expected} objects"
 
 
 def _fingerprint_problems(footers: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -139,4 +139,4 @@ def _fingerprint_problems(footers: Mapping[str, Mapping[str, str]]) -> Iterator[
     for name, parts in runs.items():
         differing = sorted(key for key in {*parts, *runs[first]} if parts.get(key) != runs[first].get(key))
         if differing:
-            yield f"{name} and {first} are of different runs: {', '.join(differing)} differ"
+            yield f"{name} and {first} come from different runs: {', '.join(differing)} differ"

@@ -117,7 +117,7 @@ def require_population(population: str) -> None:
     """Raise ConfigError if the name is not one of POPULATIONS."""
     if population not in POPULATIONS:
         raise ConfigError(
-            f"population {population!r} is none; there are {' and '.join(map(repr, POPULATIONS))}"
+            f"population {population!r} is unknown; expected {' or '.join(map(repr, POPULATIONS))}"
         )
 
 

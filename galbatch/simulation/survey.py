@@ -122,9 +122,9 @@ def simulate_survey(
     """
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
-        raise ConfigError(f"bands {list(bands)}: state one or more, each once")
+        raise ConfigError(f"bands {list(bands)}: give one or more, each once")
     if layout not in WRITERS:
-        raise ConfigError(f"layout {layout!r} is none that is simulated; there are {', '.join(WRITERS)}")
+        raise ConfigError(f"layout {layout!r} cannot be simulated; expected one of {', '.join(WRITERS)}")
     files = WRITERS[layout]
     scene = draw_scene(
         n_objects,

@@ -177,14 +177,14 @@ def test_an_object_without_passes_is_told_and_the_others_are_drawn(kept, rows, t
     ("arguments", "told"),
     [
         (["CATALOG", "1", "OBJECT", "2"], "no object has the id 1, 2; ids are those of the column object_id"),
-        (["CATALOG", "M31"], "its ids are integers of 64 bits; M31 is none"),
+        (["CATALOG", "M31"], "its ids are 64-bit integers, which excludes M31"),
         (["CATALOG", "OBJECT", "-n", "0"], "-n 0: expected 1 draw or more"),
         (["CATALOG", "OBJECT", "-n", "-3"], "-n -3: expected 1 draw or more"),
         (["CATALOG", "OBJECT", "-n", "20", "--plot", "c.png"], "a corner plot needs 200 draws or more"),
         (["CATALOG", "OBJECT", "--plot", "c.jpg"], "c.jpg: unknown kind of picture"),
         (["CATALOG", "OBJECT", "-o", "d.txt"], "d.txt: unknown kind of table"),
         (["CATALOG", "OBJECT", "--model", "resnet"], "--model resnet: "),
-        (["nowhere", "OBJECT"], "nowhere: no leaf of a catalog is there"),
+        (["nowhere", "OBJECT"], "nowhere: no leaf of a catalog found"),
         (["CATALOG"], "Missing argument 'OBJECT_ID...'"),
     ],
 )

@@ -196,13 +196,13 @@ def test_above_ten_thousand_leaves_there_is_no_metadata_and_lsdb_opens_it(
 
 
 def test_nothing_to_finish(tmp_path: Path, partitions: list[Partition]) -> None:
-    with pytest.raises(CatalogError, match="no leaf is there, so there is no catalog to finish"):
+    with pytest.raises(CatalogError, match="no leaf found, so there is no catalog to finish"):
         finish(str(tmp_path / "none"), partitions)
 
 
 def test_leaves_of_another_division(leaves: str, partitions: list[Partition]) -> None:
     with pytest.raises(
-        CatalogError, match="1 leaves are not of this run's division of the sky, the first Norder=5"
+        CatalogError, match="1 leaves do not belong to the partitions of this run, the first Norder=5"
     ):
         finish(leaves, [p for p in partitions if p != partitions[0]])
 

@@ -30,7 +30,7 @@ def test_what_is_not_there(leaves: str) -> None:
     ):
         catalog.read_catalog(leaves, columns=["gampen_bt_q50"])
     for read in (catalog.read_catalog, lambda path: catalog.cone(path, ra_deg=1, dec_deg=1, radius_arcsec=1)):
-        with pytest.raises(CatalogError, match="no leaf of a catalog is there"):
+        with pytest.raises(CatalogError, match="no leaf of a catalog found"):
             read(f"{leaves}/none")
 
 
@@ -95,10 +95,10 @@ def test_ids_that_are_not_there_are_all_named(finished: str, table: pa.Table) ->
     with pytest.raises(UsageError, match=r"no object has the id -5, 99999999999; ids are those of"):
         catalog.find_objects(finished, ["-5", there, "99999999999"])
     with pytest.raises(
-        UsageError, match=r"its ids are integers of 64 bits; M31, 7.0, 9223372036854775808 is none"
+        UsageError, match=r"its ids are 64-bit integers, which excludes M31, 7.0, 9223372036854775808"
     ):
         catalog.find_objects(finished, ["M31", there, "7.0", str(2**63)])
-    with pytest.raises(UsageError, match="0000 is none"):
+    with pytest.raises(UsageError, match=r"which excludes .*0000"):
         catalog.find_objects(finished, ["1" + "0" * 5000])
 
 

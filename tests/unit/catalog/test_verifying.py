@@ -65,7 +65,7 @@ def test_rewriting_alone_is_no_problem(finished: str, leaf: Path) -> None:
 
 
 def test_no_catalog(tmp_path: Path) -> None:
-    assert catalog.verify(str(tmp_path / "none")) == [f"{tmp_path}/none: no leaf of a catalog is there"]
+    assert catalog.verify(str(tmp_path / "none")) == [f"{tmp_path}/none: no leaf of a catalog found"]
 
 
 def test_not_finished(leaves: str) -> None:
@@ -86,7 +86,7 @@ def test_a_row_outside_its_pixel(finished: str, leaf: Path, table: pa.Table) -> 
 
 def test_an_index_that_is_not_that_of_the_position(finished: str, leaf: Path) -> None:
     rewrite(leaf, lambda table: put(table, "ra_deg", 4, table["ra_deg"][4].as_py() + 1e-3))
-    assert "1 rows have a _healpix_29 that is not that of their position, first row 4" in said(finished)
+    assert "1 rows have a _healpix_29 that does not match their position, first row 4" in said(finished)
 
 
 def test_an_id_in_two_leaves(finished: str, leaf: Path, partitions: list[Partition], table: pa.Table) -> None:
@@ -94,7 +94,7 @@ def test_an_id_in_two_leaves(finished: str, leaf: Path, partitions: list[Partiti
     twin = table["object_id"][other.start].as_py()
     rewrite(leaf, lambda rows: put(rows, "object_id", 0, twin))
     refinish(finished, partitions, 400)
-    assert catalog.verify(finished) == [f"{finished}: 1 object ids stand more than once, the first {twin}"]
+    assert catalog.verify(finished) == [f"{finished}: 1 object ids occur more than once, the first {twin}"]
 
 
 def test_a_missing_leaf(finished: str, leaf: Path) -> None:
@@ -135,7 +135,9 @@ def test_a_changed_row_count(finished: str, leaf: Path) -> None:
 
 def test_a_catalog_that_says_it_is_complete_and_is_not(leaves: str, partitions: list[Partition]) -> None:
     catalog.finish(leaves, partitions=partitions, properties={"galbatch_objects": "401"}, n_rows_expected=400)
-    assert catalog.verify(leaves) == [f"{leaves}: it says it is complete, but holds 400 of 401 objects"]
+    assert catalog.verify(leaves) == [
+        f"{leaves}: its properties say it is complete, but it has 400 of 401 objects"
+    ]
 
 
 def fingerprint(**parts: str) -> dict[bytes, bytes]:
@@ -154,7 +156,7 @@ def fingerprint(**parts: str) -> dict[bytes, bytes]:
 )
 def test_mixed_runs(finished: str, leaf: Path, footer: dict[bytes, bytes], differing: str) -> None:
     rewrite(leaf, footer=footer)
-    assert f"are of different runs: {differing}" in said(finished)
+    assert f"come from different runs: {differing}" in said(finished)
 
 
 def test_a_leafs_own_parts_may_differ(finished: str, leaf: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_leafs_own_parts_may_differ(finished: str, leaf: Path) -> None:
 
 def test_quantiles_that_fall(finished: str, leaf: Path) -> None:
     rewrite(leaf, lambda table: put(table, "gampen_bt_q84135", 6, 0.0))
-    assert "1 rows have quantiles of gampen_bt that fall, first row 6" in said(finished)
+    assert "1 rows have quantiles of gampen_bt that decrease with their level, first row 6" in said(finished)
 
 
 @pytest.mark.parametrize("name", ["gampen_bt_q500", "gampen_bt_q15865", "gampen_flux_njy_q500"])
@@ -220,7 +222,9 @@ def test_a_leaf_with_a_damaged_page(finished: str, leaf: Path) -> None:
 
 def test_a_stray_file(finished: str) -> None:
     Path(finished, "dataset", ".x.tmp").write_bytes(b"")
-    assert "1 files below dataset/ are none of the catalog's, the first .x.tmp; remove them" in said(finished)
+    assert "1 files below dataset/ do not belong to the catalog, the first .x.tmp; remove them" in said(
+        finished
+    )
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def test_other_networks_and_populations_are_shown_and_choose_nothing(folder, tmp
 
 def test_a_population_that_is_none_is_refused(folder, tmp_path):
     settings = CalibrationSettings(passes=PassSettings(2))
-    with pytest.raises(UsageError, match="'elliptical' is none; there are 'paper' and 'survey'"):
+    with pytest.raises(UsageError, match="'elliptical' is unknown; expected 'paper' or 'survey'"):
         prepare_calibration(
             [str(folder / "sum.pt")],
             tmp_path / "out.pt",

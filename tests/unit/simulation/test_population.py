@@ -106,5 +106,5 @@ def test_bands_do_not_change_the_galaxies():
 def test_what_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"\['z'\].*\['g', 'r', 'i'\]"):
         draw_population(5, bands=("g", "z"), seed=1)
-    with pytest.raises(ConfigError, match="population 'sky' is none; there are 'paper' and 'survey'"):
+    with pytest.raises(ConfigError, match="population 'sky' is unknown; expected 'paper' or 'survey'"):
         draw_population(5, bands=("g",), population="sky", seed=1)

@@ -164,7 +164,7 @@ def test_tiles_of_another_survey_are_refused(tmp_path):
 
 @pytest.mark.parametrize("bands", [(), ("g", "g")])
 def test_no_bands_or_one_twice_are_refused(tmp_path, bands):
-    with pytest.raises(ConfigError, match="state one or more, each once"):
+    with pytest.raises(ConfigError, match="give one or more, each once"):
         simulate_survey(str(tmp_path), n_objects=4, bands=bands, patches=2, processes=1)
 
 

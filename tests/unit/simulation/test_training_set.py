@@ -84,5 +84,5 @@ def test_noise_of_a_stamp_is_correlated_with_the_sigma_stated():
 
 
 def test_another_population_is_refused():
-    with pytest.raises(ConfigError, match="population 'hsc' is none; there are 'paper' and 'survey'"):
+    with pytest.raises(ConfigError, match="population 'hsc' is unknown; expected 'paper' or 'survey'"):
         training_set(3, bands=("g",), population="hsc", **SETTINGS)

@@ -142,6 +142,6 @@ def test_psf_is_known_where_the_layout_knows_it(simulated):
 
 
 def test_an_unknown_layout_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="layout 'sdss' is none that is simulated; there are hsc, lsst"):
+    with pytest.raises(ConfigError, match="layout 'sdss' cannot be simulated; expected one of hsc, lsst"):
         simulate_survey(str(tmp_path), n_objects=4, layout="sdss", processes=1)
     assert not list(tmp_path.iterdir())
