@@ -22,6 +22,10 @@ def check(
     dec_column: Annotated[
         str | None, typer.Option("--dec", metavar="COLUMN", help="column of the declination, deg")
     ] = None,
+    hdu: Annotated[
+        str | None,
+        typer.Option("--hdu", metavar="HDU", help="number or name of the table in a file with several"),
+    ] = None,
 ) -> None:
     """Report which rows of a list a run would refuse, and which cuts are usual; exit code 1 if rows would be refused.
 
@@ -29,7 +33,8 @@ def check(
     """
     from galbatch.objects import check_objects, report_lines
 
-    found = check_objects(file, id_column=id_column, ra_column=ra_column, dec_column=dec_column)
+    table = int(hdu) if hdu is not None and hdu.isdecimal() else hdu
+    found = check_objects(file, id_column=id_column, ra_column=ra_column, dec_column=dec_column, hdu=table)
     for line in report_lines(found):
         print_line(line)
     raise typer.Exit(1 if found.refusals else 0)

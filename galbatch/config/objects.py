@@ -15,11 +15,21 @@ class ObjectsConfig(Section):
     """The [objects] section: which objects, and which of their columns are carried into the catalog."""
 
     path: str = Field(
-        description="object list: Parquet, FITS, CSV or VOTable, or the folder of a HATS catalog"
+        description="object list: Parquet (a file or a folder of files), FITS, CSV or VOTable, or the folder of a HATS catalog"
     )
     # Survey ids have 17 digits and more, and a float64 holds integers up to 2^53 (16 digits) only.
     id: str = Field(
         "object_id", description="column of the object id: integers (read without rounding to float) or text"
+    )
+    # Digits with leading zeros are another id without them, and ids of 2^63 and more fit no int64.
+    id_type: Literal["as_stored", "text"] = Field(
+        "as_stored",
+        description='"text": ids are read as text, also where they consist of digits: leading zeros stay, and ids may exceed 64 bits',
+    )
+    hdu: int | str | None = Field(
+        None,
+        description="table of a file with several: number or EXTNAME of a FITS HDU; number, ID or name of a VOTable's table "
+        "(a file with one table, or FITS_LDAC of SExtractor, needs none)",
     )
     ra: str = Field("ra_deg", description="column of the right ascension, deg")
     dec: str = Field("dec_deg", description="column of the declination, deg")

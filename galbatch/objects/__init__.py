@@ -5,19 +5,14 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 """
 
 from galbatch.objects.check import ListCheck, check_objects, report_lines
-from galbatch.objects.formats import (
-    check_table_suffix,
-    column_names,
-    read_table,
-    write_parquet,
-    write_table,
-)
+from galbatch.objects.formats import column_names, read_table
 from galbatch.objects.hats import HatsSource
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
 from galbatch.objects.selection import Chunk, LruCache, PartitionObjects, SelectedObjects, Span
 from galbatch.objects.sources import ListSource, ObjectSource, is_hats, open_objects
 from galbatch.objects.where import select
+from galbatch.objects.writing import check_table_suffix, write_parquet, write_table
 
 __all__ = [
     "Chunk",

@@ -19,8 +19,8 @@ from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.core import sky
 from galbatch.errors import ObjectListError
 from galbatch.objects.cuts import Cut, cut_rules, usual_cuts
-from galbatch.objects.formats import ISNULL_SUFFIX, column_names, read_table
-from galbatch.objects.reading import examine
+from galbatch.objects.formats import ISNULL_SUFFIX, column_names
+from galbatch.objects.reading import examine, read_list
 from galbatch.objects.sources import is_hats
 
 __all__ = ["ListCheck", "Refusal", "check_objects", "report_lines"]
@@ -104,13 +104,19 @@ class ListCheck:
 
 
 def check_objects(
-    path: str, *, id_column: str | None = None, ra_column: str | None = None, dec_column: str | None = None
+    path: str,
+    *,
+    id_column: str | None = None,
+    ra_column: str | None = None,
+    dec_column: str | None = None,
+    hdu: int | str | None = None,
 ) -> ListCheck:
     """Check an object list as a run would.
 
     Parameters
     ----------
     id_column, ra_column, dec_column : names of the columns; None: guessed from the names that surveys use
+    hdu : the table of a file with several, as ``[objects] hdu``
 
     Raises
     ------
@@ -119,13 +125,13 @@ def check_objects(
     """
     if is_hats(path):
         raise ObjectListError(f"{path}: is a HATS catalog; galbatch plan checks those, pixel by pixel")
-    names = column_names(path)
+    names = column_names(path, hdu=hdu)
     given = {"id": id_column, "ra": ra_column, "dec": dec_column}
     guessed = _guessed(path, names, given)
-    objects = ObjectsConfig(path=path, **{key: given[key] or guessed[key] for key in given})
+    objects = ObjectsConfig(path=path, hdu=hdu, **{key: given[key] or guessed[key] for key in given})
     rules = cut_rules(names)
     wanted = [objects.id, objects.ra, objects.dec, *(rule.column for rule in rules), *_magnitudes(names)]
-    table = read_table(path, columns=list(dict.fromkeys(wanted)))
+    table = read_list(path, objects, wanted)
     if len(table) == 0:
         raise ObjectListError(f"{path}: holds no objects")
     listed = examine(path, table, objects=objects)
@@ -319,6 +325,8 @@ def _all_notes(check: ListCheck) -> list[str]:
 def _to_paste(check: ListCheck) -> list[str]:
     objects = check.objects
     lines = ["To paste into run.toml", "  [objects]", f"  path = {_toml(objects.path)}"]
+    if objects.hdu is not None:
+        lines.append(f"  hdu = {objects.hdu if isinstance(objects.hdu, int) else _toml(objects.hdu)}")
     lines += [
         f"  {key} = {_toml(name)}"
         for key, name in (("id", objects.id), ("ra", objects.ra), ("dec", objects.dec))

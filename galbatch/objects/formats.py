@@ -1,4 +1,4 @@
-"""Tables in and out: Parquet, FITS, CSV and VOTable files as Arrow tables.
+"""Parquet, FITS, CSV and VOTable files, read as Arrow tables.
 
 Integers stay integers from file to catalog: an id of 17 digits does not fit a float64.
 """
@@ -10,9 +10,9 @@ import csv
 import difflib
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,60 +20,72 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from astropy.table import Column, MaskedColumn, Table
+from astropy.io import fits
+from astropy.io.votable import parse
+from astropy.table import MaskedColumn, Table
 
 from galbatch import storage
-from galbatch.errors import ObjectListError, OutputError
+from galbatch.errors import ObjectListError
 
 __all__ = [
     "ISNULL_SUFFIX",
     "TABLE_SUFFIXES",
     "as_booleans",
-    "check_table_suffix",
     "column_names",
+    "parquet_files",
     "read_table",
     "unit_of",
-    "write_parquet",
-    "write_table",
 ]
 
-WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")
-"""Suffixes of the tables that are written."""
+TABLE_SUFFIXES = (
+    ".parquet",
+    *(name + zipped for name in (".csv", ".fits", ".fit", ".vot", ".xml") for zipped in ("", ".gz")),
+)
+"""Suffixes of the tables that are read."""
 
 ISNULL_SUFFIX = "_isnull"
 """Suffix that HSC's archive adds to a column's name for the column that says where it is null."""
 
 
-# --- reading ---------------------------------------------------------------------------------------------
+def read_table(
+    path: str, *, columns: Sequence[str] | None = None, hdu: int | str | None = None, text: Sequence[str] = ()
+) -> pa.Table:
+    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
 
-
-def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
-
-    All but Parquet also gzipped, with ``.gz`` after the suffix. Units and descriptions of FITS and VOTable
-    columns come as the field metadata ``unit`` and ``description``. A CSV header, or one of its names, may
-    begin with ``#``, as in HSC's. Masked values become null, and so do the values of a column ``ra`` where a
-    column ``ra_isnull`` of the same table is true: so HSC's archive writes null where the format has none.
+    All but Parquet also gzipped, with ``.gz`` after the suffix; Parquet also as a folder of files, as Dask and
+    pandas write it. Units and descriptions of FITS and VOTable columns come as the field metadata ``unit`` and
+    ``description``. A CSV header, or one of its names, may begin with ``#``, as in HSC's. Masked values become
+    null, and so do the values of a column ``ra`` where a column ``ra_isnull`` of the same table is true: HSC's
+    archive writes null in this way where the format has none. Arrays come as lists.
 
     Parameters
     ----------
     columns : sequence of str or None
-        Only these, in this order; None: all.
+        Only these, in this order; None: all that Arrow can hold (no complex numbers).
+    hdu : int, str or None
+        The table of a file with several: the number or EXTNAME of an HDU of a FITS file, the number, ID or
+        name of a table of a VOTable file. None: the only one with rows, or that of a FITS_LDAC file (SExtractor).
+    text : sequence of str
+        Columns that are read as text, with leading zeros, though they hold digits only.
 
     Raises
     ------
     ObjectListError
-        The file is not there, has another suffix, cannot be read as what its suffix says, or lacks a
-        column; the message names the columns there and the nearest.
+        The file does not exist, has another suffix, cannot be read as what its suffix says, has several tables
+        and `hdu` is None, or lacks a column; the message lists the tables or columns of the file.
     """
-    suffix = next((s for s in READERS if path.lower().endswith(s)), None)
-    if suffix is None:
-        raise ObjectListError(f"{path}: unknown kind of table; known are {', '.join(READERS)}")
+    suffix = _suffix(path)
     try:
-        table = _with_plain_types(READERS[suffix](path, columns))
+        if suffix.startswith(".parquet"):
+            table = _read_parquet(path, columns)
+        elif suffix.startswith(".csv"):
+            table = _read_csv(path, columns, text)
+        else:
+            table = _read_astropy(path, columns, _astropy_table(path, suffix, hdu))
+        table = _with_plain_types(table)
     except FileNotFoundError:
         raise ObjectListError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
         raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
     for index, field in enumerate(table.schema):
         if field.name + ISNULL_SUFFIX in table.column_names and not field.name.endswith(ISNULL_SUFFIX):
@@ -83,18 +95,41 @@ def read_table(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     return table if columns is None else table.select(list(columns))
 
 
-def column_names(path: str) -> list[str]:
-    """Return the names of a table's columns; of Parquet and CSV only the header is read. Raises as `read_table`."""
-    lower = path.lower()
+def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
+    """Return the names of a table's columns, without converting any of them; raises as `read_table` does."""
+    suffix = _suffix(path)
     try:
-        if lower.endswith(".parquet"):
-            with storage.open_file(path) as file:
+        if suffix.startswith(".parquet"):
+            try:
+                file = storage.open_file(path)
+            except (FileNotFoundError, IsADirectoryError):
+                file = storage.open_file(next(iter(parquet_files(path)), path))
+            with file:
                 return [str(name) for name in pq.ParquetFile(file).schema_arrow.names]
-        if lower.endswith((".csv", ".csv.gz")):
+        if suffix.startswith(".csv"):
             return _names_and_rows(_read_bytes(path))[0]
-    except (pa.ArrowException, ValueError, OSError):
-        pass  # read_table raises the error with its message
-    return [str(name) for name in read_table(path).column_names]
+        return [str(name) for name in _astropy_table(path, suffix, hdu).colnames]
+    except FileNotFoundError:
+        raise ObjectListError(f"{path}: there is no such file") from None
+    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
+        raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
+
+
+def parquet_files(folder: str) -> list[str]:
+    """Return the paths of all Parquet files below a folder, as Dask, pandas and Spark write a table; none if it is absent."""
+    names = storage.list_files(folder, suffix=".parquet")
+    # Numbers count as numbers, so that part.10 follows part.9: of rows with one id the first is kept.
+    names = sorted(names, key=lambda name: [part.zfill(20) for part in re.split(r"(\d+)", name)])
+    return [storage.join(folder, name) for name in names]
+
+
+def _suffix(path: str) -> str:
+    suffix = next((s for s in TABLE_SUFFIXES if path.lower().endswith(s)), None)
+    if suffix is None and parquet_files(path):
+        return ".parquet"
+    if suffix is None:
+        raise ObjectListError(f"{path}: unknown kind of table; known are {', '.join(TABLE_SUFFIXES)}")
+    return suffix
 
 
 def as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -114,30 +149,56 @@ def unit_of(field: pa.Field) -> str:
     return str((field.metadata or {}).get(b"unit", b"").decode())
 
 
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose values a dictionary, a large or a view type stands for, also inside of lists."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if types.is_float16(kind):  # few readers of Parquet know it
+        return pa.float32()
+    if any(is_list(kind) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    return kind
+
+
 def _with_plain_types(table: pa.Table) -> pa.Table:
-    # The leaves of one catalog must agree on types: what a dictionary or a large string stands for is the same.
-    fields = []
-    for field in table.schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        fields.append(field.with_type(pa.string() if pa.types.is_large_string(kind) else kind))
-    return table.cast(pa.schema(fields))
+    # The leaves of one catalog must agree on types: a dictionary or a large string is stored as plain values.
+    kinds = [field.with_type(_plain_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(kinds)) if kinds else table
 
 
 def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
-    with storage.open_file(path) as file:
+    try:
+        file = storage.open_file(path)
+    except (FileNotFoundError, IsADirectoryError):
+        files = parquet_files(path)
+        if not files:
+            raise
+        parts = [_with_plain_types(_read_parquet(name, columns)) for name in files]
+        # Permissive: a file in which a column has no value at all stores it with another type.
+        return pa.concat_tables(parts, promote_options="permissive")
+    with file:
         parquet = pq.ParquetFile(file)
         names = _existing(path, parquet.schema_arrow.names, columns)
         table: pa.Table = parquet.read(columns=names)
     return table.select(names).replace_schema_metadata(None)
 
 
-def _read_csv(path: str, columns: Sequence[str] | None) -> pa.Table:
+def _read_csv(path: str, columns: Sequence[str] | None, text: Sequence[str]) -> pa.Table:
     names, body = _names_and_rows(_read_bytes(path))
     read = _existing(path, names, columns)
     if not body.strip():
         return pa.table({name: pa.nulls(0) for name in read})
     # Empty text is a missing value: an id column with holes must not turn into text.
-    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True, include_columns=read)
+    options = pyarrow.csv.ConvertOptions(
+        strings_can_be_null=True, include_columns=read, column_types=dict.fromkeys(text, pa.string())
+    )
     # The kind of a column is guessed from the first block: where a later one differs (a column without a
     # value at first, whole numbers at first), all is read in one block.
     for block_bytes in (2**20, min(max(len(body) + 1, 2**20), 2**31 - 1)):
@@ -191,31 +252,130 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_astropy(path: str, columns: Sequence[str] | None, kind: str) -> pa.Table:
-    table = Table.read(io.BytesIO(_read_bytes(path)), format=kind)
+def _astropy_table(path: str, suffix: str, hdu: int | str | None) -> Table:
+    """Read one table of a FITS or VOTable file; its columns are not converted to Arrow yet."""
+    data = io.BytesIO(_read_bytes(path))
+    if not suffix.startswith((".fits", ".fit")):
+        # Names, not IDs as by astropy's default: people write ra, not col2. Only of equal names the IDs tell them apart.
+        table = _votable_of(path, list(parse(data).iter_tables()), hdu)
+        names = [field.name for field in table.fields]
+        found = table.to_table()
+        found.rename_columns(
+            list(found.colnames),
+            [
+                name if names.count(name) == 1 else field.ID
+                for name, field in zip(names, table.fields, strict=True)
+            ],
+        )
+        return found
+    with fits.open(data) as hdus:
+        table = _fits_table(path, hdus, hdu)
+        # In comments astropy states which columns form a SkyCoord or a Time; here they are columns as in the file.
+        table.header.remove("COMMENT", ignore_missing=True, remove_all=True)
+        # Silent: a unit that astropy does not know stays as text, for `examine` to judge.
+        return Table.read(table, format="fits", unit_parse_strict="silent")
+
+
+def _votable_of(path: str, tables: Sequence[Any], hdu: int | str | None) -> Any:
+    labels = [table.name or table.ID or "" for table in tables]
+    with_rows = [number for number, table in enumerate(tables) if len(table.array)]
+    listed = [(number, labels[number], len(tables[number].array)) for number in range(len(tables))]
+    return tables[_chosen(path, listed, hdu=hdu, candidates=with_rows)]
+
+
+def _fits_table(path: str, hdus: fits.HDUList, hdu: int | str | None) -> fits.BinTableHDU:
+    tables = {
+        number: table
+        for number, table in enumerate(hdus)
+        if isinstance(table, fits.BinTableHDU | fits.TableHDU)
+    }
+    listed = [(number, table.name, table.header["NAXIS2"]) for number, table in tables.items()]
+    ldac = [number for number, table in tables.items() if table.name == "LDAC_OBJECTS"]
+    # The LSST pipelines write footprints and PSF models of the sources into tables behind them, as an archive.
+    candidates = ldac or [
+        number
+        for number, table in tables.items()
+        if table.header["NAXIS2"] and not table.header.get("EXTTYPE", "").startswith("ARCHIVE_")
+    ]
+    return hdus[_chosen(path, listed, hdu=hdu, candidates=candidates)]
+
+
+def _chosen(
+    path: str, tables: Sequence[tuple[int, str, int]], *, hdu: int | str | None, candidates: Sequence[int]
+) -> int:
+    """Return the number of the table to read, of (number, name, rows) of all; raise ObjectListError where it is unclear."""
+    numbers = [number for number, _, _ in tables]
+    if hdu is None:
+        # A file whose tables are all empty has no rows to lose: the first stands for all.
+        found = list(candidates) or numbers[:1]
+    else:
+        found = [number for number, name, _ in tables if hdu == number or str(hdu).lower() == name.lower()]
+    if len(found) == 1:
+        return found[0]
+    if not tables:
+        raise ValueError("it has no table")
+    there = ", ".join(f"{number} {name or '(no name)'} ({rows} rows)" for number, name, rows in tables)
+    if hdu is None:
+        raise ObjectListError(
+            f"{path}: has several tables: {there}; set [objects] hdu to the number or name of one, or join them first"
+        )
+    raise ObjectListError(f"{path}: hdu = {hdu!r} means {len(found)} of its tables; there are {there}")
+
+
+def _read_astropy(path: str, columns: Sequence[str] | None, table: Table) -> pa.Table:
     arrays, fields = [], []
     for name in _existing(path, table.colnames, columns):
         column = table[name]
-        arrays.append(_arrow_array(column))
-        metadata = {
-            "unit": column.unit.to_string("vounit") if column.unit is not None else "",
-            "description": column.description or "",
-        }
-        stated = {key: value for key, value in metadata.items() if value}
+        try:
+            arrays.append(_arrow_array(column))
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            if columns is None:
+                continue  # nobody asked for it
+            raise ObjectListError(
+                f"{path}: column {name} holds {column.dtype.name}, which a catalog cannot hold: {error}"
+            ) from None
+        # VOUnit lacks some units of astropy, such as cycle.
+        try:
+            unit = column.unit.to_string("vounit") if column.unit is not None else ""
+        except ValueError:
+            unit = str(column.unit)
+        stated = {key: value for key, value in (("unit", unit), ("description", column.description)) if value}
         fields.append(pa.field(name, arrays[-1].type, metadata=stated))
     return pa.table(arrays, schema=pa.schema(fields))
 
 
 def _arrow_array(column: Any) -> pa.Array:
+    """Convert an astropy column; masked values become null, arrays lists, bytes text."""
     values = np.asarray(column)
     mask = np.asarray(column.mask) if isinstance(column, MaskedColumn) else None
-    if values.ndim > 1:
-        return pa.array(values.tolist())
-    if values.dtype.kind in "SUO":
-        text = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
-        return pa.array([None if value is None else str(value) for value in text], pa.string(), mask=mask)
+    if values.dtype.kind in "SUO" or values.ndim > 1:
+        kind = None
+        if values.dtype.kind in "SU":
+            kind = pa.string()
+        elif values.dtype.kind != "O":
+            kind = pa.from_numpy_dtype(values.dtype.newbyteorder("="))
+        elif not any(isinstance(value, np.ndarray | list | tuple) for value in values.flat):
+            kind = pa.string()
+        for _ in range(values.ndim - 1 if kind is not None else 0):
+            kind = pa.list_(kind)
+        items = [_plain_value(value, is_text=kind == pa.string()) for value in column.tolist()]
+        # tolist forgets the mask of a column of bytes.
+        return pa.array(items, kind, mask=mask if values.ndim == 1 else None)
     # FITS is big-endian, Arrow little-endian.
     return pa.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
+
+
+def _plain_value(value: Any, *, is_text: bool = False) -> Any:
+    """Convert an item of a table to what Arrow takes: lists for arrays, text for bytes, None for masked values."""
+    if value is None or value is np.ma.masked:
+        return None
+    if isinstance(value, np.ndarray):
+        value = value.tolist()  # of a masked array: None where it is masked
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(value) if is_text else value
 
 
 def _existing(path: str, existing: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
@@ -234,73 +394,3 @@ def _existing(path: str, existing: Sequence[str], wanted: Sequence[str] | None) 
             raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(existing)}")
     flags = (name + ISNULL_SUFFIX for name in wanted if name + ISNULL_SUFFIX in existing)
     return list(dict.fromkeys([*wanted, *flags]))
-
-
-READERS: Mapping[str, Callable[[str, Sequence[str] | None], pa.Table]] = {
-    ".parquet": _read_parquet,
-    **dict.fromkeys((".csv", ".csv.gz"), _read_csv),
-    **dict.fromkeys((".fits", ".fits.gz"), partial(_read_astropy, kind="fits")),
-    **dict.fromkeys((".vot", ".xml", ".vot.gz", ".xml.gz"), partial(_read_astropy, kind="votable")),
-}
-
-TABLE_SUFFIXES = tuple(READERS)
-"""Suffixes of the tables that are read."""
-
-
-# --- writing ---------------------------------------------------------------------------------------------
-
-
-def write_parquet(path: str, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all; raises as `storage.publish` does."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.publish(path, buffer.getvalue())
-
-
-def write_table(path: str, table: pa.Table) -> None:
-    """Write a table in the format of its suffix: ``.parquet``, ``.csv``, ``.fits``, ``.vot`` or ``.xml``.
-
-    The field metadata ``unit`` and ``description`` become those of the FITS and VOTable columns.
-
-    Raises
-    ------
-    OutputError
-        Another suffix; no space, or no permission.
-    """
-    check_table_suffix(path)
-    buffer = io.BytesIO()
-    if path.endswith(".parquet"):
-        pq.write_table(table, buffer)
-    elif path.endswith(".csv"):
-        pyarrow.csv.write_csv(table, buffer)
-    else:
-        result = Table()
-        for field in table.schema:
-            result[field.name] = _astropy_column(field, table.column(field.name).combine_chunks())
-        result.write(buffer, format="fits" if path.endswith(".fits") else "votable")
-    storage.publish(path, buffer.getvalue())
-
-
-def check_table_suffix(path: str) -> None:
-    """Refuse the name of a table that `write_table` could not write.
-
-    Raises
-    ------
-    OutputError
-        Its suffix is not known.
-    """
-    if not path.endswith(WRITTEN):
-        raise OutputError(f"{path}: unknown kind of table; known are {', '.join(WRITTEN)}")
-
-
-def _astropy_column(field: pa.Field, column: pa.Array) -> Column:
-    mask = np.asarray(pc.is_null(column))
-    if pa.types.is_string(field.type):
-        values = np.array([value or "" for value in column.to_pylist()], dtype=np.str_)
-    else:
-        values = column.fill_null(0).to_numpy(zero_copy_only=False)
-    result = MaskedColumn(values, mask=mask) if mask.any() else Column(values)
-    metadata = field.metadata or {}
-    result.unit = metadata.get(b"unit", b"").decode() or None
-    result.description = metadata.get(b"description", b"").decode() or None
-    return result

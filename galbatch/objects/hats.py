@@ -23,13 +23,13 @@ from galbatch.core import sky
 from galbatch.core.pixels import HealpixPixel, split_path
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects.formats import read_table
 from galbatch.objects.reading import (
     DUPLICATE,
     examine,
     input_columns,
     kept_names,
     psf_widths,
+    read_list,
     refuse_rejected,
     sorted_objects,
 )
@@ -148,8 +148,8 @@ def read_properties(path: str) -> dict[str, str]:
 
 
 def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str]) -> pa.Table:
-    columns = list(dict.fromkeys([objects.id, objects.ra, objects.dec, *keep]))
-    return pa.concat_tables(read_table(path, columns=columns) for path in files)
+    columns = [objects.id, objects.ra, objects.dec, *keep]
+    return pa.concat_tables(read_list(path, objects, columns) for path in files)
 
 
 def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from astropy import units
 
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
@@ -23,17 +25,30 @@ __all__ = [
     "input_columns",
     "kept_names",
     "psf_widths",
+    "read_list",
     "read_numbers",
     "read_objects",
     "refuse_rejected",
     "sorted_objects",
 ]
 
+SEXAGESIMAL = re.compile(r"\s*[+-]?\d{1,3}\s*[: hd\N{DEGREE SIGN}]\s*\d{1,2}\s*[: m\']")
+"""The beginning of hours or degrees with minutes, as in 10:00:28.6, 10h00m28.6s and +02 12 21."""
+
 MAX_EXACT_ID = 2.0**53
 """Up to here a float64 holds every integer."""
 
-# 15deg: hours, as VOUnits has no name for them.
-OTHER_ANGLES = ("rad", "15deg", "h", "arcmin", "arcsec", "mas")
+DEGREES = (
+    "deg",
+    "degs",
+    "degree",
+    "degrees",
+    "decimal degrees",
+    "degrees east",
+    "degrees north",
+    "\N{DEGREE SIGN}",
+)
+"""Spellings of degrees, in lower case, beside those that astropy knows."""
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
@@ -76,7 +91,7 @@ def read_objects(
     """
     keep = kept_names(objects, also)
     wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values(), *inputs]
-    table = read_table(objects.path, columns=list(dict.fromkeys(wanted)))
+    table = read_list(objects.path, objects, wanted)
     if len(table) == 0:
         raise ObjectListError(f"{objects.path}: holds no objects")
     listed = examine(objects.path, table, objects=objects)
@@ -85,6 +100,12 @@ def read_objects(
     psf = psf_widths(objects.path, table, objects=objects)
     numbers = input_columns(objects.path, table, names=inputs)
     return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected
+
+
+def read_list(path: str, objects: ObjectsConfig, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a list, or of one of its files, as ``[objects]`` says; raises as `read_table` does."""
+    text = [objects.id] if objects.id_type == "text" else []
+    return read_table(path, columns=list(dict.fromkeys(columns)), hdu=objects.hdu, text=text)
 
 
 def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
@@ -102,11 +123,14 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
         Ids that are no integers or text, positions that are no numbers, or in another unit than degrees;
         `path` is what the message names.
     """
-    ids = _ids(path, table.column(objects.id), objects.id)
+    ids = table.column(objects.id)
+    if objects.id_type == "text" and (pa.types.is_integer(ids.type) or pa.types.is_null(ids.type)):
+        ids = ids.cast(pa.string())
+    ids = _ids(path, ids, objects.id)
     positions = {}
     for key, name in (("ra_deg", objects.ra), ("dec_deg", objects.dec)):
         unit = unit_of(table.schema.field(name))
-        if unit in OTHER_ANGLES:
+        if unit and not _is_degrees(unit):
             raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
         expected = "degrees as numbers; convert it to decimal degrees"
         positions[key] = _numbers(path, table.column(name), name=name, expected=expected)
@@ -254,22 +278,39 @@ def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
             return ids.cast(pa.int64())
         except pa.ArrowInvalid as error:
             raise ObjectListError(
-                f"{path}: column {name}: ids must fit 64 bits with sign, or be text: {error}"
+                f"{path}: column {name}: ids must fit 64 bits with sign, or be text: {error}; "
+                'set [objects] id_type = "text"'
             ) from None
     advice = ""
     if pa.types.is_floating(ids.type):
         largest = pc.max(pc.abs(ids)).as_py() or 0.0
         advice = (
             f"; up to {largest:.0f} they are above 2^53, where a float64 has lost digits: get the list again, "
-            "with ids as integers or text"
+            'with ids as integers or text (of a CSV file, [objects] id_type = "text" reads all digits)'
             if largest > MAX_EXACT_ID
             else "; none is above 2^53, so no digits are lost yet: convert the column to integers (int64)"
         )
     raise ObjectListError(f"{path}: column {name} holds {ids.type}; ids must be integers or text{advice}")
 
 
+def _is_degrees(unit: str) -> bool:
+    """Return whether a unit is the degree; what astropy cannot parse is not."""
+    if unit.lower().strip(" .").replace("_", " ") in DEGREES:
+        return True
+    try:
+        return bool(units.Unit(unit) == units.deg)
+    except ValueError:
+        return False
+
+
 def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
     """Return a column as float64, shape (object,), NaN for null."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    if pa.types.is_string(column.type) and (
+        example := next(filter(SEXAGESIMAL.match, column.drop_null().to_pylist()[:100]), None)
+    ):
+        expected += f"; {example!r} is sexagesimal"
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()

@@ -16,7 +16,7 @@ from galbatch import storage
 from galbatch.config import ObjectsConfig
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects.formats import TABLE_SUFFIXES
+from galbatch.objects.formats import TABLE_SUFFIXES, parquet_files
 from galbatch.objects.hats import HATS_ENTRIES, open_hats, read_properties
 from galbatch.objects.reading import read_objects
 
@@ -88,6 +88,8 @@ def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> Objec
     if storage.exists(collection):
         table = read_properties(collection).get("hats_primary_table_url", "the table's folder")
         hint = f"; it is a HATS collection: give {storage.join(objects.path, table)}"
+    elif parquet_files(objects.path):
+        return ListSource(*read_objects(objects, inputs=inputs))
     raise ObjectListError(
         f"{objects.path}: is neither a table ({', '.join(TABLE_SUFFIXES)}) nor the folder of a HATS catalog "
         f"(none of {', '.join(HATS_ENTRIES)} is there){hint}"

@@ -8,7 +8,7 @@ import pytest
 
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects import HatsSource, ListSource, SelectedObjects, hats, is_hats, open_objects, read_table
+from galbatch.objects import HatsSource, ListSource, SelectedObjects, hats, is_hats, open_objects
 
 IDS = {
     "integers": lambda n: np.arange(n) + 36411452835238206,
@@ -210,13 +210,13 @@ def test_at_most_two_pixels_are_in_memory(tmp_path, write_hats, monkeypatch):
     write_hats(tmp_path / "hats", rows(3000), max_rows=60)
     read = []
 
-    def counting(path, *, columns=None):
-        table = real(path, columns=columns)
+    def counting(path, objects, columns):
+        table = real(path, objects, columns)
         read.append(len(table))
         return table
 
-    real = read_table
-    monkeypatch.setattr(hats, "read_table", counting)
+    real = hats.read_list
+    monkeypatch.setattr(hats, "read_list", counting)
     source = opened(tmp_path / "hats")
     objects = SelectedObjects(source, [None], FlagsConfig())
     held = []

@@ -1,0 +1,146 @@
+"""Arrow tables, written as Parquet, FITS, CSV and VOTable files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from astropy.table import Column, MaskedColumn, Table
+
+from galbatch import storage
+from galbatch.errors import OutputError
+
+__all__ = ["check_table_suffix", "write_parquet", "write_table"]
+
+WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")
+"""Suffixes of the tables that are written."""
+
+WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.float16(): pa.float32()}
+"""Types that FITS or VOTable lack, and those that hold the same numbers with room for a null value."""
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all; raises as `storage.publish` does."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.publish(path, buffer.getvalue())
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Write a table in the format of its suffix: ``.parquet``, ``.csv``, ``.fits``, ``.vot`` or ``.xml``.
+
+    The field metadata ``unit`` and ``description`` become those of the FITS and VOTable columns. Where a format
+    lacks a type, the values are written in another that keeps them: dates and times as ISO 8601 text, lists and
+    structs as JSON text, binary data as hexadecimal text, small and unsigned integers as wider ones, booleans
+    with nulls as 0 and 1. Decimals become float64 in FITS and VOTable. In FITS, which is ASCII, other characters
+    are escaped as in Python, by a backslash and their code.
+
+    Raises
+    ------
+    OutputError
+        Another suffix; no space, or no permission.
+    """
+    check_table_suffix(path)
+    buffer = io.BytesIO()
+    if path.endswith(".parquet"):
+        pq.write_table(table, buffer)
+    elif path.endswith(".csv"):
+        columns = [_plain_column(column.combine_chunks(), in_csv=True) for column in table.columns]
+        pyarrow.csv.write_csv(pa.table(columns, names=table.column_names), buffer)
+    else:
+        is_fits = path.endswith(".fits")
+        result = Table()
+        for field in table.schema:
+            column = _plain_column(table.column(field.name).combine_chunks(), in_csv=False)
+            result[field.name] = _astropy_column(field, column, ascii_only=is_fits)
+        result.write(buffer, format="fits" if is_fits else "votable")
+    storage.publish(path, buffer.getvalue())
+
+
+def check_table_suffix(path: str) -> None:
+    """Refuse the name of a table that `write_table` could not write.
+
+    Raises
+    ------
+    OutputError
+        Its suffix is not known.
+    """
+    if not path.endswith(WRITTEN):
+        raise OutputError(f"{path}: unknown kind of table; known are {', '.join(WRITTEN)}")
+
+
+def _plain_column(column: pa.Array, *, in_csv: bool) -> pa.Array:
+    """Convert a column to numbers, booleans or text, which every format holds; fixed-length arrays stay for FITS and VOTable."""
+    kind, types = column.type, pa.types
+    if types.is_dictionary(kind):
+        return _plain_column(column.dictionary_decode(), in_csv=in_csv)
+    if types.is_null(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return column.cast(pa.string())
+    if types.is_temporal(kind):
+        return _as_text(
+            column, lambda value: value.isoformat() if hasattr(value, "isoformat") else str(value)
+        )
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return _as_text(column, bytes.hex)
+    if types.is_nested(kind):
+        if not in_csv and _is_regular(column):
+            return column
+        return _as_text(column, lambda value: json.dumps(value, default=str))
+    if types.is_decimal(kind):
+        return _as_text(column, str) if in_csv else column.cast(pa.float64())
+    return column if in_csv else _widened(column)
+
+
+def _widened(column: pa.Array) -> pa.Array:
+    """Convert numbers and booleans that FITS or VOTable lack to the nearest type that holds them, with room for null."""
+    if pa.types.is_uint64(column.type):
+        # Ids beyond 2^63 as digits: as float64 they would lose the last ones.
+        too_large = len(column) > column.null_count and pc.max(column).as_py() >= 2**63
+        return column.cast(pa.string() if too_large else pa.int64())
+    if pa.types.is_boolean(column.type) and column.null_count:
+        return column.cast(pa.int8()).cast(pa.int16())
+    return column.cast(WIDER.get(column.type, column.type))
+
+
+def _as_text(column: pa.Array, text: Callable[[Any], str]) -> pa.Array:
+    return pa.array([None if value is None else text(value) for value in column.to_pylist()], pa.string())
+
+
+def _is_regular(column: pa.Array) -> bool:
+    """Return whether a column of lists is an array (object, value) of numbers without a null."""
+    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)) or column.null_count:
+        return False
+    kind = column.type.value_type
+    n_values = pc.unique(pc.list_value_length(column)).to_pylist()
+    is_number = pa.types.is_floating(kind) or (
+        pa.types.is_integer(kind) and kind not in WIDER and kind != pa.uint64()
+    )
+    return is_number and len(n_values) == 1 and n_values[0] > 1 and column.flatten().null_count == 0
+
+
+def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> Column:
+    mask = np.asarray(pc.is_null(column))
+    if pa.types.is_string(column.type):
+        texts = [value or "" for value in column.to_pylist()]
+        if ascii_only:
+            texts = [value.encode("ascii", "backslashreplace").decode() for value in texts]
+        # At least one character wide: neither format has text of no width.
+        values = np.array(texts, dtype=f"U{max([len(value) for value in texts], default=0) or 1}")
+    elif pa.types.is_nested(column.type):
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # (object, value)
+        mask = np.zeros(values.shape, np.bool_)
+    else:
+        nothing = False if pa.types.is_boolean(column.type) else 0
+        values = column.fill_null(nothing).to_numpy(zero_copy_only=False)
+    result = MaskedColumn(values, mask=mask) if mask.any() else Column(values)
+    metadata = field.metadata or {}
+    result.unit = metadata.get(b"unit", b"").decode() or None
+    result.description = metadata.get(b"description", b"").decode() or None
+    return result

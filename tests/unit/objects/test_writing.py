@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from galbatch.errors import OutputError
+from galbatch.objects import read_table, write_parquet, write_table
+
+IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "fits", "vot"])
+def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
+    schema = pa.schema(
+        [
+            pa.field("object_id", pa.int64()),
+            pa.field("flux_njy", pa.float32(), metadata={"unit": "nJy", "description": "total flux"}),
+            pa.field("n", pa.int64()),
+            pa.field("kind", pa.string()),
+        ]
+    )
+    table = pa.table(
+        [IDS, [1.5, 2.5, 3.5, float("nan")], [1, None, 3, 4], ["a", "bc", "def", "x"]], schema=schema
+    )
+    path = str(tmp_path / f"out.{suffix}")
+    write_table(path, table)
+    back = read_table(path)
+    assert back["object_id"].to_pylist() == IDS
+    assert back["flux_njy"].to_pylist()[:3] == [1.5, 2.5, 3.5]
+    assert back["n"].to_pylist() == [1, None, 3, 4]
+    assert back["kind"].to_pylist() == ["a", "bc", "def", "x"]
+    if suffix != "csv":
+        assert back.schema.field("flux_njy").metadata[b"unit"] == b"nJy"
+
+
+def test_a_table_of_unknown_kind_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"out\.xlsx: unknown kind of table; known are \.parquet"):
+        write_table(str(tmp_path / "out.xlsx"), pa.table({"a": [1]}))
+
+
+def test_parquet_goes_to_s3_and_back(s3: str) -> None:
+    table = pa.table({"object_id": IDS})
+    write_parquet(f"{s3}/a.parquet", table)
+    assert read_table(f"{s3}/a.parquet") == table
