@@ -276,9 +276,7 @@ def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
     choices = [*firm, *([by_config] if by_config is not None else [])]
     if not choices:
         said = "".join(f"; {text}" for text in heard.useless)
-        cards = ", ".join(
-            (stated.zero_point_card, "FLUXMAG0") if stated.zero_point_card else ZERO_POINT_CARDS
-        )
+        cards = ", ".join((stated.zero_point_card,) if stated.zero_point_card else ZERO_POINT_CARDS)
         raise TileError(
             f"{stated.where}: the zero point is unknown: {missing}{said}; no unit of flux, no PhotoCalib, and no usable card "
             f"FLUXMAG0, {cards} or PHOTFLAM was found; add FLUXMAG0 (6.3096e10 for HSC coadds: zero point 27.0), exclude "

@@ -20,8 +20,8 @@ __all__ = [
     "zero_point_statements",
 ]
 
-ZERO_POINT_CARDS = ("MAGZERO", "MAGZPT", "PHOTZP", "MAGZP", "ZP")
-"""Cards that hold the zero point of one image unit."""
+ZERO_POINT_CARDS = ("MAGZERO", "MAGZPT", "PHOTZP", "MAGZP", "ZP", "FPA.ZP")
+"""Cards that hold the zero point of one image unit; FPA.ZP is Pan-STARRS'."""
 
 EXPOSURE_CARDS = ("EXPTIME", "EXP_TIME", "TEXPTIME", "EXPOSURE", "XPOSURE")
 AIRMASS_CARDS = (("AMSTART", "AMEND"), ("ESO TEL AIRM START", "ESO TEL AIRM END"))
@@ -50,7 +50,7 @@ VISTA_OFFSETS = {"Z": 0.502, "Y": 0.600, "J": 0.916, "H": 1.366, "KS": 1.827, "K
 def zero_point_statements(
     cards: Cards, keys: Sequence[str], band: str, *, vega_to_ab_mag: float | None
 ) -> Iterator[Statement | str]:
-    """Yield what the zero-point cards say, in the order of `keys`, then Pan-STARRS' FPA.ZP: a statement, or why it is none.
+    """Yield what the zero-point cards say, in the order of `keys`: a statement, or why it is none.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def zero_point_statements(
     vega_to_ab_mag : float or None
         AB minus Vega magnitude by run.toml; None: the documented one, if the cards say which survey it is.
     """
-    for key in (*keys, "FPA.ZP"):
+    for key in keys:
         if key not in cards:
             continue
         magnitude = number_of(cards.get(key))

@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from galbatch import ingest, storage
 from galbatch.config import SurveyConfig
-from galbatch.core.types import FileIdentity, Plane, Tile
+from galbatch.core.types import CalibrationField, FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.tiles import index as tile_index
 from galbatch.ingest.tiles import index_file
@@ -248,3 +248,15 @@ def test_on_s3_an_unchanged_survey_costs_a_listing_and_the_index(s3, files, monk
     monkeypatch.setattr(tile_index, "tiles_in", refuse)
     assert same(tiles.read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet"), first)
     assert asked == [f"{s3}/cutouts.zarr_tiles.parquet"]
+
+
+def test_what_makes_pixels_linear_is_kept(tmp_path, files, read):
+    """A calibration that varies over the tile, and the cards of arcsinh magnitudes, come back as they were."""
+    (tile, *_), _ = read()
+    field = CalibrationField((-0.5, 19.5), (-100.5, 19.5), ((1.0, 0.25), (-0.5, 0.0)))
+    image = dataclasses.replace(tile.image, asinh=(50.0, 2000.0))
+    tile = dataclasses.replace(tile, image=image, calibration=field)
+    survey = SurveyConfig(layout="hsc", tiles=str(tmp_path), bands=("g",))
+    path = str(tmp_path / "kept.parquet")
+    index_file.save_index(path, survey, [index_file.FileTiles("a", (), (tile,))])
+    assert same(index_file.load_index(path, survey)["a"].tiles, (tile,))
