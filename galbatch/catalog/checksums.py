@@ -14,11 +14,11 @@ from galbatch.errors import DamagedError
 __all__ = ["add_missing_checksums", "leaf_bytes", "leaf_damage", "publish_leaf", "remove_leaf"]
 
 HASHING_THREADS = 8
-"""Leaves without a checksum that are read at a time: on S3 each waits 50 ms, mostly for the network."""
+"""Number of leaves without a checksum that are read at the same time: on S3 each takes 50 ms, most of it network delay."""
 
 
 def publish_leaf(catalog_path: str, pixel: HealpixPixel, data: bytes) -> None:
-    """Write a leaf whole or not at all, and its checksum after it."""
+    """Write a leaf atomically, and then its checksum."""
     staging = storage.join(catalog_path, layout.STAGING)
     path = layout.leaf_path(catalog_path, pixel)
     # That of an earlier leaf would declare this one damaged, should the process end in between.
@@ -28,7 +28,7 @@ def publish_leaf(catalog_path: str, pixel: HealpixPixel, data: bytes) -> None:
 
 
 def remove_leaf(catalog_path: str, pixel: HealpixPixel) -> None:
-    """Remove a leaf, then its checksum; an absent one is fine."""
+    """Remove a leaf, then its checksum; files that do not exist are ignored."""
     path = layout.leaf_path(catalog_path, pixel)
     storage.remove(path)
     storage.remove(layout.checksum_path(path))
@@ -52,7 +52,7 @@ def leaf_bytes(path: str) -> bytes:
 
 
 def leaf_damage(catalog_path: str, pixel: HealpixPixel) -> str:
-    """Say how a leaf differs from what was written; "" if it does not, has no checksum, or is not there."""
+    """Return a message if a leaf differs from its checksum; "" if it does not, or if either file is missing."""
     try:
         leaf_bytes(layout.leaf_path(catalog_path, pixel))
     except DamagedError as error:
@@ -63,7 +63,7 @@ def leaf_damage(catalog_path: str, pixel: HealpixPixel) -> str:
 
 
 def add_missing_checksums(catalog_path: str, leaves: Iterable[HealpixPixel]) -> None:
-    """Write the checksums of leaves that have none: their writers ended between the two files."""
+    """Write the checksums of leaves without one, whose writers ended between writing the two files."""
     folder = storage.join(catalog_path, layout.CHECKSUMS)
     there = {storage.join(folder, name) for name in storage.list_files(folder, suffix=".json")}
     paths = [layout.leaf_path(catalog_path, leaf) for leaf in leaves]

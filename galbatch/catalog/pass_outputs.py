@@ -254,7 +254,7 @@ class _Rows:
 
 
 def remove_partition(catalog_path: str, pixel: HealpixPixel) -> None:
-    """Remove the pass outputs of all models of a partition; an absent partition is fine."""
+    """Remove the pass outputs of all models of a partition, if there are any."""
     zarr_groups.remove_pixel(pass_outputs_path(catalog_path), pixel)
 
 
@@ -372,7 +372,7 @@ def problems(catalog_path: str) -> list[str]:
             fingerprint = json.loads(footer.get("fingerprint", "{}")) if kept else None
             models = json.loads(footer.get(BUNDLES_KEY, "{}")) if kept else {}
         except (DamagedError, ValueError):
-            continue  # catalog.check says so
+            continue  # catalog.check reports leaves that cannot be read.
         for model in models:
             try:
                 require(catalog_path, pixel, model, fingerprint=fingerprint)
@@ -382,7 +382,7 @@ def problems(catalog_path: str) -> list[str]:
 
 
 def find_damage(catalog_path: str) -> dict[str, str]:
-    """Return what is wrong with the files of a catalog's pass outputs, by their paths below their folder; every file is read."""
+    """Read all files of a catalog's pass outputs, and return the problems found, by path relative to the Zarr store."""
     return zarr_groups.find_damage(pass_outputs_path(catalog_path))
 
 
@@ -395,14 +395,14 @@ def damaged_pixel(path: str) -> HealpixPixel | None:
 def require(
     catalog_path: str, pixel: HealpixPixel, model: str, *, fingerprint: Mapping[str, Any] | None
 ) -> None:
-    """Raise unless the pass outputs of a model in a pixel are finished, and those of a leaf.
+    """Raise unless the pass outputs of a model in a pixel are finished and come from the same run as the leaf.
 
     Raises
     ------
     DamagedError
-        They are not there or unfinished, though the leaf says that they were kept, or their mark is damaged.
+        They are missing or unfinished although the leaf's footer says that they were kept, or ``_done.json`` is damaged.
     FingerprintError
-        They are of another run.
+        They come from another run.
     """
     path = _group_path(catalog_path, pixel, model)
     done = read_done(catalog_path, pixel, model)

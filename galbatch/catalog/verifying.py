@@ -32,12 +32,14 @@ PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "sel
 
 @dataclass
 class Checked:
-    """What the checks of a catalog found.
+    """The result of the checks of a catalog.
 
     Attributes
     ----------
-    problems : all, each in words, with the catalog's path
-    damaged : what is wrong with the leaves that are not as they were written, by their paths below the catalog
+    problems : list of str
+        One message for each problem, with the catalog's path.
+    damaged : dict of str to str
+        The problem of each leaf that differs from its checksum or cannot be read, by its path relative to the catalog.
     """
 
     problems: list[str] = field(default_factory=list)

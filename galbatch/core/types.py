@@ -137,7 +137,7 @@ class CalibrationField:
     Attributes
     ----------
     x_range, y_range : tuple of float
-        0-based pixels that the arguments -1 and 1 stand for.
+        0-based pixels at which the arguments of the polynomial are -1 and 1.
     coefficients : tuple of tuple of float
         (order in y, order in x).
     """
