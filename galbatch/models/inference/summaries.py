@@ -23,7 +23,14 @@ from galbatch.models.posterior import (
     summarize_mixture,
 )
 
-__all__ = ["all_finite", "columns_of", "magnitudes_that_may_miss", "posterior_of", "slices_of"]
+__all__ = [
+    "all_finite",
+    "columns_of",
+    "magnitudes_that_may_miss",
+    "posterior_of",
+    "quantity_values",
+    "slices_of",
+]
 
 # Outputs that are summarized at a time: 32 MB in float64. A binned head with 900 bins has 0.9 million of them per object in
 # 1,000 passes.
@@ -110,7 +117,7 @@ def _columns_of_some(
     found: Values = {}
     errors = []
     for quantity in quantities_of(metadata.parameters):
-        values, error = _quantity_values(passes, draws, quantity=quantity, levels=quantiles)
+        values, error = quantity_values(passes, draws, quantity=quantity, levels=quantiles)
         found |= values
         errors.append(error)
     found[MC_ERROR] = np.max(errors, axis=0)
@@ -130,7 +137,7 @@ def _columns_of_some(
     }
 
 
-def _quantity_values(
+def quantity_values(
     passes: Passes,
     draws: npt.NDArray[np.float64] | None,
     *,

@@ -1,8 +1,8 @@
 import pytest
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.columns import quantile_suffix
-from galbatch.models import result_columns
+from galbatch.core.columns import Statistic, quantile_suffix
+from galbatch.models import INFER_VERSION, result_columns
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,11 @@ def test_columns_of_gampen(make):
     columns = result_columns(
         make.gampen_metadata(), name="gampen", posterior=PosteriorConfig(quantiles=(0.15865, 0.5, 0.84135))
     )
-    five = ["q15865", "q500", "q84135", "mean", "std", "mode", "epistemic_std"]
+    of_each = ["q15865", "q500", "q84135", "mean", "std", "mode", "epistemic_std"]
     assert [column.name.removeprefix("gampen_") for column in columns] == [
-        *(f"bt_{part}" for part in five),
+        *(f"bt_{part}" for part in of_each),
         "bt_label",
-        *(f"{name}_{part}" for name in ("re_arcsec", "flux_njy", "mag") for part in five),
+        *(f"{name}_{part}" for name in ("re_arcsec", "flux_njy", "mag") for part in of_each),
         "corr_bt_re_arcsec",
         "corr_bt_flux_njy",
         "corr_re_arcsec_flux_njy",
@@ -58,3 +58,12 @@ def test_columns_of_sfnet(make):
     assert [kind[f"sfnet_activation_{i}"] for i in range(4)] == ["float32"] * 4
     assert "sfnet_feature_4" not in kind
     assert all(column.description for column in columns)
+
+
+def test_new_statistics_raise_the_version():
+    """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md."""
+    assert INFER_VERSION == 5
+    assert [statistic.value for statistic in Statistic] == [
+        *("q", "mean", "std", "mode", "epistemic_std", "label", "corr"),
+        *("passes", "mc_error", "ood_distance", "feature", "activation", "frequency", "flags"),
+    ]
