@@ -309,7 +309,7 @@ def test_state_dicts_without_trunk_and_counters_load(tmp_path, source):
         ("mine.pth", {"k": 4}, "target is not known: the name is not resnet18-topk_<k>-<target>"),
         ("mine.pth", {"target": "bpt_lines"}, "k is not known"),
         ("mine.pth", {"k": 4, "target": "sfr"}, "target sfr: expected one of bpt_lines, oh_p50, metallicity"),
-        ("resnet18-topk_4-bpt_lines.pth", {"k": 8}, r"k differs: 8 \(stated\), 4 \(the file's name\)"),
+        ("resnet18-topk_4-bpt_lines.pth", {"k": 8}, r"k differs: 8 \(given\), 4 \(the file's name\)"),
         ("resnet18-topk_4-oh_p50.pth", {}, "has 4 outputs, but target oh_p50 has 1: oh_p50"),
         ("resnet18-topk_65-bpt_lines.pth", {}, "k = 65, but the network has 64 features"),
         ("resnet18-topk_4-bpt_lines.pth", {"mean": (0.1, 0.2)}, "mean: expected 3 numbers"),

@@ -39,7 +39,7 @@ def changed(metadata, edit):
         ),
         (lambda d: d.update(dropout_rate=1.0), r"dropout_rate must lie in \[0, 1\), found 1\.0"),
         (lambda d: d.update(format=2), r"format 2 is not known"),
-        (lambda d: d.update(parameters=[]), r"parameters must be there"),
+        (lambda d: d.update(parameters=[]), r"one or more parameters are needed"),
         (lambda d: d["parameters"][0].update(limits=None), r"parameter bt: logit needs limits"),
         (lambda d: d["parameters"][0].update(limits=[0.9, 0.1]), r"parameter bt: limits must rise"),
         (lambda d: d["parameters"][1].update(scale=0), r"parameter re_arcsec: scale must be above 0"),
