@@ -102,7 +102,7 @@ def execute(
             write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
         _discard_damage(config, before, stage, sink)
         run = _Run(config, plan, client, stage, sink)
-        run.work(before, only=_troubled(before) if only_failed else None)
+        run.work(before, only=before.troubled if only_failed else None)
         if stage != "ingest":
             # Also after failures: the catalog opens without the missing leaves, and its properties say so.
             run.result.complete = _finish(config, plan, run.result.failed)
@@ -122,11 +122,6 @@ def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: das
         reasons = {one.pixel.name: f"damaged: {one}" for one in mended if one.pixel is not None}
         finishing.record_failures(config, {**reasons, **before.failed})
     damage.discard(config, mended)
-
-
-def _troubled(before: Progress) -> frozenset[str]:
-    """Return the names of the partitions that failed or are damaged."""
-    return frozenset(before.failed) | {one.pixel.name for one in before.damaged if one.pixel is not None}
 
 
 def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
@@ -215,7 +210,7 @@ class _Run:
             to_cut |= {pixel for pixel, _ in ingest.list_done(store)}
         if waiting or to_cut:
             grids = [grid.grid for grid in self.plan.grids]
-            ingest.create_groups(store, attributes=self._store_attributes(), partitions=to_cut, grids=grids)
+            ingest.create_groups(store, attributes=self.store_attributes(), partitions=to_cut, grids=grids)
         if self.config.posterior.keep_pass_outputs and self.stage != "ingest":
             to_infer = {attempt.part.partition.pixel for attempt in waiting}
             if "pass outputs" in above:
@@ -223,7 +218,7 @@ class _Run:
             if to_infer:
                 pass_outputs.create_groups(catalog_path, to_infer)
 
-    def _store_attributes(self) -> dict[str, Any]:
+    def store_attributes(self) -> dict[str, Any]:
         """Return the attributes of the store's root."""
         return {
             "survey": [survey.layout for survey in self.config.survey],

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from galbatch import __version__, catalog, storage
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import Fingerprint
+from galbatch.errors import OutputError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import FAILED_FILE
 from galbatch.planning import Plan
 
-__all__ = ["finish", "record_failures"]
+__all__ = ["finish", "read_failures", "record_failures"]
 
 
 def record_failures(config: RunConfig, failed: Mapping[str, str]) -> None:
@@ -21,6 +22,15 @@ def record_failures(config: RunConfig, failed: Mapping[str, str]) -> None:
         storage.publish_json(path, dict(failed))
     else:
         storage.remove(path)
+
+
+def read_failures(catalog_path: str) -> dict[str, str]:
+    """Return the reasons of the partitions that failed in the last run, by their names; empty if the file is damaged."""
+    try:
+        return storage.read_json(storage.join(catalog_path, FAILED_FILE)) or {}
+    except OutputError:
+        # The partitions are left to do in any case, as the outputs say.
+        return {}
 
 
 def finish(config: RunConfig, plan: Plan) -> bool:

@@ -9,13 +9,22 @@ from typing import Any
 import numpy.typing as npt
 import pyarrow as pa
 
-from galbatch import __version__, catalog, models
+from galbatch import __version__, catalog, models, storage
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import DEC, HEALPIX, ID, RA, Column
-from galbatch.core.fingerprint import Fingerprint
+from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.types import ObjectTable
+from galbatch.errors import DamagedError, FingerprintError
+from galbatch.planning import ENGINE_OF, PartitionPlan
 
-__all__ = ["audit_properties", "footer_fingerprint", "leaf_footer", "leaf_table"]
+__all__ = [
+    "audit_properties",
+    "footer_fingerprint",
+    "leaf_footer",
+    "leaf_table",
+    "own_footer",
+    "recorded_engines",
+]
 
 AUDIT = "audit"
 """The key of the audits in a leaf's footer."""
@@ -118,3 +127,41 @@ def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | Non
     except (KeyError, ValueError):
         return None
     return fingerprint
+
+
+def recorded_engines(catalog_path: str) -> dict[str, str]:
+    """Return the engine of each network, by its name, from the first leaf that is not damaged; empty without leaves."""
+    # All leaves of a run have the same engines.
+    damaged = {catalog.damaged_leaf(path) for path in storage.read_damage(catalog_path)}
+    for pixel in catalog.list_leaves(catalog_path):
+        if pixel in damaged or catalog.leaf_damage(catalog_path, pixel):
+            continue
+        try:
+            footer = catalog.read_footer(catalog_path, pixel)
+        except DamagedError:
+            # A leaf without a recorded checksum shows its damage only here.
+            continue
+        parts = (footer_fingerprint(footer) or {}).get("parts", {})
+        return {key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)}
+    return {}
+
+
+def own_footer(path: str, part: PartitionPlan) -> Mapping[str, str]:
+    """Return the footer of a partition's leaf in the catalog at `path`, if this run wrote it.
+
+    Raises
+    ------
+    FingerprintError
+        Another run wrote the leaf.
+    DamagedError
+        The file has changed since it was written.
+    """
+    footer = catalog.read_footer(path, part.partition) or {}
+    try:
+        refuse_difference(f"{path} {part.partition.name}", footer_fingerprint(footer), part.leaf)
+    except FingerprintError:
+        # A byte that was changed in the footer looks like another run; only the whole file tells.
+        if problem := catalog.leaf_damage(path, part.partition):
+            raise DamagedError(catalog.leaf_path(path, part.partition), problem) from None
+        raise
+    return footer

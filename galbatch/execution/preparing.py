@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from galbatch import catalog, cluster, ingest, models, storage
+from galbatch import catalog, cluster, ingest, models
 from galbatch.config import ModelConfig, RunConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column
-from galbatch.errors import BundleError, ConfigError, DamagedError
+from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import tile_index_of
 from galbatch.objects import kept_names, open_objects
-from galbatch.planning import ENGINE_OF, ModelPlan, Plan, make_plan
+from galbatch.planning import ModelPlan, Plan, make_plan
 
 __all__ = ["prepare"]
 
@@ -95,7 +95,7 @@ def _paths(model: ModelConfig) -> tuple[str, ...]:
 
 def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
     """Return the engine of each network: the one in the leaves that exist if it is still asked for, else the best available."""
-    recorded = _recorded_engines(config.catalog.path)
+    recorded = leaf.recorded_engines(config.catalog.path)
     wanted, device = config.posterior, cluster.kind_of(config.cluster).device
     engines = []
     for model, network in zip(config.models, networks, strict=True):
@@ -109,18 +109,3 @@ def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> l
         chosen = models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device)
         engines.append(chosen.name)
     return engines
-
-
-def _recorded_engines(catalog_path: str) -> dict[str, str]:
-    """Return the engines, by network, in the fingerprint of a leaf that exists and is whole; empty without leaves."""
-    damaged = {catalog.damaged_leaf(path) for path in storage.read_damage(catalog_path)}
-    for pixel in catalog.list_leaves(catalog_path):
-        if pixel in damaged or catalog.leaf_damage(catalog_path, pixel):
-            continue
-        try:
-            footer = catalog.read_footer(catalog_path, pixel)
-        except DamagedError:  # it has no checksum
-            continue
-        parts = (leaf.footer_fingerprint(footer) or {}).get("parts", {})
-        return {key.removeprefix(ENGINE_OF): name for key, name in parts.items() if key.startswith(ENGINE_OF)}
-    return {}

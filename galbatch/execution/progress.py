@@ -7,17 +7,17 @@ shows here, is not done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from galbatch import catalog, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import refuse_difference
-from galbatch.errors import DamagedError, FingerprintError, OutputError
+from galbatch.errors import DamagedError, FingerprintError
 from galbatch.execution import leaf
 from galbatch.execution.damage import Damaged, recorded
-from galbatch.execution.outputs import FAILED_FILE
+from galbatch.execution.finishing import read_failures
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Progress", "read_progress"]
@@ -46,6 +46,11 @@ class Progress:
         """The partitions without a leaf."""
         return [part for part in self.plan.partitions if part.partition.name not in self.inferred]
 
+    @property
+    def troubled(self) -> frozenset[str]:
+        """The names of the partitions that failed or are damaged."""
+        return frozenset(self.failed) | {one.pixel.name for one in self.damaged if one.pixel is not None}
+
 
 def read_progress(config: RunConfig, plan: Plan) -> Progress:
     """Return the progress of a run, read from its outputs.
@@ -61,35 +66,20 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     if config.posterior.keep_pass_outputs:
         _refuse_foreign_pass_outputs(config, plan)
     if config.cutouts.keep and ingested:
-        damaged += _lost_cutouts(config, plan, inferred - ingested, damaged)
+        # Cutouts that are to be kept are gone, though their partition has results and others have cutouts.
+        known = {one.pixel for one in damaged if one.output == "cutouts"}
+        for part in plan.partitions:
+            pixel, name = part.partition.pixel, part.partition.name
+            if name in inferred - ingested and pixel not in known:
+                path = storage.join(config.cutouts.store, pixel.path)
+                damaged.append(
+                    Damaged("cutouts", pixel, path, "the cutouts of a finished partition are gone")
+                )
     # A partition that failed and was done by a later run is still in the file.
-    failed = {name: reason for name, reason in _read_failed(config).items() if name not in inferred}
+    failed = {
+        name: reason for name, reason in read_failures(config.catalog.path).items() if name not in inferred
+    }
     return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged))
-
-
-def _read_failed(config: RunConfig) -> dict[str, str]:
-    """Return the reasons of the partitions that failed last, by name; none where the file is damaged."""
-    try:
-        return storage.read_json(storage.join(config.catalog.path, FAILED_FILE)) or {}
-    except OutputError:
-        return {}  # what failed is left, as its outputs say
-
-
-def _lost_cutouts(
-    config: RunConfig, plan: Plan, names: Iterable[str], damaged: Iterable[Damaged]
-) -> list[Damaged]:
-    """Return the cutouts that are to be kept and are gone, though the partition has results and others have cutouts."""
-    known = {one.pixel for one in damaged if one.output == "cutouts"}
-    return [
-        Damaged(
-            "cutouts",
-            part.partition.pixel,
-            storage.join(config.cutouts.store, part.partition.path),
-            "the cutouts of a finished partition are gone",
-        )
-        for part in plan.partitions
-        if part.partition.name in names and part.partition.pixel not in known
-    ]
 
 
 def _read_store(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:
@@ -100,8 +90,17 @@ def _read_store(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[st
     store, ingested = config.cutouts.store, set()
     known = {one.pixel for one in damaged if one.output == "cutouts"}
     for part in plan.partitions:
+        if part.partition.pixel in known:
+            continue
         try:
-            if part.partition.pixel not in known and _is_cut(store, plan, part):
+            for grid in plan.grids:
+                done = ingest.read_done(store, part.partition, grid.grid)
+                if done is None:
+                    break
+                where = f"{store} {part.partition.name} {grid.grid.label}"
+                refuse_difference(where, done["fingerprint"], part.ingest)
+            else:
+                # Reached without break: the cutouts exist on all grids.
                 ingested.add(part.partition.name)
         except DamagedError as error:
             damaged.append(Damaged("cutouts", part.partition.pixel, error.path, error.problem))
@@ -113,16 +112,6 @@ def _read_store(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[st
             f"{foreign[0][0].path}/{foreign[0][1].label}; choose another [cutouts] store, or run galbatch clean"
         )
     return ingested
-
-
-def _is_cut(store: str, plan: Plan, part: PartitionPlan) -> bool:
-    for grid in plan.grids:
-        done = ingest.read_done(store, part.partition, grid.grid)
-        if done is None:
-            return False
-        where = f"{store} {part.partition.name} {grid.grid.label}"
-        refuse_difference(where, done["fingerprint"], part.ingest)
-    return True
 
 
 def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:
@@ -141,9 +130,16 @@ def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[s
         if pixel in known:
             continue
         try:
-            footer = _own_footer(path, part)
+            footer = leaf.own_footer(path, part)
             if config.posterior.keep_pass_outputs:
-                _require_pass_outputs(config, part, footer)
+                # The leaf would count as done, and the run would never make the pass outputs that it is asked to keep.
+                if not pass_outputs.were_kept(footer):
+                    raise FingerprintError(
+                        f"{path} {part.partition.name}: written without keep_pass_outputs = true; choose another [catalog] path: "
+                        "passes are reproducible"
+                    )
+                for model in config.models:
+                    pass_outputs.require(path, part.partition, model.name, fingerprint=part.leaf.as_json())
         except DamagedError as error:
             is_leaf = error.path == catalog.leaf_path(path, pixel)
             damaged.append(Damaged("leaf" if is_leaf else "pass outputs", pixel, error.path, error.problem))
@@ -156,37 +152,6 @@ def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[s
             f"{min(leaves).name}; choose another [catalog] path, or run galbatch clean"
         )
     return inferred
-
-
-def _own_footer(path: str, part: PartitionPlan) -> Mapping[str, str]:
-    """Return the footer of a leaf; refuse that of another run.
-
-    Raises
-    ------
-    DamagedError
-        It cannot be read, or is another one because the file was damaged.
-    """
-    footer = catalog.read_footer(path, part.partition) or {}
-    try:
-        refuse_difference(f"{path} {part.partition.name}", leaf.footer_fingerprint(footer), part.leaf)
-    except FingerprintError:
-        # A byte that was changed in the footer looks like another run; only the whole file tells.
-        if problem := catalog.leaf_damage(path, part.partition):
-            raise DamagedError(catalog.leaf_path(path, part.partition), problem) from None
-        raise
-    return footer
-
-
-def _require_pass_outputs(config: RunConfig, part: PartitionPlan, footer: Mapping[str, str]) -> None:
-    """Refuse a leaf without the pass outputs that the run is asked to keep: it would never get them."""
-    path = config.catalog.path
-    if not pass_outputs.were_kept(footer):
-        raise FingerprintError(
-            f"{path} {part.partition.name}: written without keep_pass_outputs = true; choose another [catalog] path: passes are "
-            "reproducible"
-        )
-    for model in config.models:
-        pass_outputs.require(path, part.partition, model.name, fingerprint=part.leaf.as_json())
 
 
 def _refuse_foreign_pass_outputs(config: RunConfig, plan: Plan) -> None:

@@ -68,7 +68,7 @@ class Rates:
         where = "on this machine" if self.is_as_planned else "by scripts on this machine's CPU"
         return [
             ("time to cut", f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED),
-            *self._network_rows(plan, config.posterior, workers=workers, called=called),
+            *self.network_rows(plan, config.posterior, workers=workers, called=called),
             (
                 "measured on",
                 f"{self.n_measured} of the objects, {where}"
@@ -77,7 +77,7 @@ class Rates:
             ),
         ]
 
-    def _network_rows(
+    def network_rows(
         self, plan: Plan, posterior: PosteriorConfig, *, workers: int, called: str
     ) -> list[tuple[str, str]]:
         """Return the rows about networks; those that could not be measured are named."""
@@ -111,7 +111,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
     """
     n_measured, cutout_s, networks, is_as_planned = 0, 0.0, dict[str, NetworkRate](), True
     for number, grid in enumerate(plan.grids):
-        sample = _sample(config, plan, number)
+        sample = _Sample.cut(config, plan, number)
         if sample is None:
             continue
         # Of several grids the slowest counts, as rows() multiplies by the cutouts of all grids.
@@ -153,36 +153,36 @@ class _Sample:
     objects: ObjectTable
     rows: npt.NDArray[np.intp]
 
+    @classmethod
+    def cut(cls, config: RunConfig, plan: Plan, number: int) -> _Sample | None:
+        """Cut a few objects that have pixels on one of the plan's grids; None if none is found.
 
-def _sample(config: RunConfig, plan: Plan, number: int) -> _Sample | None:
-    """Cut a few objects that have pixels on one of the plan's grids; None if none is found.
-
-    Objects outside every tile take no time to cut and no passes: they say nothing about the others.
-    """
-    store, planes = config.cutouts.store, config.cutouts.planes
-    parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
-    # They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
-    outward = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
-    n_cut = 0
-    for part in (parts[index] for index in outward[:MOST_PARTITIONS]):
-        task = tasks.ingest_task(plan, part, store=store, planes=planes, flags=config.flags)
-        grid = task.grids[number]
-        footprint = ingest.Footprint([tile for tile in task.tiles if tile.band in grid.bands])
-        needed = task.objects.take(grid.rows)
-        rows = grid.rows[footprint.covering(needed.ra_deg, needed.dec_deg) >= 0][:MEASURED_OBJECTS]
-        if not len(rows):
-            continue
-        started = time.monotonic()
-        cutouts = next(tasks.cut_rows(task, grid, rows))
-        cutout_s = (time.monotonic() - started) / len(rows)
-        # A tile may hold no data where the object is.
-        has_pixels: npt.NDArray[np.bool_] = np.any(np.isfinite(cutouts.image), axis=(1, 2, 3))
-        if has_pixels.any():
-            return _Sample(cutouts, has_pixels, cutout_s, task.objects, rows)
-        n_cut += 1
-        if n_cut == MOST_CUT:
-            break
-    return None
+        Objects outside every tile take no time to cut and no passes: they say nothing about the others.
+        """
+        store, planes = config.cutouts.store, config.cutouts.planes
+        parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
+        # They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
+        outward = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
+        n_cut = 0
+        for part in (parts[index] for index in outward[:MOST_PARTITIONS]):
+            task = tasks.ingest_task(plan, part, store=store, planes=planes, flags=config.flags)
+            grid = task.grids[number]
+            footprint = ingest.Footprint([tile for tile in task.tiles if tile.band in grid.bands])
+            needed = task.objects.take(grid.rows)
+            rows = grid.rows[footprint.covering(needed.ra_deg, needed.dec_deg) >= 0][:MEASURED_OBJECTS]
+            if not len(rows):
+                continue
+            started = time.monotonic()
+            cutouts = next(tasks.cut_rows(task, grid, rows))
+            cutout_s = (time.monotonic() - started) / len(rows)
+            # A tile may hold no data where the object is.
+            has_pixels: npt.NDArray[np.bool_] = np.any(np.isfinite(cutouts.image), axis=(1, 2, 3))
+            if has_pixels.any():
+                return cls(cutouts, has_pixels, cutout_s, task.objects, rows)
+            n_cut += 1
+            if n_cut == MOST_CUT:
+                break
+        return None
 
 
 @dataclass(frozen=True)
