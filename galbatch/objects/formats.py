@@ -215,6 +215,7 @@ def _read_bytes(path: str) -> bytes:
     data = storage.read_bytes(path)
     if not path.lower().endswith(".gz"):
         return data
+    # A file that was cut off in a download would else end in the middle of a row without a word.
     try:
         return gzip.decompress(data)
     except (EOFError, zlib.error) as error:
@@ -257,7 +258,10 @@ def _astropy_table(path: str, suffix: str, hdu: int | str | None) -> Table:
     data = io.BytesIO(_read_bytes(path))
     if not suffix.startswith((".fits", ".fit")):
         # Names, not IDs as by astropy's default: people write ra, not col2. Only of equal names the IDs tell them apart.
-        table = _votable_of(path, list(parse(data).iter_tables()), hdu)
+        tables = list(parse(data).iter_tables())
+        listed = [(i, table.name or table.ID or "", len(table.array)) for i, table in enumerate(tables)]
+        with_rows = [i for i, _, n_rows in listed if n_rows]
+        table = tables[_chosen(path, listed, hdu=hdu, candidates=with_rows)]
         names = [field.name for field in table.fields]
         found = table.to_table()
         found.rename_columns(
@@ -274,13 +278,6 @@ def _astropy_table(path: str, suffix: str, hdu: int | str | None) -> Table:
         table.header.remove("COMMENT", ignore_missing=True, remove_all=True)
         # Silent: a unit that astropy does not know stays as text, for `examine` to judge.
         return Table.read(table, format="fits", unit_parse_strict="silent")
-
-
-def _votable_of(path: str, tables: Sequence[Any], hdu: int | str | None) -> Any:
-    labels = [table.name or table.ID or "" for table in tables]
-    with_rows = [number for number, table in enumerate(tables) if len(table.array)]
-    listed = [(number, labels[number], len(tables[number].array)) for number in range(len(tables))]
-    return tables[_chosen(path, listed, hdu=hdu, candidates=with_rows)]
 
 
 def _fits_table(path: str, hdus: fits.HDUList, hdu: int | str | None) -> fits.BinTableHDU:

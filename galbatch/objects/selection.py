@@ -155,6 +155,7 @@ class SelectedObjects:
         parts = []
         for span in self.spans(start, stop):
             chunk = self.chunks[span.chunk]
+            # Distances are known inside of a chunk; those across its edge come from the search over all edges.
             table = chunk.table.take(span.rows)
             nearest = chunk.nearest_arcsec[span.rows]
             if len(self.source.ranges) > 1:

@@ -89,6 +89,7 @@ def _plain_column(column: pa.Array, *, in_csv: bool) -> pa.Array:
         )
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return _as_text(column, bytes.hex)
+    # JSON, because every language reads it; `default=str` writes dates and decimals inside of lists.
     if types.is_nested(kind):
         if not in_csv and _is_regular(column):
             return column
