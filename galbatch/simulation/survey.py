@@ -254,7 +254,20 @@ def _publish(contents: dict[str, bytes], folder: str) -> int:
 def _stamp_images(
     scene: Scene, names: Sequence[str], boxes: Sequence[Box], layout: str, folder: str
 ) -> npt.NDArray[np.float32]:
-    """Return stamps (object, band, y, x), float32, in the unit of the file."""
+    """Draw one stamp of the simulated field about each object.
+
+    Parameters
+    ----------
+    scene : the simulated field
+    names : one name an object, as the layout's files have them
+    boxes : the pixels of the field that each object's stamp shows, all of one shape
+    layout : layout of the files, which decides the unit of the pixels
+    folder : folder of the process's outputs; nothing is written here
+
+    Returns
+    -------
+    (object, band, y, x) float32 in the unit that files of this layout have
+    """
     shape = (len(scene.bands), *boxes[0].shape_px)
     pieces = []
     for name, box in zip(names, boxes, strict=True):

@@ -236,11 +236,15 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> ResultTable:
 
 
 def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
-    """Return the table of how often labels that follow from the median are true (section 6.4 of the paper).
+    """Return how well labels such as "highly disk-dominated" are assigned (GaMPEN, Ghosh et al. 2022, section 6.4).
+
+    A parameter's labels are words for ranges of its value; a galaxy is given the label of its posterior median.
 
     Returns
     -------
-    a tuple with the table; an empty one if no parameter has labels
+    a tuple of one table, or an empty tuple if no parameter has labels. It has a row for each label: how many galaxies were given
+    it, which percentage of these truly lie in its range (purity), how many truly lie there, which percentage of those
+    was given it (completeness), and the scatter of the residuals of those given it
     """
     rows = tuple(
         row
@@ -362,13 +366,19 @@ def _names_by_bin(evaluation: Evaluation) -> set[str]:
 
 
 def binned_coverage(evaluation: Evaluation, stratum: str, before: Evaluation | None = None) -> ResultTable:
-    """Return the table of the coverage of equal-tailed intervals by magnitude or size.
+    """Return how often equal-tailed credible intervals hold the true value, in bins of true magnitude or size.
 
     Parameters
     ----------
-    evaluation : comparison of posteriors with the truth
-    stratum : magnitude or size_arcsec
-    before : the same without the correction, for further columns; None: no such columns
+    evaluation : comparison of the posteriors of held-out galaxies with the truth
+    stratum : quantity whose true value is binned: ``magnitude`` or ``size_arcsec``
+    before : the same comparison without the calibration's inflation factors, which adds a column for each level; None: no
+        such columns
+
+    Returns
+    -------
+    a row for each bin and parameter: the bin, the parameter, the number of galaxies, and for each level of `LEVELS` (68.27,
+    95.45 and 99.73 %) the share of intervals that hold the true value, with its binomial error, in percent
     """
     rows: list[tuple[Cell, ...]] = []
     for words, _, chosen in strata_bins(evaluation, stratum):

@@ -77,16 +77,18 @@ def outputs_per_pass(metadata: BundleMetadata) -> int:
 
 
 def read_passes(outputs: npt.NDArray[np.floating], metadata: BundleMetadata) -> Passes:
-    """Return the distributions that a bundle's outputs stand for.
+    """Interpret the numbers that a network puts out as one probability distribution for each object and dropout pass.
 
     Parameters
     ----------
-    outputs : (object, pass, member x output), finite
-    metadata : metadata of the bundle, with its head, parameters and number of members
+    outputs : (object, pass, member x output); all outputs of the first network of an ensemble come first. The caller
+        makes sure that they are finite
+    metadata : metadata of the bundle: its head says what the numbers are, such as means and a covariance
 
     Returns
     -------
-    distributions for (object, member x pass); those of the first member come first
+    distributions of the transformed and standardized parameters, (object, member x pass); those of the first member come
+    first
     """
     numbers: Floats = np.asarray(outputs, dtype=np.float64)
     n_objects, n_passes, n_numbers = numbers.shape
