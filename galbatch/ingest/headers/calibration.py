@@ -59,7 +59,7 @@ class PixelScale:
 
 @dataclass(frozen=True, slots=True)
 class StatedScale:
-    """What run.toml says of the pixels of one band, and which tile an error names.
+    """The scale of pixels that run.toml gives for one band, and the tile that errors name.
 
     Attributes
     ----------

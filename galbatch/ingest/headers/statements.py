@@ -1,4 +1,4 @@
-"""What a file says of the scale of its pixels: the cards of an image, and one statement made from them."""
+"""A file's statements of the scale of its pixels: the cards of an image, and the statement made from one of them."""
 
 from __future__ import annotations
 

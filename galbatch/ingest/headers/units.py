@@ -87,7 +87,7 @@ def is_per_second(text: str) -> bool:
 
 
 def _parsed(text: str) -> FluxUnit | None:
-    """What astropy reads `text` as, with its capitals as they are."""
+    """Return the unit of flux that astropy reads in `text`, case-sensitively; None if it reads none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)  # more than one solidus: erg/s/cm2/Hz

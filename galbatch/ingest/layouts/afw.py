@@ -122,7 +122,7 @@ def _values_of(key: str, tree: Any) -> Iterator[Any]:
 
 
 class AfwLayout:
-    """What the layouts of files by the LSST pipelines share: a subclass says which files, which release and which sky."""
+    """The base of the layouts for files that the LSST pipelines write; a subclass says which files, release and background."""
 
     suffixes: tuple[str, ...] = FITS_SUFFIXES
 

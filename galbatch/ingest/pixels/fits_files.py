@@ -146,7 +146,7 @@ def hdu_at(hdus: fits.HDUList, number: int | str, *, where: str, name: str) -> A
 
 
 def require_whole(hdu: Any, *, where: str, plane: str, path: str) -> None:
-    """Raise unless the file at `path`, whose HDU it is, is as long as the header says; packed files are not checked.
+    """Raise unless the file at `path`, that `hdu` was read from, is as long as the header says; packed files are not checked.
 
     Raises
     ------

@@ -248,7 +248,10 @@ class _BlockRunner:
         return _GroupResult(kept, audit)
 
     def sources(self, rows: Rows) -> list[PassSource]:
-        """Return one source of passes per bundle, with the features of the objects at `rows` on the device."""
+        """Prepare the dropout passes of the block's objects at `rows`: one `PassSource` for each bundle of the ensemble.
+
+        The part of each network before its first dropout is computed here, once an object, on the device of the execution.
+        """
         cutouts, batch = self.inputs.cutouts, self.posterior.batch
         # Pixels that are not finite become 0, the level of the sky.
         images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
