@@ -145,10 +145,10 @@ def training_settings() -> str:
     lines = ["| key | default | meaning |", "|---|---|---|"]
     # The options of heads are inherited, so they would come first.
     for field in sorted(dataclasses.fields(models.TrainingSettings), key=lambda field: field.kw_only):
-        told = [part.description for part in field.type.__metadata__ if part.description]
+        texts = [part.description for part in field.type.__metadata__ if part.description]
         required = field.default is dataclasses.MISSING
         default = "required" if required and field.name not in FILLED_IN else _text(_plain(field.default))
-        lines.append(f"| `{field.name}` | {default} | {told[0]} |")
+        lines.append(f"| `{field.name}` | {default} | {texts[0]} |")
     return "\n".join(lines)
 
 

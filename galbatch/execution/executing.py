@@ -114,14 +114,14 @@ def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: das
     """Name what is damaged, and remove what this stage makes again; until it is there it counts as failed."""
     for one in before.damaged:
         sink.note(f"damaged: {one}")
-    mended = damage.of_stage(before.damaged, stage)
-    if not mended:
+    damaged = damage.of_stage(before.damaged, stage)
+    if not damaged:
         return
     if stage != "ingest":
         # Were the run killed after the removal, `galbatch retry` would not know of these partitions otherwise.
-        reasons = {one.pixel.name: f"damaged: {one}" for one in mended if one.pixel is not None}
+        reasons = {one.pixel.name: f"damaged: {one}" for one in damaged if one.pixel is not None}
         finishing.record_failures(config, {**reasons, **before.failed})
-    damage.discard(config, mended)
+    damage.discard(config, damaged)
 
 
 def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:

@@ -45,7 +45,7 @@ SHOWN = 0.9995  # Central share of the draws that an axis shows: a single far dr
 
 
 def check_corner(path: str, n_draws: int) -> None:
-    """Raise if no corner plot can be made of so many draws, or written to such a file.
+    """Raise if no corner plot can be made of this number of draws, or written to such a file.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The figures of the report, as PNG.
 
-The colors are those of Okabe and Ito (2008), which can be told apart with any kind of color vision.
+The colors are those of Okabe and Ito (2008), which can be distinguished with any kind of color vision.
 """
 
 from __future__ import annotations

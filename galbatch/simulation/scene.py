@@ -200,7 +200,7 @@ def _isolated(
     """Return a scene of the population `paper`: galaxies and saturated stars have a cell each."""
     n_objects, n_edge = counts
     n_stars = max(1, n_objects // GALAXIES_PER_STAR)
-    # Six cells more, because up to so many have their centers in the corner without data.
+    # Six cells more, because up to six have their centers in the corner without data.
     field = plan_field(n_objects + n_edge + n_stars + 6, n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
     rng = np.random.default_rng([seed, 4])
     x, y = field.cell_centers(np.arange(field.cells_x * field.cells_y)).T
@@ -233,7 +233,7 @@ def _crowded(
     """Return a scene of the population `survey`: galaxies and stars at random positions, as dense as on the sky."""
     n_objects, n_edge = counts
     cell_arcmin2 = (CELL_PX * pixel_scale_arcsec / 60) ** 2
-    # The field gets the area in which the sky has so many galaxies.
+    # The field gets the area in which the sky has this number of galaxies.
     n_cells = n_objects / (GALAXY_COUNTS.per_arcmin2(*TARGET_MAG) * cell_arcmin2)
     field = plan_field(max(int(np.ceil(n_cells)) + 6, 12), n_patches, pixel_scale_arcsec=pixel_scale_arcsec)
     height, width = field.box.shape_px

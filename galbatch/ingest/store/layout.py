@@ -40,7 +40,7 @@ LARGEST_SHARD_BYTES = 64 * 10**6  # of a single cutout; larger ones are divided
 # What reading one object fetches. Larger chunks read blocks 10 % faster, and one object up to 1.6 times slower.
 MAX_CHUNK_BYTES = 10**6
 
-# The last chunk of a group is filled up: in a group of so many chunks that takes 6 % at most.
+# The last chunk of a group is filled up: in a group of that size this takes 6 % at most.
 MIN_CHUNKS = 16
 
 

@@ -90,7 +90,7 @@ def remove_partition(store_path: str, pixel: HealpixPixel) -> None:
 
 @functools.cache
 def _writing_thread() -> ThreadPoolExecutor:
-    """Return the one thread of the process that writes: s3fs connects anew in every thread."""
+    """Return the one thread of the process that writes: s3fs connects again in every thread."""
     return ThreadPoolExecutor(1, thread_name_prefix="galbatch-store")
 
 

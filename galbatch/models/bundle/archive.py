@@ -63,7 +63,7 @@ def read_metadata_text(file: BinaryIO, source: str) -> bytes:
                 )
             if len(found) > 1:
                 raise BundleError(
-                    f"{source}: holds {METADATA_FILE} {len(found)} times; which one holds cannot be told"
+                    f"{source}: holds {METADATA_FILE} {len(found)} times; which one is valid cannot be known"
                 )
             if found[0].flag_bits & IS_ENCRYPTED or found[0].compress_type not in KNOWN_COMPRESSION:
                 raise BundleError(

@@ -96,6 +96,6 @@ def set_modes(script: Any) -> None:
     script.eval()
     if getattr(script, "draws_from_global_generator", False):
         for module in script.modules():
-            # All scripted modules have the same Python class, so they are told apart by the name of the class they were made from.
+            # All scripted modules have the same Python class, so they are distinguished by the name of the class they were made from.
             if "Dropout" in module.original_name:
                 module.train()

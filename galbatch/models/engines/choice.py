@@ -141,7 +141,7 @@ def _is_known(ensemble: Ensemble) -> bool:
 
 
 def _is_wide(ensemble: Ensemble) -> bool:
-    """Return whether all networks are GaMPENs with so many channels that rounding errors average out."""
+    """Return whether all networks are GaMPENs with enough channels that rounding errors average out."""
     first = [bundle.script.state_dict().get("vgg.features.0.weight") for bundle in ensemble.bundles]
     return all(weight is not None and len(weight) >= WIDE_CHANNELS for weight in first)
 

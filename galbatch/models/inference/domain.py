@@ -26,7 +26,7 @@ MAX_OBJECTS = 20_000  # At most as many for the covariance of the features, and 
 PIXELS_AT_ONCE = 2**21
 HELD_OUT_SHARE = 0.25  # The share of the images that is held out where the caller gives no rows.
 
-# The share of unseen objects like those of the training set that lie outside the limits. A smaller one, such as 0.001, could not
+# The share of held-out objects like those of the training set that lie outside the limits. A smaller one, such as 0.001, could not
 # be found on the few thousand objects that trainings hold out.
 FALSE_ALARM_RATE = 0.01
 
