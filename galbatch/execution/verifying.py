@@ -42,8 +42,8 @@ def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
         ]
     for output, damaged in found.items():
         if output != catalog_path:
-            found = [str(DamagedError(storage.join(output, name), what)) for name, what in damaged.items()]
-            problems += [problem for problem in found if problem not in problems]
+            texts = [str(DamagedError(storage.join(output, name), what)) for name, what in damaged.items()]
+            problems += [text for text in texts if text not in problems]
         try:
             storage.record_damage(output, damaged)
         except (OutputError, OSError) as error:
