@@ -172,7 +172,7 @@ def model_columns() -> str:
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
         metadata, _ = models.read_bundle_metadata(models.bundle_path(spec))
-        for column in models.result_columns(metadata, name=name, posterior=PosteriorConfig()):
+        for column in models.result_columns(metadata, name=name, quantiles=PosteriorConfig().quantiles):
             lines.append(f"| `{column.name}` | {column.dtype} | {column.unit} | {column.description} |")
     return "\n".join(lines)
 

@@ -54,19 +54,18 @@ def recorded(config: RunConfig) -> list[Damaged]:
     ]
 
 
-def damaged_leaves(config: RunConfig, plan: Plan) -> dict[str, str]:
+def damaged_leaves(catalog_path: str, plan: Plan) -> dict[str, str]:
     """Read all leaves of a run, and record and return what is wrong with them, by the names of their partitions."""
-    path = config.catalog.path
     problems = {
         part.partition: problem
         for part in plan.partitions
-        if (problem := catalog.leaf_damage(path, part.partition))
+        if (problem := catalog.leaf_damage(catalog_path, part.partition))
     }
     storage.record_damage(
-        path, {f"dataset/{pixel.path}.parquet": problem for pixel, problem in problems.items()}
+        catalog_path, {f"dataset/{pixel.path}.parquet": problem for pixel, problem in problems.items()}
     )
     return {
-        pixel.name: f"infer: {catalog.leaf_path(path, pixel)}: {problem}"
+        pixel.name: f"infer: {catalog.leaf_path(catalog_path, pixel)}: {problem}"
         for pixel, problem in problems.items()
     }
 

@@ -120,7 +120,7 @@ def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: das
     if stage != "ingest":
         # Were the run killed after the removal, `galbatch retry` would not know of these partitions otherwise.
         reasons = {one.pixel.name: f"damaged: {one}" for one in damaged if one.pixel is not None}
-        finishing.record_failures(config, {**reasons, **before.failed})
+        finishing.record_failures(config.catalog.path, {**reasons, **before.failed})
     damage.discard(config, damaged)
 
 
@@ -129,12 +129,12 @@ def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
     try:
         complete = finishing.finish(config, plan)
     except (CatalogError, DamagedError):
-        damaged = damage.damaged_leaves(config, plan)
+        damaged = damage.damaged_leaves(config.catalog.path, plan)
         if not damaged:
             raise
         failed |= damaged
         complete = False
-    finishing.record_failures(config, failed)
+    finishing.record_failures(config.catalog.path, failed)
     return complete
 
 

@@ -15,9 +15,9 @@ from galbatch.planning import Plan
 __all__ = ["finish", "read_failures", "record_failures"]
 
 
-def record_failures(config: RunConfig, failed: Mapping[str, str]) -> None:
+def record_failures(catalog_path: str, failed: Mapping[str, str]) -> None:
     """Replace the file that lists the partitions that failed with their reasons; remove it if none failed."""
-    path = storage.join(config.catalog.path, FAILED_FILE)
+    path = storage.join(catalog_path, FAILED_FILE)
     if failed:
         storage.publish_json(path, dict(failed))
     else:

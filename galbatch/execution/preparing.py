@@ -43,11 +43,13 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     columns: list[Column] = [PIXEL_FLAGS]
     for model, network in zip(config.models, networks, strict=True):
-        columns += models.result_columns(network.metadata, name=model.name, posterior=config.posterior)
+        columns += models.result_columns(
+            network.metadata, name=model.name, quantiles=config.posterior.quantiles
+        )
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     engines = _choose_engines(config, networks)
     plans = [
-        ModelPlan.of(model, _paths(model), network, engine=engine)
+        ModelPlan.of(model, _paths(model.bundle), network, engine=engine)
         for model, network, engine in zip(config.models, networks, engines, strict=True)
     ]
     # The columns that any network takes, each once, in the order of run.toml.
@@ -65,7 +67,7 @@ def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:
     """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
     where = f"run.toml: [[models]] {model.name}:"
     try:
-        network = models.load_ensemble(_paths(model), calibrated=model.calibrated)
+        network = models.load_ensemble(_paths(model.bundle), calibrated=model.calibrated)
     except BundleError as error:
         raise BundleError(f"{where} {error}") from None
     # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.
@@ -89,8 +91,8 @@ def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:
     return network
 
 
-def _paths(model: ModelConfig) -> tuple[str, ...]:
-    return tuple(models.bundle_path(spec) for spec in model.bundle)
+def _paths(specs: Sequence[str]) -> tuple[str, ...]:
+    return tuple(models.bundle_path(spec) for spec in specs)
 
 
 def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:

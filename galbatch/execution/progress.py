@@ -61,10 +61,10 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
         An output was written with other settings or inputs, or belongs to another division of the sky.
     """
     damaged = recorded(config)
-    ingested = _read_store(config, plan, damaged)
+    ingested = _read_store(config.cutouts.store, plan, damaged)
     inferred = _read_leaves(config, plan, damaged)
     if config.posterior.keep_pass_outputs:
-        _refuse_foreign_pass_outputs(config, plan)
+        _refuse_foreign_pass_outputs(config.catalog.path, plan)
     if config.cutouts.keep and ingested:
         # Cutouts that are to be kept are gone, though their partition has results and others have cutouts.
         known = {one.pixel for one in damaged if one.output == "cutouts"}
@@ -82,12 +82,12 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged))
 
 
-def _read_store(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:
+def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
     """Return the names of the partitions whose cutouts exist on every grid; refuse cutouts of another run.
 
     Damage that shows is added to `damaged`; what is there already is not looked at.
     """
-    store, ingested = config.cutouts.store, set()
+    ingested = set()
     known = {one.pixel for one in damaged if one.output == "cutouts"}
     for part in plan.partitions:
         if part.partition.pixel in known:
@@ -154,18 +154,18 @@ def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[s
     return inferred
 
 
-def _refuse_foreign_pass_outputs(config: RunConfig, plan: Plan) -> None:
+def _refuse_foreign_pass_outputs(catalog_path: str, plan: Plan) -> None:
     # Pass outputs are written before the leaf, so a stopped run may leave some that belong to no leaf.
     parts = {part.partition.pixel: part for part in plan.partitions}
-    where = pass_outputs.pass_outputs_path(config.catalog.path)
-    for pixel, model in pass_outputs.list_done(config.catalog.path):
+    where = pass_outputs.pass_outputs_path(catalog_path)
+    for pixel, model in pass_outputs.list_done(catalog_path):
         if pixel not in parts:
             raise FingerprintError(
                 f"{where} holds pass outputs of another division of the sky, such as {pixel.path}/{model}; choose another "
                 "[catalog] path, or run galbatch clean"
             )
         try:
-            done = pass_outputs.read_done(config.catalog.path, pixel, model) or {}
+            done = pass_outputs.read_done(catalog_path, pixel, model) or {}
         except DamagedError:
             continue  # said where its leaf was read; without a leaf it is not done
         refuse_difference(f"{where} {pixel.path} {model}", done.get("fingerprint"), parts[pixel].leaf)

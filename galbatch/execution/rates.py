@@ -68,7 +68,9 @@ class Rates:
         where = "on this machine" if self.is_as_planned else "by scripts on this machine's CPU"
         return [
             ("time to cut", f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED),
-            *self.network_rows(plan, config.posterior, workers=workers, called=called),
+            *self.network_rows(
+                plan, adaptive=config.posterior.passes == "adaptive", workers=workers, called=called
+            ),
             (
                 "measured on",
                 f"{self.n_measured} of the objects, {where}"
@@ -77,9 +79,7 @@ class Rates:
             ),
         ]
 
-    def network_rows(
-        self, plan: Plan, posterior: PosteriorConfig, *, workers: int, called: str
-    ) -> list[tuple[str, str]]:
+    def network_rows(self, plan: Plan, *, adaptive: bool, workers: int, called: str) -> list[tuple[str, str]]:
         """Return the rows about networks; those that could not be measured are named."""
         labels = ("time to infer", "passes an object", "time of a pass")
         if not self.networks:
@@ -89,7 +89,7 @@ class Rates:
         missing = [m.name for m in plan.models if m.n_selected and m.name not in self.networks]
         without = f"; {', '.join(missing)}: {NOT_MEASURED}" if missing else ""
         passes = ", ".join(f"{name} {rate.passes:.0f}" for name, rate in self.networks.items())
-        if posterior.passes == "adaptive":
+        if adaptive:
             passes += f": mean of {min(ADAPTIVE_OBJECTS, self.n_measured)} objects, adaptive"
         times = ", ".join(f"{name} {1e3 * rate.pass_s:.2f} ms" for name, rate in self.networks.items())
         return list(zip(labels, (f"{_duration(infer_s)} with {called}{without}", passes, times), strict=True))
@@ -119,7 +119,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
         n_measured = max(n_measured, int(sample.has_pixels.sum()))
         for model in (m for m in plan.models if m.grid == grid.grid):
             network = tasks.load_network(model)
-            execution = _execution(config, model, network)
+            execution = _execution(cluster.kind_of(config.cluster).device, model, network)
             measured = _Measured(
                 model.name,
                 network,
@@ -240,7 +240,7 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
     found = {}
     for model in plan.models:
         network = tasks.load_network(model)
-        execution = _execution(config, model, network)
+        execution = _execution(cluster.kind_of(config.cluster).device, model, network)
         memory = models.measure_memory(network, execution or models.Execution(), config.posterior)
         if execution is None and device == "cuda":
             # Measured on this CPU with its threads, but the run's worker holds a whole batch on its GPU.
@@ -251,9 +251,9 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
     return project_inference(plan, found, config.posterior, device=device)
 
 
-def _execution(config: RunConfig, model: ModelPlan, network: models.Ensemble) -> models.Execution | None:
+def _execution(device: cluster.Device, model: ModelPlan, network: models.Ensemble) -> models.Execution | None:
     """Return the planned engine and device; None if this machine cannot provide them."""
-    planned = tasks.execution_of(model, cluster.kind_of(config.cluster).device)
+    planned = tasks.execution_of(model, device)
     try:
         tasks.require_engine(network, planned)
     except BundleError:

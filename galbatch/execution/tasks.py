@@ -376,7 +376,9 @@ class _LoadedModel:
     def columns(self) -> Sequence[Column]:
         """The columns of the network's results, in the order of the leaf."""
         metadata = self.ensemble.metadata
-        return models.result_columns(metadata, name=self.planned.name, posterior=self.task.posterior)
+        return models.result_columns(
+            metadata, name=self.planned.name, quantiles=self.task.posterior.quantiles
+        )
 
     @property
     def audit(self) -> models.Audit | None:

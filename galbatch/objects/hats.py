@@ -80,7 +80,7 @@ class HatsSource:
             raise ObjectListError(
                 f"{path}: its columns are not of the kinds of {self.files[0][0]}: {error}"
             ) from None
-        psf = psf_widths(path, table, objects=self.config)
+        psf = psf_widths(path, table, columns=self.config.psf_fwhm_arcsec)
         inputs = input_columns(path, table, names=self.inputs)
         return sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
 

@@ -97,7 +97,7 @@ def read_objects(
     listed = examine(objects.path, table, objects=objects)
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     refuse_rejected(objects, n_rows=len(table), rejected=rejected)
-    psf = psf_widths(objects.path, table, objects=objects)
+    psf = psf_widths(objects.path, table, columns=objects.psf_fwhm_arcsec)
     numbers = input_columns(objects.path, table, names=inputs)
     return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected
 
@@ -193,8 +193,10 @@ def read_numbers(
     return ids.to_numpy(zero_copy_only=False), numbers
 
 
-def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the rows' PSF widths for every band whose column `objects` names; NaN where there is none.
+def psf_widths(
+    path: str, table: pa.Table, *, columns: Mapping[str, str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the rows' PSF widths for every band in `columns`, which names their columns; NaN where there is none.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def psf_widths(path: str, table: pa.Table, *, objects: ObjectsConfig) -> dict[st
         A column holds no numbers.
     """
     widths = {}
-    for band, name in objects.psf_fwhm_arcsec.items():
+    for band, name in columns.items():
         expected = "PSF widths (FWHM) in arcsec as numbers"
         width = _numbers(path, table.column(name), name=name, expected=expected)
         positive = np.isfinite(width) & (width > 0)

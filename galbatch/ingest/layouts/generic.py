@@ -62,7 +62,7 @@ class GenericLayout:
             return False
         if not survey.generic.pattern:
             return True
-        match = _pattern(survey).search(path)
+        match = _pattern(survey.generic.pattern).search(path)
         return match is not None and match.groupdict().get("band", survey.bands[0]) in survey.bands
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
@@ -82,13 +82,11 @@ class GenericLayout:
         return [_with_plane(tile, "weight", survey.generic, files) for tile in masked]
 
 
-def _pattern(survey: SurveyConfig) -> re.Pattern[str]:
+def _pattern(text: str) -> re.Pattern[str]:
     try:
-        return re.compile(survey.generic.pattern)
+        return re.compile(text)
     except re.error as error:
-        raise ConfigError(
-            f"[survey.generic] pattern = {survey.generic.pattern!r} is no regular expression: {error}"
-        ) from None
+        raise ConfigError(f"[survey.generic] pattern = {text!r} is no regular expression: {error}") from None
 
 
 def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
@@ -97,7 +95,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
     for table in (config.image, config.axis):
         if isinstance(table, dict) and table:
             return [band for band in survey.bands if band in table]
-    match = _pattern(survey).search(path) if config.pattern else None
+    match = _pattern(survey.generic.pattern).search(path) if config.pattern else None
     band = match.groupdict().get("band") if match is not None else None
     if band is None:
         cards = ChainMap(hdus[first_image(hdus) or 0].header, hdus[0].header)
@@ -116,7 +114,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
 
 def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> Tile:
     config = survey.generic
-    match = _pattern(survey).search(path) if config.pattern else None
+    match = _pattern(survey.generic.pattern).search(path) if config.pattern else None
     named = match.groupdict().get("tile") if match is not None else None
     tile_id = named or PurePosixPath(path).name.split(".fits")[0]
     where = f"tile {tile_id} band {band} ({path})"
@@ -141,7 +139,7 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if tile.mask is not None:
-        names = _mask_planes(hdus[tile.mask.hdu].header, config, where=where)
+        names = _mask_planes(hdus[tile.mask.hdu].header, config.mask_planes, where=where)
         tile = dataclasses.replace(tile, mask_planes=names)
     return labeled(tile, survey)
 
@@ -150,11 +148,13 @@ def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> i
     return stated_hdu.get(band) if isinstance(stated_hdu, dict) else stated_hdu
 
 
-def _mask_planes(header: Cards, config: GenericConfig, *, where: str) -> dict[str, int]:
-    if config.mask_planes == "nonzero":
+def _mask_planes(
+    header: Cards, given: Mapping[str, int] | Literal["nonzero"] | None, *, where: str
+) -> dict[str, int]:
+    if given == "nonzero":
         return {NONZERO: 0}
-    if config.mask_planes is not None:
-        return dict(config.mask_planes)
+    if given is not None:
+        return dict(given)
     names = plane_bits(header)
     if not names:
         raise TileError(
@@ -182,6 +182,6 @@ def _with_plane(tile: Tile, role: Role, config: GenericConfig, files: FileAccess
         ) from None
     if role == "mask" and tile.mask is not None:
         with open_fits(path, files) as hdus:
-            names = _mask_planes(hdus[tile.mask.hdu].header, config, where=tile.where)
+            names = _mask_planes(hdus[tile.mask.hdu].header, config.mask_planes, where=tile.where)
         tile = dataclasses.replace(tile, mask_planes=names)
     return tile

@@ -72,7 +72,7 @@ def _positions(
 
 
 def north_up_wcs(
-    position: tuple[float, float], shape: tuple[int, ...], config: StampsConfig, *, where: str
+    position: tuple[float, float], shape: tuple[int, ...], pixel_scale_arcsec: float | None, *, where: str
 ) -> dict[str, Any]:
     """Return the cards of a TAN projection, north up, with the position on the central pixel.
 
@@ -81,12 +81,12 @@ def north_up_wcs(
     TileError
         The config has no pixel scale.
     """
-    if config.pixel_scale_arcsec is None:
+    if pixel_scale_arcsec is None:
         raise TileError(
             f"{where}: no celestial WCS in the header; the catalog has the position, but the pixel scale is needed: "
             "[survey.stamps] pixel_scale_arcsec = .. (0.168 for HSC)"
         )
-    scale_deg = config.pixel_scale_arcsec / 3600.0
+    scale_deg = pixel_scale_arcsec / 3600.0
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",

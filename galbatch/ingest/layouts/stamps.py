@@ -20,7 +20,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from galbatch.config import StampsConfig, SurveyConfig
+from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import (
@@ -75,7 +75,7 @@ class StampsLayout:
                 return []
             header = hdus[planes.image].header
             cards = ChainMap(header, hdus[0].header)
-            band = _band(cards, path, survey.stamps)
+            band = _band(cards, path, survey.stamps.band)
             if band not in survey.bands:
                 return []
             tile_id = PurePosixPath(path).name.split(".fits")[0]
@@ -83,7 +83,11 @@ class StampsLayout:
             found = position_in_catalog(path, survey.stamps, files, where=where)
             if found is not None and "CTYPE1" not in header:
                 # The tile is then made as if the file had this WCS.
-                header.update(north_up_wcs(found[1], hdus[planes.image].shape, survey.stamps, where=where))
+                header.update(
+                    north_up_wcs(
+                        found[1], hdus[planes.image].shape, survey.stamps.pixel_scale_arcsec, where=where
+                    )
+                )
             tile = make_tile(
                 hdus,
                 path,
@@ -140,10 +144,10 @@ def _band_of_name(path: str) -> str | None:
     return None
 
 
-def _band(cards: Mapping[str, Any], path: str, config: StampsConfig) -> str:
+def _band(cards: Mapping[str, Any], path: str, given: str) -> str:
     """The band by BAND, else by the file name, else by FILTER's first word (DECam writes five), else by the config."""
     named = _band_of_name(path)
-    words = str(cards.get("BAND") or named or cards.get("FILTER") or config.band).split()
+    words = str(cards.get("BAND") or named or cards.get("FILTER") or given).split()
     if not words:
         raise TileError(
             f"{path}: the band is unknown: no BAND or FILTER card, and the file name does not say it "

@@ -69,7 +69,7 @@ def read_tiles(
             f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
             "take the band out of [survey] bands or point tiles to its files"
         )
-    _require_single(tiles, survey, asked=asked)
+    _require_single(tiles, asked=asked, by_table=is_table(survey.tiles))
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
 
@@ -82,12 +82,12 @@ def _what_is_there(survey: SurveyConfig) -> str:
     return f"{n_files} {kind} there, none of them {layout.expects} in bands {', '.join(survey.bands)}"
 
 
-def _require_single(tiles: Sequence[Tile], survey: SurveyConfig, *, asked: str) -> None:
+def _require_single(tiles: Sequence[Tile], *, asked: str, by_table: bool) -> None:
     counts = Counter((tile.tile_id, tile.band) for tile in tiles)
     (tile_id, band), count = counts.most_common(1)[0]
     if count > 1:
         paths = [tile.image.path for tile in tiles if (tile.tile_id, tile.band) == (tile_id, band)]
-        advice = "take rows out" if is_table(survey.tiles) else "narrow the pattern to one data release"
+        advice = "take rows out" if by_table else "narrow the pattern to one data release"
         raise TileError(
             f"{asked}: tile {tile_id} band {band} is there {count} times: {', '.join(paths[:3])}; {advice}"
         )

@@ -115,7 +115,7 @@ def infer_block(
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
     _check_inputs(ensemble, inputs)
     cutouts, selected = inputs.cutouts, inputs.selected
-    specs = result_columns(ensemble.metadata, name=name, posterior=posterior)
+    specs = result_columns(ensemble.metadata, name=name, quantiles=posterior.quantiles)
     values: Values = {column.name: column.empty(len(cutouts)) for column in specs}
     nonfinite, unusable = nonfinite_images(cutouts.image)
     if inputs.auxiliary is not None:

@@ -117,7 +117,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
         n_rows=max(part.n_rows for part in parts),
         n_groups=execution.n_threads,
         n_outputs=sum(part.n_outputs for part in parts),
-        n_columns=len(result_columns(ensemble.metadata, name="", posterior=posterior)),
+        n_columns=len(result_columns(ensemble.metadata, name="", quantiles=posterior.quantiles)),
         image_bytes=4 * n_bands * size_px**2,
     )
 

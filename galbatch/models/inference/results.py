@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from galbatch.config import PosteriorConfig
 from galbatch.core.columns import (
     MC_ERROR,
     MODEL_FLAGS,
@@ -29,18 +28,18 @@ SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_ST
 """The statistics of each quantity, whose columns follow those of its quantiles."""
 
 
-def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorConfig) -> list[ResultColumn]:
+def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[float]) -> list[ResultColumn]:
     """Return the result columns of one network: those of each quantity, of the whole model, of features, and last the flags.
 
     Parameters
     ----------
     metadata : metadata of the bundle
     name : name of the network in the run, which is the prefix of the columns
-    posterior : settings of the posterior, with the levels of the quantiles
+    quantiles : levels of the quantiles, in (0, 1), rising
     """
     columns: list[ResultColumn] = []
     for quantity in quantities_of(metadata.parameters):
-        columns += _quantity_columns(quantity, name, posterior.quantiles)
+        columns += _quantity_columns(quantity, name, quantiles)
     for first, second in combinations([parameter.name for parameter in metadata.parameters], 2):
         columns.append(ColumnKey(Statistic.CORRELATION, first, second).column(name))
     columns += [PASSES.column(name), MC_ERROR.column(name)]
@@ -53,7 +52,7 @@ def result_columns(metadata: BundleMetadata, *, name: str, posterior: PosteriorC
     return [*columns, MODEL_FLAGS.column(name)]
 
 
-def _quantity_columns(quantity: Quantity, name: str, levels: tuple[float, ...]) -> Iterator[ResultColumn]:
+def _quantity_columns(quantity: Quantity, name: str, levels: Sequence[float]) -> Iterator[ResultColumn]:
     """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
     what = quantity.parameter.description or quantity.parameter.name
     if quantity.is_magnitude:

@@ -28,7 +28,12 @@ DOMAIN_BYTES = 2**30
 
 
 def domain_of(
-    network: nn.Module, data: TrainingTensors, split: Split, *, settings: TrainingSettings, extras: Extras
+    network: nn.Module,
+    data: TrainingTensors,
+    split: Split,
+    *,
+    psf_fwhm_arcsec: tuple[tuple[float, float], ...] | None,
+    extras: Extras,
 ) -> DomainInfo:
     """Return the domain of a network: statistics of its training set, with limits found on the validation set.
 
@@ -43,7 +48,7 @@ def domain_of(
         network,
         cleaned_rows(data.images, rows, 1.0),
         unit_njy=1.0 / data.scale,
-        psf_fwhm_arcsec=settings.psf_fwhm_arcsec or known,
+        psf_fwhm_arcsec=psf_fwhm_arcsec or known,
         held_out=np.flatnonzero(np.isin(rows, split.validation)),
         known=ObjectNumbers(
             sky_sigma_njy=None if extras.sky_sigma_njy is None else extras.sky_sigma_njy[rows],

@@ -116,7 +116,7 @@ def training_tensors(
     labels: Labels,
     parameters: tuple[ParameterInfo, ...],
     *,
-    settings: TrainingSettings,
+    zero_point_mag: float,
     extras: Extras,
 ) -> TrainingTensors:
     """Return the data in the form that the loop reads: standardized labels and limits as tensors, and the images unchanged.
@@ -133,7 +133,7 @@ def training_tensors(
         raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
     return TrainingTensors(
         images,
-        1.0 / njy_per_unit(settings.zero_point_mag),
+        1.0 / njy_per_unit(zero_point_mag),
         torch.from_numpy(target.astype(np.float32)),
         torch.from_numpy(np.array([output_limits(p) for p in parameters], np.float32).T.copy()),
         None if extras.auxiliary is None else torch.from_numpy(np.asarray(extras.auxiliary, np.float32)),

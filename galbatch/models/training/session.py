@@ -162,7 +162,7 @@ def train(
         session.on_start(split)
     # Scaled by the training set alone: the other sets must have no influence on the network.
     parameters = standardized(labels[split.training], settings, parent)
-    data = training_tensors(images, labels, parameters, settings=settings, extras=extras)
+    data = training_tensors(images, labels, parameters, zero_point_mag=settings.zero_point_mag, extras=extras)
     device = torch.device(device_name(session.device))
     network: Any = build_network(settings, images.shape[-1])
     fill_in(network, data, split, parent=parent, settings=settings)
@@ -186,7 +186,9 @@ def train(
         history = loop.run(session.earlier(identity))
         # Cleared before the domain is computed, so that its features are those of the weights in the bundle.
         _clear_tiny_weights(network)
-        domain = domain_of(network.eval(), data, split, settings=settings, extras=extras)
+        domain = domain_of(
+            network.eval(), data, split, psf_fwhm_arcsec=settings.psf_fwhm_arcsec, extras=extras
+        )
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
     record = {**record_of(settings, split, loop, parent=parent), **before}
     metadata = metadata_of(images.shape[-1], parameters, settings, domain, record)

@@ -33,7 +33,9 @@ def columns_of(*, names=DEMO):
         column
         for name, spec in zip(names, DEMO, strict=False)
         for column in result_columns(
-            load_bundle(bundle_path(f"demo:{spec}")).metadata, name=name, posterior=PosteriorConfig()
+            load_bundle(bundle_path(f"demo:{spec}")).metadata,
+            name=name,
+            quantiles=PosteriorConfig().quantiles,
         )
     ]
 

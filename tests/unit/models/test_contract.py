@@ -224,7 +224,7 @@ class ModelContract:
         )
 
     def test_every_column_is_filled_or_flagged(self, bundle, values):
-        columns = result_columns(bundle.metadata, name="net", posterior=POSTERIOR)
+        columns = result_columns(bundle.metadata, name="net", quantiles=POSTERIOR.quantiles)
         assert list(values) == [column.name for column in columns]
         no_posterior = (values["net_flags"] & ModelFlag.NO_POSTERIOR) > 0
         assert no_posterior.all() == no_posterior.any()

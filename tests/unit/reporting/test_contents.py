@@ -24,7 +24,9 @@ def alike(tmp_path_factory):
         column
         for name in MODELS
         for column in result_columns(
-            load_bundle(bundle_path(f"demo:{name}")).metadata, name=name, posterior=PosteriorConfig()
+            load_bundle(bundle_path(f"demo:{name}")).metadata,
+            name=name,
+            quantiles=PosteriorConfig().quantiles,
         )
     ]
     kept = pa.schema([("sfnet_mag_r_q500", pa.float32()), ("sfnet_flags", pa.int32())])

@@ -272,7 +272,7 @@ def test_every_head_fills_every_column(toy, make_block, kind, method):
         torch.linspace(-0.5, 0.5, n_outputs), rate=0.3, head=heads[kind], slope=torch.ones(n_outputs)
     )
     found = infer(bundle, make_block(3), passes=50, posterior={"method": method})
-    columns = result_columns(bundle.metadata, name="m", posterior=PosteriorConfig())
+    columns = result_columns(bundle.metadata, name="m", quantiles=PosteriorConfig().quantiles)
     assert list(found) == [column.name for column in columns]
     for column in columns:
         if column.dtype == "float32":

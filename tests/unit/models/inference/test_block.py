@@ -49,7 +49,7 @@ def take(block, index):
 def test_fills_every_column_with_its_type(kind, request, make_block):
     bundle = request.getfixturevalue(f"{kind}_bundle")
     values = infer(bundle, make_block(5, len(bundle.bands)))
-    columns = result_columns(bundle.metadata, name="net", posterior=POSTERIOR)
+    columns = result_columns(bundle.metadata, name="net", quantiles=POSTERIOR.quantiles)
     assert list(values) == [column.name for column in columns]
     for column in columns:
         assert len(values[column.name]) == 5

@@ -21,9 +21,7 @@ def test_quantile_suffix(level, suffix):
 
 
 def test_columns_of_gampen(make):
-    columns = result_columns(
-        make.gampen_metadata(), name="gampen", posterior=PosteriorConfig(quantiles=(0.15865, 0.5, 0.84135))
-    )
+    columns = result_columns(make.gampen_metadata(), name="gampen", quantiles=(0.15865, 0.5, 0.84135))
     of_each = ["q15865", "q500", "q84135", "mean", "std", "mode", "epistemic_std"]
     assert [column.name.removeprefix("gampen_") for column in columns] == [
         *(f"bt_{part}" for part in of_each),
@@ -45,14 +43,14 @@ def test_columns_of_gampen(make):
 
 
 def test_fluxes_and_magnitudes_say_that_extinction_is_not_corrected(make):
-    columns = result_columns(make.gampen_metadata(), name="gampen", posterior=PosteriorConfig())
+    columns = result_columns(make.gampen_metadata(), name="gampen", quantiles=PosteriorConfig().quantiles)
     for column in columns:
         told = "not corrected for Galactic extinction" in column.description
         assert told == column.name.startswith(("gampen_flux_njy", "gampen_mag"))
 
 
 def test_columns_of_sfnet(make):
-    columns = result_columns(make.sfnet_metadata(), name="sfnet", posterior=PosteriorConfig())
+    columns = result_columns(make.sfnet_metadata(), name="sfnet", quantiles=PosteriorConfig().quantiles)
     kind = {column.name: column.dtype for column in columns}
     assert [kind[f"sfnet_feature_{i}"] for i in range(4)] == ["int16"] * 4
     assert [kind[f"sfnet_activation_{i}"] for i in range(4)] == ["float32"] * 4
