@@ -64,6 +64,7 @@ def tiles_from_butler(
 
 
 def _daf_butler() -> Any:
+    """Import lsst.daf.butler, which is no dependency of galbatch: it comes with an LSST environment."""
     try:
         return importlib.import_module("lsst.daf.butler")
     except ImportError as error:
@@ -75,7 +76,9 @@ def _daf_butler() -> Any:
 
 
 def _query(butler: Any, dataset_type: str, *, collections: Sequence[str], where: str) -> Iterable[Any]:
+    """Return the references of all datasets, by the query of 2024 or, where the Butler is older, by the registry's."""
     if hasattr(butler, "query_datasets"):
+        # The limit of query_datasets is 20,000 unless it is lifted.
         found: Iterable[Any] = butler.query_datasets(
             dataset_type, list(collections), find_first=True, where=where, limit=None, explain=False
         )
@@ -87,6 +90,7 @@ def _query(butler: Any, dataset_type: str, *, collections: Sequence[str], where:
 
 
 def _row(butler: Any, ref: Any, asked: str) -> dict[str, str]:
+    """Return path, band and tile id of one dataset."""
     try:
         band, tract, patch = (ref.dataId[name] for name in ("band", "tract", "patch"))
     except LookupError as error:

@@ -36,6 +36,7 @@ class FileTiles:
     tiles: tuple[Tile, ...]
 
 
+# The fields of `Tile` as Arrow types, stated in full: a field that is missing here fails on writing, not on the next reading.
 _IDENTITY = pa.struct([("size_bytes", pa.int64()), ("version", pa.string())])
 _PLANE = pa.struct(
     [
@@ -83,7 +84,7 @@ _PLANES = ("image", "mask", "weight", "psf")
 
 
 def _settings(survey: SurveyConfig) -> dict[bytes, bytes]:
-    """Settings that the tiles depend on besides the files, as the file's metadata."""
+    """Return the settings that the tiles depend on besides the files, as metadata of the index's file."""
     # The catalog's path is left out of dumps, as all paths are for fingerprints; here another one is another question.
     asked = {**survey.model_dump(mode="json", exclude={"tiles", "name"}), "catalog": survey.stamps.catalog}
     text = json.dumps(asked, sort_keys=True)
@@ -105,6 +106,7 @@ def load_index(path: str, survey: SurveyConfig) -> dict[str, FileTiles]:
             rows = parquet.read().to_pylist()
         looked: dict[str, Looked] = {}
         tiles: dict[str, list[Tile]] = defaultdict(list)
+        # A file without a tile has one row without tile_id, so that it is not opened again either.
         for row in rows:
             key = row["key"]
             looked[key] = tuple((look["path"], _identity(look["identity"])) for look in row["looked"])
@@ -137,6 +139,7 @@ def save_index(path: str, survey: SurveyConfig, known: Iterable[FileTiles]) -> N
 
 
 def _row(tile: Tile) -> dict[str, Any]:
+    """Return a tile as a row of the index."""
     row = {name: getattr(tile, name) for name in _TILE_FIELDS}
     row["mask_planes"] = [{"name": name, "bit": bit} for name, bit in tile.mask_planes.items()]
     row["identity"] = tile.identity and dataclasses.asdict(tile.identity)
@@ -144,6 +147,7 @@ def _row(tile: Tile) -> dict[str, Any]:
     for name in _PLANES:
         plane = row[name]
         if plane is not None:
+            # HDUs have numbers, HDF5 datasets names: a column has one type, so they are two.
             number = plane.hdu if isinstance(plane.hdu, int) else None
             name_in_file = None if isinstance(plane.hdu, int) else plane.hdu
             row[name] = dataclasses.asdict(plane) | {"hdu": number, "dataset": name_in_file}
@@ -151,6 +155,7 @@ def _row(tile: Tile) -> dict[str, Any]:
 
 
 def _tile(row: Mapping[str, Any]) -> Tile:
+    """Return the tile of a row of the index, with tuples where Arrow gives lists: tiles are hashed."""
     values = {name: row[name] for name in _TILE_FIELDS}
     values["shape_px"] = tuple(row["shape_px"])
     values["corners_deg"] = tuple(tuple(corner) for corner in row["corners_deg"])

@@ -62,6 +62,7 @@ def read_tiles(
     asked = f"[survey] tiles = {survey.tiles!r}"
     if not tiles:
         raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
+    # A band without any tile is rather a wrong glob than a survey without that band, so it stops the run before it starts.
     found = {tile.band for tile in tiles}
     missing = [band for band in survey.bands if band not in found]
     if missing:
@@ -74,6 +75,7 @@ def read_tiles(
 
 
 def _what_is_there(survey: SurveyConfig) -> str:
+    """Return the words of the error where no tile matches: how many files exist, and what the layout looks for."""
     layout = layout_of(survey.layout)
     if is_table(survey.tiles):
         return f"none of its rows is of bands {', '.join(survey.bands)}"
@@ -83,6 +85,7 @@ def _what_is_there(survey: SurveyConfig) -> str:
 
 
 def _require_single(tiles: Sequence[Tile], *, asked: str, by_table: bool) -> None:
+    """Raise if two files hold the same tile in one band, as two data releases under one glob do."""
     counts = Counter((tile.tile_id, tile.band) for tile in tiles)
     (tile_id, band), count = counts.most_common(1)[0]
     if count > 1:

@@ -108,11 +108,12 @@ def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccess
 
 
 def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:
-    """The survey as it is for one file: what the row states stands in the place of the keys of [survey]."""
+    """Return the survey for one file: values in its row of the table replace the keys of [survey]."""
     changes: dict[str, Any] = {name: stated[name] for name in ("release", "background") if name in stated}
     bands = survey.bands
     if "band" in stated:
         bands = (stated["band"],)
+        # A stamp takes its band from [survey.stamps] where neither its cards nor its name have one.
         changes["stamps"] = survey.stamps.model_copy(update={"band": stated["band"]})
     if "psf_fwhm_arcsec" in stated:
         changes["psf_fwhm_arcsec"] = dict.fromkeys(bands, stated["psf_fwhm_arcsec"])
@@ -122,6 +123,7 @@ def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:
 
 
 def _rows(survey: SurveyConfig) -> list[TileSource]:
+    """Return the files of a table of tiles in the survey's bands."""
     table = _table(survey.tiles)
     folder = survey.tiles.rpartition("/")[0]
     wanted = []
@@ -135,6 +137,7 @@ def _rows(survey: SurveyConfig) -> list[TileSource]:
             path = str(stated.pop("path", ""))
             path = path if is_absolute(path) else storage.join(folder, path)
             wanted.append((path, tuple(sorted(stated.items()))))
+    # All at once: on an object store this is one listing of the folder instead of a request for each file.
     found = storage.identities([path for path, _ in wanted])
     missing = [path for path, _ in wanted if found[path] is None]
     if missing:
@@ -151,6 +154,7 @@ def _rows(survey: SurveyConfig) -> list[TileSource]:
 
 
 def _table(path: str) -> pa.Table:
+    """Return the table of tiles, with all columns and values checked."""
     try:
         table = read_table(path)
     except ObjectListError as error:
@@ -173,7 +177,7 @@ def _table(path: str) -> pa.Table:
 
 
 def _require_values(path: str, table: pa.Table) -> None:
-    """Numbers where numbers are expected, text elsewhere; PSF widths positive where they are stated, as in [survey]."""
+    """Raise unless columns hold numbers or text as expected, and PSF widths are positive where a row has one."""
     for field in table.schema:
         integer = pa.types.is_integer(field.type)
         number = integer or pa.types.is_floating(field.type)
@@ -194,4 +198,5 @@ def _require_values(path: str, table: pa.Table) -> None:
 
 
 def _is_stated(value: Any) -> bool:
+    """Return whether a cell has a value: CSV gives empty text, Parquet null, pandas NaN where there is none."""
     return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))

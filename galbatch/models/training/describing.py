@@ -32,12 +32,13 @@ def domain_of(
     data: TrainingTensors,
     split: Split,
     *,
-    psf_fwhm_arcsec: tuple[tuple[float, float], ...] | None,
+    psf_ranges: tuple[tuple[float, float], ...] | None,
     extras: Extras,
 ) -> DomainInfo:
     """Return the domain of a network: statistics of its training set, with limits found on the validation set.
 
-    Of large sets a subsample is used.
+    Large sets are subsampled. `psf_ranges` are the smallest and largest PSF width of each band in arcsec, where the settings
+    give them; without them those of the objects count.
     """
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
     # Half of the subsample is for each set. It has at least 256 images, however large these are.
@@ -48,7 +49,7 @@ def domain_of(
         network,
         cleaned_rows(data.images, rows, 1.0),
         unit_njy=1.0 / data.scale,
-        psf_fwhm_arcsec=psf_fwhm_arcsec or known,
+        psf_fwhm_arcsec=psf_ranges or known,
         held_out=np.flatnonzero(np.isin(rows, split.validation)),
         known=ObjectNumbers(
             sky_sigma_njy=None if extras.sky_sigma_njy is None else extras.sky_sigma_njy[rows],

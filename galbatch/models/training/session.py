@@ -186,9 +186,7 @@ def train(
         history = loop.run(session.earlier(identity))
         # Cleared before the domain is computed, so that its features are those of the weights in the bundle.
         _clear_tiny_weights(network)
-        domain = domain_of(
-            network.eval(), data, split, psf_fwhm_arcsec=settings.psf_fwhm_arcsec, extras=extras
-        )
+        domain = domain_of(network.eval(), data, split, psf_ranges=settings.psf_fwhm_arcsec, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
     record = {**record_of(settings, split, loop, parent=parent), **before}
     metadata = metadata_of(images.shape[-1], parameters, settings, domain, record)
