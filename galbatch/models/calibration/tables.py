@@ -255,16 +255,16 @@ def label_tables(evaluation: Evaluation) -> tuple[ResultTable, ...]:
     if not rows:
         return ()
     table = ResultTable(
-        "Labels that follow from the median, in percent: of those labelled so, how many truly are; of those that truly are, "
-        "how many are labelled so; and the residuals of those labelled so",
+        "Labels that follow from the median, in percent: of those labeled so, how many truly are; of those that truly are, "
+        "how many are labeled so; and the residuals of those labeled so",
         (
             "parameter",
             "label",
-            "n labelled",
+            "n labeled",
             "truly are",
             "±",
             "n truly",
-            "are labelled",
+            "are labeled",
             "±",
             "σ of residuals",
         ),

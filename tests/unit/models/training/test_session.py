@@ -50,12 +50,12 @@ def settings_with(**changes):
 @pytest.fixture(scope="module")
 def trained():
     """A small SFNet trained on 1000 blobs, and its history as it was told."""
-    images, labels = labelled_blobs(1000, seed=1)
+    images, labels = labeled_blobs(1000, seed=1)
     told = []
     return train(images, labels, settings=SETTINGS, session=Session(on_epoch=told.append)), told
 
 
-def labelled_blobs(n, seed, size_px=32):
+def labeled_blobs(n, seed, size_px=32):
     images, flux, width = blobs(n, seed, size_px)
     return images, np.stack([flux, width], 1)
 
@@ -116,7 +116,7 @@ def test_learns_flux_and_width(trained, tmp_path):
     assert told[-1].validation_loss < told[0].validation_loss
     save_bundle(str(tmp_path / "toy.pt"), script_of(result.network), result.metadata)
     bundle = load_bundle(str(tmp_path / "toy.pt"))
-    images, labels = labelled_blobs(300, seed=2)
+    images, labels = labeled_blobs(300, seed=2)
     in_unit = torch.from_numpy(images / np.float32(10 ** (0.4 * (31.4 - 27.0))))
     means = bundle.sample(bundle.prefix(in_unit), torch.arange(300))[:, :2].detach().numpy()
     for index, parameter in enumerate(bundle.metadata.parameters):
@@ -126,7 +126,7 @@ def test_learns_flux_and_width(trained, tmp_path):
 
 def test_metadata_holds_what_was_seen(trained):
     metadata, split = trained[0].metadata, trained[0].split
-    _, labels = labelled_blobs(1000, seed=1)
+    _, labels = labeled_blobs(1000, seed=1)
     seen = labels[split.training]
     assert metadata.parameters[0].location == pytest.approx(np.log(seen[:, 0]).mean())
     assert metadata.parameters[1].scale == pytest.approx(np.log(seen[:, 1]).std())
@@ -141,7 +141,7 @@ def test_metadata_holds_what_was_seen(trained):
 
 
 def test_the_three_parts_are_apart_and_the_test_set_is_not_read():
-    images, labels = labelled_blobs(300, seed=5)
+    images, labels = labeled_blobs(300, seed=5)
     read = []
 
     class Watched:
@@ -176,7 +176,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("architecture", ["sfnet", "gampen"])
 def test_same_seed_same_bits(architecture):
-    images, labels = labelled_blobs(150, seed=5, size_px=40)
+    images, labels = labeled_blobs(150, seed=5, size_px=40)
     settings = settings_with(architecture=architecture, width=1 / 16, epochs=1, n_top_features=None)
     settings = dataclasses.replace(settings, n_top_features=4 if architecture == "sfnet" else 0)
     one, again, other = (
@@ -197,7 +197,7 @@ class Killed(Exception):  # noqa: N818
     ids=["adam", "sgd-mean", "adamw-bf16"],
 )
 def test_killed_within_an_epoch_and_resumed_gives_the_same_bits(tmp_path, changes):
-    images, labels = labelled_blobs(150, seed=5)
+    images, labels = labeled_blobs(150, seed=5)
     settings = settings_with(epochs=3, batch=16, **changes)
     whole = train(images, labels, settings=settings)
     session = Session(checkpoint=tmp_path / "a.ckpt")
@@ -214,7 +214,7 @@ def test_killed_within_an_epoch_and_resumed_gives_the_same_bits(tmp_path, change
 
 
 def test_a_checkpoint_is_not_trained_over_nor_mistaken(tmp_path):
-    images, labels = labelled_blobs(150, seed=5)
+    images, labels = labeled_blobs(150, seed=5)
     settings = settings_with(epochs=1, batch=16)
     session = Session(checkpoint=tmp_path / "a.ckpt")
     train(images, labels, settings=settings, session=session)
@@ -239,7 +239,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early(monkeypatch):
         return next(losses)
 
     monkeypatch.setattr(TrainingLoop, "validate", validate)
-    images, labels = labelled_blobs(100, seed=5)
+    images, labels = labeled_blobs(100, seed=5)
     result = train(images, labels, settings=settings_with(patience=2))
     assert len(result.history) == 4
     name = "resnet.conv1.weight"
@@ -256,7 +256,7 @@ def test_the_mean_of_the_weights_is_kept(monkeypatch):
         return original(self, number)
 
     monkeypatch.setattr(TrainingLoop, "validate", validate)
-    images, labels = labelled_blobs(100, seed=5)
+    images, labels = labeled_blobs(100, seed=5)
     result = train(images, labels, settings=settings_with(epochs=1, average_weights=0.5))
     name = "resnet.conv1.weight"
     assert not torch.equal(raw[0][0][name], raw[0][1][name])
@@ -264,7 +264,7 @@ def test_the_mean_of_the_weights_is_kept(monkeypatch):
 
 
 def test_a_diverging_training_says_so():
-    images, labels = labelled_blobs(100, seed=5)
+    images, labels = labeled_blobs(100, seed=5)
     wild = settings_with(optimizer="sgd", learning_rate=1e6, max_gradient_norm=None, warmup_epochs=0.0)
     with pytest.raises(GalbatchError, match=r"loss is not finite.*lower learning_rate \(1e\+06\)"):
         train(images, labels, settings=wild)
@@ -328,7 +328,7 @@ def test_auxiliary_inputs_are_learned_from(architecture, tmp_path):
 
 
 def test_a_checkpoint_that_lacks_a_later_setting_is_read_as_its_default(tmp_path):
-    images, labels = labelled_blobs(150, seed=5)
+    images, labels = labeled_blobs(150, seed=5)
     settings = settings_with(epochs=1, batch=16)
     path = tmp_path / "a.ckpt"
     train(images, labels, settings=settings, session=Session(checkpoint=path))
@@ -342,7 +342,7 @@ def test_a_checkpoint_that_lacks_a_later_setting_is_read_as_its_default(tmp_path
 
 
 def test_non_finite_pixels_count_as_zero():
-    images, labels = labelled_blobs(100, seed=5)
+    images, labels = labeled_blobs(100, seed=5)
     holes, zeros = images.copy(), images.copy()
     holes[:, :, :2], zeros[:, :, :2] = np.nan, 0.0
     settings = settings_with(epochs=1)
