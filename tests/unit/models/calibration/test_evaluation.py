@@ -141,11 +141,11 @@ def test_labels_are_judged_both_ways(bulges):
     found = table(bulges, "Labels")
     median, truth = bulges.median[:, 0], bulges.labels[:, 0]
     disk = row(found, "bt", "disk")
-    assert disk["n labelled"] == (median <= 0.25).sum()
+    assert disk["n labeled"] == (median <= 0.25).sum()
     assert disk["n truly"] == (truth <= 0.25).sum()
     both = ((median <= 0.25) & (truth <= 0.25)).sum()
-    assert disk["truly are"] == pytest.approx(100 * both / disk["n labelled"], abs=0.01)
-    assert disk["are labelled"] == pytest.approx(100 * both / disk["n truly"], abs=0.01)
+    assert disk["truly are"] == pytest.approx(100 * both / disk["n labeled"], abs=0.01)
+    assert disk["are labeled"] == pytest.approx(100 * both / disk["n truly"], abs=0.01)
     assert sum(row(found, "bt", name)["n truly"] for name in ("bulge", "disk", "neither")) == 3000
 
 
