@@ -1,0 +1,87 @@
+"""The monitor of workers: who is waited for, given up, refused, started again."""
+
+import pytest
+
+from galbatch import cluster
+from galbatch.config import ClusterConfig
+from galbatch.errors import SchedulerLost
+from tests.unit.cluster.scripted import Scripted, worker
+
+JOINED = ClusterConfig(kind="scheduler", scheduler="tcp://s:1", device="cuda", wait_s=100)
+
+
+def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
+    client, told = Scripted(a=worker()), []
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    assert monitor.given_up("cpu") is None
+    assert monitor.given_up("cuda") is None
+    clock[0] += 99
+    assert monitor.given_up("cuda") is None
+    assert told == [
+        "1 worker is there, none with the resource GPU: waiting up to 100 s for one that can continue"
+    ]
+    clock[0] += 2
+    assert monitor.given_up("cuda") == (
+        "1 worker is there, none with the resource GPU after 100 s; start workers with dask worker tcp://s:1 "
+        '--resources "GPU=1" --nthreads 4 and run again'
+    )
+    monkeypatch.setattr("galbatch.cluster.scheduler.refused_workers", lambda client: {})
+    client.workers["b"] = worker(4, gpu=True)
+    monitor.look()
+    assert monitor.given_up("cuda") is None
+    assert monitor.max_submitted == 7
+    del client.workers["b"]
+    clock[0] += 2
+    monitor.look()
+    assert monitor.given_up("cuda") is None  # the wait begins again
+
+
+def test_workers_started_here_that_cannot_are_not_waited_for(clock):
+    monitor = cluster.WorkerMonitor(Scripted(a=worker()), ClusterConfig(), print)
+    monitor.refuse("a", "no engine")
+    assert monitor.given_up("cpu") == "1 worker is there; a is refused: no engine"
+    away = cluster.WorkerMonitor(Scripted(), ClusterConfig(), print)
+    assert away.given_up("cpu") is None  # their nannies may be starting them again
+    clock[0] += 121
+    assert away.given_up("cpu") == "no workers are there after 120 s"
+
+
+def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
+    client, told = Scripted(a=worker()), []
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    monkeypatch.setattr(
+        "galbatch.cluster.scheduler.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
+    )
+    client.workers["b"] = worker()
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]  # looked a moment ago
+    clock[0] += 2
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]
+    assert told == ["worker b gets no work: torch 2.6 there, 2.13 here"]
+
+
+def test_only_workers_with_a_nanny_are_started_again(clock):
+    client, told = Scripted(a=worker(), b=worker(nanny=None)), []
+    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    monitor.restart("a")
+    monitor.restart("b")
+    assert client.restarted == ["a"]
+    assert told == [
+        "worker a was started again: OK",
+        "worker b has no nanny that could start it again; it continues as it is",
+    ]
+
+
+def test_a_scheduler_that_is_gone_ends_the_run(clock):
+    client = Scripted(a=worker())
+    monitor = cluster.WorkerMonitor(client, JOINED, print)
+    client.lost = True  # the connection, which the client has not seen yet
+    clock[0] += 2
+    monitor.look()
+    assert monitor.able("cpu") == ["a"]
+    client.status = "connecting"
+    assert not monitor.is_connected
+    client.status = "closed"
+    with pytest.raises(SchedulerLost, match="tcp://s:1: the scheduler is gone; what is done stays"):
+        monitor.look()
