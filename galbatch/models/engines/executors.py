@@ -30,10 +30,14 @@ class Prepared(Protocol):
     """
 
     @property
-    def last(self) -> Tensor | None: ...
+    def last(self) -> Tensor | None:
+        """The last features of each object, from the pass without dropout."""
+        ...
 
     @property
-    def crop(self) -> Tensor | None: ...
+    def crop(self) -> Tensor | None:
+        """The scale of the spatial transformer for each object."""
+        ...
 
     def rows_at_once(self, batch: int) -> int:
         """Return the number of rows to give to `passes` at a time, at most `batch`."""
