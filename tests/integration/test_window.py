@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 from galbatch import catalog, cluster, config, execution, models
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
-from galbatch.execution import submission as window
+from galbatch.execution.submission import queue as window
 from galbatch.execution import tasks
 
 pytestmark = pytest.mark.timeout(280)
@@ -297,9 +297,9 @@ class OutOfGpuMemory(WorkerPlugin):
     name = "out-of-gpu-memory"
 
     def setup(self, worker):
-        import galbatch.execution.boundary  # what tasks are run by
+        from galbatch.execution.submission import boundary  # what tasks are run by
 
-        tasks_there, models_there = galbatch.execution.boundary.tasks, galbatch.execution.boundary.models
+        tasks_there, models_there = boundary.tasks, boundary.models
         infer, executor, broken = tasks_there.infer_partition, models_there.executor, []
 
         def on_gpu(task):

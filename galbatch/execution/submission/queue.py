@@ -19,7 +19,7 @@ from galbatch import cluster
 from galbatch.config import RunConfig
 from galbatch.errors import DamagedError, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.execution.boundary import is_retriable, reason_of, run_task
+from galbatch.execution.submission.boundary import is_retriable, reason_of, run_task
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
