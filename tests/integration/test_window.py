@@ -14,8 +14,8 @@ from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 from galbatch import catalog, cluster, config, execution, models
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.errors import BundleError
-from galbatch.execution.submission import queue as window
 from galbatch.execution import tasks
+from galbatch.execution.submission import queue as window
 
 pytestmark = pytest.mark.timeout(280)
 
