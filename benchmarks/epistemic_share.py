@@ -36,7 +36,7 @@ RATES = (2e-4, 4e-4, 7e-4)
 SIMULATION_SEED = 2027  # the shipped bundles were trained on galaxies of seed 101
 LEVELS = (0.02275, 0.15865, 0.5, 0.84135, 0.97725)  # run.toml's default
 TOLERANCE = 0.05  # run.toml's default
-UNSEEN_FLOOR = (
+UNDETECTED_JUMPS_FLOOR = (
     176  # passes that an adaptive run asks for at that tolerance in any case: see models/stopping.py
 )
 MAX_PASSES = 1000  # run.toml's default
@@ -64,7 +64,7 @@ class Galaxies:
 
 
 @dataclass(frozen=True)
-class Spread:
+class PassStatistics:
     """What the passes of some objects say, (object, parameter) float64 each.
 
     Attributes
@@ -139,7 +139,7 @@ def _passes_of(
     return torch.cat(parts).numpy()
 
 
-def spread_of(passes: Passes, truth: Floats) -> Spread:
+def statistics_of(passes: Passes, truth: Floats) -> PassStatistics:
     """Shares and tails. Variances between passes have n - 1 below, so that few passes do not lower the share."""
     n = passes.mean.shape[1]
     within = np.diagonal(passes.within(), axis1=1, axis2=2)
@@ -148,7 +148,7 @@ def spread_of(passes: Passes, truth: Floats) -> Spread:
     score = centered / np.sqrt(between)[:, None]
     std = np.sqrt(within + between)
     needed, equal = zip(*(needed_passes(passes, i, std[:, i]) for i in range(truth.shape[1])), strict=True)
-    return Spread(
+    return PassStatistics(
         between / (within + between),
         (score**4).mean(axis=1),
         (np.abs(score) > FAR).mean(axis=1),
@@ -160,7 +160,7 @@ def spread_of(passes: Passes, truth: Floats) -> Spread:
 
 
 def needed_passes(passes: Passes, index: int, std: Floats) -> tuple[Floats, Floats]:
-    """`Spread.needed` and `Spread.equal` of one parameter, (object,), by the delta method.
+    """`PassStatistics.needed` and `PassStatistics.equal` of one parameter, (object,), by the delta method.
 
     The error of a draw's share below is q (1 - q): the density is the same for both and drops out.
     """
@@ -172,7 +172,7 @@ def needed_passes(passes: Passes, index: int, std: Floats) -> tuple[Floats, Floa
 
 
 def normal_needed(share: float) -> float:
-    """As `Spread.needed`, of passes alike in width whose means are normal, from their epistemic share."""
+    """As `PassStatistics.needed`, of passes alike in width whose means are normal, from their epistemic share."""
     level = np.asarray(LEVELS)
     x, between, within = ndtri(level), np.sqrt(share), np.sqrt(1.0 - share)
     nodes, weights = np.polynomial.hermite_e.hermegauss(101)
@@ -191,14 +191,14 @@ def bins_of(values: Floats) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
         yield f"{edges[i]:.2f} to {edges[i + 1]:.2f}", which == i
 
 
-def rows_of(spread: Spread, galaxies: Galaxies, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def rows_of(found: PassStatistics, galaxies: Galaxies, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each parameter, quantity of the bins and bin."""
     for quantity, values in (("re_arcsec", galaxies.re_arcsec), ("mag", galaxies.mag)):
         for interval, inside in bins_of(values):
             if interval == "all" and quantity != "re_arcsec":
                 continue
             for i, name in enumerate(names):
-                of = {key: value[inside, i] for key, value in vars(spread).items()}
+                of = {key: value[inside, i] for key, value in vars(found).items()}
                 yield {
                     "parameter": name,
                     "by": quantity if interval != "all" else "",
@@ -226,9 +226,9 @@ def measure(name: str, galaxies: int, n_passes: int, bf16: bool) -> dict[str, An
     at_rate = {}
     for rate in sorted({*RATES, bundle.metadata.dropout_rate}):
         outputs = outputs_at(bundle, held_out.images, rate, n_passes=n_passes, bf16=bf16)
-        spread = spread_of(read_passes(outputs, bundle.metadata), held_out.truth)
-        rows = list(rows_of(spread, held_out, parameters))
-        at_rate[f"{rate:g}"] = {"rows": rows, "objects": of_objects(spread)}
+        found = statistics_of(read_passes(outputs, bundle.metadata), held_out.truth)
+        rows = list(rows_of(found, held_out, parameters))
+        at_rate[f"{rate:g}"] = {"rows": rows, "objects": of_objects(found)}
         show(name, rate, at_rate[f"{rate:g}"])
     return {
         "question": "epistemic share",
@@ -242,19 +242,19 @@ def measure(name: str, galaxies: int, n_passes: int, bf16: bool) -> dict[str, An
     }
 
 
-def of_objects(spread: Spread) -> dict[str, float]:
+def of_objects(found: PassStatistics) -> dict[str, float]:
     """Passes that objects need for all their parameters together; the mean as an adaptive run would have it."""
-    needed = spread.needed.max(axis=1)
-    equal = spread.equal.max(axis=1)
+    needed = found.needed.max(axis=1)
+    equal = found.equal.max(axis=1)
     return {
         "equal_mean": float(equal.mean()),
         "equal_median": float(np.median(equal)),
         "equal_90": float(np.quantile(equal, 0.9)),
         "needed_median": float(np.median(needed)),
         "needed_90": float(np.quantile(needed, 0.9)),
-        "more_than_floor": float((needed > UNSEEN_FLOOR).mean()),
+        "more_than_floor": float((needed > UNDETECTED_JUMPS_FLOOR).mean()),
         "more_than_1000": float((needed > MAX_PASSES).mean()),
-        "adaptive_mean": float(np.clip(needed, UNSEEN_FLOOR, MAX_PASSES).mean()),
+        "adaptive_mean": float(np.clip(needed, UNDETECTED_JUMPS_FLOOR, MAX_PASSES).mean()),
     }
 
 

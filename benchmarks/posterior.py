@@ -207,8 +207,8 @@ def quality(outputs: npt.NDArray[np.float32], metadata: models.BundleMetadata) -
     for tolerance in TOLERANCES:
         stops = [_stopped(block, metadata, tolerance) for block in blocks]
         errors = [(output - truth.output) / truth.std[..., None] for output, _, _ in stops]
-        told, passes = (np.concatenate([stop[k] for stop in stops]) for k in (1, 2))
-        adaptive[tolerance] = (_rms(np.stack(errors)), _rms(told), float(passes.mean()))
+        expected, passes = (np.concatenate([stop[k] for stop in stops]) for k in (1, 2))
+        adaptive[tolerance] = (_rms(np.stack(errors)), _rms(expected), float(passes.mean()))
     good = [tolerance for tolerance, (error, _, _) in adaptive.items() if error <= draws]
     return Quality(draws, adaptive, max(good))
 

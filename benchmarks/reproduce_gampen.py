@@ -4,7 +4,7 @@ Simulates 150,000 HSC g-band galaxies of 239 px, trains GaMPEN at full width on 
 15 % held out for validation, and prints table 2 and figure 12's numbers of the untouched 15 % beside the paper's. Training is
 modern where the paper leaves it open: Adam with a warm-up and a cosine, bf16 on a GPU, a running mean of the weights.
 
-Every stage goes on from where it stopped, so that the whole can be done in pieces: with ``--seconds`` it stops by itself before the
+Every stage continues from where it stopped, so that the whole can be done in pieces: with ``--seconds`` it stops by itself before the
 time is over and exits with 3 until all is done. The working folder takes 34 GB (4 bytes a pixel).
 
     python benchmarks/reproduce_gampen.py --workdir /scratch/gampen --device cuda --processes 16
@@ -61,7 +61,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class OutOfTimeError(Exception):
-    """The stage stopped in time; another call goes on."""
+    """The stage stopped in time; another call continues."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Plan:
 
 
 def simulate(plan: Plan, clock: Clock) -> None:
-    """Galaxies of table 1, so many at a time, into a file that is read as an array; made as large as it will be at once."""
+    """Galaxies of table 1, a fixed number at a time, into a file that is read as an array; made as large as it will be at once."""
     path, mark = plan.workdir / "images.npy", plan.workdir / "simulated.txt"
     done = int(mark.read_text()) if mark.exists() else 0
     shape = (plan.n_objects, 1, plan.size_px, plan.size_px)
@@ -247,7 +247,7 @@ def is_full(plan: Plan) -> bool:
 
 @torch.inference_mode()
 def run_passes(plan: Plan, bundle: models.Bundle, rows: Rows, name: str, clock: Clock) -> Outputs:
-    """Passes of some objects on the device, so many at a time, into files; what is there is not run again."""
+    """Passes of some objects on the device, a fixed number at a time, into files; what is there is not run again."""
     keys = draw_keys(rows, seed=1, bundle_sha256=bundle.sha256, passes=np.arange(plan.passes))
     script = bundle.script.to(plan.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -406,7 +406,9 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--passes", type=int, default=64, help="of each object at the evaluation")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--processes", type=int, default=1, help="that simulate")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before so many have passed")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop before this many have passed"
+    )
     return parser.parse_args(arguments)
 
 
@@ -427,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in STAGES if given.stage == "all" else (given.stage,):
             stages[name](plan, clock)
     except OutOfTimeError:
-        print("time is over; the same command goes on from here", flush=True)
+        print("time is over; the same command continues from here", flush=True)
         return UNFINISHED
     return 0
 

@@ -183,10 +183,10 @@ class SlowlyResampled:
     noise_correlation: float
 
 
-def _kernel(distance, stretch):
+def _kernel(distance, width_factor):
     """A low-pass filter of cutoff 0.46 under a Kaiser window (beta 6) of 3 px to each side, as resample.py states it."""
-    within = np.clip(1 - (distance / stretch / 3) ** 2, 0, None)
-    kernel = np.sinc(0.92 * distance / stretch) * (np.i0(6 * np.sqrt(within)) - 1)
+    within = np.clip(1 - (distance / width_factor / 3) ** 2, 0, None)
+    kernel = np.sinc(0.92 * distance / width_factor) * (np.i0(6 * np.sqrt(within)) - 1)
     return kernel / kernel.sum()
 
 
@@ -199,8 +199,8 @@ def _slow_resample(image, mask, variance, source, target, size):
     half = (size - 1) / 2
     x, y = to_tile(np.array([half, half + 1, half]), np.array([half, half, half + 1]))
     ratio = np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
-    stretch = max(1.0, round(ratio, 2))
-    reach = math.ceil(3 * stretch)
+    width_factor = max(1.0, round(ratio, 2))
+    reach = math.ceil(3 * width_factor)
     margin = math.ceil(3 * reach / ratio)  # two kernels, turned by 45 deg: 2.83
     v, u = np.mgrid[-margin : size + margin, -margin : size + margin]
     x, y = to_tile(u.ravel(), v.ravel())
@@ -214,7 +214,7 @@ def _slow_resample(image, mask, variance, source, target, size):
         px, py = round(px * 16384) / 16384, round(py * 16384) / 16384
         x0, y0 = math.floor(px) - reach + 1, math.floor(py) - reach + 1
         along = np.arange(2 * reach)
-        weights = a * np.outer(_kernel(y0 + along - py, stretch), _kernel(x0 + along - px, stretch))
+        weights = a * np.outer(_kernel(y0 + along - py, width_factor), _kernel(x0 + along - px, width_factor))
         given[y0 + 200 : y0 + 200 + 2 * reach, x0 + 200 : x0 + 200 + 2 * reach] += weights
         if 0 <= column < size and 0 <= row < size:
             found.append((row, column, y0, x0, weights, a))

@@ -81,7 +81,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class NoDraws:
-    """An object for which a model has no posterior, and the reason in words."""
+    """An object for which a model has no posterior, and a human-readable reason."""
 
     object_id: int | str
     model: str

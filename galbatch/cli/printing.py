@@ -26,7 +26,7 @@ __all__ = [
 out = Console(highlight=False, markup=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 # In characters, wider than any table here: with the width of a terminal (80 in a pipe) rich would cut the cells.
-WIDEST = 1000
+WIDTH_CHARACTERS = 1000
 
 
 def print_line(text: str) -> None:
@@ -42,7 +42,7 @@ def plain_table(*heads: str, show_header: bool = True) -> Table:
 def print_wide(table: Table) -> None:
     """Print a table without wrapping or cutting its lines, however narrow the terminal is."""
     # A console of its own: `print(width=...)` never exceeds the width of the console that prints.
-    Console(width=WIDEST, highlight=False, markup=False, emoji=False).print(table, crop=False)
+    Console(width=WIDTH_CHARACTERS, highlight=False, markup=False, emoji=False).print(table, crop=False)
 
 
 def print_result_tables(tables: Sequence[ResultTable]) -> None:

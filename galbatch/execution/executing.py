@@ -224,8 +224,8 @@ class _Run:
             "survey": [survey.layout for survey in self.config.survey],
             "grids": {grid.grid.label: list(grid.bands) for grid in self.plan.grids},
             "unit": "nJy",
-            "release": self.plan.stated("release"),
-            "background": self.plan.stated("background"),
+            "release": self.plan.tile_labels("release"),
+            "background": self.plan.tile_labels("background"),
             "galbatch_version": __version__,
         }
 

@@ -53,8 +53,8 @@ def finish(config: RunConfig, plan: Plan) -> bool:
         "galbatch_seed": str(posterior.seed),
         "galbatch_pass_outputs": str(posterior.keep_pass_outputs).lower(),
         **{catalog.model_property("bundle", model.name): ", ".join(model.sha256) for model in plan.models},
-        "galbatch_release": ", ".join(plan.stated("release")),
-        "galbatch_background": ", ".join(plan.stated("background")),
+        "galbatch_release": ", ".join(plan.tile_labels("release")),
+        "galbatch_background": ", ".join(plan.tile_labels("background")),
         # The fingerprint of the whole catalog is made from those of its leaves.
         "galbatch_fingerprint": Fingerprint(
             {p.partition.name: p.leaf.digest for p in plan.partitions}

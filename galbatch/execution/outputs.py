@@ -93,11 +93,11 @@ def clean(config: RunConfig) -> list[str]:
         config.catalog.path: (*catalog.CATALOG_ENTRIES, FAILED_FILE, REJECTED_FILE),
         pass_outputs.pass_outputs_path(config.catalog.path): pass_outputs.PASS_OUTPUT_ENTRIES,
     }
-    beside = [
+    companions = [
         *ingest.index_paths(tile_index_of(config.cutouts.store), config.survey),
         *map(storage.damage_path, own),
     ]
-    removed = [path for path in beside if storage.exists(path)]
+    removed = [path for path in companions if storage.exists(path)]
     for path in removed:
         storage.remove(path)
     for folder, entries in own.items():

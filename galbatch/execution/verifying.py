@@ -27,7 +27,7 @@ def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
     Returns
     -------
     list of str
-        Problems in words, [] if all is good.
+        Human-readable problems; [] if all is good.
     """
     checked = catalog.check(catalog_path)
     kept = pass_outputs.pass_outputs_path(catalog_path)

@@ -145,7 +145,7 @@ class Plan:
         window_bytes = self.projection.window_bytes
         return self.projection.read_bytes / window_bytes if window_bytes else 0.0
 
-    def stated(self, what: Literal["release", "background"]) -> list[str]:
+    def tile_labels(self, what: Literal["release", "background"]) -> list[str]:
         """Return the data releases or background products of the tiles, sorted, without those that are unknown."""
         return sorted({value for tile in self.tiles if (value := getattr(tile, what))})
 

@@ -77,7 +77,7 @@ class Quantity:
 
     @property
     def title(self) -> str:
-        """The name of the quantity in words, such as "half-light radius"."""
+        """The human-readable name of the quantity, such as "half-light radius"."""
         return TITLES.get(self.parameter, self.parameter.replace("_", " "))
 
     @property

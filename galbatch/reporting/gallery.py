@@ -30,7 +30,7 @@ MAX_GROUPS = (
 )
 
 SOFTENING = 3.0  # The intensity stretch is linear below about this many units of brightness (of sky noise).
-BLANK_RGB = 0.82  # Pixels without data are light gray, which no stretched sky resembles.
+BLANK_RGB = 0.82  # Pixels without data are light gray, which no drawn sky resembles.
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _scales(block: CutoutBlock) -> Floats:
 
 
 def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
-    """Return an RGB image with an arsinh stretch that preserves colors (Lupton et al. 2004, PASP 116, 133).
+    """Return an RGB image with an arsinh intensity stretch that preserves colors (Lupton et al. 2004, PASP 116, 133).
 
     Parameters
     ----------
@@ -132,9 +132,9 @@ def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
     """
     blank = ~np.isfinite(image_njy).all(axis=0)  # (y, x)
     scaled = np.nan_to_num(image_njy) / scale_njy[:, None, None]
-    # One gain per pixel, from the mean over bands: stretching each band alone would turn bright centers white.
+    # One gain per pixel, from the mean over bands: an arsinh of each band alone would turn bright centers white.
     brightness = np.maximum(scaled.mean(axis=0), 0)
-    # White begins at the brightest 0.15 % of pixels, or a blank sky would be stretched until its noise is white.
+    # White begins at the brightest 0.15 % of pixels, or the noise of a blank sky would be drawn white.
     top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING)
     level = np.arcsinh(brightness / SOFTENING) / np.arcsinh(top / SOFTENING)
     gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)

@@ -219,14 +219,14 @@ class _TwoComponents:
                 for name in ("n", "re_arcsec", "axis_ratio", "angle_deg")
             )
             # (object, angle) semi-major axis of the component's ellipse through the point with s = 1.
-            stretch = elliptical_radius(*direction, axis_ratio=axis_ratio, angle_deg=angle)
-            self.parts.append((share[:, None], stretch, n, re, axis_ratio))
+            radius_ratio = elliptical_radius(*direction, axis_ratio=axis_ratio, angle_deg=angle)
+            self.parts.append((share[:, None], radius_ratio, n, re, axis_ratio))
 
     def log_brightness(self, log_s: Floats) -> Floats:
         """Return the logarithm of the surface brightness (object, angle, radius) at ln s (object, radius)."""
         total: Floats = np.zeros(())
-        for share, stretch, n, re, axis_ratio in self.parts:
-            radius = stretch[..., None] * np.exp(log_s)[:, None, :]
+        for share, radius_ratio, n, re, axis_ratio in self.parts:
+            radius = radius_ratio[..., None] * np.exp(log_s)[:, None, :]
             profile = intensity(radius, n[..., None], re[..., None], axis_ratio=axis_ratio[..., None])
             total = total + share[..., None] * profile
         return np.log(total)
@@ -234,10 +234,10 @@ class _TwoComponents:
     def light_inside(self, log_s: Floats) -> Floats:
         """Return the fraction of the light (object,) inside the curve ln s (object, angle)."""
         total: Floats = np.zeros(())
-        for share, stretch, n, re, _ in self.parts:
-            # The light in a direction is proportional to stretch^-2, as is the area of the ellipse in it.
-            weight = share * stretch**-2 / (stretch**-2).sum(axis=1, keepdims=True)
-            total = total + (weight * (1 - flux_outside(stretch * np.exp(log_s), n, re))).sum(axis=1)
+        for share, radius_ratio, n, re, _ in self.parts:
+            # The light in a direction is proportional to radius_ratio^-2, as is the area of the ellipse in it.
+            weight = share * radius_ratio**-2 / (radius_ratio**-2).sum(axis=1, keepdims=True)
+            total = total + (weight * (1 - flux_outside(radius_ratio * np.exp(log_s), n, re))).sum(axis=1)
         return total
 
     def half_light_isophote(self, log_s: Floats) -> Floats:

@@ -100,9 +100,9 @@ def test_objects_have_as_many_passes_as_they_need(finished, seed):
         there = passes > 0
         assert passes[there].min() >= MIN_PASSES
         assert passes.max() == MAX_PASSES
-        told = (flags[there] & ModelFlag.NOT_CONVERGED) != 0
-        assert told[error[there] > TOLERANCE].all()
-        assert (passes[there][told] == MAX_PASSES).all()
+        not_converged = (flags[there] & ModelFlag.NOT_CONVERGED) != 0
+        assert not_converged[error[there] > TOLERANCE].all()
+        assert (passes[there][not_converged] == MAX_PASSES).all()
         audited = there & is_audited(frame.index.to_numpy(), seed=seed)
         assert audited.sum() >= 2
         assert (passes[audited] == MAX_PASSES).all()
@@ -158,8 +158,8 @@ class TestAudit:
 
     def test_it_is_shown(self, finished, tmp_path):
         path = config.read_config(finished).catalog.path
-        told = CliRunner().invoke(cli.app, ["verify", path])
-        lines = told.stdout.splitlines()
+        verified = CliRunner().invoke(cli.app, ["verify", path])
+        lines = verified.stdout.splitlines()
         assert lines[0] == f"{path}: good"
         page = tmp_path / "report.html"
         reporting.write_report(path, str(page))
@@ -239,5 +239,5 @@ def test_the_plan_projects_the_passes(finished):
         name: dataclasses.replace(rate, pass_s=1.0, passes=360.0) for name, rate in measured.networks.items()
     }
     n_selected = sum(model.n_selected for model in plan.models)
-    told = dict(dataclasses.replace(measured, networks=slow).rows(plan, parsed))["time to infer"]
-    assert told == f"{360 * n_selected / 2 / 3600:.1f} h with 2 workers"
+    shown = dict(dataclasses.replace(measured, networks=slow).rows(plan, parsed))["time to infer"]
+    assert shown == f"{360 * n_selected / 2 / 3600:.1f} h with 2 workers"

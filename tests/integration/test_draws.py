@@ -1,4 +1,4 @@
-"""Pass outputs kept by a run, and joint draws of its objects: as table, as corner plot, in words."""
+"""Pass outputs kept by a run, and joint draws of its objects: as table, as corner plot, as text."""
 
 import io
 import shutil
@@ -174,7 +174,7 @@ def test_an_object_without_passes_is_told_and_the_others_are_drawn(kept, rows, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["CATALOG", "1", "OBJECT", "2"], "no object has the id 1, 2; ids are those of the column object_id"),
         (["CATALOG", "M31"], "its ids are 64-bit integers, which excludes M31"),
@@ -188,11 +188,11 @@ def test_an_object_without_passes_is_told_and_the_others_are_drawn(kept, rows, t
         (["CATALOG"], "Missing argument 'OBJECT_ID...'"),
     ],
 )
-def test_wrong_usage_ends_with_2_and_words(kept, rows, arguments, told):
+def test_wrong_usage_ends_with_2_and_words(kept, rows, arguments, message):
     names = {"CATALOG": str(kept.parent / "catalog"), "OBJECT": str(rows.index[0])}
     done = cli("draws", *(names.get(word, word) for word in arguments))
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatch):
@@ -241,7 +241,7 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
     mark = f"{group}/object_id/_done.json"
     done = storage.read_sealed(mark)
     done["fingerprint"]["digest"] = "f" * 64
-    for change, error, told in (
+    for change, error, message in (
         (
             lambda: storage.publish(mark, storage.sealed_bytes(done)),
             FingerprintError,
@@ -252,15 +252,15 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
         change()
         with pytest.raises(error) as caught:
             draws.draw(parsed.catalog.path, [object_id], draws.Request(10, "gampen"))
-        assert told in str(caught.value)
-        assert any(told in problem for problem in pass_outputs.problems(parsed.catalog.path))
+        assert message in str(caught.value)
+        assert any(message in problem for problem in pass_outputs.problems(parsed.catalog.path))
         if error is FingerprintError:
             with pytest.raises(FingerprintError):
                 execution.read_progress(parsed, plan)
     # What is lost is damage: the partition is left, and the others stay done.
     state = execution.read_progress(parsed, plan)
     assert [part.partition.pixel for part in state.left] == [partition]
-    assert [(one.path, told in one.problem) for one in state.damaged] == [(group, True)]
+    assert [(one.path, message in one.problem) for one in state.damaged] == [(group, True)]
     verified = cli("verify", parsed.catalog.path)
     assert verified.returncode == 1
     assert "they are not there or unfinished" in verified.stderr

@@ -42,28 +42,28 @@ def normal_passes(share, *, n_objects, n_passes, seed=0):
 
 
 def test_the_share_is_unbiased_for_few_passes(epistemic):
-    spread = epistemic.spread_of(normal_passes(0.1, n_objects=4000, n_passes=16), np.zeros((4000, 1)))
+    found = epistemic.statistics_of(normal_passes(0.1, n_objects=4000, n_passes=16), np.zeros((4000, 1)))
     # Exactly unbiased is the variance; the ratio's curvature takes 0.1 * 0.9 * 2 / 15 off, times 0.1.
-    assert spread.share.mean() == pytest.approx(0.1, abs=0.003)
-    assert spread.std.mean() == pytest.approx(1.0, abs=0.003)
+    assert found.share.mean() == pytest.approx(0.1, abs=0.003)
+    assert found.std.mean() == pytest.approx(1.0, abs=0.003)
 
 
-def test_tails_are_told(epistemic):
+def test_tails_are_measured(epistemic):
     passes = normal_passes(0.1, n_objects=50, n_passes=200)
     jumping = passes.mean.copy()
     jumping[:, ::100] += 5.0  # 2 passes of 200
-    spread = epistemic.spread_of(GaussianPasses(jumping, passes.factor), np.zeros((50, 1)))
-    assert spread.far.mean() == pytest.approx(0.01)
-    assert np.median(spread.kurtosis) > 50
-    normal = epistemic.spread_of(passes, np.zeros((50, 1)))
+    found = epistemic.statistics_of(GaussianPasses(jumping, passes.factor), np.zeros((50, 1)))
+    assert found.far.mean() == pytest.approx(0.01)
+    assert np.median(found.kurtosis) > 50
+    normal = epistemic.statistics_of(passes, np.zeros((50, 1)))
     assert normal.far.mean() < 1e-3
     assert np.median(normal.kurtosis) == pytest.approx(3.0, abs=0.3)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
 def test_passes_needed_are_those_of_normal_means(epistemic, share):
-    spread = epistemic.spread_of(normal_passes(share, n_objects=40, n_passes=2000), np.zeros((40, 1)))
-    assert np.median(spread.needed) == pytest.approx(epistemic.normal_needed(share), rel=0.1)
+    found = epistemic.statistics_of(normal_passes(share, n_objects=40, n_passes=2000), np.zeros((40, 1)))
+    assert np.median(found.needed) == pytest.approx(epistemic.normal_needed(share), rel=0.1)
 
 
 def test_that_many_passes_have_that_error(epistemic):
@@ -76,8 +76,8 @@ def test_that_many_passes_have_that_error(epistemic):
 
 def test_as_many_passes_are_as_good_as_the_draws(epistemic):
     """Scatter of the worst quantile, against 1000 draws' own: sqrt(q (1 - q) / 1000) over the density."""
-    spread = epistemic.spread_of(normal_passes(0.3, n_objects=40, n_passes=2000), np.zeros((40, 1)))
-    n = round(np.median(spread.equal))
+    found = epistemic.statistics_of(normal_passes(0.3, n_objects=40, n_passes=2000), np.zeros((40, 1)))
+    n = round(np.median(found.equal))
     assert 60 < n < 200
     marginal = normal_passes(0.3, n_objects=3000, n_passes=n, seed=1).marginal(0)
     level = np.asarray(epistemic.LEVELS)

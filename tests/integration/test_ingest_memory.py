@@ -70,7 +70,7 @@ def objects_near(survey, n_objects):
 
 
 def peak_of(plan, survey, folder, *, n_objects, planes=PLANES):
-    """Peak resident memory in bytes of a new process that cuts so many objects."""
+    """Peak resident memory in bytes of a new process that cuts this many objects."""
     task = tasks.IngestTask(
         partition=Partition(5, 7, 0, n_objects),
         objects=objects_near(survey, n_objects),

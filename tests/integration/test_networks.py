@@ -167,15 +167,15 @@ def test_two_surveys_a_column_and_two_bundles(written, client):
     properties = (Path(parsed.catalog.path) / "hats.properties").read_text()
     assert f"galbatch_bundle_toy={', '.join(hashes)}" in properties
     # What was not applied, or from another column, or by one bundle alone, is another catalog.
-    told = refused(
+    message = refused(
         run_toml, ('auxiliary_inputs = ["ebv_sfd"]', 'auxiliary_inputs = ["ebv_sfd"]\ncalibrated = false')
     )
-    assert "calibration of toy applied, applied; this run uses not applied, not applied" in told
-    told = refused(run_toml, ("ebv_sfd", "z_best"))
-    assert "auxiliary inputs of toy ebv_sfd; this run uses z_best" in told
-    assert "columns fed" in told
-    told = refused(run_toml, ('["first.pt", "second.pt"]', '"first.pt"'))
-    assert f"bundle toy {hashes[0][:12]}.., {hashes[1][:12]}..; this run uses {hashes[0][:12]}.." in told
+    assert "calibration of toy applied, applied; this run uses not applied, not applied" in message
+    message = refused(run_toml, ("ebv_sfd", "z_best"))
+    assert "auxiliary inputs of toy ebv_sfd; this run uses z_best" in message
+    assert "columns fed" in message
+    message = refused(run_toml, ('["first.pt", "second.pt"]', '"first.pt"'))
+    assert f"bundle toy {hashes[0][:12]}.., {hashes[1][:12]}..; this run uses {hashes[0][:12]}.." in message
 
 
 def test_changed_numbers_of_a_column_ask_for_new_results_and_no_new_cutouts(written, tmp_path):
@@ -198,10 +198,10 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     assert "no column ebv; the nearest is ebv_sfd" in refused(
         run_toml, ('auxiliary_inputs = ["ebv_sfd"]\n', "")
     )
-    told = refused(run_toml, ("ebv_sfd", "name"))
-    assert "column name holds string, expected numbers, as a network's auxiliary input" in told
-    told = refused(run_toml, ('["ebv_sfd"]', '["ebv_sfd", "z_best"]'))
-    assert "[[models]] toy: auxiliary_inputs names 2 columns, the bundle takes 1 (ebv)" in told
+    message = refused(run_toml, ("ebv_sfd", "name"))
+    assert "column name holds string, expected numbers, as a network's auxiliary input" in message
+    message = refused(run_toml, ('["ebv_sfd"]', '["ebv_sfd", "z_best"]'))
+    assert "[[models]] toy: auxiliary_inputs names 2 columns, the bundle takes 1 (ebv)" in message
     save_toy(tmp_path / "second.pt", 0.5, input=OTHER_INPUT)
     done = subprocess.run(
         [sys.executable, "-m", "galbatch.cli", "run", str(run_toml)],
@@ -216,7 +216,7 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     )
     assert not (tmp_path / "catalog").exists()
     save_toy(tmp_path / "second.pt", 0.5, calibration=None)
-    told = refused(
+    message = refused(
         run_toml, ('auxiliary_inputs = ["ebv_sfd"]', 'auxiliary_inputs = ["ebv_sfd"]\ncalibrated = true')
     )
-    assert "calibrated = true, but the bundle holds no inflation factors" in told
+    assert "calibrated = true, but the bundle holds no inflation factors" in message

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(280)
 
 
 class Toy(cluster.ClusterKind):
-    """One worker in this process, which may be told to refuse the run."""
+    """One worker in this process, which may be asked to refuse the run."""
 
     name = "toy"
     checked = ()
@@ -53,11 +53,11 @@ def toys(monkeypatch, write_run, survey, tmp_path):
 
 
 def test_a_run_is_planned_checked_and_done_on_it(toys):
-    plan, told = execution.prepare(toys), []
-    with cluster.on_demand(toys.cluster, notify=told.append) as workers:
+    plan, messages = execution.prepare(toys), []
+    with cluster.on_demand(toys.cluster, notify=messages.append) as workers:
         result = execution.execute(toys, plan, workers.client)
     assert result.complete
-    assert told == ["toys are started"]
+    assert messages == ["toys are started"]
     (needs,) = Toy.checked
     assert needs.infers
     assert needs.written == [toys.cutouts.store, toys.catalog.path]

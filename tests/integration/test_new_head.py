@@ -248,9 +248,9 @@ def test_a_head_that_is_not_known_fails_by_name(laplace_head, monkeypatch):
     text = write_metadata(metadata)
     monkeypatch.delitem(HEADS, "laplace")
     known = f"head laplace: not known; known are {', '.join(HEADS)}"
-    for told in (lambda: read_metadata(text, "a.pt"), lambda: card_text(metadata, "0" * 64)):
+    for reading in (lambda: read_metadata(text, "a.pt"), lambda: card_text(metadata, "0" * 64)):
         with pytest.raises(BundleError, match=known):
-            told()
+            reading()
     with pytest.raises(ConfigError, match=f"head: {known}"):
         parse_settings(settings, source="toy.toml")
 

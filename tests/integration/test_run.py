@@ -244,10 +244,10 @@ class TestRefusals:
 
     def test_other_posterior_settings(self, copied):
         copied.write_text(copied.read_text().replace("seed = 1", "seed = 2"))
-        told = self.refusal(copied)
-        assert '"seed": 1' in told
-        assert '"seed": 2' in told
-        assert "galbatch clean" in told
+        message = self.refusal(copied)
+        assert '"seed": 1' in message
+        assert '"seed": 2' in message
+        assert "galbatch clean" in message
 
     def test_other_flag_thresholds_ask_for_new_cutouts(self, copied):
         copied.write_text(copied.read_text().replace("arcsec = 3.0", "arcsec = 4.0"))
@@ -258,8 +258,8 @@ class TestRefusals:
         bundle = models.load_bundle(models.bundle_path("demo:gampen"))
         models.save_bundle(str(other), bundle.script, dataclasses.replace(bundle.metadata, version="2"))
         copied.write_text(copied.read_text().replace('"demo:gampen"', f'"{other}"'))
-        told = self.refusal(copied)
-        assert f"bundle gampen {bundle.sha256[:12]}..; this run uses" in told
+        message = self.refusal(copied)
+        assert f"bundle gampen {bundle.sha256[:12]}..; this run uses" in message
 
     def test_another_division(self, copied):
         copied.write_text(copied.read_text().replace("partition = 20", "partition = 50"))
@@ -354,9 +354,9 @@ class TestBadInput:
 
     def test_object_list_without_the_column(self, write_run, tmp_path):
         run_toml = write_run(tmp_path, replace=[("[plan]", 'id = "objid"\n[plan]')])
-        told = self.usage_error(run_toml)
-        assert "objid" in told
-        assert "object_id" in told
+        message = self.usage_error(run_toml)
+        assert "objid" in message
+        assert "object_id" in message
 
     def test_unknown_key(self, write_run, tmp_path):
         run_toml = write_run(tmp_path, replace=[("passes =", "passess =")])
@@ -388,8 +388,8 @@ class TestBadInput:
             tmp_path, objects=tmp_path / "bad.parquet", replace=[("[plan]", f'invalid = "{invalid}"\n[plan]')]
         )
         if invalid == "refuse":
-            told = self.usage_error(run_toml)
-            assert str(objects.loc[6, "object_id"]) in told
+            message = self.usage_error(run_toml)
+            assert str(objects.loc[6, "object_id"]) in message
             return
         _, result = execute(run_toml, client)
         assert result.n_inferred == len(objects) - 2
@@ -414,8 +414,8 @@ class TestBadInput:
         assert "truncated" in truncated.stderr
         victim.write_bytes(content)
         os.utime(victim, ns=(plan_mtime(plan, victim), plan_mtime(plan, victim)))
-        mended = execution.execute(parsed, execution.prepare(parsed), client)
-        assert mended.complete
+        repaired = execution.execute(parsed, execution.prepare(parsed), client)
+        assert repaired.complete
         assert not (tmp_path / "catalog" / "_failed.json").exists()
 
     def test_band_missing_for_some_objects(self, write_run, survey, tmp_path, client):

@@ -16,7 +16,7 @@ __all__ = ["PHASES", "PHASE_BITS", "REACH_PX", "kernel_weights", "received_weigh
 # window that reaches so far and ends at 0. Gaussians of 0.8 arcsec FWHM come out within 0.3 percent of their peak from
 # pixels of 0.168 or 0.2 arcsec, 1 percent from 0.262; of 0.6 arcsec within 0.4, 1 and 6 percent. Cutoff and window were
 # chosen among 6 px kernels for the smallest correction by `share`: 0.3 percent; Lanczos 3 needs 1.3. 8 px would need
-# 0.1 percent and spread every bad pixel over 64.
+# 0.1 percent and distribute every bad pixel over 64.
 REACH_PX = 3
 CUTOFF = 0.46
 KAISER_BETA = 6.0
@@ -39,11 +39,11 @@ FREQUENCIES_PER_ONE = 1024
 
 
 @functools.lru_cache(maxsize=8)
-def kernel_weights(stretch: float) -> npt.NDArray[np.float32]:
-    """Return (tap, phase) float32: the kernel, `stretch` times as wide, by place within a pixel; the taps sum to 1."""
-    half_taps = math.ceil(REACH_PX * stretch)  # 3 where scales are alike: 6 taps
+def kernel_weights(width_factor: float) -> npt.NDArray[np.float32]:
+    """Return (tap, phase) float32: the kernel, `width_factor` times as wide, by place within a pixel; the taps sum to 1."""
+    half_taps = math.ceil(REACH_PX * width_factor)  # 3 where scales are alike: 6 taps
     taps = np.arange(1 - half_taps, 1 + half_taps)
-    distance = (taps[:, None] - np.arange(PHASES) / PHASES) / stretch
+    distance = (taps[:, None] - np.arange(PHASES) / PHASES) / width_factor
     within = np.clip(1.0 - (distance / REACH_PX) ** 2, 0.0, None)
     window = np.i0(KAISER_BETA * np.sqrt(within)) - 1.0  # 0 at the ends
     kernel = np.sinc(2.0 * CUTOFF * distance) * window
@@ -51,7 +51,7 @@ def kernel_weights(stretch: float) -> npt.NDArray[np.float32]:
 
 
 def received_weight(
-    back: Positions, steps: npt.NDArray[np.float64], *, stretch: float
+    back: Positions, steps: npt.NDArray[np.float64], *, width_factor: float
 ) -> npt.NDArray[np.float32]:
     """Return (window y, window x) float32: the sum of each tile pixel's weights over all cutout pixels, also beyond the edge.
 
@@ -62,13 +62,13 @@ def received_weight(
     ----------
     back : tile pixels on the cutout
     steps : (x or y, along x or y) of the cutout's lattice in tile pixels
-    stretch : the kernel's width over its own
+    width_factor : the kernel's width over its own
     """
     total = np.ones(back.x.shape, np.float32)
     # Place of each tile pixel within its cutout pixel, (window y, window x) in [0, 1).
     x, y = (np.nan_to_num(axis % 1.0).astype(np.float32) for axis in (back.x, back.y))
     lattice_frequencies = np.linalg.inv(steps).T @ HARMONICS.T  # (x or y, harmonic), per tile pixel
-    table = _transform_table(stretch)
+    table = _transform_table(width_factor)
     at = np.abs(lattice_frequencies) * FREQUENCIES_PER_ONE
     in_x, in_y = (np.interp(axis, np.arange(len(table)), table, right=0.0) for axis in at)
     for (x_times, y_times), amplitude in zip(HARMONICS, in_x * in_y, strict=True):
@@ -79,10 +79,10 @@ def received_weight(
 
 
 @functools.lru_cache(maxsize=32)
-def _transform_table(stretch: float) -> npt.NDArray[np.float64]:
+def _transform_table(width_factor: float) -> npt.NDArray[np.float64]:
     """Return the kernel's Fourier transform, 1 at frequency 0, at multiples of 1 / FREQUENCIES_PER_ONE per tile pixel."""
     places = 64  # a pixel: the transform at frequency 32 is below 1e-6
-    table = kernel_weights(stretch)[:, :: PHASES // places]
+    table = kernel_weights(width_factor)[:, :: PHASES // places]
     taps = np.arange(len(table)) - (len(table) // 2 - 1)
     steps = (taps[:, None] * places - np.arange(places)).ravel()
     kernel = np.zeros(places * FREQUENCIES_PER_ONE)

@@ -169,8 +169,8 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
         return None
     area = abs(float(np.linalg.det(steps)))
     # Rounded, so that cutouts of one tile share the tables that are cached by it.
-    stretch = max(1.0, round(math.sqrt(area), 2))
-    taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), kernel_weights(stretch))
+    width_factor = max(1.0, round(math.sqrt(area), 2))
+    taps = _Taps.of(to_tile.positions(Box(0, place.size_px, 0, place.size_px)), kernel_weights(width_factor))
     covered = taps.within(shape_px)
     if not covered.any():
         return None
@@ -184,7 +184,7 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
         first=taps.first,
         x_weights=x_weights,
         y_weights=y_weights,
-        share=1.0 / received_weight(back, steps, stretch=stretch),
+        share=1.0 / received_weight(back, steps, width_factor=width_factor),
         # Sums over many pixels have the variance of the tile pixels they cover, of which there are `area`.
         noise_correlation=math.sqrt(
             float(taps.area.sum(dtype=np.float64)) / float(own.sum(dtype=np.float64))

@@ -194,7 +194,7 @@ def _tiles(
         # 14 decimals: an angle of 360 deg in float64 has no more.
         header = _cards(CRVAL1=f"{ra:.14f}", CRVAL2=f"{dec:.14f}") + fixed + "END".ljust(80)
         key = plain_key((ra, dec), cd, crpix)
-        around = tuple((a, d) for a, d in corners[row])
+        corners_deg = tuple((a, d) for a, d in corners[row])
         for band, of_band in stamps.items():
             yield Tile(
                 tile_id=tile_id,
@@ -205,7 +205,7 @@ def _tiles(
                 grid_key=key,
                 njy_per_unit=of_band.njy_per_unit,
                 pixel_scale_arcsec=config.pixel_scale_arcsec,
-                corners_deg=around,
+                corners_deg=corners_deg,
                 mask_planes=NO_PLANES,
                 weight=None if of_band.variance is None else of_band.variance.plane(path, row),
                 psf_fwhm_arcsec=of_band.psf_fwhm_arcsec,

@@ -205,7 +205,7 @@ def _cap(vectors: Floats) -> tuple[Floats, float]:
     """Return a circle that holds all positions: its center, a unit vector, and its radius in rad."""
     mean = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
-    if length < 1e-3:  # spread over the whole sphere
+    if length < 1e-3:  # distributed over the whole sphere
         return np.array([0.0, 0.0, 1.0]), math.pi
     center = mean / length
     farthest = float(np.linalg.norm(vectors - center, axis=1).max())

@@ -66,17 +66,17 @@ class Preprocessing(nn.Module):
     """The preprocessing before a foreign network: intensity stretch, repetition of a single band, normalization."""
 
     def __init__(
-        self, stretch: nn.Module, n_channels: int, mean: tuple[float, ...], std: tuple[float, ...]
+        self, intensity_stretch: nn.Module, n_channels: int, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         super().__init__()
-        self.stretch = stretch
+        self.intensity_stretch = intensity_stretch
         self.n_channels = n_channels
         self.input_mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
         self.input_std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (object, channel, y, x) float32 of images (object, band, y, x) float32."""
-        x = self.stretch(images).expand(-1, self.n_channels, -1, -1)
+        x = self.intensity_stretch(images).expand(-1, self.n_channels, -1, -1)
         normalized: Tensor = (x - self.input_mean) / self.input_std
         return normalized
 
@@ -117,10 +117,12 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
     }
     metadata = described.metadata(origin)
     info = described.preprocessing
-    stretch: nn.Module = Arsinh() if info.intensity_stretch == "arsinh" else AsTheyAre()
+    intensity_stretch: nn.Module = Arsinh() if info.intensity_stretch == "arsinh" else AsTheyAre()
     if info.intensity_stretch in LAYERS:
-        stretch = ViewerRgb(LAYERS[info.intensity_stretch], described.input.pixel_scale_arcsec)
-    preprocessing = Preprocessing(stretch, info.channels or len(described.input.bands), info.mean, info.std)
+        intensity_stretch = ViewerRgb(LAYERS[info.intensity_stretch], described.input.pixel_scale_arcsec)
+    preprocessing = Preprocessing(
+        intensity_stretch, info.channels or len(described.input.bands), info.mean, info.std
+    )
     wrapped = Foreign(network, preprocessing, has_dropout=metadata.dropout_rate > 0)
     try:
         scripted: Any = torch.jit.script(wrapped)

@@ -150,7 +150,7 @@ class SfnetConversion:
             "layer": self.layer,
         }
         if self.layer != "none":
-            origin["stretch"] = (
+            origin["intensity_stretch"] = (
                 "colors of the Legacy Surveys' viewer, not rounded to 8 bits, without the artefacts of JPEG; first row south"
             )
             origin["native_px_arcsec"] = LAYERS[self.layer].native_px_arcsec
@@ -261,10 +261,16 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
         )
     if not 1 <= k <= last.shape[1]:
         raise BundleError(f"{published.path}: k = {k}, but the network has {last.shape[1]} features")
-    stretch: nn.Module = AsTheyAre()
+    intensity_stretch: nn.Module = AsTheyAre()
     if conversion.layer != "none":
-        stretch = ViewerRgb(LAYERS[conversion.layer], conversion.pixel_scale_arcsec)
-    network = Sfnet(N_CHANNELS, last.shape[0], k=k, width=first.shape[0] / PAPER_CHANNELS, stretch=stretch)
+        intensity_stretch = ViewerRgb(LAYERS[conversion.layer], conversion.pixel_scale_arcsec)
+    network = Sfnet(
+        N_CHANNELS,
+        last.shape[0],
+        k=k,
+        width=first.shape[0] / PAPER_CHANNELS,
+        intensity_stretch=intensity_stretch,
+    )
     assign(network.resnet, state, source=published.path, prefix="resnet.")
     network.input_mean.copy_(torch.tensor(conversion.mean))
     network.input_std.copy_(torch.tensor(conversion.std))

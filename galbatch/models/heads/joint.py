@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.models.heads.registry import head_of, outputs_per_pass, read_metadata, read_passes
-from galbatch.models.metadata import BundleMetadata, DomainInfo, ParameterInfo, write_metadata
+from galbatch.models.metadata import (
+    BundleMetadata,
+    DomainInfo,
+    ParameterInfo,
+    with_current_names,
+    write_metadata,
+)
 from galbatch.models.networks import draw_keys, uniform_draws
 from galbatch.models.posterior import Floats, Passes, pooled, quantities_of
 
@@ -62,8 +68,8 @@ class OutputInfo:
         BundleError
             The metadata contradict themselves, or were written by a version with other fields.
         """
-        # Pass outputs that were kept by older versions have the field's former name.
-        factors = value["inflation_factors"] if "inflation_factors" in value else value["spread_factors"]
+        # Pass outputs that were kept by older versions have the field's former name, the same as in metadata.
+        factors = with_current_names(dict(value), section="calibration")["inflation_factors"]
         metadata = read_metadata(json.dumps(value["metadata"]), source)
         return cls(metadata, value["sha256"], None if factors is None else tuple(factors))
 
@@ -132,12 +138,14 @@ def joint_draws(
     draws (draw,) float64 of each quantity that has columns in the catalog, by its name, in its physical unit
     """
     n_passes = len(outputs[0]) * sum(info.metadata.members for info in infos)
-    n_rounds = -(-n_draws // n_passes)
+    n_repeats = -(-n_draws // n_passes)
     size = max(1, NUMBERS_AT_ONCE // sum(numbers.size for numbers in outputs))
     drawn = np.concatenate(
         [
-            _rounds(infos, outputs, range(start, min(start + size, n_rounds)), _Keys(object_id, seed))
-            for start in range(0, n_rounds, size)
+            _draws_of_repeats(
+                infos, outputs, range(start, min(start + size, n_repeats)), _Keys(object_id, seed)
+            )
+            for start in range(0, n_repeats, size)
         ]
     )[:n_draws]
     quantities = quantities_of(infos[0].metadata.parameters)
@@ -151,26 +159,26 @@ class _Keys:
     object_id: int | str
     seed: int
 
-    def of(self, purpose: str, rounds: range, n_passes: int) -> npt.NDArray[np.int64]:
-        """Return keys (round, pass) int64; those of different purposes are independent."""
-        # Passes are numbered through all rounds, so a draw's key does not depend on how rounds are divided into pieces.
+    def of(self, purpose: str, repeats: range, n_passes: int) -> npt.NDArray[np.int64]:
+        """Return keys (repeat, pass) int64; those of different purposes are independent."""
+        # Passes are numbered through all repeats, so a draw's key does not depend on how repeats are divided into pieces.
         ids = np.array([self.object_id], dtype=object if isinstance(self.object_id, str) else np.int64)
-        numbers = np.arange(rounds.start * n_passes, rounds.stop * n_passes)
+        numbers = np.arange(repeats.start * n_passes, repeats.stop * n_passes)
         keys = draw_keys(ids, seed=self.seed, bundle_sha256=purpose, passes=numbers)
-        return keys.reshape(len(rounds), n_passes)
+        return keys.reshape(len(repeats), n_passes)
 
 
-def _rounds(
-    infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]], rounds: range, keys: _Keys
+def _draws_of_repeats(
+    infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]], repeats: range, keys: _Keys
 ) -> Floats:
-    """Return standardized draws (draw, parameter): for each round one draw from every pass, in random order."""
-    # The rounds take the place of the axis object: each is a copy of the same passes.
-    repeated = [np.broadcast_to(numbers, (len(rounds), *numbers.shape)) for numbers in outputs]
+    """Return standardized draws (draw, parameter): for each repeat one draw from every pass, in random order."""
+    # The repeats take the place of the axis object: each is a copy of the same passes.
+    repeated = [np.broadcast_to(numbers, (len(repeats), *numbers.shape)) for numbers in outputs]
     passes = pooled_passes(infos, repeated)
     n_passes, n_parameters = passes.mean.shape[1:]
     bundles = " ".join(info.sha256 for info in infos)
     # A sort by random numbers is a random order that follows from keys, too.
-    drawn = passes.draws(keys.of(f"draws {bundles}", rounds, n_passes))
-    chance = uniform_draws(keys.of(f"order {bundles}", rounds, n_passes), 1)[..., 0]
+    drawn = passes.draws(keys.of(f"draws {bundles}", repeats, n_passes))
+    chance = uniform_draws(keys.of(f"order {bundles}", repeats, n_passes), 1)[..., 0]
     shuffled = np.take_along_axis(drawn, np.argsort(chance, axis=1)[..., None], axis=1)
     return shuffled.reshape(-1, n_parameters)

@@ -36,7 +36,7 @@ class Audit:
     largest : largest actual difference, in posterior standard deviations
     """
 
-    # The names are keys in the footers of leaves, so they must not change.
+    # The names are keys in the footers of leaves, so they must not change. What is stated is the catalog's `_mc_error`.
 
     levels: tuple[float, ...]
     n_objects: int = 0

@@ -146,7 +146,7 @@ def _of_mixture(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats, Flo
     if n_passes == marginal.n_members:
         return output, error, np.zeros_like(error), std
     jump = UNDETECTED_JUMP * std[:, None]
-    around = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)
-    before, after = np.split(around, 2, axis=1)
+    cdf_at = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)
+    before, after = np.split(cdf_at, 2, axis=1)
     moved = np.maximum(levels - before, after - levels) / (n_passes + 1)
     return output, error, relative_error(moved, density), std

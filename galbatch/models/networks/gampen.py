@@ -170,7 +170,7 @@ class Gampen(nn.Module):
         -------
         (object, channel, y, x) float32; the auxiliary inputs, if any, are the last channels
         """
-        x = self.stretch(images)
+        x = self.intensity_stretch(images)
         scale = self.scale(x)
         theta = torch.zeros((x.shape[0], 2, 3), dtype=x.dtype, device=x.device)
         theta[:, 0, 0] = scale
@@ -225,14 +225,14 @@ class Gampen(nn.Module):
         -------
         (object,) float32
         """
-        return self.scale(self.stretch(images))
+        return self.scale(self.intensity_stretch(images))
 
-    def stretch(self, images: Tensor) -> Tensor:
+    def intensity_stretch(self, images: Tensor) -> Tensor:
         """Return arsinh of the pixels, (object, channel, y, x), with a single band repeated for all channels."""
         return torch.arcsinh(images).expand(-1, self.in_channels, -1, -1)
 
     def scale(self, x: Tensor) -> Tensor:
-        """Return the scale (object,) that the localization network finds for stretched images (object, channel, y, x)."""
+        """Return the scale (object,) that the localization network finds, for pixels (object, channel, y, x) after the stretch."""
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.localization:
             x = layer(x)

@@ -17,7 +17,7 @@ class Arsinh(nn.Module):
     """The intensity stretch arsinh(pixel value), with pixel values in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the stretched images; both (object, band, y, x) float32."""
+        """Return the images after the stretch; both (object, band, y, x) float32."""
         return torch.arcsinh(images)
 
 
@@ -25,7 +25,7 @@ class AsTheyAre(nn.Module):
     """The intensity stretch that changes nothing: pixel values in the bundle's unit."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the stretched images; both (object, band, y, x) float32."""
+        """Return the images after the stretch; both (object, band, y, x) float32."""
         return images
 
 

@@ -74,7 +74,7 @@ class Sfnet(nn.Module):
     k : number of features that are kept; with all of them nothing is zeroed, which is the dense network
     width : factor on ResNet-18's number of channels
     dropout_rate : rate of every dropout layer; 0 switches dropout off, as in the published networks
-    stretch : intensity stretch before the normalization; None: arsinh
+    intensity_stretch : module that is applied to the pixels before the normalization; None: arsinh
     n_auxiliary : number of auxiliary inputs per object, which the linear layer takes together with the k features
 
     Raises
@@ -91,13 +91,13 @@ class Sfnet(nn.Module):
         k: int = 8,
         width: float = 1.0,
         dropout_rate: float = 0.0,
-        stretch: nn.Module | None = None,
+        intensity_stretch: nn.Module | None = None,
         n_auxiliary: int = 0,
     ) -> None:
         super().__init__()
         self.k = k
         self.dropout_rate = dropout_rate
-        self.stretch = Arsinh() if stretch is None else stretch
+        self.intensity_stretch = Arsinh() if intensity_stretch is None else intensity_stretch
         # Mean and standard deviation of each channel of the training set after the intensity stretch, which are not trained.
         self.input_mean = nn.Buffer(torch.zeros(n_bands))
         self.input_std = nn.Buffer(torch.ones(n_bands))
@@ -129,7 +129,7 @@ class Sfnet(nn.Module):
         """
         mean = self.input_mean.reshape(1, -1, 1, 1)
         std = self.input_std.reshape(1, -1, 1, 1)
-        x = ((self.stretch(images) - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = ((self.intensity_stretch(images) - mean) / std).contiguous(memory_format=torch.channels_last)
         resnet = self.resnet
         features: Tensor = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
         return self.auxiliary.attach(features, auxiliary)

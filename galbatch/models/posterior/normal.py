@@ -112,7 +112,7 @@ class NormalMarginal:
     def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
         # Gauss-Hermite for each component.
         nodes, weights = _hermite(n_points)
-        # Nodes first, so that each is a long stretch of memory.
+        # Nodes first, so that each is contiguous in memory.
         values = function(self.center + nodes[:, None, None, None] * self.width)
         means = np.tensordot(weights, values, 1)
         values = values - means

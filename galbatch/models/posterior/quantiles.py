@@ -119,8 +119,8 @@ def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floa
     # Between narrow passes that are far apart the density underflows: the steps are not finite, and the caller bisects.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         newton = -excess / density
-        bend = 1.0 + 0.5 * newton * slope / density
-        return excess, newton / np.where(bend > 0.5, bend, 1.0)
+        correction = 1.0 + 0.5 * newton * slope / density
+        return excess, newton / np.where(correction > 0.5, correction, 1.0)
 
 
 def posterior_std(marginal: Marginal) -> Floats:

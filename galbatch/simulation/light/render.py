@@ -151,9 +151,10 @@ class _Lattice:
         phi = np.arange(N_DIRECTIONS) * np.pi / N_DIRECTIONS
         cos, sin = np.cos(phi), np.sin(phi)
         edge = (N_COPIES + 0.5) * self.period_px / np.maximum(np.abs(cos), np.abs(sin))
-        stretch = elliptical_radius(cos, sin, **shape)
-        weight = stretch**-2 / np.sum(stretch**-2)
-        beyond = float(np.sum(weight * flux_outside(stretch * edge, component.n, re_px)))
+        # The elliptical radius over the circular one, (direction,).
+        ratio = elliptical_radius(cos, sin, **shape)
+        weight = ratio**-2 / np.sum(ratio**-2)
+        beyond = float(np.sum(weight * flux_outside(ratio * edge, component.n, re_px)))
         light = np.full((self.size_px, self.size_px), beyond / self.period_px**2)
         for grid, copy_y, copy_x in self.rings:
             x = grid.nodes_px - self.center_px - offset_px[0]

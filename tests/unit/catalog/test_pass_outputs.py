@@ -132,7 +132,7 @@ def test_the_mark_comes_last_and_goes_first(folder):
     done = pass_outputs.read_done(catalog_path, PARTITION, "gampen")
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 7, "n_rows": 13}
     assert pass_outputs.list_done(catalog_path) == [(PARTITION.pixel, "gampen")]
-    # Another task begins anew: nothing of the first stays.
+    # Another task begins again: nothing of the first stays.
     write(folder, finish=False, n_passes={})
     assert pass_outputs.list_done(catalog_path) == []
     assert storage.list_files(group_of(catalog_path), suffix="") == []

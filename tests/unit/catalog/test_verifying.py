@@ -45,7 +45,7 @@ def put(table: pa.Table, name: str, row: int, value: float) -> pa.Table:
 
 
 def refinish(path: str, partitions: list[Partition], n_rows: int) -> None:
-    """Metadata made anew, so that only the content can be wrong."""
+    """Metadata made again, so that only the content can be wrong."""
     catalog.finish(path, partitions=partitions, properties={}, n_rows_expected=n_rows)
 
 

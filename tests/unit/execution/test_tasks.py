@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 def reading_threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("galbatch-ahead")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("galbatch-prefetch")]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def test_reading_happens_in_another_thread_while_passes_run(into, monkeypatch):
     def reading(*args, **kwargs):
         for number, block in enumerate(read(*args, **kwargs)):
             where["reading"].add(threading.get_ident())
+            assert reading_threads() == [threading.current_thread().name]
             if number == 1:
                 second_is_read.set()
             yield block

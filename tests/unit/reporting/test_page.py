@@ -77,7 +77,7 @@ def test_no_catalog_is_said_so(tmp_path):
         write_report(str(tmp_path / "nothing"), str(tmp_path / "page.html"))
 
 
-def test_stretch_keeps_color_and_grays_out_missing_pixels():
+def test_the_intensity_stretch_keeps_color_and_grays_out_missing_pixels():
     image = np.full((2, 8, 8), 100.0)
     image[1, :4] *= 2  # redder in the lower half
     image[:, 7, 7] = 1e5  # the brightest pixel sets the white

@@ -117,7 +117,7 @@ for die_at in range(0, 1000, 16):
 
 
 def test_killed_at_any_step_of_a_rewrite(tmp_path):
-    """SIGKILL before every sixteenth operation on files while a finished group is written anew."""
+    """SIGKILL before every sixteenth operation on files while a finished group is written again."""
     before = tmp_path / "before"
     write(str(before), seed=1)
     (tmp_path / "killed").mkdir()

@@ -55,7 +55,7 @@ class Unsteady(Toy):
 
 
 class Learning(Toy):
-    """Its BatchNorm goes on counting."""
+    """Its BatchNorm continues to count."""
 
     def __init__(self):
         super().__init__()

@@ -135,7 +135,7 @@ def test_mixtures_and_bins_are_inflated_too():
 
 
 class Oracle(torch.nn.Module):
-    """Says N(pixel 0 + rate x scatter, width) of one parameter: more dropout, more spread between passes."""
+    """Says N(pixel 0 + rate x scatter, width) of one parameter: more dropout, more scatter between passes."""
 
     def __init__(self, width: float, rate: float):
         super().__init__()

@@ -28,7 +28,7 @@ IDENTITY = ParameterInfo("x", "", "", "identity")
 
 
 class Oracle:
-    """Knows the mean of each posterior (pixel 0) and its spread; nothing else of the image counts."""
+    """Knows the mean of each posterior (pixel 0) and its width; nothing else of the image counts."""
 
     def __init__(self, log_d):
         self.log_d = log_d

@@ -166,7 +166,7 @@ def test_what_the_bundle_says(tmp_path, weights):
     origin = metadata.origin
     assert (origin["mean"], origin["std"]) == (list(MEAN), list(STD))
     assert origin["normalization_from"] == "batch of 64 of my training set"
-    assert "without the artefacts of JPEG" in origin["stretch"]
+    assert "without the artefacts of JPEG" in origin["intensity_stretch"]
     assert (origin["k"], origin["target"], origin["weights"]) == (4, "bpt_lines", weights.name)
 
 
@@ -336,7 +336,7 @@ def test_pixels_as_they_are(tmp_path, source, weights):
         converted = bundle.sample(bundle.prefix(images), torch.arange(2))
         torch.testing.assert_close(converted, source(normalized), rtol=1e-5, atol=1e-5)
     assert metadata.input.zero_point_mag == 31.4
-    assert "stretch" not in metadata.origin
+    assert "intensity_stretch" not in metadata.origin
 
 
 def test_catalog_has_values_without_widths(tmp_path, weights, make):
@@ -356,14 +356,14 @@ def test_catalog_has_values_without_widths(tmp_path, weights, make):
 
 def test_colors_of_the_legacy_surveys_own_layer():
     # Worked out by hand: x = (2.23, 3.43, 6.03) flux in nanomaggies of 1, and 0.03 of the sky alone.
-    stretch = ViewerRgb(LAYERS["legacy"], 0.262)
-    sky = stretch(torch.zeros(1, 3, 1, 1)).flatten()
+    colors_of = ViewerRgb(LAYERS["legacy"], 0.262)
+    sky = colors_of(torch.zeros(1, 3, 1, 1)).flatten()
     assert sky.tolist() == pytest.approx([np.arcsinh(0.6) / np.sqrt(20)] * 3)
-    shown = stretch(torch.full((1, 3, 1, 1), 0.01)).flatten()
+    shown = colors_of(torch.full((1, 3, 1, 1), 0.01)).flatten()
     x = np.array([0.052, 0.064, 0.09])
     assert shown.tolist() == pytest.approx(x / x.mean() * np.arcsinh(20 * x.mean()) / np.sqrt(20))
-    assert stretch(torch.full((1, 3, 1, 1), 1e4)).tolist() == [[[[1.0]]] * 3]
-    assert stretch(torch.full((1, 3, 1, 1), -1.0)).tolist() == [[[[0.0]]] * 3]
+    assert colors_of(torch.full((1, 3, 1, 1), 1e4)).tolist() == [[[[1.0]]] * 3]
+    assert colors_of(torch.full((1, 3, 1, 1), -1.0)).tolist() == [[[[0.0]]] * 3]
 
 
 def pickled(path, data):

@@ -142,7 +142,7 @@ def test_objects_stop_once_their_error_is_small_enough(shaky, block):
     stopped = passes < ADAPTIVE.max_passes
     assert 5 < stopped.sum() < 40
     assert (error[stopped] <= ADAPTIVE.tolerance).all()
-    # Told by the passes themselves: not enough at any check point before, enough at the one where it stopped.
+    # From the passes themselves: not enough at any checkpoint before, enough at the one where it stopped.
     ensemble = Ensemble((network,))
     for row, (outputs,) in kept:
         for n_passes in (point for point in schedule(ADAPTIVE) if point <= passes[row]):

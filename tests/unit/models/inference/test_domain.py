@@ -150,9 +150,9 @@ def test_features_that_never_fire_or_are_equal_leave_a_distance():
     covariance = np.array(domain.features_covariance)
     assert np.linalg.cond(covariance) < 1e4
     mean = np.array(domain.features_mean)
-    spread = np.sqrt(covariance[0, 0])
+    std = np.sqrt(covariance[0, 0])
     assert feature_distance(mean[None], mean, covariance)[0] == 0
-    fired = mean + np.array([0, 0, spread])
+    fired = mean + np.array([0, 0, std])
     assert feature_distance(fired[None], mean, covariance)[0] == pytest.approx(10, rel=0.01)
 
 

@@ -133,12 +133,12 @@ def test_a_small_batch_is_measured_with_no_more_rows(gampen_bundle):
     prepared = type(runner.prepare(torch.zeros(2, 1, 48, 48), None))
     original = prepared.passes
 
-    def noting(self, rows, keys):
+    def recording(self, rows, keys):
         seen.append(len(rows))
         return original(self, rows, keys)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepared, "passes", noting)
+        patch.setattr(prepared, "passes", recording)
         measure_memory(Ensemble((gampen_bundle,)), Execution(), PosteriorConfig(passes=8, batch=6))
     assert max(seen) == 6
     assert np.all(np.array(seen) > 0)

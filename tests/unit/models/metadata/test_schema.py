@@ -91,9 +91,15 @@ def test_bundles_of_before_are_read_under_the_names_of_now(make):
     data["calibration"]["spread_factors"] = data["calibration"].pop("inflation_factors")
     data["input"].pop("auxiliary_inputs")
     data["input"]["columns"] = [{"name": "ebv", "unit": "mag"}]
+    # As conversions recorded them: of SFNet, and of a foreign network.
+    data["origin"] = {"stretch": "colors", "preprocessing": {"stretch": "arsinh", "channels": 3}}
     found = read_metadata(json.dumps(data), "old.pt")
     assert found.calibration == metadata.calibration
     assert found.input.auxiliary_inputs == (AuxiliaryInput("ebv", "mag"),)
+    assert found.origin == {
+        "intensity_stretch": "colors",
+        "preprocessing": {"intensity_stretch": "arsinh", "channels": 3},
+    }
     written = write_metadata(found)
     assert "inflation_factors" in written
     assert "spread_factors" not in written

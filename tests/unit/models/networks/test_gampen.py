@@ -185,7 +185,7 @@ def test_passes_are_prefix_and_sample(make):
 def test_bands_are_repeated_to_three_channels():
     torch.manual_seed(0)
     network = Gampen(48, 9, width=1 / 16, in_channels=3)
-    assert network.stretch(torch.full((1, 1, 2, 2), 3.0)).tolist() == [
+    assert network.intensity_stretch(torch.full((1, 1, 2, 2), 3.0)).tolist() == [
         [[[pytest.approx(1.8184464)] * 2] * 2] * 3
     ]
 

@@ -246,8 +246,8 @@ def test_samples_agree_with_the_mixture_for_every_head(kind, members):
         drawn = summarize_draws(draws, quantity, LEVELS, passes=passes)
         if kind != "point":  # whose quantiles are those of the draws
             off = outputs_of(drawn.quantiles, quantity) - outputs_of(exact.quantiles, quantity)
-            spread = np.sqrt(passes.covariance()[:, quantity.index, quantity.index])
-            assert (np.abs(off).max(axis=1) < 5 * drawn.mc_error * spread).all()
+            std = np.sqrt(passes.covariance()[:, quantity.index, quantity.index])
+            assert (np.abs(off).max(axis=1) < 5 * drawn.mc_error * std).all()
         if quantity.is_magnitude:  # fluxes of 1.1 x 2 in ln have no useful standard deviation
             assert (np.abs(drawn.mean - exact.mean) < 5 * exact.std / np.sqrt(N_DRAWS)).all()
             np.testing.assert_allclose(drawn.std, exact.std, rtol=0.15)
