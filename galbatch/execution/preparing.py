@@ -37,7 +37,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         An input is missing or wrong; the message says which one and what to do.
     """
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
-    networks = [_load(config, model) for model in config.models]
+    networks = [_load(model, config.bands) for model in config.models]
     # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the
     # first leaf is written, after hours of cutting.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
@@ -63,7 +63,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     return make_plan(config, objects, tiles, plans)
 
 
-def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:
+def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
     """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
     where = f"run.toml: [[models]] {model.name}:"
     try:
@@ -76,10 +76,10 @@ def _load(config: RunConfig, model: ModelConfig) -> models.Ensemble:
         raise ConfigError(
             f"{where} bands names {len(bands)} bands, the bundle takes {len(network.bands)} ({', '.join(network.bands)})"
         )
-    missing = [band for band in bands if band not in config.bands]
+    missing = [band for band in bands if band not in run_bands]
     if missing:
         raise ConfigError(
-            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(config.bands)}: add it there, or name "
+            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(run_bands)}: add it there, or name "
             "the bands to feed with [[models]] bands"
         )
     taken = [column.name for column in network.metadata.input.auxiliary_inputs]

@@ -143,11 +143,11 @@ class AfwLayout:
                 njy=image_scale(hdus, planes.image, StatedScale.of(survey, name.band, where)),
                 psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
             )
-        release, background = self.release_and_background(path, survey)
+        release, background = self.release_and_background(path, survey.release)
         return [labeled(tile, survey, release=release, background=background)]
 
-    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
-        """Return the data release and the treatment of the sky, as far as the path tells them; "" if it does not."""
+    def release_and_background(self, path: str, stated_release: str) -> tuple[str, str]:
+        """Return the data release, by run.toml or else the path, and its background product; "" where neither says it."""
         raise NotImplementedError
 
 

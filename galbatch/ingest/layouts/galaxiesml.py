@@ -74,18 +74,18 @@ class _Images:
     storage: Mapping[str, Any]  # what `Plane` says of how the pixels are stored
 
     @staticmethod
-    def of(file: Hdf5File, pattern: str, band: str, *, config: GalaxiesMlConfig, key: str) -> _Images:
+    def of(file: Hdf5File, pattern: str, band: str, *, bands: Sequence[str], key: str) -> _Images:
         """The dataset that `pattern` names; `key` is the config key that holds it."""
         name = pattern.replace("{band}", band)
         dataset = file.dataset(name, key=key)
         shape = tuple(int(length) for length in dataset.shape)
-        if len(shape) == 4 and shape[1] == len(config.bands):
-            before: tuple[int, ...] = (config.bands.index(band),)
+        if len(shape) == 4 and shape[1] == len(bands):
+            before: tuple[int, ...] = (bands.index(band),)
         elif len(shape) == 3 and name != pattern:
             before = ()
         else:
             raise TileError(
-                f"{file.path}: {name} has shape {shape}; (object, band, y, x) with {len(config.bands)} bands is needed, "
+                f"{file.path}: {name} has shape {shape}; (object, band, y, x) with {len(bands)} bands is needed, "
                 f"or (object, y, x) and {{band}} in the name; correct {key}, or {KEY} bands = [..]"
             )
         stored = {
@@ -117,10 +117,10 @@ class _Stamps:
         config, cards = survey.galaxiesml, file.attributes
         variance = None
         if config.variance:
-            variance = _Images.of(file, config.variance, band, config=config, key=f"{KEY} variance")
+            variance = _Images.of(file, config.variance, band, bands=config.bands, key=f"{KEY} variance")
         stated = StatedScale.of(survey, band, f"band {band} of {file.path}")
         return _Stamps(
-            image=_Images.of(file, config.image, band, config=config, key=f"{KEY} image"),
+            image=_Images.of(file, config.image, band, bands=config.bands, key=f"{KEY} image"),
             variance=variance,
             njy_per_unit=scale_of_attribute("zero_point_mag", cards.get("zero_point_mag"), stated),
             psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),

@@ -40,6 +40,6 @@ class HscLayout(afw.AfwLayout):
         name = afw.name_in_path(path)
         return name is None or name.band in survey.bands
 
-    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
-        release = survey.release or release_in(path)
+    def release_and_background(self, path: str, stated_release: str) -> tuple[str, str]:
+        release = stated_release or release_in(path)
         return release, BACKGROUND_OF_RELEASE.get(release, "")

@@ -42,5 +42,5 @@ class LsstLayout(afw.AfwLayout):
         name = afw.name_in_path(path)
         return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
 
-    def release_and_background(self, path: str, survey: SurveyConfig) -> tuple[str, str]:
+    def release_and_background(self, path: str, stated_release: str) -> tuple[str, str]:
         return release_in(path), ""

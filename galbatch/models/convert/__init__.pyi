@@ -1,4 +1,4 @@
-from .description import ScriptDescription, read_description
+from .description import PreprocessingInfo, ScriptDescription, read_description
 from .foreign import convert_script
 from .gampen import GampenConversion, convert_gampen
 from .published import Published, read_published
@@ -7,6 +7,7 @@ from .sfnet import SFNET_TARGETS, SfnetConversion, convert_sfnet
 __all__ = [
     "SFNET_TARGETS",
     "GampenConversion",
+    "PreprocessingInfo",
     "Published",
     "ScriptDescription",
     "SfnetConversion",

@@ -14,7 +14,7 @@ from galbatch.models.bundle import SCRIPT_FAULTS, save_bundle, set_modes
 from galbatch.models.convert.description import read_description
 from galbatch.models.convert.published import file_sha256
 from galbatch.models.metadata import BundleMetadata
-from galbatch.models.networks import LAYERS, Arsinh, AsTheyAre, ViewerRgb
+from galbatch.models.networks import stretch_named
 
 __all__ = ["Foreign", "convert_script"]
 
@@ -117,12 +117,8 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
     }
     metadata = described.metadata(origin)
     info = described.preprocessing
-    intensity_stretch: nn.Module = Arsinh() if info.intensity_stretch == "arsinh" else AsTheyAre()
-    if info.intensity_stretch in LAYERS:
-        intensity_stretch = ViewerRgb(LAYERS[info.intensity_stretch], described.input.pixel_scale_arcsec)
-    preprocessing = Preprocessing(
-        intensity_stretch, info.channels or len(described.input.bands), info.mean, info.std
-    )
+    stretch = stretch_named(info.intensity_stretch, pixel_scale_arcsec=described.input.pixel_scale_arcsec)
+    preprocessing = Preprocessing(stretch, info.channels or len(described.input.bands), info.mean, info.std)
     wrapped = Foreign(network, preprocessing, has_dropout=metadata.dropout_rate > 0)
     try:
         scripted: Any = torch.jit.script(wrapped)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from galbatch.errors import BundleError, UsageError
 from galbatch.models.bundle import save_bundle
 from galbatch.models.convert.published import Published, assign, file_sha256, read_published
 from galbatch.models.metadata import BundleMetadata, HeadInfo, InputInfo, ParameterInfo
-from galbatch.models.networks import LAYERS, AsTheyAre, Sfnet, ViewerRgb
+from galbatch.models.networks import LAYERS, Sfnet, stretch_named
 
 __all__ = ["SFNET_TARGETS", "SfnetConversion", "convert_sfnet"]
 
@@ -261,15 +260,12 @@ def _network(published: Published, conversion: SfnetConversion, k: int) -> Sfnet
         )
     if not 1 <= k <= last.shape[1]:
         raise BundleError(f"{published.path}: k = {k}, but the network has {last.shape[1]} features")
-    intensity_stretch: nn.Module = AsTheyAre()
-    if conversion.layer != "none":
-        intensity_stretch = ViewerRgb(LAYERS[conversion.layer], conversion.pixel_scale_arcsec)
     network = Sfnet(
         N_CHANNELS,
         last.shape[0],
         k=k,
         width=first.shape[0] / PAPER_CHANNELS,
-        intensity_stretch=intensity_stretch,
+        intensity_stretch=stretch_named(conversion.layer, pixel_scale_arcsec=conversion.pixel_scale_arcsec),
     )
     assign(network.resnet, state, source=published.path, prefix="resnet.")
     network.input_mean.copy_(torch.tensor(conversion.mean))

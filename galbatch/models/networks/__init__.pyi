@@ -1,7 +1,7 @@
 from .auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, NoAuxiliaryInputs, current_weight_name
 from .dropout import MaskPlan, Masks, keyed_dropout, zero_
 from .gampen import POOLED_PX, SMALLEST_PX, VGG16_BLOCKS, Gampen, HalvingPool, localized_px
-from .intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb
+from .intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb, stretch_named
 from .keys import draw_keys, is_audited, member_keys, normal_draws, uniform_draws
 from .sfnet import Sfnet
 
@@ -28,6 +28,7 @@ __all__ = [
     "localized_px",
     "member_keys",
     "normal_draws",
+    "stretch_named",
     "uniform_draws",
     "zero_",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LAYERS", "Arsinh", "AsTheyAre", "Layer", "ViewerRgb"]
+__all__ = ["LAYERS", "Arsinh", "AsTheyAre", "Layer", "ViewerRgb", "stretch_named"]
 
 SOFTENING = 20.0  # The formula's Q in the viewer's code.
 NOTHING = 1e-6  # Used for a brightness of 0, by which the gain would be divided.
@@ -84,3 +84,20 @@ class ViewerRgb(nn.Module):
         gain = torch.arcsinh(self.softening * mean) / (self.root * mean)
         colors: Tensor = (x * gain).clamp(0.0, 1.0)
         return colors
+
+
+def stretch_named(name: str, *, pixel_scale_arcsec: float) -> nn.Module:
+    """Return the intensity stretch of a name: none, arsinh, or a layer of the viewer.
+
+    Parameters
+    ----------
+    pixel_scale_arcsec : pixel scale of the images, on which the colors of a layer depend
+
+    Raises
+    ------
+    KeyError
+        There is no stretch of this name.
+    """
+    if name == "none":
+        return AsTheyAre()
+    return Arsinh() if name == "arsinh" else ViewerRgb(LAYERS[name], pixel_scale_arcsec)

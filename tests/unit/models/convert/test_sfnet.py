@@ -18,7 +18,6 @@ from galbatch.errors import BundleError, UsageError
 from galbatch.models import BlockInputs, SfnetConversion, convert_sfnet, infer_block, load_bundle
 from galbatch.models.convert import read_published
 from galbatch.models.convert.published import TORCH_CLASSES
-from galbatch.models.networks import LAYERS, ViewerRgb
 
 MEAN, STD = (0.14, 0.12, 0.10), (0.16, 0.13, 0.11)
 WIDTH = 1 / 8
@@ -352,18 +351,6 @@ def test_catalog_has_values_without_widths(tmp_path, weights, make):
     assert np.isnan(values["s_log_Ha_std"]).all()
     assert (values["s_flags"] & int(ModelFlag.NO_POSTERIOR) != 0).all()
     assert (values["s_feature_3"] >= 0).all()
-
-
-def test_colors_of_the_legacy_surveys_own_layer():
-    # Worked out by hand: x = (2.23, 3.43, 6.03) flux in nanomaggies of 1, and 0.03 of the sky alone.
-    colors_of = ViewerRgb(LAYERS["legacy"], 0.262)
-    sky = colors_of(torch.zeros(1, 3, 1, 1)).flatten()
-    assert sky.tolist() == pytest.approx([np.arcsinh(0.6) / np.sqrt(20)] * 3)
-    shown = colors_of(torch.full((1, 3, 1, 1), 0.01)).flatten()
-    x = np.array([0.052, 0.064, 0.09])
-    assert shown.tolist() == pytest.approx(x / x.mean() * np.arcsinh(20 * x.mean()) / np.sqrt(20))
-    assert colors_of(torch.full((1, 3, 1, 1), 1e4)).tolist() == [[[[1.0]]] * 3]
-    assert colors_of(torch.full((1, 3, 1, 1), -1.0)).tolist() == [[[[0.0]]] * 3]
 
 
 def pickled(path, data):
