@@ -9,8 +9,8 @@
     ├── properties, hats.properties              written last: without them no reader opens the catalog
     └── .staging/                                temporary files; outside dataset/, which readers list
 
-pandas reads ``catalog/dataset``; LSDB and hats open ``catalog``; TOPCAT opens a leaf, with units and UCDs
-from the VOTable in its footer (VOParquet).
+pandas reads ``catalog/dataset``; LSDB and hats open ``catalog``; astropy reads a leaf, with units and UCDs. Those stand
+in its footer, also as a VOTable (VOParquet) for tools of the Virtual Observatory.
 
 Names (listed in ``__init__.pyi``) are imported at first use, because importing hats takes half a second.
 """

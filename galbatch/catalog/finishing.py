@@ -21,7 +21,8 @@ from galbatch import __version__, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
-from galbatch.catalog.schema import schema_difference, votable_metadata
+from galbatch.catalog.reader_metadata import reader_metadata
+from galbatch.catalog.schema import schema_difference
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
@@ -180,7 +181,7 @@ def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
                 f"{catalog_path}: leaf {leaf.pixel.name} differs from "
                 f"{leaves[0].pixel.name}: {difference}; remove the wrong one and run again"
             )
-    schema = schema.with_metadata(votable_metadata(schema))
+    schema = schema.with_metadata(reader_metadata(schema.empty_table()))
     collected = {layout.COMMON_METADATA: list[pq.FileMetaData]()}
     if len(leaves) > MAX_LEAVES_WITH_METADATA:
         storage.remove(storage.join(catalog_path, layout.METADATA))

@@ -6,11 +6,20 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galbatch.catalog.leaves import sorting_problem
 from galbatch.catalog.schema import schema_difference
 from galbatch.core import sky
-from galbatch.core.columns import DEC, HEALPIX, MODEL_FLAGS, RA, quantile_columns, quantity_column
+from galbatch.core.columns import (
+    DEC,
+    HEALPIX,
+    MODEL_FLAGS,
+    RA,
+    quantile_columns,
+    quantity_column,
+    result_names,
+)
 from galbatch.core.pixels import HealpixPixel
 
 __all__ = ["leaf_problems"]
@@ -43,12 +52,13 @@ def leaf_problems(
         yield f"{int(elsewhere.sum())} rows have a {HEALPIX.name} that does not match their position, first row {int(np.argmax(elsewhere))}"
     if footer.get("n_objects", str(len(table))) != str(len(table)):
         yield f"{len(table)} rows, its footer says {footer['n_objects']}"
+    yield from _nan_problems(table)
     for (model, quantity), columns in quantile_columns(table.column_names).items():
         name = quantity_column(model, quantity)
         values = np.stack(
             [table.column(column).to_numpy() for column in columns.values()], axis=1
         )  # (object, level)
-        # NaN compares as not smaller, so objects without a posterior pass here, and need a flag below.
+        # A missing value is NaN here, which compares as not smaller, so objects without a posterior pass here, and need a flag below.
         falling = (np.diff(values, axis=1) < 0).any(axis=1)
         if falling.any():
             yield f"{int(falling.sum())} rows have quantiles of {name} that decrease with their level, first row {int(np.argmax(falling))}"
@@ -56,6 +66,14 @@ def leaf_problems(
         unexplained = np.isnan(values).any(axis=1) & (flags == 0)
         if unexplained.any():
             yield (
-                f"{int(unexplained.sum())} rows have NaN in {name} and no flag that says why, first row "
+                f"{int(unexplained.sum())} rows have no value of {name} and no flag that says why, first row "
                 f"{int(np.argmax(unexplained))}"
             )
+
+
+def _nan_problems(table: pa.Table) -> Iterator[str]:
+    """Yield a message for each result column that holds NaN: a missing value is null in files."""
+    for name in result_names(table.column_names):
+        column = table.column(name)
+        if pa.types.is_floating(column.type) and (n_rows := pc.sum(pc.is_nan(column)).as_py()):
+            yield f"{n_rows} rows of {name} hold NaN, which most readers take for a number; a missing value is null"

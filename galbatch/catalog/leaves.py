@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from galbatch import storage
 from galbatch.catalog.checksums import leaf_bytes, publish_leaf
 from galbatch.catalog.layout import leaf_path
-from galbatch.catalog.schema import require_own_columns, votable_metadata
-from galbatch.core.columns import HEALPIX
+from galbatch.catalog.reader_metadata import reader_metadata
+from galbatch.catalog.schema import require_own_columns
+from galbatch.core.columns import HEALPIX, as_stored
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError, DamagedError
 
@@ -44,7 +45,8 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
     partition : Partition
         The pixel of the leaf and its number of objects.
     table : pyarrow.Table
-        One row per object, with a schema from `leaf_schema`, sorted by ``_healpix_29``.
+        One row per object, with a schema from `leaf_schema`, sorted by ``_healpix_29``. Missing values may be NaN or null:
+        the file holds them as `galbatch.core.columns.as_stored` says.
     footer : dict of str
         Entries for the file's key-value metadata, where each key gets the prefix ``galbatch.``.
 
@@ -64,11 +66,13 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         )
     if problem := sorting_problem(table, partition):
         raise CatalogError(f"{where}: {problem}")
+    table = as_stored(table)
+    known = reader_metadata(table)
     own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     buffer = io.BytesIO()
     pq.write_table(
-        table.cast(table.schema.with_metadata({**votable_metadata(table.schema), **own})),
+        table.cast(table.schema.with_metadata({**known, **own})),
         buffer,
         compression="zstd",
         # Values of posteriors hardly repeat: BYTE_STREAM_SPLIT compresses them better than dictionaries. HATS does the same.
@@ -141,7 +145,7 @@ def read_leaf_metadata(path: str) -> tuple[pq.FileMetaData, int]:
 
 
 def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of a leaf. Units and descriptions stay in the fields' metadata; the table's own metadata are dropped.
+    """Return the rows of a leaf. Missing floats are null, which ``to_numpy`` makes NaN. Units and descriptions stay in the fields' metadata; the table's own metadata are dropped.
 
     A whole leaf is checked against its checksum; of some columns the pages that are read are, against Parquet's own.
 

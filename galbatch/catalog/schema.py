@@ -1,43 +1,23 @@
-"""The schema that all leaves of a catalog share, and the VOTable that describes it for tools of the Virtual Observatory."""
+"""The schema that all leaves of a catalog share."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import pyarrow as pa
-from astropy.io.votable.tree import CooSys, Field, Resource, TableElement, VOTableFile
 
-from galbatch.core.columns import DEC, OWN_COLUMNS, RA, Column
+from galbatch.core.columns import OWN_COLUMNS, Column
 from galbatch.core.flags import flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
 
-__all__ = ["leaf_schema", "require_own_columns", "schema_difference", "votable_metadata"]
-
-VOPARQUET_VERSION = "1.0"
+__all__ = ["FLAGS_KEY", "leaf_schema", "require_own_columns", "schema_difference"]
 
 # Entries of the field metadata that are copied from the object list and compared between leaves.
 KEPT_METADATA = (b"unit", b"description", b"ucd")
 
 FLAGS_KEY = "flags"
 """Entry of the field metadata of a column of flags: its bits as JSON, see `galbatch.core.flags.flags_as_json`."""
-
-# VOTable has no int8 and no unsigned integers but bytes: those take the next wider type that holds all their values.
-VOTABLE_TYPES: Mapping[pa.DataType, str] = {
-    pa.bool_(): "boolean",
-    pa.uint8(): "unsignedByte",
-    pa.int8(): "short",
-    pa.int16(): "short",
-    pa.uint16(): "int",
-    pa.int32(): "int",
-    pa.uint32(): "long",
-    pa.int64(): "long",
-    pa.float32(): "float",
-    pa.float64(): "double",
-}
 
 
 def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:
@@ -113,45 +93,3 @@ def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
         if _kept_metadata(field) != _kept_metadata(other):
             return f"column {field.name} has another unit, description or ucd"
     return ""
-
-
-def votable_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """Return key-value metadata in the VOParquet convention: a VOTable without rows that describes the columns of `schema`."""
-    return {
-        b"IVOA.VOTable-Parquet.version": VOPARQUET_VERSION.encode(),
-        # The cache is keyed by the serialized schema, because pyarrow treats schemas as equal that differ only in metadata.
-        b"IVOA.VOTable-Parquet.content": _votable(schema.serialize().to_pybytes()),
-    }
-
-
-@lru_cache(maxsize=4)
-def _votable(serialized: bytes) -> bytes:
-    """Return the VOTable of a serialized schema as XML.
-
-    It is cached: all leaves of a run share it, and making it takes half the time of writing a small leaf.
-    """
-    votable, resource = VOTableFile(), Resource()
-    resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
-    votable.resources.append(resource)
-    table = TableElement(votable, name="galbatch")
-    resource.tables.append(table)
-    for field in pa.ipc.read_schema(pa.py_buffer(serialized)):
-        metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        attributes = {key: metadata[key] for key in ("unit", "ucd") if metadata.get(key)}
-        if field.name in (RA.name, DEC.name):
-            attributes["ref"] = "icrs"
-        if field.type in VOTABLE_TYPES:
-            attributes["datatype"] = VOTABLE_TYPES[field.type]
-        else:
-            # Text, and types without a VOTable equivalent, such as dates.
-            attributes |= {"datatype": "unicodeChar", "arraysize": "*"}
-        described = Field(votable, name=field.name, **attributes)
-        described.description = metadata.get("description")
-        if bits := json.loads(metadata.get(FLAGS_KEY, "[]")):
-            # VOTable has no element for the meaning of bits, so it becomes part of the description.
-            texts = " ".join(f"{row['value']} {row['name']}: {row['text']}" for row in bits)
-            described.description = f"{metadata.get('description', '')}; bits: {texts}"
-        table.fields.append(described)
-    buffer = io.BytesIO()
-    votable.to_xml(buffer)
-    return buffer.getvalue()

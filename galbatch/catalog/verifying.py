@@ -62,7 +62,7 @@ def check(catalog_path: str) -> Checked:
       inside the leaf's pixel, at the HEALPix index of their position, and as many as its footer says.
     - Object ids are unique in the whole catalog, and the number of rows is that in the properties.
     - All leaves come from the same run, by their fingerprints.
-    - Quantiles do not decrease with their level, and NaN occurs only with a bit in ``<model>_flags``.
+    - Quantiles do not decrease with their level, a value is missing only with a bit in ``<model>_flags``, and is null.
     """
     leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:

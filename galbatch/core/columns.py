@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.core.pixels import PATH_COLUMNS
@@ -29,6 +30,7 @@ __all__ = [
     "ID",
     "MC_ERROR",
     "MODEL_FLAGS",
+    "NO_TEXT",
     "OOD_DISTANCE",
     "OWN_COLUMNS",
     "PASSES",
@@ -40,12 +42,14 @@ __all__ = [
     "ResultColumn",
     "Scope",
     "Statistic",
+    "as_stored",
     "flag_columns",
     "parse_column",
     "parse_columns",
     "quantile_columns",
     "quantile_suffix",
     "quantity_column",
+    "result_names",
 ]
 
 LEVEL_DECIMALS = 10
@@ -54,7 +58,10 @@ LEVEL_DECIMALS = 10
 Users write fewer decimals, and the rounding error of a float64 only shows in later ones.
 """
 
-NO_VALUE = "NaN: no value, the flags say why"
+NO_VALUE = "null: no value, the flags say why"
+
+NO_TEXT = ""
+"""The missing text: astropy, FITS and VOTable have no null for text, and astropy would read it as the word None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,9 @@ class Column:
         One line for users of the catalog. It explains the missing value where one can occur.
     ucd : str
         Unified Content Descriptor (UCD1+), "" for none.
-    missing : float or None
-        The number that marks a missing value; None if missing values are null.
+    missing : float or str
+        The value that marks a missing one in the program's arrays. Files hold null in place of NaN, see `as_stored`, and
+        all other values as they are.
     flags : type of CatalogFlag, or None
         The meaning of the bits, if this is a column of flags.
     """
@@ -84,7 +92,7 @@ class Column:
     unit: str
     description: str
     ucd: str = ""
-    missing: float | None = None
+    missing: float | str = math.nan
     flags: type[CatalogFlag] | None = None
 
     @property
@@ -93,7 +101,10 @@ class Column:
         return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
 
     def empty(self, n_objects: int) -> npt.NDArray[Any]:
-        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text."""
+        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text.
+
+        Integers have no NaN: a column of integers must state the number that marks a missing value.
+        """
         dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
         return np.full(n_objects, self.missing, dtype)
 
@@ -139,7 +150,7 @@ class Statistic(enum.Enum):
     dtype: str
     text: str
     ucd: str
-    missing: float | None
+    missing: float | str
 
     QUANTILE = "q", Scope.QUANTITY, "float32", f"posterior quantile {{level:g}} of {{what}}; {NO_VALUE}"
     MEAN = "mean", Scope.QUANTITY, "float32", f"posterior mean of {{what}}; {NO_VALUE}", "stat.mean"
@@ -161,9 +172,9 @@ class Statistic(enum.Enum):
         "label",
         Scope.QUANTITY,
         "string",
-        "word for the median of {what}: {labels}; null: none",
+        "word for the median of {what}: {labels}; empty: none",
         "",
-        None,
+        NO_TEXT,
     )
     CORRELATION = (
         "corr",
@@ -205,13 +216,13 @@ class Statistic(enum.Enum):
         "activation",
         Scope.RANK,
         "float32",
-        "activation of the feature of rank {rank} in the pass without dropout; NaN: none fired, or no value",
+        "activation of the feature of rank {rank} in the pass without dropout; null: none fired, or no value",
     )
     FREQUENCY = (
         "frequency",
         Scope.RANK,
         "float32",
-        "share of the passes in which the feature of rank {rank} was among the {n_features} that fired; NaN: none "
+        "share of the passes in which the feature of rank {rank} was among the {n_features} that fired; null: none "
         "fired, no value, or a bundle that does not tell",
     )
     FLAGS = (
@@ -225,7 +236,7 @@ class Statistic(enum.Enum):
     )
 
     def __new__(
-        cls, word: str, scope: Scope, dtype: str, text: str, ucd: str = "", missing: float | None = math.nan
+        cls, word: str, scope: Scope, dtype: str, text: str, ucd: str = "", missing: float | str = math.nan
     ) -> Self:
         member = object.__new__(cls)
         # Enum takes a member whose value exists already for an alias, so each word can be used once.
@@ -347,6 +358,34 @@ class ResultColumn(Column):
     key: ColumnKey
 
 
+def result_names(names: Sequence[str]) -> list[str]:
+    """Return the names of a catalog's result columns: the column ``flags`` and all after it; none if the catalog has no ``flags``."""
+    return list(names[list(names).index(PIXEL_FLAGS.name) :]) if PIXEL_FLAGS.name in names else []
+
+
+def as_stored(table: pa.Table) -> pa.Table:
+    """Return a catalog's rows with missing values as files hold them: null for NaN in result columns, empty for null text and bytes.
+
+    To DuckDB, Polars and Arrow NaN is a number above all others, and only null is missing; pandas and NumPy show null as NaN.
+    Floats of columns that were kept from the object list stay as they came.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Rows of a leaf, from `galbatch.catalog.leaf_schema`.
+    """
+    results = set(result_names(table.column_names))
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if field.type in (pa.string(), pa.binary()) and column.null_count:
+            no_text = pa.scalar(NO_TEXT).cast(field.type)
+            table = table.set_column(index, field, pc.fill_null(column, no_text))
+        elif field.name in results and pa.types.is_floating(field.type):
+            no_value = pa.scalar(None, field.type)
+            table = table.set_column(index, field, pc.if_else(pc.is_nan(column), no_value, column))
+    return table
+
+
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
 
@@ -368,9 +407,8 @@ def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
     dict of str to (str, ColumnKey)
         Model name and key, by column name.
     """
-    results = list(names)
-    if PIXEL_FLAGS.name in results:
-        results = results[results.index(PIXEL_FLAGS.name) + 1 :]
+    # Without the column `flags` the names are those of results alone.
+    results = result_names(names)[1:] if PIXEL_FLAGS.name in names else list(names)
     found: dict[str, tuple[str, ColumnKey]] = {}
     block: list[str] = []
     for name in results:

@@ -47,7 +47,7 @@ def leaf_table(
     Returns
     -------
     pyarrow.Table
-        One row per object; missing floats are null.
+        One row per object; missing floats are NaN, which `catalog.write_leaf` writes as null.
     """
     object_id = objects.object_id
     # Text ids are Python objects: Arrow makes strings of a list of them.
@@ -62,9 +62,7 @@ def leaf_table(
     for name in objects.kept.column_names:
         arrays[name] = objects.kept.column(name).combine_chunks()
     for column in columns:
-        arrays[column.name] = pa.array(
-            values[column.name], type=column.arrow_type, from_pandas=column.dtype == "string"
-        )
+        arrays[column.name] = pa.array(values[column.name], type=column.arrow_type)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 

@@ -19,7 +19,7 @@ from galbatch.models.posterior import Quantity, quantities_of
 
 __all__ = ["INFER_VERSION", "result_columns"]
 
-INFER_VERSION = 5
+INFER_VERSION = 6
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"

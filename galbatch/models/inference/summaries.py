@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.core.columns import MC_ERROR, ColumnKey, Scope, Statistic
+from galbatch.core.columns import MC_ERROR, NO_TEXT, ColumnKey, Scope, Statistic
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.metadata import ParameterInfo
@@ -164,7 +164,7 @@ def quantity_values(
     }
     if not quantity.is_magnitude and quantity.parameter.labels:
         median = summary.quantiles[:, list(levels).index(0.5)]
-        labels = np.full(len(median), None, dtype=object)  # None: no label fits
+        labels = np.full(len(median), NO_TEXT, dtype=object)  # where no label fits
         # From the last to the first, so that the first label that fits overwrites the others.
         for label in reversed(quantity.parameter.labels):
             low = -np.inf if label.at_least is None else label.at_least

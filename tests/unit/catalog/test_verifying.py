@@ -37,11 +37,11 @@ def rewrite(
 
 
 def put(table: pa.Table, name: str, row: int, value: float) -> pa.Table:
-    """The table with one value changed."""
+    """The table with one value changed; NaN is written as null."""
     values = table[name].to_numpy().copy()
     values[row] = value
     at = table.schema.get_field_index(name)
-    return table.set_column(at, table.schema.field(at), pa.array(values))
+    return table.set_column(at, table.schema.field(at), pa.array(values, from_pandas=True))
 
 
 def refinish(path: str, partitions: list[Partition], n_rows: int) -> None:
@@ -170,13 +170,13 @@ def test_quantiles_that_fall(finished: str, leaf: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gampen_bt_q500", "gampen_bt_q15865", "gampen_flux_njy_q500"])
-def test_nan_without_a_flag(finished: str, leaf: Path, name: str) -> None:
+def test_a_missing_value_without_a_flag(finished: str, leaf: Path, name: str) -> None:
     rewrite(leaf, lambda table: put(table, name, 6, np.nan))
     parameter = name.rpartition("_")[0]
-    assert f"1 rows have NaN in {parameter} and no flag that says why, first row 6" in said(finished)
+    assert f"1 rows have no value of {parameter} and no flag that says why, first row 6" in said(finished)
 
 
-def test_nan_with_a_flag_is_no_problem(finished: str, leaf: Path) -> None:
+def test_a_missing_value_with_a_flag_is_no_problem(finished: str, leaf: Path) -> None:
     rewrite(leaf, lambda table: put(put(table, "gampen_bt_q500", 6, np.nan), "gampen_flags", 6, 4))
     assert catalog.verify(finished) == []
 

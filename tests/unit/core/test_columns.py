@@ -131,7 +131,7 @@ def test_one_missing_value_of_each_column():
         assert missing.shape == (3,)
         if column.dtype == "string":
             assert missing.dtype == object
-            assert missing.tolist() == [None] * 3
+            assert missing.tolist() == [""] * 3
             continue
         assert missing.dtype == np.dtype(column.dtype)
         assert column.arrow_type == pa.from_numpy_dtype(missing.dtype)
@@ -147,7 +147,7 @@ def test_one_missing_value_of_each_column():
 def test_ucds_units_and_texts_of_columns():
     median = ColumnKey(Statistic.QUANTILE, "bt", level=0.5).column("net", unit="mag", what="light")
     assert (median.name, median.unit, median.ucd) == ("net_bt_q500", "mag", "stat.median")
-    assert median.description == "posterior quantile 0.5 of light; NaN: no value, the flags say why"
+    assert median.description == "posterior quantile 0.5 of light; null: no value, the flags say why"
     outer = ColumnKey(Statistic.QUANTILE, "bt", level=0.84135).column("net", what="light")
     assert outer.ucd == ""
     assert MODEL_FLAGS.column("net").flags is ModelFlag

@@ -80,7 +80,7 @@ def test_every_flags_column_has_its_bits_in_the_field_metadata_and_the_votable()
         assert [(row["bit"], row["value"], row["name"], row["text"], row["class"]) for row in rows] == [
             (flag.bit, flag.value, flag.name, flag.text, flag.flag_class) for flag in flags
         ]
-    xml = catalog.schema.votable_metadata(schema)[b"IVOA.VOTable-Parquet.content"]
+    xml = catalog.reader_metadata.reader_metadata(schema.empty_table())[b"IVOA.VOTable-Parquet.content"]
     fields = parse(BytesIO(xml)).get_first_table().fields
     described = {field.name: " ".join(field.description.split()) for field in fields}  # XML is wrapped
     for flag in PixelFlag:

@@ -63,4 +63,4 @@ def test_verify_asks_the_flags_of_a_quantitys_own_model(alike):
     """Of gampen the flags say why values are missing, of gampen_survey they say nothing."""
     told = [problem for problem in catalog.verify(alike) if "no flag that says why" in problem]
     assert len(told) == 4
-    assert all("4 rows have NaN in gampen_survey_" in problem for problem in told)
+    assert all("4 rows have no value of gampen_survey_" in problem for problem in told)

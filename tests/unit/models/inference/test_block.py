@@ -175,7 +175,7 @@ def test_unselected_objects_get_no_values(gampen_bundle, make_block):
     values = infer(gampen_bundle, make_block(3), selected=selected)
     assert values["net_flags"][1] == ModelFlag.NOT_SELECTED
     assert np.isnan(values["net_bt_mean"][1])
-    assert values["net_bt_label"][1] is None
+    assert values["net_bt_label"][1] == ""
     assert np.isfinite(values["net_bt_mean"][[0, 2]]).all()
     none = infer(gampen_bundle, make_block(3), selected=np.zeros(3, bool))
     assert (none["net_flags"] == ModelFlag.NOT_SELECTED).all()
@@ -193,7 +193,7 @@ def test_non_finite_outputs_are_told(gampen_bundle, make_block):
     failed = values["net_flags"] & ModelFlag.MODEL_FAILED
     np.testing.assert_array_equal(failed, [0, ModelFlag.MODEL_FAILED, 0])
     np.testing.assert_array_equal(np.isnan(values["net_bt_mean"]), [False, True, False])
-    assert values["net_bt_label"][1] is None
+    assert values["net_bt_label"][1] == ""
 
 
 def test_extrapolation_is_told(gampen_bundle, make_block):
