@@ -280,7 +280,7 @@ def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchs
     from galbatch.core.fingerprint import Fingerprint
     from galbatch.core.pixels import Partition
     from galbatch.core.types import BLOCK_OBJECTS, ObjectTable
-    from galbatch.execution import tasks
+    from galbatch.execution import GridTask, InferTask, ModelTask
     from galbatch.planning import ModelPlan
 
     ensemble, made = models.load_ensemble([path]), Fingerprint({"made": "here"})
@@ -295,12 +295,12 @@ def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchs
     ingest.write_partition(
         store, partition, ensemble.grid, blocks, planes=("image",), fingerprint=made.as_json()
     )
-    return tasks.InferTask(
+    return InferTask(
         partition=partition,
         objects=ObjectTable(np.arange(n), ra_deg, dec_deg, index, pa.table({"row": np.arange(n)})),
         object_flags=np.zeros(n, np.int32),
-        grids=(tasks.GridTask(ensemble.grid, BLOCK_BANDS, np.arange(n)),),
-        models=(tasks.ModelTask(network, np.arange(n) % BLOCK_OBJECTS < n_selected),),
+        grids=(GridTask(ensemble.grid, BLOCK_BANDS, np.arange(n)),),
+        models=(ModelTask(network, np.arange(n) % BLOCK_OBJECTS < n_selected),),
         posterior=posterior,
         store=store,
         catalog=str(folder / "catalog"),

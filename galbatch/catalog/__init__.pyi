@@ -1,6 +1,6 @@
 from .checksums import leaf_damage, remove_leaf
 from .finishing import finish, model_property, read_properties
-from .layout import CATALOG_ENTRIES, damaged_leaf, leaf_path, list_leaves
+from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog
 from .schema import leaf_schema
@@ -12,6 +12,7 @@ __all__ = [
     "Checked",
     "FoundObject",
     "check",
+    "checksum_path",
     "cone",
     "damaged_leaf",
     "find_objects",

@@ -5,6 +5,7 @@
 
 from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds
 from galbatch.cluster.checks import require_distinct_gpus, require_paths
+from galbatch.cluster.local import kept_by_malloc
 from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
 from galbatch.cluster.registry import KINDS, connect, kind_of, require
@@ -21,6 +22,7 @@ __all__ = [
     "WorkerNeeds",
     "Workers",
     "connect",
+    "kept_by_malloc",
     "kind_of",
     "on_demand",
     "require",

@@ -4,12 +4,27 @@ from .leaf import footer_fingerprint
 from .outputs import Stage, check_outputs, clean, lock_of
 from .preparing import prepare
 from .progress import Progress, read_progress
-from .rates import Rates, measure_memory, measure_rates
-from .tasks import infer_partition, infer_task, ingest_partition, ingest_task
+from .rates import NetworkRate, Rates, measure_memory, measure_rates
+from .tasks import (
+    GridTask,
+    InferTask,
+    IngestTask,
+    ModelTask,
+    infer_partition,
+    infer_task,
+    ingest_partition,
+    ingest_task,
+    load_network,
+)
 from .verifying import verify_against, verify_outputs
 
 __all__ = [
     "Damaged",
+    "GridTask",
+    "InferTask",
+    "IngestTask",
+    "ModelTask",
+    "NetworkRate",
     "Progress",
     "Rates",
     "RunResult",
@@ -22,6 +37,7 @@ __all__ = [
     "infer_task",
     "ingest_partition",
     "ingest_task",
+    "load_network",
     "lock_of",
     "measure_memory",
     "measure_rates",

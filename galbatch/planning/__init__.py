@@ -1,13 +1,15 @@
 """Planning of a run: the sky is divided into partitions, whose bytes, requests and memory are projected."""
 
 from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
-from galbatch.planning.inference_memory import InferenceMemory, project_inference
-from galbatch.planning.plan import GridPlan, ModelPlan, PartitionPlan, Plan
+from galbatch.planning.inference_memory import WEIGHT_COPIES, InferenceMemory, project_inference
+from galbatch.planning.plan import PROCESS_BYTES, GridPlan, ModelPlan, PartitionPlan, Plan
 from galbatch.planning.planner import ENGINE_OF, make_plan
 
 __all__ = [
     "ENGINE_OF",
     "MAX_HEALPIX_ORDER",
+    "PROCESS_BYTES",
+    "WEIGHT_COPIES",
     "GridPlan",
     "InferenceMemory",
     "ModelPlan",

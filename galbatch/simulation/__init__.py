@@ -7,13 +7,16 @@ truth. No other package of galbatch imports GalSim.
 """
 
 from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC
-from galbatch.simulation.population import draw_population, require_population
+from galbatch.simulation.population import POPULATIONS, draw_population, require_population
 from galbatch.simulation.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
 from galbatch.simulation.survey import SimulatedSurvey, simulate_survey
+from galbatch.simulation.writers import WRITERS
 
 __all__ = [
     "PIXEL_SCALE_ARCSEC",
+    "POPULATIONS",
     "SKIES",
+    "WRITERS",
     "SimulatedSurvey",
     "Sky",
     "TrainingSet",

@@ -8,11 +8,11 @@ torch = pytest.importorskip("torch")
 
 from galbatch import models  # noqa: E402
 from galbatch.config import PosteriorConfig  # noqa: E402
-from galbatch.execution import tasks  # noqa: E402
+from galbatch.execution import infer_partition, load_network  # noqa: E402
 from galbatch.models import DomainInfo, GpuMemory  # noqa: E402
 from galbatch.models.heads import outputs_per_pass  # noqa: E402
 from galbatch.models.networks import Gampen  # noqa: E402
-from galbatch.planning.inference_memory import WEIGHT_COPIES  # noqa: E402
+from galbatch.planning import WEIGHT_COPIES  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,7 +40,7 @@ def measured(task):
     """The network's memory, as the task itself measures it, and its share of the projection: weights and passes."""
     network = task.models[0].network
     execution = models.Execution(models.Engine.named(network.engine), "cuda")
-    memory = models.measure_memory(tasks.load_network(network), execution, task.posterior)
+    memory = models.measure_memory(load_network(network), execution, task.posterior)
     copies = WEIGHT_COPIES[execution.engine.kind]
     return memory, memory.working_bytes + round(copies * memory.weights_bytes)
 
@@ -48,7 +48,7 @@ def measured(task):
 def peak_bytes(task):
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    result = tasks.infer_partition(task)
+    result = infer_partition(task)
     return torch.cuda.max_memory_allocated(), result
 
 

@@ -16,11 +16,11 @@ from astropy.table import Table
 
 import galbatch.cli
 from galbatch import catalog, config, execution, models, storage
-from galbatch.api import draws
+from galbatch.api import Request, draw
 from galbatch.catalog import pass_outputs
 from galbatch.core.flags import ModelFlag
 from galbatch.errors import CatalogError, DamagedError, FingerprintError
-from galbatch.execution import tasks
+from galbatch.execution import infer_partition, infer_task
 from galbatch.models.posterior import to_output
 
 pytestmark = pytest.mark.timeout(280)
@@ -114,7 +114,7 @@ def assert_agree(drawn, row):
 
 def test_draws_agree_with_the_catalog(kept, rows):
     chosen = [object_id for object_id in rows.index if rows.loc[object_id, "sfnet_passes"] > 0][:6]
-    found = draws.draw(str(kept.parent / "catalog"), [str(one) for one in chosen], draws.Request(8000))
+    found = draw(str(kept.parent / "catalog"), [str(one) for one in chosen], Request(8000))
     assert [(one.object_id, one.model) for one in found] == [
         (object_id, model) for object_id in chosen for model in ("gampen", "sfnet")
     ]
@@ -208,7 +208,7 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
         )
     }
     storage.remove(leaf)
-    task = tasks.infer_task(
+    task = infer_task(
         plan, part, store=parsed.cutouts.store, catalog_path=parsed.catalog.path, posterior=parsed.posterior
     )
 
@@ -219,11 +219,11 @@ def test_a_task_that_dies_before_its_leaf_is_done_again_alike(copied, monkeypatc
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, dies)
             with pytest.raises(KeyboardInterrupt):
-                tasks.infer_partition(task)
+                infer_partition(task)
         done = pass_outputs.read_done(parsed.catalog.path, partition, "gampen")
         assert (done is not None) == (name == "write_leaf")
         assert part.partition.name not in execution.read_progress(parsed, plan).inferred
-    tasks.infer_partition(task)
+    infer_partition(task)
     assert part.partition.name in execution.read_progress(parsed, plan).inferred
     after = {
         f: storage.read_bytes(f"{pass_outputs.pass_outputs_path(parsed.catalog.path)}/{partition.path}/{f}")
@@ -251,7 +251,7 @@ def test_lost_and_foreign_pass_outputs_are_told(copied):
     ):
         change()
         with pytest.raises(error) as caught:
-            draws.draw(parsed.catalog.path, [object_id], draws.Request(10, "gampen"))
+            draw(parsed.catalog.path, [object_id], Request(10, "gampen"))
         assert message in str(caught.value)
         assert any(message in problem for problem in pass_outputs.problems(parsed.catalog.path))
         if error is FingerprintError:
@@ -290,7 +290,7 @@ def test_a_catalog_without_pass_outputs_says_how_to_get_them(copied, client):
     pd.testing.assert_frame_equal(first.to_pandas(), second.to_pandas(), check_exact=True)
     object_id = str(first["object_id"][0].as_py())
     with pytest.raises(CatalogError, match=r"keep_pass_outputs = true.* choose a new \[catalog\] path"):
-        draws.draw(bare.catalog.path, [object_id], draws.Request())
+        draw(bare.catalog.path, [object_id], Request())
     bare_toml.write_text(other.replace("[posterior]", "[posterior]\nkeep_pass_outputs = true"))
     asked = config.read_config(bare_toml)
     with pytest.raises(FingerprintError, match="written without keep_pass_outputs = true; choose another"):

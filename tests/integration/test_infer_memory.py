@@ -15,7 +15,7 @@ from galbatch import ingest, models
 from galbatch.config import PosteriorConfig
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS
-from galbatch.execution import tasks
+from galbatch.execution import load_network
 from galbatch.models import DomainInfo
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.networks import Gampen
@@ -27,7 +27,7 @@ import json, pickle, re, sys
 
 import distributed  # a worker has it
 
-from galbatch.execution import tasks
+from galbatch.execution import infer_partition
 
 
 def peak_bytes():
@@ -37,7 +37,7 @@ def peak_bytes():
 
 with open(sys.argv[1], "rb") as file:
     task = pickle.load(file)
-done = tasks.infer_partition(task)
+done = infer_partition(task)
 print(json.dumps({"n_passes": done.n_passes, "peak": peak_bytes()}))
 """
 
@@ -63,7 +63,7 @@ class Part:
 def projected(task):
     """Bytes, as a run's plan says."""
     network = task.models[0].network
-    memory = models.measure_memory(tasks.load_network(network), execution_of(network), task.posterior)
+    memory = models.measure_memory(load_network(network), execution_of(network), task.posterior)
     plan = Plan((network,), (GridPlan(network.grid, task.grids[0].bands, (0,)),), (Part(task.partition),))
     return project_inference(plan, {"net": memory}, task.posterior, device="cpu").host_bytes
 

@@ -19,8 +19,8 @@ from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, ObjectTable
-from galbatch.execution import tasks
-from galbatch.planning.plan import PROCESS_BYTES
+from galbatch.execution import GridTask, IngestTask
+from galbatch.planning import PROCESS_BYTES
 
 GRID = Grid(239, 0.168)
 BANDS = ("g", "r")
@@ -32,7 +32,7 @@ import json, pickle, re, sys
 
 import distributed  # a worker has it
 
-from galbatch.execution import tasks
+from galbatch.execution import ingest_partition
 
 
 def peak_bytes():
@@ -43,7 +43,7 @@ def peak_bytes():
 with open(sys.argv[1], "rb") as file:
     task = pickle.load(file)
 before = peak_bytes()
-done = tasks.ingest_partition(task)
+done = ingest_partition(task)
 print(json.dumps({"n_cutouts": done.n_cutouts, "before": before, "peak": peak_bytes()}))
 """
 
@@ -71,12 +71,12 @@ def objects_near(survey, n_objects):
 
 def peak_of(plan, survey, folder, *, n_objects, planes=PLANES):
     """Peak resident memory in bytes of a new process that cuts this many objects."""
-    task = tasks.IngestTask(
+    task = IngestTask(
         partition=Partition(5, 7, 0, n_objects),
         objects=objects_near(survey, n_objects),
         object_flags=np.zeros(n_objects, np.int32),
         tiles=plan.tiles,
-        grids=(tasks.GridTask(GRID, BANDS, np.arange(n_objects)),),
+        grids=(GridTask(GRID, BANDS, np.arange(n_objects)),),
         store=str(folder / "store"),
         planes=planes,
         flags=FlagsConfig(),

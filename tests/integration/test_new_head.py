@@ -9,7 +9,7 @@ from distributed import Client
 from scipy.stats import laplace
 
 from galbatch import catalog, config, execution
-from galbatch.api import draws
+from galbatch.api import Request, draw
 from galbatch.errors import BundleError, ConfigError
 from galbatch.models import (
     HEADS,
@@ -225,7 +225,7 @@ def test_from_training_to_the_report(laplace_head, survey, tmp_path):
         np.testing.assert_allclose(good[f"toy_width_px_{name}"], expected, rtol=1e-4)
     np.testing.assert_allclose(good["toy_width_px_mode"], good["toy_width_px_q500"], rtol=1e-3)
     row = good.iloc[0]
-    (drawn,) = draws.draw(parsed.catalog.path, [str(good["object_id"].iloc[0])], draws.Request(4000))
+    (drawn,) = draw(parsed.catalog.path, [str(good["object_id"].iloc[0])], Request(4000))
     for name, level in LEVELS.items():
         share = (drawn.samples["width_px"] <= row[f"toy_width_px_{name}"]).mean()
         assert share == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 4000))

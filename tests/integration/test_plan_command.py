@@ -12,7 +12,7 @@ from galbatch import config, execution
 from galbatch.cli import app as cli
 from galbatch.cli import running
 from galbatch.errors import ConfigError
-from galbatch.execution.rates import NetworkRate, Rates
+from galbatch.execution import NetworkRate, Rates
 from galbatch.planning import InferenceMemory
 from galbatch.planning import plan as plan_module
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog, config, errors, execution, ingest, models
-from galbatch.catalog.layout import checksum_path
+from galbatch.catalog import checksum_path
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.planning import planner as plan_module
 

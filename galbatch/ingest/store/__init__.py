@@ -1,6 +1,12 @@
 """The cutout store: Zarr v3, sharded, one group per partition and grid; see `galbatch.storage.zarr_groups`."""
 
-from galbatch.ingest.store.layout import STORE_ENTRIES, blocks_in_memory, bytes_per_object, reading_bytes
+from galbatch.ingest.store.layout import (
+    PLANE_DTYPES,
+    STORE_ENTRIES,
+    blocks_in_memory,
+    bytes_per_object,
+    reading_bytes,
+)
 from galbatch.ingest.store.reader import (
     damaged_pixel,
     find_damage,
@@ -14,6 +20,7 @@ from galbatch.ingest.store.reader import (
 from galbatch.ingest.store.writer import create_groups, remove_partition, write_partition
 
 __all__ = [
+    "PLANE_DTYPES",
     "STORE_ENTRIES",
     "blocks_in_memory",
     "bytes_per_object",

@@ -1,10 +1,11 @@
 from .choice import Engine, Execution, choose_engine, executor
-from .executors import Executor, Prepared, ScriptExecutor, rows_in_cache
+from .executors import CACHE_BYTES, Executor, Prepared, ScriptExecutor, rows_in_cache
 from .gpu import gpu_identity, gpu_shortage, torch_cuda
 from .native import NativeExecutor, native_executor
 from .switches import denormals_flushed, in_repeatable_float32, repeatable_float32, tf32_allowed
 
 __all__ = [
+    "CACHE_BYTES",
     "Engine",
     "Execution",
     "Executor",

@@ -14,7 +14,7 @@ import pytest
 from astropy.io.votable import parse as parse_votable
 
 from galbatch import catalog
-from galbatch.catalog.layout import checksum_path
+from galbatch.catalog import checksum_path
 from galbatch.core.columns import Column
 from galbatch.core.pixels import Partition
 from galbatch.errors import CatalogError, ConfigError, DamagedError, OutputError

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog
-from galbatch.catalog.layout import checksum_path
+from galbatch.catalog import checksum_path
 from galbatch.core.pixels import Partition
 
 

@@ -13,7 +13,7 @@ from galbatch import __version__, cluster, models
 from galbatch.cli import app as cli
 from galbatch.errors import UsageError
 from galbatch.execution import Stage
-from galbatch.simulation.population import POPULATIONS
+from galbatch.simulation import POPULATIONS
 
 KINDS = f"{', '.join(list(cluster.KINDS)[:-1])} or {list(cluster.KINDS)[-1]}"
 

@@ -11,7 +11,7 @@ from galbatch import config, errors, models
 from galbatch.config import strict
 from galbatch.core.flags import MaskBit
 from galbatch.ingest.layouts import LAYOUTS
-from galbatch.ingest.store.layout import PLANE_DTYPES
+from galbatch.ingest.store import PLANE_DTYPES
 
 MINIMAL = """
 [survey]

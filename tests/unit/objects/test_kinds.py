@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch.catalog.schema import leaf_schema
+from galbatch.catalog import leaf_schema
 from galbatch.config import ObjectsConfig
 from galbatch.objects import read_objects, read_table, write_parquet, write_table
 

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 from galbatch.config import PosteriorConfig
 from galbatch.core.types import Grid
 from galbatch.models import NetworkMemory
-from galbatch.planning.inference_memory import project_inference
-from galbatch.planning.projection import GridPlan
+from galbatch.planning import GridPlan, project_inference
 
 MIB = 2**20
 MEMORY = NetworkMemory(

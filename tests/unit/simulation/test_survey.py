@@ -5,10 +5,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch.errors import ConfigError, OutputError
-from galbatch.simulation import scene, simulate_survey
+from galbatch.simulation import WRITERS, scene, simulate_survey
 from galbatch.simulation.defects import Defects, Planes, apply_defects
 from galbatch.simulation.field import Box, plan_field
-from galbatch.simulation.writers import WRITERS
 
 NJY_PER_ADU = 57.54399
 PATCHES = ("4,4", "5,4", "4,5", "5,5")

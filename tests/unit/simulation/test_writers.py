@@ -11,9 +11,8 @@ from galbatch.core.flags import MaskBit
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import cut_block, read_tiles
-from galbatch.simulation import simulate_survey
+from galbatch.simulation import WRITERS, simulate_survey
 from galbatch.simulation.scene import draw_light_of, draw_scene
-from galbatch.simulation.writers import WRITERS
 
 N_OBJECTS = 12
 SIZE_PX = 41

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from galbatch.config import SurveyConfig
 from galbatch.ingest.layouts import LAYOUTS
-from galbatch.simulation.writers import WRITERS
+from galbatch.simulation import WRITERS
 from tests.unit.ingest.layouts.contract import LayoutContract
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
-from galbatch.ingest.pixels import Box, hdf5
+from galbatch.ingest.pixels import Box, Hdf5File, open_hdf5
 
 STACK = np.random.default_rng(1).normal(size=(3, 2, 20, 30)).astype(">f4")  # (object, band, y, x)
 
@@ -21,14 +21,14 @@ def path(tmp_path):
 
 
 def test_a_window_of_one_object_in_one_band(path):
-    with hdf5.open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         window = file.plane(Plane(path, "image", (2, 1))).read(Box(3, 9, 10, 25))
         assert file.attributes == {"release": "pdr2"}
     np.testing.assert_array_equal(window, STACK[2, 1, 3:9, 10:25])
 
 
 def test_what_is_there_is_shown(path):
-    with hdf5.open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         with pytest.raises(
             TileError,
             match=r"no dataset 'images'; there are group/deep \(4,\), image \(3, 2, 20, 30\); .* key = ",
@@ -44,7 +44,7 @@ def test_a_damaged_chunk_is_no_fault_of_the_disk(path):
     with open(path, "r+b") as raw:
         raw.seek(place + 100)
         raw.write(b"\xff\x00\xff\x00")
-    with hdf5.open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         with pytest.raises(ValueError, match=r"[Cc]an't .*read"):
             file.plane(Plane(path, "image", (2, 1))).read(Box(0, 5, 0, 5))
         assert file.plane(Plane(path, "image", (0, 0))).read(Box(0, 5, 0, 5)).shape == (5, 5)
@@ -52,7 +52,7 @@ def test_a_damaged_chunk_is_no_fault_of_the_disk(path):
 
 def test_no_file_and_no_hdf5_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        hdf5.Hdf5File(str(tmp_path / "none.h5"))
+        Hdf5File(str(tmp_path / "none.h5"))
     (tmp_path / "text.h5").write_text("no")
     with pytest.raises(TileError, match=r"text\.h5: is no HDF5 file"):
-        hdf5.Hdf5File(str(tmp_path / "text.h5"))
+        Hdf5File(str(tmp_path / "text.h5"))

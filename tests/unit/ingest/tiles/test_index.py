@@ -14,8 +14,7 @@ from galbatch.config import SurveyConfig
 from galbatch.core.types import CalibrationField, FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.tiles import index as tile_index
-from galbatch.ingest.tiles import index_file
-from galbatch.ingest.tiles import reading as tiles
+from galbatch.ingest.tiles import index_file, read_tiles
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def read(tmp_path, monkeypatch):
     def run(**changes):
         opened.clear()
         survey = {"layout": "hsc", "tiles": str(tmp_path / "deepCoadd-results"), "bands": ("g",)} | changes
-        found = tiles.read_tiles(SurveyConfig(**survey), index=str(tmp_path / "index.parquet"))
+        found = read_tiles(SurveyConfig(**survey), index=str(tmp_path / "index.parquet"))
         return found, list(opened)
 
     return run
@@ -120,7 +119,7 @@ def test_what_is_no_index_is_written_anew(files, read, tmp_path, content):
 def test_an_index_that_cannot_be_written_is_done_without(files, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     survey = SurveyConfig(layout="hsc", tiles=str(tmp_path / "deepCoadd-results"), bands=("g",))
-    assert len(tiles.read_tiles(survey, index=str(tmp_path / "file" / "index.parquet"))) == 3
+    assert len(read_tiles(survey, index=str(tmp_path / "file" / "index.parquet"))) == 3
 
 
 def test_a_bad_file_is_named_and_what_was_read_before_is_kept(files, read, monkeypatch):
@@ -234,7 +233,7 @@ def test_on_s3_an_unchanged_survey_costs_a_listing_and_the_index(s3, files, monk
     for path in files:
         storage.publish(f"{s3}/pdr3/{path.name}", path.read_bytes())
     survey = SurveyConfig(layout="hsc", tiles=f"{s3}/pdr3", bands=("g",))
-    first = tiles.read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet")
+    first = read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet")
     assert {tile.release for tile in first} == {"pdr3"}
 
     def refuse(*arguments):
@@ -246,7 +245,7 @@ def test_on_s3_an_unchanged_survey_costs_a_listing_and_the_index(s3, files, monk
         storage.S3FileSystem, "identity", lambda system, path: (asked.append(path), identity(system, path))[1]
     )
     monkeypatch.setattr(tile_index, "tiles_in", refuse)
-    assert same(tiles.read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet"), first)
+    assert same(read_tiles(survey, index=f"{s3}/cutouts.zarr_tiles.parquet"), first)
     assert asked == [f"{s3}/cutouts.zarr_tiles.parquet"]
 
 

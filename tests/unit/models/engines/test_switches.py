@@ -12,7 +12,7 @@ import torch
 from galbatch import models
 from galbatch.config import PosteriorConfig
 from galbatch.errors import GalbatchError, UsageError
-from galbatch.models.engines import switches
+from galbatch.models.engines import denormals_flushed, repeatable_float32, tf32_allowed
 from galbatch.models.training import describing
 
 CUDA = torch.device("cuda")
@@ -166,18 +166,18 @@ def switched_on():
 
 def test_inside_they_are_what_they_should_be(switched_on):
     before = state()
-    with switches.repeatable_float32(CUDA):
+    with repeatable_float32(CUDA):
         found = state()
         assert (found["TF32 of products"], found["TF32 of convolutions"]) == (False, False)
         assert found["cuDNN deterministic"]
-    with switches.repeatable_float32(torch.device("cpu")):
+    with repeatable_float32(torch.device("cpu")):
         assert state() == before
     torch.set_flush_denormal(False)
-    with switches.denormals_flushed():
+    with denormals_flushed():
         assert state()["denormals are flushed"]
     assert not state()["denormals are flushed"]
     torch.set_flush_denormal(True)
-    with pytest.raises(KeyError), switches.tf32_allowed(False), switches.repeatable_float32(CUDA):
+    with pytest.raises(KeyError), tf32_allowed(False), repeatable_float32(CUDA):
         raise KeyError
     assert state() == before
 
@@ -187,17 +187,17 @@ def test_the_last_thread_to_leave_restores_them(switched_on):
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
-        with switches.repeatable_float32(CUDA):
+        with repeatable_float32(CUDA):
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
     assert entered.wait(10)
-    with switches.repeatable_float32(CUDA):
+    with repeatable_float32(CUDA):
         pass
     assert not torch.backends.cudnn.allow_tf32
-    with switches.repeatable_float32(CUDA):
+    with repeatable_float32(CUDA):
         leave.set()
         thread.join()
         assert not torch.backends.cudnn.allow_tf32

@@ -17,7 +17,7 @@ from galbatch.models import (
     fitting_batch,
     measure_memory,
 )
-from galbatch.models.engines.executors import CACHE_BYTES
+from galbatch.models.engines import CACHE_BYTES
 from galbatch.models.inference import GROUP_OBJECTS
 from galbatch.models.inference.memory import _taken
 

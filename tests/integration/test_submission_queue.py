@@ -12,10 +12,10 @@ import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from galbatch import catalog, cluster, config, execution, models
-from galbatch.cluster.local import kept_by_malloc
+from galbatch.cluster import kept_by_malloc
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
-from galbatch.execution.submission import queue as window
+from galbatch.execution.submission import queue
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -161,7 +161,7 @@ def test_one_inference_at_a_time_on_a_gpu_of_three_threads(ready, one_gpu, gpu, 
 def test_a_result_that_cannot_be_fetched_is_waited_for(ready, one_gpu, gpu, plain, monkeypatch):
     """A worker that leaves between the end of its task and the fetching of the result must not stop the run."""
     parsed, plan = ready
-    fetch, lost = window.Future.result, set()
+    fetch, lost = queue.Future.result, set()
 
     def at_first_lost(future, timeout=None):
         if future.key not in lost:
@@ -169,7 +169,7 @@ def test_a_result_that_cannot_be_fetched_is_waited_for(ready, one_gpu, gpu, plai
             raise TimeoutError
         return fetch(future, timeout=timeout)
 
-    monkeypatch.setattr(window.Future, "result", at_first_lost)
+    monkeypatch.setattr(queue.Future, "result", at_first_lost)
     result = execution.execute(parsed, plan, one_gpu[1])
     assert result.complete
     assert len(lost) >= len(plan.partitions)
@@ -285,7 +285,7 @@ def test_after_lack_of_memory_the_catalog_is_the_same_to_rounding(local, plain, 
     first = plan.partitions[0].partition.name
     told = "not enough memory (batch 64): OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
     assert sink.lines[0] == f"partition {first}: {told}; trying batch 32"
-    # Others that were under way with the larger batch: the window of one thread holds two.
+    # Others that were under way with the larger batch: the queue of one thread holds two.
     assert len(sink.lines) <= 4 < 2 * len(plan.partitions)
     require_equal(parsed, plain, to_rounding=True)
     assert not execution.read_progress(parsed, plan).left
