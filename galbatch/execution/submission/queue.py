@@ -10,22 +10,20 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future
 
 from galbatch import cluster
 from galbatch.config import RunConfig
 from galbatch.errors import DamagedError, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.boundary import is_retriable, reason_of, run_task
+from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
-# A result is a few numbers: if it has not come after 10 s, its worker is gone.
-RESULT_S = 10.0
 # The workers are looked at once a second, also while no task finishes.
 POLL_S = 1.0
 
@@ -113,8 +111,7 @@ class SubmissionQueue:
         self._again: deque[Attempt] = deque()
         self._fresh: deque[Attempt] = deque()
         self._pending: dict[str, _Submitted] = {}
-        # Dask calls done callbacks in a thread of its own; all decisions are made in this one.
-        self._finished: SimpleQueue[Future] = SimpleQueue()
+        self._outcomes = Outcomes(client)
         self.failed: dict[str, str] = {}
 
     def work(self, attempts: Iterable[Attempt]) -> None:
@@ -130,19 +127,23 @@ class SubmissionQueue:
             self._monitor.look()
             self._give_up()
             self._submit_what_fits()
-            try:
-                future = self._finished.get(timeout=POLL_S)
-            except Empty:
-                # Dask would wait forever for the workers that a task was sent to, if these are gone or refused now. A task
-                # that is canceled comes back through its callback, and is submitted again.
-                for one in self._pending.values() if self._monitor.is_connected else ():
-                    able = self._monitor.able(self._device_of(one.attempt))
-                    if one.workers and not set(one.workers) & set(able):
-                        self._client.cancel([one.future])
-                continue
-            further = self._collect(future)
-            if further is not None:
-                self._again.append(further)
+            ended = self._outcomes.take(timeout_s=POLL_S)
+            if not ended:
+                self._cancel_unreachable()
+            for future, outcome in ended:
+                # Tasks that were given up are not pending any more, but their outcomes still come.
+                submitted = self._pending.pop(future.key, None)
+                further = self._collect(submitted.attempt, outcome) if submitted is not None else None
+                if further is not None:
+                    self._again.append(further)
+
+    def _cancel_unreachable(self) -> None:
+        """Cancel tasks whose workers are all gone or refused: Dask would wait forever for these workers."""
+        # A task that is canceled has an outcome, too, and is submitted again.
+        for one in self._pending.values() if self._monitor.is_connected else ():
+            able = self._monitor.able(self._device_of(one.attempt))
+            if one.workers and not set(one.workers) & set(able):
+                self._client.cancel([one.future])
 
     def _device_of(self, attempt: Attempt) -> cluster.Device:
         return self._device if attempt.step == "infer" else "cpu"
@@ -206,36 +207,18 @@ class SubmissionQueue:
             resources={cluster.GPU: 1} if device == "cuda" else None,
             priority=1 if attempt.step == "infer" else 0,
         )
-        self._watch(_Submitted(attempt, future, able))
+        self._pending[future.key] = _Submitted(attempt, future, able)
+        self._outcomes.watch(future)
 
-    def _watch(self, submitted: _Submitted) -> None:
-        self._pending[submitted.future.key] = submitted
-        submitted.future.add_done_callback(self._finished.put)
-
-    def _collect(self, future: Future) -> Attempt | None:
-        """Handle a task that ended, and return the step that its partition needs next, if any."""
-        # Tasks that were given up are not pending any more, but their callbacks still come.
-        submitted = self._pending.pop(future.key, None)
-        if submitted is None:
-            return None
-        attempt = submitted.attempt
-        error = future.exception() if future.status == "error" else None
-        if future.status == "cancelled":
-            # By `work`, or by Dask with a connection that was lost: either way its worker counts as lost.
-            error = KilledWorker(future.key, None, 0)
-        if error is not None:
-            return self._after_failure(attempt, error)
-        try:
-            result = future.result(timeout=RESULT_S)
-        except TimeoutError:
-            # The worker left before its result was fetched: Dask runs the task again when a worker can.
-            self._watch(submitted)
-            return None
+    def _collect(self, attempt: Attempt, outcome: tasks.TaskResult | BaseException) -> Attempt | None:
+        """Handle the outcome of a task, and return the step that its partition needs next, if any."""
+        if isinstance(outcome, BaseException):
+            return self._after_failure(attempt, outcome)
         # Later steps begin with the batch that was found to fit.
-        self._batch = min(self._batch, result.batch or self._batch)
-        for note in result.notes:
+        self._batch = min(self._batch, outcome.batch or self._batch)
+        for note in outcome.notes:
             self._note(note)
-        return self._next_attempt(attempt, result)
+        return self._next_attempt(attempt, outcome)
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         """Return the step if it is to be submitted again; None if its partition has failed."""
