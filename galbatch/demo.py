@@ -18,7 +18,7 @@ from galbatch.core.columns import DEC, ID, MODEL_FLAGS, PASSES, PIXEL_FLAGS, RA
 from galbatch.core.flags import PixelFlag
 from galbatch.simulation import simulate_survey
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "write_run_toml"]
 
 # At least this many partitions, so that one can watch them finish one after the other.
 N_PARTITIONS = 8
@@ -85,9 +85,8 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         Exit code: 0, or 1 if a partition failed or the catalog has problems.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run_toml, survey, page = folder / "run.toml", folder / "survey", folder / "report.html"
-    max_objects = max(1, n_objects // N_PARTITIONS)
-    run_toml.write_text(RUN_TOML.format(max_objects=max_objects, workers=workers), encoding="utf-8")
+    survey, page = folder / "survey", folder / "report.html"
+    run_toml = write_run_toml(folder, n_objects=n_objects, workers=workers)
     with _step(console, f"simulate {n_objects} galaxies in 4 patches and 2 bands"):
         # The file is written last: a survey without it was interrupted, or has another size, and is simulated again.
         mark, size = survey / "finished.txt", f"{n_objects} galaxies\n"
@@ -115,6 +114,17 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
     console.print(_results_table(config, result, truth))
     console.print(_next_commands(config, page), soft_wrap=True, highlight=False)
     return 1 if problems else 0
+
+
+def write_run_toml(folder: Path, *, n_objects: int, workers: int) -> Path:
+    """Write the demo's run.toml into its folder, and return the file's path.
+
+    The file names the simulated survey by the relative path ``survey``.
+    """
+    path = folder / "run.toml"
+    max_objects = max(1, n_objects // N_PARTITIONS)
+    path.write_text(RUN_TOML.format(max_objects=max_objects, workers=workers), encoding="utf-8")
+    return path
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from galbatch import catalog, cluster, config, execution
+from galbatch.demo import N_PARTITIONS, write_run_toml
 from galbatch.errors import ClusterError
 
 pytestmark = pytest.mark.timeout(280)
@@ -42,13 +43,16 @@ class Toy(cluster.ClusterKind):
 
 
 @pytest.fixture
-def toys(monkeypatch, write_run, survey, tmp_path):
-    """The demo's networks on a few objects, to be run on toys."""
+def toys(monkeypatch, survey, tmp_path):
+    """The run.toml that `galbatch demo` writes, on a few objects of a survey like the demo's, to be run on toys."""
     monkeypatch.setitem(cluster.KINDS, Toy.name, Toy)
     monkeypatch.setattr(Toy, "checked", ())
-    few = tmp_path / "objects.parquet"
-    pq.write_table(pq.read_table(survey / "objects.parquet").slice(0, 20), few)
-    parsed = config.read_config(write_run(tmp_path, max_objects=12, passes=4, objects=few))
+    (tmp_path / "survey").mkdir()
+    (tmp_path / "survey" / "deepCoadd-results").symlink_to(survey / "deepCoadd-results")
+    pq.write_table(
+        pq.read_table(survey / "objects.parquet").slice(0, 20), tmp_path / "survey" / "objects.parquet"
+    )
+    parsed = config.read_config(write_run_toml(tmp_path, n_objects=20, workers=1))
     return parsed.model_copy(update={"cluster": parsed.cluster.model_copy(update={"kind": Toy.name})})
 
 
@@ -62,7 +66,13 @@ def test_a_run_is_planned_checked_and_done_on_it(toys):
     assert needs.infers
     assert needs.written == [toys.cutouts.store, toys.catalog.path]
     assert not catalog.verify(toys.catalog.path)
-    assert len(catalog.read_catalog(toys.catalog.path)) == 20
+    assert len(plan.partitions) >= N_PARTITIONS
+    passes = catalog.read_catalog(toys.catalog.path, columns=["gampen_passes", "sfnet_passes"])
+    assert len(passes) == 20
+    for name in passes.column_names:
+        found = set(passes.column(name).to_pylist())
+        assert found <= {0, *range(32, 401)}
+        assert len(found - {0}) > 1, "every object took the same number of passes, so they were not adaptive"
 
 
 def test_its_number_of_workers_stands_in_the_plan(toys):
@@ -71,7 +81,7 @@ def test_its_number_of_workers_stands_in_the_plan(toys):
     assert rows["time to infer"].endswith("with 3 toys")
 
 
-def test_what_it_misses_is_told_before_anything_starts(toys, monkeypatch):
+def test_what_it_misses_is_said_before_anything_starts(toys, monkeypatch):
     monkeypatch.setattr(Toy, "problem", "no toys here")
     with pytest.raises(ClusterError, match="no toys here"):
         cluster.require(toys.cluster)
