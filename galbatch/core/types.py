@@ -116,6 +116,8 @@ class Plane:
         Size (y, x) of the separately compressed blocks; None if the plane is not compressed.
     stored_bytes : int
         Size in the file if the plane is compressed.
+    packed : bool
+        Whether the file is packed as a whole, by gzip or bzip2.
     asinh : (float, float) or None
         BOFFSET and BSOFTEN, in counts, of a plane that holds arcsinh magnitudes, as Pan-STARRS' stacks do; None: linear
         pixels.
@@ -127,6 +129,7 @@ class Plane:
     bytes_per_px: int = 4
     block_px: tuple[int, int] | None = None
     stored_bytes: int = 0
+    packed: bool = False
     asinh: tuple[float, float] | None = None
 
 

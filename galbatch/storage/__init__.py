@@ -9,7 +9,7 @@ Groups of Zarr, as the cutout store and the kept pass outputs are made of, are i
 
 from galbatch.storage.access_log import FileAccessLog
 from galbatch.storage.base import FileSystem, Piece
-from galbatch.storage.cache import fetch, local_copy, sha256_of, unpack
+from galbatch.storage.cache import Content, fetch, local_copy, open_content, sha256_of
 from galbatch.storage.checksums import (
     Checksum,
     damage_path,
@@ -58,6 +58,7 @@ __all__ = [
     "PAGE_BYTES",
     "PIECE_BYTES",
     "Checksum",
+    "Content",
     "FileAccessLog",
     "FileSystem",
     "LocalFileSystem",
@@ -81,6 +82,7 @@ __all__ = [
     "list_files",
     "local_copy",
     "make_folder",
+    "open_content",
     "open_file",
     "overlaps_writes",
     "publish",
@@ -98,6 +100,5 @@ __all__ = [
     "remove_if_empty",
     "sealed_bytes",
     "sha256_of",
-    "unpack",
     "write_files",
 ]

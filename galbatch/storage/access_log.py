@@ -21,11 +21,18 @@ class FileAccessLog:
     ----------
     known : mapping of str to FileIdentity or None
         Identities that are known already, by path; None for files that do not exist.
+
+    Attributes
+    ----------
+    packed : set of str
+        Paths of files that were read and found to be packed as a whole: no part of them can be read without what lies
+        before it.
     """
 
     def __init__(self, known: Mapping[str, FileIdentity | None] | None = None) -> None:
         self.known = dict(known or {})
         self.recorded: dict[str, FileIdentity | None] = {}
+        self.packed: set[str] = set()
 
     def record_access(self, path: str) -> FileIdentity | None:
         """Return the identity of a file, None if it does not exist, and record the access."""

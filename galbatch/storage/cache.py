@@ -1,27 +1,55 @@
-"""Local copies of files: whole files, ranges of bytes, and unpacked files."""
+"""Local copies of files: whole files, ranges of bytes, and the contents of packed files."""
 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from galbatch.errors import OutputError, UsageError
+from galbatch.errors import OutputError, TileError, UsageError
 from galbatch.storage import files
 from galbatch.storage.local import temporary_file
 from galbatch.storage.ranges import PIECE_BYTES, fetch_range
 from galbatch.storage.systems import file_system
 
-__all__ = ["fetch", "local_copy", "sha256_of", "unpack"]
+__all__ = ["Content", "fetch", "local_copy", "open_content", "sha256_of"]
 
 # Files are read in pieces of 1 MiB: a bundle of 540 MB need not fit into memory.
 HASH_CHUNK_BYTES = 2**20
+
+# The first bytes tell how a file is packed: names are changed, and servers add or drop a suffix.
+PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
+OTHER_PACKINGS = {
+    b"PK\x03\x04": "zip",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x1f\x9d": "compress",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The unpacked content of a file, open for reading and seeking.
+
+    Attributes
+    ----------
+    file : binary file
+        The file itself, or an open temporary file that is deleted when it is closed.
+    packing : str
+        ``gzip`` or ``bzip2``; "" for a file that is not packed.
+    """
+
+    file: BinaryIO
+    packing: str
 
 
 def sha256_of(path: str) -> str:
@@ -80,25 +108,54 @@ def fetch(path: str, start: int, stop: int) -> BinaryIO:
     return fetch_range(file_system(path), path, start, stop)
 
 
-def unpack(path: str) -> BinaryIO:
-    """Return an open temporary file with the unpacked content of a ``.gz`` or ``.bz2`` file; closing it deletes it.
+def open_content(path: str, *, size_bytes: int | None = None) -> Content:
+    """Open a file for reading, unpacked if its first bytes say that it is packed, whatever its name is.
+
+    Parameters
+    ----------
+    size_bytes : int or None
+        Size of the file if it is known, which saves a request.
 
     Raises
     ------
+    TileError
+        The packed content ends early or is damaged, or the packing is one that is not read.
     OutputError
         There is no space in ``TMPDIR``.
-    EOFError, OSError
-        The packed file is truncated or damaged, or cannot be read now.
+    FileNotFoundError, OSError
+        There is no such file, or it cannot be read now.
     """
-    return temporary_file(_unpacked(path))
+    file = files.open_file(path, size_bytes=size_bytes)
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(file.close)
+        first = file.read(6)
+        file.seek(0)
+        packing = next((name for magic, name in PACKINGS.items() if first.startswith(magic)), "")
+        other = next((name for magic, name in OTHER_PACKINGS.items() if first.startswith(magic)), "")
+        if other:
+            raise TileError(f"{path}: is packed by {other}, which is not read; unpack it, or pack it by gzip")
+        if packing:
+            with file:
+                return Content(temporary_file(_unpacked(path, file, packing)), packing)
+        on_failure.pop_all()
+    return Content(file, packing)
 
 
-def _unpacked(path: str) -> Iterator[bytes]:
-    opened: Any = gzip.open if path.endswith(".gz") else bz2.open
-    with (
-        files.open_file(path) as packed,
-        io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered,
-        opened(buffered) as content,
-    ):
-        while data := content.read(HASH_CHUNK_BYTES):
-            yield data
+def _unpacked(path: str, packed: BinaryIO, packing: str) -> Iterator[bytes]:
+    """Yield the content of a packed file in pieces."""
+    opened: Any = gzip.open if packing == "gzip" else bz2.open
+    advice = "fetch it again or exclude it"
+    with io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered, opened(buffered) as content:
+        try:
+            while data := content.read(HASH_CHUNK_BYTES):
+                yield data
+        except EOFError:
+            raise TileError(
+                f"{path}: ends within its {packing} stream; the file is probably truncated: {advice}"
+            ) from None
+        except (OSError, zlib.error) as error:
+            if (
+                isinstance(error, OSError) and error.errno is not None
+            ):  # the disk or the network: worth another try
+                raise
+            raise TileError(f"{path}: its {packing} stream is damaged ({error}); {advice}") from None

@@ -125,9 +125,10 @@ def find_files(pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
     Parameters
     ----------
     pattern : str
-        A file; a folder, which stands for all files below it that end with one of `suffixes`; or a glob pattern
+        A file; a folder, which stands for all files below it that end with one of `suffixes`, in any case; or a glob pattern
         (``**`` matches any number of folders), which stands for its matches with any suffix.
     suffixes : tuple of str
+        In lower case.
     """
     return file_system(pattern).find_files(pattern, suffixes=suffixes)
 

@@ -157,7 +157,8 @@ class FsspecInputs:
             elif not pattern.endswith("/") and client.isfile(name):
                 return {pattern: client.info(name)}
             else:
-                files = [i for i in client.find(name, detail=True).values() if i["name"].endswith(suffixes)]
+                below = client.find(name, detail=True).values()
+                files = [info for info in below if info["name"].lower().endswith(suffixes)]
             return {self._url(info["name"]): info for info in files}
         return {}
 

@@ -57,7 +57,7 @@ class LocalFileSystem:
         if os.path.isfile(pattern):
             found: Iterable[str] = [pattern]
         elif os.path.isdir(pattern):
-            found = (str(path) for path in _walk(pattern) if path.name.endswith(suffixes))
+            found = (str(path) for path in _walk(pattern) if path.name.lower().endswith(suffixes))
         else:
             found = (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         return sorted(map(os.path.abspath, found))

@@ -146,7 +146,7 @@ def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> 
     """The plane by the number of its HDU, and (y, x); checked to be there whole."""
     hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
     index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
-    require_whole(hdu, where=where, plane=name, path=plane.path)
+    require_whole(hdu, where=where, plane=name)
     # Masks are often written with a copy of the image's header: its BSOFTEN says nothing of their bits.
     asinh = None if name in ("mask", "psf") else asinh_cards(hdu.header, f"{where}: {name}")
     return described(hdu, Plane(plane.path, hdus.index_of(plane.hdu), index, asinh=asinh)), shape

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
+from galbatch.ingest.layouts.bands import said_of_bands
 from galbatch.ingest.layouts.galaxiesml import GalaxiesMlLayout
 from galbatch.ingest.layouts.generic import GenericLayout
 from galbatch.ingest.layouts.hsc import HscLayout
@@ -17,7 +18,7 @@ from galbatch.ingest.layouts.lsst import LsstLayout
 from galbatch.ingest.layouts.stamps import StampsLayout
 from galbatch.storage import FileAccessLog
 
-__all__ = ["LAYOUTS", "Layout", "layout_of"]
+__all__ = ["LAYOUTS", "Layout", "layout_of", "said_of_bands"]
 
 
 class Layout(Protocol):
@@ -26,10 +27,10 @@ class Layout(Protocol):
     expects: str
     """Description of its files, for error messages."""
     suffixes: tuple[str, ...]
-    """Endings of its files' names: where `tiles` is a folder, files that end otherwise are not looked at."""
+    """Endings of its files' names, in lower case: files of a folder that end otherwise are not looked at."""
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        """Return whether the name says that the file may hold tiles in the survey's bands; no I/O."""
+        """Return whether the name, but for its suffix, says that the file may hold tiles in the survey's bands; no I/O."""
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         """Return the tiles of one file in the survey's bands, read from its headers alone.

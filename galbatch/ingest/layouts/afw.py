@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,12 @@ from galbatch.ingest.headers import (
     image_scale,
     make_tile,
 )
+from galbatch.ingest.layouts.bands import matching_band
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, open_fits, plane_bits, require_whole
 from galbatch.storage import FileAccessLog
 
-__all__ = ["AfwLayout", "Name", "name_in_cards", "name_in_path"]
+__all__ = ["AfwLayout", "Name", "may_be_in_bands", "name_in_cards", "name_in_path"]
 
 ROLES = ("IMAGE", "MASK", "VARIANCE")
 PRODUCT = r"(?:calexp|(?:deep|template)_?coadd(?:_(?:calexp|predetection|cell|cell_predetection))?)"
@@ -37,11 +38,11 @@ PATH_FORMS = tuple(
     re.compile(form, re.IGNORECASE)
     for form in (
         # calexp-HSC-I-9813-4,4.fits, deepCoadd-i-4431-17.fits
-        rf"(?:^|/){PRODUCT}-{BAND}-{TRACT}-{PATCH}\.fits",
+        rf"(?:^|/){PRODUCT}-{BAND}-{TRACT}-{PATCH}\.fi?ts?",
         # deepCoadd_calexp_9813_40_i_<skymap>_<run>.fits, deep_coadd-10463-62-g.fits
         rf"(?:^|/){PRODUCT}[-_]{TRACT}[-_]{PATCH}[-_]{BAND}[-_.]",
         # deepCoadd/HSC-I/9813/4,4.fits
-        rf"(?:^|/){PRODUCT}/{BAND}/{TRACT}/{PATCH}\.fits",
+        rf"(?:^|/){PRODUCT}/{BAND}/{TRACT}/{PATCH}\.fi?ts?",
     )
 )
 BUTLER = "LSST BUTLER DATAID "
@@ -60,12 +61,6 @@ class Name:
         """Tract and patch, verbatim."""
         return f"{self.tract}/{self.patch}"
 
-    @property
-    def band(self) -> str:
-        """The band's short name: HSC-G is g; HSC-R and its replacement HSC-R2 are r; i_03 is i; NB0387 is nb0387."""
-        short = re.sub(r"^HSC-([A-Z])2?$", r"\1", self.filter)
-        return re.sub(r"^([ugrizy])_.*$", r"\1", short).lower()
-
 
 def name_in_path(path: str) -> Name | None:
     """Return the name of a coadd by its path; None if it is not of a known form."""
@@ -74,6 +69,12 @@ def name_in_path(path: str) -> Name | None:
         if match is not None:
             return Name(match["tract"], match["patch"], match["band"])
     return None
+
+
+def may_be_in_bands(path: str, bands: Sequence[str]) -> bool:
+    """Return whether the path names no band, or one of `bands`."""
+    name = name_in_path(path)
+    return name is None or matching_band(name.filter, bands) is not None
 
 
 def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
@@ -130,18 +131,19 @@ class AfwLayout:
         # The patch; nothing from files that do not say tract, patch and band.
         with open_fits(path, files) as hdus:
             name = name_in_path(path) or name_in_cards(hdus, path)
-            if name is None or name.band not in survey.bands:
+            band = None if name is None else matching_band(name.filter, survey.bands)
+            if name is None or band is None:
                 return []
-            where = f"tile {name.tile_id} band {name.band} ({path})"
+            where = f"tile {name.tile_id} band {band} ({path})"
             planes = _planes(hdus, path, where=where)
             cards = hdus[planes.image].header
             tile = make_tile(
                 hdus,
                 path,
-                key=(name.tile_id, name.band),
+                key=(name.tile_id, band),
                 planes=planes,
-                njy=image_scale(hdus, planes.image, StatedScale.of(survey, name.band, where)),
-                psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, name.band, cards),
+                njy=image_scale(hdus, planes.image, StatedScale.of(survey, band, where)),
+                psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
             )
         release, background = self.release_and_background(path, survey.release)
         return [labeled(tile, survey, release=release, background=background)]
@@ -154,6 +156,9 @@ class AfwLayout:
 def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
     roles: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
+        # afw repeated EXTTYPE = IMAGE in the empty primary HDU until 2013.
+        if not hdu.is_image or len(getattr(hdu, "shape", None) or ()) != 2:
+            continue
         for card in ("EXTTYPE", "EXTNAME"):
             role = str(hdu.header.get(card, "")).strip().upper()
             if role in ROLES:
@@ -167,7 +172,7 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
         roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
     missing = [role for role in ROLES if role not in roles]
     if "IMAGE" in roles:
-        require_whole(hdus[roles["IMAGE"]], where=where, plane="image", path=path)
+        require_whole(hdus[roles["IMAGE"]], where=where, plane="image")
     if missing:
         raise TileError(
             f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "

@@ -26,7 +26,7 @@ from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import StatedScale, north_up_corners_deg, plain_key, scale_of_attribute
 from galbatch.ingest.layouts.overrides import stated_psf_fwhm_arcsec
-from galbatch.ingest.pixels import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
+from galbatch.ingest.pixels import HDF5_SUFFIXES, Hdf5File, open_hdf5
 from galbatch.storage import FileAccessLog
 
 __all__ = ["GalaxiesMlLayout"]
@@ -44,7 +44,7 @@ class GalaxiesMlLayout:
     suffixes: tuple[str, ...] = HDF5_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        return is_hdf5(path)
+        return True
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each row and band; 100,000 rows in 5 bands take some 10 s.

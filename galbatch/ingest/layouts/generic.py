@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from galbatch.ingest.headers import (
     image_scale,
     make_tile,
 )
+from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
@@ -38,6 +39,7 @@ from galbatch.ingest.pixels import (
     open_fits,
     plane_bits,
     require_whole_file,
+    stem_of,
 )
 from galbatch.storage import FileAccessLog
 
@@ -58,12 +60,10 @@ class GenericLayout:
         # A mask or weight file of some image has the new text in its name, and not the image's.
         pairs = (config.mask_replace, config.weight_replace)
         is_plane = any(pair is not None and pair[1] in name and pair[0] not in name for pair in pairs)
-        if not path.endswith(self.suffixes) or is_plane:
-            return False
-        if not survey.generic.pattern:
-            return True
-        match = _pattern(survey.generic.pattern).search(path)
-        return match is not None and match.groupdict().get("band", survey.bands[0]) in survey.bands
+        if is_plane or not config.pattern:
+            return not is_plane
+        match = _pattern(config.pattern).search(path)
+        return match is not None and _named_band(match, survey.bands) is not None
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each of the survey's bands that the file holds.
@@ -95,28 +95,37 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
     for table in (config.image, config.axis):
         if isinstance(table, dict) and table:
             return [band for band in survey.bands if band in table]
-    match = _pattern(survey.generic.pattern).search(path) if config.pattern else None
-    band = match.groupdict().get("band") if match is not None else None
-    if band is None:
-        cards = ChainMap(hdus[first_image(hdus) or 0].header, hdus[0].header)
-        band = cards.get("BAND") or cards.get("FILTER")
+    match = _pattern(config.pattern).search(path) if config.pattern else None
+    if match is not None and match.groupdict().get("band") is not None:
+        band = _named_band(match, survey.bands)
+        return [] if band is None else [band]
+    cards = ChainMap(hdus[first_image(hdus) or 0].header, hdus[0].header)
+    said = next((text for _, text in band_statements(cards)), None)
+    if said is not None:
+        band = matching_band(said, survey.bands)
+        return [] if band is None else [band]
+    named = band_in_name(path, survey.bands)
+    band = None if named is None else matching_band(named, survey.bands)
     if band is None and len(survey.bands) > 1:
         raise TileError(
-            f"{path}: the band is unknown: no card BAND or FILTER; give [survey.generic] a pattern with (?P<band>..), "
-            "or a table of HDUs (image) or of places in a cube (axis)"
+            f"{path}: the band is unknown: no card BAND or FILTER, and the name says none of {', '.join(survey.bands)}; give "
+            "[survey.generic] a pattern with (?P<band>..), or a table of HDUs (image) or of places in a cube (axis)"
         )
-    if band is None:
-        # One band was asked for, and nothing speaks against it.
-        return [survey.bands[0]]
-    # DECam's FILTER holds five words, the band first.
-    return [band for band in str(band).split()[:1] if band in survey.bands]
+    # One band was asked for, and nothing speaks against it.
+    return [band or survey.bands[0]]
+
+
+def _named_band(match: re.Match[str], bands: Sequence[str]) -> str | None:
+    """The one of `bands` that the pattern found in a path; the first of them if the pattern has no band."""
+    found = match.groupdict().get("band", bands[0])
+    return None if found is None else matching_band(found, bands)
 
 
 def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> Tile:
     config = survey.generic
     match = _pattern(survey.generic.pattern).search(path) if config.pattern else None
     named = match.groupdict().get("tile") if match is not None else None
-    tile_id = named or PurePosixPath(path).name.split(".fits")[0]
+    tile_id = named or stem_of(path)
     where = f"tile {tile_id} band {band} ({path})"
     image = _hdu_of(config.image, band)
     image = first_image(hdus) if image is None else image

@@ -35,10 +35,9 @@ class HscLayout(afw.AfwLayout):
     expects = "calexp-HSC-<B>-<tract>-<x,y>.fits"
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        if not path.endswith(self.suffixes) or "calexp" not in PurePosixPath(path).name:
+        if "calexp" not in PurePosixPath(path).name:
             return False
-        name = afw.name_in_path(path)
-        return name is None or name.band in survey.bands
+        return afw.may_be_in_bands(path, survey.bands)
 
     def release_and_background(self, path: str, stated_release: str) -> tuple[str, str]:
         release = stated_release or release_in(path)

@@ -39,8 +39,7 @@ class LsstLayout(afw.AfwLayout):
     expects = "deep_coadd_<tract>_<patch>_<band>_..fits or deepCoadd_.., or with cards TRACT, PATCH and BAND"
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        name = afw.name_in_path(path)
-        return path.endswith(self.suffixes) and (name is None or name.band in survey.bands)
+        return afw.may_be_in_bands(path, survey.bands)
 
     def release_and_background(self, path: str, stated_release: str) -> tuple[str, str]:
         return release_in(path), ""

@@ -12,10 +12,8 @@ catalog were mixed up.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import ChainMap
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from astropy.io import fits
@@ -30,11 +28,11 @@ from galbatch.ingest.headers import (
     image_scale,
     make_tile,
 )
-from galbatch.ingest.layouts.afw import Name
+from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.layouts.stamp_catalog import north_up_wcs, position_in_catalog, require_inside
-from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits, plane_bits, require_whole_file
+from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits, plane_bits, require_whole_file, stem_of
 from galbatch.storage import FileAccessLog
 
 __all__ = ["StampsLayout"]
@@ -51,8 +49,6 @@ ROLES = {
     "IVAR": "inverse_variance",
     "INVVAR": "inverse_variance",
 }
-# HSC's filters stand anywhere in a name; a single letter counts only before the suffix, where cutout tools write it.
-NAME_FILTERS = (re.compile(r"[-_](HSC-[A-Z]\d?|NB\d+)[-_.]"), re.compile(r"[-_]([A-Za-z]\d?)\.fits"))
 
 
 class StampsLayout:
@@ -64,8 +60,8 @@ class StampsLayout:
     suffixes: tuple[str, ...] = FITS_SUFFIXES
 
     def wants(self, path: str, survey: SurveyConfig) -> bool:
-        band = _band_of_name(path)
-        return path.endswith(self.suffixes) and (band is None or band in survey.bands)
+        named = band_in_name(path, survey.bands)
+        return named is None or matching_band(named, survey.bands) is not None
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # The stamp; nothing from files of tables or of other bands.
@@ -75,10 +71,10 @@ class StampsLayout:
                 return []
             header = hdus[planes.image].header
             cards = ChainMap(header, hdus[0].header)
-            band = _band(cards, path, survey.stamps.band)
-            if band not in survey.bands:
+            band = matching_band(_band(cards, path, survey), survey.bands)
+            if band is None:
                 return []
-            tile_id = PurePosixPath(path).name.split(".fits")[0]
+            tile_id = stem_of(path)
             where = f"tile {tile_id} band {band} ({path})"
             found = position_in_catalog(path, survey.stamps, files, where=where)
             if found is not None and "CTYPE1" not in header:
@@ -135,23 +131,14 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
     return Planes(numbers["image"], mask, numbers.get("inverse_variance"), "inverse_variance", bits)
 
 
-def _band_of_name(path: str) -> str | None:
-    name = PurePosixPath(path).name
-    for pattern in NAME_FILTERS:
-        match = pattern.search(name)
-        if match is not None:
-            return Name("", "", match[1]).band
-    return None
-
-
-def _band(cards: Mapping[str, Any], path: str, given: str) -> str:
-    """The band by BAND, else by the file name, else by FILTER's first word (DECam writes five), else by the config."""
-    named = _band_of_name(path)
-    words = str(cards.get("BAND") or named or cards.get("FILTER") or given).split()
-    if not words:
+def _band(cards: Mapping[str, Any], path: str, survey: SurveyConfig) -> str:
+    """The band by BAND, else by the file name, else by FILTER and its like, else by the config."""
+    said = dict(band_statements(cards))
+    named = band_in_name(path, survey.bands)
+    band = said.get("BAND") or named or next(iter(said.values()), survey.stamps.band)
+    if not band:
         raise TileError(
             f"{path}: the band is unknown: no BAND or FILTER card, and the file name does not say it "
             "(..-HSC-I-.., .._g.fits); add the card, rename the stamp, or state [survey.stamps] band"
         )
-    # HSC's filters have a short name; any other is the band as it is written.
-    return Name("", "", words[0]).band if words[0].startswith(("HSC-", "NB")) else words[0]
+    return band

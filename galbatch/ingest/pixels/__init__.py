@@ -1,6 +1,6 @@
 """Windows of pixels from FITS and HDF5 files of any storage, masks in galbatch's bits, and what reading costs."""
 
-from galbatch.ingest.pixels.cost import ExpectedReads, ReadCost, is_packed, read_cost, tile_read_cost
+from galbatch.ingest.pixels.cost import ExpectedReads, ReadCost, read_cost, tile_read_cost
 from galbatch.ingest.pixels.fits_files import (
     FETCH_AGAIN,
     FITS_SUFFIXES,
@@ -11,9 +11,10 @@ from galbatch.ingest.pixels.fits_files import (
     quiet_astropy,
     require_whole,
     require_whole_file,
+    stem_of,
 )
 from galbatch.ingest.pixels.hdf5 import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
-from galbatch.ingest.pixels.masks import MASK_BIT_OF_PLANE, NONZERO, decode_mask, maskbits, plane_bits
+from galbatch.ingest.pixels.masks import MASK_BIT_OF_PLANE, NONZERO, ZERO, decode_mask, maskbits, plane_bits
 from galbatch.ingest.pixels.planes import Box, described
 from galbatch.ingest.pixels.reader import Pixels, TileReader, fill_plane
 
@@ -23,6 +24,7 @@ __all__ = [
     "HDF5_SUFFIXES",
     "MASK_BIT_OF_PLANE",
     "NONZERO",
+    "ZERO",
     "Box",
     "ExpectedReads",
     "Hdf5File",
@@ -36,7 +38,6 @@ __all__ = [
     "hdu_at",
     "ignore_astropy",
     "is_hdf5",
-    "is_packed",
     "maskbits",
     "open_fits",
     "open_hdf5",
@@ -45,5 +46,6 @@ __all__ = [
     "read_cost",
     "require_whole",
     "require_whole_file",
+    "stem_of",
     "tile_read_cost",
 ]

@@ -16,7 +16,6 @@ __all__ = [
     "REQUEST_BYTES",
     "ExpectedReads",
     "ReadCost",
-    "is_packed",
     "merge_gap_bytes",
     "plane_cost",
     "read_cost",
@@ -62,11 +61,6 @@ def merge_gap_bytes(row_bytes: int) -> int:
     return min(MERGE_GAP_BYTES, row_bytes)
 
 
-def is_packed(path: str) -> bool:
-    """Return whether the file is packed as a whole, so that no part can be read without what lies before it."""
-    return path.endswith((".gz", ".bz2"))
-
-
 def read_cost(tile: Tile, plane: Plane, *, n_windows: int, size_px: int) -> ReadCost:
     """Cost of reading `n_windows` windows of one of the tile's planes, without the file's headers.
 
@@ -87,7 +81,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
         return ReadCost(0, 0, whole=False)
     remote = storage.reads_by_request(plane.path)
     whole = _whole(plane, shape_px, remote=remote)
-    if is_packed(plane.path):
+    if plane.packed:
         return whole
     # (y, x): a window reaches at most over the whole tile.
     window = (min(expected.size_px, shape_px[0]), min(expected.size_px, shape_px[1]))
@@ -113,7 +107,7 @@ def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
     total = costs[0]
     for cost in costs[1:]:
         total += cost
-    if n_windows == 0 or is_packed(tile.image.path):
+    if n_windows == 0 or tile.image.packed:
         return total
     # A block of the file for the header of each plane, and one for the first; asking S3 for the size takes one more.
     n_headers = len(planes) + len({plane.path for plane in planes})

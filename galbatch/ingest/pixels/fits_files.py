@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from galbatch import storage
 from galbatch.errors import TileError
-from galbatch.ingest.pixels.cost import is_packed
 
 __all__ = [
     "FETCH_AGAIN",
@@ -26,9 +24,14 @@ __all__ = [
     "quiet_astropy",
     "require_whole",
     "require_whole_file",
+    "stem_of",
 ]
 
-FITS_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+FITS_SUFFIXES = (
+    *(f"{name}{packing}" for name in (".fits", ".fit", ".fts") for packing in ("", ".fz", ".gz", ".bz2")),
+    ".fz",
+)
+"""Endings of FITS files' names, in lower case: what lies in a folder under another name is not looked at."""
 
 FETCH_AGAIN = "the file is probably truncated: fetch it again or exclude the tile"
 
@@ -37,70 +40,58 @@ FETCH_AGAIN = "the file is probably truncated: fetch it again or exclude the til
 def open_fits(path: str, files: storage.FileAccessLog) -> Iterator[fits.HDUList]:
     """Open a FITS file of any storage, whose HDUs are read when asked for.
 
+    A file that its content says is packed, by gzip or bzip2, is unpacked whole, and `files` records that it is.
+
     Raises
     ------
     TileError
-        The file is no FITS file, or ends within its headers.
+        The file is no FITS file, or ends within its headers or its packed content.
     """
     with quiet_astropy():  # also while HDUs are read: require_whole reports a truncated file
-        known = not storage.has_local_path(path) and not is_packed(path)
-        hdus = opened_fits(path, size_bytes=files.identity(path).size_bytes if known else None)
+        known = not storage.has_local_path(path)
+        hdus, content = opened_fits(path, size_bytes=files.identity(path).size_bytes if known else None)
+        if content.packing:
+            files.packed.add(path)
         try:
             yield hdus
-        except (EOFError, zlib.error) as error:
-            raise TileError(f"{path}: ends within its gzip stream ({error}); {FETCH_AGAIN}") from None
         finally:
             hdus.close()
 
 
-def opened_fits(path: str, source: BinaryIO | None = None, *, size_bytes: int | None = None) -> fits.HDUList:
-    """Open a FITS file as `open_fits` does, to be closed by the caller.
+def opened_fits(path: str, *, size_bytes: int | None = None) -> tuple[fits.HDUList, storage.Content]:
+    """Open a FITS file as `open_fits` does, to be closed by the caller; returns also what the HDUs are read from.
 
     Parameters
     ----------
-    source : binary file to read instead of the file at `path`; closed with the HDUs
     size_bytes : the file's size, where it is known already; saves a request
     """
     with quiet_astropy(), contextlib.ExitStack() as on_failure:
         try:
-            if source is None and not storage.has_local_path(path):
-                source = (
-                    storage.unpack(path)
-                    if is_packed(path)
-                    else storage.open_file(path, size_bytes=size_bytes)
-                )
-            if source is not None:
-                on_failure.callback(source.close)
-            opened = fits.open(
-                path if source is None else source, mode="readonly", memmap=False, lazy_load_hdus=True
-            )
-            on_failure.pop_all()
-            return opened
-        except FileNotFoundError:
-            raise
+            content = storage.open_content(path, size_bytes=size_bytes)
         except IsADirectoryError:
             raise TileError(f"{path}: is a folder, expected a FITS file") from None
-        except EOFError as error:
-            raise TileError(f"{path}: ends within its gzip stream ({error}); {FETCH_AGAIN}") from None
+        on_failure.callback(content.file.close)
+        try:
+            opened = fits.open(content.file, mode="readonly", memmap=False, lazy_load_hdus=True)
         except OSError as error:
             if error.errno is not None:  # the disk or the network, not the file: worth another try
                 raise
-            if b"#ASDF" in _first_bytes(path):
-                raise TileError(
-                    f"{path}: is an ASDF file (Roman's format), which is not read; write the image as FITS"
-                ) from None
-            raise TileError(
-                f"{path}: is no FITS file, or is damaged at its beginning ({error}); fetch it again or exclude it"
-            ) from None
+            raise TileError(f"{path}: {_why_no_fits(content, error)}") from None
+        on_failure.pop_all()
+        return opened, content
 
 
-def _first_bytes(path: str) -> bytes:
-    """The bytes by which a file that is no FITS file may be known."""
-    try:
-        with storage.open_file(path) as file:
-            return file.read(8)
-    except OSError:
-        return b""
+def _why_no_fits(content: storage.Content, error: OSError) -> str:
+    """What an error says of a file that astropy does not take for FITS."""
+    content.file.seek(0)
+    first = content.file.read(80)
+    if first.startswith(b"#ASDF"):
+        return "is an ASDF file (Roman's format), which is not read; write the image as FITS"
+    if first.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "is an HDF5 file, which layouts galaxiesml and multimodaluniverse read"
+    if first.startswith(b"SIMPLE  ="):
+        return f"ends within its first header ({error}); {FETCH_AGAIN}"
+    return f"is no FITS file, or is damaged at its beginning ({error}); fetch it again or exclude it"
 
 
 @contextlib.contextmanager
@@ -117,6 +108,16 @@ def ignore_astropy() -> None:
     Workers with several threads need it: Python's contexts of warnings do not belong to a thread.
     """
     warnings.simplefilter("ignore", AstropyWarning)
+
+
+def stem_of(path: str) -> str:
+    """Return the name of a FITS file without folder and suffix: a_g of ``a_g.fits.gz``."""
+    name = path.rpartition("/")[2]
+    # The longest first: .fits.fz ends with .fz, too.
+    for suffix in sorted(FITS_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return name
 
 
 def first_image(hdus: fits.HDUList) -> int | None:
@@ -145,8 +146,8 @@ def hdu_at(hdus: fits.HDUList, number: int | str, *, where: str, name: str) -> A
         ) from None
 
 
-def require_whole(hdu: Any, *, where: str, plane: str, path: str) -> None:
-    """Raise unless the file at `path`, that `hdu` was read from, is as long as the header says; packed files are not checked.
+def require_whole(hdu: Any, *, where: str, plane: str) -> None:
+    """Raise unless the file that `hdu` was read from, unpacked, is as long as the header says.
 
     Raises
     ------
@@ -154,7 +155,7 @@ def require_whole(hdu: Any, *, where: str, plane: str, path: str) -> None:
         The file ends within the plane.
     """
     info = hdu.fileinfo()
-    if is_packed(path) or info is None:
+    if info is None:
         return
     compressed = isinstance(hdu, fits.CompImageHDU)
     # Without the padding to 2880 bytes, which some writers leave out at the end of the file.
@@ -172,11 +173,19 @@ def require_whole(hdu: Any, *, where: str, plane: str, path: str) -> None:
 
 
 def require_whole_file(hdus: fits.HDUList, path: str) -> None:
-    """Raise unless the last HDU is whole: a cut file would lack the planes behind the cut without a word.
+    """Raise unless the last HDU is whole and no part of another follows: a cut file would lack planes without a word.
 
     Raises
     ------
     TileError
-        The file ends within its last HDU.
+        The file ends within its last HDU, or within the header of one more.
     """
-    require_whole(hdus[-1], where=path, plane=f"HDU {len(hdus) - 1}", path=path)
+    last = hdus[-1]
+    require_whole(last, where=path, plane=f"HDU {len(hdus) - 1}")
+    info = last.fileinfo()
+    if info is None:
+        return
+    # astropy leaves an HDU out whose header is cut, with a warning.
+    info["file"].seek(info["datLoc"] + info["datSpan"])
+    if info["file"].read(8) == b"XTENSION":
+        raise TileError(f"{path}: ends within the header of HDU {len(hdus)}; {FETCH_AGAIN}")

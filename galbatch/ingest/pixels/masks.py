@@ -12,10 +12,13 @@ from astropy.io import fits
 
 from galbatch.core.flags import MaskBit
 
-__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "decode_mask", "maskbits", "plane_bits"]
+__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "ZERO", "decode_mask", "maskbits", "plane_bits"]
 
 NONZERO = "NONZERO"
 """Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
+
+ZERO = "ZERO"
+"""Name in `Tile.mask_planes` of masks of good pixels: 0 means BAD."""
 
 # The survey's names of planes, in galbatch's bits; planes of other names say nothing that the flags use. After
 # afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits.
@@ -101,12 +104,15 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
     planes : bit number by the survey's name of the plane
     out : (y, x) uint16, overwritten
     """
-    if NONZERO in planes:
-        np.multiply(stored != 0, np.uint16(MaskBit.BAD), out=out)
+    if NONZERO in planes or ZERO in planes:
+        bad = stored != 0 if NONZERO in planes else stored == 0
+        np.multiply(bad, np.uint16(MaskBit.BAD), out=out)
         return
-    # Masks with a BSCALE are read as floats; a bit test needs integers.
+    # Masks with a BSCALE, and those with BLANK pixels, are read as floats; a bit test needs integers.
+    undefined = None
     if stored.dtype.kind not in "iu":
-        stored = stored.astype(np.int64)
+        undefined = ~np.isfinite(stored)
+        stored = np.where(undefined, 0, stored).astype(np.int64)
     known = tuple(
         sorted(
             (number, int(MASK_BIT_OF_PLANE[name]))
@@ -119,6 +125,8 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
     for shift in range(16, 8 * stored.dtype.itemsize, 16):
         if any(shift <= number < shift + 16 for number, _ in known):
             out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
+    if undefined is not None:
+        out[undefined] |= np.uint16(MaskBit.NO_DATA)
 
 
 @functools.lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ def described(hdu: Any, plane: Plane) -> Plane:
 
 
 def open_plane(
-    hdu: Any, plane: Plane, *, source: BinaryIO | None = None, expected: ExpectedReads | None = None
+    hdu: Any, plane: Plane, *, source: BinaryIO, expected: ExpectedReads | None = None
 ) -> PlaneReader:
     """The reader of an opened HDU.
 
@@ -101,8 +101,7 @@ def open_plane(
 
     Parameters
     ----------
-    source : what the HDU was opened from, if not the file itself: a `storage.RangedFile` for a file on S3, a file
-        of this machine for one that was unpacked
+    source : what the HDU was opened from: a `storage.RangedFile` for a file on S3, else a file of this machine
     expected : what will be read; None: few windows
     """
     if not isinstance(source, storage.RangedFile):
@@ -151,14 +150,34 @@ class _Scaling:
         if self.scale == 1 and self.zero == 0 and self.blank is None:
             # Maybe a view of the file: nobody writes into what `read` returns.
             return stored
-        if self.scale == 1 and self.zero.is_integer() and self.blank is None and stored.dtype.kind in "iu":
-            # Unsigned integers are stored with BZERO = 32768: they stay integers.
-            return stored.astype(np.int64) + int(self.zero)
+        is_blank = None if self.blank is None else stored == self.blank
+        has_blank = is_blank is not None and bool(is_blank.any())
+        if self.scale == 1 and self.zero.is_integer() and not has_blank and stored.dtype.kind in "iu":
+            return _shifted(stored, int(self.zero))
         # In float64, as astropy does for integers: float32 has 24 bits, an int32 has 31.
         values = stored * np.float64(self.scale) + np.float64(self.zero)
-        if self.blank is not None:
-            values[stored == self.blank] = np.nan
+        if has_blank:
+            values[is_blank] = np.nan
         return values
+
+
+def _shifted(stored: npt.NDArray[Any], zero: int) -> npt.NDArray[Any]:
+    """Stored integers plus BZERO, as integers in native byte order.
+
+    Unsigned integers are stored with BZERO = 2^15, 2^31 or 2^63, signed bytes with -128: their highest bit is turned (FITS
+    standard 4.0, section 5.2.5), which loses nothing of 64 bits.
+    """
+    bits, unsigned = 8 * stored.dtype.itemsize, stored.dtype.kind == "u"
+    native = stored.astype(stored.dtype.newbyteorder("="))
+    if abs(zero) == 1 << (bits - 1) and (zero < 0) == unsigned:
+        turned = native.view(f"u{stored.dtype.itemsize}") ^ np.array(
+            1 << (bits - 1), f"u{stored.dtype.itemsize}"
+        )
+        return turned.view(f"i{stored.dtype.itemsize}") if unsigned else turned
+    if bits == 64 and zero:
+        # Of the BZERO that leaves 64 bits, floats hold what images need.
+        return native + np.float64(zero)
+    return native.astype(np.int64) + zero
 
 
 class SectionPlane:
@@ -182,17 +201,15 @@ class MappedPlane:
 
     Parameters
     ----------
-    source : the file to map instead of the plane's own
+    source : the file to map
     fetched_bytes : if not 0, `source` holds just this plane
     """
 
-    def __init__(
-        self, hdu: Any, plane: Plane, *, source: BinaryIO | None = None, fetched_bytes: int = 0
-    ) -> None:
+    def __init__(self, hdu: Any, plane: Plane, *, source: BinaryIO, fetched_bytes: int = 0) -> None:
         self.held_bytes = fetched_bytes
         shape, index = (hdu.shape[-2:], ()) if fetched_bytes else (hdu.shape, plane.index)
         mapped = np.memmap(
-            plane.path if source is None else source,
+            source,
             dtype=_stored_dtype(hdu.header),
             mode="r",
             offset=0 if fetched_bytes else hdu.fileinfo()["datLoc"],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,7 @@ from galbatch.core.flags import MaskBit
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.pixels import hdf5
-from galbatch.ingest.pixels.cost import ExpectedReads, is_packed
+from galbatch.ingest.pixels.cost import ExpectedReads
 from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, require_whole
 from galbatch.ingest.pixels.masks import decode_mask
 from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
@@ -62,7 +60,7 @@ class TileReader:
         self._max_open = max_open
         self._expected = expected or {}
         self._files: OrderedDict[str, fits.HDUList | hdf5.Hdf5File] = OrderedDict()
-        self._sources: dict[str, BinaryIO] = {}
+        self._contents: dict[str, storage.Content] = {}
         self._planes: dict[Plane, PlaneReader] = {}
 
     def __enter__(self) -> TileReader:
@@ -188,7 +186,7 @@ class TileReader:
 
     def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
         with quiet_astropy():
-            hdus = self._open_file(plane.path)
+            hdus = self._open_file(plane)
             if isinstance(hdus, hdf5.Hdf5File):
                 return hdus.plane(plane)
             try:
@@ -201,8 +199,8 @@ class TileReader:
             # What is none of these three is the weight.
             names = {tile.image: "image", tile.mask: "mask", tile.psf: "PSF map"}
             name = names.get(plane, tile.weight_kind.replace("_", " "))
-            require_whole(hdu, where=tile.where, plane=name, path=plane.path)
-            source = self._sources.get(plane.path)
+            require_whole(hdu, where=tile.where, plane=name)
+            source = self._contents[plane.path].file
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
         # The file just opened stays, however large it is: without it nothing can be read.
         while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
@@ -211,40 +209,27 @@ class TileReader:
 
     def _held_bytes(self) -> int:
         """Bytes on this machine's disk of files that are elsewhere or packed."""
-        unpacked = [os.fstat(s.fileno()).st_size for p, s in self._sources.items() if is_packed(p)]
+        unpacked = [os.fstat(c.file.fileno()).st_size for c in self._contents.values() if c.packing]
         return sum(unpacked) + sum(reader.held_bytes for reader in self._planes.values())
 
-    def _open_file(self, path: str) -> fits.HDUList | hdf5.Hdf5File:
+    def _open_file(self, plane: Plane) -> fits.HDUList | hdf5.Hdf5File:
+        path = plane.path
         if path not in self._files:
             while len(self._files) >= self._max_open:
                 self._close_oldest()
-            if hdf5.is_hdf5(path):
+            # Datasets have names; of FITS files, planes keep the numbers of HDUs.
+            if isinstance(plane.hdu, str):
                 self._files[path] = hdf5.Hdf5File(path)
                 return self._files[path]
-            source = _source_of(path)
-            self._files[path] = opened_fits(path, source)
-            if source is not None:
-                self._sources[path] = source
+            self._files[path], self._contents[path] = opened_fits(path)
         self._files.move_to_end(path)
         return self._files[path]
 
     def _close_oldest(self) -> None:
         path, hdus = self._files.popitem(last=False)
         self._planes = {plane: reader for plane, reader in self._planes.items() if plane.path != path}
-        self._sources.pop(path, None)
+        self._contents.pop(path, None)
         hdus.close()
-
-
-def _source_of(path: str) -> BinaryIO | None:
-    """File to read instead of the one at `path`: parts of it from S3, or its unpacked contents."""
-    if is_packed(path):
-        try:
-            return storage.unpack(path)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TileError(
-                f"{path}: is no whole packed file ({error}); fetch it again or exclude it"
-            ) from None
-    return None if storage.has_local_path(path) else storage.open_file(path)
 
 
 def fill_plane(plane: npt.NDArray[Any], value: float) -> None:

@@ -21,7 +21,7 @@ from galbatch.errors import OutputError
 
 __all__ = ["FileTiles", "load_index", "save_index"]
 
-TILE_INDEX_VERSION = 2
+TILE_INDEX_VERSION = 3
 """Raised when what is read from headers changes."""
 
 Looked = tuple[tuple[str, FileIdentity | None], ...]
@@ -47,6 +47,7 @@ _PLANE = pa.struct(
         ("bytes_per_px", pa.int32()),
         ("block_px", pa.list_(pa.int32())),
         ("stored_bytes", pa.int64()),
+        ("packed", pa.bool_()),
         ("asinh", pa.list_(pa.float64())),
     ]
 )

@@ -10,11 +10,14 @@ from galbatch import storage
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
 from galbatch.errors import TileError
-from galbatch.ingest.layouts import layout_of
+from galbatch.ingest.layouts import layout_of, said_of_bands
 from galbatch.ingest.tiles.index import MapFiles, index_paths, tiles_of
-from galbatch.ingest.tiles.sources import find_sources, is_table
+from galbatch.ingest.tiles.sources import find_sources, is_table, listed_files
 
 __all__ = ["read_surveys", "read_tiles"]
+
+# Files whose cards an error shows.
+MAX_FILES_SHOWN = 3
 
 
 def read_surveys(
@@ -61,14 +64,14 @@ def read_tiles(
     tiles = tiles_of(sources, survey, index=index, map_files=map_files)
     asked = f"[survey] tiles = {survey.tiles!r}"
     if not tiles:
-        raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}")
+        raise TileError(f"{asked}: no tile matches: {_what_is_there(survey)}{_said_of_bands(survey)}")
     # A band without any tile is rather a wrong glob than a survey without that band, so it stops the run before it starts.
     found = {tile.band for tile in tiles}
     missing = [band for band in survey.bands if band not in found]
     if missing:
         raise TileError(
             f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
-            "take the band out of [survey] bands or point tiles to its files"
+            f"take the band out of [survey] bands or point tiles to its files{_said_of_bands(survey, tiles)}"
         )
     _require_single(tiles, asked=asked, by_table=is_table(survey.tiles))
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
@@ -79,9 +82,25 @@ def _what_is_there(survey: SurveyConfig) -> str:
     layout = layout_of(survey.layout)
     if is_table(survey.tiles):
         return f"none of its rows is of bands {', '.join(survey.bands)}"
-    n_files = len(storage.find_files(survey.tiles, suffixes=layout.suffixes))
+    n_files = len(listed_files(survey))
     kind = "FITS files" if ".fits" in layout.suffixes else "files"
     return f"{n_files} {kind} there, none of them {layout.expects} in bands {', '.join(survey.bands)}"
+
+
+def _said_of_bands(survey: SurveyConfig, tiles: Sequence[Tile] = ()) -> str:
+    """Return what some of the files say of their bands, for the error that no tile is of a band; "" if there are none.
+
+    Parameters
+    ----------
+    tiles : those whose files are left out, as they are of bands that were asked for
+    """
+    if is_table(survey.tiles) or ".fits" not in layout_of(survey.layout).suffixes:
+        return ""
+    known = {tile.image.path for tile in tiles}
+    others = [path for path in listed_files(survey) if path not in known]
+    files = storage.FileAccessLog()
+    said = [said_of_bands(path, survey.bands, files) for path in others[:MAX_FILES_SHOWN]]
+    return f"; {'; '.join(said)}" if said else ""
 
 
 def _require_single(tiles: Sequence[Tile], *, asked: str, by_table: bool) -> None:

@@ -20,7 +20,7 @@ from galbatch.errors import ObjectListError, TileError
 from galbatch.ingest.layouts import layout_of
 from galbatch.objects import read_table
 
-__all__ = ["TABLE_COLUMNS", "TileSource", "find_sources", "is_table", "tiles_in"]
+__all__ = ["TABLE_COLUMNS", "TileSource", "find_sources", "is_table", "listed_files", "tiles_in"]
 
 TABLE_SUFFIXES = (".parquet", ".csv")
 NUMBERS = ("psf_fwhm_arcsec", "zero_point_mag")
@@ -67,8 +67,21 @@ def find_sources(survey: SurveyConfig) -> list[TileSource]:
             "and their unit in BUNIT"
         )
     layout = layout_of(survey.layout)
-    found = storage.find_identities(survey.tiles, suffixes=layout.suffixes)
-    return [TileSource(path, identity) for path, identity in found.items() if layout.wants(path, survey)]
+    return [
+        TileSource(path, identity)
+        for path, identity in listed_files(survey).items()
+        if layout.wants(path, survey)
+    ]
+
+
+def listed_files(survey: SurveyConfig) -> dict[str, FileIdentity]:
+    """Return the files that ``[survey] tiles`` names by a path, a folder or a glob and that may be the layout's, by their paths."""
+    suffixes = layout_of(survey.layout).suffixes
+    found = storage.find_identities(survey.tiles, suffixes=suffixes)
+    # `*_image*` matches checksums and previews, too; a pattern that ends otherwise says itself which files are meant.
+    if survey.tiles.endswith(("*", "?", "]")):
+        return {path: identity for path, identity in found.items() if path.lower().endswith(suffixes)}
+    return found
 
 
 def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog) -> list[Tile]:
@@ -88,7 +101,7 @@ def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccess
     # Without an identity of its own a tile is what its image's file is.
     tiles = [
         tile if tile.identity else dataclasses.replace(tile, identity=files.identity(tile.image.path))
-        for tile in read
+        for tile in (_with_packed_planes(tile, files.packed) for tile in read)
     ]
     if not stated:
         return tiles
@@ -105,6 +118,17 @@ def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccess
             "band; leave tile_id empty"
         )
     return [dataclasses.replace(tile, tile_id=str(stated["tile_id"])) for tile in tiles]
+
+
+def _with_packed_planes(tile: Tile, packed: set[str]) -> Tile:
+    """Return the tile with planes that know whether their files were found to be packed."""
+    planes = {name: getattr(tile, name) for name in ("image", "mask", "weight", "psf")}
+    changes: dict[str, Any] = {
+        name: dataclasses.replace(plane, packed=True)
+        for name, plane in planes.items()
+        if plane is not None and plane.path in packed
+    }
+    return dataclasses.replace(tile, **changes) if changes else tile
 
 
 def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:

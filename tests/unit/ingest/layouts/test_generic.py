@@ -145,5 +145,10 @@ class TestGeneric(LayoutContract):
         assert read(survey, bands=("i",), generic={}, zero_point_mag=30.0)[0].band == "i"
 
     def test_band_unknown(self, survey, read):
-        with pytest.raises(TileError, match="band is unknown: no card BAND or FILTER"):
+        for path in self.files(survey):
+            path.rename(path.with_name(f"{path.stem}_sci.fits"))
+        with pytest.raises(TileError, match="band is unknown: no card BAND or FILTER, .* none of g, r"):
             read(survey, bands=("g", "r"), generic={}, zero_point_mag=30.0)
+
+    def test_band_by_the_name(self, survey, read):
+        assert [t.band for t in read(survey, bands=("R", "G"), generic={}, zero_point_mag=30.0)] == ["G", "R"]
