@@ -14,7 +14,7 @@ from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
 from galbatch.config.strict import nearest_hint, parse_strictly
-from galbatch.config.survey import GalaxiesMlConfig, GenericConfig, StampsConfig, SurveyConfig
+from galbatch.config.survey import GalaxiesMlConfig, GenericConfig, StampsConfig, SurveyConfig, is_tile_table
 from galbatch.config.values import parse_bytes
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "RunConfig",
     "StampsConfig",
     "SurveyConfig",
+    "is_tile_table",
     "nearest_hint",
     "parse_bytes",
     "parse_strictly",

@@ -11,7 +11,15 @@ from galbatch.config.strict import Section
 from galbatch.config.values import Magnitude, Width
 from galbatch.core.types import WeightKind
 
-__all__ = ["GalaxiesMlConfig", "GenericConfig", "StampsConfig", "SurveyConfig"]
+__all__ = ["GalaxiesMlConfig", "GenericConfig", "StampsConfig", "SurveyConfig", "is_tile_table"]
+
+TABLE_SUFFIXES = (".parquet", ".csv")
+
+
+def is_tile_table(tiles: str) -> bool:
+    """Return whether ``[survey] tiles`` names a table of tiles."""
+    return tiles.lower().endswith(TABLE_SUFFIXES)
+
 
 # The number or name of an HDU: one for all bands, or a table with one for each band.
 HduChoice = int | str | dict[str, int | str]
@@ -42,10 +50,10 @@ class GenericConfig(Section):
         '["_sci", "_mask"]; empty: the mask is in the same file',
     )
     # Masks are read as integers of at most 64 bits, hence bit numbers up to 63.
-    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero"] | None = Field(
+    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
         None,
         description="bit number of each of galbatch's mask planes, such as {SAT = 1, NO_DATA = 8}; nonzero: every value other "
-        "than 0 means BAD; empty: read from the mask's header cards MP_* or MSKN*",
+        "than 0 means BAD; zero: 0 means BAD; empty: read from the mask's header cards MP_* or MSKN*",
     )
     weight: HduChoice | None = Field(None, description="HDU of the weight, written like `image`; empty: none")
     weight_replace: tuple[str, str] | None = Field(
@@ -60,19 +68,6 @@ class GenericConfig(Section):
     zero_point_card: str = Field(
         "", description="header card that holds the AB zero point (the magnitude of one image unit)"
     )
-
-    # A mask plane or weight kind without a mask or weight would be ignored without a word.
-    @model_validator(mode="after")
-    def _describes_what_is_read(self) -> GenericConfig:
-        if self.mask_planes is not None and self.mask is None and self.mask_replace is None:
-            raise ValueError(
-                "mask_planes names the bits of a mask, but none is read: give mask or mask_replace"
-            )
-        if self.weight_kind != "variance" and self.weight is None and self.weight_replace is None:
-            raise ValueError(
-                "weight_kind describes a weight, but none is read: give weight or weight_replace"
-            )
-        return self
 
 
 class StampsConfig(Section):
@@ -185,6 +180,22 @@ class SurveyConfig(Section):
                 raise ValueError(
                     f"{key}: {', '.join(unknown)}: no such band; bands has {', '.join(self.bands)}"
                 )
+        return self
+
+    # A mask plane or weight kind without a mask or weight would be ignored without a word. A table of tiles may name both.
+    @model_validator(mode="after")
+    def _describes_what_is_read(self) -> SurveyConfig:
+        generic = self.generic
+        if is_tile_table(self.tiles):
+            return self
+        if generic.mask_planes is not None and generic.mask is None and generic.mask_replace is None:
+            raise ValueError(
+                "[survey.generic] mask_planes names the bits of a mask, but none is read: give mask or mask_replace"
+            )
+        if generic.weight_kind != "variance" and generic.weight is None and generic.weight_replace is None:
+            raise ValueError(
+                "[survey.generic] weight_kind describes a weight, but none is read: give weight or weight_replace"
+            )
         return self
 
     @model_validator(mode="after")

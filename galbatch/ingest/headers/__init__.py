@@ -21,6 +21,7 @@ from galbatch.ingest.headers.wcs import (
     north_up_corners_deg,
     parse_wcs,
     pixel_scale_arcsec,
+    wcs_cards,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "scale_of_attribute",
     "tan_wcs",
     "tile_tan",
+    "wcs_cards",
 ]

@@ -28,7 +28,7 @@ from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.headers.photocalib import ArchiveError, photocalib
 from galbatch.ingest.headers.statements import Cards, Statement, njy_of_zero_point, number_of, zero_point_of
 from galbatch.ingest.headers.units import flux_unit
-from galbatch.ingest.headers.wcs import accepted_wcs
+from galbatch.ingest.headers.wcs import accepted_wcs, wcs_cards
 from galbatch.ingest.headers.zero_points import (
     ZERO_POINT_CARDS,
     fluxmag0_statement,
@@ -135,7 +135,7 @@ def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> Pi
     """
     header = hdus[image].header
     cards, heard = Cards([header, hdus[0].header]), _Heard()
-    unit, area_varies = _unit_statement(cards, header, hdus[image].shape, stated)
+    unit, area_varies = _unit_statement(cards, wcs_cards(hdus, image), hdus[image].shape, stated)
     if unit is not None:
         heard.firm.append(unit)
         heard.has_unit = True

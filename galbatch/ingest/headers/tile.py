@@ -14,7 +14,7 @@ from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
-from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec
+from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec, wcs_cards
 from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
 from galbatch.ingest.pixels.planes import described
 from galbatch.ingest.pixels.scaling import asinh_cards
@@ -77,7 +77,7 @@ def make_tile(
         )
     for name, (_, other) in found.items():
         _require_shape(other, shape, where=where, name=name)
-    wcs_header, wcs = accepted_wcs(hdus[image.hdu].header, where)
+    wcs_header, wcs = accepted_wcs(wcs_cards(hdus, image.hdu), where)
     mask = found.get("mask", (None,))[0]
     weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
     scale = njy if isinstance(njy, PixelScale) else PixelScale(njy)
@@ -126,8 +126,9 @@ def add_plane(
             raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}")
         plane, shape = _whole_plane(hdus, Plane(path, number, tile.image.index), where=where, name=role)
     _require_shape(shape, tile.shape_px, where=where, name=role)
-    before = tile.identity or files.identity(tile.image.path)
-    identity = combined_identity([before, files.identity(path)])
+    identity = tile.identity or files.identity(tile.image.path)
+    if path != tile.image.path:
+        identity = combined_identity([identity, files.identity(path)])
     changes: dict[str, Any] = {role: plane, "identity": identity}
     return dataclasses.replace(tile, **changes)
 

@@ -23,6 +23,7 @@ __all__ = [
     "north_up_corners_deg",
     "parse_wcs",
     "pixel_scale_arcsec",
+    "wcs_cards",
 ]
 
 # The primary WCS only: alternate ones (CRVAL1A) and everything else of a header is left behind.
@@ -62,6 +63,18 @@ def accepted_wcs(header: fits.Header, where: str) -> tuple[str, WCS]:
     if not math.isfinite(pixel_scale_arcsec(wcs)) or pixel_scale_arcsec(wcs) == 0:
         raise TileError(f"{where}: the WCS has no pixel scale: CD, or PC and CDELT, are missing or singular")
     return text, wcs
+
+
+def wcs_cards(hdus: fits.HDUList, image: int | str) -> fits.Header:
+    """Return the header that has an image's WCS: its own, or that of a primary HDU without an image, if only that has one.
+
+    A primary HDU with an image of the image's shape passes its WCS on, too: both were written on the same pixels.
+    """
+    own, primary = hdus[image].header, hdus[0].header
+    shape = getattr(hdus[0], "shape", None) or ()
+    if "CTYPE1" in own or "CTYPE1" not in primary or (shape and shape[-2:] != hdus[image].shape[-2:]):
+        return own
+    return primary
 
 
 def celestial_header(header: fits.Header) -> fits.Header:

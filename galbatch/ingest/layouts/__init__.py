@@ -9,16 +9,17 @@ from typing import Protocol
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
-from galbatch.ingest.layouts.bands import said_of_bands
+from galbatch.ingest.layouts.bands import matching_band, said_of_bands
 from galbatch.ingest.layouts.galaxiesml import GalaxiesMlLayout
 from galbatch.ingest.layouts.generic import GenericLayout
 from galbatch.ingest.layouts.hsc import HscLayout
 from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
 from galbatch.ingest.layouts.lsst import LsstLayout
+from galbatch.ingest.layouts.overrides import mask_planes_of
 from galbatch.ingest.layouts.stamps import StampsLayout
 from galbatch.storage import FileAccessLog
 
-__all__ = ["LAYOUTS", "Layout", "layout_of", "said_of_bands"]
+__all__ = ["LAYOUTS", "Layout", "layout_of", "mask_planes_of", "matching_band", "said_of_bands"]
 
 
 class Layout(Protocol):

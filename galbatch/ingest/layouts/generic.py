@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from astropy.io import fits
 
-from galbatch.config import GenericConfig, SurveyConfig
+from galbatch.config import SurveyConfig
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError, TileError
@@ -29,15 +29,13 @@ from galbatch.ingest.headers import (
     make_tile,
 )
 from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
-from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.layouts.overrides import labeled, mask_planes_of, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
     FITS_SUFFIXES,
-    NONZERO,
     first_image,
     hdu_at,
     open_fits,
-    plane_bits,
     require_whole_file,
     stem_of,
 )
@@ -78,8 +76,8 @@ class GenericLayout:
         with open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
             require_whole_file(hdus, path)
-        masked = [_with_plane(tile, "mask", survey.generic, files) for tile in tiles]
-        return [_with_plane(tile, "weight", survey.generic, files) for tile in masked]
+        masked = [_with_plane(tile, "mask", survey, files) for tile in tiles]
+        return [_with_plane(tile, "weight", survey, files) for tile in masked]
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -148,7 +146,7 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if tile.mask is not None:
-        names = _mask_planes(hdus[tile.mask.hdu].header, config.mask_planes, where=where)
+        names = mask_planes_of(hdus[tile.mask.hdu].header, survey, band, where=where)
         tile = dataclasses.replace(tile, mask_planes=names)
     return labeled(tile, survey)
 
@@ -157,24 +155,9 @@ def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> i
     return stated_hdu.get(band) if isinstance(stated_hdu, dict) else stated_hdu
 
 
-def _mask_planes(
-    header: Cards, given: Mapping[str, int] | Literal["nonzero"] | None, *, where: str
-) -> dict[str, int]:
-    if given == "nonzero":
-        return {NONZERO: 0}
-    if given is not None:
-        return dict(given)
-    names = plane_bits(header)
-    if not names:
-        raise TileError(
-            f"{where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
-            '{SAT = 1, ..} or "nonzero"'
-        )
-    return names
-
-
-def _with_plane(tile: Tile, role: Role, config: GenericConfig, files: FileAccessLog) -> Tile:
+def _with_plane(tile: Tile, role: Role, survey: SurveyConfig, files: FileAccessLog) -> Tile:
     """The tile with the mask or weight of the file that `mask_replace` or `weight_replace` names, if one does."""
+    config = survey.generic
     pair: tuple[str, str] | None = getattr(config, f"{role}_replace")
     if pair is None:
         return tile
@@ -191,6 +174,6 @@ def _with_plane(tile: Tile, role: Role, config: GenericConfig, files: FileAccess
         ) from None
     if role == "mask" and tile.mask is not None:
         with open_fits(path, files) as hdus:
-            names = _mask_planes(hdus[tile.mask.hdu].header, config.mask_planes, where=tile.where)
+            names = mask_planes_of(hdus[tile.mask.hdu].header, survey, tile.band, where=tile.where)
         tile = dataclasses.replace(tile, mask_planes=names)
     return tile

@@ -1,4 +1,4 @@
-"""Values that run.toml gives where a survey's files do not: PSF width, release, background."""
+"""Values that run.toml gives where a survey's files do not: PSF width, bits of masks, release, background."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from astropy.io import fits
+
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
+from galbatch.errors import TileError
+from galbatch.ingest.pixels import NONZERO, ZERO, maskbits, plane_bits
 
-__all__ = ["labeled", "stated_psf_fwhm_arcsec"]
+__all__ = ["labeled", "mask_planes_of", "stated_psf_fwhm_arcsec"]
+
+WORDS = {"nonzero": NONZERO, "zero": ZERO}
 
 
 def stated_psf_fwhm_arcsec(survey: SurveyConfig, band: str, cards: Mapping[str, Any]) -> float:
@@ -20,6 +26,30 @@ def stated_psf_fwhm_arcsec(survey: SurveyConfig, band: str, cards: Mapping[str, 
     # A width of 0 or less is no measurement.
     found = cards.get(survey.psf_fwhm_card) if survey.psf_fwhm_card else None
     return float(found) if isinstance(found, int | float) and found > 0 else math.nan
+
+
+def mask_planes_of(header: fits.Header, survey: SurveyConfig, band: str, *, where: str) -> dict[str, int]:
+    """Return the bits of a mask by their names: by ``[survey.generic] mask_planes``, else by the header, else by the layout.
+
+    Raises
+    ------
+    TileError
+        None of them says what the bits mean.
+    """
+    given = survey.generic.mask_planes
+    if isinstance(given, str):
+        return {WORDS[given]: 0}
+    if given is not None:
+        return dict(given)
+    names = plane_bits(header)
+    if not names and survey.layout == "legacysurvey":
+        return maskbits(header, band)
+    if not names:
+        raise TileError(
+            f"{where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
+            '{SAT = 1, ..}, "nonzero" or "zero" (layout generic)'
+        )
+    return names
 
 
 def labeled(tile: Tile, survey: SurveyConfig, *, release: str = "", background: str = "") -> Tile:

@@ -27,6 +27,7 @@ from galbatch.ingest.headers import (
     combined_identity,
     image_scale,
     make_tile,
+    wcs_cards,
 )
 from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
@@ -77,7 +78,7 @@ class StampsLayout:
             tile_id = stem_of(path)
             where = f"tile {tile_id} band {band} ({path})"
             found = position_in_catalog(path, survey.stamps, files, where=where)
-            if found is not None and "CTYPE1" not in header:
+            if found is not None and "CTYPE1" not in wcs_cards(hdus, planes.image):
                 # The tile is then made as if the file had this WCS.
                 header.update(
                     north_up_wcs(

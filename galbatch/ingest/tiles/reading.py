@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from galbatch import storage
-from galbatch.config import SurveyConfig
+from galbatch.config import SurveyConfig, is_tile_table
 from galbatch.core.types import Tile
 from galbatch.errors import TileError
 from galbatch.ingest.layouts import layout_of, said_of_bands
 from galbatch.ingest.tiles.index import MapFiles, index_paths, tiles_of
-from galbatch.ingest.tiles.sources import find_sources, is_table, listed_files
+from galbatch.ingest.tiles.sources import find_sources, listed_files
 
 __all__ = ["read_surveys", "read_tiles"]
 
@@ -73,14 +73,14 @@ def read_tiles(
             f"{asked}: no tile in band {', '.join(missing)}; there are tiles in {', '.join(sorted(found))}; "
             f"take the band out of [survey] bands or point tiles to its files{_said_of_bands(survey, tiles)}"
         )
-    _require_single(tiles, asked=asked, by_table=is_table(survey.tiles))
+    _require_single(tiles, asked=asked, by_table=is_tile_table(survey.tiles))
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
 
 def _what_is_there(survey: SurveyConfig) -> str:
     """Return the words of the error where no tile matches: how many files exist, and what the layout looks for."""
     layout = layout_of(survey.layout)
-    if is_table(survey.tiles):
+    if is_tile_table(survey.tiles):
         return f"none of its rows is of bands {', '.join(survey.bands)}"
     n_files = len(listed_files(survey))
     kind = "FITS files" if ".fits" in layout.suffixes else "files"
@@ -94,7 +94,7 @@ def _said_of_bands(survey: SurveyConfig, tiles: Sequence[Tile] = ()) -> str:
     ----------
     tiles : those whose files are left out, as they are of bands that were asked for
     """
-    if is_table(survey.tiles) or ".fits" not in layout_of(survey.layout).suffixes:
+    if is_tile_table(survey.tiles) or ".fits" not in layout_of(survey.layout).suffixes:
         return ""
     known = {tile.image.path for tile in tiles}
     others = [path for path in listed_files(survey) if path not in known]

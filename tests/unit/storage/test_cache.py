@@ -5,14 +5,18 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import lzma
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from galbatch import storage
-from galbatch.errors import UsageError
+from galbatch.errors import TileError, UsageError
 
 
 def test_local_copy_of_a_local_file_is_the_file_with_its_hash_checked(tmp_path: Path) -> None:
@@ -40,12 +44,42 @@ def test_s3_local_copy_is_fetched_once_and_mended(
         storage.local_copy(f"{s3}/bundle.pt", sha256="0" * 64)
 
 
-def test_packed_files_are_unpacked(tmp_path: Path) -> None:
+PACKERS = {"gzip": gzip.compress, "bzip2": bz2.compress}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.fits", "a"])
+def test_content_decides_whether_a_file_is_unpacked(tmp_path: Path, packing: str, name: str) -> None:
     content = os.urandom(10) * 100_000
-    for name, pack in (("a.gz", gzip.compress), ("a.bz2", bz2.compress)):
-        (tmp_path / name).write_bytes(pack(content))
-        with storage.unpack(str(tmp_path / name)) as file:
-            assert file.read() == content
-    (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:-20])
-    with pytest.raises(EOFError):
-        storage.unpack(str(tmp_path / "cut.gz"))
+    for stored, found in ((PACKERS[packing](content), packing), (content, "")):
+        (tmp_path / name).write_bytes(stored)
+        opened = storage.open_content(str(tmp_path / name))
+        with opened.file as file:
+            assert (file.read(), opened.packing) == (content, found)
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_packed_files_that_are_cut_or_damaged(tmp_path: Path, packing: str) -> None:
+    packed = PACKERS[packing](np.random.default_rng(1).bytes(300_000))
+    path = tmp_path / "a.fits"
+    for end in (len(packed) - 3, len(packed) // 2, 20):
+        path.write_bytes(packed[:end])
+        with pytest.raises(TileError, match=rf"a\.fits: ends within its {packing} stream; .*truncated"):
+            storage.open_content(str(path))
+    flipped = bytearray(packed)
+    flipped[len(packed) // 2] ^= 0xFF
+    path.write_bytes(flipped)
+    with pytest.raises(TileError, match=rf"its {packing} stream is damaged"):
+        storage.open_content(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("xz", lzma.compress), ("zstd", lambda data: pa.Codec("zstd").compress(data, asbytes=True))],
+)
+def test_other_packings_are_refused_by_name(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "a.fits").write_bytes(pack(b"SIMPLE  =" * 1000))
+    with pytest.raises(TileError, match=f"is packed by {name}, which is not read; unpack it"):
+        storage.open_content(str(tmp_path / "a.fits"))

@@ -147,7 +147,7 @@ class TestGeneric(LayoutContract):
     def test_band_unknown(self, survey, read):
         for path in self.files(survey):
             path.rename(path.with_name(f"{path.stem}_sci.fits"))
-        with pytest.raises(TileError, match="band is unknown: no card BAND or FILTER, .* none of g, r"):
+        with pytest.raises(TileError, match=r"band is unknown: no card BAND or FILTER, .* none of g, r"):
             read(survey, bands=("g", "r"), generic={}, zero_point_mag=30.0)
 
     def test_band_by_the_name(self, survey, read):

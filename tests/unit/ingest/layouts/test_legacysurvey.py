@@ -126,3 +126,61 @@ class TestBricks(LayoutContract):
         path = self.sibling(survey, "invvar-g")
         path.rename(path.with_suffix(".fits.fz"))
         assert read(survey)[0].weight.path.endswith("invvar-g.fits.fz")
+
+
+class TestViewerCubes:
+    """Cutouts as the viewer's fits-cutout serves them: one cube, its bands in BANDS; with &invvar and &maskbits two HDUs more."""
+
+    def write(self, folder, tan, *, bands="grz", imagetyp=True, invvar=True, names=None):
+        header = tan(crpix=(35, 30))
+        header["SURVEY"], header["VERSION"], header["BANDS"] = "LegacySurvey", "DR10-south", bands
+        for number, band in enumerate(names or []):
+            header[f"BAND{number}"] = band
+        cube = np.stack([PIXELS[0], PIXELS[1], PIXELS[0] + PIXELS[1]])
+        if imagetyp:
+            header["IMAGETYP"] = "IMAGE"
+        hdus = [fits.PrimaryHDU(cube, header=header)]
+        if invvar:
+            header["IMAGETYP"] = "INVVAR"
+            hdus.append(fits.ImageHDU(np.full(cube.shape, 4.0, np.float32), header=header))
+            header["IMAGETYP"] = "MASKBITS"
+            bits = np.zeros(PIXELS[0].shape, np.int16)
+            bits[29, 34] = 1 << 3
+            hdus.append(fits.ImageHDU(bits, header=header))
+        fits.HDUList(hdus).writeto(folder / "cutout_150.0000_2.0000.fits", overwrite=True)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"names": list("grz")},
+            {"bands": "g,r,z"},
+            {"names": list("grz"), "imagetyp": False, "invvar": False},
+        ],
+    )
+    def test_bands_of_the_cube(self, tmp_path, tan, read_tiles, objects, cut, options):
+        self.write(tmp_path, tan, **options)
+        tiles = read_tiles(tmp_path, layout="legacysurvey", bands=("r", "z", "g"))
+        assert {tile.band: tile.image.index for tile in tiles} == {"g": (0,), "r": (1,), "z": (2,)}
+        assert {tile.release for tile in tiles} == {"dr10"}
+        block = cut(objects(150.0, 2.0), tiles, size=21, bands=("r", "z"))
+        right = np.stack([PIXELS[1], PIXELS[0] + PIXELS[1]])[:, 19:40, 24:45] * njy_per_unit(22.5)
+        np.testing.assert_allclose(block.image[0], right, rtol=1e-6)
+        if options.get("invvar", True):
+            np.testing.assert_allclose(block.variance[0], 0.25 * njy_per_unit(22.5) ** 2, rtol=1e-6)
+            # SATUR_R, of the band r alone.
+            assert (block.mask[0, 0, 10, 10], np.count_nonzero(block.mask)) == (MaskBit.SAT, 1)
+
+    def test_one_band(self, tmp_path, tan, read_tiles):
+        header = tan(crpix=(35, 30))
+        header["BANDS"], header["BAND0"] = "r", "r"
+        fits.PrimaryHDU(PIXELS[0], header=header).writeto(tmp_path / "cutout.fits")
+        (tile,) = read_tiles(tmp_path, layout="legacysurvey", bands=("r",))
+        assert (tile.band, tile.image.index) == ("r", ())
+
+    def test_psfs_are_no_cutouts(self, tmp_path, tan, read_tiles):
+        self.write(tmp_path, tan)
+        psf = fits.PrimaryHDU(np.ones((63, 63), np.float32))
+        psf.header["BANDS"], psf.header["BAND"] = "grz", "g"
+        psf.writeto(tmp_path / "copsf_150.0000_2.0000.fits")
+        assert len(read_tiles(tmp_path, layout="legacysurvey")) == 1

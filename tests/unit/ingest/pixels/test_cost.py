@@ -88,7 +88,7 @@ def test_local_planes_cost_pages_and_no_request():
 
 
 def test_packed_files_are_read_whole():
-    found = cost(dataclasses.replace(PLAIN, path="s3://bucket/tile.fits.gz"), 1)
+    found = cost(dataclasses.replace(PLAIN, packed=True), 1)
     assert (found.bytes_, found.whole) == (PLANE_BYTES, True)
 
 
