@@ -169,11 +169,13 @@ def flag_table(flags: type[CatalogFlag]) -> str:
 
 def model_columns() -> str:
     """Return the columns of the two demo bundles, as the default [posterior] makes them."""
-    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    lines = ["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|"]
     for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
         metadata, _ = models.read_bundle_metadata(models.bundle_path(spec))
         for column in models.result_columns(metadata, name=name, quantiles=PosteriorConfig().quantiles):
-            lines.append(f"| `{column.name}` | {column.dtype} | {column.unit} | {column.description} |")
+            lines.append(
+                f"| `{column.name}` | {column.dtype} | {column.unit} | {column.ucd} | {column.description} |"
+            )
     return "\n".join(lines)
 
 

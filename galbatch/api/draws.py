@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from scipy.stats import rankdata
 
 from galbatch import catalog, execution, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import ID, MODEL_FLAGS, quantity_column
+from galbatch.core.columns import ID, MODEL_FLAGS, Column
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
@@ -23,6 +22,8 @@ from galbatch.errors import CatalogError, UsageError
 __all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "plot_paths", "summary_tables"]
 
 Floats = npt.NDArray[np.float64]
+
+DRAW = "draw"
 
 UNSAFE = re.compile(r"[^\w.+-]")  # Characters that object ids may contain but names of files should not.
 
@@ -58,8 +59,8 @@ class Drawn:
     samples : mapping of str to (draw,) float64
         Values of each quantity, in its unit. Keys are names such as ``bt``, without the model's name. Element i of all
         arrays belongs to the same draw. NaN for the magnitude of a flux that is not positive.
-    units : mapping of str to str
-        Unit of each quantity, "" for none.
+    columns : mapping of str to Column
+        Definition of each quantity's column in a table of draws, by the quantity's name.
     derived : mapping of str to str
         For each magnitude the name of the flux from which it is computed.
     n_passes : int
@@ -69,7 +70,7 @@ class Drawn:
     object_id: int | str
     model: str
     samples: Mapping[str, Floats]
-    units: Mapping[str, str]
+    columns: Mapping[str, Column]
     derived: Mapping[str, str]
     n_passes: int
 
@@ -169,8 +170,8 @@ class _Leaf:
             parameters = infos[0].metadata.parameters
             # All bundles of a model have the same parameters.
             derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
-            units = {p.name: p.unit for p in parameters} | dict.fromkeys(derived, "mag")
-            yield Drawn(found.object_id, model, values, units, derived, len(outputs[0]))
+            columns = models.draw_columns(infos[0].metadata, name=model)
+            yield Drawn(found.object_id, model, values, columns, derived, len(outputs[0]))
 
 
 def _reason(
@@ -198,32 +199,27 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        Columns ``object_id``, ``draw`` (int64, from 0), and ``<model>_<quantity>`` (float64, with the unit in the field
-        metadata). NaN if the model has no posterior for the object. Draws of different models in one row are independent
-        of each other.
+        Columns ``object_id``, ``draw`` (int64, from 0), and ``<model>_<quantity>`` (float64, with unit, description and UCD
+        in the field metadata). Null if the model has no posterior for the object, or where a draw has no magnitude.
+        Draws of different models in one row are independent of each other.
     """
-    columns: dict[str, str] = {}
-    for one in drawn:
-        columns |= {quantity_column(one.model, name): one.units[name] for name in one.samples}
+    columns = {column.name: column for one in drawn for column in one.columns.values()}
     parts = []
     for object_id in dict.fromkeys(one.object_id for one in drawn):
         own = [one for one in drawn if one.object_id == object_id]
         n_draws = own[0].n_draws
-        arrays: dict[str, Any] = {
-            ID.name: pa.array([object_id] * n_draws),
-            "draw": np.arange(n_draws),
-            # Every table has all columns, or those of different objects could not be concatenated.
-            **{name: np.full(n_draws, np.nan) for name in columns},
-        }
+        values: dict[str, Floats] = {}
         for one in own:
-            arrays |= {quantity_column(one.model, name): values for name, values in one.samples.items()}
+            values |= {one.columns[name].name: samples for name, samples in one.samples.items()}
+        arrays = {ID.name: pa.array([object_id] * n_draws), DRAW: pa.array(np.arange(n_draws))}
+        # Every table has all columns, or those of different objects could not be concatenated.
+        for name, column in columns.items():
+            arrays[name] = pa.array(values.get(name, column.empty(n_draws)), from_pandas=True)
         parts.append(pa.table(arrays))
     table = pa.concat_tables(parts)
-    fields = [
-        field.with_metadata({"unit": columns[field.name]}) if columns.get(field.name) else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    own_fields = [table.schema.field(ID.name).with_metadata(catalog.column_field(ID).metadata)]
+    own_fields.append(pa.field(DRAW, pa.int64(), metadata={"description": "number of the draw, from 0"}))
+    return table.cast(pa.schema([*own_fields, *map(catalog.column_field, columns.values())]))
 
 
 def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable]:
@@ -238,7 +234,7 @@ def summary_tables(drawn: Drawn) -> tuple[models.ResultTable, models.ResultTable
         ]
         # The format .5g switches to an exponent from 1e5 on.
         shown = [f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}" for number in numbers]
-        rows.append((quantity_column(drawn.model, name), drawn.units[name], *shown))
+        rows.append((drawn.columns[name].name, drawn.columns[name].unit, *shown))
     heads = ("column", "unit", "median", "16 %", "84 %", "mean", "std")
     summary = models.ResultTable(f"object {drawn.object_id}, {drawn.model}, {counts}", heads, tuple(rows))
     names, found = correlation(drawn)  # found: (parameter, parameter)

@@ -3,7 +3,7 @@ from .finishing import finish, model_property, read_properties
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog
-from .schema import leaf_schema
+from .schema import column_field, leaf_schema
 from .verifying import Checked, check, verify
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FoundObject",
     "check",
     "checksum_path",
+    "column_field",
     "cone",
     "damaged_leaf",
     "find_objects",

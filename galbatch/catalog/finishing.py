@@ -21,12 +21,12 @@ from galbatch import __version__, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
-from galbatch.catalog.reader_metadata import reader_metadata
 from galbatch.catalog.schema import schema_difference
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
 from galbatch.errors import CatalogError
+from galbatch.objects import reader_metadata
 
 __all__ = ["finish", "model_property", "read_properties"]
 

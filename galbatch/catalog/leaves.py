@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch import storage
 from galbatch.catalog.checksums import leaf_bytes, publish_leaf
 from galbatch.catalog.layout import leaf_path
-from galbatch.catalog.reader_metadata import reader_metadata
 from galbatch.catalog.schema import require_own_columns
-from galbatch.core.columns import HEALPIX, as_stored
+from galbatch.core.columns import HEALPIX, NO_TEXT, result_names
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.errors import CatalogError, DamagedError
+from galbatch.objects import reader_metadata
 
 __all__ = [
     "BUNDLES_KEY",
@@ -46,7 +47,7 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         The pixel of the leaf and its number of objects.
     table : pyarrow.Table
         One row per object, with a schema from `leaf_schema`, sorted by ``_healpix_29``. Missing values may be NaN or null:
-        the file holds them as `galbatch.core.columns.as_stored` says.
+        the file holds null, and empty text.
     footer : dict of str
         Entries for the file's key-value metadata, where each key gets the prefix ``galbatch.``.
 
@@ -66,7 +67,7 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         )
     if problem := sorting_problem(table, partition):
         raise CatalogError(f"{where}: {problem}")
-    table = as_stored(table)
+    table = _as_stored(table)
     known = reader_metadata(table)
     own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
@@ -86,6 +87,24 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         sorting_columns=[pq.SortingColumn(table.column_names.index(HEALPIX.name))],
     )
     publish_leaf(catalog_path, partition, buffer.getvalue())
+
+
+def _as_stored(table: pa.Table) -> pa.Table:
+    """Return a catalog's rows with missing values as files hold them: null for NaN in result columns, empty for null text and bytes.
+
+    To DuckDB, Polars and Arrow NaN is a number above all others, and only null is missing; pandas and NumPy show null as NaN.
+    Floats of columns that were kept from the object list stay as they came.
+    """
+    results = set(result_names(table.column_names))
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if field.type in (pa.string(), pa.binary()) and column.null_count:
+            no_text = pa.scalar(NO_TEXT).cast(field.type)
+            table = table.set_column(index, field, pc.fill_null(column, no_text))
+        elif field.name in results and pa.types.is_floating(field.type):
+            no_value = pa.scalar(None, field.type)
+            table = table.set_column(index, field, pc.if_else(pc.is_nan(column), no_value, column))
+    return table
 
 
 def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from galbatch.core.columns import OWN_COLUMNS, Column
-from galbatch.core.flags import flags_as_json
+from galbatch.core.flags import FLAGS_KEY, flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
 
-__all__ = ["FLAGS_KEY", "leaf_schema", "require_own_columns", "schema_difference"]
+__all__ = ["column_field", "leaf_schema", "require_own_columns", "schema_difference"]
 
 # Entries of the field metadata that are copied from the object list and compared between leaves.
 KEPT_METADATA = (b"unit", b"description", b"ucd")
-
-FLAGS_KEY = "flags"
-"""Entry of the field metadata of a column of flags: its bits as JSON, see `galbatch.core.flags.flags_as_json`."""
 
 
 def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:
@@ -37,10 +34,10 @@ def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Sch
     ConfigError
         Two columns have the same name.
     """
-    fields = [_field(column) for column in OWN_COLUMNS]
+    fields = [column_field(column) for column in OWN_COLUMNS]
     fields[1] = fields[1].with_type(id_type)
     fields += [field.with_metadata(_kept_metadata(field)) for field in kept]
-    fields += [_field(column) for column in columns]
+    fields += [column_field(column) for column in columns]
     names = [field.name for field in fields]
     # Readers of partitioned Parquet add columns named after the folders, which would hide one of the same name.
     if twice := sorted({name for name in names if names.count(name) > 1 or name in PATH_COLUMNS}):
@@ -51,7 +48,8 @@ def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Sch
     return pa.schema(fields)
 
 
-def _field(column: Column) -> pa.Field:
+def column_field(column: Column) -> pa.Field:
+    """Return the Arrow field of a column, with unit, description, UCD and bits of flags as field metadata."""
     metadata = {"unit": column.unit, "description": column.description, "ucd": column.ucd}
     if column.flags is not None:
         metadata[FLAGS_KEY] = flags_as_json(column.flags)

@@ -79,7 +79,7 @@ def cone(
     radius_arcsec: Annotated[float, typer.Argument(metavar="RADIUS_ARCSEC", help="radius, arcsec", min=0)],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="write Parquet, CSV, FITS or VOTable instead of printing"),
+        typer.Option("-o", "--output", help="write Parquet, FITS, VOTable, ECSV or CSV instead of printing"),
     ] = None,
 ) -> None:
     """Print or save the objects within a circle on the sky.
@@ -117,7 +117,7 @@ def draws(
             "-o",
             "--output",
             metavar="FILE",
-            help="write all draws as a table: Parquet, CSV, FITS or VOTable; - prints CSV",
+            help="write all draws as a table: Parquet, FITS, VOTable, ECSV or CSV; - prints CSV",
         ),
     ] = None,
     plot: Annotated[

@@ -19,10 +19,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.core.pixels import PATH_COLUMNS
+from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
     "DEC",
@@ -42,7 +42,6 @@ __all__ = [
     "ResultColumn",
     "Scope",
     "Statistic",
-    "as_stored",
     "flag_columns",
     "parse_column",
     "parse_columns",
@@ -81,8 +80,8 @@ class Column:
     ucd : str
         Unified Content Descriptor (UCD1+), "" for none.
     missing : float or str
-        The value that marks a missing one in the program's arrays. Files hold null in place of NaN, see `as_stored`, and
-        all other values as they are.
+        The value that marks a missing one in the program's arrays. Files hold null in place of NaN, and all other values
+        as they are.
     flags : type of CatalogFlag, or None
         The meaning of the bits, if this is a column of flags.
     """
@@ -119,7 +118,13 @@ OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
 """The first columns of every leaf (Parquet file of the catalog); `object_id` is int64 or string, as in the object list."""
 
 PIXEL_FLAGS = Column(
-    "flags", "int32", "", "what the pixels and the object list say", "meta.code", missing=0, flags=PixelFlag
+    "flags",
+    "int32",
+    "",
+    "what the pixels and the object list say",
+    "meta.code.qual",
+    missing=0,
+    flags=PixelFlag,
 )
 """The first result column: columns copied from the object list come before it, columns of the models after it."""
 
@@ -142,7 +147,8 @@ class Scope(enum.Enum):
 class Statistic(enum.Enum):
     """The kinds of result columns: word in the column's name, scope, dtype, description, UCD and missing value of each.
 
-    Braces in a description are placeholders, which `ColumnKey.column` fills in.
+    Braces in a description or UCD are placeholders, which `ColumnKey.column` fills in; ``{of}`` in a UCD is that of the
+    quantity.
     """
 
     _value_: str
@@ -152,28 +158,41 @@ class Statistic(enum.Enum):
     ucd: str
     missing: float | str
 
-    QUANTILE = "q", Scope.QUANTITY, "float32", f"posterior quantile {{level:g}} of {{what}}; {NO_VALUE}"
-    MEAN = "mean", Scope.QUANTITY, "float32", f"posterior mean of {{what}}; {NO_VALUE}", "stat.mean"
+    QUANTILE = (
+        "q",
+        Scope.QUANTITY,
+        "float32",
+        f"posterior quantile {{level:g}} of {{what}}; {NO_VALUE}",
+        "{of};stat.percentile",
+    )
+    MEAN = "mean", Scope.QUANTITY, "float32", f"posterior mean of {{what}}; {NO_VALUE}", "{of};stat.mean"
     STD = (
         "std",
         Scope.QUANTITY,
         "float32",
         f"posterior standard deviation of {{what}}; {NO_VALUE}",
-        "stat.stdev",
+        "stat.stdev;{of}",
     )
-    MODE = "mode", Scope.QUANTITY, "float32", f"most probable value of {{what}}; {NO_VALUE}"
+    MODE = (
+        "mode",
+        Scope.QUANTITY,
+        "float32",
+        f"most probable value of {{what}}; {NO_VALUE}",
+        "{of};meta.modelled",
+    )
     EPISTEMIC_STD = (
         "epistemic_std",
         Scope.QUANTITY,
         "float32",
         f"standard deviation over passes of a pass's mean of {{what}}; {NO_VALUE}",
+        "stat.error;{of}",
     )
     LABEL = (
         "label",
         Scope.QUANTITY,
         "string",
         "word for the median of {what}: {labels}; empty: none",
-        "",
+        "meta.code.class;{of}",
         NO_TEXT,
     )
     CORRELATION = (
@@ -181,14 +200,14 @@ class Statistic(enum.Enum):
         Scope.PAIR,
         "float32",
         f"posterior correlation of the transformed {{quantity}} and {{second}}; {NO_VALUE}",
-        "stat.correlation",
+        "stat.correlation;{of};{of_second}",
     )
     PASSES = (
         "passes",
         Scope.MODEL,
         "int32",
         "Monte Carlo dropout passes of each network of the model; 0: none, the flags say why",
-        "",
+        "meta.number",
         0,
     )
     MC_ERROR = (
@@ -196,6 +215,7 @@ class Statistic(enum.Enum):
         Scope.MODEL,
         "float32",
         f"largest Monte Carlo error of a quantile, in posterior standard deviations; {NO_VALUE}",
+        "stat.error",
     )
     OOD_DISTANCE = (
         "ood_distance",
@@ -203,13 +223,14 @@ class Statistic(enum.Enum):
         "float32",
         "Mahalanobis distance of the network's last features from those of its training set, over the bundle's limit "
         f"({{limit:.4g}}): above 1 the object is {ModelFlag.OUT_OF_DOMAIN.name}; {NO_VALUE}",
+        "stat.value",
     )
     FEATURE = (
         "feature",
         Scope.RANK,
         "int16",
         "number of the feature of rank {rank} in the pass without dropout; -1: none fired, or no value",
-        "",
+        "meta.code",
         -1,
     )
     ACTIVATION = (
@@ -217,6 +238,7 @@ class Statistic(enum.Enum):
         Scope.RANK,
         "float32",
         "activation of the feature of rank {rank} in the pass without dropout; null: none fired, or no value",
+        "stat.value",
     )
     FREQUENCY = (
         "frequency",
@@ -224,13 +246,14 @@ class Statistic(enum.Enum):
         "float32",
         "share of the passes in which the feature of rank {rank} was among the {n_features} that fired; null: none "
         "fired, no value, or a bundle that does not tell",
+        "stat.probability",
     )
     FLAGS = (
         "flags",
         Scope.MODEL,
         "int32",
         "what {model} says of its own values",
-        "meta.code",
+        "meta.code.qual",
         # Zero would say that the values are good, but rows keep the missing value when no network was run on them.
         int(ModelFlag.NOT_SELECTED),
     )
@@ -320,7 +343,7 @@ class ColumnKey:
         """Return the column's name in the catalog."""
         return f"{model}_{self.suffix}"
 
-    def column(self, model: str, *, unit: str = "", **words: Any) -> ResultColumn:
+    def column(self, model: str, *, unit: str = "", ucds: Sequence[str] = (), **words: Any) -> ResultColumn:
         """Return the definition of the column for one model.
 
         Parameters
@@ -329,6 +352,8 @@ class ColumnKey:
             The model's name in run.toml.
         unit : str
             Unit of the values in the VOUnits syntax, "" for none.
+        ucds : sequence of str
+            UCD of the quantity, and for a pair also of the second one; empty: they follow from names and unit.
         **words
             Values for the placeholders in the statistic's description. The model and the fields of this key are filled
             in without them.
@@ -336,13 +361,15 @@ class ColumnKey:
         statistic = self.statistic
         own = {"model": model, "quantity": self.quantity, "second": self.second}
         text = statistic.text.format(**own, level=self.level, rank=self.rank, **words)
+        # UCD1+ has a word of its own for the percentile at 0.5.
+        ucd = "{of};stat.median" if self.level == 0.5 else statistic.ucd
+        given = ucds or [quantity_ucd(name, unit, ()) for name in (self.quantity, self.second)]
         return ResultColumn(
             self.name(model),
             statistic.dtype,
             unit,
             text,
-            # UCD1+ has a word for the median, but none for other quantiles.
-            "stat.median" if self.level == 0.5 else statistic.ucd,
+            ucd.format(of=given[0], of_second=given[-1]),
             statistic.missing,
             ModelFlag if statistic is Statistic.FLAGS else None,
             model=model,
@@ -361,29 +388,6 @@ class ResultColumn(Column):
 def result_names(names: Sequence[str]) -> list[str]:
     """Return the names of a catalog's result columns: the column ``flags`` and all after it; none if the catalog has no ``flags``."""
     return list(names[list(names).index(PIXEL_FLAGS.name) :]) if PIXEL_FLAGS.name in names else []
-
-
-def as_stored(table: pa.Table) -> pa.Table:
-    """Return a catalog's rows with missing values as files hold them: null for NaN in result columns, empty for null text and bytes.
-
-    To DuckDB, Polars and Arrow NaN is a number above all others, and only null is missing; pandas and NumPy show null as NaN.
-    Floats of columns that were kept from the object list stay as they came.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Rows of a leaf, from `galbatch.catalog.leaf_schema`.
-    """
-    results = set(result_names(table.column_names))
-    for index, field in enumerate(table.schema):
-        column = table.column(index)
-        if field.type in (pa.string(), pa.binary()) and column.null_count:
-            no_text = pa.scalar(NO_TEXT).cast(field.type)
-            table = table.set_column(index, field, pc.fill_null(column, no_text))
-        elif field.name in results and pa.types.is_floating(field.type):
-            no_value = pa.scalar(None, field.type)
-            table = table.set_column(index, field, pc.if_else(pc.is_nan(column), no_value, column))
-    return table
 
 
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)

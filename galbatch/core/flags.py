@@ -9,7 +9,10 @@ import enum
 import json
 from typing import Self
 
-__all__ = ["CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "flags_as_json"]
+__all__ = ["FLAGS_KEY", "CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "flags_as_json"]
+
+FLAGS_KEY = "flags"
+"""Entry of the field metadata of a column of flags: its bits as JSON, see `flags_as_json`."""
 
 
 class FlagClass(enum.StrEnum):

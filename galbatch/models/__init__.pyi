@@ -49,7 +49,7 @@ from .inference import (
     infer_block,
     measure_memory,
 )
-from .inference.results import INFER_VERSION, result_columns
+from .inference.results import INFER_VERSION, draw_columns, result_columns
 from .metadata import (
     AuxiliaryInput,
     BundleMetadata,
@@ -141,6 +141,7 @@ __all__ = [
     "correlation_of",
     "demo_bundles",
     "device_name",
+    "draw_columns",
     "evaluate",
     "evaluation_tables",
     "executor",

@@ -5,6 +5,7 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 """
 
 from galbatch.objects.check import ListCheck, check_objects, report_lines
+from galbatch.objects.field_metadata import reader_metadata
 from galbatch.objects.formats import column_names, read_table
 from galbatch.objects.hats import HatsSource
 from galbatch.objects.neighbors import object_flags
@@ -34,6 +35,7 @@ __all__ = [
     "read_numbers",
     "read_objects",
     "read_table",
+    "reader_metadata",
     "report_lines",
     "select",
     "write_parquet",

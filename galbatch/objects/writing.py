@@ -1,4 +1,4 @@
-"""Arrow tables, written as Parquet, FITS, CSV and VOTable files."""
+"""Arrow tables, written as Parquet, FITS, ECSV, CSV and VOTable files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
 
 from galbatch import storage
 from galbatch.errors import OutputError
+from galbatch.objects.field_metadata import described, reader_metadata
 
 __all__ = ["check_table_suffix", "write_parquet", "write_table"]
 
-WRITTEN = (".parquet", ".csv", ".fits", ".vot", ".xml")
+WRITTEN = (".parquet", ".csv", ".ecsv", ".fits", ".vot", ".xml")
 """Suffixes of the tables that are written."""
 
 WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.float16(): pa.float32()}
@@ -34,13 +36,14 @@ def write_parquet(path: str, table: pa.Table) -> None:
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """Write a table in the format of its suffix: ``.parquet``, ``.csv``, ``.fits``, ``.vot`` or ``.xml``.
+    """Write a table in the format of its suffix: ``.parquet``, ``.csv``, ``.ecsv``, ``.fits``, ``.vot`` or ``.xml``.
 
-    The field metadata ``unit`` and ``description`` become those of the FITS and VOTable columns. Where a format
-    lacks a type, the values are written in another that keeps them: dates and times as ISO 8601 text, lists and
-    structs as JSON text, binary data as hexadecimal text, small and unsigned integers as wider ones, booleans
-    with nulls as 0 and 1. Decimals become float64 in FITS and VOTable. In FITS, which is ASCII, other characters
-    are escaped as in Python, by a backslash and their code.
+    The field metadata ``unit``, ``description`` and ``ucd`` become those of the columns in all formats but CSV. FITS has
+    them as TUNIT, TCOMM and TUCD, and as comments that astropy reads. Where a format lacks a type, the values are written
+    in another that keeps them: dates and times as ISO 8601 text, lists and structs as JSON text, binary data as
+    hexadecimal text, small and unsigned integers as wider ones, booleans with nulls as 0 and 1. Decimals become float64
+    in FITS, ECSV and VOTable. In FITS, which is ASCII, other characters are escaped as in Python, by a backslash and
+    their code.
 
     Raises
     ------
@@ -48,20 +51,58 @@ def write_table(path: str, table: pa.Table) -> None:
         Another suffix; no space, or no permission.
     """
     check_table_suffix(path)
-    buffer = io.BytesIO()
     if path.endswith(".parquet"):
-        pq.write_table(table, buffer)
+        data = _as_parquet(table)
     elif path.endswith(".csv"):
-        columns = [_plain_column(column.combine_chunks(), in_csv=True) for column in table.columns]
-        pyarrow.csv.write_csv(pa.table(columns, names=table.column_names), buffer)
+        data = _as_csv(table)
+    elif path.endswith(".ecsv"):
+        text = io.StringIO()
+        _astropy_table(table).write(text, format="ascii.ecsv")
+        data = text.getvalue().encode()
+    elif path.endswith(".fits"):
+        data = _as_fits(_astropy_table(table, ascii_only=True))
     else:
-        is_fits = path.endswith(".fits")
-        result = Table()
-        for field in table.schema:
-            column = _plain_column(table.column(field.name).combine_chunks(), in_csv=False)
-            result[field.name] = _astropy_column(field, column, ascii_only=is_fits)
-        result.write(buffer, format="fits" if is_fits else "votable")
-    storage.publish(path, buffer.getvalue())
+        buffer = io.BytesIO()
+        _astropy_table(table).write(buffer, format="votable")
+        data = buffer.getvalue()
+    storage.publish(path, data)
+
+
+def _as_parquet(table: pa.Table) -> bytes:
+    known = {**(table.schema.metadata or {}), **reader_metadata(table)}
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(known), buffer)
+    return buffer.getvalue()
+
+
+def _as_csv(table: pa.Table) -> bytes:
+    columns = [_plain_column(column.combine_chunks(), in_csv=True) for column in table.columns]
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(pa.table(columns, names=table.column_names), buffer)
+    return buffer.getvalue()
+
+
+def _as_fits(table: Table) -> bytes:
+    """Return a FITS file with a binary table, whose cards TCOMMn and TUCDn say what astropy says in comments only."""
+    buffer = io.BytesIO()
+    table.write(buffer, format="fits")
+    with fits.open(io.BytesIO(buffer.getvalue())) as hdus:
+        header = hdus[1].header
+        for number, column in enumerate(table.itercols(), 1):
+            for key, text in (("TCOMM", column.description), ("TUCD", column.meta.get("ucd"))):
+                if text:
+                    header[f"{key}{number}"] = text
+        result = io.BytesIO()
+        hdus.writeto(result)
+    return result.getvalue()
+
+
+def _astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:
+    result = Table()
+    for field in table.schema:
+        column = _plain_column(table.column(field.name).combine_chunks(), in_csv=False)
+        result[field.name] = _astropy_column(field, column, ascii_only=ascii_only)
+    return result
 
 
 def check_table_suffix(path: str) -> None:
@@ -131,7 +172,7 @@ def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> C
     if pa.types.is_string(column.type):
         texts = [value or "" for value in column.to_pylist()]
         if ascii_only:
-            texts = [value.encode("ascii", "backslashreplace").decode() for value in texts]
+            texts = [_ascii(text) for text in texts]
         # At least one character wide: neither format has text of no width.
         values = np.array(texts, dtype=f"U{max([len(value) for value in texts], default=0) or 1}")
     elif pa.types.is_nested(column.type):
@@ -141,7 +182,13 @@ def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> C
         nothing = False if pa.types.is_boolean(column.type) else 0
         values = column.fill_null(nothing).to_numpy(zero_copy_only=False)
     result = MaskedColumn(values, mask=mask) if mask.any() else Column(values)
-    metadata = field.metadata or {}
-    result.unit = metadata.get(b"unit", b"").decode() or None
-    result.description = metadata.get(b"description", b"").decode() or None
+    stated = {key: _ascii(text) if ascii_only else text for key, text in described(field).items()}
+    result.unit, result.description = stated.get("unit"), stated.get("description")
+    if "ucd" in stated:
+        # Where astropy's VOTable reader and writer keep it.
+        result.meta["ucd"] = stated["ucd"]
     return result
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()

@@ -90,7 +90,7 @@ def write_corner(path: str, drawn: Drawn) -> None:
     # A flux that is not positive has no magnitude, and corner refuses NaN: then the flux is shown.
     shown = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
     quantities = [
-        Quantity(drawn.model, name, drawn.units[name], (0.5,), np.empty((0, 1)))
+        Quantity(drawn.model, name, drawn.columns[name].unit, (0.5,), np.empty((0, 1)))
         for name in drawn.samples
         if name not in shown.values() and (name in shown or name not in drawn.derived)
     ]

@@ -10,14 +10,17 @@ from galbatch.core.columns import (
     MODEL_FLAGS,
     OOD_DISTANCE,
     PASSES,
+    Column,
     ColumnKey,
     ResultColumn,
     Statistic,
+    quantity_column,
 )
+from galbatch.core.ucds import quantity_ucd
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.posterior import Quantity, quantities_of
 
-__all__ = ["INFER_VERSION", "result_columns"]
+__all__ = ["INFER_VERSION", "draw_columns", "result_columns"]
 
 INFER_VERSION = 6
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
@@ -38,10 +41,13 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
     quantiles : levels of the quantiles, in (0, 1), rising
     """
     columns: list[ResultColumn] = []
+    ucds = {}
     for quantity in quantities_of(metadata.parameters):
-        columns += _quantity_columns(quantity, name, quantiles)
+        ucds[quantity.name] = quantity_ucd(quantity.name, quantity.unit, metadata.input.bands)
+        columns += _quantity_columns(quantity, name, quantiles, ucd=ucds[quantity.name])
     for first, second in combinations([parameter.name for parameter in metadata.parameters], 2):
-        columns.append(ColumnKey(Statistic.CORRELATION, first, second).column(name))
+        pair = (ucds[first], ucds[second])
+        columns.append(ColumnKey(Statistic.CORRELATION, first, second).column(name, ucds=pair))
     columns += [PASSES.column(name), MC_ERROR.column(name)]
     if (limit := metadata.domain.distance_limit) is not None:
         columns.append(OOD_DISTANCE.column(name, limit=limit))
@@ -52,17 +58,41 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
     return [*columns, MODEL_FLAGS.column(name)]
 
 
-def _quantity_columns(quantity: Quantity, name: str, levels: Sequence[float]) -> Iterator[ResultColumn]:
+def _quantity_columns(
+    quantity: Quantity, name: str, levels: Sequence[float], *, ucd: str
+) -> Iterator[ResultColumn]:
     """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
-    what = quantity.parameter.description or quantity.parameter.name
-    if quantity.is_magnitude:
-        what = f"AB magnitude of {what}, {EXTINCTION}"
-    elif quantity.parameter.unit in ("nJy", "mag"):
-        what = f"{what}, {EXTINCTION}"
-    unit = "mag" if quantity.is_magnitude else quantity.parameter.unit
+    what = _described(quantity)
     keys = [ColumnKey(Statistic.QUANTILE, quantity.name, level=level) for level in levels]
     keys += [ColumnKey(statistic, quantity.name) for statistic in SCALARS]
-    yield from (key.column(name, unit=unit, what=what) for key in keys)
+    yield from (key.column(name, unit=quantity.unit, ucds=(ucd,), what=what) for key in keys)
     if quantity.parameter.labels and not quantity.is_magnitude:
         labels = ", ".join(label.text for label in quantity.parameter.labels)
-        yield ColumnKey(Statistic.LABEL, quantity.name).column(name, what=what, labels=labels)
+        yield ColumnKey(Statistic.LABEL, quantity.name).column(name, ucds=(ucd,), what=what, labels=labels)
+
+
+def draw_columns(metadata: BundleMetadata, *, name: str) -> dict[str, Column]:
+    """Return the columns of a table of joint draws, by the name of the quantity; missing draws are NaN.
+
+    Parameters
+    ----------
+    metadata : metadata of the bundle
+    name : name of the network in the run, which is the prefix of the columns
+    """
+    return {
+        quantity.name: Column(
+            quantity_column(name, quantity.name),
+            "float64",
+            quantity.unit,
+            f"draw from the joint posterior of {name}: {_described(quantity)}",
+            quantity_ucd(quantity.name, quantity.unit, metadata.input.bands),
+        )
+        for quantity in quantities_of(metadata.parameters)
+    }
+
+
+def _described(quantity: Quantity) -> str:
+    what = quantity.parameter.description or quantity.parameter.name
+    if quantity.is_magnitude:
+        return f"AB magnitude of {what}, {EXTINCTION}"
+    return f"{what}, {EXTINCTION}" if quantity.unit in ("nJy", "mag") else what

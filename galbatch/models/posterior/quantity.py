@@ -32,6 +32,11 @@ class Quantity:
     parameter: ParameterInfo
     is_magnitude: bool = False
 
+    @property
+    def unit(self) -> str:
+        """Unit of the values in the VOUnits syntax, "" for none."""
+        return "mag" if self.is_magnitude else self.parameter.unit
+
     def value(self, output: Floats) -> Floats:
         """Return values in the quantity's unit, from standardized values of any shape."""
         value = from_output(output, self.parameter)

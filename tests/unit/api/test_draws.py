@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 
 from galbatch.api import Drawn, as_table, correlation, plot_paths, summary_tables
+from galbatch.core.columns import Column
 
 
 def drawn(object_id=7, model="gampen", **samples):
     of_flux = {"mag": "flux_njy"} if "mag" in samples else {}
     units = {name: {"mag": "mag", "flux_njy": "nJy"}.get(name, "") for name in samples}
-    return Drawn(object_id, model, {n: np.asarray(v, float) for n, v in samples.items()}, units, of_flux, 64)
+    columns = {
+        name: Column(f"{model}_{name}", "float64", unit, f"draw of {name}") for name, unit in units.items()
+    }
+    return Drawn(
+        object_id, model, {n: np.asarray(v, float) for n, v in samples.items()}, columns, of_flux, 64
+    )
 
 
 def test_models_stand_side_by_side_and_objects_below_each_other():
@@ -19,14 +25,17 @@ def test_models_stand_side_by_side_and_objects_below_each_other():
     assert table["object_id"].to_pylist() == [7, 7, 9, 9]
     assert table["draw"].to_pylist() == [0, 1, 0, 1]
     assert table["gampen_bt"].to_pylist() == [0.1, 0.2, 0.3, 0.4]
-    assert np.isnan(table["sfnet_mag_r"].to_numpy()).tolist() == [False, False, True, True]
+    assert table["sfnet_mag_r"].to_pylist() == [20.0, 21.0, None, None]
 
 
 def test_units_and_ids_of_text_stay():
     table = as_table([drawn("M 31", flux_njy=[1.0], mag=[31.4])])
     assert table["object_id"].to_pylist() == ["M 31"]
-    assert table.schema.field("gampen_flux_njy").metadata == {b"unit": b"nJy"}
-    assert table.schema.field("draw").metadata is None
+    assert table.schema.field("gampen_flux_njy").metadata == {
+        b"unit": b"nJy",
+        b"description": b"draw of flux_njy",
+    }
+    assert table.schema.field("object_id").metadata[b"ucd"] == b"meta.id;meta.main"
 
 
 @pytest.mark.parametrize(

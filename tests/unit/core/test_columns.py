@@ -146,10 +146,10 @@ def test_one_missing_value_of_each_column():
 
 def test_ucds_units_and_texts_of_columns():
     median = ColumnKey(Statistic.QUANTILE, "bt", level=0.5).column("net", unit="mag", what="light")
-    assert (median.name, median.unit, median.ucd) == ("net_bt_q500", "mag", "stat.median")
+    assert (median.name, median.unit, median.ucd) == ("net_bt_q500", "mag", "phot.mag;stat.median")
     assert median.description == "posterior quantile 0.5 of light; null: no value, the flags say why"
     outer = ColumnKey(Statistic.QUANTILE, "bt", level=0.84135).column("net", what="light")
-    assert outer.ucd == ""
+    assert outer.ucd == "src.morph.param;stat.percentile"
     assert MODEL_FLAGS.column("net").flags is ModelFlag
 
 

@@ -11,6 +11,7 @@ from galbatch import catalog
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS
 from galbatch.core.flags import FlagClass, ModelFlag, PixelFlag, flags_as_json
+from galbatch.objects import reader_metadata
 
 TABLES = pytest.mark.parametrize("flags", [PixelFlag, ModelFlag])
 
@@ -80,7 +81,7 @@ def test_every_flags_column_has_its_bits_in_the_field_metadata_and_the_votable()
         assert [(row["bit"], row["value"], row["name"], row["text"], row["class"]) for row in rows] == [
             (flag.bit, flag.value, flag.name, flag.text, flag.flag_class) for flag in flags
         ]
-    xml = catalog.reader_metadata.reader_metadata(schema.empty_table())[b"IVOA.VOTable-Parquet.content"]
+    xml = reader_metadata(schema.empty_table())[b"IVOA.VOTable-Parquet.content"]
     fields = parse(BytesIO(xml)).get_first_table().fields
     described = {field.name: " ".join(field.description.split()) for field in fields}  # XML is wrapped
     for flag in PixelFlag:

@@ -8,9 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 from galbatch.catalog import leaf_schema
 from galbatch.config import ObjectsConfig
@@ -94,6 +97,44 @@ def test_what_the_reader_accepts_every_writer_writes(tmp_path: Path, kind: str, 
         # Text has no null in VOTable: it is empty.
         values = [None if value == "" else value for value in back["c"].to_pylist()]
         assert values == expected(kind, suffix)
+
+
+STATED = {
+    "unit": "nJy",
+    "description": "a long text: " + "flux of the bulge, " * 9 + "no more",
+    "ucd": "phot.flux.density;em.opt.B",
+}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "ecsv", "fits", "vot"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_has_unit_description_and_ucd_of_every_kind(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    """As astropy reads them; structs are the one kind of Parquet that it cannot read."""
+    path = str(tmp_path / f"out.{suffix}")
+    schema = pa.schema([pa.field("object_id", pa.int64()), pa.field("c", KINDS[kind].type, metadata=STATED)])
+    write_table(path, pa.table([[1, 2, 3], KINDS[kind]], schema=schema))
+    if suffix == "parquet":
+        assert pq.read_schema(path).field("c").metadata == schema.field("c").metadata
+        if kind in ("struct", *WITH_NULL_TEXT):
+            return
+    if suffix == "fits":
+        header = fits.getheader(path, 1)
+        assert (header["TUNIT2"], header["TCOMM2"], header["TUCD2"]) == tuple(STATED.values())
+    read = Table.read(path)
+    column = read["c"]
+    assert column.unit == "nJy"
+    assert " ".join(column.description.split()) == STATED["description"]
+    assert column.meta["ucd"] == STATED["ucd"]
+    if suffix != "parquet":
+        n_missing = int(np.ma.count_masked(np.ma.asarray(column))) if column.ndim == 1 else 0
+        empty = int((np.asarray(column) == "").sum()) if column.dtype.kind in "US" else 0
+        # Text has no null in FITS and VOTable.
+        assert n_missing in ((KINDS[kind].null_count,) if not empty else (0, KINDS[kind].null_count))
+
+
+WITH_NULL_TEXT = ("text", "large_string", "string_view", "dictionary", "binary")
 
 
 @pytest.mark.parametrize("kind", KINDS)

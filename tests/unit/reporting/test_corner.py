@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from galbatch.api import Drawn
+from galbatch.core.columns import Column
 from galbatch.errors import OutputError, UsageError
 from galbatch.reporting import corner, write_corner
 
@@ -21,7 +22,8 @@ def drawn(n=2000, **changes):
         "mag": 31.4 - 2.5 * np.log10(flux),
     }
     units = {"bt": "", "re_arcsec": "arcsec", "flux_njy": "nJy", "mag": "mag"}
-    return Drawn(**{"object_id": 43158176442374224, "model": "gampen", "samples": values, "units": units,
+    columns = {name: Column(f"gampen_{name}", "float64", unit, "") for name, unit in units.items()}
+    return Drawn(**{"object_id": 43158176442374224, "model": "gampen", "samples": values, "columns": columns,
                     "derived": {"mag": "flux_njy"}, "n_passes": 177, **changes})  # fmt: skip
 
 
@@ -72,7 +74,8 @@ def test_contours_hold_their_shares(tmp_path, figures):
     """Of correlated normal draws: 39 and 86 % lie within the lines, as in two dimensions 1 and 2 sigma."""
     random = np.random.default_rng(2)
     x, y = random.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 20_000).T
-    write_corner(f"{tmp_path}/c.png", drawn(samples={"a": x, "b": y}, units={"a": "", "b": ""}, derived={}))
+    columns = {name: Column(f"gampen_{name}", "float64", "", "") for name in "ab"}
+    write_corner(f"{tmp_path}/c.png", drawn(samples={"a": x, "b": y}, columns=columns, derived={}))
     panel = grid(figures[0])[1, 0]
     (lines,) = [c for c in panel.collections if len(c.get_paths()) == 2 and not c.get_fill()]
     shares = sorted(path.contains_points(np.stack([x, y], axis=1)).mean() for path in lines.get_paths())

@@ -1,4 +1,4 @@
-"""Metadata in the footer of a leaf by which other readers know units, descriptions and UCDs of its columns.
+"""Metadata in the footer of a Parquet file by which other readers know units, descriptions and UCDs of its columns.
 
 Parquet has no unit of its own. TOPCAT and astropy's format ``parquet.votable`` read a VOTable without rows (VOParquet), and
 astropy's plain ``Table.read`` reads the YAML header that astropy writes into Parquet files, and the width of text.
@@ -20,10 +20,10 @@ from astropy.table import Column, Table
 from astropy.table.meta import get_yaml_from_table
 from astropy.units import Unit
 
-from galbatch.catalog.schema import FLAGS_KEY
 from galbatch.core.columns import DEC, RA
+from galbatch.core.flags import FLAGS_KEY
 
-__all__ = ["reader_metadata"]
+__all__ = ["described", "reader_metadata"]
 
 VOPARQUET_VERSION = "1.0"
 
@@ -90,7 +90,7 @@ def _astropy_header(serialized: bytes) -> bytes:
     """Return the YAML header that astropy writes into the footer of Parquet files, of a serialized schema."""
     table = Table()
     for field in pa.ipc.read_schema(pa.py_buffer(serialized)):
-        stated = _stated(field)
+        stated = described(field)
         # Readers take unit, description and meta from here, and the type from Parquet.
         column = Column(np.zeros(0, np.int8), name=field.name, description=stated.get("description"))
         column.unit = Unit(stated.get("unit", ""), parse_strict="silent") if stated.get("unit") else None
@@ -111,13 +111,13 @@ def _votable(serialized: bytes, widths: tuple[tuple[str, int], ...], with_nulls:
         kind = _votable_type(field, dict(widths), with_nulls)
         if kind is None:
             continue
-        stated = _stated(field)
+        stated = described(field)
         attributes = {key: stated[key] for key in ("unit", "ucd") if key in stated} | kind
         if field.name in (RA.name, DEC.name):
             attributes["ref"] = "icrs"
-        described = Field(votable, name=field.name, **attributes)
-        described.description = stated.get("description")
-        table.fields.append(described)
+        element = Field(votable, name=field.name, **attributes)
+        element.description = stated.get("description")
+        table.fields.append(element)
     buffer = io.BytesIO()
     votable.to_xml(buffer)
     # astropy breaks long descriptions into lines, and would warn that they differ from those of its own header.
@@ -143,7 +143,7 @@ def _votable_type(
     return {"datatype": "unicodeChar", "arraysize": str(widths.get(field.name, "*"))}
 
 
-def _stated(field: pa.Field) -> dict[str, str]:
+def described(field: pa.Field) -> dict[str, str]:
     """Return unit, description and UCD of a column, without those that are empty; the description of flags names the bits."""
     metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
     if bits := json.loads(metadata.pop(FLAGS_KEY, "[]")):

@@ -1,0 +1,70 @@
+"""UCDs (Unified Content Descriptors, UCD1+ 1.5) of the quantities that networks estimate, by name, unit and bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import astropy.units as u
+
+__all__ = ["quantity_ucd"]
+
+# The vocabulary's bands are wide: each entry is the one that holds the effective wavelength of the filter. The y bands
+# of HSC, LSST and Pan-STARRS lie below 1000 nm.
+BAND_WORDS = (
+    {"fuv": "em.UV.100-200nm", "nuv": "em.UV.200-300nm", "u": "em.opt.U"}
+    | dict.fromkeys(("g", "b"), "em.opt.B")
+    | {"v": "em.opt.V", "r": "em.opt.R"}
+    | dict.fromkeys(("i", "z", "y"), "em.opt.I")
+    | {"j": "em.IR.J", "h": "em.IR.H", "k": "em.IR.K", "ks": "em.IR.K"}
+    | {"w1": "em.IR.3-4um", "w2": "em.IR.4-8um", "w3": "em.IR.8-15um", "w4": "em.IR.15-30um"}
+)
+
+NAME_WORDS = (
+    dict.fromkeys(("z", "redshift", "photoz", "zphot"), "src.redshift.phot")
+    | dict.fromkeys(("q", "ba", "axis", "ellipticity", "e1", "e2"), "src.ellipticity")
+    | dict.fromkeys(("pa", "theta"), "pos.posAng")
+    | dict.fromkeys(("bt", "n", "sersic", "gini", "m20", "concentration", "asymmetry"), "src.morph.param")
+    | {"mass": "phys.mass", "sfr": "phys.SFR"}
+)
+"""UCDs of quantities whose unit does not tell what they are, by a word of their name."""
+
+UNKNOWN = "stat.param"
+
+
+def quantity_ucd(name: str, unit: str, bands: Sequence[str]) -> str:
+    """Return the UCD of a quantity, with the part of the spectrum for fluxes, magnitudes and colors.
+
+    Parameters
+    ----------
+    name : str
+        Name in the catalog, whose words are separated by underscores: ``re_arcsec``, ``color_gr_mag``, ``mag_r``.
+    unit : str
+        Unit in the VOUnits syntax, "" for none.
+    bands : sequence of str
+        Bands of the images that the network takes. The name says which of them a flux or magnitude is in, if the network
+        takes several.
+    """
+    words = name.lower().split("_")
+    known = [band.lower() for band in bands]
+    if unit == "mag" and "color" in words:
+        pair = next((tuple(word) for word in words if len(word) == 2 and set(word) <= set(known)), ())
+        return _with_bands("phot.color", pair)
+    if unit == "mag":
+        return _with_bands("phot.mag", _own_bands(words, known))
+    parsed = u.Unit(unit, parse_strict="silent")
+    if parsed.is_equivalent(u.Jy):
+        return _with_bands("phot.flux.density", _own_bands(words, known))
+    # Position angles have the unit of a size.
+    by_name = next((NAME_WORDS[word] for word in words if word in NAME_WORDS), None)
+    return by_name or ("phys.angSize" if parsed.is_equivalent(u.arcsec) else UNKNOWN)
+
+
+def _own_bands(words: Sequence[str], bands: Sequence[str]) -> Sequence[str]:
+    """Return the bands that a name states, or the network's only band."""
+    return [word for word in words if word in bands][:1] or (bands if len(bands) == 1 else ())
+
+
+def _with_bands(ucd: str, bands: Sequence[str]) -> str:
+    """Return a photometric UCD with the words for its bands, all or none of them."""
+    spectrum = [BAND_WORDS[band] for band in bands if band in BAND_WORDS]
+    return ";".join([ucd, *spectrum]) if len(spectrum) == len(bands) else ucd
