@@ -38,7 +38,7 @@ class Layout(Protocol):
 
         Parameters
         ----------
-        files : asked about all other files, so that it is known what the tiles were made of
+        files : answers questions about all other files, and records them: the tile index then sees when one of them changes
 
         Raises
         ------

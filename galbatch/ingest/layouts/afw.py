@@ -58,7 +58,7 @@ class Name:
 
     @property
     def tile_id(self) -> str:
-        """Tract and patch, verbatim."""
+        """The tract and patch, verbatim, as they are written into the catalog."""
         return f"{self.tract}/{self.patch}"
 
 
@@ -112,7 +112,7 @@ def name_in_cards(hdus: fits.HDUList, path: str) -> Name | None:
 
 
 def _values_of(key: str, tree: Any) -> Iterator[Any]:
-    """Values of `key` anywhere in JSON, None left out."""
+    """Yield the values of `key` anywhere in JSON, without None."""
     if isinstance(tree, dict):
         if tree.get(key) is not None:
             yield tree[key]

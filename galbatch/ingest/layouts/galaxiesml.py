@@ -75,7 +75,7 @@ class _Images:
 
     @staticmethod
     def of(file: Hdf5File, pattern: str, band: str, *, bands: Sequence[str], key: str) -> _Images:
-        """The dataset that `pattern` names; `key` is the config key that holds it."""
+        """Return the dataset that `pattern` names for a band; `key` is the config key that holds the pattern."""
         name = pattern.replace("{band}", band)
         dataset = file.dataset(name, key=key)
         shape = tuple(int(length) for length in dataset.shape)
@@ -96,7 +96,7 @@ class _Images:
         return _Images(name, (shape[0], shape[-2], shape[-1]), before, stored)
 
     def plane(self, path: str, row: int) -> Plane:
-        """One object's image."""
+        """Return the plane of one object's image."""
         return Plane(path, self.name, (row, *self.before), **self.storage)
 
 
@@ -113,7 +113,7 @@ class _Stamps:
 
     @staticmethod
     def of(file: Hdf5File, band: str, survey: SurveyConfig) -> _Stamps:
-        """From the datasets of a band and the file's attributes."""
+        """Return the values of a band, from its datasets and the file's attributes."""
         config, cards = survey.galaxiesml, file.attributes
         variance = None
         if config.variance:
@@ -130,12 +130,12 @@ class _Stamps:
 
     @property
     def images(self) -> list[_Images]:
-        """Both datasets, or the one there is."""
+        """The datasets of image and, if there is one, variance."""
         return [self.image] if self.variance is None else [self.image, self.variance]
 
 
 def _rows(file: Hdf5File, config: GalaxiesMlConfig) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Tile ids, and positions: (object, 2) float64, (ra, dec) in deg."""
+    """Return the tile ids, and the positions (object, ra or dec) float64 in deg."""
     columns = [
         np.asarray(file.dataset(name, key=f"{KEY} {key}")[...], np.float64).ravel()
         for key, name in (("ra", config.ra), ("dec", config.dec))
@@ -173,7 +173,7 @@ def _tiles(
     positions: npt.NDArray[np.float64],
     config: GalaxiesMlConfig,
 ) -> Iterator[Tile]:
-    """One tile for each row and band; the bands of a row share what they can."""
+    """Yield one tile for each row and band; the bands of a row share their WCS and corners."""
     path, identity = file
     shape = next(iter(stamps.values())).image.shape[1:]  # (y, x), the same in all bands
     scale_deg = config.pixel_scale_arcsec / 3600.0
@@ -216,5 +216,5 @@ def _tiles(
 
 
 def _cards(**values: str) -> str:
-    """FITS cards, 80 characters each."""
+    """Return the text of FITS cards, 80 characters each."""
     return "".join(f"{key:<8}= {value:>20}".ljust(80) for key, value in values.items())

@@ -88,7 +88,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
-    """The survey's bands in the file: by tables of HDUs or of places, by the name, by cards, or the only one there is."""
+    """Return the survey's bands in the file: by tables of HDUs or of places, by the name, by cards, or the only band there is."""
     config = survey.generic
     for table in (config.image, config.axis):
         if isinstance(table, dict) and table:
@@ -156,7 +156,7 @@ def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> i
 
 
 def _with_plane(tile: Tile, role: Role, survey: SurveyConfig, files: FileAccessLog) -> Tile:
-    """The tile with the mask or weight of the file that `mask_replace` or `weight_replace` names, if one does."""
+    """Return the tile with the mask or weight of the file that `mask_replace` or `weight_replace` names, if one does."""
     config = survey.generic
     pair: tuple[str, str] | None = getattr(config, f"{role}_replace")
     if pair is None:

@@ -24,7 +24,7 @@ BACKGROUND_OF_RELEASE = {"pdr1": "local sky", "pdr2": "global sky", "pdr3": "loc
 
 
 def release_in(path: str) -> str:
-    """``pdr2`` or its like, if the path says so; else ""."""
+    """Return the release that the path names, such as ``pdr2``; "" if it names none."""
     found = RELEASE.findall(path)
     return found[-1].lower() if found else ""
 

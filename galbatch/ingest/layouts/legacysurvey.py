@@ -51,7 +51,7 @@ RELEASE_CARDS = ("DRVERSIO", "SURVEYDR", "VERSION")
 
 
 def release_in(path: str, cards: Mapping[str, Any]) -> str:
-    """``dr9`` or its like, by the path or by DRVERSIO (DR9, or 9012), SURVEYDR or VERSION (DR9-south); else ""."""
+    """Return the release, such as ``dr9``, by the path or by DRVERSIO (DR9, or 9012), SURVEYDR or VERSION (DR9-south); else ""."""
     found = RELEASE.findall(path)
     if found:
         return f"dr{found[-1]}"
@@ -112,7 +112,7 @@ class LegacySurveyLayout:
 
 
 def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | None:
-    """The brick's file of this kind; it may be compressed in another way than the image."""
+    """Return the path of the brick's file of this kind, which may be compressed in another way than the image; None: there is none."""
     folder, name = image.rsplit("/", 1)
     suffix = name.partition(".")[2]
     for ending in dict.fromkeys([suffix, "fits.fz", "fits", "fits.gz"]):
@@ -123,7 +123,7 @@ def _sibling(image: str, brick: str, kind: str, files: FileAccessLog) -> str | N
 
 
 def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[Tile]:
-    """The tiles of a viewer's cutout: one for each band, of an HDU of its own or of a plane in a cube."""
+    """Return the tiles of a viewer's cutout: one for each band, of an HDU of its own or of a plane in a cube."""
     numbers = _viewer_planes(hdus)
     tiles = []
     for (kind, named), (number, index) in numbers.items():

@@ -28,7 +28,7 @@ RELEASE = re.compile(r"(?<![a-z0-9])(dp[0-9](?:[._][0-9](?![0-9]))?|dr[0-9]{1,2}
 
 
 def release_in(path: str) -> str:
-    """``dp1``, ``dp0.2`` or their like, if the path says so; else ""."""
+    """Return the release that the path names, such as ``dp1`` or ``dp0.2``; "" if it names none."""
     found = RELEASE.findall(path)
     return found[-1].lower().replace("_", ".") if found else ""
 

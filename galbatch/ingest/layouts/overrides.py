@@ -20,7 +20,7 @@ WORDS = {"nonzero": NONZERO, "zero": ZERO}
 
 
 def stated_psf_fwhm_arcsec(survey: SurveyConfig, band: str, cards: Mapping[str, Any]) -> float:
-    """Return the PSF's width by `psf_fwhm_arcsec`, else by the header card that `psf_fwhm_card` names; else NaN."""
+    """Return the PSF's FWHM in arcsec: run.toml's `psf_fwhm_arcsec`, else the header card that `psf_fwhm_card` names, else NaN."""
     if band in survey.psf_fwhm_arcsec:
         return survey.psf_fwhm_arcsec[band]
     # A width of 0 or less is no measurement.

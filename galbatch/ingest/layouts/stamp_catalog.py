@@ -58,7 +58,7 @@ def position_in_catalog(
 def _positions(
     catalog: str, columns: tuple[str, str, str], identity: FileIdentity, required: bool
 ) -> dict[str, tuple[float, float]]:
-    """(ra, dec) in deg by file name; `identity` makes a changed catalog be read again."""
+    """Return (ra, dec) in deg by file name; `identity` is there so that a changed catalog is read again."""
     if not required and not set(columns) <= set(read_table(catalog).column_names):
         return {}
     table = read_table(catalog, columns=columns)

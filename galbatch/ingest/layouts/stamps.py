@@ -106,7 +106,7 @@ class StampsLayout:
 
 
 def _planes(hdus: fits.HDUList) -> Planes | None:
-    """Which HDUs to read: the first image, and what of mask and weight has its shape."""
+    """Return the HDUs to read: the first image, and those of mask and weight that have its shape; None without an image."""
     numbers: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
         shape = getattr(hdu, "shape", None) or ()
@@ -133,7 +133,7 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
 
 
 def _band(cards: Mapping[str, Any], path: str, survey: SurveyConfig) -> str:
-    """The band by BAND, else by the file name, else by FILTER and its like, else by the config."""
+    """Return the band by BAND, else by the file name, else by FILTER and its like, else by the config."""
     said = dict(band_statements(cards))
     named = band_in_name(path, survey.bands)
     band = said.get("BAND") or named or next(iter(said.values()), survey.stamps.band)

@@ -32,7 +32,13 @@ MERGE_GAP_BYTES = 4 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ExpectedReads:
-    """Number of windows of a plane that will be read, of `size_px` pixels of the tile on a side."""
+    """The windows of a plane that will be read.
+
+    Attributes
+    ----------
+    n_windows : number of windows
+    size_px : side of each, in pixels of the tile
+    """
 
     n_windows: int
     size_px: int
@@ -40,7 +46,7 @@ class ExpectedReads:
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """Return the cost of reading: bytes from disk or network, S3 requests, and whether the plane is fetched whole."""
+    """The cost of reading: bytes from disk or network, S3 requests, and whether the plane is fetched whole."""
 
     bytes_: int
     requests: int
@@ -62,9 +68,9 @@ def merge_gap_bytes(row_bytes: int) -> int:
 
 
 def read_cost(tile: Tile, plane: Plane, *, n_windows: int, size_px: int) -> ReadCost:
-    """Cost of reading `n_windows` windows of one of the tile's planes, without the file's headers.
+    """Return the cost of reading `n_windows` windows of one of the tile's planes, without the file's headers.
 
-    See `plane_cost`.
+    `plane_cost` says what is counted. The windows are squares of `size_px` pixels of the tile.
     """
     return plane_cost(plane, tile.shape_px, ExpectedReads(n_windows, size_px))
 
@@ -101,7 +107,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
 
 
 def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
-    """Cost of reading `n_windows` windows of the tile's image, mask and weight, headers included."""
+    """Return the cost of reading `n_windows` windows of the tile's image, mask and weight, headers included."""
     planes = [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
     costs = [read_cost(tile, plane, n_windows=n_windows, size_px=size_px) for plane in planes]
     total = costs[0]
@@ -127,7 +133,7 @@ def _stored_bytes(plane: Plane, shape_px: tuple[int, int]) -> int:
 
 
 def _ranged(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
-    """Bytes and requests of a window: a byte range for each row, or one for all where rows are close."""
+    """Return bytes and requests of a window: a byte range for each row, or one for all where rows are close."""
     row_bytes = window[1] * plane.bytes_per_px
     stride_bytes = shape_px[1] * plane.bytes_per_px
     if stride_bytes - row_bytes <= merge_gap_bytes(row_bytes):
@@ -145,7 +151,7 @@ def _mapped(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) ->
 
 
 def _compressed(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
-    """The blocks that a window at a random place touches, on average; blocks of one row lie side by side."""
+    """Return bytes and requests of the blocks that a window at a random place touches, on average."""
     assert plane.block_px is not None
     touched, there = [], []
     for size, block, length in zip(window, plane.block_px, shape_px, strict=True):

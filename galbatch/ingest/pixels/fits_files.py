@@ -38,7 +38,9 @@ FETCH_AGAIN = "the file is probably truncated: fetch it again or exclude the til
 
 @contextlib.contextmanager
 def open_fits(path: str, files: storage.FileAccessLog) -> Iterator[fits.HDUList]:
-    """Open a FITS file of any storage, whose HDUs are read when asked for.
+    """Open a FITS file of any storage, close it at the end of the context, and yield its HDUs.
+
+    Headers and pixels are read when an HDU is first used.
 
     A file that its content says is packed, by gzip or bzip2, is unpacked whole, and `files` records that it is.
 
@@ -129,7 +131,7 @@ def first_image(hdus: fits.HDUList) -> int | None:
 
 
 def hdu_at(hdus: fits.HDUList, number: int | str, *, where: str, name: str) -> Any:
-    """Return the HDU of this number or name.
+    """Return the HDU of this number or name; `where` and `name` begin the message if there is none.
 
     Raises
     ------

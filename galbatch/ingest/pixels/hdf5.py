@@ -86,7 +86,7 @@ class Hdf5File:
         return ", ".join(found[:MAX_SHOWN]) + more if found else "none"
 
     def plane(self, plane: Plane) -> DatasetPlane:
-        """Return the reader of a plane."""
+        """Return the reader of a plane, whose `hdu` is the name of a dataset and whose `index` is a place on its first axes."""
         return DatasetPlane(self.dataset(str(plane.hdu), key="dataset"), plane)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def open_hdf5(path: str) -> Iterator[Hdf5File]:
 
 
 class DatasetPlane:
-    """Reads windows of one plane of a dataset."""
+    """The reader of windows of one plane of a dataset."""
 
     held_bytes = 0
 
@@ -124,4 +124,4 @@ class DatasetPlane:
             raise ValueError(str(error)) from None  # a damaged chunk: another try would not help
 
     def prefetch(self, boxes: Sequence[Box]) -> None:
-        """Nothing: HDF5 reads the chunks that it needs."""
+        """Do nothing: HDF5 reads the chunks that it needs."""

@@ -131,7 +131,7 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
 
 @functools.lru_cache(maxsize=256)
 def _mask_table(known: tuple[tuple[int, int], ...], shift: int) -> npt.NDArray[np.uint16]:
-    """Each value of the 16 bits from bit `shift` on, in galbatch's bits."""
+    """Return galbatch's bits (65536,) of every value of the 16 bits that begin with bit `shift`."""
     values = np.arange(1 << 16)
     table = np.zeros(1 << 16, np.uint16)
     for number, bit in known:

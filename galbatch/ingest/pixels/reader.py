@@ -35,7 +35,7 @@ MAX_HELD_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A window of a tile.
+    """The pixels of a window of a tile.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Pixels:
     mask : (y, x) uint16 in MaskBit bits; 0 where the tile has no mask
     variance : (y, x) float32, nJy^2; NaN where unknown
 
-    A mask or variance that no tile has may be one value seen everywhere: it is read-only, and stays what it is.
+    A mask or variance that no tile has may be one value broadcast to all pixels: such an array is read-only and is not filled.
     """
 
     image: npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ class Pixels:
 
 
 class TileReader:
-    """Reads windows of tiles and keeps the files of the last ones open; use it as a context manager."""
+    """A reader of windows of tiles, which keeps the files of the last tiles open; a context manager."""
 
     def __init__(
         self, max_open: int = MAX_OPEN_FILES, *, expected: Mapping[Plane, ExpectedReads] | None = None
@@ -92,7 +92,7 @@ class TileReader:
         return pixels
 
     def read_into(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
-        """Read as `read` does, into arrays of the box's shape; returns whether every pixel is covered."""
+        """Read as `read` does, into arrays of the box's shape, and return whether every pixel has data."""
         np.multiply(
             self.window(tile, tile.image, box=box),
             np.float32(tile.njy_per_unit),
@@ -124,7 +124,7 @@ class TileReader:
         return False
 
     def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> None:
-        """Fill the variance; sets NaN in the image where nothing was measured."""
+        """Fill the variance, and set the image to NaN where the weight says that nothing was measured."""
         assert tile.weight is not None
         weight = self.window(tile, tile.weight, box=box)
         # Squared before it is rounded to float32.
@@ -175,7 +175,7 @@ class TileReader:
         return self._planes[plane]
 
     def window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
-        """(y, x): `box` of one plane of the tile in linear units, in any byte order; raises as `read` does."""
+        """Return the window `box` (y, x) of one plane of the tile, in linear units and any byte order; raises as `read` does."""
         try:
             stored = self._reader(tile, plane).read(box)
             return stored if plane.asinh is None else linear_counts(stored, plane.asinh)
@@ -208,7 +208,7 @@ class TileReader:
         return opened
 
     def _held_bytes(self) -> int:
-        """Bytes on this machine's disk of files that are elsewhere or packed."""
+        """Return the bytes on this machine's disk of copies of files that are elsewhere or packed."""
         unpacked = [os.fstat(c.file.fileno()).st_size for c in self._contents.values() if c.packing]
         return sum(unpacked) + sum(reader.held_bytes for reader in self._planes.values())
 
@@ -233,6 +233,6 @@ class TileReader:
 
 
 def fill_plane(plane: npt.NDArray[Any], value: float) -> None:
-    """Set every pixel, unless the plane is one value seen everywhere."""
+    """Set every pixel of a plane (y, x), unless it is read-only because one value is broadcast to all pixels."""
     if plane.flags.writeable:
         plane.fill(value)

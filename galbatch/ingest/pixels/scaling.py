@@ -54,7 +54,7 @@ def linear_counts(stored: npt.NDArray[Any], asinh: tuple[float, float]) -> npt.N
 
 
 def calibration_factor(field: CalibrationField, box: Box) -> npt.NDArray[np.float32]:
-    """Return (y, x): the flux of one image unit at each pixel of `box`, relative to its mean over the image."""
+    """Return the flux of one image unit at each pixel of `box`, (y, x) float32, relative to its mean over the image."""
     axes = []
     for (low, high), first, stop in ((field.x_range, box.x0, box.x1), (field.y_range, box.y0, box.y1)):
         pixels = np.arange(first, stop, dtype=np.float64)
