@@ -1,4 +1,4 @@
-"""Damage: outputs that are not as they were written count as not done; they are named, removed and made again."""
+"""Damaged outputs: what is not as it was written counts as not done, is named, removed and made again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ Output = Literal["cutouts", "leaf", "pass outputs"]
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file, or group of files, of the outputs that is not as it was written.
+    """A file of the outputs, or a group of files, that is not as it was written: truncated, changed or gone.
 
     Attributes
     ----------
-    output : what it belongs to
-    pixel : of the partition; None for Zarr's files above the groups
-    path, problem : where it is, and what is wrong with it
+    output : the output that it belongs to: cutout store, catalog or kept pass outputs
+    pixel : the partition's HEALPix pixel; None for files of Zarr that belong to no partition
+    path : where it is
+    problem : human-readable description of what is wrong with it
     """
 
     output: Output
@@ -39,7 +40,7 @@ class Damaged:
 
 
 def recorded(config: RunConfig) -> list[Damaged]:
-    """Return the damage that `galbatch verify` found last."""
+    """Return the damage that the last `galbatch verify` recorded beside the run's outputs."""
     path = config.catalog.path
     places: list[tuple[Output, str, Callable[[str], HealpixPixel | None]]] = [
         ("cutouts", config.cutouts.store, ingest.damaged_pixel),
@@ -55,7 +56,7 @@ def recorded(config: RunConfig) -> list[Damaged]:
 
 
 def damaged_leaves(catalog_path: str, plan: Plan) -> dict[str, str]:
-    """Read all leaves of a run, and record and return what is wrong with them, by the names of their partitions."""
+    """Read every leaf of a catalog in full, record what is damaged, and return the problem of each by its partition's name."""
     problems = {
         part.partition: problem
         for part in plan.partitions
@@ -71,12 +72,12 @@ def damaged_leaves(catalog_path: str, plan: Plan) -> dict[str, str]:
 
 
 def of_stage(damaged: Iterable[Damaged], stage: Stage) -> list[Damaged]:
-    """Return the damage that a stage mends: it makes cutouts, or results, or both."""
+    """Return the damage that a stage can repair: `ingest` makes cutouts again, `infer` leaves and pass outputs, `all` both."""
     return [one for one in damaged if stage in ("all", "ingest" if one.output == "cutouts" else "infer")]
 
 
 def discard(config: RunConfig, damaged: Iterable[Damaged]) -> None:
-    """Remove what is damaged, so that from now on the outputs alone say what is left, and the records of it."""
+    """Delete what is damaged, and its records: afterwards these partitions count as not done, as if they had never been made."""
     path = config.catalog.path
     records = set()
     for one in damaged:

@@ -20,9 +20,15 @@ __all__ = ["Cut", "CutRule", "cut_rules", "usual_cuts"]
 
 @dataclass(frozen=True)
 class Cut:
-    """A selection that is usual for such a list: a part of `where`.
+    """A selection that is usual for such an object list.
 
-    `n_removed` rows are those that it is false for, `n_unknown` of them because a value is missing.
+    Attributes
+    ----------
+    where : the selection as a `where` expression, which is true for the rows that stay
+    why : human-readable description of the rows that it removes
+    column : the column that it looks at
+    n_removed : number of rows that it removes
+    n_unknown : number of those that it removes because their value is missing
     """
 
     where: str
@@ -36,7 +42,12 @@ class Cut:
 class CutRule:
     """A cut that a column's name suggests.
 
-    `keep` says what stays: ``true``, ``false`` (of a flag), or the rest of an expression behind the column's name.
+    Attributes
+    ----------
+    column : name of the column
+    keep : rows that stay: ``true`` or ``false``, the value of a flag, or the end of an expression that begins with the
+        column's name, such as ``== 0``
+    why : human-readable description of the rows that are removed
     """
 
     column: str
@@ -87,7 +98,18 @@ def cut_rules(names: Sequence[str]) -> list[CutRule]:
 
 
 def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ...], int]:
-    """Return the cuts that remove rows of `table`, and the number of rows that all of them remove together."""
+    """Apply each rule to a list by itself.
+
+    Parameters
+    ----------
+    table : rows of the list, with the columns of the rules
+    rules : cuts to try; those that do not suit their column's type are left out
+
+    Returns
+    -------
+    cuts : those that remove rows
+    n_removed : number of rows that at least one of them removes
+    """
     cuts = []
     kept_by_all = np.ones(len(table), np.bool_)
     zeros = np.zeros(len(table))
@@ -111,7 +133,7 @@ def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ..
 
 
 def _expression(rule: CutRule, column: pa.ChunkedArray) -> str | None:
-    """`rule` as an expression that suits the column's type; None if there is none."""
+    """Return the rule as a `where` expression that suits the column's type; None if there is none."""
     name = rule.column if rule.column.isidentifier() else f"`{rule.column}`"
     kind = column.type
     is_text, is_number = pa.types.is_string(kind), pa.types.is_integer(kind) or pa.types.is_floating(kind)

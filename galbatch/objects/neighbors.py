@@ -25,6 +25,12 @@ EVEN_BITS = 0x5555_5555_5555_5555
 def object_flags(objects: ObjectTable, flags: FlagsConfig) -> npt.NDArray[np.int32]:
     """Return the NEIGHBOR and DUPLICATE_POSITION bits of a whole object list.
 
+    Parameters
+    ----------
+    objects : ObjectTable
+    flags : FlagsConfig
+        Radii, in arcsec, within which another object sets each bit.
+
     Returns
     -------
     (object,) int32 in PixelFlag bits
@@ -35,12 +41,20 @@ def object_flags(objects: ObjectTable, flags: FlagsConfig) -> npt.NDArray[np.int
 
 
 def search_radius_arcsec(flags: FlagsConfig) -> float:
-    """Return the distance beyond which no neighbor counts."""
+    """Return the distance in arcsec beyond which another object sets neither bit."""
     return max(flags.neighbor_radius_arcsec, flags.duplicate_radius_arcsec)
 
 
 def flags_of_distance(nearest_arcsec: npt.NDArray[np.float64], flags: FlagsConfig) -> npt.NDArray[np.int32]:
-    """Return the bits (object,) that follow from the distance to the nearest other object."""
+    """Return the NEIGHBOR and DUPLICATE_POSITION bits (object,) int32.
+
+    Parameters
+    ----------
+    nearest_arcsec : (object,) float64
+        Distance to the nearest other object; infinite where none is near.
+    flags : FlagsConfig
+        Radii of both bits.
+    """
     result = np.zeros(len(nearest_arcsec), np.int32)
     for bit, radius_arcsec in (
         (PixelFlag.NEIGHBOR, flags.neighbor_radius_arcsec),
@@ -53,17 +67,17 @@ def flags_of_distance(nearest_arcsec: npt.NDArray[np.float64], flags: FlagsConfi
 def is_near_edge(
     healpix_29: npt.NDArray[np.int64], pixel: tuple[int, int], radius_arcsec: float
 ) -> npt.NDArray[np.bool_]:
-    """Return which indices may lie within the radius of their pixel's edge.
+    """Return which objects may lie within the radius of the edge of the HEALPix pixel that holds them, (object,) bool.
 
-    Those in its outermost cells of an order whose cells are at least the radius wide: the mean is twice the
-    radius, and the narrowest (near the poles) is 0.67 as wide as the mean.
+    The pixel is divided into cells of a HEALPix order whose mean width is at least twice the radius; as the narrowest
+    cells (near the poles) are 0.67 as wide as the mean, all are wider than the radius. Objects in the outermost cells count.
 
     Parameters
     ----------
     healpix_29 : (object,) int64
         Indices of order 29.
     pixel : (int, int)
-        Half-open range of the indices of the pixel that holds them.
+        First index of the pixel, and the one behind its last.
     radius_arcsec : float
         Distance from the edge.
     """

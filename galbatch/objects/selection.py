@@ -30,7 +30,13 @@ T = TypeVar("T")
 
 
 class LruCache(Generic[T]):
-    """The results of a function for its most recently used arguments."""
+    """A cache of a function's results for its most recently used arguments.
+
+    Parameters
+    ----------
+    make : function of an index
+    n_kept : number of results that are kept
+    """
 
     def __init__(self, make: Callable[[int], T], n_kept: int = CHUNKS_IN_MEMORY) -> None:
         self._make = make
@@ -76,7 +82,14 @@ class PartitionObjects:
 
 @dataclass(frozen=True)
 class Span:
-    """Rows of a chunk."""
+    """Rows of one chunk of the object list.
+
+    Attributes
+    ----------
+    chunk : number of the chunk
+    rows : the rows
+    is_whole : whether these are all rows of the chunk
+    """
 
     chunk: int
     rows: slice
@@ -93,7 +106,18 @@ class _Edge:
 
 
 class Chunk:
-    """A chunk of the source in memory."""
+    """A chunk of the object list in memory.
+
+    Parameters
+    ----------
+    table : its objects
+    wheres : the selection of each model as an expression; None selects all objects
+    flags : radii of the flags that other objects set
+
+    Attributes
+    ----------
+    selected : (model, object) bool
+    """
 
     def __init__(self, table: ObjectTable, wheres: Sequence[str | None], flags: FlagsConfig) -> None:
         self.table = table
@@ -103,17 +127,19 @@ class Chunk:
 
     @cached_property
     def nearest_arcsec(self) -> npt.NDArray[np.float64]:
-        """Distance to the nearest other object of the chunk; infinite beyond the flags' radii."""
+        """The distance (object,) in arcsec to the nearest other object of the chunk; infinite beyond the flags' radii."""
         radius_arcsec = search_radius_arcsec(self._flags)
         return sky.nearest_arcsec(self.table.ra_deg, self.table.dec_deg, within_arcsec=radius_arcsec)
 
 
 class SelectedObjects:
-    """All objects of a run.
+    """All objects of a run in the order of their HEALPix index, read in chunks.
 
     Parameters
     ----------
-    wheres : the selection of each model, None for all objects
+    source : the object list, in chunks that are HEALPix pixels
+    wheres : the selection of each model as an expression; None selects all objects
+    flags : radii of the flags that other objects set
     """
 
     def __init__(self, source: ObjectSource, wheres: Sequence[str | None], flags: FlagsConfig) -> None:
@@ -129,7 +155,7 @@ class SelectedObjects:
         return int(self._bounds[-1])
 
     def rank(self, healpix_29: int) -> int:
-        """Return the number of objects before an index of order 29."""
+        """Return the number of objects whose HEALPix index of order 29 is below `healpix_29`."""
         chunk = int(np.searchsorted(self._firsts, healpix_29, side="right")) - 1
         if chunk < 0:
             return 0
@@ -140,7 +166,7 @@ class SelectedObjects:
         return int(self._bounds[chunk] + np.searchsorted(table.healpix_29, healpix_29))
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
-        """Iterate over the chunks that hold the objects `start` to `stop`, with the rows of each."""
+        """Yield the chunks that hold the objects `start` <= number < `stop`, with the rows of each."""
         chunk = int(np.searchsorted(self._bounds, start, side="right")) - 1
         while start < stop:
             first, last = int(self._bounds[chunk]), int(self._bounds[chunk + 1])
@@ -151,7 +177,7 @@ class SelectedObjects:
             chunk += 1
 
     def take(self, start: int, stop: int) -> PartitionObjects:
-        """Return the objects `start` to `stop` along HEALPix."""
+        """Return the objects `start` <= number < `stop`, with flags and selections."""
         parts = []
         for span in self.spans(start, stop):
             chunk = self.chunks[span.chunk]
@@ -180,7 +206,7 @@ class SelectedObjects:
 
     @cached_property
     def _at_edges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """healpix_29, rising, of all objects near a chunk's edge that have another one near; their distance.
+        """The HEALPix indices, rising, of objects that have another one near across a chunk's edge, and that one's distance in arcsec.
 
         Two neighbors in different chunks are both near their chunk's edge: only those objects are compared,
         some percent of all.
@@ -201,7 +227,7 @@ class SelectedObjects:
         return healpix[found], nearest[found]
 
     def _nearest_in_other_chunks(self, table: ObjectTable) -> npt.NDArray[np.float64]:
-        """Distance (object,) to the nearest object of another chunk; infinite beyond the flags' radii."""
+        """Return the distance (object,) in arcsec to the nearest object of another chunk; infinite beyond the flags' radii."""
         healpix, nearest = self._at_edges
         result = np.full(len(table), np.inf)
         if len(healpix):

@@ -189,7 +189,7 @@ def scale_of_attribute(name: str, value: object, stated: StatedScale) -> float:
 def _unit_statement(
     cards: Cards, header: fits.Header, shape: Sequence[int], stated: StatedScale
 ) -> tuple[Statement | None, CalibrationField | None]:
-    """The unit of flux, by run.toml, BUNIT or the layout; per steradian, times the pixel's area and how that varies."""
+    """Return the unit of flux, by run.toml, BUNIT or the layout; per steradian, times the pixel's area and how that varies."""
     readings, varies = [], None
     for text, name in ((stated.unit, "[survey.generic] unit"), (cards.text("BUNIT"), "BUNIT")):
         try:
@@ -222,7 +222,7 @@ def _unit_statement(
 def _pixel_area(
     cards: Cards, header: fits.Header, shape: Sequence[int], where: str
 ) -> tuple[float, CalibrationField | None]:
-    """A pixel's solid angle, sr, by PIXAR_SR, which must be the WCS's, else by the WCS; and how it varies, if it does."""
+    """Return a pixel's solid angle, sr, by PIXAR_SR, which must be the WCS's, else by the WCS; and how it varies, if it does."""
     _, wcs = accepted_wcs(header, where)
     ny, nx = shape[-2:]
     # (y, x): 9 x 9 places on the image, for a polynomial of order 4 on each axis.
@@ -251,7 +251,7 @@ def _pixel_area(
 
 
 def _areas_sr(wcs: WCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(y, x): the areas in steradian of the pixels at 0-based (x, y), from the two lines through their middles."""
+    """Return the areas (y, x) in steradian of the pixels at 0-based (x, y), from the two lines through their middles."""
     ends = []
     for dx, dy in ((-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)):
         ra, dec = np.deg2rad(wcs.all_pix2world(x + dx, y + dy, 0))
@@ -261,7 +261,7 @@ def _areas_sr(wcs: WCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) 
 
 
 def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
-    """One image unit in nJy: the first statement that decides, if the others agree."""
+    """Return one image unit in nJy: the first statement that decides, if the others agree."""
     by_config = stated.by_zero_point
     firm = [*heard.firm, *heard.cards]
     if by_config is not None:
@@ -292,7 +292,7 @@ def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
 
 
 def _agree(one: Statement, other: Statement) -> bool:
-    """Whether two statements are one zero point; also where both are 0 or infinite, which is refused later."""
+    """Return whether two statements are one zero point; also where both are 0 or infinite, which is refused later."""
     if one.njy == other.njy:
         return True
     ratio = one.njy / other.njy if other.njy > 0 else 0.0

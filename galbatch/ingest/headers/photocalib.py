@@ -75,7 +75,7 @@ def photocalib(hdus: fits.HDUList, image: fits.Header, where: str) -> PhotoCalib
 
 
 def _record(hdus: fits.HDUList, archive_id: int) -> tuple[Any, Any, str]:
-    """The archive's row of one object, the columns of its table, and the class that afw restores it with."""
+    """Return the archive's row of one object, the columns of its table, and the class that afw restores it with."""
     index_hdu = int(hdus[0].header["AR_HDU"]) - 1
     index = hdus[index_hdu].data
     rows = index[(index["id"] == archive_id) & (index["cat.persistable"] == 0)]
@@ -88,7 +88,7 @@ def _record(hdus: fits.HDUList, archive_id: int) -> tuple[Any, Any, str]:
 def _field(
     hdus: fits.HDUList, field_id: int, image: fits.Header, *, mean: float, where: str
 ) -> CalibrationField:
-    """The polynomial by which a calibration varies over the image, relative to its mean."""
+    """Return the polynomial by which a calibration varies over the image, relative to its mean."""
     name = "field"
     try:
         record, _, name = _record(hdus, field_id)

@@ -144,7 +144,7 @@ def combined_identity(parts: Sequence[FileIdentity]) -> FileIdentity:
 
 
 def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> tuple[Plane, tuple[int, int]]:
-    """The plane by the number of its HDU, and (y, x); checked to be there whole."""
+    """Return the plane by the number of its HDU, and (y, x); checked to be there whole."""
     hdu = hdu_at(hdus, plane.hdu, where=where, name=name)
     index, shape = _place(getattr(hdu, "shape", None) or (), plane.index, where=f"{where}: {name}")
     require_whole(hdu, where=where, plane=name)
@@ -156,7 +156,7 @@ def _whole_plane(hdus: fits.HDUList, plane: Plane, *, where: str, name: str) -> 
 def _place(
     shape: tuple[int, ...], index: tuple[int, ...], *, where: str
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Index on the axes before (y, x), which may be left out where their length is 1; and (y, x)."""
+    """Return the index on the axes before (y, x), which may be left out where their length is 1; and (y, x)."""
     before = shape[:-2]
     if len(index) != len(before) and all(length == 1 for length in before):
         index = (0,) * len(before)

@@ -115,7 +115,7 @@ def _rounded(factor: float) -> float:
 
 
 def _other_capitals(text: str) -> dict[str, FluxUnit]:
-    """Readings of `text` with the capitals of astropy's units instead of its own."""
+    """Return readings of `text` with the capitals of astropy's units instead of its own."""
     spelled: dict[str, list[str]] = {}
     names = [f"{prefix}Jy" for prefix in PREFIXES] + [f"{prefix}Jansky" for prefix in LONG_PREFIXES]
     for name in (*names, *OTHER_NAMES):

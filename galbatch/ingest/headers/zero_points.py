@@ -78,7 +78,7 @@ def no_zero_point(magnitude: float | None) -> bool:
 def _statement(
     cards: Cards, key: str, magnitude: float, *, band: str, vega_to_ab_mag: float | None
 ) -> Statement | str:
-    """One card's zero point, with exposure time, extinction and magnitude system accounted for."""
+    """Return one card's zero point, with exposure time, extinction and magnitude system accounted for."""
     text, zero_point = f"{key} = {magnitude:g}", magnitude
     # CASU's pipeline (WSA, VSA) writes an EXTINCT card, and zero points of one second at unit airmass.
     is_casu = key == "MAGZPT" and "EXTINCT" in cards
@@ -114,7 +114,7 @@ def _statement(
 
 
 def _extinction_mag(cards: Cards) -> float:
-    """The magnitudes by which an exposure's zero point lies below that at unit airmass, by CASU's EXTINCT."""
+    """Return the magnitudes by which an exposure's zero point lies below that at unit airmass, by CASU's EXTINCT."""
     pairs = [[number_of(cards.get(key)) for key in keys] for keys in AIRMASS_CARDS]
     known = next((values for pair in pairs if (values := [value for value in pair if value])), None)
     airmass = sum(known) / len(known) if known else cards.first_number(("AIRMASS",)) or 1.0
@@ -122,7 +122,7 @@ def _extinction_mag(cards: Cards) -> float:
 
 
 def _vega(cards: Cards, key: str, band: str, *, is_casu: bool) -> tuple[bool, float | None]:
-    """Whether a card's zero point is in another system than AB, and its documented offset, None if there is none."""
+    """Return whether a card's zero point is in another system than AB, and its documented offset, None if there is none."""
     origin = " ".join(cards.text(card) for card in ORIGIN_CARDS).upper()
     # "K", "Ks", "VISTA Ks": the filter is the last word. WISE's is a number.
     words = (cards.text("BAND") or cards.text("FILTER") or band).upper().split() or [""]

@@ -114,7 +114,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
 
 
 def _named_band(match: re.Match[str], bands: Sequence[str]) -> str | None:
-    """The one of `bands` that the pattern found in a path; the first of them if the pattern has no band."""
+    """Return the one of `bands` that the pattern found in a path; the first of them if the pattern has no band."""
     found = match.groupdict().get("band", bands[0])
     return None if found is None else matching_band(found, bands)
 

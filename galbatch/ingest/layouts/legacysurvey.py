@@ -147,7 +147,10 @@ def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[T
 
 
 def _viewer_planes(hdus: fits.HDUList) -> dict[tuple[str, str], tuple[int, tuple[int, ...]]]:
-    """HDU and place on its first axis by (kind, band); maskbits are of no band. HDUs are known by their cards, not by their order."""
+    """Return the HDU and the place on its first axis by (kind, band); maskbits are of no band.
+
+    HDUs are known by their cards, not by their order.
+    """
     found: dict[tuple[str, str], tuple[int, tuple[int, ...]]] = {}
     for number, hdu in enumerate(hdus):
         cards, shape = hdu.header, getattr(hdu, "shape", None) or ()
@@ -167,7 +170,7 @@ def _viewer_planes(hdus: fits.HDUList) -> dict[tuple[str, str], tuple[int, tuple
 
 
 def _bands_of_cube(cards: Mapping[str, Any]) -> list[str]:
-    """The bands in the order of a cube's planes, by BAND0, BAND1 .. or by BANDS, of which each letter is one."""
+    """Return the bands in the order of a cube's planes, by BAND0, BAND1 .. or by BANDS, of which each letter is one."""
     numbered = [str(cards[f"BAND{place}"]).strip() for place in range(10) if f"BAND{place}" in cards]
     written = str(cards.get("BANDS", "")).strip()
     return numbered or (re.split(r"[\s,]+", written) if re.search(r"[\s,]", written) else list(written))

@@ -84,7 +84,7 @@ def opened_fits(path: str, *, size_bytes: int | None = None) -> tuple[fits.HDULi
 
 
 def _why_no_fits(content: storage.Content, error: OSError) -> str:
-    """What an error says of a file that astropy does not take for FITS."""
+    """Return the reason, for an error message, why astropy does not take a file for FITS."""
     content.file.seek(0)
     first = content.file.read(80)
     if first.startswith(b"#ASDF"):

@@ -162,7 +162,7 @@ class _Scaling:
 
 
 def _shifted(stored: npt.NDArray[Any], zero: int) -> npt.NDArray[Any]:
-    """Stored integers plus BZERO, as integers in native byte order.
+    """Return stored integers plus BZERO, as integers in native byte order.
 
     Unsigned integers are stored with BZERO = 2^15, 2^31 or 2^63, signed bytes with -128: their highest bit is turned (FITS
     standard 4.0, section 5.2.5), which loses nothing of 64 bits.

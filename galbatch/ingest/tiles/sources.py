@@ -86,7 +86,7 @@ def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccess
 
 
 def _read(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog) -> list[Tile]:
-    """The tiles of one file as its layout reads them, with what its row in a table of tiles says."""
+    """Return the tiles of one file as its layout reads them, with what its row in a table of tiles says."""
     stated = dict(source.stated)
     read = layout_of(survey.layout).tiles_in(source.path, _as_stated(survey, stated), files)
     # Without an identity of its own a tile is what its image's file is.

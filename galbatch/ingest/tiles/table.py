@@ -78,7 +78,7 @@ def read_rows(survey: SurveyConfig) -> list[TileRow]:
 
 
 def _value(name: str, value: Any, folder: str) -> Any:
-    """A cell's value: a number, the number or name of an HDU, a full path, or text."""
+    """Return a cell's value: a number, the number or name of an HDU, a full path, or text."""
     if name in NUMBERS:
         return float(value)
     text = str(value)
@@ -119,7 +119,7 @@ def with_planes(tile: Tile, stated: Mapping[str, Any], survey: SurveyConfig, fil
 
 
 def _weight_kind(tile: Tile, stated: Mapping[str, Any], survey: SurveyConfig) -> WeightKind:
-    """What the weights of a row are: as the row says, else as [survey.generic] does."""
+    """Return the kind of a row's weights: as the row says, else as [survey.generic] does."""
     if "weight_kind" in stated:
         kind: WeightKind = stated["weight_kind"]
         return kind

@@ -34,12 +34,12 @@ UNREADABLE = (
 
 
 def read_metadata_text(file: BinaryIO, source: str) -> bytes:
-    """Return the content of a bundle's ``galbatch.json`` without running anything of the bundle.
+    """Return the content of a bundle's ``galbatch.json``, as bytes, without running anything of the bundle.
 
     Parameters
     ----------
-    file : the bundle, open for reading, seekable
-    source : what messages begin with
+    file : the bundle's file, open for reading and seekable
+    source : text that messages begin with, such as the bundle's path
 
     Raises
     ------

@@ -31,14 +31,20 @@ SCRIPT_FAULTS = (RuntimeError, TypeError, ValueError, LookupError, torch.jit.Err
 
 
 def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> None:
-    """Run the script on two made-up images and hold it to its metadata.
+    """Run the script on two made-up images, and compare its behavior with its metadata.
+
+    Parameters
+    ----------
+    script : TorchScript module with `prefix` and `sample`
+    metadata : what it is said to do
+    source : text that messages begin with, such as the bundle's path
 
     Raises
     ------
     BundleError
         A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
         is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, a row
-        gives other numbers alone than beside others or at another place, or its features are not those of the metadata.
+        gives other numbers alone than in a batch or at another place of it, or its features are not those of the metadata.
     """
     # Foreign networks seed the global generator: nothing else may draw from it meanwhile.
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=()), torch.inference_mode():
@@ -51,7 +57,7 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
 
 
 def _problem(script: Any, metadata: BundleMetadata) -> str | None:
-    """Return the first thing in which a script does not behave as its metadata say; None if it does."""
+    """Return a message on the first thing in which a script contradicts its metadata; None if there is none."""
     for method in ("prefix", "sample"):
         if not hasattr(script, method):
             return f"the script has no method {method}"
@@ -92,14 +98,16 @@ def _row_problem(
     sampled: tuple[Tensor, Tensor],
     outputs: Tensor,
 ) -> str | None:
-    """Return in which method a row depends on the others of its batch, or on its place there; None: in none.
+    """Return a message that names the method in which a row depends on the rest of its batch, or its place there; None: none does.
 
-    Such a network gives an object another posterior whenever the objects beside it change.
+    Such a network gives an object another posterior whenever the other objects of its batch change.
 
     Parameters
     ----------
-    inputs, features : what `prefix` takes, of two images, and what it gave
-    sampled, outputs : what `sample` takes, whose first two rows are of the two images, and what it gave
+    inputs : arguments of `prefix`, of two images
+    features : what `prefix` returned for them
+    sampled : arguments of `sample`, whose first two rows are of the two images
+    outputs : what `sample` returned for them
     """
     if len(features) != len(inputs[0]):
         return f"prefix gives {len(features)} rows for {len(inputs[0])} images"
@@ -145,14 +153,14 @@ def _tensor(value: Any, method: str) -> Tensor:
 
 
 def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
-    """Return what `prefix` takes: made-up images, and for networks with auxiliary inputs two rows of 0 and 1."""
+    """Return arguments for `prefix`: two made-up images and, for networks with auxiliary inputs, a row of 0 and a row of 1."""
     n_auxiliary = len(metadata.input.auxiliary_inputs)
     auxiliary = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_auxiliary)
     return (made_up_images(metadata), auxiliary) if n_auxiliary else (made_up_images(metadata),)
 
 
 def made_up_images(metadata: BundleMetadata) -> Tensor:
-    """Return two images (2, band, y, x) float32: blobs on noise."""
+    """Return two made-up images (2, band, y, x) float32: Gaussian blobs on noise, in the bundle's unit."""
     size = metadata.input.size_px
     offset = torch.arange(size, dtype=torch.float32) - size // 2
     radius2 = offset[:, None] ** 2 + offset[None, :] ** 2
@@ -166,7 +174,14 @@ def _differ(passes: Tensor, fixed: Tensor) -> bool:
 
 
 def _dropout_problem(script: Any, rows: Tensor, rate: float, *, differ: bool) -> str | None:
-    """Return how passes contradict the dropout rate, if they do; `differ`: whether those tried so far are not all equal."""
+    """Return a message if the passes contradict the dropout rate; None if not.
+
+    Parameters
+    ----------
+    rows : (row, ..) what `prefix` returned
+    rate : dropout rate that the metadata state
+    differ : whether any of the passes tried so far differ
+    """
     if rate == 0:
         return (
             "different keys give different outputs, but its metadata says dropout_rate 0" if differ else None
@@ -184,7 +199,7 @@ def _dropout_problem(script: Any, rows: Tensor, rate: float, *, differ: bool) ->
 
 
 def _checksums(script: Any) -> dict[str, int]:
-    """Return checksums of all parameters and buffers: a copy of a full GaMPEN's would be 540 MB."""
+    """Return checksums of all parameters and buffers, by name. A copy of them would take 540 MB for a full GaMPEN."""
     state: dict[str, Tensor] = script.state_dict()
     return {
         name: zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""The moments of a magnitude where part of the flux's posterior is not positive: those of the positive part.
+"""Mean and standard deviation of a magnitude where a part of the flux's posterior is zero or negative.
 
 A flux with transform ``identity`` may come out near or below zero, where it has no magnitude. As long as the share of the
 posterior that is not positive is small, mean and standard deviation of the magnitude are those of the positive part. Where
@@ -34,13 +34,15 @@ BEYOND = 1e-15  # the share of the posterior above the highest flux
 
 @dataclass(frozen=True)
 class PositivePart:
-    """The magnitude's moments over the part of a posterior with positive flux.
+    """The moments of a magnitude over the part of a posterior with positive flux, all (object,) float64.
 
     Attributes
     ----------
-    not_positive : (object,) share of the posterior at fluxes of 0 and below
-    mean, std : (object,) of the magnitude
-    epistemic_std : (object,) standard deviation of the passes' means, each weighted with its positive share
+    not_positive : share of the posterior at fluxes of 0 and below, 0 to 1
+    mean, std : mean and standard deviation of the magnitude, mag
+    epistemic_std : standard deviation of the passes' means, each weighted with the pass's positive share, mag
+
+    A value that is not finite comes from outputs of the network that are not.
     """
 
     not_positive: Floats
@@ -52,7 +54,12 @@ class PositivePart:
 def positive_part(marginal: Marginal, quantity: Quantity) -> PositivePart:
     """Return the moments of a magnitude whose flux can be 0, over the positive part of its posterior.
 
-    Each pass counts with the share of it that is positive: std^2 = weighted mean of the passes' variances + epistemic_std^2.
+    Each pass is weighted with its own positive share: std^2 = weighted mean of the passes' variances + epistemic_std^2.
+
+    Parameters
+    ----------
+    marginal : the flux's posterior, standardized, of each pass
+    quantity : the magnitude, which knows the flux's scale and which standardized value is a flux of 0
     """
     grid = np.arange(LOWEST, 0.5 * STEP, STEP)
     shape = marginal.mean.shape
@@ -72,8 +79,9 @@ def positive_part(marginal: Marginal, quantity: Quantity) -> PositivePart:
 def _of_each_pass(marginal: Marginal, quantity: Quantity, grid: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the positive share of each pass, and mean and variance of the magnitude there; all (object, pass).
 
-    By parts, E[t] = -integral of G and E[t^2] = -2 x integral of t G, with G(t) the CDF of the positive part. So all that is
-    needed of a head is its CDF.
+    With t = ln(flux / highest flux), at most 0, and G(t) the CDF of the positive part, integration by parts gives
+    E[t] = -integral of G and E[t^2] = -2 x integral of t G. So all that is needed of a head is its CDF. `grid` (t,) are the
+    values at which G is taken.
     """
     zero = np.full((len(marginal.mean), 1), quantity.zero_output)
     below = marginal.cdf(zero)
