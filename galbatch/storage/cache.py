@@ -13,12 +13,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from galbatch.errors import OutputError, TileError, UsageError
 from galbatch.storage import files
 from galbatch.storage.local import temporary_file
-from galbatch.storage.ranges import PIECE_BYTES, fetch_range
+from galbatch.storage.ranges import BLOCK_BYTES, PIECE_BYTES, fetch_range
 from galbatch.storage.systems import file_system
 
 __all__ = ["Content", "fetch", "local_copy", "open_content", "sha256_of"]
@@ -128,7 +128,7 @@ def open_content(path: str, *, size_bytes: int | None = None) -> Content:
     file = files.open_file(path, size_bytes=size_bytes)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(file.close)
-        first = file.read(6)
+        first = file.read(BLOCK_BYTES)
         file.seek(0)
         packing = next((name for magic, name in PACKINGS.items() if first.startswith(magic)), "")
         other = next((name for magic, name in OTHER_PACKINGS.items() if first.startswith(magic)), "")
@@ -136,16 +136,35 @@ def open_content(path: str, *, size_bytes: int | None = None) -> Content:
             raise TileError(f"{path}: is packed by {other}, which is not read; unpack it, or pack it by gzip")
         if packing:
             with file:
-                return Content(temporary_file(_unpacked(path, file, packing)), packing)
+                return Content(temporary_file(_unpacked(path, _Continued(first, file), packing)), packing)
         on_failure.pop_all()
     return Content(file, packing)
 
 
-def _unpacked(path: str, packed: BinaryIO, packing: str) -> Iterator[bytes]:
+class _Continued(io.RawIOBase):
+    """A file whose first bytes were read already: a request for them is not made again."""
+
+    def __init__(self, first: bytes, file: BinaryIO) -> None:
+        self._first = first
+        self._file = file
+        file.seek(len(first))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._first[: len(view)] or self._file.read(len(view))
+        self._first = self._first[len(view) :]
+        view[: len(data)] = data
+        return len(data)
+
+
+def _unpacked(path: str, packed: io.RawIOBase, packing: str) -> Iterator[bytes]:
     """Yield the content of a packed file in pieces."""
     opened: Any = gzip.open if packing == "gzip" else bz2.open
     advice = "fetch it again or exclude it"
-    with io.BufferedReader(cast(Any, packed), PIECE_BYTES) as buffered, opened(buffered) as content:
+    with io.BufferedReader(packed, PIECE_BYTES) as buffered, opened(buffered) as content:
         try:
             while data := content.read(HASH_CHUNK_BYTES):
                 yield data
