@@ -80,14 +80,14 @@ def config_keys() -> str:
             section = typing.get_args(section)[0]
         lines += _section_lines(f"[[{name}]]" if is_list else f"[{name}]", section, info.description)
         for key, field in _section_fields(section):
-            if _is_section(field.annotation):
-                lines += _section_lines(f"[{name}.{key}]", field.annotation, field.description)
+            if inner := _section_of(field.annotation):
+                lines += _section_lines(f"[{name}.{key}]", inner, field.description)
     return "\n".join(lines)
 
 
 def _section_lines(title: str, section: Any, description: str | None) -> list[str]:
     """Return the table of the section's own keys; sections within it have tables of their own."""
-    keys = [pair for pair in _section_fields(section) if not _is_section(pair[1].annotation)]
+    keys = [pair for pair in _section_fields(section) if not _section_of(pair[1].annotation)]
     return [
         f"## `{title}`: {description}",
         "",
@@ -98,8 +98,10 @@ def _section_lines(title: str, section: Any, description: str | None) -> list[st
     ]
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _section_of(kind: Any) -> type[BaseModel] | None:
+    """Return the class of a section that may be missing or not; None for keys of other types."""
+    kinds = (kind, *typing.get_args(kind))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
 def _section_fields(section: Any) -> list[tuple[str, Any]]:

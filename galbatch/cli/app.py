@@ -86,9 +86,10 @@ tiles_app = _group("Make tables of tiles.")
 app.add_typer(tiles_app, name="tiles")
 tiles_app.command("from-butler")(tiles.from_butler)
 
-objects_app = _group("Look at object lists.")
+objects_app = _group("Check and make object lists.")
 app.add_typer(objects_app, name="objects")
 objects_app.command("check")(objects.check)
+objects_app.command("from-butler")(objects.from_butler)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from galbatch.cli.printing import counted, errors, out, plain_table, print_line,
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.config import CutoutsConfig, RunConfig
+    from galbatch.config import RunConfig
     from galbatch.execution import RunResult, Stage
     from galbatch.planning import InferenceMemory, Plan
 
@@ -34,7 +34,7 @@ def plan(run_toml: RunToml) -> None:
         made = execution.prepare(parsed, workers)
     # Below this line no worker is needed: the rates are measured in this process.
     measured = execution.measure_rates(parsed, made)
-    table = plan_table(made, execution.measure_memory(parsed, made), parsed.cutouts)
+    table = plan_table(made, execution.measure_memory(parsed, made), parsed)
     for label, value in measured.rows(made, parsed):
         table.add_row(label, value)
     out.print(table)
@@ -48,7 +48,7 @@ def plan(run_toml: RunToml) -> None:
         print_line(f"note: {note}")
 
 
-def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -> Table:
+def plan_table(made: Plan, inference: InferenceMemory, parsed: RunConfig) -> Table:
     """Return the table of what a run reads, writes and holds in memory.
 
     Parameters
@@ -57,16 +57,21 @@ def plan_table(made: Plan, inference: InferenceMemory, cutouts: CutoutsConfig) -
         The plan with its projection of bytes and requests.
     inference : InferenceMemory
         Memory of a worker that runs the networks.
-    cutouts : CutoutsConfig
-        The planes that are stored, and where; both change the memory of a worker that cuts.
+    parsed : RunConfig
+        The planes that are stored, and where, which change the memory of a worker that cuts; how objects are chosen.
     """
     takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     least, most = sizes[0], counted(sizes[-1], "object")
     # Workers on a CPU have no device memory.
     on_gpu = f", and {size(inference.device_bytes)} on its GPU" if inference.device_bytes else ""
-    memory = made.worker_memory_bytes(cutouts.planes, store=cutouts.store)
+    memory = made.worker_memory_bytes(parsed.cutouts.planes, store=parsed.cutouts.store)
+    listed, chosen_by = made.objects.source.listed, parsed.objects
+    is_chosen = chosen_by.region is not None or chosen_by.where is not None
     rows = [
+        *([("rows in the list", str(listed.n_listed))] if is_chosen else []),
+        *([("in the region", f"{listed.n_in_region}: {chosen_by.region}")] if chosen_by.region else []),
+        *([("chosen by where", f"{listed.n_chosen}: {chosen_by.where}")] if chosen_by.where else []),
         ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
         ("tiles", f"{len(made.tiles)} in {counted(len({tile.band for tile in made.tiles}), 'band')}"),
         *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),

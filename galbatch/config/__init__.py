@@ -9,7 +9,7 @@ from galbatch.config.cluster import ClusterConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import ModelConfig
-from galbatch.config.objects import ObjectsConfig
+from galbatch.config.objects import ObjectsConfig, RegionConfig, region_of_text
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
@@ -28,6 +28,7 @@ __all__ = [
     "ObjectsConfig",
     "PlanConfig",
     "PosteriorConfig",
+    "RegionConfig",
     "RunConfig",
     "StampsConfig",
     "SurveyConfig",
@@ -37,4 +38,5 @@ __all__ = [
     "parse_strictly",
     "read_config",
     "read_toml",
+    "region_of_text",
 ]

@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import tomllib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from galbatch.config.strict import Section
+from galbatch.config.strict import Section, parse_strictly
+from galbatch.errors import ConfigError
 
-__all__ = ["ObjectsConfig"]
+__all__ = ["ObjectsConfig", "RegionConfig", "region_of_text"]
+
+RightAscension = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
+Declination = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Radius = Annotated[float, Field(gt=0, le=180, allow_inf_nan=False)]
+
+
+class RegionConfig(Section):
+    """The [objects] region: a part of the sky, stated in one of four ways."""
+
+    moc: str | None = Field(None, description="file of a MOC (multi-order coverage map): FITS, JSON or ASCII")
+    circle_deg: tuple[RightAscension, Declination, Radius] | None = Field(
+        None, description="right ascension and declination of the center, and the radius, deg"
+    )
+    box_deg: tuple[RightAscension, RightAscension, Declination, Declination] | None = Field(
+        None,
+        description="lowest and highest right ascension, lowest and highest declination, deg; across 0 h as [350, 10, -1, 1]",
+    )
+    tracts: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="tracts, or bricks: what lies on a tile whose id is one of these, or begins with one and a slash",
+    )
+
+    @field_validator("tracts", mode="before")
+    @classmethod
+    def _numbers_are_text(cls, value: Any) -> Any:
+        # HSC's and LSST's tracts are numbers, the tiles' ids are text.
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(
+            str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value
+        )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RegionConfig:
+        stated = self.model_dump(exclude_none=True)
+        if len(stated) != 1:
+            found = f"found {' and '.join(stated)}" if stated else "found none"
+            raise ValueError(f"one of {', '.join(type(self).model_fields)} states the region, {found}")
+        if self.box_deg and (self.box_deg[2] >= self.box_deg[3] or self.box_deg[0] == self.box_deg[1]):
+            raise ValueError(
+                f"box_deg = {list(self.box_deg)} is empty; it is [lowest ra, highest ra, lowest dec, highest dec]"
+            )
+        return self
+
+    def __str__(self) -> str:
+        ((key, value),) = self.model_dump(exclude_none=True).items()
+        return f"{{{key} = {list(value) if isinstance(value, tuple) else value}}}"
 
 
 class ObjectsConfig(Section):
@@ -22,9 +72,10 @@ class ObjectsConfig(Section):
         "object_id", description="column of the object id: integers (read without rounding to float) or text"
     )
     # Digits with leading zeros are another id without them, and ids of 2^63 and more fit no int64.
-    id_type: Literal["as_stored", "text"] = Field(
+    id_type: Literal["as_stored", "text", "integer"] = Field(
         "as_stored",
-        description='"text": ids are read as text, also where they consist of digits: leading zeros stay, and ids may exceed 64 bits',
+        description='"text": ids are read as text, also where they consist of digits: leading zeros stay, and ids may exceed 64 bits; '
+        '"integer": ids of digits are integers, and leading zeros mean nothing (as stored, a CSV file with some is refused)',
     )
     hdu: int | str | None = Field(
         None,
@@ -41,9 +92,50 @@ class ObjectsConfig(Section):
         description='columns with the PSF width (FWHM, arcsec) at each object, one per band, for example {g = "g_seeing"}; a '
         "positive number in them takes precedence over the widths given with the tiles",
     )
+    where: str | None = Field(
+        None,
+        description="which rows of the list are objects of the run, by any of its columns: an expression as in [[models]] where; "
+        "the others are not in the catalog. None: all",
+    )
+    region: RegionConfig | None = Field(
+        None,
+        description="which part of the sky the objects lie in; rows outside of it are not in the catalog. None: all",
+    )
     # Refusing is the default, so that no object goes missing from a catalog unnoticed.
     invalid: Literal["refuse", "drop"] = Field(
         "refuse",
         description="rows with a duplicate id or without a valid position: refuse the whole list, or drop these rows and list "
         "them in rejected.parquet",
     )
+
+    def resolve_paths(self, absolute: Callable[[str], str]) -> ObjectsConfig:
+        """Return a copy whose paths are passed through `absolute`."""
+        changes: dict[str, Any] = {"path": absolute(self.path)}
+        if self.region is not None and self.region.moc is not None:
+            changes["region"] = RegionConfig(moc=absolute(self.region.moc))
+        return self.model_copy(update=changes)
+
+    def override(self, **values: Any) -> ObjectsConfig:
+        """Return a copy with other values, as options of a command give them.
+
+        Raises
+        ------
+        ConfigError
+            A value is out of range.
+        """
+        return parse_strictly(ObjectsConfig, self.model_dump(exclude_unset=True) | values, source="options")
+
+
+def region_of_text(text: str) -> RegionConfig:
+    """Return the region that a line of TOML states, as in ``circle_deg = [150, 2, 0.5]``.
+
+    Raises
+    ------
+    ConfigError
+        The text is no TOML, or states no region.
+    """
+    try:
+        stated = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"region {text!r}: is no TOML, as in circle_deg = [150, 2, 0.5]: {error}") from None
+    return parse_strictly(RegionConfig, stated, source=f"region {text!r}")

@@ -93,7 +93,7 @@ class RunConfig(Section):
         return self.model_copy(
             update={
                 "survey": tuple(survey.resolve_paths(absolute) for survey in self.survey),
-                "objects": self.objects.model_copy(update={"path": absolute(self.objects.path)}),
+                "objects": self.objects.resolve_paths(absolute),
                 "cutouts": self.cutouts.model_copy(update={"store": absolute(self.cutouts.store)}),
                 "models": tuple(
                     m.model_copy(update={"bundle": tuple(map(absolute, m.bundle))}) for m in self.models

@@ -2,7 +2,7 @@ from .damage import Damaged
 from .executing import RunResult, execute
 from .leaf import footer_fingerprint
 from .outputs import Stage, check_outputs, clean, lock_of
-from .preparing import prepare
+from .preparing import prepare, region_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
 from .tasks import (
@@ -43,6 +43,7 @@ __all__ = [
     "measure_rates",
     "prepare",
     "read_progress",
+    "region_of_run",
     "verify_against",
     "verify_outputs",
 ]

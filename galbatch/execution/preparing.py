@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
-from galbatch.config import ModelConfig, RunConfig
+from galbatch.config import ModelConfig, RegionConfig, RunConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column
+from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import tile_index_of
-from galbatch.objects import kept_names, open_objects
+from galbatch.objects import Region, box_around, kept_names, open_objects, region_of
 from galbatch.planning import ModelPlan, Plan, make_plan
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "region_of_run"]
+
+MOST_TRACTS = 20
+"""Tracts that a message lists; a survey has hundreds."""
 
 
 def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
@@ -54,13 +61,59 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     ]
     # The columns that any network takes, each once, in the order of run.toml.
     fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
-    objects = open_objects(config.objects, inputs=tuple(fed))
-    tiles = ingest.read_surveys(
+    # A wrong list is reported before headers are read for hours, except where a region of tracts needs the tiles first.
+    read_tiles = functools.cache(lambda: _read_tiles(config, workers))
+    region = _region(config.objects.region, read_tiles)
+    objects = open_objects(config.objects, inputs=tuple(fed), region=region)
+    return make_plan(config, objects, read_tiles(), plans)
+
+
+def region_of_run(config: RunConfig) -> Region | None:
+    """Return the region that ``[objects] region`` names; None if it names none.
+
+    Raises
+    ------
+    UsageError
+        No MOC can be read, or no tile is of one of the tracts.
+    """
+    return _region(config.objects.region, lambda: _read_tiles(config, None))
+
+
+def _region(stated: RegionConfig | None, read_tiles: Callable[[], Sequence[Tile]]) -> Region | None:
+    if stated is None or stated.tracts is None:
+        return region_of(stated)
+    return _region_of_tracts(read_tiles(), stated.tracts)
+
+
+def _region_of_tracts(tiles: Sequence[Tile], tracts: Sequence[str]) -> Region:
+    """Return the part of the sky on tiles whose id is one of `tracts`, or begins with one and a slash."""
+    by_tract: dict[str, list[Tile]] = {tract: [] for tract in tracts}
+    for tile in tiles:
+        for name in {tile.tile_id, tile.tile_id.partition("/")[0]} & by_tract.keys():
+            by_tract[name].append(tile)
+    if missing := [tract for tract, found in by_tract.items() if not found]:
+        there = sorted({tile.tile_id.partition("/")[0] for tile in tiles})
+        more = f" and {len(there) - MOST_TRACTS} more" if len(there) > MOST_TRACTS else ""
+        raise ConfigError(
+            f"run.toml: [objects] region: tracts: no tile is of {', '.join(missing)}; there are tiles of "
+            f"{', '.join(there[:MOST_TRACTS])}{more}"
+        )
+    found = [tile for of_tract in by_tract.values() for tile in of_tract]
+    footprint = ingest.Footprint(found)
+    ra, dec = np.array([tile.corners_deg for tile in found], np.float64).reshape(-1, 2).T
+    # The sides of a tile bend beyond its corners by less than its diagonal.
+    diagonal_deg = max(math.hypot(*tile.shape_px) * tile.pixel_scale_arcsec / 3600.0 for tile in found)
+    return Region(
+        lambda ra, dec: footprint.covering(ra, dec) >= 0, box_around(ra, dec, margin_deg=diagonal_deg)
+    )
+
+
+def _read_tiles(config: RunConfig, workers: cluster.Workers | None) -> list[Tile]:
+    return ingest.read_surveys(
         config.survey,
         index=tile_index_of(config.cutouts.store),
         map_files=None if workers is None else workers.map,
     )
-    return make_plan(config, objects, tiles, plans)
 
 
 def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:

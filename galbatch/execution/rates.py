@@ -64,7 +64,8 @@ class Rates:
     def rows(self, plan: Plan, config: RunConfig) -> list[tuple[str, str]]:
         """Return rows of the plan's table, (label, text): the projected time of each step with the configured workers."""
         workers, called = cluster.kind_of(config.cluster).workers_planned()
-        cut_s = sum(plan.projection.n_cutouts) * self.cutout_s / workers
+        # Objects outside every tile take no time: the measured ones all lie on tiles.
+        cut_s = sum(grid.n_covered for grid in plan.grids) * self.cutout_s / workers
         where = "on this machine" if self.is_as_planned else "by scripts on this machine's CPU"
         return [
             ("time to cut", f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED),
@@ -84,9 +85,9 @@ class Rates:
         labels = ("time to infer", "passes an object", "time of a pass")
         if not self.networks:
             return [(label, NOT_MEASURED) for label in labels]
-        rates = [(m.n_selected, self.networks[m.name]) for m in plan.models if m.name in self.networks]
+        rates = [(m.n_covered, self.networks[m.name]) for m in plan.models if m.name in self.networks]
         infer_s = sum(n * rate.passes * rate.pass_s for n, rate in rates) / workers
-        missing = [m.name for m in plan.models if m.n_selected and m.name not in self.networks]
+        missing = [m.name for m in plan.models if m.n_covered and m.name not in self.networks]
         without = f"; {', '.join(missing)}: {NOT_MEASURED}" if missing else ""
         passes = ", ".join(f"{name} {rate.passes:.0f}" for name, rate in self.networks.items())
         if adaptive:

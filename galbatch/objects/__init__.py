@@ -4,38 +4,52 @@
 in memory, and `SelectedObjects` adds to them what is known before any pixel: flags and each model's selection.
 """
 
+from galbatch.objects.butler import butler_files, objects_from_butler
 from galbatch.objects.check import ListCheck, check_objects, report_lines
-from galbatch.objects.field_metadata import reader_metadata
-from galbatch.objects.formats import column_names, read_table
 from galbatch.objects.hats import HatsSource
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
+from galbatch.objects.region import Region, box_around, region_of
+from galbatch.objects.rows import ListCounts
 from galbatch.objects.selection import Chunk, LruCache, PartitionObjects, SelectedObjects, Span
 from galbatch.objects.sources import ListSource, ObjectSource, is_hats, open_objects
+from galbatch.objects.tables import (
+    check_table_suffix,
+    column_names,
+    read_table,
+    reader_metadata,
+    write_parquet,
+    write_table,
+)
 from galbatch.objects.where import select
-from galbatch.objects.writing import check_table_suffix, write_parquet, write_table
 
 __all__ = [
     "Chunk",
     "HatsSource",
     "ListCheck",
+    "ListCounts",
     "ListSource",
     "LruCache",
     "ObjectSource",
     "PartitionObjects",
+    "Region",
     "SelectedObjects",
     "Span",
+    "box_around",
+    "butler_files",
     "check_objects",
     "check_table_suffix",
     "column_names",
     "is_hats",
     "kept_names",
     "object_flags",
+    "objects_from_butler",
     "open_objects",
     "read_numbers",
     "read_objects",
     "read_table",
     "reader_metadata",
+    "region_of",
     "report_lines",
     "select",
     "write_parquet",

@@ -6,7 +6,7 @@ Nothing is applied: the report ends with lines to paste into run.toml.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galbatch.config import FlagsConfig, ObjectsConfig
+from galbatch.config import FlagsConfig, ObjectsConfig, RegionConfig
 from galbatch.core import sky
 from galbatch.errors import ObjectListError
 from galbatch.objects.cuts import Cut, cut_rules, usual_cuts
-from galbatch.objects.formats import ISNULL_SUFFIX, column_names
-from galbatch.objects.reading import examine, read_list
+from galbatch.objects.reading import examine, kept_names, psf_widths, read_list, refuse_empty
+from galbatch.objects.region import Region, region_of
+from galbatch.objects.rows import ListCounts
 from galbatch.objects.sources import is_hats
+from galbatch.objects.tables import ISNULL_SUFFIX, column_names
 
 __all__ = ["ListCheck", "Refusal", "check_objects", "report_lines"]
 
@@ -74,7 +76,8 @@ class ListCheck:
     ----------
     objects : the ``[objects]`` section with the columns given or guessed
     guessed : which of id, ra and dec were guessed
-    n_rows, n_columns : of the list
+    counts : numbers of rows in the list, in the region and chosen; only the chosen ones are checked
+    n_columns : of the list
     id_kind : text, or integers with their number of digits
     ra_deg, dec_deg : lowest and highest of the usable rows, as found; NaN if there are none
     n_wrapped : usable rows whose right ascension lies outside 0..360
@@ -84,7 +87,7 @@ class ListCheck:
 
     objects: ObjectsConfig
     guessed: tuple[str, ...]
-    n_rows: int
+    counts: ListCounts
     n_columns: int
     id_kind: str
     ra_deg: tuple[float, float]
@@ -98,42 +101,50 @@ class ListCheck:
     notes: tuple[str, ...] = ()
 
     @property
+    def n_rows(self) -> int:
+        """Rows that were checked: those that ``[objects] region`` and ``where`` choose."""
+        return self.counts.n_chosen
+
+    @property
     def n_refused(self) -> int:
         """Rows that cannot be used."""
         return sum(refusal.n_rows for refusal in self.refusals)
 
 
 def check_objects(
-    path: str,
-    *,
-    id_column: str | None = None,
-    ra_column: str | None = None,
-    dec_column: str | None = None,
-    hdu: int | str | None = None,
+    objects: ObjectsConfig, *, guess: Collection[str] = ("id", "ra", "dec"), region: Region | None = None
 ) -> ListCheck:
     """Check an object list as a run would.
 
     Parameters
     ----------
-    id_column, ra_column, dec_column : names of the columns; None: guessed from the names that surveys use
-    hdu : the table of a file with several, as ``[objects] hdu``
+    objects : ObjectsConfig
+        How a run reads the list.
+    guess : collection of str
+        Those of id, ra and dec whose columns are guessed from the names that surveys use.
+    region : Region or None
+        The region that ``objects.region`` names; None: it is made here, unless it is one of tracts.
 
     Raises
     ------
     ObjectListError
         The list cannot be read, its columns cannot be guessed, or hold what no run can use.
+    ConfigError
+        As `read_objects`.
     """
+    path = objects.path
     if is_hats(path):
         raise ObjectListError(f"{path}: is a HATS catalog; galbatch plan checks those, pixel by pixel")
-    names = column_names(path, hdu=hdu)
-    given = {"id": id_column, "ra": ra_column, "dec": dec_column}
-    guessed = _guessed(path, names, given)
-    objects = ObjectsConfig(path=path, hdu=hdu, **{key: given[key] or guessed[key] for key in given})
+    names = column_names(path, hdu=objects.hdu)
+    objects = objects.model_copy(update=_guessed(path, names, guess))
+    region = region or region_of(objects.region)
+    keep = kept_names(objects)
     rules = cut_rules(names)
+    psf = objects.psf_fwhm_arcsec
     wanted = [objects.id, objects.ra, objects.dec, *(rule.column for rule in rules), *_magnitudes(names)]
-    table = read_list(path, objects, wanted)
-    if len(table) == 0:
-        raise ObjectListError(f"{path}: holds no objects")
+    table, counts = read_list(path, objects, [*wanted, *keep, *psf.values()], region=region)
+    refuse_empty(objects, counts)
+    psf_widths(path, table, columns=psf)  # only for what it refuses
     listed = examine(path, table, objects=objects)
     usable = np.asarray(pc.is_null(listed.column("reason")))
     ra, dec = (listed.column(name).to_numpy()[usable] for name in ("ra_deg", "dec_deg"))
@@ -142,8 +153,8 @@ def check_objects(
     cuts, n_cut = usual_cuts(table.filter(pa.array(usable)), rules)
     return ListCheck(
         objects=objects,
-        guessed=tuple(key for key in given if given[key] is None),
-        n_rows=len(table),
+        guessed=tuple(key for key in ("id", "ra", "dec") if key in guess),
+        counts=counts,
         n_columns=len(names),
         id_kind=_id_kind(listed.column("object_id")),
         ra_deg=_range(ra),
@@ -169,8 +180,8 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _guessed(path: str, names: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the names of the columns that are not given, by key."""
+def _guessed(path: str, names: Sequence[str], keys: Collection[str]) -> dict[str, str]:
+    """Return the names of the columns that are id, ra and dec, as far as they are among `keys`."""
     # In reverse, so that the first of several columns with one plain name stays.
     by_plain = {_plain(name): name for name in reversed(names)}
     ids = [by_plain[name] for name in ID_NAMES if name in by_plain]
@@ -180,12 +191,12 @@ def _guessed(path: str, names: Sequence[str], given: Mapping[str, str | None]) -
     found = {"id": ids[:1], "ra": [pair[0] for pair in pairs[:1]], "dec": [pair[1] for pair in pairs[:1]]}
     if not names:
         raise ObjectListError(f"{path}: is empty; a line of column names and rows below it are needed")
-    for key, candidates in found.items():
-        if given[key] is None and not candidates:
+    for key in keys:
+        if not found[key]:
             raise ObjectListError(
                 f"{path}: no column looks like the {key}; name it with --{key}; there are {', '.join(names)}"
             )
-    return {key: candidates[0] for key, candidates in found.items() if candidates}
+    return {key: found[key][0] for key in keys}
 
 
 def _id_kind(ids: pa.ChunkedArray) -> str:
@@ -254,28 +265,39 @@ def report_lines(check: ListCheck) -> list[str]:
         ("dec", check.objects.dec, _span(check.dec_deg)),
     )
     width = max(len(name) for _, name, _ in columns)
-    rows = f"{check.n_rows} row{'' if check.n_rows == 1 else 's'}"
-    lines = [f"{check.objects.path}: {rows}, {check.n_columns} columns"]
+    rows = f"{check.counts.n_listed} row{'' if check.counts.n_listed == 1 else 's'}"
+    lines = [f"{check.objects.path}: {rows}, {check.n_columns} columns", *_chosen_lines(check)]
     for key, name, what in columns:
         guessed = " (guessed by its name)" if key in check.guessed else ""
         lines.append(f"  {key:<3}  {name:<{width}}  {what}{guessed}")
     lines.append("")
     if check.refusals:
-        lines.append(f"Refused: {check.n_refused} of {check.n_rows} rows cannot be used")
+        verb = "Left out" if check.objects.invalid == "drop" else "Refused"
+        lines.append(f"{verb}: {check.n_refused} of {check.n_rows} rows cannot be used")
         for refusal in check.refusals:
             lines.append(
                 f"  {refusal.n_rows} x {refusal.reason}{', the first:' if refusal.n_rows > 1 else ':'}"
             )
             lines += [f"    {example}" for example in refusal.examples]
+    if check.refusals and check.objects.invalid == "refuse":
         lines.append(
             '  Correct them, or set invalid = "drop": they are then left out and listed in rejected.parquet.'
         )
-    else:
+    if not check.refusals:
         lines.append("Accepted as it is: no row would be refused")
     lines += ["", *_cut_lines(check), ""]
     if notes := _all_notes(check):
         lines += ["Worth knowing", *(f"  {note}" for note in notes), ""]
     return lines + _to_paste(check)
+
+
+def _chosen_lines(check: ListCheck) -> list[str]:
+    """Return a line each for the region and for `where`, if they are stated, with the number of rows that they leave."""
+    objects, counts = check.objects, check.counts
+    lines = [f"  {counts.n_in_region} of them in the region {objects.region}"] if objects.region else []
+    if objects.where:
+        lines.append(f"  {counts.n_chosen} of {'these' if lines else 'them'} where {objects.where}")
+    return lines
 
 
 def _span(limits_deg: tuple[float, float]) -> str:
@@ -316,8 +338,8 @@ def _all_notes(check: ListCheck) -> list[str]:
             notes.append(f"{count} rows have another within {radius:g} arcsec: they stay, flagged {flag}")
     if check.n_duplicate and check.cuts:
         notes.append(
-            "these two flags look at the whole list, whatever `where` selects: rows that are no objects of their own, such as "
-            "those that are not primary, are better left out of the file"
+            "these two flags look at all rows of the run, whatever a network's `where` selects: rows that are no objects of their own, such as "
+            "those that are not primary, are better left out by [objects] where"
         )
     return notes
 
@@ -331,9 +353,17 @@ def _to_paste(check: ListCheck) -> list[str]:
         f"  {key} = {_toml(name)}"
         for key, name in (("id", objects.id), ("ra", objects.ra), ("dec", objects.dec))
     ]
+    if objects.id_type != "as_stored":
+        lines.append(f"  id_type = {_toml(objects.id_type)}")
+    if objects.where:
+        lines.append(f"  where = {_toml(objects.where)}")
+    if objects.region:
+        lines.append(f"  region = {_toml_region(objects.region)}")
     if columns := list(dict.fromkeys(cut.column for cut in check.cuts)):
         lines.append(f"  keep = [{', '.join(map(_toml, columns))}]  # what the cuts read")
-    if check.refusals:
+    if check.refusals and objects.invalid == "drop":
+        lines.append('  invalid = "drop"')
+    elif check.refusals:
         lines.append('  # invalid = "drop"  # leaves the refused rows out; without it the run stops')
     if check.cuts:
         where = " and ".join(cut.where for cut in check.cuts)
@@ -342,6 +372,14 @@ def _to_paste(check: ListCheck) -> list[str]:
             f"  # where = {_toml(where)}",
         ]
     return lines
+
+
+def _toml_region(region: RegionConfig) -> str:
+    ((key, value),) = region.model_dump(exclude_none=True).items()
+    if isinstance(value, str):
+        return f"{{ {key} = {_toml(value)} }}"
+    items = (_toml(item) if isinstance(item, str) else f"{item:g}" for item in value)
+    return f"{{ {key} = [{', '.join(items)}] }}"
 
 
 def _toml(text: str) -> str:

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galbatch.core.columns import RESERVED_COLUMNS
-from galbatch.core.types import ObjectTable
-from galbatch.objects.formats import as_booleans
-from galbatch.objects.where import select
+from galbatch.objects.tables import as_booleans
+from galbatch.objects.where import select_rows
 
 __all__ = ["Cut", "CutRule", "cut_rules", "usual_cuts"]
 
@@ -112,17 +111,12 @@ def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ..
     """
     cuts = []
     kept_by_all = np.ones(len(table), np.bool_)
-    zeros = np.zeros(len(table))
     for rule in rules:
         column = table.column(rule.column)
         where = _expression(rule, column)
         if where is None:
             continue
-        # As much of an object table as a selection over one column needs.
-        objects = ObjectTable(
-            np.arange(len(table)), zeros, zeros, zeros.astype(np.int64), table.select([rule.column])
-        )
-        selected = select(objects, where)
+        selected = select_rows({rule.column: column}, len(table), where)
         if not selected.all():
             kept_by_all &= selected
             is_nan = pc.sum(pc.is_nan(column)).as_py() if pa.types.is_floating(column.type) else 0

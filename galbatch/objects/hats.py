@@ -30,9 +30,12 @@ from galbatch.objects.reading import (
     kept_names,
     psf_widths,
     read_list,
+    refuse_empty,
     refuse_rejected,
     sorted_objects,
 )
+from galbatch.objects.region import Region, region_of
+from galbatch.objects.rows import ListCounts
 
 __all__ = ["HATS_ENTRIES", "HatsSource", "open_hats", "read_properties"]
 
@@ -55,6 +58,7 @@ class HatsSource:
     config : ``[objects]``, with the names of the position columns
     files : paths of each chunk's files
     kept : schema of the kept columns: that of the first file
+    region : what ``[objects] region`` names
     repeated : ids found in more than one chunk, with the number of the first chunk that holds each
     inputs : names of the columns that are auxiliary inputs of networks
     """
@@ -64,6 +68,8 @@ class HatsSource:
     ranges: tuple[tuple[int, int], ...]
     kept: pa.Schema
     rejected: pa.Table
+    region: Region | None = None
+    listed: ListCounts = field(default_factory=ListCounts)
     counts: tuple[int, ...] = ()
     repeated: Mapping[Any, int] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
@@ -71,7 +77,7 @@ class HatsSource:
     def read(self, chunk: int) -> ObjectTable:
         path = self.files[chunk][0]
         wanted = [*self.kept.names, *self.config.psf_fwhm_arcsec.values(), *self.inputs]
-        table = _read_files(self.files[chunk], self.config, wanted)
+        table, _ = self._read_files(chunk, wanted)
         try:
             kept = table.select(self.kept.names)
             # A cast of no columns forgets how many rows there are.
@@ -84,9 +90,15 @@ class HatsSource:
         inputs = input_columns(path, table, names=self.inputs)
         return sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
 
-    def examine(self, chunk: int) -> pa.Table:
-        """Return the ids and positions of a chunk's rows, and why a row cannot be used, as `reading.examine` does."""
-        return self._examined(chunk, _read_files(self.files[chunk], self.config, ()))
+    def examine(self, chunk: int) -> tuple[pa.Table, ListCounts]:
+        """Return the ids and positions of a chunk's chosen rows, and why one cannot be used, as `reading.examine` does; and the numbers of all."""
+        table, counts = self._read_files(chunk, ())
+        return self._examined(chunk, table), counts
+
+    def _read_files(self, chunk: int, keep: Sequence[str]) -> tuple[pa.Table, ListCounts]:
+        columns = [self.config.id, self.config.ra, self.config.dec, *keep]
+        parts = [read_list(path, self.config, columns, region=self.region) for path in self.files[chunk]]
+        return pa.concat_tables([table for table, _ in parts]), sum((n for _, n in parts), ListCounts())
 
     def _examined(self, chunk: int, table: pa.Table) -> pa.Table:
         """Examine the rows as `reading.examine`; also reject ids of earlier chunks and positions outside the pixel."""
@@ -107,7 +119,7 @@ class HatsSource:
         return listed.set_column(listed.schema.get_field_index("reason"), "reason", reasons)
 
 
-def open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
+def open_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | None) -> HatsSource:
     """Open a HATS catalog and read through its ids and positions once; raise as `open_objects` does."""
     properties: dict[str, str] = {}
     # Today's name first: catalogs of 2024 and 2025 have both files, and later tools update hats.properties only.
@@ -120,23 +132,28 @@ def open_hats(objects: ObjectsConfig, inputs: Sequence[str]) -> HatsSource:
         for key in ("ra", "dec")
         if key not in objects.model_fields_set and f"hats_col_{key}" in properties
     }
+    region = region or region_of(objects.region)
     pixels, files = _pixels_and_files(objects.path)
     ranges = tuple(pixel.index_range for pixel in pixels)
     named = objects.model_copy(update=names)
     keep = kept_names(named)
     # The first file stands for all: its columns and their types become the catalog's.
-    first = _read_files(files[0], named, [*keep, *inputs])
+    first, _ = read_list(files[0][0], named, [*keep, *inputs], region=region)
     input_columns(files[0][0], first, names=inputs)
     kept = first.select(keep).schema
-    unread = HatsSource(named, files, ranges, kept, rejected=pa.table({}), inputs=tuple(inputs))
-    source, n_rows = _counted(unread)
+    unread = HatsSource(
+        named, files, ranges, kept, rejected=pa.table({}), inputs=tuple(inputs), region=region
+    )
+    source = _counted(unread)
+    n_rows = source.listed.n_listed
     stated = properties.get("hats_nrows", str(n_rows))
     if stated != str(n_rows):
         raise ObjectListError(
             f"{objects.path}: its files hold {n_rows} rows, its properties say hats_nrows = {stated}; a file is "
             "probably missing: fetch the catalog again"
         )
-    refuse_rejected(objects, n_rows=n_rows, rejected=source.rejected)
+    refuse_empty(objects, source.listed)
+    refuse_rejected(objects, n_rows=source.listed.n_chosen, rejected=source.rejected)
     return source
 
 
@@ -145,11 +162,6 @@ def read_properties(path: str) -> dict[str, str]:
     lines = storage.read_bytes(path).decode("utf-8").splitlines()
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _read_files(files: Sequence[str], objects: ObjectsConfig, keep: Sequence[str]) -> pa.Table:
-    columns = [objects.id, objects.ra, objects.dec, *keep]
-    return pa.concat_tables(read_list(path, objects, columns) for path in files)
 
 
 def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, ...], ...]]:
@@ -176,19 +188,19 @@ def _pixels_and_files(path: str) -> tuple[list[HealpixPixel], tuple[tuple[str, .
 # --- ids that stand in several files ---------------------------------------------------------------------
 
 
-def _counted(source: HatsSource) -> tuple[HatsSource, int]:
-    """Return the source with its counts, rejected rows and repeated ids, and the number of all rows."""
+def _counted(source: HatsSource) -> HatsSource:
+    """Return the source with its counts, rejected rows and repeated ids."""
     with tempfile.TemporaryDirectory(prefix="galbatch-ids-") as folder:
         buckets = _HashBuckets(Path(folder))
-        source, n_rows = _read_through(source, buckets)
+        source = _read_through(source, buckets)
         hashes = buckets.repeated()
     if not len(hashes):
-        return source, n_rows
+        return source
     # Different ids may share a hash: the ids themselves are compared, of the few that can be meant.
     first: dict[Any, int] = {}
     repeated: dict[Any, int] = {}
     for chunk in range(len(source.files)):
-        listed = source.examine(chunk)
+        listed, _ = source.examine(chunk)
         ids = listed.column("object_id").filter(pc.is_null(listed.column("reason")))
         for key in ids.filter(pa.array(np.isin(_hashes(ids), hashes))).to_pylist():
             if key in first:
@@ -197,19 +209,19 @@ def _counted(source: HatsSource) -> tuple[HatsSource, int]:
     return _read_through(dataclasses.replace(source, repeated=repeated))
 
 
-def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> tuple[HatsSource, int]:
-    """Return the source with its counts and rejected rows, and the number of all rows; fill the buckets with ids' hashes."""
-    counts, rejected, n_rows = list[int](), list[pa.Table](), 0
+def _read_through(source: HatsSource, buckets: _HashBuckets | None = None) -> HatsSource:
+    """Return the source with its counts and rejected rows; fill the buckets with ids' hashes."""
+    counts, rejected, all_counts = list[int](), list[pa.Table](), ListCounts()
     for chunk in range(len(source.files)):
-        listed = source.examine(chunk)
+        listed, found = source.examine(chunk)
         good = pc.is_null(listed.column("reason"))
         if buckets is not None:
             buckets.add(_hashes(listed.column("object_id").filter(good)))
         counts.append(int(pc.sum(good).as_py() or 0))
         rejected.append(listed.filter(pc.invert(good)))
-        n_rows += len(listed)
+        all_counts += found
     whole = pa.concat_tables(rejected)
-    return dataclasses.replace(source, counts=tuple(counts), rejected=whole), n_rows
+    return dataclasses.replace(source, counts=tuple(counts), rejected=whole, listed=all_counts)
 
 
 def _hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:

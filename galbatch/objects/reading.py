@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy import units
 
 from galbatch.config import ObjectsConfig
 from galbatch.core import sky
 from galbatch.core.columns import DEC, ID, RA, RESERVED_COLUMNS
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError, ObjectListError
-from galbatch.objects.formats import read_table, unit_of
+from galbatch.objects.region import Region, region_of
+from galbatch.objects.rows import ListCounts, RowFilter
+from galbatch.objects.tables import read_table
+from galbatch.objects.values import numbers_of, positions_of
 
 __all__ = [
     "DUPLICATE",
@@ -28,27 +29,13 @@ __all__ = [
     "read_list",
     "read_numbers",
     "read_objects",
+    "refuse_empty",
     "refuse_rejected",
     "sorted_objects",
 ]
 
-SEXAGESIMAL = re.compile(r"\s*[+-]?\d{1,3}\s*[: hd\N{DEGREE SIGN}]\s*\d{1,2}\s*[: m\']")
-"""The beginning of hours or degrees with minutes, as in 10:00:28.6, 10h00m28.6s and +02 12 21."""
-
 MAX_EXACT_ID = 2.0**53
 """Up to here a float64 holds every integer."""
-
-DEGREES = (
-    "deg",
-    "degs",
-    "degree",
-    "degrees",
-    "decimal degrees",
-    "degrees east",
-    "degrees north",
-    "\N{DEGREE SIGN}",
-)
-"""Spellings of degrees, in lower case, beside those that astropy knows."""
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
@@ -58,8 +45,12 @@ REASONS = (NO_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE)  # the first that hold
 
 
 def read_objects(
-    objects: ObjectsConfig, *, also: Sequence[str] = (), inputs: Sequence[str] = ()
-) -> tuple[ObjectTable, pa.Table]:
+    objects: ObjectsConfig,
+    *,
+    also: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    region: Region | None = None,
+) -> tuple[ObjectTable, pa.Table, ListCounts]:
     """Read and check the object list.
 
     Parameters
@@ -71,6 +62,8 @@ def read_objects(
         Columns wanted in `kept` besides ``objects.keep``.
     inputs : sequence of str
         Columns that are auxiliary inputs of networks.
+    region : Region or None
+        The region that ``objects.region`` names; None: it is made here, unless it is one of tracts.
 
     Returns
     -------
@@ -78,8 +71,10 @@ def read_objects(
         Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`,
         `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``, `inputs` those of `inputs`.
     rejected : pyarrow.Table
-        Rows left out: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in the
-        order of the list.
+        Chosen rows that cannot be used: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in
+        the order of the list.
+    counts : ListCounts
+        The numbers of rows in the list, in the region, and chosen.
 
     Raises
     ------
@@ -89,23 +84,47 @@ def read_objects(
     ConfigError
         A kept column has the name of one of the catalog's own.
     """
+    region = region or region_of(objects.region)
     keep = kept_names(objects, also)
     wanted = [objects.id, objects.ra, objects.dec, *keep, *objects.psf_fwhm_arcsec.values(), *inputs]
-    table = read_list(objects.path, objects, wanted)
-    if len(table) == 0:
-        raise ObjectListError(f"{objects.path}: holds no objects")
+    table, counts = read_list(objects.path, objects, wanted, region=region)
+    refuse_empty(objects, counts)
     listed = examine(objects.path, table, objects=objects)
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     refuse_rejected(objects, n_rows=len(table), rejected=rejected)
     psf = psf_widths(objects.path, table, columns=objects.psf_fwhm_arcsec)
     numbers = input_columns(objects.path, table, names=inputs)
-    return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected
+    return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected, counts
 
 
-def read_list(path: str, objects: ObjectsConfig, columns: Sequence[str]) -> pa.Table:
-    """Read columns of a list, or of one of its files, as ``[objects]`` says; raises as `read_table` does."""
-    text = [objects.id] if objects.id_type == "text" else []
-    return read_table(path, columns=list(dict.fromkeys(columns)), hdu=objects.hdu, text=text)
+def read_list(
+    path: str, objects: ObjectsConfig, columns: Sequence[str], *, region: Region | None = None
+) -> tuple[pa.Table, ListCounts]:
+    """Read columns of a list, or of one of its files, as ``[objects]`` says; raises as `RowFilter.read` does.
+
+    Returns
+    -------
+    table : pyarrow.Table
+        The rows that lie in `region` and that ``[objects] where`` is true for.
+    counts : ListCounts
+        The numbers of rows before and after.
+    """
+    return RowFilter(objects, region).read(path, list(dict.fromkeys(columns)))
+
+
+def refuse_empty(objects: ObjectsConfig, counts: ListCounts) -> None:
+    """Raise ObjectListError if a list has no rows, or if none of them is chosen by ``[objects] region`` and ``where``."""
+    if not counts.n_listed:
+        raise ObjectListError(f"{objects.path}: holds no objects")
+    if not counts.n_in_region:
+        raise ObjectListError(
+            f"{objects.path}: none of its {counts.n_listed} rows lies in [objects] region = {objects.region}"
+        )
+    if not counts.n_chosen:
+        of = f"the {counts.n_in_region} in [objects] region" if objects.region else f"its {counts.n_listed}"
+        raise ObjectListError(
+            f"{objects.path}: [objects] where = {objects.where!r} is true for none of {of} rows"
+        )
 
 
 def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
@@ -126,14 +145,10 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
     ids = table.column(objects.id)
     if objects.id_type == "text" and (pa.types.is_integer(ids.type) or pa.types.is_null(ids.type)):
         ids = ids.cast(pa.string())
+    if objects.id_type == "integer" and pa.types.is_string(ids.type):
+        ids = _integers_of_text(path, ids, objects.id)
     ids = _ids(path, ids, objects.id)
-    positions = {}
-    for key, name in (("ra_deg", objects.ra), ("dec_deg", objects.dec)):
-        unit = unit_of(table.schema.field(name))
-        if unit and not _is_degrees(unit):
-            raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
-        expected = "degrees as numbers; convert it to decimal degrees"
-        positions[key] = _numbers(path, table.column(name), name=name, expected=expected)
+    positions = positions_of(path, table, objects)
     no_id = np.asarray(pc.is_null(ids))
     if pa.types.is_string(ids.type):
         no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
@@ -189,7 +204,7 @@ def read_numbers(
     ids = _ids(path, table.column(id_column), id_column)
     if ids.null_count:
         raise ObjectListError(f"{path}: column {id_column}: {ids.null_count} rows have no id")
-    numbers = {name: _numbers(path, table.column(name), name=name, expected="numbers") for name in columns}
+    numbers = {name: numbers_of(path, table.column(name), name=name, expected="numbers") for name in columns}
     return ids.to_numpy(zero_copy_only=False), numbers
 
 
@@ -206,7 +221,7 @@ def psf_widths(
     widths = {}
     for band, name in columns.items():
         expected = "PSF widths (FWHM) in arcsec as numbers"
-        width = _numbers(path, table.column(name), name=name, expected=expected)
+        width = numbers_of(path, table.column(name), name=name, expected=expected)
         positive = np.isfinite(width) & (width > 0)
         widths[band] = np.where(positive, width, np.nan).astype(np.float32)
     return widths
@@ -223,7 +238,7 @@ def input_columns(path: str, table: pa.Table, *, names: Sequence[str]) -> dict[s
     expected = "numbers, as a network's auxiliary input"
     with np.errstate(over="ignore"):  # beyond float32 they are infinite: no number either
         return {
-            name: _numbers(path, table.column(name), name=name, expected=expected).astype(np.float32)
+            name: numbers_of(path, table.column(name), name=name, expected=expected).astype(np.float32)
             for name in names
         }
 
@@ -295,28 +310,14 @@ def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
     raise ObjectListError(f"{path}: column {name} holds {ids.type}; ids must be integers or text{advice}")
 
 
-def _is_degrees(unit: str) -> bool:
-    """Return whether a unit is the degree; what astropy cannot parse is not."""
-    if unit.lower().strip(" .").replace("_", " ") in DEGREES:
-        return True
+def _integers_of_text(path: str, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     try:
-        return bool(units.Unit(unit) == units.deg)
-    except ValueError:
-        return False
-
-
-def _numbers(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
-    """Return a column as float64, shape (object,), NaN for null."""
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if pa.types.is_string(column.type) and (
-        example := next(filter(SEXAGESIMAL.match, column.drop_null().to_pylist()[:100]), None)
-    ):
-        expected += f"; {example!r} is sexagesimal"
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
-    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-    return numbers
+        return pc.utf8_trim_whitespace(column).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise ObjectListError(
+            f'{path}: column {name}: [objects] id_type = "integer", but not all ids are integers of 64 bits: {error}; '
+            'set id_type = "text"'
+        ) from None
 
 
 def _is_repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:

@@ -154,6 +154,11 @@ class SelectedObjects:
     def __len__(self) -> int:
         return int(self._bounds[-1])
 
+    @property
+    def n_models(self) -> int:
+        """Number of networks, each with its selection."""
+        return len(self._wheres)
+
     def rank(self, healpix_29: int) -> int:
         """Return the number of objects whose HEALPix index of order 29 is below `healpix_29`."""
         chunk = int(np.searchsorted(self._firsts, healpix_29, side="right")) - 1

@@ -16,9 +16,11 @@ from galbatch import storage
 from galbatch.config import ObjectsConfig
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects.formats import TABLE_SUFFIXES, parquet_files
 from galbatch.objects.hats import HATS_ENTRIES, open_hats, read_properties
 from galbatch.objects.reading import read_objects
+from galbatch.objects.region import Region
+from galbatch.objects.rows import ListCounts
+from galbatch.objects.tables import TABLE_SUFFIXES, parquet_files
 
 __all__ = ["ListSource", "ObjectSource", "is_hats", "open_objects"]
 
@@ -40,6 +42,10 @@ class ObjectSource(Protocol):
         """Number of objects in each chunk."""
 
     @property
+    def listed(self) -> ListCounts:
+        """Numbers of rows in the list, in ``[objects] region`` and chosen by ``[objects] where``."""
+
+    @property
     def rejected(self) -> pa.Table:
         """Rows left out: object_id, ra_deg, dec_deg and reason."""
 
@@ -53,6 +59,7 @@ class ListSource:
 
     objects: ObjectTable
     rejected: pa.Table
+    listed: ListCounts
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
@@ -66,13 +73,17 @@ class ListSource:
         return self.objects
 
 
-def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> ObjectSource:
+def open_objects(
+    objects: ObjectsConfig, *, inputs: Sequence[str] = (), region: Region | None = None
+) -> ObjectSource:
     """Open the source for ``[objects]`` and check all of it, so that what is wrong is found before any work.
 
     Parameters
     ----------
     inputs : sequence of str
         Columns that are auxiliary inputs of networks.
+    region : Region or None
+        The region that ``[objects] region`` names; None: it is made here, unless it is one of tracts.
 
     Raises
     ------
@@ -80,16 +91,16 @@ def open_objects(objects: ObjectsConfig, *, inputs: Sequence[str] = ()) -> Objec
         As `read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
     """
     if objects.path.lower().endswith(TABLE_SUFFIXES):
-        return ListSource(*read_objects(objects, inputs=inputs))
+        return ListSource(*read_objects(objects, inputs=inputs, region=region))
     if is_hats(objects.path):
-        return open_hats(objects, inputs)
+        return open_hats(objects, inputs, region)
     hint = ""
     collection = storage.join(objects.path, COLLECTION)
     if storage.exists(collection):
         table = read_properties(collection).get("hats_primary_table_url", "the table's folder")
         hint = f"; it is a HATS collection: give {storage.join(objects.path, table)}"
     elif parquet_files(objects.path):
-        return ListSource(*read_objects(objects, inputs=inputs))
+        return ListSource(*read_objects(objects, inputs=inputs, region=region))
     raise ObjectListError(
         f"{objects.path}: is neither a table ({', '.join(TABLE_SUFFIXES)}) nor the folder of a HATS catalog "
         f"(none of {', '.join(HATS_ENTRIES)} is there){hint}"

@@ -1,4 +1,4 @@
-"""The `where` expression of a model: which objects it is true for, with nothing else evaluated."""
+"""The `where` expressions of run.toml: which objects, or rows of a list, one is true for, with nothing else evaluated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from galbatch.config import nearest_hint
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ConfigError
 
-__all__ = ["select"]
+__all__ = ["may_be_true", "names_in", "select", "select_rows"]
 
 _COMPARE: Mapping[type[ast.cmpop], Callable[..., Any]] = {
     ast.Lt: pc.less,
@@ -44,6 +44,25 @@ _LOGIC: Mapping[type[ast.AST], Callable[..., Any]] = {
 }
 
 
+# Whether a comparison may be true, from the (least, greatest) values of its left and right side.
+_MAY_BE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Lt: lambda left, right: left[0] < right[1],
+    ast.LtE: lambda left, right: left[0] <= right[1],
+    ast.Gt: lambda left, right: left[1] > right[0],
+    ast.GtE: lambda left, right: left[1] >= right[0],
+    ast.Eq: lambda left, right: left[0] <= right[1] and right[0] <= left[1],
+    ast.NotEq: lambda left, right: not left[0] == left[1] == right[0] == right[1],
+}
+_OPPOSITE: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.GtE,
+    ast.LtE: ast.Gt,
+    ast.Gt: ast.LtE,
+    ast.GtE: ast.Lt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.NotIn: ast.In,
+}
+
 # A prefix that no column has; what follows are the hexadecimal digits of a name in backticks.
 QUOTED = "_quoted_"
 
@@ -68,15 +87,33 @@ def select(objects: ObjectTable, where: str | None) -> npt.NDArray[np.bool_]:
     ConfigError
         Syntax, an unknown column (with the known ones), or a comparison of unlike kinds.
     """
+    columns = {
+        "object_id": pa.array(objects.object_id),
+        "ra_deg": pa.array(objects.ra_deg),
+        "dec_deg": pa.array(objects.dec_deg),
+    }
+    columns |= {name: objects.kept.column(name) for name in objects.kept.column_names}
+    return select_rows(columns, len(objects), where)
+
+
+def select_rows(columns: Mapping[str, Any], n_rows: int, where: str | None) -> npt.NDArray[np.bool_]:
+    """Return which rows of some columns an expression is true for; the expression and the errors are those of `select`.
+
+    Parameters
+    ----------
+    columns : mapping of str to pyarrow array, (row,)
+    n_rows : int
+        Number of rows; `where` may be None, and then there may be no column.
+
+    Returns
+    -------
+    (row,) bool
+    """
     if where is None or not where.strip():
-        return np.ones(len(objects), dtype=np.bool_)
+        return np.ones(n_rows, dtype=np.bool_)
+    tree = _parsed(where)
     try:
-        # A name in backticks may be no identifier: in hexadecimal digits it is one.
-        plain = re.sub(r"`([^`]+)`", lambda name: QUOTED + name[1].encode().hex(), where.strip())
-        tree = ast.parse(plain, mode="eval")
-        result = _Expression(objects, where).value(tree.body)
-    except SyntaxError as error:
-        raise ConfigError(f"where = {where!r}: is no expression: {error}") from None
+        result = _Expression(columns, where).value(tree)
     except (pa.ArrowNotImplementedError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"where = {where!r}: unlike kinds are compared: {error}") from None
     if not isinstance(result, pa.Array) or not pa.types.is_boolean(result.type):
@@ -84,17 +121,105 @@ def select(objects: ObjectTable, where: str | None) -> npt.NDArray[np.bool_]:
     return np.asarray(result.fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
+def names_in(where: str | None) -> list[str]:
+    """Return the names of the columns that an expression reads, in the order in which they first occur.
+
+    Raises
+    ------
+    ConfigError
+        The text is no expression.
+    """
+    if where is None or not where.strip():
+        return []
+    names = [node for node in ast.walk(_parsed(where)) if isinstance(node, ast.Name)]
+    names.sort(key=lambda node: node.col_offset)
+    return list(dict.fromkeys(_column_name(node.id) for node in names))
+
+
+def may_be_true(where: str, limits: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Return whether an expression may be true for a row of a table whose columns have these least and greatest values.
+
+    It is False only where no such row can exist; null and NaN are unknown to `where`, so they do not count. Nothing is
+    known of columns that are not in `limits`.
+    """
+    return _may_be(_parsed(where), True, limits)
+
+
+def _may_be(node: ast.expr, wanted: bool, limits: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Return whether a part of an expression may be true, or false as `wanted` says."""
+    match node:
+        case ast.Name():
+            least, greatest = limits.get(_column_name(node.id), (False, True))
+            return bool(greatest) if wanted else not least
+        case ast.UnaryOp(op=ast.Not() | ast.Invert()):
+            return _may_be(node.operand, not wanted, limits)
+        case ast.BoolOp() | ast.BinOp(op=ast.BitAnd() | ast.BitOr()):
+            parts = node.values if isinstance(node, ast.BoolOp) else [node.left, node.right]
+            # Both parts of `and` must be true, one of `or`; to be false, the other way round.
+            combine = all if isinstance(node.op, ast.And | ast.BitAnd) == wanted else any
+            return combine(_may_be(part, wanted, limits) for part in parts)
+        case ast.Compare():
+            sides = [node.left, *node.comparators]
+            pairs = zip(node.ops, sides[:-1], sides[1:], strict=True)
+            found = (_pair_may_be(operator, (a, b), wanted, limits) for operator, a, b in pairs)
+            return all(found) if wanted else any(found)
+    return True
+
+
+def _pair_may_be(
+    operator: ast.cmpop,
+    sides: tuple[ast.expr, ast.expr],
+    wanted: bool,
+    limits: Mapping[str, tuple[Any, Any]],
+) -> bool:
+    """Return whether a comparison may be true, or false as `wanted` says, from the limits of its sides."""
+    left, right = (_limits_of(side, limits) for side in sides)
+    kind = type(operator) if wanted else _OPPOSITE.get(type(operator))
+    if kind is ast.In and isinstance(sides[1], ast.List | ast.Tuple):
+        return any(_pair_may_be(ast.Eq(), (sides[0], item), True, limits) for item in sides[1].elts)
+    if left is None or right is None or kind is None or kind not in _MAY_BE:
+        return True
+    try:
+        return bool(_MAY_BE[kind](left, right))
+    except TypeError:
+        return True  # It compares unlike kinds: reading the rows gives the message.
+
+
+def _limits_of(node: ast.expr, limits: Mapping[str, tuple[Any, Any]]) -> tuple[Any, Any] | None:
+    """Return the least and greatest value of one side of a comparison; None if they are not known."""
+    match node:
+        case ast.Name():
+            return limits.get(_column_name(node.id))
+        case ast.Constant():
+            return node.value, node.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value, -value
+    return None
+
+
+def _parsed(where: str) -> ast.expr:
+    # A name in backticks may be no identifier: in hexadecimal digits it is one.
+    plain = re.sub(r"`([^`]+)`", lambda name: QUOTED + name[1].encode().hex(), where.strip())
+    try:
+        return ast.parse(plain, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # Null bytes are a ValueError; what is nested too deeply is one of the last two.
+        raise ConfigError(f"where = {where!r}: is no expression: {error}") from None
+
+
+def _column_name(identifier: str) -> str:
+    """Return the name of the column that an identifier of a parsed expression stands for."""
+    if identifier.startswith(QUOTED):
+        return bytes.fromhex(identifier.removeprefix(QUOTED)).decode()
+    return identifier
+
+
 class _Expression:
     """Evaluates a parsed expression with three-valued logic: NaN and null are "unknown"."""
 
-    def __init__(self, objects: ObjectTable, where: str) -> None:
+    def __init__(self, columns: Mapping[str, Any], where: str) -> None:
         self.where = where
-        self.columns: dict[str, Any] = {
-            "object_id": pa.array(objects.object_id),
-            "ra_deg": pa.array(objects.ra_deg),
-            "dec_deg": pa.array(objects.dec_deg),
-        }
-        self.columns |= {name: objects.kept.column(name) for name in objects.kept.column_names}
+        self.columns = columns
 
     def value(self, node: Any) -> Any:
         """Return the value of a node: a pyarrow array (object,), or a Python number, text or list."""
@@ -124,9 +249,8 @@ class _Expression:
         # Calls, attributes and comprehensions end here, so that an expression can run no code.
         raise ConfigError(f"where = {self.where!r}: {ast.unparse(node)} is not allowed; compare columns only")
 
-    def _column(self, name: str) -> pa.Array:
-        if name.startswith(QUOTED):
-            name = bytes.fromhex(name.removeprefix(QUOTED)).decode()
+    def _column(self, identifier: str) -> Any:
+        name = _column_name(identifier)
         if name not in self.columns:
             raise ConfigError(
                 f"where = {self.where!r}: no column {name}{nearest_hint(name, self.columns)}"

@@ -46,6 +46,7 @@ class ModelPlan:
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     n_selected : number of objects that `where` selects
+    n_covered : number of those that a tile covers: the others have no pixels, and no passes
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelPlan:
     release: str = ""
     background: str = ""
     n_selected: int = 0
+    n_covered: int = 0
 
     @classmethod
     def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str) -> ModelPlan:

@@ -95,14 +95,18 @@ class _Planner:
         surveys = [[tile for tile in self.tiles if tile.band in survey.run_bands] for survey in config.survey]
         self._footprint = Footprint(self.tiles)
         self._projector = Projector(self.objects, surveys, grids, planes=config.cutouts.planes)
+        projector = self._projector
         self.models = tuple(
-            dataclasses.replace(model, n_selected=int(n))
-            for model, n in zip(models, self._projector.n_selected, strict=True)
+            dataclasses.replace(model, n_selected=int(selected), n_covered=int(covered))
+            for model, selected, covered in zip(
+                models, projector.n_selected, projector.n_covered, strict=True
+            )
         )
         # All objects as one partition: the cutouts of each grid.
-        whole = self._projector.project(0, len(self.objects))
+        whole = projector.project(0, len(self.objects))
         self.grids = tuple(
-            dataclasses.replace(grid, n_cutouts=n) for grid, n in zip(grids, whole.n_cutouts, strict=True)
+            dataclasses.replace(grid, n_cutouts=n, n_covered=int(covered))
+            for grid, n, covered in zip(grids, whole.n_cutouts, projector.n_covered_on, strict=True)
         )
         if not any(whole.n_cutouts):
             wheres = "; ".join(f"[[models]] {model.name}: where = {model.where!r}" for model in self.models)

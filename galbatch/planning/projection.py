@@ -75,12 +75,14 @@ class GridPlan:
     bands : the union of the bands of its networks
     models : index of each network that uses it, in the order of ``[[models]]``
     n_cutouts : number of objects that these networks select
+    n_covered : number of those that a tile covers: cutting the others takes no time
     """
 
     grid: Grid
     bands: tuple[str, ...]
     models: tuple[int, ...]
     n_cutouts: int = 0
+    n_covered: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,10 @@ class Projector:
     ----------
     n_selected : ndarray of int64, (model,)
         Number of objects that each network selects.
+    n_covered : ndarray of int64, (model,)
+        Number of those that a tile covers.
+    n_covered_on : ndarray of int64, (grid,)
+        Number of objects that a tile covers and a network of the grid selects.
     n_outside : int
         Number of objects that a network selects but no tile covers.
     """
@@ -279,15 +285,18 @@ class Projector:
         # Most ranges begin or end within a chunk: the windows of the chunks used last stay in memory.
         self._windows: LruCache[_Windows] = LruCache(self._find_windows)
         self.n_outside = 0
-        self.n_selected: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.n_selected: npt.NDArray[np.int64] = np.zeros(objects.n_models, np.int64)
+        self.n_covered: npt.NDArray[np.int64] = np.zeros(objects.n_models, np.int64)
+        self.n_covered_on: npt.NDArray[np.int64] = np.zeros(len(grids), np.int64)
         self._summaries = []
         for index in range(len(objects.source.ranges)):
             chunk: Chunk = objects.chunks[index]
             windows = self._windows[index]
-            n_selected = chunk.selected.sum(axis=1)  # (model, object) to (model,)
-            self.n_selected = n_selected if not len(self.n_selected) else self.n_selected + n_selected
-            outside = windows.needed.any(axis=0) & (windows.places < 0).all(axis=0)  # (object,)
-            self.n_outside += int(outside.sum())
+            covered = (windows.places >= 0).any(axis=0)  # (survey, object) to (object,)
+            self.n_selected += chunk.selected.sum(axis=1)  # (model, object) to (model,)
+            self.n_covered += (chunk.selected & covered).sum(axis=1)
+            self.n_covered_on += (windows.needed & covered).sum(axis=1)  # (grid, object) to (grid,)
+            self.n_outside += int((windows.needed.any(axis=0) & ~covered).sum())
             self._summaries.append(_summary(windows, slice(None)))
 
     def _find_windows(self, index: int) -> _Windows:

@@ -234,10 +234,10 @@ def test_the_plan_projects_the_passes(finished):
     rows = dict(measured.rows(plan, parsed))
     gampen, sfnet = (measured.networks[name].passes for name in MODELS)
     assert rows["passes an object"] == f"gampen {gampen:.0f}, sfnet {sfnet:.0f}: mean of 8 objects, adaptive"
-    # The time is that of all objects, two workers.
+    # The time is that of all objects on tiles, two workers.
     slow = {
         name: dataclasses.replace(rate, pass_s=1.0, passes=360.0) for name, rate in measured.networks.items()
     }
-    n_selected = sum(model.n_selected for model in plan.models)
+    n_covered = sum(model.n_covered for model in plan.models)
     shown = dict(dataclasses.replace(measured, networks=slow).rows(plan, parsed))["time to infer"]
-    assert shown == f"{360 * n_selected / 2 / 3600:.1f} h with 2 workers"
+    assert shown == f"{360 * n_covered / 2 / 3600:.1f} h with 2 workers"

@@ -1,11 +1,14 @@
 """`galbatch plan` as a newcomer reads it, and the notes that a run repeats."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 from typer.testing import CliRunner
 
 from galbatch import config, execution
@@ -98,6 +101,64 @@ def test_rates_are_those_of_objects_with_pixels(write_run, tmp_path, listed):
     assert measured.n_measured == 5
     assert set(measured.networks) == {"gampen", "sfnet"}
     assert dict(measured.rows(plan, parsed))["measured on"] == "5 of the objects, on this machine"
+    # 5 of 65 objects take time: on two workers 5 x 144 s of cutting, 5 x 2 x 720 passes of 1 s.
+    networks = {name: NetworkRate(1.0, 720.0) for name in measured.networks}
+    rows = dict(dataclasses.replace(measured, cutout_s=144.0, networks=networks).rows(plan, parsed))
+    assert rows["time to cut"] == "6 min with 2 workers"
+    assert rows["time to infer"] == "60 min with 2 workers"
+    assert [model.n_covered for model in plan.models] == [5, 5]
+    assert [grid.n_covered for grid in plan.grids] == [5]
+
+
+def test_objects_are_chosen_from_a_list_with_counts_in_the_plan(write_run, tmp_path, listed):
+    """The footprint of a run is a part of the survey's list; what is left has the fingerprints of a list of its own."""
+    middle = listed["ra_deg"].median()
+    other = write_run(tmp_path / "other", objects=tmp_path / "part.parquet")
+    run_toml = write_run(tmp_path / "run")
+    text = run_toml.read_text()
+    box = f"box_deg = [{middle}, {middle + 1}, -90, 90]"
+    run_toml.write_text(text.replace("[objects]", f'[objects]\nwhere = "z_best > 0.1"\nregion = {{ {box} }}'))
+    in_box = listed[listed["ra_deg"] >= middle]
+    chosen = in_box[in_box["z_best"] > 0.1]
+    chosen.to_parquet(tmp_path / "part.parquet")
+    table, _ = planned(run_toml)
+    assert table["rows in the list"] == str(len(listed))
+    assert table["in the region"].startswith(f"{len(in_box)}: {{box_deg")
+    assert table["chosen by where"] == f"{len(chosen)}: z_best > 0.1"
+    assert table["objects"] == f"{len(chosen)}, 0 rejected"
+    plans = [execution.prepare(config.read_config(path)) for path in (run_toml, other)]
+    a, b = ([(part.ingest, part.leaf) for part in plan.partitions] for plan in plans)
+    assert a == b
+
+
+def test_a_region_of_tracts_is_what_their_tiles_cover(write_run, tmp_path, listed):
+    run_toml = write_run(tmp_path)
+    text = run_toml.read_text()
+
+    def plan(tracts):
+        run_toml.write_text(text.replace("[objects]", f"[objects]\nregion = {{ tracts = {tracts} }}"))
+        return execution.prepare(config.read_config(run_toml))
+
+    tiles = execution.prepare(config.read_config(write_run(tmp_path / "all"))).tiles
+    tract = tiles[0].tile_id.partition("/")[0]
+
+    def on_tiles(tiles):
+        """The ids of the objects that astropy's WCS puts on the pixels of a tile."""
+        found = set()
+        for tile in tiles:
+            wcs = WCS(fits.Header.fromstring(tile.wcs_header))
+            x, y = wcs.all_world2pix(listed["ra_deg"], listed["dec_deg"], 0)
+            n_y, n_x = tile.shape_px
+            inside = (x >= -0.5) & (x <= n_x - 0.5) & (y >= -0.5) & (y <= n_y - 0.5)
+            found |= set(listed["object_id"][inside])
+        return found
+
+    for tracts, inside in (([int(tract)], on_tiles(tiles)), ([tiles[0].tile_id], on_tiles(tiles[:1]))):
+        objects = plan(tracts).objects
+        assert set(objects.take(0, len(objects)).table.object_id.tolist()) == inside
+    assert 0 < len(on_tiles(tiles[:1])) < len(on_tiles(tiles))
+    with pytest.raises(ConfigError, match=rf"tracts: no tile is of 77; there are tiles of {tract}"):
+        plan([77])
 
 
 def test_networks_that_could_not_be_measured_are_named(write_run, tmp_path):
@@ -113,7 +174,7 @@ def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     plan = execution.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
     on_gpu = InferenceMemory(host_bytes=3 * 2**30, device_bytes=2**30)
-    table = running.plan_table(plan, on_gpu, parsed.cutouts)
+    table = running.plan_table(plan, on_gpu, parsed)
     rows = dict(zip(*(column.cells for column in table.columns), strict=True))
     assert "S3 requests" in rows
     assert rows["memory to infer"] == "3.00 GiB a worker, and 1.00 GiB on its GPU"

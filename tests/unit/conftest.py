@@ -1,9 +1,13 @@
 """Tiles without files, for what is worked out from their place on the sky alone."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
 from galbatch.core.types import FileIdentity, Plane, Tile
+from tests.unit import fake_butler
 
 
 def _tile_at(
@@ -49,3 +53,19 @@ def _tile_at(
 @pytest.fixture(scope="session")
 def tile_at():
     return _tile_at
+
+
+@pytest.fixture
+def daf_butler(monkeypatch):
+    """Set what the Butler holds."""
+    module = types.ModuleType("lsst.daf.butler")
+    module.Butler, module.ButlerUserError = fake_butler.Butler, fake_butler.ButlerUserError
+    monkeypatch.setitem(sys.modules, "lsst", types.ModuleType("lsst"))
+    monkeypatch.setitem(sys.modules, "lsst.daf", types.ModuleType("lsst.daf"))
+    monkeypatch.setitem(sys.modules, "lsst.daf.butler", module)
+
+    def hold(*refs):
+        monkeypatch.setattr(fake_butler.Butler, "refs", refs)
+        return module
+
+    return hold

@@ -53,7 +53,7 @@ def hsc_list(path: Path, n: int = 200) -> Path:
 
 @pytest.fixture
 def checked(tmp_path: Path) -> ListCheck:
-    return check_objects(str(hsc_list(tmp_path / "hsc.csv")))
+    return check_objects(ObjectsConfig(path=str(hsc_list(tmp_path / "hsc.csv"))))
 
 
 def pasted(check: ListCheck, *, with_comments: bool = False) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_what_is_refused_is_what_a_run_refuses(checked: ListCheck) -> None:
     assert checked.n_refused == 3
     with pytest.raises(ObjectListError, match="3 of 200 rows cannot be used"):
         read_objects(checked.objects)
-    table, rejected = read_objects(checked.objects.model_copy(update={"invalid": "drop"}))
+    table, rejected, _ = read_objects(checked.objects.model_copy(update={"invalid": "drop"}))
     assert len(rejected) == checked.n_refused
     assert len(table) == 197
     text = "\n".join(report_lines(checked))
@@ -106,7 +106,7 @@ def test_what_is_pasted_does_what_was_said(checked: ListCheck) -> None:
     assert set(plain) == {"objects"}  # nothing is applied silently: neither drop nor cuts
     assert "invalid" not in plain["objects"]
     whole = pasted(checked, with_comments=True)
-    table, rejected = read_objects(ObjectsConfig(**whole["objects"]))
+    table, rejected, _ = read_objects(ObjectsConfig(**whole["objects"]))
     selected = select(table, whole["models"][0]["where"])
     assert len(rejected) == 3
     assert np.count_nonzero(~selected) == checked.n_cut
@@ -116,7 +116,7 @@ def test_neighbors_and_twins_are_counted(checked: ListCheck) -> None:
     assert (checked.n_neighbor, checked.n_duplicate) == (2, 2)
     text = "\n".join(report_lines(checked))
     assert "2 rows have another within 0.2 arcsec: they stay, flagged DUPLICATE_POSITION" in text
-    assert "better left out of the file" in text
+    assert "better left out by [objects] where" in text
 
 
 def test_notes_tell_of_nulls_and_magnitudes(checked: ListCheck) -> None:
@@ -130,7 +130,7 @@ def test_notes_tell_of_nulls_and_magnitudes(checked: ListCheck) -> None:
 def test_a_good_list_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"object_id": [1, 2], "ra_deg": [10.0, 11.0], "dec_deg": [1.0, -2.5]}), path)
-    check = check_objects(str(path))
+    check = check_objects(ObjectsConfig(path=str(path)))
     assert (check.refusals, check.cuts, check.notes) == ((), (), ())
     assert report_lines(check) == [
         f"{path}: 2 rows, 3 columns",
@@ -173,7 +173,7 @@ def write(path: Path, columns: dict[str, Any]) -> str:
     ],
 )
 def test_names_that_surveys_use(tmp_path: Path, names: list[str], expected: tuple[str, str, str]) -> None:
-    check = check_objects(write(tmp_path / "a.parquet", {name: [1, 2] for name in names}))
+    check = check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", {name: [1, 2] for name in names})))
     assert (check.objects.id, check.objects.ra, check.objects.dec) == expected
 
 
@@ -182,10 +182,10 @@ def test_columns_that_are_given_are_not_guessed(tmp_path: Path) -> None:
     with pytest.raises(
         ObjectListError, match="no column looks like the id; name it with --id; there are key"
     ):
-        check_objects(path)
+        check_objects(ObjectsConfig(path=path))
     with pytest.raises(ObjectListError, match="no column looks like the ra; name it with --ra"):
-        check_objects(path, id_column="key")
-    check = check_objects(path, id_column="key", ra_column="alpha", dec_column="dec")
+        check_objects(ObjectsConfig(path=path, id="key"), guess=("ra", "dec"))
+    check = check_objects(ObjectsConfig(path=path, id="key", ra="alpha", dec="dec"), guess=())
     assert (check.guessed, check.id_kind) == ((), "text")
 
 
@@ -210,7 +210,7 @@ def test_columns_that_are_given_are_not_guessed(tmp_path: Path) -> None:
 )
 def test_each_rule(tmp_path: Path, column: str, values: list[Any], where: str | None, n_removed: int) -> None:
     columns = {"id": [1, 2, 3, 4], "ra": [1.0, 20.0, 30.0, 40.0], "dec": [1.0, 2.0, 3.0, 4.0], column: values}
-    check = check_objects(write(tmp_path / "a.parquet", columns))
+    check = check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns)))
     assert sum(cut.n_removed for cut in check.cuts) == check.n_cut == n_removed
     if where is not None:
         assert [cut.where for cut in check.cuts] == [where]
@@ -218,10 +218,10 @@ def test_each_rule(tmp_path: Path, column: str, values: list[Any], where: str | 
 
 def test_radians_are_asked_about(tmp_path: Path) -> None:
     columns = {"id": [1, 2], "coord_ra": [2.6, 2.7], "coord_dec": [0.04, 0.05]}
-    (note,) = check_objects(write(tmp_path / "a.parquet", columns)).notes
+    (note,) = check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))).notes
     assert "are coord_ra and coord_dec in radians (as in the LSST pipelines' source tables)?" in note
     columns = {"id": [1, 2], "coord_ra": [150.6, 150.7], "coord_dec": [0.04, 0.05]}
-    assert check_objects(write(tmp_path / "a.parquet", columns)).notes == ()
+    assert check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))).notes == ()
 
 
 def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
@@ -229,24 +229,24 @@ def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
     table["coord_ra"].unit = table["coord_dec"].unit = "rad"
     table.write(tmp_path / "a.fits")
     with pytest.raises(ObjectListError, match="column coord_ra is in rad, expected degrees"):
-        check_objects(str(tmp_path / "a.fits"))
+        check_objects(ObjectsConfig(path=str(tmp_path / "a.fits")))
 
 
 def test_a_hats_catalog_is_for_plan(tmp_path: Path) -> None:
     (tmp_path / "hats.properties").write_text("obs_collection=x\n")
     with pytest.raises(ObjectListError, match="is a HATS catalog; galbatch plan checks those"):
-        check_objects(str(tmp_path))
+        check_objects(ObjectsConfig(path=str(tmp_path)))
 
 
 def test_right_ascensions_that_are_wrapped_are_counted(tmp_path: Path) -> None:
     columns = {"id": [1, 2, 3], "ra": [-0.5, 360.0, 10.0], "dec": [40.0, 50.0, 60.0]}
-    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    lines = report_lines(check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))))
     assert "  2 right ascensions lie outside 0..360 and are wrapped" in lines
 
 
 def test_ids_of_bricks_are_explained(tmp_path: Path) -> None:
     columns = {"brickid": [1, 2], "objid": [7, 7], "ra": [10.0, 20.0], "dec": [40.0, 50.0]}
-    check = check_objects(write(tmp_path / "a.parquet", columns))
+    check = check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns)))
     assert check.refusals[0].reason == "duplicate id"
     assert check.notes[0].startswith("objid is unique within a brick only")
 
@@ -266,7 +266,7 @@ def test_exit_codes(tmp_path: Path) -> None:
 
 
 def test_the_real_list_of_the_stamps(realdata: Path) -> None:
-    check = check_objects(str(realdata / "hsc_pdr2_stamps" / "star_cat_correct.csv"))
+    check = check_objects(ObjectsConfig(path=str(realdata / "hsc_pdr2_stamps" / "star_cat_correct.csv")))
     assert (check.objects.id, check.objects.ra, check.objects.dec) == ("object_id", "ira", "idec")
     assert (check.n_rows, check.n_refused, check.id_kind) == (10, 0, "integers of up to 17 digits")
     assert [cut.column for cut in check.cuts] == [
@@ -279,7 +279,7 @@ def test_the_real_list_of_the_stamps(realdata: Path) -> None:
 
 def test_one_of_a_kind_is_in_the_singular(tmp_path: Path) -> None:
     columns = {"id": [1], "ra": [-0.5], "dec": [40.0], "ra_isnull": [False]}
-    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    lines = report_lines(check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))))
     assert lines[0].endswith("a.parquet: 1 row, 4 columns")
     assert "  1 right ascension lies outside 0..360 and is wrapped" in lines
     assert any(
@@ -289,11 +289,66 @@ def test_one_of_a_kind_is_in_the_singular(tmp_path: Path) -> None:
 
 def test_a_list_without_a_usable_row_has_no_range(tmp_path: Path) -> None:
     columns = {"id": [1, 2], "ra": [1.0, 2.0], "dec": [95.0, 96.0]}
-    lines = report_lines(check_objects(write(tmp_path / "a.parquet", columns)))
+    lines = report_lines(check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))))
     assert "  ra   ra   no row that could be used (guessed by its name)" in lines
 
 
 def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(ObjectListError, match=r"a\.csv: is empty; a line of column names"):
-        check_objects(str(tmp_path / "a.csv"))
+        check_objects(ObjectsConfig(path=str(tmp_path / "a.csv")))
+
+
+def test_it_reads_what_a_run_reads(tmp_path: Path) -> None:
+    """Options are the keys of [objects]; a run.toml is taken as it is, and the options go before it."""
+    columns = {
+        "id": ["007", "7", "8"],
+        "ra": [10.0, 20.0, 30.0],
+        "dec": [1.0, 2.0, 95.0],
+        "mag": [20.0, 21.0, 22.0],
+    }
+    (tmp_path / "a.csv").write_text(
+        "\n".join(
+            [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+        )
+    )
+    runner = CliRunner()
+
+    def check(*arguments: str) -> tuple[int, list[str], str]:
+        done = runner.invoke(cli.app, ["objects", "check", *arguments])
+        return done.exit_code, done.stdout.splitlines(), str(done.exception)
+
+    path = str(tmp_path / "a.csv")
+    assert "begin with a zero" in check(path)[2]
+    code, lines, _ = check(path, "--id-type", "text")
+    assert (code, lines[0]) == (1, f"{path}: 3 rows, 4 columns")
+    assert "Refused: 1 of 3 rows cannot be used" in lines
+    assert '  id_type = "text"' in lines
+    code, lines, _ = check(
+        path, "--id-type", "text", "--where", "mag < 22", "--region", "circle_deg = [10, 1, 5]"
+    )
+    assert code == 0
+    assert lines[1:3] == [
+        "  1 of them in the region {circle_deg = [10.0, 1.0, 5.0]}",
+        "  1 of these where mag < 22",
+    ]
+    for line in ('  where = "mag < 22"', "  region = { circle_deg = [10, 1, 5] }"):
+        assert line in lines
+    pasted = tomllib.loads("\n".join(lines[lines.index("To paste into run.toml") + 1 :]))
+    assert read_objects(ObjectsConfig(**pasted["objects"]))[0].object_id.tolist() == ["007"]
+    run_toml = tmp_path / "run.toml"
+    run_toml.write_text(
+        '[survey]\nlayout = "hsc"\ntiles = "t"\nbands = ["g"]\n[[models]]\nname = "m"\nbundle = "demo:gampen"\n'
+        '[objects]\npath = "a.csv"\nid = "id"\nra = "ra"\ndec = "dec"\nid_type = "text"\ninvalid = "drop"\nkeep = ["mag"]\n'
+    )
+    code, lines, _ = check(str(run_toml))
+    assert code == 0
+    assert "Left out: 1 of 3 rows cannot be used" in lines
+    assert '  invalid = "drop"' in lines
+    assert check(str(run_toml), "--where", "mag > 20.5")[1][1] == "  2 of them where mag > 20.5"
+    run_toml.write_text(run_toml.read_text().replace('"mag"', '"magg"'))
+    assert "no column magg; the nearest is mag" in check(str(run_toml))[2]
+    assert "id_type" in check(path, "--id-type", "words")[2]
+    assert (
+        "give the run.toml that names them" in check(path, "--id-type", "text", "--region", "tracts = [3]")[2]
+    )

@@ -210,10 +210,10 @@ def test_at_most_two_pixels_are_in_memory(tmp_path, write_hats, monkeypatch):
     write_hats(tmp_path / "hats", rows(3000), max_rows=60)
     read = []
 
-    def counting(path, objects, columns):
-        table = real(path, objects, columns)
+    def counting(path, objects, columns, *, region):
+        table, counts = real(path, objects, columns, region=region)
         read.append(len(table))
-        return table
+        return table, counts
 
     real = hats.read_list
     monkeypatch.setattr(hats, "read_list", counting)

@@ -41,19 +41,19 @@ def test_fits_ldac(tmp_path: Path) -> None:
     header = Table({"Field Header Card": ["SIMPLE  =                    T"]})
     config = write_fits(tmp_path / "a.fits", ("LDAC_IMHEAD", header), ("LDAC_OBJECTS", rows()))
     assert sorted(read_objects(config)[0].object_id.tolist()) == IDS
-    assert check_objects(config.path).n_rows == 6
+    assert check_objects(config).n_rows == 6
 
 
 def test_a_table_for_each_ccd_is_refused_until_one_is_named(tmp_path: Path) -> None:
     config = write_fits(tmp_path / "a.fits", ("CCD0", rows(slice(2))), ("CCD1", rows(slice(2, 6))))
     message = r"has several tables: 1 CCD0 \(2 rows\), 2 CCD1 \(4 rows\); set \[objects\] hdu"
-    for read in (read_objects, lambda config: check_objects(config.path)):
+    for read in (read_objects, check_objects):
         with pytest.raises(ObjectListError, match=message):
             read(config)
     for hdu, ids in ((1, IDS[:2]), ("CCD1", IDS[2:]), ("ccd1", IDS[2:]), (2, IDS[2:])):
         chosen = config.model_copy(update={"hdu": hdu})
         assert sorted(read_objects(chosen)[0].object_id.tolist()) == ids
-        assert check_objects(config.path, hdu=hdu).n_rows == len(ids)
+        assert check_objects(config.model_copy(update={"hdu": hdu})).n_rows == len(ids)
     with pytest.raises(ObjectListError, match=r"hdu = 'CCD7' means 0 of its tables; there are 1 CCD0"):
         read_objects(config.model_copy(update={"hdu": "CCD7"}))
 
@@ -99,7 +99,7 @@ def test_coordinates_and_complex_numbers_end_no_command(tmp_path: Path) -> None:
     table["coord"] = SkyCoord(RA, DEC, unit="deg")
     table["visibility"] = np.ones(6, complex)
     table.write(tmp_path / "a.fits")
-    assert check_objects(str(tmp_path / "a.fits")).n_rows == 6
+    assert check_objects(ObjectsConfig(path=str(tmp_path / "a.fits"))).n_rows == 6
     assert "coord.ra" in read_table(str(tmp_path / "a.fits")).column_names
     config = ObjectsConfig(path=str(tmp_path / "a.fits"), keep=("visibility",))
     with pytest.raises(ObjectListError, match="column visibility holds complex128, which a catalog cannot"):
@@ -164,7 +164,7 @@ def test_ids_as_text_keep_leading_zeros_and_more_than_64_bits(tmp_path: Path) ->
         "object_id,ra_deg,dec_deg\n007,150.0,2.0\n7,150.1,2.0\n18446744073709551615,150.2,2.0\n"
     )
     config: dict[str, Any] = {"path": str(tmp_path / "a.csv"), "id_type": "text"}
-    table, _ = read_objects(ObjectsConfig(**config))
+    table, *_ = read_objects(ObjectsConfig(**config))
     assert sorted(table.object_id) == ["007", "18446744073709551615", "7"]
     pq.write_table(
         pa.table({"object_id": pa.array([2**64 - 1], pa.uint64()), "ra_deg": [1.0], "dec_deg": [2.0]}),
@@ -193,7 +193,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path, folder: str) -> None:
     by_id = dict(zip(table.object_id.tolist(), table.kept["z"].to_pylist(), strict=True))
     assert by_id == {key: None if key == IDS[0] else 0.5 for key in IDS}
     assert read_table(config.path, columns=["object_id"])["object_id"].to_pylist() == IDS
-    assert check_objects(config.path).n_rows == 6
+    assert check_objects(config).n_rows == 6
 
 
 # --- real files ------------------------------------------------------------------------------------------
@@ -243,6 +243,39 @@ def test_a_real_hats_collection_names_its_table(survey_lists: Path) -> None:
 
 def test_a_real_hsc_csv(survey_lists: Path) -> None:
     path = str(survey_lists / "lists_hsc_csv" / "fithsc_src.csv")
-    found = check_objects(path)
+    found = check_objects(ObjectsConfig(path=path))
     assert found.n_rows == 92
     assert found.id_kind == "integers of up to 17 digits"
+
+
+@pytest.mark.parametrize("ids", [["007", "10"], ["1", "", "000123"], ["0", "-05"]])
+def test_ids_of_a_csv_file_never_lose_their_zeros_silently(tmp_path: Path, ids: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("object_id,ra_deg,dec_deg\n" + "".join(f"{i},1,2\n" for i in ids))
+    objects = ObjectsConfig(path=str(tmp_path / "a.csv"), invalid="drop")
+    example = next(i for i in ids if i.lstrip("+-").startswith("0") and len(i) > 1)
+    with pytest.raises(ObjectListError, match=f"1 of {len(ids)} ids begin with a zero") as error:
+        read_objects(objects)
+    assert repr(example) in str(error.value)
+    for remedy in ('id_type = "text"', '"integer"'):
+        assert remedy in str(error.value)
+    with pytest.raises(ObjectListError, match="begin with a zero"):
+        check_objects(objects)
+    found = {
+        kind: read_objects(objects.model_copy(update={"id_type": kind}))[0].object_id.tolist()
+        for kind in ("text", "integer")
+    }
+    known = [i for i in ids if i]
+    assert sorted(found["text"]) == sorted(known)
+    assert sorted(found["integer"]) == sorted(map(int, known))
+
+
+def test_zero_itself_and_zeros_elsewhere_are_no_leading_zeros(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("object_id,ra_deg,dec_deg,n\n0,01,2,007\n-0,1,2,1\n100,1,2,1\n")
+    objects = ObjectsConfig(path=str(tmp_path / "a.csv"), keep=("n",), invalid="drop")
+    assert read_objects(objects)[0].object_id.tolist() == [0, 100]
+
+
+def test_text_that_is_no_integer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("object_id,ra_deg,dec_deg\nJ1000,1,2\n7,1,2\n")
+    with pytest.raises(ObjectListError, match=r'id_type = "integer", but not all ids are integers.*J1000'):
+        read_objects(ObjectsConfig(path=str(tmp_path / "a.csv"), id_type="integer"))

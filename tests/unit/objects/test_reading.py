@@ -36,7 +36,7 @@ def write_list(path: Path, **changes: Any) -> Path:
 
 def test_objects_are_sorted_by_index_then_id(tmp_path: Path) -> None:
     twins = {"object_id": [5, 3, 4, 1], "ra_deg": [10.0, 10.0, 200.0, 10.0], "dec_deg": [5.0] * 4}
-    table, _ = read_objects(config(write_list(tmp_path / "a.parquet", **twins)))
+    table, *_ = read_objects(config(write_list(tmp_path / "a.parquet", **twins)))
     assert (np.diff(table.healpix_29) >= 0).all()
     assert table.object_id.tolist() == [1, 3, 5, 4]
     np.testing.assert_array_equal(table.healpix_29, sky.healpix_29(table.ra_deg, table.dec_deg))
@@ -49,7 +49,7 @@ def test_many_rows_at_few_positions_equal_a_slow_reference(tmp_path: Path, as_te
     ids = [f"n{i}" for i in ids] if as_text else ids
     ra, dec = rng.choice([10.0, 11.0, 12.0], 1000), rng.choice([-5.0, 5.0, 91.0], 1000)
     path = write_list(tmp_path / "a.parquet", object_id=ids, ra_deg=ra, dec_deg=dec, z_best=range(1000))
-    table, rejected = read_objects(config(path, keep=("z_best",), invalid="drop"))
+    table, rejected, _ = read_objects(config(path, keep=("z_best",), invalid="drop"))
     first: dict[Any, int] = {}
     for row in range(1000):
         if dec[row] < 90:
@@ -67,7 +67,7 @@ def test_many_rows_at_few_positions_equal_a_slow_reference(tmp_path: Path, as_te
 
 def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", object_id=[1, 2, 3, 4], ra_deg=[-10.0, 360.0, -1e-20, 725.0])
-    table, _ = read_objects(config(path))
+    table, *_ = read_objects(config(path))
     assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {
         1: 350.0,
         2: 0.0,
@@ -78,7 +78,7 @@ def test_right_ascension_is_wrapped(tmp_path: Path) -> None:
 
 def test_other_column_names(tmp_path: Path) -> None:
     as_parquet(tmp_path / "a.parquet", {"id": [7], "RA": [1.0], "DEC": [2.0], "z": [0.1], "mag": [20.0]})
-    table, _ = read_objects(
+    table, *_ = read_objects(
         config(tmp_path / "a.parquet", id="id", ra="RA", dec="DEC", keep=("z",)), also=["mag", "z"]
     )
     assert table.kept.column_names == ["z", "mag"]
@@ -87,7 +87,7 @@ def test_other_column_names(tmp_path: Path) -> None:
 
 def test_psf_widths_of_the_list(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", g_seeing=[0.8, None, -1.0, 0.9], r_seeing=[1, 2, 3, 4])
-    table, _ = read_objects(config(path, psf_fwhm_arcsec={"g": "g_seeing", "des_r": "r_seeing"}))
+    table, *_ = read_objects(config(path, psf_fwhm_arcsec={"g": "g_seeing", "des_r": "r_seeing"}))
     assert {band: width.dtype for band, width in table.psf_fwhm_arcsec.items()} == dict.fromkeys(
         ("g", "des_r"), np.dtype(np.float32)
     )
@@ -108,7 +108,7 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
     path = write_list(
         tmp_path / "a.parquet", ra_deg=[np.nan, 150.2, 359.99, 0.01], seeing=[0.1, 0.2, 0.3, 0.4]
     )
-    table, rejected = read_objects(config(path, psf_fwhm_arcsec={"g": "seeing"}, invalid="drop"))
+    table, rejected, _ = read_objects(config(path, psf_fwhm_arcsec={"g": "seeing"}, invalid="drop"))
     by_id = dict(zip(table.object_id.tolist(), table.psf_fwhm_arcsec["g"].tolist(), strict=True))
     assert by_id == pytest.approx(dict(zip(IDS[1:], [0.2, 0.3, 0.4], strict=True)))
     assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
@@ -117,7 +117,7 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
 def test_columns_that_networks_take(tmp_path: Path) -> None:
     """Float32 beside the kept columns, sorted with the objects; null, NaN and what float32 does not hold is no number."""
     path = write_list(tmp_path / "a.parquet", ebv=[0.1, None, 1e39, 0.4], n=[1, 2, 3, 4], name=list("abcd"))
-    table, _ = read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
+    table, *_ = read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
     assert table.kept.column_names == ["n"]
     assert {name: values.dtype for name, values in table.inputs.items()} == dict.fromkeys(
         ("ebv", "n"), np.dtype(np.float32)
@@ -154,7 +154,7 @@ def test_angles_in_degrees_are_taken(tmp_path: Path) -> None:
 
 def test_negative_and_unsigned_ids(tmp_path: Path) -> None:
     for ids in ([-5, -4, 0, 7], np.array([1, 2, 3, 2**63 - 1], np.uint64)):
-        table, _ = read_objects(config(write_list(tmp_path / "a.parquet", object_id=ids)))
+        table, *_ = read_objects(config(write_list(tmp_path / "a.parquet", object_id=ids)))
         assert sorted(table.object_id.tolist()) == sorted(int(i) for i in ids)
 
 
@@ -185,7 +185,7 @@ def test_bad_rows_are_refused_with_count_and_first_five(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_dropped_with_their_reason(tmp_path: Path) -> None:
-    table, rejected = read_objects(config(write_list(tmp_path / "a.parquet", **BAD), invalid="drop"))
+    table, rejected, _ = read_objects(config(write_list(tmp_path / "a.parquet", **BAD), invalid="drop"))
     # Of id 1 the first row that has a position stays.
     assert dict(zip(table.object_id.tolist(), table.ra_deg, strict=True)) == {1: 10.0, 4: 6.0}
     assert rejected.column_names == ["object_id", "ra_deg", "dec_deg", "reason"]
@@ -195,7 +195,7 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path: Path) -> None:
 
 def test_duplicate_text_ids_are_found(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", object_id=["a", "b", "a", ""])
-    table, rejected = read_objects(config(path, invalid="drop"))
+    table, rejected, _ = read_objects(config(path, invalid="drop"))
     assert set(table.object_id) == {"a", "b"}
     assert rejected["reason"].to_pylist() == ["duplicate id", "no id"]
 
@@ -260,5 +260,5 @@ def test_kept_columns_cannot_have_the_catalogs_names(tmp_path: Path) -> None:
     path = write_list(tmp_path / "a.parquet", flags=[1, 2, 3, 4])
     with pytest.raises(ConfigError, match="keep: flags: the catalog has a column of its own"):
         read_objects(config(path, keep=("flags",)))
-    table, _ = read_objects(config(path, keep=("object_id", "z_best")))
+    table, *_ = read_objects(config(path, keep=("object_id", "z_best")))
     assert table.kept.column_names == ["z_best"]

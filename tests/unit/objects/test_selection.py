@@ -10,7 +10,7 @@ from galbatch.core import sky
 from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import ObjectTable
-from galbatch.objects import ListSource, SelectedObjects, object_flags
+from galbatch.objects import ListCounts, ListSource, SelectedObjects, object_flags
 
 
 def test_neighbor_flags_come_from_the_whole_list():
@@ -65,7 +65,7 @@ def test_chunks_give_what_the_whole_list_gives(seed, center, order, radius_arcse
     ra = (center[0] + rng.normal(0, spread_deg, 300) / np.maximum(np.cos(np.radians(dec)), 1e-6)) % 360.0
     table = sorted_list(ra, dec)
     flags = FlagsConfig(neighbor_radius_arcsec=radius_arcsec, duplicate_radius_arcsec=radius_arcsec / 10)
-    whole = SelectedObjects(ListSource(table, pa.table({})), ["z > 0.3", None], flags)
+    whole = SelectedObjects(ListSource(table, pa.table({}), ListCounts()), ["z > 0.3", None], flags)
     chunked = SelectedObjects(pieces_of(table, order), ["z > 0.3", None], flags)
     assert len(chunked) == len(whole) == 300
     np.testing.assert_array_equal(whole.take(0, 300).flags, object_flags(table, flags))

@@ -13,7 +13,7 @@ from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import tile_read_cost
-from galbatch.objects import ListSource
+from galbatch.objects import ListCounts, ListSource
 from galbatch.planning import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
 
 
@@ -81,7 +81,9 @@ def list_of(ra_deg, dec_deg, **kept):
         healpix[rank],
         pa.table({name: np.asarray(values)[rank] for name, values in kept.items()} or {"n": rank}),
     )
-    return ListSource(table, pa.table({"object_id": pa.array([], pa.int64())}))
+    return ListSource(
+        table, pa.table({"object_id": pa.array([], pa.int64())}), ListCounts(len(rank), len(rank), len(rank))
+    )
 
 
 def config_of(bands, *, survey=(), **plan):

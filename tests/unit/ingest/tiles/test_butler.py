@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import types
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,96 +13,7 @@ from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.errors import UsageError
 from galbatch.objects import read_table
-
-
-class ButlerUserError(Exception):
-    """What the Butler raises for mistakes of its users."""
-
-
-@dataclass(frozen=True)
-class Ref:
-    dataId: dict  # noqa: N815  (the Butler's name)
-    uri: str
-
-
-class Uri:
-    """As lsst.resources.ResourcePath."""
-
-    def __init__(self, uri):
-        parts = urlsplit(uri)
-        self.scheme, self.netloc, self.path, self.fragment = (
-            parts.scheme,
-            parts.netloc,
-            parts.path,
-            parts.fragment,
-        )
-        self.ospath = parts.path
-        self.text = uri
-
-    def __str__(self):
-        return self.text
-
-
-class Butler:
-    """Answers with the refs given, and notes what it was asked."""
-
-    refs: tuple = ()
-    asked: tuple = ()
-
-    def __init__(self, repo, collections):
-        if repo == "nowhere":
-            raise FileNotFoundError("no butler.yaml")
-        self.opened = (repo, collections)
-
-    @classmethod
-    def from_config(cls, repo, *, collections):
-        return cls(repo, collections)
-
-    def query_datasets(self, dataset_type, collections, *, find_first, where, limit, explain):
-        if dataset_type == "deep_coad":
-            raise ButlerUserError("dataset type deep_coad does not exist")
-        type(self).asked = (self.opened, dataset_type, collections, where)
-        assert (find_first, limit, explain) == (True, None, False)
-        return list(self.refs)
-
-    def getURI(self, ref):
-        if ref.uri == "several":
-            raise RuntimeError("includes distinct URIs for components")
-        return Uri(ref.uri)
-
-
-class OldButler:
-    """Before query_datasets and from_config."""
-
-    def __init__(self, repo, collections):
-        self.registry = self
-
-    def queryDatasets(self, dataset_type, *, collections, findFirst, where):
-        assert findFirst
-        return iter(Butler.refs)
-
-    def getURI(self, ref):
-        return Uri(ref.uri)
-
-
-@pytest.fixture
-def daf_butler(monkeypatch):
-    """Set what the Butler holds."""
-    module = types.ModuleType("lsst.daf.butler")
-    module.Butler, module.ButlerUserError = Butler, ButlerUserError
-    monkeypatch.setitem(sys.modules, "lsst", types.ModuleType("lsst"))
-    monkeypatch.setitem(sys.modules, "lsst.daf", types.ModuleType("lsst.daf"))
-    monkeypatch.setitem(sys.modules, "lsst.daf.butler", module)
-
-    def hold(*refs):
-        monkeypatch.setattr(Butler, "refs", refs)
-        return module
-
-    return hold
-
-
-def ref(uri, band="i", tract=10463, patch=62):
-    return Ref({"band": band, "tract": tract, "patch": patch, "skymap": "lsst_cells_v1"}, uri)
+from tests.unit.fake_butler import Butler, OldButler, Ref, ref
 
 
 def table(**changes):
@@ -140,15 +48,19 @@ def test_an_old_butler_is_asked_in_its_own_way(daf_butler):
 @pytest.mark.parametrize(
     ("refs", "changes", "message"),
     [
-        ([], {"where": "tract = 1"}, r"nothing found in bands g, i where tract = 1; butler query-datasets"),
+        (
+            [],
+            {"where": "tract = 1"},
+            r"nothing found where \(tract = 1\) AND band IN \('g', 'i'\); butler query-datasets",
+        ),
         ([], {"dataset_type": "deep_coad"}, r"the Butler says: dataset type deep_coad does not exist"),
         ([ref("https://host/x.fits")], {}, r"https://host/x.fits is neither a file nor on S3; fetch"),
         ([ref("file:///x.zip#unzip=y")], {}, r"x.zip#unzip=y is neither a file nor on S3"),
-        ([ref("several")], {}, r"tract 10463 patch 62 is not one file: includes distinct"),
+        ([ref("several")], {}, r"band i tract 10463 patch 62 is not one file: includes distinct"),
         (
             [Ref({"visit": 1}, "file:///x")],
             {},
-            r"its datasets have no 'band'; coadds with band, tract and patch",
+            r"its datasets have no 'band'; datasets with band, tract, patch are needed",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def write_list(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("name", WRITERS)
 def test_long_ids_come_back_exactly_from_every_format(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name, {"object_id": IDS, "ra_deg": RA, "dec_deg": DEC, "z_best": REDSHIFT})
-    table, rejected = read_objects(config(tmp_path / name, keep=("z_best",)))
+    table, rejected, _ = read_objects(config(tmp_path / name, keep=("z_best",)))
     assert table.object_id.dtype == np.int64
     by_id = dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True))
     assert by_id == dict(zip(IDS, REDSHIFT, strict=True))
@@ -84,7 +84,7 @@ def test_long_ids_come_back_exactly_from_every_format(tmp_path: Path, name: str)
 def test_text_ids_come_back_from_every_format(tmp_path: Path, name: str) -> None:
     ids = ["a-1", "b", "c", "long name"]
     WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
-    table, _ = read_objects(config(tmp_path / name))
+    table, *_ = read_objects(config(tmp_path / name))
     assert set(table.object_id) == set(ids)
 
 
@@ -94,7 +94,7 @@ def test_a_hole_among_long_ids_does_not_turn_them_into_floats(tmp_path: Path, na
     if ".fits" in name or ".vot" in name:
         ids = MaskedColumn([*IDS[:3], 0], mask=[False, False, False, True])
     WRITERS[name](tmp_path / name, {"object_id": ids, "ra_deg": RA, "dec_deg": DEC})
-    table, rejected = read_objects(config(tmp_path / name, invalid="drop"))
+    table, rejected, _ = read_objects(config(tmp_path / name, invalid="drop"))
     assert sorted(table.object_id.tolist()) == sorted(IDS[:3])
     assert rejected["reason"].to_pylist() == ["no id"]
 
@@ -153,7 +153,7 @@ def test_what_isnull_says_is_null(tmp_path: Path, name: str, spelled: tuple[Any,
         "z_best_isnull": [false, false, true, false],
     }
     WRITERS[name](tmp_path / name, columns)
-    table, rejected = read_objects(config(tmp_path / name, keep=("z_best",), invalid="drop"))
+    table, rejected, _ = read_objects(config(tmp_path / name, keep=("z_best",), invalid="drop"))
     assert dict(zip(table.object_id.tolist(), table.kept["z_best"].to_pylist(), strict=True)) == {
         IDS[0]: 0.1,
         IDS[2]: None,
@@ -188,7 +188,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
 def test_dictionaries_and_large_strings_become_plain(tmp_path: Path) -> None:
     kind = pa.array(["a", "b", "a", None]).dictionary_encode()
     path = write_list(tmp_path / "a.parquet", kind=kind, note=pa.array(["x"] * 4, pa.large_string()))
-    table, _ = read_objects(config(path, keep=("kind", "note")))
+    table, *_ = read_objects(config(path, keep=("kind", "note")))
     assert [field.type for field in table.kept.schema] == [pa.string(), pa.string()]
     assert sorted(table.kept["kind"].to_pylist(), key=str) == [None, "a", "a", "b"]
 

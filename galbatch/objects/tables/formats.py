@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import gzip
 import io
-import re
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.io.votable import parse
 from astropy.table import MaskedColumn, Table
 
 from galbatch import storage
 from galbatch.errors import ObjectListError
+from galbatch.objects.tables.columns import errors_of_reading, existing_columns, with_nulls, with_plain_types
+from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
 
-__all__ = [
-    "ISNULL_SUFFIX",
-    "TABLE_SUFFIXES",
-    "as_booleans",
-    "column_names",
-    "parquet_files",
-    "read_table",
-    "unit_of",
-]
+__all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "read_table", "table_parts"]
 
 TABLE_SUFFIXES = (
     ".parquet",
@@ -43,12 +35,14 @@ TABLE_SUFFIXES = (
 )
 """Suffixes of the tables that are read."""
 
-ISNULL_SUFFIX = "_isnull"
-"""Suffix that HSC's archive adds to a column's name for the column that says where it is null."""
-
 
 def read_table(
-    path: str, *, columns: Sequence[str] | None = None, hdu: int | str | None = None, text: Sequence[str] = ()
+    path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    hdu: int | str | None = None,
+    text: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> pa.Table:
     """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
 
@@ -67,60 +61,99 @@ def read_table(
         name of a table of a VOTable file. None: the only one with rows, or that of a FITS_LDAC file (SExtractor).
     text : sequence of str
         Columns that are read as text, with leading zeros, though they hold digits only.
+    ids : sequence of str
+        Columns that are refused if they are read as integers of text with leading zeros, which integers do not have.
 
     Raises
     ------
     ObjectListError
         The file does not exist, has another suffix, cannot be read as what its suffix says, has several tables
-        and `hdu` is None, or lacks a column; the message lists the tables or columns of the file.
+        and `hdu` is None, lacks a column, or has ids with leading zeros; the message lists the tables or columns
+        of the file.
     """
     suffix = _suffix(path)
-    try:
+    with errors_of_reading(path, suffix):
         if suffix.startswith(".parquet"):
-            table = _read_parquet(path, columns)
+            table = read_parquet(path, columns)
         elif suffix.startswith(".csv"):
-            table = _read_csv(path, columns, text)
+            table = _read_csv(path, columns, text=text, ids=ids)
         else:
             table = _read_astropy(path, columns, _astropy_table(path, suffix, hdu))
-        table = _with_plain_types(table)
-    except FileNotFoundError:
-        raise ObjectListError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
-        raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
-    for index, field in enumerate(table.schema):
-        if field.name + ISNULL_SUFFIX in table.column_names and not field.name.endswith(ISNULL_SUFFIX):
-            is_null = as_booleans(table.column(field.name + ISNULL_SUFFIX))
-            column = pc.if_else(is_null, pa.scalar(None, field.type), table.column(field.name))
-            table = table.set_column(index, field.with_nullable(True), column)
+        table = with_nulls(with_plain_types(table))
     return table if columns is None else table.select(list(columns))
+
+
+class TablePart(Protocol):
+    """Some rows of a table, of which columns are read when they are asked for."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+
+    def limits(self, columns: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+        """Return the least and greatest value of those columns for which they are known without reading them."""
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of all rows, in this order; raises as `read_table` does."""
+
+    def empty(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns without rows, of the types of `read`; the rows are not read."""
+
+
+@dataclass(frozen=True)
+class _WholeTable:
+    """A table of a format that is read as a whole."""
+
+    table: pa.Table
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.table)
+
+    def limits(self, columns: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+        return {}
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.table.select(list(columns))
+
+    def empty(self, columns: Sequence[str]) -> pa.Table:
+        return self.read(columns).slice(0, 0)
+
+
+def table_parts(
+    path: str,
+    *,
+    columns: Sequence[str],
+    hdu: int | str | None = None,
+    text: Sequence[str] = (),
+    ids: Sequence[str] = (),
+) -> Iterator[TablePart]:
+    """Iterate over the rows of a table in parts that fit in memory: the row groups of Parquet files, or all rows at once.
+
+    A part can be used until the next one is asked for. The arguments are those of `read_table`, and so are the errors.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        All columns that any part will be asked for.
+    """
+    suffix = _suffix(path)
+    if suffix.startswith(".parquet"):
+        with errors_of_reading(path, suffix):
+            yield from row_groups(path)
+    else:
+        yield _WholeTable(read_table(path, columns=columns, hdu=hdu, text=text, ids=ids))
 
 
 def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
     """Return the names of a table's columns, without converting any of them; raises as `read_table` does."""
     suffix = _suffix(path)
-    try:
+    with errors_of_reading(path, suffix):
         if suffix.startswith(".parquet"):
-            try:
-                file = storage.open_file(path)
-            except (FileNotFoundError, IsADirectoryError):
-                file = storage.open_file(next(iter(parquet_files(path)), path))
-            with file:
-                return [str(name) for name in pq.ParquetFile(file).schema_arrow.names]
+            return names_in_parquet(path)
         if suffix.startswith(".csv"):
             return _names_and_rows(_read_bytes(path))[0]
         return [str(name) for name in _astropy_table(path, suffix, hdu).colnames]
-    except FileNotFoundError:
-        raise ObjectListError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
-        raise ObjectListError(f"{path}: cannot be read as {suffix}: {error}") from error
-
-
-def parquet_files(folder: str) -> list[str]:
-    """Return the paths of all Parquet files below a folder, as Dask, pandas and Spark write a table; none if it is absent."""
-    names = storage.list_files(folder, suffix=".parquet")
-    # Numbers count as numbers, so that part.10 follows part.9: of rows with one id the first is kept.
-    names = sorted(names, key=lambda name: [part.zfill(20) for part in re.split(r"(\d+)", name)])
-    return [storage.join(folder, name) for name in names]
 
 
 def _suffix(path: str) -> str:
@@ -132,69 +165,22 @@ def _suffix(path: str) -> str:
     return suffix
 
 
-def as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert booleans, numbers, or text such as ``t`` or ``True`` to booleans; null counts as false."""
-    if pa.types.is_string(column.type):
-        true = pc.is_in(pc.utf8_lower(column), value_set=pa.array(["t", "true", "1", "y", "yes"]))
-    elif pa.types.is_null(column.type):
-        true = pc.is_valid(column)
-    else:
-        true = column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
-        true = true.cast(pa.bool_())
-    return true.fill_null(False)
-
-
-def unit_of(field: pa.Field) -> str:
-    """Return the unit in a column's metadata; "" if there is none."""
-    return str((field.metadata or {}).get(b"unit", b"").decode())
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type whose values a dictionary, a large or a view type stands for, also inside of lists."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if types.is_large_string(kind) or types.is_string_view(kind):
-        return pa.string()
-    if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
-        return pa.binary()
-    if types.is_float16(kind):  # few readers of Parquet know it
-        return pa.float32()
-    if any(is_list(kind) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
-        return pa.list_(_plain_type(kind.value_type))
-    if types.is_list_view(kind) or types.is_large_list_view(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    return kind
-
-
-def _with_plain_types(table: pa.Table) -> pa.Table:
-    # The leaves of one catalog must agree on types: a dictionary or a large string is stored as plain values.
-    kinds = [field.with_type(_plain_type(field.type)) for field in table.schema]
-    return table.cast(pa.schema(kinds)) if kinds else table
-
-
-def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
-    try:
-        file = storage.open_file(path)
-    except (FileNotFoundError, IsADirectoryError):
-        files = parquet_files(path)
-        if not files:
-            raise
-        parts = [_with_plain_types(_read_parquet(name, columns)) for name in files]
-        # Permissive: a file in which a column has no value at all stores it with another type.
-        return pa.concat_tables(parts, promote_options="permissive")
-    with file:
-        parquet = pq.ParquetFile(file)
-        names = _existing(path, parquet.schema_arrow.names, columns)
-        table: pa.Table = parquet.read(columns=names)
-    return table.select(names).replace_schema_metadata(None)
-
-
-def _read_csv(path: str, columns: Sequence[str] | None, text: Sequence[str]) -> pa.Table:
+def _read_csv(
+    path: str, columns: Sequence[str] | None, *, text: Sequence[str], ids: Sequence[str]
+) -> pa.Table:
     names, body = _names_and_rows(_read_bytes(path))
-    read = _existing(path, names, columns)
+    read = existing_columns(path, names, columns)
     if not body.strip():
         return pa.table({name: pa.nulls(0) for name in read})
+    table = _parsed_csv(body, names, read, text=text)
+    for name in ids:
+        if pa.types.is_integer(table.schema.field(name).type):
+            _refuse_leading_zeros(path, name, _parsed_csv(body, names, [name], text=[name]).column(0))
+    return table
+
+
+def _parsed_csv(body: bytes, names: Sequence[str], read: Sequence[str], *, text: Sequence[str]) -> pa.Table:
+    """Return the columns `read` of rows with the columns `names`, those in `text` as text."""
     # Empty text is a missing value: an id column with holes must not turn into text.
     options = pyarrow.csv.ConvertOptions(
         strings_can_be_null=True, include_columns=read, column_types=dict.fromkeys(text, pa.string())
@@ -208,6 +194,16 @@ def _read_csv(path: str, columns: Sequence[str] | None, text: Sequence[str]) -> 
         except pa.ArrowInvalid as error:
             failure = error
     raise failure
+
+
+def _refuse_leading_zeros(path: str, name: str, column: pa.ChunkedArray) -> None:
+    zeros = pc.match_substring_regex(column, r"^\s*[+-]?0\d").fill_null(False)
+    if first := column.filter(zeros).slice(0, 1).to_pylist():
+        n_rows = pc.sum(zeros).as_py()
+        raise ObjectListError(
+            f"{path}: column {name}: {n_rows} of {len(column)} ids begin with a zero, which an integer loses: {first[0]!r}; "
+            'set [objects] id_type = "text" to keep them as they are, or "integer" if the zeros mean nothing'
+        )
 
 
 def _read_bytes(path: str) -> bytes:
@@ -321,7 +317,7 @@ def _chosen(
 
 def _read_astropy(path: str, columns: Sequence[str] | None, table: Table) -> pa.Table:
     arrays, fields = [], []
-    for name in _existing(path, table.colnames, columns):
+    for name in existing_columns(path, table.colnames, columns):
         column = table[name]
         try:
             arrays.append(_arrow_array(column))
@@ -373,21 +369,3 @@ def _plain_value(value: Any, *, is_text: bool = False) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     return str(value) if is_text else value
-
-
-def _existing(path: str, existing: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Check that the `wanted` columns (None: all) exist once each, and add the columns that say where they are null."""
-    for name in existing if wanted is None else wanted:
-        if (count := existing.count(name)) > 1:
-            raise ObjectListError(
-                f"{path}: {count} columns are called {name}; rename all but the one that is meant"
-            )
-    if wanted is None:
-        return list(existing)
-    for name in wanted:
-        if name not in existing:
-            near = difflib.get_close_matches(name, existing, n=1)
-            hint = f"; the nearest is {near[0]}" if near else ""
-            raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(existing)}")
-    flags = (name + ISNULL_SUFFIX for name in wanted if name + ISNULL_SUFFIX in existing)
-    return list(dict.fromkeys([*wanted, *flags]))

@@ -17,7 +17,7 @@ from astropy.table import Column, MaskedColumn, Table
 
 from galbatch import storage
 from galbatch.errors import OutputError
-from galbatch.objects.field_metadata import described, reader_metadata
+from galbatch.objects.tables.field_metadata import described, reader_metadata
 
 __all__ = ["check_table_suffix", "write_parquet", "write_table"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from decimal import Decimal
@@ -16,7 +17,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galbatch.catalog import leaf_schema
-from galbatch.config import ObjectsConfig
+from galbatch.config import ObjectsConfig, RegionConfig
+from galbatch.errors import UsageError
 from galbatch.objects import read_objects, read_table, write_parquet, write_table
 
 DAY = datetime.date(2026, 1, 31)
@@ -151,10 +153,33 @@ def test_rejected_rows_are_listed_beside_every_kind(tmp_path: Path, kind: str) -
     columns = {"object_id": [1, 1, 3], "ra_deg": [1.0, 2.0, None], "dec_deg": [0.0] * 3, "c": KINDS[kind]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     config = ObjectsConfig(path=str(tmp_path / "a.parquet"), keep=("c",), invalid="drop")
-    table, rejected = read_objects(config)
+    table, rejected, _ = read_objects(config)
     write_parquet(str(tmp_path / "rejected.parquet"), rejected)
     assert read_table(str(tmp_path / "rejected.parquet"))["reason"].to_pylist() == [
         "duplicate id",
         "position is not finite",
     ]
     assert table.kept["c"].to_pylist() == KINDS[kind].to_pylist()[:1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_chosen_beside_and_by_every_kind(tmp_path: Path, kind: str) -> None:
+    """Kept columns of every kind stay with the rows that `where` and `region` choose, and what `where` reads may be of any."""
+    columns = {"object_id": [1, 2, 3], "ra_deg": [3.0, 2.0, 1.0], "dec_deg": [0.0] * 3, "c": KINDS[kind]}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=1)
+    region = RegionConfig(box_deg=(1.5, 10, -1, 1))
+    config = ObjectsConfig(path=str(path), where="object_id != 2", region=region, keep=("c",))
+    table, _, counts = read_objects(config)
+    assert (counts.n_listed, counts.n_in_region, counts.n_chosen) == (3, 2, 1)
+    first = pa.chunked_array([table.kept["c"]]).to_pylist()
+    assert first == KINDS[kind].slice(0, 1).to_pylist()
+    for suffix in ("parquet", "csv", "fits", "vot"):
+        write_table(str(tmp_path / f"b.{suffix}"), table.kept)
+    by_kind = config.model_copy(update={"where": "c == c", "region": None})
+    # Lists are not compared; of a column without a value none is known.
+    is_known = kind not in ("list", "ragged_list", "fixed_list", "struct", "all_null", "all_null_float")
+    refused = pytest.raises(UsageError, match=r"unlike kinds are compared|is true for none of its 3 rows")
+    with contextlib.nullcontext() if is_known else refused:
+        _, _, counts = read_objects(by_kind)
+        assert counts.n_chosen == 3 - KINDS[kind].null_count

@@ -1,0 +1,112 @@
+"""What the columns of a table have in common, whatever its format: types, units, and where they are null."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galbatch.errors import ObjectListError
+
+__all__ = [
+    "ISNULL_SUFFIX",
+    "as_booleans",
+    "errors_of_reading",
+    "existing_columns",
+    "unit_of",
+    "with_nulls",
+    "with_plain_types",
+]
+
+
+@contextmanager
+def errors_of_reading(path: str, kind: str) -> Iterator[None]:
+    """Turn what the libraries raise for a file that is not what its suffix says into ObjectListError.
+
+    Raises
+    ------
+    ObjectListError
+        With the file, the kind that its suffix says and the library's message.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise ObjectListError(f"{path}: there is no such file") from None
+    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
+        raise ObjectListError(f"{path}: cannot be read as {kind}: {error}") from error
+
+
+ISNULL_SUFFIX = "_isnull"
+"""Suffix that HSC's archive adds to a column's name for the column that says where it is null."""
+
+
+def as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert booleans, numbers, or text such as ``t`` or ``True`` to booleans; null counts as false."""
+    if pa.types.is_string(column.type):
+        true = pc.is_in(pc.utf8_lower(column), value_set=pa.array(["t", "true", "1", "y", "yes"]))
+    elif pa.types.is_null(column.type):
+        true = pc.is_valid(column)
+    else:
+        true = column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
+        true = true.cast(pa.bool_())
+    return true.fill_null(False)
+
+
+def unit_of(field: pa.Field) -> str:
+    """Return the unit in a column's metadata; "" if there is none."""
+    return str((field.metadata or {}).get(b"unit", b"").decode())
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose values a dictionary, a large or a view type stands for, also inside of lists."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if types.is_float16(kind):  # few readers of Parquet know it
+        return pa.float32()
+    if any(is_list(kind) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    return kind
+
+
+def with_plain_types(table: pa.Table) -> pa.Table:
+    """Return the table without dictionaries, large types and views: the leaves of one catalog must agree on types."""
+    kinds = [field.with_type(_plain_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(kinds)) if kinds else table
+
+
+def existing_columns(path: str, existing: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Check that the `wanted` columns (None: all) exist once each, and add the columns that say where they are null."""
+    for name in existing if wanted is None else wanted:
+        if (count := existing.count(name)) > 1:
+            raise ObjectListError(
+                f"{path}: {count} columns are called {name}; rename all but the one that is meant"
+            )
+    if wanted is None:
+        return list(existing)
+    for name in wanted:
+        if name not in existing:
+            near = difflib.get_close_matches(name, existing, n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(existing)}")
+    flags = (name + ISNULL_SUFFIX for name in wanted if name + ISNULL_SUFFIX in existing)
+    return list(dict.fromkeys([*wanted, *flags]))
+
+
+def with_nulls(table: pa.Table) -> pa.Table:
+    """Return the table with null in a column ``ra`` where its column ``ra_isnull``, if it has one, is true."""
+    for index, field in enumerate(table.schema):
+        if field.name + ISNULL_SUFFIX in table.column_names and not field.name.endswith(ISNULL_SUFFIX):
+            is_null = as_booleans(table.column(field.name + ISNULL_SUFFIX))
+            column = pc.if_else(is_null, pa.scalar(None, field.type), table.column(field.name))
+            table = table.set_column(index, field.with_nullable(True), column)
+    return table
