@@ -9,7 +9,16 @@ import enum
 import json
 from typing import Self
 
-__all__ = ["FLAGS_KEY", "CatalogFlag", "FlagClass", "MaskBit", "ModelFlag", "PixelFlag", "flags_as_json"]
+__all__ = [
+    "FLAGS_KEY",
+    "CatalogFlag",
+    "FlagClass",
+    "MaskBit",
+    "ModelFlag",
+    "PixelFlag",
+    "flag_attributes",
+    "flags_as_json",
+]
 
 FLAGS_KEY = "flags"
 """Entry of the field metadata of a column of flags: its bits as JSON, see `flags_as_json`."""
@@ -118,3 +127,11 @@ def flags_as_json(flags: type[CatalogFlag]) -> str:
         for f in flags
     ]
     return json.dumps(rows)
+
+
+def flag_attributes(flags: type[enum.IntFlag]) -> dict[str, list[int] | str]:
+    """Return the attributes ``flag_masks`` and ``flag_meanings`` by which the CF conventions state what bits mean."""
+    return {
+        "flag_masks": [flag.value for flag in flags],
+        "flag_meanings": " ".join(str(flag.name) for flag in flags),
+    }

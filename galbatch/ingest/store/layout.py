@@ -13,14 +13,17 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch import storage
+from galbatch.core.flags import MaskBit, flag_attributes
 from galbatch.core.types import BLOCK_OBJECTS, Grid
 from galbatch.storage import zarr_groups
 
 __all__ = [
+    "BAND",
+    "COORDINATES",
+    "PLANE_ATTRIBUTES",
     "PLANE_AXES",
     "PLANE_CODECS",
     "PLANE_DTYPES",
-    "PLANE_UNITS",
     "SMALL_ARRAYS",
     "STORE_ENTRIES",
     "Codec",
@@ -68,23 +71,57 @@ STORE_ENTRIES = zarr_groups.GROUP_ENTRIES
 
 PLANE_AXES = ("object", "band", "y", "x")
 PLANE_DTYPES = {"image": "float32", "mask": "uint16", "variance": "float32"}
-PLANE_UNITS = {"image": "nJy", "mask": "", "variance": "nJy^2"}
-
-# Axes and unit of every array that is not a plane; `tile` is an index into the group's attribute tiles.
-SMALL_ARRAYS: dict[str, tuple[tuple[str, ...], str]] = {
-    "object_id": (("object",), ""),
-    "ra_deg": (("object",), "deg"),
-    "dec_deg": (("object",), "deg"),
-    "crpix": (("object", "world_axis"), "pixel"),
-    "crval": (("object", "world_axis"), "deg"),
-    "cd": (("object", "world_axis", "pixel_axis"), "deg/pixel"),
-    "tile": (("object",), ""),
-    "coverage": (("object", "band"), ""),
-    "sky_sigma_njy": (("object", "band"), "nJy"),
-    "psf_fwhm_arcsec": (("object", "band"), "arcsec"),
-    "noise_correlation": (("object", "band"), ""),
-    "flags": (("object",), ""),
+PLANE_ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "image": {"units": "nJy", "long_name": "flux density per pixel; NaN: no data"},
+    "mask": {"long_name": "mask bits", **flag_attributes(MaskBit)},
+    "variance": {"units": "nJy^2", "long_name": "variance of the flux density per pixel; NaN: unknown"},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class SmallArray:
+    """An array of a group that is no plane: names of its axes, unit ("" for none), and what it holds."""
+
+    axes: tuple[str, ...]
+    units: str
+    long_name: str
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The array's attributes, by the names of the CF conventions, which xarray shows."""
+        return (
+            {"units": self.units, "long_name": self.long_name}
+            if self.units
+            else {"long_name": self.long_name}
+        )
+
+
+_PER_OBJECT, _PER_BAND = ("object",), ("object", "band")
+
+SMALL_ARRAYS = {
+    "object_id": SmallArray(_PER_OBJECT, "", "id of the object, as in the object list"),
+    "ra_deg": SmallArray(_PER_OBJECT, "deg", "right ascension, ICRS"),
+    "dec_deg": SmallArray(_PER_OBJECT, "deg", "declination, ICRS"),
+    "crpix": SmallArray(("object", "world_axis"), "pixel", "FITS CRPIX of a TAN projection, 1-based"),
+    "crval": SmallArray(("object", "world_axis"), "deg", "FITS CRVAL of a TAN projection: ra, dec, ICRS"),
+    "cd": SmallArray(
+        ("object", "world_axis", "pixel_axis"), "deg/pixel", "FITS CD matrix of a TAN projection"
+    ),
+    "tile": SmallArray(_PER_OBJECT, "", "index into the group's attribute tiles; -1: none"),
+    "coverage": SmallArray(_PER_BAND, "", "share of pixels with data"),
+    "sky_sigma_njy": SmallArray(_PER_BAND, "nJy", "noise of the sky per pixel; NaN: unknown"),
+    "psf_fwhm_arcsec": SmallArray(_PER_BAND, "arcsec", "full width at half maximum of the PSF; NaN: unknown"),
+    "noise_correlation": SmallArray(
+        _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
+    ),
+    "flags": SmallArray(_PER_OBJECT, "", "what the pixels and the object list say"),
+}
+
+BAND = "band"
+"""The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
+
+COORDINATES = "object_id ra_deg dec_deg"
+"""The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
 # int64 id, 2 positions, 4 + 4 values of the WCS, tile and flags; 4 float32 a band.
 SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 16

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import zarr
 
 from galbatch import storage
-from galbatch.core.flags import MaskBit, PixelFlag
+from galbatch.core.columns import PIXEL_FLAGS
+from galbatch.core.flags import PixelFlag, flag_attributes
 from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import DamagedError
@@ -154,7 +155,7 @@ class _CutoutWriter:
                 compressors=layout.PLANE_CODECS[plane].metadata,
                 fill_value=0 if plane == "mask" else np.nan,
                 dimension_names=layout.PLANE_AXES,
-                attributes={"units": layout.PLANE_UNITS[plane]},
+                attributes=layout.PLANE_ATTRIBUTES[plane],
             )
 
     def _write_pending(self) -> None:
@@ -200,19 +201,23 @@ class _CutoutWriter:
                 array.resize((self._n_objects, *array.shape[1:]))
         tiles = sorted({str(tile) for block in self._small for tile in block["tile"]} - {""})
         with zarr_groups.unspecified():
-            for name, (axes, units) in layout.SMALL_ARRAYS.items():
+            for name, small in layout.SMALL_ARRAYS.items():
                 values = self._gathered(name, tiles)
                 if values is not None:
-                    self._group.add_array(name, values, axes=axes, units=units)
+                    bits = flag_attributes(PixelFlag) if name == PIXEL_FLAGS.name else {}
+                    attributes = {**small.attributes, **bits}
+                    self._group.add_array(name, values, axes=small.axes, attributes=attributes)
+            if self._bands:
+                bands = np.array(self._bands, np.str_)
+                self._group.add_array(layout.BAND, bands, axes=("band",), attributes={"long_name": "band"})
         self._group.group.attrs.update(
             {
                 "bands": list(self._bands),
+                "coordinates": layout.COORDINATES,
                 "unit": "nJy",
                 "size_px": self._grid.size_px,
                 "pixel_scale_arcsec": self._grid.pixel_scale_arcsec,
                 "tiles": tiles,
-                "mask_bits": {str(bit.name): int(bit) for bit in MaskBit},
-                "flag_bits": {str(flag.name): int(flag) for flag in PixelFlag},
             }
         )
         self._group.finish(

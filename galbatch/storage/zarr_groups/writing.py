@@ -47,7 +47,14 @@ class GroupWriter:
         # By default Zarr leaves out chunks that hold the fill value only, and then a lost chunk looks like one of those.
         return self.group.create_array(name, config={"write_empty_chunks": True}, **options)
 
-    def add_array(self, name: str, values: npt.NDArray[Any], *, axes: Sequence[str], units: str = "") -> None:
+    def add_array(
+        self,
+        name: str,
+        values: npt.NDArray[Any],
+        *,
+        axes: Sequence[str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Add a small array in one chunk; `axes` are the names of its dimensions."""
         # Zarr refuses chunks of length 0, which an array without objects would have.
         array = self.create_array(
@@ -56,7 +63,7 @@ class GroupWriter:
             chunks=tuple(max(1, length) for length in values.shape),
             dtype=values.dtype,
             dimension_names=tuple(axes),
-            attributes={"units": units} if units else {},
+            attributes=dict(attributes or {}),
         )
         array[...] = values
 

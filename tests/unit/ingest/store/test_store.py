@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from astropy.units import Unit
 
 from galbatch import ingest
+from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import ConfigError, DamagedError, FingerprintError
@@ -326,6 +328,28 @@ def test_xarray_opens_a_group_without_a_warning(written):
         expected = next(make_blocks(600))
         np.testing.assert_array_equal(data["object_id"].values[:256], expected.object_id)
         np.testing.assert_array_equal(data["image"].values[:256], expected.image)
+
+
+def test_xarray_selects_by_band_and_knows_units_names_and_bits(written):
+    with xr.open_zarr(group_of(written)) as data:
+        assert set(data.coords) == {"band", "object_id", "ra_deg", "dec_deg"}
+        assert data.coords["band"].values.tolist() == ["g", "r"]
+        expected = next(make_blocks(600))
+        np.testing.assert_array_equal(data["image"].sel(band="r").values[:256], expected.image[:, 1])
+        one = data.set_index(object="object_id").sel(object=expected.object_id[7], band="g")
+        np.testing.assert_array_equal(one["image"].values, expected.image[7, 0])
+        assert all("long_name" in data[name].attrs for name in data.variables)
+        # The unit of every array is one that astropy knows.
+        assert {
+            str(Unit(found.attrs.get("units", "")).physical_type) for found in data.variables.values()
+        } >= {
+            "spectral flux density",
+            "angle",
+        }
+        for name, flags in (("flags", PixelFlag), ("mask", MaskBit)):
+            attributes = data[name].attrs
+            assert attributes["flag_masks"] == [flag.value for flag in flags]
+            assert attributes["flag_meanings"].split() == [flag.name for flag in flags]
 
 
 def test_the_whole_store_can_be_walked(written):
