@@ -3,7 +3,9 @@
 ::
 
     GalbatchError
+    ├── LockLost                  another run took over the lock of an output; nothing more is written
     ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
+    ├── Stopped                   the run was asked to stop: exit code 75, the same command continues
     ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
     ├── WorkerRefused             a worker cannot do what the run requires; the task is retried on other workers
     └── UsageError                wrong usage, settings or input: exit code 2, nothing was started
@@ -33,12 +35,14 @@ __all__ = [
     "DamagedError",
     "FingerprintError",
     "GalbatchError",
+    "LockLost",
     "LockedError",
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
     "SchedulerLost",
     "ShortOfMemory",
+    "Stopped",
     "TileError",
     "UsageError",
     "WorkerRefused",
@@ -47,6 +51,14 @@ __all__ = [
 
 class GalbatchError(Exception):
     """Base class of all exceptions that galbatch raises."""
+
+
+class LockLost(GalbatchError):  # noqa: N818  (reads as the message does)
+    """Another run took over the lock of an output, or the run was stopped: nothing may be written any more."""
+
+
+class Stopped(GalbatchError):  # noqa: N818
+    """The run was asked to stop, by SIGTERM or SIGINT, and did; what is done stays."""
 
 
 class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)

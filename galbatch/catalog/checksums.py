@@ -18,13 +18,20 @@ HASHING_THREADS = 8
 
 
 def publish_leaf(catalog_path: str, pixel: HealpixPixel, data: bytes) -> None:
-    """Write a leaf atomically, and then its checksum."""
+    """Write a leaf atomically, and then its checksum.
+
+    Raises
+    ------
+    LockLost
+        The run does not hold its locks any more.
+    """
     staging = storage.join(catalog_path, layout.STAGING)
     path = layout.leaf_path(catalog_path, pixel)
-    # That of an earlier leaf would declare this one damaged, should the process end in between.
-    storage.remove(layout.checksum_path(path))
-    storage.publish(path, data, staging=staging)
-    _write_checksum(path, data)
+    with storage.committing():
+        # That of an earlier leaf would declare this one damaged, should the process end in between.
+        storage.remove(layout.checksum_path(path))
+        storage.publish(path, data, staging=staging)
+        _write_checksum(path, data)
 
 
 def remove_leaf(catalog_path: str, pixel: HealpixPixel) -> None:

@@ -47,7 +47,7 @@ from galbatch.storage.files import (
 )
 from galbatch.storage.fsspec_inputs import LISTED_FROM
 from galbatch.storage.local import PAGE_BYTES, LocalFileSystem
-from galbatch.storage.lock import Lock
+from galbatch.storage.locks import Clock, Lock, LockHandle, committing, end_commits, guarded
 from galbatch.storage.ranges import BLOCK_BYTES, PIECE_BYTES, RangedFile
 from galbatch.storage.s3 import S3FileSystem
 from galbatch.storage.systems import file_system
@@ -58,22 +58,27 @@ __all__ = [
     "PAGE_BYTES",
     "PIECE_BYTES",
     "Checksum",
+    "Clock",
     "Content",
     "FileAccessLog",
     "FileSystem",
     "LocalFileSystem",
     "Lock",
+    "LockHandle",
     "Piece",
     "RangedFile",
     "S3FileSystem",
     "absolute",
     "check_writable",
+    "committing",
     "damage_path",
+    "end_commits",
     "exists",
     "fetch",
     "file_system",
     "find_files",
     "find_identities",
+    "guarded",
     "has_local_path",
     "identities",
     "identity",

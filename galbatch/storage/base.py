@@ -113,14 +113,14 @@ class FileSystem(Protocol):
     def create(self, path: str, data: bytes) -> bool:
         """Write a file unless it exists, in one atomic step; return whether it was written."""
 
-    def renew(self, path: str, data: bytes, *, version: str) -> bool:
-        """Replace a file that this process wrote; return whether it was replaced. Object stores replace only this version."""
+    def renew(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
+        """Replace the file if it still has this content and version; return whether it was replaced.
+
+        Both contents are of one length. Only the process that wrote the content may call it.
+        """
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
-        """Replace the file with this content and version; if several processes try, one of them returns True."""
-
-    def half_written_since(self, path: str) -> float | None:
-        """Return the time when a file was created that may still be empty; None if files appear with their content."""
+        """Replace another process' file with this content and version; if several processes try, one of them returns True."""
 
 
 def require_lengths(path: str, found: Sequence[bytes], ranges: Sequence[tuple[int, int]]) -> None:

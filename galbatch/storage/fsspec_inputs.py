@@ -217,13 +217,10 @@ class FsspecInputs:
     def create(self, path: str, data: bytes) -> bool:
         self._refuse(path)
 
-    def renew(self, path: str, data: bytes, *, version: str) -> bool:
+    def renew(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
         self._refuse(path)
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
-        self._refuse(path)
-
-    def half_written_since(self, path: str) -> float | None:
         self._refuse(path)
 
 

@@ -118,9 +118,18 @@ class LocalFileSystem:
                 return False
         return True
 
-    def renew(self, path: str, data: bytes, *, version: str) -> bool:
-        # POSIX has no rename that replaces a file only if it is still the one that was read.
-        self.publish(path, data)
+    def renew(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
+        # In place: POSIX has no rename that replaces a file only if it is still the one that was read. Were another process
+        # to move the file away meanwhile, this one would write into a file without a name.
+        with output_errors(path):
+            try:
+                with open(path, "r+b", buffering=0) as file:
+                    if file.read() != content:
+                        return False
+                    file.seek(0)
+                    file.write(data)
+            except FileNotFoundError:
+                return False
         return True
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
@@ -137,9 +146,6 @@ class LocalFileSystem:
                 os.link(aside, path)
         os.unlink(aside)
         return is_same and self.create(path, data)
-
-    def half_written_since(self, path: str) -> float | None:
-        return os.stat(path).st_mtime
 
 
 def _walk(folder: str) -> Iterator[Path]:

@@ -98,7 +98,7 @@ class S3FileSystem(FsspecInputs):
                 return False
         return True
 
-    def renew(self, path: str, data: bytes, *, version: str) -> bool:
+    def renew(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
         bucket, _, key = path.removeprefix(PREFIX).partition("/")
         try:
             with self._plain_errors(path):
@@ -113,7 +113,4 @@ class S3FileSystem(FsspecInputs):
         return True
 
     def take_over(self, path: str, data: bytes, *, content: bytes, version: str) -> bool:
-        return self.renew(path, data, version=version)
-
-    def half_written_since(self, path: str) -> float | None:
-        return None
+        return self.renew(path, data, content=content, version=version)

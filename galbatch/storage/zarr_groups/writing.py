@@ -13,6 +13,7 @@ from zarr.storage import MemoryStore
 from galbatch.storage import files
 from galbatch.storage.base import Piece
 from galbatch.storage.checksums import Checksum
+from galbatch.storage.locks import committing
 from galbatch.storage.zarr_groups.tree import DONE_PATH, Mark, unspecified
 
 __all__ = ["GroupWriter"]
@@ -87,6 +88,8 @@ class GroupWriter:
         OSError
             Files that were written do not exist: another task, which had been taken for dead, may be writing the same
             group and may have removed them. Another attempt may help.
+        LockLost
+            The run does not hold its locks any more.
         """
         with unspecified():
             zarr.consolidate_metadata(self._store)
@@ -99,4 +102,5 @@ class GroupWriter:
             )
         # If the mark survived a power cut and the shards did not, missing files would count as cutouts.
         files.sync_files(self.path, list(self._written))
-        files.publish(files.join(self.path, DONE_PATH), Mark(done, self._written).as_bytes())
+        with committing():
+            files.publish(files.join(self.path, DONE_PATH), Mark(done, self._written).as_bytes())

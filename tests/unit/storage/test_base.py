@@ -115,8 +115,10 @@ class WritingContract(FileSystemContract):
     def test_a_file_is_renewed(self, place: str) -> None:
         system, path = storage.file_system(place), f"{place}/lock"
         storage.publish(path, b"old")
-        assert system.renew(path, b"new", version=storage.identity(path).version)
+        old = storage.identity(path).version
+        assert system.renew(path, b"new", content=b"old", version=old)
         assert storage.read_bytes(path) == b"new"
+        assert not system.renew(path, b"end", content=b"old", version=old)
 
 
 class TestLocalFileSystem(WritingContract):
