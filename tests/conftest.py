@@ -1,5 +1,6 @@
 """A small simulated survey, a cluster of two workers, S3 in memory, and the real data where they are available."""
 
+import json
 import math
 import os
 import uuid
@@ -103,6 +104,17 @@ def write_run(survey):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shorten_locks():
+    """Make the locks in a folder, of a run that was killed, state a short period, for which others watch them."""
+
+    def shorten(folder):
+        for path in folder.glob("*_lock.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"period_s": 0.2}))
+
+    return shorten
 
 
 @pytest.fixture(scope="session")

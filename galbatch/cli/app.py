@@ -1,7 +1,7 @@
 """The command line's entry point: the tree of commands, and how errors become messages and exit codes.
 
 Exit codes: 0, everything was done. 1, some partitions or a check failed. 2, bad usage, config or input; nothing was
-started. 130, stopped by Ctrl-C.
+started. 75, stopped by SIGTERM or SIGINT (Ctrl-C): the same command continues.
 
 Each command imports what it needs inside its function, so that ``galbatch --help`` does not load torch or Dask.
 """
@@ -18,13 +18,14 @@ from galbatch import __version__
 from galbatch.cli import catalogs, converting, models, objects, running, simulating, tiles, training
 from galbatch.cli.options import RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
-from galbatch.errors import GalbatchError, UsageError
+from galbatch.core.stopping import STOPPED_EXIT_CODE, sigterm_interrupts
+from galbatch.errors import GalbatchError, Stopped, UsageError
 
 __all__ = ["app", "main"]
 
 
 class Commands(typer.core.TyperGroup):
-    """The outermost group of commands: it refuses renamed options and prints a message when Ctrl-C stops a command."""
+    """The outermost group of commands: it refuses renamed options and prints a message when a signal stops a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # This group sees the words of the whole command line first. Left to the command, the error would be "no such option"
@@ -39,9 +40,9 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            # typer would end silently; 130 is 128 + SIGINT, what shells report for a process that Ctrl-C ended.
+            # typer would end silently.
             errors.print("galbatch: stopped; what is done stays, the same command continues from there")
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED_EXIT_CODE) from None
 
 
 def _group(help_text: str, **options: Any) -> typer.Typer:
@@ -97,7 +98,11 @@ def main() -> None:
     # An error while arguments are parsed comes before _options is called, so --debug is looked up in sys.argv.
     debug = "--debug" in sys.argv
     try:
-        app(prog_name="galbatch")
+        with sigterm_interrupts():
+            app(prog_name="galbatch")
+    except Stopped as error:
+        errors.print(f"galbatch: {error}")
+        sys.exit(STOPPED_EXIT_CODE)
     except GalbatchError as error:
         if debug:
             raise

@@ -17,6 +17,7 @@ __all__ = [
     "LabelsTable",
     "RunToml",
     "Scheduler",
+    "WaitLock",
     "Workers",
     "parse_numbers",
 ]
@@ -43,6 +44,12 @@ ClusterKind = Annotated[
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="join a running Dask scheduler, such as tcp://10.0.0.1:8786"),
+]
+WaitLock = Annotated[
+    bool,
+    typer.Option(
+        "--wait-lock", help="wait for another run that writes the same outputs, instead of refusing"
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
 

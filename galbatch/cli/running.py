@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.table import Table
 
-from galbatch.cli.options import ClusterKind, RunToml, Scheduler, Workers
+from galbatch.cli.options import ClusterKind, RunToml, Scheduler, WaitLock, Workers
 from galbatch.cli.printing import counted, errors, out, plain_table, print_line, size
 from galbatch.errors import UsageError
 
@@ -102,6 +102,7 @@ def run(
     workers: Workers = None,
     cluster: ClusterKind = None,
     scheduler: Scheduler = None,
+    wait_lock: WaitLock = False,
 ) -> None:
     """Run what is not done yet: cutouts, posteriors, catalog.
 
@@ -111,7 +112,7 @@ def run(
 
     wanted = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, wanted)
+    _execute(parsed, wanted, wait_lock=wait_lock)
 
 
 def retry(
@@ -119,6 +120,7 @@ def retry(
     workers: Workers = None,
     cluster: ClusterKind = None,
     scheduler: Scheduler = None,
+    wait_lock: WaitLock = False,
 ) -> None:
     """Do the failed and damaged partitions again, and no others.
 
@@ -127,29 +129,30 @@ def retry(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, "all", only_failed=True)
+    _execute(parsed, "all", only_failed=True, wait_lock=wait_lock)
 
 
-def _execute(parsed: RunConfig, stage: Stage, *, only_failed: bool = False) -> None:
-    """Start workers, do the work, print how it ended, and exit."""
+def _execute(parsed: RunConfig, stage: Stage, *, only_failed: bool = False, wait_lock: bool = False) -> None:
+    """Take the locks, start workers, do the work, print how it ended, and exit."""
     from galbatch import cluster as clusters
     from galbatch import dashboard, execution
 
     # A missing package or GPU is reported before minutes go into planning.
     clusters.require(parsed.cluster)
-    with clusters.on_demand(parsed.cluster, notify=errors.print) as pool:
+    with (
+        # Before planning and before any worker starts: a run that waits for another one holds nothing.
+        execution.locked(parsed, stage, waits=wait_lock, notify=errors.print) as held,
+        clusters.on_demand(parsed.cluster, notify=errors.print) as pool,
+    ):
         made = execution.prepare(parsed, pool)
         for note in made.notes:
             errors.print(f"note: {note}")
-        # Outputs of other runs and folders that cannot be written are refused before the first task. The pool starts its
-        # workers when they are first needed: here none runs yet, unless planning read many headers on them.
+        # Outputs of other runs are refused before the first task. The pool starts its workers when they are first needed:
+        # here none runs yet, unless planning read many headers on them.
         execution.read_progress(parsed, made)
-        execution.check_outputs(parsed, stage)
         print_line(f"dashboard: {dashboard.watch(pool.client)}")
         with dashboard.ProgressBars.on(out) as bars:
-            result = execution.execute(
-                parsed, made, pool.client, stage=stage, sink=bars, only_failed=only_failed
-            )
+            result = execution.execute_held(held, made, pool.client, sink=bars, only_failed=only_failed)
     _print_result(result, stage)
     raise typer.Exit(1 if result.failed else 0)
 
@@ -228,7 +231,7 @@ def clean(
         # Pass outputs are named only if there are any; every run has the first two.
         outputs += [kept] if storage.exists(kept) else []
         typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
-    removed = execution.clean(parsed)
+    removed = execution.clean(parsed, notify=errors.print)
     print_line(
         f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
     )

@@ -9,6 +9,7 @@ import typer
 
 from galbatch.cli.options import IdColumn, LabelsTable, parse_numbers
 from galbatch.cli.printing import errors, out, print_line, print_result_tables
+from galbatch.core.stopping import STOPPED_EXIT_CODE
 
 __all__ = ["calibrate", "train"]
 
@@ -84,7 +85,7 @@ def train(
         checkpoint = learning.checkpoint_path(output)
         what = f"add --resume to continue from {checkpoint}" if checkpoint.exists() else "no epoch was done"
         errors.print(f"galbatch: stopped; {what}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED_EXIT_CODE) from None
     metadata = written.trained.metadata
     title = f"{metadata.name} {metadata.version}"
     reporting.write_training_curve(written.trained.history, str(written.figure), title=title)

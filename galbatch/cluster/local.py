@@ -12,6 +12,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
+from galbatch.cluster.signals import LeavesSignals
 
 __all__ = ["Local", "free_address", "kept_by_malloc"]
 
@@ -47,6 +48,7 @@ class Local(ClusterKind):
             ) as workers,
             Client(workers) as client,
         ):
+            client.register_plugin(LeavesSignals())
             yield client
 
 

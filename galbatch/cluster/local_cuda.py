@@ -20,6 +20,7 @@ from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
 from galbatch.cluster.local import free_address, kept_by_malloc
 from galbatch.cluster.pool import GPU
+from galbatch.cluster.signals import LeavesSignals
 from galbatch.errors import ClusterError
 
 __all__ = ["LocalCuda", "require_gpus", "threads_of_worker", "visible_gpus"]
@@ -69,6 +70,7 @@ class LocalCuda(ClusterKind):
             # wait_s = 0 means not to wait for workers elsewhere; here they are being started, so there is no limit.
             client.wait_for_workers(len(gpus), timeout=self.config.wait_s or None)
             require_distinct_gpus(client)
+            client.register_plugin(LeavesSignals())
             yield client
 
 

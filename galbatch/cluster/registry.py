@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from distributed import Client
 
@@ -63,5 +63,15 @@ def connect(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> It
     """
     kind = kind_of(cluster)
     kind.require()
-    with kind.connect(notify) as client:
+    stack = ExitStack()
+    client = stack.enter_context(kind.connect(notify))
+    try:
         yield client
+    finally:
+        try:
+            stack.close()
+        except OSError as error:
+            # Dask raises TimeoutError, an OSError, when a busy worker does not end in time. The work is done by then.
+            notify(
+                f"the workers did not end as they were asked ({type(error).__name__}: {error}); what is done stays"
+            )

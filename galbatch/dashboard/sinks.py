@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from galbatch.dashboard.events import Event
+
 __all__ = ["ProgressBars", "ProgressSink", "Silent"]
 
 
@@ -33,6 +35,9 @@ class ProgressSink(Protocol):
     def note(self, line: str) -> None:
         """Show a human-readable line; the run continues."""
 
+    def record(self, event: Event) -> None:
+        """Show or keep an event."""
+
 
 class Silent:
     """A sink that shows nothing."""
@@ -44,6 +49,9 @@ class Silent:
         """Show nothing."""
 
     def note(self, line: str) -> None:
+        """Show nothing."""
+
+    def record(self, event: Event) -> None:
         """Show nothing."""
 
 
@@ -90,3 +98,8 @@ class ProgressBars:
         """Print a line above the bars."""
         # rich would break the line at the terminal's width, and read brackets in paths as markup.
         self._progress.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def record(self, event: Event) -> None:
+        """Print failures above the bars; the bars show the rest."""
+        if event.kind == "failed":
+            self.note(event.text)

@@ -1,7 +1,7 @@
 from .damage import Damaged
-from .executing import RunResult, execute
+from .executing import RunResult, execute, execute_held
 from .leaf import footer_fingerprint
-from .outputs import Stage, check_outputs, clean, lock_of
+from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked
 from .preparing import prepare, region_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
@@ -21,6 +21,7 @@ from .verifying import verify_against, verify_outputs
 __all__ = [
     "Damaged",
     "GridTask",
+    "HeldOutputs",
     "InferTask",
     "IngestTask",
     "ModelTask",
@@ -32,6 +33,7 @@ __all__ = [
     "check_outputs",
     "clean",
     "execute",
+    "execute_held",
     "footer_fingerprint",
     "infer_partition",
     "infer_task",
@@ -39,6 +41,7 @@ __all__ = [
     "ingest_task",
     "load_network",
     "lock_of",
+    "locked",
     "measure_memory",
     "measure_rates",
     "prepare",

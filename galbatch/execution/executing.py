@@ -15,15 +15,16 @@ from distributed import Client
 from galbatch import __version__, cluster, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
-from galbatch.errors import CatalogError, DamagedError
+from galbatch.core.stopping import deferred_signals
+from galbatch.errors import CatalogError, DamagedError, Stopped
 from galbatch.execution import damage, finishing, tasks
-from galbatch.execution.outputs import REJECTED_FILE, Stage, locked
+from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, SubmissionQueue
 from galbatch.objects import write_parquet
 from galbatch.planning import Plan
 
-__all__ = ["RunResult", "execute"]
+__all__ = ["RunResult", "execute", "execute_held"]
 
 
 @dataclass
@@ -82,30 +83,53 @@ def execute(
     ------
     FingerprintError, LockedError, OutputError, ClusterError
         The run cannot begin; nothing was written.
+    LockLost
+        Another run took over a lock; nothing was written since.
+    Stopped
+        SIGTERM or SIGINT came, in a process whose main thread this is; partitions that are done stay.
     SchedulerLost
         The connection was lost; partitions that are done stay.
     """
-    started = time.monotonic()
-    with locked(config, stage):
-        # Under the locks: another run could change the outputs between reading and writing.
-        before = read_progress(config, plan)
-        sink = sink or dashboard.Silent()
-        # One tile of each band stands for all tiles of its folder; checking all would take longer than the run.
-        tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}
-        bundles = [path for model in plan.models for path in model.paths] if stage != "ingest" else []
-        outputs = [config.cutouts.store] if stage == "ingest" else [config.cutouts.store, config.catalog.path]
-        needs = cluster.WorkerNeeds(
-            infers=stage != "ingest", written=outputs, read=[*tiles.values(), *bundles]
-        )
-        cluster.kind_of(config.cluster).check_workers(client, needs, sink.note)
-        if len(plan.rejected):
-            write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
-        _discard_damage(config, before, stage, sink)
-        run = _Run(config, plan, client, stage, sink)
-        run.work(before, only=before.troubled if only_failed else None)
-        if stage != "ingest":
-            # Also after failures: the catalog opens without the missing leaves, and its properties say so.
-            run.result.complete = _finish(config, plan, run.result.failed)
+    sink = sink or dashboard.Silent()
+    with locked(config, stage, notify=sink.note) as held:
+        return execute_held(held, plan, client, sink=sink, only_failed=only_failed)
+
+
+def execute_held(
+    held: HeldOutputs,
+    plan: Plan,
+    client: Client,
+    *,
+    sink: dashboard.ProgressSink | None = None,
+    only_failed: bool = False,
+) -> RunResult:
+    """Do as `execute`, under locks that the caller holds; they name the config and the stage.
+
+    Raises
+    ------
+    LockLost
+        Another run took over a lock; nothing was written since.
+    Stopped
+        SIGTERM or SIGINT came; partitions that are done stay.
+    """
+    started, config, stage = time.monotonic(), held.config, held.stage
+    # Under the locks: another run could change the outputs between reading and writing.
+    before = read_progress(config, plan)
+    sink = sink or dashboard.Silent()
+    # One tile of each band stands for all tiles of its folder; checking all would take longer than the run.
+    tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}
+    bundles = [path for model in plan.models for path in model.paths] if stage != "ingest" else []
+    outputs = [config.cutouts.store] if stage == "ingest" else [config.cutouts.store, config.catalog.path]
+    needs = cluster.WorkerNeeds(infers=stage != "ingest", written=outputs, read=[*tiles.values(), *bundles])
+    cluster.kind_of(config.cluster).check_workers(client, needs, sink.note)
+    if len(plan.rejected):
+        write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
+    _discard_damage(config, before, stage, sink)
+    run = _Run(held, plan, client, sink)
+    run.work(before, only=before.troubled if only_failed else None)
+    if stage != "ingest":
+        # Also after failures: the catalog opens without the missing leaves, and its properties say so.
+        run.result.complete = _finish(config, plan, run.result.failed)
     run.result.seconds = time.monotonic() - started
     return run.result
 
@@ -141,13 +165,12 @@ def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
 class _Run:
     """One execution of a plan: its work, its result, and the sink that shows its progress."""
 
-    def __init__(
-        self, config: RunConfig, plan: Plan, client: Client, stage: Stage, sink: dashboard.ProgressSink
-    ) -> None:
-        self.config = config
+    def __init__(self, held: HeldOutputs, plan: Plan, client: Client, sink: dashboard.ProgressSink) -> None:
+        self.held = held
+        self.config = held.config
         self.plan = plan
         self.client = client
-        self.stage = stage
+        self.stage = held.stage
         self.sink = sink
         self.result = RunResult(n_objects=len(plan.objects))
         self._inferred: frozenset[str] = frozenset()
@@ -185,8 +208,19 @@ class _Run:
                 note=self.sink.note,
                 cuts=self.stage == "all",
             )
-            queue.work(waiting)
+            with deferred_signals() as came:
+                queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
+                self.check(came())
             self.result.failed = queue.failed
+
+    def check(self, signal: str) -> None:
+        """Raise an error if the run must end: a signal came, or a lock was lost."""
+        if signal:
+            raise Stopped(
+                f"stopped by {signal}, {self.result.n_new} objects are new in the catalog; what is done stays, the same command "
+                "continues from there"
+            )
+        self.held.require()
 
     @property
     def removes_cutouts(self) -> bool:

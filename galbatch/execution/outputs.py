@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from galbatch import catalog, ingest, storage
@@ -13,6 +14,7 @@ from galbatch.config import RunConfig
 __all__ = [
     "FAILED_FILE",
     "REJECTED_FILE",
+    "HeldOutputs",
     "Stage",
     "check_outputs",
     "clean",
@@ -59,9 +61,46 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
     return outputs
 
 
+@dataclass(frozen=True)
+class HeldOutputs:
+    """The outputs of a stage of a run while it holds their locks; made by `locked`."""
+
+    config: RunConfig
+    stage: Stage
+    locks: tuple[storage.Lock, ...]
+
+    @property
+    def handles(self) -> tuple[storage.LockHandle, ...]:
+        """The locks, as tasks on workers check them."""
+        return tuple(lock.handle for lock in self.locks)
+
+    def require(self) -> None:
+        """Raise an error if a lock was found to be lost.
+
+        Raises
+        ------
+        LockLost
+            Another run took it over.
+        """
+        for lock in self.locks:
+            if lock.is_lost:
+                lock.handle.require()
+
+
 @contextmanager
-def locked(config: RunConfig, stage: Stage) -> Iterator[None]:
+def locked(
+    config: RunConfig, stage: Stage, *, waits: bool = False, notify: Callable[[str], None] = lambda line: None
+) -> Iterator[HeldOutputs]:
     """Hold the locks of the outputs that a stage writes while the context lasts.
+
+    Parameters
+    ----------
+    config : RunConfig
+    stage : {"ingest", "infer", "all"}
+    waits : bool
+        Whether to wait for a run that holds one of them.
+    notify : callable
+        Takes human-readable lines.
 
     Raises
     ------
@@ -71,16 +110,32 @@ def locked(config: RunConfig, stage: Stage) -> Iterator[None]:
         Another run is writing one of them.
     """
     # The store comes first in every run: in different orders two runs could hold one lock each, and both be refused.
+    outputs = check_outputs(config, stage)
+    try:
+        locks = tuple(storage.Lock(lock_of(output), waits=waits, notify=notify) for output in outputs)
+        with _entered(locks):
+            yield HeldOutputs(config, stage, locks)
+    finally:
+        # Folders that were made for the check, of a run that did not begin.
+        for output in outputs:
+            storage.remove_if_empty(output)
+
+
+@contextmanager
+def _entered(locks: Sequence[storage.Lock]) -> Iterator[None]:
+    """Hold locks, entered in their order; those of dead runs are watched at the same time."""
+    for lock in locks:
+        lock.look()
     with ExitStack() as stack:
-        for output in check_outputs(config, stage):
-            stack.enter_context(storage.Lock(lock_of(output)))
+        for lock in locks:
+            stack.enter_context(lock)
         yield
 
 
-def clean(config: RunConfig) -> list[str]:
+def clean(config: RunConfig, *, notify: Callable[[str], None] = lambda line: None) -> list[str]:
     """Delete the outputs of a run, and return the paths that were deleted.
 
-    Files that galbatch did not write stay, and so does their folder.
+    Files that galbatch did not write stay, and so does their folder. `notify` takes human-readable lines.
 
     Raises
     ------
@@ -97,17 +152,15 @@ def clean(config: RunConfig) -> list[str]:
         *ingest.index_paths(tile_index_of(config.cutouts.store), config.survey),
         *map(storage.damage_path, own),
     ]
-    removed = [path for path in companions if storage.exists(path)]
-    for path in removed:
-        storage.remove(path)
-    for folder, entries in own.items():
-        if not storage.exists(folder):
-            continue
-        with storage.Lock(lock_of(folder)):
+    there = [folder for folder in own if storage.exists(folder)]
+    with _entered([storage.Lock(lock_of(folder), notify=notify) for folder in there]):
+        removed = [path for path in companions if storage.exists(path)]
+        for folder in there:
             # In the order of the lists: properties first, so that a deletion that is stopped leaves no catalog that opens.
-            there = [path for path in (storage.join(folder, e) for e in entries) if storage.exists(path)]
-            for path in there:
-                storage.remove(path)
-            removed.extend(there)
-        storage.remove_if_empty(folder)
+            paths = (storage.join(folder, entry) for entry in own[folder])
+            removed.extend(path for path in paths if storage.exists(path))
+        for path in removed:
+            storage.remove(path)
+        for folder in there:
+            storage.remove_if_empty(folder)
     return removed

@@ -20,6 +20,7 @@ from galbatch.storage.checksums import (
 )
 from galbatch.storage.files import (
     absolute,
+    append,
     check_writable,
     exists,
     find_files,
@@ -28,6 +29,7 @@ from galbatch.storage.files import (
     identities,
     identity,
     join,
+    json_bytes,
     least_read_bytes,
     list_files,
     make_folder,
@@ -69,6 +71,7 @@ __all__ = [
     "RangedFile",
     "S3FileSystem",
     "absolute",
+    "append",
     "check_writable",
     "committing",
     "damage_path",
@@ -83,6 +86,7 @@ __all__ = [
     "identities",
     "identity",
     "join",
+    "json_bytes",
     "least_read_bytes",
     "list_files",
     "local_copy",

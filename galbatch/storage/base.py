@@ -93,6 +93,9 @@ class FileSystem(Protocol):
     def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
         """Write a file, whole or not at all, and wait until the disk has stored it."""
 
+    def append(self, path: str, data: bytes, *, part: str) -> None:
+        """Add data to the end of a file; object stores, which cannot, write it to the file `part` below `path`."""
+
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         """Write files, given by their paths below `folder`, each whole or not at all; does not wait for the disk."""
 

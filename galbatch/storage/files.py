@@ -14,6 +14,7 @@ from galbatch.storage.systems import file_system
 
 __all__ = [
     "absolute",
+    "append",
     "check_writable",
     "exists",
     "find_files",
@@ -258,6 +259,21 @@ def json_bytes(value: dict[str, Any]) -> bytes:
     """Return the content that `publish_json` writes."""
     # Sorted keys: equal values give equal bytes, which checksums and comparisons rely on.
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def append(path: str, data: bytes, *, part: str) -> None:
+    """Add data to the end of a file, which is made if it does not exist; the folder must exist.
+
+    Object stores cannot: they write the data to a file of its own, ``path/part``.
+
+    Raises
+    ------
+    OutputError
+        There is no space or no permission.
+    OSError
+        Any other fault of disk or network.
+    """
+    file_system(path).append(path, data, part=part)
 
 
 def write_files(folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:

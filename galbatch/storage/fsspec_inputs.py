@@ -199,6 +199,9 @@ class FsspecInputs:
     def publish(self, path: str, data: bytes, *, staging: str | None = None) -> None:
         self._refuse(path)
 
+    def append(self, path: str, data: bytes, *, part: str) -> None:
+        self._refuse(path)
+
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         self._refuse(folder)
 

@@ -85,6 +85,10 @@ class LocalFileSystem:
         with output_errors(path):
             publishing.publish_file(Path(path), data, staging=Path(staging) if staging else None)
 
+    def append(self, path: str, data: bytes, *, part: str) -> None:
+        with output_errors(path), open(path, "ab", buffering=0) as file:
+            file.write(data)
+
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         with output_errors(folder):
             for name, pieces in contents.items():

@@ -71,6 +71,9 @@ class S3FileSystem(FsspecInputs):
             # One PUT, so the object exists whole or not at all.
             self._client().pipe_file(path, data)
 
+    def append(self, path: str, data: bytes, *, part: str) -> None:
+        self.publish(f"{path}/{part}", data)
+
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         root = folder.rstrip("/")
         with self._writing(folder):

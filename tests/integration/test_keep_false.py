@@ -122,7 +122,7 @@ def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
 
 
 @pytest.mark.slow
-def test_killed_after_some_leaves(run_toml, kept, client):
+def test_killed_after_some_leaves(run_toml, kept, client, shorten_locks):
     folder = run_toml.parent
     process = subprocess.Popen(
         [sys.executable, "-m", "galbatch.cli", "run", run_toml],
@@ -136,6 +136,7 @@ def test_killed_after_some_leaves(run_toml, kept, client):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    shorten_locks(folder)
     _, result = execute(run_toml, client)
     assert result.complete
     assert shards(folder) == []

@@ -156,7 +156,7 @@ class TestStoppingAndStarting:
 
     @pytest.mark.parametrize("after_leaves", [pytest.param(0, marks=pytest.mark.slow), 2])
     def test_killed_and_run_again_gives_the_same_bytes(
-        self, finished, write_run, client, tmp_path, after_leaves
+        self, finished, write_run, client, tmp_path, shorten_locks, after_leaves
     ):
         run_toml = write_run(tmp_path)
         process = subprocess.Popen(
@@ -172,6 +172,7 @@ class TestStoppingAndStarting:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        shorten_locks(tmp_path)
         leaves = {path: path.stat().st_mtime_ns for path in (tmp_path / "catalog").rglob("Npix=*.parquet")}
         _, result = execute(run_toml, client)
         assert result.complete

@@ -127,6 +127,9 @@ def test_a_scheduler_that_ends_during_the_run_is_told_and_the_rest_is_done_elsew
             def note(self, line):
                 pass
 
+            def record(self, event):
+                pass
+
         with cluster.connect(parsed.cluster) as joined_client:
             joined_client._timeout = 2  # so long it tries to connect again
             with pytest.raises(SchedulerLost, match=f"{address}: the scheduler is gone; what is done stays"):

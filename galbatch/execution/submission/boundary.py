@@ -6,13 +6,13 @@ None ends the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import KilledWorker, get_worker
 from distributed.scheduler import NoValidWorkerError
 
-from galbatch import dashboard, ingest, models
+from galbatch import dashboard, ingest, models, storage
 from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.storage import zarr_groups
@@ -20,11 +20,23 @@ from galbatch.storage import zarr_groups
 __all__ = ["is_retriable", "reason_of", "run_task"]
 
 
-def run_task(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.TaskResult:
+def run_task(
+    function: Callable[[Any], tasks.TaskResult], task: Any, locks: Sequence[storage.LockHandle] = ()
+) -> tasks.TaskResult:
     """Run a task on a worker and count it for the dashboard.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the task, returns its result.
+    task : IngestTask or InferTask
+    locks : sequence of LockHandle
+        The locks that the run must still hold when the task commits its output.
 
     Raises
     ------
+    LockLost
+        The run does not hold its locks any more.
     WorkerRefused
         This worker cannot provide an engine; others may.
     ShortOfMemory
@@ -38,7 +50,8 @@ def run_task(function: Callable[[Any], tasks.TaskResult], task: Any) -> tasks.Ta
         if inferring:
             # Before any cutout is read, so that a worker without the engine fails at once and others take its part.
             _require_engines(task)
-        result = function(task)
+        with storage.guarded(locks):
+            result = function(task)
     except Exception as error:
         if not inferring or not _is_out_of_memory(error):
             raise

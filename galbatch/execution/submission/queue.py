@@ -6,17 +6,19 @@ Work that no worker can do is given up after a while, with the reason.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from distributed import Client, Future
 
-from galbatch import cluster
+from galbatch import cluster, storage
 from galbatch.config import RunConfig
-from galbatch.errors import DamagedError, ShortOfMemory, WorkerRefused
+from galbatch.errors import DamagedError, LockLost, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.boundary import is_retriable, reason_of, run_task
 from galbatch.execution.submission.outcomes import Outcomes
@@ -26,6 +28,9 @@ __all__ = ["Attempt", "SubmissionQueue"]
 
 # The workers are looked at once a second, also while no task finishes.
 POLL_S = 1.0
+
+# Schedulers of jobs give two minutes between their warning and the end; a commit takes a few seconds.
+COMMITS_S = 60.0
 
 
 @dataclass
@@ -112,18 +117,44 @@ class SubmissionQueue:
         self._fresh: deque[Attempt] = deque()
         self._pending: dict[str, _Submitted] = {}
         self._outcomes = Outcomes(client)
+        self._locks: tuple[storage.LockHandle, ...] = ()
         self.failed: dict[str, str] = {}
 
-    def work(self, attempts: Iterable[Attempt]) -> None:
+    def work(
+        self,
+        attempts: Iterable[Attempt],
+        *,
+        locks: Sequence[storage.LockHandle] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Submit all attempts and what follows from them; return when nothing is left to do.
+
+        Parameters
+        ----------
+        attempts : iterable of Attempt
+        locks : sequence of LockHandle
+            The locks of the run: tasks commit their outputs only while it holds them.
+        check : callable
+            Called about once a second; what it raises ends the work: no new task is submitted, commits that are underway end.
 
         Raises
         ------
+        LockLost
+            Another run took over a lock.
         SchedulerLost
             The connection was lost; partitions that are done stay.
         """
         self._fresh.extend(attempts)
+        self._locks = tuple(locks)
+        try:
+            self._work(check)
+        finally:
+            if self._pending and self._client.status == "running":
+                self._end()
+
+    def _work(self, check: Callable[[], None]) -> None:
         while self._fresh or self._again or self._pending:
+            check()
             self._monitor.look()
             self._give_up()
             self._submit_what_fits()
@@ -144,6 +175,20 @@ class SubmissionQueue:
             able = self._monitor.able(self._device_of(one.attempt))
             if one.workers and not set(one.workers) & set(able):
                 self._client.cancel([one.future])
+
+    def _end(self) -> None:
+        """Take back what was submitted, and wait for the commits that workers are making."""
+        with suppress(OSError):
+            self._client.cancel([one.future for one in self._pending.values()])
+        # In a thread, as Dask has no limit of time for it, and a worker may be stopped or hang.
+        ending = threading.Thread(
+            target=self._client.run,
+            args=(storage.end_commits, self._locks, COMMITS_S),
+            kwargs={"on_error": "ignore"},
+            daemon=True,
+        )
+        ending.start()
+        ending.join(COMMITS_S)
 
     def _device_of(self, attempt: Attempt) -> cluster.Device:
         return self._device if attempt.step == "infer" else "cpu"
@@ -198,6 +243,7 @@ class SubmissionQueue:
             run_task,
             function,
             task,
+            self._locks,
             key=f"{attempt.step}-{attempt.part.partition.name}-{attempt.n_submitted}-{self._run}",
             pure=False,
             # Retries are counted here alone, as Dask's own would repeat wrong inputs, too.
@@ -222,6 +268,8 @@ class SubmissionQueue:
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         """Return the step if it is to be submitted again; None if its partition has failed."""
+        if isinstance(error, LockLost):
+            raise error
         # A worker that lacks the engine says nothing about the partition: this is not counted as a failure.
         if isinstance(error, WorkerRefused):
             self._monitor.refuse(error.worker, str(error))

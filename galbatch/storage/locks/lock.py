@@ -52,8 +52,9 @@ class _Found:
     version: str
 
     @property
-    def owner(self) -> str | None:
-        return self.values.get("owner")
+    def owner(self) -> str:
+        """The run that holds the lock; "" while the file is being written."""
+        return str(self.values.get("owner", ""))
 
     @property
     def period_s(self) -> float:
@@ -96,7 +97,11 @@ class LockHandle:
                 time.sleep(LOOK_AGAIN_S)
         raise LockLost(
             f"{_output_of(self.path)}: this run does not hold its lock any more: "
-            + (f"the run of {found.run} took it over" if found is not None else "it was given back or removed")
+            + (
+                f"the run of {found.run} took it over"
+                if found is not None
+                else "it was given back or removed"
+            )
             + "; nothing is written without it"
         )
 
@@ -150,7 +155,7 @@ class Lock:
         self._n_beats = 0
         self._seen: _Found | None = None
         self._since_s = 0.0
-        self._waits_for: str | None = None
+        self._told, self._waits_for = False, ""
         self._stop, self._lost = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -221,18 +226,12 @@ class Lock:
             if found.owner == self._owner:
                 # A request was repeated whose first answer was lost.
                 return
-            if self._seen is None:
-                self._watch(found)
-                self._notify(
-                    f"{_output_of(self.path)}: the run of {found.run} may be writing it: watching its lock, for "
-                    f"{found.period_s:g} s at most"
-                )
-            elif found.content != self._seen.content:
-                if not self._waits:
-                    raise self._refusal(found)
-                if found.owner != self._waits_for:
-                    self._waits_for = found.owner
-                    self._notify(f"{_output_of(self.path)}: waiting for the run of {found.run} to end")
+            moved = self._seen is not None and found.content != self._seen.content
+            if moved and not self._waits:
+                raise self._refusal(found)
+            if not self._told or (moved and found.owner != self._waits_for):
+                self._tell(found, lives=moved)
+            if moved or self._seen is None:
                 self._watch(found)
             elif self._clock.now_s() - self._since_s >= found.period_s and self._take_over(found):
                 return
@@ -252,6 +251,16 @@ class Lock:
                 f"{found.period_s:g} s; taken over"
             )
         return taken
+
+    def _tell(self, found: _Found, *, lives: bool) -> None:
+        """Notify the user that a lock is watched, or that its run is waited for."""
+        self._told = True
+        run = f"{_output_of(self.path)}: the run of {found.run}"
+        if lives:
+            self._waits_for = found.owner
+            self._notify(f"{run} lives: waiting for it to end")
+        else:
+            self._notify(f"{run} may be writing it: watching its lock, for {found.period_s:g} s at most")
 
     def _refusal(self, found: _Found) -> LockedError:
         return LockedError(

@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 from galbatch.storage import files
 from galbatch.storage.base import Piece
 from galbatch.storage.checksums import Checksum
-from galbatch.storage.locks import committing
+from galbatch.storage.locks import committing, require_held
 from galbatch.storage.zarr_groups.tree import DONE_PATH, Mark, unspecified
 
 __all__ = ["GroupWriter"]
@@ -39,9 +39,10 @@ class GroupWriter:
         self._store = MemoryStore(self._files)
         self._written: dict[str, Checksum] = {}
         self.group = zarr.create_group(self._store, attributes=dict(attributes or {}))
-        # The mark first: without it, whatever is left of the earlier group counts as unfinished.
-        files.remove(files.join(path, DONE_PATH))
-        files.remove(path)
+        with committing():
+            # The mark first: without it, whatever is left of the earlier group counts as unfinished.
+            files.remove(files.join(path, DONE_PATH))
+            files.remove(path)
 
     def create_array(self, name: str, **options: Any) -> zarr.Array[Any]:
         """Return a new array of the group, all of whose chunks are written; `options` are those of Zarr's `create_array`."""
@@ -71,6 +72,7 @@ class GroupWriter:
     def write(self, contents: Mapping[str, Sequence[Piece]]) -> None:
         """Write files that were made without Zarr, given by their paths below the group."""
         if contents:
+            require_held()
             files.write_files(self.path, contents)
             self._written |= {name: Checksum.of(pieces) for name, pieces in contents.items()}
 

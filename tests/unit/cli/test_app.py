@@ -197,7 +197,7 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 130
+    assert ended.value.code == 75
     assert capsys.readouterr().err == (
         "galbatch: stopped; what is done stays, the same command continues from there\n"
     )

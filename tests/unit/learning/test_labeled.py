@@ -306,7 +306,7 @@ def test_a_run_that_was_stopped_is_resumed_by_the_command(folder, tmp_path, monk
 
     monkeypatch.setattr(TrainingProgress, "batch", stop)
     result = CliRunner().invoke(app, arguments[stopped])
-    assert result.exit_code == 130
+    assert result.exit_code == 75
     assert "add --resume to continue from" in " ".join(result.output.split())
     monkeypatch.setattr(TrainingProgress, "batch", original)
     with pytest.raises(UsageError, match="a checkpoint of an earlier run is there; add --resume"):

@@ -18,6 +18,7 @@ import pytest
 
 from galbatch import storage
 from galbatch.errors import LockedError, LockLost
+from galbatch.storage import zarr_groups
 
 
 @dataclass
@@ -68,7 +69,9 @@ def test_the_lock_says_who_holds_it_and_goes(path: str) -> None:
         assert (content(path)["beat"], lock.is_lost) == (1, False)
         lock.handle.require()
     assert not storage.exists(path)
-    with pytest.raises(LockLost, match="catalog: this run does not hold its lock any more: it was given back"):
+    with pytest.raises(
+        LockLost, match="catalog: this run does not hold its lock any more: it was given back"
+    ):
         lock.handle.require()
 
 
@@ -123,7 +126,7 @@ def test_waiting_goes_on_while_it_beats_and_ends_with_the_run(path: str) -> None
         assert time_of.now_s == 300
     assert [line.rpartition(": ")[2] for line in told] == [
         "watching its lock, for 30 s at most",
-        "waiting for the run of process 1 on elsewhere to end",
+        "waiting for it to end",
     ]
 
 
@@ -136,7 +139,9 @@ def test_waiting_takes_over_what_dies_meanwhile(path: str) -> None:
 
 
 @pytest.mark.parametrize("off_s", [-130, 130, 1e9])
-def test_the_clock_of_the_day_is_never_asked(path: str, off_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_of_the_day_is_never_asked(
+    path: str, off_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with storage.Lock(path, beat_s=3600) as held:
         monkeypatch.setattr(time, "time", lambda: 1.8e9 + off_s)
         late = FakeClock(now_s=off_s, during=lambda now: held.beat())
@@ -195,6 +200,24 @@ def test_commits_of_a_run_that_lost_its_lock_are_refused(path: str) -> None:
             pytest.fail("a commit without the lock")
     with storage.committing():  # outside of a run nothing is asked
         pass
+
+
+def test_writing_of_groups_looks_at_the_locks_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now_s = str(tmp_path / "catalog_lock.json"), 1000.0
+    with storage.Lock(path, beat_s=3600) as lock, storage.guarded([lock.handle]):
+        monkeypatch.setattr("galbatch.storage.locks.commits.time.monotonic", lambda: now_s)
+        group = zarr_groups.GroupWriter(str(tmp_path / "group"))
+        group.write({"a": [b"1"]})
+        foreign_lock(path)
+        group.write({"b": [b"2"]})
+        now_s += 1.0
+        with pytest.raises(LockLost):
+            group.write({"c": [b"3"]})
+        with pytest.raises(LockLost):  # before what is there is removed
+            zarr_groups.GroupWriter(str(tmp_path / "group"))
+    assert sorted(os.listdir(tmp_path / "group")) == ["a", "b"]
 
 
 def test_commits_underway_are_waited_for_and_none_begins_after(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Signals that ask a run to stop: SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["STOPPED_EXIT_CODE", "deferred_signals", "sigterm_interrupts"]
+
+STOPPED_EXIT_CODE = 75
+"""Exit code of a command that was asked to stop: EX_TEMPFAIL of sysexits.h, as the same command goes on later."""
+
+ASKING = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], str]]:
+    """Within the context, a first SIGTERM or SIGINT is only noted; a second one acts as it does outside.
+
+    Yields
+    ------
+    callable
+        Returns the name of the signal that has come, "" if none has.
+    """
+    came: list[str] = []
+    # Python runs handlers in the main thread only, and lets no other thread set them.
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: ""
+        return
+    before = {number: signal.getsignal(number) for number in ASKING}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number).name)
+        restore()
+
+    for number in ASKING:
+        signal.signal(number, note)
+    try:
+        yield lambda: came[0] if came else ""
+    finally:
+        restore()
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within the context, SIGTERM raises KeyboardInterrupt, as SIGINT does, so that locks are given back and workers end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
