@@ -27,7 +27,6 @@ from distributed import Client, LocalCluster, as_completed
 from harness import RESULTS, compare, report
 from plan import make_tile
 
-from galbatch import execution
 from galbatch.config import RunConfig
 from galbatch.core.types import Grid
 from galbatch.execution import tasks
@@ -59,9 +58,13 @@ def main(n_tasks: int = 2_000, n_many: int = 50_000) -> None:
             run_loop(client, config, plan)
             gc.collect()
             added[len(plan.partitions)] = round(resident_mib() - before, 1)
-            print(f"  {len(plan.partitions)} tasks added {added[len(plan.partitions)]} MiB to client and scheduler")
+            print(
+                f"  {len(plan.partitions)} tasks added {added[len(plan.partitions)]} MiB to client and scheduler"
+            )
     content = {"cores": os.cpu_count(), "machine": platform.machine(), "added_mib": added}
-    (RESULTS / "memory_of_the_run_loop.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "memory_of_the_run_loop.json").write_text(
+        json.dumps(content, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 @contextlib.contextmanager

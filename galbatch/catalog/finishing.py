@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch import __version__, storage
@@ -25,21 +26,22 @@ from galbatch.catalog.schema import schema_difference
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
+from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError
 from galbatch.objects import reader_metadata
 
-__all__ = ["finish", "model_property", "read_properties"]
+__all__ = ["FooterSum", "finish", "model_property", "read_properties"]
 
 # hats is imported inside functions: it takes two seconds and imports pyplot, which workers do not need.
 
-MAX_LEAVES_WITH_METADATA = 10_000
-"""With more leaves ``_metadata`` is not written, because readers load the whole file. LSDB works without it."""
+MAX_LEAVES_WITH_METADATA = 2_500
+"""With more leaves ``_metadata`` is not written: it takes 230 kB a leaf of memory here and in its readers. LSDB works without it."""
 
 SKYMAP_ORDER = 8
 """HEALPix order of the sky map, whose pixels are 14 arcmin wide."""
 
-FOOTER_THREADS = 16
-"""Number of footers read at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
+LEAF_THREADS = 16
+"""Number of leaves read at the same time: on S3 a footer takes 50 ms, most of it waiting for the network."""
 
 
 def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") -> str:
@@ -55,18 +57,114 @@ def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") 
     return f"galbatch_{what}_{model}"
 
 
-@dataclass(frozen=True)
-class _Leaf:
-    """A leaf, with the metadata in the footer of its Parquet file."""
+class FooterSum(Protocol):
+    """Adds up what the footers of all leaves hold, one after the other, into properties of the catalog."""
 
-    pixel: HealpixPixel
-    metadata: pq.FileMetaData
-    size_bytes: int
+    def add(self, footer: Mapping[str, str]) -> None:
+        """Add the footer of a leaf, as it was given to `write_leaf`."""
 
     @property
-    def path(self) -> str:
-        """Path relative to ``dataset/``, in the form in which ``_metadata`` refers to files."""
-        return layout.leaf_path("", self.pixel).removeprefix(f"/{layout.DATASET}/")
+    def properties(self) -> Mapping[str, str]:
+        """The properties, from all footers that were added."""
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf that the catalog lists."""
+
+    pixel: HealpixPixel
+    n_rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class _OpenedLeaf:
+    """A leaf with all that finishing reads of it.
+
+    Attributes
+    ----------
+    metadata : the footer of its Parquet file
+    map_pixels, map_rows : (pixel of the sky map,) int64, the pixels that it has rows in, and how many
+    """
+
+    leaf: _Leaf
+    metadata: pq.FileMetaData
+    map_pixels: npt.NDArray[np.int64]
+    map_rows: npt.NDArray[np.int64]
+
+    @classmethod
+    def read(cls, catalog_path: str, pixel: HealpixPixel) -> _OpenedLeaf:
+        """Read the footer; rows are read only of a leaf that is larger than a pixel of the sky map."""
+        path = layout.leaf_path(catalog_path, pixel)
+        metadata, size_bytes = read_leaf_metadata(path)
+        if pixel.healpix_order >= SKYMAP_ORDER:
+            # The whole leaf lies in one pixel: two bits of its number go with each order.
+            pixels = np.array([pixel.healpix_pixel >> 2 * (pixel.healpix_order - SKYMAP_ORDER)])
+            rows = np.array([metadata.num_rows])
+        else:
+            index = read_leaf(path, columns=[HEALPIX.name]).column(HEALPIX.name).to_numpy()
+            pixels, rows = np.unique(sky.pixel_of(index, SKYMAP_ORDER), return_counts=True)
+        return cls(_Leaf(pixel, metadata.num_rows, size_bytes), metadata, pixels, rows)
+
+
+class _Summary:
+    """The summary of all leaves, which are added one after the other, so that memory does not grow with their footers.
+
+    Attributes
+    ----------
+    leaves : the leaves, in the order of their rows (by HEALPix index at order 29)
+    rows_on_the_sky : (pixel,) int64, number of rows in each pixel of the sky map
+    schema : of the first leaf
+    metadata : of all leaves, as ``_metadata`` holds it; None if there are too many leaves for such a file
+    """
+
+    def __init__(self, catalog_path: str, *, n_leaves: int) -> None:
+        self.leaves: list[_Leaf] = []
+        self.rows_on_the_sky = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
+        self.schema: pa.Schema | None = None
+        self.metadata: pq.FileMetaData | None = None
+        self._catalog_path = catalog_path
+        self._collects = n_leaves <= MAX_LEAVES_WITH_METADATA
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows of all leaves."""
+        return sum(leaf.n_rows for leaf in self.leaves)
+
+    def add(self, opened: _OpenedLeaf) -> None:
+        """Add a leaf.
+
+        Raises
+        ------
+        CatalogError
+            Its schema differs from that of the first leaf.
+        """
+        schema, pixel = opened.metadata.schema.to_arrow_schema(), opened.leaf.pixel
+        if self.schema is None:
+            self.schema = schema.with_metadata(reader_metadata(schema.empty_table()))
+            if self._collects:
+                self.metadata = _metadata_without_rows(self.schema)
+        elif difference := schema_difference(schema, self.schema):
+            raise CatalogError(
+                f"{self._catalog_path}: leaf {pixel.name} differs from {self.leaves[0].pixel.name}: {difference}; "
+                "remove the wrong one and run again"
+            )
+        if self.metadata is not None:
+            # Readers of _metadata find the rows by this path, relative to dataset/; in a leaf's own footer it is empty.
+            path = layout.leaf_path("", pixel).removeprefix(f"/{layout.DATASET}/")
+            opened.metadata.set_file_path(path)
+            self.metadata.append_row_groups(opened.metadata)
+        # Not rows[pixels] += ..: a pixel may hold rows of several leaves, but of one leaf it occurs once.
+        self.rows_on_the_sky[opened.map_pixels] += opened.map_rows
+        self.leaves.append(opened.leaf)
+
+
+def _metadata_without_rows(schema: pa.Schema) -> pq.FileMetaData:
+    """Return the metadata of a Parquet file with a schema and without rows."""
+    buffer = io.BytesIO()
+    pq.write_metadata(schema, buffer)
+    buffer.seek(0)
+    return pq.read_metadata(buffer)
 
 
 def finish(
@@ -75,7 +173,7 @@ def finish(
     partitions: Sequence[Partition],
     properties: dict[str, str],
     n_rows_expected: int,
-    added_up: Callable[[Sequence[dict[str, str]]], Mapping[str, str]] | None = None,
+    footers: FooterSum | None = None,
 ) -> int:
     """Write the HATS metadata of a catalog from its leaves. Repeated calls write the same files except for dates.
 
@@ -91,8 +189,8 @@ def finish(
         Properties to add to those that HATS defines, such as ``galbatch_seed``.
     n_rows_expected : int
         Total number of rows that the leaves must have.
-    added_up : callable or None
-        Computes further properties from the footers of all leaves, each a dict as given to `write_leaf`.
+    footers : FooterSum or None
+        Adds up further properties from the footers of all leaves.
 
     Returns
     -------
@@ -109,18 +207,22 @@ def finish(
     """
     for name in layout.PROPERTIES[::-1]:
         storage.remove(storage.join(catalog_path, name))
-    leaves = _read_leaves(catalog_path, partitions)
-    add_missing_checksums(catalog_path, [leaf.pixel for leaf in leaves])
-    n_rows = sum(int(leaf.metadata.num_rows) for leaf in leaves)
+    pixels = _own_leaves(catalog_path, partitions)
+    add_missing_checksums(catalog_path, pixels)
+    summary = _Summary(catalog_path, n_leaves=len(pixels))
+    for opened in map_in_threads(partial(_OpenedLeaf.read, catalog_path), pixels, n_threads=LEAF_THREADS):
+        summary.add(opened)
+        if footers is not None:
+            footers.add(footer_of(opened.metadata))
+    n_rows = summary.n_rows
     if n_rows != n_rows_expected:
         raise CatalogError(f"{catalog_path}: its leaves hold {n_rows} rows, expected {n_rows_expected}")
-    complete = len(leaves) == len(partitions)
     # Later entries win: a caller may not declare a catalog complete that lacks leaves.
     own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
-    own |= {} if complete else {"galbatch_complete": "false"}
-    own |= {} if added_up is None else added_up([footer_of(leaf.metadata) for leaf in leaves])
-    _write_metadata(catalog_path, leaves)
-    _write_with_hats(catalog_path, leaves, own)
+    own |= {} if len(pixels) == len(partitions) else {"galbatch_complete": "false"}
+    own |= {} if footers is None else footers.properties
+    _write_metadata(catalog_path, summary)
+    _write_with_hats(catalog_path, summary, own)
     storage.remove(storage.join(catalog_path, layout.STAGING))
     return n_rows
 
@@ -146,8 +248,8 @@ def read_properties(catalog_path: str) -> dict[str, str]:
     return {key: str(value) for key, value in found.model_dump(by_alias=True, exclude_none=True).items()}
 
 
-def _read_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[_Leaf]:
-    """Read the footers of all leaves, sorted as their rows are (by HEALPix index at order 29)."""
+def _own_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[HealpixPixel]:
+    """Return the pixels of all leaves, sorted as their rows are (by HEALPix index at order 29)."""
     pixels = layout.list_leaves(catalog_path)
     if not pixels:
         raise CatalogError(
@@ -159,12 +261,7 @@ def _read_leaves(catalog_path: str, partitions: Sequence[Partition]) -> list[_Le
             f"{catalog_path}: {len(foreign)} leaves do not belong to the partitions of this run, the first "
             f"{foreign[0].name}; choose another [catalog] path, or run galbatch clean"
         )
-
-    def read(pixel: HealpixPixel) -> _Leaf:
-        return _Leaf(pixel, *read_leaf_metadata(layout.leaf_path(catalog_path, pixel)))
-
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(read, sorted(pixels, key=attrgetter("index_range"))))
+    return sorted(pixels, key=attrgetter("index_range"))
 
 
 def _publish(catalog_path: str, name: str, data: bytes) -> None:
@@ -172,44 +269,32 @@ def _publish(catalog_path: str, name: str, data: bytes) -> None:
     storage.publish(path, data, staging=storage.join(catalog_path, layout.STAGING))
 
 
-def _write_metadata(catalog_path: str, leaves: list[_Leaf]) -> None:
-    """Write ``_common_metadata`` (the schema, and the VOTable that describes it) and, unless there are too many leaves, ``_metadata``."""
-    schema = leaves[0].metadata.schema.to_arrow_schema()
-    for leaf in leaves[1:]:
-        if difference := schema_difference(leaf.metadata.schema.to_arrow_schema(), schema):
-            raise CatalogError(
-                f"{catalog_path}: leaf {leaf.pixel.name} differs from "
-                f"{leaves[0].pixel.name}: {difference}; remove the wrong one and run again"
-            )
-    schema = schema.with_metadata(reader_metadata(schema.empty_table()))
-    collected = {layout.COMMON_METADATA: list[pq.FileMetaData]()}
-    if len(leaves) > MAX_LEAVES_WITH_METADATA:
+def _write_metadata(catalog_path: str, summary: _Summary) -> None:
+    """Write ``_common_metadata`` (the schema, and what describes it to readers) and, unless there are too many leaves, ``_metadata``."""
+    buffer = io.BytesIO()
+    pq.write_metadata(summary.schema, buffer)
+    _publish(catalog_path, layout.COMMON_METADATA, buffer.getvalue())
+    if summary.metadata is None:
         storage.remove(storage.join(catalog_path, layout.METADATA))
-    else:
-        for leaf in leaves:
-            # Readers of _metadata find the rows by this path; in a leaf's own footer it is empty.
-            leaf.metadata.set_file_path(leaf.path)
-        collected[layout.METADATA] = [leaf.metadata for leaf in leaves]
-    for name, metadata in collected.items():
-        buffer = io.BytesIO()
-        pq.write_metadata(schema, buffer, metadata_collector=metadata)
-        _publish(catalog_path, name, buffer.getvalue())
+        return
+    buffer = io.BytesIO()
+    summary.metadata.write_metadata_file(buffer)
+    _publish(catalog_path, layout.METADATA, buffer.getvalue())
 
 
-def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[str, str]) -> None:
+def _write_with_hats(catalog_path: str, summary: _Summary, properties: dict[str, str]) -> None:
     """Let hats write partition_info.csv, the sky maps and the properties into a local folder, and publish them from there."""
     from hats.catalog import PartitionInfo, TableProperties
     from hats.io.skymap import write_skymap
     from hats.pixel_math import HealpixPixel as HatsPixel
 
-    counts = _rows_on_the_sky(catalog_path, leaves)
     with tempfile.TemporaryDirectory() as folder:
         info = PartitionInfo.from_healpix(
-            [HatsPixel(leaf.pixel.healpix_order, leaf.pixel.healpix_pixel) for leaf in leaves]
+            [HatsPixel(leaf.pixel.healpix_order, leaf.pixel.healpix_pixel) for leaf in summary.leaves]
         )
         info.write_to_file(catalog_path=folder)
-        write_skymap(counts, folder)
-        values = {**_hats_properties(leaves, counts), **properties}
+        write_skymap(summary.rows_on_the_sky, folder)
+        values = {**_hats_properties(summary), **properties}
         TableProperties(**values).to_properties_file(folder)
         _publish(catalog_path, layout.PARTITION_INFO, Path(folder, layout.PARTITION_INFO).read_bytes())
         # hats has two names for this map. Both are written, so that readers of either find it.
@@ -219,45 +304,26 @@ def _write_with_hats(catalog_path: str, leaves: list[_Leaf], properties: dict[st
             _publish(catalog_path, name, Path(folder, name).read_bytes())
 
 
-def _hats_properties(leaves: list[_Leaf], counts: npt.NDArray[np.int64]) -> dict[str, str]:
-    """Return the properties that HATS defines, from the leaves and the rows (pixel,) in each pixel of the sky map."""
+def _hats_properties(summary: _Summary) -> dict[str, str]:
+    """Return the properties that HATS defines."""
     now = datetime.datetime.now(tz=datetime.UTC)
     values = {
         "dataproduct_type": "object",
-        "hats_nrows": sum(leaf.metadata.num_rows for leaf in leaves),
+        "hats_nrows": summary.n_rows,
         "hats_col_ra": RA.name,
         "hats_col_dec": DEC.name,
         "hats_col_healpix": HEALPIX.name,
         "hats_col_healpix_order": HEALPIX_ORDER,
         "hats_npix_suffix": ".parquet",
         "hats_skymap_order": SKYMAP_ORDER,
-        "hats_max_rows": max(leaf.metadata.num_rows for leaf in leaves),
-        "hats_order": max(leaf.pixel.healpix_order for leaf in leaves),
-        "moc_sky_fraction": f"{np.mean(counts > 0):.5g}",
+        "hats_max_rows": max(leaf.n_rows for leaf in summary.leaves),
+        "hats_order": max(leaf.pixel.healpix_order for leaf in summary.leaves),
+        "moc_sky_fraction": f"{np.mean(summary.rows_on_the_sky > 0):.5g}",
         "hats_builder": f"galbatch v{__version__}, hats v{version('hats')}",
         "hats_creation_date": now.strftime("%Y-%m-%dT%H:%MUTC"),
         # HATS gives the size in KiB.
-        "hats_estsize": sum(leaf.size_bytes for leaf in leaves) // 1024,
+        "hats_estsize": sum(leaf.size_bytes for leaf in summary.leaves) // 1024,
         "hats_release_date": "2025-08-22",
         "hats_version": "v1.0",
     }
     return {key: str(value) for key, value in values.items()}
-
-
-def _rows_on_the_sky(catalog_path: str, leaves: list[_Leaf]) -> npt.NDArray[np.int64]:
-    """Return the number of rows (pixel,), int64, in each pixel of the sky map.
-
-    Rows are read only from leaves larger than a pixel of the map.
-    """
-    counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
-    for leaf in leaves:
-        healpix_order, pixel = leaf.pixel.healpix_order, leaf.pixel.healpix_pixel
-        if healpix_order >= SKYMAP_ORDER:
-            # The whole leaf lies in one pixel: two bits of its number go with each order.
-            counts[pixel >> 2 * (healpix_order - SKYMAP_ORDER)] += leaf.metadata.num_rows
-        else:
-            table = read_leaf(layout.leaf_path(catalog_path, leaf.pixel), columns=[HEALPIX.name])
-            pixels = sky.pixel_of(table.column(HEALPIX.name).to_numpy(), SKYMAP_ORDER)
-            # Not counts[pixels] += 1, which would count a pixel once however often it occurs.
-            np.add.at(counts, pixels, 1)
-    return counts

@@ -79,7 +79,7 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
         # Values of posteriors hardly repeat: BYTE_STREAM_SPLIT compresses them better than dictionaries. HATS does the same.
         use_dictionary=[name for name in table.column_names if name not in floats],
         use_byte_stream_split=floats,
-        # One row group per leaf: with more, `_metadata` of 10,000 leaves would take gigabytes. Readers skip rows by the
+        # One row group per leaf: with more, `_metadata` of all leaves would take gigabytes. Readers skip rows by the
         # page index instead. pyarrow refuses a size of 0.
         row_group_size=max(len(table), 1),
         write_page_index=True,

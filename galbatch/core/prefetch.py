@@ -1,16 +1,18 @@
-"""Prefetching: another thread makes the next items while the caller works on the current one."""
+"""Prefetching: other threads make the next items while the caller works on the current one."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
-__all__ = ["prefetch"]
+__all__ = ["map_in_threads", "prefetch"]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 # Marks the end of the items. None would not do, because it can be an item.
 END = object()
 
@@ -49,3 +51,33 @@ def _in_order(items: Iterator[Item], thread: ThreadPoolExecutor, n_ahead: int) -
     while (item := coming.popleft().result()) is not END:
         coming.append(thread.submit(next, items, END))
         yield item  # type: ignore[misc]
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int
+) -> Iterator[Result]:
+    """Yield the result of a function for each item, in order, computed in several threads.
+
+    Unlike with `ThreadPoolExecutor.map`, no more than ``2 * n_threads`` results are in memory, however many items there are
+    and however slow the caller is. An exception of the function is raised when the caller asks for that result.
+
+    Parameters
+    ----------
+    function : callable
+        Called in the threads, mostly waiting for a disk or a network.
+    items : iterable
+        Consumed in the caller's thread, a few items ahead.
+    n_threads : int
+        Number of threads.
+    """
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="galbatch-map")
+    try:
+        coming = deque(pool.submit(function, item) for item in islice(waiting, 2 * n_threads))
+        while coming:
+            result = coming.popleft().result()
+            coming.extend(pool.submit(function, item) for item in islice(waiting, 1))
+            yield result
+    finally:
+        # Also if the caller stops early: nothing that was not begun is computed any more.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -65,6 +65,6 @@ def finish(config: RunConfig, plan: Plan) -> bool:
         partitions=partitions,
         properties=properties,
         n_rows_expected=sum(partition.n_objects for partition in partitions),
-        added_up=leaf.audit_properties,
+        footers=leaf.AuditSum(),
     )
     return complete

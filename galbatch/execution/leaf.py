@@ -18,7 +18,7 @@ from galbatch.errors import DamagedError, FingerprintError
 from galbatch.planning import ENGINE_OF, PartitionPlan
 
 __all__ = [
-    "audit_properties",
+    "AuditSum",
     "footer_fingerprint",
     "leaf_footer",
     "leaf_table",
@@ -105,17 +105,22 @@ def leaf_footer(
     return footer
 
 
-def audit_properties(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the catalog's properties with the result of each model's audit, as text, by their names.
+class AuditSum:
+    """Adds up the audits in the footers of all leaves; a `galbatch.catalog.FooterSum`."""
 
-    The audits in the footers of all leaves are added up. Empty if the number of passes was fixed.
-    """
-    found: dict[str, models.Audit] = {}
-    for footer in footers:
+    def __init__(self) -> None:
+        self._audits: dict[str, models.Audit] = {}
+
+    def add(self, footer: Mapping[str, str]) -> None:
+        """Add the audit of each model in the footer of a leaf; there is none where the number of passes was fixed."""
         for name, part in json.loads(footer.get(AUDIT, "{}")).items():
             audit = models.Audit.from_dict(part)
-            found[name] = found[name] + audit if name in found else audit
-    return {catalog.model_property("audit", name): audit.text for name, audit in found.items()}
+            self._audits[name] = self._audits[name] + audit if name in self._audits else audit
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The catalog's properties with the result of each model's audit, as text, by their names."""
+        return {catalog.model_property("audit", name): audit.text for name, audit in self._audits.items()}
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:

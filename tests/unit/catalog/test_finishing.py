@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import hats
@@ -48,11 +49,22 @@ def test_what_is_written(finished: str, partitions: list[Partition]) -> None:
     assert {name.split("/")[0] for name in tree(finished)} <= set(catalog.CATALOG_ENTRIES)
 
 
-def test_footers_add_up_to_properties(finished: str, partitions: list[Partition]) -> None:
-    def added_up(footers: Sequence[Mapping[str, str]]) -> dict[str, str]:
-        return {"galbatch_sum": str(sum(int(footer["n_objects"]) for footer in footers))}
+class Rows:
+    """A sum of the footers' numbers of objects."""
 
-    catalog.finish(finished, partitions=partitions, properties={}, n_rows_expected=400, added_up=added_up)
+    def __init__(self) -> None:
+        self.n_objects = 0
+
+    def add(self, footer: Mapping[str, str]) -> None:
+        self.n_objects += int(footer["n_objects"])
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        return {"galbatch_sum": str(self.n_objects)}
+
+
+def test_footers_add_up_to_properties(finished: str, partitions: list[Partition]) -> None:
+    catalog.finish(finished, partitions=partitions, properties={}, n_rows_expected=400, footers=Rows())
     assert catalog.read_properties(finished)["galbatch_sum"] == "400"
 
 
@@ -266,3 +278,24 @@ def test_on_s3(s3: str, table: pa.Table, partitions: list[Partition]) -> None:
     assert catalog.read_catalog(path, columns=["object_id"])["object_id"] == table["object_id"]
     assert len(catalog.cone(path, ra_deg=150, dec_deg=2, radius_arcsec=10_000)) == 400
     assert catalog.verify(path) == []
+
+
+def test_few_leaves_are_in_memory_at_a_time(
+    finished: str, partitions: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The footer of a leaf of 120 columns takes 460 kB: of 100,000 leaves they would take 46 GB."""
+    alive, most = [], 0
+    read = finishing._OpenedLeaf.read
+
+    def counted(path: str, pixel: HealpixPixel) -> finishing._OpenedLeaf:
+        nonlocal most
+        opened = read(path, pixel)
+        alive.append(weakref.ref(opened))
+        most = max(most, sum(one() is not None for one in alive))
+        return opened
+
+    monkeypatch.setattr(finishing, "LEAF_THREADS", 1)
+    monkeypatch.setattr(finishing._OpenedLeaf, "read", counted)
+    finish(finished, partitions)
+    assert len(alive) == len(partitions) > 4
+    assert most <= 4

@@ -1,4 +1,4 @@
-"""Items made in advance, by one thread that always ends."""
+"""Items made in advance, by threads that always end."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from galbatch.core.prefetch import prefetch
+from galbatch.core.prefetch import map_in_threads, prefetch
 
 
 class Block:
@@ -129,3 +129,45 @@ def test_n_items_are_made_in_advance():
             assert wait_for(lambda expected=expected: len(begun) == expected)
             time.sleep(0.005)
             assert len(begun) == expected
+
+
+def test_results_in_order_from_several_threads_and_few_of_them_in_memory():
+    """However slow the caller is, no more than twice the number of threads are made in advance."""
+    made, makers, alive = [], set(), []
+
+    def block(number):
+        made.append(number)
+        makers.add(threading.get_ident())
+        result = Block()
+        result.number = number
+        alive.append(weakref.ref(result))
+        time.sleep(0.001)
+        return result
+
+    for number, result in enumerate(map_in_threads(block, range(100), n_threads=3)):
+        assert result.number == number
+        del result
+        assert max(made) <= number + 2 * 3 + 1
+        assert sum(one() is not None for one in alive) <= 2 * 3 + 1
+    assert sorted(made) == list(range(100))
+    assert threading.get_ident() not in makers
+    assert 1 < len(makers) <= 3
+
+
+def test_an_error_in_a_thread_is_raised_at_its_item_and_what_was_not_begun_stays_so():
+    made = []
+
+    def inverse(number):
+        made.append(number)
+        return 1 / number
+
+    results = map_in_threads(inverse, [1, 2, 0, *range(3, 100)], n_threads=2)
+    assert [next(results), next(results)] == [1.0, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert max(made) < 10
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("galbatch-map")] == []
+
+
+def test_no_items_no_results():
+    assert list(map_in_threads(abs, [], n_threads=4)) == []
