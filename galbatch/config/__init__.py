@@ -14,7 +14,15 @@ from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
 from galbatch.config.strict import nearest_hint, parse_strictly
-from galbatch.config.survey import GalaxiesMlConfig, GenericConfig, StampsConfig, SurveyConfig, is_tile_table
+from galbatch.config.survey import (
+    GalaxiesMlConfig,
+    GenericConfig,
+    Hdf5Config,
+    MultimodalUniverseConfig,
+    StampsConfig,
+    SurveyConfig,
+    is_tile_table,
+)
 from galbatch.config.values import parse_bytes
 
 __all__ = [
@@ -24,7 +32,9 @@ __all__ = [
     "FlagsConfig",
     "GalaxiesMlConfig",
     "GenericConfig",
+    "Hdf5Config",
     "ModelConfig",
+    "MultimodalUniverseConfig",
     "ObjectsConfig",
     "PlanConfig",
     "PosteriorConfig",

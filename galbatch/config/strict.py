@@ -14,6 +14,7 @@ __all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly"]
 
 RENAMED_KEYS: Mapping[tuple[str, str], str] = {
     ("models", "columns"): "auxiliary_inputs",
+    ("survey.galaxiesml", "variance"): "weight",
     ("posterior", "keep_components"): "keep_pass_outputs",
     # Not of run.toml: settings of a training, and descriptions of foreign networks ([input] and [preprocessing]).
     ("", "columns"): "auxiliary_inputs",

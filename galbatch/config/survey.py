@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,15 @@ from galbatch.config.strict import Section
 from galbatch.config.values import Magnitude, Width
 from galbatch.core.types import WeightKind
 
-__all__ = ["GalaxiesMlConfig", "GenericConfig", "StampsConfig", "SurveyConfig", "is_tile_table"]
+__all__ = [
+    "GalaxiesMlConfig",
+    "GenericConfig",
+    "Hdf5Config",
+    "MultimodalUniverseConfig",
+    "StampsConfig",
+    "SurveyConfig",
+    "is_tile_table",
+]
 
 TABLE_SUFFIXES = (".parquet", ".csv")
 
@@ -93,23 +101,48 @@ class StampsConfig(Section):
     )
 
 
-class GalaxiesMlConfig(Section):
-    """The [survey.galaxiesml] section: the names of the datasets in the HDF5 files, and their pixel grid."""
+class Hdf5Config(Section):
+    """Keys that the sections of layouts in HDF5 share: the names of the datasets, what their values are, and the pixel grid."""
+
+    # Other names that published files have for a key's dataset, and datasets that are done without where files lack them.
+    alternatives: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    may_be_missing: ClassVar[frozenset[str]] = frozenset()
 
     image: str = Field(
-        "image",
-        description="dataset of the images (object, band, y, x); or, with {band} in the name, one dataset (object, y, x) per band",
+        description="dataset of the images (object, band, y, x); or, with {band} in the name, one dataset (object, y, x) per band"
     )
-    variance: str = Field("", description="dataset of the variance, written like `image`; empty: none")
+    weight: str = Field("", description="dataset of the weights, written like `image`; empty: none")
+    weight_kind: WeightKind | None = Field(
+        None,
+        description="meaning of the weights' values; empty: by the dataset's name (ivar, variance, rms ..)",
+    )
+    mask: str = Field(
+        "",
+        description="dataset of the masks, written like `image`, or (object, y, x) for all bands; empty: none",
+    )
+    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
+        None,
+        description="bit number of each of galbatch's mask planes; nonzero: every value other than 0 means BAD; zero: 0 (false) means BAD",
+    )
+    psf_fwhm: str = Field(
+        "", description="dataset of the PSF's FWHM in arcsec, (object, band) or (object,); empty: none"
+    )
     id: str = Field(
         "object_id", description="dataset of the object ids; each object's image is a tile named after its id"
     )
     ra: str = Field("ra", description="dataset of the right ascension, deg")
     dec: str = Field("dec", description="dataset of the declination, deg")
-    bands: tuple[str, ...] = Field(
-        ("g", "r", "i", "z", "y"), description="bands in the order of the file's band axis"
+    band_names: str = Field(
+        "",
+        description="dataset of the bands' names, (object, band), the same in all rows; read where `bands` is empty",
     )
-    pixel_scale_arcsec: float = Field(0.168, gt=0, description="pixel scale; the default is HSC's")
+    scale: str = Field(
+        "",
+        description="dataset of the pixel scale in arcsec, (object, band) or (object,), the same in all rows; read where "
+        "`pixel_scale_arcsec` is empty",
+    )
+    bands: tuple[str, ...] = Field((), description="bands in the order of the file's band axis")
+    pixel_scale_arcsec: float | None = Field(None, gt=0, description="pixel scale")
     # An even number of pixels has no central one: size // 2 is a convention, half a pixel less would be the exact middle.
     center_px: float | None = Field(
         None,
@@ -117,14 +150,49 @@ class GalaxiesMlConfig(Section):
     )
 
 
+def _described(key: str) -> str:
+    """Return the help text of a key of `Hdf5Config`, for layouts with another default."""
+    return Hdf5Config.model_fields[key].description or ""
+
+
+class GalaxiesMlConfig(Hdf5Config):
+    """The [survey.galaxiesml] section: the names of the datasets in the HDF5 files, and their pixel grid."""
+
+    image: str = Field("image", description=_described("image"))
+    bands: tuple[str, ...] = Field(("g", "r", "i", "z", "y"), description=_described("bands"))
+    pixel_scale_arcsec: float | None = Field(0.168, gt=0, description="pixel scale; the default is HSC's")
+
+
+class MultimodalUniverseConfig(Hdf5Config):
+    """The [survey.multimodaluniverse] section: the names of the datasets in the HDF5 files; the defaults are the published ones."""
+
+    alternatives: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "image": ("image_flux",),
+        "scale": ("pixel_scale",),
+    }
+    may_be_missing: ClassVar[frozenset[str]] = frozenset({"weight", "mask", "psf_fwhm"})
+
+    image: str = Field("image_array", description=f"{_described('image')}; image_flux is found as well")
+    weight: str = Field("image_ivar", description=_described("weight"))
+    mask: str = Field("image_mask", description=_described("mask"))
+    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
+        "zero", description=_described("mask_planes")
+    )
+    psf_fwhm: str = Field("image_psf_fwhm", description=_described("psf_fwhm"))
+    band_names: str = Field("image_band", description=_described("band_names"))
+    scale: str = Field("image_scale", description=_described("scale"))
+
+
 class SurveyConfig(Section):
     """One [survey] or [[survey]] section: where the pixels of a survey come from."""
 
     # A test compares these names with the registry of layouts: the config may not import it.
-    layout: Literal["hsc", "lsst", "legacysurvey", "generic", "stamps", "galaxiesml"] = Field(
+    layout: Literal[
+        "hsc", "lsst", "legacysurvey", "generic", "stamps", "galaxiesml", "multimodaluniverse"
+    ] = Field(
         description="how the survey lays out its files: hsc (calexp patches), lsst (coadds of the LSST pipelines), "
         "legacysurvey (bricks, and the viewer's cutouts), generic (any FITS image, see [survey.generic]), stamps "
-        "(ready-made FITS stamps), galaxiesml (HDF5)"
+        "(ready-made FITS stamps), galaxiesml and multimodaluniverse (stamps in HDF5)"
     )
     tiles: str = Field(
         description="the tiles: a glob pattern, a folder or a table of tiles (Parquet, CSV); a local path, relative to run.toml's "
@@ -165,10 +233,13 @@ class SurveyConfig(Section):
         description="how the sky background was subtracted, such as global sky or local sky, where the layout does not know it; "
         "compared with the training data of each network",
     )
-    # The three sections have defaults, so that a user writes only the one that the layout reads.
+    # The sections have defaults, so that a user writes only the one that the layout reads.
     generic: GenericConfig = Field(default_factory=GenericConfig, description="layout generic")
     stamps: StampsConfig = Field(default_factory=StampsConfig, description="layout stamps")
     galaxiesml: GalaxiesMlConfig = Field(default_factory=GalaxiesMlConfig, description="layout galaxiesml")
+    multimodaluniverse: MultimodalUniverseConfig = Field(
+        default_factory=MultimodalUniverseConfig, description="layout multimodaluniverse"
+    )
 
     # A misspelled band in a table would leave the right band without its number.
     @model_validator(mode="after")
@@ -204,6 +275,7 @@ class SurveyConfig(Section):
             ("generic", GenericConfig()),
             ("stamps", StampsConfig()),
             ("galaxiesml", GalaxiesMlConfig()),
+            ("multimodaluniverse", MultimodalUniverseConfig()),
         ):
             if key != self.layout and getattr(self, key) != default:
                 raise ValueError(

@@ -15,6 +15,7 @@ from galbatch.ingest.layouts.generic import GenericLayout
 from galbatch.ingest.layouts.hsc import HscLayout
 from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
 from galbatch.ingest.layouts.lsst import LsstLayout
+from galbatch.ingest.layouts.multimodaluniverse import MultimodalUniverseLayout
 from galbatch.ingest.layouts.overrides import mask_planes_of
 from galbatch.ingest.layouts.stamps import StampsLayout
 from galbatch.storage import FileAccessLog
@@ -54,6 +55,7 @@ LAYOUTS: dict[str, Layout] = {
     "generic": GenericLayout(),
     "stamps": StampsLayout(),
     "galaxiesml": GalaxiesMlLayout(),
+    "multimodaluniverse": MultimodalUniverseLayout(),
 }
 
 

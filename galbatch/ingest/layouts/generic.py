@@ -18,7 +18,6 @@ from typing import Any, Literal
 from astropy.io import fits
 
 from galbatch.config import SurveyConfig
-from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.headers import (
@@ -65,14 +64,6 @@ class GenericLayout:
 
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each of the survey's bands that the file holds.
-        known = [bit.name for bit in MaskBit]
-        stated = survey.generic.mask_planes
-        unknown = [name for name in stated if name not in known] if isinstance(stated, dict) else []
-        if unknown:
-            raise ConfigError(
-                f"[survey.generic] mask_planes: {', '.join(unknown)} is no mask of galbatch's; there are "
-                f"{', '.join(map(str, known))}"
-            )
         with open_fits(path, files) as hdus:
             tiles = [_tile(hdus, path, band=band, survey=survey) for band in _bands(hdus, path, survey)]
             require_whole_file(hdus, path)

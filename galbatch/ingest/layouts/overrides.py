@@ -10,11 +10,12 @@ from typing import Any
 from astropy.io import fits
 
 from galbatch.config import SurveyConfig
+from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile
-from galbatch.errors import TileError
+from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.pixels import NONZERO, ZERO, maskbits, plane_bits
 
-__all__ = ["labeled", "mask_planes_of", "stated_psf_fwhm_arcsec"]
+__all__ = ["labeled", "mask_planes_of", "stated_mask_planes", "stated_psf_fwhm_arcsec"]
 
 WORDS = {"nonzero": NONZERO, "zero": ZERO}
 
@@ -28,6 +29,25 @@ def stated_psf_fwhm_arcsec(survey: SurveyConfig, band: str, cards: Mapping[str, 
     return float(found) if isinstance(found, int | float) and found > 0 else math.nan
 
 
+def stated_mask_planes(given: Mapping[str, int] | str | None) -> dict[str, int] | None:
+    """Return what a key `mask_planes` of run.toml means, as `Tile.mask_planes` has it; None if it says nothing.
+
+    Raises
+    ------
+    ConfigError
+        It names planes that galbatch does not have.
+    """
+    if given is None or isinstance(given, str):
+        return None if given is None else {WORDS[given]: 0}
+    known = [bit.name for bit in MaskBit]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"mask_planes: {', '.join(unknown)} is no mask of galbatch's; there are {', '.join(map(str, known))}"
+        )
+    return dict(given)
+
+
 def mask_planes_of(header: fits.Header, survey: SurveyConfig, band: str, *, where: str) -> dict[str, int]:
     """Return the bits of a mask by their names: by ``[survey.generic] mask_planes``, else by the header, else by the layout.
 
@@ -36,11 +56,9 @@ def mask_planes_of(header: fits.Header, survey: SurveyConfig, band: str, *, wher
     TileError
         None of them says what the bits mean.
     """
-    given = survey.generic.mask_planes
-    if isinstance(given, str):
-        return {WORDS[given]: 0}
+    given = stated_mask_planes(survey.generic.mask_planes)
     if given is not None:
-        return dict(given)
+        return given
     names = plane_bits(header)
     if not names and survey.layout == "legacysurvey":
         return maskbits(header, band)

@@ -13,7 +13,7 @@ from galbatch.ingest.pixels.fits_files import (
     require_whole_file,
     stem_of,
 )
-from galbatch.ingest.pixels.hdf5 import HDF5_SUFFIXES, Hdf5File, is_hdf5, open_hdf5
+from galbatch.ingest.pixels.hdf5 import HDF5_SUFFIXES, Hdf5File, open_hdf5
 from galbatch.ingest.pixels.masks import MASK_BIT_OF_PLANE, NONZERO, ZERO, decode_mask, maskbits, plane_bits
 from galbatch.ingest.pixels.planes import Box, described
 from galbatch.ingest.pixels.reader import Pixels, TileReader, fill_plane
@@ -37,7 +37,6 @@ __all__ = [
     "first_image",
     "hdu_at",
     "ignore_astropy",
-    "is_hdf5",
     "maskbits",
     "open_fits",
     "open_hdf5",

@@ -14,16 +14,11 @@ from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.planes import Box
 
-__all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "is_hdf5", "open_hdf5"]
+__all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "open_hdf5"]
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 # Of these a message shows: GalaxiesML's files have some 100 datasets.
 MAX_SHOWN = 40
-
-
-def is_hdf5(path: str) -> bool:
-    """Return whether the file's name is that of an HDF5 file."""
-    return path.endswith(HDF5_SUFFIXES)
 
 
 class Hdf5File:
@@ -65,14 +60,22 @@ class Hdf5File:
         TileError
             There is none; the message shows which there are.
         """
-        if name not in self._datasets:  # h5py takes 0.3 ms to look a name up, more than to read a stamp
-            self._datasets[name] = self._file.get(name)
-        found = self._datasets[name]
-        if isinstance(found, h5py.Dataset):
+        found = self.find(name)
+        if found is not None:
             return found
         raise TileError(
             f"{self.path}: there is no dataset {name!r}; there are {self._shown()}; name the right one: {key} = .."
         )
+
+    def find(self, name: str) -> Any:
+        """Return a dataset by its name, also one in other capitals if only one has these letters; None if there is none."""
+        if name not in self._datasets:  # h5py takes 0.3 ms to look a name up, more than to read a stamp
+            found = self._file.get(name)
+            alike = [key for key in self._file if key.lower() == name.lower()]
+            if found is None and len(alike) == 1:
+                found = self._file[alike[0]]
+            self._datasets[name] = found if isinstance(found, h5py.Dataset) else None
+        return self._datasets[name]
 
     def _shown(self) -> str:
         found: list[str] = []
