@@ -18,6 +18,7 @@ from galbatch.models.posterior.points import PointMarginal, PointPasses
 from galbatch.models.posterior.pooling import PooledMarginal, PooledPasses, pooled
 from galbatch.models.posterior.quantiles import (
     mixture_cdf,
+    parts_of,
     posterior_std,
     quantile_error,
     relative_error,
@@ -49,6 +50,7 @@ __all__ = [
     "log_slope",
     "mixture_cdf",
     "output_limits",
+    "parts_of",
     "pooled",
     "posterior_std",
     "quantile_error",
