@@ -25,6 +25,7 @@ __all__ = [
     "nearest_arcsec",
     "pixel_center_deg",
     "pixel_of",
+    "position_deg",
     "separation_arcsec",
     "unit_vectors",
 ]
@@ -99,6 +100,13 @@ def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[n
     cos_dec = np.cos(dec)
     # (object, xyz)
     return np.stack([cos_dec * np.cos(ra), cos_dec * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def position_deg(vectors: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return right ascension in [0, 360) and declination, deg, of vectors (..., xyz) of any length; NaN stays NaN."""
+    x, y, z = np.moveaxis(np.asarray(vectors, dtype=np.float64), -1, 0)
+    # The arc sine would lose half of the digits near the poles.
+    return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def separation_arcsec(

@@ -34,7 +34,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 3
+INGEST_VERSION = 4
 """Raised when the numbers in the store change."""
 
 __all__ = [

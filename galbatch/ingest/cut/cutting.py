@@ -19,9 +19,10 @@ from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, P
 from galbatch.ingest.cut.canvas import Canvas
 from galbatch.ingest.cut.measure import measure
 from galbatch.ingest.cut.mosaic import fill_band
-from galbatch.ingest.cut.placing import SAME_SCALE, Arrangement, arrange, place_tiles
+from galbatch.ingest.cut.placing import Arrangement, arrange, place_tiles
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
+from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import Footprint, tiles_near
 
@@ -119,7 +120,9 @@ def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dic
         )  # (object,) place, -1 where no tile covers it
         counts = np.bincount(covering[covering >= 0], minlength=footprint.n_places)
         for tile, place in zip(of_band, footprint.place, strict=True):
-            size_px = math.ceil(grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SAME_SCALE)
+            size_px = math.ceil(
+                grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SCALE_TOLERANCE_PX
+            )
             # Image, mask and weight are read in the same windows; their PSF map only at one pixel an object.
             for plane in (tile.image, tile.mask, tile.weight):
                 if plane is not None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from astropy.wcs import WCS
 from numpy.polynomial import chebyshev
 
+from galbatch.ingest.headers import SkyWCS
 from galbatch.ingest.pixels import Box
 
 __all__ = ["PixelTransform", "Positions"]
@@ -48,13 +48,12 @@ class Positions:
 class PixelTransform:
     """A map from pixels on the WCS `origin` to pixels on the WCS `goal`."""
 
-    origin: WCS
-    goal: WCS
+    origin: SkyWCS
+    goal: SkyWCS
 
     def __call__(self, x: _Float64, y: _Float64) -> _Float64:
         """Return x and y on the goal, (2, ...) float64; NaN beyond its projection's horizon."""
-        ra, dec = self.origin.all_pix2world(x, y, 0)
-        found = self.goal.all_world2pix(ra, dec, 0, tolerance=TOLERANCE_PX, quiet=True)
+        found = self.goal.to_pixels(*self.origin.to_sky(x, y), tolerance_px=TOLERANCE_PX)
         return np.asarray(found, dtype=np.float64)
 
     def steps(self, x: float, y: float) -> _Float64:

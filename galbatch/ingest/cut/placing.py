@@ -15,10 +15,7 @@ from galbatch.ingest.cut.psf import psf_fwhm_at
 from galbatch.ingest.headers import TanWCS, is_plain_lattice, parse_wcs, tan_wcs, tile_tan
 from galbatch.ingest.pixels import Box, TileReader
 
-__all__ = ["SAME_SCALE", "Arrangement", "PlacedTile", "Target", "arrange", "place_tiles"]
-
-SAME_SCALE = 1e-3
-"""Relative difference of pixel scales up to which pixels are copied: 0.2 px across 239 px."""
+__all__ = ["Arrangement", "PlacedTile", "Target", "arrange", "place_tiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +59,17 @@ def place_tiles(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> l
             # CRPIX of one tract's patches differ by whole pixels; rounding takes away what the header's digits lost.
             shift = (round(tan.crpix[0] - first.crpix[0]), round(tan.crpix[1] - first.crpix[1]))
         else:
-            wcs = parse_wcs(tile.wcs_header)
-            x, y = wcs.all_world2pix(objects.ra_deg, objects.dec_deg, 0, quiet=True)
+            x, y = parse_wcs(tile.wcs_header).to_pixels(objects.ra_deg, objects.dec_deg)
             if is_plain:
                 on_lattice[tile.grid_key] = (tile_tan(tile), x, y)
-        placed.append(_placed(tile, (x + shift[0], y + shift[1]), grid=grid, is_plain=is_plain))
+        placed.append(
+            _placed(
+                tile,
+                (x + shift[0], y + shift[1]),
+                grid=grid,
+                copies=is_plain and tile_tan(tile).fits_grid(grid),
+            )
+        )
     return placed
 
 
@@ -75,15 +78,13 @@ def _placed(
     position: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
     *,
     grid: Grid,
-    is_plain: bool,
+    copies: bool,
 ) -> PlacedTile:
     """Return the tile with its objects' distances from the edges; `position` is x and y, (object,) float64."""
     x, y = position
     ny, nx = tile.shape_px
     # Half a pixel more, as a pixel's area reaches that far beyond its center.
     inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
-    ratio = grid.pixel_scale_arcsec / tile.pixel_scale_arcsec
-    copies = is_plain and abs(ratio - 1.0) < SAME_SCALE
     # The extra 2 px are for rounding to whole pixels and for interpolation.
     reach_px = grid.size_px * grid.pixel_scale_arcsec / _narrowest_arcsec(tile) / math.sqrt(2.0) + 2.0
     return PlacedTile(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px)

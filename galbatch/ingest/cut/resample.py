@@ -59,7 +59,7 @@ def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) ->
 
 def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | None:
     """Return a window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
-    to_tile = PixelTransform(target.astropy(), parse_wcs(tile.wcs_header))
+    to_tile = PixelTransform(target.sky(), parse_wcs(tile.wcs_header))
     along = np.linspace(0.0, size_px - 1.0, 9)
     x, y = to_tile(*np.meshgrid(along, along))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -161,7 +161,7 @@ class _Drawing:
 @functools.lru_cache(maxsize=MAPS_KEPT)
 def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Drawing | None:
     """Return the tile pixels and weights that a cutout is resampled from; None where tile and cutout do not meet."""
-    own, tile = place.tan.astropy(), parse_wcs(wcs_header)
+    own, tile = place.tan.sky(), parse_wcs(wcs_header)
     to_tile = PixelTransform(own, tile)
     center = (place.size_px - 1) / 2.0
     steps = to_tile.steps(center, center)

@@ -1,4 +1,4 @@
-"""FITS headers -> tiles: what a pixel's number means (calibration), where it lies (wcs, lattice), what makes a tile.
+"""FITS headers -> tiles: what a pixel's number means (calibration), where it lies (wcs, frames, lattice), what makes a tile.
 
 `make_tile` and `add_plane` are what a layout's adapter calls; it finds the number of nJy in one image unit by
 `image_scale`, which has one precedence for all layouts. A WCS is accepted or refused in one place, `accepted_wcs`.
@@ -6,6 +6,7 @@
 
 from galbatch.ingest.headers.calibration import PixelScale, StatedScale, image_scale, scale_of_attribute
 from galbatch.ingest.headers.lattice import (
+    SCALE_TOLERANCE_PX,
     TanWCS,
     is_plain_lattice,
     lattice_key,
@@ -15,8 +16,8 @@ from galbatch.ingest.headers.lattice import (
 )
 from galbatch.ingest.headers.tile import Planes, add_plane, combined_identity, make_tile
 from galbatch.ingest.headers.wcs import (
+    SkyWCS,
     accepted_wcs,
-    celestial_header,
     corners_deg,
     north_up_corners_deg,
     parse_wcs,
@@ -25,13 +26,14 @@ from galbatch.ingest.headers.wcs import (
 )
 
 __all__ = [
+    "SCALE_TOLERANCE_PX",
     "PixelScale",
     "Planes",
+    "SkyWCS",
     "StatedScale",
     "TanWCS",
     "accepted_wcs",
     "add_plane",
-    "celestial_header",
     "combined_identity",
     "corners_deg",
     "image_scale",

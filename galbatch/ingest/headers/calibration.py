@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
-from astropy.wcs import WCS
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import CalibrationField
@@ -28,7 +27,7 @@ from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.headers.photocalib import ArchiveError, photocalib
 from galbatch.ingest.headers.statements import Cards, Statement, njy_of_zero_point, number_of, zero_point_of
 from galbatch.ingest.headers.units import flux_unit
-from galbatch.ingest.headers.wcs import accepted_wcs, wcs_cards
+from galbatch.ingest.headers.wcs import SkyWCS, accepted_wcs, wcs_cards
 from galbatch.ingest.headers.zero_points import (
     ZERO_POINT_CARDS,
     fluxmag0_statement,
@@ -250,11 +249,11 @@ def _pixel_area(
     return written or mean, CalibrationField(x_range, y_range, rows)
 
 
-def _areas_sr(wcs: WCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _areas_sr(wcs: SkyWCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the areas (y, x) in steradian of the pixels at 0-based (x, y), from the two lines through their middles."""
     ends = []
     for dx, dy in ((-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)):
-        ra, dec = np.deg2rad(wcs.all_pix2world(x + dx, y + dy, 0))
+        ra, dec = np.deg2rad(wcs.to_sky(x + dx, y + dy))
         ends.append(np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1))
     # A pixel is small enough to be flat: its area is the cross product of the two, (y, x, xyz).
     return np.linalg.norm(np.cross(ends[1] - ends[0], ends[3] - ends[2]), axis=-1)

@@ -1,11 +1,13 @@
 """Pixel lattices: which tiles share pixels, and where sky positions fall on them.
 
 Tiles whose WCS differ only by whole pixels (the patches of a tract, cutouts of one brick) lie on one
-lattice. Its key is made from the WCS itself, so a wrong tract number in a file name cannot lie.
+lattice. Its key is made from the WCS itself, so a wrong tract number in a file name cannot lie. A tile in another
+frame than ICRS has its lattice in ICRS too, turned.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import re
@@ -16,10 +18,12 @@ import numpy.typing as npt
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from galbatch.core.types import Tile
-from galbatch.ingest.headers.wcs import parse_wcs
+from galbatch.core import sky
+from galbatch.core.types import Grid, Tile
+from galbatch.ingest.headers.wcs import SkyWCS, parse_wcs
 
 __all__ = [
+    "SCALE_TOLERANCE_PX",
     "TanWCS",
     "is_plain_lattice",
     "lattice_key",
@@ -32,24 +36,25 @@ PLAIN = "tan:"
 WARPED = "warped:"
 
 
+SCALE_TOLERANCE_PX = 0.05
+"""How far a tile's pixels may drift from those of a grid over the whole cutout, by their scale alone."""
+
+# By pixels that are not square, axes that are not at right angles, or the wrong parity, at the cutout's corner. A TAN
+# tract's own curvature is 0.026 px there, 0.85 deg from its center: it is in both, so CD is compared, not the local pixels.
+SHAPE_TOLERANCE_PX = 0.02
+
+
 def lattice_key(header: str) -> str:
     """Return the key that tiles share when their pixels lie on one lattice; `header` is as in `Tile.wcs_header`.
 
     Rounded so that 4 microarcseconds in CRVAL, 1e-9 in CD and 1e-4 px in CRPIX make no difference: below
-    1e-4 px over the 4e4 px of a tract. A WCS with distortion or another projection than TAN shares its
+    1e-4 px over the 4e4 px of a tract. A WCS with distortion, another projection than TAN, or in FK4 shares its
     lattice with its equal only.
     """
-    wcs, cards = parse_wcs(header), fits.Header.fromstring(header)
-    # From the cards: astropy presents TPV as TAN without parameters, its distortion hidden in wcslib.
-    projections = [str(cards.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
-    distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in cards)
-    lonpole = wcs.wcs.lonpole
-    # The standard's own value, which TanWCS stands for: 0 if the reference point is the north pole.
-    usual = 0.0 if wcs.wcs.crval[1] >= 90.0 else 180.0
-    upright = not math.isfinite(lonpole) or abs(lonpole - usual) < 1e-9
-    if projections == ["RA---TAN", "DEC--TAN"] and not distorted and upright:
-        return plain_key(wcs.wcs.crval, wcs.pixel_scale_matrix, wcs.wcs.crpix)
-    return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
+    tan = _icrs_tan(header)
+    if tan is None:
+        return WARPED + hashlib.sha256(header.encode()).hexdigest()[:16]
+    return plain_key(tan.crval, tan.cd, tan.crpix)
 
 
 def plain_key(crval: npt.ArrayLike, cd: npt.ArrayLike, crpix: npt.ArrayLike) -> str:
@@ -69,13 +74,13 @@ def is_plain_lattice(tile: Tile) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TanWCS:
-    """An undistorted TAN projection.
+    """An undistorted TAN projection in ICRS.
 
     Attributes
     ----------
     crpix : FITS (1-based) reference pixel (x, y)
     crval : (ra, dec) of the reference point, deg
-    cd : (2, 2) float64, deg/px
+    cd : (2, 2) float64, deg/px, (toward east or north, along x or y)
     """
 
     crpix: tuple[float, float]
@@ -92,6 +97,22 @@ class TanWCS:
         wcs.wcs.set()
         return wcs
 
+    def sky(self) -> SkyWCS:
+        """Return the same projection with positions in ICRS."""
+        return SkyWCS(self.astropy())
+
+    def fits_grid(self, grid: Grid) -> bool:
+        """Return whether these pixels are a grid's, whatever their rotation, so that they can be copied onto it."""
+        # A matrix of a scaled rotation after the mirroring of east to the left is (a -b, b a); c and d are what is left.
+        (m00, m01), (m10, m11) = self.cd @ np.diag([-1.0, 1.0]) * 3600.0 / grid.pixel_scale_arcsec
+        scale = math.hypot(m00 + m11, m10 - m01) / 2.0
+        rest = math.hypot(m00 - m11, m10 + m01) / 2.0
+        to_corner_px = grid.size_px / math.sqrt(2.0)
+        return (
+            abs(scale - 1.0) * grid.size_px <= SCALE_TOLERANCE_PX
+            and rest * to_corner_px <= SHAPE_TOLERANCE_PX
+        )
+
 
 def tan_wcs(ra_deg: float, dec_deg: float, *, scale_arcsec: float, center_px: int) -> TanWCS:
     """Return a projection with north up, east left, and (ra, dec) exactly on the 0-based pixel (`center_px`, `center_px`)."""
@@ -101,9 +122,37 @@ def tan_wcs(ra_deg: float, dec_deg: float, *, scale_arcsec: float, center_px: in
 
 
 def tile_tan(tile: Tile) -> TanWCS:
-    """Return the WCS of a tile on a plain lattice."""
-    wcs = parse_wcs(tile.wcs_header)
-    crpix, crval = wcs.wcs.crpix, wcs.wcs.crval
-    return TanWCS(
-        (float(crpix[0]), float(crpix[1])), (float(crval[0]), float(crval[1])), wcs.pixel_scale_matrix
-    )
+    """Return the WCS of a tile on a plain lattice, in ICRS whatever the tile's own frame."""
+    tan = _icrs_tan(tile.wcs_header)
+    assert tan is not None
+    return tan
+
+
+@functools.lru_cache(maxsize=4096)
+def _icrs_tan(header: str) -> TanWCS | None:
+    """Return the WCS of a header as an undistorted TAN projection in ICRS; None if it is none."""
+    wcs, cards = parse_wcs(header), fits.Header.fromstring(header)
+    # From the cards: astropy presents TPV as TAN without parameters, its distortion hidden in wcslib.
+    projections = {str(cards.get(key, "")).strip()[5:] for key in ("CTYPE1", "CTYPE2")}
+    distorted = any(re.match(r"PV\d_|(A|B)_ORDER", key) for key in cards)
+    axes = [wcs.wcs.wcs.lng, wcs.wcs.wcs.lat]
+    crpix = (float(wcs.wcs.wcs.crpix[0]), float(wcs.wcs.wcs.crpix[1]))
+    crval, cd = wcs.wcs.wcs.crval[axes], wcs.wcs.pixel_scale_matrix[axes]
+    # The standard's own value, which TanWCS stands for: 0 if the reference point is the north pole.
+    usual = 0.0 if crval[1] >= 90.0 else 180.0
+    if projections != {"TAN"} or distorted or abs(wcs.wcs.wcs.lonpole - usual) >= 1e-9:
+        return None
+    if wcs.frame is None:
+        return TanWCS(crpix, (float(crval[0]), float(crval[1])), cd)
+    if wcs.frame.rotation is None or crval[1] >= 90.0:
+        return None
+    # A gnomonic projection is one in every rotated frame; north at its reference point is another direction there.
+    ra, dec = wcs.frame.to_icrs(*crval)
+    own = _east_north(*crval) @ wcs.frame.rotation.T  # (east or north, xyz) in ICRS
+    return TanWCS(crpix, (float(ra), float(dec)), _east_north(float(ra), float(dec)) @ own.T @ cd)
+
+
+def _east_north(longitude_deg: float, latitude_deg: float) -> npt.NDArray[np.float64]:
+    """Return the unit vectors to the east and to the north at a position, (2, xyz) float64."""
+    east = sky.unit_vectors(longitude_deg + 90.0, 0.0)
+    return np.stack([east, np.cross(sky.unit_vectors(longitude_deg, latitude_deg), east)])

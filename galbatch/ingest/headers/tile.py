@@ -89,7 +89,7 @@ def make_tile(
         wcs_header=wcs_header,
         grid_key=lattice_key(wcs_header),
         njy_per_unit=scale.njy_per_unit,
-        pixel_scale_arcsec=pixel_scale_arcsec(wcs),
+        pixel_scale_arcsec=pixel_scale_arcsec(wcs.wcs),
         corners_deg=corners_deg(wcs, shape),
         mask=mask,
         mask_planes=planes.mask_planes,

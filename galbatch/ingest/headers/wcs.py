@@ -1,4 +1,4 @@
-"""Which WCS of a header is accepted: one celestial projection, with polynomial distortion or without."""
+"""Which WCS of a header is accepted: one celestial projection, with polynomial distortion or without, in any frame."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,11 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WcsError
 
 from galbatch.errors import TileError
+from galbatch.ingest.headers.frames import Frame, frame_cards, frame_of
 
 __all__ = [
+    "SkyWCS",
     "accepted_wcs",
-    "celestial_header",
     "corners_deg",
     "north_up_corners_deg",
     "parse_wcs",
@@ -26,43 +28,91 @@ __all__ = [
     "wcs_cards",
 ]
 
-# The primary WCS only: alternate ones (CRVAL1A) and everything else of a header is left behind.
+# The primary WCS only: alternate ones (CRVAL1A) and everything else of a header is left behind. PROJP holds the
+# parameters that are now PV2.
 WCS_CARD = re.compile(
-    r"^(WCSAXES|RADESYS|EQUINOX|LONPOLE|LATPOLE|(CTYPE|CRPIX|CRVAL|CUNIT|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+"
+    r"^(LONPOLE|LATPOLE|(CTYPE|CRPIX|CRVAL|CUNIT|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+|PROJP\d"
     r"|(A|B|AP|BP)_(ORDER|\d_\d))$"
 )
 OLD_PC_CARD = re.compile(r"^PC00([12])00([12])$")  # before FITS standard 3.0; Pan-STARRS still writes it
 
+LATITUDES = {"RA": "DEC", "GLON": "GLAT", "ELON": "ELAT"}
+"""The axes that are read: the latitude that belongs to each longitude."""
 
-def accepted_wcs(header: fits.Header, where: str) -> tuple[str, WCS]:
+CTYPE = re.compile(r"(RA|DEC|GLON|GLAT|ELON|ELAT)-+([A-Z]{3})(-SIP)?")
+
+# Distortions that stand in tables of other HDUs or in cards of their own kind.
+TABLE_CARDS = re.compile(r"^((CP|CQ|D2IM)DIS\d|D2IM(ARR|EXT)\d?)$")
+TABLE_PROJECTIONS = {
+    "TAB": "-TAB, coordinates in a table",
+    "TNX": "TNX, IRAF's polynomials in cards WAT",
+    "ZPX": "ZPX, IRAF's polynomials in cards WAT",
+    "DSS": "DSS, plate polynomials of the Digitized Sky Survey",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SkyWCS:
+    """A celestial WCS, whose axes may be in either order; positions go in and come out in ICRS.
+
+    Attributes
+    ----------
+    wcs : the WCS in its own frame, set
+    frame : that frame; None: ICRS
+    """
+
+    wcs: WCS
+    frame: Frame | None = None
+
+    def to_sky(
+        self, x: npt.ArrayLike, y: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return ra and dec, deg, of 0-based pixels; NaN beyond the projection's horizon."""
+        world = self.wcs.all_pix2world(x, y, 0)
+        longitude, latitude = world[self.wcs.wcs.lng], world[self.wcs.wcs.lat]
+        return (longitude, latitude) if self.frame is None else self.frame.to_icrs(longitude, latitude)
+
+    def to_pixels(
+        self, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, *, tolerance_px: float = 1e-4
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the 0-based pixels x and y of ICRS positions; NaN beyond the projection's horizon.
+
+        Parameters
+        ----------
+        tolerance_px : float
+            The error at which inverses that are found iteratively (SIP) stop.
+        """
+        position = (ra_deg, dec_deg) if self.frame is None else self.frame.from_icrs(ra_deg, dec_deg)
+        world = position if self.wcs.wcs.lng == 0 else position[::-1]
+        x, y = self.wcs.all_world2pix(*world, 0, tolerance=tolerance_px, quiet=True)
+        return x, y
+
+
+def accepted_wcs(header: fits.Header, where: str) -> tuple[str, SkyWCS]:
     """Return the celestial WCS of a header, as text for `Tile.wcs_header` and parsed.
+
+    The text states its frame by RADESYS and EQUINOX, whichever cards the header has.
 
     Raises
     ------
     TileError
-        It has distortion tables, cannot be parsed, is not celestial, or has no pixel scale; `where` names the tile.
+        It has distortion tables, cannot be parsed, is not celestial, is in a frame that is not read, or has no pixel
+        scale; `where` names the tile.
     """
-    if "CPDIS1" in header or "D2IMDIS1" in header:
-        raise TileError(
-            f"{where}: the WCS has distortion tables (CPDIS, D2IM), which are not read; exclude it"
-        )
-    chosen = celestial_header(header)
+    longitude = _longitude(header, where)
+    chosen = _celestial_header(header)
+    chosen.update(frame_cards(header, longitude, where))
     text = chosen.tostring()
     try:
-        wcs = parse_wcs(text)
+        sky_wcs = parse_wcs(text)
     except (WcsError, ValueError) as error:
         raise TileError(
             f"{where}: the WCS cannot be used ({error}); correct its cards or exclude the tile"
         ) from None
-    if [name[:4] for name in wcs.wcs.ctype] != ["RA--", "DEC-"]:
-        found = [header.get("CTYPE1"), header.get("CTYPE2")]
-        raise TileError(
-            f"{where}: no celestial WCS: CTYPE1, CTYPE2 are {found}, right ascension and declination are needed; "
-            "solve the image's astrometry or exclude it"
-        )
-    if not math.isfinite(pixel_scale_arcsec(wcs)) or pixel_scale_arcsec(wcs) == 0:
+    scale = pixel_scale_arcsec(sky_wcs.wcs)
+    if not math.isfinite(scale) or scale == 0:
         raise TileError(f"{where}: the WCS has no pixel scale: CD, or PC and CDELT, are missing or singular")
-    return text, wcs
+    return text, sky_wcs
 
 
 def wcs_cards(hdus: fits.HDUList, image: int | str) -> fits.Header:
@@ -77,22 +127,45 @@ def wcs_cards(hdus: fits.HDUList, image: int | str) -> fits.Header:
     return primary
 
 
-def celestial_header(header: fits.Header) -> fits.Header:
-    """Return the cards of the celestial WCS alone, as in `header`; old spellings become those of the standard."""
+def _longitude(header: fits.Header, where: str) -> str:
+    """Return RA, GLON or ELON, whichever a header's celestial axes are; raise if they are not, or need tables."""
+    found = [str(header.get(key, "")).strip() for key in ("CTYPE1", "CTYPE2")]
+    parts = [CTYPE.fullmatch(name) for name in found]
+    tables = [TABLE_PROJECTIONS.get(name.rpartition("-")[2], "") for name in found]
+    tables += [key for key in header if TABLE_CARDS.match(key)]
+    if any(tables):
+        raise TileError(
+            f"{where}: the WCS has distortion tables ({next(filter(None, tables))}), which are not read; fit it by TPV or "
+            "SIP, or exclude the tile"
+        )
+    axes = {match[1] for match in parts if match}
+    for longitude, latitude in LATITUDES.items():
+        if axes == {longitude, latitude}:
+            return longitude
+    raise TileError(
+        f"{where}: no celestial WCS: CTYPE1, CTYPE2 are {found}; right ascension and declination, or galactic or "
+        "ecliptic longitude and latitude, are needed; solve the image's astrometry or exclude it"
+    )
+
+
+def _celestial_header(header: fits.Header) -> fits.Header:
+    """Return the cards of the celestial WCS but for its frame, as in `header`; old spellings become the standard's."""
     chosen = fits.Header()
     for card in header.cards:
         key = OLD_PC_CARD.sub(r"PC\1_\2", card.keyword)
-        if WCS_CARD.match(key) and key != "WCSAXES":
+        if WCS_CARD.match(key):
             chosen[key] = card.value
     return chosen
 
 
 @functools.lru_cache(maxsize=4096)
-def parse_wcs(header: str) -> WCS:
-    """Return the WCS of a tile's `wcs_header`; its projection may be any, with or without distortion."""
+def parse_wcs(header: str) -> SkyWCS:
+    """Return the WCS of a tile's `wcs_header`; its projection and frame may be any, with or without distortion."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)  # "RADECSYS is deprecated" and its like
-        return WCS(fits.Header.fromstring(header), naxis=2)
+        warnings.simplefilter("ignore", AstropyWarning)  # deprecated cards, which are read all the same
+        wcs = WCS(fits.Header.fromstring(header), naxis=2)
+    wcs.wcs.set()
+    return SkyWCS(wcs, frame_of(wcs))
 
 
 def pixel_scale_arcsec(wcs: WCS) -> float:
@@ -100,12 +173,12 @@ def pixel_scale_arcsec(wcs: WCS) -> float:
     return math.sqrt(abs(float(np.linalg.det(wcs.pixel_scale_matrix)))) * 3600.0
 
 
-def corners_deg(wcs: WCS, shape_px: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+def corners_deg(wcs: SkyWCS, shape_px: tuple[int, int]) -> tuple[tuple[float, float], ...]:
     """Return (ra, dec) of the outer corners of the corner pixels, in order around the tile."""
     ny, nx = shape_px
     x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5])
     y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
-    ra, dec = wcs.all_pix2world(x, y, 0)
+    ra, dec = wcs.to_sky(x, y)
     return tuple((float(a) % 360.0, float(d)) for a, d in zip(ra, dec, strict=True))
 
 

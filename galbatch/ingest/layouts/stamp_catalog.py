@@ -110,7 +110,7 @@ def require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> N
     TileError
         The position is elsewhere: stamps and catalog were mixed up.
     """
-    x, y = parse_wcs(tile.wcs_header).all_world2pix([position], 0, quiet=True)[0]
+    x, y = parse_wcs(tile.wcs_header).to_pixels(*position)
     ny, nx = tile.shape_px
     if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
         raise TileError(

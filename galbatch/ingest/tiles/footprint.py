@@ -231,6 +231,4 @@ def _along_healpix(centers: Floats) -> npt.NDArray[np.intp]:
     """Return the indices that sort unit vectors (center, 3) along the HEALPix index."""
     if not len(centers):
         return np.zeros(0, np.intp)
-    ra = np.degrees(np.arctan2(centers[:, 1], centers[:, 0])) % 360.0
-    dec = np.degrees(np.arcsin(np.clip(centers[:, 2], -1.0, 1.0)))
-    return np.argsort(sky.healpix_29(ra, dec), kind="stable")
+    return np.argsort(sky.healpix_29(*sky.position_deg(centers)), kind="stable")

@@ -136,10 +136,12 @@ def test_the_pixel_map_is_astropys(place, size):
     from galbatch.ingest.cut.pixel_map import PixelTransform
     from galbatch.ingest.pixels import Box
 
-    source = lattice.parse_wcs(lattice.celestial_header(PLACES[place]).tostring())
+    sky_wcs = lattice.accepted_wcs(PLACES[place], "here")[1]
+    source = sky_wcs.wcs
     ra, dec = sky_of(PLACES[place], 51.2, 44.4)
-    target = lattice.tan_wcs(ra, dec, scale_arcsec=0.168, center_px=size // 2).astropy()
-    found = PixelTransform(target, source).positions(Box(0, size, 0, size))
+    tan = lattice.tan_wcs(ra, dec, scale_arcsec=0.168, center_px=size // 2)
+    target = tan.astropy()
+    found = PixelTransform(tan.sky(), sky_wcs).positions(Box(0, size, 0, size))
     rows, columns = np.indices((size, size))
     x, y = source.all_world2pix(*target.all_pix2world(columns, rows, 0), 0, tolerance=1e-8)
     assert max(np.abs(found.x - x).max(), np.abs(found.y - y).max()) < 2e-6
@@ -151,12 +153,13 @@ def test_the_pixel_map_is_astropys(place, size):
 
 def test_at_a_projections_seam_every_pixel_is_transformed():
     from galbatch.ingest.cut.pixel_map import PixelTransform
+    from galbatch.ingest.headers import SkyWCS
     from galbatch.ingest.pixels import Box
 
     # An all-sky map breaks at its native meridian of 180 deg, which runs through this cutout.
     source = WCS(wcs_header((180.0, 0.0), projection="CAR", scale=3600.0, crpix=(180.5, 90.5)))
     target = WCS(wcs_header((0.0, 0.0), scale=3600.0, crpix=(10.5, 10.5)))
-    found = PixelTransform(target, source).positions(Box(0, 20, 0, 20))
+    found = PixelTransform(SkyWCS(target), SkyWCS(source)).positions(Box(0, 20, 0, 20))
     x, y = source.all_world2pix(*target.all_pix2world(*np.meshgrid(np.arange(20), np.arange(20)), 0), 0)
     np.testing.assert_allclose(found.x, x, atol=1e-9)
     np.testing.assert_allclose(found.y, y, atol=1e-9)

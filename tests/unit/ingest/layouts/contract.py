@@ -187,7 +187,9 @@ class LayoutContract:
         ("cards", "message"),
         [
             ({"CTYPE1": "RA---SIN"}, "the WCS cannot be used"),
-            ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "no celestial WCS"),
+            ({"CTYPE1": "SLON-TAN", "CTYPE2": "SLAT-TAN"}, "no celestial WCS"),
+            ({"CTYPE1": "RA---TAB", "CTYPE2": "DEC--TAB"}, "distortion tables .-TAB"),
+            ({"RADESYS": "GAPPT"}, "is no frame that is read: ICRS, FK5 and FK4 are"),
             ({"CD1_1": 0.0, "CD2_2": 0.0, "CD1_2": 0.0, "CD2_1": 0.0}, "WCS"),
             ({"CPDIS1": "LOOKUP"}, "distortion tables"),
         ],
