@@ -20,7 +20,7 @@ from harness import compare, report
 
 from galbatch import ingest, simulation
 from galbatch.config import FlagsConfig, ObjectsConfig, SurveyConfig
-from galbatch.core.types import BLOCK_OBJECTS, Grid, njy_per_unit
+from galbatch.core.types import BLOCK_OBJECTS, CutoutSpec, Grid, njy_per_unit
 from galbatch.objects import read_objects
 
 GRID = Grid(96, 0.168)
@@ -42,7 +42,7 @@ def main() -> None:
                 block = objects.take(slice(start, start + BLOCK_OBJECTS))
                 known = np.zeros(len(block), np.int32)
                 ingest.cut_block(
-                    block, tiles, grid=GRID, bands=("g",), flags=FlagsConfig(), object_flags=known
+                    block, tiles, spec=CutoutSpec(GRID, ("g",)), flags=FlagsConfig(), object_flags=known
                 )
 
         def cutout2d() -> None:

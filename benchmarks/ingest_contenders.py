@@ -30,7 +30,7 @@ from harness import Measured, compare, report
 
 from galbatch import cluster, config, execution, ingest, planning
 from galbatch.core.pixels import Partition
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile, njy_per_unit
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Tile, njy_per_unit
 from galbatch.objects import ListSource
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
@@ -227,8 +227,7 @@ def compare_in_memory(data: Data, *, store: Path) -> None:
         return ingest.cut_blocks(
             objects,
             image_alone,
-            grid=GRID,
-            bands=("g",),
+            spec=CutoutSpec(GRID, ("g",)),
             flags=config.FlagsConfig(),
             object_flags=np.zeros(len(objects), np.int32),
         )

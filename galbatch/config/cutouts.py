@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from galbatch.config.strict import Section
+from galbatch.core.types import Resampling
 
 __all__ = ["CutoutsConfig"]
 
@@ -19,6 +20,11 @@ class CutoutsConfig(Section):
     planes: tuple[Literal["image", "mask", "variance"], ...] = Field(
         ("image",),
         description="planes to store; the flags use mask and variance whether or not they are stored",
+    )
+    resampling: Resampling = Field(
+        "low_pass",
+        description="how pixels of another grid come onto the cutout's: low_pass (galbatch's own kernel), or reproject's adaptive "
+        "(DeForest 2004) or exact (overlaps of pixels on the sphere), whose variance and mask are approximate",
     )
     keep: bool = Field(
         True,

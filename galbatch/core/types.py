@@ -22,10 +22,12 @@ __all__ = [
     "BLOCK_OBJECTS",
     "CalibrationField",
     "CutoutBlock",
+    "CutoutSpec",
     "FileIdentity",
     "Grid",
     "ObjectTable",
     "Plane",
+    "Resampling",
     "Tile",
     "WeightKind",
     "ab_mag",
@@ -34,6 +36,9 @@ __all__ = [
 
 WeightKind = Literal["variance", "inverse_variance", "standard_deviation"]
 """The quantity stored in a tile's weight plane."""
+
+Resampling = Literal["low_pass", "adaptive", "exact"]
+"""How pixels of another grid come onto a cutout's: galbatch's own kernel, or an algorithm of reproject."""
 
 BLOCK_OBJECTS = 256
 """Number of objects in a block: the unit in which cutouts are held in memory, read and written."""
@@ -88,6 +93,15 @@ class Grid:
     def half_diagonal_deg(self) -> float:
         """Half of the cutout's diagonal in deg: the radius of the circle through its corners."""
         return self.size_px * self.pixel_scale_arcsec / 3600.0 / math.sqrt(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CutoutSpec:
+    """The cutouts that are wanted of each object: their grid, their bands in order, and how pixels of another grid come onto it."""
+
+    grid: Grid
+    bands: tuple[str, ...]
+    resampling: Resampling = "low_pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +279,7 @@ class CutoutBlock:
     noise_correlation : (object, band) float32, ratio of the noise of a sum over many pixels to the square root of
         the sum of their variances: 1 where pixels were copied, more where they were resampled; NaN without pixels
     flags : (object,) int32 of PixelFlag bits
+    resampling : how pixels of another grid came onto the cutouts'; with another than "low_pass" the variance is approximate
     """
 
     grid: Grid
@@ -284,6 +299,7 @@ class CutoutBlock:
     psf_fwhm_arcsec: npt.NDArray[np.float32]
     noise_correlation: npt.NDArray[np.float32]
     flags: npt.NDArray[np.int32]
+    resampling: Resampling = "low_pass"
 
     def __len__(self) -> int:
         return len(self.object_id)

@@ -160,13 +160,12 @@ class _Sample:
 
         Objects outside every tile take no time to cut and no passes: they say nothing about the others.
         """
-        store, planes = config.cutouts.store, config.cutouts.planes
         parts = [part for part in plan.partitions if part.projection.n_cutouts[number] and part.tiles]
         # They are in HEALPix order: the first one may lie at the survey's edge, the middle one stands for all.
         outward = sorted(range(len(parts)), key=lambda index: abs(index - len(parts) // 2))
         n_cut = 0
         for part in (parts[index] for index in outward[:MOST_PARTITIONS]):
-            task = tasks.ingest_task(plan, part, store=store, planes=planes, flags=config.flags)
+            task = tasks.ingest_task(plan, part, cutouts=config.cutouts, flags=config.flags)
             grid = task.grids[number]
             footprint = ingest.Footprint([tile for tile in task.tiles if tile.band in grid.bands])
             needed = task.objects.take(grid.rows)

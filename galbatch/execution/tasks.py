@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from galbatch import catalog, ingest, models
 from galbatch.catalog import pass_outputs
-from galbatch.config import FlagsConfig, PosteriorConfig
+from galbatch.config import CutoutsConfig, FlagsConfig, PosteriorConfig
 from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Tile
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Resampling, Tile
 from galbatch.errors import FingerprintError
 from galbatch.execution.leaf import leaf_footer, leaf_table
 from galbatch.objects import PartitionObjects
@@ -79,6 +79,7 @@ class IngestTask:
     grids: tuple[GridTask, ...]
     store: str
     planes: tuple[str, ...]
+    resampling: Resampling
     flags: FlagsConfig
     fingerprint: Fingerprint
 
@@ -143,9 +144,7 @@ class TaskResult:
     notes: tuple[str, ...] = ()
 
 
-def ingest_task(
-    plan: Plan, part: PartitionPlan, *, store: str, planes: tuple[str, ...], flags: FlagsConfig
-) -> IngestTask:
+def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flags: FlagsConfig) -> IngestTask:
     """Return the task that cuts the objects of `part`, from the part of the plan that it needs."""
     objects = plan.take(part.partition)
     return IngestTask(
@@ -154,8 +153,9 @@ def ingest_task(
         object_flags=objects.flags,
         tiles=tuple(plan.tiles[index] for index in part.tiles),
         grids=_grid_tasks(plan, objects),
-        store=store,
-        planes=planes,
+        store=cutouts.store,
+        planes=cutouts.planes,
+        resampling=cutouts.resampling,
         flags=flags,
         fingerprint=part.ingest,
     )
@@ -234,8 +234,7 @@ def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> It
     return ingest.cut_blocks(
         task.objects.take(rows),
         task.tiles,
-        grid=grid.grid,
-        bands=grid.bands,
+        spec=CutoutSpec(grid.grid, grid.bands, task.resampling),
         flags=task.flags,
         object_flags=task.object_flags[rows],
     )

@@ -193,6 +193,12 @@ class _Planner:
             "survey": json.dumps(surveys, sort_keys=True),
             "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
             "planes": " ".join(self.config.cutouts.planes),
+            # The default adds nothing, so that it keeps the fingerprints of before there was a choice.
+            **(
+                {}
+                if self.config.cutouts.resampling == "low_pass"
+                else {"resampling": self.config.cutouts.resampling}
+            ),
             "flag thresholds": json.dumps(self.config.flags.model_dump(), sort_keys=True),
         }
         # With a fixed number of passes these two change no value.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
 from galbatch.core import sky
-from galbatch.core.types import Grid, ObjectTable
+from galbatch.core.types import CutoutSpec, Grid, ObjectTable
 
 SCALE = 0.168
 NJY = np.float32(10 ** (0.4 * 4.4))
@@ -94,8 +95,7 @@ def test_cut_equals_the_reference(tiles, field, x, y, size):
     block = ingest.cut_block(
         table,
         tiles[field],
-        grid=Grid(size, SCALE),
-        bands=("g",),
+        spec=CutoutSpec(Grid(size, SCALE), ("g",)),
         flags=FlagsConfig(),
         object_flags=np.zeros(1, np.int32),
     )
@@ -119,10 +119,23 @@ def arrangements(draw):
     return tiles
 
 
-def turned_header(angle_deg, flip, y0, x0):
+FRAMES = {
+    "ICRS": {},
+    "FK5": {"RADESYS": "FK5"},
+    "galactic": {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"},
+    "ecliptic": {"CTYPE1": "ELAT-TAN", "CTYPE2": "ELON-TAN"},
+}
+
+
+def turned_header(angle_deg, frame, y0, x0):
     header = header_of("plain", y0, x0)
+    header.update(FRAMES[frame])
     c, s = np.cos(np.deg2rad(angle_deg)) * SCALE / 3600, np.sin(np.deg2rad(angle_deg)) * SCALE / 3600
-    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = flip * c, s, -flip * s, c
+    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = -c, s, s, c
+    if frame == "ecliptic":  # axes are swapped
+        for key in ("CRVAL{}", "CD{}_1", "CD{}_2"):
+            one, two = key.format(1), key.format(2)
+            header[one], header[two] = header[two], header[one]
     return header
 
 
@@ -132,8 +145,7 @@ def cut_one(folder, ra, dec, size):
     return ingest.cut_block(
         ObjectTable(np.array([7]), ra, dec, sky.healpix_29(ra, dec), pa.table({"z": [0.0]})),
         tiles,
-        grid=Grid(size, SCALE),
-        bands=("g",),
+        spec=CutoutSpec(Grid(size, SCALE), ("g",)),
         flags=FlagsConfig(),
         object_flags=np.zeros(1, np.int32),
     )
@@ -143,22 +155,22 @@ def cut_one(folder, ra, dec, size):
 @given(
     arrangement=arrangements(),
     angle_deg=st.floats(0.0, 360.0),
-    flip=st.sampled_from([-1, 1]),
+    frame=st.sampled_from(list(FRAMES)),
     x=st.floats(0.0, 299.0),
     y=st.floats(0.0, 259.0),
     size=st.sampled_from([31, 96, 143, 144, 239]),
 )
-def test_any_arrangement_and_rotation(tmp_path_factory, arrangement, angle_deg, flip, x, y, size):
+def test_any_arrangement_and_rotation(tmp_path_factory, arrangement, angle_deg, frame, x, y, size):
     folder = tmp_path_factory.mktemp("tiles")
     covered = np.full(SKY.shape, np.nan, np.float32)
     for number, (y0, x0, height, width) in enumerate(arrangement):
         here = slice(y0, y0 + height), slice(x0, x0 + width)
         covered[here] = SKY[here]
-        header = turned_header(angle_deg, flip, y0, x0)
+        header = turned_header(angle_deg, frame, y0, x0)
         header["BUNIT"] = "nJy"
         fits.ImageHDU(SKY[here], header).writeto(folder / f"{number}.fits")
     x, y = (v + 1e-3 if abs(v % 1.0 - 0.5) < 1e-4 else v for v in (x, y))
-    ra, dec = turned(angle_deg, flip).all_pix2world(x, y, 0)
+    ra, dec = turned(angle_deg, frame, x, y)
     block = cut_one(folder, ra, dec, size)
     half = size // 2
     around = np.pad(covered, 240, constant_values=np.nan)
@@ -184,5 +196,10 @@ def test_any_arrangement_and_rotation(tmp_path_factory, arrangement, angle_deg, 
     assert np.abs(found - half).max() <= 0.5 + 1e-6
 
 
-def turned(angle_deg, flip):
-    return WCS(turned_header(angle_deg, flip, 0, 0))
+def turned(angle_deg, frame, x, y):
+    """The position of a pixel of the whole lattice in ICRS, by astropy."""
+    wcs = WCS(turned_header(angle_deg, frame, 0, 0))
+    world = wcs.all_pix2world(x, y, 0)
+    named = BarycentricMeanEcliptic() if frame == "ecliptic" else frame.lower()
+    position = SkyCoord(world[wcs.wcs.lng], world[wcs.wcs.lat], unit="deg", frame=named).icrs
+    return float(position.ra.deg), float(position.dec.deg)

@@ -14,7 +14,7 @@ from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
 from galbatch.core import sky
 from galbatch.core.flags import PixelFlag
-from galbatch.core.types import Grid, ObjectTable
+from galbatch.core.types import CutoutSpec, Grid, ObjectTable
 
 SHAPE = (160, 160)
 
@@ -46,8 +46,7 @@ def cut_one(folder, header, image, at, grid):
     block = ingest.cut_block(
         ObjectTable(np.array([7]), ra, dec, sky.healpix_29(ra, dec), pa.table({"z": [0.0]})),
         tiles,
-        grid=grid,
-        bands=("g",),
+        spec=CutoutSpec(grid, ("g",)),
         flags=FlagsConfig(),
         object_flags=np.zeros(1, np.int32),
     )

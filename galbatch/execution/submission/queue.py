@@ -223,9 +223,7 @@ class SubmissionQueue:
         task: tasks.IngestTask | tasks.InferTask
         if attempt.step == "ingest":
             function = tasks.ingest_partition
-            task = tasks.ingest_task(
-                self._plan, attempt.part, store=cutouts.store, planes=cutouts.planes, flags=config.flags
-            )
+            task = tasks.ingest_task(self._plan, attempt.part, cutouts=cutouts, flags=config.flags)
         else:
             attempt.batch = attempt.batch or self._batch
             function = tasks.infer_partition

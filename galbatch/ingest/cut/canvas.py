@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.core.types import Grid, Tile
+from galbatch.core.types import CutoutSpec, Tile
 from galbatch.ingest.pixels import Box, Pixels, fill_plane
 
 __all__ = ["Canvas"]
@@ -18,8 +18,7 @@ __all__ = ["Canvas"]
 class Canvas:
     """A block of cutouts that is being filled; its arrays have the shapes, dtypes and units of `CutoutBlock`."""
 
-    grid: Grid
-    bands: tuple[str, ...]
+    spec: CutoutSpec
     image: npt.NDArray[np.float32]
     mask: npt.NDArray[np.uint16]
     variance: npt.NDArray[np.float32]
@@ -32,15 +31,14 @@ class Canvas:
     tile: list[str] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, n_objects: int, tiles: Sequence[Tile], *, grid: Grid, bands: tuple[str, ...]) -> Canvas:
+    def blank(cls, n_objects: int, tiles: Sequence[Tile], *, spec: CutoutSpec) -> Canvas:
         """Return a canvas for `n_objects`; planes are undefined until `begin`, those that no tile has are one value."""
-        shape = (n_objects, len(bands), grid.size_px, grid.size_px)
+        shape = (n_objects, len(spec.bands), spec.grid.size_px, spec.grid.size_px)
         # A survey without masks or weights needs no arrays of them: one value stands for all, and is not writable.
         has_mask = any(tile.mask is not None for tile in tiles)
         has_variance = any(tile.weight is not None for tile in tiles)
         return cls(
-            grid,
-            bands,
+            spec,
             image=np.empty(shape, np.float32),
             mask=np.empty(shape, np.uint16) if has_mask else np.broadcast_to(np.uint16(0), shape),
             variance=np.empty(shape, np.float32)

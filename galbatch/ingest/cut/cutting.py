@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from galbatch import storage
 from galbatch.config import FlagsConfig
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, ObjectTable, Plane, Tile
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
 from galbatch.ingest.cut.measure import measure
 from galbatch.ingest.cut.mosaic import fill_band
@@ -36,18 +36,17 @@ def cut_blocks(
     objects: ObjectTable,
     tiles: Sequence[Tile],
     *,
-    grid: Grid,
-    bands: Sequence[str],
+    spec: CutoutSpec,
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
 ) -> Iterator[CutoutBlock]:
     """Cut all objects of a partition, 256 at a time; parameters and errors as for `cut_block`."""
-    wanted = [tile for tile in tiles if tile.band in bands]
-    with TileReader(expected=_expected(objects, wanted, grid=grid)) as reader:
+    wanted = [tile for tile in tiles if tile.band in spec.bands]
+    with TileReader(expected=_expected(objects, wanted, grid=spec.grid)) as reader:
         for start in range(0, len(objects), BLOCK_OBJECTS):
             rows = slice(start, start + BLOCK_OBJECTS)
             block = objects.take(rows)
-            canvas = _cut(block, wanted, reader=reader, grid=grid, bands=bands)
+            canvas = _cut(block, wanted, reader=reader, spec=spec)
             yield _measured(canvas, block, flags=flags, object_flags=object_flags[rows])
             del canvas  # or its planes would stay while the next block is cut
 
@@ -56,12 +55,11 @@ def cut_block(
     objects: ObjectTable,
     tiles: Sequence[Tile],
     *,
-    grid: Grid,
-    bands: Sequence[str],
+    spec: CutoutSpec,
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
 ) -> CutoutBlock:
-    """Cut every object on `grid` in `bands`.
+    """Cut every object on the grid and in the bands of `spec`.
 
     The catalog position falls within half a pixel of the central pixel (0-based index ``size_px // 2``),
     always: at an edge the cutout is completed from other tiles or is NaN, never shifted. Tiles are tried in
@@ -80,21 +78,20 @@ def cut_block(
     OSError
         A tile's file cannot be read now.
     """
-    wanted = [tile for tile in tiles if tile.band in bands]
+    wanted = [tile for tile in tiles if tile.band in spec.bands]
     with TileReader() as reader:
-        canvas = _cut(objects, wanted, reader=reader, grid=grid, bands=bands)
+        canvas = _cut(objects, wanted, reader=reader, spec=spec)
     return _measured(canvas, objects, flags=flags, object_flags=object_flags)
 
 
-def _cut(
-    objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, grid: Grid, bands: Sequence[str]
-) -> Canvas:
+def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec) -> Canvas:
     """Return the filled canvas of a block: every object is placed first, so that windows can be fetched together, then filled."""
+    grid = spec.grid
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
-    canvas = Canvas.blank(len(objects), near, grid=grid, bands=tuple(bands))
+    canvas = Canvas.blank(len(objects), near, spec=spec)
     placed = place_tiles(objects, near, grid=grid)
     arranged = [
-        arrange(placed, index, objects=objects, grid=grid, bands=bands) for index in range(len(objects))
+        arrange(placed, index, objects=objects, grid=grid, bands=spec.bands) for index in range(len(objects))
     ]
     for index, cutout in enumerate(arranged):
         # The WCS is that of the lattice or the cutout's own, so it is known before any pixel is read.
@@ -102,7 +99,7 @@ def _cut(
         canvas.crpix[index], canvas.crval[index], canvas.cd[index] = wcs.crpix, wcs.crval, wcs.cd
         canvas.tile.append(cutout.tile_id)
         if index % PREFETCHED_OBJECTS == 0:
-            _prefetch(arranged, index, reader=reader, size_px=grid.size_px)
+            _prefetch(arranged, index, reader=reader, spec=spec)
         for band, sources in enumerate(cutout.sources):
             fill_band(canvas, cutout.target, reader=reader, sources=sources, at=(index, band))
     return canvas
@@ -130,8 +127,9 @@ def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dic
     return expected
 
 
-def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader, size_px: int) -> None:
+def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader, spec: CutoutSpec) -> None:
     """Fetch the windows of the remote tiles that the next cutouts are mainly made of, a tile's together."""
+    size_px = spec.grid.size_px
     windows: dict[Plane, tuple[Tile, list[Box]]] = {}
     centers: dict[Plane, tuple[Tile, list[Box]]] = {}
     for index, cutout in enumerate(arranged[start : start + PREFETCHED_OBJECTS], start):
@@ -141,7 +139,9 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
             if storage.reads_by_request(tile.image.path):
                 box = cutout.target.box_in(source, index, size_px=size_px)
                 if box is None:
-                    box = window_to_resample(tile, target=cutout.target.wcs, size_px=size_px)
+                    box = window_to_resample(
+                        tile, target=cutout.target.wcs, size_px=size_px, resampling=spec.resampling
+                    )
                 else:
                     box = box.clipped(tile.shape_px)
                 if box is not None and not box.is_empty:
@@ -159,7 +159,7 @@ def _measured(
     canvas: Canvas, objects: ObjectTable, *, flags: FlagsConfig, object_flags: npt.NDArray[np.int32]
 ) -> CutoutBlock:
     """Return the finished block, with the quantities measured in its pixels."""
-    grid = canvas.grid
+    grid = canvas.spec.grid
     measured = measure(
         canvas.image,
         canvas.mask,
@@ -170,7 +170,7 @@ def _measured(
     )
     return CutoutBlock(
         grid=grid,
-        bands=canvas.bands,
+        bands=canvas.spec.bands,
         object_id=objects.object_id,
         ra_deg=objects.ra_deg,
         dec_deg=objects.dec_deg,
@@ -184,7 +184,8 @@ def _measured(
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
         # A width in the object list goes before the tile's: the user may know the PSF at each object.
-        psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.bands),
+        psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.spec.bands),
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
+        resampling=canvas.spec.resampling,
     )

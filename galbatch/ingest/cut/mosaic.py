@@ -33,7 +33,7 @@ def fill_band(
     index = at[0]
     used: list[PlacedTile] = []
     for source in sources:
-        box = target.box_in(source, index, size_px=canvas.grid.size_px)
+        box = target.box_in(source, index, size_px=canvas.spec.grid.size_px)
         if box is not None:
             n_new, correlation = _copy(canvas, at, reader=reader, tile=source.tile, box=box), 1.0
         else:
@@ -60,7 +60,7 @@ def _read_whole(
     if not sources:
         return False
     best = sources[0].tile
-    box = target.box_in(sources[0], at[0], size_px=canvas.grid.size_px)
+    box = target.box_in(sources[0], at[0], size_px=canvas.spec.grid.size_px)
     if box is None or box.clipped(best.shape_px) != box:
         return False
     # Most cutouts end here: no pixel is copied twice, and no map of missing pixels is made.
@@ -83,8 +83,8 @@ def _resample(
     canvas: Canvas, at: tuple[int, int], *, reader: TileReader, tile: Tile, target: Target
 ) -> tuple[int, float]:
     """Add resampled pixels; return the number of pixels newly covered, and their noise correlation."""
-    size_px = canvas.grid.size_px
-    found = resample(reader, tile, target=target.wcs, size_px=size_px)
+    size_px = canvas.spec.grid.size_px
+    found = resample(reader, tile, target=target.wcs, size_px=size_px, resampling=canvas.spec.resampling)
     if found is None:
         return 0, np.nan
     return canvas.add(at, box=Box(0, size_px, 0, size_px), pixels=found.pixels), found.noise_correlation

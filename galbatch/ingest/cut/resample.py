@@ -1,8 +1,8 @@
 """A tile's pixels on another grid: flux, variance and mask.
 
 A cutout's pixel is a weighted sum of the 6 x 6 tile pixels about its center. The weights are known, so the variance
-follows from their squares and the mask from where they are; bands on one grid share them. reproject interpolates planes
-one by one: it gives neither the variance nor the mask, and takes no pixel map.
+follows from their squares and the mask from where they are; bands on one grid share them. The image alone may come from
+reproject instead: it gives neither variance nor mask, and takes no pixel map.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.core.types import Tile
+from galbatch.core.types import Resampling, Tile
 from galbatch.ingest.cut.kernel import PHASE_BITS, PHASES, REACH_PX, kernel_weights, received_weight
 from galbatch.ingest.cut.pixel_map import PixelTransform, Positions
+from galbatch.ingest.cut.reprojected import reprojected
 from galbatch.ingest.headers import TanWCS, parse_wcs
 from galbatch.ingest.pixels import Box, Pixels, TileReader
 
@@ -38,7 +39,9 @@ class Resampled:
     noise_correlation: float
 
 
-def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) -> Resampled | None:
+def resample(
+    reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int, resampling: Resampling = "low_pass"
+) -> Resampled | None:
     """Return the tile's pixels on the cutout's grid; None where no pixel of the cutout lies within the tile.
 
     Every tile pixel gives exactly its flux, so sums keep it whatever the source; a uniform brightness stays uniform to
@@ -49,15 +52,42 @@ def resample(reader: TileReader, tile: Tile, *, target: TanWCS, size_px: int) ->
     Parameters
     ----------
     target : WCS of the cutout, (size_px, size_px) px
+    resampling : where the image comes from; variance, mask and noise correlation are those of this kernel all the same
     """
     place = _Place(target.crpix, target.crval, tuple(target.cd.ravel().tolist()), size_px)
     drawing = _drawing(tile.wcs_header, tile.shape_px, place)
     if drawing is None:
         return None
-    return Resampled(drawing.draw(reader.read(tile, drawing.box)), drawing.noise_correlation)
+    if resampling == "low_pass":
+        return Resampled(drawing.draw(reader.read(tile, drawing.box)), drawing.noise_correlation)
+    # The squares that reproject samples reach farther where they are turned.
+    box = drawing.box.grown(drawing.reach_px).clipped(tile.shape_px)
+    window = reader.read(tile, box)
+    image = reprojected(
+        window.image,
+        origin=(parse_wcs(tile.wcs_header), box),
+        goal=(target.sky(), Box(0, size_px, 0, size_px)),
+        area=drawing.area,
+        method=resampling,
+    )
+    own = drawing.box.shifted(-box.y0, -box.x0).slices
+    drawn = drawing.draw(Pixels(window.image[own], window.mask[own], window.variance[own]))
+    return Resampled(_with_image(drawn, image), drawing.noise_correlation)
 
 
-def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | None:
+def _with_image(pixels: Pixels, image: _Float32) -> Pixels:
+    """Return the pixels with another image; what is missing in either is missing."""
+    missing = np.isnan(pixels.image) | np.isnan(image)
+    return Pixels(
+        np.where(missing, np.float32(np.nan), image),
+        np.where(missing, np.uint16(0), pixels.mask),
+        np.where(missing, np.float32(np.nan), pixels.variance),
+    )
+
+
+def window_to_resample(
+    tile: Tile, *, target: TanWCS, size_px: int, resampling: Resampling = "low_pass"
+) -> Box | None:
     """Return a window of the tile that holds all that `resample` will read; None where that is nothing, or is not known."""
     to_tile = PixelTransform(target.sky(), parse_wcs(tile.wcs_header))
     along = np.linspace(0.0, size_px - 1.0, 9)
@@ -65,7 +95,8 @@ def window_to_resample(tile: Tile, *, target: TanWCS, size_px: int) -> Box | Non
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     # Between the 81 points a smooth map strays by less than 1 px.
-    reach = REACH_PX * max(1.0, float(max(np.ptp(x), np.ptp(y))) / size_px) + 2.0
+    kernels = 1 if resampling == "low_pass" else 2
+    reach = kernels * REACH_PX * max(1.0, float(max(np.ptp(x), np.ptp(y))) / size_px) + 2.0
     box = Box(
         math.floor(y.min() - reach),
         math.ceil(y.max() + reach) + 1,
@@ -97,6 +128,7 @@ class _Drawing:
     ----------
     box : window of the tile that it draws on
     covered : (y, x) bool: pixels whose kernel lies within the tile
+    area : (y, x) float32: of the cutout's pixels in tile pixels
     first : (covered pixel,) the first tile pixel under the kernel, counted row by row in the window
     x_weights, y_weights : (tap, covered pixel) float32: the weight of a tile pixel is that of its column times that of
         its row
@@ -107,11 +139,17 @@ class _Drawing:
 
     box: Box
     covered: npt.NDArray[np.bool_]
+    area: _Float32
     first: _Index
     x_weights: _Float32
     y_weights: _Float32
     share: _Float32
     noise_correlation: float
+
+    @property
+    def reach_px(self) -> int:
+        """Tile pixels from a cutout pixel's center to the kernel's end."""
+        return len(self.x_weights) // 2
 
     def draw(self, window: Pixels) -> Pixels:
         """Return the window's pixels, resampled onto the cutout's grid (y, x)."""
@@ -174,6 +212,7 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
     covered = taps.within(shape_px)
     if not covered.any():
         return None
+    area_px = taps.area
     taps = taps.at(covered)
     back = PixelTransform(tile, own).positions(taps.box)
     x_weights, y_weights = taps.weights()
@@ -181,6 +220,7 @@ def _drawing(wcs_header: str, shape_px: tuple[int, int], place: _Place) -> _Draw
     return _Drawing(
         box=taps.box,
         covered=covered,
+        area=area_px,
         first=taps.first,
         x_weights=x_weights,
         y_weights=y_weights,

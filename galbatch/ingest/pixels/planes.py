@@ -48,6 +48,10 @@ class Box:
         """Return the same box in coordinates that are larger by (dy, dx)."""
         return Box(self.y0 + dy, self.y1 + dy, self.x0 + dx, self.x1 + dx)
 
+    def grown(self, margin: int) -> Box:
+        """Return the box with `margin` more pixels on each side."""
+        return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
+
     def clipped(self, shape: tuple[int, int]) -> Box:
         """Return the part of the box within an image of `shape`."""
         return Box(max(self.y0, 0), min(self.y1, shape[0]), max(self.x0, 0), min(self.x1, shape[1]))

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch import storage
 from galbatch.core.flags import MaskBit, flag_attributes
-from galbatch.core.types import BLOCK_OBJECTS, Grid
+from galbatch.core.types import BLOCK_OBJECTS, Grid, Resampling
 from galbatch.storage import zarr_groups
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Division",
     "blocks_in_memory",
     "bytes_per_object",
+    "plane_attributes",
     "reading_bytes",
 ]
 
@@ -75,6 +76,12 @@ PLANE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "image": {"units": "nJy", "long_name": "flux density per pixel; NaN: no data"},
     "mask": {"long_name": "mask bits", **flag_attributes(MaskBit)},
     "variance": {"units": "nJy^2", "long_name": "variance of the flux density per pixel; NaN: unknown"},
+}
+
+# reproject resamples an image alone: what stands beside it is then made by galbatch's own kernel.
+APPROXIMATE = {
+    "mask": "approximate: where pixels were resampled, all bits under galbatch's low_pass kernel, which reaches farther",
+    "variance": "approximate: where pixels were resampled, that of galbatch's low_pass kernel",
 }
 
 
@@ -132,6 +139,12 @@ def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) ->
     pixels = grid.size_px**2 * len(bands)
     of_planes = sum(np.dtype(PLANE_DTYPES[plane]).itemsize for plane in planes)
     return pixels * of_planes + SMALL_BYTES + SMALL_BYTES_PER_BAND * len(bands)
+
+
+def plane_attributes(plane: str, resampling: Resampling) -> dict[str, Any]:
+    """Return the attributes of a plane's array, with a comment where it is approximate because pixels were resampled."""
+    comment = APPROXIMATE.get(plane) if resampling != "low_pass" else None
+    return {**PLANE_ATTRIBUTES[plane], **({"comment": comment} if comment else {})}
 
 
 def blocks_in_memory(store_path: str, grid: Grid, bands: Sequence[str]) -> int:

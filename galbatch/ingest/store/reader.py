@@ -159,7 +159,10 @@ class _CutoutReader:
         values = {name: array[start:stop] for name, array in self._values.items()}
         values |= {name: self._decoded(array, start, stop) for name, array in self._planes.items()}
         absent = {name: None for name in PLANE_DTYPES if name not in values}
-        return CutoutBlock(grid=self._grid, bands=self._bands, **values, **absent)  # type: ignore[arg-type]
+        # Stores of before there was a choice do not say it.
+        resampling = self._group.attributes.get("resampling", "low_pass")
+        spec: dict[str, Any] = {"grid": self._grid, "bands": self._bands, "resampling": resampling}
+        return CutoutBlock(**spec, **values, **absent)  # type: ignore[arg-type]
 
     def _decoded(self, array: zarr.Array[Any], start: int, stop: int) -> npt.NDArray[Any]:
         """Return objects `start` to `stop` of a plane, shard by shard: files that are read to their end go at once.

@@ -19,7 +19,7 @@ from galbatch import storage
 from galbatch.core.columns import PIXEL_FLAGS
 from galbatch.core.flags import PixelFlag, flag_attributes
 from galbatch.core.pixels import HealpixPixel, Partition
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid, Resampling
 from galbatch.errors import DamagedError
 from galbatch.ingest.store import layout
 from galbatch.ingest.store.sharding import encode_shards
@@ -109,6 +109,7 @@ class _CutoutWriter:
         self._capacity = capacity
         self._planes = planes
         self._bands: tuple[str, ...] = ()
+        self._resampling: Resampling = "low_pass"
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._pending: list[CutoutBlock] = []
         self._shard_objects = BLOCK_OBJECTS
@@ -141,7 +142,7 @@ class _CutoutWriter:
             self._write_pending()
 
     def _create_planes(self, block: CutoutBlock) -> None:
-        self._bands = block.bands
+        self._bands, self._resampling = block.bands, block.resampling
         cutout = block.image.shape[1:]
         division = layout.Division.of(cutout, n_objects=self._capacity)
         self._shard_objects = max(BLOCK_OBJECTS, division.shard[0])
@@ -155,7 +156,7 @@ class _CutoutWriter:
                 compressors=layout.PLANE_CODECS[plane].metadata,
                 fill_value=0 if plane == "mask" else np.nan,
                 dimension_names=layout.PLANE_AXES,
-                attributes=layout.PLANE_ATTRIBUTES[plane],
+                attributes=layout.plane_attributes(plane, block.resampling),
             )
 
     def _write_pending(self) -> None:
@@ -217,6 +218,7 @@ class _CutoutWriter:
                 "unit": "nJy",
                 "size_px": self._grid.size_px,
                 "pixel_scale_arcsec": self._grid.pixel_scale_arcsec,
+                "resampling": self._resampling,
                 "tiles": tiles,
             }
         )

@@ -15,7 +15,7 @@ from astropy.io import fits
 from galbatch import ingest
 from galbatch.config import FlagsConfig, SurveyConfig
 from galbatch.core import sky
-from galbatch.core.types import Grid, ObjectTable
+from galbatch.core.types import CutoutSpec, Grid, ObjectTable
 
 HSC_FLUXMAG0 = 10 ** (27.0 / 2.5)
 HSC_PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "DETECTED": 5, "NO_DATA": 8, "BRIGHT_OBJECT": 9}
@@ -83,12 +83,21 @@ def read_tiles():
 
 @pytest.fixture
 def cut():
-    def run(table, tiles, *, size=32, scale=0.168, bands=("g",), flags=None, object_flags=None):
+    def run(
+        table,
+        tiles,
+        *,
+        size=32,
+        scale=0.168,
+        bands=("g",),
+        resampling="low_pass",
+        flags=None,
+        object_flags=None,
+    ):
         return ingest.cut_block(
             table,
             tiles,
-            grid=Grid(size, scale),
-            bands=bands,
+            spec=CutoutSpec(Grid(size, scale), tuple(bands), resampling),
             flags=flags or FlagsConfig(),
             object_flags=np.zeros(len(table), np.int32) if object_flags is None else object_flags,
         )

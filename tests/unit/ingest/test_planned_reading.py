@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch.config import FlagsConfig, RunConfig
+from galbatch.config import CutoutsConfig, FlagsConfig, RunConfig
 from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.execution import tasks
@@ -61,7 +61,7 @@ def test_partitions_read_what_the_plan_says(on_s3, n_objects, max_objects, margi
     assert (len(plan.partitions) > 3) == (max_objects == 6)
     server.reset()
     for part in plan.partitions:
-        task = tasks.ingest_task(plan, part, store="", planes=("image",), flags=FlagsConfig())
+        task = tasks.ingest_task(plan, part, cutouts=CutoutsConfig(), flags=FlagsConfig())
         for grid in task.grids:
             for block in tasks.cut_rows(task, grid, grid.rows):
                 assert np.isfinite(block.image).mean() > 0.99

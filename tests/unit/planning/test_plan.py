@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galbatch.config import RunConfig
+from galbatch.config import CutoutsConfig, RunConfig
 from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
@@ -295,3 +295,16 @@ def test_what_a_table_of_tiles_states_is_in_the_fingerprint(patches, stated):
     ]
     assert parts[0].ingest.digest == parts[1].ingest.digest != parts[2].ingest.digest
     assert parts[0].leaf.digest != parts[2].leaf.digest
+
+
+def test_a_method_of_resampling_is_in_the_fingerprint_but_for_the_default(patches):
+    tiles, source = patches("g", "/survey", n_x=1, n_y=1), list_of([150.0], [0.0])
+
+    def ingest_parts(**cutouts):
+        config = config_of("g").model_copy(update={"cutouts": CutoutsConfig(**cutouts)})
+        plan = make_plan(config, source, tiles, [model_of("g")])
+        return plan.partitions[0].ingest.parts
+
+    assert "resampling" not in ingest_parts()
+    assert ingest_parts(resampling="low_pass") == ingest_parts()
+    assert ingest_parts(resampling="exact") == {**ingest_parts(), "resampling": "exact"}

@@ -8,7 +8,7 @@ import pytest
 
 from galbatch.config import FlagsConfig, SurveyConfig
 from galbatch.core.flags import MaskBit
-from galbatch.core.types import Grid, ObjectTable
+from galbatch.core.types import CutoutSpec, Grid, ObjectTable
 from galbatch.errors import ConfigError
 from galbatch.ingest import cut_block, read_tiles
 from galbatch.simulation import WRITERS, simulate_survey
@@ -54,8 +54,7 @@ def cut(tiles, scene, size_px):
     return cut_block(
         table,
         tiles,
-        grid=grid,
-        bands=("g", "r"),
+        spec=CutoutSpec(grid, ("g", "r")),
         flags=FlagsConfig(),
         object_flags=np.zeros(len(table), np.int32),
     )

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from reproject import reproject_interp
 
@@ -81,11 +82,57 @@ def test_own_grid_is_north_up_and_centered(one_tile, read_tiles, objects, cut):
     np.testing.assert_allclose(block.cd[0] * 3600, [[-0.168, 0.0], [0.0, 0.168]], rtol=1e-12)
 
 
-def test_scales_within_a_thousandth_are_copied(one_tile, read_tiles, objects, cut):
-    tiles = read_tiles(one_tile(scale=0.168 * 1.0005))
-    assert not cut(objects(*CENTER), tiles).flags[0] & PixelFlag.RESAMPLED
-    tiles = read_tiles(one_tile(scale=0.168 * 1.002))
-    assert cut(objects(*CENTER), tiles).flags[0] & PixelFlag.RESAMPLED
+def test_scales_that_drift_by_a_twentieth_of_a_pixel_are_copied(one_tile, read_tiles, objects, cut):
+    for drift_px, resampled in ((0.045, False), (0.055, True)):
+        for size in (32, 239):
+            tiles = read_tiles(one_tile(scale=0.168 * (1 + drift_px / size)))
+            block = cut(objects(*CENTER), tiles, size=size)
+            assert bool(block.flags[0] & PixelFlag.RESAMPLED) is resampled
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CD1_1": 0.168 / 3600},  # east to the right
+        {
+            "CD1_1": -0.168 / 3600 * (1 + 4e-4),
+            "CD2_2": 0.168 / 3600 * (1 - 4e-4),
+        },  # not square, of the same area
+        {"CD1_2": 0.168 / 3600 * 8e-4},  # axes not at right angles
+    ],
+)
+def test_pixels_of_another_shape_or_parity_are_resampled(
+    tmp_path, tan, write_calexp, read_tiles, objects, cut, changes
+):
+    """0.03 px at the corner of 95 px; the cutout is north up and east left, and the galaxy is where it belongs."""
+    header = tan(crpix=(150.3, 149.6))
+    header.update(changes)
+    at = WCS(header).all_pix2world(160.0, 140.0, 0)
+    write_calexp(tmp_path, image=galaxy(header, (300, 300), at=at), wcs=header)
+    block = cut(objects(*CENTER), read_tiles(tmp_path), size=95)
+    assert block.flags[0] == int(PixelFlag.RESAMPLED)
+    np.testing.assert_allclose(block.cd[0] * 3600, [[-0.168, 0.0], [0.0, 0.168]], rtol=1e-12)
+    expected = galaxy(tan(crpix=(48, 48), crval=CENTER), (95, 95), at=at) * NJY
+    np.testing.assert_allclose(block.image[0, 0], expected, atol=3e-3 * expected.max())
+
+
+def test_a_tile_of_another_frame_is_copied_with_its_wcs_in_icrs(
+    tmp_path, tan, write_calexp, read_tiles, objects, cut
+):
+    header = tan(crpix=(150.3, 149.6), crval=(230.0, 50.0), angle_deg=12.0)
+    header["CTYPE1"], header["CTYPE2"] = "GLON-TAN", "GLAT-TAN"
+    image = np.random.default_rng(4).normal(size=(300, 300)).astype(np.float32)
+    write_calexp(tmp_path, image=image, wcs=header)
+    position = WCS(header).pixel_to_world(120.2, 170.9).icrs
+    block = cut(objects(position.ra.deg, position.dec.deg), read_tiles(tmp_path), size=32)
+    np.testing.assert_array_equal(block.image[0, 0], image[155:187, 104:136] * np.float32(NJY))
+    assert not block.flags[0] & PixelFlag.RESAMPLED
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = block.crpix[0], block.crval[0], block.cd[0]
+    x, y = np.array([0.0, 31.0, 0.0]), np.array([0.0, 5.0, 31.0])
+    right = WCS(header).pixel_to_world(x + 104, y + 155).icrs
+    assert SkyCoord(*wcs.all_pix2world(x, y, 0), unit="deg").separation(right).arcsec.max() < 1e-6
 
 
 def test_noise_correlation_brings_sums_to_their_variance(one_tile, read_tiles, objects, cut):

@@ -133,7 +133,7 @@ class TestGalaxiesMl(LayoutContract):
         assert [tile.tile_id for tile in tiles] == ["a/a#0", "a/b#1", "a/c#2", "a/d#3", "a/d#4"]
         for row, tile in enumerate(tiles):
             wcs = lattice.parse_wcs(tile.wcs_header)
-            x, y = wcs.all_world2pix(ra[row], dec[row], 0)
+            x, y = wcs.to_pixels(ra[row], dec[row])
             assert (float(x), float(y)) == pytest.approx((expected, expected), abs=1e-6)
             assert tile.grid_key == lattice.lattice_key(tile.wcs_header)
             assert tile.image.index == (row, 4)

@@ -352,6 +352,23 @@ def test_xarray_selects_by_band_and_knows_units_names_and_bits(written):
             assert attributes["flag_meanings"].split() == [flag.name for flag in flags]
 
 
+@pytest.mark.parametrize("method", ["low_pass", "exact"])
+def test_how_pixels_were_resampled_is_said_and_read_back(tmp_path, method):
+    """reproject gives neither variance nor mask: what stands for them is marked as approximate."""
+    store = str(tmp_path / "store.zarr")
+    blocks = (dataclasses.replace(block, resampling=method) for block in make_blocks(600))
+    write(store, blocks, planes=("image", "mask", "variance"))
+    assert ingest.read_block(store, PARTITION, GRID, start=0, stop=2).resampling == method
+    with xr.open_zarr(group_of(store)) as data:
+        assert data.attrs["resampling"] == method
+        said = {
+            name: "approximate" in data[name].attrs.get("comment", "")
+            for name in ("image", "mask", "variance")
+        }
+    approximate = method != "low_pass"
+    assert said == {"image": False, "mask": approximate, "variance": approximate}
+
+
 def test_the_whole_store_can_be_walked(written):
     root = zarr.open_group(written, mode="r")
     assert dict(root.attrs)["unit"] == "nJy"
