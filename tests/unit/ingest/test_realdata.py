@@ -211,3 +211,67 @@ def test_a_tpv_distorted_compressed_ccd_is_reprojected_about_its_brightest_pixel
     assert np.abs(np.array(peak) - 20).max() <= 1
     window = image[y - 20 : y + 21, x - 20 : x + 21]
     assert block.image[0, 0].sum() == pytest.approx(window.sum(), rel=0.03)
+
+
+@pytest.fixture
+def by_survey(realdata):
+    folder = realdata / "by_survey"
+    if not folder.is_dir():
+        pytest.skip(f"there are no files in {folder}")
+    return folder
+
+
+@pytest.mark.filterwarnings(
+    "ignore::astropy.wcs.FITSFixedWarning", "ignore::astropy.io.fits.verify.VerifyWarning"
+)
+@pytest.mark.parametrize(
+    ("name", "hdu", "frame"),
+    [
+        ("2mass/2MASS_j.fits.gz", 0, "fk5"),  # by EQUINOX alone; CROTA2
+        ("decam_cp/decam-520206-S16-image-sub.fits", 1, "icrs"),  # TPV
+        ("hsc_calexp_ccd/calexp.fits.gz", 1, "icrs"),  # TAN-SIP
+        ("hst_frontier_drz/abell_2744_dwarf_galaxy_f105w.fits.gz", 0, "fk5"),
+        ("hst_hsc_cosmos/Cut_HST1.fits", 0, "fk5"),
+        ("ps1_warp/H1413+117_10x10arcsec_55377.34051_z_sci.fits", 0, "icrs"),
+        ("spitzer_galactic/spitzer_glon_car_120px.fits", 0, "galactic"),  # CAR
+        ("suprimecam_old_afw/act-img.fits", 1, "fk5"),  # RADESYS and RADECSYS
+        ("ukidss_wsa/image.fits", 1, "icrs"),  # ZPN
+        ("unwise/unwise-3460p121-w1-img-m.fits", 0, "fk5"),  # EPOCH = -1
+        ("viking/mystery_VIKING_Z.fits", 0, "icrs"),  # RADECSYS beside EQUINOX
+    ],
+)
+def test_pixels_of_real_files_are_where_astropy_has_them_in_icrs(by_survey, name, hdu, frame):
+    with fits.open(by_survey / name) as hdus:
+        header = hdus[hdu].header.copy()
+        ny, nx = hdus[hdu].shape[-2:]
+    _, wcs = headers.accepted_wcs(header, name)
+    right = WCS(header, naxis=2)
+    x, y = np.array([0.0, nx - 1.0, nx / 2]), np.array([0.0, ny / 3, ny - 1.0])
+    native = right.pixel_to_world(x, y)
+    assert native.frame.name == frame
+    assert SkyCoord(*wcs.to_sky(x, y), unit="deg").separation(native.icrs).mas.max() < 0.01
+    np.testing.assert_allclose(wcs.to_pixels(native.icrs.ra.deg, native.icrs.dec.deg), [x, y], atol=1e-3)
+
+
+def test_a_galactic_image_of_spitzer_keeps_flux_and_place(by_survey, objects, read_tiles, cut):
+    """GLON-CAR in MJy/sr, in pixels of 1.2 arcsec: a star, cut north up."""
+    path = by_survey / "spitzer_galactic" / "spitzer_glon_car_120px.fits"
+    image, header = fits.getdata(path).astype(float), fits.getheader(path)
+    x, y = centroid(image - np.median(image), (55.0, 55.0), radius_px=2.0)
+    wcs = WCS(header)
+    position = wcs.pixel_to_world(x, y).icrs
+    (tile,) = read_tiles(
+        path, layout="generic", generic={"pattern": r"spitzer_(?P<band>glon)"}, bands=("glon",)
+    )
+    block = cut(objects(position.ra.deg, position.dec.deg), [tile], size=41, scale=1.2, bands=("glon",))
+    assert block.flags[0] & PixelFlag.RESAMPLED
+    assert block.coverage[0, 0] == 1.0
+    # At latitude b a pixel of the plate carree is narrower by cos b, 3e-6 here.
+    njy = 1e15 * np.deg2rad(abs(header["CD1_1"])) * np.deg2rad(header["CD2_2"])
+    rows, columns = np.indices(image.shape)
+    right = image[np.hypot(columns - x, rows - y) <= 8.0].sum() * njy
+    rows, columns = np.indices((41, 41))
+    found = block.image[0, 0][np.hypot(columns - 20, rows - 20) <= 8.0].sum()
+    assert found == pytest.approx(right, rel=0.01)  # edges of apertures in whole pixels
+    peak = centroid(block.image[0, 0] - np.median(block.image[0, 0]), (20.0, 20.0), radius_px=2.0)
+    assert peak == pytest.approx((20.0, 20.0), abs=0.02)

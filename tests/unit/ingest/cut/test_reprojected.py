@@ -116,6 +116,52 @@ def test_flux_and_position_are_kept_by_every_method(place, tmp_path, write_calex
             assert np.abs(center - expected).max() < CENTER_ERROR_PX[method], (method, band)
 
 
+def second_moment(image, at):
+    """Mean square of x about a point within 18 px, px^2."""
+    rows, columns = np.indices(image.shape)
+    radius2 = (columns - at[0]) ** 2 + (rows - at[1]) ** 2
+    light = np.where(radius2 < 18**2, image, 0.0).astype(float)
+    return (light * radius2).sum() / light.sum() / 2
+
+
+# The table of the docs: what a method adds to the mean square of x of a source, in squared tile pixels (times 5.55 that
+# of the FWHM); by how much a uniform brightness is off; the scatter of white noise over the root of the stated variance.
+# exact adds 1/12 for each of the two pixels.
+COSTS = {
+    ("low_pass", 0.168): (-0.028, 3.1e-3, 1.0),
+    ("low_pass", 0.262): (-0.028, 1e-3, 1.0),
+    ("adaptive", 0.168): (0.41, 1e-6, 0.56),
+    ("adaptive", 0.262): (0.41, 1e-6, 0.56),
+    ("exact", 0.168): (2 / 12, 1e-6, 0.84),
+    ("exact", 0.262): ((1 + (0.168 / 0.262) ** 2) / 12, 1e-6, 1.0),
+}
+
+
+@pytest.mark.parametrize(("method", "scale"), COSTS)
+def test_what_a_method_adds_is_what_the_docs_say(
+    tmp_path, write_calexp, read_tiles, objects, cut, method, scale
+):
+    header = header_of((200, 200), scale=scale, angle=20.0, flip=1)  # or 0.168 would be copied
+    x, y = 100.3, 99.4
+    rows, columns = np.indices((200, 200))
+    parts = (np.arange(5) - 2) / 5
+    source = sum(gaussian(np.hypot(columns + a - x, rows + b - y) * scale, 0.8) for a in parts for b in parts)
+    planes = {"G": source, "R": np.ones((200, 200)), "I": np.random.default_rng(2).normal(size=(200, 200))}
+    for band, image in planes.items():
+        write_calexp(tmp_path, band=band, image=image, wcs=header)
+    position = icrs_of(header, x, y)
+    tiles = read_tiles(tmp_path, bands=("g", "r", "i"))
+    table = objects(position.ra.deg, position.dec.deg)
+    block = cut(table, tiles, size=121, bands=("g", "r", "i"), resampling=method)
+    added, uneven, noise = COSTS[method, scale]
+    before = second_moment(source, (x, y))
+    after = second_moment(block.image[0, 0], (60.0, 60.0)) * (SCALE / scale) ** 2
+    assert after - before == pytest.approx(added, abs=5e-3)
+    np.testing.assert_allclose(block.image[0, 1], NJY * (SCALE / scale) ** 2, rtol=uneven)
+    pulls = block.image[0, 2] / np.sqrt(block.variance[0, 2])
+    assert pulls.std() == pytest.approx(noise, rel=0.04)
+
+
 @pytest.fixture
 def noise(tmp_path, write_calexp, read_tiles):
     """A tile of noise with a hole and a saturated pixel, and its header."""

@@ -19,6 +19,7 @@ B1950 = Time(1950.0, format="byear")
 FRAMES = {
     "FK5 by RADESYS": ({"RADESYS": "FK5"}, FK5()),
     "FK5 by RADECSYS": ({"RADECSYS": "fk5 ", "EQUINOX": 2000.0}, FK5()),
+    "FK5 by RADESYS, before its older name": ({"RADESYS": "FK5", "RADECSYS": "ICRS"}, FK5()),
     "FK5 by its equinox alone": ({"EQUINOX": 2000}, FK5()),
     "an equinox as text": ({"EQUINOX": "J2000.0"}, FK5()),
     "FK5 of J1975": ({"RADESYS": "FK5", "EQUINOX": 1975.0}, FK5(equinox=J1975)),
