@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One source of a file: where it is on the sky and on the pixels, 0-based, and its flux within a radius."""
+    """One source of a file: where it is on the sky in the file's own frame (FK5 of some) and on the pixels, 0-based, and its flux within a radius."""
 
     path: str
     layout: str
@@ -150,7 +150,7 @@ def pixels(read_tiles):
 )
 def test_flux_in_an_aperture(by_survey, pixels, case):
     tile, found = pixels(by_survey(case.path), case.layout, case.band, **case.options)
-    x, y = parse_wcs(tile.wcs_header).all_world2pix(*case.position, 0)
+    x, y = parse_wcs(tile.wcs_header).wcs.all_world2pix(*case.position, 0)
     assert (float(x), float(y)) == pytest.approx(case.pixel, abs=0.006)
     flux, area = aperture_sum(found.image, float(x), float(y), case.radius_arcsec / tile.pixel_scale_arcsec)
     if case.minus_sky:
@@ -168,7 +168,7 @@ def test_planes_of_hsc_s_cutout_service(by_survey, pixels, objects, read_tiles, 
     assert (block.mask[0, :, 20, 20] == MaskBit.BRIGHT_OBJECT | MaskBit.DETECTED).all()
     for band, right in (("g", 46302.74), ("r", 105954.03), ("i", 161342.57)):
         tile, found = pixels(folder / HSC.format(band).split("/")[1], "stamps", band)
-        x, y = parse_wcs(tile.wcs_header).all_world2pix(*BRIGHT, 0)
+        x, y = parse_wcs(tile.wcs_header).wcs.all_world2pix(*BRIGHT, 0)
         assert aperture_sum(found.image, float(x), float(y), 1.0 / 0.168)[0] == pytest.approx(right, rel=REL)
         # NO_DATA is set at one pixel of i that is finite in the file.
         assert np.isnan(found.image[250, 257]) == (band == "i")
@@ -179,7 +179,7 @@ def test_decam_s_community_pipeline(by_survey, pixels, spelled):
     generic = {"weight_replace": ["-image-", "-invvar-"], "weight_kind": "inverse_variance"}
     path = by_survey("decam_cp/decam-520206-S16-image-sub.fits")
     tile, found = pixels(path, "generic", spelled, generic=generic)
-    x, y = parse_wcs(tile.wcs_header).all_world2pix(181.63244626, 32.54041873, 0)
+    x, y = parse_wcs(tile.wcs_header).wcs.all_world2pix(181.63244626, 32.54041873, 0)
     assert (float(x), float(y)) == pytest.approx((28.566, 49.115), abs=0.005)
     assert found.image[49, 29] == pytest.approx(
         8550.69 * 2.83156, rel=1e-4
@@ -202,7 +202,7 @@ def test_unwise_band_is_a_number(by_survey, pixels, spelled):
     path = by_survey("unwise/unwise-3460p121-w1-img-m.fits")
     tile, found = pixels(path, "generic", spelled, generic=generic)
     assert (tile.image.packed, tile.mask.packed, tile.weight.packed) == (False, True, True)
-    assert parse_wcs(tile.wcs_header).all_world2pix(346.68377855, 12.79129364, 0) == pytest.approx(
+    assert parse_wcs(tile.wcs_header).wcs.all_world2pix(346.68377855, 12.79129364, 0) == pytest.approx(
         (5, 5), abs=1e-3
     )
     assert found.image[5, 5] == pytest.approx(969.63, rel=1e-4)
@@ -214,7 +214,7 @@ def test_viking_says_its_band_by_its_name(by_survey, read_tiles):
     for spelled in ("Z", "z"):
         (tile,) = read_tiles(path, layout="stamps", bands=(spelled,), zero_point_mag=30.0)
         assert tile.band == spelled
-    wcs = parse_wcs(tile.wcs_header)
+    wcs = parse_wcs(tile.wcs_header).wcs
     assert wcs.all_world2pix(352.2914408, -31.8223455, 0) == pytest.approx((177, 177), abs=1e-2)
 
 
