@@ -7,6 +7,7 @@
     ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
     ├── Stopped                   the run was asked to stop: exit code 75, the same command continues
     ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
+    ├── WorkerLost                the worker of a task left before the task ended; the task is retried
     ├── WorkerRefused             a worker cannot do what the run requires; the task is retried on other workers
     └── UsageError                wrong usage, settings or input: exit code 2, nothing was started
         ├── ClusterError          workers cannot be started, or a cluster cannot be joined
@@ -14,7 +15,9 @@
         ├── ObjectListError       the object list lacks a column, or has invalid ids or positions
         ├── TileError             a tile cannot be read, or is not what its header says
         ├── BundleError           a bundle is not galbatch's, is damaged, or contradicts its metadata
+        │   └── MissingBundleError  the file of a bundle does not exist
         ├── OutputError           an output cannot be written to its path
+        │   └── ResourceError     the disk is full or read-only, or a permission is gone; a run pauses until it works again
         ├── FingerprintError      an output was written with other settings or inputs
         ├── DamagedError          a file of an output is not as it was written; it counts as not done
         ├── LockedError           another run is writing the output
@@ -37,14 +40,17 @@ __all__ = [
     "GalbatchError",
     "LockLost",
     "LockedError",
+    "MissingBundleError",
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
+    "ResourceError",
     "SchedulerLost",
     "ShortOfMemory",
     "Stopped",
     "TileError",
     "UsageError",
+    "WorkerLost",
     "WorkerRefused",
 ]
 
@@ -79,6 +85,10 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
     def __init__(self, message: str, *, worker: str = "") -> None:
         super().__init__(message)
         self.worker = worker
+
+
+class WorkerLost(GalbatchError):  # noqa: N818
+    """The worker of a task left before the task ended."""
 
 
 class WorkerRefused(GalbatchError):  # noqa: N818
@@ -119,8 +129,26 @@ class BundleError(UsageError):
     """A bundle is not galbatch's, is damaged, or contradicts its metadata."""
 
 
+class MissingBundleError(BundleError):
+    """The file of a bundle does not exist, or not any more."""
+
+
 class OutputError(UsageError):
     """An output cannot be written to its path."""
+
+
+class ResourceError(OutputError):
+    """Somebody must free space, give a permission or mount a disk before anything can be written there.
+
+    Attributes
+    ----------
+    problem : str
+        What is wrong, in the words of the operating system, such as "No space left on device".
+    """
+
+    def __init__(self, message: str, *, problem: str = "") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class FingerprintError(UsageError):

@@ -3,7 +3,7 @@
 `base.ClusterKind` is the interface of a kind of cluster. Each kind is one file, and `registry` lists them.
 """
 
-from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds
+from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds, count_of
 from galbatch.cluster.checks import require_distinct_gpus, require_paths
 from galbatch.cluster.local import kept_by_malloc
 from galbatch.cluster.monitor import WorkerMonitor
@@ -22,6 +22,7 @@ __all__ = [
     "WorkerNeeds",
     "Workers",
     "connect",
+    "count_of",
     "kept_by_malloc",
     "kind_of",
     "on_demand",

@@ -14,7 +14,7 @@ __all__ = ["ClusterConfig"]
 GPU_KINDS = ("local-cuda", "scheduler")
 """Kinds whose workers may infer on a GPU; ``device = "cuda"`` is refused for all others."""
 
-KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "dashboard_address")
+KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "dashboard_address")
 """Keys that mean the same for every kind, so that they are kept where the command line replaces the kind."""
 
 
@@ -52,6 +52,12 @@ class ClusterConfig(Section):
         ge=0,
         description="how often a partition is tried again after I/O errors and lost workers. When memory runs out it is tried "
         "again with half the batch, down to 1",
+    )
+    pause_limit: float = Field(
+        3600,
+        ge=0,
+        description="how long (in seconds) a run pauses in all, while a disk is full, an output read-only, an object store "
+        "unavailable or a bundle gone, before it ends; 0: it ends at once",
     )
     dashboard_address: str = Field(
         "127.0.0.1:8787", description="address of the Dask dashboard; port 0 takes a free one"

@@ -15,12 +15,13 @@ from distributed import Client
 from galbatch import __version__, cluster, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
+from galbatch.core.pixels import Partition
 from galbatch.core.stopping import deferred_signals
-from galbatch.errors import CatalogError, DamagedError, Stopped
+from galbatch.errors import CatalogError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked
 from galbatch.execution.progress import Progress, read_progress
-from galbatch.execution.submission import Attempt, SubmissionQueue
+from galbatch.execution.submission import Attempt, FaultKind, Pauses, SubmissionQueue, fault_of, reason_of
 from galbatch.objects import write_parquet
 from galbatch.planning import Plan
 
@@ -129,7 +130,7 @@ def execute_held(
     run.work(before, only=before.troubled if only_failed else None)
     if stage != "ingest":
         # Also after failures: the catalog opens without the missing leaves, and its properties say so.
-        run.result.complete = _finish(config, plan, run.result.failed)
+        run.finish()
     run.result.seconds = time.monotonic() - started
     return run.result
 
@@ -174,6 +175,9 @@ class _Run:
         self.sink = sink
         self.result = RunResult(n_objects=len(plan.objects))
         self._inferred: frozenset[str] = frozenset()
+        self._pauses = Pauses(held.config.cluster.pause_limit, sink.note)
+        # Partitions whose cutouts could not be removed when their leaf was written.
+        self._not_removed: list[Partition] = []
 
     def work(self, before: Progress, *, only: frozenset[str] | None = None) -> None:
         """Do all steps that are left of each partition, or of those named in `only`."""
@@ -208,10 +212,13 @@ class _Run:
                 note=self.sink.note,
                 cuts=self.stage == "all",
             )
+            self._pauses = queue.pauses
             with deferred_signals() as came:
                 queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
                 self.check(came())
             self.result.failed = queue.failed
+            for partition in self._not_removed:
+                self._remove_cutouts(partition)
 
     def check(self, signal: str) -> None:
         """Raise an error if the run must end: a signal came, or a lock was lost."""
@@ -274,6 +281,29 @@ class _Run:
         self.result.n_inferred += result.n_objects
         self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes
-        if self.removes_cutouts:
-            ingest.remove_partition(self.config.cutouts.store, attempt.part.partition)
+        if self.removes_cutouts and not self._remove_cutouts(attempt.part.partition):
+            self._not_removed.append(attempt.part.partition)
         return None
+
+    def _remove_cutouts(self, partition: Partition) -> bool:
+        """Remove the cutouts of a partition; return False where the store does not let them go now."""
+        try:
+            ingest.remove_partition(self.config.cutouts.store, partition)
+        except (OutputError, OSError) as error:
+            # The partition is done, so this is no failure: the next run removes what is left over.
+            if not self._not_removed:
+                self.sink.note(f"the cutouts of partition {partition.name} stay for now: {error}")
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Write the catalog's metadata and the list of failures, after pauses if a disk is full."""
+        try:
+            self.result.complete = self._pauses.until_it_works(
+                lambda: _finish(self.config, self.plan, self.result.failed)
+            )
+        except (OutputError, OSError) as error:
+            # Nothing can be written there, however long the run waited. Running again finishes the catalog.
+            if fault_of(error).kind is not FaultKind.RESOURCE:
+                raise
+            self.result.failed["catalog"] = f"finish: {reason_of(error)}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from galbatch.core.types import FileIdentity
-from galbatch.errors import OutputError
+from galbatch.errors import OutputError, ResourceError
 
 __all__ = ["FileSystem", "Piece", "output_errors", "require_lengths"]
 
@@ -16,7 +17,7 @@ Piece = bytes | bytearray | memoryview
 """A part of the content of a file."""
 
 # Another attempt does not help against these: somebody must free space or give a permission.
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -24,8 +25,8 @@ class FileSystem(Protocol):
     """A file system. Paths are given in full, with the scheme of their URL.
 
     Reading raises FileNotFoundError if a file does not exist, and OSError for faults that another attempt may overcome.
-    Writing raises OutputError for faults that somebody must repair, such as a full disk, and UsageError if the file
-    system is for inputs only.
+    Writing raises ResourceError, an OutputError, for faults that somebody must repair, such as a full disk, and UsageError if
+    the file system is for inputs only.
     """
 
     @property
@@ -138,14 +139,21 @@ def require_lengths(path: str, found: Sequence[bytes], ranges: Sequence[tuple[in
 
 @contextlib.contextmanager
 def output_errors(path: str) -> Iterator[None]:
-    """Turn faults that somebody must repair into OutputError; other OSErrors are passed on."""
+    """Turn faults that somebody must repair into OutputError, or its subclass ResourceError; other OSErrors are passed on."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(f"{path}: a file is in the way ({error}); choose another path") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise OutputError(f"{path}: the file is larger than its file system or a limit allows") from error
+        problem = os.strerror(error.errno or 0)
         if error.errno in NO_SPACE:
-            raise OutputError(f"{path}: no space left; free some and run again: done work is kept") from error
+            raise ResourceError(
+                f"{path}: no space left; free some and run again: done work is kept", problem=problem
+            ) from error
         if isinstance(error, PermissionError) or error.errno in NO_PERMISSION:
-            raise OutputError(f"{path}: no permission to write; choose another path") from error
+            raise ResourceError(
+                f"{path}: no permission to write; choose another path", problem=problem
+            ) from error
         raise

@@ -13,7 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 import fsspec
-from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
 from galbatch.errors import OutputError, UsageError
 from galbatch.storage.base import Piece, output_errors
@@ -22,6 +28,23 @@ from galbatch.storage.fsspec_inputs import PARALLEL_REQUESTS, FsspecInputs
 __all__ = ["S3FileSystem"]
 
 PREFIX = "s3://"
+
+ATTEMPTS = 5
+"""How often a request is made that the store answers with 429 or 5xx, or not at all.
+
+botocore waits between them for a random time of up to 1, 2, 4 and 8 s, so that workers do not come back all at once, and
+stops trying where most requests of a process fail: then the run pauses."""
+
+# s3fs repeats whole requests once more, without chance in its waits. Of these repeats only that of a body that was cut off
+# is needed, as botocore does not see bodies; more would multiply botocore's own.
+S3FS_ATTEMPTS = 2
+
+# botocore's errors that say whose fault it is; all others count as input/output errors.
+NUMBER_OF_BOTO_ERROR: dict[type[BotoCoreError], int] = {
+    EndpointConnectionError: errno.ECONNREFUSED,
+    ConnectTimeoutError: errno.ETIMEDOUT,
+    ReadTimeoutError: errno.ETIMEDOUT,
+}
 
 
 class S3FileSystem(FsspecInputs):
@@ -35,9 +58,16 @@ class S3FileSystem(FsspecInputs):
 
     def _client(self) -> Any:
         # Listings are not cached: other processes write, and a stale listing would hide their work.
-        return fsspec.filesystem(
-            "s3", use_listings_cache=False, config_kwargs={"max_pool_connections": PARALLEL_REQUESTS}
+        client = fsspec.filesystem(
+            "s3",
+            use_listings_cache=False,
+            config_kwargs={
+                "max_pool_connections": PARALLEL_REQUESTS,
+                "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+            },
         )
+        client.retries = S3FS_ATTEMPTS
+        return client
 
     def _name(self, path: str) -> str:
         return path.removeprefix(PREFIX)
@@ -56,7 +86,10 @@ class S3FileSystem(FsspecInputs):
                 "AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for public buckets"
             ) from None
         except BotoCoreError as error:
-            raise OSError(errno.EIO, f"{path}: {error}") from error
+            number = next(
+                (n for kind, n in NUMBER_OF_BOTO_ERROR.items() if isinstance(error, kind)), errno.EIO
+            )
+            raise OSError(number, f"{path}: {error}") from error
 
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""The boundary between Dask and tasks: it runs a task on a worker and decides what an error means for the run.
+"""The boundary between Dask and tasks: it runs a task on a worker.
 
-Every exception of a task is sent back to the submission queue, which tries again or records the reason for the partition.
-None ends the run.
+Every exception of a task is sent back to the submission queue, which tries again or records the reason for the partition
+(`faults` says which). None ends the run.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distributed import KilledWorker, get_worker
-from distributed.scheduler import NoValidWorkerError
+from distributed import get_worker
 
 from galbatch import dashboard, ingest, models, storage
-from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, UsageError, WorkerRefused
+from galbatch.errors import BundleError, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
+from galbatch.execution.submission.faults import is_out_of_memory, reason_of
 from galbatch.storage import zarr_groups
 
-__all__ = ["is_retriable", "reason_of", "run_task"]
+__all__ = ["run_task"]
 
 
 def run_task(
@@ -53,7 +53,7 @@ def run_task(
         with storage.guarded(locks):
             result = function(task)
     except Exception as error:
-        if not inferring or not _is_out_of_memory(error):
+        if not inferring or not is_out_of_memory(error):
             raise
         # MemoryError is the host's memory, also on a worker with a GPU.
         batch, on_gpu = task.posterior.batch, task.device == "cuda" and not isinstance(error, MemoryError)
@@ -79,21 +79,3 @@ def _require_engines(task: tasks.InferTask) -> None:
                 f"worker {worker} cannot provide the engine {model.network.engine} of {model.network.name} on {task.device}: {error}",
                 worker=worker,
             ) from None
-
-
-def is_retriable(error: BaseException) -> bool:
-    """Return whether another attempt may succeed: after I/O errors, lost workers and lack of memory, but not with wrong inputs."""
-    # A wrong input stays wrong, however often it is read.
-    if isinstance(error, UsageError):
-        return False
-    return isinstance(error, OSError | KilledWorker | NoValidWorkerError) or _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch.OutOfMemoryError is recognized by its name: the process that submits the tasks does not import torch.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the message of an error; errors of other packages come with their type, as KeyError: 'x' is no sentence."""
-    return str(error) if isinstance(error, GalbatchError) else f"{type(error).__name__}: {error}"

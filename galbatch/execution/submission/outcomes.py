@@ -7,7 +7,9 @@ import concurrent.futures
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import CancelledError, Client, Future, KilledWorker
+from distributed import CancelledError, Client, Future
+
+from galbatch.errors import WorkerLost
 
 __all__ = ["Outcomes"]
 
@@ -59,5 +61,5 @@ def _outcome(future: Future, fetched: concurrent.futures.Future[Any]) -> Any:
     error = None if fetched.cancelled() else fetched.exception()
     if fetched.cancelled() or isinstance(error, CancelledError):
         # By the queue, or by Dask with a connection that was lost: either way its worker counts as lost.
-        return KilledWorker(future.key, None, 0)
+        return WorkerLost("its worker was lost, or gets no work any more")
     return fetched.result() if error is None else error

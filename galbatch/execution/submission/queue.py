@@ -1,12 +1,13 @@
 """The queue that submits work to Dask, a bounded number of tasks at a time, and the only place that counts retries.
 
 A partition that was cut is inferred before another one is cut, so that partitions finish instead of all being begun.
-Work that no worker can do is given up after a while, with the reason.
+Work that no worker can do, or that a resource hinders for too long, is given up with the reason.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +19,22 @@ from distributed import Client, Future
 
 from galbatch import cluster, storage
 from galbatch.config import RunConfig
-from galbatch.errors import DamagedError, LockLost, ShortOfMemory, WorkerRefused
+from galbatch.errors import LockLost, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.execution.submission.boundary import is_retriable, reason_of, run_task
+from galbatch.execution.submission.boundary import run_task
+from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
+from galbatch.execution.submission.pausing import HANDFUL, Pauses
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
 # The workers are looked at once a second, also while no task finishes.
 POLL_S = 1.0
+# After a fault of a resource other tasks go first: if they fail alike, it was none of the partition.
+RETRY_S = 2.0
+# So many partitions are named where many are left; the outputs say which.
+MAX_NAMED = 3
 
 # Schedulers of jobs give two minutes between their warning and the end; a commit takes a few seconds.
 COMMITS_S = 60.0
@@ -41,6 +48,8 @@ class Attempt:
     ----------
     n_submitted : how often it was submitted
     n_failed : how often it failed, without failures that are no fault of the partition
+    n_unavailable : how often it failed because of a resource, while the run did not pause
+    due_s : time of the monotonic clock before which it is not submitted again
     batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
     repairs : whether it makes again what was counted as done when the run began
     """
@@ -49,6 +58,8 @@ class Attempt:
     step: Literal["ingest", "infer"]
     n_submitted: int = 0
     n_failed: int = 0
+    n_unavailable: int = 0
+    due_s: float = 0.0
     batch: int = 0
     repairs: bool = False
 
@@ -89,6 +100,8 @@ class SubmissionQueue:
     ----------
     failed : dict of str
         The reason why each partition failed, by its name.
+    pauses : Pauses
+        The waiting for resources that fail.
     """
 
     def __init__(
@@ -119,6 +132,9 @@ class SubmissionQueue:
         self._outcomes = Outcomes(client)
         self._locks: tuple[storage.LockHandle, ...] = ()
         self.failed: dict[str, str] = {}
+        self.pauses = Pauses(config.cluster.pause_limit, note)
+        # The step that is tried while the run pauses.
+        self._probe: Attempt | None = None
 
     def work(
         self,
@@ -197,15 +213,36 @@ class SubmissionQueue:
         """Submit waiting steps while there is room: first those of partitions that were begun, then new partitions."""
         if not self._monitor.is_connected:
             return
+        if self.pauses.is_on:
+            self._submit_probe()
+            return
+        now = time.monotonic()
         for attempt in list(self._again):
             # Not only the first: it may wait for a GPU while another one could be cut.
-            if self._has_worker(attempt):
+            if attempt.due_s <= now and self._has_worker(attempt):
                 self._again.remove(attempt)
                 self._submit(attempt)
-        while self._fresh and len(self._pending) + len(self._again) < self._monitor.max_submitted:
+        # Steps that are not due yet leave their room to others.
+        n_taken = len(self._pending) + sum(one.due_s <= now for one in self._again)
+        while self._fresh and n_taken < self._monitor.max_submitted:
             if not self._has_worker(self._fresh[0]):
                 return
             self._submit(self._fresh.popleft())
+            n_taken += 1
+
+    def _submit_probe(self) -> None:
+        """Submit one step when the pause is over; if it works, the run goes on."""
+        if self._probe is not None or not self.pauses.is_due:
+            return
+        # Steps that failed are tried in turn. Where it may be their own files that fail, new partitions tell more.
+        in_turn = (self._again, self._fresh) if self.pauses.is_shared else (self._fresh, self._again)
+        for waiting in in_turn:
+            for attempt in list(waiting):
+                if self._has_worker(attempt):
+                    waiting.remove(attempt)
+                    self._probe = attempt
+                    self._submit(attempt)
+                    return
 
     def _has_worker(self, attempt: Attempt) -> bool:
         """Return whether a worker can take the step: for a CPU at some time, for a GPU now."""
@@ -262,50 +299,99 @@ class SubmissionQueue:
         self._batch = min(self._batch, outcome.batch or self._batch)
         for note in outcome.notes:
             self._note(note)
+        self.pauses.succeeded()
+        if self._probe is attempt:
+            self._probe = None
+            self.pauses.end()
         return self._next_attempt(attempt, outcome)
 
     def _after_failure(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         """Return the step if it is to be submitted again; None if its partition has failed."""
         if isinstance(error, LockLost):
             raise error
+        fault = fault_of(error)
+        was_probe = self._probe is attempt
+        if was_probe:
+            self._probe = None
         # A worker that lacks the engine says nothing about the partition: this is not counted as a failure.
         if isinstance(error, WorkerRefused):
             self._monitor.refuse(error.worker, str(error))
             return attempt
-        if isinstance(error, ShortOfMemory):
-            if error.worker:
-                self._monitor.restart(error.worker)
-            if attempt.batch > 1:
-                # Not counted as a failure, as halving ends at a batch of 1. Later steps begin with the smaller batch.
-                attempt.batch //= 2
-                self._batch = min(self._batch, attempt.batch)
-                self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
-                return attempt
+        if isinstance(error, ShortOfMemory) and self._halve(attempt, error):
+            return attempt
+        if fault.kind is FaultKind.RESOURCE:
+            return self._after_resource_fault(attempt, fault, was_probe=was_probe)
         attempt.n_failed += 1
         if attempt.n_failed <= self._config.cluster.retries:
-            if is_retriable(error):
+            if fault.kind is FaultKind.PASSING:
                 return attempt
-            if isinstance(error, DamagedError) and attempt.step == "infer" and self._cuts:
-                self._note(f"damaged: {error}")
+            if fault.kind is FaultKind.DAMAGE and attempt.step == "infer" and self._cuts:
+                self._note(f"damaged: {fault.reason}")
                 return Attempt(attempt.part, "ingest", n_failed=attempt.n_failed, repairs=True)
-        self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason_of(error)}"
+        self._fail(attempt, fault.reason)
         return None
 
+    def _fail(self, attempt: Attempt, reason: str) -> None:
+        self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason}"
+
+    def _halve(self, attempt: Attempt, error: ShortOfMemory) -> bool:
+        """Halve the batch of a step that ran out of memory; return False if it cannot be halved any more."""
+        if error.worker:
+            self._monitor.restart(error.worker)
+        if attempt.batch <= 1:
+            return False
+        # Not counted as a failure, as halving ends at a batch of 1. Later steps begin with the smaller batch.
+        attempt.batch //= 2
+        self._batch = min(self._batch, attempt.batch)
+        self._note(f"partition {attempt.part.partition.name}: {error}; trying batch {attempt.batch}")
+        return True
+
+    def _after_resource_fault(self, attempt: Attempt, fault: Fault, *, was_probe: bool) -> Attempt | None:
+        """Return the step if it is to be submitted again: always, unless one file of its own may be at fault."""
+        if self.pauses.is_on:
+            # Steps that were submitted before the pause began fail during it; they say nothing new.
+            if was_probe:
+                self.pauses.prolong(fault)
+            return attempt
+        attempt.n_unavailable += 1
+        if self.pauses.record(attempt.part.partition.name, fault):
+            return attempt
+        if not fault.is_shared and attempt.n_failed + attempt.n_unavailable > self._config.cluster.retries:
+            self._fail(attempt, fault.reason)
+            return None
+        attempt.due_s = time.monotonic() + RETRY_S * min(attempt.n_unavailable, HANDFUL)
+        return attempt
+
     def _give_up(self) -> None:
-        """End the work if no worker can continue it: steps that wait for one fail, the rest is left for the next run."""
+        """End the work if nothing can continue it: steps that wait for it fail, the rest is left for the next run."""
+        if self.pauses.is_spent:
+            limit = f"{self._config.cluster.pause_limit:g} s of pauses ([cluster] pause_limit)"
+            self._note(f"ends after {limit}: {self._left()}")
+            self._abandon(self._waiting(), f"{self.pauses.reason} (after {limit})")
         if not self._monitor.is_connected:
             return
-        # Of the new partitions the first is enough: all begin with the same step.
-        waiting = [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
-        for device in {self._device_of(attempt) for attempt in waiting}:
+        for device in {self._device_of(attempt) for attempt in self._waiting()}:
             reason = self._monitor.given_up(device)
-            if reason is None:
-                continue
-            for attempt in waiting:
-                if self._device_of(attempt) == device:
-                    self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason}"
-            self._client.cancel([one.future for one in self._pending.values()])
-            self._fresh.clear()
-            self._again.clear()
-            self._pending.clear()
-            return
+            if reason is not None:
+                self._abandon([one for one in self._waiting() if self._device_of(one) == device], reason)
+                return
+
+    def _waiting(self) -> list[Attempt]:
+        """Return the steps of partitions that were begun, and of the new partitions the first: all begin with the same step."""
+        return [*self._again, *(one.attempt for one in self._pending.values()), *list(self._fresh)[:1]]
+
+    def _abandon(self, attempts: Iterable[Attempt], reason: str) -> None:
+        """End the work: these steps have failed, all others are left."""
+        for attempt in attempts:
+            self._fail(attempt, reason)
+        self._client.cancel([one.future for one in self._pending.values()])
+        self._fresh.clear()
+        self._again.clear()
+        self._pending.clear()
+
+    def _left(self) -> str:
+        """Return a text that names the partitions that are not done, the first few of them."""
+        waiting = [*self._again, *(one.attempt for one in self._pending.values()), *self._fresh]
+        left = sorted({one.part.partition.name for one in waiting})
+        more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
+        return f"{cluster.count_of(len(left), 'partition')} left: {', '.join(left[:MAX_NAMED])}{more}"

@@ -166,6 +166,9 @@ class TileReader:
                     self._reader(tile, plane).prefetch(boxes)
                 except (ValueError, TypeError, EOFError) as error:
                     raise TileError(f"{tile.where}: {error}; fetch it again or exclude it") from None
+                except OSError as error:
+                    _name_file(error, plane.path)
+                    raise
 
     def _reader(self, tile: Tile, plane: Plane) -> PlaneReader:
         if plane not in self._planes or plane.path not in self._files:
@@ -183,6 +186,9 @@ class TileReader:
             raise TileError(
                 f"{tile.where}: cannot be read at rows {box.y0} to {box.y1} ({error}); fetch it again or exclude it"
             ) from None
+        except OSError as error:
+            _name_file(error, plane.path)
+            raise
 
     def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
         with quiet_astropy():
@@ -230,6 +236,13 @@ class TileReader:
         self._planes = {plane: reader for plane, reader in self._planes.items() if plane.path != path}
         self._contents.pop(path, None)
         hdus.close()
+
+
+def _name_file(error: OSError, path: str) -> None:
+    """Put the file into an error that has none: a run must tell one bad file from a disk that fails."""
+    # The kernel's errors of reading name no file; those without a number would change their text.
+    if error.errno is not None and error.filename is None:
+        error.filename = path
 
 
 def fill_plane(plane: npt.NDArray[Any], value: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from galbatch import storage
-from galbatch.errors import BundleError
+from galbatch.errors import BundleError, MissingBundleError
 from galbatch.models.bundle.archive import METADATA_FILE, read_metadata_text
 from galbatch.models.bundle.checks import SCRIPT_FAULTS, check_behavior
 from galbatch.models.bundle.network import Bundle, set_modes
@@ -141,7 +141,7 @@ def _on_this_machine(path: str, sha256: str | None) -> str:
         file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
         storage.open_file(file).close()
     except (FileNotFoundError, IsADirectoryError):
-        raise BundleError(
+        raise MissingBundleError(
             f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
         ) from None
     return file

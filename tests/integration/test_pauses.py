@@ -1,0 +1,243 @@
+"""Disks that fill up, stores that become read-only and object stores that answer 503 pause a run, and fail no partition."""
+
+import errno
+import http.client
+import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+from distributed import Client
+
+from galbatch import config, execution
+from galbatch.execution.submission import pausing, queue
+from galbatch.storage import publishing
+
+
+@pytest.fixture(scope="module")
+def threads():
+    """Workers in this process, so that tests can put faults into what they write."""
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
+    ) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(pausing, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(queue, "RETRY_S", 0.01)
+    monkeypatch.setattr(queue, "POLL_S", 0.05)
+
+
+@pytest.fixture
+def ready(write_run, tmp_path):
+    parsed = config.read_config(write_run(tmp_path, max_objects=12, passes=4))
+    return parsed, execution.prepare(parsed)
+
+
+class Notes:
+    """A sink that keeps its lines, and calls `on_note` with each."""
+
+    def __init__(self, on_note=lambda line: None):
+        self.lines, self.on_note = [], on_note
+
+    def start(self, stage, total, done):
+        pass
+
+    def advance(self, stage, n):
+        pass
+
+    def note(self, line):
+        self.lines.append(line)
+        self.on_note(line)
+
+    @property
+    def kinds(self):
+        return ["waiting" if ": waiting" in line else re.match(r"\w+", line)[0] for line in self.lines]
+
+
+class Disk:
+    """Writing through `publishing` fails below `folder` while `number` is set; it is repaired after so many pauses."""
+
+    def __init__(self, monkeypatch, folder, *, number, n_pauses, after=0):
+        self.folder, self.number, self.after, self.n_failed = str(folder), number, after, 0
+        self.left = n_pauses
+        for name in ("publish_file", "write_file"):
+            monkeypatch.setattr(publishing, name, self.failing(getattr(publishing, name)))
+
+    def failing(self, function):
+        def write(path, *arguments, **options):
+            if self.number and str(path).startswith(self.folder) and not re.search("lock|probe", path.name):
+                self.after -= 1
+                if self.after < 0:
+                    self.n_failed += 1
+                    raise OSError(self.number, os.strerror(self.number))
+            return function(path, *arguments, **options)
+
+        return write
+
+    def repair(self, line):
+        self.left -= "waiting" in line
+        if self.left <= 0:
+            self.number = 0
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_a_store_that_fails_for_a_while_fails_no_partition(ready, threads, monkeypatch, number):
+    parsed, plan = ready
+    disk = Disk(monkeypatch, parsed.cutouts.store, number=number, n_pauses=3, after=40)
+    sink = Notes(disk.repair)
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    assert disk.n_failed >= pausing.HANDFUL
+    assert (result.complete, result.failed) == (True, {})
+    assert result.n_inferred == len(plan.objects)
+    # A storm of failures is five lines, however many tasks met it.
+    assert sink.kinds == ["paused", "waiting", "waiting", "waiting", "continues"]
+    assert all(os.strerror(number) in line for line in sink.lines)
+    assert not execution.read_progress(parsed, plan).left
+
+
+def test_a_full_disk_below_the_catalog_stops_leaves_and_the_finish(ready, threads, monkeypatch):
+    parsed, plan = ready
+    disk = Disk(monkeypatch, f"{parsed.catalog.path}/", number=errno.ENOSPC, n_pauses=2)
+    result = execution.execute(parsed, plan, threads, sink=Notes(disk.repair))
+    assert (result.complete, result.failed) == (True, {})
+    # Only the metadata is written now, by the client: it waits for the disk as well.
+    again = Disk(monkeypatch, f"{parsed.catalog.path}/", number=errno.ENOSPC, n_pauses=2)
+    sink = Notes(again.repair)
+    assert execution.execute(parsed, plan, threads, sink=sink).complete
+    assert sink.kinds == ["waiting", "waiting", "continues"]
+
+
+def test_a_run_ends_when_it_has_paused_as_long_as_it_may(ready, threads, monkeypatch):
+    parsed, plan = ready
+    cluster = parsed.cluster.model_copy(update={"pause_limit": 0.5})
+    parsed = parsed.model_copy(update={"cluster": cluster})
+    Disk(monkeypatch, f"{parsed.catalog.path}/dataset", number=errno.EROFS, n_pauses=99)
+    sink = Notes()
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    assert not result.complete
+    assert result.failed
+    for reason in result.failed.values():
+        assert reason.endswith(
+            "no permission to write; choose another path (after 0.5 s of pauses ([cluster] pause_limit))"
+        )
+    assert sink.lines[-1].startswith(
+        f"ends after 0.5 s of pauses ([cluster] pause_limit): {len(plan.partitions)} partitions left: "
+    )
+    monkeypatch.undo()
+    assert execution.execute(parsed, plan, threads).complete
+
+
+def test_one_bad_tile_fails_its_partitions_and_pauses_nothing(ready, threads, monkeypatch):
+    parsed, plan = ready
+    bad = plan.tiles[0].image.path
+    from galbatch.ingest.pixels import reader
+
+    opened = reader.opened_fits
+
+    def at_a_bad_block(path, *arguments, **options):
+        if path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(reader, "opened_fits", at_a_bad_block)
+    sink = Notes()
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    touched = {part.partition.name for part in plan.partitions if 0 in part.tiles}
+    assert set(result.failed) <= touched
+    assert len(result.failed) > pausing.HANDFUL
+    done = [part for part in plan.partitions if part.partition.name not in result.failed]
+    assert result.n_inferred == sum(part.partition.n_objects for part in done) > 0
+    assert bad in next(iter(result.failed.values()))
+    assert sink.lines == []
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes requests on to an S3 server, or answers 503 SlowDown to those that write while it `is_down`."""
+
+    def __init__(self, endpoint):
+        super().__init__(("127.0.0.1", 0), Passing)
+        self.target, self.is_down, self.n_refused = urlsplit(endpoint).netloc, False, 0
+
+
+class Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def pass_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.is_down and self.command == "PUT" and "lock" not in self.path:
+            self.server.n_refused += 1
+            self.answer(
+                503, {}, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+            )
+            return
+        connection = http.client.HTTPConnection(self.server.target)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        found = connection.getresponse()
+        self.answer(found.status, dict(found.getheaders()), found.read())
+        connection.close()
+
+    def answer(self, status, headers, body):
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        length = {k.lower(): v for k, v in headers.items()}.get("content-length", "0")
+        self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+    setattr(Passing, f"do_{method}", Passing.pass_on)
+
+
+@pytest.fixture
+def proxy(s3_endpoint):
+    server = Proxy(s3_endpoint)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_object_store_that_answers_503_for_a_while_fails_no_partition(
+    s3, proxy, survey, write_run, threads, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+    # Each request once: botocore's own waits are real seconds.
+    monkeypatch.setattr("galbatch.storage.s3.ATTEMPTS", 1)
+    monkeypatch.setattr("galbatch.storage.s3.S3FS_ATTEMPTS", 1)
+    outputs = f'[cutouts]\nstore = "{s3}/cutouts.zarr"\n[catalog]\npath = "{s3}/catalog"\n[cluster]'
+    run_toml = write_run(tmp_path, max_objects=40, passes=4, replace=[("[cluster]", outputs)])
+    parsed = config.read_config(run_toml)
+    plan = execution.prepare(parsed)
+    waits = []
+
+    def answer_again(line):
+        if "waiting" in line:
+            waits.append(line)
+            proxy.is_down = len(waits) < 2
+
+    sink, work = Notes(answer_again), queue.SubmissionQueue.work
+
+    def go_down(self, *arguments, **options):
+        proxy.is_down = True
+        return work(self, *arguments, **options)
+
+    monkeypatch.setattr(queue.SubmissionQueue, "work", go_down)
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    assert proxy.n_refused >= pausing.HANDFUL
+    assert (result.complete, result.failed) == (True, {})
+    assert sink.kinds == ["paused", "waiting", "waiting", "continues"]
