@@ -9,9 +9,11 @@ from typing import Protocol
 
 from galbatch.config import SurveyConfig
 from galbatch.core.types import Tile
-from galbatch.ingest.layouts.bands import matching_band, said_of_bands
+from galbatch.ingest.layouts import bands
+from galbatch.ingest.layouts.bands import matching_band
 from galbatch.ingest.layouts.galaxiesml import GalaxiesMlLayout
 from galbatch.ingest.layouts.generic import GenericLayout
+from galbatch.ingest.layouts.hdf5_stamps import Hdf5StampsLayout
 from galbatch.ingest.layouts.hsc import HscLayout
 from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
 from galbatch.ingest.layouts.lsst import LsstLayout
@@ -57,6 +59,14 @@ LAYOUTS: dict[str, Layout] = {
     "galaxiesml": GalaxiesMlLayout(),
     "multimodaluniverse": MultimodalUniverseLayout(),
 }
+
+
+def said_of_bands(path: str, survey: SurveyConfig, files: FileAccessLog) -> str:
+    """Return what a file says of its bands, in the words of the error that no tile is of a band that was asked for."""
+    layout = layout_of(survey.layout)
+    if isinstance(layout, Hdf5StampsLayout):
+        return layout.said_of_bands(path, survey)
+    return bands.said_of_bands(path, survey.bands, files)
 
 
 def layout_of(name: str) -> Layout:

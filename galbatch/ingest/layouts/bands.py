@@ -26,11 +26,36 @@ MAX_HDUS_SHOWN = 20
 # Wheels without a filter, and cards of coadds that several filters went into.
 NO_BAND = re.compile(r"^(clear.*|none|n/a|_unknown_|unknown|open|empty|blank)?$", re.IGNORECASE)
 
-CAMERAS = "hsc|des|decam|sdss|ps1|panstarrs|lsst|comcam|cfht|megacam|vista|vircam|ukidss|ukirt|wfcam|nir|2mass|wise|unwise"
-# HSC-G, des-r, NIR_H, sdss r: the camera's name before the band; HSC-R2 and HSC-I2 replaced HSC-R and HSC-I.
-OF_CAMERA = re.compile(rf"^(?:{CAMERAS})[-_ ]([a-z]{{1,2}}\d{{0,4}})$")
-# i_03 of the LSST cameras, z.00000 of Pan-STARRS, r.MP9602 of MegaCam: the band before the number of its glass.
-WITH_NUMBER = re.compile(r"^([a-z])(?:_\d+|\.\d+|\.mp\d+)$")
+# Words beside a band that say which camera or survey it is of: HSC-G, NIR_H, OCAM_r_SDSS, VISTA Ks.
+CAMERAS = frozenset(
+    [
+        "hsc",
+        "des",
+        "decam",
+        "sdss",
+        "ps1",
+        "panstarrs",
+        "lsst",
+        "comcam",
+        "cfht",
+        "megacam",
+        "omegacam",
+        "ocam",
+        "vista",
+        "vircam",
+        "ukidss",
+        "ukirt",
+        "wfcam",
+        "nir",
+        "2mass",
+        "wise",
+        "unwise",
+    ]
+)
+# The number of a glass, and of the pipelines' own filters: i_03, z.00000, r.MP9602.
+NUMBER = re.compile(r"^(mp)?\d+$")
+# Bands under another name: HSC's replaced glasses, 90prime's and Mosaic-3's filters, and K for the short one.
+OTHER_NAMES = {"r2": "r", "i2": "i", "bokr": "r", "zd": "z", "ks": "k"}
 
 # Cutout tools write the band before the suffix, HSC's service anywhere. Other single letters in a name are none.
 NAME_FILTERS = (
@@ -45,14 +70,13 @@ def plain_band(text: object) -> str:
     ``HSC-R2`` and ``r_03`` are r, ``NB0387`` is nb0387, ``z.00000`` is z, ``NIR_H`` is h, ``Ks`` is k.
     """
     short = str(text).strip().lower()
-    found = OF_CAMERA.match(short)
-    if found is not None:
-        short = found[1]
-    if short in ("r2", "i2"):
-        short = short[0]
-    found = WITH_NUMBER.match(short)
-    short = found[1] if found is not None else short
-    return "k" if short == "ks" else short
+    words = [word for word in re.split(r"[-_ ./]+", short) if word]
+    telling = [word for word in words if word not in CAMERAS and not NUMBER.match(word)]
+    if len(telling) == 1 and len(words) > 1:
+        short = telling[0]
+    # SDSS writes g', J-PLUS gSDSS.
+    short = re.sub(r"^([ugriz])('|sdss)$", r"\1", short)
+    return OTHER_NAMES.get(short, short)
 
 
 def matching_band(text: object, bands: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from astropy.io import fits
 
@@ -43,6 +43,7 @@ from galbatch.storage import FileAccessLog
 __all__ = ["GenericLayout"]
 
 Cards = Mapping[str, Any]
+T = TypeVar("T")
 Role = Literal["mask", "weight"]
 
 
@@ -83,7 +84,7 @@ def _bands(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[str]:
     config = survey.generic
     for table in (config.image, config.axis):
         if isinstance(table, dict) and table:
-            return [band for band in survey.bands if band in table]
+            return [band for band in survey.bands if _of_band(table, band) is not None]
     match = _pattern(config.pattern).search(path) if config.pattern else None
     if match is not None and match.groupdict().get("band") is not None:
         band = _named_band(match, survey.bands)
@@ -125,7 +126,7 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
         mask=None if config.mask_replace else _hdu_of(config.mask, band),
         weight=None if config.weight_replace else _hdu_of(config.weight, band),
         weight_kind=config.weight_kind,
-        index=(config.axis[band],) if band in config.axis else (),
+        index=() if (place := _of_band(config.axis, band)) is None else (place,),
     )
     cards = ChainMap(hdu_at(hdus, image, where=where, name="image").header, hdus[0].header)
     tile = make_tile(
@@ -143,7 +144,12 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
 
 
 def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> int | str | None:
-    return stated_hdu.get(band) if isinstance(stated_hdu, dict) else stated_hdu
+    return _of_band(stated_hdu, band) if isinstance(stated_hdu, dict) else stated_hdu
+
+
+def _of_band(table: Mapping[str, T], band: str) -> T | None:
+    """Return the value of a band in a table of run.toml, whose keys may be written in another way than `bands`; None if there is none."""
+    return next((value for key, value in table.items() if key == band or matching_band(key, (band,))), None)
 
 
 def _with_plane(tile: Tile, role: Role, survey: SurveyConfig, files: FileAccessLog) -> Tile:

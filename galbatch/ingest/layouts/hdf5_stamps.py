@@ -60,6 +60,12 @@ class Hdf5StampsLayout:
     def wants(self, path: str, survey: SurveyConfig) -> bool:
         return True
 
+    def said_of_bands(self, path: str, survey: SurveyConfig) -> str:
+        """Return the words of an error on the bands that a file has."""
+        with open_hdf5(path) as file:
+            bands = _Datasets(file, self.section(survey), key=f"[survey.{self.name}]").bands
+        return f"{path} has bands {', '.join(bands)}"
+
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each row and band; 100,000 rows in 5 bands take some 10 s.
         with open_hdf5(path) as file:

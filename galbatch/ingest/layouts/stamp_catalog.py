@@ -11,6 +11,7 @@ from galbatch.config import StampsConfig
 from galbatch.core.types import FileIdentity, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import parse_wcs
+from galbatch.ingest.pixels import stem_of
 from galbatch.objects import read_table
 from galbatch.storage import FileAccessLog
 
@@ -45,7 +46,10 @@ def position_in_catalog(
     known = _positions(catalog, columns, files.identity(catalog), bool(config.catalog))
     if not known:
         return None
+    # A stamp that was packed or renamed since keeps its row.
+    stems = {stem_of(file): file for file in known}
     name = PurePosixPath(path).name
+    name = name if name in known else stems.get(stem_of(path), name)
     if name not in known:
         raise TileError(
             f"{where}: {catalog} has no row with {config.file} = {name} and a position; add it, or exclude the stamp"

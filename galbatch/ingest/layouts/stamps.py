@@ -12,6 +12,7 @@ catalog were mixed up.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from astropy.io import fits
 
 from galbatch.config import SurveyConfig
-from galbatch.core.types import Tile
+from galbatch.core.types import Tile, WeightKind
 from galbatch.errors import TileError
 from galbatch.ingest.headers import (
     Planes,
@@ -49,7 +50,12 @@ ROLES = {
     "WEIGHT": "inverse_variance",
     "IVAR": "inverse_variance",
     "INVVAR": "inverse_variance",
+    # WHT is left out: drizzled images have exposure times, inverse variances or weights of no unit under this name.
+    **dict.fromkeys(("ERR", "ERROR", "RMS", "SIGMA", "STD", "STDDEV", "UNCERT"), "standard_deviation"),
+    **dict.fromkeys(("DQ", "FLAG", "FLAGS"), "mask"),
 }
+# What astropy and fpack call a compressed image that has no name.
+NO_NAME = ("", "COMPRESSED_IMAGE")
 
 
 class StampsLayout:
@@ -118,8 +124,8 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
         role = next((ROLES[name] for name in names if name in ROLES), None)
         if role is None and any(key.startswith("MP_") for key in hdu.header):
             role = "mask"
-        elif role is None:
-            # Unnamed HDUs are known by their place after the image.
+        elif role is None and (image is None or all(name in NO_NAME for name in names)):
+            # Unnamed HDUs are known by their place after the image; one of another name, such as CTX, is neither.
             role = "image" if image is None else {1: "mask", 2: "variance"}.get(number - image)
         if role is not None:
             numbers.setdefault(role, number)
@@ -127,9 +133,9 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
         return None
     mask = numbers.get("mask")
     bits = {} if mask is None else plane_bits(hdus[mask].header)
-    if "variance" in numbers:
-        return Planes(numbers["image"], mask, numbers["variance"], "variance", bits)
-    return Planes(numbers["image"], mask, numbers.get("inverse_variance"), "inverse_variance", bits)
+    kinds: tuple[WeightKind, ...] = typing.get_args(WeightKind)
+    kind: WeightKind = next((kind for kind in kinds if kind in numbers), "variance")
+    return Planes(numbers["image"], mask, numbers.get(kind), kind, bits)
 
 
 def _band(cards: Mapping[str, Any], path: str, survey: SurveyConfig) -> str:

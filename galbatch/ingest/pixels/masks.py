@@ -21,7 +21,7 @@ ZERO = "ZERO"
 """Name in `Tile.mask_planes` of masks of good pixels: 0 means BAD."""
 
 # The survey's names of planes, in galbatch's bits; planes of other names say nothing that the flags use. After
-# afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits.
+# afw's names come those of lsst.images (cell-based coadds), then those of Legacy Surveys' maskbits and of Pan-STARRS.
 MASK_BIT_OF_PLANE = {
     "BAD": MaskBit.BAD,
     "UNMASKEDNAN": MaskBit.BAD,
@@ -48,6 +48,10 @@ MASK_BIT_OF_PLANE = {
     "BRIGHT": MaskBit.BRIGHT_OBJECT,
     "MEDIUM": MaskBit.BRIGHT_OBJECT,
     "CLUSTER": MaskBit.BRIGHT_OBJECT,
+    **dict.fromkeys(("DETECTOR", "FLAT", "DARK", "LOW", "CONV.BAD"), MaskBit.BAD),
+    "BLANK": MaskBit.NO_DATA,
+    "BURNTOOL": MaskBit.SUSPECT,
+    **dict.fromkeys(("SPIKE", "GHOST", "STARCORE"), MaskBit.BRIGHT_OBJECT),
 }
 
 
@@ -55,13 +59,21 @@ def plane_bits(header: fits.Header) -> dict[str, int]:
     """Return the bit number of each mask plane by its name, as the numbers differ between releases.
 
     From cards MP_<name> = bit, or from pairs MSKN<n> = name and MSKM<n> = 1 << bit, as the LSST pipelines
-    write since 2026; where both are there, the latter count.
+    write since 2026; where both are there, the latter count. Pan-STARRS writes pairs MSKNAM<nn> = name and
+    MSKVAL<nn> = 1 << bit.
     """
     new = [key for key in header if key.startswith("MSKN") and key[4:].isdigit()]
     if new:
         masks = {key: int(header.get(f"MSKM{key[4:]}", 1 << int(key[4:]))) for key in new}
         return {str(header[key]).strip().upper(): masks[key].bit_length() - 1 for key in new}
-    return {key[3:].upper(): int(header[key]) for key in header if key.upper().startswith("MP_")}
+    bits = {key[3:].upper(): int(header[key]) for key in header if key.upper().startswith("MP_")}
+    for key in header:
+        if key.startswith("MSKNAM") and key[6:].isdigit():
+            value = int(header.get(f"MSKVAL{key[6:]}", 0))
+            # MASK.VALUE and its like are several bits together.
+            if value.bit_count() == 1:
+                bits[str(header[key]).strip().upper()] = value.bit_length() - 1
+    return bits
 
 
 # Bit numbers of Legacy Surveys' maskbits in DR9 and DR10 (legacysurvey.org/dr10/bitmasks), of those that say a pixel is bad.

@@ -94,12 +94,12 @@ def _said_of_bands(survey: SurveyConfig, tiles: Sequence[Tile] = ()) -> str:
     ----------
     tiles : those whose files are left out, as they are of bands that were asked for
     """
-    if is_tile_table(survey.tiles) or ".fits" not in layout_of(survey.layout).suffixes:
+    if is_tile_table(survey.tiles):
         return ""
     known = {tile.image.path for tile in tiles}
     others = [path for path in listed_files(survey) if path not in known]
     files = storage.FileAccessLog()
-    said = [said_of_bands(path, survey.bands, files) for path in others[:MAX_FILES_SHOWN]]
+    said = [said_of_bands(path, survey, files) for path in others[:MAX_FILES_SHOWN]]
     return f"; {'; '.join(said)}" if said else ""
 
 

@@ -81,7 +81,8 @@ def _value(name: str, value: Any, folder: str) -> Any:
     """Return a cell's value: a number, the number or name of an HDU, a full path, or text."""
     if name in NUMBERS:
         return float(value)
-    text = str(value)
+    # pandas makes integers beside empty cells floats.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     if name in HDUS:
         return int(text) if text.isdecimal() else text
     if name == "path" or name in ROLES:
@@ -162,7 +163,7 @@ def _require_kinds(path: str, table: pa.Table) -> None:
         number = integer or pa.types.is_floating(field.type)
         text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         # Columns without any value have no type in CSV; ids that are numbers stay what they say.
-        good = number if field.name in NUMBERS else text or (integer and field.name in TEXT_OR_INTEGER)
+        good = number if field.name in NUMBERS else text or (number and field.name in TEXT_OR_INTEGER)
         if not (good or pa.types.is_null(field.type)):
             expected = "numbers" if field.name in NUMBERS else "text"
             raise TileError(f"{path}: column {field.name} holds {field.type}, expected {expected}")

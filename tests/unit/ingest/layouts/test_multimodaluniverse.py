@@ -214,3 +214,12 @@ def test_no_zero_point(sample, read):
     sample()
     with pytest.raises(TileError, match="zero point is unknown"):
         read(zero_point_mag=None)
+
+
+def test_the_error_says_which_bands_there_are(sample, read):
+    sample()
+    with pytest.raises(
+        TileError,
+        match=r"no tile matches: .* in bands y; .*healpix=17/001-of-001.hdf5 has bands des-g, des-r",
+    ):
+        read(bands=("y",))

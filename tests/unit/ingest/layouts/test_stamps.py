@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from typing import Any, ClassVar
 
@@ -59,6 +60,40 @@ class TestStamps(LayoutContract):
         hdu.writeto(tmp_path / "4-cutout-HSC-G-8279-pdr2_wide.fits")
         (tile,) = read(tmp_path)
         assert (tile.release, tile.background) == ("pdr2", "global sky")
+
+
+class TestWhatAnHduIs:
+    @pytest.fixture
+    def read(self, tmp_path, tan, read_tiles):
+        """The tile of a stamp with HDUs of these names, "" for none, behind its image."""
+
+        def run(*names):
+            hdus = [fits.PrimaryHDU(PIXELS[0], header=tan(crpix=(35, 30)))]
+            hdus += [fits.ImageHDU(np.ones(PIXELS[0].shape, np.int16), name=name or None) for name in names]
+            fits.HDUList(hdus).writeto(tmp_path / "a_g.fits", overwrite=True)
+            return read_tiles(tmp_path, layout="stamps", zero_point_mag=27.0)[0]
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("names", "mask", "weight", "kind"),
+        [
+            (("", ""), 1, 2, "variance"),
+            (("ERR", "DQ"), 2, 1, "standard_deviation"),
+            (("IVAR",), None, 1, "inverse_variance"),
+            # Drizzled images: the weight has no unit, and the context is none at all.
+            (("WHT", "CTX"), None, None, "variance"),
+            (("CTX", "ERR", "FLAGS"), 3, 2, "standard_deviation"),
+            (("VAR", "IVAR"), None, 1, "variance"),
+        ],
+    )
+    def test_by_name_or_by_place(self, read, names, mask, weight, kind):
+        tile = read(*names)
+        assert (tile.mask and tile.mask.hdu, tile.weight and tile.weight.hdu, tile.weight_kind) == (
+            mask,
+            weight,
+            kind,
+        )
 
 
 class TestStampsWithACatalog:
@@ -122,6 +157,12 @@ class TestStampsWithACatalog:
         fits.PrimaryHDU(PIXELS[0], header=header).writeto(survey / "cutouts/1001.fits", overwrite=True)
         with pytest.raises(TileError, match=r"tile 1001 .*stamps and catalog do not belong together"):
             read_tiles(survey, **self.OPTIONS)
+
+    def test_a_stamp_that_was_packed_since_keeps_its_row(self, survey, read_tiles):
+        path = survey / "cutouts/1001.fits"
+        (survey / "cutouts/1001.fits.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        assert [tile.tile_id for tile in read_tiles(survey, **self.OPTIONS)] == ["1001", "1002"]
 
     def test_a_changed_catalog_is_another_identity(self, survey, read_tiles):
         before = read_tiles(survey, **self.OPTIONS)[0].identity

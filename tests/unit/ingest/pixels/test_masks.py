@@ -70,3 +70,16 @@ def test_uint64_images_keep_their_values(tmp_path, tan, read_tiles, objects, cut
     fits.PrimaryHDU(image, header=tan(crpix=(31, 31))).writeto(tmp_path / "a_g.fits")
     block = cut(objects(150.0, 2.0), read_tiles(tmp_path, layout="stamps", zero_point_mag=31.4), size=5)
     assert (block.image[0, 0, 2, 2], block.image[0, 0, 0, 0]) == (3.0, np.float32(2**63 + 2**40))
+
+
+def test_names_of_pan_starrs(read_mask, tmp_path):
+    """MSKNAMnn and MSKVALnn = 1 << bit; MASK.VALUE, several bits together, is no plane."""
+    mask = np.zeros((61, 61), np.uint16)
+    mask[30, 30], mask[30, 31], mask[30, 32] = 32, 8192, 4096
+    hdu = fits.ImageHDU(mask)
+    for number, (name, value) in enumerate(
+        (("SAT", 32), ("CONV.BAD", 8192), ("STARCORE", 4096), ("MASK.VALUE", 8575))
+    ):
+        hdu.header[f"MSKNAM{number:02d}"], hdu.header[f"MSKVAL{number:02d}"] = name, value
+    found = read_mask(hdu, None).mask[0, 0]
+    assert found[2, 2:5].tolist() == [MaskBit.SAT, MaskBit.BAD, MaskBit.BRIGHT_OBJECT]

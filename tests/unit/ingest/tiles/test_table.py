@@ -43,11 +43,12 @@ def folder(tmp_path, tan):
 
 @pytest.fixture
 def read(folder, read_tiles):
-    def run(name="tiles.csv", *, layout="generic", generic=GENERIC, **columns):
+    def run(name="tiles.csv", *, layout="generic", generic=GENERIC, bands=("VIS",), **columns):
         place, (image, *_) = folder
-        write_table(str(place / name), pa.table({"path": [image]} | columns))
+        if not (place / name).exists() or columns:
+            write_table(str(place / name), pa.table({"path": [image]} | columns))
         options = {"generic": generic} if layout == "generic" else {}
-        return read_tiles(place / name, layout=layout, bands=("VIS",), zero_point_mag=23.9, **options)
+        return read_tiles(place / name, layout=layout, bands=bands, zero_point_mag=23.9, **options)
 
     return run
 
@@ -108,3 +109,14 @@ def test_other_layouts(folder, read):
         read(layout="stamps", **planes)
     (tile,) = read(layout="stamps", **planes, weight_kind=["standard_deviation"])
     assert (tile.weight.hdu, tile.weight_kind) == (2, "standard_deviation")
+
+
+def test_numbers_of_pandas(folder, read):
+    """A column of integers with an empty cell is one of floats."""
+    place, (image, rms, flag) = folder
+    columns = {"band": [1.0, None], "hdu": [2.0, 2.0], "mask": [flag, None], "mask_hdu": [2.0, float("nan")]}
+    write_table(
+        str(place / "tiles.parquet"), pa.table({"path": [image, rms], "tile_id": ["a", "b"]} | columns)
+    )
+    tiles = read("tiles.parquet", bands=("1",))
+    assert [(tile.tile_id, tile.mask and tile.mask.hdu) for tile in tiles] == [("a", 2), ("b", None)]
