@@ -161,7 +161,7 @@ class Lock:
 
     @property
     def handle(self) -> LockHandle:
-        """What the workers of the run need to check the lock."""
+        """The values with which the workers of the run check the lock."""
         return LockHandle(self.path, self._owner)
 
     @property
