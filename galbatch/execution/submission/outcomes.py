@@ -53,6 +53,9 @@ class Outcomes:
             return []
         # Only this thread takes, so that what is there stays there.
         taken += [self._arrived.get() for _ in range(self._arrived.qsize())]
+        for future, _ in taken:
+            # Tracebacks of errors hold futures; Dask forgets a task, and its result, only when its futures are released.
+            future.release()
         return [(future, _outcome(future, fetched)) for future, fetched in taken]
 
 

@@ -6,6 +6,7 @@ Work that no worker can do, or that a resource hinders for too long, is given up
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -46,7 +47,6 @@ class Attempt:
 
     Attributes
     ----------
-    n_submitted : how often it was submitted
     n_failed : how often it failed, without failures that are no fault of the partition
     n_unavailable : how often it failed because of a resource, while the run did not pause
     due_s : time of the monotonic clock before which it is not submitted again
@@ -56,7 +56,6 @@ class Attempt:
 
     part: PartitionPlan
     step: Literal["ingest", "infer"]
-    n_submitted: int = 0
     n_failed: int = 0
     n_unavailable: int = 0
     due_s: float = 0.0
@@ -122,8 +121,10 @@ class SubmissionQueue:
         self._cuts = cuts
         self._device = cluster.kind_of(config.cluster).device
         self._monitor = cluster.WorkerMonitor(client, config.cluster, note)
-        # Part of each task's key: a scheduler that several runs share would take equal keys for the same task.
+        # Parts of each task's key: a scheduler would take equal keys, of a step that is repeated or of two runs that share it,
+        # for the same task, and answer with its old result or error.
         self._run = uuid.uuid4().hex[:8]
+        self._numbers = itertools.count(1)
         self._batch = config.posterior.batch
         # Steps to submit: those that follow or repeat a step of a partition that was begun, and those of new partitions.
         self._again: deque[Attempt] = deque()
@@ -254,7 +255,6 @@ class SubmissionQueue:
         return sum(self._device_of(one.attempt) == device for one in self._pending.values()) < len(able)
 
     def _submit(self, attempt: Attempt) -> None:
-        attempt.n_submitted += 1
         config, cutouts, device = self._config, self._config.cutouts, self._device_of(attempt)
         function: Callable[[Any], tasks.TaskResult]
         task: tasks.IngestTask | tasks.InferTask
@@ -279,7 +279,7 @@ class SubmissionQueue:
             function,
             task,
             self._locks,
-            key=f"{attempt.step}-{attempt.part.partition.name}-{attempt.n_submitted}-{self._run}",
+            key=f"{attempt.step}-{attempt.part.partition.name}-{next(self._numbers)}-{self._run}",
             pure=False,
             # Retries are counted here alone, as Dask's own would repeat wrong inputs, too.
             retries=0,
