@@ -11,7 +11,7 @@ from types import FrameType
 __all__ = ["STOPPED_EXIT_CODE", "deferred_signals", "sigterm_interrupts"]
 
 STOPPED_EXIT_CODE = 75
-"""Exit code of a command that was asked to stop: EX_TEMPFAIL of sysexits.h, as the same command goes on later."""
+"""Exit code of a command that was asked to stop: EX_TEMPFAIL of sysexits.h, as the same command continues later."""
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 

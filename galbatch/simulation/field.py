@@ -72,7 +72,17 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Rectangles of patches and of cells in one tract. In the population `paper` a cell has at most one galaxy."""
+    """The field of a simulated survey: a rectangle of patches, and the same rectangle divided into square cells for placing galaxies.
+
+    In the population `paper` a cell has at most one galaxy.
+
+    Attributes
+    ----------
+    patches_x, patches_y : numbers of patches along x and y
+    stride_px : distance between the first pixels of neighboring patches, which overlap
+    cells_x, cells_y : numbers of cells along x and y; cells are numbered row by row
+    pixel_scale_arcsec : pixel scale of the tract
+    """
 
     patches_x: int
     patches_y: int
@@ -142,7 +152,7 @@ class Field:
         return Box(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX)
 
     def cell_centers(self, cell: npt.NDArray[np.int64]) -> Floats:
-        """Return the position (cell, 2), float64, x and y, of each cell's central pixel (index 50 on both axes)."""
+        """Return the positions (cell, x or y) float64, in pixels of the field, of the central pixels of the cells with these numbers."""
         corner = np.stack([cell % self.cells_x, cell // self.cells_x], axis=-1) * CELL_PX
         return np.asarray(corner + CELL_PX / 2, dtype=np.float64)
 

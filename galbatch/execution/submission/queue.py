@@ -232,7 +232,7 @@ class SubmissionQueue:
             n_taken += 1
 
     def _submit_probe(self) -> None:
-        """Submit one step when the pause is over; if it works, the run goes on."""
+        """Submit one step when the pause is over; if it works, the run continues."""
         if self._probe is not None or not self.pauses.is_due:
             return
         # Steps that failed are tried in turn. Where it may be their own files that fail, new partitions tell more.

@@ -107,7 +107,7 @@ def north_up_wcs(
 
 
 def require_inside(tile: Tile, position: tuple[float, float], catalog: str) -> None:
-    """Raise unless the tile's own WCS places the catalog's position on the stamp.
+    """Raise unless the tile's own WCS places the catalog's position, (ra, dec) in deg, on the stamp.
 
     Raises
     ------

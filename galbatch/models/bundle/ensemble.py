@@ -143,7 +143,7 @@ def load_ensemble(
     ----------
     paths : paths of the bundles
     sha256 : hashes that the files must have, one per path; None: any
-    calibrated : whether posteriors are inflated, as in `Ensemble`
+    calibrated : whether posteriors are inflated by the bundles' inflation factors; None: each bundle's own default
 
     Raises
     ------

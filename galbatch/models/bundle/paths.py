@@ -16,7 +16,8 @@ def bundle_path(spec: str) -> str:
 
     Parameters
     ----------
-    spec : name of a bundle that is shipped with galbatch (see `demo_bundles`), or a path, which is returned as it is
+    spec : ``demo:NAME`` for a bundle that is shipped with galbatch (`demo_bundles` lists them), or a path, which is
+        returned as it is
 
     Raises
     ------

@@ -38,7 +38,10 @@ def draw_keys(
     bundle_sha256: str,
     passes: Sequence[int] | npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Return the keys of every object and pass.
+    """Return the integers from which the dropout masks, and other random numbers, of each object's passes are drawn.
+
+    A key follows from the arguments alone, not from the batch or the worker. Different passes, objects, bundles and seeds have
+    independent keys.
 
     Parameters
     ----------
