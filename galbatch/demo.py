@@ -172,7 +172,8 @@ def _next_commands(config: RunConfig, page: Path) -> str:
             "next:",
             f"  open {page}",
             f"  galbatch draws {path} {shown['object_id']} --plot corner.png",
-            f"  galbatch cone {path} -- {shown['ra_deg']:.4f} {shown['dec_deg']:.4f} 60",
+            f"  galbatch show {path} {shown['object_id']}",
+            f"  galbatch cone {path} {shown['ra_deg']:.4f} {shown['dec_deg']:.4f} 60",
             f"  python -c \"import pandas as pd; print(pd.read_parquet('{page.with_name('catalog') / 'dataset'}').describe())\"",
         ]
     )

@@ -2,7 +2,7 @@ from .checksums import leaf_damage, remove_leaf
 from .finishing import finish, model_property, read_properties
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
-from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog
+from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog, read_objects, read_schema
 from .schema import column_field, leaf_schema
 from .verifying import Checked, check, verify
 
@@ -26,7 +26,9 @@ __all__ = [
     "model_property",
     "read_catalog",
     "read_footer",
+    "read_objects",
     "read_properties",
+    "read_schema",
     "remove_leaf",
     "verify",
     "write_leaf",

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 
 from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.schema import column_field
 from galbatch.core import sky
-from galbatch.core.columns import DEC, ID, RA, flag_columns
+from galbatch.core.columns import DEC, ID, RA, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
-__all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog"]
+__all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog", "read_objects", "read_schema"]
 
 PIXEL_DEG = 58.6
 """Width of a HEALPix pixel at order 0 in deg: the square root of 41253 / 12 square degrees."""
@@ -32,6 +33,18 @@ INTEGER = re.compile(
 
 LEAVES_AT_ONCE = 16
 """Number of leaves searched at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
+
+
+def read_schema(catalog_path: str) -> pa.Schema:
+    """Return the schema of a catalog, finished or not, with unit, description, UCD and bits of flags as field metadata.
+
+    Raises
+    ------
+    CatalogError
+        There is no leaf, or it cannot be read.
+    """
+    first = leaf_path(catalog_path, _leaves(catalog_path)[0])
+    return read_leaf_metadata(first)[0].schema.to_arrow_schema().remove_metadata()
 
 
 def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -51,15 +64,20 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     paths = [leaf_path(catalog_path, leaf) for leaf in leaves]
     if columns is None:
         return pa.concat_tables([read_leaf(path) for path in paths])
-    there = read_leaf_metadata(paths[0])[0].schema.to_arrow_schema().names
+    _require_columns(catalog_path, paths[0], columns)
+    # pyarrow returns columns in the order of the file, whatever the order in which they are named.
+    wanted = list(columns)
+    return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
+
+
+def _require_columns(catalog_path: str, path: str, columns: Sequence[str]) -> None:
+    """Raise `CatalogError` if the leaf at `path` lacks one of the columns."""
+    there = read_leaf_metadata(path)[0].schema.to_arrow_schema().names
     for name in columns:
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; did you mean {near[0]}?" if near else ";"
             raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
-    # pyarrow returns columns in the order of the file, whatever the order in which they are named.
-    wanted = list(columns)
-    return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
 
 
 def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
@@ -148,8 +166,28 @@ def _search(
     return [FoundObject(row[ID.name], leaf, row) for row in rows]
 
 
-def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: float) -> pa.Table:
-    """Return the rows within a radius of a position, sorted by ``_healpix_29``. Only leaves that overlap the cone are read.
+def read_objects(catalog_path: str, object_ids: Sequence[str]) -> pa.Table:
+    """Return the rows of the objects with the given ids, with all columns, in the order of the ids; raises as `find_objects` does."""
+    found = find_objects(catalog_path, object_ids)
+    parts = []
+    for pixel in dict.fromkeys(one.pixel for one in found):
+        ids = pa.array([one.object_id for one in found if one.pixel == pixel])
+        table = read_leaf(leaf_path(catalog_path, pixel))
+        parts.append(table.filter(pc.is_in(table.column(ID.name), ids)))
+    rows = pa.concat_tables(parts)
+    place = {object_id: row for row, object_id in enumerate(rows.column(ID.name).to_pylist())}
+    return rows.take([place[one.object_id] for one in found])
+
+
+def cone(
+    catalog_path: str,
+    *,
+    ra_deg: float,
+    dec_deg: float,
+    radius_arcsec: float,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return the rows within a radius of a position, the nearest first. Only leaves that overlap the cone are read.
 
     Parameters
     ----------
@@ -158,11 +196,18 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
         Center of the cone, ICRS, deg.
     radius_arcsec : float
         0 or more.
+    columns : sequence of str or None
+        Names of the columns to return, in this order; None for all.
+
+    Returns
+    -------
+    pyarrow.Table
+        The columns, and last ``separation_arcsec`` (float64), by which rows are sorted.
 
     Raises
     ------
     CatalogError
-        There is no leaf, or one cannot be read.
+        There is no leaf, a column does not exist, or a leaf cannot be read.
     UsageError
         The position is not a position on the sky, or the radius is negative or not finite.
     """
@@ -172,26 +217,39 @@ def cone(catalog_path: str, *, ra_deg: float, dec_deg: float, radius_arcsec: flo
             "ascension, a declination within -90..90 and a radius of 0 or more"
         )
     leaves = _leaves(catalog_path)
+    if columns is not None:
+        _require_columns(catalog_path, leaf_path(catalog_path, leaves[0]), columns)
+    near = _leaves_near(leaves, ra_deg=ra_deg % 360.0, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
+    read = None if columns is None else list(dict.fromkeys([*columns, RA.name, DEC.name]))
+    tables = []
+    # If no leaf is near the cone, one leaf is still read: the result has no rows, but all columns.
+    for leaf in near or leaves[:1]:
+        table = read_leaf(leaf_path(catalog_path, leaf), columns=read)
+        separation = sky.separation_arcsec(
+            ra_deg, dec_deg, table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy()
+        )
+        # A kept column of that name gives way to the distance from this center.
+        kept = [name for name in columns or table.column_names if name != SEPARATION.name]
+        table = table.select(kept).append_column(column_field(SEPARATION), pa.array(separation))
+        tables.append(table.filter(pa.array(separation <= radius_arcsec)))
+    return pa.concat_tables(tables).sort_by(SEPARATION.name)
+
+
+def _leaves_near(
+    leaves: list[HealpixPixel], *, ra_deg: float, dec_deg: float, radius_arcsec: float
+) -> list[HealpixPixel]:
+    """Return the leaves whose pixels overlap a cone, or come close to it."""
     # Pixels about as wide as the radius cover the cone, so a handful suffice whatever the radius is. A radius of 0 has no
     # logarithm, and 1e-3 arcsec gives an order below 29; a cone cannot be larger than the sphere.
     search_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
     order = max(int(math.log2(3600.0 * PIXEL_DEG / search_arcsec)), 0)
-    pixels = sky.cone_pixels(ra_deg % 360.0, dec_deg, radius_arcsec=search_arcsec, healpix_order=order)
+    pixels = sky.cone_pixels(ra_deg, dec_deg, radius_arcsec=search_arcsec, healpix_order=order)
     ranges = [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
-    near = [
+    return [
         leaf
         for leaf in leaves
         if any(leaf.index_range[0] < stop and start < leaf.index_range[1] for start, stop in ranges)
     ]
-    tables = []
-    # If no leaf is near the cone, one leaf is still read: the result has no rows, but all columns.
-    for leaf in near or leaves[:1]:
-        table = read_leaf(leaf_path(catalog_path, leaf))
-        separation = sky.separation_arcsec(
-            ra_deg, dec_deg, table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy()
-        )
-        tables.append(table.filter(pa.array(separation <= radius_arcsec)))
-    return pa.concat_tables(tables)
 
 
 def _leaves(catalog_path: str) -> list[HealpixPixel]:

@@ -16,7 +16,7 @@ import typer.core
 
 from galbatch import __version__
 from galbatch.cli import catalogs, converting, models, objects, running, simulating, tiles, training
-from galbatch.cli.options import RENAMED_OPTIONS
+from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
 from galbatch.core.stopping import STOPPED_EXIT_CODE, sigterm_interrupts
 from galbatch.errors import GalbatchError, Stopped, UsageError
@@ -67,8 +67,12 @@ app.command()(running.status)
 app.command()(running.clean)
 app.command()(catalogs.verify)
 app.command()(catalogs.report)
-app.command()(catalogs.cone)
-app.command()(catalogs.draws)
+app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cone)
+app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.show)
+app.command()(catalogs.columns)
+app.command()(catalogs.flags)
+app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cutout)
+app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
 
 models_app = _group("List, show, train and convert model bundles.")
 app.add_typer(models_app, name="models")

@@ -1,4 +1,4 @@
-"""The commands galbatch verify, report, cone and draws, which read a finished catalog."""
+"""The commands that read a finished catalog: verify, report, cone, show, columns, flags, cutout and draws."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Annotated
 
 import typer
 
-from galbatch.cli.options import CatalogPath
-from galbatch.cli.printing import counted, errors, print_line, print_result_tables
+from galbatch.cli.options import CatalogPath, CutoutStore, ObjectIds, TableOutput, refuse_options
+from galbatch.cli.printing import (
+    counted,
+    errors,
+    out,
+    plain_table,
+    print_flags,
+    print_line,
+    print_object,
+    print_result_tables,
+    print_rows,
+    print_table,
+)
+from galbatch.errors import UsageError
 
-__all__ = ["cone", "draws", "report", "verify"]
+__all__ = ["columns", "cone", "cutout", "draws", "flags", "report", "show", "verify"]
 
 # Up to this number the draws themselves are printed: quantiles of fewer than 20 values say little.
 FEW_DRAWS = 20
@@ -74,36 +86,205 @@ def report(
 
 def cone(
     catalog_path: CatalogPath,
-    ra_deg: Annotated[float, typer.Argument(metavar="RA_DEG", help="right ascension of the center, deg")],
-    dec_deg: Annotated[float, typer.Argument(metavar="DEC_DEG", help="declination of the center, deg")],
-    radius_arcsec: Annotated[float, typer.Argument(metavar="RADIUS_ARCSEC", help="radius, arcsec", min=0)],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="write Parquet, FITS, VOTable, ECSV or CSV instead of printing"),
+    place: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POSITION RADIUS",
+            help="center: degrees, sexagesimal, or the id of an object; then the radius in arcsec, or with its unit",
+        ),
+    ],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME", help="columns, separated by commas; default: all, on a terminal some"
+        ),
     ] = None,
+    output: TableOutput = None,
 ) -> None:
-    """Print or save the objects within a circle on the sky.
+    """Print or save the objects within a circle on the sky, the nearest first.
 
-    Put -- before the numbers if the declination is negative.
+    The center is two angles (150.1 -2.2, 10:00:24.2 -02:13:05, 10h00m24.2s -02d13m05s) or the id of an object of the catalog;
+    the radius is in arcsec, or has its unit (1arcmin). On a terminal a table is printed, in a pipe CSV.
     """
-    from galbatch import catalog
-    from galbatch.objects import write_table
+    from galbatch import api, catalog
+    from galbatch.core.columns import SEPARATION
+    from galbatch.objects import check_table_suffix, write_table
 
-    found = catalog.cone(catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
-    if output is None:
+    refuse_options("cone", place)
+    if len(place) < 2:
+        raise UsageError(f"cone {' '.join(place)}: expected a position and then RADIUS_ARCSEC")
+    if output is not None:
+        check_table_suffix(output)
+    radius_arcsec = api.parse_radius(place[-1])
+    ra_deg, dec_deg = api.parse_position(catalog_path, place[:-1])
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    found = catalog.cone(
+        catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec, columns=names
+    )
+    if not found.num_rows:
+        center = f"{ra_deg:.5f} {dec_deg:+.5f} ({api.sexagesimal(ra_deg, dec_deg)})"
+        errors.print(f"no object within {radius_arcsec:g} arcsec of {center}")
+    if output is not None:
+        write_table(output, found)
+        print_line(f"{counted(found.num_rows, 'object')}: {output}")
+    elif not out.is_terminal:
         # CSV is for programs in a pipe: the console would wrap its lines at the terminal's width.
         sys.stdout.write(found.to_pandas().to_csv(index=False))
+    elif found.num_rows:
+        shown = names or api.short_columns(found.schema.names, width=out.width)
+        print_rows(found, [SEPARATION.name, *shown])
+        if names is None:
+            more = found.num_columns - len(shown) - 2
+            print_line(f"{counted(more, 'more column')}: name some by --columns, or write all by -o FILE")
+
+
+def show(
+    catalog_path: CatalogPath,
+    object_ids: ObjectIds,
+    store: CutoutStore = None,
+    thumbnail: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.png", help="write a picture of the object's cutout (one object only)"),
+    ] = None,
+    output: TableOutput = None,
+) -> None:
+    """Print objects: position, flags in words, and each model's medians with intervals and units.
+
+    With -o the rows are written as a table instead, with all columns.
+    """
+    from galbatch import api, catalog
+    from galbatch.objects import check_table_suffix, write_table
+
+    refuse_options("show", object_ids)
+    if output is not None:
+        check_table_suffix(output)
+    if thumbnail is not None and len(object_ids) > 1:
+        raise UsageError(f"--thumbnail {thumbnail}: expected one object, found {len(object_ids)}")
+    rows = catalog.read_objects(catalog_path, object_ids)
+    if output is not None:
+        write_table(output, rows)
+        print_line(f"{counted(rows.num_rows, 'object')}: {output}")
         return
-    write_table(str(output), found)
-    print_line(f"{counted(found.num_rows, 'object')}: {output}")
+    for row in range(rows.num_rows):
+        found = api.object_values(rows.slice(row, 1))
+        print_object(found, api.sexagesimal(found.ra_deg, found.dec_deg))
+    if thumbnail is None:
+        return
+    from galbatch import reporting
+
+    (cutout,) = api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
+    reporting.write_thumbnail(thumbnail, cutout)
+    print_line(f"picture: {thumbnail}")
+
+
+def columns(
+    catalog_path: CatalogPath,
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="PATTERN", help="show the columns whose names contain this text only"),
+    ] = None,
+) -> None:
+    """Print the columns of a catalog: name, type, unit and meaning."""
+    from galbatch import catalog
+
+    schema = catalog.read_schema(catalog_path)
+    table = plain_table("column", "type", "unit", "meaning")
+    table.columns[0].no_wrap = True
+    names = [name for name in schema.names if pattern is None or pattern in name]
+    if not names:
+        raise UsageError(
+            f"{catalog_path}: no column's name contains {pattern}; there are {', '.join(schema.names)}"
+        )
+    for field in map(schema.field, names):
+        stated = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        table.add_row(field.name, str(field.type), stated.get("unit", ""), stated.get("description", ""))
+    print_table(table)
+
+
+def flags(
+    catalog_path: CatalogPath,
+    value: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="VALUE", help="a value of a column of flags; default: count every flag", min=0
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="this column of flags only; default: all")
+    ] = None,
+) -> None:
+    """Say in words what a value of the flags means, or how many objects have each flag."""
+    from galbatch import api, catalog
+    from galbatch.core.columns import flag_columns
+
+    schema = catalog.read_schema(catalog_path)
+    known = flag_columns(schema.names)
+    if column is not None and column not in known:
+        raise UsageError(f"--column {column}: the columns of flags are {', '.join(known)}")
+    for name in known if column is None else [column]:
+        print_line(f"{name}{'' if value is None else f' {value}'}:")
+        if value is not None:
+            print_flags(api.flag_texts(schema.field(name), value))
+            continue
+        table = plain_table("objects", "value", "flag", "meaning")
+        for number, flag in api.flag_counts(catalog_path, name):
+            table.add_row(str(number), str(flag.value), flag.name, flag.text)
+        print_table(table)
+
+
+def cutout(
+    catalog_path: CatalogPath,
+    object_ids: ObjectIds,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.fits",
+            help="FITS file to write: image, mask and variance per band",
+        ),
+    ] = None,
+    store: CutoutStore = None,
+    png: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="picture to write (one object only)")
+    ] = None,
+    north_up: Annotated[
+        bool,
+        typer.Option("--north-up", help="turn the cutouts: north up, east left, the object at the center"),
+    ] = False,
+    like: Annotated[
+        str | None, typer.Option(metavar="OTHER.fits", help="put the cutouts on the pixels of another image")
+    ] = None,
+) -> None:
+    """Write the cutouts of objects as FITS, with their WCS, or as a picture.
+
+    Each band is an HDU IMAGE_<BAND>, with MASK_<BAND> and VARIANCE_<BAND> if the store has them; of several objects EXTVER
+    counts. --north-up and --like resample with the flux conserved, by reproject.
+    """
+    from galbatch import api, reporting
+
+    refuse_options("cutout", object_ids)
+    if (output is None) == (png is None):
+        raise UsageError("cutout: expected -o FILE.fits or --png FILE.png")
+    if north_up and like is not None:
+        raise UsageError("--north-up and --like exclude each other")
+    if png is not None and len(object_ids) > 1:
+        raise UsageError(f"--png {png}: expected one object, found {len(object_ids)}")
+    found = api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
+    if north_up:
+        found = [api.north_up(one) for one in found]
+    elif like is not None:
+        found = [api.on_image(one, like) for one in found]
+    if png is not None:
+        reporting.write_thumbnail(png, found[0])
+    else:
+        api.write_cutouts(str(output), found)
+    print_line(f"{counted(len(found), 'cutout')}: {png or output}")
 
 
 def draws(
     catalog_path: CatalogPath,
-    object_ids: Annotated[
-        list[str],
-        typer.Argument(metavar="OBJECT_ID...", help="ids of objects of the catalog, integers or text"),
-    ],
+    object_ids: ObjectIds,
     n_draws: Annotated[
         int, typer.Option("-n", metavar="N", help="number of draws per object and model")
     ] = 10_000,
@@ -135,11 +316,12 @@ def draws(
 
     Prints a summary, or the draws themselves if there are at most 20; writes them as a table and as corner plots. Needs a catalog
     made with [posterior] keep_pass_outputs = true. The same seed gives the same draws, and the first ones do not depend on -n.
-    Put -- before negative ids. Exit code 1 if an object has no model to draw from.
+    Exit code 1 if an object has no model to draw from.
     """
     from galbatch.api import draws as drawing
     from galbatch.objects import check_table_suffix, write_table
 
+    refuse_options("draws", object_ids)
     # Names of files are checked first: draws of many objects take minutes.
     if output not in (None, "-"):
         check_table_suffix(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +11,21 @@ import typer
 from galbatch.errors import UsageError
 
 __all__ = [
+    "NUMBERS_BEGIN_WITH_MINUS",
     "RENAMED_OPTIONS",
     "CatalogPath",
     "ClusterKind",
+    "CutoutStore",
     "IdColumn",
     "LabelsTable",
+    "ObjectIds",
     "RunToml",
     "Scheduler",
+    "TableOutput",
     "WaitLock",
     "Workers",
     "parse_numbers",
+    "refuse_options",
 ]
 
 RENAMED_OPTIONS = {"--beside": "--compare-with"}
@@ -29,6 +35,22 @@ RENAMED_OPTIONS = {"--beside": "--compare-with"}
 RunToml = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run's config file")]
 CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
+]
+ObjectIds = Annotated[
+    list[str], typer.Argument(metavar="OBJECT_ID...", help="ids of objects of the catalog, integers or text")
+]
+TableOutput = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write Parquet, FITS, VOTable, ECSV or CSV instead of printing, by the suffix",
+    ),
+]
+CutoutStore = Annotated[
+    str | None,
+    typer.Option(metavar="STORE", help="cutout store of the run; default: cutouts.zarr beside the catalog"),
 ]
 LabelsTable = Annotated[
     str | None,
@@ -52,6 +74,23 @@ WaitLock = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
+
+
+NUMBERS_BEGIN_WITH_MINUS = {"ignore_unknown_options": True}
+"""Settings of commands whose arguments may be negative numbers, which would be taken for options."""
+
+
+def refuse_options(command: str, words: Sequence[str]) -> None:
+    """Refuse arguments that were meant as options: a command with `NUMBERS_BEGIN_WITH_MINUS` gets unknown ones as arguments.
+
+    Raises
+    ------
+    UsageError
+        A word begins with two dashes, or is a dash and a letter.
+    """
+    for word in words:
+        if word.startswith("--") or (len(word) == 2 and word[0] == "-" and word[1].isalpha()):
+            raise UsageError(f"{word}: no such option; galbatch {command} --help lists them")
 
 
 def parse_numbers(option: str, text: str, expected: str) -> tuple[float, ...]:

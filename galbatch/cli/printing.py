@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from galbatch.api import FlagText, ObjectValues
     from galbatch.models import ResultTable
 
 __all__ = [
@@ -16,8 +19,12 @@ __all__ = [
     "errors",
     "out",
     "plain_table",
+    "print_flags",
     "print_line",
+    "print_object",
     "print_result_tables",
+    "print_rows",
+    "print_table",
     "print_wide",
     "size",
 ]
@@ -45,6 +52,97 @@ def print_wide(table: Table) -> None:
     Console(width=WIDTH_CHARACTERS, highlight=False, markup=False, emoji=False).print(table, crop=False)
 
 
+def print_table(table: Table) -> None:
+    """Print a table whose texts wrap between words on a terminal; in a pipe each row is one line."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        print_wide(table)
+
+
+def print_rows(rows: pa.Table, columns: Sequence[str]) -> None:
+    """Print rows on a terminal, the columns in blocks that fit its width; each block begins with the ids.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+    columns : sequence of str
+        The columns to print, in this order.
+    """
+    first = next(name for name in ("object_id", *columns) if name in rows.column_names)
+    cells = {name: [name, *_cells(rows, name)] for name in dict.fromkeys([first, *columns])}
+    widths = {name: max(map(len, texts)) + 2 for name, texts in cells.items()}
+    left = [name for name in cells if name != first]
+    while True:
+        table = plain_table(first)
+        used = widths[first]
+        block: list[str] = []
+        # At least one column, however wide, or the loop would not end.
+        while left and (not block or used + widths[left[0]] <= out.width):
+            used += widths[left[0]]
+            block.append(left.pop(0))
+        for name in block:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in range(1, rows.num_rows + 1):
+            table.add_row(*(cells[name][row] for name in (first, *block)))
+        print_wide(table)
+        if not left:
+            return
+        print_line("")
+
+
+def _cells(rows: pa.Table, name: str) -> list[str]:
+    unit = (rows.schema.field(name).metadata or {}).get(b"unit", b"")
+    # 1e-5 deg are 0.04 arcsec.
+    digits = ".5f" if unit == b"deg" else ".6g"
+    values = rows.column(name).to_pylist()
+    return [
+        "" if value is None else f"{value:{digits}}" if isinstance(value, float) else str(value)
+        for value in values
+    ]
+
+
+def print_flags(flags: Sequence[FlagText], indent: str = "  ") -> None:
+    """Print flags in words, a line each; a word if there are none."""
+    for flag in flags:
+        print_line(f"{indent}{flag.value} {flag.name} ({flag.flag_class}): {flag.text}")
+    if not flags:
+        print_line(f"{indent}no flag")
+
+
+def print_object(found: ObjectValues, place: str) -> None:
+    """Print an object of a catalog: position, flags, kept columns, and a table for each model.
+
+    Parameters
+    ----------
+    found : ObjectValues
+    place : str
+        The position in hours and degrees.
+    """
+    print_line(f"object {found.object_id}")
+    print_line(f"position: {found.ra_deg:.6f} {found.dec_deg:+.6f} deg, {place}, ICRS")
+    print_line("flags:")
+    print_flags(found.flags)
+    for name, value, unit in found.kept:
+        print_line(f"{name}: {_cell(value)}{f' {unit}' if unit else ''}")
+    for model in found.models:
+        passes = counted(model.n_passes, "pass", "passes")
+        error = "" if model.mc_error is None else f", Monte Carlo error {model.mc_error:.2g} posterior std"
+        print_line(f"\n{model.model}: {passes}{error}; flags:")
+        print_flags(model.flags)
+        table = plain_table()
+        for number, head in enumerate(model.values.columns):
+            table.add_column(
+                head, justify="right" if 0 < number < len(model.values.columns) - 1 else "left", no_wrap=True
+            )
+        for row in model.values.rows:
+            table.add_row(*map(_cell, row))
+        if model.values.rows:
+            print_wide(table)
+        for quantity, label in model.labels:
+            print_line(f"{quantity}: {label}")
+
+
 def print_result_tables(tables: Sequence[ResultTable]) -> None:
     """Print tables of results, each below its caption."""
     for result in tables:
@@ -58,15 +156,15 @@ def print_result_tables(tables: Sequence[ResultTable]) -> None:
         print_wide(table)
 
 
-def _cell(value: str | float | None) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless the number is 1: ``1 object``, ``2 objects``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number with its noun, in the plural unless the number is 1: ``1 object``, ``2 objects``; `nouns`: ``2 passes``."""
+    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def size(n_bytes: int) -> str:

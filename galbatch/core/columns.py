@@ -37,6 +37,7 @@ __all__ = [
     "PIXEL_FLAGS",
     "RA",
     "RESERVED_COLUMNS",
+    "SEPARATION",
     "Column",
     "ColumnKey",
     "ResultColumn",
@@ -114,6 +115,7 @@ HEALPIX = Column(
 ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
 RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
 DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
+SEPARATION = Column("separation_arcsec", "float64", "arcsec", "distance from the center", "pos.angDistance")
 OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
 """The first columns of every leaf (Parquet file of the catalog); `object_id` is int64 or string, as in the object list."""
 

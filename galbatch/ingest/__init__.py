@@ -23,6 +23,8 @@ from galbatch.ingest.store import (
     read_object_ids,
     reading_bytes,
     remove_partition,
+    stored_grids,
+    stored_planes,
     write_partition,
 )
 from galbatch.ingest.tiles import (
@@ -61,6 +63,8 @@ __all__ = [
     "read_tiles",
     "reading_bytes",
     "remove_partition",
+    "stored_grids",
+    "stored_planes",
     "tile_read_cost",
     "tiles_from_butler",
     "tiles_near",

@@ -5,6 +5,7 @@ No other package of galbatch imports matplotlib or Jinja.
 
 from galbatch.reporting.calibration import write_calibration
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
+from galbatch.reporting.gallery import write_thumbnail
 from galbatch.reporting.page import write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
 from galbatch.reporting.training_curve import write_training_curve
@@ -17,5 +18,6 @@ __all__ = [
     "write_calibration",
     "write_corner",
     "write_report",
+    "write_thumbnail",
     "write_training_curve",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog
+from galbatch.api import central_levels
 from galbatch.core.columns import (
     DEC,
     ID,
@@ -101,11 +102,8 @@ class Quantity:
 
     def interval(self, share: float) -> tuple[Floats, Floats] | None:
         """Return both ends (object,) of the equal-tailed interval of probability `share`; None if the catalog has no such quantiles."""
-        low, high = (1 - share) / 2, (1 + share) / 2
-        # A run may round its levels: 0.16 and 0.84 are accepted for the 68.27 % interval.
-        if all(np.abs(np.array(self.levels) - level).min() < 0.005 for level in (low, high)):
-            return self.quantile(low), self.quantile(high)
-        return None
+        ends = central_levels(self.levels, share)
+        return None if ends is None else (self.quantile(ends[0]), self.quantile(ends[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import ingest
+from galbatch import ingest, storage
+from galbatch.api import Cutout
 from galbatch.core.flags import PixelFlag
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
+from galbatch.errors import OutputError
 from galbatch.reporting.contents import Contents
 
-__all__ = ["Picture", "choose_pictures", "intensity_stretch"]
+__all__ = ["Picture", "choose_pictures", "intensity_stretch", "write_thumbnail"]
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -30,6 +32,7 @@ MAX_GROUPS = (
 )
 
 SOFTENING = 3.0  # The intensity stretch is linear below about this many units of brightness (of sky noise).
+PIXELS_PER_PX = 3  # A pixel of a cutout as pixels of a picture: 96 px are too small to see on a screen.
 BLANK_RGB = 0.82  # Pixels without data are light gray, which no drawn sky resembles.
 
 
@@ -99,6 +102,32 @@ def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Pictur
     # Row 0 of a FITS image is at the bottom, but that of a PNG at the top.
     matplotlib.image.imsave(buffer, picture[::-1], format="png")
     return Picture(row, buffer.getvalue())
+
+
+def write_thumbnail(path: str, cutout: Cutout) -> None:
+    """Write a cutout as a color picture (PNG), with row 0 at the bottom; raises as `storage.publish` does.
+
+    Brightness is in units of the noise of the sky in the first band, of the same flux in all bands: an object of equal
+    fluxes is white.
+
+    Raises
+    ------
+    OutputError
+        Another suffix than ``.png``; no space, or no permission.
+    """
+    if not path.lower().endswith(".png"):
+        raise OutputError(f"{path}: pictures of cutouts are PNG files; end the name in .png")
+    image = cutout.image.astype(np.float64)
+    noise = float(cutout.sky_sigma_njy[0])
+    if not noise > 0:
+        # A cutout full of a galaxy has no sky: then the scatter of its own faint half stands for it.
+        finite = image[0][np.isfinite(image[0])]
+        noise = float(np.quantile(finite, 0.5) - np.quantile(finite, 0.16)) if finite.size else 1.0
+    picture = intensity_stretch(image, np.full(len(image), max(noise, np.finfo(np.float32).tiny)))
+    picture = picture.repeat(PIXELS_PER_PX, axis=0).repeat(PIXELS_PER_PX, axis=1)
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, picture[::-1], format="png")
+    storage.publish(path, buffer.getvalue())
 
 
 def _scales(block: CutoutBlock) -> Floats:

@@ -16,6 +16,8 @@ from galbatch.ingest.store.reader import (
     read_blocks,
     read_done,
     read_object_ids,
+    stored_grids,
+    stored_planes,
 )
 from galbatch.ingest.store.writer import create_groups, remove_partition, write_partition
 
@@ -35,5 +37,7 @@ __all__ = [
     "read_object_ids",
     "reading_bytes",
     "remove_partition",
+    "stored_grids",
+    "stored_planes",
     "write_partition",
 ]

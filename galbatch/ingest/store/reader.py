@@ -25,6 +25,8 @@ __all__ = [
     "read_blocks",
     "read_done",
     "read_object_ids",
+    "stored_grids",
+    "stored_planes",
 ]
 
 
@@ -99,6 +101,25 @@ def read_blocks(
 def read_object_ids(store_path: str, pixel: HealpixPixel, grid: Grid) -> npt.NDArray[Any]:
     """Return the ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
     return _CutoutReader(store_path, pixel, grid).object_id
+
+
+def stored_grids(store_path: str) -> list[Grid]:
+    """Return the grids of a store, the largest cutouts first; none if there is no store.
+
+    Raises
+    ------
+    DamagedError
+        The root of the store is not as it was written.
+    """
+    labels = (zarr_groups.read_root_attributes(store_path) or {}).get("grids", [])
+    grids = [grid for label in labels if (grid := Grid.from_label(str(label))) is not None]
+    return sorted(grids, key=lambda grid: -grid.size_px)
+
+
+def stored_planes(store_path: str, pixel: HealpixPixel, grid: Grid) -> list[str]:
+    """Return which of image, mask and variance a finished group holds; raises as `read_block` does."""
+    group = zarr_groups.GroupReader(zarr_groups.group_path(store_path, pixel, grid.label))
+    return [plane for plane in PLANE_DTYPES if group.array(plane) is not None]
 
 
 class _CutoutReader:

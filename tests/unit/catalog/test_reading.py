@@ -39,17 +39,39 @@ def test_a_cone_holds_what_is_near_and_nothing_else(
     finished: str, table: pa.Table, radius_arcsec: float
 ) -> None:
     ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
-    near = sky.separation_arcsec(ra[100], dec[100], ra, dec) <= radius_arcsec
+    separation = sky.separation_arcsec(ra[100], dec[100], ra, dec)
+    near = np.argsort(separation)[: (separation <= radius_arcsec).sum()]
     found = catalog.cone(finished, ra_deg=ra[100], dec_deg=dec[100], radius_arcsec=radius_arcsec)
-    assert near.sum() >= 1
+    assert len(near) >= 1
+    # The nearest come first.
     assert found["object_id"].to_pylist() == table["object_id"].to_numpy()[near].tolist()
+    np.testing.assert_allclose(found["separation_arcsec"].to_numpy(), separation[near], atol=1e-9)
+    assert found.schema.field("separation_arcsec").metadata[b"unit"] == b"arcsec"
     # Another turn of right ascension is the same place.
     assert catalog.cone(finished, ra_deg=ra[100] - 360, dec_deg=dec[100], radius_arcsec=1e-4).num_rows == 1
 
 
 def test_an_empty_cone_still_has_columns(finished: str, table: pa.Table) -> None:
     found = catalog.cone(finished, ra_deg=10.0, dec_deg=-80.0, radius_arcsec=60.0)
-    assert (len(found), found.column_names) == (0, table.column_names)
+    assert (len(found), found.column_names) == (0, [*table.column_names, "separation_arcsec"])
+
+
+def test_a_cone_of_some_columns(finished: str, table: pa.Table) -> None:
+    ra, dec = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
+    names = ["gampen_bt_q500", "object_id"]
+    found = catalog.cone(finished, ra_deg=ra[3], dec_deg=dec[3], radius_arcsec=500, columns=names)
+    assert found.column_names == [*names, "separation_arcsec"]
+    assert found["object_id"][0].as_py() == table["object_id"][3].as_py()
+    with pytest.raises(CatalogError, match=r"no column gampen_bt_q50; did you mean gampen_bt_q500\?"):
+        catalog.cone(finished, ra_deg=1, dec_deg=1, radius_arcsec=1, columns=["gampen_bt_q50"])
+
+
+def test_objects_are_read_with_all_columns_in_the_order_asked_for(finished: str, table: pa.Table) -> None:
+    rows = [250, 3, 7, 100]
+    found = catalog.read_objects(finished, [str(table["object_id"][row]) for row in rows])
+    pd.testing.assert_frame_equal(found.to_pandas(), table.take(rows).to_pandas())
+    with pytest.raises(UsageError, match="no object has the id 1;"):
+        catalog.read_objects(finished, ["1"])
 
 
 def test_only_leaves_near_the_cone_are_read(
@@ -58,9 +80,9 @@ def test_only_leaves_near_the_cone_are_read(
     read = []
     read_leaf = reading.read_leaf
 
-    def record(path: str) -> pa.Table:
+    def record(path: str, columns: list[str] | None = None) -> pa.Table:
         read.append(path)
-        return read_leaf(path)
+        return read_leaf(path, columns=columns)
 
     monkeypatch.setattr(reading, "read_leaf", record)
     target = partitions[2]

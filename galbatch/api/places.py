@@ -1,0 +1,77 @@
+"""Positions and radii as people type them: degrees, sexagesimal, or the id of an object of the catalog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import astropy.units as u
+from astropy.coordinates import Angle
+
+from galbatch import catalog
+from galbatch.core.columns import DEC, RA
+from galbatch.errors import UsageError
+
+__all__ = ["parse_position", "parse_radius"]
+
+ANGLE = re.compile(r"""[+-]?\d[\d.:hdms°'"]*""")
+"""Text that may be an angle: 150.1, -2.2, 10:00:24.2, 10h00m24.2s, -02d13m05s."""
+
+EXPECTED = (
+    "expected right ascension and declination in degrees (150.1 -2.2), sexagesimal (10:00:24.2 -02:13:05 or 10h00m24.2s "
+    "-02d13m05s or 10 00 24.2 -02 13 05), or the id of an object"
+)
+
+
+def parse_position(catalog_path: str, words: Sequence[str]) -> tuple[float, float]:
+    """Return right ascension and declination, ICRS, deg, of a position as it is typed.
+
+    Parameters
+    ----------
+    catalog_path : str
+        The catalog in which ids are looked up.
+    words : sequence of str
+        Two angles, six numbers (hours, minutes, seconds, degrees, minutes, seconds), or an id. One word may hold all of
+        them. Right ascension is in hours if it is sexagesimal, otherwise in degrees.
+
+    Raises
+    ------
+    UsageError
+        The words are no position, or the catalog has no object with this id.
+    """
+    angles = " ".join(words).replace(",", " ").split()
+    if all(ANGLE.fullmatch(word) for word in angles) and len(angles) in (2, 6):
+        half = len(angles) // 2
+        ra, dec = ":".join(angles[:half]), ":".join(angles[half:])
+        in_hours = ":" in ra or "h" in ra
+        return _degrees(ra, u.hourangle if in_hours else u.deg), _degrees(dec, u.deg)
+    if len(words) != 1 or words[0].startswith("--"):
+        raise UsageError(f"position {' '.join(words)}: {EXPECTED}")
+    found = catalog.read_objects(catalog_path, words)
+    return found.column(RA.name)[0].as_py(), found.column(DEC.name)[0].as_py()
+
+
+def parse_radius(word: str) -> float:
+    """Return a radius in arcsec, from a number of arcsec or an angle with its unit such as ``1arcmin`` or ``0.1deg``.
+
+    Raises
+    ------
+    UsageError
+        It is no angle, or negative.
+    """
+    try:
+        radius = float(Angle(word, u.arcsec).arcsec)
+    except ValueError:
+        radius = -1.0
+    if not radius >= 0:
+        raise UsageError(
+            f"RADIUS_ARCSEC {word}: expected 0 or more arcsec, or an angle with its unit: 1arcmin"
+        )
+    return radius
+
+
+def _degrees(text: str, unit: u.UnitBase) -> float:
+    try:
+        return float(Angle(text, unit).deg)
+    except ValueError as error:
+        raise UsageError(f"position {text}: {error}; {EXPECTED}") from None

@@ -1,0 +1,220 @@
+"""The commands that read a catalog, called in this process as a user calls them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from rich.console import Console
+
+import galbatch.cli
+from galbatch.cli import catalogs, printing
+from tests.unit.api.conftest import IDS, write_catalog, write_store
+
+FIRST = str(IDS[0])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("cli") / "catalog")
+    write_store(str(Path(path).parent / "cutouts.zarr"), write_catalog(path))
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call galbatch; return exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["galbatch", *map(str, arguments)])
+        code = 0
+        try:
+            galbatch.cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands believe that they print to a terminal of 80 columns."""
+
+    def console(width: int = 80, **_: object) -> Console:
+        return Console(force_terminal=True, width=width, color_system=None, highlight=False)
+
+    terminal = console()
+    for module in (printing, catalogs):
+        monkeypatch.setattr(module, "out", terminal)
+    monkeypatch.setattr(printing, "Console", console)
+
+
+CENTER = ("150.1", "-2.2")
+
+
+@pytest.mark.parametrize("center", [CENTER, ("10:00:24", "-02:12:00"), (FIRST,), ("10 00 24 -02 12 00",)])
+def test_a_cone_is_csv_in_a_pipe_the_nearest_first(call, small: str, center: tuple[str, ...]) -> None:
+    code, printed, errors = call("cone", small, *center, "10", "--columns", "object_id,net_re_arcsec_q500")
+    assert (code, errors) == (0, "")
+    frame = pd.read_csv(io.StringIO(printed))
+    assert frame.columns.tolist() == ["object_id", "net_re_arcsec_q500", "separation_arcsec"]
+    assert frame["object_id"].tolist() == [IDS[0], IDS[1]]
+    assert frame["separation_arcsec"].tolist() == pytest.approx([0, 3.6 * np.cos(np.deg2rad(2.2))], abs=1e-4)
+
+
+def test_options_may_stand_anywhere(call, small: str, tmp_path: Path) -> None:
+    for number, arguments in enumerate(
+        [
+            ("-o", "{}", small, *CENTER, "1arcmin"),
+            (small, *CENTER, "-o", "{}", "60"),
+            (small, *CENTER, "60", "-o", "{}"),
+        ]
+    ):
+        path = tmp_path / f"{number}.ecsv"
+        assert call("cone", *(word.format(path) for word in arguments))[0] == 0
+        table = Table.read(path)
+        assert list(table["object_id"]) == list(IDS[:2])
+        assert table["net_re_arcsec_q500"].unit == "arcsec"
+        assert table["net_re_arcsec_q500"].meta["ucd"] == "phys.angSize;stat.median"
+
+
+def test_where_nothing_is_found_it_says_so(call, small: str) -> None:
+    code, printed, errors = call("cone", small, "150.1", "2.2", "10")
+    assert code == 0
+    assert printed.splitlines()[0].startswith("_healpix_29,object_id")
+    assert len(printed.splitlines()) == 1
+    assert errors == "no object within 10 arcsec of 150.10000 +2.20000 (10:00:24.00 +02:12:00.0)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ("cone", "{}", "150", "2", "--radius", "5"),
+            "--radius: no such option; galbatch cone --help lists them",
+        ),
+        (("cone", "{}", "150"), "expected a position and then RADIUS_ARCSEC"),
+        (("cone", "{}", "150", "2", "-5"), "RADIUS_ARCSEC -5: expected 0 or more"),
+        (("cone", "{}", "150", "95", "5"), "a declination within -90..90"),
+        (("cone", "{}", "M", "31", "5"), "position M 31: expected right ascension"),
+        (("cone", "{}", *CENTER, "5", "--columns", "net_re"), "no column net_re"),
+        (("cone", "{}", *CENTER, "5", "-o", "x.xlsx"), "x.xlsx: unknown kind of table"),
+        (("show", "{}", "12"), "no object has the id 12"),
+        (
+            ("show", "{}", FIRST, "-5", "--thumbnail", "x.png"),
+            "--thumbnail x.png: expected one object, found 2",
+        ),
+        (
+            ("flags", "{}", "1", "--column", "bits"),
+            "--column bits: the columns of flags are flags, net_flags",
+        ),
+        (("columns", "{}", "bulge"), "no column's name contains bulge"),
+        (("cutout", "{}", FIRST), "expected -o FILE.fits or --png FILE.png"),
+        (("cutout", "{}", FIRST, "-o", "x.fits", "--north-up", "--like", "y.fits"), "exclude each other"),
+        (("cutout", "{}", FIRST, "-o", "x.jpg"), "x.jpg: cutouts are written as FITS"),
+        (("cutout", "{}", FIRST, "-o", "x.fits", "--store", "none.zarr"), "none.zarr: no cutout store"),
+    ],
+)
+def test_wrong_usage_is_named(call, small: str, arguments: tuple[str, ...], problem: str) -> None:
+    code, printed, errors = call(*(word.format(small) for word in arguments))
+    assert code in (1, 2)
+    assert printed == ""
+    assert problem in errors
+    assert "Traceback" not in errors
+
+
+def test_a_terminal_gets_a_table_that_fits(call, small: str, on_terminal: None) -> None:
+    code, printed, _ = call("cone", small, *CENTER, "10")
+    lines = printed.splitlines()
+    assert code == 0
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["object_id", "separation_arcsec", "ra_deg", "dec_deg"]
+    assert lines[1].split() == [FIRST, "0", "150.10000", "-2.20000"]
+    assert lines[-1] == "12 more columns: name some by --columns, or write all by -o FILE"
+    names = "ra_deg,net_re_arcsec_q500,net_re_arcsec_q15865,net_flags,z_best"
+    wide = call("cone", small, *CENTER, "10", "--columns", f"object_id,{names}")[1].splitlines()
+    assert max(map(len, wide)) <= 80
+    # What does not fit follows in a second block, with the ids again.
+    assert [line.split()[0] for line in wide if line.strip()].count("object_id") == 2
+    assert all(name in " ".join(wide) for name in names.split(","))
+
+
+def test_an_object_is_shown_in_words(call, small: str, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    code, printed, _ = call("show", small, FIRST, "--thumbnail", picture)
+    assert code == 0
+    for line in (
+        "position: 150.100000 -2.200000 deg, 10:00:24.00 -02:12:00.0, ICRS",
+        "  8 BAD_CENTER (quality): Bad, interpolated or cosmic-ray pixels near the center.",
+        "net: 64 passes, Monte Carlo error 0.05 posterior std; flags:",
+        "re_arcsec: small",
+        f"picture: {picture}",
+    ):
+        assert line in printed.splitlines()
+    assert "re_arcsec   1.250  1.219 to 1.281  1.188 to 1.312  arcsec" in printed
+    # Three pixels of the picture for one of the cutout, which is reddish: r has twice the flux of g.
+    pixels = matplotlib.image.imread(picture)
+    assert pixels.shape == (72, 72, 4)
+    red, _, blue = pixels[24, 36, :3]
+    assert red > blue
+
+
+@pytest.mark.parametrize("suffix", ["fits", "vot", "ecsv", "parquet"])
+def test_show_writes_rows_with_units_in_every_format(call, small: str, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    assert call("show", small, IDS[2], FIRST, "-o", path)[0] == 0
+    table = Table.read(path)
+    assert list(table["object_id"]) == [IDS[2], IDS[0]]
+    column = table["net_re_arcsec_q500"]
+    assert (column.unit, column.meta["ucd"]) == ("arcsec", "phys.angSize;stat.median")
+    # The first of the two has no value: masked where the format has masks, NaN in Parquet as astropy reads it.
+    assert np.ma.is_masked(column[0]) or np.isnan(column[0])
+
+
+def test_flags_and_columns_are_explained(call, small: str) -> None:
+    assert call("flags", small, "72", "--column", "net_flags")[1].splitlines() == [
+        "net_flags 72:",
+        "  8 NOT_CONVERGED (quality): More passes could still move a quantile by more than the tolerance.",
+        "  64 CROP_AT_LIMIT (quality): The network's crop is at its limit: the galaxy may not fit.",
+    ]
+    assert call("flags", small, "0")[1].splitlines() == ["flags 0:", "  no flag", "net_flags 0:", "  no flag"]
+    counted = call("flags", small, "--column", "flags")[1].splitlines()
+    assert [line.split()[:3] for line in counted if "BAD_CENTER" in line] == [["1", "8", "BAD_CENTER"]]
+    lines = call("columns", small, "q500")[1].splitlines()
+    assert lines[1].split() == [
+        *("net_re_arcsec_q500", "float", "arcsec"),
+        *[
+            "posterior",
+            "quantile",
+            "0.5",
+            "of",
+            "radius;",
+            "null:",
+            "no",
+            "value,",
+            "the",
+            "flags",
+            "say",
+            "why",
+        ],
+    ]
+
+
+def test_cutouts_are_written_as_fits_and_pictures(call, small: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.fits"
+    assert call("cutout", small, FIRST, "-5", "-o", path, "--north-up")[1] == f"2 cutouts: {path}\n"
+    with fits.open(path) as hdus:
+        assert hdus[0].header["NOBJECTS"] == 2
+        assert hdus["IMAGE_G", 2].header["OBJECT"] == "-5"
+        assert hdus["IMAGE_G", 2].header["RA_OBJ"] == 150.101
+    picture = tmp_path / "x.png"
+    assert call("cutout", small, FIRST, "--png", picture, "--like", path)[0] == 0
+    assert matplotlib.image.imread(picture).shape == (72, 72, 4)
