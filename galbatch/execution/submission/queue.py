@@ -7,6 +7,7 @@ Work that no worker can do, or that a resource hinders for too long, is given up
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -217,17 +218,21 @@ class SubmissionQueue:
         if self.pauses.is_on:
             self._submit_probe()
             return
-        now = time.monotonic()
+        now, room = time.monotonic(), self._room()
         for attempt in list(self._again):
             # Not only the first: it may wait for a GPU while another one could be cut.
-            if attempt.due_s <= now and self._has_worker(attempt):
+            device = self._device_of(attempt)
+            if attempt.due_s <= now and room[device] > 0:
+                room[device] -= 1
                 self._again.remove(attempt)
                 self._submit(attempt)
         # Steps that are not due yet leave their room to others.
         n_taken = len(self._pending) + sum(one.due_s <= now for one in self._again)
         while self._fresh and n_taken < self._monitor.max_submitted:
-            if not self._has_worker(self._fresh[0]):
+            device = self._device_of(self._fresh[0])
+            if room[device] <= 0:
                 return
+            room[device] -= 1
             self._submit(self._fresh.popleft())
             n_taken += 1
 
@@ -236,23 +241,24 @@ class SubmissionQueue:
         if self._probe is not None or not self.pauses.is_due:
             return
         # Steps that failed are tried in turn. Where it may be their own files that fail, new partitions tell more.
+        room = self._room()
         in_turn = (self._again, self._fresh) if self.pauses.is_shared else (self._fresh, self._again)
         for waiting in in_turn:
             for attempt in list(waiting):
-                if self._has_worker(attempt):
+                if room[self._device_of(attempt)] > 0:
                     waiting.remove(attempt)
                     self._probe = attempt
                     self._submit(attempt)
                     return
 
-    def _has_worker(self, attempt: Attempt) -> bool:
-        """Return whether a worker can take the step: for a CPU at some time, for a GPU now."""
+    def _room(self) -> dict[cluster.Device, float]:
+        """Return how many steps may be submitted now, by the device that they need."""
         # A step that waits here for a GPU, not in Dask's queue, still gets the smaller batch that another one found.
-        device = self._device_of(attempt)
-        able = self._monitor.able(device)
-        if device == "cpu":
-            return bool(able)
-        return sum(self._device_of(one.attempt) == device for one in self._pending.values()) < len(able)
+        room: dict[cluster.Device, float] = {"cpu": math.inf if self._monitor.able("cpu") else 0}
+        if self._device == "cuda":
+            n_inferring = sum(one.attempt.step == "infer" for one in self._pending.values())
+            room["cuda"] = len(self._monitor.able("cuda")) - n_inferring
+        return room
 
     def _submit(self, attempt: Attempt) -> None:
         config, cutouts, device = self._config, self._config.cutouts, self._device_of(attempt)
