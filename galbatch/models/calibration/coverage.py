@@ -87,7 +87,7 @@ def randomized_transform(cdf: Floats, at_low: Bools, at_high: Bools, rng: np.ran
 
 def equal_tailed_cover(transform: Floats, level: float) -> Bools:
     """Return whether equal-tailed intervals of probability `level` contain the truth, from transforms of any shape."""
-    return np.asarray(np.abs(transform - 0.5) <= 0.5 * level)
+    return np.abs(transform - 0.5) <= 0.5 * level
 
 
 def closed_cover(cdf: Floats, at_low: Bools, at_high: Bools, level: float) -> Bools:
@@ -101,7 +101,7 @@ def closed_cover(cdf: Floats, at_low: Bools, at_high: Bools, level: float) -> Bo
     level : probability of the interval
     """
     tail = 0.5 * (1.0 - level)
-    return np.asarray(((cdf >= tail) | at_high) & ((cdf <= 1.0 - tail) | at_low))
+    return ((cdf >= tail) | at_high) & ((cdf <= 1.0 - tail) | at_low)
 
 
 def released_intervals(draws: Floats, levels: tuple[float, ...] = LEVELS) -> Floats:

@@ -192,7 +192,7 @@ class Evaluation:
         """Return whether the released code's closed intervals contain the truth, (object, parameter) bool."""
         # (object, parameter, 2), for the three levels of the paper only.
         ends = self.released[:, :, LEVELS.index(level)]
-        return np.asarray((ends[..., 0] <= self.labels) & (self.labels <= ends[..., 1]))
+        return (ends[..., 0] <= self.labels) & (self.labels <= ends[..., 1])
 
     def coverage(self, name: str, level: float = LEVELS[0]) -> Share:
         """Return the share of objects whose equal-tailed interval contains the truth of the parameter of that name."""
@@ -373,7 +373,7 @@ def cdf_at(passes: Passes, labels: Floats, parameters: tuple[ParameterInfo, ...]
     if passes.is_point:
         # The middle of the interval between two ranks, so that 0 and 1 do not occur.
         n = passes.mean.shape[1]
-        return np.asarray((n * cdf + 0.5) / (n + 1))
+        return (n * cdf + 0.5) / (n + 1)
     return cdf
 
 
