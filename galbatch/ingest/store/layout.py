@@ -157,6 +157,7 @@ def reading_bytes(grid: Grid, bands: Sequence[str]) -> int:
     """Return the bytes of memory that reading the images of a block takes: the block, the files it is read from, and a decoded shard."""
     block = BLOCK_OBJECTS * bytes_per_object(grid, bands, ("image",))
     division = Division.of((len(bands), grid.size_px, grid.size_px), n_objects=BLOCK_OBJECTS)
+    # float32. Files and decoded shard are there at the same time as the block, whichever of the two is larger.
     shard = int(np.prod(division.shard)) * 4
     return block + max(block, shard) + min(block, shard)
 

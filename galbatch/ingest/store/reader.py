@@ -140,6 +140,7 @@ class _CutoutReader:
         values = self._group.read(self._arrays(SMALL_ARRAYS))
         attributes = self._group.attributes
         self._bands = tuple(map(str, attributes["bands"]))
+        # As in object lists, where text ids are Python's own strings.
         if values["object_id"].dtype.kind == "U":
             values["object_id"] = values["object_id"].astype(object)
         # The array holds places in the list of tiles; -1, the last place, is no tile.
@@ -174,6 +175,7 @@ class _CutoutReader:
                 f"{self._group.path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "
                 "clean, then again"
             )
+        # All files of the block together: on S3 many requests are on their way at a time.
         self._group.fetch(
             [file for array in self._planes.values() for file in zarr_groups.chunk_files(array, start, stop)]
         )

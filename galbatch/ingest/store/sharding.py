@@ -43,6 +43,7 @@ def encode_shards(
                 chunks[-1] = np.concatenate([chunks[-1], rest])
             pieces = [codec.encode(chunk) for chunk in chunks]
             lengths = [len(piece) for piece in pieces]
+        # Zarr's own name of the file: one number for each axis, of which only the first has several shards.
         key = "/".join([array.path, "c", str((start + first) // n_objects), *("0" for _ in part.shape[1:])])
         yield key, [*pieces, _shard_index(tuple(lengths), n_objects // n_chunk)]
 

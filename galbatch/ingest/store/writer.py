@@ -133,6 +133,7 @@ class _CutoutWriter:
                 f"{self._group.path}: a block of {len(block)} after {self._n_objects} of {self._capacity} objects; "
                 f"blocks but the last hold {BLOCK_OBJECTS}"
             )
+        # Only the first block tells the bands, and which of them a group without objects would have is not known.
         if not self._arrays:
             self._create_planes(block)
         self._small.append({name: getattr(block, name) for name in layout.SMALL_ARRAYS})
@@ -198,8 +199,10 @@ class _CutoutWriter:
             self._write_pending()
         self._wait()
         for array in self._arrays.values():
+            # The arrays were made for all objects of the partition; fewer come where no network of the grid selects some.
             if array.shape[0] != self._n_objects:
                 array.resize((self._n_objects, *array.shape[1:]))
+        # Names of tiles are long and repeat: objects hold places in this list, which is an attribute of the group.
         tiles = sorted({str(tile) for block in self._small for tile in block["tile"]} - {""})
         with zarr_groups.unspecified():
             for name, small in layout.SMALL_ARRAYS.items():
@@ -234,4 +237,5 @@ class _CutoutWriter:
         if name == "tile":
             number = {"": -1, **{tile: index for index, tile in enumerate(tiles)}}
             return np.array([number[str(tile)] for tile in values], np.int32)
+        # Text ids are stored with a fixed width; the reader makes objects of them again.
         return values.astype(np.str_) if values.dtype.kind == "O" else values

@@ -50,6 +50,7 @@ class Footprint:
     def __init__(self, tiles: Sequence[Tile]) -> None:
         corners = _corners(tiles)
         flat = corners.reshape(len(tiles), 8)
+        # Equal to the bit: the bands of a patch have the same WCS cards, and corners are computed from these alone.
         _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
         rank = _along_healpix(_Circles.about(corners[first]).centers)
         renumbered = np.empty_like(rank)
@@ -68,6 +69,7 @@ class Footprint:
         if not len(objects) or not self.n_places:
             return []
         vectors = _vectors(objects)
+        # Two steps: a circle about all objects finds the few tiles near the partition, then each is compared with the objects.
         center, cap_rad = _cap(vectors)
         reach_rad = cap_rad + math.radians(radius_deg) + 2 * ROUNDING_RAD
         places = np.concatenate([layer.within(center, reach_rad) for layer in self._layers])
@@ -168,6 +170,7 @@ class _Layer:
 
 def _layers(circles: _Circles) -> list[_Layer]:
     """Return the places sorted into layers, one for each factor of 2 in the radius of their circles."""
+    # 1e-12 rad: a tile whose corners fall together has no radius, and log2(0) no layer.
     octave = np.floor(np.log2(np.maximum(circles.radii_rad, 1e-12)))
     layers = []
     for value in np.unique(octave):

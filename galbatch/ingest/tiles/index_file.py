@@ -130,6 +130,7 @@ def save_index(path: str, survey: SurveyConfig, known: Iterable[FileTiles]) -> N
         shared = {"key": found.key, "looked": looked}
         rows += [shared | _row(tile) for tile in found.tiles] or [shared]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(_settings(survey)))
+    # Encoded in memory and published in one step, so that a reader never meets half an index.
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     try:

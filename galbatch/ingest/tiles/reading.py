@@ -74,6 +74,7 @@ def read_tiles(
             f"take the band out of [survey] bands or point tiles to its files{_said_of_bands(survey, tiles)}"
         )
     _require_single(tiles, asked=asked, by_table=is_tile_table(survey.tiles))
+    # Sorted, so that nothing depends on the order in which a file system lists its files.
     return sorted(tiles, key=lambda tile: (tile.tile_id, tile.band))
 
 
@@ -99,6 +100,7 @@ def _said_of_bands(survey: SurveyConfig, tiles: Sequence[Tile] = ()) -> str:
     known = {tile.image.path for tile in tiles}
     others = [path for path in listed_files(survey) if path not in known]
     files = storage.FileAccessLog()
+    # Some examples are enough for an error, and each file that is opened takes a request on S3.
     said = [said_of_bands(path, survey, files) for path in others[:MAX_FILES_SHOWN]]
     return f"; {'; '.join(said)}" if said else ""
 

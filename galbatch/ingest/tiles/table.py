@@ -73,6 +73,7 @@ def read_rows(survey: SurveyConfig) -> list[TileRow]:
             stated["band"] = band
         if "hdu" in stated and survey.layout != "generic":
             raise TileError(f"{survey.tiles}: column hdu is read for layout generic only; take it out")
+        # Sorted, as the text of a row is a part of its key in the tile index: columns may come in any order.
         rows.append(TileRow(stated.pop("path"), tuple(sorted(stated.items()))))
     return rows
 
@@ -115,6 +116,7 @@ def with_planes(tile: Tile, stated: Mapping[str, Any], survey: SurveyConfig, fil
     chosen = {name: stated[name] for name in (*HDUS, "weight_kind") if name in stated}
     if not chosen or tile.identity is None:
         return tile
+    # Another HDU of unchanged files is another tile: without this, an old output would be taken for one of it.
     version = hashlib.sha256(f"{tile.identity.version} {json.dumps(chosen)}".encode()).hexdigest()[:32]
     return dataclasses.replace(tile, identity=FileIdentity(tile.identity.size_bytes, version))
 
