@@ -220,8 +220,8 @@ def simulated_queue(simulated: Simulated) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module in (queue, pausing):
             stack.enter_context(mock.patch.object(module, "time", clock))
-        stack.enter_context(mock.patch.object(queue, "Outcomes", lambda client: simulated))
-        stack.enter_context(mock.patch.object(queue.cluster, "WorkerMonitor", lambda *_: simulated))
+        stack.enter_context(mock.patch.object(queue, "Outcomes", return_value=simulated))
+        stack.enter_context(mock.patch.object(queue.cluster, "WorkerMonitor", return_value=simulated))
         stack.enter_context(mock.patch.object(tasks, "ingest_task", lambda plan, part, **_: ("ingest", part)))
         stack.enter_context(mock.patch.object(tasks, "infer_task", lambda plan, part, **_: ("infer", part)))
         yield
