@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 from typing import Any, ClassVar
@@ -125,6 +126,32 @@ class LayoutContract:
             (path.parent / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
             path.unlink()
         self.assert_pixels(self.cut_both(read(survey, bands=("g", "r")), objects, cut))
+
+    # Ending of the name, and how its content is packed: they need not agree.
+    suffixes: ClassVar[dict[str, Any]] = {
+        ".FITS": bytes,
+        ".fit": gzip.compress,
+        ".fts": bytes,
+        ".fits.fz": bz2.compress,
+        ".fits.bz2": bz2.compress,
+        ".Fits.GZ": bytes,
+    }
+
+    def test_the_same_under_any_suffix(self, survey, read, objects, cut):
+        before = [tile.tile_id for tile in read(survey, bands=("g", "r"))]
+        stems = [(path, path.with_suffix("")) for path in self.files(survey)]
+        for suffix, pack in self.suffixes.items():
+            renamed = []
+            for path, stem in stems:
+                renamed.append(stem.with_name(f"{stem.name}{suffix}"))
+                renamed[-1].write_bytes(pack(path.read_bytes()))
+                path.rename(path.with_suffix(".aside"))
+            tiles = read(survey, bands=("g", "r"))
+            assert [tile.tile_id for tile in tiles] == before, suffix
+            self.assert_pixels(self.cut_both(tiles, objects, cut))
+            for path, new in zip((path for path, _ in stems), renamed, strict=True):
+                new.unlink()
+                path.with_suffix(".aside").rename(path)
 
     def test_missing_zero_point_is_asked_for(self, survey, read):
         options = self.forget_zero_point(survey)

@@ -54,6 +54,7 @@ class TestGalaxiesMl(LayoutContract):
         self.write(folder, self.wcs, None)
         return folder
 
+    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": bytes, ".hdf": bytes}
     test_the_same_gzipped = None  # HDF5 files are not packed as a whole
 
     def test_truncated_file_is_named_with_both_sizes(self, survey, read):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +26,13 @@ class TestGeneric(LayoutContract):
             "weight_kind": "standard_deviation",
             "zero_point_card": "ZP",
         }
+    }
+
+    # Names must fit `pattern`.
+    suffixes: ClassVar[dict[str, Any]] = {
+        ".fits.fz": bytes,
+        ".fits.bz2": gzip.compress,
+        ".fits.gz": bz2.compress,
     }
 
     def write(self, folder, wcs, write_calexp):

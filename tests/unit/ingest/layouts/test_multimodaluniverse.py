@@ -55,6 +55,7 @@ class TestMultimodalUniverse(LayoutContract):
         self.write(folder, self.wcs, None)
         return folder
 
+    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": bytes, ".hdf": bytes}
     test_the_same_gzipped = None  # HDF5 files are not packed as a whole
     test_a_zero_point_that_contradicts_the_file_is_refused = None  # the files state none
     test_truncated_file_is_named_with_both_sizes = None  # HDF5's own message, see TestGalaxiesMl
