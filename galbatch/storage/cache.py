@@ -36,6 +36,10 @@ OTHER_PACKINGS = {
 }
 
 
+# How often one file is unpacked; a file that is packed again and again is a trap.
+MAX_PACKED = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """The unpacked content of a file, open for reading and seeking.
@@ -125,20 +129,26 @@ def open_content(path: str, *, size_bytes: int | None = None) -> Content:
     FileNotFoundError, OSError
         There is no such file, or it cannot be read now.
     """
-    file = files.open_file(path, size_bytes=size_bytes)
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(file.close)
-        first = file.read(BLOCK_BYTES)
-        file.seek(0)
-        packing = next((name for magic, name in PACKINGS.items() if first.startswith(magic)), "")
-        other = next((name for magic, name in OTHER_PACKINGS.items() if first.startswith(magic)), "")
-        if other:
-            raise TileError(f"{path}: is packed by {other}, which is not read; unpack it, or pack it by gzip")
-        if packing:
-            with file:
-                return Content(temporary_file(_unpacked(path, _Continued(first, file), packing)), packing)
-        on_failure.pop_all()
-    return Content(file, packing)
+    content = Content(files.open_file(path, size_bytes=size_bytes), "")
+    # Servers pack what was packed already.
+    for _ in range(MAX_PACKED):
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(content.file.close)
+            first = content.file.read(BLOCK_BYTES)
+            content.file.seek(0)
+            packing = next((name for magic, name in PACKINGS.items() if first.startswith(magic)), "")
+            other = next((name for magic, name in OTHER_PACKINGS.items() if first.startswith(magic)), "")
+            if other:
+                raise TileError(
+                    f"{path}: is packed by {other}, which is not read; unpack it, or pack it by gzip"
+                )
+            if packing:
+                continued = _Continued(first, content.file)
+                content = Content(temporary_file(_unpacked(path, continued, packing)), packing)
+                continue
+            on_failure.pop_all()
+            break
+    return content
 
 
 class _Continued(io.RawIOBase):

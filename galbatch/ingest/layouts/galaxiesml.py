@@ -7,10 +7,9 @@ weights, and state no zero point: 27.0, as all HSC coadds of PDR2.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from galbatch.config import GalaxiesMlConfig, SurveyConfig
 from galbatch.ingest.layouts.hdf5_stamps import Hdf5StampsLayout
+from galbatch.ingest.pixels import HDF5_SUFFIXES, stem_of
 
 __all__ = ["GalaxiesMlLayout"]
 
@@ -25,4 +24,4 @@ class GalaxiesMlLayout(Hdf5StampsLayout):
         return survey.galaxiesml
 
     def group_of(self, path: str) -> str:
-        return PurePosixPath(path).stem
+        return stem_of(path, HDF5_SUFFIXES)

@@ -69,9 +69,11 @@ class Hdf5StampsLayout:
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # One tile for each row and band; 100,000 rows in 5 bands take some 10 s.
         with open_hdf5(path) as file:
+            if file.is_packed:
+                files.packed.add(path)
             datasets = _Datasets(file, self.section(survey), key=f"[survey.{self.name}]")
             in_file = datasets.bands
-            # The survey's name of a band by the file's; of two that match, the file's first counts.
+            # The survey's name of a band by the file's.
             bands = {matching_band(name, survey.bands): name for name in reversed(in_file)}
             stamps = {
                 band: _Stamps.of(datasets, bands[band], band, survey)
@@ -79,7 +81,7 @@ class Hdf5StampsLayout:
                 if band in bands
             }
             ids, positions = _rows(datasets, self.group_of(path))
-        if not stamps:
+        if not stamps or not ids:
             return []
         # All bands must have a stamp of one size for every position: rows are matched by their place alone.
         images = [images for of_band in stamps.values() for images in of_band.images]
@@ -112,7 +114,7 @@ class _Datasets:
     def read(self, key: str) -> npt.NDArray[Any] | None:
         """Return the whole dataset that a key names; None if it names none."""
         name = self.named(key)
-        return np.asarray(self.file.dataset(name, key=f"{self.key} {key}")[...]) if name else None
+        return self.file.values(name, key=f"{self.key} {key}") if name else None
 
     @functools.cached_property
     def bands(self) -> list[str]:
@@ -122,28 +124,60 @@ class _Datasets:
         stored = self.read("band_names")
         if stored is None:
             raise TileError(f"{self.file.path}: the bands are unknown; state {self.key} bands = [..]")
-        rows = np.unique(stored.reshape(len(stored), -1).astype(str), axis=0)
-        if len(rows) != 1:
+        image = self.file.find(self.named("image"))
+        # One name for each plane, or a row of them for each object.
+        of_planes = stored.ndim == 1 and image is not None and image.ndim == 4
+        rows = np.atleast_2d(stored) if of_planes or stored.ndim != 1 else stored[:, None]
+        decoded = (
+            tuple(value.decode() if isinstance(value, bytes) else str(value) for value in row)
+            for row in rows.tolist()
+        )
+        names = list(dict.fromkeys(decoded))
+        if len(names) > 1 or any(len(set(row)) < len(row) for row in names):
             raise TileError(
-                f"{self.file.path}: {self.named('band_names')} differs between rows, such as {', '.join(rows[0])} and "
-                f"{', '.join(rows[-1])}; split the file, or state {self.key} bands = [..]"
+                f"{self.file.path}: {self.named('band_names')} should name each band once, and in all rows alike; it has "
+                f"{' and '.join(', '.join(row) for row in names[:2])}: split the file, or state {self.key} bands = [..]"
             )
-        return [str(name) for name in rows[0]]
+        return list(names[0]) if names else []
 
-    def of_band(self, key: str, place: int) -> npt.NDArray[np.float64] | None:
-        """Return (object,) float64: a number of each row in the band at `place`; None if the file has none."""
+    def numbers(self, key: str) -> npt.NDArray[np.float64] | None:
+        """Return the numbers of a dataset as float64; None if the key names none.
+
+        Raises
+        ------
+        TileError
+            The dataset holds something else.
+        """
         values = self.read(key)
+        if values is not None and values.dtype.kind not in "biuf":
+            raise TileError(
+                f"{self.file.path}: {self.named(key)} holds {values.dtype}, numbers are needed; name another dataset: "
+                f"{self.key} {key} = .."
+            )
+        return None if values is None else values.astype(np.float64)
+
+    def of_band(self, key: str, place: int, n_rows: int) -> npt.NDArray[np.float64] | None:
+        """Return (object,) float64: a number of each row in the band at `place`; None if the file has none.
+
+        The dataset may hold one number, one for each row, or one for each row and band.
+        """
+        values = self.numbers(key)
         if values is None:
             return None
-        # One column for all bands, or one of each.
-        values = values.reshape(len(values), -1).astype(np.float64)
-        return values[:, min(place, values.shape[1] - 1)]
+        if values.ndim == 2 and values.shape == (n_rows, len(self.bands)):
+            return values[:, place]
+        if values.size == 1 or values.shape in ((n_rows,), (n_rows, 1)):
+            return np.broadcast_to(values.ravel(), n_rows)
+        raise TileError(
+            f"{self.file.path}: {self.named(key)} has shape {values.shape}; ({n_rows},) or ({n_rows}, {len(self.bands)}) is needed: "
+            f"name another dataset: {self.key} {key} = .."
+        )
 
-    def scale_arcsec(self, place: int) -> float:
+    def scale_arcsec(self, place: int, n_rows: int) -> float:
         """Return the pixel scale of a band, by run.toml or by the file, where it is the same in all rows."""
         if self.config.pixel_scale_arcsec is not None:
             return self.config.pixel_scale_arcsec
-        values = self.of_band("scale", place)
+        values = self.of_band("scale", place, n_rows)
         # 0.168 is stored as float32: its shortest decimals are meant.
         scales = [] if values is None else [float(str(np.float32(value))) for value in np.unique(values)]
         if len(scales) != 1 or not 0 < scales[0] < math.inf:
@@ -199,6 +233,11 @@ class _Images:
                 f"{datasets.file.path}: {name} has shape {shape}; (object, band, y, x) with {len(bands)} bands is needed, "
                 f"or (object, y, x) and {{band}} in the name; correct {datasets.key} {key}, or {datasets.key} bands = [..]"
             )
+        if dataset.dtype.kind not in "biuf":
+            raise TileError(
+                f"{datasets.file.path}: {name} holds {dataset.dtype}, numbers are needed; name another dataset: "
+                f"{datasets.key} {key} = .."
+            )
         stored = {
             "bytes_per_px": int(dataset.dtype.itemsize),
             "block_px": tuple(int(n) for n in dataset.chunks[-2:]) if dataset.compression else None,
@@ -242,7 +281,11 @@ class _Stamps:
             )
         weight = _Images.of(datasets, "weight", in_file)
         stated = StatedScale.of(survey, band, f"band {band} of {file.path}")
-        widths = datasets.of_band("psf_fwhm", place) if band not in survey.psf_fwhm_arcsec else None
+        widths = (
+            datasets.of_band("psf_fwhm", place, image.shape[0])
+            if band not in survey.psf_fwhm_arcsec
+            else None
+        )
         if widths is None:
             widths = np.full(image.shape[0], stated_psf_fwhm_arcsec(survey, band, cards))
         return _Stamps(
@@ -254,7 +297,7 @@ class _Stamps:
             # A width of 0 or less is no measurement.
             psf_fwhm_arcsec=np.where(widths > 0, widths, np.nan).tolist(),
             njy_per_unit=scale_of_attribute("zero_point_mag", cards.get("zero_point_mag"), stated),
-            frame=_Frame.of(datasets.config, image.shape[1:], datasets.scale_arcsec(place)),
+            frame=_Frame.of(datasets.config, image.shape[1:], datasets.scale_arcsec(place, image.shape[0])),
             release=survey.release or str(cards.get("release", "")),
             background=survey.background or str(cards.get("background", "")),
         )
@@ -268,11 +311,12 @@ class _Stamps:
 def _rows(datasets: _Datasets, group: str) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Return the tile ids, and the positions (object, ra or dec) float64 in deg."""
     file, config, key = datasets.file, datasets.config, datasets.key
-    columns = [
-        np.asarray(file.dataset(name, key=f"{key} {column}")[...], np.float64).ravel()
-        for column, name in (("ra", config.ra), ("dec", config.dec))
-    ]
-    found = np.asarray(file.dataset(config.id, key=f"{key} id")[...]).ravel()
+    columns = []
+    for column in ("ra", "dec"):
+        values = datasets.numbers(column)
+        assert values is not None  # positions may not be missing
+        columns.append(values.ravel())
+    found = file.values(config.id, key=f"{key} id").ravel()
     if len(columns[0]) != len(columns[1]):
         raise TileError(
             f"{file.path}: {config.ra} has {len(columns[0])} rows, {config.dec} {len(columns[1])}"

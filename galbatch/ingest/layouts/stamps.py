@@ -75,6 +75,7 @@ class StampsLayout:
         with open_fits(path, files) as hdus:
             planes = _planes(hdus)
             if planes is None:
+                require_whole_file(hdus, path)
                 return []
             header = hdus[planes.image].header
             cards = ChainMap(header, hdus[0].header)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from astropy.io import fits
@@ -112,11 +112,11 @@ def ignore_astropy() -> None:
     warnings.simplefilter("ignore", AstropyWarning)
 
 
-def stem_of(path: str) -> str:
-    """Return the name of a FITS file without folder and suffix: a_g of ``a_g.fits.gz``."""
+def stem_of(path: str, suffixes: Sequence[str] = FITS_SUFFIXES) -> str:
+    """Return the name of a file without folder and suffix, of any case: a_g of ``a_g.fits.gz``."""
     name = path.rpartition("/")[2]
     # The longest first: .fits.fz ends with .fz, too.
-    for suffix in sorted(FITS_SUFFIXES, key=len, reverse=True):
+    for suffix in sorted(suffixes, key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import h5py
+import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
@@ -16,13 +17,20 @@ from galbatch.ingest.pixels.planes import Box
 
 __all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "open_hdf5"]
 
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
+HDF5_SUFFIXES = tuple(
+    f"{name}{packing}" for name in (".h5", ".hdf5", ".hdf", ".he5") for packing in ("", ".gz", ".bz2")
+)
 # Of these a message shows: GalaxiesML's files have some 100 datasets.
 MAX_SHOWN = 40
 
 
 class Hdf5File:
     """An HDF5 file open for reading, local or on S3, to be closed by the caller.
+
+    Attributes
+    ----------
+    is_packed : bool
+        Whether the file was found to be packed as a whole; it is read from its unpacked content then.
 
     Raises
     ------
@@ -36,7 +44,9 @@ class Hdf5File:
         self.path = path
         self._datasets: dict[str, Any] = {}
         # h5py reads from the open file, so that paths of S3 and of other storage work as local ones do.
-        self._raw: BinaryIO = storage.open_file(path)
+        content = storage.open_content(path)
+        self._raw: BinaryIO = content.file
+        self.is_packed = bool(content.packing)
         try:
             self._file = h5py.File(self._raw, "r")
         except OSError as error:
@@ -66,6 +76,17 @@ class Hdf5File:
         raise TileError(
             f"{self.path}: there is no dataset {name!r}; there are {self._shown()}; name the right one: {key} = .."
         )
+
+    def values(self, name: str, *, key: str) -> npt.NDArray[Any]:
+        """Return the whole content of a dataset; raises as `dataset` does, and where its data are damaged."""
+        try:
+            return np.asarray(self.dataset(name, key=key)[...])
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise TileError(
+                f"{self.path}: {name} cannot be read ({error}); the file is damaged: fetch it again or exclude it"
+            ) from None
 
     def find(self, name: str) -> Any:
         """Return a dataset by its name, also one in other capitals if only one has these letters; None if there is none."""

@@ -58,6 +58,12 @@ def test_content_decides_whether_a_file_is_unpacked(tmp_path: Path, packing: str
             assert (file.read(), opened.packing) == (content, found)
 
 
+def test_what_was_packed_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(bz2.compress(gzip.compress(b"content")))
+    with storage.open_content(str(tmp_path / "a.gz")).file as file:
+        assert file.read() == b"content"
+
+
 @pytest.mark.parametrize("packing", PACKERS)
 def test_packed_files_that_are_cut_or_damaged(tmp_path: Path, packing: str) -> None:
     packed = PACKERS[packing](np.random.default_rng(1).bytes(300_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ class TestGalaxiesMl(LayoutContract):
         self.write(folder, self.wcs, None)
         return folder
 
-    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": bytes, ".hdf": bytes}
+    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": gzip.compress, ".hdf.gz": gzip.compress}
     test_the_same_gzipped = None  # HDF5 files are not packed as a whole
 
     def test_truncated_file_is_named_with_both_sizes(self, survey, read):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import Any, ClassVar
 
@@ -55,7 +56,7 @@ class TestMultimodalUniverse(LayoutContract):
         self.write(folder, self.wcs, None)
         return folder
 
-    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": bytes, ".hdf": bytes}
+    suffixes: ClassVar[dict[str, Any]] = {".HDF5": bytes, ".h5": gzip.compress, ".hdf.gz": gzip.compress}
     test_the_same_gzipped = None  # HDF5 files are not packed as a whole
     test_a_zero_point_that_contradicts_the_file_is_refused = None  # the files state none
     test_truncated_file_is_named_with_both_sizes = None  # HDF5's own message, see TestGalaxiesMl
@@ -194,10 +195,24 @@ def test_one_band_without_its_axis(sample, read):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_band": np.array([["des-g"] * 4, ["des-r"] * 4], "S5")}, "image_band differs between rows"),
+        (
+            {"image_band": np.array([["des-g"] * 4, ["des-r"] * 4], "S5")},
+            "image_band should name each band once, and in all rows alike; it has des-g, .* and des-r",
+        ),
         (
             {"image_scale": np.array([[0.262] * 4, [0.168] * 4])},
             r"the pixel scale is 0\.168, 0\.262; one positive",
+        ),
+        (
+            {"image_band": np.array([["des-g", "des-g", "des-r", "des-z"]] * 2, "S5")},
+            "should name each band once",
+        ),
+        ({"image_psf_fwhm": np.ones(5)}, r"image_psf_fwhm has shape \(5,\); \(2,\) or \(2, 4\) is needed"),
+        ({"image_psf_fwhm": np.array([b"a", b"b"])}, "image_psf_fwhm holds .*, numbers are needed"),
+        ({"RA": np.array([b"10:00:00", b"10:00:01"])}, r"ra holds .*\[survey.multimodaluniverse\] ra = "),
+        (
+            {"image_array": np.ones((2, 4, 40, 40), complex)},
+            "image_array holds complex128, numbers are needed",
         ),
         ({"image_scale": None}, r"there is no dataset 'image_scale'"),
         ({"image_band": None}, "there is no dataset 'image_band'"),
@@ -209,6 +224,32 @@ def test_what_cannot_be(sample, read, changes, message):
     sample(**changes)
     with pytest.raises(TileError, match=message):
         read()
+
+
+def test_one_scale_and_a_name_for_each_plane(sample, read):
+    sample(image_scale=np.array(0.262), image_band=np.array([b"des-g", b"des-r", b"des-i", b"des-z"]))
+    assert {(tile.band, tile.image.index[1], tile.pixel_scale_arcsec) for tile in read()} == {
+        ("g", 0, 0.262),
+        ("z", 3, 0.262),
+    }
+
+
+def test_a_cell_without_objects(sample, read):
+    sample(cell=17)
+    nothing = {
+        "image_array": (4, 40, 40),
+        "image_ivar": (4, 40, 40),
+        "image_mask": (40, 40),
+        "image_psf_fwhm": (4,),
+    }
+    empty = {name: np.zeros((0, *shape), np.float32) for name, shape in nothing.items()}
+    names = {
+        "image_band": np.zeros((0, 4), "S5"),
+        "image_scale": np.zeros((0, 4)),
+        "object_id": np.zeros(0, "S4"),
+    }
+    sample(cell=18, **empty, **names, RA=np.zeros(0), DEC=np.zeros(0))
+    assert len(read()) == 4
 
 
 def test_no_zero_point(sample, read):

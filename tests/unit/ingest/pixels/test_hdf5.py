@@ -50,6 +50,18 @@ def test_a_damaged_chunk_is_no_fault_of_the_disk(path):
         assert file.plane(Plane(path, "image", (0, 0))).read(Box(0, 5, 0, 5)).shape == (5, 5)
 
 
+def test_damaged_data_are_told_from_a_disk_s_fault(path):
+    with h5py.File(path) as file:
+        place = file["image"].id.get_chunk_info(0).byte_offset
+    with open(path, "r+b") as raw:
+        raw.seek(place + 100)
+        raw.write(b"\xff\x00\xff\x00")
+    with open_hdf5(path) as file:
+        with pytest.raises(TileError, match=r"image cannot be read \(.*; the file is damaged"):
+            file.values("image", key="image")
+        assert file.values("group/deep", key="x").tolist() == [0.0] * 4
+
+
 def test_no_file_and_no_hdf5_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         Hdf5File(str(tmp_path / "none.h5"))
