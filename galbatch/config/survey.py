@@ -67,7 +67,11 @@ class GenericConfig(Section):
     weight_replace: tuple[str, str] | None = Field(
         None, description="for a weight in a file of its own, written like `mask_replace`"
     )
-    weight_kind: WeightKind = Field("variance", description="meaning of the weight's values")
+    weight_kind: WeightKind = Field(
+        "variance",
+        description="meaning of the weight's values; coverage: number of exposures, exposure time or a relative weight, 0 where there "
+        "are no data",
+    )
     unit: str = Field(
         "",
         description="unit of the pixels as astropy writes it, if it is a unit of flux density (nJy, uJy, mJy, MJy, Jy, nanomaggy) or "

@@ -80,7 +80,7 @@ class PixelFlag(CatalogFlag):
     RESAMPLED = 1 << 7, "Reprojected from another pixel grid: noise is correlated.", INFORMATION
     NEIGHBOR = 1 << 8, "Another listed object is close by; light may be shared.", INFORMATION
     DUPLICATE_POSITION = 1 << 9, "Another entry of the object list stands at the same place."
-    LOW_SNR = 1 << 10, "The central flux is below the threshold in every band: too faint to say much."
+    LOW_SNR = 1 << 10, "The central flux is below the threshold in every band, or its noise is 0 or unknown."
 
 
 class ModelFlag(CatalogFlag):

@@ -34,8 +34,9 @@ __all__ = [
     "njy_per_unit",
 ]
 
-WeightKind = Literal["variance", "inverse_variance", "standard_deviation"]
-"""The quantity stored in a tile's weight plane."""
+WeightKind = Literal["variance", "inverse_variance", "standard_deviation", "coverage"]
+"""The quantity stored in a tile's weight plane. Coverage is the number of exposures, the exposure time or a relative weight:
+0 where there are no data, and nothing is known of the noise."""
 
 Resampling = Literal["low_pass", "adaptive", "exact"]
 """How pixels of another grid come onto a cutout's: galbatch's own kernel, or an algorithm of reproject."""

@@ -57,8 +57,8 @@ def measure(
     variance is unknown, over the sky scatter times the root of the number of pixels. Either noise is
     multiplied by `noise_correlation`. The noise of coadds is correlated before any resampling: the true
     ratio is lower still (by about 1.1 for HSC). No sky is subtracted.
-    OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band reaches the threshold, and
-    one at least could be measured.
+    OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band is known to reach the threshold,
+    also where the noise is 0 or unknown, and one at least has pixels within the center radius.
     """
     frame = thinned(in_frame(grid.size_px))
     coverage, sky = _coverage_and_pixels(image, frame)
@@ -69,7 +69,8 @@ def measure(
     center = _Center.of(grid, flags.center_radius_arcsec)
     bits = np.bitwise_or.reduce(center.pixels(mask), axis=(1, 2))  # (object,)
     central = np.isfinite(image[:, :, grid.center_px, grid.center_px])
-    snr = _snr(center.pixels(image), center.pixels(variance), sky_sigma=sky_sigma)
+    central_pixels = center.pixels(image)
+    snr = _snr(central_pixels, center.pixels(variance), sky_sigma=sky_sigma)
     if noise_correlation is not None:
         snr /= np.where(np.isfinite(noise_correlation), noise_correlation, np.float32(1))
     bad_bits = int(reduce(or_, (MaskBit[name] for name in flags.bad_planes), MaskBit(0)))
@@ -80,7 +81,8 @@ def measure(
         PixelFlag.BAD_CENTER: (bits & bad_bits) != 0,
         PixelFlag.SATURATED: (bits & MaskBit.SAT) != 0,
         PixelFlag.BRIGHT_OBJECT: (bits & MaskBit.BRIGHT_OBJECT) != 0,
-        PixelFlag.LOW_SNR: np.isfinite(snr).any(axis=1) & ~(snr >= flags.low_snr).any(axis=1),
+        # A comparison with NaN is false: noise that is 0 or unknown reaches no threshold.
+        PixelFlag.LOW_SNR: np.isfinite(central_pixels).any(axis=(1, 2)) & ~(snr >= flags.low_snr).any(axis=1),
     }
     found = np.zeros(len(image), np.int32)
     for flag, holds in conditions.items():

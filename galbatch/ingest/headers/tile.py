@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from astropy.io import fits
 
-from galbatch.core.types import FileIdentity, Plane, Tile
+from galbatch.core.types import FileIdentity, Plane, Tile, WeightKind
 from galbatch.errors import TileError
 from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
@@ -34,7 +34,7 @@ class Planes:
     image: int | str
     mask: int | str | None = None
     weight: int | str | None = None
-    weight_kind: Literal["variance", "inverse_variance", "standard_deviation"] = "variance"
+    weight_kind: WeightKind = "variance"
     mask_planes: Mapping[str, int] = field(default_factory=dict)
     index: tuple[int, ...] = ()
 

@@ -1,8 +1,8 @@
 """Legacy Surveys: bricks of the data releases, and cutouts as the viewer serves them.
 
 Bricks: ``coadd/<AAA>/<brick>/legacysurvey-<brick>-image-<band>.fits.fz``, beside it ``..-invvar-<band>..``,
-``..-psfsize-<band>..`` (PSF FWHM in arcsec) and ``legacysurvey-<brick>-maskbits..``; the data are in HDU 1. A
-sibling that is not there is done without; one that cannot be read is an error. Viewer: HDUs name themselves by
+``..-psfsize-<band>..`` (PSF FWHM in arcsec) and ``legacysurvey-<brick>-maskbits..``; the data are in HDU 1. Where there
+is no invvar, ``..-nexp-<band>..`` (number of exposures) says which pixels have data. A sibling that is not there is done without; one that cannot be read is an error. Viewer: HDUs name themselves by
 BAND and IMAGETYP (``image``, ``invvar``), or are cubes whose planes are the bands of BANDS, with ``INVVAR`` and
 ``MASKBITS`` behind them where they were asked for. Fluxes are nanomaggies, zero point 22.5.
 
@@ -97,6 +97,10 @@ class LegacySurveyLayout:
         if weight is not None:
             tile = dataclasses.replace(tile, weight_kind="inverse_variance")
             tile = add_plane(tile, "weight", weight, files)
+        elif (exposures := _sibling(path, brick, f"nexp-{named}", files)) is not None:
+            # Without the weights it still says where there are no data.
+            tile = dataclasses.replace(tile, weight_kind="coverage")
+            tile = add_plane(tile, "weight", exposures, files)
         psf = _sibling(path, brick, f"psfsize-{named}", files)
         if psf is not None:
             tile = add_plane(tile, "psf", psf, files)

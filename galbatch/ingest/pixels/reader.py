@@ -17,7 +17,7 @@ from galbatch import storage
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.pixels import hdf5
+from galbatch.ingest.pixels import hdf5, no_data
 from galbatch.ingest.pixels.cost import ExpectedReads
 from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, require_whole
 from galbatch.ingest.pixels.masks import decode_mask
@@ -62,6 +62,7 @@ class TileReader:
         self._files: OrderedDict[str, fits.HDUList | hdf5.Hdf5File] = OrderedDict()
         self._contents: dict[str, storage.Content] = {}
         self._planes: dict[Plane, PlaneReader] = {}
+        self._lowest: dict[Plane, no_data.LowestInteger | None] = {}
 
     def __enter__(self) -> TileReader:
         return self
@@ -75,8 +76,7 @@ class TileReader:
     def read(self, tile: Tile, box: Box) -> Pixels:
         """Return the pixels of `box`, which lies within the tile.
 
-        Pixels with the NO_DATA bit, or with a weight that says nothing was measured (inverse variance 0),
-        are NaN.
+        Pixels without data are NaN, by the image's own values, its weight and the NO_DATA bit: see `no_data`.
 
         Raises
         ------
@@ -93,55 +93,67 @@ class TileReader:
 
     def read_into(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
         """Read as `read` does, into arrays of the box's shape, and return whether every pixel has data."""
-        np.multiply(
-            self.window(tile, tile.image, box=box),
-            np.float32(tile.njy_per_unit),
-            out=out.image,
-            casting="same_kind",
-        )
-        factor = None if tile.calibration is None else calibration_factor(tile.calibration, box)
-        if factor is not None:
-            np.multiply(out.image, factor, out=out.image)
+        # Sentinels overflow, and weights of 0 are divided by: what comes of it is found to be no data.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            covered = self._read_image(tile, box, out=out.image)
+            covered &= self._read_mask(tile, box, out=out)
+            covered &= self._read_variance(tile, box, out=out)
+            if tile.calibration is not None:
+                factor = calibration_factor(tile.calibration, box)
+                np.multiply(out.image, factor, out=out.image)
+                if out.variance.flags.writeable:
+                    np.multiply(out.variance, factor**2, out=out.variance)
+        # One meaning of "no data" for all that follows: where the image is NaN, the variance is.
+        if not covered and out.variance.flags.writeable:
+            out.variance[np.isnan(out.image)] = np.nan
+        return covered
+
+    def _read_image(self, tile: Tile, box: Box, *, out: npt.NDArray[np.float32]) -> bool:
+        """Fill the image in nJy, NaN where its own values say that there are no data; returns whether there are everywhere."""
+        unit, stored = tile.njy_per_unit, self.window(tile, tile.image, box=box)
+        np.multiply(stored, np.float32(unit), out=out, casting="same_kind")
+        missing = no_data.in_image(out, stored, njy_per_unit=unit, lowest=self._lowest.get(tile.image))
+        if no_data.maybe_constant(out):
+            constant = self._constant(tile, box)
+            missing = constant if missing is None else missing | constant
+        return not _blanked(out, missing)
+
+    def _constant(self, tile: Tile, box: Box) -> npt.NDArray[np.bool_]:
+        """Return where the image is padded with one value, (y, x) bool."""
+        # Of an area that the box cuts, the part beside it is seen too: neighboring cutouts agree where it ends.
+        wide = box.grown(no_data.MIN_SIDE_OF_OTHERS_PX - 1).clipped(tile.shape_px)
+        around = self.window(tile, tile.image, box=wide)
+        found = no_data.constant_areas(around)[box.shifted(-wide.y0, -wide.x0).slices]
+        if not found.all() or around[0, 0] == 0:
+            return found
+        # A tile that is one brightness everywhere is a flat simulation: nothing in it was observed and the rest padded.
+        ny, nx = tile.shape_px
+        rows = [self.window(tile, tile.image, box=Box(y, y + 1, 0, nx)) for y in range(0, ny, ny // 8 + 1)]
+        return found & any((row != around[0, 0]).any() for row in rows)
+
+    def _read_mask(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
+        """Fill the mask; NaN in the image where it says NO_DATA. Returns whether it says so nowhere."""
         if tile.mask is None:
             fill_plane(out.mask, 0)
-        else:
-            decode_mask(self.window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
-            # Most windows have no such pixel: one pass over the mask is cheaper than indexing the image.
-            if np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
-                out.image[(out.mask & MaskBit.NO_DATA) != 0] = np.nan
+            return True
+        decode_mask(self.window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
+        # Most windows have no such pixel: one pass over the mask is cheaper than indexing the image.
+        if not np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
+            return True
+        return not _blanked(out.image, (out.mask & MaskBit.NO_DATA) != 0)
+
+    def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
+        """Fill the variance; NaN in the image where nothing was measured. Returns whether all was."""
         if tile.weight is None:
             fill_plane(out.variance, np.nan)
-        else:
-            self._read_variance(tile, box, out=out)
-            if factor is not None:
-                np.multiply(out.variance, factor**2, out=out.variance)
-        # One meaning of "no data" for all that follows: where the image is NaN, the variance is.
-        missing = np.isnan(out.image)
-        if not missing.any():
             return True
-        if out.variance.flags.writeable:
-            out.variance[missing] = np.nan
-        return False
-
-    def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> None:
-        """Fill the variance, and set the image to NaN where the weight says that nothing was measured."""
-        assert tile.weight is not None
+        # A window may be a view of the file, in its byte order: nothing is written into it.
         weight = self.window(tile, tile.weight, box=box)
-        # Squared before it is rounded to float32.
-        unit = np.float32(tile.njy_per_unit**2)
-        if tile.weight_kind == "variance":
-            np.multiply(weight, unit, out=out.variance, casting="same_kind")
-            return
-        # A copy in native byte order: what was read may be a view of the file, which must stay as it is.
-        weight = weight.astype(np.float32)
-        # Written so that NaN counts as unmeasured, too.
-        unmeasured = ~(weight > 0)
-        out.image[unmeasured] = np.nan
-        weight[unmeasured] = np.nan
-        if tile.weight_kind == "inverse_variance":
-            np.divide(unit, weight, out=out.variance)
-        else:
-            np.multiply(weight**2, unit, out=out.variance)
+        no_data.variance_of(weight, tile.weight_kind, njy_per_unit=tile.njy_per_unit, out=out.variance)
+        missing = no_data.in_weight(out.variance, weight, tile.weight_kind)
+        if tile.weight_kind == "coverage":
+            out.variance.fill(np.nan)
+        return not _blanked(out.image, missing)
 
     def prefetch(self, tile: Tile, boxes: Sequence[Box]) -> None:
         """Fetch the windows of this tile that `read` will be asked for next; those fetched before are dropped.
@@ -206,6 +218,7 @@ class TileReader:
             names = {tile.image: "image", tile.mask: "mask", tile.psf: "PSF map"}
             name = names.get(plane, tile.weight_kind.replace("_", " "))
             require_whole(hdu, where=tile.where, plane=name)
+            self._lowest[plane] = no_data.LowestInteger.of(hdu.header)
             source = self._contents[plane.path].file
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
         # The file just opened stays, however large it is: without it nothing can be read.

@@ -237,6 +237,24 @@ def test_without_a_variance_the_sky_scatter_decides() -> None:
     assert low(block) == [True, True]
 
 
+def test_noise_that_is_zero_or_unknown_makes_no_signal_to_noise() -> None:
+    """A simulation without noise, and a cutout whose pixels are all of a detected source: nothing says how faint it is."""
+    block = with_snr(8.0, 8.0, 8.0, 8.0)
+    block.variance[:2] = 0.0
+    block.image[1, 0, :5], block.image[1, 0, -5:] = 0.0, 0.0
+    block.image[1, 0, :, :5], block.image[1, 0, :, -5:] = 0.0, 0.0
+    block.variance[2:] = np.nan
+    block.mask[2] = int(MaskBit.DETECTED)
+    # The first and the last have the scatter of their sky.
+    assert low(block) == [False, True, True, False]
+
+
+def test_one_band_of_known_noise_is_enough() -> None:
+    block = Block(n_objects=1)
+    block.variance[0, 0], block.mask[0, 0] = np.nan, int(MaskBit.DETECTED)
+    assert low(block) == [False]
+
+
 def test_a_center_that_cannot_be_measured_is_not_low() -> None:
     block = Block(n_objects=1, n_bands=1)
     block.image[:] = np.nan

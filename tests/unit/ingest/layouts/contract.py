@@ -95,6 +95,27 @@ class LayoutContract:
         self.assert_pixels(block)
         assert block.tile[0] == tiles[0].tile_id
 
+    @pytest.fixture
+    def with_holes(self):
+        """PIXELS, which `write` writes, with some that were not observed: where they are, (band, y, x) bool."""
+        whole = PIXELS.copy()
+        PIXELS[0, :, :26] = 0.0
+        PIXELS[0, 29, 34:36] = np.nan, np.inf
+        PIXELS[1, 20:22, 30] = 1e30, -1e30
+        PIXELS[1, 25, 30:33] = -9999.0, -32768.0, 1e20
+        yield (whole != PIXELS) | np.isnan(PIXELS)
+        PIXELS[:] = whole
+
+    def test_pixels_without_data_are_nan(self, with_holes, survey, read, objects, cut):
+        block = self.cut_both(read(survey, bands=("g", "r")), objects, cut)
+        missing = with_holes[:, 19:40, 24:45]
+        np.testing.assert_array_equal(np.isnan(block.image[0]), missing)
+        expected = PIXELS[:, 19:40, 24:45] * np.float32(self.njy)
+        np.testing.assert_allclose(block.image[0][~missing], expected[~missing], rtol=2e-7)
+        np.testing.assert_allclose(block.coverage[0], 1 - np.array([2 * 21 + 2, 5]) / 21**2, rtol=1e-6)
+        assert np.isnan(block.variance[0][missing]).all()
+        assert block.flags[0] & PixelFlag.PARTIAL_COVERAGE
+
     def test_the_same_from_s3(self, survey, s3, read, objects, cut):
         fsspec.filesystem("s3").put(f"{survey}/", f"{s3}/survey/", recursive=True)
         tiles = read(f"{s3}/survey", bands=("g", "r"))
