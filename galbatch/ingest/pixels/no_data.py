@@ -7,6 +7,7 @@ weight by 0, by what is no noise, or by noise that no pixel has. BLANK and ZBLAN
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -101,12 +102,16 @@ def in_image(
     stored : (y, x), the same in image units
     lowest : of the plane, if it holds signed integers
     """
-    low, high = image.min(), image.max()  # NaN if any pixel is
     limit = min(MAX_FLUX_NJY, MAX_COUNTS * njy_per_unit)
     highest = max(SENTINELS) if lowest is None else max(*SENTINELS, lowest.value + lowest.step)
     # A part in a million: the image is rounded to float32.
     highest_njy = (highest + 1e-6 * abs(highest)) * njy_per_unit
-    # Two extremes of the window instead of a map: most have no such pixel.
+    # Most windows hold small numbers alone, of which the sum of squares tells in 3 us for 239 x 239 px. The extremes take
+    # 7 us, a map of missing pixels more than reading the window.
+    flat = image.reshape(-1)
+    if highest_njy < 0 and np.dot(flat, flat) < min(highest_njy**2, limit**2):
+        return None
+    low, high = _extremes(image)
     if -limit < low and high < limit and low > highest_njy:
         return None
     missing = ~(np.abs(image) < limit)
@@ -115,6 +120,12 @@ def in_image(
         if lowest is not None:
             missing |= lowest.where(stored)
     return missing if missing.any() else None
+
+
+def _extremes(plane: npt.NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """Return the least and the largest value of a plane; NaN if any is."""
+    flat = plane.reshape(-1)
+    return np.minimum.reduce(flat), np.maximum.reduce(flat)
 
 
 def variance_of(
@@ -142,7 +153,8 @@ def in_weight(variance: npt.NDArray[np.float32], weight: npt.NDArray[Any], kind:
     variance : (y, x) float32, by `variance_of`
     weight : (y, x), as stored
     """
-    if variance.min() > 0 and variance.max() < MAX_VARIANCE_NJY2:
+    low, high = _extremes(variance)
+    if low > 0 and high < MAX_VARIANCE_NJY2:
         return None
     missing = ~((variance > 0) & (variance < MAX_VARIANCE_NJY2))
     if kind in ("inverse_variance", "coverage"):
@@ -167,16 +179,30 @@ def _quantized_zero(weight: npt.NDArray[Any]) -> float:
 
 def maybe_constant(image: npt.NDArray[np.float32]) -> bool:
     """Return whether a window may hold an area of one value, from some lines of it: the least square would touch one of them."""
-    # A square within holds a pair of these rows and columns; one that the window's edge cuts has its pairs on the edge.
-    last = max(image.shape[1] - 1, 1)
-    if not (
-        (image[::MIN_SIDE_PX, :-1:4] == image[::MIN_SIDE_PX, 1::4]).any()
-        or (image[-1, 1:] == image[-1, :-1]).any()
-        or (image[1:, ::last] == image[:-1, ::last]).any()
-    ):
+    first, second = _sampled_pairs(*image.shape)
+    flat = image.reshape(-1)
+    if not np.count_nonzero(flat.take(first) == flat.take(second)):
         return False
     # Quantized noise has equal neighbors, but not eight in a line.
-    return _has_run(image[::MIN_SIDE_PX]) or _has_run(image[-1:]) or _has_run(image[:, ::last].T)
+    return _has_run(image[::MIN_SIDE_PX]) or _has_run(image[-1:]) or _has_run(image[:, [0, -1]].T)
+
+
+@functools.lru_cache(maxsize=64)
+def _sampled_pairs(ny: int, nx: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the flat indices of neighbors of which the least square holds a pair, also where the window's edge cuts it.
+
+    They lie on every eighth row and on the four edges, every seventh pair of each: 1200 of 239 x 239 px.
+    """
+    index, step = np.arange(ny * nx).reshape(ny, nx), MIN_SIDE_PX - 1
+    rows = index[np.unique(np.append(np.arange(0, ny, MIN_SIDE_PX), ny - 1))]
+    columns = index[:, np.unique([0, nx - 1])].T
+    first, second = (
+        np.concatenate(
+            [lines[:, begin : lines.shape[1] - 1 + begin : step].ravel() for lines in (rows, columns)]
+        )
+        for begin in (0, 1)
+    )
+    return first, second
 
 
 def _has_run(lines: npt.NDArray[np.float32]) -> bool:

@@ -183,11 +183,12 @@ class TileReader:
                     raise
 
     def _reader(self, tile: Tile, plane: Plane) -> PlaneReader:
-        if plane not in self._planes or plane.path not in self._files:
-            self._planes[plane] = self._open_plane(tile, plane)
+        reader = self._planes.get(plane)
+        if reader is None or plane.path not in self._files:
+            reader = self._planes[plane] = self._open_plane(tile, plane)
         # The file that was used last is closed last.
         self._files.move_to_end(plane.path)
-        return self._planes[plane]
+        return reader
 
     def window(self, tile: Tile, plane: Plane, *, box: Box) -> npt.NDArray[Any]:
         """Return the window `box` (y, x) of one plane of the tile, in linear units and any byte order; raises as `read` does."""
