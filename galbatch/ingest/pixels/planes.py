@@ -56,10 +56,6 @@ class Box:
         """Return the part of the box within an image of `shape`."""
         return Box(max(self.y0, 0), min(self.y1, shape[0]), max(self.x0, 0), min(self.x1, shape[1]))
 
-    def grown(self, margin: int) -> Box:
-        """Return the box with `margin` more pixels on every side."""
-        return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
-
     @property
     def slices(self) -> tuple[slice, slice]:
         """Slices that index an array (y, x)."""

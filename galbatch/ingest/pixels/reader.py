@@ -109,7 +109,7 @@ class TileReader:
         return covered
 
     def _read_image(self, tile: Tile, box: Box, *, out: npt.NDArray[np.float32]) -> bool:
-        """Fill the image in nJy, NaN where its own values say that there are no data; returns whether there are everywhere."""
+        """Fill the image in nJy, NaN where its own values say that there are no data, and return whether there are everywhere."""
         unit, stored = tile.njy_per_unit, self.window(tile, tile.image, box=box)
         np.multiply(stored, np.float32(unit), out=out, casting="same_kind")
         missing = no_data.in_image(out, stored, njy_per_unit=unit, lowest=self._lowest.get(tile.image))
@@ -132,7 +132,7 @@ class TileReader:
         return found & any((row != around[0, 0]).any() for row in rows)
 
     def _read_mask(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
-        """Fill the mask; NaN in the image where it says NO_DATA. Returns whether it says so nowhere."""
+        """Fill the mask; set NaN in the image where it says NO_DATA; return whether it says so nowhere."""
         if tile.mask is None:
             fill_plane(out.mask, 0)
             return True
@@ -143,7 +143,7 @@ class TileReader:
         return not _blanked(out.image, (out.mask & MaskBit.NO_DATA) != 0)
 
     def _read_variance(self, tile: Tile, box: Box, *, out: Pixels) -> bool:
-        """Fill the variance; NaN in the image where nothing was measured. Returns whether all was."""
+        """Fill the variance; set NaN in the image where nothing was measured; return whether all was."""
         if tile.weight is None:
             fill_plane(out.variance, np.nan)
             return True
@@ -257,6 +257,14 @@ def _name_file(error: OSError, path: str) -> None:
     # The kernel's errors of reading name no file; those without a number would change their text.
     if error.errno is not None and error.filename is None:
         error.filename = path
+
+
+def _blanked(image: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_] | None) -> bool:
+    """Set NaN where `missing`, None for nowhere, and return whether there is such a pixel."""
+    if missing is None or not missing.any():
+        return False
+    image[missing] = np.nan
+    return True
 
 
 def fill_plane(plane: npt.NDArray[Any], value: float) -> None:
