@@ -52,6 +52,10 @@ that two neighbors in three differ makes such a square of any one value with pro
 MIN_SIDE_OF_OTHERS_PX = 16
 """The same for other numbers than 0, of which saturated stars and flat parts of simulated sources make squares, too."""
 
+MAX_FADED_SHARE = 1e-6
+"""Beside an area that an image without noise fades into, it differs from it by less than this share of its median difference:
+a Gaussian goes through 1e-38 to 0. With noise the two are alike."""
+
 MAX_LOG_CHANCE = -35.0
 """Logarithm of the probability of a square of one value by chance, above which it is left alone: 6e-16, less than one in 1e10 cutouts."""
 
@@ -230,13 +234,24 @@ def constant_areas(image: npt.NDArray[Any]) -> _Bool:
         # If a share r of neighbors are equal, no value has a larger share than sqrt(r).
         r = np.count_nonzero(along_x & beside) / max(np.count_nonzero(beside), 1)
         p = max(float(areas.mean()), math.sqrt(r))
-        if p == 0 or areas.all():
-            return areas
-        needed = math.sqrt(MAX_LOG_CHANCE / math.log(p)) if p < 1 else math.inf
-        if needed <= side:
-            return areas
+        needed = math.sqrt(MAX_LOG_CHANCE / math.log(p)) if 0 < p < 1 else 0.0
+        if needed <= side and (p < 1 or areas.all()):
+            return np.zeros(image.shape, np.bool_) if _fades(image, areas) else areas
+        needed = needed if p < 1 else math.inf
         side = math.ceil(min(needed, 1e9))
     return np.zeros(image.shape, np.bool_)
+
+
+def _fades(image: npt.NDArray[Any], areas: _Bool) -> bool:
+    """Return whether the image goes over into the areas without a step: it was made without noise, and they are its sky."""
+    values = np.unique(image[areas])
+    beside = (_box_sums(np.pad(areas, 1), 3, 3) > 0) & ~areas
+    if values.size != 1 or not beside.any():
+        return False
+    steps = np.abs(image - values[0])
+    # On a sky of 1000 the faintest light that a float32 can hold is 6e-5.
+    faint = max(MAX_FADED_SHARE * np.nanmedian(steps[~areas]), 2.0 * np.spacing(np.float32(abs(values[0]))))
+    return bool(np.nanmax(steps[beside]) < faint)
 
 
 def _squares(along_x: _Bool, along_y: _Bool, side: int) -> _Bool:

@@ -256,13 +256,47 @@ def test_a_flat_simulation_keeps_its_brightness(cut_at):
         assert np.isfinite(cut_at(np.full(SHAPE, 3.0, np.float32), scale=scale).image).all()
 
 
-def test_a_source_without_noise_keeps_its_light(cut_at):
+def source(sigma_px):
     y, x = np.indices(SHAPE)
-    image = 100 * np.exp(-0.5 * ((x - 82) ** 2 + (y - 62) ** 2) / 2.0**2)
-    image[image < 1e-6] = 0.0
+    return 100 * np.exp(-0.5 * ((x - 82) ** 2 + (y - 62) ** 2) / sigma_px**2)
+
+
+@pytest.mark.parametrize("scale", [0.168, 0.2])
+def test_a_source_without_noise_that_fades_into_its_sky(cut_at, scale):
+    """A Gaussian of 0.9 px is 0 in float32 beyond 13 px."""
+    image = source(0.9).astype(np.float32)
+    assert (image[46:54] == 0).all()
+    block = cut_at(image, scale=scale)
+    assert np.isfinite(block.image).all()
+    assert block.coverage[0, 0] == 1
+
+
+@pytest.mark.parametrize("sky", [0.0, 1000.0])
+def test_skies_without_noise(sky):
+    """On 1000, light of 3e-5 is lost."""
+    image = (source(2.0) + sky).astype(np.float32)
+    assert (image[:30, :70] == sky).all()
+    assert not no_data.constant_areas(image).any()
+    image[70:, :40] = -5.0  # a step: padding
+    assert no_data.constant_areas(image)[70:, :40].all()
+
+
+def test_a_source_without_noise_that_is_cut_off_keeps_its_light(cut_at):
+    image = source(3.0)
+    image[image < 0.01] = 0.0
     block = cut_at(image.astype(np.float32))
     assert np.nansum(block.image) == pytest.approx(image.sum(), rel=1e-7)
     assert block.flags[0] & PixelFlag.PARTIAL_COVERAGE
+
+
+def test_an_impossible_pixel_does_not_make_noise_fade(cut_at):
+    image = noise()
+    image[HOLE] = 0.0
+    image[60, 46] = 1e30
+    missing = np.isnan(cut_at(image, at=BESIDE).image[0, 0])
+    expected = HOLE[47:78, 35:66].copy()
+    expected[13, 11] = True
+    np.testing.assert_array_equal(missing, expected)
 
 
 @pytest.mark.parametrize("mean", [0.003, 0.02, 0.3, 3.0])
