@@ -232,7 +232,7 @@ def constant_areas(image: npt.NDArray[Any]) -> _Bool:
         areas |= _squares(along_x, along_y, max(side, MIN_SIDE_OF_OTHERS_PX))
         beside = ~(areas[:, 1:] | areas[:, :-1])
         # If a share r of neighbors are equal, no value has a larger share than sqrt(r).
-        r = np.count_nonzero(along_x & beside) / max(np.count_nonzero(beside), 1)
+        r = np.count_nonzero(along_x & beside) / max(int(np.count_nonzero(beside)), 1)
         p = max(float(areas.mean()), math.sqrt(r))
         needed = math.sqrt(MAX_LOG_CHANCE / math.log(p)) if 0 < p < 1 else 0.0
         if needed <= side and (p < 1 or areas.all()):
@@ -249,8 +249,9 @@ def _fades(image: npt.NDArray[Any], areas: _Bool) -> bool:
     if values.size != 1 or not beside.any():
         return False
     steps = np.abs(image - values[0])
-    # On a sky of 1000 the faintest light that a float32 can hold is 6e-5.
-    faint = max(MAX_FADED_SHARE * np.nanmedian(steps[~areas]), 2.0 * np.spacing(np.float32(abs(values[0]))))
+    # On a sky of 1000 the faintest light that a float32 can hold is 6e-5; a narrow source is brighter a pixel further in.
+    resolved = 1024 * float(np.spacing(np.float32(abs(values[0]))))
+    faint = max(MAX_FADED_SHARE * float(np.nanmedian(steps[~areas])), resolved)
     return bool(np.nanmax(steps[beside]) < faint)
 
 

@@ -265,7 +265,7 @@ def source(sigma_px):
 def test_a_source_without_noise_that_fades_into_its_sky(cut_at, scale):
     """A Gaussian of 0.9 px is 0 in float32 beyond 13 px."""
     image = source(0.9).astype(np.float32)
-    assert (image[46:54] == 0).all()
+    assert (image[:48] == 0).all()
     block = cut_at(image, scale=scale)
     assert np.isfinite(block.image).all()
     assert block.coverage[0, 0] == 1
@@ -274,11 +274,9 @@ def test_a_source_without_noise_that_fades_into_its_sky(cut_at, scale):
 @pytest.mark.parametrize("sky", [0.0, 1000.0])
 def test_skies_without_noise(sky):
     """On 1000, light of 3e-5 is lost."""
-    image = (source(2.0) + sky).astype(np.float32)
-    assert (image[:30, :70] == sky).all()
+    image = (source(1.5) + sky).astype(np.float32)
+    assert (image[:20, :40] == sky).all()
     assert not no_data.constant_areas(image).any()
-    image[70:, :40] = -5.0  # a step: padding
-    assert no_data.constant_areas(image)[70:, :40].all()
 
 
 def test_a_source_without_noise_that_is_cut_off_keeps_its_light(cut_at):
