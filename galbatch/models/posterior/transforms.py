@@ -5,6 +5,8 @@ output = (transform(value) - location) / scale. All transforms rise, so quantile
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
@@ -30,7 +32,9 @@ def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
             return np.asarray(np.log(clamped))
         if parameter.transform == "log10":
             return np.asarray(np.log10(clamped))
-    return clamped
+        if parameter.transform == "identity":
+            return clamped
+    assert_never(parameter.transform)
 
 
 def to_output(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
@@ -68,8 +72,10 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
             values = np.exp(y)
         elif parameter.transform == "log10":
             values = np.asarray(10.0**y)
-        else:
+        elif parameter.transform == "identity":
             values = y
+        else:
+            assert_never(parameter.transform)
     if parameter.limits is None:
         return np.asarray(values)
     low, high = parameter.limits
@@ -93,7 +99,9 @@ def log_slope(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
         return np.asarray(y + constant)
     if parameter.transform == "log10":
         return np.asarray(y * np.log(10.0) + np.log(np.log(10.0)) + constant)
-    return np.full_like(y, constant)
+    if parameter.transform == "identity":
+        return np.full_like(y, constant)
+    assert_never(parameter.transform)
 
 
 def steepness(parameter: ParameterInfo) -> float:
