@@ -147,7 +147,7 @@ def _system(header: fits.Header, where: str) -> str:
     """Return ICRS, FK5 or FK4 by RADESYS or, without it, by RADECSYS; "" if the header has neither."""
     said = {}
     for key in ("RADESYS", "RADECSYS"):
-        name = str(header.get(key) or "").strip().upper()
+        name = str(_stated(header, key) or "").strip().upper()
         if name:
             said[key] = "ICRS" if ICRS_NAME.fullmatch(name) else name
             if said[key] != "ICRS" and name not in USUAL_EQUINOX:
@@ -164,22 +164,33 @@ def _system(header: fits.Header, where: str) -> str:
 
 def _equinox(header: fits.Header, where: str) -> float | None:
     """Return the year of EQUINOX or, without it, of EPOCH; None if the header has neither."""
-    if (stated := header.get("EQUINOX")) is not None and stated != "":
-        # Some write J2000 or "2000.0".
-        match = re.fullmatch(r"\s*[JB]?(\d+(\.\d*)?)\s*", str(stated))
-        year = float(match[1]) if match else np.nan
+    if (stated := _stated(header, "EQUINOX")) is not None:
+        year = _year(stated)
         if not YEAR_RANGE[0] <= year <= YEAR_RANGE[1]:
             raise TileError(
                 f"{where}: EQUINOX = {stated!r} is no year; correct it (2000.0), or state RADESYS = 'ICRS'"
             )
         return year
-    epoch = header.get("EPOCH")
-    if not isinstance(epoch, int | float) or epoch <= 0:  # unWISE writes -1
+    stated = _stated(header, "EPOCH")
+    year = _year(stated)
+    if not year > 0:  # unWISE writes -1
         return None
-    if epoch not in USUAL_EQUINOX.values():
+    if year not in USUAL_EQUINOX.values():
         # EPOCH was once the equinox; today many write the time of the observation there.
         raise TileError(
-            f"{where}: EPOCH = {epoch!r} without RADESYS and EQUINOX may be the equinox or the time of the observation; "
+            f"{where}: EPOCH = {stated!r} without RADESYS and EQUINOX may be the equinox or the time of the observation; "
             "add EQUINOX (2000.0), or RADESYS = 'ICRS'"
         )
-    return float(epoch)
+    return year
+
+
+def _stated(header: fits.Header, key: str) -> Any:
+    """Return a card's value; None if there is none."""
+    value = header.get(key)
+    return None if isinstance(value, fits.card.Undefined) or value == "" else value
+
+
+def _year(value: Any) -> float:
+    """Return a card's value as a year, also of texts such as J2000 and 2000.0; NaN if it is none."""
+    match = re.fullmatch(r"\s*[JB]?(\d+(\.\d*)?)\s*", str(value))
+    return float(match[1]) if match else np.nan

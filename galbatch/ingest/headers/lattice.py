@@ -60,11 +60,13 @@ def lattice_key(header: str) -> str:
 def plain_key(crval: npt.ArrayLike, cd: npt.ArrayLike, crpix: npt.ArrayLike) -> str:
     """Return the `lattice_key` of an undistorted TAN projection: deg (ra, dec), deg/px (2, 2), FITS pixel (x, y)."""
     ra, dec = np.asarray(crval, np.float64)
-    # Adding 0.0 turns -0.0 into 0.0: the two are one matrix and would be two texts.
-    matrix = ",".join(f"{value + 0.0:.9e}" for value in np.asarray(cd, np.float64).ravel())
+    # Relative to the scale: one program's CD1_2 = 0 is another's 1e-21. Adding 0.0 turns -0.0 into 0.0.
+    elements = np.asarray(cd, np.float64)
+    scale = math.sqrt(abs(float(np.linalg.det(elements))))
+    matrix = ",".join(f"{round(value, 9) + 0.0:.9f}" for value in (elements / scale).ravel().tolist())
     # Twice modulo 1, as 0.99999 is rounded to 1, which is the fraction 0.
     fraction = [round(float(value) % 1.0, 4) % 1.0 for value in np.asarray(crpix, np.float64)]
-    return f"{PLAIN}{ra % 360.0:.9f},{dec:.9f};{matrix};{fraction[0]:.4f},{fraction[1]:.4f}"
+    return f"{PLAIN}{ra % 360.0:.9f},{dec:.9f};{scale:.9e}:{matrix};{fraction[0]:.4f},{fraction[1]:.4f}"
 
 
 def is_plain_lattice(tile: Tile) -> bool:

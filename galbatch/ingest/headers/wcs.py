@@ -41,6 +41,9 @@ LATITUDES = {"RA": "DEC", "GLON": "GLAT", "ELON": "ELAT"}
 
 CTYPE = re.compile(r"(RA|DEC|GLON|GLAT|ELON|ELAT)-+([A-Z]{3})(-SIP)?")
 
+SCALE_RANGE_ARCSEC = (1e-4, 36000.0)
+"""Widths of pixels that an image of the sky may have: below VLBI's, to 10 deg."""
+
 # Distortions that stand in tables of other HDUs or in cards of their own kind.
 TABLE_CARDS = re.compile(r"^((CP|CQ|D2IM)DIS\d|D2IM(ARR|EXT)\d?)$")
 TABLE_PROJECTIONS = {
@@ -101,17 +104,23 @@ def accepted_wcs(header: fits.Header, where: str) -> tuple[str, SkyWCS]:
     """
     longitude = _longitude(header, where)
     chosen = _celestial_header(header)
+    _require_numbers(chosen, where)
     chosen.update(frame_cards(header, longitude, where))
     text = chosen.tostring()
     try:
         sky_wcs = parse_wcs(text)
     except (WcsError, ValueError) as error:
+        # Other lines of wcslib's message name places in its own code.
+        said = " ".join(line for line in str(error).splitlines() if not line.startswith("ERROR"))
         raise TileError(
-            f"{where}: the WCS cannot be used ({error}); correct its cards or exclude the tile"
+            f"{where}: the WCS cannot be used ({said}); correct its cards or exclude the tile"
         ) from None
     scale = pixel_scale_arcsec(sky_wcs.wcs)
-    if not math.isfinite(scale) or scale == 0:
-        raise TileError(f"{where}: the WCS has no pixel scale: CD, or PC and CDELT, are missing or singular")
+    if not SCALE_RANGE_ARCSEC[0] <= scale <= SCALE_RANGE_ARCSEC[1]:
+        raise TileError(
+            f"{where}: the WCS makes pixels {scale:.3g} arcsec wide, and {SCALE_RANGE_ARCSEC[0]:g} to "
+            f"{SCALE_RANGE_ARCSEC[1]:g} can be: correct CD, or PC and CDELT, or exclude the tile"
+        )
     return text, sky_wcs
 
 
@@ -153,9 +162,26 @@ def _celestial_header(header: fits.Header) -> fits.Header:
     chosen = fits.Header()
     for card in header.cards:
         key = OLD_PC_CARD.sub(r"PC\1_\2", card.keyword)
-        if WCS_CARD.match(key):
+        if WCS_CARD.match(key) and not isinstance(card.value, fits.card.Undefined):
             chosen[key] = card.value
     return chosen
+
+
+def _require_numbers(cards: fits.Header, where: str) -> None:
+    """Raise where a card of a WCS is no number, or one is missing for which wcslib would take 0, or pixels of 1 deg."""
+    for key, value in cards.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number and not key.startswith(("CTYPE", "CUNIT")):
+            raise TileError(
+                f"{where}: the WCS cannot be used: {key} = {value!r} is no number; correct it or exclude the tile"
+            )
+    missing = [key for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2") if key not in cards]
+    if not any(key.startswith(("CD1_", "CD2_")) for key in cards):
+        missing += [key for key in ("CDELT1", "CDELT2") if key not in cards]
+    if missing:
+        raise TileError(
+            f"{where}: the WCS cannot be used: {', '.join(missing)} missing; add them or exclude the tile"
+        )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -26,6 +26,7 @@ FRAMES = {
     "FK4": ({"RADESYS": "FK4"}, FK4(equinox=B1950)),
     "FK4 by its equinox alone": ({"EQUINOX": 1950.0}, FK4(equinox=B1950)),
     "FK4 by EPOCH": ({"EPOCH": 1950.0}, FK4(equinox=B1950)),
+    "FK5 by EPOCH as text": ({"EPOCH": "J2000"}, FK5()),
     "galactic": ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN", "EQUINOX": 2000.0}, Galactic()),
     "galactic, in FK4": ({"CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR", "RADESYS": "FK4"}, Galactic()),
     "ecliptic": ({"CTYPE1": "ELON-TAN", "CTYPE2": "ELAT-TAN"}, BarycentricMeanEcliptic()),
@@ -42,6 +43,8 @@ ICRS = {
     "RADECSYS": {"RADECSYS": "ICRS", "EQUINOX": 1950.0},
     "a realization": {"RADESYS": "GAIA-DR2"},
     "no equinox in EPOCH": {"EPOCH": -1},
+    "a date in EPOCH": {"EPOCH": "2013-04-05"},
+    "cards without a value": {"RADESYS": fits.card.Undefined(), "EQUINOX": fits.card.Undefined()},
 }
 
 

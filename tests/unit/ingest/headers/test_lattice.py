@@ -94,6 +94,8 @@ def test_patches_share_a_lattice_only_in_all_of_cd():
     keys = {
         lattice_key(accepted_wcs(header_of(cd, crpix=(52.3 + dx, -3955.2)), "here")[0]) for dx in (0, 4000)
     }
+    noisy = matrix(angle=0.0) + 1e-20 * np.array([[0, 1], [-1, 0]])
+    assert len({lattice_key(accepted_wcs(header_of(m), "here")[0]) for m in (matrix(angle=0.0), noisy)}) == 1
     assert len(keys) == 1
     for place in np.ndindex(2, 2):
         other = cd.copy()

@@ -106,12 +106,38 @@ def test_distortions_in_tables_are_refused_by_name(cards, what):
         ({"CTYPE1": 7}, "no celestial WCS"),
         ({"CTYPE1": "RA---FOO", "CTYPE2": "DEC--FOO"}, "the WCS cannot be used"),
         ({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--SIN"}, "the WCS cannot be used"),
-        ({"CD1_1": 0.0, "CD1_2": 0.0}, "the WCS cannot be used"),
+        ({"CD1_1": 0.0, "CD1_2": 0.0}, r"the WCS cannot be used \(Linear transformation matrix is singular"),
+        ({"CRVAL2": 95.0}, "the WCS cannot be used"),
+        ({"CRVAL1": "10:00:00"}, "the WCS cannot be used: CRVAL1 = '10:00:00' is no number"),
+        ({"CRPIX1": True}, "the WCS cannot be used: CRPIX1 = True is no number"),
+        ({"A_ORDER": "two", "B_ORDER": 2}, "the WCS cannot be used: A_ORDER = 'two' is no number"),
+        ({"CRVAL1": fits.card.Undefined()}, "the WCS cannot be used: CRVAL1 missing"),
+        ({"CD1_1": 1e300}, "the WCS makes pixels .* arcsec wide, and 0.0001 to 36000 can be"),
+        (
+            {"CD1_1": 1e-9, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-9},
+            "the WCS makes pixels 3.6e-06 arcsec wide",
+        ),
     ],
 )
 def test_what_is_no_sky_is_refused(cards, message):
     with pytest.raises(TileError, match=f"here: {message}"):
         accepted_wcs(header_of(**cards), "here")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        (["CRPIX1", "CRVAL2"], "CRPIX1, CRVAL2 missing"),
+        (["CD1_1", "CD1_2", "CD2_1", "CD2_2"], "CDELT1, CDELT2 missing"),
+    ],
+)
+def test_what_is_missing_is_not_made_up(left_out, message):
+    """wcslib takes 0 for CRPIX and CRVAL, and 1 deg a pixel."""
+    header = header_of()
+    for key in left_out:
+        del header[key]
+    with pytest.raises(TileError, match=f"here: the WCS cannot be used: {message}"):
+        accepted_wcs(header, "here")
 
 
 SPELLINGS = {
