@@ -67,7 +67,7 @@ class FlagText:
 
 @dataclass(frozen=True, slots=True)
 class ModelValues:
-    """What one model says of an object.
+    """The values of one model for an object.
 
     Attributes
     ----------

@@ -50,7 +50,7 @@ OF_A_RESOURCE_OR_A_FILE = {
 
 
 class FaultKind(Enum):
-    """What the run does after an error."""
+    """The action of the run after an error."""
 
     WORKER = "the worker gets no more work, and another one takes the task"
     MEMORY = "the task is tried again with half the batch"
@@ -62,7 +62,7 @@ class FaultKind(Enum):
 
 @dataclass(frozen=True)
 class Fault:
-    """What an error of a task means.
+    """The meaning of a task's error for the run.
 
     Attributes
     ----------
