@@ -47,8 +47,8 @@ def read_table(
     """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
 
     All but Parquet also gzipped, with ``.gz`` after the suffix; Parquet also as a folder of files, as Dask and
-    pandas write it. Units and descriptions of FITS and VOTable columns come as the field metadata ``unit`` and
-    ``description``. A CSV header, or one of its names, may begin with ``#``, as in HSC's. Masked values become
+    pandas write it. Units, descriptions and UCDs of FITS (TUNIT, TCOMM, TUCD) and VOTable columns come as the field metadata
+    ``unit``, ``description`` and ``ucd``. A CSV header, or one of its names, may begin with ``#``, as in HSC's. Masked values become
     null, and so do the values of a column ``ra`` where a column ``ra_isnull`` of the same table is true: HSC's
     archive writes null in this way where the format has none. Arrays come as lists.
 
@@ -273,7 +273,14 @@ def _astropy_table(path: str, suffix: str, hdu: int | str | None) -> Table:
         # In comments astropy states which columns form a SkyCoord or a Time; here they are columns as in the file.
         table.header.remove("COMMENT", ignore_missing=True, remove_all=True)
         # Silent: a unit that astropy does not know stays as text, for `examine` to judge.
-        return Table.read(table, format="fits", unit_parse_strict="silent")
+        found = Table.read(table, format="fits", unit_parse_strict="silent")
+        for number, column in enumerate(table.columns, 1):
+            # astropy reads descriptions from its own comments alone.
+            if text := table.header.get(f"TCOMM{number}"):
+                found[column.name].description = str(text)
+            if ucd := table.header.get(f"TUCD{number}"):
+                found[column.name].meta["ucd"] = str(ucd)
+        return found
 
 
 def _fits_table(path: str, hdus: fits.HDUList, hdu: int | str | None) -> fits.BinTableHDU:
@@ -332,8 +339,9 @@ def _read_astropy(path: str, columns: Sequence[str] | None, table: Table) -> pa.
             unit = column.unit.to_string("vounit") if column.unit is not None else ""
         except ValueError:
             unit = str(column.unit)
-        stated = {key: value for key, value in (("unit", unit), ("description", column.description)) if value}
-        fields.append(pa.field(name, arrays[-1].type, metadata=stated))
+        stated = {"unit": unit, "description": column.description, "ucd": column.meta.get("ucd")}
+        metadata = {key: value for key, value in stated.items() if value}
+        fields.append(pa.field(name, arrays[-1].type, metadata=metadata))
     return pa.table(arrays, schema=pa.schema(fields))
 
 

@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import QTable, Table, vstack
-from tests.unit.objects.test_kinds import KINDS, read_kind
+from tests.unit.objects.tables.test_kinds import KINDS, read_kind
 
 from galbatch import catalog
 from galbatch.catalog.leaf_checks import leaf_problems

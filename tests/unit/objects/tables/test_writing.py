@@ -11,6 +11,18 @@ from galbatch.objects import read_table, write_parquet, write_table
 IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "fits", "vot"])
+def test_unit_description_and_ucd_come_back(tmp_path: Path, suffix: str) -> None:
+    stated = {"unit": "nJy", "description": "total flux in g", "ucd": "phot.flux.density;em.opt.B"}
+    schema = pa.schema([pa.field("n", pa.int64()), pa.field("flux", pa.float32(), metadata=stated)])
+    path = str(tmp_path / f"out.{suffix}")
+    write_table(path, pa.table([[1, 2], [1.5, None]], schema=schema))
+    back = read_table(path)
+    assert back.schema.field("flux").metadata == schema.field("flux").metadata
+    assert not back.schema.field("n").metadata
+    assert back["flux"].to_pylist() == [1.5, None]
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "fits", "vot"])
 def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
     schema = pa.schema(
