@@ -21,7 +21,6 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import QTable, Table, vstack
-from tests.unit.objects.tables.test_kinds import KINDS, read_kind
 
 from galbatch import catalog
 from galbatch.catalog.leaf_checks import leaf_problems
@@ -30,6 +29,7 @@ from galbatch.core import sky
 from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import Partition
+from tests.unit.objects.tables.test_kinds import KINDS, read_kind
 
 from .conftest import divide, make_footer
 
