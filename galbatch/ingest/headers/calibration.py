@@ -7,7 +7,7 @@ The first of these decides, and what contradicts it is an error that shows both 
 2. a PhotoCalib of the LSST pipelines, FLUXMAG0
 3. ``[survey] zero_point_mag`` of run.toml: it goes before statements that had to be derived (magnitudes per second, Vega
    magnitudes, PHOTFLAM), and must agree with all others
-4. the zero-point cards, then PHOTFLAM with PHOTPLAM
+4. the zero-point cards, then PHOTFLAM with PHOTPLAM, or PHOTFNU
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from galbatch.ingest.headers.zero_points import (
     fluxmag0_statement,
     no_zero_point,
     photflam_statement,
+    photfnu_statement,
     zero_point_statements,
 )
 
@@ -159,6 +160,7 @@ def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> Pi
                 said = dataclasses.replace(said, definite=False)
             heard.add(said, heard.cards)
         heard.add(photflam_statement(cards), heard.cards)
+        heard.add(photfnu_statement(cards), heard.cards)
     no_flux = f"BUNIT is {cards.text('BUNIT') or 'missing'!r}"
     njy = _decided(heard, stated, missing=no_flux)
     if unit is not None and njy == unit.njy:
@@ -278,7 +280,7 @@ def _decided(heard: _Heard, stated: StatedScale, *, missing: str) -> float:
         cards = ", ".join((stated.zero_point_card,) if stated.zero_point_card else ZERO_POINT_CARDS)
         raise TileError(
             f"{stated.where}: the zero point is unknown: {missing}{said}; no unit of flux, no PhotoCalib, and no usable card "
-            f"FLUXMAG0, {cards} or PHOTFLAM was found; add FLUXMAG0 (6.3096e10 for HSC coadds: zero point 27.0), exclude "
+            f"FLUXMAG0, {cards}, PHOTFLAM or PHOTFNU was found; add FLUXMAG0 (6.3096e10 for HSC coadds: zero point 27.0), exclude "
             f"the file, or state it: [survey] zero_point_mag = {{{stated.band} = ..}}"
         )
     njy = choices[0].njy

@@ -19,6 +19,7 @@ __all__ = ["FluxUnit", "flux_unit", "is_per_second"]
 NANOMAGGY = re.compile(
     r"(?P<factor>[0-9.]+(?:e[+-]?\d+)?)?[ *]*(?P<nano>n|nano)?(?:maggy|maggies|mgy)(?: ?/ ?pix(?:el)?)?", re.I
 )
+MAGGY_PER_AREA = re.compile(r"(?P<nano>n|nano)?(?:maggy|maggies|mgy)(?P<rest>[ */.].*)", re.I)
 PER_SECOND = re.compile(r"(/ ?s(ec(ond)?s?)?|per s(ec(ond)?)?|[ .]s(ec)?(-1|\^-1|\*\*-1))\)?$|^cps$", re.I)
 
 # Names of astropy's units whose capitals people write otherwise, by their lower case: MJY and mjy could be two of them.
@@ -71,6 +72,11 @@ def flux_unit(text: str) -> FluxUnit | None:
     if named is not None:
         maggies = float(named["factor"] or 1) * (1.0 if named["nano"] else 1e9)
         return FluxUnit(maggies * njy_per_unit(22.5))
+    over_area = MAGGY_PER_AREA.fullmatch(text)
+    if over_area is not None:
+        in_njy = flux_unit(f"nJy{over_area['rest']}")
+        maggies = 1.0 if over_area["nano"] else 1e9
+        return in_njy and FluxUnit(in_njy.njy * maggies * njy_per_unit(22.5), in_njy.per_steradian)
     exact = _parsed(text)
     readings = {text: exact} if exact is not None else _other_capitals(text)
     # Spellings that mean one unit, such as jansky and Jansky, are one reading.

@@ -17,6 +17,7 @@ __all__ = [
     "fluxmag0_statement",
     "no_zero_point",
     "photflam_statement",
+    "photfnu_statement",
     "zero_point_statements",
 ]
 
@@ -163,17 +164,43 @@ def photflam_statement(cards: Cards) -> Statement | str | None:
     if "PHOTFLAM" not in cards:
         return None
     sensitivity, wavelength = (cards.first_number((key,)) for key in ("PHOTFLAM", "PHOTPLAM"))
-    unit = cards.text("BUNIT")
     shown = f"PHOTFLAM = {cards.get('PHOTFLAM')!r}, PHOTPLAM = {cards.get('PHOTPLAM')!r}"
     if sensitivity is None or wavelength is None:
         return f"{shown} are no sensitivity and wavelength"
     zero_point = -2.5 * math.log10(sensitivity) - 5.0 * math.log10(wavelength) - 2.408
+    seconds = _seconds(cards, shown)
+    if isinstance(seconds, str):
+        return seconds
+    zero_point += 2.5 * math.log10(seconds)
     text = f"PHOTFLAM = {sensitivity:g} at PHOTPLAM = {wavelength:g}"
-    if not is_per_second(unit):
-        if not re.fullmatch(r"(electrons?|counts?|e-?|ct|cts|adu|dn)", unit, re.I):
-            return f"{shown} are for electrons or counts (per second), and BUNIT is {unit or 'missing'!r}"
-        exposure_s = cards.first_number(EXPOSURE_CARDS)
-        if exposure_s is None:
-            return f"{shown} are per second, and no card {', '.join(EXPOSURE_CARDS)} has the exposure time"
-        zero_point += 2.5 * math.log10(exposure_s)
     return Statement(njy_of_zero_point(zero_point), text, definite=False)
+
+
+def photfnu_statement(cards: Cards) -> Statement | str | None:
+    """Return what HST's PHOTFNU says; why it says nothing; None without it, or beside PHOTFLAM and PHOTPLAM.
+
+    PHOTFNU is the flux in Jy that gives one count (or electron) per second (NICMOS Data Handbook, section 5.3.2; WFC3: Jy
+    s / electron). Where PHOTFLAM is there, the one was made from the other.
+    """
+    if "PHOTFNU" not in cards or None not in [cards.first_number((key,)) for key in ("PHOTFLAM", "PHOTPLAM")]:
+        return None
+    sensitivity, shown = cards.first_number(("PHOTFNU",)), f"PHOTFNU = {cards.get('PHOTFNU')!r}"
+    if sensitivity is None:
+        return f"{shown} is no sensitivity"
+    seconds = _seconds(cards, shown)
+    if isinstance(seconds, str):
+        return seconds
+    return Statement(sensitivity * 1e9 / seconds, f"PHOTFNU = {sensitivity:g} Jy", definite=False)
+
+
+def _seconds(cards: Cards, shown: str) -> float | str:
+    """Return the exposure time of an image in counts, 1 s if they are per second; why that is not known, beside the cards shown."""
+    unit = cards.text("BUNIT")
+    if is_per_second(unit):
+        return 1.0
+    if not re.fullmatch(r"(electrons?|counts?|e-?|ct|cts|adu|dn)", unit, re.I):
+        return f"{shown} are for electrons or counts (per second), and BUNIT is {unit or 'missing'!r}"
+    exposure_s = cards.first_number(EXPOSURE_CARDS)
+    if exposure_s is None:
+        return f"{shown} are per second, and no card {', '.join(EXPOSURE_CARDS)} has the exposure time"
+    return exposure_s

@@ -26,7 +26,14 @@ from galbatch.ingest.headers import (
 )
 from galbatch.ingest.layouts.bands import matching_band
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
-from galbatch.ingest.pixels import FETCH_AGAIN, FITS_SUFFIXES, open_fits, plane_bits, require_whole
+from galbatch.ingest.pixels import (
+    FETCH_AGAIN,
+    FITS_SUFFIXES,
+    open_fits,
+    plane_bits,
+    require_no_other_mask,
+    require_whole,
+)
 from galbatch.storage import FileAccessLog
 
 __all__ = ["AfwLayout", "Name", "may_be_in_bands", "name_in_cards", "name_in_path"]
@@ -178,5 +185,6 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
             f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "
             f"{FETCH_AGAIN}"
         )
-    names = plane_bits(hdus[roles["MASK"]].header)
+    names = plane_bits(hdus[roles["MASK"]].header, where)
+    require_no_other_mask(hdus, roles["MASK"], where)
     return Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)

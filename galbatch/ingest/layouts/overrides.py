@@ -13,7 +13,7 @@ from galbatch.config import SurveyConfig
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError, TileError
-from galbatch.ingest.pixels import NONZERO, ZERO, maskbits, plane_bits
+from galbatch.ingest.pixels import NONZERO, ZERO, maskbits, plane_bits, require_bits
 
 __all__ = ["labeled", "mask_planes_of", "stated_mask_planes", "stated_psf_fwhm_arcsec"]
 
@@ -54,12 +54,13 @@ def mask_planes_of(header: fits.Header, survey: SurveyConfig, band: str, *, wher
     Raises
     ------
     TileError
-        None of them says what the bits mean.
+        None of them says what the bits mean, or the mask does not have them.
     """
     given = stated_mask_planes(survey.generic.mask_planes)
     if given is not None:
+        require_bits(given, header, where)
         return given
-    names = plane_bits(header)
+    names = plane_bits(header, where)
     if not names and survey.layout == "legacysurvey":
         return maskbits(header, band)
     if not names:

@@ -34,7 +34,14 @@ from galbatch.ingest.layouts.bands import band_in_name, band_statements, matchin
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.layouts.stamp_catalog import north_up_wcs, position_in_catalog, require_inside
-from galbatch.ingest.pixels import FITS_SUFFIXES, open_fits, plane_bits, require_whole_file, stem_of
+from galbatch.ingest.pixels import (
+    FITS_SUFFIXES,
+    open_fits,
+    plane_bits,
+    require_no_other_mask,
+    require_whole_file,
+    stem_of,
+)
 from galbatch.storage import FileAccessLog
 
 __all__ = ["StampsLayout"]
@@ -73,7 +80,7 @@ class StampsLayout:
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # The stamp; nothing from files of tables or of other bands.
         with open_fits(path, files) as hdus:
-            planes = _planes(hdus)
+            planes = _planes(hdus, path)
             if planes is None:
                 require_whole_file(hdus, path)
                 return []
@@ -112,7 +119,7 @@ class StampsLayout:
         return [labeled(tile, survey, release=release, background=background)]
 
 
-def _planes(hdus: fits.HDUList) -> Planes | None:
+def _planes(hdus: fits.HDUList, path: str) -> Planes | None:
     """Return the HDUs to read: the first image, and those of mask and weight that have its shape; None without an image."""
     numbers: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
@@ -133,7 +140,10 @@ def _planes(hdus: fits.HDUList) -> Planes | None:
     if "image" not in numbers:
         return None
     mask = numbers.get("mask")
-    bits = {} if mask is None else plane_bits(hdus[mask].header)
+    bits = {}
+    if mask is not None:
+        bits = plane_bits(hdus[mask].header, path)
+        require_no_other_mask(hdus, mask, path)
     kinds: tuple[WeightKind, ...] = typing.get_args(WeightKind)
     kind: WeightKind = next((kind for kind in kinds if kind in numbers), "variance")
     return Planes(numbers["image"], mask, numbers.get(kind), kind, bits)

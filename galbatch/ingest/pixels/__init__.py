@@ -14,7 +14,16 @@ from galbatch.ingest.pixels.fits_files import (
     stem_of,
 )
 from galbatch.ingest.pixels.hdf5 import HDF5_SUFFIXES, Hdf5File, open_hdf5
-from galbatch.ingest.pixels.masks import MASK_BIT_OF_PLANE, NONZERO, ZERO, decode_mask, maskbits, plane_bits
+from galbatch.ingest.pixels.masks import (
+    MASK_BIT_OF_PLANE,
+    NONZERO,
+    ZERO,
+    decode_mask,
+    maskbits,
+    plane_bits,
+    require_bits,
+    require_no_other_mask,
+)
 from galbatch.ingest.pixels.planes import Box, described
 from galbatch.ingest.pixels.reader import Pixels, TileReader, fill_plane
 
@@ -43,6 +52,8 @@ __all__ = [
     "plane_bits",
     "quiet_astropy",
     "read_cost",
+    "require_bits",
+    "require_no_other_mask",
     "require_whole",
     "require_whole_file",
     "stem_of",

@@ -11,8 +11,21 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from galbatch.core.flags import MaskBit
+from galbatch.errors import TileError
 
-__all__ = ["MASK_BIT_OF_PLANE", "NONZERO", "ZERO", "decode_mask", "maskbits", "plane_bits"]
+__all__ = [
+    "MASK_BIT_OF_PLANE",
+    "NONZERO",
+    "ZERO",
+    "decode_mask",
+    "maskbits",
+    "plane_bits",
+    "require_bits",
+    "require_no_other_mask",
+]
+
+N_BITS = {8: 8, 16: 16, 32: 32, 64: 64, -32: 24, -64: 53}
+"""Bits of a mask by BITPIX: of floats those that they hold exactly."""
 
 NONZERO = "NONZERO"
 """Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
@@ -55,13 +68,70 @@ MASK_BIT_OF_PLANE = {
 }
 
 
-def plane_bits(header: fits.Header) -> dict[str, int]:
+def plane_bits(header: fits.Header, where: str) -> dict[str, int]:
     """Return the bit number of each mask plane by its name, as the numbers differ between releases.
 
     From cards MP_<name> = bit, or from pairs MSKN<n> = name and MSKM<n> = 1 << bit, as the LSST pipelines
     write since 2026; where both are there, the latter count. Pan-STARRS writes pairs MSKNAM<nn> = name and
     MSKVAL<nn> = 1 << bit.
+
+    Raises
+    ------
+    TileError
+        A card holds no number, or a plane has a bit that the mask's integers do not have.
     """
+    try:
+        bits = _plane_bits(header)
+    except (ValueError, TypeError) as error:
+        raise TileError(
+            f"{where}: the mask's cards MP_*, MSKN* or MSKNAM* do not number its planes ({error}); correct them, or state "
+            "[survey.generic] mask_planes (layout generic)"
+        ) from None
+    require_bits(bits, header, where)
+    return bits
+
+
+def require_bits(bits: Mapping[str, int], header: fits.Header, where: str) -> None:
+    """Raise unless a mask has all bits that its planes are said to be: a plane beyond them would never be set.
+
+    Raises
+    ------
+    TileError
+        A bit is negative, or the mask's integers have fewer.
+    """
+    n_bits = N_BITS.get(int(header["BITPIX"]), 64)
+    beyond = [f"{name} = {bit}" for name, bit in bits.items() if not 0 <= bit < n_bits]
+    if beyond:
+        raise TileError(
+            f"{where}: the mask has {n_bits} bits, numbered from 0, and its planes {', '.join(beyond)} lie beyond them; they may stand in "
+            "another HDU: correct the cards, or state the right mask and mask_planes (layout generic)"
+        )
+
+
+def require_no_other_mask(hdus: fits.HDUList, mask: int, where: str) -> None:
+    """Raise if planes that flags are made of stand in further mask HDUs, which are not read.
+
+    lsst.images writes masks of more than 31 planes as several HDUs MASK, one behind the other (EXTVER 1, 2, ..).
+
+    Raises
+    ------
+    TileError
+        A further HDU has such planes.
+    """
+    name = str(hdus[mask].header.get("EXTNAME", "")).strip().upper()
+    number = mask + 1
+    while name and number < len(hdus) and str(hdus[number].header.get("EXTNAME", "")).strip().upper() == name:
+        lost = [plane for plane in plane_bits(hdus[number].header, where) if plane in MASK_BIT_OF_PLANE]
+        if lost:
+            raise TileError(
+                f"{where}: the mask has more than one HDU, and {', '.join(lost)} stand in HDU {number}, of which galbatch reads "
+                f"only HDU {mask}; write the planes that are named {', '.join(lost)} among the first 31 (MaskSchema), or exclude the file"
+            )
+        number += 1
+
+
+def _plane_bits(header: fits.Header) -> dict[str, int]:
+    """Return the bits as `plane_bits` does."""
     new = [key for key in header if key.startswith("MSKN") and key[4:].isdigit()]
     if new:
         masks = {key: int(header.get(f"MSKM{key[4:]}", 1 << int(key[4:]))) for key in new}

@@ -17,6 +17,8 @@ from galbatch.ingest.tiles.table import TileRow, read_rows, with_planes
 
 __all__ = ["TileSource", "find_sources", "listed_files", "tiles_in"]
 
+ASDF = ".asdf"
+
 
 @dataclass(frozen=True, slots=True)
 class TileSource:
@@ -46,17 +48,26 @@ def find_sources(survey: SurveyConfig) -> list[TileSource]:
     """
     if is_tile_table(survey.tiles):
         return _sources_of(read_rows(survey), survey.tiles)
-    if survey.tiles.lower().endswith(".asdf"):
-        raise TileError(
-            f"[survey] tiles = {survey.tiles!r}: Roman's ASDF files are not read; write the images as FITS, with their WCS "
-            "and their unit in BUNIT"
-        )
     layout = layout_of(survey.layout)
-    return [
+    sources = [
         TileSource(path, identity)
         for path, identity in listed_files(survey).items()
-        if layout.wants(path, survey)
+        if layout.wants(path, survey) and not path.lower().endswith(ASDF)
     ]
+    if not sources:
+        _require_no_asdf(survey.tiles)
+    return sources
+
+
+def _require_no_asdf(tiles: str) -> None:
+    """Raise where `tiles` names ASDF files alone: a message that no file matches would not say why."""
+    found = [path for path in storage.find_identities(tiles, suffixes=(ASDF,)) if path.lower().endswith(ASDF)]
+    if found or tiles.lower().endswith(ASDF):
+        there = f" ({len(found)} are there, such as {found[0]})" if found else ""
+        raise TileError(
+            f"[survey] tiles = {tiles!r}: Roman's ASDF files are not read{there}; write the images as FITS, with their WCS "
+            "and their unit in BUNIT"
+        )
 
 
 def listed_files(survey: SurveyConfig) -> dict[str, FileIdentity]:

@@ -104,6 +104,8 @@ class TestUnits:
         assert njy(BUNIT="MJy/sr") == pytest.approx(right, rel=1e-6)
         assert njy(BUNIT="MJy/sr", PIXAR_SR=area_sr * 1.0005) == pytest.approx(right * 1.0005, rel=1e-9)
         assert njy(BUNIT="uJy/arcsec2") == pytest.approx(10.0, rel=1e-6)
+        for text in ("nmgy/arcsec2", "nanomaggies / arcsec**2", "nMgy arcsec-2"):
+            assert njy(BUNIT=text) == pytest.approx(36.307805, rel=1e-6)
         with pytest.raises(TileError, match=r"PIXAR_SR is .* sr, the pixel's area by the WCS "):
             njy(BUNIT="MJy/sr", PIXAR_SR=area_sr * 4)
 
@@ -306,6 +308,28 @@ class TestHst:
         with pytest.raises(TileError, match=r"PHOTFLAM = 0\.0"):
             njy(BUNIT="ELECTRONS/S", PHOTFLAM=0.0, PHOTPLAM=6000.0)
 
+    @pytest.mark.parametrize(
+        ("unit", "right"),
+        [("DN/S", 2.27e-6 * 1e9), ("COUNTS/S", 2.27e-6 * 1e9), ("ELECTRONS", 2.27e-6 * 1e9 / 100.0)],
+    )
+    def test_photfnu(self, njy, unit, right):
+        """Jy of one count per second, as NICMOS writes it."""
+        assert njy(BUNIT=unit, EXPTIME=100.0, PHOTFNU=2.27e-6) == pytest.approx(right, rel=1e-9)
+
+    def test_photflam_goes_before_photfnu(self, njy):
+        found = njy(BUNIT="ELECTRONS/S", PHOTFNU=1.0, **self.CARDS)
+        assert found == pytest.approx(njy_per_unit(self.ZERO_POINT), rel=1e-5)
+
+    def test_photfnu_that_says_nothing(self, njy):
+        with pytest.raises(
+            TileError, match=r"PHOTFNU = 2\.27e-06 are for electrons or counts .*BUNIT is 'missing'"
+        ):
+            njy(PHOTFNU=2.27e-6)
+        with pytest.raises(TileError, match=r"PHOTFNU = 0\.0 is no sensitivity"):
+            njy(BUNIT="DN/S", PHOTFNU=0.0)
+        with pytest.raises(TileError, match=r"PHOTFNU = 2\.27e-06 are per second, and no card EXPTIME"):
+            njy(BUNIT="DN", PHOTFNU=2.27e-6)
+
 
 class TestAsinh:
     ZP, EXPOSURE, OFFSET, SOFTENING = 25.0, 1000.0, 50.0, 2000.0
@@ -420,6 +444,11 @@ class TestRoman:
         path.write_bytes(b"#ASDF 1.0.0\n#ASDF_STANDARD 1.6.0\n%YAML 1.1\n")
         with pytest.raises(TileError, match="Roman's ASDF files are not read"):
             read_tiles(path, layout="generic")
+        for tiles in (tmp_path, f"{tmp_path}/*"):
+            with pytest.raises(
+                TileError, match=r"Roman's ASDF files are not read \(1 are there, such as .*cal\.asdf\)"
+            ):
+                read_tiles(tiles, layout="generic")
         path = path.rename(path.with_suffix(".fits"))
         with pytest.raises(TileError, match="is an ASDF file"):
             read_tiles(path, layout="generic")

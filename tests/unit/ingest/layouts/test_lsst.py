@@ -140,3 +140,69 @@ class TestCellCoadds(LayoutContract):
         assert found[10, 10] == MaskBit.DETECTED | MaskBit.SAT
         assert found[9, 10] == MaskBit.CR
         assert np.count_nonzero(found) == 2
+
+    def with_more_masks(self, path, names):
+        """Let the planes go on in a second MASK HDU, as lsst.images writes masks of more than 31 planes."""
+        with fits.open(path) as hdus:
+            mask = hdus["MASK"].data
+            first, second = (image_hdu(np.zeros_like(mask), name="MASK", EXTVER=n) for n in (1, 2))
+            first.data[:] = mask
+            first.header.extend(hdus["MASK"].header, unique=True)
+            for number in range(7, 31):
+                first.header[f"MSKN{number:04d}"], first.header[f"MSKM{number:04d}"] = (
+                    f"P{number}",
+                    1 << number,
+                )
+            for number, name in enumerate(names):
+                second.header[f"MSKN{number:04d}"], second.header[f"MSKM{number:04d}"] = name, 1 << number
+            where = hdus.index_of("MASK")
+            fits.HDUList([*hdus[:where], first, second, *hdus[where + 1 :]]).writeto(path.with_suffix(".new"))
+        path.with_suffix(".new").rename(path)
+
+    def test_more_than_31_planes(self, survey, read, objects, cut):
+        """What no flag uses may stand in a second HDU; the variance is found behind it."""
+        self.with_more_masks(self.files(survey)[0], ["VISIT_BOUNDARY", "STREAK"])
+        block = cut(objects(150.0, 2.0), read(survey), size=21)
+        assert block.mask[0, 0, 10, 10] == MaskBit.DETECTED | MaskBit.SAT
+        np.testing.assert_allclose(block.variance[0, 0], 0.25)
+
+    def test_planes_of_flags_beyond_31_are_refused_by_name(self, survey, read):
+        self.with_more_masks(self.files(survey)[0], ["STREAK", "SAT", "BRIGHT_OBJECT"])
+        with pytest.raises(
+            TileError,
+            match=r"10463/62 .*SAT, BRIGHT_OBJECT stand in HDU 3, of which galbatch reads only HDU 2",
+        ):
+            read(survey)
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        (
+            {"HIERARCH MP_SAT": 40},
+            r"the mask has 32 bits, numbered from 0, and its planes SAT = 40 lie beyond",
+        ),
+        ({"HIERARCH MP_SAT": -1}, r"its planes SAT = -1 lie beyond"),
+        ({"HIERARCH MP_SAT": "one"}, r"do not number its planes \(invalid literal"),
+        ({"MSKN0000": "SAT", "MSKM0000": 1 << 33}, r"its planes SAT = 33 lie beyond"),
+    ],
+)
+def test_planes_that_the_mask_does_not_have_are_refused(
+    tmp_path, tan, write_calexp, read_tiles, cards, message
+):
+    path = write_calexp(tmp_path, image=PIXELS[0], wcs=tan(crpix=(35, 30)))
+    with fits.open(path, mode="update") as hdus:
+        hdus[2].header.update(cards)
+    with pytest.raises(TileError, match=message):
+        read_tiles(tmp_path)
+
+
+def test_a_mask_of_64_bits(tmp_path, tan, write_calexp, read_tiles, objects, cut):
+    mask = np.zeros((60, 70), np.int64)
+    mask[29, 34], mask[28, 34] = 1 << 45, -(1 << 63)
+    path = write_calexp(tmp_path, image=PIXELS[0], mask=mask, wcs=tan(crpix=(35, 30)))
+    with fits.open(path, mode="update") as hdus:
+        hdus[2].header.update({"HIERARCH MP_SAT": 45, "HIERARCH MP_CR": 63})
+    found = cut(objects(150.0, 2.0), read_tiles(tmp_path), size=21).mask[0, 0]
+    assert (found[10, 10], found[9, 10]) == (MaskBit.SAT, MaskBit.CR)
+    assert np.count_nonzero(found) == 2
