@@ -77,7 +77,7 @@ class ModelValues:
     mc_error : float or None
         Largest Monte Carlo error of a quantile in posterior standard deviations; None if there is none.
     flags : tuple of FlagText
-    values : ResultTable
+    quantities : ResultTable
         A row for each quantity that has a value: median, intervals, unit.
     labels : tuple of (str, str)
         Quantity and word for its median.
@@ -87,7 +87,7 @@ class ModelValues:
     n_passes: int
     mc_error: float | None
     flags: tuple[FlagText, ...]
-    values: ResultTable
+    quantities: ResultTable
     labels: tuple[tuple[str, str], ...]
 
 

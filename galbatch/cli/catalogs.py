@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from galbatch.cli.printing import (
     errors,
     out,
     plain_table,
+    print_csv,
     print_flags,
     print_line,
     print_object,
@@ -22,6 +23,9 @@ from galbatch.cli.printing import (
     print_table,
 )
 from galbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from galbatch.api import Cutout
 
 __all__ = ["columns", "cone", "cutout", "draws", "flags", "report", "show", "verify"]
 
@@ -128,8 +132,7 @@ def cone(
         write_table(output, found)
         print_line(f"{counted(found.num_rows, 'object')}: {output}")
     elif not out.is_terminal:
-        # CSV is for programs in a pipe: the console would wrap its lines at the terminal's width.
-        sys.stdout.write(found.to_pandas().to_csv(index=False))
+        print_csv(found)
     elif found.num_rows:
         shown = names or api.short_columns(found.schema.names, width=out.width)
         print_rows(found, [SEPARATION.name, *shown])
@@ -165,16 +168,22 @@ def show(
         write_table(output, rows)
         print_line(f"{counted(rows.num_rows, 'object')}: {output}")
         return
+    # Before anything is printed: the store may be elsewhere.
+    pictured = None if thumbnail is None else _cutouts(catalog_path, store, object_ids)[0]
     for row in range(rows.num_rows):
         found = api.object_values(rows.slice(row, 1))
         print_object(found, api.sexagesimal(found.ra_deg, found.dec_deg))
-    if thumbnail is None:
-        return
-    from galbatch import reporting
+    if thumbnail is not None and pictured is not None:
+        from galbatch import reporting
 
-    (cutout,) = api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
-    reporting.write_thumbnail(thumbnail, cutout)
-    print_line(f"picture: {thumbnail}")
+        reporting.write_thumbnail(thumbnail, pictured)
+        print_line(f"picture: {thumbnail}")
+
+
+def _cutouts(catalog_path: str, store: str | None, object_ids: Sequence[str]) -> list[Cutout]:
+    from galbatch import api
+
+    return api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
 
 
 def columns(
@@ -270,7 +279,7 @@ def cutout(
         raise UsageError("--north-up and --like exclude each other")
     if png is not None and len(object_ids) > 1:
         raise UsageError(f"--png {png}: expected one object, found {len(object_ids)}")
-    found = api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
+    found = _cutouts(catalog_path, store, object_ids)
     if north_up:
         found = [api.north_up(one) for one in found]
     elif like is not None:
@@ -333,7 +342,7 @@ def draws(
     found = [result for result in results if isinstance(result, drawing.Drawn)]
     without = [result for result in results if isinstance(result, drawing.NoDraws)]
     if found and (output == "-" or (output is None and n_draws <= FEW_DRAWS)):
-        sys.stdout.write(drawing.as_table(found).to_pandas().to_csv(index=False))
+        print_csv(drawing.as_table(found))
     else:
         for one in found:
             summary, correlations = drawing.summary_tables(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ __all__ = [
     "errors",
     "out",
     "plain_table",
+    "print_csv",
     "print_flags",
     "print_line",
     "print_object",
@@ -58,6 +60,14 @@ def print_table(table: Table) -> None:
         out.print(table)
     else:
         print_wide(table)
+
+
+def print_csv(rows: pa.Table) -> None:
+    """Print rows as CSV, for programs in a pipe: a console would wrap the lines at the terminal's width."""
+    import pandas as pd
+
+    # With NumPy's types a null would make floats of the integers in its column, which lose digits of long ids.
+    sys.stdout.write(rows.to_pandas(types_mapper=pd.ArrowDtype).to_csv(index=False))
 
 
 def print_rows(rows: pa.Table, columns: Sequence[str]) -> None:
@@ -131,13 +141,15 @@ def print_object(found: ObjectValues, place: str) -> None:
         print_line(f"\n{model.model}: {passes}{error}; flags:")
         print_flags(model.flags)
         table = plain_table()
-        for number, head in enumerate(model.values.columns):
+        for number, head in enumerate(model.quantities.columns):
             table.add_column(
-                head, justify="right" if 0 < number < len(model.values.columns) - 1 else "left", no_wrap=True
+                head,
+                justify="right" if 0 < number < len(model.quantities.columns) - 1 else "left",
+                no_wrap=True,
             )
-        for row in model.values.rows:
+        for row in model.quantities.rows:
             table.add_row(*map(_cell, row))
-        if model.values.rows:
+        if model.quantities.rows:
             print_wide(table)
         for quantity, label in model.labels:
             print_line(f"{quantity}: {label}")

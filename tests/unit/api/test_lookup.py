@@ -17,14 +17,14 @@ def test_an_object_in_words(small: str) -> None:
     assert (model.model, model.n_passes, model.flags) == ("net", 64, ())
     assert model.mc_error == pytest.approx(0.05)
     # Two digits of half the 68 % interval, 0.031.
-    assert model.values.columns == ("", "median", "68 % interval", "95 % interval", "unit")
-    assert model.values.rows == (("re_arcsec", "1.250", "1.219 to 1.281", "1.188 to 1.312", "arcsec"),)
+    assert model.quantities.columns == ("", "median", "68 % interval", "95 % interval", "unit")
+    assert model.quantities.rows == (("re_arcsec", "1.250", "1.219 to 1.281", "1.188 to 1.312", "arcsec"),)
     assert model.labels == (("re_arcsec", "small"),)
 
 
 def test_an_object_without_values(small: str) -> None:
     (model,) = api.object_values(catalog.read_objects(small, ["43000000000000019"])).models
-    assert (model.n_passes, model.mc_error, model.values.rows, model.labels) == (0, None, (), ())
+    assert (model.n_passes, model.mc_error, model.quantities.rows, model.labels) == (0, None, (), ())
     assert [flag.name for flag in model.flags] == ["NOT_SELECTED"]
 
 
