@@ -147,20 +147,20 @@ def test_pass_outputs_of_another_run_are_refused_with_both_values(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lost", "content", "told"),
+    ("lost", "content", "message"),
     [
         ("outputs_0/c/0/0", None, "outputs_0/c/0/0: is gone"),
         ("outputs_1/c/0/0", b"", "outputs_1/c/0/0: is empty"),
         ("offset/c/0", None, "offset/c/0: is gone"),
     ],
 )
-def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, told):
+def test_a_lost_file_is_told_and_never_reads_as_nan(tmp_path, lost, content, message):
     catalog_path = write(tmp_path)
     path = tmp_path / group_of(catalog_path).removeprefix(f"{tmp_path}/") / lost
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DamagedError, match=f"{re.escape(told)}; galbatch run makes it again"):
+    with pytest.raises(DamagedError, match=f"{re.escape(message)}; galbatch run makes it again"):
         read(catalog_path).outputs(40)
 
 

@@ -119,7 +119,7 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["models", "convert", "gampen", "--weights", "g.pt"], "Missing option"),
         (["models", "convert", "gampen", *GAMPEN], "nowhere.pt: there is no such file of weights"),
@@ -141,15 +141,15 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
         (["models", "show", "nowhere.pt"], "nowhere.pt"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
+def test_wrong_usage_is_exit_code_2_and_says_what(arguments, message):
     done = run_cli(*arguments)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (
             ["--scheduler", "tcp://a:1", "--cluster", "local"],
@@ -162,7 +162,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments, told):
     ],
 )
 def test_workers_that_cannot_be_had_are_refused_before_inputs_are_looked_at(
-    tmp_path, monkeypatch, options, told
+    tmp_path, monkeypatch, options, message
 ):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     run_toml = tmp_path / "run.toml"
@@ -172,7 +172,7 @@ def test_workers_that_cannot_be_had_are_refused_before_inputs_are_looked_at(
     )
     result = CliRunner().invoke(cli.app, ["run", str(run_toml), *options])
     assert isinstance(result.exception, UsageError)  # exit code 2
-    assert told in str(result.exception)
+    assert message in str(result.exception)
 
 
 def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsys):

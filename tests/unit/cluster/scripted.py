@@ -6,7 +6,7 @@ from distributed.comm import CommClosedError
 
 
 class Scripted:
-    """A client whose workers are told, and that notes what is asked of it."""
+    """A client whose workers are given, and that notes what is asked of it."""
 
     status, lost = "running", False
 

@@ -68,7 +68,7 @@ class Held:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda m: m.lacks("pynvml"), r'dask-cuda is not installed here: pip install "galbatch\[cuda\]"'),
         (lambda m: m.lacks("dask_cuda"), "dask-cuda is not installed here"),
@@ -88,10 +88,10 @@ class Held:
         ),
     ],
 )
-def test_what_is_missing_for_gpus_is_told_before_anything_starts(gpus, spoil, told):
+def test_what_is_missing_for_gpus_is_told_before_anything_starts(gpus, spoil, message):
     spoil(gpus)
     for ask in (cluster.require, lambda c: cluster.connect(c).__enter__()):
-        with pytest.raises(ClusterError, match=told):
+        with pytest.raises(ClusterError, match=message):
             ask(CUDA)
     assert not gpus.started
 
@@ -144,15 +144,15 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(gpus, monkeypatch, listed
 
 
 @pytest.mark.parametrize(
-    ("identities", "told"),
+    ("identities", "message"),
     [
         (["GPU-aaaa", "GPU-aaaa"], "compute on the same GPU, GPU-aaaa: each worker needs one of its own"),
         (["GPU-aaaa", BundleError("torch 2.13, built without CUDA, finds no GPU")], "1 worker with the resource GPU"),
     ],
 )  # fmt: skip
-def test_workers_that_share_a_gpu_or_have_none_are_refused(gpus, identities, told):
+def test_workers_that_share_a_gpu_or_have_none_are_refused(gpus, identities, message):
     gpus.identities = identities
-    with pytest.raises(ClusterError, match=told), cluster.connect(CUDA):
+    with pytest.raises(ClusterError, match=message), cluster.connect(CUDA):
         pass
 
 

@@ -11,13 +11,13 @@ JOINED = ClusterConfig(kind="scheduler", scheduler="tcp://s:1", device="cuda", w
 
 
 def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
-    client, told = Scripted(a=worker()), []
-    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    client, messages = Scripted(a=worker()), []
+    monitor = cluster.WorkerMonitor(client, JOINED, messages.append)
     assert monitor.given_up("cpu") is None
     assert monitor.given_up("cuda") is None
     clock[0] += 99
     assert monitor.given_up("cuda") is None
-    assert told == [
+    assert messages == [
         "1 worker is there, none with the resource GPU: waiting up to 100 s for one that can continue"
     ]
     clock[0] += 2
@@ -47,8 +47,8 @@ def test_workers_started_here_that_cannot_are_not_waited_for(clock):
 
 
 def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
-    client, told = Scripted(a=worker()), []
-    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    client, messages = Scripted(a=worker()), []
+    monitor = cluster.WorkerMonitor(client, JOINED, messages.append)
     monkeypatch.setattr(
         "galbatch.cluster.scheduler.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
     )
@@ -58,16 +58,16 @@ def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
     clock[0] += 2
     monitor.look()
     assert monitor.able("cpu") == ["a"]
-    assert told == ["worker b gets no work: torch 2.6 there, 2.13 here"]
+    assert messages == ["worker b gets no work: torch 2.6 there, 2.13 here"]
 
 
 def test_only_workers_with_a_nanny_are_started_again(clock):
-    client, told = Scripted(a=worker(), b=worker(nanny=None)), []
-    monitor = cluster.WorkerMonitor(client, JOINED, told.append)
+    client, messages = Scripted(a=worker(), b=worker(nanny=None)), []
+    monitor = cluster.WorkerMonitor(client, JOINED, messages.append)
     monitor.restart("a")
     monitor.restart("b")
     assert client.restarted == ["a"]
-    assert told == [
+    assert messages == [
         "worker a was started again: OK",
         "worker b has no nanny that could start it again; it continues as it is",
     ]

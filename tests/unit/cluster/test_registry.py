@@ -22,7 +22,7 @@ def test_the_kinds_of_the_config_are_those_of_the_registry():
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"kind": "scheduler"}, "name its address"),
         ({"scheduler": "tcp://a:1"}, "leave one of them out"),
@@ -33,8 +33,8 @@ def test_the_kinds_of_the_config_are_those_of_the_registry():
         ({"kind": "scheduler", "scheduler": "tcp://a:1", "device": "gpu"}, "'cpu' or 'cuda'"),
     ],
 )
-def test_keys_that_do_not_go_together_are_refused(keys, told):
-    with pytest.raises(ConfigError, match=told):
+def test_keys_that_do_not_go_together_are_refused(keys, message):
+    with pytest.raises(ConfigError, match=message):
         config.parse_strictly(ClusterConfig, keys, "[cluster]")
 
 

@@ -61,7 +61,7 @@ class TestScheduler(Contract):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("tcp://127.0.0.1:1", "no Dask scheduler answers there"),
         ("tcp://127.0.0.1", "no Dask scheduler answers there"),
@@ -69,25 +69,25 @@ class TestScheduler(Contract):
         ("http://127.0.0.1:8787", "no Dask scheduler answers there"),
     ],
 )
-def test_an_address_where_nothing_answers_is_told(address, told, monkeypatch):
+def test_an_address_where_nothing_answers_is_told(address, message, monkeypatch):
     monkeypatch.setattr(joined, "CONNECT_S", 0.5)
     wrong = ClusterConfig(kind="scheduler", scheduler=address)
-    with pytest.raises(ClusterError, match=f"{address}: {told}"), cluster.connect(wrong):
+    with pytest.raises(ClusterError, match=f"{address}: {message}"), cluster.connect(wrong):
         pass
 
 
 def test_workers_are_waited_for_so_long_and_no_longer():
     with running_scheduler(n_workers=0) as running:
         asked = ClusterConfig(kind="scheduler", scheduler=running.scheduler_address, wait_s=0.3)
-        told = []
+        messages = []
         with (
             pytest.raises(
                 ClusterError, match=r"no workers are there, 1 asked for, after 0.3 s.*dask worker tcp://"
             ),
-            cluster.connect(asked, notify=told.append),
+            cluster.connect(asked, notify=messages.append),
         ):
             pass
-        assert told == [f"{asked.scheduler}: no workers are there; waiting up to 0.3 s for 1"]
+        assert messages == [f"{asked.scheduler}: no workers are there; waiting up to 0.3 s for 1"]
         running.scale(1)
         with cluster.connect(asked.model_copy(update={"wait_s": 20.0})) as client:
             assert len(cluster.Pool.of(client).threads) == 1

@@ -103,11 +103,11 @@ def test_missing_key(tmp_path):
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
-    told = refusal(
+    message = refusal(
         tmp_path, MINIMAL + '[plan]\nmax_objects_per_partition = 0\nmax_bytes_per_partition = "8 giraffes"\n'
     )
-    assert "max_objects_per_partition: Input should be greater than or equal to 1 (found 0)" in told
-    assert "'8 giraffes' is no size" in told
+    assert "max_objects_per_partition: Input should be greater than or equal to 1 (found 0)" in message
+    assert "'8 giraffes' is no size" in message
 
 
 @pytest.mark.parametrize("quantiles", ["[]", "[0.0, 0.5]", "[0.5, 0.2]", "[0.1, 0.9]", "[0.5, 0.5]"])
@@ -240,7 +240,7 @@ def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprin
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ("psf_fwhm_arcsec = {q = 0.8}", "[survey] psf_fwhm_arcsec: q: no such band; bands has g, r"),
         ("zero_point_mag = {g = 27.0, R = 27.0}", "[survey] zero_point_mag: R: no such band"),
@@ -267,8 +267,8 @@ def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprin
         ("[survey.generic]\naxis = {g = 0, r = -1}", "greater than or equal to 0 (found -1)"),
     ],
 )
-def test_what_a_survey_would_ignore_is_refused(tmp_path, lines, told):
-    assert told in refusal(tmp_path, MINIMAL.replace("[objects]", f"{lines}\n[objects]"))
+def test_what_a_survey_would_ignore_is_refused(tmp_path, lines, message):
+    assert message in refusal(tmp_path, MINIMAL.replace("[objects]", f"{lines}\n[objects]"))
 
 
 def test_mistakes_between_sections_are_told_with_the_files_name(tmp_path):

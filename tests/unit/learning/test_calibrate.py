@@ -201,7 +201,7 @@ def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["sum.pt", "-o", "out.bin", "--simulate", "paper"], "-o out.bin: a bundle's name ends in .pt"),
         (["sum.pt", "-o", "out.pt"], "state where held-out objects come from"),
@@ -241,11 +241,11 @@ def test_galaxies_are_simulated_as_the_bundle_takes_them(folder, tmp_path, monke
         (["none.pt", "-o", "out.pt", "--simulate", "paper"], "none.pt: there is no such bundle"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_started(folder, monkeypatch, arguments, told):
+def test_what_cannot_be_is_refused_before_anything_is_started(folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(app, ["models", "calibrate", *arguments])
     assert isinstance(done.exception, UsageError)
-    assert told in str(done.exception)
+    assert message in str(done.exception)
     assert not (folder / "out.pt").exists()
 
 

@@ -266,9 +266,9 @@ def test_columns_that_networks_take_come_from_both(tmp_path, write_hats):
     listed = dict(zip(table["object_id"].to_pylist(), table["z_best"].to_pylist(), strict=True))
     expected = np.array([listed[key] for key in second.object_id.tolist()], np.float32)
     np.testing.assert_array_equal(second.inputs["z_best"], expected)
-    for wrong, told in (
+    for wrong, message in (
         ("name", "column name holds string"),
         ("zbest", "no column zbest; the nearest is z_best"),
     ):
-        with pytest.raises(ObjectListError, match=told):
+        with pytest.raises(ObjectListError, match=message):
             open_objects(ObjectsConfig(path=str(tmp_path / "hats")), inputs=(wrong,))

@@ -61,6 +61,6 @@ def test_models_whose_names_begin_alike_have_each_their_own_quantities(alike):
 
 def test_verify_asks_the_flags_of_a_quantitys_own_model(alike):
     """Of gampen the flags say why values are missing, of gampen_survey they say nothing."""
-    told = [problem for problem in catalog.verify(alike) if "no flag that says why" in problem]
-    assert len(told) == 4
-    assert all("4 rows have no value of gampen_survey_" in problem for problem in told)
+    problems = [problem for problem in catalog.verify(alike) if "no flag that says why" in problem]
+    assert len(problems) == 4
+    assert all("4 rows have no value of gampen_survey_" in problem for problem in problems)

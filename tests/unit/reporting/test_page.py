@@ -53,9 +53,9 @@ def test_flags_are_counted_and_explained(page):
 
 
 def test_every_flag_is_explained_in_the_words_of_the_table(page):
-    told = html.unescape(page)
+    text = html.unescape(page)
     for flag in (*PixelFlag, *ModelFlag):
-        assert flag.text in told
+        assert flag.text in text
 
 
 def test_gallery_shows_some_objects_of_each_flag(page):

@@ -410,7 +410,7 @@ def test_reading_takes_the_memory_that_is_told_whatever_the_shards(store, size_p
     """Shards of more than a block, of one block, and of part of one; of three blocks no more than of one."""
     grid = Grid(size_px, 0.168)
     write(store, make_blocks(600, grid=grid, bands=bands), grid=grid)
-    told = ingest.reading_bytes(grid, bands)
+    projected = ingest.reading_bytes(grid, bands)
     list(ingest.read_blocks(store, PARTITION, grid))  # what is imported and made once
     tracemalloc.start()
     peaks = []
@@ -420,7 +420,7 @@ def test_reading_takes_the_memory_that_is_told_whatever_the_shards(store, size_p
         tracemalloc.reset_peak()
     tracemalloc.stop()
     assert len(peaks) == 3
-    assert 0.5 * told < max(peaks) < 1.1 * told
+    assert 0.5 * projected < max(peaks) < 1.1 * projected
 
 
 def test_files_are_let_go_once_they_are_read(store):

@@ -201,7 +201,7 @@ def test_points_of_an_ensemble_have_widths_and_single_ones_none(toy, make_block)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"parameters": (X, dataclasses.replace(Y, unit="mag"))}, "unit of y:  against mag"),
         (
@@ -212,9 +212,9 @@ def test_points_of_an_ensemble_have_widths_and_single_ones_none(toy, make_block)
         ({"parameters": (Y, X)}, "parameters: x, y against y, x"),
     ],
 )
-def test_bundles_of_different_models_are_refused(toy, changes, told):
+def test_bundles_of_different_models_are_refused(toy, changes, message):
     with pytest.raises(
-        BundleError, match=f"cannot be pooled, they are not of one model; they differ in {told}"
+        BundleError, match=f"cannot be pooled, they are not of one model; they differ in {message}"
     ):
         Ensemble((toy(), toy(**changes)))
 

@@ -274,13 +274,13 @@ def test_a_calibrated_bundle_is_written_and_read(oracles, held_out, tmp_path):
     assert oracles(width=1.2).script.dropout_rate == 0.1  # the original is left as it was
 
 
-@pytest.mark.parametrize(("told", "applied"), [(None, False), (True, True), (False, False)])
-def test_converted_networks_are_inflated_only_if_asked_for(oracles, held_out, told, applied):
+@pytest.mark.parametrize(("asked", "applied"), [(None, False), (True, True), (False, False)])
+def test_converted_networks_are_inflated_only_if_asked_for(oracles, held_out, asked, applied):
     bundle = oracles(width=2.0)
     converted = dataclasses.replace(
         bundle, metadata=dataclasses.replace(bundle.metadata, origin={"file": "x.pt"})
     )
-    settings = dataclasses.replace(SETTINGS, apply=told)
+    settings = dataclasses.replace(SETTINGS, apply=asked)
     info = calibrate([converted], held_out, settings).metadata.calibration
     assert info.apply is applied
     assert info.inflation_factors[0] == pytest.approx(0.5, rel=0.08)

@@ -158,13 +158,13 @@ def test_objects_stop_once_their_error_is_small_enough(shaky, block):
 def test_those_that_run_out_are_told(shaky, block):
     posterior = ADAPTIVE.model_copy(update={"max_passes": 64})
     found = infer(shaky(), block(), posterior)
-    told = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
-    assert told[found["m_mc_error"] > posterior.tolerance].all()
+    not_converged = (found["m_flags"] & ModelFlag.NOT_CONVERGED) != 0
+    assert not_converged[found["m_mc_error"] > posterior.tolerance].all()
     # Undetected jumps count, too: some states little error, and would yet have gone on.
     more = infer(shaky(), block(), ADAPTIVE)["m_passes"] > 64
-    np.testing.assert_array_equal(told, more)
-    assert 5 < told.sum() < 35
-    assert (found["m_passes"][told] == 64).all()
+    np.testing.assert_array_equal(not_converged, more)
+    assert 5 < not_converged.sum() < 35
+    assert (found["m_passes"][not_converged] == 64).all()
 
 
 def test_neither_neighbors_nor_order_nor_batch_change_an_object(shaky, block):

@@ -110,21 +110,21 @@ def test_the_host_holds_outputs_and_what_summaries_make_of_them():
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_told():
-    told = []
+    messages = []
     gpu = GpuMemory(total_bytes=24 * GIB, free_bytes=int(23.7 * GIB))
-    assert fitting_batch(FULL, gpu, batch=512, notify=told.append) == 256
-    assert told == ["41.2 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; trying batch 256"]
+    assert fitting_batch(FULL, gpu, batch=512, notify=messages.append) == 256
+    assert messages == ["41.2 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; trying batch 256"]
 
 
 def test_it_is_halved_until_it_fits_and_no_further_than_one_row():
-    told = []
+    messages = []
     small = GpuMemory(total_bytes=4 * GIB, free_bytes=3 * GIB)
-    assert fitting_batch(FULL, small, batch=512, notify=told.append) == 32
-    assert len(told) == 4
-    assert fitting_batch(FULL, GpuMemory(GIB, 0), batch=512, notify=told.append) == 1
-    told.clear()
-    assert fitting_batch(FULL, small, batch=32, notify=told.append) == 32
-    assert told == []
+    assert fitting_batch(FULL, small, batch=512, notify=messages.append) == 32
+    assert len(messages) == 4
+    assert fitting_batch(FULL, GpuMemory(GIB, 0), batch=512, notify=messages.append) == 1
+    messages.clear()
+    assert fitting_batch(FULL, small, batch=32, notify=messages.append) == 32
+    assert messages == []
 
 
 def test_a_small_batch_is_measured_with_no_more_rows(gampen_bundle):

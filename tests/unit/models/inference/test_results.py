@@ -45,8 +45,8 @@ def test_columns_of_gampen(make):
 def test_fluxes_and_magnitudes_say_that_extinction_is_not_corrected(make):
     columns = result_columns(make.gampen_metadata(), name="gampen", quantiles=PosteriorConfig().quantiles)
     for column in columns:
-        told = "not corrected for Galactic extinction" in column.description
-        assert told == column.name.startswith(("gampen_flux_njy", "gampen_mag"))
+        is_said = "not corrected for Galactic extinction" in column.description
+        assert is_said == column.name.startswith(("gampen_flux_njy", "gampen_mag"))
 
 
 def test_columns_of_sfnet(make):

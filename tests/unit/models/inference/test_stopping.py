@@ -157,8 +157,8 @@ class Stops:
     @property
     def ratio(self):
         """(quantity, level) of the real error to the stated one."""
-        real, told = (np.sqrt(np.square(part).mean(axis=0)) for part in (self.off, self.error))
-        return real / told
+        real, expected = (np.sqrt(np.square(part).mean(axis=0)) for part in (self.off, self.error))
+        return real / expected
 
 
 def stop(family, tolerance, *, levels=LEVELS, naive=False, most=1000):
@@ -252,7 +252,7 @@ def test_errors_hold_in_physical_units():
     for i, quantity in enumerate(quantities):
         summary = summarize_mixture(passes, quantity, LEVELS)
         slope = np.exp(quantity.log_slope(found.output[:, i]))
-        told = found.error[:, i] * found.std[:, i, None] * slope
+        expected = found.error[:, i] * found.std[:, i, None] * slope
         off = summary.quantiles - truth[i].quantiles
-        ratio = np.sqrt(np.square(off).mean(axis=0) / np.square(told).mean(axis=0))
+        ratio = np.sqrt(np.square(off).mean(axis=0) / np.square(expected).mean(axis=0))
         np.testing.assert_allclose(ratio, 1.0, atol=0.12)

@@ -49,10 +49,10 @@ def settings_with(**changes):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small SFNet trained on 1000 blobs, and its history as it was told."""
+    """A small SFNet trained on 1000 blobs, and its history as it was reported."""
     images, labels = labeled_blobs(1000, seed=1)
-    told = []
-    return train(images, labels, settings=SETTINGS, session=Session(on_epoch=told.append)), told
+    reported = []
+    return train(images, labels, settings=SETTINGS, session=Session(on_epoch=reported.append)), reported
 
 
 def labeled_blobs(n, seed, size_px=32):
@@ -110,10 +110,10 @@ def test_augmentation_keeps_the_order_of_the_objects():
 
 
 def test_learns_flux_and_width(trained, tmp_path):
-    result, told = trained
-    assert list(result.history) == told
-    assert [epoch.epoch for epoch in told] == list(range(1, len(told) + 1))
-    assert told[-1].validation_loss < told[0].validation_loss
+    result, reported = trained
+    assert list(result.history) == reported
+    assert [epoch.epoch for epoch in reported] == list(range(1, len(reported) + 1))
+    assert reported[-1].validation_loss < reported[0].validation_loss
     save_bundle(str(tmp_path / "toy.pt"), script_of(result.network), result.metadata)
     bundle = load_bundle(str(tmp_path / "toy.pt"))
     images, labels = labeled_blobs(300, seed=2)
