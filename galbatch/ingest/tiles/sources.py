@@ -93,7 +93,16 @@ def tiles_in(source: TileSource, survey: SurveyConfig, files: storage.FileAccess
         The file is not what the layout says, or not what its row in the table of tiles says.
     """
     tiles = _read(source, survey, files)
-    return [_with_packed_planes(tile, files.packed) for tile in tiles]
+    # Of packed files no part can be read alone, which the costs of reading need to know.
+    for number, tile in enumerate(tiles if files.packed else ()):
+        planes = {name: getattr(tile, name) for name in ("image", "mask", "weight", "psf")}
+        packed: dict[str, Any] = {
+            name: dataclasses.replace(plane, packed=True)
+            for name, plane in planes.items()
+            if plane is not None and plane.path in files.packed
+        }
+        tiles[number] = dataclasses.replace(tile, **packed)
+    return tiles
 
 
 def _read(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog) -> list[Tile]:
@@ -121,17 +130,6 @@ def _read(source: TileSource, survey: SurveyConfig, files: storage.FileAccessLog
             "band; leave tile_id empty"
         )
     return [dataclasses.replace(tile, tile_id=str(stated["tile_id"])) for tile in tiles]
-
-
-def _with_packed_planes(tile: Tile, packed: set[str]) -> Tile:
-    """Return the tile with planes that know whether their files were found to be packed."""
-    planes = {name: getattr(tile, name) for name in ("image", "mask", "weight", "psf")}
-    changes: dict[str, Any] = {
-        name: dataclasses.replace(plane, packed=True)
-        for name, plane in planes.items()
-        if plane is not None and plane.path in packed
-    }
-    return dataclasses.replace(tile, **changes) if changes else tile
 
 
 def _as_stated(survey: SurveyConfig, stated: Mapping[str, Any]) -> SurveyConfig:
