@@ -23,7 +23,7 @@ __all__ = [
     "has_neighbor",
     "healpix_29",
     "nearest_arcsec",
-    "pixel_center_deg",
+    "pixel_centers_deg",
     "pixel_of",
     "position_deg",
     "separation_arcsec",
@@ -74,11 +74,13 @@ def pixel_of(healpix_29: npt.NDArray[np.int64], healpix_order: int) -> npt.NDArr
     return healpix_29 >> np.int64(2 * (HEALPIX_ORDER - healpix_order))
 
 
-def pixel_center_deg(healpix_order: int, healpix_pixel: int) -> tuple[float, float]:
-    """Return the right ascension and declination (ICRS, deg) of the center of a NESTED pixel."""
-    pixel = np.array([healpix_pixel], dtype=np.uint64)
-    ra, dec = cdshealpix.healpix_to_lonlat(pixel, healpix_order)
-    return float(ra.to_value("deg")[0]), float(dec.to_value("deg")[0])
+def pixel_centers_deg(
+    healpix_order: int, healpix_pixels: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the right ascensions and declinations (pixel,) float64 (ICRS, deg) of the centers of NESTED pixels."""
+    pixels = np.atleast_1d(np.asarray(healpix_pixels, dtype=np.uint64))
+    ra, dec = cdshealpix.healpix_to_lonlat(pixels, healpix_order)
+    return np.asarray(ra.to_value("deg")), np.asarray(dec.to_value("deg"))
 
 
 def unit_vectors(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.float64]:

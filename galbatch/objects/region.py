@@ -53,8 +53,8 @@ class SkyBox:
 
         Lists may count right ascensions from -180 deg or beyond 360: such values are wrapped after they are read.
         """
-        if any(isinstance(value, str | bytes) for value in (*(ra or ()), *(dec or ()))):
-            return True  # text is refused when it is read
+        if not all(isinstance(value, float | int) for value in (*(ra or ()), *(dec or ()))):
+            return True  # text, for example, is refused when it is read
         if dec is not None and (dec[1] < self.dec_min_deg or dec[0] > self.dec_max_deg):
             return False
         if ra is None or ra[0] < 0.0 or ra[1] >= 360.0:
@@ -154,8 +154,8 @@ def _moc(path: str) -> Region:
         return (at >= 0) & (index < ends[at])
 
     pixels = _coarse_pixels(firsts, ends)
-    centers = np.array([sky.pixel_center_deg(COARSE_ORDER, int(pixel)) for pixel in pixels])
-    return Region(contains, box_around(centers[:, 0], centers[:, 1], margin_deg=COARSE_RADIUS_DEG))
+    centers = sky.pixel_centers_deg(COARSE_ORDER, pixels)
+    return Region(contains, box_around(*centers, margin_deg=COARSE_RADIUS_DEG))
 
 
 def _coarse_pixels(firsts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

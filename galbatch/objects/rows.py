@@ -6,7 +6,6 @@ Of Parquet files only the row groups are read that may hold such rows, one at a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,7 +101,7 @@ class RowFilter:
         if where and counts.n_in_region:
             names = self._names_in_where()
             if may_be_true(where, part.limits(names)):
-                rows[rows] = self._selected(part.read(names).filter(pa.array(rows)))
+                rows[rows] = self._selected(path, part.read(names).filter(pa.array(rows)))
             else:
                 rows[:] = False
         return replace(counts, n_chosen=int(np.count_nonzero(rows))), rows
@@ -124,17 +123,14 @@ class RowFilter:
         return result
 
     def _names_in_where(self) -> list[str]:
-        with self._place_of_errors():
-            return names_in(self.objects.where)
-
-    def _selected(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        columns = dict(zip(table.column_names, table.columns, strict=True))
-        with self._place_of_errors():
-            return select_rows(columns, len(table), self.objects.where)
-
-    @contextmanager
-    def _place_of_errors(self) -> Iterator[None]:
         try:
-            yield
+            return names_in(self.objects.where)
         except ConfigError as error:
-            raise ConfigError(f"[objects] {error}") from None
+            raise ConfigError(f"run.toml: [objects] {error}") from None
+
+    def _selected(self, path: str, table: pa.Table) -> npt.NDArray[np.bool_]:
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        try:
+            return select_rows(columns, len(table), self.objects.where)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: [objects] {error}") from None

@@ -53,7 +53,8 @@ def numbers_of(path: str, column: pa.ChunkedArray, *, name: str, expected: str) 
         expected += f"; {example!r} is sexagesimal"
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
-    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    # Not safe: integers above 2^53 are rounded, far outside of what a position or a width can be.
+    numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
 
 

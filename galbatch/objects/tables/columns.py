@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from xml.parsers.expat import ExpatError
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from astropy.io import fits
 
 from galbatch.errors import ObjectListError
 
@@ -20,6 +25,27 @@ __all__ = [
     "with_nulls",
     "with_plain_types",
 ]
+
+
+DAMAGE = (
+    pa.ArrowException,
+    fits.VerifyError,
+    csv.Error,
+    ExpatError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+)
+"""What pyarrow, astropy, csv and expat raise for bytes that are not what they should be: astropy's readers check little, so that
+its own assertions, attributes that are None and sizes beyond all memory are among them."""
 
 
 @contextmanager
@@ -35,8 +61,9 @@ def errors_of_reading(path: str, kind: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ObjectListError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, ValueError, TypeError, OSError, IndexError, KeyError) as error:
-        raise ObjectListError(f"{path}: cannot be read as {kind}: {error}") from error
+    except DAMAGE as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ObjectListError(f"{path}: cannot be read as {kind}: {said}") from error
 
 
 ISNULL_SUFFIX = "_isnull"

@@ -226,6 +226,8 @@ def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:
     """
     comments = []
     data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")  # the line ends of old Macs, which some spreadsheets still write
     while data.startswith(b"#"):
         line, _, data = data.partition(b"\n")
         comments.append(line.decode("utf-8"))

@@ -86,7 +86,7 @@ def test_only_leaves_near_the_cone_are_read(
 
     monkeypatch.setattr(reading, "read_leaf", record)
     target = partitions[2]
-    ra, dec = sky.pixel_center_deg(target.healpix_order, target.healpix_pixel)
+    (ra,), (dec,) = sky.pixel_centers_deg(target.healpix_order, target.healpix_pixel)
     catalog.cone(finished, ra_deg=ra, dec_deg=dec, radius_arcsec=1.0)
     assert [Path(path).relative_to(finished).as_posix() for path in read] == [
         f"dataset/{target.path}.parquet"

@@ -26,7 +26,7 @@ def test_pixel_ranges_nest() -> None:
 
 
 def test_the_center_lies_in_its_pixel() -> None:
-    ra, dec = sky.pixel_center_deg(13, 123_456_789)
+    (ra,), (dec,) = sky.pixel_centers_deg(13, 123_456_789)
     assert sky.pixel_of(sky.healpix_29(ra, dec), 13).tolist() == [123_456_789]
 
 

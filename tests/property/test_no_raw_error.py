@@ -1,0 +1,66 @@
+"""Whatever is wrong with an input, the command line says so in a sentence: no traceback, no hang, no silent acceptance."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.property.fuzz.commands import problems, run
+from tests.property.fuzz.inputs import KINDS
+
+NUMBERS = itertools.count()
+
+
+def tried(kind: str, seed: int, folder: Path, scheduler: str) -> None:
+    """Change an input of a kind as `seed` says, run a command that reads it, and look at what it says."""
+    random, right = Random(f"{kind} {seed}"), KINDS[kind]()
+    mutation = random.choice(right.mutations)
+    content = mutation(random, right.files[right.changed])
+    command = random.choice(right.commands)
+    folder = folder / f"{next(NUMBERS)}"
+    right.write(folder, content)
+    os.chdir(folder)
+    outcome = run((*command, "--scheduler", scheduler) if command[0] == "run" else command)
+    wrong = problems(outcome, names=(Path(right.changed).name, "run.toml", *right.names))
+    if wrong:
+        raise AssertionError(
+            f"{kind} {seed}: {mutation.__name__}, galbatch {' '.join(command)}: {'; '.join(wrong)}\n"
+            f"in {folder}\nexit code {outcome.code}\n{outcome.stdout}\n{outcome.stderr}\n{outcome.raw}"
+        )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def scheduler(client, tmp_path_factory):
+    """Address of two workers that have run once: the first run loads torch in them."""
+    folder, right = tmp_path_factory.mktemp("first"), KINDS["tile"]()
+    right.write(folder, right.files[right.changed])
+    first = run(("run", str(folder / "run.toml"), "--scheduler", client.scheduler.address), limit_s=200)
+    assert first.code == 0, first
+    return client.scheduler.address
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_right_inputs_are_accepted(kind, folder, scheduler):
+    right = KINDS[kind]()
+    right.write(folder, right.files[right.changed])
+    for command in right.commands:
+        outcome = run((*command, "--scheduler", scheduler) if command[0] == "run" else command)
+        assert outcome.code == 0, outcome
+        assert problems(outcome, names=()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_a_wrong_input_is_told(kind, seed, folder, scheduler):
+    tried(kind, seed, folder, scheduler)
