@@ -8,11 +8,43 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.property.fuzz.commands import problems, run
 from tests.property.fuzz.inputs import KINDS
 
 NUMBERS = itertools.count()
+
+# Seeds whose faults were found and mended, one of each: a traceback, or a message without the file.
+SEEDS = [
+    ("csv_list", 5),
+    ("csv_list", 43),
+    ("parquet_list", 51),
+    ("parquet_list", 86),
+    ("fits_list", 23),
+    ("fits_list", 25),
+    ("tile", 0),
+    ("tile", 2),
+    ("tile", 6),
+    ("tile", 12),
+    ("tile", 35),
+    ("tile", 61),
+    ("tile", 64),
+    ("compressed_tile", 5),
+    ("compressed_tile", 14),
+    ("compressed_tile", 25),
+    ("compressed_tile", 39),
+    ("compressed_tile", 45),
+    ("compressed_tile", 50),
+    ("compressed_tile", 82),
+    ("compressed_tile", 189),
+    ("hdf5", 0),
+    ("hdf5", 32),
+    ("hdf5", 46),
+    ("hdf5", 77),
+    ("bundle", 20),
+]
 
 
 def tried(kind: str, seed: int, folder: Path, scheduler: str) -> None:
@@ -60,7 +92,20 @@ def test_right_inputs_are_accepted(kind, folder, scheduler):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_a_wrong_input_is_told(kind, seed, folder, scheduler):
+    tried(kind, seed, folder, scheduler)
+
+
+@pytest.mark.parametrize(("kind", "seed"), SEEDS)
+def test_what_once_ended_in_a_traceback_is_told(kind, seed, folder, scheduler):
+    tried(kind, seed, folder, scheduler)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_wrong_inputs_are_told(kind, seed, folder, scheduler):
     tried(kind, seed, folder, scheduler)

@@ -123,6 +123,15 @@ class _Heard:
             self.useless.append(found)
 
 
+def _shape(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> tuple[int, ...]:
+    shape: tuple[int, ...] = getattr(hdus[image], "shape", None) or ()
+    if len(shape) < 2:
+        raise TileError(
+            f"{stated.where}: HDU {image} is no image; name the right one, or fetch the file again"
+        )
+    return shape
+
+
 def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> PixelScale:
     """Return the scale of an image's pixels, by its header, the primary header, the archive and run.toml.
 
@@ -135,7 +144,7 @@ def image_scale(hdus: fits.HDUList, image: int | str, stated: StatedScale) -> Pi
     """
     header = hdus[image].header
     cards, heard = Cards([header, hdus[0].header]), _Heard()
-    unit, area_varies = _unit_statement(cards, wcs_cards(hdus, image), hdus[image].shape, stated)
+    unit, area_varies = _unit_statement(cards, wcs_cards(hdus, image), _shape(hdus, image, stated), stated)
     if unit is not None:
         heard.firm.append(unit)
         heard.has_unit = True

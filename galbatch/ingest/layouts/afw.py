@@ -178,6 +178,7 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
         # hscPipe leaves its planes unnamed: they are known by their place after the primary HDU.
         roles = {role: place for place, role in enumerate(ROLES, start=1) if place < len(hdus)}
     missing = [role for role in ROLES if role not in roles]
+    _require_images(hdus, roles, where)
     if "IMAGE" in roles:
         require_whole(hdus[roles["IMAGE"]], where=where, plane="image")
     if missing:
@@ -188,3 +189,11 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
     names = plane_bits(hdus[roles["MASK"]].header, where)
     require_no_other_mask(hdus, roles["MASK"], where)
     return Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)
+
+
+def _require_images(hdus: fits.HDUList, roles: dict[str, int], where: str) -> None:
+    for role, number in roles.items():
+        if len(getattr(hdus[number], "shape", None) or ()) != 2:
+            raise TileError(
+                f"{where}: HDU {number} is no image of two axes, expected {role}; fetch the file again or exclude it"
+            )

@@ -12,6 +12,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from galbatch import storage
 from galbatch.errors import TileError
+from galbatch.ingest.pixels.structure import FAULTS, is_damage, require_structure, told_damage
 
 __all__ = [
     "FETCH_AGAIN",
@@ -47,17 +48,15 @@ def open_fits(path: str, files: storage.FileAccessLog) -> Iterator[fits.HDUList]
     Raises
     ------
     TileError
-        The file is no FITS file, or ends within its headers or its packed content.
+        The file is no FITS file, is damaged, or ends within its headers or its packed content; also where astropy finds so within the context.
     """
     with quiet_astropy():  # also while HDUs are read: require_whole reports a truncated file
         known = not storage.has_local_path(path)
         hdus, content = opened_fits(path, size_bytes=files.identity(path).size_bytes if known else None)
         if content.packing:
             files.packed.add(path)
-        try:
+        with contextlib.closing(hdus), told_damage(path):
             yield hdus
-        finally:
-            hdus.close()
 
 
 def opened_fits(path: str, *, size_bytes: int | None = None) -> tuple[fits.HDUList, storage.Content]:
@@ -73,17 +72,18 @@ def opened_fits(path: str, *, size_bytes: int | None = None) -> tuple[fits.HDULi
         except IsADirectoryError:
             raise TileError(f"{path}: is a folder, expected a FITS file") from None
         on_failure.callback(content.file.close)
+        require_structure(content.file, path)
         try:
             opened = fits.open(content.file, mode="readonly", memmap=False, lazy_load_hdus=True)
-        except OSError as error:
-            if error.errno is not None:  # the disk or the network, not the file: worth another try
+        except FAULTS as error:
+            if not is_damage(error):  # the disk or the network, not the file: worth another try
                 raise
             raise TileError(f"{path}: {_why_no_fits(content, error)}") from None
         on_failure.pop_all()
         return opened, content
 
 
-def _why_no_fits(content: storage.Content, error: OSError) -> str:
+def _why_no_fits(content: storage.Content, error: Exception) -> str:
     """Return the reason, for an error message, why astropy does not take a file for FITS."""
     content.file.seek(0)
     first = content.file.read(80)

@@ -14,6 +14,7 @@ from galbatch import storage
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.planes import Box
+from galbatch.ingest.pixels.structure import FAULTS, is_damage, told_damage
 
 __all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "open_hdf5"]
 
@@ -49,9 +50,9 @@ class Hdf5File:
         self.is_packed = bool(content.packing)
         try:
             self._file = h5py.File(self._raw, "r")
-        except OSError as error:
+        except FAULTS as error:
             self._raw.close()
-            if error.errno is not None:  # the disk or the network, not the file: worth another try
+            if not is_damage(error):  # the disk or the network, not the file: worth another try
                 raise
             raise TileError(
                 f"{path}: is no HDF5 file, or is truncated ({error}); fetch it again or exclude it"
@@ -124,10 +125,8 @@ class Hdf5File:
 def open_hdf5(path: str) -> Iterator[Hdf5File]:
     """Open an HDF5 file that is closed at the end of the context."""
     file = Hdf5File(path)
-    try:
+    with contextlib.closing(file), told_damage(path):
         yield file
-    finally:
-        file.close()
 
 
 class DatasetPlane:

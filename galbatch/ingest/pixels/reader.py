@@ -23,6 +23,7 @@ from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, requir
 from galbatch.ingest.pixels.masks import decode_mask
 from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
 from galbatch.ingest.pixels.scaling import calibration_factor, linear_counts
+from galbatch.ingest.pixels.structure import FAULTS, is_damage
 
 __all__ = ["Pixels", "TileReader", "fill_plane"]
 
@@ -176,7 +177,9 @@ class TileReader:
             if plane is not None and storage.reads_by_request(plane.path):
                 try:
                     self._reader(tile, plane).prefetch(boxes)
-                except (ValueError, TypeError, EOFError) as error:
+                except FAULTS as error:
+                    if not is_damage(error):
+                        raise
                     raise TileError(f"{tile.where}: {error}; fetch it again or exclude it") from None
                 except OSError as error:
                     _name_file(error, plane.path)
@@ -195,7 +198,9 @@ class TileReader:
         try:
             stored = self._reader(tile, plane).read(box)
             return stored if plane.asinh is None else linear_counts(stored, plane.asinh)
-        except (ValueError, TypeError, EOFError) as error:  # what astropy raises on cut compressed data
+        except FAULTS as error:
+            if not is_damage(error):
+                raise
             raise TileError(
                 f"{tile.where}: cannot be read at rows {box.y0} to {box.y1} ({error}); fetch it again or exclude it"
             ) from None

@@ -8,13 +8,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import re
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
+from astropy.io import fits
+from astropy.io.fits.hdu.compressed._compression import CfitsioException
+
 from galbatch.errors import GalbatchError, TileError
 
-__all__ = ["require_structure", "told_damage"]
+__all__ = ["FAULTS", "is_damage", "require_structure", "told_damage"]
 
 BLOCK_BYTES = 2880
 CARD_BYTES = 80
@@ -28,8 +34,27 @@ BITS = (8, 16, 32, 64, -32, -64)
 MOST = 999
 """The most axes or columns of an HDU (FITS standard 4.0, sections 4.4.1 and 7.2.1)."""
 
-LIBRARIES = ("/astropy/", "/h5py/", "h5py/_hl", "h5py/h5", "/gzip.py", "/bz2.py", "/numpy/")
-DAMAGE = (ValueError, TypeError, EOFError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
+LIBRARIES = ("/astropy/", "h5py/", "/numpy/")
+"""Parts of the paths of the libraries that read files; h5py's compiled modules name theirs from its own folder on."""
+
+FAULTS = (
+    OSError,
+    fits.VerifyError,
+    CfitsioException,
+    zlib.error,
+    struct.error,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+"""What these libraries raise over damaged headers and data; they check little, so that failed assertions and attributes of None
+are among it."""
 
 
 def require_structure(file: BinaryIO, path: str) -> None:
@@ -43,13 +68,18 @@ def require_structure(file: BinaryIO, path: str) -> None:
         A card that says the size of the data is missing or has a value that none can have.
     """
     start = file.tell()
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(start)
     try:
         for number in range(MAX_HDUS):
             cards = _cards(file)
             if cards is None:
                 return
-            n_bytes = _data_bytes(cards, f"{path}: HDU {number}")
-            file.seek(math.ceil(n_bytes / BLOCK_BYTES) * BLOCK_BYTES, 1)
+            data_bytes = _data_bytes(cards, f"{path}: HDU {number}")
+            place = file.tell() + -(-data_bytes // BLOCK_BYTES) * BLOCK_BYTES
+            if place >= n_bytes:
+                return
+            file.seek(place)
     finally:
         file.seek(start)
 
@@ -138,28 +168,32 @@ def told_damage(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except GalbatchError:
-        raise
-    except OSError as error:
-        # Another number is of the disk or the network; EINVAL is a place before the file's beginning, which a header named.
-        if error.errno not in (None, errno.EINVAL):
+    except FAULTS as error:
+        if not is_damage(error):
             raise
-        raise _damaged(where, error) from error
-    except DAMAGE as error:
-        if not _is_of_a_library(error):
-            raise
-        raise _damaged(where, error) from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise TileError(
+            f"{where}: is damaged, or no valid file of its kind ({said}); fetch it again or exclude it"
+        ) from error
 
 
-def _damaged(where: str, error: Exception) -> TileError:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return TileError(f"{where}: is damaged, or no valid file of its kind ({said}); fetch it again or exclude it")
+def is_damage(error: BaseException) -> bool:
+    """Return whether an error says that a file is damaged, not that the disk failed or that galbatch's own code is wrong."""
+    if isinstance(error, GalbatchError | FileNotFoundError):
+        return False
+    if isinstance(error, OSError):
+        # EINVAL is a place before the file's beginning, which a header named; other numbers are of the disk or the network.
+        return error.errno in (None, errno.EINVAL)
+    if isinstance(error, fits.VerifyError | CfitsioException | zlib.error | struct.error):
+        return True  # nothing of galbatch's own raises these
+    return _is_of_a_library(error)
 
 
 def _is_of_a_library(error: BaseException) -> bool:
-    """Return whether the innermost function that raised is one of a library that reads files."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    """Return whether an error was raised in a library that reads files, or below it, not in galbatch's own code."""
+    trace, found = error.__traceback__, False
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        found = (found or any(library in name for library in LIBRARIES)) and "/galbatch/" not in name
         trace = trace.tb_next
-    name = "" if trace is None else trace.tb_frame.f_code.co_filename
-    return any(library in name for library in LIBRARIES)
+    return found

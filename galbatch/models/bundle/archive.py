@@ -65,6 +65,8 @@ def read_metadata_text(file: BinaryIO, source: str) -> bytes:
                 raise BundleError(
                     f"{source}: holds {METADATA_FILE} {len(found)} times; which one is valid cannot be known"
                 )
+            if found[0].header_offset < 0:
+                raise zipfile.BadZipFile("its directory points to a place before its beginning")
             if found[0].flag_bits & IS_ENCRYPTED or found[0].compress_type not in KNOWN_COMPRESSION:
                 raise BundleError(
                     f"{source}: {METADATA_FILE} is encrypted, or packed in a way that torch does not write"
