@@ -222,7 +222,7 @@ class _Images:
         if not pattern:
             return None
         name = pattern.replace("{band}", band)
-        dataset = _real_numbers(datasets.file, name, f"{datasets.key} {key}")
+        dataset = datasets.file.dataset(name, key=f"{datasets.key} {key}")
         shape = tuple(int(length) for length in dataset.shape)
         if len(shape) == 4 and shape[1] == len(bands):
             before: tuple[int, ...] = (bands.index(band),)
@@ -306,16 +306,6 @@ class _Stamps:
     def images(self) -> list[_Images]:
         """The datasets of image, mask and weight that there are."""
         return [images for images in (self.image, self.mask, self.weight) if images is not None]
-
-
-def _real_numbers(file: Hdf5File, name: str, key: str) -> Any:
-    """Return a dataset of real numbers; `key` is the config key that named it."""
-    dataset = file.dataset(name, key=key)
-    if dataset.dtype.kind not in "fiub":
-        raise TileError(
-            f"{file.path}: {name} holds {dataset.dtype}, expected real numbers; name another dataset: {key} = .."
-        )
-    return dataset
 
 
 def _rows(datasets: _Datasets, group: str) -> tuple[list[str], npt.NDArray[np.float64]]:
