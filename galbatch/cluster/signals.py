@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 from distributed import WorkerPlugin
 from distributed.worker import Worker
@@ -20,7 +21,9 @@ class LeavesSignals(WorkerPlugin):  # type: ignore[misc]  # distributed has no t
     name = "galbatch-leaves-signals"
 
     def setup(self, worker: Worker) -> None:
-        """Ignore the signals in this process."""
-        # Dask calls it in the worker's main thread, where its event loop runs; Python sets handlers nowhere else.
+        """Ignore the signals in this process, unless the worker is only a thread of the run's own."""
+        # The event loop of a worker process runs in its main thread, the only one in which Python sets handlers.
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
