@@ -27,6 +27,7 @@ __all__ = [
     "Grid",
     "ObjectTable",
     "Plane",
+    "PsfCells",
     "Resampling",
     "Tile",
     "WeightKind",
@@ -166,6 +167,24 @@ class CalibrationField:
 
 
 @dataclass(frozen=True, slots=True)
+class PsfCells:
+    """The cells over which a tile's PSF is constant: kernel images in a plane (cell y, cell x, y, x).
+
+    Attributes
+    ----------
+    first_px : (int, int)
+        0-based pixel (y, x) of the tile with which the first cell begins; negative if the cell begins outside.
+    cell_px, n_cells, kernel_px : (int, int)
+        Size of a cell in pixels, number of cells, and size of a kernel image, each (y, x).
+    """
+
+    first_px: tuple[int, int]
+    cell_px: tuple[int, int]
+    n_cells: tuple[int, int]
+    kernel_px: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Tile:
     """One coadded image of a survey in one band, with its WCS, mask, weights and PSF.
 
@@ -177,7 +196,7 @@ class Tile:
         Tiles with the same key have pixels on one common lattice, such as the patches of one tract: their pixels can be
         copied into one image without resampling.
     psf : Plane or None
-        Map of the PSF's FWHM in arcsec on the tile's own pixels.
+        Map of the PSF's FWHM in arcsec on the tile's own pixels; with `psf_cells`, kernel images of cells.
     psf_fwhm_arcsec : float
         One FWHM for the whole tile; NaN if unknown.
     release, background : str
@@ -201,6 +220,7 @@ class Tile:
     weight_kind: WeightKind = "variance"
     psf_fwhm_arcsec: float = math.nan
     psf: Plane | None = None
+    psf_cells: PsfCells | None = None
     release: str = ""
     background: str = ""
     identity: FileIdentity | None = None

@@ -146,9 +146,11 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
                     box = box.clipped(tile.shape_px)
                 if box is not None and not box.is_empty:
                     windows.setdefault(tile.image, (tile, []))[1].append(box)
-            if tile.psf is not None and storage.reads_by_request(tile.psf.path):
+            # Kernel images are read once for each cell, not for each object.
+            psf = tile.psf if tile.psf_cells is None else None
+            if psf is not None and storage.reads_by_request(psf.path):
                 center = psf_window(tile, x=source.x[index], y=source.y[index])
-                centers.setdefault(tile.psf, (tile, []))[1].append(center)
+                centers.setdefault(psf, (tile, []))[1].append(center)
     for tile, boxes in windows.values():
         reader.prefetch(tile, boxes)
     for tile, boxes in centers.values():

@@ -39,9 +39,10 @@ PER_SECOND = re.compile(
 )
 NOT_AB = ("VEGA", "JOHNSON", "BESSEL", "LANDOLT", "2MASS", "STMAG", "GUNN", "THUAN")
 
-# AB minus Vega magnitude by filter. 2MASS: Blanton et al. 2005 (AJ 129, 2562); WISE: Jarrett et al. 2011 (ApJ 735,
-# 112), section 2.1; UKIRT: Hewett et al. 2006 (MNRAS 367, 454), table 7; VISTA: Gonzalez-Fernandez et al. 2018
-# (MNRAS 474, 5459), appendix D.
+# AB minus Vega magnitude by filter. 2MASS: kcorrect's twomass_to_maggies (2005-04-18), by the method of Blanton & Roweis 2007
+# (AJ 133, 734); WISE: Explanatory Supplement to the All-Sky release, section IV.4.h.i.3, and Jarrett et al. 2011 (ApJ 735,
+# 112); UKIRT: Hewett et al. 2006 (MNRAS 367, 454), table 7; VISTA: CASU's page on VISTA's filter set, calibration v1.3,
+# which is described in Gonzalez-Fernandez et al. 2018 (MNRAS 474, 5459).
 TWO_MASS_OFFSETS = {"J": 0.91, "H": 1.39, "K": 1.85, "KS": 1.85}
 WISE_OFFSETS = {"1": 2.699, "2": 3.339, "3": 5.174, "4": 6.620}
 UKIRT_OFFSETS = {"Z": 0.528, "Y": 0.634, "J": 0.938, "H": 1.379, "K": 1.900}

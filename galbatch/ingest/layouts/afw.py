@@ -8,6 +8,7 @@ PSF, JSON and INDEX. Tract, patch and band come from the file name, from cards o
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from galbatch.ingest.headers import (
     make_tile,
 )
 from galbatch.ingest.layouts.bands import matching_band
+from galbatch.ingest.layouts.cell_psf import with_cell_psf
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
@@ -152,6 +154,8 @@ class AfwLayout:
                 njy=image_scale(hdus, planes.image, StatedScale.of(survey, band, where)),
                 psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
             )
+            if math.isnan(tile.psf_fwhm_arcsec):
+                tile = with_cell_psf(tile, hdus, where)
         release, background = self.release_and_background(path, survey.release)
         return [labeled(tile, survey, release=release, background=background)]
 

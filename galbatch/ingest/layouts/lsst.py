@@ -7,7 +7,7 @@ must say them in its headers (TRACT, PATCH, BAND, also after ``LSST BUTLER DATAI
 
 Fluxes are nJy where BUNIT says so, else calibrated by FLUXMAG0 or the PhotoCalib. Mask bits are known by name, from
 MP_* or MSKN* cards. A cell-based coadd is read as the stitched image that its IMAGE, MASK and VARIANCE are; of
-its other HDUs only the JSON is looked at, for tract and patch. If its mask has more than 31 planes, the rest stands in
+its other HDUs the JSON is looked at, for tract and patch, and the kernel images of its PSF, one for each cell. If its mask has more than 31 planes, the rest stands in
 further MASK HDUs: they may hold what no flag uses, else the file is refused by name.
 
 The files do not say what the background is: state it in [survey].

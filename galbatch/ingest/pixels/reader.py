@@ -63,6 +63,7 @@ class TileReader:
         self._files: OrderedDict[str, fits.HDUList | hdf5.Hdf5File] = OrderedDict()
         self._contents: dict[str, storage.Content] = {}
         self._planes: dict[Plane, PlaneReader] = {}
+        self.kernel_fwhm_px: dict[Plane, float] = {}
         self._lowest: dict[Plane, no_data.LowestInteger | None] = {}
 
     def __enter__(self) -> TileReader:

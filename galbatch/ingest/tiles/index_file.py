@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from galbatch import __version__, storage
 from galbatch.config import SurveyConfig
-from galbatch.core.types import CalibrationField, FileIdentity, Plane, Tile
+from galbatch.core.types import CalibrationField, FileIdentity, Plane, PsfCells, Tile
 from galbatch.errors import OutputError
 
 __all__ = ["FileTiles", "load_index", "save_index"]
 
-TILE_INDEX_VERSION = 3
+TILE_INDEX_VERSION = 4
 """Raised when what is read from headers changes."""
 
 Looked = tuple[tuple[str, FileIdentity | None], ...]
@@ -58,6 +58,9 @@ _CALIBRATION = pa.struct(
         ("coefficients", pa.list_(pa.list_(pa.float64()))),
     ]
 )
+_PSF_CELLS = pa.struct(
+    [(name, pa.list_(pa.int32())) for name in ("first_px", "cell_px", "n_cells", "kernel_px")]
+)
 _TILE_FIELDS = {
     "tile_id": pa.string(),
     "band": pa.string(),
@@ -74,6 +77,7 @@ _TILE_FIELDS = {
     "weight_kind": pa.string(),
     "psf_fwhm_arcsec": pa.float64(),
     "psf": _PLANE,
+    "psf_cells": _PSF_CELLS,
     "release": pa.string(),
     "background": pa.string(),
     "identity": _IDENTITY,
@@ -146,6 +150,7 @@ def _row(tile: Tile) -> dict[str, Any]:
     row["mask_planes"] = [{"name": name, "bit": bit} for name, bit in tile.mask_planes.items()]
     row["identity"] = tile.identity and dataclasses.asdict(tile.identity)
     row["calibration"] = tile.calibration and dataclasses.asdict(tile.calibration)
+    row["psf_cells"] = tile.psf_cells and dataclasses.asdict(tile.psf_cells)
     for name in _PLANES:
         plane = row[name]
         if plane is not None:
@@ -167,6 +172,9 @@ def _tile(row: Mapping[str, Any]) -> Tile:
     if field is not None:
         rows = tuple(tuple(coefficients) for coefficients in field["coefficients"])
         values["calibration"] = CalibrationField(tuple(field["x_range"]), tuple(field["y_range"]), rows)
+    cells = row["psf_cells"]
+    if cells is not None:
+        values["psf_cells"] = PsfCells(**{name: tuple(pair) for name, pair in cells.items()})
     for name in _PLANES:
         stored = row[name]
         if stored is not None:

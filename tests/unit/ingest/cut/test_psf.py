@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
-from galbatch.ingest.cut.psf import psf_fwhm_at
+from galbatch.ingest.cut.psf import fwhm_px, psf_fwhm_at
 from galbatch.ingest.pixels import TileReader
 
 SHAPE = (60, 80)
@@ -94,3 +94,36 @@ def test_the_list_goes_before_the_map_where_it_has_a_number(tile, objects, cut):
 def test_without_any_source_it_is_nan(tile, objects, cut):
     bare = dataclasses.replace(tile, psf=None, psf_fwhm_arcsec=np.nan)
     assert np.isnan(cut(objects(*positions(tile, [(20, 30)])), [bare], size=16).psf_fwhm_arcsec).all()
+
+
+# --- kernel images -----------------------------------------------------------------------------------------
+
+
+def squared_radius(size):
+    y, x = np.indices((size, size)) - size // 2
+    return (y**2 + x**2).astype(float)
+
+
+@pytest.mark.parametrize("fwhm", [2.5, 4.0, 7.0])
+@pytest.mark.parametrize("size", [21, 34, 41])
+def test_the_width_of_a_gaussian_kernel(fwhm, size):
+    kernel = np.exp(-4 * np.log(2) * squared_radius(size) / fwhm**2)
+    assert fwhm_px(kernel / kernel.sum()) == pytest.approx(fwhm, rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.5, 4.765])
+@pytest.mark.parametrize("fwhm", [3.0, 4.5])
+def test_the_width_of_a_moffat_kernel(fwhm, beta):
+    kernel = (1 + squared_radius(41) * (2 ** (1 / beta) - 1) * 4 / fwhm**2) ** -beta
+    assert fwhm_px(kernel) == pytest.approx(fwhm, rel=0.01)
+
+
+def test_noise_in_a_kernel_counts_for_little():
+    noise = np.random.default_rng(3).normal(scale=5e-3, size=(41, 41))
+    kernel = np.exp(-4 * np.log(2) * squared_radius(41) / 4.5**2) + noise
+    assert fwhm_px(kernel) == pytest.approx(4.5, rel=0.02)
+
+
+@pytest.mark.parametrize("kernel", [np.full((5, 5), np.nan), np.zeros((21, 21)), -np.ones((21, 21))])
+def test_no_kernel_has_no_width(kernel):
+    assert np.isnan(fwhm_px(kernel))

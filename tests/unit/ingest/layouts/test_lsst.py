@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
+from galbatch import ingest
+from galbatch.config import SurveyConfig
 from galbatch.core.flags import MaskBit
 from galbatch.errors import TileError
 from tests.unit.ingest.layouts.contract import PIXELS, LayoutContract, image_hdu
@@ -97,9 +102,9 @@ class TestCellCoadds(LayoutContract):
             hdus[0].header["JSONADDR"] = 1
             tree = f'{{"band": "{band}", "patch": {{"id": 62}}, "sky_projection": {{"pixel_frame": {{"tract": 10463}}}}}}'
             text = np.frombuffer(tree.encode(), np.uint8)
-            json = fits.BinTableHDU.from_columns([fits.Column("JSON", "PB()", array=[text])], name="JSON")
+            tree = fits.BinTableHDU.from_columns([fits.Column("JSON", "PB()", array=[text])], name="JSON")
             index = fits.BinTableHDU(np.zeros(2, dtype=[("EXTNAME", "S8")]), name="INDEX")
-            fits.HDUList([*hdus, json, index]).writeto(folder / f"cells_{band}.fits")
+            fits.HDUList([*hdus, tree, index]).writeto(folder / f"cells_{band}.fits")
 
     def forget_zero_point(self, folder):
         for path in self.files(folder):
@@ -140,6 +145,81 @@ class TestCellCoadds(LayoutContract):
         assert found[10, 10] == MaskBit.DETECTED | MaskBit.SAT
         assert found[9, 10] == MaskBit.CR
         assert np.count_nonzero(found) == 2
+
+    CELL_FWHM_PX = np.array([[4.0, 4.5, np.nan], [5.0, 5.5, 6.0]])
+
+    def with_cell_psfs(self, path, *, shape=None):
+        """Cells of 40 x 30 px, the first of which begins 10 px before the image's first row and 5 before its first column."""
+        y, x = np.indices((35, 35)) - 17
+        kernels = np.exp(-4 * np.log(2) * (y**2 + x**2) / self.CELL_FWHM_PX[:, :, None, None] ** 2)
+        box = {"y": {"start": 990, "stop": 1070}, "x": {"start": 495, "stop": 585}}
+        psf = {
+            "array": {"source": "fits:PSF", "datatype": "float64"},
+            "bounds": {
+                "grid": {"bbox": box, "cell_shape": [40, 30]},
+                "bbox": box,
+                "missing": [{"i": 0, "j": 2}],
+            },
+        }
+        tree = {"image": {"start": [1000, 500]}, "band": "g", "patch": {"id": 62}, "psf": psf, "tract": 10463}
+        text = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+        with fits.open(path) as hdus:
+            hdus["PSF"].data = kernels if shape is None else kernels.reshape(shape)
+            columns = [fits.Column("JSON", "PB()", array=[text])]
+            others = [hdu for hdu in hdus if hdu.name != "JSON"]
+            fits.HDUList([*others, fits.BinTableHDU.from_columns(columns, name="JSON")]).writeto(
+                path.with_suffix(".new")
+            )
+        path.with_suffix(".new").rename(path)
+
+    @pytest.mark.parametrize(
+        ("pixel", "fwhm_px"),
+        [
+            ((0, 0), 4.0),
+            ((24, 29), 4.0),
+            ((25, 29), 4.5),  # the second cell begins at column 25
+            ((24, 30), 5.0),  # and at row 30
+            ((69, 59), 6.0),
+            ((60, 10), np.nan),  # a missing cell
+        ],
+    )
+    def test_the_psf_of_a_cell(self, survey, read, objects, cut, pixel, fwhm_px):
+        self.with_cell_psfs(self.files(survey)[0])
+        (tile,) = read(survey)
+        position = WCS(tile.wcs_header).all_pix2world(*pixel, 0)
+        found = cut(objects(*position), [tile], size=5).psf_fwhm_arcsec[0, 0]
+        assert found == pytest.approx(fwhm_px * 0.168, rel=1e-4, nan_ok=True)
+
+    def test_a_width_that_is_stated_goes_before_the_cells(self, survey, read):
+        self.with_cell_psfs(self.files(survey)[0])
+        (tile,) = read(survey, psf_fwhm_arcsec={"g": 0.7})
+        assert (tile.psf, tile.psf_fwhm_arcsec) == (None, 0.7)
+
+    def test_psfs_of_cells_from_s3_and_the_tile_index(self, survey, s3, read, objects, cut, tmp_path):
+        self.with_cell_psfs(self.files(survey)[0])
+        fsspec.filesystem("s3").put(f"{survey}/", f"{s3}/cells/", recursive=True)
+        (tile,) = read(f"{s3}/cells")
+        assert cut(objects(150.0, 2.0), [tile], size=5).psf_fwhm_arcsec[0, 0] == pytest.approx(
+            0.756, rel=1e-4
+        )
+        config = SurveyConfig(layout="lsst", tiles=str(survey), bands=("g",))
+        index = str(tmp_path / "tiles.parquet")
+        read_again = [
+            ingest.read_tiles(
+                config, index=index, map_files=lambda function, items: list(map(function, items))
+            )
+            for _ in range(2)
+        ]
+        assert read_again[0] == read_again[1]
+        assert read_again[1][0].psf_cells.first_px == (-10, -5)
+
+    def test_cells_that_do_not_fit_the_array_are_refused(self, survey, read):
+        self.with_cell_psfs(self.files(survey)[0], shape=(3, 2, 35, 35))
+        with pytest.raises(
+            TileError,
+            match=r"the array's shape is \(3, 2, 35, 35\), the tree tells of \(2, 3\) cells.*psf_fwhm_arcsec = {g",
+        ):
+            read(survey)
 
     def with_more_masks(self, path, names):
         """Let the planes go on in a second MASK HDU, as lsst.images writes masks of more than 31 planes."""
