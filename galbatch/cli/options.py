@@ -11,6 +11,7 @@ import typer
 from galbatch.errors import UsageError
 
 __all__ = [
+    "LOG_FORMATS",
     "NUMBERS_BEGIN_WITH_MINUS",
     "RENAMED_OPTIONS",
     "CatalogPath",
@@ -18,6 +19,7 @@ __all__ = [
     "CutoutStore",
     "IdColumn",
     "LabelsTable",
+    "LogFormat",
     "ObjectIds",
     "RunToml",
     "Scheduler",
@@ -72,6 +74,13 @@ WaitLock = Annotated[
     typer.Option(
         "--wait-lock", help="wait for another run that writes the same outputs, instead of refusing"
     ),
+]
+LOG_FORMATS = ("text", "json")
+"""What a run that is no terminal's writes: lines for people, or one JSON object a line."""
+
+LogFormat = Annotated[
+    str,
+    typer.Option(help="text (bars on a terminal, elsewhere a line a minute) or json (each event as a line)"),
 ]
 Workers = Annotated[int | None, typer.Option(help="worker processes; overrides [cluster] workers", min=1)]
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
 
-from galbatch.cli.options import ClusterKind, RunToml, Scheduler, WaitLock, Workers
+from galbatch.cli.options import LOG_FORMATS, ClusterKind, LogFormat, RunToml, Scheduler, WaitLock, Workers
 from galbatch.cli.printing import counted, errors, out, plain_table, print_line, size
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from galbatch.config import RunConfig
+    from galbatch.dashboard import ProgressSink
     from galbatch.execution import RunResult, Stage
     from galbatch.planning import InferenceMemory, Plan
 
 __all__ = ["clean", "plan", "retry", "run", "status"]
 
+# The file of failures and the log have all of them.
+MAX_FAILED_SHOWN = 20
 # A dense field may have thousands of partitions that cannot be split: five names show where they lie.
 MAX_OVERSIZE_SHOWN = 5
 
@@ -103,6 +108,7 @@ def run(
     cluster: ClusterKind = None,
     scheduler: Scheduler = None,
     wait_lock: WaitLock = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run what is not done yet: cutouts, posteriors, catalog.
 
@@ -112,7 +118,7 @@ def run(
 
     wanted = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, wanted, wait_lock=wait_lock)
+    _execute(parsed, wanted, wait_lock=wait_lock, log_format=log_format)
 
 
 def retry(
@@ -121,6 +127,7 @@ def retry(
     cluster: ClusterKind = None,
     scheduler: Scheduler = None,
     wait_lock: WaitLock = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Do the failed and damaged partitions again, and no others.
 
@@ -129,10 +136,17 @@ def retry(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, "all", only_failed=True, wait_lock=wait_lock)
+    _execute(parsed, "all", only_failed=True, wait_lock=wait_lock, log_format=log_format)
 
 
-def _execute(parsed: RunConfig, stage: Stage, *, only_failed: bool = False, wait_lock: bool = False) -> None:
+def _execute(
+    parsed: RunConfig,
+    stage: Stage,
+    *,
+    only_failed: bool = False,
+    wait_lock: bool = False,
+    log_format: str = "text",
+) -> None:
     """Take the locks, start workers, do the work, print how it ended, and exit."""
     from galbatch import cluster as clusters
     from galbatch import dashboard, execution
@@ -140,21 +154,43 @@ def _execute(parsed: RunConfig, stage: Stage, *, only_failed: bool = False, wait
     # A missing package or GPU is reported before minutes go into planning.
     clusters.require(parsed.cluster)
     with (
+        _display(log_format) as display,
         # Before planning and before any worker starts: a run that waits for another one holds nothing.
-        execution.locked(parsed, stage, waits=wait_lock, notify=errors.print) as held,
-        clusters.on_demand(parsed.cluster, notify=errors.print) as pool,
+        execution.locked(parsed, stage, waits=wait_lock, notify=display.note) as held,
+        dashboard.Reporter(display, parsed.catalog.path) as reporter,
+        clusters.on_demand(parsed.cluster, notify=reporter.note) as pool,
     ):
         made = execution.prepare(parsed, pool)
         for note in made.notes:
-            errors.print(f"note: {note}")
+            reporter.note(f"note: {note}")
         # Outputs of other runs are refused before the first task. The pool starts its workers when they are first needed:
         # here none runs yet, unless planning read many headers on them.
         execution.read_progress(parsed, made)
-        print_line(f"dashboard: {dashboard.watch(pool.client)}")
+        reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
+        result = execution.execute_held(held, made, pool.client, sink=reporter, only_failed=only_failed)
+        reporter.note(_result_line(result, stage))
+    failed = sorted(result.failed.items())
+    for name, reason in failed[:MAX_FAILED_SHOWN]:
+        errors.print(f"failed: {name}: {reason}")
+    if len(failed) > MAX_FAILED_SHOWN:
+        errors.print(f"and {len(failed) - MAX_FAILED_SHOWN} more, which galbatch status names")
+    raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _display(log_format: str) -> Iterator[ProgressSink]:
+    """Yield what shows a run: bars on a terminal, lines elsewhere, or JSON."""
+    from galbatch import dashboard
+
+    if log_format not in LOG_FORMATS:
+        raise UsageError(f"--log-format {log_format}: expected {' or '.join(LOG_FORMATS)}")
+    if log_format == "json":
+        yield dashboard.JsonLines(print_line)
+    elif out.is_terminal:
         with dashboard.ProgressBars.on(out) as bars:
-            result = execution.execute_held(held, made, pool.client, sink=bars, only_failed=only_failed)
-    _print_result(result, stage)
-    raise typer.Exit(1 if result.failed else 0)
+            yield bars
+    else:
+        yield dashboard.TextLines(print_line)
 
 
 def _parse_stage(text: str) -> Stage:
@@ -168,24 +204,35 @@ def _parse_stage(text: str) -> Stage:
     raise UsageError(f"--stage {text}: expected {', '.join(stages[:-1])} or {stages[-1]}")
 
 
-def _print_result(result: RunResult, stage: Stage) -> None:
-    """Print how many objects are in the catalog and the rate; failed partitions go to stderr with their reasons."""
-    if stage != "ingest":
-        # A run that finds everything done infers nothing, and may take less than the clock's resolution.
-        # Of what this run did: a run that finds all done has no rate.
-        rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""
-        print_line(f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}")
-    for name, reason in sorted(result.failed.items()):
-        errors.print(f"failed: {name}: {reason}")
+def _result_line(result: RunResult, stage: Stage) -> str:
+    """Return a line with the number of objects in the catalog and the rate; of cutting, only with what failed."""
+    if stage == "ingest":
+        return f"{counted(len(result.failed), 'partition')} failed"
+    # Of what this run did: a run that finds all done has no rate.
+    rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""
+    return f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}"
 
 
-def status(run_toml: RunToml) -> None:
-    """Show which partitions are done, damaged, failed (with reasons) and left.
+def status(
+    run_toml: RunToml,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="follow the run that is in progress until it ends; plans nothing")
+    ] = False,
+) -> None:
+    """Show which partitions are done, damaged, failed (with reasons) and left, and how far the run is that is in progress.
 
-    Works while a run is in progress, too.
+    Works while a run is in progress, too, from any machine that sees the outputs.
     """
-    from galbatch import cluster, config, execution
+    from galbatch import cluster, config, dashboard, execution
 
+    if watch:
+        # On a terminal as often as the run writes; into a file a line a minute.
+        lines = dashboard.follow(
+            config.read_config(run_toml).catalog.path, every_s=0.0 if out.is_terminal else 60.0
+        )
+        for line in lines:
+            print_line(line)
+        return
     parsed = config.read_config(run_toml)
     with cluster.on_demand(parsed.cluster) as workers:
         made = execution.prepare(parsed, workers)
@@ -202,6 +249,8 @@ def status(run_toml: RunToml) -> None:
     ):
         table.add_row(label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
     out.print(table)
+    if news := dashboard.last_news(parsed.catalog.path):
+        print_line(news)
     for one in state.damaged:
         print_line(f"damaged: {one}")
     for name, reason in sorted(state.failed.items()):

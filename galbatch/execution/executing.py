@@ -131,6 +131,10 @@ def execute_held(
     if stage != "ingest":
         # Also after failures: the catalog opens without the missing leaves, and its properties say so.
         run.finish()
+    else:
+        # Failures of the networks stay; those of cutting are done or failed once more.
+        earlier = {name: reason for name, reason in before.failed.items() if name in before.ingested}
+        finishing.record_failures(config.catalog.path, earlier | run.result.failed)
     run.result.seconds = time.monotonic() - started
     return run.result
 
@@ -163,6 +167,19 @@ def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
     return complete
 
 
+def _done_event(attempt: Attempt, result: tasks.TaskResult) -> dashboard.Event:
+    """Return the event of a step that was done."""
+    name = result.partition.name
+    text = f"{attempt.step}: {name}: {result.n_objects} objects in {result.seconds:.1f} s"
+    numbers = {
+        "objects": result.n_objects,
+        "cutouts": result.n_cutouts,
+        "passes": result.n_passes,
+        "seconds": round(result.seconds, 3),
+    }
+    return dashboard.Event(attempt.step, text, name, result.worker, numbers)
+
+
 class _Run:
     """One execution of a plan: its work, its result, and the sink that shows its progress."""
 
@@ -172,7 +189,7 @@ class _Run:
         self.plan = plan
         self.client = client
         self.stage = held.stage
-        self.sink = sink
+        self.sink = finishing.KeptFailures(sink, held.config.catalog.path)
         self.result = RunResult(n_objects=len(plan.objects))
         self._inferred: frozenset[str] = frozenset()
         self._pauses = Pauses(held.config.cluster.pause_limit, sink.note)
@@ -198,6 +215,7 @@ class _Run:
             elif is_asked and name not in before.inferred and self.stage != "ingest":
                 waiting.append(Attempt(part, "infer"))
         self._inferred = before.inferred
+        self.sink.failed |= before.failed
         self.result.n_inferred = done["infer"]
         for step in ("ingest", "infer"):
             if self.stage in (step, "all"):
@@ -209,11 +227,11 @@ class _Run:
                 self.plan,
                 self.client,
                 next_attempt=self.next_attempt,
-                note=self.sink.note,
+                sink=self.sink,
                 cuts=self.stage == "all",
             )
             self._pauses = queue.pauses
-            with deferred_signals() as came:
+            with deferred_signals() as came, self.sink:
                 queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
                 self.check(came())
             self.result.failed = queue.failed
@@ -228,6 +246,7 @@ class _Run:
                 "continues from there"
             )
         self.held.require()
+        self.sink.write_due()
 
     @property
     def removes_cutouts(self) -> bool:
@@ -274,6 +293,7 @@ class _Run:
         """Count the result of a step, and return the next step of its partition, if any."""
         if not attempt.repairs:
             self.sink.advance(attempt.step, result.n_objects)
+        self.sink.record(_done_event(attempt, result))
         if attempt.step == "ingest":
             if self.stage == "ingest" or attempt.part.partition.name in self._inferred:
                 return None

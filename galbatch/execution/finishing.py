@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 
-from galbatch import __version__, catalog, storage
+from galbatch import __version__, catalog, dashboard, storage
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.errors import OutputError
@@ -12,7 +14,10 @@ from galbatch.execution import leaf
 from galbatch.execution.outputs import FAILED_FILE
 from galbatch.planning import Plan
 
-__all__ = ["finish", "read_failures", "record_failures"]
+__all__ = ["KeptFailures", "finish", "read_failures", "record_failures"]
+
+# Time between two writes of the file of failures.
+WRITE_S = 1.0
 
 
 def record_failures(catalog_path: str, failed: Mapping[str, str]) -> None:
@@ -31,6 +36,54 @@ def read_failures(catalog_path: str) -> dict[str, str]:
     except OutputError:
         # The partitions are left to do in any case, as the outputs say.
         return {}
+
+
+class KeptFailures:
+    """A sink that passes everything on to another one, and keeps the file of failures current while the run lasts.
+
+    Parameters
+    ----------
+    sink : ProgressSink
+    catalog_path : str
+
+    Attributes
+    ----------
+    failed : dict of str
+        The reasons of all failures to write, by the names of the partitions; those of earlier runs may be added.
+    """
+
+    def __init__(self, sink: dashboard.ProgressSink, catalog_path: str) -> None:
+        self.start, self.advance, self.note = sink.start, sink.advance, sink.note
+        self._sink = sink
+        self._catalog = catalog_path
+        self.failed: dict[str, str] = {}
+        self._n_new = 0
+        self._written_s = -WRITE_S
+
+    def __enter__(self) -> KeptFailures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._written_s = -WRITE_S
+        self.write_due()
+
+    def record(self, event: dashboard.Event) -> None:
+        """Pass the event on; keep it if a partition failed."""
+        if event.kind == "failed" and event.partition:
+            self.failed[event.partition] = f"{event.numbers['step']}: {event.numbers['reason']}"
+            self._n_new += 1
+            self.write_due()
+        self._sink.record(event)
+
+    def write_due(self) -> None:
+        """Write the file if there are new failures, once a second at most: it is written as a whole."""
+        if not self._n_new or time.monotonic() - self._written_s < WRITE_S:
+            return
+        self._written_s = time.monotonic()
+        # A full disk is no reason to end the run: the next second tries again.
+        with contextlib.suppress(OSError, OutputError):
+            record_failures(self._catalog, self.failed)
+            self._n_new = 0
 
 
 def finish(config: RunConfig, plan: Plan) -> bool:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from galbatch import catalog, ingest, storage
+from galbatch import catalog, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 
@@ -151,6 +151,8 @@ def clean(config: RunConfig, *, notify: Callable[[str], None] = lambda line: Non
     companions = [
         *ingest.index_paths(tile_index_of(config.cutouts.store), config.survey),
         *map(storage.damage_path, own),
+        dashboard.log_path(config.catalog.path),
+        dashboard.progress_path(config.catalog.path),
     ]
     there = [folder for folder in own if storage.exists(folder)]
     with _entered([storage.Lock(lock_of(folder), notify=notify) for folder in there]):

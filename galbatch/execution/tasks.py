@@ -133,6 +133,7 @@ class TaskResult:
     seconds : wall time
     batch : rows (objects times passes) in one call of the network, at most the configured number; 0 for ingest
     notes : human-readable lines for the user
+    worker : address of the worker that ran the task
     """
 
     partition: Partition
@@ -142,6 +143,7 @@ class TaskResult:
     seconds: float
     batch: int = 0
     notes: tuple[str, ...] = ()
+    worker: str | None = None
 
 
 def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flags: FlagsConfig) -> IngestTask:

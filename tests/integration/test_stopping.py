@@ -164,7 +164,7 @@ def test_a_second_run_is_refused_and_with_wait_lock_waits(write_run, listed, tmp
         waiting = start(run_toml, "--wait-lock")
         heard = ""
         while "waiting" not in heard:  # before it, that the lock is watched, if it did not beat at once
-            heard = waiting.stderr.readline()
+            heard = waiting.stdout.readline()
             assert f"{store}: the run of process {os.getpid()}" in heard
         assert not Path(catalog).exists() or not os.listdir(catalog)
     _, told = waiting.communicate(timeout=200)

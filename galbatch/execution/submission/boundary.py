@@ -7,9 +7,10 @@ Every exception of a task is sent back to the submission queue, which tries agai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from distributed import get_worker
+from distributed import KilledWorker, get_worker
 
 from galbatch import dashboard, ingest, models, storage
 from galbatch.errors import BundleError, ShortOfMemory, WorkerRefused
@@ -17,7 +18,7 @@ from galbatch.execution import tasks
 from galbatch.execution.submission.faults import is_out_of_memory, reason_of
 from galbatch.storage import zarr_groups
 
-__all__ = ["run_task"]
+__all__ = ["run_task", "worker_of"]
 
 
 def run_task(
@@ -53,6 +54,7 @@ def run_task(
         with storage.guarded(locks):
             result = function(task)
     except Exception as error:
+        error.on_worker = _address()  # type: ignore[attr-defined]  # attributes cross to the client with the error
         if not inferring or not is_out_of_memory(error):
             raise
         # MemoryError is the host's memory, also on a worker with a GPU.
@@ -64,7 +66,22 @@ def run_task(
         raise ShortOfMemory(f"not enough memory (batch {batch}): {reason_of(error)}") from None
     inferred = result.n_objects if inferring else 0
     dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
-    return result
+    return replace(result, worker=_address())
+
+
+def _address() -> str | None:
+    """Return the address of this worker; None outside of one."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return None
+
+
+def worker_of(error: BaseException) -> str | None:
+    """Return the address of the worker on which a task failed; None if it is not known."""
+    if isinstance(error, KilledWorker):
+        return getattr(error.last_worker, "address", None)
+    return getattr(error, "on_worker", None) or getattr(error, "worker", None)
 
 
 def _require_engines(task: tasks.InferTask) -> None:

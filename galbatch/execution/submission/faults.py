@@ -70,6 +70,7 @@ class Fault:
     problem : of a resource: what is wrong with it, such as "No space left on device"; alike faults have the same
     is_shared : of a resource: whether all partitions use it. Else one file may be at fault
     file : the file that may be at fault; "" if the error does not say
+    worker : address of the worker on which the task failed; None if it is not known
     """
 
     kind: FaultKind
@@ -77,6 +78,7 @@ class Fault:
     problem: str = ""
     is_shared: bool = False
     file: str = ""
+    worker: str | None = None
 
 
 def fault_of(error: BaseException) -> Fault:

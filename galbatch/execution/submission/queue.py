@@ -14,16 +14,16 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from distributed import Client, Future
 
-from galbatch import cluster, storage
+from galbatch import cluster, dashboard, storage
 from galbatch.config import RunConfig
 from galbatch.errors import LockLost, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.execution.submission.boundary import run_task
+from galbatch.execution.submission.boundary import run_task, worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
@@ -91,8 +91,8 @@ class SubmissionQueue:
         Connection to the workers.
     next_attempt : callable
         Called with each step that succeeded and its result; returns the next step of the partition, if any.
-    note : callable
-        Takes human-readable lines.
+    sink : ProgressSink
+        Takes human-readable lines, and an event for each partition that fails.
     cuts : bool
         Whether cutouts that prove damaged as they are read are made again; else their partition fails.
 
@@ -111,17 +111,18 @@ class SubmissionQueue:
         client: Client,
         *,
         next_attempt: NextAttempt,
-        note: Callable[[str], None],
+        sink: dashboard.ProgressSink,
         cuts: bool = True,
     ) -> None:
         self._config = config
         self._plan = plan
         self._client = client
         self._next_attempt = next_attempt
-        self._note = note
+        self._sink = sink
+        self._note = sink.note
         self._cuts = cuts
         self._device = cluster.kind_of(config.cluster).device
-        self._monitor = cluster.WorkerMonitor(client, config.cluster, note)
+        self._monitor = cluster.WorkerMonitor(client, config.cluster, sink.note)
         # Parts of each task's key: a scheduler would take equal keys, of a step that is repeated or of two runs that share it,
         # for the same task, and answer with its old result or error.
         self._run = uuid.uuid4().hex[:8]
@@ -315,7 +316,7 @@ class SubmissionQueue:
         """Return the step if it is to be submitted again; None if its partition has failed."""
         if isinstance(error, LockLost):
             raise error
-        fault = fault_of(error)
+        fault = replace(fault_of(error), worker=worker_of(error))
         was_probe = self._probe is attempt
         if was_probe:
             self._probe = None
@@ -334,11 +335,17 @@ class SubmissionQueue:
             if fault.kind is FaultKind.DAMAGE and attempt.step == "infer" and self._cuts:
                 self._note(f"damaged: {fault.reason}")
                 return Attempt(attempt.part, "ingest", n_failed=attempt.n_failed, repairs=True)
-        self._fail(attempt, fault.reason)
+        self._fail(attempt, fault.reason, worker=fault.worker)
         return None
 
-    def _fail(self, attempt: Attempt, reason: str) -> None:
-        self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason}"
+    def _fail(self, attempt: Attempt, reason: str, *, worker: str | None = None) -> None:
+        """Give the partition up, and tell everybody at once."""
+        name = attempt.part.partition.name
+        self.failed[name] = f"{attempt.step}: {reason}"
+        text = f"failed: {name}: {self.failed[name]}"
+        self._sink.record(
+            dashboard.Event("failed", text, name, worker, {"step": attempt.step, "reason": reason})
+        )
 
     def _halve(self, attempt: Attempt, error: ShortOfMemory) -> bool:
         """Halve the batch of a step that ran out of memory; return False if it cannot be halved any more."""
@@ -363,7 +370,7 @@ class SubmissionQueue:
         if self.pauses.record(attempt.part.partition.name, fault):
             return attempt
         if not fault.is_shared and attempt.n_failed + attempt.n_unavailable > self._config.cluster.retries:
-            self._fail(attempt, fault.reason)
+            self._fail(attempt, fault.reason, worker=fault.worker)
             return None
         attempt.due_s = time.monotonic() + RETRY_S * min(attempt.n_unavailable, HANDFUL)
         return attempt
