@@ -30,6 +30,9 @@ HOW_TO_START: dict[Device, str] = {
     "cuda": 'dask worker {address} --resources "GPU=1" --nthreads 4',
 }
 
+TLS_HINT = "tls:// needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, .._TLS__CLIENT__CERT and .._TLS__CLIENT__KEY"
+"""How a scheduler with TLS is joined."""
+
 COMPARED = {"python": 2, "galbatch": 9, "dask": 9, "distributed": 9, "torch": 2, "numpy": 1}
 """Packages that must agree on client and workers, with the number of parts of the version that are compared.
 
@@ -118,10 +121,11 @@ def _connected(address: str) -> Iterator[Client]:
         warnings.simplefilter("ignore", VersionMismatchWarning)
         try:
             client = Client(address, timeout=CONNECT_S)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AssertionError) as error:
+            # Without certificates Dask raises TypeError; AssertionError where a scheduler with TLS was joined without.
             raise ClusterError(
-                f"{address}: no Dask scheduler answers there ({error}); give its address as it prints it when it starts, such "
-                "as tcp://10.0.0.1:8786"
+                f"{address}: no Dask scheduler answers there ({error or 'it closed the connection'}); give its address as it prints "
+                f"it when it starts, such as tcp://10.0.0.1:8786; {TLS_HINT}"
             ) from None
         with client:
             yield client

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from galbatch.config.strict import Section
+from galbatch.config.values import Label
 
 __all__ = ["CatalogConfig"]
 
@@ -14,4 +15,4 @@ class CatalogConfig(Section):
 
     # The lock and the pass outputs are named after this path and lie next to it: readers of HATS list what lies inside.
     path: str = Field("catalog", description="folder of the HATS catalog")
-    name: str = Field("galbatch", description="obs_collection in the catalog's properties")
+    name: Label = Field("galbatch", description="obs_collection in the catalog's properties")

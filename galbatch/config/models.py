@@ -15,9 +15,12 @@ __all__ = ["ModelConfig"]
 class ModelConfig(Section):
     """One [[models]] section: a network to run."""
 
-    # Names of columns are <name>_<parameter>_<statistic>, and lower-case letters, digits and underscores need no quotes in SQL.
+    # Names of columns are <name>_<parameter>_<statistic>, and lower-case letters, digits and underscores need no quotes in SQL. They are
+    # folders of the kept pass outputs, too, whose names have 255 bytes at most.
     name: str = Field(
-        pattern=r"^[a-z][a-z0-9_]*$", description="prefix of the model's columns in the catalog"
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=64,
+        description="prefix of the model's columns in the catalog",
     )
     bundle: Annotated[tuple[str, ...], one_or_several(str)] = Field(
         min_length=1,

@@ -16,7 +16,7 @@ from galbatch.config.models import ModelConfig
 from galbatch.config.objects import ObjectsConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
-from galbatch.config.strict import Section, parse_strictly
+from galbatch.config.strict import Section, parse_strictly, require_plain
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
 from galbatch.core.urls import scheme_of
@@ -121,10 +121,13 @@ def read_config(path: str | Path) -> RunConfig:
     Raises
     ------
     ConfigError
-        The file does not exist, is not valid TOML, or holds an unknown key or a value out of range.
+        The file does not exist, is not valid TOML, or holds an unknown key, a value out of range, control characters, or
+        credentials in a URL.
     """
     path = Path(path)
-    return parse_strictly(RunConfig, read_toml(path), source=path.name).resolve_paths(path.resolve().parent)
+    data = read_toml(path)
+    require_plain(data, path.name)
+    return parse_strictly(RunConfig, data, source=path.name).resolve_paths(path.resolve().parent)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from galbatch.core.urls import without_secrets
 from galbatch.errors import ConfigError
 
-__all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly"]
+__all__ = ["RENAMED_KEYS", "Section", "nearest_hint", "parse_strictly", "require_plain"]
 
 RENAMED_KEYS: Mapping[tuple[str, str], str] = {
     ("models", "columns"): "auxiliary_inputs",
@@ -28,12 +30,39 @@ An old key is an error and is not translated, so that a config file always has t
 
 T = TypeVar("T")
 
+# Line breaks and tabs may stand in long conditions.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
 
 class Section(BaseModel):
     """Base class of all sections of run.toml: instances are frozen, and unknown keys are errors."""
 
     # pydantic warns of fields named like its own methods (model_..); keys of run.toml may have any name.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def require_plain(data: Any, source: str, key: str = "") -> None:
+    """Raise an error if a text in parsed TOML holds control characters, or credentials in a URL; no message quotes either.
+
+    Raises
+    ------
+    ConfigError
+        Names the key.
+    """
+    if isinstance(data, dict):
+        for name, value in data.items():
+            require_plain(value, source, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, list):
+        for value in data:
+            require_plain(value, source, key)
+    elif isinstance(data, str):
+        if CONTROL_CHARACTERS.search(data):
+            raise ConfigError(f"{source}: {key}: holds control characters, which no path or name needs")
+        if (hidden := without_secrets(data)) != data:
+            raise ConfigError(
+                f"{source}: {key}: {hidden}: the URL holds credentials, which would stand in logs and outputs; give them in the "
+                "environment, or in fsspec's configuration (FSSPEC_<PROTOCOL> or ~/.config/fsspec)"
+            )
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:

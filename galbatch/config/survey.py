@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from galbatch.config.strict import Section
-from galbatch.config.values import Magnitude, Width
+from galbatch.config.values import Label, Magnitude, Width
 from galbatch.core.types import WeightKind
 
 __all__ = [
@@ -202,11 +202,14 @@ class SurveyConfig(Section):
         description="the tiles: a glob pattern, a folder or a table of tiles (Parquet, CSV); a local path, relative to run.toml's "
         "folder, or an s3:// URL or another one that fsspec reads"
     )
-    bands: tuple[str, ...] = Field(min_length=1, description="bands to read, in the survey's own short names")
+    bands: tuple[Label, ...] = Field(
+        min_length=1, description="bands to read, in the survey's own short names"
+    )
     # The underscore is left out: it separates the name from the band.
     name: str = Field(
         "",
         pattern=r"^[a-z][a-z0-9]*$|^$",
+        max_length=64,
         description="prefix of the survey's bands, needed if several [[survey]] have bands of the same name: with name des, band g "
         "becomes des_g",
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["Bytes", "Magnitude", "Width", "one_or_several", "parse_bytes"]
+__all__ = ["Bytes", "Label", "Magnitude", "Width", "one_or_several", "parse_bytes"]
 
 # Decimal units are powers of 1000, binary ones (with i) powers of 1024, as IEC 80000-13 defines them.
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -44,3 +44,5 @@ def one_or_several(*kinds: type) -> BeforeValidator:
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Magnitude = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Names that are printed and written into outputs: one line, and no part of a path.
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\]{1,64}$")]

@@ -39,9 +39,11 @@ MAX_EXACT_ID = 2.0**53
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
+CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
+UNPRINTABLE_ID = "control characters in the id"
 NOT_FINITE = "position is not finite"
 BAD_DECLINATION = "declination outside -90..90"
-REASONS = (NO_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE)  # the first that holds is given
+REASONS = (NO_ID, UNPRINTABLE_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE)  # the first that holds is given
 
 
 def read_objects(
@@ -150,16 +152,21 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
     ids = _ids(path, ids, objects.id)
     positions = positions_of(path, table, objects)
     no_id = np.asarray(pc.is_null(ids))
+    unprintable = np.zeros(len(ids), dtype=np.bool_)
     if pa.types.is_string(ids.type):
         no_id |= np.asarray(pc.equal(ids, "").fill_null(False))
+        # numpy's text drops a NUL at its end, so that two ids could become one; terminals obey the others.
+        unprintable = np.asarray(pc.match_substring_regex(ids, CONTROL_CHARACTERS).fill_null(False))
     not_finite = ~(np.isfinite(positions["ra_deg"]) & np.isfinite(positions["dec_deg"]))
     outside = ~not_finite & (np.abs(np.nan_to_num(positions["dec_deg"])) > 90.0)
     # Only usable rows count as the first of an id: a row without a position must not displace one with it.
-    usable = ~(no_id | not_finite | outside)
+    usable = ~(no_id | unprintable | not_finite | outside)
     repeated = np.zeros(len(ids), dtype=np.bool_)
     repeated[np.flatnonzero(usable)] = _is_repeated(ids.filter(pa.array(usable)))
     # Codes, not text, until Arrow has them: 10 million rows of numpy's text take a GB.
-    code = np.select([no_id, not_finite, outside, repeated], range(len(REASONS)), default=-1).astype(np.int8)
+    code = np.select(
+        [no_id, unprintable, not_finite, outside, repeated], range(len(REASONS)), default=-1
+    ).astype(np.int8)
     reasons = pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), pa.array(REASONS))
     return pa.table({"object_id": ids, **positions, "reason": reasons.cast(pa.string())})
 

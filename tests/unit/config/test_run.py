@@ -306,3 +306,37 @@ def test_a_bundle_is_one_or_a_list(tmp_path):
     for wrong in ([], 3):
         with pytest.raises(errors.ConfigError, match="bundle: "):
             config.parse_strictly(config.ModelConfig, {"name": "m", "bundle": wrong}, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            '"tiles/*.fits"',
+            '"ftp://anna:PLANTED@host/*.fits"',
+            "survey.tiles: ftp://anna:***@host/*.fits: the URL holds",
+        ),
+        (
+            '"tiles/*.fits"',
+            '"x"\nsecret = "https://h?sig=PLANTED"',
+            "survey.secret: https://h?sig=***: the URL holds",
+        ),
+        ('"tiles/*.fits"', '"x"\nsecret_key = "PLANTED"', "[survey] secret_key: unknown key"),
+        ('["g"', '["../g"', "[survey.bands]"),
+        ('["g"', r'["g\u0000"', "survey.bands: holds control characters"),
+        ('"demo:gampen"', r'"a\u0000.pt"', "models.bundle: holds control characters"),
+        ('"gampen"', '"../gampen"', "[models] name: String should match pattern"),
+        ('"gampen"', f'"{"g" * 65}"', "[models] name: String should have at most 64 characters"),
+        (
+            "[[models]]",
+            '[catalog]\nname = "a\\nhats_nrows=1"\n[[models]]',
+            "[catalog] name: String should match",
+        ),
+    ],
+)
+def test_names_and_paths_hold_no_credentials_control_characters_or_ways_out(tmp_path, old, new, told):
+    text = MINIMAL.replace(old, new, 1)
+    assert text != MINIMAL
+    found = refusal(tmp_path, text)
+    assert told in found
+    assert "PLANTED" not in found

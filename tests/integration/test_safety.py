@@ -1,0 +1,117 @@
+"""Names of others lead nowhere, and credentials are in no output."""
+
+import io
+import os
+import subprocess
+import sys
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from galbatch import storage
+from galbatch.errors import UsageError
+
+pytestmark = pytest.mark.timeout(600)
+
+PLANTED = "PLANTED-a81f0c"
+
+EVIL_IDS = [
+    "../../../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    ".",
+    r"C:\\windows\\system32",
+    "CON",
+    "a" * 5000,
+    "%2e%2e%2f",
+    "\u202etxt.exe",  # right-to-left override
+    "\u00e9/..",
+    "e\u0301/..",  # looks the same, and is another id
+    "s3://bucket/x",
+    "$(touch evil)",
+    "; touch evil",
+    "{0.__class__}",
+    "<script>alert(1)</script>",
+    "Norder=0/Npix=0",
+    "_done.json",
+]
+
+
+def cli(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "galbatch.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=os.environ | variables,
+    )
+
+
+def readable(name, data):
+    """What a reader finds in a file: its bytes, and of Parquet also what is compressed."""
+    if not name.endswith(".parquet") or not data.startswith(b"PAR1"):
+        return data
+    table = pq.read_table(io.BytesIO(data), partitioning=None)
+    return data + str((table.schema, table.schema.metadata, table.to_pydict())).encode()
+
+
+def test_evil_ids_and_a_planted_secret_on_s3(s3, write_run, survey, tmp_path, monkeypatch):
+    """One run whose credentials are searched in all that it writes and prints, and whose ids are paths and commands."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FSSPEC_FTP_PASSWORD"):
+        monkeypatch.setenv(name, PLANTED)
+    listed = pq.read_table(survey / "objects.parquet").slice(0, len(EVIL_IDS))
+    listed = listed.set_column(listed.column_names.index("object_id"), "object_id", pa.array(EVIL_IDS))
+    pq.write_table(listed, tmp_path / "objects.parquet")
+    places = f'[cutouts]\nstore = "{s3}/out/cutouts.zarr"\n[catalog]\npath = "{s3}/out/catalog"\n'
+    run_toml = write_run(
+        tmp_path / "run",
+        max_objects=9,
+        passes=4,
+        objects=tmp_path / "objects.parquet",
+        replace=[("[flags]", f"{places}[flags]"), ("passes = 4", "passes = 4\nkeep_pass_outputs = true")],
+    )
+    done = cli("run", run_toml, "--log-format", "json", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    report = cli("report", f"{s3}/out/catalog", "-o", tmp_path / "report.html")
+    assert report.returncode == 0, report.stderr
+    broken = cli("--debug", "verify", "s3://no-such-bucket/catalog")
+    assert broken.returncode != 0
+    files = fsspec.filesystem("s3")
+    bucket = s3.removeprefix("s3://")
+    written = {
+        name.removeprefix(f"{bucket}/"): readable(name, files.cat_file(name)) for name in files.find(bucket)
+    }
+    assert all(name.startswith(("out/cutouts.zarr", "out/catalog")) and ".." not in name for name in written)
+    assert sum(name.endswith("_done.json") for name in written) >= 4  # cutouts and two models' pass outputs
+    assert {"out/catalog/_lock.json", "out/catalog_lock.json"}.isdisjoint(written)
+    found = [value for name, data in written.items() if name.startswith("out/catalog/dataset/Norder") for value in EVIL_IDS if value.encode() in data]  # fmt: skip
+    assert len(set(found)) > 10
+    written["report"] = (tmp_path / "report.html").read_bytes()
+    assert b"<script>alert(1)" not in written["report"]
+    for one, name in ((done, "run"), (report, "report"), (broken, "broken")):
+        written[f"printed by {name}"] = (one.stdout + one.stderr).encode()
+    assert [name for name, data in written.items() if PLANTED.encode() in data] == []
+    # Nothing was written on this machine but what the test wrote and asked for.
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "objects.parquet",
+        "report.html",
+        "run.toml",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", [f"ftp://anna:{PLANTED}@127.0.0.1/x", f"https://127.0.0.1/x.fits?X-Amz-Signature={PLANTED}"]
+)
+def test_a_url_with_credentials_is_refused_wherever_it_comes_from(url, write_run, survey, tmp_path):
+    with pytest.raises(UsageError, match="the URL holds credentials") as caught:
+        storage.read_bytes(url)
+    assert PLANTED not in str(caught.value)
+    run_toml = write_run(tmp_path)
+    run_toml.write_text(run_toml.read_text().replace(f"{survey}/objects.parquet", url))
+    refused = cli("--debug", "plan", run_toml)
+    assert refused.returncode == 1  # with --debug Python ends it, with its traceback
+    assert "objects.path: " in refused.stderr
+    assert PLANTED not in refused.stdout + refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
