@@ -57,7 +57,7 @@ def test_a_failure_is_written_while_the_run_goes_on(run):
     assert list(run["early"]) == [run["victim"]]
     kinds = [line["event"] for line in run["lines"]]
     assert "infer" in kinds[kinds.index("failed") :]  # others were done after it was printed
-    assert run["stderr"].startswith(f"failed: {run['victim']}: infer: ")
+    assert f"\nfailed: {run['victim']}: infer: " in run["stderr"]
 
 
 def test_each_line_of_json_names_partition_and_worker(run):
