@@ -262,3 +262,14 @@ def test_kept_columns_cannot_have_the_catalogs_names(tmp_path: Path) -> None:
         read_objects(config(path, keep=("flags",)))
     table, *_ = read_objects(config(path, keep=("object_id", "z_best")))
     assert table.kept.column_names == ["z_best"]
+
+
+def test_ids_with_control_characters_are_no_ids(tmp_path: Path) -> None:
+    """numpy drops a NUL at the end of a text: a and a with a NUL would be one object."""
+    ids = ["a", "a\x00", "b\x1b[2J", "c\nd", "e\u202e", "../f"]
+    path = tmp_path / "list.parquet"
+    as_parquet(path, {"object_id": ids, "ra_deg": [10.0 + i for i in range(6)], "dec_deg": [0.0] * 6})
+    table, rejected, _ = read_objects(config(path, invalid="drop"))
+    assert set(table.object_id) == {"a", "e\u202e", "../f"}
+    assert rejected["object_id"].to_pylist() == ids[1:4]
+    assert set(rejected["reason"].to_pylist()) == {"control characters in the id"}
