@@ -57,6 +57,7 @@ def readable(name, data):
     return data + str((table.schema, table.schema.metadata, table.to_pydict())).encode()
 
 
+@pytest.mark.slow
 def test_evil_ids_and_a_planted_secret_on_s3(s3, write_run, survey, tmp_path, monkeypatch):
     """One run whose credentials are searched in all that it writes and prints, and whose ids are paths and commands."""
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FSSPEC_FTP_PASSWORD"):

@@ -154,6 +154,7 @@ def test_a_run_that_lost_its_lock_stops_and_writes_no_leaf_after(write_run, list
     assert json.loads(Path(lock).read_text())["owner"] == "other"
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_with_wait_lock_waits(write_run, listed, tmp_path):
     run_toml = write_run(tmp_path, max_objects=30, passes=4, objects=listed)
     store, catalog = (str(tmp_path / name) for name in ("cutouts.zarr", "catalog"))
