@@ -134,7 +134,7 @@ def execute_held(
     else:
         # Failures of the networks stay; those of cutting are done or failed once more.
         earlier = {name: reason for name, reason in before.failed.items() if name in before.ingested}
-        finishing.record_failures(config.catalog.path, earlier | run.result.failed)
+        run.sink.replace(earlier | run.result.failed)
     run.result.seconds = time.monotonic() - started
     return run.result
 

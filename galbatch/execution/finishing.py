@@ -75,6 +75,11 @@ class KeptFailures:
             self.write_due()
         self._sink.record(event)
 
+    def replace(self, failed: dict[str, str]) -> None:
+        """Write these failures instead, at the end of a run."""
+        self.failed, self._n_new, self._written_s = failed, self._n_new + 1, -WRITE_S
+        self.write_due()
+
     def write_due(self) -> None:
         """Write the file if there are new failures, once a second at most: it is written as a whole."""
         if not self._n_new or time.monotonic() - self._written_s < WRITE_S:

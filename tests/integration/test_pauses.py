@@ -54,6 +54,9 @@ class Notes:
         self.lines.append(line)
         self.on_note(line)
 
+    def record(self, event):
+        pass
+
     @property
     def kinds(self):
         return ["waiting" if ": waiting" in line else re.match(r"\w+", line)[0] for line in self.lines]

@@ -58,3 +58,5 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     with kept:
         pass
     assert finishing.read_failures(str(tmp_path)) == {"Norder=5/Npix=1": "infer: number 1"}
+    kept.replace({})
+    assert not (tmp_path / "_failed.json").exists()
