@@ -88,7 +88,8 @@ class LockHandle:
             Another run took it over, or this run gave it back.
         """
         for look in range(LOOKS):
-            found = _read(self.path)
+            # Without the version, which would be another request to an object store.
+            found = _read(self.path, with_version=False)
             if found is not None and found.owner == self.owner:
                 return
             if found is not None and found.owner:
@@ -281,12 +282,12 @@ class Lock:
         return files.json_bytes(values).ljust(LOCK_BYTES)
 
 
-def _read(path: str) -> _Found | None:
+def _read(path: str, *, with_version: bool = True) -> _Found | None:
     """Return a lock file; None if it does not exist. One that is being written has no values yet."""
     system = file_system(path)
     try:
         # The version is read before the content: if the file changes in between, replacing this version fails.
-        version = system.identity(path).version
+        version = system.identity(path).version if with_version else ""
         data = system.read_bytes(path)
     except FileNotFoundError:
         return None
