@@ -78,6 +78,17 @@ def test_who_has_the_certificates_joins(encrypted):
         assert all(address.startswith("tls://127.0.0.1:") for address in connected.run(os.getpid))
 
 
+def test_workers_of_this_machine_are_encrypted_where_dask_requires_it(encrypted):
+    ca, cert, key = encrypted[0].values()
+    settings = {"distributed.comm.tls.ca-file": ca, "distributed.comm.require-encryption": True}
+    for role in ("scheduler", "worker", "client"):
+        settings |= {f"distributed.comm.tls.{role}.cert": cert, f"distributed.comm.tls.{role}.key": key}
+    local = config.ClusterConfig(workers=1, dashboard_address="127.0.0.1:0")
+    with dask.config.set(settings), cluster.connect(local) as connected:
+        assert connected.scheduler.address.startswith("tls://127.0.0.1:")
+        assert all(address.startswith("tls://127.0.0.1:") for address in connected.run(os.getpid))
+
+
 @pytest.mark.slow
 def test_a_run_joins_with_certificates_from_the_environment(encrypted, write_run, survey, tmp_path):
     settings, running = encrypted
