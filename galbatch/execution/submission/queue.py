@@ -135,7 +135,7 @@ class SubmissionQueue:
         self._outcomes = Outcomes(client)
         self._locks: tuple[storage.LockHandle, ...] = ()
         self.failed: dict[str, str] = {}
-        self.pauses = Pauses(config.cluster.pause_limit, note)
+        self.pauses = Pauses(config.cluster.pause_limit, sink.note)
         # The step that is tried while the run pauses.
         self._probe: Attempt | None = None
 
