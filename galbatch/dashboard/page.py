@@ -40,6 +40,8 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]
     """Dask plugin that adds the page ``/galaxies`` to the scheduler's dashboard."""
 
     name = "galbatch-page"
+    # A scheduler that several runs join, one after another, has the page already.
+    idempotent = True
 
     async def start(self, scheduler: Scheduler) -> None:
         """Add the page; does nothing if the scheduler has no dashboard."""
