@@ -43,6 +43,15 @@ def environment(settings):
     }
 
 
+def https_of(settings):
+    """What the dashboard needs to speak https, and clients to give its address so."""
+    names = ("cert", "key")
+    return {
+        f"distributed.scheduler.dashboard.tls.{n}": settings[f"distributed.comm.tls.client.{n}"]
+        for n in names
+    }
+
+
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory):
     """The certificates, and the cluster whose scheduler and worker have them; its dashboard speaks https."""
@@ -50,25 +59,24 @@ def encrypted(tmp_path_factory):
     ca, cert, key = settings.values()
     roles = {f"tls_{role}_{kind}": path for role in ("scheduler", "worker", "client") for kind, path in (("cert", cert), ("key", key))}  # fmt: skip
     security = Security(require_encryption=True, tls_ca_file=ca, **roles)
-    https = {"distributed.scheduler.dashboard.tls.cert": cert, "distributed.scheduler.dashboard.tls.key": key}
-    with (
-        dask.config.set(https),
-        LocalCluster(
+    # Only while it starts: other clusters of this process are not encrypted.
+    with dask.config.set(https_of(settings)):
+        running = LocalCluster(
             n_workers=1,
             threads_per_worker=1,
             security=security,
             protocol="tls",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-        ) as running,
-    ):
+        )
+    with running:
         yield settings, running
 
 
 def test_who_has_the_certificates_joins(encrypted):
     settings, running = encrypted
     with (
-        dask.config.set(settings),
+        dask.config.set(settings | https_of(settings)),
         cluster.connect(
             config.ClusterConfig(kind="scheduler", scheduler=running.scheduler_address)
         ) as connected,
@@ -98,7 +106,7 @@ def test_a_run_joins_with_certificates_from_the_environment(encrypted, write_run
     command = ["run", str(run_toml), "--workers", "1", "--scheduler", running.scheduler_address]
     done = subprocess.run(
         [sys.executable, "-m", "galbatch.cli", *command],
-        env=os.environ | environment(settings),
+        env=os.environ | environment(settings | https_of(settings)),
         capture_output=True,
         text=True,
         timeout=400,
