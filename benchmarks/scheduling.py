@@ -27,6 +27,7 @@ from distributed import Client, LocalCluster, as_completed
 from harness import RESULTS, compare, report
 from plan import make_tile
 
+from galbatch import dashboard
 from galbatch.config import RunConfig
 from galbatch.core.types import Grid
 from galbatch.execution import tasks
@@ -106,7 +107,7 @@ def run_loop(client: Client, config: RunConfig, plan: Plan) -> int:
         nonlocal n_objects
         n_objects += result.n_objects
 
-    queue = SubmissionQueue(config, plan, client, next_attempt=count, note=print)
+    queue = SubmissionQueue(config, plan, client, next_attempt=count, sink=dashboard.Silent())
     queue.work([Attempt(part, "ingest") for part in plan.partitions])
     if queue.failed or n_objects != len(plan.objects):
         raise SystemExit(f"{n_objects} of {len(plan.objects)} objects; failed: {queue.failed}")

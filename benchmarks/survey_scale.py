@@ -23,6 +23,7 @@ from unittest import mock
 import numpy as np
 from harness import RESULTS
 
+from galbatch import dashboard
 from galbatch.config import RunConfig
 from galbatch.execution import tasks
 from galbatch.execution.submission import Attempt, SubmissionQueue, pausing, queue
@@ -266,7 +267,7 @@ def run(n_galaxies: int, n_gpus: int, max_objects: int, *, rates: Rates, seed: i
 
     started = time.perf_counter()
     with simulated_queue(simulated):
-        work = SubmissionQueue(config, None, simulated, next_attempt=next_attempt, note=lambda line: None)
+        work = SubmissionQueue(config, None, simulated, next_attempt=next_attempt, sink=dashboard.Silent())
         work.work([Attempt(part, "ingest") for part in parts])
     n_objects = sum(part.partition.n_objects for part in parts)
     n_missed = sum(part.partition.n_objects for part in parts if part.partition.name in work.failed)
