@@ -170,6 +170,10 @@ def on_image(cutout: Cutout, path: str) -> Cutout:
             for hdu in hdus:
                 if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
                     target = WCS(hdu.header, hdus).celestial
+                    if target.cpdis1 is not None or target.det2im1 is not None:
+                        raise UsageError(
+                            f"--like {path}: its WCS has distortion tables, which the cutout's header could not state"
+                        )
                     if target.naxis == 2:
                         shape = (int(hdu.header["NAXIS2"]), int(hdu.header["NAXIS1"]))
                         return _resampled(cutout, target, shape)
@@ -253,11 +257,13 @@ def _hdus(cutout: Cutout, number: int) -> Iterator[fits.ImageHDU]:
         "MASK": (cutout.mask, ""),
         "VARIANCE": (cutout.variance, "nJy2"),
     }
+    # With SIP polynomials, which another image may have.
+    wcs = cutout.wcs.to_header(relax=True)
     for index, band in enumerate(cutout.bands):
         for plane, (values, unit) in planes.items():
             if values is None:
                 continue
-            hdu = fits.ImageHDU(values[index], cutout.wcs.to_header(), name=f"{plane}_{band}", ver=number)
+            hdu = fits.ImageHDU(values[index], wcs, name=f"{plane}_{band}", ver=number)
             _add_cards(hdu.header, cutout, index, unit)
             if plane == "MASK":
                 for bit in MaskBit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
+from astropy.utils.exceptions import AstropyWarning
 
 from galbatch import storage
 from galbatch.errors import OutputError
@@ -51,21 +53,27 @@ def write_table(path: str, table: pa.Table) -> None:
         Another suffix; no space, or no permission.
     """
     check_table_suffix(path)
-    if path.endswith(".parquet"):
-        data = _as_parquet(table)
-    elif path.endswith(".csv"):
-        data = _as_csv(table)
-    elif path.endswith(".ecsv"):
+    with warnings.catch_warnings():
+        # astropy warns of units that a format does not know; it writes them as they are, or leaves them to its comments.
+        warnings.simplefilter("ignore", AstropyWarning)
+        data = _encoded(table, path.rpartition(".")[2])
+    storage.publish(path, data)
+
+
+def _encoded(table: pa.Table, suffix: str) -> bytes:
+    if suffix == "parquet":
+        return _as_parquet(table)
+    if suffix == "csv":
+        return _as_csv(table)
+    if suffix == "fits":
+        return _as_fits(_astropy_table(table, ascii_only=True))
+    if suffix == "ecsv":
         text = io.StringIO()
         _astropy_table(table).write(text, format="ascii.ecsv")
-        data = text.getvalue().encode()
-    elif path.endswith(".fits"):
-        data = _as_fits(_astropy_table(table, ascii_only=True))
-    else:
-        buffer = io.BytesIO()
-        _astropy_table(table).write(buffer, format="votable")
-        data = buffer.getvalue()
-    storage.publish(path, data)
+        return text.getvalue().encode()
+    buffer = io.BytesIO()
+    _astropy_table(table).write(buffer, format="votable")
+    return buffer.getvalue()
 
 
 def _as_parquet(table: pa.Table) -> bytes:

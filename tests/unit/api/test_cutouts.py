@@ -89,8 +89,24 @@ def test_a_cutout_on_the_pixels_of_another_image(cutout: api.Cutout, tmp_path: P
     # A pixel covers four of the cutout's.
     assert np.nansum(found.image[1]) == pytest.approx(np.nansum(cutout.image[1]), rel=2e-3)
     assert np.unravel_index(np.nanargmax(found.image[0]), (14, 20)) == (6, 10)
+    np.testing.assert_allclose(found.wcs.pixel_to_world_values(3, 4), other.pixel_to_world_values(3, 4))
     fits.PrimaryHDU().writeto(tmp_path / "empty.fits")
     with pytest.raises(UsageError, match=r"empty\.fits: no image with a celestial WCS"):
         api.on_image(cutout, str(tmp_path / "empty.fits"))
     with pytest.raises(UsageError, match=r"gone\.fits: cannot be read as FITS"):
         api.on_image(cutout, str(tmp_path / "gone.fits"))
+
+
+def test_distortion_polynomials_of_another_image_are_stated(cutout: api.Cutout, tmp_path: Path) -> None:
+    header = fits.Header(
+        {
+            "CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CRVAL1": 150.1, "CRVAL2": -2.2,
+            "CRPIX1": 15.0, "CRPIX2": 15.0, "CD1_1": -0.2 / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.2 / 3600,
+            "A_ORDER": 2, "A_2_0": 1e-3, "B_ORDER": 2, "B_0_2": 2e-3,
+        }
+    )  # fmt: skip
+    fits.PrimaryHDU(np.zeros((30, 30), np.float32), header).writeto(tmp_path / "sip.fits")
+    found = api.cutouts_as_fits([api.on_image(cutout, str(tmp_path / "sip.fits"))])[1].header
+    assert WCS(found).all_pix2world([[2, 27]], 0) == pytest.approx(
+        WCS(header).all_pix2world([[2, 27]], 0), abs=1e-9
+    )

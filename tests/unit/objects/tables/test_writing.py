@@ -23,6 +23,17 @@ def test_unit_description_and_ucd_come_back(tmp_path: Path, suffix: str) -> None
     assert back["flux"].to_pylist() == [1.5, None]
 
 
+@pytest.mark.parametrize("unit", ["counts", "mag(AB)", "%", "furlong^x"])
+@pytest.mark.parametrize("suffix", ["parquet", "ecsv", "fits", "vot"])
+def test_units_that_a_format_does_not_know_are_no_fault(tmp_path: Path, suffix: str, unit: str) -> None:
+    schema = pa.schema([pa.field("c", pa.float32(), metadata={"unit": unit, "description": "c"})])
+    path = tmp_path / f"out.{suffix}"
+    write_table(str(path), pa.table([[1.5]], schema=schema))
+    if suffix != "ecsv":
+        assert read_table(str(path))["c"].to_pylist() == [1.5]
+    assert unit.encode() in path.read_bytes() or suffix == "fits"
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "fits", "vot"])
 def test_a_table_is_written_and_read_back(tmp_path: Path, suffix: str) -> None:
     schema = pa.schema(
