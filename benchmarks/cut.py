@@ -32,7 +32,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FITSFixedWarning)
     with tempfile.TemporaryDirectory() as folder:
         survey = simulation.simulate_survey(folder, n_objects=N_OBJECTS, patches=1, bands=("g",), seed=3)
-        objects, _ = read_objects(ObjectsConfig(path=survey.objects))
+        objects, *_ = read_objects(ObjectsConfig(path=survey.objects))
         tiles = ingest.read_tiles(SurveyConfig(layout="hsc", tiles=survey.tiles, bands=("g",)))
         path = tiles[0].image.path
         n_listed = pq.read_metadata(survey.objects).num_rows

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from astropy.wcs import WCS
 from reproject import reproject_interp
 
 from galbatch.core.flags import PixelFlag
+from galbatch.core.types import Resampling
 from galbatch.ingest import headers as lattice
 from galbatch.ingest.cut import resample
 from galbatch.ingest.pixels import Pixels
@@ -310,13 +312,14 @@ def test_a_distorted_tile_is_never_copied(tmp_path, tan, write_calexp, read_tile
 
 
 @pytest.mark.parametrize(("scale", "angle"), [(0.262, 0.0), (0.05, 30.0), (0.4, 200.0)])
-def test_the_window_told_in_advance_holds_all_that_is_read(one_tile, read_tiles, scale, angle):
+@pytest.mark.parametrize("method", get_args(Resampling))
+def test_the_window_told_in_advance_holds_all_that_is_read(one_tile, read_tiles, scale, angle, method):
     tile = read_tiles(one_tile(scale=scale, angle=angle))[0]
     for dec in (2.0, 2.004, 2.2):  # inside, over the edge, outside
         target = lattice.tan_wcs(150.0, dec, scale_arcsec=0.168, center_px=40)
-        told = resample.window_to_resample(tile, target=target, size_px=80)
+        told = resample.window_to_resample(tile, target=target, size_px=80, resampling=method)
         reads = Reads()
-        resample.resample(reads, tile, target=target, size_px=80)
+        resample.resample(reads, tile, target=target, size_px=80, resampling=method)
         assert bool(reads.boxes) is (dec < 2.1)
         for box in reads.boxes:
             assert told is not None
