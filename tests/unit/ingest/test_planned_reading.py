@@ -12,7 +12,7 @@ from galbatch.config import CutoutsConfig, FlagsConfig, RunConfig
 from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.execution import tasks
-from galbatch.objects import ListSource
+from galbatch.objects import ListCounts, ListSource
 from galbatch.planning import ModelPlan, make_plan
 
 SIZE_PX, STEP_PX, SCALE_DEG = 1000, 900, 0.168 / 3600
@@ -57,7 +57,7 @@ def test_partitions_read_what_the_plan_says(on_s3, n_objects, max_objects, margi
         plan={"max_objects_per_partition": max_objects},
     )
     model = ModelPlan("gampen", None, ("gampen.pt",), ("0" * 64,), Grid(64, 0.168), ("g",))
-    plan = make_plan(config, ListSource(table, pa.table({})), tiles, [model])
+    plan = make_plan(config, ListSource(table, pa.table({}), ListCounts()), tiles, [model])
     assert (len(plan.partitions) > 3) == (max_objects == 6)
     server.reset()
     for part in plan.partitions:
