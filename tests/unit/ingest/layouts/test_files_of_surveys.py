@@ -211,6 +211,26 @@ def test_unwise_band_is_a_number(by_survey, pixels, spelled):
     assert np.isfinite(found.variance).any()
 
 
+def test_rms_of_hst_in_a_file_without_wcs(by_survey, pixels):
+    path = by_survey("hst_frontier_drz/abell_2744_dwarf_galaxy_f105w.fits.gz")
+    generic = {"weight_replace": ["f105w.fits", "f105w_rms.fits"], "weight_kind": "standard_deviation"}
+    tile, found = pixels(path, "generic", "F105W", generic=generic)
+    rms = fits.getdata(str(path).replace("f105w.fits", "f105w_rms.fits"))
+    measured = np.isfinite(found.variance)
+    assert measured.mean() > 0.9
+    np.testing.assert_allclose(found.variance[measured], (rms[measured] * tile.njy_per_unit) ** 2, rtol=1e-5)
+
+
+def test_pixels_of_hst_by_pc_in_degrees(by_survey, read_tiles):
+    """PC holds degrees and CDELT is 1: 0.03 arcsec, about the source that HSC's cube of the same sky shows."""
+    path = by_survey("hst_hsc_cosmos/Cut_HST1.fits")
+    (tile,) = read_tiles(path, layout="generic", bands=("F814W",), zero_point_mag=25.94)
+    assert tile.pixel_scale_arcsec == pytest.approx(0.03, rel=1e-3)
+    x, y = parse_wcs(tile.wcs_header).wcs.all_world2pix(150.33019387, 2.07082451, 0)
+    assert 0 < x < 250
+    assert 0 < y < 250
+
+
 def test_viking_says_its_band_by_its_name(by_survey, read_tiles):
     path = by_survey("viking/mystery_VIKING_Z.fits")
     for spelled in ("Z", "z"):
