@@ -5,6 +5,7 @@
 """
 
 from galbatch.ingest.headers.calibration import PixelScale, StatedScale, image_scale, scale_of_attribute
+from galbatch.ingest.headers.cell_psf import with_cell_psf
 from galbatch.ingest.headers.lattice import (
     SCALE_TOLERANCE_PX,
     TanWCS,
@@ -48,4 +49,5 @@ __all__ = [
     "tan_wcs",
     "tile_tan",
     "wcs_cards",
+    "with_cell_psf",
 ]

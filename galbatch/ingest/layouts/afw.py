@@ -24,9 +24,9 @@ from galbatch.ingest.headers import (
     StatedScale,
     image_scale,
     make_tile,
+    with_cell_psf,
 )
 from galbatch.ingest.layouts.bands import matching_band
-from galbatch.ingest.layouts.cell_psf import with_cell_psf
 from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,

@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from galbatch.core.types import Plane, PsfCells, Tile
 from galbatch.errors import TileError
-from galbatch.ingest.pixels import described
+from galbatch.ingest.pixels.planes import described
 
 __all__ = ["with_cell_psf"]
 
