@@ -126,9 +126,10 @@ class TileReader:
         wide = box.grown(no_data.MIN_SIDE_OF_OTHERS_PX - 1).clipped(tile.shape_px)
         around = self.window(tile, tile.image, box=wide)
         found = no_data.constant_areas(around)[box.shifted(-wide.y0, -wide.x0).slices]
-        if not found.all() or around[0, 0] == 0:
+        if not found.all() or around[0, 0] <= 0:
             return found
         # A tile that is one brightness everywhere is a flat simulation: nothing in it was observed and the rest padded.
+        # Eight rows tell. A brightness is positive: a whole tile of -99 is padding.
         ny, nx = tile.shape_px
         rows = [self.window(tile, tile.image, box=Box(y, y + 1, 0, nx)) for y in range(0, ny, ny // 8 + 1)]
         return found & any((row != around[0, 0]).any() for row in rows)

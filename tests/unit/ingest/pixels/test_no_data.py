@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -249,6 +251,30 @@ def test_small_areas_of_one_value_are_data(cut_at):
     image = noise()
     image[40:47, 70:77], image[70:85, 85:100] = 0.0, 3000.0
     assert np.isfinite(cut_at(image, at=(84, 62)).image).all()
+
+
+def test_a_tile_of_one_negative_number_is_padding(cut_at):
+    for scale in (0.168, 0.25):
+        assert cut_at(np.full(SHAPE, -99.0, np.float32), scale=scale).flags[0] == WITHOUT
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_padding_beyond_the_window_is_seen_on_s3(serve, tan, read_tiles, objects, cut, compressed):
+    """Windows are fetched before they are read; what lies beside them is fetched when an area is cut by their edge."""
+    put, _ = serve
+    image = noise()
+    image[:, 20:50] = 0.0
+    header = tan(crpix=(70, 60))
+    header["BUNIT"] = "nJy"
+    hdu = fits.ImageHDU(image, header)
+    if compressed:
+        hdu = fits.CompImageHDU(image, header, compression_type="GZIP_2", quantize_level=0.0)
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(file)
+    tiles = read_tiles(put("image.fits", file.getvalue()), layout="generic")
+    block = cut(objects(*WCS(header).all_pix2world(62, 61, 0)), tiles, size=31)
+    # The cutout begins at column 47: three columns of the padding, which is seen to be wider.
+    np.testing.assert_array_equal(np.isnan(block.image[0, 0]), np.arange(47, 78) < 50 + np.zeros((31, 1)))
 
 
 def test_a_flat_simulation_keeps_its_brightness(cut_at):
