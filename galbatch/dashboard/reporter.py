@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -24,6 +25,9 @@ PROGRESS_S = 60.0
 
 STATE_S = 5.0
 """Time between two writes of the file that `galbatch status` reads."""
+
+# Lines that wait while nothing can be written; older ones are dropped, so that a full disk does not fill the memory too.
+MAX_LINES = 100_000
 
 # A storm of failures: the log has all of them.
 MAX_FAILURES_SHOWN = 20
@@ -62,7 +66,7 @@ class Reporter:
         self._log, self._state = log_path(catalog_path), progress_path(catalog_path)
         self._clock = clock
         self._tally = Tally()
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._as_json = JsonLines(self._lines.append)
         self._lock = threading.RLock()
         self._started = utc_now()

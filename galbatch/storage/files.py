@@ -262,7 +262,7 @@ def json_bytes(value: dict[str, Any]) -> bytes:
 
 
 def append(path: str, data: bytes, *, part: str) -> None:
-    """Add data to the end of a file, which is made if it does not exist; the folder must exist.
+    """Add data to the end of a file, which is made, with its folder, if it does not exist.
 
     Object stores cannot: they write the data to a file of its own, ``path/part``.
 

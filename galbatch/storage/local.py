@@ -86,8 +86,10 @@ class LocalFileSystem:
             publishing.publish_file(Path(path), data, staging=Path(staging) if staging else None)
 
     def append(self, path: str, data: bytes, *, part: str) -> None:
-        with output_errors(path), open(path, "ab", buffering=0) as file:
-            file.write(data)
+        with output_errors(path):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            with open(path, "ab", buffering=0) as file:
+                file.write(data)
 
     def write_files(self, folder: str, contents: Mapping[str, Sequence[Piece]]) -> None:
         with output_errors(folder):

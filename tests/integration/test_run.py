@@ -327,7 +327,8 @@ class TestRefusals:
         from galbatch import storage
 
         parsed = config.read_config(copied)
-        with storage.Lock(execution.lock_of(parsed.catalog.path)), pytest.raises(errors.LockedError):
+        lock = storage.Lock(execution.lock_of(parsed.catalog.path), beat_s=0.1)
+        with lock, pytest.raises(errors.LockedError):
             execution.execute(parsed, execution.prepare(parsed), client)
 
     def test_clean_removes_only_what_is_its_own(self, copied):

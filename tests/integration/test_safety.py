@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import storage
+from galbatch import ingest, storage
+from galbatch.core.pixels import Partition
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
 
 pytestmark = pytest.mark.timeout(600)
@@ -55,6 +58,39 @@ def readable(name, data):
         return data
     table = pq.read_table(io.BytesIO(data), partitioning=None)
     return data + str((table.schema, table.schema.metadata, table.to_pydict())).encode()
+
+
+def test_bands_and_tile_ids_are_no_paths_in_the_store(tmp_path):
+    evil, n, grid = "../../../evil", 2, Grid(8, 0.168)
+    shape = (n, 1)
+    block = CutoutBlock(
+        grid=grid,
+        bands=(evil,),
+        object_id=np.array([evil, "/etc/passwd"]),
+        ra_deg=np.full(n, 45.0),
+        dec_deg=np.zeros(n),
+        image=np.ones((*shape, 8, 8), np.float32),
+        mask=None,
+        variance=None,
+        crpix=np.zeros((n, 2)),
+        crval=np.zeros((n, 2)),
+        cd=np.zeros((n, 2, 2)),
+        tile=np.array([evil, "/"]),
+        **{
+            name: np.ones(shape, np.float32)
+            for name in ("coverage", "sky_sigma_njy", "psf_fwhm_arcsec", "noise_correlation")
+        },
+        flags=np.zeros(n, np.int32),
+    )
+    store, partition = str(tmp_path / "a" / "b" / "cutouts.zarr"), Partition(0, 4, 0, n)
+    ingest.create_groups(store, attributes={"bands": [evil]}, partitions=[partition], grids=[grid])
+    ingest.write_partition(store, partition, grid, [block], planes=("image",), fingerprint={})
+    group = f"{partition.path}/{grid.label}/"
+    written = [
+        path.relative_to(store).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    ]  # raises where one is not below the store
+    assert sum(name.startswith(group) for name in written) > 10
+    assert all(name.endswith("zarr.json") for name in written if not name.startswith(group))
 
 
 @pytest.mark.slow

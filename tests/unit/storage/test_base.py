@@ -112,6 +112,15 @@ class WritingContract(FileSystemContract):
         storage.remove(path)
         assert not system.take_over(path, b"third", content=b"old", version=version)
 
+    def test_data_are_appended(self, place: str) -> None:
+        for number, data in enumerate((b"one\n", b"two\n")):
+            storage.append(f"{place}/new/log", data, part=f"{number}")
+        if storage.has_local_path(place):
+            assert storage.read_bytes(f"{place}/new/log") == b"one\ntwo\n"
+        else:  # nothing can be appended to an object
+            assert storage.list_files(f"{place}/new/log", suffix="") == ["0", "1"]
+            assert storage.read_bytes(f"{place}/new/log/1") == b"two\n"
+
     def test_a_file_is_renewed(self, place: str) -> None:
         system, path = storage.file_system(place), f"{place}/lock"
         storage.publish(path, b"old")
@@ -158,6 +167,7 @@ class TestFsspecInputs(FileSystemContract):
             lambda: storage.check_writable(path),
             lambda: storage.remove(f"{place}/a"),
             lambda: system.create(path, b""),
+            lambda: storage.append(path, b"", part="0"),
         ):
             with pytest.raises(UsageError, match=r"outputs lie on a disk or on s3://.*conditional writes"):
                 write()
