@@ -66,6 +66,8 @@ def said_of_bands(path: str, survey: SurveyConfig, files: FileAccessLog) -> str:
     layout = layout_of(survey.layout)
     if isinstance(layout, Hdf5StampsLayout):
         return layout.said_of_bands(path, survey)
+    if survey.generic.pattern and not layout.wants(path, survey):
+        return f"{path} does not fit [survey.generic] pattern, or is by it of another band"
     return bands.said_of_bands(path, survey.bands, files)
 
 

@@ -65,6 +65,12 @@ class TestGeneric(LayoutContract):
         plain = self.options_with(pattern=r"_(?P<band>.)\.fits")
         assert read(survey, **plain)[0].tile_id == "field1_g"
 
+    def test_a_pattern_that_no_name_fits(self, survey, read):
+        with pytest.raises(
+            TileError, match=r"no tile matches: .*field1_g\.fits does not fit \[survey\.generic\] pattern"
+        ):
+            read(survey, **self.options_with(pattern=r"tile_(?P<band>.)\.fits"))
+
     def test_a_pattern_that_is_none(self, survey, read):
         with pytest.raises(ConfigError, match="no regular expression"):
             read(survey, **self.options_with(pattern="(?P<band"))
