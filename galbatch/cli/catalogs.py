@@ -222,7 +222,7 @@ def flags(
         str | None, typer.Option(metavar="NAME", help="this column of flags only; default: all")
     ] = None,
 ) -> None:
-    """Say in words what a value of the flags means, or how many objects have each flag."""
+    """Print what a value of the flags means, or how many objects have each flag."""
     from galbatch import api, catalog
     from galbatch.core.columns import flag_columns
 

@@ -18,7 +18,7 @@ ASKING = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], str]]:
-    """Within the context, a first SIGTERM or SIGINT is only noted; a second one acts as it does outside.
+    """Note a first SIGTERM or SIGINT inside the context; a second one acts as it does outside.
 
     Yields
     ------
@@ -50,7 +50,7 @@ def deferred_signals() -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Within the context, SIGTERM raises KeyboardInterrupt, as SIGINT does, so that locks are given back and workers end."""
+    """Raise KeyboardInterrupt at SIGTERM inside the context, as at SIGINT, so that locks are given back and workers end."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)

@@ -41,7 +41,7 @@ _COMMITS = _Commits()
 
 @contextlib.contextmanager
 def guarded(locks: Sequence[LockHandle]) -> Iterator[None]:
-    """Within the context, commits of this thread first require that the run still holds these locks."""
+    """Require inside the context that the run still holds these locks, before each commit of this thread."""
     token = _NEEDED.set(tuple(locks))
     try:
         yield
