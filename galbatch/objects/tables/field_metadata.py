@@ -1,7 +1,7 @@
 """Metadata in the footer of a Parquet file by which other readers know units, descriptions and UCDs of its columns.
 
-Parquet has no unit of its own. TOPCAT and astropy's format ``parquet.votable`` read a VOTable without rows (VOParquet), and
-astropy's plain ``Table.read`` reads the YAML header that astropy writes into Parquet files, and the width of text.
+Parquet has no unit of its own. astropy's format ``parquet.votable``, and other readers that keep to VOParquet, read a VOTable
+without rows; astropy's plain ``Table.read`` reads the YAML header that astropy writes into Parquet files, and the width of text.
 """
 
 from __future__ import annotations
