@@ -92,6 +92,9 @@ def north_up_wcs(
         )
     scale_deg = pixel_scale_arcsec / 3600.0
     return {
+        # Catalogs are ICRS. An EQUINOX without a WCS was that of the telescope's pointing.
+        "RADESYS": "ICRS",
+        "RADECSYS": "ICRS",
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",
         "CRVAL1": position[0],

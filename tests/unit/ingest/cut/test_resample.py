@@ -232,6 +232,22 @@ def test_another_tract_completes_what_the_first_lacks(tmp_path, tan, write_calex
     np.testing.assert_allclose(block.image[0, 0], expected, atol=2e-3 * expected.max())
 
 
+@pytest.mark.parametrize("place", ["CD1_1", "CD1_2", "CD2_1", "CD2_2"])
+def test_patches_match_in_all_of_cd(tmp_path, tan, write_calexp, read_tiles, objects, cut, place):
+    """A patch whose CD is off by 0.02 px at the cutout's corner, in any element, is resampled; the last digits are nothing."""
+    first = tan(crpix=(160.0, 100.0))
+    sky = np.random.default_rng(1).normal(size=(200, 200))
+    write_calexp(tmp_path, patch="4,4", image=sky, wcs=first)
+    ra, dec = WCS(first).all_pix2world(199.0, 100.0, 0)
+    for off_px, resampled in ((1e-9, False), (0.02, True)):
+        second = tan(crpix=(160.0 - 190, 100.0))
+        second[place] += off_px / (63 / 2) * 0.168 / 3600
+        write_calexp(tmp_path, patch="5,4", image=sky, wcs=second)
+        block = cut(objects(ra, dec), read_tiles(tmp_path), size=63)
+        assert block.flags[0] & PixelFlag.MOSAICKED
+        assert bool(block.flags[0] & PixelFlag.RESAMPLED) is resampled
+
+
 def test_exact_pixels_remain_where_the_home_lattice_has_them(
     tmp_path, tan, write_calexp, read_tiles, objects, cut
 ):

@@ -12,6 +12,7 @@ from astropy.io import fits
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import ObjectListError, TileError
+from galbatch.ingest.headers import parse_wcs
 from tests.unit.ingest.layouts.contract import PIXELS, LayoutContract
 
 
@@ -123,6 +124,13 @@ class TestStampsWithACatalog:
             # 60 x 70 px: the central pixel is (30, 35).
             expected = PIXELS[int(name) - 1001, 20:41, 25:46] * np.float32(njy_per_unit(27.0))
             np.testing.assert_allclose(image, expected, rtol=2e-7)
+
+    def test_the_equinox_of_the_pointing_is_none_of_the_catalog(self, survey, read_tiles):
+        for path in (survey / "cutouts").iterdir():
+            header = fits.Header({"RADECSYS": "FK4", "EQUINOX": 1950.0})
+            fits.PrimaryHDU(fits.getdata(path), header).writeto(path, overwrite=True)
+        x, y = parse_wcs(read_tiles(survey, **self.OPTIONS)[0].wcs_header).to_pixels(150.0, 2.0)
+        assert (float(x), float(y)) == pytest.approx((35.0, 30.0), abs=1e-9)
 
     def test_a_column_of_another_name(self, survey, read_tiles):
         text = (survey / "info.csv").read_text().replace("file_name,ra,dec", "image,RA,DEC")
