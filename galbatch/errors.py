@@ -7,6 +7,7 @@
     ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
     ├── Stopped                   the run was asked to stop: exit code 75, the same command continues
     ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
+    ├── TaskOverdue               a task takes far longer than others of the run; its worker is started again
     ├── WorkerLost                the worker of a task left before the task ended; the task is retried
     ├── WorkerRefused             a worker cannot do what the run requires; the task is retried on other workers
     └── UsageError                wrong usage, settings or input: exit code 2, nothing was started
@@ -48,6 +49,7 @@ __all__ = [
     "SchedulerLost",
     "ShortOfMemory",
     "Stopped",
+    "TaskOverdue",
     "TileError",
     "UsageError",
     "WorkerLost",
@@ -81,6 +83,20 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
     """
 
     # Exceptions are pickled as their arguments and their attributes: `worker` survives because it is an attribute.
+
+    def __init__(self, message: str, *, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+
+class TaskOverdue(GalbatchError):  # noqa: N818
+    """A task takes far longer than the finished tasks of its run took for as many objects.
+
+    Attributes
+    ----------
+    worker : str
+        Address of the worker on which it runs.
+    """
 
     def __init__(self, message: str, *, worker: str = "") -> None:
         super().__init__(message)

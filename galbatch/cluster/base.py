@@ -100,6 +100,10 @@ class ClusterKind(ABC):
         """Return the reason for each worker that must get no work, by its address; called again when new workers connect."""
         return {}
 
+    def replace_workers(self, client: Client) -> int:
+        """Start workers again that this run had started and that nothing else brings back; return their number."""
+        return 0
+
     def patience_s(self, n_workers: int) -> float:
         """Return how long the run waits, in seconds, when none of the `n_workers` connected workers can do what is left."""
         # Workers of this machine that are connected but unable stay unable. If none is connected, Dask's nannies may start

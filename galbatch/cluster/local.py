@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
 from galbatch.cluster.signals import LeavesSignals
+from galbatch.errors import ClusterError
 
-__all__ = ["Local", "free_address", "kept_by_malloc"]
+__all__ = [
+    "RESTART_S",
+    "Local",
+    "free_address",
+    "kept_by_malloc",
+    "patient_with_workers",
+    "replace_workers",
+    "started",
+]
+
+ENDED = (Status.closed, Status.closing, Status.failed)
+"""States of a nanny that will not start a worker any more."""
+
+START_ATTEMPTS = 3
+
+RESTART_S = 180
+"""The longest time to wait for a worker to restart: a process that imports torch from a busy file system takes minutes."""
 
 
 class Local(ClusterKind):
@@ -37,7 +54,10 @@ class Local(ClusterKind):
         # thread gives the same bits on any machine with the same kind of processor.
         with (
             kept_by_malloc(),
-            LocalCluster(
+            patient_with_workers(),
+            started(
+                LocalCluster,
+                notify,
                 n_workers=self.n_workers,
                 threads_per_worker=1,
                 processes=True,
@@ -50,6 +70,57 @@ class Local(ClusterKind):
         ):
             client.register_plugin(LeavesSignals())
             yield client
+
+    def replace_workers(self, client: Client) -> int:
+        return replace_workers(client)
+
+
+def started(make: Callable[..., Any], notify: Notify, **options: Any) -> Any:
+    """Return a cluster of this process whose workers have started; it is made again if one of them ends meanwhile.
+
+    Raises
+    ------
+    ClusterError
+        A worker ended each time.
+    """
+    for n_left in reversed(range(START_ATTEMPTS)):
+        try:
+            return make(**options)
+        except RuntimeError as error:
+            # Dask has ended all workers then, and says no more than that one of them failed.
+            if not n_left:
+                raise ClusterError(
+                    f"workers end while they start ({error}), {START_ATTEMPTS} times in a row; look for what ends them: too "
+                    "little memory, a limit of processes, a file system that is full"
+                ) from error
+            notify(f"a worker ended while it started ({error}): starting all again")
+    raise AssertionError("unreachable")
+
+
+def replace_workers(client: Client) -> int:
+    """Start workers of a cluster of this process again whose nannies have ended; return their number.
+
+    A nanny starts its worker again, but ends itself if the worker dies while it starts, and Dask does not replace nannies.
+    """
+    workers: Any = client.cluster
+
+    async def replace() -> int:
+        ended = [name for name, nanny in workers.workers.items() if nanny.status in ENDED]
+        for name in ended:
+            del workers.workers[name]
+        n_missing = len(workers.worker_spec) - len(workers.workers)
+        if n_missing > 0:
+            # The number stays: this makes Dask compare the workers that there should be with those that there are.
+            workers.scale(len(workers.worker_spec))
+        return n_missing
+
+    return int(workers.sync(replace))
+
+
+def patient_with_workers() -> Any:
+    """Return a context manager in which a cluster of this process waits three minutes for a worker that starts again."""
+    # Dask gives up a worker after 15 s, which an import of torch takes on a busy machine.
+    return dask.config.set({"distributed.deploy.lost-worker-timeout": f"{RESTART_S} s"})
 
 
 def kept_by_malloc() -> Any:

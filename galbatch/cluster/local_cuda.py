@@ -18,7 +18,7 @@ from distributed import Client
 from galbatch import models
 from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
-from galbatch.cluster.local import free_address, kept_by_malloc
+from galbatch.cluster.local import free_address, kept_by_malloc, patient_with_workers, replace_workers
 from galbatch.cluster.pool import GPU
 from galbatch.cluster.signals import LeavesSignals
 from galbatch.errors import ClusterError
@@ -56,6 +56,7 @@ class LocalCuda(ClusterKind):
         # not among them (dask-cuda#755). Each thread computes on one core (Dask's nannies set OMP_NUM_THREADS=1).
         with (
             kept_by_malloc(),
+            patient_with_workers(),
             _cluster_class()(
                 CUDA_VISIBLE_DEVICES=gpus,
                 n_workers=len(gpus),
@@ -72,6 +73,9 @@ class LocalCuda(ClusterKind):
             require_distinct_gpus(client)
             client.register_plugin(LeavesSignals())
             yield client
+
+    def replace_workers(self, client: Client) -> int:
+        return replace_workers(client)
 
 
 def visible_gpus() -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
+from typing import Any
 
 from distributed import Client
 
-from galbatch.cluster.base import Device, Notify
+from galbatch.cluster.base import Device, Notify, count_of
+from galbatch.cluster.local import RESTART_S
 from galbatch.cluster.pool import Pool
 from galbatch.cluster.registry import kind_of
 from galbatch.config import ClusterConfig
@@ -17,8 +20,8 @@ __all__ = ["WorkerMonitor"]
 LOOK_S = 1.0
 """Time between two looks at the workers; each look is one request to the scheduler."""
 
-RESTART_S = 180
-"""The longest time to wait for a worker to restart: a process that imports torch from a busy file system takes minutes."""
+REPLACE_S = 5.0
+"""Time between two attempts to replace workers that are gone for good."""
 
 
 class WorkerMonitor:
@@ -49,6 +52,8 @@ class WorkerMonitor:
         self._missing_since_s: dict[Device, float] = {}
         self.refused: dict[str, str] = {}
         self._pool = Pool.of(client)
+        self._most_workers = 0
+        self._replaced_s = 0.0
 
     @property
     def is_connected(self) -> bool:
@@ -78,6 +83,7 @@ class WorkerMonitor:
             return
         self._looked_s = time.monotonic()
         known = self._pool
+        self._replace_workers()
         try:
             self._pool = Pool.of(self._client)
         except OSError:
@@ -87,6 +93,16 @@ class WorkerMonitor:
         if set(self._pool.threads) - set(known.threads):
             for worker, reason in self._kind.refused_workers(self._client).items():
                 self.refuse(worker, reason)
+
+    def _replace_workers(self) -> None:
+        """Start workers of this run again that are gone for good; asked only while some are missing."""
+        n_there, now = len(self._pool.threads), time.monotonic()
+        self._most_workers = max(self._most_workers, n_there)
+        if n_there == self._most_workers or now - self._replaced_s < REPLACE_S:
+            return
+        self._replaced_s = now
+        if n_started := self._kind.replace_workers(self._client):
+            self._notify(f"{count_of(n_started, 'worker')} gone for good: started again")
 
     def able(self, device: Device) -> list[str]:
         """Return the addresses of the workers that can compute on `device`."""
@@ -98,16 +114,31 @@ class WorkerMonitor:
             self._notify(f"worker {worker} gets no work: {reason}")
         self.refused[worker] = reason
 
-    def restart(self, worker: str) -> None:
-        """Restart a worker's process; Dask runs its other tasks again, there or on another worker."""
+    def running(self, keys: Collection[str]) -> dict[str, tuple[str, float]]:
+        """Return the worker of each task that runs now, and the seconds that it has run, by its key; others are left out."""
+        if not keys:
+            return {}
+        try:
+            found: dict[str, tuple[str, float]] = self._client.run_on_scheduler(_running, frozenset(keys))
+        except OSError:
+            # The connection was just lost: is_connected tells whether it comes back.
+            return {}
+        return found
+
+    def restart(self, worker: str) -> bool:
+        """Restart a worker's process; return False if it has no nanny, the process that can do so.
+
+        Dask runs its other tasks again, there or on another worker.
+        """
         if worker not in self._pool.nannied:
             self._notify(f"worker {worker} has no nanny that could start it again; it continues as it is")
-            return
+            return False
         # Blocks until the worker is back. Meanwhile Dask gives its tasks to others.
         ended = self._client.restart_workers([worker], timeout=RESTART_S, raise_for_error=False)
         self._notify(f"worker {worker} was started again: {', '.join(ended.values())}")
         # The next look is due at once, as the worker may have another address now.
         self._looked_s = 0.0
+        return True
 
     def given_up(self, device: Device) -> str | None:
         """Return the reason why nothing can be computed on `device` any more; None while a worker can, or may soon."""
@@ -130,3 +161,14 @@ class WorkerMonitor:
         if command := self._kind.how_to_start(device):
             parts.append(f"start workers with {command} and run again")
         return "; ".join(parts)
+
+
+def _running(keys: Collection[str], dask_scheduler: Any = None) -> dict[str, tuple[str, float]]:
+    """Return worker and seconds so far of each of these tasks that runs; called in the scheduler's process."""
+    # Workers report with their heartbeats; one that is stopped has not reported since.
+    return {
+        task.key: (worker.address, seconds + time.time() - worker.last_seen)
+        for worker in dask_scheduler.workers.values()
+        for task, seconds in worker.executing.items()
+        if task.key in keys
+    }

@@ -14,7 +14,7 @@ __all__ = ["ClusterConfig"]
 GPU_KINDS = ("local-cuda", "scheduler")
 """Kinds whose workers may infer on a GPU; ``device = "cuda"`` is refused for all others."""
 
-KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "dashboard_address")
+KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "task_timeout", "dashboard_address")
 """Keys that mean the same for every kind, so that they are kept where the command line replaces the kind."""
 
 
@@ -58,6 +58,12 @@ class ClusterConfig(Section):
         ge=0,
         description="how long (in seconds) a run pauses in all, while a disk is full, an output read-only, an object store "
         "unavailable or a bundle gone, before it ends; 0: it ends at once",
+    )
+    task_timeout: float = Field(
+        20,
+        ge=2,
+        description="how many times the mean time per object of the run's finished tasks a task may take, never less than 10 "
+        "minutes; then its worker is started again and the partition is tried elsewhere, as often as retries says",
     )
     dashboard_address: str = Field(
         "127.0.0.1:8787", description="address of the Dask dashboard; port 0 takes a free one"

@@ -113,6 +113,9 @@ class FileIdentity:
     size_bytes: int
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.size_bytes} bytes, version {self.version or 'unknown'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -201,6 +204,10 @@ class Tile:
         One FWHM for the whole tile; NaN if unknown.
     release, background : str
         Data release, and treatment of the sky background; "" if unknown.
+    identity : FileIdentity or None
+        Identity of all files that the tile is made of, together.
+    files : tuple of (str, FileIdentity)
+        Path and identity of each file with a plane of the tile, as they were when its headers were read.
     """
 
     tile_id: str
@@ -225,6 +232,7 @@ class Tile:
     background: str = ""
     identity: FileIdentity | None = None
     calibration: CalibrationField | None = None  # None: `njy_per_unit` holds for every pixel
+    files: tuple[tuple[str, FileIdentity], ...] = ()
 
     @property
     def where(self) -> str:

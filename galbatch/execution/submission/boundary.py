@@ -1,6 +1,6 @@
 """The boundary between Dask and tasks: it runs a task on a worker.
 
-Every exception of a task is sent back to the submission queue, which tries again or records the reason for the partition
+Every error of a task is sent back to the submission queue, which tries again or records the reason for the partition
 (`faults` says which). None ends the run.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from distributed import KilledWorker, get_worker
 
 from galbatch import dashboard, ingest, models, storage
-from galbatch.errors import BundleError, ShortOfMemory, WorkerRefused
+from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.faults import is_out_of_memory, reason_of
 from galbatch.storage import zarr_groups
@@ -23,8 +23,10 @@ __all__ = ["run_task", "worker_of"]
 
 def run_task(
     function: Callable[[Any], tasks.TaskResult], task: Any, locks: Sequence[storage.LockHandle] = ()
-) -> tasks.TaskResult:
-    """Run a task on a worker and count it for the dashboard.
+) -> tasks.TaskResult | GalbatchError | OSError:
+    """Run a task on a worker and count it for the dashboard; return its result, or the error that it expects to meet.
+
+    Other exceptions are raised: they are faults of the program.
 
     Parameters
     ----------
@@ -33,6 +35,24 @@ def run_task(
     task : IngestTask or InferTask
     locks : sequence of LockHandle
         The locks that the run must still hold when the task commits its output.
+    """
+    # Warnings filters belong to a process, and workers are processes of their own.
+    zarr_groups.ignore_unspecified()
+    ingest.ignore_astropy()
+    try:
+        result = _run_task(function, task, locks)
+    except (GalbatchError, OSError) as error:
+        # Dask writes what a task raises to the terminal, with its traceback: pages of it while a disk is full.
+        return error
+    inferred = result.n_objects if isinstance(task, tasks.InferTask) else 0
+    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
+    return replace(result, worker=_address())
+
+
+def _run_task(
+    function: Callable[[Any], tasks.TaskResult], task: Any, locks: Sequence[storage.LockHandle]
+) -> tasks.TaskResult:
+    """Run a task.
 
     Raises
     ------
@@ -43,16 +63,13 @@ def run_task(
     ShortOfMemory
         The batch is too large for this worker.
     """
-    # Warnings filters belong to a process, and workers are processes of their own.
-    zarr_groups.ignore_unspecified()
-    ingest.ignore_astropy()
     inferring = isinstance(task, tasks.InferTask)
     try:
         if inferring:
             # Before any cutout is read, so that a worker without the engine fails at once and others take its part.
             _require_engines(task)
         with storage.guarded(locks):
-            result = function(task)
+            return function(task)
     except Exception as error:
         error.on_worker = _address()  # type: ignore[attr-defined]  # attributes cross to the client with the error
         if not inferring or not is_out_of_memory(error):
@@ -64,9 +81,6 @@ def run_task(
             # the worker that is named here.
             raise ShortOfMemory(models.gpu_shortage(error, batch), worker=get_worker().address) from None
         raise ShortOfMemory(f"not enough memory (batch {batch}): {reason_of(error)}") from None
-    inferred = result.n_objects if inferring else 0
-    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
-    return replace(result, worker=_address())
 
 
 def _address() -> str | None:

@@ -16,6 +16,7 @@ from galbatch.errors import (
     MissingBundleError,
     ResourceError,
     ShortOfMemory,
+    TaskOverdue,
     UsageError,
     WorkerLost,
     WorkerRefused,
@@ -109,7 +110,8 @@ def _kind_of(error: BaseException) -> FaultKind:
     # A wrong input stays wrong, however often it is read.
     if isinstance(error, UsageError):
         return FaultKind.PARTITION
-    if isinstance(error, OSError | WorkerLost | KilledWorker | NoValidWorkerError) or is_out_of_memory(error):
+    passing = OSError | TaskOverdue | WorkerLost | KilledWorker | NoValidWorkerError
+    if isinstance(error, passing) or is_out_of_memory(error):
         return FaultKind.PASSING
     return FaultKind.PARTITION
 

@@ -21,18 +21,21 @@ from distributed import Client, Future
 
 from galbatch import cluster, dashboard, storage
 from galbatch.config import RunConfig
-from galbatch.errors import LockLost, ShortOfMemory, WorkerRefused
+from galbatch.errors import LockLost, ShortOfMemory, TaskOverdue, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.boundary import run_task, worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
+from galbatch.execution.submission.timing import TaskTimes
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
 # The workers are looked at once a second, also while no task finishes.
 POLL_S = 1.0
+# Tasks that may hang are looked for six times a minute: the shortest limit is ten minutes.
+OVERDUE_LOOK_S = 10.0
 # After a fault of a resource other tasks go first: if they fail alike, it was none of the partition.
 RETRY_S = 2.0
 # So many partitions are named where many are left; the outputs say which.
@@ -51,6 +54,7 @@ class Attempt:
     n_failed : how often it failed, without failures that are no fault of the partition
     n_unavailable : how often it failed because of a resource, while the run did not pause
     due_s : time of the monotonic clock before which it is not submitted again
+    elsewhere : addresses of other workers than the one on which it hung; empty: any worker
     batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
     repairs : whether it makes again what was counted as done when the run began
     """
@@ -60,6 +64,7 @@ class Attempt:
     n_failed: int = 0
     n_unavailable: int = 0
     due_s: float = 0.0
+    elsewhere: frozenset[str] = frozenset()
     batch: int = 0
     repairs: bool = False
 
@@ -72,12 +77,13 @@ NextAttempt = Callable[[Attempt, tasks.TaskResult], Attempt | None]
 class _Submitted:
     """A task that was submitted.
 
-    `workers` are the addresses it may run on; empty if it may run on any.
+    `workers` are the addresses it may run on; empty if it may run on any. `at_s` is the time of the monotonic clock.
     """
 
     attempt: Attempt
     future: Future
     workers: tuple[str, ...]
+    at_s: float
 
 
 class SubmissionQueue:
@@ -138,6 +144,8 @@ class SubmissionQueue:
         self.pauses = Pauses(config.cluster.pause_limit, sink.note)
         # The step that is tried while the run pauses.
         self._probe: Attempt | None = None
+        self._times = TaskTimes(config.cluster.task_timeout)
+        self._looked_overdue_s = time.monotonic()
 
     def work(
         self,
@@ -175,6 +183,7 @@ class SubmissionQueue:
         while self._fresh or self._again or self._pending:
             check()
             self._monitor.look()
+            self._end_overdue()
             self._give_up()
             self._submit_what_fits()
             ended = self._outcomes.take(timeout_s=POLL_S)
@@ -186,6 +195,39 @@ class SubmissionQueue:
                 further = self._collect(submitted.attempt, outcome) if submitted is not None else None
                 if further is not None:
                     self._again.append(further)
+
+    def _end_overdue(self) -> None:
+        """Start the workers again on which a task takes too long; it is tried elsewhere."""
+        now = time.monotonic()
+        if now - self._looked_overdue_s < OVERDUE_LOOK_S or not self._monitor.is_connected:
+            return
+        self._looked_overdue_s = now
+        limits = {
+            key: self._times.limit_s(one.attempt.step, one.attempt.part.partition.n_objects)
+            for key, one in self._pending.items()
+        }
+        # The scheduler is asked only about tasks that were submitted so long ago; most of these have waited for a worker.
+        late = [key for key, one in self._pending.items() if now - one.at_s > limits[key]]
+        for key, (worker, running_s) in self._monitor.running(late).items():
+            if running_s > limits[key]:
+                self._end_hanging(self._pending.pop(key), worker, running_s)
+
+    def _end_hanging(self, submitted: _Submitted, worker: str, running_s: float) -> None:
+        """Start the worker of a task again, and count this as a failure of its partition."""
+        attempt, step = submitted.attempt, submitted.attempt.step
+        limit = self._times.described(step, attempt.part.partition.n_objects)
+        error = TaskOverdue(
+            f"hung on worker {worker}: it ran for {running_s:.0f} s, and may take {limit}", worker=worker
+        )
+        self._note(f"partition {attempt.part.partition.name}: {step}: {error}")
+        # First, or Dask would run the task once more when its worker is gone.
+        self._client.cancel([submitted.future])
+        attempt.elsewhere = frozenset(self._monitor.able(self._device_of(attempt))) - {worker}
+        if not self._monitor.restart(worker):
+            self._monitor.refuse(worker, "a task hangs there, and nothing can start it again")
+        further = self._after_failure(attempt, error)
+        if further is not None:
+            self._again.append(further)
 
     def _cancel_unreachable(self) -> None:
         """Cancel tasks whose workers are all gone or refused: Dask would wait forever for these workers."""
@@ -280,7 +322,8 @@ class SubmissionQueue:
                 device=self._device,
             )
         # All workers may take it unless one was refused: then the others are named, and new ones get later tasks.
-        able = tuple(self._monitor.able(device)) if self._monitor.refused else ()
+        able = tuple(self._monitor.able(device)) if self._monitor.refused or attempt.elsewhere else ()
+        able = tuple(one for one in able if one in attempt.elsewhere) or able
         future = self._client.submit(
             run_task,
             function,
@@ -295,7 +338,7 @@ class SubmissionQueue:
             resources={cluster.GPU: 1} if device == "cuda" else None,
             priority=1 if attempt.step == "infer" else 0,
         )
-        self._pending[future.key] = _Submitted(attempt, future, able)
+        self._pending[future.key] = _Submitted(attempt, future, able, time.monotonic())
         self._outcomes.watch(future)
 
     def _collect(self, attempt: Attempt, outcome: tasks.TaskResult | BaseException) -> Attempt | None:
@@ -306,6 +349,7 @@ class SubmissionQueue:
         self._batch = min(self._batch, outcome.batch or self._batch)
         for note in outcome.notes:
             self._note(note)
+        self._times.add(attempt.step, n_objects=outcome.n_objects, seconds=outcome.seconds)
         self.pauses.succeeded()
         if self._probe is attempt:
             self._probe = None

@@ -212,7 +212,7 @@ class TileReader:
 
     def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
         with quiet_astropy():
-            hdus = self._open_file(plane)
+            hdus = self._open_file(tile, plane)
             if isinstance(hdus, hdf5.Hdf5File):
                 return hdus.plane(plane)
             try:
@@ -239,16 +239,17 @@ class TileReader:
         unpacked = [os.fstat(c.file.fileno()).st_size for c in self._contents.values() if c.packing]
         return sum(unpacked) + sum(reader.held_bytes for reader in self._planes.values())
 
-    def _open_file(self, plane: Plane) -> fits.HDUList | hdf5.Hdf5File:
+    def _open_file(self, tile: Tile, plane: Plane) -> fits.HDUList | hdf5.Hdf5File:
         path = plane.path
         if path not in self._files:
             while len(self._files) >= self._max_open:
                 self._close_oldest()
+            size_bytes = _size_of_planned(tile, path)
             # Datasets have names; of FITS files, planes keep the numbers of HDUs.
             if isinstance(plane.hdu, str):
                 self._files[path] = hdf5.Hdf5File(path)
                 return self._files[path]
-            self._files[path], self._contents[path] = opened_fits(path)
+            self._files[path], self._contents[path] = opened_fits(path, size_bytes=size_bytes)
         self._files.move_to_end(path)
         return self._files[path]
 
@@ -257,6 +258,26 @@ class TileReader:
         self._planes = {plane: reader for plane, reader in self._planes.items() if plane.path != path}
         self._contents.pop(path, None)
         hdus.close()
+
+
+def _size_of_planned(tile: Tile, path: str) -> int | None:
+    """Return the size of a file with a plane of the tile; None if the plan does not tell what file it should be.
+
+    Raises
+    ------
+    TileError
+        The file is another one than the run was planned with.
+    """
+    planned = dict(tile.files).get(path)
+    if planned is None:
+        return None
+    found = storage.identity(path)
+    if found != planned:
+        raise TileError(
+            f"{tile.where}: {path} was replaced: it is {found} now, and was {planned} when the run was planned; put the old "
+            "file back, or start the run again: it says which outputs were made of the old one"
+        )
+    return found.size_bytes
 
 
 def _name_file(error: OSError, path: str) -> None:

@@ -63,7 +63,7 @@ def tiles_of(
     # The headers of few files take a second or two, which is not worth a file to keep them in.
     if index is None or not are_many(sources):
         read = _read(sources, survey, map_files)
-        return [tile for found in read for tile in found.tiles]
+        return [tile for found in read for tile in found.identified()]
     stored = load_index(index, survey)
     kept = _unchanged(stored, sources)
     new = [source for source in sources if source.key not in kept]
@@ -75,7 +75,7 @@ def tiles_of(
         # Also after an error: one bad file must not cost the headers of 100,000 good ones, which take hours from S3.
         if new or len(kept) < len(stored):
             save_index(index, survey, known.values())
-    return [tile for source in sources for tile in known[source.key].tiles]
+    return [tile for source in sources for tile in known[source.key].identified()]
 
 
 # --- headers ---------------------------------------------------------------------------------------------

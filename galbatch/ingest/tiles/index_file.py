@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,16 @@ class FileTiles:
     key: str
     looked: Looked
     tiles: tuple[Tile, ...]
+
+    def identified(self) -> Iterator[Tile]:
+        """Yield the tiles with the identities of their planes' files, by which a reader sees that one was replaced."""
+        known = dict(self.looked)
+        for tile in self.tiles:
+            paths = {plane.path for name in _PLANES if (plane := getattr(tile, name)) is not None}
+            found = ((path, known.get(path)) for path in sorted(paths))
+            yield dataclasses.replace(
+                tile, files=tuple((path, one) for path, one in found if one is not None)
+            )
 
 
 # The fields of `Tile` as Arrow types, stated in full: a field that is missing here fails on writing, not on the next reading.

@@ -36,6 +36,11 @@ class Scripted:
     def cancel(self, futures):
         self.cancelled += futures
 
+    def run_on_scheduler(self, function, *arguments):
+        if self.lost:
+            raise CommClosedError("in <TCP (closed)>")
+        return function(*arguments, dask_scheduler=self.state)
+
     def restart_workers(self, workers, **_):
         self.restarted += workers
         return dict.fromkeys(workers, "OK")

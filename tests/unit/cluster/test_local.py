@@ -1,11 +1,16 @@
 """Worker processes on this machine's cores."""
 
+import asyncio
 import os
+from types import SimpleNamespace
 
 import pytest
+from distributed import Status
 
 from galbatch import cluster
+from galbatch.cluster.local import started
 from galbatch.config import ClusterConfig
+from galbatch.errors import ClusterError
 from tests.unit.cluster.contract import Contract
 
 
@@ -22,3 +27,47 @@ class TestLocal(Contract):
         environments = client.run(lambda: dict(os.environ)).values()
         assert {e["OMP_NUM_THREADS"] for e in environments} == {"1"}
         assert {e["MALLOC_TRIM_THRESHOLD_"] for e in environments} == {str(2**28)}
+
+
+def nanny(status):
+    return SimpleNamespace(status=status)
+
+
+def test_workers_whose_nannies_have_ended_are_started_again():
+    scaled = []
+    made_up = SimpleNamespace(
+        workers={0: nanny(Status.closed), 1: nanny(Status.running), 2: nanny(Status.failed)},
+        worker_spec=dict.fromkeys(range(4)),
+        scale=scaled.append,
+    )
+    made_up.sync = lambda function: asyncio.run(function())
+    assert cluster.kind_of(ClusterConfig()).replace_workers(SimpleNamespace(cluster=made_up)) == 3
+    assert list(made_up.workers) == [1]
+    # The number that there was: Dask then starts what is missing.
+    assert scaled == [4]
+
+
+def test_nothing_is_started_while_nannies_are_at_it():
+    made_up = SimpleNamespace(workers={0: nanny(Status.running)}, worker_spec={0: None}, scale=None)
+    made_up.sync = lambda function: asyncio.run(function())
+    assert cluster.kind_of(ClusterConfig()).replace_workers(SimpleNamespace(cluster=made_up)) == 0
+
+
+def test_a_cluster_whose_worker_ends_while_it_starts_is_made_again():
+    tried, notes = [], []
+
+    def make(*, n_workers):
+        tried.append(n_workers)
+        if len(tried) < 3:
+            raise RuntimeError("Nanny failed to start.")
+        return "running"
+
+    assert started(make, notes.append, n_workers=2) == "running"
+    assert tried == [2, 2, 2]
+    assert notes == 2 * ["a worker ended while it started (Nanny failed to start.): starting all again"]
+    with pytest.raises(ClusterError, match="3 times in a row"):
+        started(never, notes.append)
+
+
+def never():
+    raise RuntimeError("Nanny failed to start.")

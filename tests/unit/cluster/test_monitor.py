@@ -1,5 +1,8 @@
 """The monitor of workers: who is waited for, given up, refused, started again."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 
 from galbatch import cluster
@@ -71,6 +74,51 @@ def test_only_workers_with_a_nanny_are_started_again(clock):
         "worker a was started again: OK",
         "worker b has no nanny that could start it again; it continues as it is",
     ]
+
+
+@dataclass(frozen=True)
+class Task:
+    key: str
+
+
+def test_tasks_that_run_are_told_with_their_time_so_far(clock, monkeypatch):
+    """Also of a worker that is stopped, and has not reported for 100 s."""
+    client = Scripted(a=worker(), b=worker())
+    state = {
+        name: SimpleNamespace(address=name, last_seen=seen_s, executing={Task(f"task-{name}"): seconds})
+        for name, seen_s, seconds in (("a", 5000.0, 7.0), ("b", 4900.0, 3.0))
+    }
+    client.state = SimpleNamespace(workers=state)
+    monkeypatch.setattr("galbatch.cluster.monitor.time.time", lambda: 5000.0)
+    monitor = cluster.WorkerMonitor(client, JOINED, print)
+    assert monitor.running(["task-a", "task-b", "waiting"]) == {"task-a": ("a", 7.0), "task-b": ("b", 103.0)}
+    assert monitor.running(["task-b"]) == {"task-b": ("b", 103.0)}
+    client.state = None  # not asked about nothing
+    assert monitor.running([]) == {}
+    client.lost = True
+    assert monitor.running(["task-a"]) == {}
+
+
+def test_workers_that_are_missing_are_asked_for_every_five_seconds(clock, monkeypatch):
+    client, told, asked = Scripted(a=worker(), b=worker()), [], []
+    monkeypatch.setattr(
+        "galbatch.cluster.local.Local.replace_workers", lambda self, client: asked.append(clock[0]) or 1
+    )
+    monitor = cluster.WorkerMonitor(client, ClusterConfig(), told.append)
+    clock[0] += 2
+    monitor.look()
+    assert asked == []
+    del client.workers["b"]
+    for _ in range(12):
+        clock[0] += 1
+        monitor.look()
+    assert asked == [1004.0, 1009.0, 1014.0]
+    assert told == 3 * ["1 worker gone for good: started again"]
+    client.workers["b"] = worker()
+    for _ in range(12):
+        clock[0] += 1
+        monitor.look()
+    assert len(asked) == 3
 
 
 def test_a_scheduler_that_is_gone_ends_the_run(clock):

@@ -183,7 +183,8 @@ def test_files_beside_the_tile_count(tmp_path, read, tan, monkeypatch):
 
 
 def test_every_field_of_a_tile_goes_and_comes_back():
-    assert set(index_file._TILE_FIELDS) == {field.name for field in dataclasses.fields(Tile)}
+    # The identities of a tile's files are those of the files that were looked at.
+    assert {*index_file._TILE_FIELDS, "files"} == {field.name for field in dataclasses.fields(Tile)}
     planes = [
         Plane("/a/x.h5", "images/g", (3, 1), bytes_per_px=2),
         Plane("/a/x.fits", 2, (), bytes_per_px=8, block_px=(1, 100), stored_bytes=12345),
@@ -254,7 +255,7 @@ def test_what_makes_pixels_linear_is_kept(tmp_path, files, read):
     (tile, *_), _ = read()
     field = CalibrationField((-0.5, 19.5), (-100.5, 19.5), ((1.0, 0.25), (-0.5, 0.0)))
     image = dataclasses.replace(tile.image, asinh=(50.0, 2000.0))
-    tile = dataclasses.replace(tile, image=image, calibration=field)
+    tile = dataclasses.replace(tile, image=image, calibration=field, files=())
     survey = SurveyConfig(layout="hsc", tiles=str(tmp_path), bands=("g",))
     path = str(tmp_path / "kept.parquet")
     index_file.save_index(path, survey, [index_file.FileTiles("a", (), (tile,))])

@@ -1,0 +1,49 @@
+"""The time that a task may take, judged by what the finished tasks of the same run took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+__all__ = ["TaskTimes"]
+
+MIN_LIMIT_S = 600.0
+"""No task is taken for hanging before this time, in seconds: a busy disk or a first compilation takes minutes."""
+
+FIRST_S_PER_OBJECT = 60.0
+"""While no task of a step has finished, so many seconds per object are allowed.
+
+One object takes 20 s where 200 passes of a large network take 0.1 s each on one core."""
+
+
+class TaskTimes:
+    """Counts the seconds and objects of finished tasks, by their step, and limits the time of others.
+
+    Parameters
+    ----------
+    multiple : float
+        How many times the mean time per object a task may take.
+    """
+
+    def __init__(self, multiple: float) -> None:
+        self._multiple = multiple
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._n_objects: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, step: str, *, n_objects: int, seconds: float) -> None:
+        """Count a task that has finished."""
+        self._seconds[step] += seconds
+        self._n_objects[step] += n_objects
+
+    def limit_s(self, step: str, n_objects: int) -> float:
+        """Return the seconds that a task with so many objects may take."""
+        finished = self._n_objects[step]
+        s_per_object = self._multiple * self._seconds[step] / finished if finished else FIRST_S_PER_OBJECT
+        return max(MIN_LIMIT_S, s_per_object * n_objects)
+
+    def described(self, step: str, n_objects: int) -> str:
+        """Return the limit in words, for the reason of a failure."""
+        limit = f"{self.limit_s(step, n_objects):.0f} s for {n_objects} objects"
+        if not self._n_objects[step]:
+            return f"{limit}, while no task of this step has finished"
+        mean_s = self._seconds[step] / self._n_objects[step]
+        return f"{limit}; finished tasks took {mean_s:.3g} s per object ([cluster] task_timeout = {self._multiple:g})"
