@@ -429,11 +429,40 @@ class TestPhotoCalibThatVaries:
         np.testing.assert_allclose(block.image[0, 0], image[34:55, 29:50] * factor, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(block.variance[0, 0], factor**2, rtol=1e-5)
 
+    def test_a_product_of_fields(self, tmp_path, tan, read_tiles, objects, cut):
+        """afw's ProductBoundedField: the ids of its factors, one a row; here the polynomial and itself."""
+        image = np.random.default_rng(1).normal(size=(90, 80))
+        path = tmp_path / "calexp-HSC-G-9813-4,4.fits"
+        self.write(path, tan, image)
+        with fits.open(path) as hdus:
+            index = hdus[4].data.copy()
+            product = np.array([(9, 3, 0, 1, 2, "ProductBoundedField", "c")], index.dtype)
+            index["id"][1] = 11
+            factors = fits.BinTableHDU(np.array([(99,), (11,), (11,)], dtype=[("id", "i4")]))
+            index = fits.BinTableHDU(np.concatenate([index, product]))
+            fits.HDUList([*hdus[:4], index, *hdus[5:], factors]).writeto(tmp_path / "product.fits")
+        (tmp_path / "product.fits").rename(path)
+        block = cut(objects(150.0, 2.0), read_tiles(path), size=21)
+        y, x = np.mgrid[34:55, 29:50]
+        factor = self.right(x + 100, y + 200) ** 2
+        np.testing.assert_allclose(block.image[0, 0], image[34:55, 29:50] * factor, rtol=1e-5, atol=1e-6)
+
+    def test_a_product_of_itself_ends(self, tmp_path, tan, read_tiles):
+        path = tmp_path / "calexp-HSC-G-9813-4,4.fits"
+        self.write(path, tan, np.ones((90, 80)), name="ProductBoundedField")
+        with fits.open(path) as hdus:
+            itself = fits.BinTableHDU(np.array([(9,)], dtype=[("id", "i4")]))
+            fits.HDUList([*hdus[:6], itself]).writeto(tmp_path / "itself.fits")
+        (tmp_path / "itself.fits").rename(path)
+        with pytest.raises(TileError, match=r"cannot be applied .*this is a ProductBoundedField"):
+            read_tiles(path)
+
     def test_another_field_is_refused_by_name(self, tmp_path, tan, read_tiles):
         path = tmp_path / "calexp-HSC-G-9813-4,4.fits"
         self.write(path, tan, np.ones((90, 80)), name="PixelAreaBoundedField")
         with pytest.raises(
-            TileError, match=r"varies over the image by the PixelAreaBoundedField.*calibrateImage"
+            TileError,
+            match=r"varies over the image by the PixelAreaBoundedField.*calibrateImage",
         ):
             read_tiles(path)
 
