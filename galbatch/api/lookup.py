@@ -176,7 +176,7 @@ def sexagesimal(ra_deg: float, dec_deg: float) -> str:
 
 
 def object_values(row: pa.Table) -> ObjectValues:
-    """Return the values of an object, from a table with its row, see `galbatch.catalog.read_objects`."""
+    """Return the values of an object with their units, from the first row of a table such as `galbatch.catalog.read_objects` returns."""
     values, schema = row.to_pylist()[0], row.schema
     own = {HEALPIX.name, ID.name, RA.name, DEC.name, *result_names(schema.names)}
     kept = [(name, values[name], _unit(schema, name)) for name in schema.names if name not in own]

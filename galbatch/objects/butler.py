@@ -136,7 +136,13 @@ def objects_from_butler(
 
 
 def _daf_butler() -> Any:
-    """Import lsst.daf.butler, which is no dependency of galbatch: it comes with an LSST environment."""
+    """Return the module lsst.daf.butler, which is no dependency of galbatch but comes with an LSST environment.
+
+    Raises
+    ------
+    UsageError
+        It cannot be imported; the message says how to install it.
+    """
     try:
         return importlib.import_module("lsst.daf.butler")
     except ImportError as error:

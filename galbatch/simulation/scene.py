@@ -151,24 +151,27 @@ def draw_scene(
     seed: int,
     pixel_scale_arcsec: float,
 ) -> Scene:
-    """Draw the galaxies, positions and defects of a survey.
+    """Draw what is in a survey's images, without drawing pixels: galaxies, their positions, stars, and detector defects.
 
     Parameters
     ----------
     n_objects : int
         Number of galaxies whose cutouts are inside the field. Some galaxies at the edge are added.
     n_patches : int
+        Number of overlapping patches of the tract that the field fills.
     bands : tuple of str
         Out of g, r, i.
     population : str
-        ``paper`` or ``survey``.
+        ``paper`` (isolated galaxies of Table 1 of the GaMPEN paper) or ``survey`` (magnitude counts, neighbors, stars).
     seed : int
+        The same seed draws the same scene.
     pixel_scale_arcsec : float
 
     Returns
     -------
     Scene
-        Its truth has sky positions (``ra_deg``, ``dec_deg``) and PSF widths (``psf_fwhm_<band>_arcsec``) as well.
+        Its truth is the table of `draw_population` with sky positions (``ra_deg``, ``dec_deg``) and PSF widths
+        (``psf_fwhm_<band>_arcsec``) added.
     """
     # Each needs its own cell at the left edge, which has about as many cells as the square root of their number.
     n_edge = max(2, min(n_objects // GALAXIES_PER_STRAY, math.isqrt(n_objects // n_patches)))

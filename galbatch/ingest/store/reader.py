@@ -169,7 +169,15 @@ class _CutoutReader:
         return self._values["object_id"]
 
     def block(self, start: int, stop: int) -> CutoutBlock:
-        """Return the cutouts `start` to `stop`."""
+        """Return the cutouts of the objects `start` to `stop`, the last not included; their planes are read now.
+
+        Raises
+        ------
+        FingerprintError
+            The group has fewer objects.
+        DamagedError
+            A shard is not as it was written.
+        """
         if not 0 <= start <= stop <= self.n_objects:
             raise FingerprintError(
                 f"{self._group.path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "

@@ -44,7 +44,7 @@ def check_behavior(script: Any, metadata: BundleMetadata, *, source: str) -> Non
     BundleError
         A method is missing or fails, shapes or values are wrong, the passes differ though the dropout rate
         is 0 or are equal though it is above, the same key gives different outputs, a pass changes the network, a row
-        gives other numbers alone than in a batch or at another place of it, or its features are not those of the metadata.
+        gives other numbers alone than in a batch or at another place of it, or the number of features differs from the metadata.
     """
     # Foreign networks seed the global generator: nothing else may draw from it meanwhile.
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=()), torch.inference_mode():

@@ -112,7 +112,15 @@ def with_plain_types(table: pa.Table) -> pa.Table:
 
 
 def existing_columns(path: str, existing: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Check that the `wanted` columns (None: all) exist once each, and add the columns that say where they are null."""
+    """Return the names of the columns to read: the `wanted` ones (None: all), and their columns ``<name>_isnull``.
+
+    Columns called ``ra_isnull`` and the like, as in HSC's tables, say where column ``ra`` is null.
+
+    Raises
+    ------
+    ObjectListError
+        A column is not among the `existing` ones, or occurs more than once.
+    """
     for name in existing if wanted is None else wanted:
         if (count := existing.count(name)) > 1:
             raise ObjectListError(
