@@ -8,6 +8,7 @@ Each command imports what it needs inside its function, so that ``galbatch --hel
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -101,6 +102,10 @@ def main() -> None:
     """Run the command in ``sys.argv``; errors are printed on stderr, without a traceback unless ``--debug`` is given."""
     # An error while arguments are parsed comes before _options is called, so --debug is looked up in sys.argv.
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Cards have letters such as a Greek sigma: a terminal of ASCII shows ? for them.
+            stream.reconfigure(errors="replace")
     try:
         with sigterm_interrupts():
             app(prog_name="galbatch")

@@ -18,6 +18,10 @@ KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "task_timeou
 """Keys that mean the same for every kind, so that they are kept where the command line replaces the kind."""
 
 
+MOST_WAIT_S = 1e8
+"""Three years: nobody waits longer, and what is infinite to a timer overflows."""
+
+
 class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
 
@@ -44,6 +48,7 @@ class ClusterConfig(Section):
     wait_s: float = Field(
         120,
         ge=0,
+        le=MOST_WAIT_S,
         description="how long (in seconds) a run waits for suitable workers, at its start and whenever none is left",
     )
     # Retries of a batch that did not fit are not counted here: each halves the batch, so they end by themselves.
@@ -56,6 +61,7 @@ class ClusterConfig(Section):
     pause_limit: float = Field(
         3600,
         ge=0,
+        le=MOST_WAIT_S,
         description="how long (in seconds) a run pauses in all, while a disk is full, an output read-only, an object store "
         "unavailable or a bundle gone, before it ends; 0: it ends at once",
     )

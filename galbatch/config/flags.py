@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from galbatch.config.strict import Section
+from galbatch.config.values import Separation, Width
 from galbatch.core.flags import PixelFlag
 
 __all__ = ["FlagsConfig"]
@@ -21,15 +22,15 @@ CENTER_FLAGS = ", ".join(
 class FlagsConfig(Section):
     """The [flags] section: thresholds of the pixel flags."""
 
-    center_radius_arcsec: float = Field(
-        1.0, gt=0, description=f"radius around the center (arcsec) in which {CENTER_FLAGS} look at the pixels"
+    center_radius_arcsec: Width = Field(
+        1.0, description=f"radius around the center (arcsec) in which {CENTER_FLAGS} look at the pixels"
     )
-    neighbor_radius_arcsec: float = Field(
-        3.0, ge=0, description=f"{PixelFlag.NEIGHBOR.help} Separations below this count (arcsec)."
+    neighbor_radius_arcsec: Separation = Field(
+        3.0, description=f"{PixelFlag.NEIGHBOR.help} Separations below this count (arcsec)."
     )
     # About one pixel of HSC (0.168 arcsec): an image of the ground shows two entries that close as one source.
-    duplicate_radius_arcsec: float = Field(
-        0.2, ge=0, description=f"{PixelFlag.DUPLICATE_POSITION.help} Separations below this count (arcsec)."
+    duplicate_radius_arcsec: Separation = Field(
+        0.2, description=f"{PixelFlag.DUPLICATE_POSITION.help} Separations below this count (arcsec)."
     )
     # Only planes that mean a defect: DETECTED, for example, would flag almost every object.
     bad_planes: tuple[Literal["BAD", "INTRP", "CR", "EDGE", "SUSPECT", "CLIPPED"], ...] = Field(

@@ -108,6 +108,13 @@ class ObjectsConfig(Section):
         "them in rejected.parquet",
     )
 
+    @field_validator("hdu")
+    @classmethod
+    def _hdus_count_from_zero(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"HDUs are counted from 0, found {value}")
+        return value
+
     def resolve_paths(self, absolute: Callable[[str], str]) -> ObjectsConfig:
         """Return a copy whose paths are passed through `absolute`."""
         changes: dict[str, Any] = {"path": absolute(self.path)}

@@ -7,7 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from galbatch.core.urls import without_secrets
 from galbatch.errors import ConfigError
@@ -35,10 +42,29 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Section(BaseModel):
-    """Base class of all sections of run.toml: instances are frozen, and unknown keys are errors."""
+    """Base class of all sections of run.toml: instances are frozen; unknown keys, inf and nan are errors."""
 
     # pydantic warns of fields named like its own methods (model_..); keys of run.toml may have any name.
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    # To Python true is the number 1, and an integer of any size one; arrays hold 64 bits.
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = str(cls.model_fields[str(info.field_name)].annotation)
+        # Tables that are sections of their own check their keys themselves.
+        items = value.values() if isinstance(value, Mapping) and "dict[" in kind else _items(value)
+        for item in items:
+            if isinstance(item, bool) and "bool" not in kind:
+                raise ValueError(f"{str(item).lower()} is neither number nor text")
+            if isinstance(item, int) and not -(2**63) <= item < 2**63:
+                raise ValueError(f"{item} is beyond 64 bits")
+        return value
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """Return the items of a list, or the value itself."""
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def require_plain(data: Any, source: str, key: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from galbatch.config.strict import Section
 from galbatch.config.values import Label, Magnitude, Width
@@ -81,6 +81,15 @@ class GenericConfig(Section):
         "", description="header card that holds the AB zero point (the magnitude of one image unit)"
     )
 
+    # Python counts -1 from the end: an HDU of that number would be the last one.
+    @field_validator("image", "mask", "weight")
+    @classmethod
+    def _hdus_count_from_zero(cls, value: HduChoice | None) -> HduChoice | None:
+        numbers = value.values() if isinstance(value, dict) else [value]
+        if negative := [number for number in numbers if isinstance(number, int) and number < 0]:
+            raise ValueError(f"HDUs are counted from 0, found {negative[0]}")
+        return value
+
 
 class StampsConfig(Section):
     """The [survey.stamps] section: position, band and pixel scale of ready-made stamps that lack them."""
@@ -98,9 +107,8 @@ class StampsConfig(Section):
     band: str = Field(
         "", description="band of stamps that have none in the card BAND or FILTER or in the file name"
     )
-    pixel_scale_arcsec: float | None = Field(
+    pixel_scale_arcsec: Width | None = Field(
         None,
-        gt=0,
         description="pixel scale of stamps without a WCS, whose north is then taken to be up; 0.168 for HSC",
     )
 
@@ -146,10 +154,12 @@ class Hdf5Config(Section):
         "`pixel_scale_arcsec` is empty",
     )
     bands: tuple[str, ...] = Field((), description="bands in the order of the file's band axis")
-    pixel_scale_arcsec: float | None = Field(None, gt=0, description="pixel scale")
+    pixel_scale_arcsec: Width | None = Field(None, description="pixel scale")
     # An even number of pixels has no central one: size // 2 is a convention, half a pixel less would be the exact middle.
     center_px: float | None = Field(
         None,
+        ge=0,
+        le=1e5,
         description="0-based pixel of the object on both axes; empty: size // 2, which is 32 of 64 px and 63 of 127 px",
     )
 
@@ -164,7 +174,7 @@ class GalaxiesMlConfig(Hdf5Config):
 
     image: str = Field("image", description=_described("image"))
     bands: tuple[str, ...] = Field(("g", "r", "i", "z", "y"), description=_described("bands"))
-    pixel_scale_arcsec: float | None = Field(0.168, gt=0, description="pixel scale; the default is HSC's")
+    pixel_scale_arcsec: Width | None = Field(0.168, description="pixel scale; the default is HSC's")
 
 
 class MultimodalUniverseConfig(Hdf5Config):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["Bytes", "Label", "Magnitude", "Width", "one_or_several", "parse_bytes"]
+__all__ = ["Bytes", "Label", "Magnitude", "Separation", "Width", "one_or_several", "parse_bytes"]
 
 # Decimal units are powers of 1000, binary ones (with i) powers of 1024, as IEC 80000-13 defines them.
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -40,9 +40,10 @@ def one_or_several(*kinds: type) -> BeforeValidator:
     return BeforeValidator(lambda value: (value,) if isinstance(value, kinds) else value)
 
 
-# TOML has inf and nan as numbers: they are refused for zero points (AB magnitudes) and for PSF widths (arcsec).
+# TOML has inf and nan as numbers: sections refuse them, and so must values of tables. No PSF, radius or pixel of a cutout is a degree wide.
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Magnitude = Annotated[float, Field(allow_inf_nan=False)]
-Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Width = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Separation = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 # Names that are printed and written into outputs: one line, and no part of a path.
 Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\]{1,64}$")]

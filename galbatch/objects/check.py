@@ -245,7 +245,7 @@ def _notes(
         column = table.column(name)
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             continue
-        values = column.cast(pa.float64()).to_numpy()
+        values = column.cast(pa.float64(), safe=False).to_numpy()
         # Surveys write 99, -99 or 999 where nothing was measured; no galaxy is fainter than 50 mag.
         good = values[np.isfinite(values) & (np.abs(values) < 50)]
         if len(good):

@@ -31,8 +31,11 @@ def file_system(path: str) -> FileSystem:
     Raises
     ------
     UsageError
-        The scheme is unknown, its package is not installed, or the URL holds a password or a signature.
+        The scheme is unknown, its package is not installed, the URL holds a password or a signature, or the path has a
+        null byte.
     """
+    if "\0" in path:
+        raise UsageError(f"{path!r}: has a null byte, which no path may have; correct it")
     scheme = scheme_of(path)
     if scheme:
         refuse_secrets(path)

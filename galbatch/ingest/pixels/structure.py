@@ -111,7 +111,9 @@ def _data_bytes(cards: Mapping[str, str], where: str) -> int:
         if not 0 <= n_columns <= MOST:
             raise _wrong(where, "TFIELDS", cards["TFIELDS"], f"0 to {MOST}")
     if cards.get("ZIMAGE") == "T":
-        _axes(cards, "ZNAXIS", where)
+        for axis in range(1, len(_axes(cards, "ZNAXIS", where)) + 1):
+            if _integer(cards, f"ZTILE{axis}", where, default=1) < 1:
+                raise _wrong(where, f"ZTILE{axis}", cards[f"ZTILE{axis}"], "1 or more")
         z_bits = _integer(cards, "ZBITPIX", where, expected=f"one of {', '.join(map(str, BITS))}")
         if z_bits not in BITS:
             raise _wrong(where, "ZBITPIX", cards["ZBITPIX"], f"one of {', '.join(map(str, BITS))}")

@@ -66,6 +66,10 @@ def read_rows(survey: SurveyConfig) -> list[TileRow]:
     rows = []
     for row in _table(survey.tiles).to_pylist():
         stated = {name: _value(name, value, folder) for name, value in row.items() if _is_stated(value)}
+        if "\0" in str(stated["path"]):
+            raise TileError(
+                f"{survey.tiles}: path {stated['path']!r} has a null byte; the table is damaged: make it anew"
+            )
         if "band" in stated:
             band = matching_band(stated["band"], survey.bands)
             if band is None:

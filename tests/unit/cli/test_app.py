@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -202,3 +203,14 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "galbatch: stopped; what is done stays, the same command continues from there\n"
     )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_greek_letters_shows_a_card(encoding):
+    """The card of the demo has letters that these encodings lack: they become question marks."""
+    command = [sys.executable, "-m", "galbatch.cli", "models", "show", "demo:gampen"]
+    done = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout
