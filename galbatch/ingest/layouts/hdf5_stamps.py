@@ -129,7 +129,7 @@ class _Datasets:
         of_planes = stored.ndim == 1 and image is not None and image.ndim == 4
         rows = np.atleast_2d(stored) if of_planes or stored.ndim != 1 else stored[:, None]
         decoded = (
-            tuple(value.decode() if isinstance(value, bytes) else str(value) for value in row)
+            tuple(value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in row)
             for row in rows.tolist()
         )
         names = list(dict.fromkeys(decoded))
@@ -331,7 +331,9 @@ def _rows(datasets: _Datasets, group: str) -> tuple[list[str], npt.NDArray[np.fl
         )
     if len(found) != len(positions):
         raise TileError(f"{file.path}: {config.id} has {len(found)} rows, {config.ra} {len(positions)}")
-    names = [value.decode() if isinstance(value, bytes) else str(value) for value in found.tolist()]
+    names = [
+        value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in found.tolist()
+    ]
     # A file may hold an object several times, and ids of tiles must differ: then the row counts too.
     if len(set(names)) == len(names):
         return [f"{group}/{name}" for name in names], positions

@@ -252,6 +252,16 @@ def test_a_cell_without_objects(sample, read):
     assert len(read()) == 4
 
 
+def test_names_that_are_no_text(sample, read):
+    sample(
+        image_band=np.array([[b"\xd6es-g", b"des-r", b"des-i", b"des-z"]] * 2),
+        object_id=np.array([b"\xff1", b"2"]),
+    )
+    assert {tile.tile_id for tile in read(bands=("z",))} == {"healpix=17/\ufffd1", "healpix=17/2"}
+    with pytest.raises(TileError, match="no tile matches"):
+        read(bands=("g",))
+
+
 def test_no_zero_point(sample, read):
     sample()
     with pytest.raises(TileError, match="zero point is unknown"):
