@@ -39,6 +39,7 @@ WEIGHT_WORDS: Mapping[str, WeightKind] = {
     **dict.fromkeys(("ivar", "invvar", "inverse"), "inverse_variance"),
     **dict.fromkeys(("variance", "var"), "variance"),
     **dict.fromkeys(("std", "stddev", "sigma", "rms", "err", "error"), "standard_deviation"),
+    **dict.fromkeys(("coverage", "exposure", "exposures", "nexp"), "coverage"),
 }
 
 
@@ -195,7 +196,7 @@ class _Datasets:
         if kind is None:
             raise TileError(
                 f"{self.file.path}: the name of {name} does not say what it holds; state {self.key} weight_kind = "
-                '"variance", "inverse_variance" or "standard_deviation"'
+                '"variance", "inverse_variance", "standard_deviation" or "coverage"'
             )
         return kind
 

@@ -57,7 +57,8 @@ ROLES = {
     "WEIGHT": "inverse_variance",
     "IVAR": "inverse_variance",
     "INVVAR": "inverse_variance",
-    # WHT is left out: drizzled images have exposure times, inverse variances or weights of no unit under this name.
+    # Drizzled images have exposure times, inverse variances or weights of no unit under the name WHT: 0 is no data in all of them.
+    **dict.fromkeys(("WHT", "COV", "COVERAGE", "EXP", "NEXP"), "coverage"),
     **dict.fromkeys(("ERR", "ERROR", "RMS", "SIGMA", "STD", "STDDEV", "UNCERT"), "standard_deviation"),
     **dict.fromkeys(("DQ", "FLAG", "FLAGS"), "mask"),
 }

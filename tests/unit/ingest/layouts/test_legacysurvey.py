@@ -65,6 +65,18 @@ class TestBricks(LayoutContract):
 
     test_missing_zero_point_is_asked_for = None  # nanomaggies are the layout's unit
 
+    def test_exposures_say_where_there_are_data_without_weights(self, survey, tan, read, objects, cut):
+        invvar = self.sibling(survey, "invvar-g")
+        exposures = np.full((60, 70), 3, np.int16)
+        exposures[29, 30:34] = 0
+        hdus = [fits.PrimaryHDU(), image_hdu(exposures, tan(crpix=(35, 30)))]
+        fits.HDUList(hdus).writeto(invvar.with_name("legacysurvey-1500p020-nexp-g.fits"))
+        assert read(survey)[0].weight_kind == "inverse_variance"
+        invvar.unlink()
+        block = cut(objects(150.0, 2.0), read(survey), size=21)
+        assert np.argwhere(np.isnan(block.image[0, 0])).tolist() == [[10, 6], [10, 7], [10, 8], [10, 9]]
+        assert np.isnan(block.variance).all()
+
     def sibling(self, survey, kind):
         return next(survey.rglob(f"legacysurvey-1500p020-{kind}.fits"))
 

@@ -82,8 +82,10 @@ class TestWhatAnHduIs:
             (("", ""), 1, 2, "variance"),
             (("ERR", "DQ"), 2, 1, "standard_deviation"),
             (("IVAR",), None, 1, "inverse_variance"),
-            # Drizzled images: the weight has no unit, and the context is none at all.
-            (("WHT", "CTX"), None, None, "variance"),
+            # Drizzled images: the weight has no unit, so it says where there are data alone; the context is none at all.
+            (("WHT", "CTX"), None, 1, "coverage"),
+            (("WHT", "ERR"), None, 2, "standard_deviation"),
+            (("CTX",), None, None, "variance"),
             (("CTX", "ERR", "FLAGS"), 3, 2, "standard_deviation"),
             (("VAR", "IVAR"), None, 1, "variance"),
         ],
