@@ -79,6 +79,7 @@ def peak_of(plan, survey, folder, *, n_objects, planes=PLANES):
         grids=(GridTask(GRID, BANDS, np.arange(n_objects)),),
         store=str(folder / "store"),
         planes=planes,
+        resampling="low_pass",
         flags=FlagsConfig(),
         fingerprint=Fingerprint({}),
     )
