@@ -46,7 +46,7 @@ def progress_path(catalog_path: str) -> str:
 class Reporter:
     """A sink that passes everything on to another one, adds a line of progress a minute, and keeps log and state next to the catalog.
 
-    Use it as a context manager; a thread of its own writes the files, so that a slow disk does not hold the run up. Faults of the
+    The files are written from the first stage on: a run whose inputs are refused leaves none. Use it as a context manager; a thread of its own writes the files, so that a slow disk does not hold the run up. Faults of the
     files end nothing: the outputs say what is done.
 
     Parameters
@@ -70,6 +70,7 @@ class Reporter:
         self._as_json = JsonLines(self._lines.append)
         self._lock = threading.RLock()
         self._started = utc_now()
+        self._has_begun = False
         self._n_states = self._n_parts = self._n_shown = 0
         self._shown_s = self._state_s = self._logged_s = clock()
         self._stop = threading.Event()
@@ -96,6 +97,7 @@ class Reporter:
     def start(self, stage: str, total: int, done: int) -> None:
         """Begin a stage."""
         with self._lock:
+            self._has_begun = True
             self._tally.start(stage, total, done, now_s=self._clock())
             self._as_json.start(stage, total, done)
         self._display.start(stage, total, done)
@@ -150,6 +152,8 @@ class Reporter:
             self.tick()
 
     def _write_state(self, progress: Event, state: str) -> None:
+        if not self._has_begun:
+            return
         self._n_states += 1
         value = {
             **progress.as_json(utc_now()),
@@ -165,7 +169,7 @@ class Reporter:
             storage.write_files(folder or ".", {name: [storage.json_bytes(value)]})
 
     def _write_log(self) -> None:
-        if not self._lines:
+        if not self._lines or not self._has_begun:
             return
         data = "".join(f"{line}\n" for line in self._lines).encode()
         part = f"{self._started.replace(':', '')}_{self._n_parts:05d}.jsonl"

@@ -130,8 +130,13 @@ def test_the_end_is_said(catalog: str) -> None:
     assert (
         log_of(catalog)[-1]["text"] == "finished; infer 3 of 3 objects, 0.0/s; 0 partitions failed; 0 s left"
     )
-    with pytest.raises(OSError, match="disk"), dashboard.Reporter(Kept(), catalog) as reporter:
+
+    def fail(reporter: dashboard.Reporter) -> None:
+        reporter.start("infer", 3, 3)
         raise OSError("disk is gone")
+
+    with pytest.raises(OSError, match="disk"), dashboard.Reporter(Kept(), catalog) as reporter:
+        fail(reporter)
     assert str(log_of(catalog)[-1]["text"]).startswith("ended: disk is gone; ")
     assert " ended: disk is gone (process " in dashboard.last_news(catalog)
 
@@ -139,6 +144,7 @@ def test_the_end_is_said(catalog: str) -> None:
 def test_of_a_storm_of_failures_the_first_are_shown_and_all_are_logged(tmp_path: Path) -> None:
     display, now_s = Kept(), 0.0
     reporter = dashboard.Reporter(display, str(tmp_path / "catalog"), clock=lambda: now_s)
+    reporter.start("infer", 1000, 0)
     for number in range(500):
         reporter.record(failure(number))
     assert len(display.lines) == 21
@@ -163,13 +169,31 @@ def test_a_disk_that_takes_nothing_ends_no_run_and_the_log_comes_later(
         patched.setattr("galbatch.storage.append", full)
         patched.setattr("galbatch.storage.write_files", full)
         reporter = dashboard.Reporter(Kept(), catalog, clock=lambda: now_s)
+        reporter.start("infer", 1, 0)
         reporter.note("one")
         now_s = 10.0
         reporter.tick()
     now_s = 20.0
     reporter.note("two")
     reporter.tick()
-    assert [line["text"] for line in log_of(catalog)] == ["one", "two"]
+    assert [line["text"] for line in log_of(catalog)][1:] == ["one", "two"]
+
+
+def test_a_run_that_is_refused_before_its_first_stage_leaves_no_files(tmp_path: Path) -> None:
+    display, catalog = Kept(), str(tmp_path / "catalog")
+
+    def fail(reporter: dashboard.Reporter) -> None:
+        reporter.note("note: shown")
+        reporter.tick()
+        raise ValueError("inputs")
+
+    with pytest.raises(ValueError, match="inputs"), dashboard.Reporter(display, catalog) as reporter:
+        fail(reporter)
+    assert (display.lines, list(tmp_path.iterdir())) == (["note: shown"], [])
+    with dashboard.Reporter(display, catalog) as reporter:
+        reporter.note("note: kept")
+        reporter.start("infer", 1, 1)
+    assert [line["event"] for line in log_of(catalog)] == ["note", "start", "end"]
 
 
 def test_lines_for_people_and_for_programs() -> None:
