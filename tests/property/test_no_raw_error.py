@@ -44,6 +44,9 @@ SEEDS = [
     ("hdf5", 46),
     ("hdf5", 77),
     ("bundle", 20),
+    ("compressed_tile", 1125),
+    ("parquet_list", 1078),
+    ("tile_table", 1024),
 ]
 
 
@@ -92,7 +95,7 @@ def test_right_inputs_are_accepted(kind, folder, scheduler):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_a_wrong_input_is_told(kind, seed, folder, scheduler):
     tried(kind, seed, folder, scheduler)
@@ -105,7 +108,7 @@ def test_what_once_ended_in_a_traceback_is_told(kind, seed, folder, scheduler):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_wrong_inputs_are_told(kind, seed, folder, scheduler):
     tried(kind, seed, folder, scheduler)

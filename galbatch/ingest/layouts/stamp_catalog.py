@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -69,10 +70,22 @@ def _positions(
     files, ra, dec = (table[name].to_pylist() for name in columns)
     return {
         # Catalogs name the file in the folder of whoever wrote them: only the last part is compared.
-        PurePosixPath(str(file)).name: (float(a), float(d))
+        PurePosixPath(str(file)).name: _position(a, d, f"{catalog}: row of {file}")
         for file, a, d in zip(files, ra, dec, strict=True)
-        if file is not None and a is not None and d is not None
+        # NaN is what many tables have for none.
+        if file is not None and None not in (a, d) and a == a and d == d
     }
+
+
+def _position(ra: Any, dec: Any, where: str) -> tuple[float, float]:
+    """Return a row's position as numbers."""
+    try:
+        position = float(ra), float(dec)
+    except (TypeError, ValueError):
+        position = math.inf, math.inf
+    if math.isinf(position[0]) or abs(position[1]) > 90.0:
+        raise TileError(f"{where}: {ra!r}, {dec!r} is no position in deg; correct it, or take the row out")
+    return position
 
 
 def north_up_wcs(

@@ -180,12 +180,7 @@ class TileReader:
                 try:
                     self._reader(tile, plane).prefetch(boxes)
                 except FAULTS as error:
-                    if not is_damage(error):
-                        raise
-                    raise TileError(f"{tile.where}: {error}; fetch it again or exclude it") from None
-                except OSError as error:
-                    _name_file(error, plane.path)
-                    raise
+                    raise _told(error, tile, plane) from None
 
     def _reader(self, tile: Tile, plane: Plane) -> PlaneReader:
         reader = self._planes.get(plane)
@@ -201,14 +196,7 @@ class TileReader:
             stored = self._reader(tile, plane).read(box)
             return stored if plane.asinh is None else linear_counts(stored, plane.asinh)
         except FAULTS as error:
-            if not is_damage(error):
-                raise
-            raise TileError(
-                f"{tile.where}: cannot be read at rows {box.y0} to {box.y1} ({error}); fetch it again or exclude it"
-            ) from None
-        except OSError as error:
-            _name_file(error, plane.path)
-            raise
+            raise _told(error, tile, plane, place=f" at rows {box.y0} to {box.y1}") from None
 
     def _open_plane(self, tile: Tile, plane: Plane) -> PlaneReader:
         with quiet_astropy():
@@ -280,11 +268,18 @@ def _size_of_planned(tile: Tile, path: str) -> int | None:
     return found.size_bytes
 
 
-def _name_file(error: OSError, path: str) -> None:
-    """Put the file into an error that has none: a run must tell one bad file from a disk that fails."""
-    # The kernel's errors of reading name no file; those without a number would change their text.
-    if error.errno is not None and error.filename is None:
-        error.filename = path
+def _told(error: Exception, tile: Tile, plane: Plane, *, place: str = "") -> Exception:
+    """Return what to raise for an error of reading a plane: a TileError if its file is damaged, else the error with its file."""
+    if is_damage(error):
+        # Masks and weights may lie in files of their own, which the tile's name does not say.
+        file = "" if plane.path == tile.image.path else f", {plane.path}"
+        said = str(error) or type(error).__name__
+        return TileError(f"{tile.where}{file}: cannot be read{place} ({said}); fetch it again or exclude it")
+    # The kernel's errors of reading name no file, and a run must tell one bad file from a disk that fails. Those without
+    # a number would change their text.
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = plane.path
+    return error
 
 
 def _blanked(image: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_] | None) -> bool:

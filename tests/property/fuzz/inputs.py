@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from astropy.io import fits
 from mocpy import MOC
 
 from galbatch import models, objects
+from galbatch.core import sky
 from galbatch.models.networks import Sfnet
 from tests.property.fuzz import mutations
 from tests.property.fuzz.mutations import Mutation
@@ -193,6 +195,62 @@ def compressed_tile() -> Input:
     fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(buffer)
     files = given(toml) | {"tiles/a.fits.fz": buffer.getvalue()}
     return Input(files, "tiles/a.fits.fz", (mutations.damaged, mutations.other_cards, mutations.other_cards))
+
+
+@kind
+def gzipped_tile() -> Input:
+    name = "tiles/calexp-HSC-G-9813-4,4.fits"
+    return Input(given() | {name: gzip.compress(calexp(), 1)}, name, (mutations.damaged,), (PLAN,))
+
+
+@kind
+def brick() -> Input:
+    """A brick of the Legacy Surveys: image, inverse variance and mask bits in files of their own; the weight is changed."""
+    image = np.random.default_rng(1).normal(0, 1, (96, 96)).astype(np.float32)
+    planes = {"image-g": image, "invvar-g": np.ones_like(image), "maskbits": np.zeros((96, 96), np.int16)}
+    toml = RUN_TOML.replace('layout = "hsc"', 'layout = "legacysurvey"').replace("tiles/*.fits", "coadd")
+    files = given(toml)
+    for plane, values in planes.items():
+        primary = fits.PrimaryHDU()
+        primary.header["BRICK"] = "1500p020"
+        buffer = io.BytesIO()
+        fits.HDUList([primary, fits.CompImageHDU(values, header=wcs(), compression_type="RICE_1")]).writeto(
+            buffer
+        )
+        files[f"coadd/150/1500p020/legacysurvey-1500p020-{plane}.fits.fz"] = buffer.getvalue()
+    name = "coadd/150/1500p020/legacysurvey-1500p020-invvar-g.fits.fz"
+    return Input(files, name, (mutations.damaged, mutations.other_cards, mutations.other_cards))
+
+
+@kind
+def stamp_catalog() -> Input:
+    """Stamps without a WCS; the table of their positions is changed."""
+    toml = RUN_TOML.replace('layout = "hsc"', 'layout = "stamps"\nzero_point_mag = 27.0').replace(
+        "tiles/*.fits", "stamps"
+    )
+    toml += '[survey.stamps]\nband = "g"\npixel_scale_arcsec = 0.168\n'
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(np.random.default_rng(1).normal(0, 1, (96, 96)).astype(np.float32)).writeto(buffer)
+    table = pa.table({"file_name": ["a.fits"], "ra": [150.0], "dec": [2.0]})
+    files = given(toml) | {
+        "stamps/a.fits": buffer.getvalue(),
+        "stamps/info.csv": table_bytes("info.csv", table),
+    }
+    changes = (mutations.damaged, mutations.other_words, mutations.other_words)
+    return Input(files, "stamps/info.csv", changes, (PLAN,), ("a.fits",))
+
+
+@kind
+def hats_list() -> Input:
+    """A HATS catalog of one pixel, whose only leaf is changed."""
+    leaf = "hats/dataset/Norder=0/Dir=0/Npix=6.parquet"
+    pixel = int(sky.pixel_of(sky.healpix_29([150.0], [2.0]), 0)[0])
+    leaf = leaf.replace("Npix=6", f"Npix={pixel}")
+    files = given(RUN_TOML.replace("objects.parquet", "hats"))
+    files |= {leaf: table_bytes("a.parquet"), "hats/hats.properties": b"obs_collection=a\nhats_nrows=4\n"}
+    return Input(
+        files, leaf, (mutations.damaged, mutations.other_columns, mutations.other_columns), (PLAN,), ("hats",)
+    )
 
 
 @kind
