@@ -125,8 +125,9 @@ def test_a_run_ends_when_it_has_paused_as_long_as_it_may(ready, threads, monkeyp
     assert not result.complete
     assert result.failed
     for reason in result.failed.values():
-        assert reason.endswith(
-            "no permission to write; choose another path (after 0.5 s of pauses ([cluster] pause_limit))"
+        assert (
+            ": Read-only file system, still after 0.5 s of pauses ([cluster] pause_limit); the last task"
+            in reason
         )
     assert sink.lines[-1].startswith(
         f"ends after 0.5 s of pauses ([cluster] pause_limit): {len(plan.partitions)} partitions left: "

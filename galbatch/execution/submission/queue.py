@@ -424,7 +424,8 @@ class SubmissionQueue:
         if self.pauses.is_spent:
             limit = f"{self._config.cluster.pause_limit:g} s of pauses ([cluster] pause_limit)"
             self._note(f"ends after {limit}: {self._left()}")
-            self._abandon(self._waiting(), f"{self.pauses.reason} (after {limit})")
+            last = f"the last task failed with: {self.pauses.reason}"
+            self._abandon(self._waiting(), f"{self.pauses.problem}, still after {limit}; {last}")
         if not self._monitor.is_connected:
             return
         for device in {self._device_of(attempt) for attempt in self._waiting()}:
