@@ -18,7 +18,13 @@ from distributed import Client
 from galbatch import models
 from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
-from galbatch.cluster.local import free_address, kept_by_malloc, patient_with_workers, replace_workers
+from galbatch.cluster.local import (
+    free_address,
+    kept_by_malloc,
+    patient_with_workers,
+    replace_workers,
+    started,
+)
 from galbatch.cluster.pool import GPU
 from galbatch.cluster.signals import LeavesSignals
 from galbatch.errors import ClusterError
@@ -57,7 +63,9 @@ class LocalCuda(ClusterKind):
         with (
             kept_by_malloc(),
             patient_with_workers(),
-            _cluster_class()(
+            started(
+                _cluster_class(),
+                notify,
                 CUDA_VISIBLE_DEVICES=gpus,
                 n_workers=len(gpus),
                 threads_per_worker=threads_of_worker(len(gpus)),
