@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from galbatch.core.types import WeightKind
 
 __all__ = [
-    "MIN_SIDE_PX",
+    "MIN_SIDE_OF_OTHERS_PX",
     "LowestInteger",
     "constant_areas",
     "in_image",
