@@ -195,13 +195,7 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
     if stored.dtype.kind not in "iu":
         undefined = ~np.isfinite(stored)
         stored = np.where(undefined, 0, stored).astype(np.int64)
-    known = tuple(
-        sorted(
-            (number, int(MASK_BIT_OF_PLANE[name]))
-            for name, number in planes.items()
-            if name in MASK_BIT_OF_PLANE
-        )
-    )
+    known = _known_bits(tuple(planes.items()))
     # The lowest 16 bits set every pixel of `out`; higher ones are added where a known bit lies there.
     np.take(_mask_table(known, 0), stored.astype(np.uint16), out=out, mode="wrap")
     for shift in range(16, 8 * stored.dtype.itemsize, 16):
@@ -209,6 +203,14 @@ def decode_mask(stored: npt.NDArray[Any], planes: Mapping[str, int], *, out: npt
             out |= _mask_table(known, shift)[(stored >> shift).astype(np.uint16)]
     if undefined is not None:
         out[undefined] |= np.uint16(MaskBit.NO_DATA)
+
+
+@functools.lru_cache(maxsize=256)
+def _known_bits(planes: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Return (bit number, galbatch's bit) of the planes that galbatch has a bit for, in order; the same for every window of a tile."""
+    return tuple(
+        sorted((number, int(MASK_BIT_OF_PLANE[name])) for name, number in planes if name in MASK_BIT_OF_PLANE)
+    )
 
 
 @functools.lru_cache(maxsize=256)
