@@ -172,14 +172,24 @@ class Lock:
 
     def __enter__(self) -> Lock:
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._acquire()
-        self._thread = threading.Thread(target=self._beat_until_stopped, name="galbatch-lock", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as undo:
+            # A signal may end the run when the file has just been made.
+            undo.callback(self._give_back)
+            self._acquire()
+            self._thread = threading.Thread(
+                target=self._beat_until_stopped, name="galbatch-lock", daemon=True
+            )
+            self._thread.start()
+            undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """End the beats, and remove the file if this run holds the lock."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

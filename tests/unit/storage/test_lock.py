@@ -81,6 +81,21 @@ def test_the_lock_goes_when_the_run_fails(path: str) -> None:
     assert not storage.exists(path)
 
 
+def test_a_signal_right_after_the_file_was_made_leaves_no_lock(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = storage.Lock._acquire
+
+    def interrupted(self: storage.Lock) -> None:
+        acquire(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.Lock, "_acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage.Lock(path):
+        pytest.fail("it has not begun")
+    assert not storage.exists(path)
+
+
 def test_a_lock_whose_counter_stands_still_is_taken_after_its_own_period(path: str) -> None:
     foreign_lock(path, period_s=12.0)
     time_of, told = FakeClock(now_s=1e6), list[str]()
