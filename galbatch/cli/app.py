@@ -19,7 +19,7 @@ from galbatch import __version__
 from galbatch.cli import catalogs, converting, models, objects, running, simulating, tiles, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
-from galbatch.core.stopping import STOPPED_EXIT_CODE, sigterm_interrupts
+from galbatch.core.stopping import STOPPED_EXIT_CODE, signals_interrupt
 from galbatch.errors import GalbatchError, Stopped, UsageError
 
 __all__ = ["app", "main"]
@@ -107,7 +107,7 @@ def main() -> None:
             # Cards have letters such as a Greek sigma: a terminal of ASCII shows ? for them.
             stream.reconfigure(errors="replace")
     try:
-        with sigterm_interrupts():
+        with signals_interrupt():
             app(prog_name="galbatch")
     except Stopped as error:
         errors.print(f"galbatch: {error}")

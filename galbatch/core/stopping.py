@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["STOPPED_EXIT_CODE", "deferred_signals", "sigterm_interrupts"]
+__all__ = ["STOPPED_EXIT_CODE", "Interrupted", "deferred_signals", "signals_interrupt"]
 
 STOPPED_EXIT_CODE = 75
 """Exit code of a command that was asked to stop: EX_TEMPFAIL of sysexits.h, as the same command continues later."""
@@ -48,18 +48,31 @@ def deferred_signals() -> Iterator[Callable[[], str]]:
         restore()
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to stop.
+
+    A class of its own: where a plain KeyboardInterrupt passes through ``exec`` of a text, as while modules are imported, Python ends
+    by SIGINT whatever exit code is asked for (CPython's ``unhandled_keyboard_interrupt``).
+    """
+
+
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM inside the context, as at SIGINT, so that locks are given back and workers end."""
+def signals_interrupt() -> Iterator[None]:
+    """Within the context, SIGTERM and SIGINT raise `Interrupted`, so that locks are given back and workers end."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        raise Interrupted(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in ASKING}
+    for number, handler in before.items():
+        # Shells let programs in the background ignore SIGINT.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
