@@ -58,7 +58,7 @@ def test_a_failure_is_written_while_the_run_goes_on(run):
     kinds = [line["event"] for line in run["lines"]]
     assert kinds.count("failed") == 1
     assert " of 24 objects in the catalog, " in run["lines"][-1]["text"]  # after the failure
-    assert f"\nfailed: {run['victim']}: infer: " in run["stderr"]
+    assert f"failed: {run['victim']}: infer: " in run["stderr"]
 
 
 def test_each_line_of_json_names_partition_and_worker(run):
