@@ -105,7 +105,7 @@ class Simulated:
             },
         }
         self.away: set[int] = set()
-        self.running: dict[str, Future] = {}
+        self.begun: dict[str, Future] = {}  # tasks that run, by their keys
         for worker in range(self.n_workers):
             self._later(self.rng.exponential(self.rates.lost_every_h * HOUR_S), "lost", worker)
 
@@ -126,8 +126,13 @@ class Simulated:
     def given_up(self, device: str) -> None:
         """Workers come back."""
 
+    def running(self, keys: list[str]) -> dict[str, tuple[str, float]]:
+        """The worker and the time of the tasks that run."""
+        ran = {key: self.begun[key] for key in keys if key in self.begun}
+        return {key: (str(one.worker), self.now - one.started_s) for key, one in ran.items()}
+
     def cancel(self, futures: list[Future]) -> None:
-        """Nothing is canceled, as no worker is refused."""
+        """Nothing is canceled, as no worker is refused and no task hangs."""
 
     def submit(self, function: Any, step: Any, task: tuple[str, Any], *_: Any, key: str, **__: Any) -> Future:
         """Take a task, and start it if there is room."""
@@ -148,7 +153,7 @@ class Simulated:
                 self._lose(what)
             elif kind == "back":
                 self._return(what)
-            elif self.running.get(what.key) is what:
+            elif self.begun.get(what.key) is what:
                 outcome = self._end(what)
                 self._start()
                 return [(what, outcome)]
@@ -167,7 +172,7 @@ class Simulated:
                 future, place = self.waiting[step].pop(0), free.pop()
                 future.worker = place if step == "infer" else place[0]
                 future.place, future.started_s = place, self.now
-                self.running[future.key] = future
+                self.begun[future.key] = future
                 self._later(self._duration_s(future), "ended", future)
 
     def _duration_s(self, future: Future) -> float:
@@ -177,7 +182,7 @@ class Simulated:
         return (rates.start_s + n_objects * of_one) * slow * self.rng.lognormal(0.0, rates.scatter)
 
     def _end(self, future: Future) -> Any:
-        del self.running[future.key]
+        del self.begun[future.key]
         self.free[future.step].add(future.place)
         spent_s = (self.now - future.started_s) * (future.step == "infer")
         self.gpu_s += spent_s
@@ -188,14 +193,14 @@ class Simulated:
             self.lost_s += spent_s
             return OSError(errno.EPIPE, "broken pipe")
         partition = future.part.partition
-        return tasks.TaskResult(partition, partition.n_objects, 0, 0, 0.0)
+        return tasks.TaskResult(partition, partition.n_objects, 0, 0, self.now - future.started_s)
 
     def _lose(self, worker: int) -> None:
         """Take a worker away; Dask gives its tasks to others, first of all that wait."""
         self.away.add(worker)
         self.n_lost += 1
-        for future in [one for one in self.running.values() if one.worker == worker]:
-            del self.running[future.key]
+        for future in [one for one in self.begun.values() if one.worker == worker]:
+            del self.begun[future.key]
             spent_s = (self.now - future.started_s) * (future.step == "infer")
             self.gpu_s += spent_s
             self.lost_s += spent_s

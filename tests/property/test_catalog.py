@@ -49,7 +49,7 @@ def test_every_row_lies_in_its_pixel_and_none_is_lost(
             f"{folder}/list.parquet",
             pa.table({"object_id": np.arange(len(ra)), "ra_deg": ra, "dec_deg": dec}),
         )
-        objects, rejected = read_objects(ObjectsConfig(path=f"{folder}/list.parquet"))
+        objects, rejected, _ = read_objects(ObjectsConfig(path=f"{folder}/list.parquet"))
         assert len(objects) + len(rejected) == len(points)
         path = f"{folder}/catalog"
         partitions = write_leaves(path, objects, healpix_order)

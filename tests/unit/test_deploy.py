@@ -11,8 +11,9 @@ import pytest
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 GALBATCH = """#!/usr/bin/env bash
-echo "$@" > "$HERE/called"
 trap 'sleep 0.2; exit 75' TERM
+echo "$@" > "$HERE/calling"
+mv "$HERE/calling" "$HERE/called"
 while [ ! -e "$HERE/done" ]; do sleep 0.05; done
 exit "$(cat "$HERE/done")"
 """
