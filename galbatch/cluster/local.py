@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ ENDED = (Status.closed, Status.closing, Status.failed)
 """States of a nanny that will not start a worker any more."""
 
 START_ATTEMPTS = 3
+
+CLOSE_S = 60.0
+"""The longest time to wait for the workers to end, in seconds; busy ones take 4 s until their nannies kill them."""
 
 RESTART_S = 180
 """The longest time to wait for a worker to restart: a process that imports torch from a busy file system takes minutes."""
@@ -75,14 +79,33 @@ class Local(ClusterKind):
         return replace_workers(client)
 
 
-def started(make: Callable[..., Any], notify: Notify, **options: Any) -> Any:
-    """Return a cluster of this process whose workers have started; it is made again if one of them ends meanwhile.
+@contextmanager
+def started(make: Callable[..., Any], notify: Notify, **options: Any) -> Iterator[Any]:
+    """Yield a cluster of this process whose workers have started; it ends with the context, in a minute at most.
 
     Raises
     ------
     ClusterError
-        A worker ended each time.
+        A worker ended each time while it started.
+    TimeoutError
+        The workers did not end as they were asked. They were killed then.
     """
+    others = set(multiprocessing.active_children())
+    workers = _made(make, notify, **options)
+    try:
+        yield workers
+    finally:
+        try:
+            # Without a limit Dask waits for ever for a nanny whose worker was killed while it started.
+            workers.close(timeout=CLOSE_S)
+        finally:
+            # Python asks what is left of its children to end by SIGTERM, which workers leave to the run, and waits for them.
+            for child in set(multiprocessing.active_children()) - others:
+                child.kill()
+
+
+def _made(make: Callable[..., Any], notify: Notify, **options: Any) -> Any:
+    """Return a cluster of this process; it is made again if a worker ends while it starts."""
     for n_left in reversed(range(START_ATTEMPTS)):
         try:
             return make(**options)

@@ -1,7 +1,10 @@
 """Worker processes on this machine's cores."""
 
 import asyncio
+import multiprocessing
 import os
+import signal
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -54,20 +57,51 @@ def test_nothing_is_started_while_nannies_are_at_it():
 
 
 def test_a_cluster_whose_worker_ends_while_it_starts_is_made_again():
-    tried, notes = [], []
+    tried, notes, closed = [], [], []
 
     def make(*, n_workers):
         tried.append(n_workers)
         if len(tried) < 3:
             raise RuntimeError("Nanny failed to start.")
-        return "running"
+        return SimpleNamespace(close=closed.append)
 
-    assert started(make, notes.append, n_workers=2) == "running"
+    def closed_within(*, timeout):
+        closed.append(timeout)
+
+    with started(make, notes.append, n_workers=2) as workers:
+        workers.close = closed_within
+        assert closed == []
+    assert 10 <= closed[0] <= 120  # seconds, as Dask would wait for ever
     assert tried == [2, 2, 2]
     assert notes == 2 * ["a worker ended while it started (Nanny failed to start.): starting all again"]
-    with pytest.raises(ClusterError, match="3 times in a row"):
-        started(never, notes.append)
+    with pytest.raises(ClusterError, match="3 times in a row"), started(never, notes.append):
+        pass
 
 
 def never():
     raise RuntimeError("Nanny failed to start.")
+
+
+def ignore_signals():
+    """As workers of a run do: they leave signals to the process that started them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+
+def test_processes_that_do_not_end_when_asked_are_killed():
+    """Python would wait for them at its own end: a run that was done stayed so for ever after 24 kills of its workers."""
+    children = []
+
+    def make():
+        children.append(multiprocessing.get_context("spawn").Process(target=ignore_signals, daemon=True))
+        children[0].start()
+
+        def close(timeout):
+            raise TimeoutError("a nanny hangs")
+
+        return SimpleNamespace(close=close)
+
+    with pytest.raises(TimeoutError, match="a nanny hangs"), started(make, print):
+        assert children[0].is_alive()
+    children[0].join(30)
+    assert children[0].exitcode == -signal.SIGKILL
