@@ -73,7 +73,7 @@ def test_notes_are_shown_before_a_run_too(write_run, tmp_path, survey, listed):
         assert table[label] == "not measured"
     assert table["measured on"] == "no object: none with pixels was found"
     result = CliRunner().invoke(cli.app, ["run", str(run_toml), "--workers", "1"])
-    assert result.stderr.splitlines()[0] == expected
+    assert result.stdout.splitlines()[0] == expected
     assert result.exit_code == 0
     assert re.search(r"^3 of 3 objects in the catalog, \d+\.\d galaxies/s$", result.stdout, re.MULTILINE)
     again = CliRunner().invoke(cli.app, ["run", str(run_toml), "--workers", "1"])
