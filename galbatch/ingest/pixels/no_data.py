@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -145,8 +145,10 @@ def variance_of(
         sigma = np.multiply(weight, np.float32(njy_per_unit)).astype(np.float32, copy=False)
         # The sign stays: a negative width is none.
         np.multiply(sigma, np.abs(sigma), out=out)
-    else:
+    elif kind == "coverage":
         np.divide(np.float32(1.0), weight, out=out, casting="same_kind")
+    else:
+        assert_never(kind)
 
 
 def in_weight(variance: npt.NDArray[np.float32], weight: npt.NDArray[Any], kind: WeightKind) -> _Bool | None:
