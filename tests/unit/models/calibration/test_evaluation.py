@@ -103,8 +103,11 @@ def test_right_posteriors_have_right_coverage(right):
 
 
 def test_released_intervals_of_gaussians_cover_as_equal_tailed_ones(right):
-    for level in (0.6827, 0.9545):  # the kernel widens them by 3 %
-        assert right.covered_released(level).mean() == pytest.approx(level, abs=0.025)
+    # The kernel of 1000 draws, 1000^(-1/5) of their width, widens intervals of 1 and 2 standard deviations by 3 %. The draws
+    # follow from the bundle's hash, which differs between checkouts: 4 binomial standard deviations of 3000 galaxies.
+    for level, widened in ((0.6827, 0.6974), (0.9545, 0.9608)):
+        within = 4 * np.sqrt(level * (1 - level) / 3000)
+        assert right.covered_released(level).mean() == pytest.approx(widened, abs=within)
 
 
 def test_too_narrow_posteriors_are_seen(gampen_bundle):
