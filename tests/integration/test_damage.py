@@ -194,6 +194,28 @@ def test_cutouts_that_are_zeroed_before_they_are_read_are_cut_again(copied, whol
     assert verify(copied) == []
 
 
+def test_a_leaf_that_is_damaged_before_the_catalog_is_finished(copied, whole, client, monkeypatch):
+    """It is named as failed, the rest is finished as an incomplete catalog, and the next run makes it again."""
+    parsed = config.read_config(copied / "run.toml")
+    part = execution.prepare(parsed).partitions[0].partition
+    leaf = copied / "catalog" / "dataset" / f"{part.path}.parquet"
+    finish = catalog.finish
+
+    def late(*arguments, **options):
+        leaf.write_bytes(leaf.read_bytes()[:1000])
+        return finish(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "finish", late)
+        _, result, _ = execute(copied / "run.toml", client)
+    assert not result.complete
+    assert list(result.failed) == [part.name]
+    _, again, notes = execute(copied / "run.toml", client)
+    assert (again.failed, again.complete) == ({}, True)
+    assert [str(leaf) in line for line in notes if line.startswith("damaged: ")] == [True]
+    assert data_of(copied) == data_of(whole)
+
+
 def test_status_retry_and_exit_codes(copied, whole):
     parsed = config.read_config(copied / "run.toml")
     plan = execution.prepare(parsed)

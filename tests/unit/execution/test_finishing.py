@@ -60,3 +60,14 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert finishing.read_failures(str(tmp_path)) == {"Norder=5/Npix=1": "infer: number 1"}
     kept.replace({})
     assert not (tmp_path / "_failed.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff" * 8])
+def test_a_garbled_file_of_failures_is_as_none(tmp_path: Path, content: bytes) -> None:
+    """The partitions are left to do in any case, as the outputs say; the next run writes the file again."""
+    finishing.record_failures(str(tmp_path), {"Norder=5/Npix=7": "infer: reason"})
+    assert finishing.read_failures(str(tmp_path)) == {"Norder=5/Npix=7": "infer: reason"}
+    (tmp_path / "_failed.json").write_bytes(content)
+    assert finishing.read_failures(str(tmp_path)) == {}
+    finishing.record_failures(str(tmp_path), {"Norder=5/Npix=8": "ingest: reason"})
+    assert finishing.read_failures(str(tmp_path)) == {"Norder=5/Npix=8": "ingest: reason"}
