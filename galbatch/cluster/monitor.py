@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Future
 
 from galbatch.cluster.base import Device, Notify, count_of
 from galbatch.cluster.local import RESTART_S
@@ -124,6 +124,16 @@ class WorkerMonitor:
             # The connection was just lost: is_connected tells whether it comes back.
             return {}
         return found
+
+    def holders(self, futures: Sequence[Future]) -> list[str]:
+        """Return the addresses of the workers that hold the results of finished tasks."""
+        if not futures:
+            return []
+        try:
+            found = self._client.who_has(list(futures))
+        except OSError:
+            return []
+        return sorted({worker for workers in found.values() for worker in workers})
 
     def restart(self, worker: str) -> bool:
         """Restart a worker's process; return False if it has no nanny, the process that can do so.

@@ -188,3 +188,27 @@ def test_a_stopped_worker_is_started_again_and_its_partition_done_elsewhere(plan
     assert (result.complete, result.failed) == (True, {})
     assert len(before & after) == 1
     assert any("hung on worker" in line for line in sink.lines)
+
+
+def test_a_worker_that_is_stopped_with_a_result_is_started_again(planned, monkeypatch):
+    """Its connection stays, and Dask would wait five minutes for the result of the finished task."""
+    monkeypatch.setattr(queue, "RESULT_S", 2.0)
+    parsed, plan = planned()
+    stopped = []
+    with cluster.connect(parsed.cluster) as client:
+        pids, gather = client.run(os.getpid), client.gather
+
+        async def fetch(future):
+            result = await gather(future, asynchronous=True)
+            if stopped or not future.key.startswith("infer"):
+                return result
+            stopped.append(result.worker)
+            os.kill(pids[result.worker], signal.SIGSTOP)
+            return await gather(future, asynchronous=True)
+
+        monkeypatch.setattr(client, "gather", lambda future, asynchronous: fetch(future))
+        sink = Notes()
+        result = execution.execute(parsed, plan, client, sink=sink)
+    assert (result.failed, result.complete) == ({}, True)
+    assert f"worker {stopped[0]} does not answer" in sink.lines
+    assert result.n_new == len(plan.objects)

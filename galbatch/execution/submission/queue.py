@@ -38,6 +38,8 @@ POLL_S = 1.0
 OVERDUE_LOOK_S = 10.0
 # After a fault of a resource other tasks go first: if they fail alike, it was none of the partition.
 RETRY_S = 2.0
+# A result is a few numbers: if it has not come after so long, its worker is stopped or hangs.
+RESULT_S = 30.0
 # So many partitions are named where many are left; the outputs say which.
 MAX_NAMED = 3
 
@@ -146,6 +148,8 @@ class SubmissionQueue:
         self._probe: Attempt | None = None
         self._times = TaskTimes(config.cluster.task_timeout)
         self._looked_overdue_s = time.monotonic()
+        # When finished tasks were first seen whose results have not come, by their keys.
+        self._finished_s: dict[str, float] = {}
 
     def work(
         self,
@@ -192,6 +196,7 @@ class SubmissionQueue:
             for future, outcome in ended:
                 # Tasks that were given up are not pending any more, but their outcomes still come.
                 submitted = self._pending.pop(future.key, None)
+                self._finished_s.pop(future.key, None)
                 further = self._collect(submitted.attempt, outcome) if submitted is not None else None
                 if further is not None:
                     self._again.append(further)
@@ -202,6 +207,7 @@ class SubmissionQueue:
         if now - self._looked_overdue_s < OVERDUE_LOOK_S or not self._monitor.is_connected:
             return
         self._looked_overdue_s = now
+        self._restart_silent(now)
         limits = {
             key: self._times.limit_s(one.attempt.step, one.attempt.part.partition.n_objects)
             for key, one in self._pending.items()
@@ -211,6 +217,18 @@ class SubmissionQueue:
         for key, (worker, running_s) in self._monitor.running(late).items():
             if running_s > limits[key]:
                 self._end_hanging(self._pending.pop(key), worker, running_s)
+
+    def _restart_silent(self, now: float) -> None:
+        """Start the workers again that do not give the results of finished tasks; Dask runs these tasks again elsewhere."""
+        # A process that is stopped keeps its connections, and Dask takes it for lost only after five minutes.
+        silent = []
+        for key, one in self._pending.items():
+            if one.future.status == "finished" and now - self._finished_s.setdefault(key, now) > RESULT_S:
+                self._finished_s[key] = now
+                silent.append(one.future)
+        for worker in self._monitor.holders(silent):
+            self._note(f"worker {worker} does not answer")
+            self._monitor.restart(worker)
 
     def _end_hanging(self, submitted: _Submitted, worker: str, running_s: float) -> None:
         """Start the worker of a task again, and count this as a failure of its partition."""
