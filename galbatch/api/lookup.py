@@ -1,4 +1,4 @@
-"""One object of a catalog for human readers: position, flags in words, and each model's values with intervals and units."""
+"""One object of a catalog for human readers: position, flags with their texts, and each model's values with intervals and units."""
 
 from __future__ import annotations
 

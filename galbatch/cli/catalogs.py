@@ -151,7 +151,7 @@ def show(
     ] = None,
     output: TableOutput = None,
 ) -> None:
-    """Print objects: position, flags in words, and each model's medians with intervals and units.
+    """Print objects: position, flags with their texts, and each model's medians with intervals and units.
 
     With -o the rows are written as a table instead, with all columns.
     """

@@ -76,7 +76,7 @@ WaitLock = Annotated[
     ),
 ]
 LOG_FORMATS = ("text", "json")
-"""What a run that is no terminal's writes: lines for people, or one JSON object a line."""
+"""What a run that is no terminal's writes: human-readable lines, or one JSON object a line."""
 
 LogFormat = Annotated[
     str,

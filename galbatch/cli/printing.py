@@ -113,7 +113,7 @@ def _cells(rows: pa.Table, name: str) -> list[str]:
 
 
 def print_flags(flags: Sequence[FlagText], indent: str = "  ") -> None:
-    """Print flags in words, a line each; a word if there are none."""
+    """Print the texts of flags, a line each; "no flag" if there are none."""
     for flag in flags:
         print_line(f"{indent}{flag.value} {flag.name} ({flag.flag_class}): {flag.text}")
     if not flags:

@@ -19,7 +19,7 @@ HANDFUL = 5
 
 WITHIN_S = 60.0
 
-# A fault that may be of a single file pauses the run once it has met so many files: one bad tile lies under a few
+# A fault that may be of a single file pauses the run once it has met this number of files: one bad tile lies under a few
 # partitions, and these fail alike without anything being wrong with the disk.
 FILES = 3
 

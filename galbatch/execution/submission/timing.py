@@ -10,7 +10,7 @@ MIN_LIMIT_S = 600.0
 """No task is taken for hanging before this time, in seconds: a busy disk or a first compilation takes minutes."""
 
 FIRST_S_PER_OBJECT = 60.0
-"""While no task of a step has finished, so many seconds per object are allowed.
+"""While no task of a step has finished, this number of seconds per object is allowed.
 
 One object takes 20 s where 200 passes of a large network take 0.1 s each on one core."""
 
@@ -35,13 +35,13 @@ class TaskTimes:
         self._n_objects[step] += n_objects
 
     def limit_s(self, step: str, n_objects: int) -> float:
-        """Return the seconds that a task with so many objects may take."""
+        """Return the seconds that a task with `n_objects` objects may take."""
         finished = self._n_objects[step]
         s_per_object = self._multiple * self._seconds[step] / finished if finished else FIRST_S_PER_OBJECT
         return max(MIN_LIMIT_S, s_per_object * n_objects)
 
     def described(self, step: str, n_objects: int) -> str:
-        """Return the limit in words, for the reason of a failure."""
+        """Return the limit as text, for the reason of a failure."""
         limit = f"{self.limit_s(step, n_objects):.0f} s for {n_objects} objects"
         if not self._n_objects[step]:
             return f"{limit}, while no task of this step has finished"

@@ -68,7 +68,7 @@ def read_rows(survey: SurveyConfig) -> list[TileRow]:
         stated = {name: _value(name, value, folder) for name, value in row.items() if _is_stated(value)}
         if "\0" in str(stated["path"]):
             raise TileError(
-                f"{survey.tiles}: path {stated['path']!r} has a null byte; the table is damaged: make it anew"
+                f"{survey.tiles}: path {stated['path']!r} has a null byte; the table is damaged: make it again"
             )
         if "band" in stated:
             band = matching_band(stated["band"], survey.bands)
