@@ -76,7 +76,7 @@ WaitLock = Annotated[
     ),
 ]
 LOG_FORMATS = ("text", "json")
-"""What a run that is no terminal's writes: human-readable lines, or one JSON object a line."""
+"""Forms in which a run shows its progress where there is no terminal: human-readable lines, or one JSON object a line."""
 
 LogFormat = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""What a run that is going on shows: a page on the Dask dashboard, Prometheus metrics, bars or lines, a log next to the catalog."""
+"""The progress of a running run: a page on the Dask dashboard, Prometheus metrics, bars or lines, a log next to the catalog."""
 
 from galbatch.dashboard.counts import CountsOnWorker, count, totals, totals_of
 from galbatch.dashboard.events import Event, Tally

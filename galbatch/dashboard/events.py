@@ -1,4 +1,4 @@
-"""What happens in a run, for everybody who follows it: events, and the counts and rates that they add up to."""
+"""Events of a run, for everybody who follows it, and the counts and rates that they add up to."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ FAULTS = (
     RuntimeError,
     MemoryError,
 )
-"""What these libraries raise over damaged headers and data; they check little, so that failed assertions and attributes of None
-are among it."""
+"""Errors that these libraries raise over damaged headers and data; they check little, so that failed assertions and attributes of None
+are among them."""
 
 
 def require_structure(file: BinaryIO, path: str) -> None:

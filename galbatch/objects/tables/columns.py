@@ -1,4 +1,4 @@
-"""What the columns of a table have in common, whatever its format: types, units, and where they are null."""
+"""Columns of a table of any format: their types, their units, and where they are null."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DAMAGE = (
     ArithmeticError,
     MemoryError,
 )
-"""What pyarrow, astropy, csv and expat raise for bytes that are not what they should be: astropy's readers check little, so that
+"""Errors that pyarrow, astropy, csv and expat raise for bytes that are not what they should be: astropy's readers check little, so that
 its own assertions, attributes that are None and sizes beyond all memory are among them."""
 
 
