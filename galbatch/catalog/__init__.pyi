@@ -3,6 +3,7 @@ from .finishing import finish, model_property, read_properties
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import FoundObject, cone, find_objects, leaf_ids, read_catalog, read_objects, read_schema
+from .scanning import Cone, RowCondition, RowLimits, scan
 from .schema import column_field, leaf_schema
 from .verifying import Checked, check, verify
 
@@ -10,7 +11,10 @@ __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
     "Checked",
+    "Cone",
     "FoundObject",
+    "RowCondition",
+    "RowLimits",
     "check",
     "checksum_path",
     "column_field",
@@ -30,6 +34,7 @@ __all__ = [
     "read_properties",
     "read_schema",
     "remove_leaf",
+    "scan",
     "verify",
     "write_leaf",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from galbatch.objects import reader_metadata
 __all__ = [
     "BUNDLES_KEY",
     "footer_of",
+    "open_leaf",
     "parse_leaf",
     "read_footer",
     "read_leaf",
@@ -177,6 +180,22 @@ def read_leaf(path: str, *, columns: list[str] | None = None) -> pa.Table:
         return parse_leaf(path, leaf_bytes(path))
     with storage.open_file(path) as file:
         return _parsed(path, file, columns)
+
+
+@contextmanager
+def open_leaf(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a leaf, of which columns and row groups are read when they are asked for; the checksums of their pages are checked.
+
+    Raises
+    ------
+    DamagedError
+        The file cannot be read as Parquet, or is not as it was written; also while the context lasts.
+    """
+    with storage.open_file(path) as file:
+        try:
+            yield pq.ParquetFile(file, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _torn(path, error) from error
 
 
 def parse_leaf(path: str, data: bytes) -> pa.Table:

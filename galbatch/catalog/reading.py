@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,23 +15,17 @@ import pyarrow.compute as pc
 
 from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.scanning import LEAVES_AT_ONCE, Cone, scan
 from galbatch.catalog.schema import column_field
-from galbatch.core import sky
-from galbatch.core.columns import DEC, ID, RA, SEPARATION, flag_columns
+from galbatch.core.columns import ID, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
 __all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog", "read_objects", "read_schema"]
 
-PIXEL_DEG = 58.6
-"""Width of a HEALPix pixel at order 0 in deg: the square root of 41253 / 12 square degrees."""
-
 INTEGER = re.compile(
     r"-?0*\d{1,19}"
 )  # An int64 has at most 19 digits, and Python refuses to convert thousands of them.
-
-LEAVES_AT_ONCE = 16
-"""Number of leaves searched at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
 
 
 def read_schema(catalog_path: str) -> pa.Schema:
@@ -211,45 +204,18 @@ def cone(
     UsageError
         The position is not a position on the sky, or the radius is negative or not finite.
     """
-    if not (math.isfinite(ra_deg) and -90 <= dec_deg <= 90 and 0 <= radius_arcsec < math.inf):
-        raise UsageError(
-            f"cone about ra {ra_deg}, dec {dec_deg} with radius {radius_arcsec} arcsec: expected a finite right "
-            "ascension, a declination within -90..90 and a radius of 0 or more"
-        )
+    circle = Cone(ra_deg, dec_deg, radius_arcsec)
     leaves = _leaves(catalog_path)
     if columns is not None:
         _require_columns(catalog_path, leaf_path(catalog_path, leaves[0]), columns)
-    near = _leaves_near(leaves, ra_deg=ra_deg % 360.0, dec_deg=dec_deg, radius_arcsec=radius_arcsec)
-    read = None if columns is None else list(dict.fromkeys([*columns, RA.name, DEC.name]))
-    tables = []
-    # If no leaf is near the cone, one leaf is still read: the result has no rows, but all columns.
-    for leaf in near or leaves[:1]:
-        table = read_leaf(leaf_path(catalog_path, leaf), columns=read)
-        separation = sky.separation_arcsec(
-            ra_deg, dec_deg, table.column(RA.name).to_numpy(), table.column(DEC.name).to_numpy()
-        )
-        # A kept column of that name gives way to the distance from this center.
-        kept = [name for name in columns or table.column_names if name != SEPARATION.name]
-        table = table.select(kept).append_column(column_field(SEPARATION), pa.array(separation))
-        tables.append(table.filter(pa.array(separation <= radius_arcsec)))
-    return pa.concat_tables(tables).sort_by(SEPARATION.name)
-
-
-def _leaves_near(
-    leaves: list[HealpixPixel], *, ra_deg: float, dec_deg: float, radius_arcsec: float
-) -> list[HealpixPixel]:
-    """Return the leaves whose pixels overlap a cone, or come close to it."""
-    # Pixels about as wide as the radius cover the cone, so a handful suffice whatever the radius is. A radius of 0 has no
-    # logarithm, and 1e-3 arcsec gives an order below 29; a cone cannot be larger than the sphere.
-    search_arcsec = min(max(radius_arcsec, 1e-3), 180 * 3600.0)
-    order = max(int(math.log2(3600.0 * PIXEL_DEG / search_arcsec)), 0)
-    pixels = sky.cone_pixels(ra_deg, dec_deg, radius_arcsec=search_arcsec, healpix_order=order)
-    ranges = [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
-    return [
-        leaf
-        for leaf in leaves
-        if any(leaf.index_range[0] < stop and start < leaf.index_range[1] for start, stop in ranges)
-    ]
+    read = None if columns is None else list(dict.fromkeys([*columns, *circle.columns]))
+    parts = list(scan(catalog_path, leaves, [circle], columns=read))
+    # If no leaf is near the cone, the result has no rows, but all columns.
+    table = pa.concat_tables(parts) if parts else read_schema(catalog_path).empty_table()
+    # A kept column of that name gives way to the distance from this center.
+    kept = [name for name in columns or table.column_names if name != SEPARATION.name]
+    separation = pa.array(circle.separation_arcsec(table))
+    return table.select(kept).append_column(column_field(SEPARATION), separation).sort_by(SEPARATION.name)
 
 
 def _leaves(catalog_path: str) -> list[HealpixPixel]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog
-from galbatch.catalog import reading
+from galbatch.catalog import reading, scanning
 from galbatch.core import sky
 from galbatch.core.pixels import Partition
 from galbatch.errors import CatalogError, UsageError
@@ -78,13 +80,13 @@ def test_only_leaves_near_the_cone_are_read(
     finished: str, partitions: list[Partition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
-    read_leaf = reading.read_leaf
+    open_leaf = scanning.open_leaf
 
-    def record(path: str, columns: list[str] | None = None) -> pa.Table:
+    def record(path: str) -> AbstractContextManager[pq.ParquetFile]:
         read.append(path)
-        return read_leaf(path, columns=columns)
+        return open_leaf(path)
 
-    monkeypatch.setattr(reading, "read_leaf", record)
+    monkeypatch.setattr(scanning, "open_leaf", record)
     target = partitions[2]
     (ra,), (dec,) = sky.pixel_centers_deg(target.healpix_order, target.healpix_pixel)
     catalog.cone(finished, ra_deg=ra, dec_deg=dec, radius_arcsec=1.0)

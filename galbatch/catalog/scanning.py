@@ -1,0 +1,180 @@
+"""Reading the rows of a catalog that conditions hold for: only the leaves, row groups and columns that are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galbatch.catalog.layout import leaf_path
+from galbatch.catalog.leaves import open_leaf, read_leaf
+from galbatch.core import sky
+from galbatch.core.columns import DEC, HEALPIX, RA
+from galbatch.core.pixels import HealpixPixel
+from galbatch.core.prefetch import map_in_threads
+from galbatch.errors import UsageError
+
+__all__ = ["Cone", "RowCondition", "RowLimits", "scan"]
+
+RowLimits = Mapping[str, tuple[Any, Any]]
+"""Least and greatest value of columns in some rows; of columns that are absent nothing is known."""
+
+PIXEL_DEG = 58.6
+"""Width of a HEALPix pixel at order 0 in deg: the square root of 41253 / 12 square degrees."""
+
+LEAVES_AT_ONCE = 16
+"""Number of leaves read at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
+
+
+class RowCondition(Protocol):
+    """A condition on the rows of a catalog."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that it reads."""
+
+    def may_hold(self, limits: RowLimits) -> bool:
+        """Return whether it may hold for any row within the limits; false only where it holds for none."""
+
+    def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows it holds for, (row,) bool, from a table that has its columns."""
+
+
+@dataclass(frozen=True)
+class Cone:
+    """A circle on the sky: center in deg (ICRS), radius in arcsec; its edge belongs to it.
+
+    Raises
+    ------
+    UsageError
+        The position is not a position on the sky, or the radius is negative or not finite.
+    """
+
+    ra_deg: float
+    dec_deg: float
+    radius_arcsec: float
+
+    def __post_init__(self) -> None:
+        if not (
+            math.isfinite(self.ra_deg) and -90 <= self.dec_deg <= 90 and 0 <= self.radius_arcsec < math.inf
+        ):
+            raise UsageError(
+                f"cone about ra {self.ra_deg}, dec {self.dec_deg} with radius {self.radius_arcsec} arcsec: expected a "
+                "finite right ascension, a declination within -90..90 and a radius of 0 or more"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that it reads."""
+        return RA.name, DEC.name
+
+    @cached_property
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Ranges of the HEALPix index at order 29 that cover the cone; the second number is not included."""
+        # Pixels about as wide as the radius cover the cone, so a handful suffice whatever the radius is. A radius of 0 has
+        # no logarithm, and 1e-3 arcsec gives an order below 29; a cone cannot be larger than the sphere.
+        search_arcsec = min(max(self.radius_arcsec, 1e-3), 180 * 3600.0)
+        order = max(int(math.log2(3600.0 * PIXEL_DEG / search_arcsec)), 0)
+        pixels = sky.cone_pixels(
+            self.ra_deg % 360.0, self.dec_deg, radius_arcsec=search_arcsec, healpix_order=order
+        )
+        return [HealpixPixel(order, pixel).index_range for pixel in pixels.tolist()]
+
+    def may_hold(self, limits: RowLimits) -> bool:
+        """Return whether rows within the limits of their HEALPix index may lie in the cone."""
+        if HEALPIX.name not in limits:
+            return True
+        least, greatest = limits[HEALPIX.name]
+        return any(least < stop and start <= greatest for start, stop in self._ranges)
+
+    def separation_arcsec(self, rows: pa.Table) -> npt.NDArray[np.float64]:
+        """Return the distances (row,) float64 of rows from the center, in arcsec."""
+        ra, dec = rows.column(RA.name).to_numpy(), rows.column(DEC.name).to_numpy()
+        return sky.separation_arcsec(self.ra_deg, self.dec_deg, ra, dec)
+
+    def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows lie in the cone, (row,) bool."""
+        return np.asarray(self.separation_arcsec(rows) <= self.radius_arcsec)
+
+
+def scan(
+    catalog_path: str,
+    leaves: Sequence[HealpixPixel],
+    conditions: Sequence[RowCondition] = (),
+    *,
+    columns: Sequence[str] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the rows of leaves that all conditions hold for, a table for each leaf that may have such rows.
+
+    A leaf is opened only if the pixel that it covers allows it, and a row group is read only if its statistics do. Of such a
+    row group the conditions' columns are read first, and the others only if a row remains.
+
+    Parameters
+    ----------
+    catalog_path : str
+    leaves : sequence of HealpixPixel
+        Leaves that exist; the tables come in their order.
+    conditions : sequence of RowCondition
+    columns : sequence of str or None
+        Columns of the tables, in this order; all must exist. None: all of the leaf.
+
+    Raises
+    ------
+    DamagedError
+        A leaf cannot be read as Parquet, or is not as it was written.
+    """
+    near = [leaf for leaf in leaves if _may_hold(conditions, _limits_of_leaf(leaf))]
+    yield from map_in_threads(
+        lambda leaf: _read_rows(leaf_path(catalog_path, leaf), conditions, columns),
+        near,
+        n_threads=LEAVES_AT_ONCE,
+    )
+
+
+def _may_hold(conditions: Sequence[RowCondition], limits: RowLimits) -> bool:
+    return all(condition.may_hold(limits) for condition in conditions)
+
+
+def _limits_of_leaf(leaf: HealpixPixel) -> RowLimits:
+    start, stop = leaf.index_range
+    return {HEALPIX.name: (start, stop - 1)}
+
+
+def _read_rows(path: str, conditions: Sequence[RowCondition], columns: Sequence[str] | None) -> pa.Table:
+    if not conditions:
+        return read_leaf(path, columns=None if columns is None else list(columns))
+    tested = list(dict.fromkeys(name for condition in conditions for name in condition.columns))
+    with open_leaf(path) as leaf:
+        schema = leaf.schema_arrow.remove_metadata()
+        names = list(schema.names if columns is None else columns)
+        found = [pa.schema([schema.field(name) for name in names]).empty_table()]
+        for number in range(leaf.metadata.num_row_groups):
+            if not _may_hold(conditions, _limits_of_group(leaf.metadata.row_group(number))):
+                continue
+            rows = leaf.read_row_group(number, columns=tested)
+            chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
+            if not chosen.any():
+                continue
+            others = [name for name in names if name not in tested]
+            rest = leaf.read_row_group(number, columns=others) if others else rows
+            whole = {name: (rest if name in others else rows).column(name) for name in names}
+            table = pa.table(list(whole.values()), schema=found[0].schema)
+            found.append(table.filter(pa.array(chosen)))
+    return pa.concat_tables(found)
+
+
+def _limits_of_group(group: pq.RowGroupMetaData) -> RowLimits:
+    """Return the least and greatest value of the columns whose statistics the footer has; nulls and NaN do not count."""
+    limits = {}
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.is_stats_set and column.statistics.has_min_max:
+            limits[column.path_in_schema] = column.statistics.min, column.statistics.max
+    return limits
