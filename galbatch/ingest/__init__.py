@@ -36,7 +36,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 4
+INGEST_VERSION = 5
 """Raised when the numbers in the store change."""
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable, Tile
 from galbatch.ingest.cut.psf import psf_fwhm_at
-from galbatch.ingest.headers import TanWCS, is_plain_lattice, parse_wcs, tan_wcs, tile_tan
+from galbatch.ingest.headers import TanWCS, is_plain_lattice, parse_wcs, pixels_coincide, tan_wcs, tile_tan
 from galbatch.ingest.pixels import Box, TileReader
 
 __all__ = ["Arrangement", "PlacedTile", "Target", "arrange", "place_tiles"]
@@ -113,12 +113,15 @@ class Target:
     origin: tuple[int, int] = (0, 0)
 
     def box_in(self, placed: PlacedTile, index: int, *, size_px: int) -> Box | None:
-        """Return the cutout in the tile's pixels; None if the tile is not on its lattice."""
-        if self.home is None or placed.tile.grid_key != self.home.tile.grid_key:
+        """Return the cutout in the tile's pixels; None if the tile has other pixels than `home` there."""
+        home = self.home
+        if home is None or not is_plain_lattice(placed.tile):
             return None
-        # Positions on tiles of a lattice differ by whole pixels, exactly: see place_tiles.
-        x0 = self.origin[0] + round(placed.x[index] - self.home.x[index])
-        y0 = self.origin[1] + round(placed.y[index] - self.home.y[index])
+        dx, dy = placed.x[index] - home.x[index], placed.y[index] - home.y[index]
+        at = (home.x[index], home.y[index])
+        if not pixels_coincide(home.tile, placed.tile, at=at, shift=(dx, dy), size_px=size_px):
+            return None
+        x0, y0 = self.origin[0] + round(dx), self.origin[1] + round(dy)
         return Box(y0, y0 + size_px, x0, x0 + size_px)
 
 

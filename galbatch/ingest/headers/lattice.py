@@ -27,6 +27,7 @@ __all__ = [
     "TanWCS",
     "is_plain_lattice",
     "lattice_key",
+    "pixels_coincide",
     "plain_key",
     "tan_wcs",
     "tile_tan",
@@ -39,9 +40,13 @@ WARPED = "warped:"
 SCALE_TOLERANCE_PX = 0.05
 """How far a tile's pixels may drift from those of a grid over the whole cutout, by their scale alone."""
 
-# By pixels that are not square, axes that are not at right angles, or the wrong parity, at the cutout's corner. A TAN
-# tract's own curvature is 0.026 px there, 0.85 deg from its center: it is in both, so CD is compared, not the local pixels.
+# By pixels that are not square, axes that are not at right angles, or the wrong parity, at the cutout's corner; and, for
+# two tiles, by any difference of their CD matrices. A TAN tract's own curvature is 0.026 px there, 0.85 deg from its
+# center: a tile is compared with a grid by its CD, two tiles where the cutout is, as both curve alike.
 SHAPE_TOLERANCE_PX = 0.02
+
+CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+"""Of a square about its center, in halves of its width."""
 
 
 def lattice_key(header: str) -> str:
@@ -114,6 +119,47 @@ class TanWCS:
             abs(scale - 1.0) * grid.size_px <= SCALE_TOLERANCE_PX
             and rest * to_corner_px <= SHAPE_TOLERANCE_PX
         )
+
+
+def pixels_coincide(
+    first: Tile, second: Tile, *, at: tuple[float, float], shift: tuple[float, float], size_px: int
+) -> bool:
+    """Return whether pixels of two tiles on plain lattices differ by whole pixels over a cutout, so that both can be copied into it.
+
+    Parameters
+    ----------
+    at : 0-based pixel (x, y) of the cutout's object on `first`
+    shift : (x, y) of the object on `second` minus that on `first`; NaN beyond the horizon
+    size_px : width of the cutout
+    """
+    if first.grid_key == second.grid_key:
+        return True
+    # Most tiles of other lattices end here: where their pixels lie between those of the first is a matter of chance.
+    if not math.hypot(*(value - np.rint(value) for value in shift)) <= SHAPE_TOLERANCE_PX:
+        return False
+    corners = np.array(at) + 1.0 + size_px / 2.0 * CORNERS  # FITS pixels
+    mapped = np.column_stack([corners, np.ones(4)]) @ _homography(first.wcs_header, second.wcs_header).T
+    strayed = mapped[:, :2] / mapped[:, 2:] - corners - shift
+    return bool(np.hypot(*strayed.T).max() <= SHAPE_TOLERANCE_PX)
+
+
+@functools.lru_cache(maxsize=4096)
+def _homography(first: str, second: str) -> npt.NDArray[np.float64]:
+    """Return the (3, 3) matrix that takes FITS pixels (x, y, 1) of one TAN projection to those of another, but for a factor.
+
+    A gnomonic projection is a perspective view, so two of them differ by a projective map.
+    """
+    (to_plane, axes), (other_to_plane, other_axes) = _perspective(first), _perspective(second)
+    return np.asarray(np.linalg.inv(other_to_plane) @ other_axes @ axes.T @ to_plane)
+
+
+def _perspective(header: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the matrix of (x, y, 1) to standard coordinates (xi, eta, 1), rad, and their axes in ICRS, each (3, 3)."""
+    tan = _icrs_tan(header)
+    assert tan is not None
+    cd = np.radians(tan.cd)
+    to_plane = np.vstack([np.column_stack([cd, -cd @ tan.crpix]), [0.0, 0.0, 1.0]])
+    return to_plane, np.vstack([_east_north(*tan.crval), sky.unit_vectors(*tan.crval)])
 
 
 def tan_wcs(ra_deg: float, dec_deg: float, *, scale_arcsec: float, center_px: int) -> TanWCS:
