@@ -5,7 +5,7 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 """
 
 from galbatch.objects.butler import butler_files, objects_from_butler
-from galbatch.objects.check import ListCheck, check_objects, report_lines
+from galbatch.objects.check import ListCheck, check_objects, guess_columns, report_lines
 from galbatch.objects.hats import HatsSource
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
@@ -21,6 +21,7 @@ from galbatch.objects.tables import (
     write_parquet,
     write_table,
 )
+from galbatch.objects.values import numbers_of
 from galbatch.objects.where import select
 
 __all__ = [
@@ -40,8 +41,10 @@ __all__ = [
     "check_objects",
     "check_table_suffix",
     "column_names",
+    "guess_columns",
     "is_hats",
     "kept_names",
+    "numbers_of",
     "object_flags",
     "objects_from_butler",
     "open_objects",

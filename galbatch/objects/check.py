@@ -25,7 +25,7 @@ from galbatch.objects.rows import ListCounts
 from galbatch.objects.sources import is_hats
 from galbatch.objects.tables import ISNULL_SUFFIX, column_names
 
-__all__ = ["ListCheck", "Refusal", "check_objects", "report_lines"]
+__all__ = ["ListCheck", "Refusal", "check_objects", "guess_columns", "report_lines"]
 
 # Names that surveys use, in lower case and without underscores; the first that a list has is taken. Names of
 # one survey precede the general ones: HSC and Rubin lists have both objectId and id.
@@ -136,7 +136,7 @@ def check_objects(
     if is_hats(path):
         raise ObjectListError(f"{path}: is a HATS catalog; galbatch plan checks those, pixel by pixel")
     names = column_names(path, hdu=objects.hdu)
-    objects = objects.model_copy(update=_guessed(path, names, guess))
+    objects = objects.model_copy(update=guess_columns(path, names, guess))
     region = region or region_of(objects.region)
     keep = kept_names(objects)
     rules = cut_rules(names)
@@ -180,8 +180,14 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _guessed(path: str, names: Sequence[str], keys: Collection[str]) -> dict[str, str]:
-    """Return the names of the columns that are id, ra and dec, as far as they are among `keys`."""
+def guess_columns(path: str, names: Sequence[str], keys: Collection[str]) -> dict[str, str]:
+    """Return the names of the columns that are id, ra and dec, as far as they are among `keys`, by the names that surveys use.
+
+    Raises
+    ------
+    ObjectListError
+        No column looks like one of them.
+    """
     # In reverse, so that the first of several columns with one plain name stays.
     by_plain = {_plain(name): name for name in reversed(names)}
     ids = [by_plain[name] for name in ID_NAMES if name in by_plain]

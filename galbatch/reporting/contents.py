@@ -23,7 +23,7 @@ from galbatch.core.columns import (
 )
 from galbatch.core.flags import PixelFlag
 
-__all__ = ["Contents", "Quantity", "read_contents"]
+__all__ = ["SPOILING_FLAGS", "Contents", "Quantity", "quantities_of", "read_contents"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -160,13 +160,6 @@ def read_contents(catalog_path: str) -> Contents:
     table = catalog.read_catalog(catalog_path)
     keys = parse_columns(table.column_names)
     models = [model for model, key in keys.values() if key == MODEL_FLAGS]
-    quantities = []
-    for (model, parameter), columns in quantile_columns(table.column_names).items():
-        quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)  # (object, level)
-        # All quantiles of a parameter have the same unit, so the first one gives it.
-        metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
-        unit = metadata.get(b"unit", b"").decode()
-        quantities.append(Quantity(model, parameter, unit, tuple(columns), quantiles))
     return Contents(
         path=catalog_path,
         properties=catalog.read_properties(catalog_path),
@@ -176,8 +169,20 @@ def read_contents(catalog_path: str) -> Contents:
         flags=table[PIXEL_FLAGS.name].to_numpy(),
         model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},
-        quantities=tuple(quantities),
+        quantities=quantities_of(table),
     )
+
+
+def quantities_of(table: pa.Table) -> tuple[Quantity, ...]:
+    """Return the quantities of a table of a catalog's rows that has their quantiles, in the order of its columns."""
+    quantities = []
+    for (model, parameter), columns in quantile_columns(table.column_names).items():
+        quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)  # (object, level)
+        # All quantiles of a parameter have the same unit, so the first one gives it.
+        metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
+        unit = metadata.get(b"unit", b"").decode()
+        quantities.append(Quantity(model, parameter, unit, tuple(columns), quantiles))
+    return tuple(quantities)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

@@ -21,7 +21,18 @@ from matplotlib.figure import Figure
 from galbatch.reporting.contents import Contents, Quantity
 from galbatch.reporting.recovery import Comparison
 
-__all__ = ["INCHES_PER_QUANTITY", "distributions", "recovery_panels", "sky_map", "styled_figure"]
+__all__ = [
+    "BLUE",
+    "GRAY",
+    "GREEN",
+    "INCHES_PER_QUANTITY",
+    "VERMILION",
+    "distributions",
+    "recovery_panels",
+    "scatter_panels",
+    "sky_map",
+    "styled_figure",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,12 +81,14 @@ WIDE_RANGE = 30.0  # A positive quantity gets a logarithmic axis if its largest 
 
 
 @contextmanager
-def styled_figure(width: float, height: float, buffer: io.BytesIO) -> Iterator[Figure]:
-    """Yield a figure of `width` by `height` inches in the report's style, and write it to `buffer` as PNG at the end."""
+def styled_figure(
+    width: float, height: float, buffer: io.BytesIO, *, kind: str = "png"
+) -> Iterator[Figure]:
+    """Yield a figure of `width` by `height` inches in the report's style, and write it to `buffer` at the end, as PNG, PDF or SVG."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format=kind, dpi=DPI)
 
 
 def sky_map(contents: Contents) -> bytes:
@@ -171,7 +184,7 @@ def recovery_panels(comparison: Comparison) -> bytes:
     buffer = io.BytesIO()
     with styled_figure(10.2, 3.3, buffer) as figure:
         against, residual, ranks = figure.subplots(1, 3, width_ratios=[1.15, 1.15, 1])
-        _scatter_panels(against, residual, comparison)
+        scatter_panels(against, residual, comparison)
         # The third panel: the fraction of truths in each interval between the catalog's quantiles.
         observed, expected = comparison.between_quantiles()
         place = np.arange(len(observed))
@@ -196,8 +209,12 @@ def recovery_panels(comparison: Comparison) -> bytes:
     return buffer.getvalue()
 
 
-def _scatter_panels(against: Axes, residual: Axes, comparison: Comparison) -> None:
-    """Draw medians against the truth, and residuals, which are relative to the truth if its range is wide."""
+def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, other: str = "") -> None:
+    """Draw medians against the truth, and residuals, which are relative to the truth if its range is wide.
+
+    `other` is the name of a table that stands in the place of the truth.
+    """
+    name = other or "truth"
     truth, median = comparison.truth, comparison.quantity.median
     is_wide = _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist())
     scale = truth if is_wide else np.ones_like(truth)
@@ -219,17 +236,17 @@ def _scatter_panels(against: Axes, residual: Axes, comparison: Comparison) -> No
     # The few largest residuals would leave the others on the line: the axis is set by the 98 % quantile.
     reach = 1.3 * float(np.quantile(np.abs(difference), 0.98)) or 1.0
     against.set(
-        xlim=(low, high), ylim=(low, high), ylabel="posterior median, 68 % bars", title="against the truth"
+        xlim=(low, high), ylim=(low, high), ylabel="posterior median, 68 % bars", title=f"against {other or 'the truth'}"
     )
     residual.set(xlim=_limits(truth), ylim=(-reach, reach), title="residual")
-    residual.set_ylabel("(median − truth) / truth" if is_wide else "median − truth")
+    residual.set_ylabel(f"(median − {name}) / {name}" if is_wide else f"median − {name}")
     if is_wide:
         residual.set_xscale("log")
     # A median of 0 or less has no place on a logarithmic axis.
     if is_wide and low > 0:
         against.set(xscale="log", yscale="log")
     for axes in (against, residual):
-        axes.set_xlabel(f"true {comparison.quantity.label}")
+        axes.set_xlabel(f"{comparison.quantity.label}, {other}" if other else f"true {comparison.quantity.label}")
 
 
 def _limits(values: Floats) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from galbatch.reporting.cards import embedded, object_card, shown_decimals
 from galbatch.reporting.contents import Contents, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
-from galbatch.reporting.recovery import Comparison, compare
+from galbatch.reporting.recovery import Comparison, compare_truth
 
 __all__ = ["write_report"]
 
@@ -69,7 +69,7 @@ def write_report(
     """
     contents = read_contents(catalog_path)
     true_values = None if truth is None else read_table(truth)
-    comparisons = [] if true_values is None else compare(contents, true_values)
+    comparisons = [] if true_values is None else compare_truth(contents, true_values)
     clean, flagged = ([], []) if store is None else choose_pictures(store, contents)
     # StrictUndefined: a name misspelled in the template fails instead of leaving a gap in the page.
     environment = jinja2.Environment(

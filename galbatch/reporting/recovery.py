@@ -14,11 +14,18 @@ from galbatch.core.types import ab_mag
 from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 
-__all__ = ["Comparison", "Recovery", "compare", "truth_recovery"]
+__all__ = ["Comparison", "Recovery", "compare_truth", "normalized_mad", "truth_recovery"]
 
 Floats = npt.NDArray[np.float64]
 
 ROBUST_SIGMA = 1.4826  # The ratio of standard deviation to median absolute deviation of a Gaussian.
+
+
+def normalized_mad(values: Floats) -> float:
+    """Return 1.4826 times the median absolute deviation from the median of values (object,): the std of a Gaussian; NaN without values."""
+    if not len(values):
+        return float("nan")
+    return float(ROBUST_SIGMA * np.median(np.abs(values - np.median(values))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +78,21 @@ class Comparison:
             return np.ones(len(self.truth), dtype=np.bool_)
         return (self.truth > 0) & (self.truth < 1)
 
+    def inside(self, share: float) -> Floats:
+        """Return whether the equal-tailed interval of probability `share` holds the true value, (object,) float64: 1, 0, or NaN.
+
+        NaN: the object does not count, or the catalog has no such interval.
+        """
+        ends = self.quantity.interval(share)
+        if ends is None:
+            return np.full(len(self.truth), np.nan)
+        return np.where(self.counted, (ends[0] <= self.truth) & (self.truth <= ends[1]), np.nan)
+
     def coverage(self, share: float) -> float:
         """Return the fraction of true values in the equal-tailed interval of probability `share`; NaN if it is not in the catalog."""
-        ends = self.quantity.interval(share)
-        if ends is None or not self.counted.any():
-            return float("nan")
-        inside = (ends[0] <= self.truth) & (self.truth <= ends[1])
-        return float(inside[self.counted].mean())
+        inside = self.inside(share)
+        known = np.isfinite(inside)
+        return float(inside[known].mean()) if known.any() else float("nan")
 
     def between_quantiles(self) -> tuple[Floats, Floats]:
         """Return the observed and the expected fraction (interval,) of true values below, between and above the quantiles."""
@@ -92,7 +107,6 @@ class Comparison:
         residual = self.quantity.median - self.truth
         n = len(residual)
         center = float(np.median(residual)) if n else float("nan")
-        scatter = float(ROBUST_SIGMA * np.median(np.abs(residual - center))) if n else float("nan")
         variance = float(np.var(self.truth)) if n > 1 else 0.0
         r2 = 1 - float(np.mean(residual**2)) / variance if variance > 0 else float("nan")
         return Recovery(
@@ -101,7 +115,7 @@ class Comparison:
             n,
             r2,
             center,
-            scatter,
+            normalized_mad(residual),
             coverage68=self.coverage(0.6827),
             coverage95=self.coverage(0.9545),
             n_coverage=int(self.counted.sum()),
@@ -128,10 +142,10 @@ def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
         The truth table cannot be read.
     """
     contents = read_contents(catalog_path)
-    return [comparison.summary() for comparison in compare(contents, read_table(truth_path))]
+    return [comparison.summary() for comparison in compare_truth(contents, read_table(truth_path))]
 
 
-def compare(contents: Contents, truth: pa.Table) -> list[Comparison]:
+def compare_truth(contents: Contents, truth: pa.Table) -> list[Comparison]:
     """Return a comparison for each quantity of the catalog that has a true value, with objects matched by id."""
     row = pc.index_in(pa.array(contents.object_id), value_set=truth[ID.name]).to_numpy(zero_copy_only=False)
     # (object,) rows of the truth table; objects that are not in it are null, which becomes NaN.
