@@ -72,6 +72,7 @@ app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cone)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.show)
 app.command()(catalogs.columns)
 app.command()(catalogs.flags)
+app.command()(catalogs.compare)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cutout)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
 

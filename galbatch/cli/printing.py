@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 
     from galbatch.api import FlagText, ObjectValues
     from galbatch.models import ResultTable
+    from galbatch.reporting import CatalogComparison, ComparedQuantity
 
 __all__ = [
     "counted",
     "errors",
     "out",
     "plain_table",
+    "print_blocks",
+    "print_comparison",
     "print_csv",
     "print_flags",
     "print_line",
@@ -80,21 +84,25 @@ def print_rows(rows: pa.Table, columns: Sequence[str]) -> None:
         The columns to print, in this order.
     """
     first = next(name for name in ("object_id", *columns) if name in rows.column_names)
-    cells = {name: [name, *_cells(rows, name)] for name in dict.fromkeys([first, *columns])}
-    widths = {name: max(map(len, texts)) + 2 for name, texts in cells.items()}
-    left = [name for name in cells if name != first]
+    print_blocks({name: _cells(rows, name) for name in dict.fromkeys([first, *columns])})
+
+
+def print_blocks(columns: Mapping[str, Sequence[str]]) -> None:
+    """Print columns of cells, by their headings, in blocks that fit the width of the terminal; each block begins with the first column."""
+    first, *left = columns
+    widths = {name: max(map(len, [name, *cells])) + 2 for name, cells in columns.items()}
     while True:
         table = plain_table(first)
         used = widths[first]
         block: list[str] = []
         # At least one column, however wide, or the loop would not end.
-        while left and (not block or used + widths[left[0]] <= out.width):
+        while left and (not block or used + widths[left[0]] - 2 <= out.width):
             used += widths[left[0]]
             block.append(left.pop(0))
         for name in block:
             table.add_column(name, justify="right", no_wrap=True)
-        for row in range(1, rows.num_rows + 1):
-            table.add_row(*(cells[name][row] for name in (first, *block)))
+        for row in zip(*(columns[name] for name in (first, *block)), strict=True):
+            table.add_row(*row)
         print_wide(table)
         if not left:
             return
@@ -166,6 +174,48 @@ def print_result_tables(tables: Sequence[ResultTable]) -> None:
         for row in result.rows:
             table.add_row(*map(_cell, row))
         print_wide(table)
+
+
+def print_comparison(compared: CatalogComparison) -> None:
+    """Print the counts of a comparison's rows and a table for each quantity, with errors behind ±."""
+    found = compared.matching
+    print_line(f"matched: {counted(len(found), 'object')}")
+    print_line(f"only in {compared.catalog}: {found.n_only_here}")
+    print_line(f"only in {compared.other}: {found.n_only_there}")
+    print_line(f"ambiguous, left out: {found.n_ambiguous_here} and {found.n_ambiguous_there}")
+    if compared.n_flagged:
+        print_line(f"spoiled pixels, left out: {counted(compared.n_flagged, 'matched object')}")
+    for one in compared.quantities:
+        quantity = one.comparison.quantity
+        unit = "relative" if one.is_relative else one.unit
+        print_line(f"\n{quantity.model} {quantity.parameter} and {one.column}{f' ({unit})' if unit else ''}:")
+        print_blocks(_comparison_cells(one))
+
+
+def _comparison_cells(one: ComparedQuantity) -> dict[str, list[str]]:
+    heads = {"bias": "bias", "std": "std", "nmad": "NMAD"}
+    shares = {"outliers": "outliers %", "coverage68": "in 68 %", "coverage95": "in 95 %"}
+    rows = list(one.rows())
+    names = [
+        f"{row['bins']} {row['bin_low']:.4g} to {row['bin_high']:.4g}" if row["bins"] else "all"
+        for row in rows
+    ]
+    cells = {"": names, "n": [str(row["n"]) for row in rows]}
+    for columns, scale in ((heads, 1.0), (shares, 100.0)):
+        for name, head in columns.items():
+            cells[head] = [with_error(row[name], row[f"{name}_error"], scale) for row in rows]
+    return cells
+
+
+def with_error(value: float | None, error: float | None, scale: float = 1.0) -> str:
+    """Return a value and its error, both times `scale`, with two digits of the error: ``0.103±0.012``; empty without a value."""
+    if value is None:
+        return ""
+    if not error:
+        return f"{scale * value:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(scale * error)))
+    # Adding 0.0 turns -0.0 into 0.0.
+    return f"{round(scale * value, decimals) + 0.0:.{decimals}f}±{scale * error:.{decimals}f}"
 
 
 def _cell(value: object) -> str:

@@ -4,6 +4,15 @@ No other package of galbatch imports matplotlib or Jinja.
 """
 
 from galbatch.reporting.calibration import write_calibration
+from galbatch.reporting.comparison import (
+    CatalogComparison,
+    ComparedQuantity,
+    ComparisonOptions,
+    Matching,
+    check_picture,
+    compare,
+    write_comparison,
+)
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
 from galbatch.reporting.gallery import write_thumbnail
 from galbatch.reporting.page import write_report
@@ -12,10 +21,17 @@ from galbatch.reporting.training_curve import write_training_curve
 
 __all__ = [
     "CORNER_KINDS",
+    "CatalogComparison",
+    "ComparedQuantity",
+    "ComparisonOptions",
+    "Matching",
     "Recovery",
     "check_corner",
+    "check_picture",
+    "compare",
     "truth_recovery",
     "write_calibration",
+    "write_comparison",
     "write_corner",
     "write_report",
     "write_thumbnail",

@@ -81,9 +81,7 @@ WIDE_RANGE = 30.0  # A positive quantity gets a logarithmic axis if its largest 
 
 
 @contextmanager
-def styled_figure(
-    width: float, height: float, buffer: io.BytesIO, *, kind: str = "png"
-) -> Iterator[Figure]:
+def styled_figure(width: float, height: float, buffer: io.BytesIO, *, kind: str = "png") -> Iterator[Figure]:
     """Yield a figure of `width` by `height` inches in the report's style, and write it to `buffer` at the end, as PNG, PDF or SVG."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -236,7 +234,10 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     # The few largest residuals would leave the others on the line: the axis is set by the 98 % quantile.
     reach = 1.3 * float(np.quantile(np.abs(difference), 0.98)) or 1.0
     against.set(
-        xlim=(low, high), ylim=(low, high), ylabel="posterior median, 68 % bars", title=f"against {other or 'the truth'}"
+        xlim=(low, high),
+        ylim=(low, high),
+        ylabel="posterior median, 68 % bars",
+        title=f"against {other or 'the truth'}",
     )
     residual.set(xlim=_limits(truth), ylim=(-reach, reach), title="residual")
     residual.set_ylabel(f"(median − {name}) / {name}" if is_wide else f"median − {name}")
@@ -246,7 +247,9 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     if is_wide and low > 0:
         against.set(xscale="log", yscale="log")
     for axes in (against, residual):
-        axes.set_xlabel(f"{comparison.quantity.label}, {other}" if other else f"true {comparison.quantity.label}")
+        axes.set_xlabel(
+            f"{comparison.quantity.label}, {other}" if other else f"true {comparison.quantity.label}"
+        )
 
 
 def _limits(values: Floats) -> tuple[float, float]:

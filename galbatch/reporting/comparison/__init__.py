@@ -4,12 +4,18 @@
 `write_comparison` draws them.
 """
 
-from galbatch.reporting.comparison.comparing import CatalogComparison, ComparisonOptions, compare
+from galbatch.reporting.comparison.comparing import (
+    CatalogComparison,
+    ComparedQuantity,
+    ComparisonOptions,
+    compare,
+)
 from galbatch.reporting.comparison.figure import check_picture, write_comparison
 from galbatch.reporting.comparison.matching import Matching
 
 __all__ = [
     "CatalogComparison",
+    "ComparedQuantity",
     "ComparisonOptions",
     "Matching",
     "check_picture",

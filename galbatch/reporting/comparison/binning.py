@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -54,7 +55,9 @@ class Binning:
         if text in names or not colon:
             name, numbers = text, ""
         if name not in names:
-            raise UsageError(f"--bins {text}: no quantity or column {name}; there are {', '.join(sorted(names))}")
+            raise UsageError(
+                f"--bins {text}: no quantity or column {name}; there are {', '.join(sorted(names))}"
+            )
         try:
             edges = tuple(float(word) for word in numbers.split(",") if word.strip())
         except ValueError:
@@ -62,7 +65,9 @@ class Binning:
         if len(edges) == 1 and edges[0] >= 1 and edges[0] == int(edges[0]):
             return cls(name, n_bins=int(edges[0]))
         if len(edges) == 1 or list(edges) != sorted(set(edges)):
-            raise UsageError(f"--bins {text}: expected NAME, NAME:5 (a number of bins) or NAME:18,20,22 (ascending edges)")
+            raise UsageError(
+                f"--bins {text}: expected NAME, NAME:5 (a number of bins) or NAME:18,20,22 (ascending edges)"
+            )
         return cls(name, limits=edges)
 
     def edges(self, values: Floats) -> Floats:
@@ -70,12 +75,14 @@ class Binning:
         if self.limits:
             return np.array(self.limits)
         finite = values[np.isfinite(values)]
-        return np.unique(np.quantile(finite, np.linspace(0, 1, self.n_bins + 1))) if len(finite) else np.empty(0)
+        return (
+            np.unique(np.quantile(finite, np.linspace(0, 1, self.n_bins + 1))) if len(finite) else np.empty(0)
+        )
 
     @staticmethod
     def members(values: Floats, edges: Floats) -> list[npt.NDArray[np.bool_]]:
         """Return masks (object,) of the objects in each bin. A bin has its lower edge, the last one both; NaN is in none."""
-        inside = [(values >= low) & (values < high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+        inside = [(values >= low) & (values < high) for low, high in itertools.pairwise(edges)]
         if inside:
             inside[-1] |= values == edges[-1]
         return inside

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,13 +102,20 @@ class ComparedQuantity:
         """Unit of the differences, "" for none."""
         return "" if self.is_relative else self.comparison.quantity.unit
 
-    def rows(self) -> Iterator[dict[str, object]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the quantity in the table of a comparison, the first of all objects."""
         quantity = self.comparison.quantity
-        own = {"model": quantity.model, "quantity": quantity.parameter, "column": self.column, "unit": self.unit}
+        own = {
+            "model": quantity.model,
+            "quantity": quantity.parameter,
+            "column": self.column,
+            "unit": self.unit,
+        }
         yield own | {"bins": ""} | self.everything.values()
         for one in self.binned:
-            for (low, high), statistics in zip(itertools.pairwise(one.edges.tolist()), one.statistics, strict=True):
+            for (low, high), statistics in zip(
+                itertools.pairwise(one.edges.tolist()), one.statistics, strict=True
+            ):
                 yield own | {"bins": one.name, "bin_low": low, "bin_high": high} | statistics.values()
 
 
@@ -192,7 +200,9 @@ def compare(
     found = quantity_columns(catalog_path, there, columns or {})
     known = {quantity for _, quantity in found}
     if unknown := [name for name in chosen.relative if name not in known]:
-        raise UsageError(f"--relative {unknown[0]}: the quantities of both tables are {', '.join(sorted(known))}")
+        raise UsageError(
+            f"--relative {unknown[0]}: the quantities of both tables are {', '.join(sorted(known))}"
+        )
     keys = Keys(match, radius_arcsec, chosen.id, chosen.ra, chosen.dec)
     usual = _usual_bins([quantity for _, quantity in found])
     joined = join(catalog_path, there, found, keys=keys, bins=usual if chosen.bins is None else chosen.bins)
@@ -253,7 +263,9 @@ TABLE = pa.schema(
         _field("quantity", pa.string(), "quantity of the model"),
         _field("column", pa.string(), "column of the other table"),
         _field("unit", pa.string(), "unit of bias, std and nmad"),
-        _field("bins", pa.string(), "quantity or column by whose values objects are binned; empty: all objects"),
+        _field(
+            "bins", pa.string(), "quantity or column by whose values objects are binned; empty: all objects"
+        ),
         _field("bin_low", pa.float64(), "lower edge of the bin"),
         _field("bin_high", pa.float64(), "upper edge of the bin"),
         _field("n", pa.int64(), "number of objects"),

@@ -89,10 +89,9 @@ def _draw_bias(axes: Axes, one: ComparedQuantity, binned: BinnedStatistics) -> N
     bias, bars = _points(binned, "bias")
     scatter, _ = _points(binned, "nmad")
     middles = _middles(binned)
+    style: dict[str, Any] = {"color": GRAY, "alpha": 0.3, "lw": 0, "label": "± NMAD"}
+    axes.bar(middles, 2 * scatter, np.diff(binned.edges), bottom=bias - scatter, **style)
     axes.errorbar(middles, bias, fmt="o", ms=4, color=BLUE, lw=1.2, label="bias", **bars)
-    for sign in (-1, 1):
-        label = "bias ± NMAD" if sign > 0 else None
-        axes.plot(middles, bias + sign * scatter, "_", ms=14, color=GRAY, label=label)
     axes.axhline(0, color=VERMILION, lw=1)
     unit = "relative" if one.is_relative else one.unit
     axes.set(xlabel=binned.name, ylabel=f"bias ({unit})" if unit else "bias", title="bias and scatter")
@@ -104,6 +103,8 @@ def _draw_coverage(axes: Axes, binned: BinnedStatistics) -> None:
     for name, nominal, color in (("coverage68", 0.6827, BLUE), ("coverage95", 0.9545, GREEN)):
         shares, bars = _points(binned, name)
         axes.axhline(nominal, color=color, lw=1, ls="--")
-        axes.errorbar(middles, shares, fmt="o", ms=4, color=color, lw=1.2, label=f"{100 * nominal:.0f} %", **bars)
+        axes.errorbar(
+            middles, shares, fmt="o", ms=4, color=color, lw=1.2, label=f"{100 * nominal:.0f} %", **bars
+        )
     axes.set(ylim=(0, 1.05), xlabel=binned.name, ylabel="share within the interval", title="coverage")
     axes.legend(fontsize=7.5, loc="lower left")

@@ -139,9 +139,7 @@ def join(
     names = catalog.read_schema(catalog_path).names
     quantities = {quantity for _, quantity in columns}
     binnings = tuple(Binning.parse(text, {*names, *other.names, *quantities}) for text in bins)
-    levels = [
-        name for key, of in quantile_columns(names).items() if key in columns for name in of.values()
-    ]
+    levels = [name for key, of in quantile_columns(names).items() if key in columns for name in of.values()]
     binned = [one.name for one in binnings if one.name not in quantities]
     mine = [ID.name, RA.name, DEC.name, *levels, *(name for name in binned if name in names)]
     theirs = [*keys.columns(other), *(column.name for column in columns.values())]

@@ -86,7 +86,9 @@ def match_ids(here: pa.ChunkedArray, there: pa.ChunkedArray, *, where: str) -> M
     mine, other = codes[: len(here)], codes[len(here) :]
     n_codes = len(both.dictionary)
     numbers = [np.bincount(one[one >= 0], minlength=n_codes + 1) for one in (mine, other)]
-    counts = tuple(np.where(one >= 0, number[one], 0) for one, number in ((mine, numbers[1]), (other, numbers[0])))
+    counts = tuple(
+        np.where(one >= 0, number[one], 0) for one, number in ((mine, numbers[1]), (other, numbers[0]))
+    )
     place = np.zeros(n_codes + 1, np.int64)
     place[other] = np.arange(len(other))
     # Of an id that occurs several times any row will do: `of_candidates` drops the pair.
@@ -114,7 +116,8 @@ def match_sky(here: tuple[Floats, Floats], there: tuple[Floats, Floats], *, radi
     known = [np.flatnonzero(np.isfinite(ra) & np.isfinite(dec)) for ra, dec in (here, there)]
     try:
         places = [
-            SkyCoord(ra[rows], dec[rows], unit=u.deg) for rows, (ra, dec) in zip(known, (here, there), strict=True)
+            SkyCoord(ra[rows], dec[rows], unit=u.deg)
+            for rows, (ra, dec) in zip(known, (here, there), strict=True)
         ]
     except ValueError as error:
         raise UsageError(f"positions in degrees are needed: {error}") from None

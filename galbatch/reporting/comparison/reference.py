@@ -13,7 +13,7 @@ import pyarrow as pa
 from galbatch import objects, storage
 from galbatch.core.columns import quantile_columns
 from galbatch.core.types import njy_per_unit
-from galbatch.errors import UsageError
+from galbatch.errors import ObjectListError, UsageError
 from galbatch.reporting.comparison.units import converted, unit_of_name
 
 __all__ = ["OtherTable", "ReferenceColumn", "find_column"]
@@ -70,6 +70,8 @@ class OtherTable:
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of all rows; raises `ObjectListError` as `galbatch.objects.read_table` does."""
         wanted = list(dict.fromkeys(columns))
+        if missing := [name for name in wanted if name not in self.names]:
+            raise ObjectListError(f"{self.label}: no column {missing[0]}; there are {', '.join(self.names)}")
         if isinstance(self._source, str):
             return objects.read_table(self._source, columns=wanted, hdu=self._hdu)
         return self._source.select(wanted)
@@ -98,7 +100,9 @@ class OtherTable:
         return converted(numbers, unit, wanted, where=self.where(column.name))
 
 
-def find_column(other: OtherTable, model: str, quantity: str, given: Mapping[str, str]) -> ReferenceColumn | None:
+def find_column(
+    other: OtherTable, model: str, quantity: str, given: Mapping[str, str]
+) -> ReferenceColumn | None:
     """Return the column of another table that holds a quantity of the catalog, None if there is none.
 
     Looked for in this order: the column that is given, one of the quantity's own name, GaMPEN's published summaries, the median of
