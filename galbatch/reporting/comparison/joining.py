@@ -27,7 +27,7 @@ QuantityColumns = Mapping[tuple[str, str], ReferenceColumn]
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """How rows are matched: by ``id`` or on the ``sky``, within a radius, by which columns of the other table (None: by their names)."""
+    """The way in which rows are matched: by ``id`` or on the ``sky``, within a radius, by which columns of the other table (None: by their names)."""
 
     match: str
     radius_arcsec: float
