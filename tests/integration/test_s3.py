@@ -75,6 +75,7 @@ def coarse_survey(survey, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["adaptive", "exact"])
 def test_resampled_on_s3_as_on_a_disk(s3, coarse_survey, write_run, tmp_path, method):
     fsspec.filesystem("s3").put(str(coarse_survey), f"{s3}/survey", recursive=True)
