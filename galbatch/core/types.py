@@ -198,6 +198,9 @@ class Tile:
     grid_key : str
         Tiles with the same key have pixels on one common lattice, such as the patches of one tract: their pixels can be
         copied into one image without resampling.
+    more_masks : tuple of Plane
+        HDUs in which a mask of many planes goes on: `mask_planes` counts the bits of the first of them from 64 on, of the
+        next from 128.
     psf : Plane or None
         Map of the PSF's FWHM in arcsec on the tile's own pixels; with `psf_cells`, kernel images of cells.
     psf_fwhm_arcsec : float
@@ -233,6 +236,13 @@ class Tile:
     identity: FileIdentity | None = None
     calibration: CalibrationField | None = None  # None: `njy_per_unit` holds for every pixel
     files: tuple[tuple[str, FileIdentity], ...] = ()
+    more_masks: tuple[Plane, ...] = ()
+
+    @property
+    def pixel_planes(self) -> tuple[Plane, ...]:
+        """The planes that are read in every window: image, masks and weight."""
+        planes = (self.image, self.mask, *self.more_masks, self.weight)
+        return tuple(plane for plane in planes if plane is not None)
 
     @property
     def where(self) -> str:

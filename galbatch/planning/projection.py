@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
-from galbatch.core.types import Grid, Plane, Tile
+from galbatch.core.types import Grid, Tile
 from galbatch.ingest import Footprint, bytes_per_object, tile_read_cost
 from galbatch.objects import Chunk, LruCache, SelectedObjects
 
@@ -183,19 +183,15 @@ class _Survey:
                 n_pixels = min(size, tile.shape_px[0]) * min(size, tile.shape_px[1])
                 read += cost.bytes_
                 requests += cost.requests
-                window += n_windows * n_pixels * sum(plane.bytes_per_px for plane in _planes(tile))
+                window += n_windows * n_pixels * sum(plane.bytes_per_px for plane in tile.pixel_planes)
             self._costs[key] = _Cost(read, window, requests)
         return self._costs[key]
-
-
-def _planes(tile: Tile) -> list[Plane]:
-    return [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
 
 
 def _cost_key(tile: Tile) -> tuple[object, ...]:
     """Return everything that `tile_read_cost` depends on; tiles with equal keys cost the same."""
     # Of a path only the kind of storage and of compression count.
-    planes = _planes(tile)
+    planes = tile.pixel_planes
     of_planes = [
         (
             storage.reads_by_request(p.path),

@@ -121,9 +121,8 @@ def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dic
                 grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SCALE_TOLERANCE_PX
             )
             # Image, mask and weight are read in the same windows; their PSF map only at one pixel an object.
-            for plane in (tile.image, tile.mask, tile.weight):
-                if plane is not None:
-                    expected[plane] = ExpectedReads(int(counts[place]), size_px)
+            for plane in tile.pixel_planes:
+                expected[plane] = ExpectedReads(int(counts[place]), size_px)
     return expected
 
 

@@ -16,7 +16,7 @@ from galbatch.ingest.headers.lattice import (
     tan_wcs,
     tile_tan,
 )
-from galbatch.ingest.headers.tile import Planes, add_plane, combined_identity, make_tile
+from galbatch.ingest.headers.tile import Planes, add_plane, combined_identity, make_tile, with_bits
 from galbatch.ingest.headers.wcs import (
     SkyWCS,
     accepted_wcs,
@@ -51,5 +51,6 @@ __all__ = [
     "tan_wcs",
     "tile_tan",
     "wcs_cards",
+    "with_bits",
     "with_cell_psf",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from astropy.io import fits
@@ -16,18 +16,19 @@ from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
 from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec, wcs_cards
 from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
+from galbatch.ingest.pixels.masks import NO_BITS, NamedBits
 from galbatch.ingest.pixels.planes import described
 from galbatch.ingest.pixels.scaling import asinh_cards
 from galbatch.storage import FileAccessLog
 
-__all__ = ["Planes", "add_plane", "combined_identity", "make_tile"]
+__all__ = ["Planes", "add_plane", "combined_identity", "make_tile", "with_bits"]
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
     """Which HDUs of one file make a tile, by number or name.
 
-    `weight_kind` says what the weight HDU holds; `mask_planes` maps the survey's plane names to bit numbers;
+    `weight_kind` says what the weight HDU holds; `bits` what the mask's bits mean;
     `index` is the place on the axes before (y, x) of HDUs that are cubes.
     """
 
@@ -35,7 +36,7 @@ class Planes:
     mask: int | str | None = None
     weight: int | str | None = None
     weight_kind: WeightKind = "variance"
-    mask_planes: Mapping[str, int] = field(default_factory=dict)
+    bits: NamedBits = NO_BITS
     index: tuple[int, ...] = ()
 
     def named(self) -> dict[str, int | str]:
@@ -81,7 +82,7 @@ def make_tile(
     mask = found.get("mask", (None,))[0]
     weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
     scale = njy if isinstance(njy, PixelScale) else PixelScale(njy)
-    return Tile(
+    tile = Tile(
         tile_id=tile_id,
         band=band,
         image=image,
@@ -92,12 +93,31 @@ def make_tile(
         pixel_scale_arcsec=pixel_scale_arcsec(wcs.wcs),
         corners_deg=corners_deg(wcs, shape),
         mask=mask,
-        mask_planes=planes.mask_planes,
         weight=weight,
         weight_kind=planes.weight_kind,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
         calibration=scale.field,
     )
+    return with_bits(tile, planes.bits, hdus)
+
+
+def with_bits(tile: Tile, bits: NamedBits, hdus: fits.HDUList) -> Tile:
+    """Return the tile with the meaning of its mask's bits, and with the HDUs of `hdus`, the mask's file, in which they go on.
+
+    Raises
+    ------
+    TileError
+        One of these HDUs is truncated or of another shape than the image.
+    """
+    more = []
+    for number in bits.more_hdus:
+        assert tile.mask is not None
+        where = f"{tile.where}: mask, HDU {number}"
+        further = dataclasses.replace(tile.mask, hdu=number)
+        plane, shape = _whole_plane(hdus, further, where=where, name="mask")
+        _require_shape(shape, tile.shape_px, where=where, name="mask")
+        more.append(plane)
+    return dataclasses.replace(tile, mask_planes=bits.names, more_masks=tuple(more))
 
 
 def add_plane(

@@ -18,11 +18,11 @@ from galbatch.ingest.layouts.hsc import HscLayout
 from galbatch.ingest.layouts.legacysurvey import LegacySurveyLayout
 from galbatch.ingest.layouts.lsst import LsstLayout
 from galbatch.ingest.layouts.multimodaluniverse import MultimodalUniverseLayout
-from galbatch.ingest.layouts.overrides import mask_planes_of
+from galbatch.ingest.layouts.overrides import with_mask_bits
 from galbatch.ingest.layouts.stamps import StampsLayout
 from galbatch.storage import FileAccessLog
 
-__all__ = ["LAYOUTS", "Layout", "layout_of", "mask_planes_of", "matching_band", "said_of_bands"]
+__all__ = ["LAYOUTS", "Layout", "layout_of", "matching_band", "said_of_bands", "with_mask_bits"]
 
 
 class Layout(Protocol):

@@ -31,9 +31,8 @@ from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
     FITS_SUFFIXES,
+    named_bits,
     open_fits,
-    plane_bits,
-    require_no_other_mask,
     require_whole,
 )
 from galbatch.storage import FileAccessLog
@@ -190,9 +189,8 @@ def _planes(hdus: fits.HDUList, path: str, *, where: str) -> Planes:
             f"{where}: {len(hdus)} HDUs; image, mask and variance are needed, {', '.join(missing)} not there; "
             f"{FETCH_AGAIN}"
         )
-    names = plane_bits(hdus[roles["MASK"]].header, where)
-    require_no_other_mask(hdus, roles["MASK"], where)
-    return Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", names)
+    bits = named_bits(hdus, roles["MASK"], where)
+    return Planes(roles["IMAGE"], roles["MASK"], roles["VARIANCE"], "variance", bits)
 
 
 def _require_images(hdus: fits.HDUList, roles: dict[str, int], where: str) -> None:

@@ -8,7 +8,6 @@ of pixels is found as in all layouts (`headers.image_scale`); `unit` stands for 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from galbatch.ingest.headers import (
     make_tile,
 )
 from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
-from galbatch.ingest.layouts.overrides import labeled, mask_planes_of, stated_psf_fwhm_arcsec
+from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec, with_mask_bits
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
     FITS_SUFFIXES,
@@ -138,8 +137,7 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
         psf_fwhm_arcsec=stated_psf_fwhm_arcsec(survey, band, cards),
     )
     if tile.mask is not None:
-        names = mask_planes_of(hdus[tile.mask.hdu].header, survey, band, where=where)
-        tile = dataclasses.replace(tile, mask_planes=names)
+        tile = with_mask_bits(tile, survey, hdus)
     return labeled(tile, survey)
 
 
@@ -171,6 +169,5 @@ def _with_plane(tile: Tile, role: Role, survey: SurveyConfig, files: FileAccessL
         ) from None
     if role == "mask" and tile.mask is not None:
         with open_fits(path, files) as hdus:
-            names = mask_planes_of(hdus[tile.mask.hdu].header, survey, tile.band, where=tile.where)
-        tile = dataclasses.replace(tile, mask_planes=names)
+            tile = with_mask_bits(tile, survey, hdus)
     return tile

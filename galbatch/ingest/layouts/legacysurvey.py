@@ -30,6 +30,8 @@ from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.pixels import (
     FETCH_AGAIN,
     FITS_SUFFIXES,
+    NO_BITS,
+    NamedBits,
     first_image,
     maskbits,
     open_fits,
@@ -141,7 +143,7 @@ def _viewer_tiles(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> list[T
         planes = Planes(
             number,
             mask=mask,
-            mask_planes={} if mask is None else maskbits(hdus[mask].header, named),
+            bits=NO_BITS if mask is None else NamedBits(maskbits(hdus[mask].header, named)),
             weight=numbers.get(("invvar", named), (None, ()))[0],
             weight_kind="inverse_variance",
             index=index,

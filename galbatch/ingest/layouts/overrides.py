@@ -13,9 +13,10 @@ from galbatch.config import SurveyConfig
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError, TileError
-from galbatch.ingest.pixels import NONZERO, ZERO, maskbits, plane_bits, require_bits
+from galbatch.ingest.headers import with_bits
+from galbatch.ingest.pixels import NONZERO, ZERO, NamedBits, maskbits, named_bits, require_bits
 
-__all__ = ["labeled", "mask_planes_of", "stated_mask_planes", "stated_psf_fwhm_arcsec"]
+__all__ = ["labeled", "stated_mask_planes", "stated_psf_fwhm_arcsec", "with_mask_bits"]
 
 WORDS = {"nonzero": NONZERO, "zero": ZERO}
 
@@ -48,27 +49,32 @@ def stated_mask_planes(given: Mapping[str, int] | str | None) -> dict[str, int] 
     return dict(given)
 
 
-def mask_planes_of(header: fits.Header, survey: SurveyConfig, band: str, *, where: str) -> dict[str, int]:
-    """Return the bits of a mask by their names: by ``[survey.generic] mask_planes``, else by the header, else by the layout.
+def with_mask_bits(tile: Tile, survey: SurveyConfig, hdus: fits.HDUList) -> Tile:
+    """Return the tile with the meaning of its mask's bits: by ``[survey.generic] mask_planes``, else by the header, else by the layout.
+
+    `hdus` are those of the mask's file.
 
     Raises
     ------
     TileError
         None of them says what the bits mean, or the mask does not have them.
     """
+    assert tile.mask is not None
+    number = hdus.index_of(tile.mask.hdu)
+    header = hdus[number].header
     given = stated_mask_planes(survey.generic.mask_planes)
     if given is not None:
-        require_bits(given, header, where)
-        return given
-    names = plane_bits(header, where)
-    if not names and survey.layout == "legacysurvey":
-        return maskbits(header, band)
-    if not names:
+        require_bits(given, header, tile.where)
+        return with_bits(tile, NamedBits(given), hdus)
+    bits = named_bits(hdus, number, tile.where)
+    if not bits.names and survey.layout == "legacysurvey":
+        return with_bits(tile, NamedBits(maskbits(header, tile.band)), hdus)
+    if not bits.names:
         raise TileError(
-            f"{where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
+            f"{tile.where}: the mask has no cards MP_* or MSKN* that name its bits; state [survey.generic] mask_planes = "
             '{SAT = 1, ..}, "nonzero" or "zero" (layout generic)'
         )
-    return names
+    return with_bits(tile, bits, hdus)
 
 
 def labeled(tile: Tile, survey: SurveyConfig, *, release: str = "", background: str = "") -> Tile:

@@ -36,9 +36,9 @@ from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
 from galbatch.ingest.layouts.stamp_catalog import north_up_wcs, position_in_catalog, require_inside
 from galbatch.ingest.pixels import (
     FITS_SUFFIXES,
+    NO_BITS,
+    named_bits,
     open_fits,
-    plane_bits,
-    require_no_other_mask,
     require_whole_file,
     stem_of,
 )
@@ -141,10 +141,7 @@ def _planes(hdus: fits.HDUList, path: str) -> Planes | None:
     if "image" not in numbers:
         return None
     mask = numbers.get("mask")
-    bits = {}
-    if mask is not None:
-        bits = plane_bits(hdus[mask].header, path)
-        require_no_other_mask(hdus, mask, path)
+    bits = NO_BITS if mask is None else named_bits(hdus, mask, path)
     kinds: tuple[WeightKind, ...] = typing.get_args(WeightKind)
     kind: WeightKind = next((kind for kind in kinds if kind in numbers), "variance")
     return Planes(numbers["image"], mask, numbers.get(kind), kind, bits)

@@ -108,7 +108,7 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
 
 def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
     """Return the cost of reading `n_windows` windows of the tile's image, mask and weight, headers included."""
-    planes = [plane for plane in (tile.image, tile.mask, tile.weight) if plane is not None]
+    planes = tile.pixel_planes
     costs = [read_cost(tile, plane, n_windows=n_windows, size_px=size_px) for plane in planes]
     total = costs[0]
     for cost in costs[1:]:

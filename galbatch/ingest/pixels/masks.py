@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,22 @@ from galbatch.errors import TileError
 __all__ = [
     "MASK_BIT_OF_PLANE",
     "NONZERO",
+    "NO_BITS",
     "ZERO",
+    "NamedBits",
     "decode_mask",
     "maskbits",
+    "named_bits",
     "plane_bits",
+    "planes_of_hdu",
     "require_bits",
-    "require_no_other_mask",
 ]
 
 N_BITS = {8: 8, 16: 16, 32: 32, 64: 64, -32: 24, -64: 53}
 """Bits of a mask by BITPIX: of floats those that they hold exactly."""
+
+BITS_OF_AN_HDU = 64
+"""Bits that are kept for each HDU of a mask that goes on in another one: no integer has more."""
 
 NONZERO = "NONZERO"
 """Name in `Tile.mask_planes` of masks whose every value but 0 means BAD."""
@@ -108,26 +115,64 @@ def require_bits(bits: Mapping[str, int], header: fits.Header, where: str) -> No
         )
 
 
-def require_no_other_mask(hdus: fits.HDUList, mask: int, where: str) -> None:
-    """Raise if planes that flags are made of stand in further mask HDUs, which are not read.
+@dataclass(frozen=True, slots=True)
+class NamedBits:
+    """The bits of a mask by the names of its planes.
+
+    Attributes
+    ----------
+    names : bit number by name; bits of the first of `more_hdus` are counted from 64 on, of the next from 128
+    more_hdus : numbers of the HDUs in which the mask goes on, of those with planes that flags are made of
+    """
+
+    names: Mapping[str, int]
+    more_hdus: tuple[int, ...] = ()
+
+
+NO_BITS = NamedBits({})
+"""What the bits of a mask mean that no one reads."""
+
+
+def named_bits(hdus: fits.HDUList, mask: int, where: str) -> NamedBits:
+    """Return the bits of a mask's planes by the cards of its HDU, and of those in which it goes on.
 
     lsst.images writes masks of more than 31 planes as several HDUs MASK, one behind the other (EXTVER 1, 2, ..).
 
     Raises
     ------
     TileError
-        A further HDU has such planes.
+        As `plane_bits`; or a plane stands in two HDUs, so that nothing says which of them is meant.
     """
+    bits = plane_bits(hdus[mask].header, where)
+    more: list[int] = []
+    place = dict.fromkeys(bits, mask)
+    for number in _continuations(hdus, mask):
+        found = plane_bits(hdus[number].header, where)
+        for name in found:
+            if name in place and name in MASK_BIT_OF_PLANE:
+                raise TileError(
+                    f"{where}: the mask plane {name} stands in HDU {place[name]} and in HDU {number}, and nothing says which is meant; "
+                    "take its cards out of one of them, or exclude the file"
+                )
+        place |= dict.fromkeys(found, number)
+        if any(name in MASK_BIT_OF_PLANE for name in found):
+            more.append(number)
+            bits |= {name: bit + BITS_OF_AN_HDU * len(more) for name, bit in found.items()}
+    return NamedBits(bits, tuple(more))
+
+
+def _continuations(hdus: fits.HDUList, mask: int) -> Iterator[int]:
+    """Yield the numbers of the HDUs that follow a mask and have its name, if it has one."""
     name = str(hdus[mask].header.get("EXTNAME", "")).strip().upper()
     number = mask + 1
     while name and number < len(hdus) and str(hdus[number].header.get("EXTNAME", "")).strip().upper() == name:
-        lost = [plane for plane in plane_bits(hdus[number].header, where) if plane in MASK_BIT_OF_PLANE]
-        if lost:
-            raise TileError(
-                f"{where}: the mask has more than one HDU, and {', '.join(lost)} stand in HDU {number}, of which galbatch reads "
-                f"only HDU {mask}; write the planes that are named {', '.join(lost)} among the first 31 (MaskSchema), or exclude the file"
-            )
+        yield number
         number += 1
+
+
+def planes_of_hdu(planes: Mapping[str, int], number: int) -> Mapping[str, int]:
+    """Return the planes of the mask's HDU `number`, counted from 0, with the bits of that HDU's integers."""
+    return {name: bit % BITS_OF_AN_HDU for name, bit in planes.items() if bit // BITS_OF_AN_HDU == number}
 
 
 def _plane_bits(header: fits.Header) -> dict[str, int]:

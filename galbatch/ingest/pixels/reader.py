@@ -20,7 +20,7 @@ from galbatch.errors import TileError
 from galbatch.ingest.pixels import hdf5, no_data
 from galbatch.ingest.pixels.cost import ExpectedReads
 from galbatch.ingest.pixels.fits_files import opened_fits, quiet_astropy, require_whole
-from galbatch.ingest.pixels.masks import decode_mask
+from galbatch.ingest.pixels.masks import decode_mask, planes_of_hdu
 from galbatch.ingest.pixels.planes import Box, PlaneReader, open_plane
 from galbatch.ingest.pixels.scaling import calibration_factor, linear_counts
 from galbatch.ingest.pixels.structure import FAULTS, is_damage
@@ -139,7 +139,11 @@ class TileReader:
         if tile.mask is None:
             fill_plane(out.mask, 0)
             return True
-        decode_mask(self.window(tile, tile.mask, box=box), tile.mask_planes, out=out.mask)
+        decode_mask(self.window(tile, tile.mask, box=box), planes_of_hdu(tile.mask_planes, 0), out=out.mask)
+        for number, plane in enumerate(tile.more_masks, start=1):
+            more = np.empty_like(out.mask)
+            decode_mask(self.window(tile, plane, box=box), planes_of_hdu(tile.mask_planes, number), out=more)
+            np.bitwise_or(out.mask, more, out=out.mask)
         # Most windows have no such pixel: one pass over the mask is cheaper than indexing the image.
         if not np.bitwise_or.reduce(out.mask, axis=None) & MaskBit.NO_DATA:
             return True
@@ -168,7 +172,7 @@ class TileReader:
         TileError, OSError
             As `read`.
         """
-        self._prefetch(tile, (tile.image, tile.mask, tile.weight), boxes)
+        self._prefetch(tile, tile.pixel_planes, boxes)
 
     def prefetch_psf(self, tile: Tile, boxes: Sequence[Box]) -> None:
         """Fetch windows of the tile's PSF map as `prefetch` does: read one by one, each pixel takes a request."""
@@ -211,7 +215,8 @@ class TileReader:
                     "fetch it again or exclude the tile"
                 ) from None
             # What is none of these three is the weight.
-            names = {tile.image: "image", tile.mask: "mask", tile.psf: "PSF map"}
+            names = {tile.image: "image", tile.psf: "PSF map"}
+            names |= dict.fromkeys((tile.mask, *tile.more_masks), "mask")
             name = names.get(plane, tile.weight_kind.replace("_", " "))
             require_whole(hdu, where=tile.where, plane=name)
             self._lowest[plane] = no_data.LowestInteger.of(hdu.header)

@@ -21,7 +21,7 @@ from galbatch.errors import OutputError
 
 __all__ = ["FileTiles", "load_index", "save_index"]
 
-TILE_INDEX_VERSION = 4
+TILE_INDEX_VERSION = 5
 """Raised when what is read from headers changes."""
 
 Looked = tuple[tuple[str, FileIdentity | None], ...]
@@ -82,6 +82,7 @@ _TILE_FIELDS = {
     "pixel_scale_arcsec": pa.float64(),
     "corners_deg": pa.list_(pa.list_(pa.float64())),
     "mask": _PLANE,
+    "more_masks": pa.list_(_PLANE),
     "mask_planes": pa.list_(pa.struct([("name", pa.string()), ("bit", pa.int32())])),
     "weight": _PLANE,
     "weight_kind": pa.string(),
@@ -161,14 +162,16 @@ def _row(tile: Tile) -> dict[str, Any]:
     row["identity"] = tile.identity and dataclasses.asdict(tile.identity)
     row["calibration"] = tile.calibration and dataclasses.asdict(tile.calibration)
     row["psf_cells"] = tile.psf_cells and dataclasses.asdict(tile.psf_cells)
-    for name in _PLANES:
-        plane = row[name]
-        if plane is not None:
-            # HDUs have numbers, HDF5 datasets names: a column has one type, so they are two.
-            number = plane.hdu if isinstance(plane.hdu, int) else None
-            name_in_file = None if isinstance(plane.hdu, int) else plane.hdu
-            row[name] = dataclasses.asdict(plane) | {"hdu": number, "dataset": name_in_file}
+    row |= {name: row[name] and _plane_row(row[name]) for name in _PLANES}
+    row["more_masks"] = [_plane_row(plane) for plane in tile.more_masks]
     return row
+
+
+def _plane_row(plane: Plane) -> dict[str, Any]:
+    # HDUs have numbers, HDF5 datasets names: a column has one type, so they are two.
+    number = plane.hdu if isinstance(plane.hdu, int) else None
+    name_in_file = None if isinstance(plane.hdu, int) else plane.hdu
+    return dataclasses.asdict(plane) | {"hdu": number, "dataset": name_in_file}
 
 
 def _tile(row: Mapping[str, Any]) -> Tile:
@@ -185,16 +188,18 @@ def _tile(row: Mapping[str, Any]) -> Tile:
     cells = row["psf_cells"]
     if cells is not None:
         values["psf_cells"] = PsfCells(**{name: tuple(pair) for name, pair in cells.items()})
-    for name in _PLANES:
-        stored = row[name]
-        if stored is not None:
-            plane = {key: value for key, value in stored.items() if key != "dataset"}
-            plane["hdu"] = stored["dataset"] if stored["hdu"] is None else stored["hdu"]
-            plane["index"] = tuple(stored["index"])
-            plane["asinh"] = None if stored["asinh"] is None else tuple(stored["asinh"])
-            plane["block_px"] = None if stored["block_px"] is None else tuple(stored["block_px"])
-            values[name] = Plane(**plane)
+    values |= {name: row[name] and _plane_of(row[name]) for name in _PLANES}
+    values["more_masks"] = tuple(map(_plane_of, row["more_masks"]))
     return Tile(**values)
+
+
+def _plane_of(stored: Mapping[str, Any]) -> Plane:
+    plane = {key: value for key, value in stored.items() if key != "dataset"}
+    plane["hdu"] = stored["dataset"] if stored["hdu"] is None else stored["hdu"]
+    plane["index"] = tuple(stored["index"])
+    plane["asinh"] = None if stored["asinh"] is None else tuple(stored["asinh"])
+    plane["block_px"] = None if stored["block_px"] is None else tuple(stored["block_px"])
+    return Plane(**plane)
 
 
 def _identity(stored: Mapping[str, Any] | None) -> FileIdentity | None:

@@ -20,7 +20,7 @@ from galbatch.core.types import FileIdentity, Tile, WeightKind
 from galbatch.core.urls import is_absolute
 from galbatch.errors import ObjectListError, TileError
 from galbatch.ingest.headers import add_plane
-from galbatch.ingest.layouts import mask_planes_of, matching_band
+from galbatch.ingest.layouts import matching_band, with_mask_bits
 from galbatch.ingest.pixels import open_fits
 from galbatch.objects import read_table
 from galbatch.storage import FileAccessLog
@@ -115,8 +115,7 @@ def with_planes(tile: Tile, stated: Mapping[str, Any], survey: SurveyConfig, fil
         tile = add_plane(tile, role, path, files, hdu=hdu)
         if role == "mask" and tile.mask is not None:
             with open_fits(path, files) as hdus:
-                names = mask_planes_of(hdus[tile.mask.hdu].header, survey, tile.band, where=tile.where)
-            tile = dataclasses.replace(tile, mask_planes=names)
+                tile = with_mask_bits(tile, survey, hdus)
     chosen = {name: stated[name] for name in (*HDUS, "weight_kind") if name in stated}
     if not chosen or tile.identity is None:
         return tile

@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 
 from galbatch import ingest
 from galbatch.config import SurveyConfig
-from galbatch.core.flags import MaskBit
+from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.errors import TileError
 from tests.unit.ingest.layouts.contract import PIXELS, LayoutContract, image_hdu
 
@@ -239,19 +239,53 @@ class TestCellCoadds(LayoutContract):
             fits.HDUList([*hdus[:where], first, second, *hdus[where + 1 :]]).writeto(path.with_suffix(".new"))
         path.with_suffix(".new").rename(path)
 
-    def test_more_than_31_planes(self, survey, read, objects, cut):
-        """What no flag uses may stand in a second HDU; the variance is found behind it."""
+    def test_planes_that_no_flag_uses_in_a_second_hdu(self, survey, read, objects, cut):
+        """The variance is found behind it."""
         self.with_more_masks(self.files(survey)[0], ["VISIT_BOUNDARY", "STREAK"])
         block = cut(objects(150.0, 2.0), read(survey), size=21)
         assert block.mask[0, 0, 10, 10] == MaskBit.DETECTED | MaskBit.SAT
         np.testing.assert_allclose(block.variance[0, 0], 0.25)
 
-    def test_planes_of_flags_beyond_31_are_refused_by_name(self, survey, read):
-        self.with_more_masks(self.files(survey)[0], ["STREAK", "SAT", "BRIGHT_OBJECT"])
+    def test_more_than_31_planes(self, survey, s3, read, objects, cut, tmp_path):
+        """Planes of both HDUs by name: the second one's bits are counted anew from 0."""
+        path = self.files(survey)[0]
+        self.with_more_masks(path, ["STREAK", "BRIGHT_OBJECT", "CROSSTALK"])
+        with fits.open(path, mode="update") as hdus:
+            assert [hdu.name for hdu in hdus[1:5]] == ["IMAGE", "MASK", "MASK", "VARIANCE"]
+            hdus[3].data[:] = 1  # STREAK
+            hdus[3].data[29, 34], hdus[3].data[29, 38] = 1 << 1, 1 << 2
+        fsspec.filesystem("s3").put(f"{survey}/", f"{s3}/cells/", recursive=True)
+        config = SurveyConfig(layout="lsst", tiles=str(survey), bands=("g",))
+        index = str(tmp_path / "tiles.parquet")
+        for _ in range(2):  # the second time from the index
+            indexed = ingest.read_tiles(
+                config, index=index, map_files=lambda function, items: list(map(function, items))
+            )
+        for tiles in (read(survey), indexed, read(f"{s3}/cells")):
+            block = cut(objects(150.0, 2.0), tiles, size=21)
+            found = block.mask[0, 0]
+            assert found[10, 10] == MaskBit.DETECTED | MaskBit.SAT | MaskBit.BRIGHT_OBJECT
+            assert found[10, 14] == MaskBit.SUSPECT
+            assert np.count_nonzero(found) == 3
+            assert block.flags[0] & PixelFlag.BRIGHT_OBJECT
+            np.testing.assert_allclose(block.variance[0, 0], 0.25)
+
+    @pytest.mark.parametrize("names", [["STREAK", "DETECTED"], ["DETECTED", "P40"]])
+    def test_a_plane_in_both_hdus_is_refused(self, survey, read, names):
+        path = self.files(survey)[0]
+        self.with_more_masks(path, names)
         with pytest.raises(
             TileError,
-            match=r"10463/62 .*SAT, BRIGHT_OBJECT stand in HDU 3, of which galbatch reads only HDU 2",
+            match=r"10463/62 .*the mask plane DETECTED stands in HDU 2 and in HDU 3, and nothing says",
         ):
+            read(survey)
+
+    def test_a_second_mask_of_another_shape_is_refused(self, survey, read):
+        path = self.files(survey)[0]
+        self.with_more_masks(path, ["BRIGHT_OBJECT"])
+        with fits.open(path, mode="update") as hdus:
+            hdus[3].data = hdus[3].data[:-1]
+        with pytest.raises(TileError, match=r"mask, HDU 3: mask is .* px, the image .* the same pixels"):
             read(survey)
 
 
