@@ -4,10 +4,17 @@ Public names are loaded when they are first used. A new one is a line in ``__ini
 of the package, because importing the folder would replace it.
 """
 
-from importlib.metadata import version
-
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = version("galbatch")
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "__version__":
+        return _load(name)
+    # Loaded here: it takes longer than all of the rest.
+    from importlib.metadata import version
+
+    globals()[name] = version("galbatch")
+    return globals()[name]

@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from galbatch import catalog, ingest, storage
 from galbatch.config import CutoutsConfig
 from galbatch.core.flags import MaskBit, PixelFlag
+from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import AB_ZERO_POINT_NJY, CutoutBlock, Grid
 from galbatch.errors import UsageError
 
@@ -23,6 +24,7 @@ __all__ = [
     "find_cutouts",
     "north_up",
     "on_image",
+    "read_cutout",
     "store_beside",
     "write_cutouts",
 ]
@@ -102,23 +104,35 @@ def find_cutouts(catalog_path: str, store_path: str, object_ids: Sequence[str]) 
     found = catalog.find_objects(catalog_path, object_ids)
     grids = ingest.stored_grids(store_path)
     if not grids:
-        raise UsageError(f"{store_path}: no cutout store; give that of the run by --store")
-    return [_read_cutout(store_path, one, grids) for one in found]
+        raise UsageError(
+            f"{store_path}: no cutout store; give that of the run by --store, in Python by open_catalog(.., store=..)"
+        )
+    return [_require_cutout(store_path, one, grids) for one in found]
 
 
-def _read_cutout(store_path: str, found: catalog.FoundObject, grids: Sequence[Grid]) -> Cutout:
+def _require_cutout(store_path: str, found: catalog.FoundObject, grids: Sequence[Grid]) -> Cutout:
+    cutout = read_cutout(store_path, found.pixel, found.object_id, grids)
+    if cutout is None:
+        raise UsageError(
+            f"{store_path} {found.pixel.name}: no cutout of object {found.object_id}; with [cutouts] keep = false they are "
+            "removed, and without a network's selection none is cut: galbatch run --stage ingest makes them"
+        )
+    return cutout
+
+
+def read_cutout(
+    store_path: str, pixel: HealpixPixel, object_id: int | str, grids: Sequence[Grid]
+) -> Cutout | None:
+    """Return the cutout of an object of a partition on the first of `grids` that has one, with all planes; None if none has."""
     for grid in grids:
-        if ingest.read_done(store_path, found.pixel, grid) is None:
+        if ingest.read_done(store_path, pixel, grid) is None:
             continue
-        ids = ingest.read_object_ids(store_path, found.pixel, grid)
-        for row in np.flatnonzero(ids == found.object_id).tolist():
-            planes = [name for name in PLANES if name in ingest.stored_planes(store_path, found.pixel, grid)]
-            block = ingest.read_block(store_path, found.pixel, grid, start=row, stop=row + 1, planes=planes)
+        ids = ingest.read_object_ids(store_path, pixel, grid)
+        for row in np.flatnonzero(ids == object_id).tolist():
+            planes = [name for name in PLANES if name in ingest.stored_planes(store_path, pixel, grid)]
+            block = ingest.read_block(store_path, pixel, grid, start=row, stop=row + 1, planes=planes)
             return _first(block)
-    raise UsageError(
-        f"{store_path} {found.pixel.name}: no cutout of object {found.object_id}; with [cutouts] keep = false they are "
-        "removed, and without a network's selection none is cut: galbatch run --stage ingest makes them"
-    )
+    return None
 
 
 def _first(block: CutoutBlock) -> Cutout:

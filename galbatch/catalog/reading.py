@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,11 +16,23 @@ from galbatch.catalog.layout import leaf_path, list_leaves
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
 from galbatch.catalog.scanning import LEAVES_AT_ONCE, Cone, scan
 from galbatch.catalog.schema import column_field
+from galbatch.config import nearest_hint
 from galbatch.core.columns import ID, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
-__all__ = ["FoundObject", "cone", "find_objects", "leaf_ids", "read_catalog", "read_objects", "read_schema"]
+__all__ = [
+    "FoundObject",
+    "cone",
+    "find_objects",
+    "leaf_ids",
+    "leaves_of",
+    "parse_ids",
+    "read_catalog",
+    "read_objects",
+    "read_schema",
+    "require_columns",
+]
 
 INTEGER = re.compile(
     r"-?0*\d{1,19}"
@@ -36,7 +47,7 @@ def read_schema(catalog_path: str) -> pa.Schema:
     CatalogError
         There is no leaf, or it cannot be read.
     """
-    first = leaf_path(catalog_path, _leaves(catalog_path)[0])
+    first = leaf_path(catalog_path, leaves_of(catalog_path)[0])
     return read_leaf_metadata(first)[0].schema.to_arrow_schema().remove_metadata()
 
 
@@ -53,23 +64,21 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     CatalogError
         There is no leaf, a column does not exist, or a leaf cannot be read.
     """
-    leaves = _leaves(catalog_path)
+    leaves = leaves_of(catalog_path)
     paths = [leaf_path(catalog_path, leaf) for leaf in leaves]
     if columns is None:
         return pa.concat_tables([read_leaf(path) for path in paths])
-    _require_columns(catalog_path, paths[0], columns)
+    require_columns(catalog_path, read_leaf_metadata(paths[0])[0].schema.to_arrow_schema().names, columns)
     # pyarrow returns columns in the order of the file, whatever the order in which they are named.
     wanted = list(columns)
     return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
 
 
-def _require_columns(catalog_path: str, path: str, columns: Sequence[str]) -> None:
-    """Raise `CatalogError` if the leaf at `path` lacks one of the columns."""
-    there = read_leaf_metadata(path)[0].schema.to_arrow_schema().names
+def require_columns(catalog_path: str, there: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise `CatalogError`, which names the most similar column, if a catalog of the columns `there` lacks one of `columns`."""
     for name in columns:
         if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ";"
+            hint = nearest_hint(name, there) or ";"
             raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
 
 
@@ -94,6 +103,23 @@ class FoundObject:
     values: Mapping[str, Any]
 
 
+def parse_ids(catalog_path: str, kind: pa.DataType, object_ids: Iterable[str]) -> list[int | str]:
+    """Return ids, given as text, as the catalog's type `kind` of ids has them, each once.
+
+    Raises
+    ------
+    UsageError
+        An id is not an integer although the catalog's ids are. The message lists all of them.
+    """
+    texts = list(dict.fromkeys(object_ids))
+    if not pa.types.is_integer(kind):
+        return [*texts]
+    wrong = [text for text in texts if not INTEGER.fullmatch(text) or abs(int(text)) >= 2**63]
+    if wrong:
+        raise UsageError(f"{catalog_path}: its ids are 64-bit integers, which excludes {', '.join(wrong)}")
+    return list(dict.fromkeys(int(text) for text in texts))
+
+
 def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObject]:
     """Return the objects with the given ids, in the order of the ids; an id that is repeated gives one object.
 
@@ -113,16 +139,9 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     UsageError
         An id is not in the catalog, or is not an integer although the catalog's ids are. The message lists all of them.
     """
-    leaves = _leaves(catalog_path)
+    leaves = leaves_of(catalog_path)
     schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
-    wanted: list[int | str] = list(dict.fromkeys(object_ids))
-    if pa.types.is_integer(schema.field(ID.name).type):
-        wrong = [text for text in object_ids if not INTEGER.fullmatch(text) or abs(int(text)) >= 2**63]
-        if wrong:
-            raise UsageError(
-                f"{catalog_path}: its ids are 64-bit integers, which excludes {', '.join(wrong)}"
-            )
-        wanted = list(dict.fromkeys(int(text) for text in object_ids))
+    wanted = parse_ids(catalog_path, schema.field(ID.name).type, object_ids)
     columns = [ID.name, *flag_columns(schema.names)]
     found: dict[int | str, FoundObject] = {}
     with ThreadPoolExecutor(LEAVES_AT_ONCE) as pool:
@@ -205,9 +224,9 @@ def cone(
         The position is not a position on the sky, or the radius is negative or not finite.
     """
     circle = Cone(ra_deg, dec_deg, radius_arcsec)
-    leaves = _leaves(catalog_path)
+    leaves = leaves_of(catalog_path)
     if columns is not None:
-        _require_columns(catalog_path, leaf_path(catalog_path, leaves[0]), columns)
+        require_columns(catalog_path, read_schema(catalog_path).names, columns)
     read = None if columns is None else list(dict.fromkeys([*columns, *circle.columns]))
     parts = list(scan(catalog_path, leaves, [circle], columns=read))
     # If no leaf is near the cone, the result has no rows, but all columns.
@@ -218,7 +237,7 @@ def cone(
     return table.select(kept).append_column(column_field(SEPARATION), separation).sort_by(SEPARATION.name)
 
 
-def _leaves(catalog_path: str) -> list[HealpixPixel]:
+def leaves_of(catalog_path: str) -> list[HealpixPixel]:
     """Return all leaves (at least one), sorted by the HEALPix index at order 29 of their rows."""
     leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
     if not leaves:

@@ -10,7 +10,6 @@ import typer
 
 from galbatch.cli.options import CatalogPath, CutoutStore, ObjectIds, TableOutput, refuse_options
 from galbatch.cli.printing import (
-    counted,
     errors,
     out,
     plain_table,
@@ -23,6 +22,7 @@ from galbatch.cli.printing import (
     print_rows,
     print_table,
 )
+from galbatch.core.texts import counted
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -175,9 +175,7 @@ def show(
         found = api.object_values(rows.slice(row, 1))
         print_object(found, api.sexagesimal(found.ra_deg, found.dec_deg))
     if thumbnail is not None and pictured is not None:
-        from galbatch import reporting
-
-        reporting.write_thumbnail(thumbnail, pictured)
+        api.write_thumbnail(thumbnail, pictured)
         print_line(f"picture: {thumbnail}")
 
 
@@ -375,7 +373,7 @@ def cutout(
     Each band is an HDU IMAGE_<BAND>, with MASK_<BAND> and VARIANCE_<BAND> if the store has them; of several objects EXTVER
     counts. --north-up and --like resample with the flux conserved, by reproject.
     """
-    from galbatch import api, reporting
+    from galbatch import api
 
     refuse_options("cutout", object_ids)
     if (output is None) == (png is None):
@@ -390,7 +388,7 @@ def cutout(
     elif like is not None:
         found = [api.on_image(one, like) for one in found]
     if png is not None:
-        reporting.write_thumbnail(png, found[0])
+        api.write_thumbnail(png, found[0])
     else:
         api.write_cutouts(str(output), found)
     print_line(f"{counted(len(found), 'cutout')}: {png or output}")

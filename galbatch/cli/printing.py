@@ -1,4 +1,4 @@
-"""Functions by which commands print lines, tables, counts and sizes."""
+"""Functions by which commands print lines and tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from galbatch.core.texts import counted
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from galbatch.reporting import CatalogComparison, ComparedQuantity
 
 __all__ = [
-    "counted",
     "errors",
     "out",
     "plain_table",
@@ -32,7 +33,6 @@ __all__ = [
     "print_rows",
     "print_table",
     "print_wide",
-    "size",
 ]
 
 # rich would take brackets in paths for markup, and :a: for an emoji. Errors are not wrapped, so that grep finds whole lines.
@@ -222,16 +222,3 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def counted(number: int, noun: str, nouns: str | None = None) -> str:
-    """Return a number with its noun, in the plural unless the number is 1: ``1 object``, ``2 objects``; `nouns`: ``2 passes``."""
-    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
-
-
-def size(n_bytes: int) -> str:
-    """Return a number of bytes as text with a binary unit (KiB to TiB), such as ``1.50 GiB``."""
-    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.2f} {unit}"
-    return f"{n_bytes / 2**10:.2f} KiB"

@@ -7,24 +7,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.table import Table
 
 from galbatch.cli.options import LOG_FORMATS, ClusterKind, LogFormat, RunToml, Scheduler, WaitLock, Workers
-from galbatch.cli.printing import counted, errors, out, plain_table, print_line, size
+from galbatch.cli.printing import errors, out, plain_table, print_line
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from galbatch.config import RunConfig
     from galbatch.dashboard import ProgressSink
-    from galbatch.execution import RunResult, Stage
-    from galbatch.planning import InferenceMemory, Plan
+    from galbatch.execution import Stage
 
 __all__ = ["clean", "plan", "retry", "run", "status"]
 
 # The file of failures and the log have all of them.
 MAX_FAILED_SHOWN = 20
-# A dense field may have thousands of partitions that cannot be split: five names show where they lie.
-MAX_OVERSIZE_SHOWN = 5
 
 
 def plan(run_toml: RunToml) -> None:
@@ -32,71 +28,15 @@ def plan(run_toml: RunToml) -> None:
 
     Reads the inputs, times a few cutouts and passes on this machine, and writes only the tile index.
     """
-    from galbatch import cluster, config, execution
+    from galbatch import api
 
-    parsed = config.read_config(run_toml)
-    with cluster.on_demand(parsed.cluster) as workers:
-        made = execution.prepare(parsed, workers)
-    # Below this line no worker is needed: the rates are measured in this process.
-    measured = execution.measure_rates(parsed, made)
-    table = plan_table(made, execution.measure_memory(parsed, made), parsed)
-    for label, value in measured.rows(made, parsed):
+    made = api.plan(run_toml)
+    table = plain_table("", "", show_header=False)
+    for label, value in made.rows:
         table.add_row(label, value)
     out.print(table)
-    for partition in made.oversize[:MAX_OVERSIZE_SHOWN]:
-        print_line(
-            f"larger than the limits, and cannot be split further: {partition.name} ({counted(partition.n_objects, 'object')})"
-        )
-    if len(made.oversize) > MAX_OVERSIZE_SHOWN:
-        print_line(f"and {len(made.oversize) - MAX_OVERSIZE_SHOWN} more")
-    for note in made.notes:
-        print_line(f"note: {note}")
-
-
-def plan_table(made: Plan, inference: InferenceMemory, parsed: RunConfig) -> Table:
-    """Return the table of what a run reads, writes and holds in memory.
-
-    Parameters
-    ----------
-    made : Plan
-        The plan with its projection of bytes and requests.
-    inference : InferenceMemory
-        Memory of a worker that runs the networks.
-    parsed : RunConfig
-        The planes that are stored, and where, which change the memory of a worker that cuts; how objects are chosen.
-    """
-    takes = made.projection
-    sizes = sorted(part.partition.n_objects for part in made.partitions)
-    least, most = sizes[0], counted(sizes[-1], "object")
-    # Workers on a CPU have no device memory.
-    on_gpu = f", and {size(inference.device_bytes)} on its GPU" if inference.device_bytes else ""
-    memory = made.worker_memory_bytes(parsed.cutouts.planes, store=parsed.cutouts.store)
-    listed, chosen_by = made.objects.source.listed, parsed.objects
-    is_chosen = chosen_by.region is not None or chosen_by.where is not None
-    rows = [
-        *([("rows in the list", str(listed.n_listed))] if is_chosen else []),
-        *([("in the region", f"{listed.n_in_region}: {chosen_by.region}")] if chosen_by.region else []),
-        *([("chosen by where", f"{listed.n_chosen}: {chosen_by.where}")] if chosen_by.where else []),
-        ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
-        ("tiles", f"{len(made.tiles)} in {counted(len({tile.band for tile in made.tiles}), 'band')}"),
-        *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),
-        *((f"network {m.name}", counted(m.n_selected, "object")) for m in made.models),
-        ("partitions", f"{len(sizes)}, of {most if least == sizes[-1] else f'{least} to {most}'}"),
-        ("bytes read", f"{size(takes.read_bytes)} of tiles"),
-        (
-            "read amplification",
-            f"{made.read_amplification:.2f} (bytes read over bytes of the cutouts' pixels)",
-        ),
-        # Requests cost money and time on S3 only; local reads are counted in bytes.
-        *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
-        ("bytes written", f"{size(takes.write_bytes)} of cutouts"),
-        ("memory to cut", f"{size(memory)} a worker"),
-        ("memory to infer", f"{size(inference.host_bytes)} a worker{on_gpu}"),
-    ]
-    table = plain_table("", "", show_header=False)
-    for label, value in rows:
-        table.add_row(label, value)
-    return table
+    for line in made.notes:
+        print_line(line)
 
 
 def run(
@@ -147,28 +87,11 @@ def _execute(
     wait_lock: bool = False,
     log_format: str = "text",
 ) -> None:
-    """Take the locks, start workers, do the work, print how it ended, and exit."""
-    from galbatch import cluster as clusters
-    from galbatch import dashboard, execution
+    """Do the work, print how it ended, and exit."""
+    from galbatch import api
 
-    # A missing package or GPU is reported before minutes go into planning.
-    clusters.require(parsed.cluster)
-    with (
-        _display(log_format) as display,
-        # Before planning and before any worker starts: a run that waits for another one holds nothing.
-        execution.locked(parsed, stage, waits=wait_lock, notify=display.note) as held,
-        dashboard.Reporter(display, parsed.catalog.path) as reporter,
-        clusters.on_demand(parsed.cluster, notify=reporter.note) as pool,
-    ):
-        made = execution.prepare(parsed, pool)
-        for note in made.notes:
-            reporter.note(f"note: {note}")
-        # Outputs of other runs are refused before the first task. The pool starts its workers when they are first needed:
-        # here none runs yet, unless planning read many headers on them.
-        execution.read_progress(parsed, made)
-        reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
-        result = execution.execute_held(held, made, pool.client, sink=reporter, only_failed=only_failed)
-        reporter.note(_result_line(result, stage))
+    with _display(log_format) as display:
+        result = api.run(parsed, stage=stage, only_failed=only_failed, wait_lock=wait_lock, progress=display)
     failed = sorted(result.failed.items())
     for name, reason in failed[:MAX_FAILED_SHOWN]:
         errors.print(f"failed: {name}: {reason}")
@@ -202,15 +125,6 @@ def _parse_stage(text: str) -> Stage:
         if stage == text:
             return stage
     raise UsageError(f"--stage {text}: expected {', '.join(stages[:-1])} or {stages[-1]}")
-
-
-def _result_line(result: RunResult, stage: Stage) -> str:
-    """Return a line with the number of objects in the catalog and the rate; of cutting, only with what failed."""
-    if stage == "ingest":
-        return f"{counted(len(result.failed), 'partition')} failed"
-    # Of what this run did: a run that finds all done has no rate.
-    rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""
-    return f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}"
 
 
 def status(

@@ -6,14 +6,15 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 
 from galbatch.objects.butler import butler_files, objects_from_butler
 from galbatch.objects.check import ListCheck, check_objects, guess_columns, report_lines
-from galbatch.objects.hats import HatsSource
+from galbatch.objects.hats import HatsSource, read_properties
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
-from galbatch.objects.region import Region, box_around, region_of
+from galbatch.objects.region import Region, SkyBox, box_around, region_of, sky_box
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.selection import Chunk, LruCache, PartitionObjects, SelectedObjects, Span
 from galbatch.objects.sources import ListSource, ObjectSource, is_hats, open_objects
 from galbatch.objects.tables import (
+    astropy_table,
     check_table_suffix,
     column_names,
     read_table,
@@ -22,7 +23,7 @@ from galbatch.objects.tables import (
     write_table,
 )
 from galbatch.objects.values import numbers_of
-from galbatch.objects.where import select
+from galbatch.objects.where import may_be_true, names_in, select, select_rows
 
 __all__ = [
     "Chunk",
@@ -35,7 +36,9 @@ __all__ = [
     "PartitionObjects",
     "Region",
     "SelectedObjects",
+    "SkyBox",
     "Span",
+    "astropy_table",
     "box_around",
     "butler_files",
     "check_objects",
@@ -44,17 +47,22 @@ __all__ = [
     "guess_columns",
     "is_hats",
     "kept_names",
+    "may_be_true",
+    "names_in",
     "numbers_of",
     "object_flags",
     "objects_from_butler",
     "open_objects",
     "read_numbers",
     "read_objects",
+    "read_properties",
     "read_table",
     "reader_metadata",
     "region_of",
     "report_lines",
     "select",
+    "select_rows",
+    "sky_box",
     "write_parquet",
     "write_table",
 ]

@@ -20,7 +20,7 @@ from galbatch.errors import ConfigError, ObjectListError
 # Loaded at first use: most lists are read without a region.
 mocpy = lazy_loader.load("mocpy")
 
-__all__ = ["Region", "SkyBox", "box_around", "region_of"]
+__all__ = ["Region", "SkyBox", "box_around", "region_of", "sky_box"]
 
 Positions = npt.NDArray[np.float64]
 Limits = tuple[float, float]
@@ -95,14 +95,14 @@ def region_of(config: RegionConfig | None) -> Region | None:
     if config.circle_deg is not None:
         return _circle(*config.circle_deg)
     if config.box_deg is not None:
-        box = _box(*config.box_deg)
+        box = sky_box(*config.box_deg)
         return Region(box.contains, box)
     raise ConfigError(
         "[objects] region: tracts are known from the survey's tiles: give the run.toml that names them"
     )
 
 
-def _box(ra_min_deg: float, ra_max_deg: float, dec_min_deg: float, dec_max_deg: float) -> SkyBox:
+def sky_box(ra_min_deg: float, ra_max_deg: float, dec_min_deg: float, dec_max_deg: float) -> SkyBox:
     """Return the box of limits that may count right ascensions from -180 deg."""
     if ra_max_deg - ra_min_deg >= 360.0:
         return SkyBox(0.0, 360.0, dec_min_deg, dec_max_deg)

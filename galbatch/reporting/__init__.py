@@ -14,7 +14,6 @@ from galbatch.reporting.comparison import (
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
-from galbatch.reporting.gallery import write_thumbnail
 from galbatch.reporting.page import write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
 from galbatch.reporting.training_curve import write_training_curve
@@ -34,6 +33,5 @@ __all__ = [
     "write_comparison",
     "write_corner",
     "write_report",
-    "write_thumbnail",
     "write_training_curve",
 ]

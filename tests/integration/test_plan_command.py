@@ -12,8 +12,8 @@ from astropy.wcs import WCS
 from typer.testing import CliRunner
 
 from galbatch import config, execution
+from galbatch.api import running
 from galbatch.cli import app as cli
-from galbatch.cli import running
 from galbatch.errors import ConfigError
 from galbatch.execution import NetworkRate, Rates
 from galbatch.planning import InferenceMemory
@@ -174,8 +174,7 @@ def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):
     plan = execution.prepare(parsed)
     monkeypatch.setattr(plan_module.Plan, "is_remote", True)
     on_gpu = InferenceMemory(host_bytes=3 * 2**30, device_bytes=2**30)
-    table = running.plan_table(plan, on_gpu, parsed)
-    rows = dict(zip(*(column.cells for column in table.columns), strict=True))
+    rows = dict(running.plan_rows(plan, on_gpu, parsed))
     assert "S3 requests" in rows
     assert rows["memory to infer"] == "3.00 GiB a worker, and 1.00 GiB on its GPU"
 

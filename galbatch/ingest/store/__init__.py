@@ -16,6 +16,7 @@ from galbatch.ingest.store.reader import (
     read_blocks,
     read_done,
     read_object_ids,
+    stored_bands,
     stored_grids,
     stored_planes,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "read_object_ids",
     "reading_bytes",
     "remove_partition",
+    "stored_bands",
     "stored_grids",
     "stored_planes",
     "write_partition",

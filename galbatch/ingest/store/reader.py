@@ -25,6 +25,7 @@ __all__ = [
     "read_blocks",
     "read_done",
     "read_object_ids",
+    "stored_bands",
     "stored_grids",
     "stored_planes",
 ]
@@ -114,6 +115,12 @@ def stored_grids(store_path: str) -> list[Grid]:
     labels = (zarr_groups.read_root_attributes(store_path) or {}).get("grids", [])
     grids = [grid for label in labels if (grid := Grid.from_label(str(label))) is not None]
     return sorted(grids, key=lambda grid: -grid.size_px)
+
+
+def stored_bands(store_path: str, pixel: HealpixPixel, grid: Grid) -> tuple[str, ...]:
+    """Return the bands of a finished group, in the order of its axis band; raises as `read_block` does."""
+    group = zarr_groups.GroupReader(zarr_groups.group_path(store_path, pixel, grid.label))
+    return tuple(map(str, group.attributes["bands"]))
 
 
 def stored_planes(store_path: str, pixel: HealpixPixel, grid: Grid) -> list[str]:

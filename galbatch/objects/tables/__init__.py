@@ -4,13 +4,14 @@ from galbatch.objects.tables.columns import ISNULL_SUFFIX, as_booleans, errors_o
 from galbatch.objects.tables.field_metadata import reader_metadata
 from galbatch.objects.tables.formats import TABLE_SUFFIXES, TablePart, column_names, read_table, table_parts
 from galbatch.objects.tables.parquet import parquet_files, read_parquet
-from galbatch.objects.tables.writing import check_table_suffix, write_parquet, write_table
+from galbatch.objects.tables.writing import astropy_table, check_table_suffix, write_parquet, write_table
 
 __all__ = [
     "ISNULL_SUFFIX",
     "TABLE_SUFFIXES",
     "TablePart",
     "as_booleans",
+    "astropy_table",
     "check_table_suffix",
     "column_names",
     "errors_of_reading",

@@ -21,7 +21,7 @@ from galbatch import storage
 from galbatch.errors import OutputError
 from galbatch.objects.tables.field_metadata import described, reader_metadata
 
-__all__ = ["check_table_suffix", "write_parquet", "write_table"]
+__all__ = ["astropy_table", "check_table_suffix", "write_parquet", "write_table"]
 
 WRITTEN = (".parquet", ".csv", ".ecsv", ".fits", ".vot", ".xml")
 """Suffixes of the tables that are written."""
@@ -66,13 +66,13 @@ def _encoded(table: pa.Table, suffix: str) -> bytes:
     if suffix == "csv":
         return _as_csv(table)
     if suffix == "fits":
-        return _as_fits(_astropy_table(table, ascii_only=True))
+        return _as_fits(astropy_table(table, ascii_only=True))
     if suffix == "ecsv":
         text = io.StringIO()
-        _astropy_table(table).write(text, format="ascii.ecsv")
+        astropy_table(table).write(text, format="ascii.ecsv")
         return text.getvalue().encode()
     buffer = io.BytesIO()
-    _astropy_table(table).write(buffer, format="votable")
+    astropy_table(table).write(buffer, format="votable")
     return buffer.getvalue()
 
 
@@ -105,7 +105,15 @@ def _as_fits(table: Table) -> bytes:
     return result.getvalue()
 
 
-def _astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:
+def astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:
+    """Return an Arrow table as astropy's, with units, descriptions and UCDs; null is masked, other types are as in `write_table`.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    ascii_only : bool
+        Whether characters beyond ASCII are escaped, for FITS.
+    """
     result = Table()
     for field in table.schema:
         column = _plain_column(table.column(field.name).combine_chunks(), in_csv=False)

@@ -162,7 +162,7 @@ def test_an_object_is_shown_in_words(call, small: str, tmp_path: Path) -> None:
     assert "re_arcsec   1.250  1.219 to 1.281  1.188 to 1.312  arcsec" in printed
     # Three pixels of the picture for one of the cutout, which is reddish: r has twice the flux of g.
     pixels = matplotlib.image.imread(picture)
-    assert pixels.shape == (72, 72, 4)
+    assert pixels.shape == (72, 72, 3)
     red, _, blue = pixels[24, 36, :3]
     assert red > blue
 
@@ -217,4 +217,4 @@ def test_cutouts_are_written_as_fits_and_pictures(call, small: str, tmp_path: Pa
         assert hdus["IMAGE_G", 2].header["RA_OBJ"] == 150.101
     picture = tmp_path / "x.png"
     assert call("cutout", small, FIRST, "--png", picture, "--like", path)[0] == 0
-    assert matplotlib.image.imread(picture).shape == (72, 72, 4)
+    assert matplotlib.image.imread(picture).shape == (72, 72, 3)

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from galbatch.api.pictures import BLANK_RGB, intensity_stretch
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import CatalogError
 from galbatch.reporting import write_report
 from galbatch.reporting.cards import _caption
 from galbatch.reporting.contents import Quantity
-from galbatch.reporting.gallery import BLANK_RGB, intensity_stretch
 
 
 @pytest.fixture(scope="module")

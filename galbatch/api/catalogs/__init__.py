@@ -1,0 +1,7 @@
+"""A catalog in Python: rows narrowed by place, id, flags and expressions, read as a table, and single objects."""
+
+from galbatch.api.catalogs.catalog import Catalog, open_catalog
+from galbatch.api.catalogs.objects import CatalogObject
+from galbatch.api.catalogs.tables import as_qtable
+
+__all__ = ["Catalog", "CatalogObject", "as_qtable", "open_catalog"]

@@ -1,0 +1,86 @@
+"""The rows that a narrowed catalog stands for, and how they are read: which leaves, in which order, with which columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from galbatch import catalog
+from galbatch.api.catalogs.conditions import Ids
+from galbatch.api.catalogs.files import CatalogFiles
+from galbatch.catalog import Cone, RowCondition
+from galbatch.core.columns import ID, SEPARATION
+from galbatch.core.pixels import HealpixPixel
+
+__all__ = ["Rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a catalog that all conditions hold for; none are read yet."""
+
+    files: CatalogFiles
+    conditions: tuple[RowCondition, ...] = ()
+
+    def narrower(self, condition: RowCondition) -> Rows:
+        """Return the rows that one more condition holds for."""
+        return replace(self, conditions=(*self.conditions, condition))
+
+    @property
+    def cone(self) -> Cone | None:
+        """The last cone, from whose center separations are counted."""
+        return next((one for one in reversed(self.conditions) if isinstance(one, Cone)), None)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in the catalog's order; after a cone the last is ``separation_arcsec``."""
+        names = self.files.schema.names
+        if self.cone is None:
+            return tuple(names)
+        # A kept column of that name gives way to the distance from the cone's center.
+        return (*(name for name in names if name != SEPARATION.name), SEPARATION.name)
+
+    def read(self, columns: Sequence[str] | None) -> pa.Table:
+        """Return the rows with some columns, None for all: in the order of the last cone or ids, otherwise in that of the sky.
+
+        Raises
+        ------
+        CatalogError
+            A column does not exist.
+        DamagedError
+            A leaf is not as it was written.
+        UsageError
+            An id is not in the catalog.
+        """
+        names = self.columns if columns is None else list(columns)
+        catalog.require_columns(self.files.path, self.columns, names)
+        cone = self.cone
+        ordering = next((one for one in reversed(self.conditions) if isinstance(one, Cone | Ids)), None)
+        stored = [name for name in names if cone is None or name != SEPARATION.name]
+        fed = [name for one in (cone, ordering) if one is not None for name in one.columns]
+        # Whole leaves are checked against their checksums: None asks for them.
+        read = None if columns is None and not self.conditions else list(dict.fromkeys([*stored, *fed]))
+        schema = pa.schema([self.files.schema.field(name) for name in read or names])
+        parts = catalog.scan(self.files.path, self._leaves(), self.conditions, columns=read)
+        table = pa.concat_tables([schema.empty_table(), *parts])
+        if cone is not None:
+            kept = [name for name in table.column_names if name != SEPARATION.name]
+            separation = pa.array(cone.separation_arcsec(table), pa.float64())
+            table = table.select(kept).append_column(catalog.column_field(SEPARATION), separation)
+        if isinstance(ordering, Ids):
+            table = table.take(ordering.order(table.column(ID.name)))
+        elif ordering is not None:
+            table = table.sort_by(SEPARATION.name)
+        return table.select(list(names))
+
+    def _leaves(self) -> list[HealpixPixel]:
+        """Return the leaves that have the ids that were asked for, or all if none were."""
+        leaves = self.files.leaves
+        for condition in self.conditions:
+            if isinstance(condition, Ids):
+                found = catalog.find_objects(self.files.path, [str(one) for one in condition.asked])
+                pixels = {one.pixel for one in found}
+                leaves = [leaf for leaf in leaves if leaf in pixels]
+        return leaves

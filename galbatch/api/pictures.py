@@ -1,0 +1,94 @@
+"""Pictures of cutouts: the bands as colors, with an arsinh intensity stretch, as PNG."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import storage
+from galbatch.api.cutouts import Cutout
+from galbatch.errors import OutputError
+
+__all__ = ["encoded_png", "intensity_stretch", "picture_png", "write_thumbnail"]
+
+Floats = npt.NDArray[np.float64]
+
+SOFTENING = 3.0
+"""The intensity stretch is linear below about this many units of brightness (of sky noise)."""
+
+PIXELS_PER_PX = 3
+"""Pixels of a picture for each pixel of a cutout: 96 px are too small to see on a screen."""
+
+BLANK_RGB = 0.82
+"""Pixels without data are light gray, which no drawn sky resembles."""
+
+
+def write_thumbnail(path: str, cutout: Cutout) -> None:
+    """Write a cutout as a color picture (PNG), see `picture_png`; raises as `storage.publish` does.
+
+    Raises
+    ------
+    OutputError
+        Another suffix than ``.png``; no space, or no permission.
+    """
+    if not path.lower().endswith(".png"):
+        raise OutputError(f"{path}: pictures of cutouts are PNG files; end the name in .png")
+    storage.publish(path, picture_png(cutout))
+
+
+def picture_png(cutout: Cutout) -> bytes:
+    """Return a cutout as a color picture (PNG), with row 0 at the bottom.
+
+    Brightness is in units of the noise of the sky in the first band, of the same flux in all bands: an object of equal
+    fluxes is white.
+    """
+    image = cutout.image.astype(np.float64)
+    noise = float(cutout.sky_sigma_njy[0])
+    if not noise > 0:
+        # A cutout full of a galaxy has no sky: then the scatter of its own faint half stands for it.
+        finite = image[0][np.isfinite(image[0])]
+        noise = float(np.quantile(finite, 0.5) - np.quantile(finite, 0.16)) if finite.size else 1.0
+    picture = intensity_stretch(image, np.full(len(image), max(noise, np.finfo(np.float32).tiny)))
+    return encoded_png(picture.repeat(PIXELS_PER_PX, axis=0).repeat(PIXELS_PER_PX, axis=1))
+
+
+def encoded_png(picture: Floats) -> bytes:
+    """Return an RGB image (y, x, rgb) float64 in 0..1 as PNG, with row 0 at the bottom."""
+    # Loaded here: most that opens a catalog draws nothing.
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    # Row 0 of a FITS image is at the bottom, but that of a PNG at the top.
+    Image.fromarray((picture[::-1] * 255).round().astype(np.uint8)).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
+    """Return an RGB image with an arsinh intensity stretch that preserves colors (Lupton et al. 2004, PASP 116, 133).
+
+    Parameters
+    ----------
+    image_njy
+        (band, y, x) float64; NaN becomes light gray.
+    scale_njy
+        (band,) float64, flux of one unit of brightness: about the sky noise.
+
+    Returns
+    -------
+    (y, x, rgb) float64 in 0..1; the last band is red, the first blue.
+    """
+    blank = ~np.isfinite(image_njy).all(axis=0)  # (y, x)
+    scaled = np.nan_to_num(image_njy) / scale_njy[:, None, None]
+    # One gain per pixel, from the mean over bands: an arsinh of each band alone would turn bright centers white.
+    brightness = np.maximum(scaled.mean(axis=0), 0)
+    # White begins at the brightest 0.15 % of pixels, or the noise of a blank sky would be drawn white.
+    top = max(float(np.quantile(brightness, 0.9985)), 2 * SOFTENING)
+    level = np.arcsinh(brightness / SOFTENING) / np.arcsinh(top / SOFTENING)
+    gain = np.divide(level, brightness, out=np.zeros_like(level), where=brightness > 0)
+    # Two bands have no green: their mean stands for it.
+    middle = scaled.mean(axis=0) if len(scaled) < 3 else scaled[len(scaled) // 2]
+    rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
+    rgb[blank] = BLANK_RGB
+    return rgb
