@@ -123,7 +123,7 @@ def test_the_peak_is_within_the_projection(name, engine, passes, wide_gampen, no
 
 @pytest.fixture(scope="module")
 def larger_sfnet(tmp_path_factory):
-    """The demo SFNet for cutouts of 143 px: what malloc leaves here and there, 30 MB, is less than a block of such cutouts."""
+    """The demo SFNet for cutouts of 143 px: what malloc leaves here and there, 30 to 45 MB, is a block of such cutouts."""
     path = str(tmp_path_factory.mktemp("bundle") / "larger.pt")
     bundle = models.load_bundle(models.bundle_path("demo:sfnet"))
     larger = dataclasses.replace(bundle.metadata.input, size_px=143)
@@ -134,9 +134,9 @@ def larger_sfnet(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_peak_does_not_grow_with_the_partition(larger_sfnet, noise_task, tmp_path):
-    """A block, two bands of 143 px, is 42 MB; 12 more are 502 MB."""
+    """A block, two bands of 143 px, is 42 MB; 24 more are 1005 MB, of which less than two may be seen."""
     peaks = []
-    for n_blocks in (4, 16):
+    for n_blocks in (4, 28):
         posterior = PosteriorConfig(passes=16)
         folder = tmp_path / str(n_blocks)
         folder.mkdir()
@@ -144,4 +144,5 @@ def test_the_peak_does_not_grow_with_the_partition(larger_sfnet, noise_task, tmp
         peaks.append(peak_of(task, folder))
         shutil.rmtree(task.store)
     (grid,) = task.grids
-    assert peaks[1] - peaks[0] < BLOCK_OBJECTS * ingest.bytes_per_object(grid.grid, grid.bands, ("image",))
+    block_bytes = BLOCK_OBJECTS * ingest.bytes_per_object(grid.grid, grid.bands, ("image",))
+    assert peaks[1] - peaks[0] < 2 * block_bytes

@@ -214,28 +214,32 @@ class TestThreads:
         assert audits[0] == audits[1]
 
     def test_passes_run_one_at_a_time_and_summaries_beside_them(self, shaky, block, monkeypatch):
-        """A thread that summarizes waits until another one runs passes: without overlap it waits in vain."""
-        running, met, threads, n_inside = threading.Event(), [], set(), []
+        """A summary waits until another thread has begun passes after this one's: without overlap it waits in vain."""
+        begun, met, n_inside, changed = [], [], [], threading.Condition()
         run, summarize = Sampler.run, infer_module.columns_of
 
         def counted(self, *arguments):
             n_inside.append(1)
             assert len(n_inside) == 1
-            threads.add(threading.get_ident())
-            running.set()
+            with changed:
+                begun.append(threading.get_ident())
+                changed.notify_all()
             found = run(self, *arguments)
             n_inside.pop()
             return found
 
         def waits(*arguments, **options):
-            running.clear()
-            met.append(running.wait(timeout=5.0 if not any(met) else 0.0))
+            me = threading.get_ident()
+            mine = max(place for place, thread in enumerate(begun) if thread == me)
+            with changed:
+                others = changed.wait_for(lambda: set(begun[mine:]) - {me}, timeout=0.0 if any(met) else 30.0)
+            met.append(bool(others))
             return summarize(*arguments, **options)
 
         monkeypatch.setattr(Sampler, "run", counted)
         monkeypatch.setattr(infer_module, "columns_of", waits)
         infer(shaky(), block(64), execution=Execution(groups_at_once=2))
-        assert len(threads) == 2
+        assert len(set(begun)) == 2
         assert any(met)
 
     def test_a_gpu_has_two_and_a_cpu_one(self):
