@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["denormals_flushed", "in_repeatable_float32", "repeatable_float32", "tf32_allowed"]
+__all__ = ["denormals_flushed", "full_precision_sums", "in_repeatable_float32", "repeatable_float32", "tf32_allowed"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -38,6 +38,28 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def full_precision_sums() -> Iterator[None]:
+    """Let a GPU sum the products of float16 and bfloat16 numbers in float32 inside the block.
+
+    Where it may sum in the short type, sums of some thousand products lose up to two digits, and depend on how they are split.
+    """
+    products = torch.backends.cuda.matmul
+    names = (
+        "allow_fp16_reduced_precision_reduction",
+        "allow_bf16_reduced_precision_reduction",
+        "allow_fp16_accumulation",
+    )
+    before = [getattr(products, name) for name in names]
+    for name in names:
+        setattr(products, name, False)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(products, name, value)
+
+
+@contextlib.contextmanager
 def denormals_flushed() -> Iterator[None]:
     """Flush denormal numbers to 0 in this thread inside the block.
 
@@ -54,7 +76,7 @@ def denormals_flushed() -> Iterator[None]:
 
 
 class _Repeatable:
-    """A context manager, shared by all threads, that keeps float32 on GPUs exact and repeatable while any thread is inside.
+    """A context manager, shared by all threads, that keeps sums on GPUs exact and repeatable while any thread is inside.
 
     Two threads of a process may run passes at the same time. If each restored the state that it had found, the first to
     leave would allow TF32 for the other, or the last would restore what the first had set. So the first thread that enters
@@ -72,6 +94,9 @@ class _Repeatable:
         with self._lock:
             if self._users == 0:
                 self._held.enter_context(tf32_allowed(False))
+                self._held.enter_context(full_precision_sums())
+                # On a GPU TorchScript fuses operations after it has seen some calls: the first calls have other bits then.
+                self._held.enter_context(torch.jit.fuser("none"))
                 self._held.callback(_set_deterministic, torch.backends.cudnn.deterministic)
                 _set_deterministic(True)
             self._users += 1
@@ -93,7 +118,7 @@ _repeatable = _Repeatable()
 
 @contextlib.contextmanager
 def repeatable_float32(device: torch.device) -> Iterator[None]:
-    """Make float32 on a GPU exact and repeatable inside the block: no TF32, and the same inputs give the same bits.
+    """Make sums on a GPU exact and repeatable inside the block: no TF32, and the same inputs give the same bits.
 
     On a CPU both hold without any switch.
     """

@@ -38,7 +38,16 @@ def state():
         "floating-point errors": np.geterr(),
         # Torch imports sympy when it first needs it, which adds a filter for a warning of its own.
         "warnings": [kept for kept in warnings.filters if not kept[2].__module__.startswith("sympy")],
-        "fuser of TorchScript": torch._C._jit_texpr_fuser_enabled(),
+        "sums of float16": backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+        "sums of bfloat16": backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        "sums in float16": backends.cuda.matmul.allow_fp16_accumulation,
+        "fusers of TorchScript": (
+            torch._C._jit_texpr_fuser_enabled(),
+            torch._C._jit_can_fuse_on_gpu(),
+            torch._C._jit_can_fuse_on_cpu(),
+            torch._C._jit_nvfuser_enabled(),
+            torch._C._jit_llga_enabled(),
+        ),
     }
 
 
@@ -170,6 +179,8 @@ def test_inside_they_are_what_they_should_be(switched_on):
         found = state()
         assert (found["TF32 of products"], found["TF32 of convolutions"]) == (False, False)
         assert found["cuDNN deterministic"]
+        assert not (found["sums of float16"] or found["sums of bfloat16"] or found["sums in float16"])
+        assert not any(found["fusers of TorchScript"])
     with repeatable_float32(torch.device("cpu")):
         assert state() == before
     torch.set_flush_denormal(False)
