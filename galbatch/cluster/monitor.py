@@ -115,7 +115,7 @@ class WorkerMonitor:
         self.refused[worker] = reason
 
     def running(self, keys: Collection[str]) -> dict[str, tuple[str, float]]:
-        """Return the worker of each task that runs now, and the seconds that it has run, by its key; others are left out."""
+        """Return the worker that has each task, and the seconds that it has run, by its key; tasks that wait are left out."""
         if not keys:
             return {}
         try:
@@ -144,7 +144,11 @@ class WorkerMonitor:
             self._notify(f"worker {worker} has no nanny that could start it again; it continues as it is")
             return False
         # Blocks until the worker is back. Meanwhile Dask gives its tasks to others.
-        ended = self._client.restart_workers([worker], timeout=RESTART_S, raise_for_error=False)
+        try:
+            ended = self._client.restart_workers([worker], timeout=RESTART_S, raise_for_error=False)
+        except KeyError:
+            # Dask does not know this address any more: the worker has ended meanwhile, and its nanny starts another one.
+            ended = {worker: "it had ended already"}
         self._notify(f"worker {worker} was started again: {', '.join(ended.values())}")
         # The next look is due at once, as the worker may have another address now.
         self._looked_s = 0.0
@@ -174,11 +178,13 @@ class WorkerMonitor:
 
 
 def _running(keys: Collection[str], dask_scheduler: Any = None) -> dict[str, tuple[str, float]]:
-    """Return worker and seconds so far of each of these tasks that runs; called in the scheduler's process."""
-    # Workers report with their heartbeats; one that is stopped has not reported since.
+    """Return worker and seconds so far of each of these tasks that a worker has; called in the scheduler's process."""
+    tasks = (dask_scheduler.tasks.get(key) for key in keys)
+    given = [task for task in tasks if task is not None and task.processing_on is not None]
+    # Workers report with their heartbeats what they execute; one that is stopped has not reported since. A task that it was
+    # given and never began counts from its last heartbeat: Dask itself would wait five minutes.
     return {
-        task.key: (worker.address, seconds + time.time() - worker.last_seen)
-        for worker in dask_scheduler.workers.values()
-        for task, seconds in worker.executing.items()
-        if task.key in keys
+        task.key: (worker.address, worker.executing.get(task, 0.0) + time.time() - worker.last_seen)
+        for task in given
+        for worker in [task.processing_on]
     }

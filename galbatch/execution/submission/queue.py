@@ -6,6 +6,7 @@ Work that no worker can do, or that a resource hinders for too long, is given up
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import threading
@@ -214,8 +215,13 @@ class SubmissionQueue:
         }
         # The scheduler is asked only about tasks that were submitted so long ago; most of these have waited for a worker.
         late = [key for key, one in self._pending.items() if now - one.at_s > limits[key]]
-        for key, (worker, running_s) in self._monitor.running(late).items():
-            if running_s > limits[key]:
+        given = self._monitor.running(late)
+        started_again: set[str] = set()
+        # The one that ran longest first: what else its worker had, Dask runs again elsewhere, and it is no failure.
+        for key in sorted(given, key=lambda key: given[key][1], reverse=True):
+            worker, running_s = given[key]
+            if running_s > limits[key] and worker not in started_again:
+                started_again.add(worker)
                 self._end_hanging(self._pending.pop(key), worker, running_s)
 
     def _restart_silent(self, now: float) -> None:
@@ -260,14 +266,14 @@ class SubmissionQueue:
         with suppress(OSError):
             self._client.cancel([one.future for one in self._pending.values()])
         # In a thread, as Dask has no limit of time for it, and a worker may be stopped or hang.
-        ending = threading.Thread(
-            target=self._client.run,
-            args=(storage.end_commits, self._locks, COMMITS_S),
-            kwargs={"on_error": "ignore"},
-            daemon=True,
-        )
+        ending = threading.Thread(target=self._end_commits, daemon=True)
         ending.start()
         ending.join(COMMITS_S)
+
+    def _end_commits(self) -> None:
+        # The connection may be closed before the last worker has answered.
+        with suppress(OSError, asyncio.CancelledError):
+            self._client.run(storage.end_commits, self._locks, COMMITS_S, on_error="ignore")
 
     def _device_of(self, attempt: Attempt) -> cluster.Device:
         return self._device if attempt.step == "infer" else "cpu"

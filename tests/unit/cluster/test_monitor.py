@@ -1,6 +1,6 @@
 """The monitor of workers: who is waited for, given up, refused, started again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -76,27 +76,53 @@ def test_only_workers_with_a_nanny_are_started_again(clock):
     ]
 
 
+def test_a_worker_that_has_ended_meanwhile_counts_as_started_again(monkeypatch):
+    """Dask raises KeyError for an address that it does not know any more."""
+    client, messages = Scripted(a=worker()), []
+
+    def unknown(workers, **_):
+        raise KeyError(workers[0])
+
+    monkeypatch.setattr(client, "restart_workers", unknown)
+    monitor = cluster.WorkerMonitor(client, JOINED, messages.append)
+    monitor.look()
+    assert monitor.restart("a")
+    assert messages == ["worker a was started again: it had ended already"]
+
+
 @dataclass(frozen=True)
 class Task:
     key: str
+    processing_on: SimpleNamespace | None = field(compare=False)
 
 
 def test_tasks_that_run_are_told_with_their_time_so_far(clock, monkeypatch):
-    """Also of a worker that is stopped, and has not reported for 100 s."""
+    """Also of worker b, which is stopped, and has not reported for 100 s: one task that it executes, and one that it never began."""
     client = Scripted(a=worker(), b=worker())
-    state = {
-        name: SimpleNamespace(address=name, last_seen=seen_s, executing={Task(f"task-{name}"): seconds})
-        for name, seen_s, seconds in (("a", 5000.0, 7.0), ("b", 4900.0, 3.0))
+    a, b = (
+        SimpleNamespace(address="a", last_seen=5000.0, executing={}),
+        SimpleNamespace(address="b", last_seen=4900.0, executing={}),
+    )
+    tasks = {
+        key: Task(key, processing_on=on)
+        for key, on in (("runs", a), ("ready", a), ("hangs", b), ("never-began", b), ("waits", None))
     }
-    client.state = SimpleNamespace(workers=state)
+    a.executing[tasks["runs"]] = 7.0
+    b.executing[tasks["hangs"]] = 3.0
+    client.state = SimpleNamespace(tasks=tasks)
     monkeypatch.setattr("galbatch.cluster.monitor.time.time", lambda: 5000.0)
     monitor = cluster.WorkerMonitor(client, JOINED, print)
-    assert monitor.running(["task-a", "task-b", "waiting"]) == {"task-a": ("a", 7.0), "task-b": ("b", 103.0)}
-    assert monitor.running(["task-b"]) == {"task-b": ("b", 103.0)}
+    assert monitor.running([*tasks, "forgotten"]) == {
+        "runs": ("a", 7.0),
+        "ready": ("a", 0.0),
+        "hangs": ("b", 103.0),
+        "never-began": ("b", 100.0),
+    }
+    assert monitor.running(["hangs"]) == {"hangs": ("b", 103.0)}
     client.state = None  # not asked about nothing
     assert monitor.running([]) == {}
     client.lost = True
-    assert monitor.running(["task-a"]) == {}
+    assert monitor.running(["runs"]) == {}
 
 
 def test_workers_that_are_missing_are_asked_for_every_five_seconds(clock, monkeypatch):
