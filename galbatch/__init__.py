@@ -6,15 +6,8 @@ of the package, because importing the folder would replace it.
 
 import lazy_loader
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# The number stands here, as a checkout without an installation has no other, and asking for an installed one takes longer
+# than all of the rest of this file.
+__version__ = "0.1.0"
 __all__ += ["__version__"]
-
-
-def __getattr__(name: str) -> object:
-    if name != "__version__":
-        return _load(name)
-    # Loaded here: it takes longer than all of the rest.
-    from importlib.metadata import version
-
-    globals()[name] = version("galbatch")
-    return globals()[name]

@@ -12,14 +12,12 @@ from pathlib import Path
 # Before torch and numpy are imported: tests share two cores with their worker processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import boto3
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
-from moto.server import ThreadedMotoServer
 
 # `ci` tries the same examples on every machine, so that a red run is one's own doing; `explore` tries others each time.
 # The deadline is of one example, on a machine whose cores other tests share: it tells of endless loops, not of slow code.
@@ -130,6 +128,9 @@ def client():
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """URL of an S3 server on the loopback, in memory; it takes any credentials."""
+    # Here, as a bare machine with a GPU runs tests/gpu without the packages of S3.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -144,6 +145,8 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    import boto3
+
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -13,13 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import fsspec
-from botocore.exceptions import (  # type: ignore[import-untyped]
-    BotoCoreError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
-)
 
 from galbatch.errors import OutputError, UsageError
 from galbatch.storage.base import Piece, output_errors
@@ -40,10 +33,10 @@ stops trying where most requests of a process fail: then the run pauses."""
 S3FS_ATTEMPTS = 2
 
 # botocore's errors that say whose fault it is; all others count as input/output errors.
-NUMBER_OF_BOTO_ERROR: dict[type[BotoCoreError], int] = {
-    EndpointConnectionError: errno.ECONNREFUSED,
-    ConnectTimeoutError: errno.ETIMEDOUT,
-    ReadTimeoutError: errno.ETIMEDOUT,
+NUMBER_OF_BOTO_ERROR = {
+    "EndpointConnectionError": errno.ECONNREFUSED,
+    "ConnectTimeoutError": errno.ETIMEDOUT,
+    "ReadTimeoutError": errno.ETIMEDOUT,
 }
 
 
@@ -77,6 +70,12 @@ class S3FileSystem(FsspecInputs):
 
     @contextlib.contextmanager
     def _plain_errors(self, path: str) -> Iterator[None]:
+        # Here, as galbatch also works on a disk where the packages of S3 are not installed.
+        from botocore.exceptions import (  # type: ignore[import-untyped]
+            BotoCoreError,
+            NoCredentialsError,
+        )
+
         try:
             with super()._plain_errors(path):
                 yield
@@ -86,8 +85,9 @@ class S3FileSystem(FsspecInputs):
                 "AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for public buckets"
             ) from None
         except BotoCoreError as error:
+            names = (kind.__name__ for kind in type(error).__mro__)
             number = next(
-                (n for kind, n in NUMBER_OF_BOTO_ERROR.items() if isinstance(error, kind)), errno.EIO
+                (NUMBER_OF_BOTO_ERROR[name] for name in names if name in NUMBER_OF_BOTO_ERROR), errno.EIO
             )
             raise OSError(number, f"{path}: {error}") from error
 

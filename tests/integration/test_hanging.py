@@ -22,7 +22,7 @@ from galbatch.models import (
     script_of,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUN_TOML = """
 [survey]
@@ -81,8 +81,8 @@ def bundle(tmp_path_factory):
 @pytest.fixture
 def planned(survey, bundle, tmp_path, monkeypatch):
     """Return a function that plans a run of 40 objects, of which the one with this number loops."""
-    # Long enough for a first import of torch on a busy machine.
-    monkeypatch.setattr(timing, "MIN_LIMIT_S", 25.0)
+    # Long enough for a first import of torch on a busy machine, which may take half a minute.
+    monkeypatch.setattr(timing, "MIN_LIMIT_S", 60.0)
     monkeypatch.setattr(timing, "FIRST_S_PER_OBJECT", 1.0)
     monkeypatch.setattr(queue, "OVERDUE_LOOK_S", 0.5)
 
@@ -173,21 +173,21 @@ def test_a_mount_that_never_answers_is_left_and_the_partition_done_elsewhere(pla
 def test_a_stopped_worker_is_started_again_and_its_partition_done_elsewhere(planned):
     parsed, plan = planned()
     with cluster.connect(parsed.cluster) as client:
-        pids = list(client.run(os.getpid).values())
-        before = set(cluster.Pool.of(client).threads)
+        stopped = []
 
         def stop():
-            if pids:
-                os.kill(pids.pop(), signal.SIGSTOP)
-                pids.clear()
+            if not stopped:
+                worker, pid = max(client.run(os.getpid).items())
+                stopped.append(worker)
+                os.kill(pid, signal.SIGSTOP)
 
         sink = Notes(stop)
         result = execution.execute(parsed, plan, client, sink=sink)
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=300)
         after = set(cluster.Pool.of(client).threads)
     assert (result.complete, result.failed) == (True, {})
-    assert len(before & after) == 1
-    assert any("hung on worker" in line for line in sink.lines)
+    assert stopped[0] not in after
+    assert any(f"worker {stopped[0]} was started again: OK" in line for line in sink.lines)
 
 
 def test_a_worker_that_is_stopped_with_a_result_is_started_again(planned, monkeypatch):

@@ -179,7 +179,7 @@ def test_inside_they_are_what_they_should_be(switched_on):
         found = state()
         assert (found["TF32 of products"], found["TF32 of convolutions"]) == (False, False)
         assert found["cuDNN deterministic"]
-        assert not (found["sums of float16"] or found["sums of bfloat16"] or found["sums in float16"])
+        assert not any(found[f"sums {how}"] for how in ("of float16", "of bfloat16", "in float16"))
         assert not any(found["fusers of TorchScript"])
     with repeatable_float32(torch.device("cpu")):
         assert state() == before
