@@ -15,7 +15,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["denormals_flushed", "full_precision_sums", "in_repeatable_float32", "repeatable_float32", "tf32_allowed"]
+__all__ = [
+    "denormals_flushed",
+    "full_precision_sums",
+    "in_repeatable_float32",
+    "repeatable_float32",
+    "tf32_allowed",
+]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
