@@ -102,7 +102,7 @@ class _Repeatable:
                 self._held.enter_context(tf32_allowed(False))
                 self._held.enter_context(full_precision_sums())
                 # On a GPU TorchScript fuses operations after it has seen some calls: the first calls have other bits then.
-                self._held.enter_context(torch.jit.fuser("none"))
+                self._held.enter_context(torch.jit.fuser("none"))  # type: ignore[attr-defined]  # public, not in its list
                 self._held.callback(_set_deterministic, torch.backends.cudnn.deterministic)
                 _set_deterministic(True)
             self._users += 1
