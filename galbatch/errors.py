@@ -23,6 +23,7 @@
         ├── DamagedError          a file of an output is not as it was written; it counts as not done
         ├── LockedError           another run is writing the output
         ├── CatalogError          a folder is not a catalog, or not as galbatch writes it
+        ├── MissingPackage        a package of an extra is not installed; the message says which extra
         └── NotInThisVersion      a documented feature that is not available yet
 
 Within a task these exceptions fail only the task's partition, and the run continues with the others (exit code 1).
@@ -42,6 +43,7 @@ __all__ = [
     "LockLost",
     "LockedError",
     "MissingBundleError",
+    "MissingPackage",
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
@@ -191,6 +193,10 @@ class DamagedError(UsageError):
 
 class LockedError(UsageError):
     """Another run is writing the output."""
+
+
+class MissingPackage(UsageError):  # noqa: N818  (reads as the message does)
+    """A package that only some uses need is not installed, or cannot be loaded."""
 
 
 class NotInThisVersion(UsageError):  # noqa: N818  (reads as the message does)

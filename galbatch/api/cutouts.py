@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 
 from galbatch import catalog, ingest, storage
 from galbatch.config import CutoutsConfig
+from galbatch.core.extras import require
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import AB_ZERO_POINT_NJY, CutoutBlock, Grid
@@ -198,12 +199,12 @@ def on_image(cutout: Cutout, path: str) -> Cutout:
 
 def _resampled(cutout: Cutout, target: WCS, shape: tuple[int, int]) -> Cutout:
     """Return the cutout on other pixels, with the flux conserved."""
-    from reproject import reproject_adaptive, reproject_interp
+    reproject = require("reproject")
 
     def conserved(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         # By band: what has no data differs between them.
         bands = [
-            reproject_adaptive(
+            reproject.reproject_adaptive(
                 (band.astype(np.float64), cutout.wcs),
                 target,
                 shape,
@@ -216,7 +217,7 @@ def _resampled(cutout: Cutout, target: WCS, shape: tuple[int, int]) -> Cutout:
 
     def nearest(plane: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
         bands = [
-            reproject_interp(
+            reproject.reproject_interp(
                 (band.astype(np.float64), cutout.wcs),
                 target,
                 shape,

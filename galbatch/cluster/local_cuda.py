@@ -27,6 +27,7 @@ from galbatch.cluster.local import (
 )
 from galbatch.cluster.pool import GPU
 from galbatch.cluster.signals import LeavesSignals
+from galbatch.core.extras import how_to_install
 from galbatch.errors import ClusterError
 
 __all__ = ["LocalCuda", "require_gpus", "threads_of_worker", "visible_gpus"]
@@ -111,7 +112,7 @@ def _count_gpus() -> int:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         raise ClusterError(
-            f'{WHERE}: dask-cuda is not installed here: pip install "galbatch[cuda]"'
+            f"{WHERE}: dask-cuda is not installed here: {how_to_install('dask_cuda')}"
         ) from None
     try:
         nvml.nvmlInit()
@@ -153,7 +154,7 @@ def _cluster_class() -> Any:
         return importlib.import_module("dask_cuda").LocalCUDACluster
     except ImportError as error:
         if error.name == "dask_cuda":
-            hint = 'dask-cuda is not installed here: pip install "galbatch[cuda]"'
+            hint = f"dask-cuda is not installed here: {how_to_install('dask_cuda')}"
         else:
             release = (models.torch_cuda() or "13").partition(".")[0]
             hint = f'dask-cuda cannot be loaded here ({error}): pip install "dask-cuda[cu{release}]" brings CUDA\'s bindings'

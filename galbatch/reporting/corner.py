@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from galbatch import storage
 from galbatch.api import Drawn
+from galbatch.core.extras import require
 from galbatch.errors import OutputError, UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.figures import BLUE, DPI, GRAY, STYLE
@@ -59,7 +60,10 @@ def check_corner(path: str, n_draws: int) -> None:
         There are fewer than `LEAST_DRAWS` draws.
     OutputError
         The file's suffix is not one of `CORNER_KINDS`.
+    MissingPackage
+        corner is not installed.
     """
+    require("corner", where=path)
     if not path.endswith(CORNER_KINDS):
         raise OutputError(f"{path}: unknown kind of picture; known are {', '.join(CORNER_KINDS)}")
     if n_draws < LEAST_DRAWS:
@@ -116,8 +120,8 @@ def write_corner(path: str, drawn: Drawn) -> None:
 
 def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:
     """Draw the panels: a histogram of each quantity on the diagonal, and each pair of quantities below it."""
-    from corner import corner  # Imported here, because it imports pyplot, which nothing else needs.
-
+    # At its first use, because it imports pyplot, which nothing else needs.
+    corner = require("corner").corner
     n = len(quantities)
     panels = [_range_and_title(one) for one in values]
     figure = Figure(figsize=(PANEL_INCHES * n + 1.0,) * 2)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import storage
+from galbatch.core.extras import require
 from galbatch.errors import ConfigError, OutputError
 from galbatch.objects import write_parquet
 from galbatch.simulation.defects import Planes, bits
@@ -119,6 +120,8 @@ def simulate_survey(
         `out` has tiles of another survey, or cannot be written.
     ConfigError
         There is no band, a band is repeated or not one of g, r, i, or the population or layout is unknown.
+    MissingPackage
+        The layout is HDF5, and h5py is not installed.
     """
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
@@ -126,6 +129,8 @@ def simulate_survey(
     if layout not in WRITERS:
         raise ConfigError(f"layout {layout!r} cannot be simulated; expected one of {', '.join(WRITERS)}")
     files = WRITERS[layout]
+    if isinstance(files, GalaxiesMlWriter):
+        require("h5py", where=f"layout {layout}")
     scene = draw_scene(
         n_objects,
         patches,

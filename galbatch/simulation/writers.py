@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch import storage
+from galbatch.core.extras import OptionalPackage
 from galbatch.core.types import njy_per_unit
 from galbatch.simulation.defects import MASK_PLANES, Planes, bits
 from galbatch.simulation.field import TRACT, TRACT_PATCHES
+
+h5py = OptionalPackage("h5py")
 
 __all__ = ["WRITERS", "Drawn", "GalaxiesMlWriter", "LayoutWriter"]
 

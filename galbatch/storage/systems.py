@@ -11,8 +11,8 @@ from galbatch.storage.s3 import S3FileSystem
 
 __all__ = ["file_system"]
 
-# File systems of further schemes, for inputs, are added when they are first needed.
-_systems: dict[str, FileSystem] = {"": LocalFileSystem(), "s3": S3FileSystem()}
+# File systems of further schemes are added when they are first needed.
+_systems: dict[str, FileSystem] = {"": LocalFileSystem()}
 
 
 def refuse_secrets(path: str) -> None:
@@ -41,5 +41,5 @@ def file_system(path: str) -> FileSystem:
         refuse_secrets(path)
     if scheme not in _systems:
         require_package(path, scheme)
-        _systems[scheme] = FsspecInputs(scheme)
+        _systems[scheme] = S3FileSystem() if scheme == "s3" else FsspecInputs(scheme)
     return _systems[scheme]

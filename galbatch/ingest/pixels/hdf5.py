@@ -6,15 +6,17 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
+from galbatch.core.extras import OptionalPackage, require
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.planes import Box
 from galbatch.ingest.pixels.structure import FAULTS, is_damage, told_damage
+
+h5py = OptionalPackage("h5py")
 
 __all__ = ["HDF5_SUFFIXES", "DatasetPlane", "Hdf5File", "open_hdf5"]
 
@@ -39,9 +41,12 @@ class Hdf5File:
         It is no HDF5 file, or truncated.
     FileNotFoundError
         There is no such file.
+    MissingPackage
+        h5py is not installed.
     """
 
     def __init__(self, path: str) -> None:
+        require("h5py", where=path)
         self.path = path
         self._datasets: dict[str, Any] = {}
         # h5py reads from the open file, so that paths of S3 and of other storage work as local ones do.
