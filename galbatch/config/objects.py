@@ -65,7 +65,7 @@ class ObjectsConfig(Section):
     """The [objects] section: which objects, and which of their columns are carried into the catalog."""
 
     path: str = Field(
-        description="object list: Parquet (a file or a folder of files), FITS, CSV or VOTable, or the folder of a HATS catalog"
+        description="object list: Parquet (a file or a folder of files), FITS, CSV, VOTable or HDF5, or the folder of a HATS catalog"
     )
     # Survey ids have 17 digits and more, and a float64 holds integers up to 2^53 (16 digits) only.
     id: str = Field(
@@ -79,7 +79,7 @@ class ObjectsConfig(Section):
     )
     hdu: int | str | None = Field(
         None,
-        description="table of a file with several: number or EXTNAME of a FITS HDU; number, ID or name of a VOTable's table "
+        description="table of a file with several: number or EXTNAME of a FITS HDU; number, ID or name of a VOTable's table, a group or dataset of HDF5 "
         "(a file with one table, or FITS_LDAC of SExtractor, needs none)",
     )
     ra: str = Field("ra_deg", description="column of the right ascension, deg")

@@ -1,4 +1,4 @@
-"""Parquet, FITS, CSV and VOTable files, read as Arrow tables.
+"""Parquet, FITS, CSV, VOTable and HDF5 files, read as Arrow tables.
 
 Integers stay integers from file to catalog: an id of 17 digits does not fit a float64.
 """
@@ -25,6 +25,7 @@ from astropy.table import MaskedColumn, Table
 from galbatch import storage
 from galbatch.errors import ObjectListError
 from galbatch.objects.tables.columns import errors_of_reading, existing_columns, with_nulls, with_plain_types
+from galbatch.objects.tables.hdf5 import HDF5_SUFFIXES, hdf5_names, read_hdf5
 from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
 
 __all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "read_table", "table_parts"]
@@ -32,6 +33,7 @@ __all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "read_table", "table_p
 TABLE_SUFFIXES = (
     ".parquet",
     *(name + zipped for name in (".csv", ".fits", ".fit", ".vot", ".xml") for zipped in ("", ".gz")),
+    *HDF5_SUFFIXES,
 )
 """Suffixes of the tables that are read."""
 
@@ -44,7 +46,7 @@ def read_table(
     text: Sequence[str] = (),
     ids: Sequence[str] = (),
 ) -> pa.Table:
-    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot`` or ``.xml``; local or S3.
+    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot``, ``.xml``, ``.h5`` or ``.hdf5``; local or S3.
 
     All but Parquet also gzipped, with ``.gz`` after the suffix; Parquet also as a folder of files, as Dask and
     pandas write it. Units, descriptions and UCDs of FITS (TUNIT, TCOMM, TUCD) and VOTable columns come as the field metadata
@@ -58,7 +60,8 @@ def read_table(
         Only these, in this order; None: all that Arrow can hold (no complex numbers).
     hdu : int, str or None
         The table of a file with several: the number or EXTNAME of an HDU of a FITS file, the number, ID or
-        name of a table of a VOTable file. None: the only one with rows, or that of a FITS_LDAC file (SExtractor).
+        name of a table of a VOTable file, a group or dataset of an HDF5 file. None: the only one with rows, or that of a
+        FITS_LDAC file (SExtractor), or the top of an HDF5 file.
     text : sequence of str
         Columns that are read as text, with leading zeros, though they hold digits only.
     ids : sequence of str
@@ -77,6 +80,8 @@ def read_table(
             table = read_parquet(path, columns)
         elif suffix.startswith(".csv"):
             table = _read_csv(path, columns, text=text, ids=ids)
+        elif suffix in HDF5_SUFFIXES:
+            table = _read_astropy(path, columns, read_hdf5(path, columns, hdu))
         else:
             table = _read_astropy(path, columns, _astropy_table(path, suffix, hdu))
         table = with_nulls(with_plain_types(table))
@@ -153,6 +158,8 @@ def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
             return names_in_parquet(path)
         if suffix.startswith(".csv"):
             return _names_and_rows(_read_bytes(path))[0]
+        if suffix in HDF5_SUFFIXES:
+            return hdf5_names(path, hdu)
         return [str(name) for name in _astropy_table(path, suffix, hdu).colnames]
 
 
