@@ -13,9 +13,9 @@ from astropy.wcs import WCS
 
 from galbatch import catalog, ingest, storage
 from galbatch.config import CutoutsConfig
-from galbatch.core.extras import require
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import HealpixPixel
+from galbatch.core.process import require
 from galbatch.core.types import AB_ZERO_POINT_NJY, CutoutBlock, Grid
 from galbatch.errors import UsageError
 

@@ -19,7 +19,7 @@ from galbatch import __version__
 from galbatch.cli import catalogs, converting, models, objects, running, simulating, tiles, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
-from galbatch.core.stopping import STOPPED_EXIT_CODE, signals_interrupt
+from galbatch.core.process import STOPPED_EXIT_CODE, signals_interrupt
 from galbatch.errors import GalbatchError, Stopped, UsageError
 
 __all__ = ["app", "main"]

@@ -9,7 +9,7 @@ import typer
 
 from galbatch.cli.options import IdColumn, LabelsTable, parse_numbers
 from galbatch.cli.printing import errors, out, print_line, print_result_tables
-from galbatch.core.stopping import STOPPED_EXIT_CODE
+from galbatch.core.process import STOPPED_EXIT_CODE
 
 __all__ = ["calibrate", "train"]
 

@@ -27,7 +27,7 @@ from galbatch.cluster.local import (
 )
 from galbatch.cluster.pool import GPU
 from galbatch.cluster.signals import LeavesSignals
-from galbatch.core.extras import how_to_install
+from galbatch.core.process import how_to_install
 from galbatch.errors import ClusterError
 
 __all__ = ["LocalCuda", "require_gpus", "threads_of_worker", "visible_gpus"]

@@ -16,7 +16,7 @@ from galbatch import __version__, cluster, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.pixels import Partition
-from galbatch.core.stopping import deferred_signals
+from galbatch.core.process import deferred_signals
 from galbatch.errors import CatalogError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked

@@ -12,7 +12,7 @@ import pyarrow as pa
 from galbatch import catalog, cluster, ingest, models
 from galbatch.config import ModelConfig, RegionConfig, RunConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column
-from galbatch.core.extras import require
+from galbatch.core.process import require
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from galbatch import storage
 from galbatch.api import Drawn
-from galbatch.core.extras import require
+from galbatch.core.process import require
 from galbatch.errors import OutputError, UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.figures import BLUE, DPI, GRAY, STYLE

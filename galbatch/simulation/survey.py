@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.core.extras import require
+from galbatch.core.process import require
 from galbatch.errors import ConfigError, OutputError
 from galbatch.objects import write_parquet
 from galbatch.simulation.defects import Planes, bits
@@ -126,11 +126,7 @@ def simulate_survey(
     require_population(population)
     if not bands or len(set(bands)) < len(bands):
         raise ConfigError(f"bands {list(bands)}: give one or more, each once")
-    if layout not in WRITERS:
-        raise ConfigError(f"layout {layout!r} cannot be simulated; expected one of {', '.join(WRITERS)}")
-    files = WRITERS[layout]
-    if isinstance(files, GalaxiesMlWriter):
-        require("h5py", where=f"layout {layout}")
+    files = _writer_of(layout)
     scene = draw_scene(
         n_objects,
         patches,
@@ -195,6 +191,16 @@ def _names(scene: Scene, files: LayoutWriter) -> list[str]:
     if files.stamp_px is not None:
         return [str(number) for number in scene.truth["object_id"].to_pylist()]
     return [patch.name for patch in scene.field.patches()]
+
+
+def _writer_of(layout: str) -> LayoutWriter:
+    """Return the writer of a layout, or raise the errors of `simulate_survey`."""
+    if layout not in WRITERS:
+        raise ConfigError(f"layout {layout!r} cannot be simulated; expected one of {', '.join(WRITERS)}")
+    files = WRITERS[layout]
+    if isinstance(files, GalaxiesMlWriter):
+        require("h5py", where=f"layout {layout}")
+    return files
 
 
 def _write_tiles(scene: Scene, layout: str, folder: str, *, processes: int, listed: pa.Table) -> int:

@@ -17,7 +17,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch import storage
-from galbatch.core.extras import OptionalPackage
+from galbatch.core.process import OptionalPackage
 from galbatch.core.types import njy_per_unit
 from galbatch.simulation.defects import MASK_PLANES, Planes, bits
 from galbatch.simulation.field import TRACT, TRACT_PATCHES

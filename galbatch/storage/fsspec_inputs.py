@@ -18,7 +18,7 @@ import fsspec
 import lazy_loader
 from fsspec.registry import known_implementations
 
-from galbatch.core.extras import require
+from galbatch.core.process import require
 from galbatch.core.types import FileIdentity
 from galbatch.errors import UsageError
 from galbatch.storage.base import Piece, require_lengths

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from galbatch import cluster, config, errors, execution, storage
 from galbatch.cli import app as cli
-from galbatch.core.stopping import deferred_signals
+from galbatch.core.process import deferred_signals
 
 # Each test starts several commands, whose imports alone take half a minute of a busy machine.
 pytestmark = pytest.mark.timeout(600)

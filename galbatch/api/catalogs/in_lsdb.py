@@ -11,7 +11,7 @@ from galbatch import storage
 from galbatch.api.catalogs.conditions import Box
 from galbatch.catalog import Cone, RowCondition
 from galbatch.core.columns import DEC, HEALPIX, RA
-from galbatch.errors import UsageError
+from galbatch.core.process import require
 
 __all__ = ["open_in_lsdb"]
 
@@ -31,18 +31,15 @@ def open_in_lsdb(catalog_path: str, conditions: Sequence[RowCondition], columns:
 
     Raises
     ------
-    UsageError
+    MissingPackage
         LSDB is not installed.
     """
-    try:
-        from lsdb import open_catalog
-    except ImportError:
-        raise UsageError('LSDB is not installed: pip install "galbatch[lsdb]"') from None
+    lsdb = require("lsdb", where=catalog_path)
     own = {HEALPIX.name, RA.name, DEC.name}
     fed = dict.fromkeys(name for condition in conditions for name in condition.columns)
     read = None if columns is None else list(dict.fromkeys([*columns, *own, *fed]))
     # Without columns LSDB would take the catalog's default ones only.
-    opened = open_catalog(_upath(catalog_path), columns=read or "all", search_filter=_search(conditions))
+    opened = lsdb.open_catalog(_upath(catalog_path), columns=read or "all", search_filter=_search(conditions))
     for condition in conditions:
         opened = opened.map_partitions(_rows_where, condition)
     if read is not None and len(read) > len(columns or ()):
@@ -58,16 +55,15 @@ def _upath(catalog_path: str) -> Any:
 
 def _search(conditions: Sequence[RowCondition]) -> Any:
     """Return LSDB's filter for the last cone or box, or None."""
-    from lsdb import BoxSearch, ConeSearch
-
+    lsdb = require("lsdb")
     for condition in reversed(conditions):
         if isinstance(condition, Cone):
-            return ConeSearch(
+            return lsdb.ConeSearch(
                 condition.ra_deg % 360.0, condition.dec_deg, condition.radius_arcsec, fine=False
             )
         if isinstance(condition, Box):
             box = condition.box
-            return BoxSearch(
+            return lsdb.BoxSearch(
                 ra=(box.ra_min_deg, box.ra_max_deg), dec=(box.dec_min_deg, box.dec_max_deg), fine=False
             )
     return None

@@ -14,7 +14,7 @@ from astropy import units
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.wcs.wcsapi import BaseLowLevelWCS, HighLevelWCSWrapper
 
-from galbatch.core.extras import OptionalPackage
+from galbatch.core.process import OptionalPackage
 from galbatch.ingest.headers import SkyWCS
 from galbatch.ingest.pixels import Box
 

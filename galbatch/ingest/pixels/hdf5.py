@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
-from galbatch.core.extras import OptionalPackage, require
+from galbatch.core.process import OptionalPackage, require
 from galbatch.core.types import Plane
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.planes import Box

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from galbatch import reporting, storage
-from galbatch.core.extras import EXTRAS, OptionalPackage, how_to_install, require
 from galbatch.core.flags import PixelFlag
+from galbatch.core.process import EXTRAS, OptionalPackage, how_to_install, require
 from galbatch.errors import ClusterError, MissingPackage
 from galbatch.ingest.pixels import open_hdf5
 from galbatch.simulation import simulate_survey
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 EXTRAS_OF_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"
 ]
