@@ -5,7 +5,7 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 """
 
 from galbatch.objects.butler import butler_files, objects_from_butler
-from galbatch.objects.check import ListCheck, check_objects, guess_columns, report_lines
+from galbatch.objects.checking import ListCheck, check_objects, guess_columns, report_lines
 from galbatch.objects.hats import HatsSource, read_properties
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from galbatch.config import FlagsConfig, ObjectsConfig, RegionConfig
 from galbatch.core import sky
 from galbatch.errors import ObjectListError
-from galbatch.objects.cuts import Cut, cut_rules, usual_cuts
+from galbatch.objects.checking.cuts import Cut, cut_rules, usual_cuts
 from galbatch.objects.reading import examine, kept_names, psf_widths, read_list, refuse_empty
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts
