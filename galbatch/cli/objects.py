@@ -16,7 +16,7 @@ def check(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="object list (Parquet, FITS, CSV or VOTable), or a run.toml that names one"
+            metavar="FILE", help="object list (Parquet, FITS, CSV, VOTable or HATS catalog), or a run.toml that names one"
         ),
     ],
     id_column: Annotated[
@@ -64,17 +64,18 @@ def check(
         "region": region and config.region_of_text(region),
     }
     given = {key: value for key, value in given.items() if value is not None}
-    guess, area = tuple[str, ...](), None
+    guess, area, feeding = tuple[str, ...](), None, None
     if file.lower().endswith(".toml"):
         from galbatch import execution  # loads Dask, which a list alone does without
 
         run = config.read_config(file)
         objects = run.objects.override(**given)
         area = execution.region_of_run(run.model_copy(update={"objects": objects}))
+        feeding = execution.feeding_of_run(run)
     else:
         objects = config.ObjectsConfig(path=file).override(**given)
         guess = tuple(key for key in ("id", "ra", "dec") if key not in given)
-    found = check_objects(objects, guess=guess, region=area)
+    found = check_objects(objects, guess=guess, region=area, feeding=feeding)
     for line in report_lines(found):
         print_line(line)
     raise typer.Exit(1 if found.refusals and objects.invalid == "refuse" else 0)

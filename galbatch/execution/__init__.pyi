@@ -2,7 +2,7 @@ from .damage import Damaged
 from .executing import RunResult, execute, execute_held
 from .leaf import footer_fingerprint
 from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked
-from .preparing import prepare, region_of_run
+from .preparing import feeding_of_run, prepare, region_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
 from .tasks import (
@@ -34,6 +34,7 @@ __all__ = [
     "clean",
     "execute",
     "execute_held",
+    "feeding_of_run",
     "footer_fingerprint",
     "infer_partition",
     "infer_task",

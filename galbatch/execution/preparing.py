@@ -17,10 +17,10 @@ from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import tile_index_of
-from galbatch.objects import Region, box_around, kept_names, open_objects, region_of
+from galbatch.objects import Feeding, Region, box_around, kept_names, open_objects, region_of
 from galbatch.planning import ModelPlan, Plan, make_plan
 
-__all__ = ["prepare", "region_of_run"]
+__all__ = ["feeding_of_run", "prepare", "region_of_run"]
 
 MOST_TRACTS = 20
 """Tracts that a message lists; a survey has hundreds."""
@@ -82,6 +82,29 @@ def region_of_run(config: RunConfig) -> Region | None:
     return _region(config.objects.region, lambda: _read_tiles(config, None))
 
 
+def feeding_of_run(config: RunConfig) -> Feeding:
+    """Return what a run takes from its object list beside ``[objects]``; no network is loaded.
+
+    Raises
+    ------
+    BundleError
+        A bundle does not exist, or is none.
+    ConfigError
+        A bundle does not take as many auxiliary inputs as are named.
+    """
+    inputs: list[str] = []
+    for model in config.models:
+        path = _paths(model.bundle)[0]
+        try:
+            metadata, _ = models.read_bundle_metadata(path)
+        except BundleError as error:
+            raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
+        taken = [column.name for column in metadata.input.auxiliary_inputs]
+        inputs += _auxiliary_inputs(model, taken)
+    wheres = {model.name: model.where for model in config.models}
+    return Feeding(tuple(dict.fromkeys(inputs)), wheres, config.flags)
+
+
 def _region(stated: RegionConfig | None, read_tiles: Callable[[], Sequence[Tile]]) -> Region | None:
     if stated is None or stated.tracts is None:
         return region_of(stated)
@@ -138,13 +161,18 @@ def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
             f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(run_bands)}: add it there, or name "
             "the bands to feed with [[models]] bands"
         )
-    taken = [column.name for column in network.metadata.input.auxiliary_inputs]
+    _auxiliary_inputs(model, [column.name for column in network.metadata.input.auxiliary_inputs])
+    return network
+
+
+def _auxiliary_inputs(model: ModelConfig, taken: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the list that a network is fed; `taken` are the names of the bundle's auxiliary inputs."""
     if len(model.auxiliary_inputs or taken) != len(taken):
         raise ConfigError(
-            f"{where} auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle takes {len(taken)} "
-            f"({', '.join(taken) or 'none'})"
+            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle "
+            f"takes {len(taken)} ({', '.join(taken) or 'none'})"
         )
-    return network
+    return model.auxiliary_inputs or tuple(taken)
 
 
 def _paths(specs: Sequence[str]) -> tuple[str, ...]:

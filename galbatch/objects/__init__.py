@@ -5,8 +5,13 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 """
 
 from galbatch.objects.butler import butler_files, objects_from_butler
-from galbatch.objects.checking import ListCheck, check_objects, guess_columns, report_lines
-from galbatch.objects.hats import HatsSource, read_properties
+from galbatch.objects.checking import (
+    Feeding,
+    ListCheck,
+    check_objects,
+    guess_columns,
+    report_lines,
+)
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
 from galbatch.objects.region import Region, SkyBox, box_around, region_of, sky_box
@@ -27,6 +32,7 @@ from galbatch.objects.where import may_be_true, names_in, select, select_rows
 
 __all__ = [
     "Chunk",
+    "Feeding",
     "HatsSource",
     "ListCheck",
     "ListCounts",

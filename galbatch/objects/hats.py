@@ -37,7 +37,15 @@ from galbatch.objects.reading import (
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts
 
-__all__ = ["HATS_ENTRIES", "HatsSource", "open_hats", "read_properties"]
+__all__ = [
+    "HATS_ENTRIES",
+    "HatsSource",
+    "examined_hats",
+    "first_leaf",
+    "open_hats",
+    "position_names",
+    "read_properties",
+]
 
 OUTSIDE_PIXEL = "position outside the file's HEALPix pixel"
 
@@ -78,22 +86,32 @@ class HatsSource:
         path = self.files[chunk][0]
         wanted = [*self.kept.names, *self.config.psf_fwhm_arcsec.values(), *self.inputs]
         table, _ = self._read_files(chunk, wanted)
-        try:
-            kept = table.select(self.kept.names)
-            # A cast of no columns forgets how many rows there are.
-            kept = kept.cast(self.kept) if self.kept.names else kept
-        except pa.ArrowException as error:
-            raise ObjectListError(
-                f"{path}: its columns are not of the kinds of {self.files[0][0]}: {error}"
-            ) from None
+        kept = self.cast(table.select(self.kept.names), self.kept, chunk)
         psf = psf_widths(path, table, columns=self.config.psf_fwhm_arcsec)
         inputs = input_columns(path, table, names=self.inputs)
         return sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
+
+    def cast(self, table: pa.Table, schema: pa.Schema, chunk: int) -> pa.Table:
+        """Return columns of a chunk with the types of the first file; raise ObjectListError where they differ too much."""
+        try:
+            # A cast of no columns forgets how many rows there are.
+            return table.cast(schema) if schema.names else table
+        except pa.ArrowException as error:
+            raise ObjectListError(
+                f"{self.files[chunk][0]}: its columns are not of the kinds of {self.files[0][0]}: {error}"
+            ) from None
 
     def examine(self, chunk: int) -> tuple[pa.Table, ListCounts]:
         """Return the ids and positions of a chunk's chosen rows, and why one cannot be used, as `reading.examine` does; and the numbers of all."""
         table, counts = self._read_files(chunk, ())
         return self._examined(chunk, table), counts
+
+    def rows(self, chunk: int, columns: Sequence[str]) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+        """Return columns of a chunk's chosen rows, and which of them can be used, (row,) bool."""
+        table, _ = self._read_files(chunk, columns)
+        return table.select(list(columns)), np.asarray(
+            pc.is_null(self._examined(chunk, table).column("reason"))
+        )
 
     def _read_files(self, chunk: int, keep: Sequence[str]) -> tuple[pa.Table, ListCounts]:
         columns = [self.config.id, self.config.ra, self.config.dec, *keep]
@@ -121,21 +139,21 @@ class HatsSource:
 
 def open_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | None) -> HatsSource:
     """Open a HATS catalog and read through its ids and positions once; raise as `open_objects` does."""
-    properties: dict[str, str] = {}
-    # Today's name first: catalogs of 2024 and 2025 have both files, and later tools update hats.properties only.
-    for entry in (storage.join(objects.path, name) for name in HATS_ENTRIES[:2]):
-        if not properties and storage.exists(entry):
-            properties = read_properties(entry)
+    source = examined_hats(objects, inputs, region)
+    refuse_rejected(objects, n_rows=source.listed.n_chosen, rejected=source.rejected)
+    return source
+
+
+def examined_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | None) -> HatsSource:
+    """Open a HATS catalog as `open_hats` does, whatever rows of it cannot be used."""
     # Columns named in run.toml take precedence over the catalog's own statement.
-    names = {
-        key: properties[f"hats_col_{key}"]
-        for key in ("ra", "dec")
-        if key not in objects.model_fields_set and f"hats_col_{key}" in properties
+    stated = {
+        key: name for key, name in position_names(objects.path).items() if key not in objects.model_fields_set
     }
     region = region or region_of(objects.region)
     pixels, files = _pixels_and_files(objects.path)
     ranges = tuple(pixel.index_range for pixel in pixels)
-    named = objects.model_copy(update=names)
+    named = objects.model_copy(update=stated)
     keep = kept_names(named)
     # The first file stands for all: its columns and their types become the catalog's.
     first, _ = read_list(files[0][0], named, [*keep, *inputs], region=region)
@@ -146,15 +164,33 @@ def open_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | No
     )
     source = _counted(unread)
     n_rows = source.listed.n_listed
-    stated = properties.get("hats_nrows", str(n_rows))
-    if stated != str(n_rows):
+    n_stated = _properties_of(objects.path).get("hats_nrows", str(n_rows))
+    if n_stated != str(n_rows):
         raise ObjectListError(
-            f"{objects.path}: its files hold {n_rows} rows, its properties say hats_nrows = {stated}; a file is "
+            f"{objects.path}: its files hold {n_rows} rows, its properties say hats_nrows = {n_stated}; a file is "
             "probably missing: fetch the catalog again"
         )
     refuse_empty(objects, source.listed)
-    refuse_rejected(objects, n_rows=source.listed.n_chosen, rejected=source.rejected)
     return source
+
+
+def position_names(path: str) -> dict[str, str]:
+    """Return the columns of ra and dec that a HATS catalog's properties state, as far as they do."""
+    properties = _properties_of(path)
+    return {key: properties[f"hats_col_{key}"] for key in ("ra", "dec") if f"hats_col_{key}" in properties}
+
+
+def first_leaf(path: str) -> str:
+    """Return the first file of a HATS catalog, whose columns stand for those of all."""
+    return _pixels_and_files(path)[1][0][0]
+
+
+def _properties_of(path: str) -> dict[str, str]:
+    # Today's name first: catalogs of 2024 and 2025 have both files, and later tools update hats.properties only.
+    for entry in (storage.join(path, name) for name in HATS_ENTRIES[:2]):
+        if storage.exists(entry) and (properties := read_properties(entry)):
+            return properties
+    return {}
 
 
 def read_properties(path: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from galbatch.config import ObjectsConfig
 from galbatch.errors import ConfigError
 from galbatch.objects.region import Region
-from galbatch.objects.tables import TablePart, table_parts
+from galbatch.objects.tables import TablePart, joined, table_parts
 from galbatch.objects.values import positions_of
 from galbatch.objects.where import may_be_true, names_in, select_rows
 
@@ -69,18 +69,27 @@ class RowFilter:
             The expression is none, or compares unlike kinds.
         """
         counts, tables = ListCounts(), list[pa.Table]()
+        for table, found in self.read_parts(path, columns):
+            counts += found
+            # The types of one part without rows stand for those of the list if no row is chosen.
+            if found.n_chosen or not tables:
+                tables.append(table)
+        return joined(path, tables), counts
+
+    def read_parts(self, path: str, columns: Sequence[str]) -> Iterator[tuple[pa.Table, ListCounts]]:
+        """Iterate over what `read` returns, in parts that fit in memory: row groups of Parquet files, else all at once."""
         for part in self._parts(path, columns):
             found, rows = self._chosen(path, part)
-            counts += found
-            if found.n_chosen == part.n_rows:
-                tables.append(part.read(columns))
-            elif found.n_chosen:
-                tables.append(part.read(columns).filter(pa.array(rows)))
-            elif not tables:
-                # Its types stand for those of the list if no row is chosen.
-                tables.append(part.empty(columns))
-        # Permissive: a file in which a column has no value at all stores it with another type.
-        return pa.concat_tables(tables, promote_options="permissive"), counts
+            if not found.n_chosen:
+                yield part.empty(columns), found
+            elif found.n_chosen == part.n_rows:
+                yield part.read(columns), found
+            else:
+                yield part.read(columns).filter(pa.array(rows)), found
+
+    def schema(self, path: str, columns: Sequence[str]) -> pa.Schema:
+        """Return the types of columns of a table, of which no row is read; raises as `read` does."""
+        return joined(path, [part.empty(columns) for part in self._parts(path, columns)]).schema
 
     def _parts(self, path: str, columns: Sequence[str]) -> Iterator[TablePart]:
         objects = self.objects

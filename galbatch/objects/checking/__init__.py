@@ -1,5 +1,7 @@
 """The check of a new object list: what a run would refuse, which cuts are usual, and the report of both."""
 
-from galbatch.objects.checking.check import ListCheck, check_objects, guess_columns, report_lines
+from galbatch.objects.checking.check import Feeding, ListCheck, check_objects
+from galbatch.objects.checking.names import guess_columns
+from galbatch.objects.checking.report import report_lines
 
-__all__ = ["ListCheck", "check_objects", "guess_columns", "report_lines"]
+__all__ = ["Feeding", "ListCheck", "check_objects", "guess_columns", "report_lines"]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galbatch.core.columns import RESERVED_COLUMNS
+from galbatch.objects.checking.rows import Blocks
 from galbatch.objects.tables import as_booleans
 from galbatch.objects.where import select_rows
 
@@ -96,12 +97,12 @@ def cut_rules(names: Sequence[str]) -> list[CutRule]:
     return [rule for rule in found if rule not in extended[1:]]
 
 
-def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ...], int]:
+def usual_cuts(blocks: Blocks, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ...], int]:
     """Apply each rule to a list by itself.
 
     Parameters
     ----------
-    table : rows of the list, with the columns of the rules
+    blocks : the list's usable rows
     rules : cuts to try; those that do not suit their column's type are left out
 
     Returns
@@ -109,36 +110,60 @@ def usual_cuts(table: pa.Table, rules: Sequence[CutRule]) -> tuple[tuple[Cut, ..
     cuts : those that remove rows
     n_removed : number of rows that at least one of them removes
     """
-    cuts = []
-    kept_by_all = np.ones(len(table), np.bool_)
-    for rule in rules:
-        column = table.column(rule.column)
-        where = _expression(rule, column)
-        if where is None:
-            continue
-        selected = select_rows({rule.column: column}, len(table), where)
-        if not selected.all():
+    wheres = _expressions(blocks, rules)
+    n_removed, n_unknown, n_cut = dict.fromkeys(wheres, 0), dict.fromkeys(wheres, 0), 0
+    for table in blocks([rule.column for rule in wheres]) if wheres else ():
+        kept_by_all = np.ones(len(table), np.bool_)
+        for rule, where in wheres.items():
+            column = table.column(rule.column)
+            selected = select_rows({rule.column: column}, len(table), where)
             kept_by_all &= selected
+            n_removed[rule] += int(np.count_nonzero(~selected))
             is_nan = pc.sum(pc.is_nan(column)).as_py() if pa.types.is_floating(column.type) else 0
-            n_removed = len(table) - int(np.count_nonzero(selected))
-            n_unknown = int(column.null_count + (is_nan or 0))
-            cuts.append(Cut(where, rule.why, rule.column, n_removed, n_unknown))
-    return tuple(cuts), len(table) - int(np.count_nonzero(kept_by_all))
+            n_unknown[rule] += int(column.null_count + (is_nan or 0))
+        n_cut += int(np.count_nonzero(~kept_by_all))
+    cuts = (
+        Cut(where, rule.why, rule.column, n_removed[rule], n_unknown[rule])
+        for rule, where in wheres.items()
+        if n_removed[rule]
+    )
+    return tuple(cuts), n_cut
 
 
-def _expression(rule: CutRule, column: pa.ChunkedArray) -> str | None:
+def _expressions(blocks: Blocks, rules: Sequence[CutRule]) -> dict[CutRule, str]:
+    """Return the rules that suit their columns' types, as `where` expressions."""
+    columns = list(dict.fromkeys(rule.column for rule in rules))
+    schema = next(iter(blocks(columns))).schema if columns else pa.schema([])
+    flags = [
+        rule.column for rule in rules if _is_flag(rule) and pa.types.is_string(schema.field(rule.column).type)
+    ]
+    true_texts: dict[str, set[str]] = {name: set() for name in flags}
+    for table in blocks(flags) if flags else ():
+        for name, texts in true_texts.items():
+            column = table.column(name)
+            texts |= set(pc.unique(column.filter(as_booleans(column))).drop_null().to_pylist())
+    found = {
+        rule: _expression(rule, schema.field(rule.column).type, sorted(true_texts.get(rule.column, ())))
+        for rule in rules
+    }
+    return {rule: where for rule, where in found.items() if where is not None}
+
+
+def _is_flag(rule: CutRule) -> bool:
+    return rule.keep in ("true", "false")
+
+
+def _expression(rule: CutRule, kind: pa.DataType, true_texts: Sequence[str]) -> str | None:
     """Return the rule as a `where` expression that suits the column's type; None if there is none."""
     name = rule.column if rule.column.isidentifier() else f"`{rule.column}`"
-    kind = column.type
     is_text, is_number = pa.types.is_string(kind), pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    if rule.keep not in ("true", "false"):
+    if not _is_flag(rule):
         suits = is_text if "'" in rule.keep else is_number
         return f"{name} {rule.keep}" if suits else None
     wanted = rule.keep == "true"
     if pa.types.is_boolean(kind):
         return name if wanted else f"not {name}"
     if is_text:
-        texts = pc.unique(column.filter(as_booleans(column))).drop_null().to_pylist()
-        listed = ", ".join(repr(text) for text in sorted(texts))
-        return f"{name} {'in' if wanted else 'not in'} [{listed}]" if texts else None
+        listed = ", ".join(map(repr, true_texts))
+        return f"{name} {'in' if wanted else 'not in'} [{listed}]" if true_texts else None
     return f"{name} {'!=' if wanted else '=='} 0" if is_number else None

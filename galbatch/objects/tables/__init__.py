@@ -1,8 +1,15 @@
 """Tables of any kind, read and written as Arrow tables: Parquet, FITS, CSV and VOTable."""
 
-from galbatch.objects.tables.columns import ISNULL_SUFFIX, as_booleans, errors_of_reading, unit_of
+from galbatch.objects.tables.columns import ISNULL_SUFFIX, as_booleans, errors_of_reading, joined, unit_of
 from galbatch.objects.tables.field_metadata import reader_metadata
-from galbatch.objects.tables.formats import TABLE_SUFFIXES, TablePart, column_names, read_table, table_parts
+from galbatch.objects.tables.formats import (
+    TABLE_SUFFIXES,
+    TablePart,
+    column_names,
+    is_read_in_parts,
+    read_table,
+    table_parts,
+)
 from galbatch.objects.tables.parquet import parquet_files, read_parquet
 from galbatch.objects.tables.writing import astropy_table, check_table_suffix, write_parquet, write_table
 
@@ -15,6 +22,8 @@ __all__ = [
     "check_table_suffix",
     "column_names",
     "errors_of_reading",
+    "is_read_in_parts",
+    "joined",
     "parquet_files",
     "read_parquet",
     "read_table",

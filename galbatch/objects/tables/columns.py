@@ -21,6 +21,7 @@ __all__ = [
     "as_booleans",
     "errors_of_reading",
     "existing_columns",
+    "joined",
     "unit_of",
     "with_nulls",
     "with_plain_types",
@@ -135,6 +136,22 @@ def existing_columns(path: str, existing: Sequence[str], wanted: Sequence[str] |
             raise ObjectListError(f"{path}: no column {name}{hint}; there are {', '.join(existing)}")
     flags = (name + ISNULL_SUFFIX for name in wanted if name + ISNULL_SUFFIX in existing)
     return list(dict.fromkeys([*wanted, *flags]))
+
+
+def joined(path: str, parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all parts of a table, whose columns may be of another type where a part has no value.
+
+    Raises
+    ------
+    ObjectListError
+        A column is of kinds that cannot stand in one column.
+    """
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ObjectListError(
+            f"{path}: its files, or parts of it, differ: {error}; write the column with one type in all of them"
+        ) from None
 
 
 def with_nulls(table: pa.Table) -> pa.Table:

@@ -28,7 +28,7 @@ from galbatch.objects.tables.columns import errors_of_reading, existing_columns,
 from galbatch.objects.tables.hdf5 import HDF5_SUFFIXES, hdf5_names, read_hdf5
 from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
 
-__all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "read_table", "table_parts"]
+__all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "is_read_in_parts", "read_table", "table_parts"]
 
 TABLE_SUFFIXES = (
     ".parquet",
@@ -148,6 +148,11 @@ def table_parts(
             yield from row_groups(path)
     else:
         yield _WholeTable(read_table(path, columns=columns, hdu=hdu, text=text, ids=ids))
+
+
+def is_read_in_parts(path: str) -> bool:
+    """Return whether `table_parts` gives a table in several parts: Parquet; raises as `read_table` does."""
+    return _suffix(path).startswith(".parquet")
 
 
 def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:

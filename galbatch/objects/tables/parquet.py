@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch import storage
-from galbatch.objects.tables.columns import errors_of_reading, existing_columns, with_nulls, with_plain_types
+from galbatch.objects.tables.columns import (
+    errors_of_reading,
+    existing_columns,
+    joined,
+    with_nulls,
+    with_plain_types,
+)
 
 __all__ = ["RowGroup", "names_in_parquet", "parquet_files", "read_parquet", "row_groups"]
 
@@ -44,8 +50,7 @@ def read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
             parquet = pq.ParquetFile(file)
             names = existing_columns(name, parquet.schema_arrow.names, columns)
             parts.append(with_plain_types(parquet.read(columns=names).select(names)))
-    # Permissive: a file in which a column has no value at all stores it with another type.
-    return pa.concat_tables(parts, promote_options="permissive").replace_schema_metadata(None)
+    return joined(path, parts).replace_schema_metadata(None)
 
 
 def names_in_parquet(path: str) -> list[str]:

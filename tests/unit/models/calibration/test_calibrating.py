@@ -33,6 +33,8 @@ from galbatch.models.calibration import (
 from galbatch.models.heads import BinnedMarginal, BinnedPasses, GaussianPasses, MixturePasses
 from galbatch.models.posterior import PointPasses
 
+from ..conftest import with_fixed_draws
+
 PLAIN = (ParameterInfo("a", "", "", "identity"), ParameterInfo("b", "", "", "identity"))
 BULGE = ParameterInfo("bt", "", "", "logit", limits=(0.05, 0.95))
 
@@ -173,7 +175,7 @@ def oracles(gampen_bundle, tmp_path_factory):
             gampen_bundle.metadata, parameters=(parameter,), dropout_rate=rate, **changes
         )
         save_bundle(path, torch.jit.script(Oracle(width, rate).eval()), metadata)
-        return load_bundle(path)
+        return with_fixed_draws(load_bundle(path))
 
     return make
 

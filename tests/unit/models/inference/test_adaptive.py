@@ -66,7 +66,7 @@ def shaky(tmp_path, make):
         )
         path = str(tmp_path / "shaky.pt")
         save_bundle(path, script_of(Shaky(outputs, rate, n_means)), dataclasses.replace(metadata, **changes))
-        return load_bundle(path)
+        return make.with_fixed_draws(load_bundle(path))
 
     return build
 

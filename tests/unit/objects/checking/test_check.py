@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ from astropy.table import Table
 from typer.testing import CliRunner
 
 from galbatch.cli import app as cli
-from galbatch.config import ObjectsConfig
+from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects import ListCheck, check_objects, read_objects, report_lines, select
+from galbatch.objects import (
+    Feeding,
+    ListCheck,
+    check_objects,
+    object_flags,
+    read_objects,
+    report_lines,
+    select,
+)
 
 FIRST_ID = 43158034708430849  # 17 digits
 
@@ -232,10 +241,60 @@ def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
         check_objects(ObjectsConfig(path=str(tmp_path / "a.fits")))
 
 
-def test_a_hats_catalog_is_for_plan(tmp_path: Path) -> None:
-    (tmp_path / "hats.properties").write_text("obs_collection=x\n")
-    with pytest.raises(ObjectListError, match="is a HATS catalog; galbatch plan checks those"):
-        check_objects(ObjectsConfig(path=str(tmp_path)))
+def test_a_hats_catalog_is_checked_as_the_same_rows_in_a_file(tmp_path: Path, write_hats: Any) -> None:
+    """Neighbors and twins across pixels, ids that stand in two, cuts, magnitudes and ranges."""
+    n = 400
+    rng = np.random.default_rng(5)
+    ra, dec = 44.9 + 0.2 * rng.random(n), -0.1 + 0.2 * rng.random(n)
+    ra[200:230], dec[200:230] = ra[:30] + 1.5 / 3600, dec[:30]
+    primary, mag = rng.choice(["t", "f"], n), rng.uniform(20, 24, n)
+    mag[rng.random(n) < 0.1] = np.nan
+    # The last ten have the ids of others. Of these a list keeps the first row and a catalog the first along the sky: all
+    # but their positions is the same.
+    primary[390:], mag[390:] = primary[90:100], mag[90:100]
+    table = pa.table(
+        {
+            "objectId": np.where(np.arange(n) < 390, np.arange(n) + FIRST_ID, np.arange(n) + FIRST_ID - 300),
+            "ra_deg": ra,
+            "dec_deg": np.where(np.arange(n) == 7, np.nan, dec),
+            "isprimary": primary,
+            "i_cmodel_mag": mag,
+            "ebv": np.where(np.arange(n) % 50 == 0, np.nan, 0.1),
+        }
+    )
+    (tmp_path / "hats").mkdir()
+    folder = write_hats(tmp_path / "hats", table, max_rows=60)
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=37)
+    table.to_pandas().to_csv(tmp_path / "a.csv", index=False)
+    feeding = Feeding(
+        ("ebv",), {"all": None, "bright": "i_cmodel_mag < 22"}, FlagsConfig(neighbor_radius_arcsec=2.0)
+    )
+    found = {}
+    for path in (folder, tmp_path / "a.parquet", tmp_path / "a.csv"):
+        objects = ObjectsConfig(
+            path=str(path), where="i_cmodel_mag < 23", keep=("i_cmodel_mag",), invalid="drop"
+        )
+        check = found[path.name] = check_objects(objects, guess=("id",), feeding=feeding)
+        assert dataclasses.replace(check, objects=objects, refusals=()) == dataclasses.replace(
+            found["hats"], objects=objects, refusals=(), n_columns=check.n_columns
+        )
+        assert {refusal.reason: refusal.n_rows for refusal in check.refusals} == {
+            refusal.reason: refusal.n_rows for refusal in found["hats"].refusals
+        }
+    hats = found["hats"]
+    assert check_objects(objects.model_copy(update={"path": str(folder)})).guessed == ("id",)
+    assert len(list((folder / "dataset").rglob("*.parquet"))) > 4
+    rows = read_objects(found["a.parquet"].objects)
+    assert (hats.counts, hats.n_refused) == (rows[2], len(rows[1]))
+    assert hats.n_selected == {
+        "all": len(rows[0]),
+        "bright": np.count_nonzero(select(rows[0], "i_cmodel_mag < 22")),
+    }
+    bits = object_flags(rows[0], feeding.flags)
+    assert (hats.n_neighbor, hats.n_duplicate) == (np.count_nonzero(bits & 256 > 0), 0)
+    assert hats.n_neighbor > 10
+    assert hats.notes == found["a.parquet"].notes
+    assert any(note.startswith("ebv: ") and "rows hold no number" in note for note in hats.notes)
 
 
 def test_right_ascensions_that_are_wrapped_are_counted(tmp_path: Path) -> None:
