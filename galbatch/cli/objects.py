@@ -16,7 +16,8 @@ def check(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="object list (Parquet, FITS, CSV, VOTable or HATS catalog), or a run.toml that names one"
+            metavar="FILE",
+            help="object list (Parquet, FITS, CSV, VOTable or HATS catalog), or a run.toml that names one",
         ),
     ],
     id_column: Annotated[

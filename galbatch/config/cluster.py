@@ -34,6 +34,8 @@ class ClusterConfig(Section):
     workers: int | None = Field(
         None,
         ge=1,
+        # A scheduler of Dask holds some thousand workers.
+        le=100_000,
         description="number of worker processes; empty: one per two cores for local, one per GPU for local-cuda. For scheduler: "
         "the number of workers to wait for; empty: one",
     )
@@ -55,6 +57,8 @@ class ClusterConfig(Section):
     retries: int = Field(
         2,
         ge=0,
+        # A partition that fails a thousand times fails always.
+        le=1000,
         description="how often a partition is tried again after I/O errors and lost workers. When memory runs out it is tried "
         "again with half the batch, down to 1",
     )
@@ -68,6 +72,8 @@ class ClusterConfig(Section):
     task_timeout: float = Field(
         20,
         ge=2,
+        # A task of a second may take 12 days then: no limit at all.
+        le=10**6,
         description="how many times the mean time per object of the run's finished tasks a task may take, never less than 10 "
         "minutes; then its worker is started again and the partition is tried elsewhere, as often as retries says",
     )

@@ -41,5 +41,7 @@ class FlagsConfig(Section):
     low_snr: float = Field(
         5.0,
         ge=0,
+        # The shot noise of 10^12 electrons, more than any pixel of a coadd holds.
+        le=10**6,
         description=f"{PixelFlag.LOW_SNR.help} Smallest signal-to-noise ratio within center_radius_arcsec.",
     )

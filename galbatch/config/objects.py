@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from galbatch.config.strict import Section, parse_strictly
+from galbatch.config.values import require_hdus
 from galbatch.errors import ConfigError
 
 __all__ = ["ObjectsConfig", "RegionConfig", "region_of_text"]
@@ -111,8 +112,7 @@ class ObjectsConfig(Section):
     @field_validator("hdu")
     @classmethod
     def _hdus_count_from_zero(cls, value: int | str | None) -> int | str | None:
-        if isinstance(value, int) and value < 0:
-            raise ValueError(f"HDUs are counted from 0, found {value}")
+        require_hdus(value)
         return value
 
     def resolve_paths(self, absolute: Callable[[str], str]) -> ObjectsConfig:

@@ -15,7 +15,11 @@ class PlanConfig(Section):
 
     # A partition is the unit of retry and of output, and a worker holds the columns of all its objects until it is written.
     max_objects_per_partition: int = Field(
-        20_000, ge=1, description="a HEALPix pixel with more objects than this is split"
+        # The rows of a partition are in memory: those of a billion objects take 100 GB.
+        20_000,
+        ge=1,
+        le=10**9,
+        description="a HEALPix pixel with more objects than this is split",
     )
     # Neighboring partitions both read the tiles that they share: smaller limits read more bytes in all.
     max_bytes_per_partition: Bytes = Field(

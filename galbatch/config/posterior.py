@@ -14,6 +14,12 @@ __all__ = ["PosteriorConfig"]
 # Quantiles of 100,000 draws have an error of 0.7 % of a standard deviation: more passes would change nothing.
 MOST_PASSES = 100_000
 
+# 100,000 draws have one beyond 1e-5; a mixture of normal distributions says more, but no network was ever tested there.
+SMALLEST_QUANTILE = 1e-6
+
+# Each is a column for each parameter: more describe a density, which is better kept as pass outputs.
+MOST_QUANTILES = 1000
+
 Passes = Annotated[int, Field(ge=2, le=MOST_PASSES)]
 
 
@@ -37,7 +43,10 @@ class PosteriorConfig(Section):
     # For comparison: quantiles of the paper's 1000 draws have an RMS error of 0.066, averaged over the default quantiles.
     tolerance: float = Field(
         0.05,
-        gt=0,
+        # The most passes reach 3e-3.
+        ge=1e-6,
+        # An error of one standard deviation is all of the posterior: any posterior is within a hundred.
+        le=100,
         description="adaptive: largest Monte Carlo error allowed in any quantile, in units of the posterior's standard deviation; "
         f"objects above it get the flag {ModelFlag.NOT_CONVERGED.name}",
     )
@@ -46,10 +55,15 @@ class PosteriorConfig(Section):
         (0.02275, 0.15865, 0.5, 0.84135, 0.97725),
         description="quantiles in the catalog, as probabilities; the default is the median and the limits of 1 and 2 sigma",
     )
-    seed: int = Field(1, ge=0, description="seed of the dropout masks and draws")
+    # Files and arrays hold integers of 64 bits with sign.
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="seed of the dropout masks and draws")
     # Run out of memory, the batch is halved: the draws stay the same, as each row has a key of its own.
     batch: int = Field(
-        256, ge=1, description="largest number of rows (objects times passes) in one call of the network"
+        # The images of a million rows have 4 GB at the smallest grids, 32 px in one band.
+        256,
+        ge=1,
+        le=10**6,
+        description="largest number of rows (objects times passes) in one call of the network",
     )
     engine: Literal["auto", "torchscript", "rebuilt", "compiled"] = Field(
         "auto",
@@ -68,8 +82,12 @@ class PosteriorConfig(Section):
 
     @model_validator(mode="after")
     def _quantiles_are_probabilities(self) -> PosteriorConfig:
-        if not self.quantiles or any(not 0 < q < 1 for q in self.quantiles):
-            raise ValueError(f"quantiles must lie between 0 and 1, found {list(self.quantiles)}")
+        if any(not SMALLEST_QUANTILE <= q <= 1 - SMALLEST_QUANTILE for q in self.quantiles):
+            raise ValueError(
+                f"quantiles must lie between {SMALLEST_QUANTILE:g} and {1 - SMALLEST_QUANTILE:g}, found {list(self.quantiles)}"
+            )
+        if len(self.quantiles) > MOST_QUANTILES:
+            raise ValueError(f"quantiles: at most {MOST_QUANTILES}, found {len(self.quantiles)}")
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
             raise ValueError("quantiles must rise, without repeats, and hold 0.5 (the median)")
         # The annotation `Passes` in a union would give two messages for one number, the second about "adaptive".

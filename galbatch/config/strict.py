@@ -37,6 +37,9 @@ An old key is an error and is not translated, so that a config file always has t
 
 T = TypeVar("T")
 
+# pydantic adds to the place of a value of several kinds which of them it tried.
+UNION_MEMBER = re.compile(r"int|str|float|bool|constrained-\w+|(dict|tuple|list|literal|function-\w+)\[.*\]")
+
 # Line breaks and tabs may stand in long conditions.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -125,12 +128,13 @@ def parse_strictly(kind: type[T], data: Any, source: str) -> T:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
         # pydantic reports a list whose only item is wrong as empty, too: that line would mislead.
         relevant = [p for p in problems if not (p["type"] == "too_short" and p["input"])]
-        raise ConfigError("\n".join(_explain(kind, problem, source) for problem in relevant)) from None
+        lines = dict.fromkeys(_explain(kind, problem, source) for problem in relevant)
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
     """Return the message for one problem that pydantic found: place, key, what is wrong, and the value found."""
-    location = problem["loc"]
+    location = tuple(part for part in problem["loc"] if not UNION_MEMBER.fullmatch(str(part)))
     # Integers are positions in a list of tables, as in [[models]]: the message names the section alone.
     section = ".".join(part for part in location[:-1] if isinstance(part, str))
     place = f"{source}: [{section}] " if section else f"{source}: "

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from galbatch.config.strict import Section
-from galbatch.config.values import Label, Magnitude, Width
+from galbatch.config.values import Label, MagnitudeOffset, Width, ZeroPoint, require_hdus
 from galbatch.core.types import WeightKind
 
 __all__ = [
@@ -47,7 +47,8 @@ class GenericConfig(Section):
         description="HDU of the image, by number or name; a table if a file holds several bands, such as {g = 1, r = 4}; empty: "
         "the first HDU with an image",
     )
-    axis: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    # No survey has a thousand bands; SPHEREx has 102 channels.
+    axis: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
         default_factory=dict,
         description="image cubes (band, y, x): index of each band on the first axis, such as {g = 0, r = 1}",
     )
@@ -85,9 +86,7 @@ class GenericConfig(Section):
     @field_validator("image", "mask", "weight")
     @classmethod
     def _hdus_count_from_zero(cls, value: HduChoice | None) -> HduChoice | None:
-        numbers = value.values() if isinstance(value, dict) else [value]
-        if negative := [number for number in numbers if isinstance(number, int) and number < 0]:
-            raise ValueError(f"HDUs are counted from 0, found {negative[0]}")
+        require_hdus(*value.values()) if isinstance(value, dict) else require_hdus(value)
         return value
 
 
@@ -232,12 +231,12 @@ class SurveyConfig(Section):
         description="header card with the PSF's FWHM in arcsec; a number in `psf_fwhm_arcsec` takes precedence",
     )
     # There is no default: a wrong zero point makes every flux wrong without any sign of it.
-    zero_point_mag: Magnitude | dict[str, Magnitude] | None = Field(
+    zero_point_mag: ZeroPoint | dict[str, ZeroPoint] | None = Field(
         None,
         description="AB zero point (the magnitude of one image unit) where the files do not give it: a number, or one per band, "
         "such as {g = 27.0, r = 27.0}; never assumed",
     )
-    vega_to_ab_mag: Magnitude | dict[str, Magnitude] | None = Field(
+    vega_to_ab_mag: MagnitudeOffset | dict[str, MagnitudeOffset] | None = Field(
         None,
         description="AB minus Vega magnitude of bands whose zero points in the files are Vega magnitudes, such as {K = 1.9}; empty: the "
         "documented offsets of 2MASS, WISE, UKIRT and VISTA",

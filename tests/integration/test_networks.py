@@ -15,8 +15,10 @@ import pytest
 import torch
 from astropy.io import fits
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from galbatch import catalog, config, errors, execution
+from galbatch.cli.app import app
 from galbatch.core.flags import ModelFlag
 from galbatch.models import (
     AuxiliaryInput,
@@ -189,6 +191,37 @@ def test_changed_numbers_of_a_column_ask_for_new_results_and_no_new_cutouts(writ
     after = execution.prepare(parsed.model_copy(update={"objects": objects})).partitions[0]
     assert after.ingest.digest == before.ingest.digest
     assert after.leaf.digest != before.leaf.digest
+
+
+def test_a_check_of_the_list_says_what_a_plan_says(written, write_hats, tmp_path):
+    """Of a file and of a HATS catalog: where, auxiliary inputs, the network's selection; columns that are missing are refused alike."""
+    run_toml, _ = written
+    objects = config.read_config(run_toml).objects
+    (tmp_path / "hats").mkdir()
+    table = pq.read_table(objects.path)
+    hats = write_hats(tmp_path / "hats", table, max_rows=20)
+    middle, where = np.median(table["ra_deg"]), f"object_id > {np.sort(table['object_id'])[2]}"
+    text = run_toml.read_text().replace('bundle = ["f', f'where = "ra_deg > {middle}"\nbundle = ["f')
+    text = text.replace("[objects]\n", f'[objects]\nwhere = "{where}"\n')
+    runner = CliRunner()
+    for path in (objects.path, hats):
+        run_toml.write_text(text.replace(objects.path, str(path)))
+        plan = execution.prepare(config.read_config(run_toml))
+        checked = runner.invoke(app, ["objects", "check", str(run_toml)])
+        assert checked.exit_code == 0, checked.exception
+        lines = checked.stdout.splitlines()
+        listed = plan.objects.source.listed
+        assert lines[0].startswith(f"{path}: {listed.n_listed} rows, ")
+        assert lines[1] == f"  {listed.n_chosen} of them where {where}"
+        assert f"network toy: {plan.models[0].n_selected} of the objects" in lines
+        assert 0 < plan.models[0].n_selected <= listed.n_chosen < listed.n_listed
+        assert any(
+            line.startswith(f"  ebv_sfd: 1 of {listed.n_chosen} rows hold no number") for line in lines
+        )
+        run_toml.write_text(text.replace(objects.path, str(path)).replace("ebv_sfd", "ebv_sdf"))
+        for command in (["objects", "check"], ["plan"]):
+            found = runner.invoke(app, [*command, str(run_toml)]).exception
+            assert "no column ebv_sdf; the nearest is ebv_sfd" in str(found)
 
 
 def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, tmp_path):

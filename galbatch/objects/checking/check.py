@@ -87,7 +87,7 @@ class ListCheck:
 
 @dataclass(frozen=True)
 class Feeding:
-    """What a run takes from an object list, beside what ``[objects]`` states.
+    """Columns, selections and radii that a run takes from an object list, beside what ``[objects]`` states.
 
     Attributes
     ----------

@@ -244,7 +244,7 @@ def test_the_catalog_of_stamps_is_relative_to_the_file_and_not_in_the_fingerprin
     [
         ("psf_fwhm_arcsec = {q = 0.8}", "[survey] psf_fwhm_arcsec: q: no such band; bands has g, r"),
         ("zero_point_mag = {g = 27.0, R = 27.0}", "[survey] zero_point_mag: R: no such band"),
-        ("psf_fwhm_arcsec = {g = -0.8}", "should be greater than 0 (found -0.8)"),
+        ("psf_fwhm_arcsec = {g = -0.8}", "should be greater than or equal to 0.0001 (found -0.8)"),
         ("psf_fwhm_arcsec = {g = inf}", "should be a finite number"),
         ("zero_point_mag = nan", "should be a finite number"),
         (
