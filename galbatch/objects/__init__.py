@@ -12,6 +12,7 @@ from galbatch.objects.checking import (
     guess_columns,
     report_lines,
 )
+from galbatch.objects.hats import HatsSource, read_properties
 from galbatch.objects.neighbors import object_flags
 from galbatch.objects.reading import kept_names, read_numbers, read_objects
 from galbatch.objects.region import Region, SkyBox, box_around, region_of, sky_box
