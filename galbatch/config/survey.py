@@ -32,6 +32,9 @@ def is_tile_table(tiles: str) -> bool:
 # The number or name of an HDU: one for all bands, or a table with one for each band.
 HduChoice = int | str | dict[str, int | str]
 
+# Masks are read as integers of at most 64 bits, hence bit numbers up to 63.
+MaskPlanes = dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"]
+
 
 class GenericConfig(Section):
     """The [survey.generic] section: which HDUs of a FITS file hold image, mask and weight, and what their numbers mean."""
@@ -58,8 +61,7 @@ class GenericConfig(Section):
         description="for a mask in a file of its own: the text to replace in the image file's name and its replacement, such as "
         '["_sci", "_mask"]; empty: the mask is in the same file',
     )
-    # Masks are read as integers of at most 64 bits, hence bit numbers up to 63.
-    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
+    mask_planes: MaskPlanes | None = Field(
         None,
         description="bit number of each of galbatch's mask planes, such as {SAT = 1, NO_DATA = 8}; nonzero: every value other "
         "than 0 means BAD; zero: 0 means BAD; empty: read from the mask's header cards MP_* or MSKN*",
@@ -110,6 +112,11 @@ class StampsConfig(Section):
         None,
         description="pixel scale of stamps without a WCS, whose north is then taken to be up; 0.168 for HSC",
     )
+    mask_planes: MaskPlanes | None = Field(
+        None,
+        description="bit number of each of galbatch's mask planes in the stamps' masks, such as {BAD = 2, SAT = 8}; nonzero: every value "
+        "other than 0 means BAD; zero: 0 means BAD; empty: read from cards MP_*, MSKN* or MSKNAM*, and a mask without them says nothing",
+    )
 
 
 class Hdf5Config(Section):
@@ -131,7 +138,7 @@ class Hdf5Config(Section):
         "",
         description="dataset of the masks, written like `image`, or (object, y, x) for all bands; empty: none",
     )
-    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
+    mask_planes: MaskPlanes | None = Field(
         None,
         description="bit number of each of galbatch's mask planes; nonzero: every value other than 0 means BAD; zero: 0 (false) means BAD",
     )
@@ -188,9 +195,7 @@ class MultimodalUniverseConfig(Hdf5Config):
     image: str = Field("image_array", description=f"{_described('image')}; image_flux is found as well")
     weight: str = Field("image_ivar", description=_described("weight"))
     mask: str = Field("image_mask", description=_described("mask"))
-    mask_planes: dict[str, Annotated[int, Field(ge=0, le=63)]] | Literal["nonzero", "zero"] | None = Field(
-        "zero", description=_described("mask_planes")
-    )
+    mask_planes: MaskPlanes | None = Field("zero", description=_described("mask_planes"))
     psf_fwhm: str = Field("image_psf_fwhm", description=_described("psf_fwhm"))
     band_names: str = Field("image_band", description=_described("band_names"))
     scale: str = Field("image_scale", description=_described("scale"))

@@ -15,7 +15,14 @@ from galbatch.errors import TileError
 from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
 from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec, wcs_cards
-from galbatch.ingest.pixels.fits_files import FETCH_AGAIN, first_image, hdu_at, open_fits, require_whole
+from galbatch.ingest.pixels.fits_files import (
+    FETCH_AGAIN,
+    first_image,
+    hdu_at,
+    n_moved_by_fpack,
+    open_fits,
+    require_whole,
+)
 from galbatch.ingest.pixels.masks import NO_BITS, NamedBits
 from galbatch.ingest.pixels.planes import described
 from galbatch.ingest.pixels.scaling import asinh_cards
@@ -142,6 +149,7 @@ def add_plane(
     where = f"{tile.where}, {role} {path}"
     with open_fits(path, files) as hdus:
         number = first_image(hdus) if hdu is None else hdu
+        number = n_moved_by_fpack(hdus) if number == 0 else number
         if number is None:
             raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}")
         plane, shape = _whole_plane(hdus, Plane(path, number, tile.image.index), where=where, name=role)

@@ -33,6 +33,7 @@ from galbatch.ingest.pixels import (
     FITS_SUFFIXES,
     first_image,
     hdu_at,
+    n_moved_by_fpack,
     open_fits,
     require_whole_file,
     stem_of,
@@ -116,14 +117,21 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
     named = match.groupdict().get("tile") if match is not None else None
     tile_id = named or stem_of(path)
     where = f"tile {tile_id} band {band} ({path})"
-    image = _hdu_of(config.image, band)
-    image = first_image(hdus) if image is None else image
+    stated = _hdu_of(config.image, band)
+    image = first_image(hdus) if stated is None else stated
     if image is None:
         raise TileError(f"{where}: no HDU has an image; {FETCH_AGAIN}, or state [survey.generic] image")
+    mask = None if config.mask_replace else _hdu_of(config.mask, band)
+    weight = None if config.weight_replace else _hdu_of(config.weight, band)
+    # fpack moves all HDUs of a file whose primary one has an image; what was stated for the file before still holds.
+    if 0 in (stated, mask, weight) or (stated is None and image in (mask, weight)):
+        moved = n_moved_by_fpack(hdus)
+        image = image if stated is None else _moved(image, moved)
+        mask, weight = _moved(mask, moved), _moved(weight, moved)
     planes = Planes(
         image,
-        mask=None if config.mask_replace else _hdu_of(config.mask, band),
-        weight=None if config.weight_replace else _hdu_of(config.weight, band),
+        mask=mask,
+        weight=weight,
         weight_kind=config.weight_kind,
         index=() if (place := _of_band(config.axis, band)) is None else (place,),
     )
@@ -139,6 +147,10 @@ def _tile(hdus: fits.HDUList, path: str, *, band: str, survey: SurveyConfig) -> 
     if tile.mask is not None:
         tile = with_mask_bits(tile, survey, hdus)
     return labeled(tile, survey)
+
+
+def _moved(number: T, by: int) -> T | int:
+    return number + by if isinstance(number, int) else number
 
 
 def _hdu_of(stated_hdu: int | str | dict[str, int | str] | None, band: str) -> int | str | None:

@@ -16,7 +16,7 @@ from galbatch.errors import ConfigError, TileError
 from galbatch.ingest.headers import with_bits
 from galbatch.ingest.pixels import NONZERO, ZERO, NamedBits, maskbits, named_bits, require_bits
 
-__all__ = ["labeled", "stated_mask_planes", "stated_psf_fwhm_arcsec", "with_mask_bits"]
+__all__ = ["labeled", "stated_bits", "stated_mask_planes", "stated_psf_fwhm_arcsec", "with_mask_bits"]
 
 WORDS = {"nonzero": NONZERO, "zero": ZERO}
 
@@ -49,6 +49,21 @@ def stated_mask_planes(given: Mapping[str, int] | str | None) -> dict[str, int] 
     return dict(given)
 
 
+def stated_bits(given: Mapping[str, int] | str | None, header: fits.Header, where: str) -> NamedBits | None:
+    """Return what a key `mask_planes` of run.toml says of the mask with this header; None if it says nothing.
+
+    Raises
+    ------
+    ConfigError, TileError
+        It names planes that galbatch does not have, or bits that the mask does not have.
+    """
+    names = stated_mask_planes(given)
+    if names is None:
+        return None
+    require_bits(names, header, where)
+    return NamedBits(names)
+
+
 def with_mask_bits(tile: Tile, survey: SurveyConfig, hdus: fits.HDUList) -> Tile:
     """Return the tile with the meaning of its mask's bits: by ``[survey.generic] mask_planes``, else by the header, else by the layout.
 
@@ -62,10 +77,8 @@ def with_mask_bits(tile: Tile, survey: SurveyConfig, hdus: fits.HDUList) -> Tile
     assert tile.mask is not None
     number = hdus.index_of(tile.mask.hdu)
     header = hdus[number].header
-    given = stated_mask_planes(survey.generic.mask_planes)
-    if given is not None:
-        require_bits(given, header, tile.where)
-        return with_bits(tile, NamedBits(given), hdus)
+    if (stated := stated_bits(survey.generic.mask_planes, header, tile.where)) is not None:
+        return with_bits(tile, stated, hdus)
     bits = named_bits(hdus, number, tile.where)
     if not bits.names and survey.layout == "legacysurvey":
         return with_bits(tile, NamedBits(maskbits(header, tile.band)), hdus)

@@ -32,7 +32,7 @@ from galbatch.ingest.headers import (
 )
 from galbatch.ingest.layouts.bands import band_in_name, band_statements, matching_band
 from galbatch.ingest.layouts.hsc import BACKGROUND_OF_RELEASE, release_in
-from galbatch.ingest.layouts.overrides import labeled, stated_psf_fwhm_arcsec
+from galbatch.ingest.layouts.overrides import labeled, stated_bits, stated_psf_fwhm_arcsec
 from galbatch.ingest.layouts.stamp_catalog import north_up_wcs, position_in_catalog, require_inside
 from galbatch.ingest.pixels import (
     FITS_SUFFIXES,
@@ -81,7 +81,7 @@ class StampsLayout:
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # The stamp; nothing from files of tables or of other bands.
         with open_fits(path, files) as hdus:
-            planes = _planes(hdus, path)
+            planes = _planes(hdus, path, survey)
             if planes is None:
                 require_whole_file(hdus, path)
                 return []
@@ -120,7 +120,7 @@ class StampsLayout:
         return [labeled(tile, survey, release=release, background=background)]
 
 
-def _planes(hdus: fits.HDUList, path: str) -> Planes | None:
+def _planes(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> Planes | None:
     """Return the HDUs to read: the first image, and those of mask and weight that have its shape; None without an image."""
     numbers: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
@@ -141,7 +141,10 @@ def _planes(hdus: fits.HDUList, path: str) -> Planes | None:
     if "image" not in numbers:
         return None
     mask = numbers.get("mask")
-    bits = NO_BITS if mask is None else named_bits(hdus, mask, path)
+    bits = NO_BITS
+    if mask is not None:
+        stated = stated_bits(survey.stamps.mask_planes, hdus[mask].header, path)
+        bits = named_bits(hdus, mask, path) if stated is None else stated
     kinds: tuple[WeightKind, ...] = typing.get_args(WeightKind)
     kind: WeightKind = next((kind for kind in kinds if kind in numbers), "variance")
     return Planes(numbers["image"], mask, numbers.get(kind), kind, bits)

@@ -20,6 +20,7 @@ __all__ = [
     "first_image",
     "hdu_at",
     "ignore_astropy",
+    "n_moved_by_fpack",
     "open_fits",
     "opened_fits",
     "quiet_astropy",
@@ -128,6 +129,14 @@ def first_image(hdus: fits.HDUList) -> int | None:
         if hdu.is_image and len(getattr(hdu, "shape", None) or ()) >= 2:
             return number
     return None
+
+
+def n_moved_by_fpack(hdus: fits.HDUList) -> int:
+    """Return by how many places fpack moved all HDUs: 1 if the primary HDU had an image, which then stands behind an empty one."""
+    had_image = (
+        not getattr(hdus[0], "shape", None) and len(hdus) > 1 and isinstance(hdus[1], fits.CompImageHDU)
+    )
+    return int(had_image)
 
 
 def hdu_at(hdus: fits.HDUList, number: int | str, *, where: str, name: str) -> Any:

@@ -116,6 +116,48 @@ class TestGeneric(LayoutContract):
         ):
             read(tmp_path, bands=("g", "r"), generic={"axis": {"g": 0, "r": 1}}, zero_point_mag=30.0)
 
+    @pytest.mark.parametrize(
+        "places",
+        [
+            {"mask": 1, "weight": 2},
+            {"image": 0, "mask": 1, "weight": 2},
+            {"image": 1, "mask": 0, "weight": 2},
+            {"image": 2, "mask": 1, "weight": 0},
+        ],
+    )
+    def test_numbers_of_hdus_hold_after_fpack(self, tmp_path, tan, read, objects, cut, places):
+        """fpack puts an image of the primary HDU behind an empty one."""
+        wcs = tan(crpix=(35, 30))
+        mask = np.zeros((60, 70), np.int16)
+        mask[29, 34] = 2
+        planes = {"image": PIXELS[0], "mask": mask, "weight": np.full_like(PIXELS[0], 0.25)}
+        order = sorted(planes, key=lambda role: places.get(role, 0))
+        first, *others = (planes[role] for role in order)
+        plain = fits.HDUList([fits.PrimaryHDU(first, wcs), *(fits.ImageHDU(plane, wcs) for plane in others)])
+        packed = [
+            fits.CompImageHDU(planes[role], wcs, compression_type="GZIP_2", quantize_level=0.0)
+            for role in order
+        ]
+        plain.writeto(tmp_path / "a_g.fits")
+        fits.HDUList([fits.PrimaryHDU(), *packed]).writeto(tmp_path / "b_g.fits.fz")
+        generic = places | {"mask_planes": {"SAT": 1}}
+        for name in ("a_g.fits", "b_g.fits.fz"):
+            tiles = read(tmp_path / name, generic=generic, zero_point_mag=30.0)
+            block = cut(objects(150.0, 2.0), tiles, size=21)
+            np.testing.assert_allclose(block.image[0, 0], PIXELS[0][19:40, 24:45] * self.njy, rtol=1e-6)
+            np.testing.assert_allclose(block.variance, 0.25 * self.njy**2, rtol=1e-6)
+            assert np.argwhere(block.mask[0, 0]).tolist() == [[10, 10]]
+
+    def test_a_mask_file_whose_hdu_0_was_packed(self, tmp_path, tan, read, objects, cut):
+        mask = np.zeros((60, 70), np.int16)
+        mask[29, 34] = 2
+        fits.PrimaryHDU(PIXELS[0], header=tan(crpix=(35, 30))).writeto(tmp_path / "a_g_sci.fits")
+        packed = fits.CompImageHDU(mask, compression_type="RICE_1")
+        fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "a_g_dq.fits")
+        generic = {"mask": 0, "mask_replace": ("_sci", "_dq"), "mask_planes": {"SAT": 1}}
+        tiles = read(tmp_path / "a_g_sci.fits", generic=generic, zero_point_mag=30.0)
+        assert np.argwhere(cut(objects(150.0, 2.0), tiles, size=21).mask[0, 0]).tolist() == [[10, 10]]
+
     def test_mask_and_weight_in_files_beside(self, tmp_path, tan, read, objects, cut):
         mask = np.zeros((60, 70), np.uint8)
         mask[29, 34], mask[28, 34] = 2, 4

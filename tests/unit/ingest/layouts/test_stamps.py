@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from galbatch.core.flags import MaskBit
 from galbatch.core.types import njy_per_unit
-from galbatch.errors import ObjectListError, TileError
+from galbatch.errors import ConfigError, ObjectListError, TileError
 from galbatch.ingest.headers import parse_wcs
 from tests.unit.ingest.layouts.contract import PIXELS, LayoutContract
 
@@ -61,6 +62,53 @@ class TestStamps(LayoutContract):
         hdu.writeto(tmp_path / "4-cutout-HSC-G-8279-pdr2_wide.fits")
         (tile,) = read(tmp_path)
         assert (tile.release, tile.background) == ("pdr2", "global sky")
+
+
+class TestMaskPlanes:
+    """Of masks whose bits no card names, as HST's DQ: run.toml says which are bad."""
+
+    MASK = np.zeros(PIXELS[0].shape, np.int16)
+    MASK[29, 34], MASK[29, 36], MASK[29, 38] = 256, 4, 1
+
+    @pytest.fixture
+    def read(self, tmp_path, tan, read_tiles):
+        def run(cards=(), **stamps):
+            mask = fits.ImageHDU(self.MASK, name="DQ")
+            mask.header.update(cards)
+            image = fits.PrimaryHDU(PIXELS[0], header=tan(crpix=(35, 30)))
+            fits.HDUList([image, mask]).writeto(tmp_path / "a_g.fits", overwrite=True)
+            return read_tiles(tmp_path, layout="stamps", zero_point_mag=27.0, stamps=stamps)
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("planes", "cards", "bits"),
+        [
+            ({"SAT": 8, "BAD": 2}, {}, [MaskBit.SAT, MaskBit.BAD, 0]),
+            ("nonzero", {}, [MaskBit.BAD] * 3),
+            (None, {}, [0, 0, 0]),
+            (None, {"MP_SAT": 2}, [0, MaskBit.SAT, 0]),
+            ({"CR": 0}, {"MP_SAT": 2}, [0, 0, MaskBit.CR]),
+        ],
+    )
+    def test_bits_that_are_stated(self, read, objects, cut, planes, cards, bits):
+        found = cut(objects(150.0, 2.0), read(cards, mask_planes=planes), size=21).mask[0, 0]
+        assert found[10, [10, 12, 14]].tolist() == [int(bit) for bit in bits]
+
+    def test_zero_is_bad(self, read, objects, cut):
+        found = cut(objects(150.0, 2.0), read(mask_planes="zero"), size=21).mask[0, 0]
+        assert np.count_nonzero(found) == 441 - 3
+
+    @pytest.mark.parametrize(
+        ("planes", "message"),
+        [
+            ({"SAT": 16}, "the mask has 16 bits, numbered from 0, and its planes SAT = 16 lie beyond"),
+            ({"WARM": 2}, "WARM is no mask of galbatch's"),
+        ],
+    )
+    def test_what_a_mask_does_not_have_is_refused(self, read, planes, message):
+        with pytest.raises((TileError, ConfigError), match=message):
+            read(mask_planes=planes)
 
 
 class TestWhatAnHduIs:
