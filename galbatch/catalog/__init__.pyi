@@ -1,13 +1,20 @@
 from .checksums import leaf_damage, remove_leaf
+from .collection import (
+    collection_path,
+    collection_problems,
+    index_note,
+    make_index,
+    make_margin,
+    write_footprint,
+)
 from .finishing import finish, model_property, read_properties
-from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, list_leaves
+from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, leaves_of, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import (
     FoundObject,
     cone,
     find_objects,
     leaf_ids,
-    leaves_of,
     parse_ids,
     read_catalog,
     read_objects,
@@ -28,17 +35,22 @@ __all__ = [
     "RowLimits",
     "check",
     "checksum_path",
+    "collection_path",
+    "collection_problems",
     "column_field",
     "cone",
     "damaged_leaf",
     "find_objects",
     "finish",
+    "index_note",
     "leaf_damage",
     "leaf_ids",
     "leaf_path",
     "leaf_schema",
     "leaves_of",
     "list_leaves",
+    "make_index",
+    "make_margin",
     "model_property",
     "parse_ids",
     "read_catalog",
@@ -50,5 +62,6 @@ __all__ = [
     "require_columns",
     "scan",
     "verify",
+    "write_footprint",
     "write_leaf",
 ]

@@ -22,7 +22,7 @@ from galbatch import __version__, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
-from galbatch.catalog.schema import schema_difference
+from galbatch.catalog.schema import default_columns, schema_difference
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, RA
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
@@ -34,8 +34,8 @@ __all__ = ["FooterSum", "finish", "model_property", "read_properties"]
 
 # hats is imported inside functions: it takes two seconds and imports pyplot, which workers do not need.
 
-MAX_LEAVES_WITH_METADATA = 2_500
-"""With more leaves ``_metadata`` is not written: it takes 230 kB a leaf of memory here and in its readers. LSDB works without it."""
+MAX_ROW_GROUPS_WITH_METADATA = 2_500
+"""With more row groups in all leaves ``_metadata`` is not written: it takes 230 kB for each of memory here and in its readers. LSDB works without it."""
 
 SKYMAP_ORDER = 8
 """HEALPix order of the sky map, whose pixels are 14 arcmin wide."""
@@ -115,21 +115,25 @@ class _Summary:
     leaves : the leaves, in the order of their rows (by HEALPix index at order 29)
     rows_on_the_sky : (pixel,) int64, number of rows in each pixel of the sky map
     schema : of the first leaf
-    metadata : of all leaves, as ``_metadata`` holds it; None if there are too many leaves for such a file
+    metadata : of all leaves, as ``_metadata`` holds it; None if they have too many row groups for such a file
     """
 
-    def __init__(self, catalog_path: str, *, n_leaves: int) -> None:
+    def __init__(self, catalog_path: str) -> None:
         self.leaves: list[_Leaf] = []
         self.rows_on_the_sky = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
         self.schema: pa.Schema | None = None
         self.metadata: pq.FileMetaData | None = None
         self._catalog_path = catalog_path
-        self._collects = n_leaves <= MAX_LEAVES_WITH_METADATA
 
     @property
     def n_rows(self) -> int:
         """The number of rows of all leaves."""
         return sum(leaf.n_rows for leaf in self.leaves)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns."""
+        return [] if self.schema is None else list(self.schema.names)
 
     def add(self, opened: _OpenedLeaf) -> None:
         """Add a leaf.
@@ -142,8 +146,7 @@ class _Summary:
         schema, pixel = opened.metadata.schema.to_arrow_schema(), opened.leaf.pixel
         if self.schema is None:
             self.schema = schema.with_metadata(reader_metadata(schema.empty_table()))
-            if self._collects:
-                self.metadata = _metadata_without_rows(self.schema)
+            self.metadata = _metadata_without_rows(self.schema)
         elif difference := schema_difference(schema, self.schema):
             raise CatalogError(
                 f"{self._catalog_path}: leaf {pixel.name} differs from {self.leaves[0].pixel.name}: {difference}; "
@@ -154,6 +157,8 @@ class _Summary:
             path = layout.leaf_path("", pixel).removeprefix(f"/{layout.DATASET}/")
             opened.metadata.set_file_path(path)
             self.metadata.append_row_groups(opened.metadata)
+            if self.metadata.num_row_groups > MAX_ROW_GROUPS_WITH_METADATA:
+                self.metadata = None
         # Not rows[pixels] += ..: a pixel may hold rows of several leaves, but of one leaf it occurs once.
         self.rows_on_the_sky[opened.map_pixels] += opened.map_rows
         self.leaves.append(opened.leaf)
@@ -209,7 +214,7 @@ def finish(
         storage.remove(storage.join(catalog_path, name))
     pixels = _own_leaves(catalog_path, partitions)
     add_missing_checksums(catalog_path, pixels)
-    summary = _Summary(catalog_path, n_leaves=len(pixels))
+    summary = _Summary(catalog_path)
     for opened in map_in_threads(partial(_OpenedLeaf.read, catalog_path), pixels, n_threads=LEAF_THREADS):
         summary.add(opened)
         if footers is not None:
@@ -312,6 +317,7 @@ def _hats_properties(summary: _Summary) -> dict[str, str]:
         "hats_nrows": summary.n_rows,
         "hats_col_ra": RA.name,
         "hats_col_dec": DEC.name,
+        "hats_cols_default": " ".join(default_columns(summary.names)),
         "hats_col_healpix": HEALPIX.name,
         "hats_col_healpix_order": HEALPIX_ORDER,
         "hats_npix_suffix": ".parquet",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from galbatch import storage
 from galbatch.core.pixels import HealpixPixel, split_path
+from galbatch.errors import CatalogError
 
 __all__ = [
     "CATALOG_ENTRIES",
@@ -23,6 +25,7 @@ __all__ = [
     "hats_path",
     "leaf_path",
     "leaf_pixel",
+    "leaves_of",
     "list_leaves",
     "stray_files",
 ]
@@ -72,6 +75,20 @@ def list_leaves(catalog_path: str) -> list[HealpixPixel]:
     """Return the pixels of all leaves of a catalog, sorted by order and then by number; empty if there is no catalog."""
     paths = storage.list_files(storage.join(catalog_path, DATASET), suffix=LEAF_SUFFIX)
     return sorted(pixel for path in paths if (pixel := leaf_pixel(path)) is not None)
+
+
+def leaves_of(catalog_path: str) -> list[HealpixPixel]:
+    """Return the pixels of all leaves (at least one), sorted by the HEALPix index at order 29 of their rows.
+
+    Raises
+    ------
+    CatalogError
+        There is no leaf.
+    """
+    leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
+    if not leaves:
+        raise CatalogError(f"{catalog_path}: no leaf of a catalog found; give the folder that holds dataset/")
+    return leaves
 
 
 def hats_path(catalog_path: str) -> Any:

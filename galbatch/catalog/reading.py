@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galbatch.catalog.layout import leaf_path, list_leaves
+from galbatch.catalog.collection.index import find_places
+from galbatch.catalog.layout import leaf_path, leaves_of
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
-from galbatch.catalog.scanning import LEAVES_AT_ONCE, Cone, scan
+from galbatch.catalog.scanning import LEAVES_AT_ONCE, AtIndices, Cone, scan
 from galbatch.catalog.schema import column_field
 from galbatch.config import nearest_hint
-from galbatch.core.columns import ID, SEPARATION, flag_columns
+from galbatch.core.columns import HEALPIX, ID, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
 
@@ -26,7 +28,6 @@ __all__ = [
     "cone",
     "find_objects",
     "leaf_ids",
-    "leaves_of",
     "parse_ids",
     "read_catalog",
     "read_objects",
@@ -96,7 +97,7 @@ def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object of a catalog: its id, the pixel of its leaf, and the values of its columns of flags."""
+    """An object of a catalog: its id, the pixel of its leaf, and the values of its HEALPix index and columns of flags."""
 
     object_id: int | str
     pixel: HealpixPixel
@@ -123,8 +124,9 @@ def parse_ids(catalog_path: str, kind: pa.DataType, object_ids: Iterable[str]) -
 def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObject]:
     """Return the objects with the given ids, in the order of the ids; an id that is repeated gives one object.
 
-    Leaves are skipped if the minimum and maximum of the ids in their footer exclude all ids. From the others the ids are
-    read, and the columns of flags if the leaf has one of the objects.
+    With a current index (`make_index`) the row groups of the objects are read, and nothing else. Without one leaves are
+    skipped if the minimum and maximum of the ids in their footer exclude all ids. From the others the ids are read, and the
+    columns of flags if the leaf has one of the objects.
 
     Parameters
     ----------
@@ -142,22 +144,53 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     leaves = leaves_of(catalog_path)
     schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
     wanted = parse_ids(catalog_path, schema.field(ID.name).type, object_ids)
-    columns = [ID.name, *flag_columns(schema.names)]
+    columns = [HEALPIX.name, ID.name, *flag_columns(schema.names)]
+    places = find_places(catalog_path, wanted)
+    if places is None:
+        found = _search_all(catalog_path, leaves, wanted, columns)
+    else:
+        found = _read_places(catalog_path, leaves, places, columns)
+    if unknown := ", ".join(str(one) for one in wanted if one not in found):
+        raise UsageError(
+            f"{catalog_path}: no object has the id {unknown}; ids are those of the column {ID.name}"
+        )
+    return [found[one] for one in wanted]
+
+
+def _read_places(
+    catalog_path: str, leaves: Sequence[HealpixPixel], places: Mapping[int | str, int], columns: list[str]
+) -> dict[int | str, FoundObject]:
+    """Return objects by id, from the row groups that hold their HEALPix indices, which `places` gives by id."""
+    starts = [leaf.index_range[0] for leaf in leaves]
+    needed = sorted({bisect_right(starts, index) - 1 for index in places.values()})
+    some = [leaves[number] for number in needed]
+    tables = scan(catalog_path, some, [AtIndices(places.values())], columns=columns)
+    wanted = pa.array(list(places))
+    return {
+        one.object_id: one
+        for leaf, table in zip(some, tables, strict=True)
+        for one in _found(leaf, table, wanted)
+    }
+
+
+def _search_all(
+    catalog_path: str, leaves: Sequence[HealpixPixel], wanted: list[int | str], columns: list[str]
+) -> dict[int | str, FoundObject]:
+    """Return objects by id, from all leaves whose range of ids has one of the wanted."""
     found: dict[int | str, FoundObject] = {}
+    search = partial(_search, catalog_path, wanted=wanted, columns=columns)
     with ThreadPoolExecutor(LEAVES_AT_ONCE) as pool:
         for start in range(0, len(leaves), LEAVES_AT_ONCE):
-            some = leaves[start : start + LEAVES_AT_ONCE]
-            for objects in pool.map(lambda leaf: _search(catalog_path, leaf, wanted, columns), some):
+            for objects in pool.map(search, leaves[start : start + LEAVES_AT_ONCE]):
                 found |= {one.object_id: one for one in objects}
             # Checked after each batch of leaves, so that the rest is not read once all objects are found.
             if len(found) == len(wanted):
-                return [found[one] for one in wanted]
-    unknown = ", ".join(str(one) for one in wanted if one not in found)
-    raise UsageError(f"{catalog_path}: no object has the id {unknown}; ids are those of the column {ID.name}")
+                break
+    return found
 
 
 def _search(
-    catalog_path: str, leaf: HealpixPixel, wanted: Sequence[int | str], columns: list[str]
+    catalog_path: str, leaf: HealpixPixel, *, wanted: Sequence[int | str], columns: list[str]
 ) -> list[FoundObject]:
     """Return the wanted objects that are in a leaf."""
     path = leaf_path(catalog_path, leaf)
@@ -173,20 +206,22 @@ def _search(
     # Ids are read alone first: most leaves whose range includes an id do not have the object.
     if not pc.any(pc.is_in(read_leaf(path, columns=[ID.name]).column(0), values)).as_py():
         return []
-    table = read_leaf(path, columns=columns)
-    rows = table.filter(pc.is_in(table.column(ID.name), values)).to_pylist()
+    return _found(leaf, read_leaf(path, columns=columns), values)
+
+
+def _found(leaf: HealpixPixel, table: pa.Table, wanted: pa.Array) -> list[FoundObject]:
+    """Return the objects in some rows of a leaf whose ids are wanted."""
+    rows = table.filter(pc.is_in(table.column(ID.name), wanted)).to_pylist()
     return [FoundObject(row[ID.name], leaf, row) for row in rows]
 
 
 def read_objects(catalog_path: str, object_ids: Sequence[str]) -> pa.Table:
     """Return the rows of the objects with the given ids, with all columns, in the order of the ids; raises as `find_objects` does."""
     found = find_objects(catalog_path, object_ids)
-    parts = []
-    for pixel in dict.fromkeys(one.pixel for one in found):
-        ids = pa.array([one.object_id for one in found if one.pixel == pixel])
-        table = read_leaf(leaf_path(catalog_path, pixel))
-        parts.append(table.filter(pc.is_in(table.column(ID.name), ids)))
-    rows = pa.concat_tables(parts)
+    leaves = list(dict.fromkeys(one.pixel for one in found))
+    there = AtIndices(one.values[HEALPIX.name] for one in found)
+    # Other objects at the same index are left out by their ids.
+    rows = pa.concat_tables(scan(catalog_path, leaves, [there]))
     place = {object_id: row for row, object_id in enumerate(rows.column(ID.name).to_pylist())}
     return rows.take([place[one.object_id] for one in found])
 
@@ -235,11 +270,3 @@ def cone(
     kept = [name for name in columns or table.column_names if name != SEPARATION.name]
     separation = pa.array(circle.separation_arcsec(table))
     return table.select(kept).append_column(column_field(SEPARATION), separation).sort_by(SEPARATION.name)
-
-
-def leaves_of(catalog_path: str) -> list[HealpixPixel]:
-    """Return all leaves (at least one), sorted by the HEALPix index at order 29 of their rows."""
-    leaves = sorted(list_leaves(catalog_path), key=attrgetter("index_range"))
-    if not leaves:
-        raise CatalogError(f"{catalog_path}: no leaf of a catalog found; give the folder that holds dataset/")
-    return leaves

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import UsageError
 
-__all__ = ["Cone", "RowCondition", "RowLimits", "scan"]
+__all__ = ["AtIndices", "Cone", "RowCondition", "RowLimits", "scan"]
 
 RowLimits = Mapping[str, tuple[Any, Any]]
 """Least and greatest value of columns in some rows; of columns that are absent nothing is known."""
@@ -102,6 +102,26 @@ class Cone:
     def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Return which rows lie in the cone, (row,) bool."""
         return np.asarray(self.separation_arcsec(rows) <= self.radius_arcsec)
+
+
+class AtIndices:
+    """Rows at some HEALPix indices at order 29, (index,) integers."""
+
+    columns = (HEALPIX.name,)
+
+    def __init__(self, indices: Iterable[int]) -> None:
+        self._indices = np.unique(np.fromiter(indices, dtype=np.int64))
+
+    def may_hold(self, limits: RowLimits) -> bool:
+        """Return whether one of the indices is within the limits."""
+        if HEALPIX.name not in limits:
+            return True
+        least, greatest = limits[HEALPIX.name]
+        return bool(np.searchsorted(self._indices, least) < np.searchsorted(self._indices, greatest, "right"))
+
+    def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows are at one of the indices, (row,) bool."""
+        return np.isin(rows.column(HEALPIX.name).to_numpy(), self._indices)
 
 
 def scan(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from galbatch.core.columns import OWN_COLUMNS, Column
+from galbatch.core.columns import DEC, ID, OWN_COLUMNS, RA, Column, flag_columns, quantile_columns
 from galbatch.core.flags import FLAGS_KEY, flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
 
-__all__ = ["column_field", "leaf_schema", "require_own_columns", "schema_difference"]
+__all__ = ["column_field", "default_columns", "leaf_schema", "require_own_columns", "schema_difference"]
 
 # Entries of the field metadata that are copied from the object list and compared between leaves.
 KEPT_METADATA = (b"unit", b"description", b"ucd")
@@ -54,6 +54,13 @@ def column_field(column: Column) -> pa.Field:
     if column.flags is not None:
         metadata[FLAGS_KEY] = flags_as_json(column.flags)
     return pa.field(column.name, column.arrow_type, metadata={k: v for k, v in metadata.items() if v})
+
+
+def default_columns(names: Sequence[str]) -> list[str]:
+    """Return the columns that LSDB opens where none are named: id, position, medians and flags, in the catalog's order."""
+    medians = {columns[0.5] for columns in quantile_columns(names).values() if 0.5 in columns}
+    wanted = {ID.name, RA.name, DEC.name, *medians, *flag_columns(names)}
+    return [name for name in names if name in wanted]
 
 
 def _kept_metadata(field: pa.Field) -> dict[bytes, bytes]:

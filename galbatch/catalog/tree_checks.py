@@ -13,7 +13,7 @@ from galbatch import storage
 from galbatch.catalog import layout
 from galbatch.core.pixels import HealpixPixel
 
-__all__ = ["tree_problems"]
+__all__ = ["hats_problems", "tree_problems"]
 
 
 def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator[str]:
@@ -41,7 +41,7 @@ def tree_problems(catalog_path: str, leaves: Sequence[HealpixPixel]) -> Iterator
         yield f"{len(missing)} leaves are missing, the first {missing[0].name}; galbatch run does them again"
     if extra := sorted(set(leaves) - listed):
         yield f"{len(extra)} leaves are not in partition_info.csv, the first {extra[0].name}; finish again"
-    yield from _hats_problems(catalog_path)
+    yield from hats_problems(catalog_path)
 
 
 class _CollectingHandler(logging.Handler):
@@ -55,8 +55,8 @@ class _CollectingHandler(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def _hats_problems(catalog_path: str) -> Iterator[str]:
-    """Yield the problem that the strict validation of hats finds.
+def hats_problems(catalog_path: str) -> Iterator[str]:
+    """Yield the problem that the strict validation of hats finds in a catalog, a margin or an index.
 
     hats returns only True or False and logs the reasons to the root logger, from where a handler collects them.
     """
