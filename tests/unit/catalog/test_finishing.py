@@ -196,10 +196,10 @@ def test_a_run_that_finds_its_objects_incomplete_may_say_so(leaves: str, partiti
     assert catalog.read_properties(leaves)["galbatch_complete"] == "false"
 
 
-def test_above_ten_thousand_leaves_there_is_no_metadata_and_lsdb_opens_it(
+def test_with_many_row_groups_there_is_no_metadata_and_lsdb_opens_it(
     finished: str, partitions: list[Partition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finishing, "MAX_LEAVES_WITH_METADATA", 2)
+    monkeypatch.setattr(finishing, "MAX_ROW_GROUPS_WITH_METADATA", 2)
     finish(finished, partitions)
     assert not os.path.exists(f"{finished}/dataset/_metadata")
     assert len(lsdb.open_catalog(finished).compute()) == 400

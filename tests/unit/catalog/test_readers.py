@@ -215,7 +215,7 @@ READERS: dict[str, Callable[[str], Answers]] = {
         pd.read_parquet(f"{path}/dataset", dtype_backend="numpy_nullable")
     ),
     "pyarrow": arrow_answers,
-    "lsdb": lambda path: frame_answers(lsdb.open_catalog(path)),
+    "lsdb": lambda path: frame_answers(lsdb.open_catalog(path, columns="all")),
     "duckdb": duckdb_answers,
     "polars": polars_answers,
     "dask": lambda path: frame_answers(dask.dataframe.read_parquet(f"{path}/dataset")),

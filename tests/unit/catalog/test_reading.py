@@ -111,7 +111,7 @@ def test_objects_are_found_by_their_ids_in_the_order_asked_for(
     assert [one.object_id for one in found] == ids
     for one in found:
         assert one.object_id in catalog.leaf_ids(finished, one.pixel)
-        assert set(one.values) == {"object_id", "flags", "gampen_flags"}
+        assert set(one.values) == {"_healpix_29", "object_id", "flags", "gampen_flags"}
 
 
 def test_ids_that_are_not_there_are_all_named(finished: str, table: pa.Table) -> None:
