@@ -16,7 +16,8 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import catalogs, converting, models, objects, running, simulating, tiles, training
+from galbatch.cli import catalogs, objects, running, simulating, tiles
+from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
 from galbatch.core.process import STOPPED_EXIT_CODE, signals_interrupt
@@ -78,8 +79,8 @@ app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
 
 models_app = _group("List, show, train and convert model bundles.")
 app.add_typer(models_app, name="models")
-models_app.command("list")(models.list_bundles)
-models_app.command("show")(models.show)
+models_app.command("list")(listing.list_bundles)
+models_app.command("show")(listing.show)
 models_app.command("train")(training.train)
 models_app.command("calibrate")(training.calibrate)
 

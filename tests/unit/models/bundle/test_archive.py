@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from galbatch.cli import models as models_cli
+from galbatch.cli.bundles import listing as models_cli
 from galbatch.errors import BundleError
 from galbatch.models import load_bundle, read_bundle_metadata, save_bundle, script_of
 from galbatch.models.bundle.archive import MOST_METADATA_BYTES, read_metadata_text

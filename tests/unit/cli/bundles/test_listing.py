@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from galbatch.cli import models as models_cli
+from galbatch.cli.bundles import listing as models_cli
 
 
 def run_cli(*arguments):

@@ -1,0 +1,1 @@
+"""The commands ``galbatch models ...``, which list, train, calibrate and convert bundles."""
