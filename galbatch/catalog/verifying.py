@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from galbatch import storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import leaf_bytes
+from galbatch.catalog.collection.state import collection_problems
 from galbatch.catalog.finishing import read_properties
 from galbatch.catalog.leaf_checks import leaf_problems
 from galbatch.catalog.leaves import BUNDLES_KEY, footer_of, parse_leaf
@@ -67,6 +68,7 @@ def check(catalog_path: str) -> Checked:
       inside the leaf's pixel, at the HEALPix index of their position, and as many as its footer says.
     - Object ids are unique in the whole catalog, and the number of rows is that in the properties.
     - All leaves come from the same run, by their fingerprints.
+    - The collection beside the catalog, if there is one, was made from the catalog as it is, and hats finds it valid.
     - Quantiles do not decrease with their level, a value is missing only with a bit in ``<model>_flags``, and is null.
     """
     leaves = sorted(layout.list_leaves(catalog_path), key=attrgetter("index_range"))
@@ -75,6 +77,7 @@ def check(catalog_path: str) -> Checked:
     found = Checked()
     problems = [*tree_problems(catalog_path, leaves), *_content_problems(catalog_path, leaves, found.damaged)]
     found.problems += [f"{catalog_path}: {problem}" for problem in problems]
+    found.problems += collection_problems(catalog_path)
     return found
 
 

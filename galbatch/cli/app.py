@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import catalogs, objects, running, simulating, tiles
+from galbatch.cli import catalogs, collections, objects, running, simulating, tiles
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import errors, print_line
@@ -76,6 +76,12 @@ app.command()(catalogs.flags)
 app.command()(catalogs.compare)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cutout)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
+
+catalog_app = _group("Make what other tools need of a catalog: margin, index of ids, footprint.")
+app.add_typer(catalog_app, name="catalog")
+catalog_app.command()(collections.margin)
+catalog_app.command()(collections.index)
+catalog_app.command()(collections.moc)
 
 models_app = _group("List, show, train and convert model bundles.")
 app.add_typer(models_app, name="models")

@@ -24,6 +24,7 @@ __all__ = [
     "patient_with_workers",
     "replace_workers",
     "started",
+    "threads",
 ]
 
 ENDED = (Status.closed, Status.closing, Status.failed)
@@ -77,6 +78,24 @@ class Local(ClusterKind):
 
     def replace_workers(self, client: Client) -> int:
         return replace_workers(client)
+
+
+@contextmanager
+def threads(n_threads: int) -> Iterator[Client]:
+    """Yield a connection to one worker with threads of this process, for short work of other libraries that ask for Dask."""
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=n_threads,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            # A limit would be that of the whole process, whatever else it holds.
+            memory_limit=0,
+            silence_logs=40,
+        ) as workers,
+        Client(workers) as client,
+    ):
+        yield client
 
 
 @contextmanager

@@ -5,8 +5,7 @@
     catalog_collection/
     ├── collection.properties        points to ../catalog, whose files stay where they are
     ├── margin_10arcsec/             the objects within 10 arcsec outside of each partition, by hats-import
-    ├── object_id_index/             the partition of each object id, in HATS's format
-    └── footprint.fits               the MOC of the catalog
+    └── object_id_index/             the partition of each object id, in HATS's format
 
 Without the margin a crossmatch loses pairs across borders of partitions; with the index an object is found without reading
 the ids of all leaves. Each part records the state of the catalog that it was made from: one of an earlier state is stale.

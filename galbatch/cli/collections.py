@@ -1,0 +1,62 @@
+"""The commands galbatch catalog margin, index and moc, which make what other tools need of a finished catalog."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from galbatch.cli.options import CatalogPath
+from galbatch.cli.printing import counted, print_line
+
+__all__ = ["index", "margin", "moc"]
+
+
+def margin(
+    catalog_path: CatalogPath,
+    radius: Annotated[
+        str, typer.Option(metavar="RADIUS", help="in arcsec, or with its unit; at least that of your crossmatches")
+    ] = "10arcsec",
+) -> None:
+    """Make a margin, so that crossmatches lose no pair.
+
+    Without it pairs across the borders of partitions are lost. It is put into the HATS collection beside the catalog, CATALOG_collection: open that with LSDB. hats-import makes it
+    (pip install "galbatch[lsdb]").
+    """
+    from galbatch import api, catalog, cluster
+
+    radius_arcsec = api.parse_radius(radius)
+    with cluster.threads(os.cpu_count() or 1) as client:
+        name, n_rows = catalog.make_margin(catalog_path, radius_arcsec=radius_arcsec, client=client)
+    print_line(f"{catalog.collection_path(catalog_path)}: {name}, {counted(n_rows, 'row')}")
+
+
+def index(catalog_path: CatalogPath) -> None:
+    """Make an index of the ids, so that objects are found fast.
+
+    show, cutout, draws and LSDB's id_search use it instead of the ids of all leaves. It is put into the HATS collection beside the catalog, CATALOG_collection.
+    """
+    from galbatch import catalog
+
+    n_rows = catalog.make_index(catalog_path)
+    print_line(f"{catalog.collection_path(catalog_path)}: index of {counted(n_rows, 'id')}")
+
+
+def moc(
+    catalog_path: CatalogPath,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="MOC to write: .fits or .json")
+    ] = "footprint.fits",
+    order: Annotated[
+        int, typer.Option(help="HEALPix order of its pixels; those of order 10 are 3.4 arcmin wide", min=0, max=29)
+    ] = 10,
+) -> None:
+    """Write the footprint as a MOC, for Aladin and others.
+
+    Its pixels are those that have objects.
+    """
+    from galbatch import catalog
+
+    area_deg2 = catalog.write_footprint(catalog_path, output, healpix_order=order)
+    print_line(f"{output}: {area_deg2:.4g} square degrees have objects, in pixels of order {order}")
