@@ -16,7 +16,10 @@ __all__ = ["index", "margin", "moc"]
 def margin(
     catalog_path: CatalogPath,
     radius: Annotated[
-        str, typer.Option(metavar="RADIUS", help="in arcsec, or with its unit; at least that of your crossmatches")
+        str,
+        typer.Option(
+            metavar="RADIUS", help="in arcsec, or with its unit; at least that of your crossmatches"
+        ),
     ] = "10arcsec",
 ) -> None:
     """Make a margin, so that crossmatches lose no pair.
@@ -49,7 +52,10 @@ def moc(
         str, typer.Option("-o", "--output", metavar="FILE", help="MOC to write: .fits or .json")
     ] = "footprint.fits",
     order: Annotated[
-        int, typer.Option(help="HEALPix order of its pixels; those of order 10 are 3.4 arcmin wide", min=0, max=29)
+        int,
+        typer.Option(
+            help="HEALPix order of its pixels; those of order 10 are 3.4 arcmin wide", min=0, max=29
+        ),
     ] = 10,
 ) -> None:
     """Write the footprint as a MOC, for Aladin and others.

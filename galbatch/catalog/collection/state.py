@@ -37,9 +37,6 @@ STATE = "galbatch_catalog_state"
 STATED_BY = ("galbatch_fingerprint", "hats_nrows", "hats_estsize", "hats_order")
 """Properties of a catalog that tell its rows from those of another run, or of a run that has not done all partitions."""
 
-MAKERS = {INDEX: "index", MARGIN_PREFIX: "margin --radius"}
-"""The command that makes a part, by the beginning of the part's name."""
-
 
 def collection_path(catalog_path: str) -> str:
     """Return the path of the collection of a catalog, beside it: ``catalog_collection``."""
@@ -170,7 +167,8 @@ def collection_problems(catalog_path: str) -> list[str]:
     problems = []
     for part in parts_of(catalog_path):
         if not is_current(catalog_path, part, state):
-            command = next(command for name, command in MAKERS.items() if part.startswith(name))
+            radius = part.removeprefix(MARGIN_PREFIX)
+            command = "index" if part == INDEX else f"margin --radius {radius}"
             problems.append(
                 f"{storage.join(path, part)}: made from an earlier state of the catalog; make it again by "
                 f"galbatch catalog {command}"

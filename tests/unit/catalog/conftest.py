@@ -41,10 +41,11 @@ KEPT = pa.schema(
 N_OBJECTS = 400
 
 
-def make_table(seed: int = 1) -> pa.Table:
-    """Rows of a whole catalog, sorted."""
+def make_table(seed: int = 1, *, half_width_deg: float = 1.0) -> pa.Table:
+    """Rows of a whole catalog, sorted, in a box about (150, 2)."""
     random = np.random.default_rng(seed)
-    ra, dec = random.uniform(149.0, 151.0, N_OBJECTS), random.uniform(1.0, 3.0, N_OBJECTS)
+    ra = random.uniform(150 - half_width_deg, 150 + half_width_deg, N_OBJECTS)
+    dec = random.uniform(2 - half_width_deg, 2 + half_width_deg, N_OBJECTS)
     index = sky.healpix_29(ra, dec)
     order = np.argsort(index, kind="stable")
     schema = catalog.leaf_schema(COLUMNS, id_type=pa.int64(), kept=KEPT)
@@ -66,13 +67,13 @@ def make_table(seed: int = 1) -> pa.Table:
     return pa.table([pa.array(value) for value in values], schema=schema)
 
 
-def divide(table: pa.Table) -> list[Partition]:
-    """Pixels of order 5, the fullest of them split into order 6."""
+def divide(table: pa.Table, order: int = 5) -> list[Partition]:
+    """Pixels of an order, the fullest of them split into the next order."""
     index = table["_healpix_29"].to_numpy()
-    pixels, counts = np.unique(sky.pixel_of(index, 5), return_counts=True)
+    pixels, counts = np.unique(sky.pixel_of(index, order), return_counts=True)
     fullest = int(pixels[np.argmax(counts)])
-    leaves = [(5, int(pixel)) for pixel in pixels if pixel != fullest]
-    leaves += [(6, 4 * fullest + child) for child in range(4)]
+    leaves = [(order, int(pixel)) for pixel in pixels if pixel != fullest]
+    leaves += [(order + 1, 4 * fullest + child) for child in range(4)]
     partitions = []
     for healpix_order, pixel in leaves:
         start, stop = np.searchsorted(index, HealpixPixel(healpix_order, pixel).index_range).tolist()
