@@ -164,6 +164,7 @@ def show(
         check_table_suffix(output)
     if thumbnail is not None and len(object_ids) > 1:
         raise UsageError(f"--thumbnail {thumbnail}: expected one object, found {len(object_ids)}")
+    _note_index(catalog_path)
     rows = catalog.read_objects(catalog_path, object_ids)
     if output is not None:
         write_table(output, rows)
@@ -177,6 +178,14 @@ def show(
     if thumbnail is not None and pictured is not None:
         api.write_thumbnail(thumbnail, pictured)
         print_line(f"picture: {thumbnail}")
+
+
+def _note_index(catalog_path: str) -> None:
+    """Tell how to find objects faster, if the catalog has no current index of ids."""
+    from galbatch import catalog
+
+    if note := catalog.index_note(catalog_path):
+        errors.print(f"note: {note}")
 
 
 def _cutouts(catalog_path: str, store: str | None, object_ids: Sequence[str]) -> list[Cutout]:
@@ -382,6 +391,7 @@ def cutout(
         raise UsageError("--north-up and --like exclude each other")
     if png is not None and len(object_ids) > 1:
         raise UsageError(f"--png {png}: expected one object, found {len(object_ids)}")
+    _note_index(catalog_path)
     found = _cutouts(catalog_path, store, object_ids)
     if north_up:
         found = [api.north_up(one) for one in found]
@@ -441,6 +451,7 @@ def draws(
         from galbatch import reporting
 
         reporting.check_corner(plot, n_draws)
+    _note_index(catalog_path)
     results = drawing.draw(catalog_path, object_ids, drawing.Request(n_draws, model, seed))
     found = [result for result in results if isinstance(result, drawing.Drawn)]
     without = [result for result in results if isinstance(result, drawing.NoDraws)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from astropy.coordinates import SkyCoord
 from hats.io.validation import is_valid_collection
 from mocpy import MOC
 
-from galbatch import catalog, cluster
+from galbatch import catalog, cluster, storage
 from galbatch.catalog.collection import index as index_module
 from galbatch.core import sky
 from galbatch.errors import CatalogError, DamagedError, UsageError
@@ -50,7 +49,7 @@ def rows() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, rows: pa.Table) -> Iterator[str]:
+def made(tmp_path_factory: pytest.TempPathFactory, rows: pa.Table) -> str:
     """A catalog with pixels of orders 10 and 11, 3.4 and 1.7 arcmin wide, and its collection."""
     path = finish(str(tmp_path_factory.mktemp("made") / "catalog"), rows, order=10)
     with cluster.threads(2) as client:
@@ -58,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, rows: pa.Table) -> Iterator[s
     assert name == "margin_10arcsec"
     assert n_rows > 0
     assert catalog.make_index(path) == N_OBJECTS
-    yield path
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +220,23 @@ def test_a_catalog_made_anew_makes_the_collection_stale(made: str, tmp_path: Pat
     assert len(catalog.collection_problems(moved)) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:PosixUPath on python")
+def test_a_collection_on_s3(s3: str, rows: pa.Table) -> None:
+    path = finish(f"{s3}/catalog", rows, order=10)
+    with cluster.threads(2) as client:
+        catalog.make_margin(path, radius_arcsec=RADIUS_ARCSEC, client=client)
+    assert catalog.make_index(path) == N_OBJECTS
+    assert catalog.verify(path) == []
+    ids = rows["object_id"].to_pylist()[::100]
+    assert catalog.read_objects(path, list(map(str, ids)))["object_id"].to_pylist() == ids
+    opened = lsdb.open_catalog(
+        catalog.collection_path(path), storage_options=dict(storage.reader_options(path))
+    )
+    assert opened.margin is not None
+    assert sorted(opened.id_search(values={"object_id": ids}).compute()["object_id"]) == sorted(ids)
+
+
 # --- the index -------------------------------------------------------------------------------------------
 
 
@@ -295,7 +311,7 @@ def test_unknown_ids_are_refused_with_the_index_too(made: str) -> None:
 def test_the_note_says_how_to_make_an_index(
     made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "READING_THREADS", 2)
+    monkeypatch.setattr(index_module, "FEW_LEAVES", 2)
     assert catalog.index_note(made) == ""
     shutil.copytree(made, tmp_path / "catalog")
     moved = str(tmp_path / "catalog")
