@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from galbatch.cli.options import CatalogPath
-from galbatch.cli.printing import counted, print_line
+from galbatch.cli.printing import print_line
+from galbatch.core.texts import counted
 
 __all__ = ["index", "margin", "moc"]
 
