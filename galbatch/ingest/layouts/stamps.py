@@ -81,7 +81,7 @@ class StampsLayout:
     def tiles_in(self, path: str, survey: SurveyConfig, files: FileAccessLog) -> list[Tile]:
         # The stamp; nothing from files of tables or of other bands.
         with open_fits(path, files) as hdus:
-            planes = _planes(hdus, path, survey)
+            planes = _planes(hdus, path, survey.stamps.mask_planes)
             if planes is None:
                 require_whole_file(hdus, path)
                 return []
@@ -120,7 +120,7 @@ class StampsLayout:
         return [labeled(tile, survey, release=release, background=background)]
 
 
-def _planes(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> Planes | None:
+def _planes(hdus: fits.HDUList, path: str, mask_planes: Mapping[str, int] | str | None) -> Planes | None:
     """Return the HDUs to read: the first image, and those of mask and weight that have its shape; None without an image."""
     numbers: dict[str, int] = {}
     for number, hdu in enumerate(hdus):
@@ -143,7 +143,7 @@ def _planes(hdus: fits.HDUList, path: str, survey: SurveyConfig) -> Planes | Non
     mask = numbers.get("mask")
     bits = NO_BITS
     if mask is not None:
-        stated = stated_bits(survey.stamps.mask_planes, hdus[mask].header, path)
+        stated = stated_bits(mask_planes, hdus[mask].header, path)
         bits = named_bits(hdus, mask, path) if stated is None else stated
     kinds: tuple[WeightKind, ...] = typing.get_args(WeightKind)
     kind: WeightKind = next((kind for kind in kinds if kind in numbers), "variance")
