@@ -14,6 +14,7 @@ import heapq
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
@@ -97,7 +98,7 @@ class Simulated:
     def __post_init__(self) -> None:
         self.events: list[tuple[float, int, str, Any]] = []
         self.n_events = 0
-        self.waiting: dict[str, list[Future]] = {"ingest": [], "infer": []}
+        self.waiting: dict[str, deque[Future]] = {"ingest": deque(), "infer": deque()}
         # Places where a task can run; a worker that was taken away has none.
         self.free = {
             "infer": set(range(self.n_workers)),
@@ -132,14 +133,14 @@ class Simulated:
         ran = {key: self.begun[key] for key in keys if key in self.begun}
         return {key: (str(one.worker), self.now - one.started_s) for key, one in ran.items()}
 
-    def holders(self, futures: list[Future]) -> list[str]:
+    def holders(self, keys: list[str]) -> list[str]:
         """Results come at once."""
         return []
 
     def cancel(self, futures: list[Future]) -> None:
         """Nothing is canceled, as no worker is refused and no task hangs."""
 
-    def submit(self, function: Any, step: Any, task: tuple[str, Any], *_: Any, key: str, **__: Any) -> Future:
+    def submit(self, function: Any, task: tuple[str, Any], *, key: str, **_: Any) -> Future:
         """Take a task, and start it if there is room."""
         future = Future(key, *task)
         self.waiting[future.step].append(future)
@@ -174,7 +175,7 @@ class Simulated:
     def _start(self) -> None:
         for step, free in self.free.items():
             while free and self.waiting[step]:
-                future, place = self.waiting[step].pop(0), free.pop()
+                future, place = self.waiting[step].popleft(), free.pop()
                 future.worker = place if step == "infer" else place[0]
                 future.place, future.started_s = place, self.now
                 self.begun[future.key] = future
@@ -210,7 +211,7 @@ class Simulated:
             self.gpu_s += spent_s
             self.lost_s += spent_s
             again = Future(future.key, future.step, future.part)
-            self.waiting[future.step].insert(0, again)
+            self.waiting[future.step].appendleft(again)
         self.free["infer"].discard(worker)
         self.free["ingest"] = {place for place in self.free["ingest"] if place[0] != worker}
         self._later(self.rates.back_after_h * HOUR_S, "back", worker)
@@ -233,6 +234,7 @@ def simulated_queue(simulated: Simulated) -> Iterator[None]:
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(queue, "Outcomes", return_value=simulated))
         stack.enter_context(mock.patch.object(queue.cluster, "WorkerMonitor", return_value=simulated))
+        stack.enter_context(mock.patch.object(queue, "packed", lambda function, task, locks: task))
         stack.enter_context(mock.patch.object(tasks, "ingest_task", lambda plan, part, **_: ("ingest", part)))
         stack.enter_context(mock.patch.object(tasks, "infer_task", lambda plan, part, **_: ("infer", part)))
         yield

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client
 
 from galbatch.cluster.base import Device, Notify, count_of
 from galbatch.cluster.local import RESTART_S
@@ -22,6 +22,10 @@ LOOK_S = 1.0
 
 REPLACE_S = 5.0
 """Time between two attempts to replace workers that are gone for good."""
+
+
+SILENT_S = 15.0
+"""A worker that has not reported for this time, in seconds, is silent: each reports every few seconds at least."""
 
 
 class WorkerMonitor:
@@ -125,15 +129,17 @@ class WorkerMonitor:
             return {}
         return found
 
-    def holders(self, futures: Sequence[Future]) -> list[str]:
-        """Return the addresses of the workers that hold the results of finished tasks."""
-        if not futures:
+    def holders(self, keys: Collection[str]) -> list[str]:
+        """Return the addresses of the workers that hold the results of finished tasks, only the silent ones if some are."""
+        if not keys:
             return []
         try:
-            found = self._client.who_has(list(futures))
+            silent_s: dict[str, float] = self._client.run_on_scheduler(_holders, frozenset(keys))
         except OSError:
             return []
-        return sorted({worker for workers in found.values() for worker in workers})
+        # One request fetches the results of several workers, so that one of them delays what the others hold.
+        silent = [worker for worker, seconds in silent_s.items() if seconds > SILENT_S]
+        return sorted(silent or silent_s)
 
     def restart(self, worker: str) -> bool:
         """Restart a worker's process; return False if it has no nanny, the process that can do so.
@@ -188,3 +194,9 @@ def _running(keys: Collection[str], dask_scheduler: Any = None) -> dict[str, tup
         for task in given
         for worker in [task.processing_on]
     }
+
+
+def _holders(keys: Collection[str], dask_scheduler: Any = None) -> dict[str, float]:
+    """Return the workers that hold these tasks' results, and the seconds since each reported; called in the scheduler's process."""
+    held = [dask_scheduler.tasks[key].who_has or () for key in keys if key in dask_scheduler.tasks]
+    return {worker.address: time.time() - worker.last_seen for workers in held for worker in workers}

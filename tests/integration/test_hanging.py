@@ -198,15 +198,15 @@ def test_a_worker_that_is_stopped_with_a_result_is_started_again(planned, monkey
     with cluster.connect(parsed.cluster) as client:
         pids, gather = client.run(os.getpid), client.gather
 
-        async def fetch(future):
-            result = await gather(future, asynchronous=True)
-            if stopped or not future.key.startswith("infer"):
-                return result
-            stopped.append(result.worker)
-            os.kill(pids[result.worker], signal.SIGSTOP)
-            return await gather(future, asynchronous=True)
+        async def fetch(futures, options):
+            results = await gather(futures, **options)
+            if stopped or not futures[0].key.startswith("infer"):
+                return results
+            stopped.append(results[0].worker)
+            os.kill(pids[stopped[0]], signal.SIGSTOP)
+            return await gather(futures, **options)
 
-        monkeypatch.setattr(client, "gather", lambda future, asynchronous: fetch(future))
+        monkeypatch.setattr(client, "gather", lambda futures, **options: fetch(futures, options))
         sink = Notes()
         result = execution.execute(parsed, plan, client, sink=sink)
     assert (result.failed, result.complete) == ({}, True)

@@ -166,16 +166,16 @@ def test_a_result_whose_worker_left_before_it_was_fetched_is_waited_for(local, p
     with workers_here(n_workers=2, threads_per_worker=1, resources={}) as (running, client):
         gather = client.gather
 
-        async def fetch(future):
-            result = await gather(future, asynchronous=True)
-            if lost or not future.key.startswith("infer"):
+        async def fetch(futures, options):
+            result = await gather(futures, **options)
+            if lost or not futures[0].key.startswith("infer"):
                 return result
-            lost.append(future.key)
+            lost.append(futures[0].key)
             # The task ended, and its worker leaves with the result: Dask runs it again on the other one.
-            await next(w for w in running.workers.values() if future.key in w.data).close()
-            return await gather(future, asynchronous=True)
+            await next(w for w in running.workers.values() if futures[0].key in w.data).close()
+            return await gather(futures, **options)
 
-        monkeypatch.setattr(client, "gather", lambda future, asynchronous: fetch(future))
+        monkeypatch.setattr(client, "gather", lambda futures, **options: fetch(futures, options))
         result = execution.execute(parsed, plan, client)
     assert result.complete
     assert result.failed == {}

@@ -24,11 +24,11 @@ from galbatch import cluster, dashboard, storage
 from galbatch.config import RunConfig
 from galbatch.errors import LockLost, ShortOfMemory, TaskOverdue, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.execution.submission.boundary import run_task, worker_of
+from galbatch.execution.submission.boundary import packed, run_packed, worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
-from galbatch.execution.submission.timing import TaskTimes
+from galbatch.execution.submission.timing import Pace, TaskTimes
 from galbatch.planning import PartitionPlan, Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
@@ -148,6 +148,8 @@ class SubmissionQueue:
         # The step that is tried while the run pauses.
         self._probe: Attempt | None = None
         self._times = TaskTimes(config.cluster.task_timeout)
+        self._pace = Pace()
+        self._looked_s = -POLL_S
         self._looked_overdue_s = time.monotonic()
         # When finished tasks were first seen whose results have not come, by their keys.
         self._finished_s: dict[str, float] = {}
@@ -187,9 +189,11 @@ class SubmissionQueue:
     def _work(self, check: Callable[[], None]) -> None:
         while self._fresh or self._again or self._pending:
             check()
-            self._monitor.look()
-            self._end_overdue()
-            self._give_up()
+            if time.monotonic() - self._looked_s >= POLL_S:
+                self._looked_s = time.monotonic()
+                self._monitor.look()
+                self._end_overdue()
+                self._give_up()
             self._submit_what_fits()
             ended = self._outcomes.take(timeout_s=POLL_S)
             if not ended:
@@ -231,7 +235,7 @@ class SubmissionQueue:
         for key, one in self._pending.items():
             if one.future.status == "finished" and now - self._finished_s.setdefault(key, now) > RESULT_S:
                 self._finished_s[key] = now
-                silent.append(one.future)
+                silent.append(key)
         for worker in self._monitor.holders(silent):
             self._note(f"worker {worker} does not answer")
             self._monitor.restart(worker)
@@ -295,7 +299,10 @@ class SubmissionQueue:
                 self._submit(attempt)
         # Steps that are not due yet leave their room to others.
         n_taken = len(self._pending) + sum(one.due_s <= now for one in self._again)
-        while self._fresh and n_taken < self._monitor.max_submitted:
+        # Tasks that end within moments wait for the client unless more are submitted; of longer ones no more than the workers
+        # can begin, so that retries, pauses and signals take effect soon.
+        limit = max(self._monitor.max_submitted, self._pace.recent(now))
+        while self._fresh and n_taken < limit:
             device = self._device_of(self._fresh[0])
             if room[device] <= 0:
                 return
@@ -349,10 +356,8 @@ class SubmissionQueue:
         able = tuple(self._monitor.able(device)) if self._monitor.refused or attempt.elsewhere else ()
         able = tuple(one for one in able if one in attempt.elsewhere) or able
         future = self._client.submit(
-            run_task,
-            function,
-            task,
-            self._locks,
+            run_packed,
+            packed(function, task, self._locks),
             key=f"{attempt.step}-{attempt.part.partition.name}-{next(self._numbers)}-{self._run}",
             pure=False,
             # Retries are counted here alone, as Dask's own would repeat wrong inputs, too.
@@ -373,6 +378,7 @@ class SubmissionQueue:
         self._batch = min(self._batch, outcome.batch or self._batch)
         for note in outcome.notes:
             self._note(note)
+        self._pace.add(time.monotonic())
         self._times.add(attempt.step, n_objects=outcome.n_objects, seconds=outcome.seconds)
         self.pauses.succeeded()
         if self._probe is attempt:

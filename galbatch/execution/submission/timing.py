@@ -1,10 +1,13 @@
-"""The time that a task may take, judged by what the finished tasks of the same run took."""
+"""The time that a task may take, and the number to submit, judged by what the finished tasks of the same run took."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 
-__all__ = ["TaskTimes"]
+__all__ = ["Pace", "TaskTimes"]
+
+RECENT_S = 0.5
+"""Tasks count as recent for this time, in seconds: what is submitted beyond the workers' threads ends within as much."""
 
 MIN_LIMIT_S = 600.0
 """No task is taken for hanging before this time, in seconds: a busy disk or a first compilation takes minutes."""
@@ -47,3 +50,20 @@ class TaskTimes:
             return f"{limit}, while no task of this step has finished"
         mean_s = self._seconds[step] / self._n_objects[step]
         return f"{limit}; finished tasks took {mean_s:.3g} s per object ([cluster] task_timeout = {self._multiple:g})"
+
+
+class Pace:
+    """Counts the tasks that succeeded in the last half second."""
+
+    def __init__(self) -> None:
+        self._ended_s: deque[float] = deque()
+
+    def add(self, now_s: float) -> None:
+        """Count a task that succeeded at this time of a monotonic clock."""
+        self._ended_s.append(now_s)
+
+    def recent(self, now_s: float) -> int:
+        """Return the number of tasks that succeeded within half a second before this time."""
+        while self._ended_s and self._ended_s[0] < now_s - RECENT_S:
+            self._ended_s.popleft()
+        return len(self._ended_s)

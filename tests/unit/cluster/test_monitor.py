@@ -159,3 +159,21 @@ def test_a_scheduler_that_is_gone_ends_the_run(clock):
     client.status = "closed"
     with pytest.raises(SchedulerLost, match="tcp://s:1: the scheduler is gone; what is done stays"):
         monitor.look()
+
+
+def test_of_the_workers_that_hold_results_the_silent_ones_are_told(clock, monkeypatch):
+    monkeypatch.setattr("galbatch.cluster.monitor.time.time", lambda: 1000.0)
+    a, b = SimpleNamespace(address="a", last_seen=999.0), SimpleNamespace(address="b", last_seen=999.5)
+    tasks = {
+        "x": SimpleNamespace(who_has=[a]),
+        "y": SimpleNamespace(who_has=[b]),
+        "z": SimpleNamespace(who_has=None),
+    }
+    client = Scripted(a=worker(), b=worker())
+    client.state = SimpleNamespace(tasks=tasks)
+    monitor = cluster.WorkerMonitor(client, JOINED, print)
+    assert monitor.holders([]) == []
+    assert monitor.holders(["x", "y", "z", "forgotten"]) == ["a", "b"]
+    b.last_seen = 980.0
+    assert monitor.holders(["x", "y"]) == ["b"]
+    assert monitor.holders(["x"]) == ["a"]

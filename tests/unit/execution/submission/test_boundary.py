@@ -1,11 +1,16 @@
 """What a task gives back: its result, or the error that it expects to meet."""
 
 import errno
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
+from distributed.protocol import serialize
 
 from galbatch.errors import LockLost, TileError
-from galbatch.execution.submission.boundary import run_task
+from galbatch.execution.submission import boundary
+from galbatch.execution.submission.boundary import packed, run_packed, run_task
+from galbatch.execution.tasks import TaskResult
 
 
 @pytest.mark.parametrize(
@@ -25,3 +30,22 @@ def test_a_fault_of_the_program_is_raised_with_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run_task(divide, None)
+
+
+def test_a_task_is_sent_as_one_piece_whatever_arrays_it_has():
+    """Dask would send each array as a message frame of its own, first to the scheduler, then to the worker."""
+    data = packed(np.sum, [np.arange(5), np.arange(7)])
+    frames = serialize(data)[1]
+    assert len(frames) == 1
+
+
+def test_a_packed_task_is_run_with_its_locks(monkeypatch):
+    held = []
+    monkeypatch.setattr(boundary.storage, "guarded", lambda locks: held.append(locks) or nullcontext())
+    result = run_packed(packed(result_of, "a task", ("lock",)))
+    assert result.partition == "a task"
+    assert held == [("lock",)]
+
+
+def result_of(task):
+    return TaskResult(task, 1, 2, 0, 0.5)

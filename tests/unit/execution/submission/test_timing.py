@@ -1,8 +1,8 @@
-"""The time that a task may take."""
+"""The time that a task may take, and the pace of those that end."""
 
 import pytest
 
-from galbatch.execution.submission.timing import FIRST_S_PER_OBJECT, MIN_LIMIT_S, TaskTimes
+from galbatch.execution.submission.timing import FIRST_S_PER_OBJECT, MIN_LIMIT_S, RECENT_S, Pace, TaskTimes
 
 
 def test_the_limit_is_a_multiple_of_the_mean_per_object():
@@ -28,3 +28,11 @@ def test_steps_are_judged_by_their_own_kind_and_the_first_by_a_stated_time():
     assert (
         times.described("infer", 1000) == "60000 s for 1000 objects, while no task of this step has finished"
     )
+
+
+def test_the_pace_is_the_number_of_tasks_of_the_last_half_second():
+    pace = Pace()
+    for now_s in (10.0, 10.2, 10.4, 10.45):
+        pace.add(now_s)
+    assert [pace.recent(now_s) for now_s in (10.45, 10.5, 10.65, 10.92, 11.0)] == [4, 4, 3, 1, 0]
+    assert RECENT_S == 0.5
