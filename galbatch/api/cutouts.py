@@ -21,6 +21,7 @@ from galbatch.errors import UsageError
 
 __all__ = [
     "Cutout",
+    "add_cards",
     "cutouts_as_fits",
     "find_cutouts",
     "north_up",
@@ -279,7 +280,7 @@ def _hdus(cutout: Cutout, number: int) -> Iterator[fits.ImageHDU]:
             if values is None:
                 continue
             hdu = fits.ImageHDU(values[index], wcs, name=f"{plane}_{band}", ver=number)
-            _add_cards(hdu.header, cutout, index, unit)
+            add_cards(hdu.header, cutout, index, unit)
             if plane == "MASK":
                 for bit in MaskBit:
                     # FITS allows longer names than 8 letters after this word, which LSST's masks have too.
@@ -287,7 +288,8 @@ def _hdus(cutout: Cutout, number: int) -> Iterator[fits.ImageHDU]:
             yield hdu
 
 
-def _add_cards(header: fits.Header, cutout: Cutout, index: int, unit: str) -> None:
+def add_cards(header: fits.Header, cutout: Cutout, index: int, unit: str) -> None:
+    """Add what is known of one band of a cutout to a FITS header: object, band, flags, PSF and noise; BUNIT where `unit` is one."""
     header["OBJECT"] = (str(cutout.object_id), "id in the catalog")
     header["RA_OBJ"] = (cutout.ra_deg, "[deg] ICRS, in the object list")
     header["DEC_OBJ"] = (cutout.dec_deg, "[deg] ICRS, in the object list")

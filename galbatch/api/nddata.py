@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import astropy.units as u
 import numpy as np
-import numpy.typing as npt
+from astropy.io import fits
 from astropy.nddata import CCDData, NDDataArray, VarianceUncertainty
 from astropy.wcs import WCS
 
-from galbatch.api.cutouts import Cutout
+from galbatch.api.cutouts import Cutout, add_cards
 from galbatch.config import FlagsConfig, nearest_hint
 from galbatch.core.flags import MaskBit
 from galbatch.errors import UsageError
@@ -36,7 +35,8 @@ def as_ccddata(cutout: Cutout, band: str | None = None) -> NDDataArray:
     -------
     astropy.nddata.NDDataArray
         ``mask`` is true where a pixel is NaN or has one of the bits `UNUSABLE`; ``flags`` has all bits of `MaskBit`, uint16;
-        ``uncertainty`` is the variance, NaN where unknown. The last two are None if the store lacks them.
+        ``uncertainty`` is the variance, NaN where unknown; these two are None if the store lacks them. ``meta`` is a FITS header
+        (OBJECT, FILTER, FLAGS, PSFFWHM, SKYSIGMA, ..), of several bands a dictionary of headers in the order of the planes.
 
     Raises
     ------
@@ -55,24 +55,22 @@ def as_ccddata(cutout: Cutout, band: str | None = None) -> NDDataArray:
     uncertainty = (
         None if cutout.variance is None else VarianceUncertainty(cutout.variance[planes], unit=u.nJy**2)
     )
-    # CCDData cannot be cut down to one of its planes: it takes no WCS but astropy's own class.
-    kind, wcs = (NDDataArray, _with_bands(cutout.wcs)) if band is None else (CCDData, cutout.wcs)
-    result = kind(image, unit=u.nJy, mask=mask, uncertainty=uncertainty, meta=_meta(cutout, planes), wcs=wcs)
+    common = {"unit": u.nJy, "mask": mask, "uncertainty": uncertainty}
+    if isinstance(planes, int):
+        result = CCDData(image, meta=_header(cutout, planes), wcs=cutout.wcs, **common)
+    else:
+        # CCDData cannot be cut down to one of its planes: it takes no WCS but astropy's own class.
+        headers = {name: _header(cutout, number) for number, name in enumerate(cutout.bands)}
+        result = NDDataArray(image, meta=headers, wcs=_with_bands(cutout.wcs), **common)
     result.flags = None if cutout.mask is None else cutout.mask[planes]
     return result
 
 
-def _meta(cutout: Cutout, planes: slice | int) -> dict[str, Any]:
-    def of_bands(values: npt.NDArray[np.float32]) -> Any:
-        return values[planes].tolist()
-
-    return {
-        "object_id": cutout.object_id,
-        "bands": list(cutout.bands) if isinstance(planes, slice) else [cutout.bands[planes]],
-        "flags": int(cutout.flags),
-        "psf_fwhm_arcsec": of_bands(cutout.psf_fwhm_arcsec),
-        "sky_sigma_njy": of_bands(cutout.sky_sigma_njy),
-    }
+def _header(cutout: Cutout, band: int) -> fits.Header:
+    """Return what is known of one band as cards, which CCDData writes into FITS files."""
+    header = fits.Header()
+    add_cards(header, cutout, band, "")
+    return header
 
 
 def _with_bands(celestial: WCS) -> WCS:

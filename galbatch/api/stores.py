@@ -23,7 +23,7 @@ __all__ = ["Store", "open_store"]
 
 
 def open_store(url: str) -> Store:
-    """Open a cutout store.
+    """Open a cutout store that ``galbatch run`` made, or is making.
 
     Parameters
     ----------

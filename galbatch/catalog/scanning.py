@@ -76,7 +76,7 @@ class Cone:
         return RA.name, DEC.name
 
     @cached_property
-    def _ranges(self) -> list[tuple[int, int]]:
+    def index_ranges(self) -> list[tuple[int, int]]:
         """Ranges of the HEALPix index at order 29 that cover the cone; the second number is not included."""
         # Pixels about as wide as the radius cover the cone, so a handful suffice whatever the radius is. A radius of 0 has
         # no logarithm, and 1e-3 arcsec gives an order below 29; a cone cannot be larger than the sphere.
@@ -92,7 +92,7 @@ class Cone:
         if HEALPIX.name not in limits:
             return True
         least, greatest = limits[HEALPIX.name]
-        return any(least < stop and start <= greatest for start, stop in self._ranges)
+        return any(least < stop and start <= greatest for start, stop in self.index_ranges)
 
     def separation_arcsec(self, rows: pa.Table) -> npt.NDArray[np.float64]:
         """Return the distances (row,) float64 of rows from the center, in arcsec."""

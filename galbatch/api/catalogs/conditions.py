@@ -19,16 +19,22 @@ from galbatch.catalog import Cone, RowLimits
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, ID, PIXEL_FLAGS, RA
 from galbatch.core.flags import FlagClass, ModelFlag
-from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel
+from galbatch.core.pixels import HEALPIX_ORDER
 from galbatch.errors import UsageError
-from galbatch.objects import SkyBox, box_around, may_be_true, names_in, select_rows, sky_box
+from galbatch.objects import SkyBox, may_be_true, names_in, select_rows, sky_box
 
 __all__ = ["Box", "Good", "Ids", "Where", "bits_against", "box_of", "cone_of"]
 
 Bools = npt.NDArray[np.bool_]
 
-PIXEL_RADIUS_DEG = 62.0
-"""More than the distance from a HEALPix pixel's center to its corners, times 2 to the power of its order: 1.07 rad at most."""
+SMALL_DEG = 20.0
+"""Boxes up to this width and height are covered by a circle, larger ones by the pixels of `COARSE_ORDER`."""
+
+COARSE_ORDER = 6
+"""HEALPix order of pixels that are 0.92 deg wide: 49,152 cover the sky."""
+
+COARSE_RADIUS_DEG = 1.0
+"""More than the distance from the center of such a pixel to its corners, which is 0.91 deg at most."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,35 @@ class Box:
         """Return whether rows within these limits of their HEALPix index and position may lie in the box."""
         if not self.box.may_hold(limits.get(RA.name), limits.get(DEC.name)):
             return False
-        return HEALPIX.name not in limits or self._may_overlap(*limits[HEALPIX.name])
-
-    def _may_overlap(self, least: int, greatest: int) -> bool:
-        # The smallest pixel that has both ends: each order shares two more of the leading bits of the index.
-        n_below = -(-(least ^ greatest).bit_length() // 2)
-        pixel = HealpixPixel(HEALPIX_ORDER - n_below, least >> 2 * n_below)
-        if pixel.healpix_order < 2:
+        if HEALPIX.name not in limits:
             return True
-        center = sky.pixel_centers_deg(pixel.healpix_order, pixel.healpix_pixel)
-        around = box_around(*center, margin_deg=PIXEL_RADIUS_DEG / 2**pixel.healpix_order)
-        crosses = around.ra_min_deg > around.ra_max_deg
-        ra = None if crosses else (around.ra_min_deg, around.ra_max_deg)
-        return self.box.may_hold(ra, (around.dec_min_deg, around.dec_max_deg))
+        least, greatest = limits[HEALPIX.name]
+        starts, stops = self._ranges
+        # The last range that begins within the limits or before them.
+        last = int(np.searchsorted(starts, greatest, side="right")) - 1
+        return last >= 0 and bool(stops[last] > least)
+
+    @cached_property
+    def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Ranges of the HEALPix index at order 29 that cover the box, in ascending order: their starts and stops."""
+        box = self.box
+        width = box.ra_max_deg - box.ra_min_deg + (360.0 if box.ra_min_deg > box.ra_max_deg else 0.0)
+        middle = box.ra_min_deg + width / 2, (box.dec_min_deg + box.dec_max_deg) / 2
+        if max(width, box.dec_max_deg - box.dec_min_deg) <= SMALL_DEG:
+            # A corner is farthest from the middle; a part in a thousand more than rounding could take.
+            decs = np.array([box.dec_min_deg, box.dec_max_deg])
+            reach = 1.001 * float(sky.separation_arcsec(*middle, box.ra_min_deg, decs).max())
+            ranges = sorted(Cone(*middle, reach).index_ranges)
+            return np.array([start for start, _ in ranges]), np.array([stop for _, stop in ranges])
+        ra, dec = sky.pixel_centers_deg(COARSE_ORDER, np.arange(12 * 4**COARSE_ORDER))
+        # Meridians draw together towards the poles: there the margin is wider in right ascension.
+        nearest_pole = np.cos(np.radians(np.minimum(np.abs(dec) + COARSE_RADIUS_DEG, 90.0)))
+        margin = np.sin(np.radians(COARSE_RADIUS_DEG)) / np.maximum(nearest_pole, 1e-9)
+        margin_ra = np.where(margin < 1, np.degrees(np.arcsin(np.minimum(margin, 1.0))), 180.0)
+        in_ra = (ra - box.ra_min_deg + margin_ra) % 360.0 <= width + 2 * margin_ra
+        in_dec = (dec >= box.dec_min_deg - COARSE_RADIUS_DEG) & (dec <= box.dec_max_deg + COARSE_RADIUS_DEG)
+        starts = np.flatnonzero(in_ra & in_dec).astype(np.int64) << 2 * (HEALPIX_ORDER - COARSE_ORDER)
+        return starts, starts + 4 ** (HEALPIX_ORDER - COARSE_ORDER)
 
     def holds(self, rows: pa.Table) -> Bools:
         """Return which rows lie in the box, (row,) bool."""

@@ -102,7 +102,7 @@ class CatalogObject:
         Parameters
         ----------
         band : str or None
-            One band, as CCDData (y, x); None: all bands, as NDDataArray (band, y, x), whose names stand in ``meta["bands"]``.
+            One band, as CCDData (y, x); None: all bands, as NDDataArray (band, y, x); ``list(meta)`` names them.
 
         Returns
         -------

@@ -20,7 +20,7 @@ GLOBAL_GENERATOR = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A loaded network.
+    """A loaded network, with what its file says of itself.
 
     Attributes
     ----------
