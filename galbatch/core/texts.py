@@ -20,7 +20,8 @@ STYLE = """
 .galbatch-card table.values tr,.galbatch-card table.values tr:hover{background:none}
 .galbatch-card table.values th,.galbatch-card table.values td{background:none;color:inherit;text-align:right;padding:.1em .8em .1em 0;white-space:nowrap;border:0}
 .galbatch-card table.values th{font-weight:400;opacity:.75}
-.galbatch-card table.values th:first-child,.galbatch-card table.values td:first-child{text-align:left}
+.galbatch-card table.values th:first-child,.galbatch-card table.values td:first-child,.galbatch-card table.texts th,.galbatch-card table.texts td{text-align:left}
+.galbatch-card table.texts td:last-child{white-space:normal}
 .galbatch-card .note{border-left:3px solid #c77d00;padding-left:.6em;margin-top:.4em}
 .galbatch-card img{image-rendering:pixelated;max-width:100%;width:12em;border-radius:3px;margin-top:.4em;display:block}
 """
@@ -62,11 +63,21 @@ def html_card(
     )
 
 
-def html_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of values as HTML, which scrolls sideways where the page is narrower; text is escaped."""
+def html_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, of_texts: bool = False) -> str:
+    """Return a table as HTML, which scrolls sideways where the page is narrower; text is escaped.
+
+    Parameters
+    ----------
+    heads : sequence of str
+    rows : iterable of sequence
+        None is an empty cell.
+    of_texts : bool
+        Whether the columns hold texts, which begin at the left; numbers end at the right, but for the first column.
+    """
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape('' if text is None else str(text))}</td>" for text in row) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table class="values"><tr>{head}</tr>{body}</table></div>'
+    kind = "values texts" if of_texts else "values"
+    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'

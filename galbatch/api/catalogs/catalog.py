@@ -458,27 +458,29 @@ class Catalog:
     # --- how it is shown -----------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        narrowed = "".join(f", {text}" for text in self._narrowed_by)
-        return f"<Catalog {self.path}: {', '.join(text for _, text in self._known()[:2])}{narrowed}>"
+        models = self.models
+        named = f"{'model' if len(models) == 1 else 'models'} {', '.join(models)}" if models else "no model"
+        counted_objects = f"{self._n_objects} objects" if self._files.properties else self._n_objects
+        return f"<Catalog {self.path}: {', '.join([counted_objects, named, *self._narrowed_by])}>"
 
     def _repr_html_(self) -> str:
-        rows = [("path", self.path), *((label, text) for label, text in self._known())]
-        if self._narrowed_by:
-            rows.append(("narrowed to", "; ".join(self._narrowed_by)))
-        return html_card("galbatch catalog", rows, notes=[self._files.state] if self._files.state else [])
-
-    def _known(self) -> list[tuple[str, str]]:
-        """Return what is known without reading rows, (label, text)."""
-        n_rows, models = self._files.n_rows, self.models
-        in_all = "" if not self._rows.conditions else "narrowed from "
-        objects_text = "not finished" if n_rows is None else f"{in_all}{counted(n_rows, 'object')}"
-        named = f"{'model' if len(models) == 1 else 'models'} {', '.join(models)}" if models else "no model"
-        return [
-            ("objects", objects_text),
-            ("models", named),
+        rows = [
+            ("path", self.path),
+            ("objects", self._n_objects),
+            ("models", ", ".join(self.models) or "none"),
             ("quantities", ", ".join(self.quantities) or "none"),
             ("columns", str(len(self.columns))),
+            *([("narrowed to", "; ".join(self._narrowed_by))] if self._narrowed_by else []),
         ]
+        return html_card("galbatch catalog", rows, notes=[self._files.state] if self._files.state else [])
+
+    @property
+    def _n_objects(self) -> str:
+        """The number of objects, as far as it is known without reading rows."""
+        n_rows = self._files.n_rows
+        if n_rows is None:
+            return "not finished"
+        return f"narrowed from {n_rows}" if self._narrowed_by else str(n_rows)
 
 
 def _names(columns: Sequence[str]) -> list[str]:

@@ -179,7 +179,10 @@ class CatalogObject:
         values = self.values
         rows = [
             ("position", sexagesimal(values.ra_deg, values.dec_deg)),
-            *((name, f"{value} {unit}".strip()) for name, value, unit in values.kept),
+            *(
+                (name, f"{value:g} {unit}".strip() if isinstance(value, float) else f"{value} {unit}".strip())
+                for name, value, unit in values.kept
+            ),
             *_flag_rows("flags", values.flags),
         ]
         blocks = []
@@ -187,15 +190,11 @@ class CatalogObject:
             error = (
                 "" if model.mc_error is None else f", Monte Carlo error {model.mc_error:.2g} posterior std"
             )
-            head = [
-                (model.model, f"{counted(model.n_passes, 'pass', 'passes')}{error}"),
-                *_flag_rows("flags", model.flags),
-            ]
-            rows += head if not model.quantities.rows else []
+            rows.append((model.model, f"{counted(model.n_passes, 'pass', 'passes')}{error}"))
+            rows += _flag_rows(f"flags of {model.model}", model.flags)
             if model.quantities.rows:
-                heads = (f"{model.model}: {head[0][1]}", *model.quantities.columns[1:])
+                heads = (model.model, *model.quantities.columns[1:])
                 blocks.append(html_table(heads, model.quantities.rows))
-                rows += [(f"flags of {model.model}", text) for _, text in head[1:]]
         return html_card(f"object {self.id}", rows, blocks=[*blocks, *self._picture()])
 
     def _picture(self) -> list[str]:

@@ -19,7 +19,7 @@ from galbatch.errors import BundleError, MissingBundleError
 from galbatch.models.bundle.archive import METADATA_FILE, read_metadata_text
 from galbatch.models.bundle.checks import SCRIPT_FAULTS, check_behavior
 from galbatch.models.bundle.network import Bundle, set_modes
-from galbatch.models.bundle.paths import demo_bundles
+from galbatch.models.bundle.paths import bundle_path, demo_bundles
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import BundleMetadata, write_metadata
 
@@ -105,7 +105,7 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
 
     Parameters
     ----------
-    path : local path or ``s3://`` URL
+    path : local path, ``s3://`` URL, or ``demo:NAME`` for a bundle that is shipped with galbatch
     sha256 : hash that the file must have; None: any
     keep : whether the bundle stays in memory for the next call; a full GaMPEN takes 570 MB
 
@@ -114,6 +114,12 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
     BundleError
         The file does not exist, is no bundle, is damaged, has another hash than `sha256`, or its script does not behave as
         its metadata say.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> galbatch.load_bundle("demo:gampen").bands
+    ('g', 'r')
     """
     with _loading:
         if sha256 is not None and sha256 in _loaded:
@@ -137,6 +143,7 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
 def _on_this_machine(path: str, sha256: str | None) -> str:
     """Return the path of the bundle's file, or of its copy on this machine."""
     try:
+        path = bundle_path(path)
         # A remote file is copied and checked against its hash on the way; a local one is hashed once, by the caller.
         file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
         storage.open_file(file).close()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from galbatch.core.texts import html_card, html_table
 from galbatch.core.types import Grid
 from galbatch.models.metadata import BundleMetadata
 
@@ -82,6 +83,34 @@ class Bundle:
         with GLOBAL_GENERATOR, torch.random.fork_rng(devices=devices):
             foreign: Tensor = self.script.sample(features, keys)
         return foreign
+
+    def __repr__(self) -> str:
+        names = ", ".join(parameter.name for parameter in self.metadata.parameters)
+        return f"<Bundle {self.metadata.name} {self.metadata.version}: {names} from images in {', '.join(self.bands)}>"
+
+    def _repr_html_(self) -> str:
+        own, grid = self.metadata, self.grid
+        auxiliary = ", ".join(one.name for one in own.input.auxiliary_inputs)
+        rows = [
+            ("architecture", own.architecture),
+            (
+                "takes",
+                f"{grid.size_px} x {grid.size_px} px of {grid.pixel_scale_arcsec:g} arcsec in {', '.join(self.bands)}",
+            ),
+            *([("auxiliary inputs", auxiliary)] if auxiliary else []),
+            (
+                "passes",
+                f"Monte Carlo dropout, rate {own.dropout_rate:g}" if own.dropout_rate > 0 else "no dropout",
+            ),
+            ("trained on", own.training_data or "not stated"),
+            ("licence", own.licence or "not stated"),
+            ("sha256", self.sha256),
+        ]
+        heads = ("estimates", "unit", "description")
+        table = html_table(
+            heads, [(one.name, one.unit, one.description) for one in own.parameters], of_texts=True
+        )
+        return html_card(f"galbatch bundle {own.name} {own.version}", rows, blocks=[table])
 
     def has(self, method: str) -> bool:
         """Return whether the script has the method of that name.

@@ -13,6 +13,7 @@ MODULES = [
     "galbatch.api.catalogs.catalog",
     "galbatch.api.catalogs.objects",
     "galbatch.api.stores",
+    "galbatch.models.bundle.files",
 ]
 
 

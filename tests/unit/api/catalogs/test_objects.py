@@ -87,7 +87,7 @@ def test_draws_that_were_not_kept(first: galbatch.CatalogObject) -> None:
 
 def test_notebooks_show_values_flags_and_the_picture(first: galbatch.CatalogObject) -> None:
     html = first._repr_html_()
-    for text in ("BAD_CENTER (quality): Bad", "1.219 to 1.281", "net: 64 passes, Monte Carlo error 0.05"):
+    for text in ("BAD_CENTER (quality): Bad", "1.219 to 1.281", "<dd>64 passes, Monte Carlo error 0.05"):
         assert text in html
     png = base64.b64decode(re.search(r'base64,([^"]+)"', html).group(1))
     pixels = np.asarray(Image.open(io.BytesIO(png)))
