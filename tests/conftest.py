@@ -25,7 +25,11 @@ settings.register_profile("ci", derandomize=True, deadline=timedelta(seconds=20)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-ORDER = ("unit", "property", "integration", "gpu")
+ORDER = ("unit", "property", "integration", "faults", "gpu")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--faults", type=int, help="number of seeded faults that tests/faults plays")
 
 
 def pytest_collection_modifyitems(items):
