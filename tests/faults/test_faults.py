@@ -9,11 +9,13 @@ import shutil
 import uuid
 from collections import defaultdict
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from galbatch.cli.app import app
 from tests.faults import toy
-from tests.faults.commands import galbatch
 from tests.faults.disks import small_disk
 from tests.faults.joined import joined_cluster
 from tests.faults.kinds import PARTS, Case, Expected, of_seed
@@ -97,18 +99,19 @@ def case(seed, undisturbed, undisturbed_outputs, survey, tmp_path, s3_endpoint):
 
 
 def verified(case):
-    """The exit code of `galbatch verify` and what it printed."""
+    """The exit code of `galbatch verify` and what it printed; in this process, which has imported what it needs."""
     outputs = case.outputs.url
-    done = galbatch(
-        "verify",
-        f"{outputs}/catalog",
-        "--against",
-        case.run_toml,
-        "--store",
-        f"{outputs}/cutouts.zarr",
-        env=case.env,
-    )
-    return done.code, done.printed + done.stderr
+    words = ["verify", f"{outputs}/catalog", "--against", case.run_toml, "--store", f"{outputs}/cutouts.zarr"]
+    # A connection to S3 that is kept would go to the proxy of an earlier case.
+    systems = fsspec.get_filesystem_class("s3")
+    systems.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in case.env.items():
+            environment.setenv(name, value)
+        done = CliRunner().invoke(app, [str(word) for word in words])
+    systems.clear_instance_cache()
+    told = "" if done.exception is None else f"{done.exception}"
+    return done.exit_code, f"{done.output}{told}"
 
 
 def struck(kind, case, undisturbed_outputs):

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 from distributed import Client
 
-from galbatch import config, execution, models
+from galbatch import config, execution, models, storage
 from galbatch.errors import BundleError, FingerprintError, MissingBundleError, TileError
 from galbatch.execution import tasks
 
@@ -112,3 +112,55 @@ def test_a_bundle_that_is_replaced_or_gone_is_refused(survey, write_run, tmp_pat
     bundle.unlink()
     with pytest.raises(MissingBundleError, match="there is no such bundle"):
         tasks.infer_partition(task)
+
+
+def write_over_at_the_first_read(monkeypatch, write_over):
+    """Call `write_over` once, after the first window of the tile was read: the file is open then, and windows are left."""
+    from galbatch.ingest.pixels import TileReader
+
+    read_into, left = TileReader.read_into, [write_over]
+
+    def reading(self, tile, box, *, out):
+        covered = read_into(self, tile, box, out=out)
+        if left:
+            left.pop()(tile.image.path)
+        return covered
+
+    monkeypatch.setattr(TileReader, "read_into", reading)
+
+
+def test_a_tile_that_is_written_over_while_it_is_open_is_refused(copied, monkeypatch):
+    """Its cutouts may have old pixels and new ones: the group stays undone."""
+    _, parsed, plan = copied
+    part = plan.partitions[0]
+
+    def write_over(path):
+        with open(path, "r+b") as file:
+            file.seek(-5000, os.SEEK_END)
+            file.write(bytes(5000))
+        changed.append(path)
+
+    changed = []
+    write_over_at_the_first_read(monkeypatch, write_over)
+    with pytest.raises(TileError, match="was replaced: it is") as refused:
+        ingest(parsed, plan, part)
+    assert changed[0] in str(refused.value)
+    assert not storage.list_files(parsed.cutouts.store, suffix="_done.json")
+
+
+def test_a_tile_on_s3_that_is_replaced_while_it_is_open_is_refused(
+    s3, survey, write_run, tmp_path, monkeypatch
+):
+    files = fsspec.filesystem("s3")
+    files.put(str(survey), f"{s3}/survey", recursive=True)
+    store = f'[cutouts]\nstore = "{s3}/cutouts.zarr"\n[cluster]'
+    run_toml = write_run(tmp_path, max_objects=12, survey=f"{s3}/survey", replace=[("[cluster]", store)])
+    parsed = config.read_config(run_toml)
+    plan = execution.prepare(parsed)
+    data = {tile.image.path: files.cat_file(tile.image.path) for tile in plan.tiles}
+    write_over_at_the_first_read(
+        monkeypatch, lambda path: files.pipe_file(path, data[path][:-2880] + bytes(2880))
+    )
+    with pytest.raises(TileError, match="was replaced: it is"):
+        ingest(parsed, plan, plan.partitions[0])
+    assert not storage.list_files(parsed.cutouts.store, suffix="_done.json")

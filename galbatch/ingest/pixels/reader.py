@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from galbatch import storage
 from galbatch.core.flags import MaskBit
-from galbatch.core.types import Plane, Tile
+from galbatch.core.types import FileIdentity, Plane, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.pixels import hdf5, no_data
 from galbatch.ingest.pixels.cost import ExpectedReads
@@ -53,7 +53,11 @@ class Pixels:
 
 
 class TileReader:
-    """A reader of windows of tiles, which keeps the files of the last tiles open; a context manager."""
+    """A reader of windows of tiles, which keeps the files of the last tiles open; a context manager.
+
+    Each file must be the one that the run was planned with when it is opened and still when it is closed: one that was written
+    over in between may have given some of its old pixels and some of its new ones. So leaving the context may raise TileError.
+    """
 
     def __init__(
         self, max_open: int = MAX_OPEN_FILES, *, expected: Mapping[Plane, ExpectedReads] | None = None
@@ -62,6 +66,8 @@ class TileReader:
         self._expected = expected or {}
         self._files: OrderedDict[str, fits.HDUList | hdf5.Hdf5File] = OrderedDict()
         self._contents: dict[str, storage.Content] = {}
+        # The tile for which each open file was opened, by its path.
+        self._opened_for: dict[str, Tile] = {}
         self._planes: dict[Plane, PlaneReader] = {}
         self.kernel_fwhm_px: dict[Plane, float] = {}
         self._lowest: dict[Plane, no_data.LowestInteger | None] = {}
@@ -72,8 +78,12 @@ class TileReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        opened_for = dict(self._opened_for)
         while self._files:
             self._close_oldest()
+        # Another error says more, and its cutouts are not used either.
+        for path, tile in opened_for.items() if error is None else ():
+            _require_planned(tile, path)
 
     def read(self, tile: Tile, box: Box) -> Pixels:
         """Return the pixels of `box`, which lies within the tile.
@@ -224,7 +234,7 @@ class TileReader:
             opened = open_plane(hdu, plane, source=source, expected=self._expected.get(plane))
         # The file just opened stays, however large it is: without it nothing can be read.
         while len(self._files) > 1 and self._held_bytes() + opened.held_bytes > MAX_HELD_BYTES:
-            self._close_oldest()
+            self._make_room()
         return opened
 
     def _held_bytes(self) -> int:
@@ -236,8 +246,10 @@ class TileReader:
         path = plane.path
         if path not in self._files:
             while len(self._files) >= self._max_open:
-                self._close_oldest()
-            size_bytes = _size_of_planned(tile, path)
+                self._make_room()
+            planned = _require_planned(tile, path)
+            size_bytes = planned.size_bytes if planned is not None else None
+            self._opened_for[path] = tile
             # Datasets have names; of FITS files, planes keep the numbers of HDUs.
             if isinstance(plane.hdu, str):
                 self._files[path] = hdf5.Hdf5File(path)
@@ -246,15 +258,23 @@ class TileReader:
         self._files.move_to_end(path)
         return self._files[path]
 
+    def _make_room(self) -> None:
+        """Close the file that was not used for longest, which must still be the one that was planned."""
+        path = next(iter(self._files))
+        tile = self._opened_for[path]
+        self._close_oldest()
+        _require_planned(tile, path)
+
     def _close_oldest(self) -> None:
         path, hdus = self._files.popitem(last=False)
         self._planes = {plane: reader for plane, reader in self._planes.items() if plane.path != path}
         self._contents.pop(path, None)
+        self._opened_for.pop(path, None)
         hdus.close()
 
 
-def _size_of_planned(tile: Tile, path: str) -> int | None:
-    """Return the size of a file with a plane of the tile; None if the plan does not tell what file it should be.
+def _require_planned(tile: Tile, path: str) -> FileIdentity | None:
+    """Return the identity of a file with a plane of the tile; None if the plan does not tell what file it should be.
 
     Raises
     ------
@@ -270,7 +290,7 @@ def _size_of_planned(tile: Tile, path: str) -> int | None:
             f"{tile.where}: {path} was replaced: it is {found} now, and was {planned} when the run was planned; put the old "
             "file back, or start the run again: it says which outputs were made of the old one"
         )
-    return found.size_bytes
+    return found
 
 
 def _told(error: Exception, tile: Tile, plane: Plane, *, place: str = "") -> Exception:
