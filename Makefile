@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long check unit docs demo-bundles peers clean
+.PHONY: help install demo test test-long test-faults check unit docs demo-bundles peers clean
 
 # Two processes share the tests file by file, so that fixtures of a module are made once, in the order that conftest.py gives: unit tests first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+FAULTS ?= 100
 
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/galbatch models train
 CALIBRATE := OMP_NUM_THREADS=1 $(BIN)/galbatch models calibrate --objects 4000
@@ -41,6 +43,10 @@ test: check ## what every change must pass: checks, then unit, property and inte
 
 test-long: docs ## the slow tests: faults at every step, fuzz, documents that are run, benchmarks at toy size; and the docs
 	$(PYTEST) -m slow -o timeout=900
+
+# Each fault takes 20 to 30 s. Both processes simulate the survey for themselves.
+test-faults: install ## 100 seeded faults of all kinds through the command line, and a table of what came of them (an hour at most)
+	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) -n 2 --dist load -q
 
 docs: install ## build the docs' site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs build/docs

@@ -100,8 +100,11 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
     console.print(f"  {len(plan.objects)} objects in {len(plan.partitions)} partitions")
     with cluster.connect(config.cluster) as client:
         console.print(f"  dashboard: {dashboard.watch(client)}", soft_wrap=True, highlight=False)
-        with dashboard.ProgressBars.on(console) as bars:
-            result = execution.execute(config, plan, client, sink=bars)
+        with (
+            dashboard.ProgressBars.on(console) as bars,
+            dashboard.Reporter(bars, config.catalog.path) as reporter,
+        ):
+            result = execution.execute(config, plan, client, sink=reporter)
     with _step(console, "verify"):
         # If partitions failed, they are the problems to report.
         problems = [] if result.failed else catalog.verify(config.catalog.path)

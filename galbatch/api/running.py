@@ -185,9 +185,11 @@ def run(
             reporter.note(f"note: {note}")
         # Outputs of other runs are refused before the first task. The pool starts its workers when they are first needed:
         # here none runs yet, unless planning read many headers on them.
-        execution.read_progress(config, made)
+        before = execution.read_progress(config, made)
         reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
-        result = execution.execute_held(held, made, pool.client, sink=reporter, only_failed=only_failed)
+        result = execution.execute_held(
+            held, made, pool.client, sink=reporter, only_failed=only_failed, before=before
+        )
         reporter.note(_result_line(result, stage))
     return result
 

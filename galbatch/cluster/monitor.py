@@ -118,6 +118,14 @@ class WorkerMonitor:
             self._notify(f"worker {worker} gets no work: {reason}")
         self.refused[worker] = reason
 
+    def readmit(self, worker: str) -> None:
+        """Give a worker that was refused work again."""
+        self.refused.pop(worker, None)
+
+    def origin(self, worker: str) -> str:
+        """Return an address that stays when a worker is started again: its nanny's, or its own if it has none."""
+        return self._pool.nannies.get(worker, worker)
+
     def running(self, keys: Collection[str]) -> dict[str, tuple[str, float]]:
         """Return the worker that has each task, and the seconds that it has run, by its key; tasks that wait are left out."""
         if not keys:
@@ -146,7 +154,7 @@ class WorkerMonitor:
 
         Dask runs its other tasks again, there or on another worker.
         """
-        if worker not in self._pool.nannied:
+        if worker not in self._pool.nannies:
             self._notify(f"worker {worker} has no nanny that could start it again; it continues as it is")
             return False
         # Blocks until the worker is back. Meanwhile Dask gives its tasks to others.

@@ -21,12 +21,12 @@ class Pool:
     ----------
     threads : number of threads of each worker
     gpus : addresses of the workers with the resource GPU
-    nannied : addresses of the workers with a Dask nanny, a process that can restart them
+    nannies : address of the Dask nanny, a process that can restart the worker, of each worker that has one
     """
 
     threads: Mapping[str, int]
     gpus: frozenset[str]
-    nannied: frozenset[str]
+    nannies: Mapping[str, str]
 
     @classmethod
     def of(cls, client: Client) -> Pool:
@@ -43,7 +43,7 @@ class Pool:
         return cls(
             {address: worker["nthreads"] for address, worker in found.items()},
             frozenset(a for a, worker in found.items() if worker.get("resources", {}).get(GPU, 0) >= 1),
-            frozenset(a for a, worker in found.items() if worker.get("nanny")),
+            {a: worker["nanny"] for a, worker in found.items() if worker.get("nanny")},
         )
 
     @property

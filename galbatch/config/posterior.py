@@ -96,3 +96,8 @@ class PosteriorConfig(Section):
         if self.min_passes > self.max_passes:
             raise ValueError(f"min_passes is {self.min_passes}, above max_passes, {self.max_passes}")
         return self
+
+    @property
+    def most_passes(self) -> int:
+        """The largest number of passes that an object gets of one network."""
+        return self.max_passes if self.passes == "adaptive" else self.passes

@@ -103,8 +103,14 @@ def execute_held(
     *,
     sink: dashboard.ProgressSink | None = None,
     only_failed: bool = False,
+    before: Progress | None = None,
 ) -> RunResult:
     """Do as `execute`, under locks that the caller holds; they name the config and the stage.
+
+    Parameters
+    ----------
+    before : Progress or None
+        The progress, where the caller has read it under the same locks; None reads it here.
 
     Raises
     ------
@@ -115,7 +121,7 @@ def execute_held(
     """
     started, config, stage = time.monotonic(), held.config, held.stage
     # Under the locks: another run could change the outputs between reading and writing.
-    before = read_progress(config, plan)
+    before = before or read_progress(config, plan)
     sink = sink or dashboard.Silent()
     # One tile of each band stands for all tiles of its folder; checking all would take longer than the run.
     tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}

@@ -85,9 +85,8 @@ def project_inference(
     working = max((memory.working_bytes for _, memory in known), default=0)
     checking = HEAP * max((memory.checking_bytes for _, memory in known), default=0)
     running = _data_bytes(plan, networks)
-    n_passes = posterior.max_passes if posterior.passes == "adaptive" else posterior.passes
     keeps_outputs = posterior.keep_pass_outputs
-    hosts = [memory.host_bytes(n_passes, keeps_outputs=keeps_outputs) for _, memory in known]
+    hosts = [memory.host_bytes(posterior.most_passes, keeps_outputs=keeps_outputs) for _, memory in known]
     running += max(hosts, default=0)
     if posterior.keep_pass_outputs:
         running += sum(KEPT_CHUNKS * MAX_CHUNK_BYTES * len(model.paths) for model, _ in known)

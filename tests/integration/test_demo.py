@@ -1,5 +1,6 @@
 """galbatch demo at a small size, start to end, as a user runs it."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -38,6 +39,9 @@ def test_it_makes_a_catalog_and_a_report(said, folder):
     assert (demo / "report.html").stat().st_size > 50_000
     assert catalog.verify(str(demo / "catalog")) == []
     assert len(catalog.list_leaves(str(demo / "catalog"))) >= 8
+    logged = [json.loads(line) for line in (demo / "catalog_log.jsonl").read_text().splitlines()]
+    assert sum(line["objects"] for line in logged if line["event"] == "infer") >= 64
+    assert logged[-1]["event"] == "end"
 
 
 def test_the_draws_that_it_suggests_are_there(said, folder):

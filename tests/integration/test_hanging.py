@@ -83,7 +83,8 @@ def planned(survey, bundle, tmp_path, monkeypatch):
     """Return a function that plans a run of 40 objects, of which the one with this number loops."""
     # Long enough for a first import of torch on a busy machine, which may take half a minute.
     monkeypatch.setattr(timing, "MIN_LIMIT_S", 60.0)
-    monkeypatch.setattr(timing, "FIRST_S_PER_OBJECT", 1.0)
+    monkeypatch.setattr(timing, "CUT_S_PER_OBJECT", 1.0)
+    monkeypatch.setattr(timing, "INFER_S_PER_PASS", 0.25)  # of 4 passes: a second per object as well
     monkeypatch.setattr(queue, "OVERDUE_LOOK_S", 0.5)
 
     def plan(*, looping=None):

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
-from distributed import Client
+from distributed import Client, WorkerPlugin
 
-from galbatch import config, execution
+from galbatch import cluster, config, execution
 from galbatch.execution.submission import pausing, queue
 from galbatch.storage import publishing
 
@@ -245,3 +245,38 @@ def test_an_object_store_that_answers_503_for_a_while_fails_no_partition(
     assert proxy.n_refused >= pausing.HANDFUL
     assert (result.complete, result.failed) == (True, {})
     assert sink.kinds == ["paused", "waiting", "waiting", "continues"]
+
+
+class OwnDiskIsFull(WorkerPlugin):
+    """Of all workers one finds no space for what it writes, also when its nanny has started it again."""
+
+    name = "own-disk-is-full"
+
+    def __init__(self, folder):
+        self.claim = f"{folder}/claim"
+
+    def setup(self, worker):
+        try:
+            with open(self.claim, "x", encoding="utf-8") as file:
+                file.write(worker.nanny)
+        except FileExistsError:
+            with open(self.claim, encoding="utf-8") as file:
+                if file.read() != worker.nanny:
+                    return
+
+        def full(path, *arguments, **options):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        publishing.publish_file = publishing.write_file = full
+
+
+def test_a_worker_whose_own_disk_is_full_pauses_nothing_as_others_continue(ready, tmp_path):
+    parsed, plan = ready
+    sink = Notes()
+    with cluster.connect(parsed.cluster) as client:
+        client.register_plugin(OwnDiskIsFull(tmp_path))
+        result = execution.execute(parsed, plan, client, sink=sink)
+    assert (tmp_path / "claim").exists()
+    assert (result.complete, result.failed) == (True, {})
+    assert result.n_inferred == len(plan.objects)
+    assert not [line for line in sink.lines if "paused" in line or "waiting" in line]

@@ -44,6 +44,8 @@ class Pauses:
         How long the run may wait in all, in seconds.
     note : callable
         Takes human-readable lines.
+    end_worker : callable
+        Takes the address of a worker that fails what others can do, and its last fault.
 
     Attributes
     ----------
@@ -55,13 +57,22 @@ class Pauses:
         Whether all partitions use the resource.
     """
 
-    def __init__(self, limit_s: float, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limit_s: float,
+        note: Callable[[str], None],
+        *,
+        end_worker: Callable[[str, Fault], None] = lambda worker, fault: None,
+    ) -> None:
         self._limit_s = limit_s
         self._left_s = limit_s
         self._note = note
+        self._end_worker = end_worker
         # Time, partition and fault of each failure that counts.
         self._recent: deque[tuple[float, str, Fault]] = deque()
         self._succeeded_s = time.monotonic()
+        # When a task last succeeded on each worker.
+        self._worked_s: dict[str, float] = {}
         self._pause_s = 0.0
         self._due_s = 0.0
         self._began_s = 0.0
@@ -84,18 +95,35 @@ class Pauses:
         """Whether the run has waited as long as it may, and the resource still fails."""
         return self.is_on and self.is_due and self._pause_s <= 0.0
 
-    def succeeded(self) -> None:
-        """Note that a task has worked just now."""
+    def succeeded(self, worker: str | None = None) -> None:
+        """Note that a task has worked just now, on this worker."""
         self._succeeded_s = time.monotonic()
+        if worker is not None:
+            self._worked_s[worker] = self._succeeded_s
 
-    def record(self, partition: str, fault: Fault) -> bool:
-        """Record a failure that a resource caused; return whether the run pauses from now on because of it."""
+    def record(self, partition: str, fault: Fault, *, others: bool = False) -> bool:
+        """Record a failure that a resource caused; return whether the run pauses from now on because of it.
+
+        Where a few workers alone fail alike while others succeed, the resource is their own: they are ended instead.
+
+        Parameters
+        ----------
+        others : bool
+            Whether other workers than the one of this failure can do the task. Then the failures of one worker alone pause
+            nothing: a worker whose own disk is full fails a handful of tasks before another one has ended its first.
+        """
         if self.is_on:
             return False
         now = time.monotonic()
         self._recent.append((now, partition, fault))
         while self._recent[0][0] < min(now - WITHIN_S, self._succeeded_s):
             self._recent.popleft()
+        culprits = self._culprits(fault)
+        if culprits:
+            self._recent = deque(one for one in self._recent if one[2].worker not in culprits)
+            for worker, last in culprits.items():
+                self._end_worker(worker, last)
+            return False
         # Where other tasks succeed in between, it is files that fail, not the disk or server that has them.
         since_s = 0.0 if fault.is_shared else self._succeeded_s
         alike = [
@@ -106,12 +134,27 @@ class Pauses:
         places = {one.file or name for name, one in alike}
         if len(alike) < HANDFUL or (not fault.is_shared and len(places) < FILES):
             return False
+        if others and len({one.worker for _, one in alike}) == 1:
+            return False
         self._recent.clear()
         self._note(
             f"paused: {fault.problem}: {len(alike)} tasks failed alike, the last one of partition {partition}: {fault.reason}"
         )
         self._begin(fault)
         return True
+
+    def _culprits(self, fault: Fault) -> dict[str, Fault]:
+        """Return the workers that alone failed a handful of times like this while others succeeded, each with its last fault."""
+        alike = [(at_s, one) for at_s, _, one in self._recent if one.problem == fault.problem]
+        if len(alike) < HANDFUL or not all(one.worker for _, one in alike):
+            return {}
+        # A fault that may be of a single file must have met several: one bad tile is no fault of a worker.
+        if not fault.is_shared and len({one.file for _, one in alike}) < FILES:
+            return {}
+        last = {str(one.worker): one for _, one in alike}
+        began_s = alike[0][0]
+        worked = {worker for worker, at_s in self._worked_s.items() if at_s > began_s}
+        return last if worked and not worked & last.keys() else {}
 
     def prolong(self, fault: Fault) -> None:
         """Wait again, longer than before: the task that was tried failed as well."""

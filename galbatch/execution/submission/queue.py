@@ -24,6 +24,7 @@ from galbatch import cluster, dashboard, storage
 from galbatch.config import RunConfig
 from galbatch.errors import LockLost, ShortOfMemory, TaskOverdue, WorkerRefused
 from galbatch.execution import tasks
+from galbatch.execution.submission.blame import FaultyWorkers
 from galbatch.execution.submission.boundary import packed, run_packed, worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
@@ -57,7 +58,7 @@ class Attempt:
     n_failed : how often it failed, without failures that are no fault of the partition
     n_unavailable : how often it failed because of a resource, while the run did not pause
     due_s : time of the monotonic clock before which it is not submitted again
-    elsewhere : addresses of other workers than the one on which it hung; empty: any worker
+    elsewhere : addresses of other workers than the one on which it hung or failed; empty: any worker
     batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
     repairs : whether it makes again what was counted as done when the run began
     """
@@ -144,10 +145,12 @@ class SubmissionQueue:
         self._outcomes = Outcomes(client)
         self._locks: tuple[storage.LockHandle, ...] = ()
         self.failed: dict[str, str] = {}
-        self.pauses = Pauses(config.cluster.pause_limit, sink.note)
+        self._faulty = FaultyWorkers(self._monitor, sink.note)
+        self.pauses = Pauses(config.cluster.pause_limit, sink.note, end_worker=self._faulty.end)
         # The step that is tried while the run pauses.
         self._probe: Attempt | None = None
-        self._times = TaskTimes(config.cluster.task_timeout)
+        n_passes = config.posterior.most_passes * len(plan.models)
+        self._times = TaskTimes(config.cluster.task_timeout, n_passes=n_passes)
         self._pace = Pace()
         self._looked_s = -POLL_S
         self._looked_overdue_s = time.monotonic()
@@ -380,7 +383,7 @@ class SubmissionQueue:
             self._note(note)
         self._pace.add(time.monotonic())
         self._times.add(attempt.step, n_objects=outcome.n_objects, seconds=outcome.seconds)
-        self.pauses.succeeded()
+        self.pauses.succeeded(outcome.worker)
         if self._probe is attempt:
             self._probe = None
             self.pauses.end()
@@ -441,7 +444,10 @@ class SubmissionQueue:
                 self.pauses.prolong(fault)
             return attempt
         attempt.n_unavailable += 1
-        if self.pauses.record(attempt.part.partition.name, fault):
+        # It may be the worker's own disk that fails.
+        attempt.elsewhere = frozenset(self._monitor.able(self._device_of(attempt))) - {str(fault.worker)}
+        if self.pauses.record(attempt.part.partition.name, fault, others=bool(attempt.elsewhere)):
+            self._faulty.readmit()
             return attempt
         if not fault.is_shared and attempt.n_failed + attempt.n_unavailable > self._config.cluster.retries:
             self._fail(attempt, fault.reason, worker=fault.worker)

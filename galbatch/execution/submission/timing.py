@@ -12,10 +12,17 @@ RECENT_S = 0.5
 MIN_LIMIT_S = 600.0
 """No task is taken for hanging before this time, in seconds: a busy disk or a first compilation takes minutes."""
 
-FIRST_S_PER_OBJECT = 60.0
-"""While no task of a step has finished, this number of seconds per object is allowed.
+CUT_S_PER_OBJECT = 5.0
+"""While no task that cuts has finished, this number of seconds per object is allowed.
 
-One object takes 20 s where 200 passes of a large network take 0.1 s each on one core."""
+A cutout takes milliseconds on a disk and up to a second from an object store; whole files that are fetched first are few, and
+covered by the ten minutes."""
+
+INFER_S_PER_PASS = 1.0
+"""While no task that infers has finished, this number of seconds per object, network and pass is allowed.
+
+The slowest network known here, GaMPEN at 239 px, has 33.7 GFLOP a pass: 0.34 s on one core. A task that only takes its time must
+never be ended: it would be ended wherever it is tried, and its partition fail."""
 
 
 class TaskTimes:
@@ -25,10 +32,13 @@ class TaskTimes:
     ----------
     multiple : float
         How many times the mean time per object a task may take.
+    n_passes : int
+        The most passes that an object gets of all networks together.
     """
 
-    def __init__(self, multiple: float) -> None:
+    def __init__(self, multiple: float, *, n_passes: int) -> None:
         self._multiple = multiple
+        self._n_passes = n_passes
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._n_objects: defaultdict[str, int] = defaultdict(int)
 
@@ -40,7 +50,10 @@ class TaskTimes:
     def limit_s(self, step: str, n_objects: int) -> float:
         """Return the seconds that a task with `n_objects` objects may take."""
         finished = self._n_objects[step]
-        s_per_object = self._multiple * self._seconds[step] / finished if finished else FIRST_S_PER_OBJECT
+        if finished:
+            s_per_object = self._multiple * self._seconds[step] / finished
+        else:
+            s_per_object = CUT_S_PER_OBJECT if step == "ingest" else INFER_S_PER_PASS * self._n_passes
         return max(MIN_LIMIT_S, s_per_object * n_objects)
 
     def described(self, step: str, n_objects: int) -> str:

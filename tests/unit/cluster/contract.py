@@ -2,6 +2,7 @@
 
 import time
 
+import psutil
 import pytest
 from distributed import get_worker
 
@@ -16,6 +17,14 @@ def name_of_worker(_):
 
 def fail(number):
     raise TileError(f"tile {number}")
+
+
+def listening():
+    """Return the addresses at which this process and those below it listen for connections."""
+    this = psutil.Process()
+    processes = [this, *this.children(recursive=True)]
+    found = [one for process in processes for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
 class Contract:

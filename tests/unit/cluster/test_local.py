@@ -14,7 +14,7 @@ from galbatch import cluster
 from galbatch.cluster.local import started
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
-from tests.unit.cluster.contract import Contract
+from tests.unit.cluster.contract import Contract, listening
 
 
 class TestLocal(Contract):
@@ -30,6 +30,10 @@ class TestLocal(Contract):
         environments = client.run(lambda: dict(os.environ)).values()
         assert {e["OMP_NUM_THREADS"] for e in environments} == {"1"}
         assert {e["MALLOC_TRIM_THRESHOLD_"] for e in environments} == {str(2**28)}
+
+    def test_scheduler_dashboard_workers_and_nannies_listen_on_the_loopback_alone(self, connected):
+        assert len(connected[1].run(os.getpid)) == 2
+        assert listening() == {"127.0.0.1"}
 
 
 def nanny(status):

@@ -1,15 +1,17 @@
 """One worker for each GPU of this machine, on machines that are made up."""
 
+import os
 import sys
 import threading
 
 import pytest
+from distributed import Client, LocalCluster
 
 from galbatch import cluster, models
 from galbatch.cluster import local_cuda
 from galbatch.config import ClusterConfig
 from galbatch.errors import BundleError, ClusterError
-from tests.unit.cluster.contract import Contract
+from tests.unit.cluster.contract import Contract, listening
 
 CUDA = ClusterConfig(kind="local-cuda", dashboard_address="127.0.0.1:0", wait_s=5)
 
@@ -53,6 +55,14 @@ class TestLocalCuda(Contract):
         release.set()
         client.gather([*on_gpu, beside])
         assert most[0] == 1
+
+    def test_what_dask_cuda_is_asked_for_listens_on_the_loopback_alone(self, connected, gpus):
+        """With the same options, but for those of dask-cuda, Dask starts scheduler, dashboard, nanny and worker."""
+        options = gpus.started[0][2]
+        with LocalCluster(n_workers=1, processes=True, **options) as there, Client(there) as client:
+            assert os.getpid() not in client.run(os.getpid).values()
+            assert there.scheduler.http_server is not None
+            assert listening() == {"127.0.0.1"}
 
 
 class Held:

@@ -1,6 +1,7 @@
 """When a run pauses, how long, and when it has waited enough; by a clock that the test moves."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -149,3 +150,70 @@ def test_a_function_is_not_called_again_after_other_errors_or_the_limit(pauses, 
         pauses.until_it_works(full)
     assert clock[0] == pytest.approx(1000.0 + 3600.0)
     assert pauses.is_spent
+
+
+def on(worker, fault=FULL):
+    return replace(fault, worker=worker)
+
+
+@pytest.fixture
+def ended():
+    return []
+
+
+@pytest.fixture
+def watched(clock, notes, ended):
+    return Pauses(
+        3600.0, notes.append, end_worker=lambda worker, fault: ended.append((worker, fault.problem))
+    )
+
+
+def test_a_worker_that_fails_what_others_can_do_is_ended_and_nothing_pauses(watched, clock, ended, notes):
+    for number in range(5):
+        clock[0] += 1
+        assert not watched.record(f"p{number}", on("a"), others=True)
+        clock[0] += 1
+        watched.succeeded("b")
+    assert ended == [("a", "No space left on device")]
+    # Its failures are forgotten: the next handful counts from none.
+    for number in range(4):
+        clock[0] += 1
+        assert not watched.record(f"q{number}", on("a"), others=True)
+        watched.succeeded("b")
+    assert len(ended) == 1
+    assert notes == []
+
+
+def test_one_worker_that_fails_at_once_pauses_nothing_while_others_are_at_their_first_task(watched, clock):
+    for number in range(20):
+        clock[0] += 0.01
+        assert not watched.record(f"p{number}", on("a"), others=True)
+    assert watched.record("p20", on("b"), others=True)
+
+
+def test_workers_that_also_succeed_are_not_to_blame(watched, clock, ended):
+    """Small files still fit on a disk that is nearly full."""
+    for number in range(4):
+        clock[0] += 1
+        assert not watched.record(f"p{number}", on("ab"[number % 2]), others=True)
+        watched.succeeded("ab"[number % 2])
+        watched.succeeded("c")
+    assert watched.record("p4", on("a"), others=True)
+    assert ended == []
+
+
+def test_bad_tiles_under_one_worker_are_no_fault_of_it(watched, clock, ended):
+    for number in range(20):
+        clock[0] += 0.1
+        assert not watched.record(f"p{number}", on("a", bad_block(f"{number % 2}.fits")), others=True)
+        watched.succeeded("b")
+    assert ended == []
+    watched.record("p20", on("a", bad_block("2.fits")), others=True)
+    assert ended == [("a", "Input/output error")]
+
+
+def test_where_nothing_succeeds_elsewhere_the_run_pauses(watched, clock, ended):
+    for number in range(4):
+        assert not watched.record(f"p{number}", on("ab"[number % 2]), others=True)
+    assert watched.record("p4", on("a"), others=True)
+    assert ended == []
