@@ -6,6 +6,7 @@ the catalog once, with the values of an undisturbed run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -83,10 +84,8 @@ class Case:
 
 
 def kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        return
 
 
 def kill_worker(case: Case) -> None:
@@ -123,9 +122,15 @@ def kill_nanny(case: Case) -> None:
     kill(psutil.Process(case.cluster.workers[int(case.rng.integers(2))].pid))
 
 
+def signal_group(case: Case, number: int) -> None:
+    """Send a signal to all processes of the run, if it has not ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(case.run.process.pid, number)
+
+
 def kill_run(case: Case) -> None:
     case.wait_for_a_step()
-    os.killpg(case.run.process.pid, signal.SIGKILL)
+    signal_group(case, signal.SIGKILL)
 
 
 def kill_client_alone(case: Case) -> None:
@@ -140,7 +145,7 @@ def terminate(case: Case) -> None:
 
 def interrupt_group(case: Case) -> None:
     case.wait_for_a_step()
-    os.killpg(case.run.process.pid, signal.SIGINT)
+    signal_group(case, signal.SIGINT)
 
 
 def stop_worker_for_a_while(case: Case) -> None:
@@ -148,9 +153,11 @@ def stop_worker_for_a_while(case: Case) -> None:
     workers = case.workers()
     if workers:
         stopped = workers[int(case.rng.integers(len(workers)))]
-        stopped.suspend()
-        time.sleep(float(case.rng.uniform(2, 12)))
-        stopped.resume()
+        # The run may end in between, and its workers with it.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stopped.suspend()
+            time.sleep(float(case.rng.uniform(2, 12)))
+            stopped.resume()
 
 
 def stop_client_until_another_run_has_taken_over(case: Case) -> None:
