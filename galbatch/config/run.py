@@ -19,6 +19,7 @@ from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.strict import Section, parse_strictly, require_plain
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
+from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
 from galbatch.core.urls import scheme_of
 from galbatch.errors import ConfigError
 
@@ -139,8 +140,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         The file does not exist or is not valid TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(
+            path.read_text(encoding="utf-8-sig")
+        )  # some editors begin with a mark of the encoding
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no TOML: {error}") from None
+        found = kind_by_content(path.read_bytes()[:FIRST_BYTES])
+        raise ConfigError(f"{path}: is no TOML: {error}{found and f'; it {found}'}") from None

@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from galbatch import storage
+from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
 from galbatch.errors import TileError
 from galbatch.ingest.pixels.structure import FAULTS, is_damage, require_structure, told_damage
 
@@ -87,13 +88,16 @@ def opened_fits(path: str, *, size_bytes: int | None = None) -> tuple[fits.HDULi
 def _why_no_fits(content: storage.Content, error: Exception) -> str:
     """Return the reason, for an error message, why astropy does not take a file for FITS."""
     content.file.seek(0)
-    first = content.file.read(80)
-    if first.startswith(b"#ASDF"):
-        return "is an ASDF file (Roman's format), which is not read; write the image as FITS"
-    if first.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "is an HDF5 file, which layouts galaxiesml and multimodaluniverse read"
+    first = content.file.read(FIRST_BYTES)
     if first.startswith(b"SIMPLE  ="):
         return f"ends within its first header ({error}); {FETCH_AGAIN}"
+    if found := kind_by_content(first):
+        hint = (
+            ", which layouts galaxiesml and multimodaluniverse read"
+            if "HDF5" in found
+            else "; fetch the image again or exclude it"
+        )
+        return f"is no FITS file: it {found}{hint}"
     return f"is no FITS file, or is damaged at its beginning ({error}); fetch it again or exclude it"
 
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.io import fits
 
-from galbatch.errors import ObjectListError
+from galbatch import storage
+from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
+from galbatch.errors import GalbatchError, ObjectListError
 
 __all__ = [
     "ISNULL_SUFFIX",
@@ -23,6 +25,7 @@ __all__ = [
     "existing_columns",
     "joined",
     "unit_of",
+    "what_it_is",
     "with_nulls",
     "with_plain_types",
 ]
@@ -64,7 +67,17 @@ def errors_of_reading(path: str, kind: str) -> Iterator[None]:
         raise ObjectListError(f"{path}: there is no such file") from None
     except DAMAGE as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ObjectListError(f"{path}: cannot be read as {kind}: {said}") from error
+        raise ObjectListError(f"{path}: cannot be read as {kind}: {said}{what_it_is(path)}") from error
+
+
+def what_it_is(path: str) -> str:
+    """Return what a file is by its content, as the end of a message about what it is not; "" if that is not known."""
+    try:
+        with storage.open_file(path) as file:
+            found = kind_by_content(file.read(FIRST_BYTES))
+    except (OSError, GalbatchError):
+        return ""
+    return f"; it {found}" if found else ""
 
 
 ISNULL_SUFFIX = "_isnull"

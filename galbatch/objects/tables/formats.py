@@ -5,12 +5,13 @@ Integers stay integers from file to catalog: an id of 17 digits does not fit a f
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,10 +24,17 @@ from astropy.io.votable import parse
 from astropy.table import MaskedColumn, Table
 
 from galbatch import storage
+from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
 from galbatch.errors import ObjectListError
 from galbatch.objects.tables.columns import errors_of_reading, existing_columns, with_nulls, with_plain_types
 from galbatch.objects.tables.hdf5 import HDF5_SUFFIXES, hdf5_names, read_hdf5
 from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
+
+# What packed data begin with, what they are called, and what unpacks them.
+UNPACK: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
+    b"\x1f\x8b": ("gzipped", gzip.decompress),
+    b"BZh": ("bzipped", bz2.decompress),
+}
 
 __all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "is_read_in_parts", "read_table", "table_parts"]
 
@@ -162,7 +170,7 @@ def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
         if suffix.startswith(".parquet"):
             return names_in_parquet(path)
         if suffix.startswith(".csv"):
-            return _names_and_rows(_read_bytes(path))[0]
+            return _names_and_rows(_csv_bytes(path))[0]
         if suffix in HDF5_SUFFIXES:
             return hdf5_names(path, hdu)
         return [str(name) for name in _astropy_table(path, suffix, hdu).colnames]
@@ -180,7 +188,7 @@ def _suffix(path: str) -> str:
 def _read_csv(
     path: str, columns: Sequence[str] | None, *, text: Sequence[str], ids: Sequence[str]
 ) -> pa.Table:
-    names, body = _names_and_rows(_read_bytes(path))
+    names, body = _names_and_rows(_csv_bytes(path))
     read = existing_columns(path, names, columns)
     if not body.strip():
         return pa.table({name: pa.nulls(0) for name in read})
@@ -219,15 +227,25 @@ def _refuse_leading_zeros(path: str, name: str, column: pa.ChunkedArray) -> None
 
 
 def _read_bytes(path: str) -> bytes:
-    """Read the whole file, unpacked if its name ends in ``.gz``."""
+    """Read the whole file, unpacked if its first bytes say that it is packed by gzip or bzip2, whatever its name is."""
     data = storage.read_bytes(path)
-    if not path.lower().endswith(".gz"):
-        return data
-    # A file that was cut off in a download would else end in the middle of a row without a word.
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"the gzipped data are damaged or cut off: {error}") from None
+    for magic, (packed, unpack) in UNPACK.items():
+        if data.startswith(magic):
+            # A file that was cut off in a download would else end in the middle of a row without a word.
+            try:
+                return unpack(data)
+            except (EOFError, zlib.error, ValueError, OSError) as error:
+                raise ValueError(f"the {packed} data are damaged or cut off: {error}") from None
+    return data
+
+
+def _csv_bytes(path: str) -> bytes:
+    """Read a CSV file; raise ValueError if its content says that it is something else."""
+    data = _read_bytes(path)
+    found = kind_by_content(data[:FIRST_BYTES]) if data else ""
+    if found:
+        raise ValueError(f"the content {found}")
+    return data
 
 
 def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:

@@ -13,7 +13,7 @@ from astropy.table.meta import get_header_from_yaml
 
 from galbatch import storage
 from galbatch.errors import ObjectListError
-from galbatch.objects.tables.columns import existing_columns
+from galbatch.objects.tables.columns import existing_columns, what_it_is
 
 __all__ = ["HDF5_SUFFIXES", "hdf5_names", "read_hdf5"]
 
@@ -164,5 +164,5 @@ def _opened(path: str) -> Iterator[Any]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ObjectListError(
-            f"{path}: is no HDF5 file, or is damaged or truncated ({' '.join(str(error).split())}); fetch it again"
+            f"{path}: is no HDF5 file, or is damaged or truncated ({' '.join(str(error).split())}){what_it_is(path)}; fetch it again"
         ) from None
