@@ -16,6 +16,7 @@ from galbatch import catalog, cluster, dashboard, execution, reporting
 from galbatch.config import RunConfig, read_config
 from galbatch.core.columns import DEC, ID, MODEL_FLAGS, PASSES, PIXEL_FLAGS, RA
 from galbatch.core.flags import PixelFlag
+from galbatch.core.texts import continued, fill
 from galbatch.simulation import simulate_survey
 
 __all__ = ["run_demo", "write_run_toml"]
@@ -110,12 +111,15 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         problems = [] if result.failed else catalog.verify(config.catalog.path)
     problems += [f"{name}: {reason}" for name, reason in result.failed.items()]
     for problem in problems:
-        console.print(f"  problem: {problem}", soft_wrap=True)
+        line = f"  problem: {problem}"
+        console.print(fill(line, console.width) if console.is_terminal else line, soft_wrap=True)
     truth = str(survey / "truth.parquet")
     with _step(console, "report"):
         reporting.write_report(config.catalog.path, str(page), truth=truth, store=config.cutouts.store)
     console.print(_results_table(config, result, truth))
-    console.print(_next_commands(config, page), soft_wrap=True, highlight=False)
+    for line in _next_commands(config, page).split("\n"):
+        shown = continued(line, console.width) if console.is_terminal else line
+        console.print(shown, soft_wrap=True, highlight=False)
     return 1 if problems else 0
 
 

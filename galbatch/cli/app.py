@@ -19,7 +19,7 @@ from galbatch import __version__
 from galbatch.cli import catalogs, collections, objects, running, simulating, tiles
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
-from galbatch.cli.printing import errors, print_line
+from galbatch.cli.printing import print_error, print_line
 from galbatch.core.process import STOPPED_EXIT_CODE, signals_interrupt
 from galbatch.errors import GalbatchError, Stopped, UsageError
 
@@ -43,7 +43,7 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             # typer would end silently.
-            errors.print("galbatch: stopped; what is done stays, the same command continues from there")
+            print_error("galbatch: stopped; what is done stays, the same command continues from there")
             raise typer.Exit(STOPPED_EXIT_CODE) from None
 
 
@@ -118,19 +118,19 @@ def main() -> None:
         with signals_interrupt():
             app(prog_name="galbatch")
     except Stopped as error:
-        errors.print(f"galbatch: {error}")
+        print_error(f"galbatch: {error}")
         sys.exit(STOPPED_EXIT_CODE)
     except GalbatchError as error:
         if debug:
             raise
-        errors.print(f"galbatch: {error}")
+        print_error(f"galbatch: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
         # An input or output as a whole cannot be used. I/O errors of single partitions do not come here: a run
         # collects them and continues.
         if debug:
             raise
-        errors.print(
+        print_error(
             f"galbatch: {error}; disk or network failed: what is done stays, the same command continues from there"
         )
         sys.exit(1)

@@ -10,11 +10,10 @@ import typer
 
 from galbatch.cli.options import CatalogPath, CutoutStore, ObjectIds, TableOutput, refuse_options
 from galbatch.cli.printing import (
-    errors,
     out,
-    plain_table,
     print_comparison,
     print_csv,
+    print_error,
     print_flags,
     print_line,
     print_object,
@@ -61,7 +60,7 @@ def verify(
         with cluster.on_demand(parsed.cluster) as workers:
             problems = execution.verify_against(parsed, catalog_path, workers)
     for problem in problems:
-        errors.print(problem)
+        print_error(problem)
     if problems:
         raise typer.Exit(1)
     print_line(f"{catalog_path}: good")
@@ -128,7 +127,7 @@ def cone(
     )
     if not found.num_rows:
         center = f"{ra_deg:.5f} {dec_deg:+.5f} ({api.sexagesimal(ra_deg, dec_deg)})"
-        errors.print(f"no object within {radius_arcsec:g} arcsec of {center}")
+        print_error(f"no object within {radius_arcsec:g} arcsec of {center}")
     if output is not None:
         write_table(output, found)
         print_line(f"{counted(found.num_rows, 'object')}: {output}")
@@ -205,17 +204,16 @@ def columns(
     from galbatch import catalog
 
     schema = catalog.read_schema(catalog_path)
-    table = plain_table("column", "type", "unit", "meaning")
-    table.columns[0].no_wrap = True
     names = [name for name in schema.names if pattern is None or pattern in name]
     if not names:
         raise UsageError(
             f"{catalog_path}: no column's name contains {pattern}; there are {', '.join(schema.names)}"
         )
+    rows = []
     for field in map(schema.field, names):
         stated = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        table.add_row(field.name, str(field.type), stated.get("unit", ""), stated.get("description", ""))
-    print_table(table)
+        rows.append((field.name, str(field.type), stated.get("unit", ""), stated.get("description", "")))
+    print_table(("column", "type", "unit", "meaning"), rows, prose=True)
 
 
 def flags(
@@ -243,10 +241,9 @@ def flags(
         if value is not None:
             print_flags(api.flag_texts(schema.field(name), value))
             continue
-        table = plain_table("objects", "value", "flag", "meaning")
-        for number, flag in api.flag_counts(catalog_path, name):
-            table.add_row(str(number), str(flag.value), flag.name, flag.text)
-        print_table(table)
+        counts = api.flag_counts(catalog_path, name)
+        rows = [(str(number), str(flag.value), flag.name, flag.text) for number, flag in counts]
+        print_table(("objects", "value", "flag", "meaning"), rows, prose=True)
 
 
 def compare(
@@ -469,6 +466,6 @@ def draws(
             reporting.write_corner(path, one)
             print_line(f"corner plot: {path}")
     for missing in without:
-        errors.print(f"object {missing.object_id}, {missing.model}: nothing to draw: {missing.reason}")
+        print_error(f"object {missing.object_id}, {missing.model}: nothing to draw: {missing.reason}")
     # Draws of one model are enough: `where` may have left the object out of the others.
     raise typer.Exit(0 if {one.object_id for one in found} >= {one.object_id for one in without} else 1)

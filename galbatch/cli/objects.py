@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from galbatch.cli.printing import print_line
+from galbatch.cli.printing import print_line, print_verbatim
 from galbatch.core.texts import counted
 
 __all__ = ["check", "from_butler"]
@@ -53,7 +53,7 @@ def check(
     options go before its [objects]. The list is not changed.
     """
     from galbatch import config
-    from galbatch.objects import check_objects, report_lines
+    from galbatch.objects import TO_PASTE, check_objects, report_lines
 
     given: dict[str, Any] = {
         "id": id_column,
@@ -77,8 +77,10 @@ def check(
         objects = config.ObjectsConfig(path=file).override(**given)
         guess = tuple(key for key in ("id", "ra", "dec") if key not in given)
     found = check_objects(objects, guess=guess, region=area, feeding=feeding)
+    print_to_paste = False
     for line in report_lines(found):
-        print_line(line)
+        print_to_paste = print_to_paste or line == TO_PASTE
+        (print_verbatim if print_to_paste else print_line)(line)
     raise typer.Exit(1 if found.refusals and objects.invalid == "refuse" else 0)
 
 

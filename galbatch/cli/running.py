@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from galbatch.cli.options import LOG_FORMATS, ClusterKind, LogFormat, RunToml, Scheduler, WaitLock, Workers
-from galbatch.cli.printing import errors, out, plain_table, print_line
+from galbatch.cli.printing import out, print_command, print_error, print_line, print_table, print_verbatim
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ def plan(run_toml: RunToml) -> None:
     from galbatch import api
 
     made = api.plan(run_toml)
-    table = plain_table("", "", show_header=False)
-    for label, value in made.rows:
-        table.add_row(label, value)
-    out.print(table)
+    print_table(("", ""), made.rows, prose=True)
     for line in made.notes:
         print_line(line)
 
@@ -94,9 +91,9 @@ def _execute(
         result = api.run(parsed, stage=stage, only_failed=only_failed, wait_lock=wait_lock, progress=display)
     failed = sorted(result.failed.items())
     for name, reason in failed[:MAX_FAILED_SHOWN]:
-        errors.print(f"failed: {name}: {reason}")
+        print_error(f"failed: {name}: {reason}")
     if len(failed) > MAX_FAILED_SHOWN:
-        errors.print(f"and {len(failed) - MAX_FAILED_SHOWN} more, which galbatch status names")
+        print_error(f"and {len(failed) - MAX_FAILED_SHOWN} more, which galbatch status names")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -108,7 +105,7 @@ def _display(log_format: str) -> Iterator[ProgressSink]:
     if log_format not in LOG_FORMATS:
         raise UsageError(f"--log-format {log_format}: expected {' or '.join(LOG_FORMATS)}")
     if log_format == "json":
-        yield dashboard.JsonLines(print_line)
+        yield dashboard.JsonLines(print_verbatim)
     elif out.is_terminal:
         with dashboard.ProgressBars.on(out) as bars:
             yield bars
@@ -154,15 +151,12 @@ def status(
     # Progress is read from the outputs themselves, so it is right whatever stopped the run.
     done = [part for part in made.partitions if part.partition.name in state.inferred]
     cut = [part for part in made.partitions if part.partition.name in state.ingested]
-    table = plain_table("", "partitions", "objects")
-    for label, parts in (
-        ("all", list(made.partitions)),
-        ("cutouts done", cut),
-        ("catalog done", done),
-        ("left", state.left),
-    ):
-        table.add_row(label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
-    out.print(table)
+    counts = {"all": list(made.partitions), "cutouts done": cut, "catalog done": done, "left": state.left}
+    rows = [
+        (label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
+        for label, parts in counts.items()
+    ]
+    print_table(("", "partitions", "objects"), rows, right=(1, 2))
     if news := dashboard.last_news(parsed.catalog.path):
         print_line(news)
     for one in state.damaged:
@@ -170,9 +164,9 @@ def status(
     for name, reason in sorted(state.failed.items()):
         print_line(f"failed: {name}: {reason}")
     if state.damaged or state.failed:
-        print_line(f"to do these again alone: galbatch retry {run_toml}")
+        print_command(f"to do these again alone: galbatch retry {run_toml}")
     if len(done) < len(made.partitions):
-        print_line(f"to continue: galbatch run {run_toml}")
+        print_command(f"to continue: galbatch run {run_toml}")
 
 
 def clean(
@@ -194,7 +188,7 @@ def clean(
         # Pass outputs are named only if there are any; every run has the first two.
         outputs += [kept] if storage.exists(kept) else []
         typer.confirm(f"delete {', '.join(outputs[:-1])} and {outputs[-1]}?", abort=True)
-    removed = execution.clean(parsed, notify=errors.print)
+    removed = execution.clean(parsed, notify=print_error)
     print_line(
         f"removed {len(removed)} entr{'ies' if len(removed) > 1 else 'y'}" if removed else "nothing to remove"
     )

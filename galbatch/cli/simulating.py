@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from galbatch.cli.printing import out, print_line
+from galbatch.cli.printing import out, print_line, print_verbatim
 
 __all__ = ["demo", "simulate"]
 
@@ -63,4 +63,4 @@ def simulate(
         f"{survey.n_objects} galaxies in {patches} patch{'es' if patches > 1 else ''} and band"
         f"{'s' if len(survey.bands) > 1 else ''} {', '.join(survey.bands)}: {out_folder}"
     )
-    print_line(f"In run.toml:\n\n{survey.run_toml}")
+    print_verbatim(f"In run.toml:\n\n{survey.run_toml}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["counted", "html_card", "html_table", "size"]
+__all__ = ["continued", "counted", "fill", "html_card", "html_table", "size"]
 
 # Everything inherits the notebook's own font and color, so that it is readable on a light and on a dark page. The element is
 # not a table, as Jupyter's style sheet would color the rows of one.
@@ -38,6 +39,33 @@ def size(n_bytes: int) -> str:
         if n_bytes >= factor:
             return f"{n_bytes / factor:.2f} {unit}"
     return f"{n_bytes / 2**10:.2f} KiB"
+
+
+def fill(text: str, width: int) -> str:
+    """Return text whose lines break between words where they are longer than `width`; a longer word stays whole.
+
+    Broken lines go on two characters further in than they began.
+    """
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        broken = textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        lines += [line] if len(line) <= width else broken
+    return "\n".join(lines)
+
+
+def continued(command: str, width: int) -> str:
+    """Return a shell command whose lines break between words, by a backslash, where they are longer than `width`."""
+    if len(command) <= width:
+        return command
+    return " \\\n".join(fill(command, width - 2).split("\n"))
 
 
 def html_card(

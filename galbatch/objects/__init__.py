@@ -6,6 +6,7 @@ in memory, and `SelectedObjects` adds to them what is known before any pixel: fl
 
 from galbatch.objects.butler import butler_files, objects_from_butler
 from galbatch.objects.checking import (
+    TO_PASTE,
     Feeding,
     ListCheck,
     check_objects,
@@ -32,6 +33,7 @@ from galbatch.objects.values import numbers_of
 from galbatch.objects.where import may_be_true, names_in, select, select_rows
 
 __all__ = [
+    "TO_PASTE",
     "Chunk",
     "Feeding",
     "HatsSource",

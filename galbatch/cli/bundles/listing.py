@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from galbatch.cli.printing import out, plain_table, print_line, print_wide
+from galbatch.cli.printing import out, print_line, print_table
 from galbatch.errors import BundleError, UsageError
 
 __all__ = ["list_bundles", "show"]
@@ -32,16 +32,17 @@ def list_bundles(
             # A misspelled prefix on S3 is an empty folder: without this error the list would look complete.
             raise UsageError(f"models list {folder}: there are no bundles (files *.pt) in it")
         found += [storage.join(folder, name) for name in files]
-    table = plain_table("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
+    heads = ("bundle", "name", "architecture", "bands", "grid", "parameters", "head", "sha256")
+    rows: list[tuple[str, ...]] = []
     problems = []
     for spec in found:
         try:
-            table.add_row(*_row(spec))
+            rows.append(_row(spec))
         except (BundleError, OSError) as error:
-            table.add_row(spec, "not usable")
+            rows.append((spec, "not usable", *[""] * (len(heads) - 2)))
             # Reasons are long: they follow below the table.
             problems.append(str(error))
-    print_wide(table)
+    print_table(heads, rows)
     for problem in problems:
         print_line(f"not usable: {problem}")
 

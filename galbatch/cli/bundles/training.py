@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from galbatch.cli.options import IdColumn, LabelsTable, parse_numbers
-from galbatch.cli.printing import errors, out, print_line, print_result_tables
+from galbatch.cli.printing import out, print_error, print_line, print_result_tables
 from galbatch.core.process import STOPPED_EXIT_CODE
 
 __all__ = ["calibrate", "train"]
@@ -84,7 +84,7 @@ def train(
         # The group's own message says "the same command continues": a training needs --resume besides.
         checkpoint = learning.checkpoint_path(output)
         what = f"add --resume to continue from {checkpoint}" if checkpoint.exists() else "no epoch was done"
-        errors.print(f"galbatch: stopped; {what}")
+        print_error(f"galbatch: stopped; {what}")
         raise typer.Exit(STOPPED_EXIT_CODE) from None
     metadata = written.trained.metadata
     title = f"{metadata.name} {metadata.version}"

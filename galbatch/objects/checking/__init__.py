@@ -2,6 +2,6 @@
 
 from galbatch.objects.checking.check import Feeding, ListCheck, check_objects
 from galbatch.objects.checking.names import guess_columns
-from galbatch.objects.checking.report import report_lines
+from galbatch.objects.checking.report import TO_PASTE, report_lines
 
-__all__ = ["Feeding", "ListCheck", "check_objects", "guess_columns", "report_lines"]
+__all__ = ["TO_PASTE", "Feeding", "ListCheck", "check_objects", "guess_columns", "report_lines"]

@@ -7,7 +7,10 @@ import numpy as np
 from galbatch.config import RegionConfig
 from galbatch.objects.checking.check import ListCheck
 
-__all__ = ["report_lines"]
+__all__ = ["TO_PASTE", "report_lines"]
+
+TO_PASTE = "To paste into run.toml"
+"""The line of a report below which all lines are TOML."""
 
 
 def report_lines(check: ListCheck) -> list[str]:
@@ -100,7 +103,7 @@ def _all_notes(check: ListCheck) -> list[str]:
 
 def _to_paste(check: ListCheck) -> list[str]:
     objects = check.objects
-    lines = ["To paste into run.toml", "  [objects]", f"  path = {_toml(objects.path)}"]
+    lines = [TO_PASTE, "  [objects]", f"  path = {_toml(objects.path)}"]
     if objects.hdu is not None:
         lines.append(f"  hdu = {objects.hdu if isinstance(objects.hdu, int) else _toml(objects.hdu)}")
     lines += [
@@ -122,7 +125,8 @@ def _to_paste(check: ListCheck) -> list[str]:
     if check.cuts:
         where = " and ".join(cut.where for cut in check.cuts)
         lines += [
-            "  # all the cuts, for each [[models]] that wants them; what is cut stays in the catalog, flagged NOT_SELECTED:",
+            "  # all the cuts, for each [[models]] that wants them;",
+            "  # what is cut stays in the catalog, flagged NOT_SELECTED:",
             f"  # where = {_toml(where)}",
         ]
     return lines

@@ -1,15 +1,13 @@
-"""Functions by which commands print lines and tables."""
+"""How commands print what is in a catalog: rows, flags, objects, tables of results and comparisons."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from galbatch.cli.printing.lines import print_line, print_table
 from galbatch.core.texts import counted
 
 if TYPE_CHECKING:
@@ -20,50 +18,14 @@ if TYPE_CHECKING:
     from galbatch.reporting import CatalogComparison, ComparedQuantity
 
 __all__ = [
-    "errors",
-    "out",
-    "plain_table",
-    "print_blocks",
     "print_comparison",
     "print_csv",
     "print_flags",
-    "print_line",
     "print_object",
     "print_result_tables",
     "print_rows",
-    "print_table",
-    "print_wide",
+    "with_error",
 ]
-
-# rich would take brackets in paths for markup, and :a: for an emoji. Errors are not wrapped, so that grep finds whole lines.
-out = Console(highlight=False, markup=False, emoji=False)
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-# In characters, wider than any table here: with the width of a terminal (80 in a pipe) rich would cut the cells.
-WIDTH_CHARACTERS = 1000
-
-
-def print_line(text: str) -> None:
-    """Print a line to stdout without breaking it, however narrow the terminal is."""
-    out.print(text, soft_wrap=True)
-
-
-def plain_table(*heads: str, show_header: bool = True) -> Table:
-    """Return an empty table without a frame, with the given column headings."""
-    return Table(*heads, box=None, pad_edge=False, show_header=show_header)
-
-
-def print_wide(table: Table) -> None:
-    """Print a table without wrapping or cutting its lines, however narrow the terminal is."""
-    # A console of its own: `print(width=...)` never exceeds the width of the console that prints.
-    Console(width=WIDTH_CHARACTERS, highlight=False, markup=False, emoji=False).print(table, crop=False)
-
-
-def print_table(table: Table) -> None:
-    """Print a table whose texts wrap between words on a terminal; in a pipe each row is one line."""
-    if out.is_terminal:
-        out.print(table)
-    else:
-        print_wide(table)
 
 
 def print_csv(rows: pa.Table) -> None:
@@ -84,29 +46,9 @@ def print_rows(rows: pa.Table, columns: Sequence[str]) -> None:
         The columns to print, in this order.
     """
     first = next(name for name in ("object_id", *columns) if name in rows.column_names)
-    print_blocks({name: _cells(rows, name) for name in dict.fromkeys([first, *columns])})
-
-
-def print_blocks(columns: Mapping[str, Sequence[str]]) -> None:
-    """Print columns of cells, by their headings, in blocks that fit the width of the terminal; each block begins with the first column."""
-    first, *left = columns
-    widths = {name: max(map(len, [name, *cells])) + 2 for name, cells in columns.items()}
-    while True:
-        table = plain_table(first)
-        used = widths[first]
-        block: list[str] = []
-        # At least one column, however wide, or the loop would not end.
-        while left and (not block or used + widths[left[0]] - 2 <= out.width):
-            used += widths[left[0]]
-            block.append(left.pop(0))
-        for name in block:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in zip(*(columns[name] for name in (first, *block)), strict=True):
-            table.add_row(*row)
-        print_wide(table)
-        if not left:
-            return
-        print_line("")
+    columns = list(dict.fromkeys([first, *columns]))
+    cells = zip(*(_cells(rows, name) for name in columns), strict=True)
+    print_table(columns, list(cells), right=range(1, len(columns)))
 
 
 def _cells(rows: pa.Table, name: str) -> list[str]:
@@ -148,17 +90,11 @@ def print_object(found: ObjectValues, place: str) -> None:
         error = "" if model.mc_error is None else f", Monte Carlo error {model.mc_error:.2g} posterior std"
         print_line(f"\n{model.model}: {passes}{error}; flags:")
         print_flags(model.flags)
-        table = plain_table()
-        for number, head in enumerate(model.quantities.columns):
-            table.add_column(
-                head,
-                justify="right" if 0 < number < len(model.quantities.columns) - 1 else "left",
-                no_wrap=True,
-            )
-        for row in model.quantities.rows:
-            table.add_row(*map(_cell, row))
-        if model.quantities.rows:
-            print_wide(table)
+        table = model.quantities
+        if table.rows:
+            # Names and units are text, all between are numbers.
+            rows = [list(map(_cell, row)) for row in table.rows]
+            print_table(table.columns, rows, right=range(1, len(table.columns) - 1))
         for quantity, label in model.labels:
             print_line(f"{quantity}: {label}")
 
@@ -167,13 +103,9 @@ def print_result_tables(tables: Sequence[ResultTable]) -> None:
     """Print tables of results, each below its caption."""
     for result in tables:
         print_line(f"\n{result.caption}:")
-        table = plain_table()
-        for number, head in enumerate(result.columns):
-            # The first column holds names, all others numbers.
-            table.add_column(head, justify="right" if number else "left", no_wrap=True)
-        for row in result.rows:
-            table.add_row(*map(_cell, row))
-        print_wide(table)
+        # The first column holds names, all others numbers.
+        rows = [list(map(_cell, row)) for row in result.rows]
+        print_table(result.columns, rows, right=range(1, len(result.columns)))
 
 
 def print_comparison(compared: CatalogComparison) -> None:
@@ -189,7 +121,8 @@ def print_comparison(compared: CatalogComparison) -> None:
         quantity = one.comparison.quantity
         unit = "relative" if one.is_relative else one.unit
         print_line(f"\n{quantity.model} {quantity.parameter} and {one.column}{f' ({unit})' if unit else ''}:")
-        print_blocks(_comparison_cells(one))
+        cells = _comparison_cells(one)
+        print_table(list(cells), list(zip(*cells.values(), strict=True)), right=range(1, len(cells)))
 
 
 def _comparison_cells(one: ComparedQuantity) -> dict[str, list[str]]:
