@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from galbatch.cli.printing import out, print_line, print_table
+from galbatch.cli.printing import out, print_line, print_markdown, print_table
 from galbatch.errors import BundleError, UsageError
 
 __all__ = ["list_bundles", "show"]
@@ -69,16 +69,16 @@ def _row(spec: str) -> tuple[str, ...]:
 
 def show(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="bundle file, or demo:gampen, demo:sfnet")],
+    full: Annotated[bool, typer.Option("--full", help="the whole card also on a terminal")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="all metadata as JSON, for programs")] = False,
 ) -> None:
     """Show a bundle's model card: input, parameters, training, calibration and intended use.
 
-    A terminal shows it formatted; a file or pipe gets Markdown. Nothing in the bundle is run.
+    A terminal shows a summary that fits on it, and with --full all of the card; a file or pipe gets the card as Markdown.
+    Nothing in the bundle is run.
     """
     import dataclasses
     import json
-
-    from rich.markdown import Markdown
 
     from galbatch import models
 
@@ -87,8 +87,12 @@ def show(
         content = {"sha256": sha256, **dataclasses.asdict(metadata)}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
+    if out.is_terminal and not full:
+        print_table(("", ""), models.card_summary(metadata, sha256), prose=True)
+        print_line("\nresults, settings and the domain in full: --full")
+        return
     card = models.card_text(metadata, sha256)
     if out.is_terminal:
-        out.print(Markdown(card))
+        print_markdown(card)
     else:
         sys.stdout.write(card)

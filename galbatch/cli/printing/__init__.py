@@ -17,6 +17,7 @@ from galbatch.cli.printing.lines import (
     print_table,
     print_verbatim,
 )
+from galbatch.cli.printing.markdown import print_markdown
 
 __all__ = [
     "out",
@@ -26,6 +27,7 @@ __all__ = [
     "print_error",
     "print_flags",
     "print_line",
+    "print_markdown",
     "print_object",
     "print_result_tables",
     "print_rows",

@@ -51,7 +51,7 @@ def print_table(
     """Print a table without a frame. On a terminal that is too narrow for it no word is cut, and no line is too long.
 
     The last column breaks between words if it is prose; where it has no room it stands below its row. Other tables are printed in
-    blocks of columns, each of which begins with the first column.
+    blocks of columns, each of which begins with the first column; a column that does not fit beside it alone breaks as prose does.
 
     Parameters
     ----------
@@ -77,6 +77,9 @@ def print_table(
     for number, block in enumerate(_blocks(widths, width)):
         if number:
             print_verbatim("")
+        if len(block) == 2 and widths[0] + len(GAP) + widths[block[1]] > width:
+            _print_with_prose(cells[:1], columns[block[1]], width)
+            continue
         _print_rows([GAP.join(row).rstrip() for row in zip(*(cells[place] for place in block), strict=True)])
 
 

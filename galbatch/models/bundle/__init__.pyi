@@ -1,4 +1,4 @@
-from .card import card_text
+from .card import card_summary, card_text
 from .checks import CHECK_ROWS, SCRIPT_FAULTS, check_behavior, made_up_images, made_up_inputs
 from .ensemble import Ensemble, load_ensemble
 from .features import FeatureMaps, localize
@@ -14,6 +14,7 @@ __all__ = [
     "Ensemble",
     "FeatureMaps",
     "bundle_path",
+    "card_summary",
     "card_text",
     "check_behavior",
     "demo_bundles",

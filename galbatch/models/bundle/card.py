@@ -11,9 +11,10 @@ from galbatch.models.metadata import (
     BundleMetadata,
     CalibrationInfo,
     DomainInfo,
+    ParameterInfo,
 )
 
-__all__ = ["card_text"]
+__all__ = ["card_summary", "card_text"]
 
 NOT_STATED = "not stated"
 # In characters. A longer setting, such as the record of all epochs, would widen the table beyond any page; it is in the metadata.
@@ -69,6 +70,60 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     for title, text in sections.items():
         lines += [f"## {title}", "", *text, ""]
     return "\n".join(lines)
+
+
+def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]:
+    """Return the card of a bundle in brief, as labels and texts: some fifteen lines that fit on one screen.
+
+    Parameters
+    ----------
+    metadata : metadata of the bundle
+    sha256 : hash of the bundle's file, in hexadecimal digits
+
+    Raises
+    ------
+    BundleError
+        This version of galbatch does not know the bundle's kind of head.
+    """
+    image, calibration = metadata.input, metadata.calibration or CalibrationInfo()
+    auxiliary = "".join(f", {one.name}" for one in image.auxiliary_inputs)
+    members = f" x {metadata.members}" if metadata.members > 1 else ""
+    return [
+        ("bundle", f"{metadata.name} {metadata.version}, sha256 {sha256[:12]}"),
+        ("network", f"{metadata.architecture}{members}, dropout rate {_number(metadata.dropout_rate)}"),
+        ("output", head_of(metadata.head).card_text(metadata.head)),
+        (
+            "takes",
+            f"{', '.join(image.bands)}: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec, {image.unit}{auxiliary}",
+        ),
+        *(("estimates", _parameter_line(parameter)) for parameter in metadata.parameters),
+        ("trained on", metadata.training_data or NOT_STATED),
+        *_coverage_line(metadata, calibration),
+        ("out of domain", "recognized" if _recognizes(metadata.domain) else "never recognized"),
+        ("licence", metadata.licence or NOT_STATED),
+        ("citation", metadata.citation or NOT_STATED),
+    ]
+
+
+def _parameter_line(parameter: ParameterInfo) -> str:
+    unit = f" in {parameter.unit}" if parameter.unit else ""
+    seen = f"; {_span(parameter.training_range)} in training" if parameter.training_range else ""
+    return f"{parameter.name}{unit}{f': {parameter.description}' if parameter.description else ''}{seen}"
+
+
+def _coverage_line(metadata: BundleMetadata, calibration: CalibrationInfo) -> list[tuple[str, str]]:
+    """Return the first table of coverages as one line; none if there is no such table."""
+    level, names = "68.27 %", {parameter.name for parameter in metadata.parameters}
+    for result in calibration.results:
+        if level in result.columns:
+            place = result.columns.index(level)
+            shares = [f"{row[0]} {row[place]:.4g}" for row in result.rows if row[0] in names]
+            return [(f"{level} covers", f"{', '.join(shares)} % of held-out objects")]
+    return [(f"{level} covers", "not measured")]
+
+
+def _recognizes(domain: DomainInfo) -> bool:
+    return bool(domain.psf_fwhm_arcsec or domain.sky_sigma_njy or domain.distance_limit)
 
 
 def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:

@@ -12,10 +12,8 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from rich.console import Console
 
 import galbatch.cli
-from galbatch.cli import catalogs, printing
 from tests.unit.api.conftest import IDS, write_catalog, write_store
 
 FIRST = str(IDS[0])
@@ -48,13 +46,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands believe that they print to a terminal of 80 columns."""
 
-    def console(width: int = 80, **_: object) -> Console:
-        return Console(force_terminal=True, width=width, color_system=None, highlight=False)
-
-    terminal = console()
-    for module in (printing, catalogs):
-        monkeypatch.setattr(module, "out", terminal)
-    monkeypatch.setattr(printing, "Console", console)
+    for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "80"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
 
 
 CENTER = ("150.1", "-2.2")
