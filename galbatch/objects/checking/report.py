@@ -125,8 +125,7 @@ def _to_paste(check: ListCheck) -> list[str]:
     if check.cuts:
         where = " and ".join(cut.where for cut in check.cuts)
         lines += [
-            "  # all the cuts, for each [[models]] that wants them;",
-            "  # what is cut stays in the catalog, flagged NOT_SELECTED:",
+            "  # all the cuts, for [[models]]; what is cut stays, flagged NOT_SELECTED:",
             f"  # where = {_toml(where)}",
         ]
     return lines
