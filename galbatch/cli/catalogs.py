@@ -184,7 +184,7 @@ def _note_index(catalog_path: str) -> None:
     from galbatch import catalog
 
     if note := catalog.index_note(catalog_path):
-        errors.print(f"note: {note}")
+        print_error(f"note: {note}")
 
 
 def _cutouts(catalog_path: str, store: str | None, object_ids: Sequence[str]) -> list[Cutout]:
