@@ -19,6 +19,7 @@ from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
 from galbatch.core.flags import CatalogFlag, MaskBit, ModelFlag, PixelFlag
+from galbatch.core.process import EXTRAS
 from galbatch.models.heads import HEADS
 
 PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
@@ -186,6 +187,12 @@ def mask_bits() -> str:
     return "\n".join(["| bit | name |", "|---|---|", *(f"| {bit.value} | {bit.name} |" for bit in MaskBit)])
 
 
+def extras() -> str:
+    """Return the table of the extras, by what needs them."""
+    rows = [f"| `{extra.name}` | {package} | {extra.use} |" for package, extra in sorted(EXTRAS.items())]
+    return "\n".join(["| extra | package | needed by |", "|---|---|---|", *rows])
+
+
 def heads() -> str:
     """Return the table of the kinds of heads: what a pass puts out, and how the outputs are arranged."""
     lines = ["| head | a pass is | outputs for n parameters | options |", "|---|---|---|---|"]
@@ -217,6 +224,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "PIXEL_FLAGS": lambda: flag_table(PixelFlag),
     "MODEL_FLAGS": lambda: flag_table(ModelFlag),
     "MASK_BITS": mask_bits,
+    "EXTRAS": extras,
     "HEADS": heads,
     "COLUMNS": model_columns,
     "VERSIONS": versions,

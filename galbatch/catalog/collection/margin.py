@@ -17,6 +17,7 @@ from galbatch.catalog.collection.state import (
     publish_part,
     state_of,
 )
+from galbatch.core.process import require
 from galbatch.errors import UsageError
 
 __all__ = ["make_margin"]
@@ -92,17 +93,12 @@ def _with_hats_import(
     catalog_path: str, folder: Path, name: str, radius_arcsec: float, stated: dict[str, str], client: Any
 ) -> Path:
     """Let hats-import make the margin in a local folder, and return the margin's folder."""
-    try:
-        from hats_import.margin_cache import generate_margin_cache
-        from hats_import.margin_cache.margin_cache_arguments import MarginCacheArguments
-    except ImportError as error:
-        raise UsageError(
-            f'a margin is made by hats-import, which cannot be imported ({error}): pip install "galbatch[lsdb]"'
-        ) from error
+    cache = require("hats_import", module="hats_import.margin_cache")
+    stating = require("hats_import", module="hats_import.margin_cache.margin_cache_arguments")
     with warnings.catch_warnings():
         # hats warns that it lists the folder to find its partitions.
         warnings.simplefilter("ignore")
-        arguments = MarginCacheArguments(
+        arguments = stating.MarginCacheArguments(
             input_catalog_path=layout.hats_path(catalog_path),
             output_path=folder,
             output_artifact_name=name,
@@ -112,7 +108,7 @@ def _with_hats_import(
             resume=False,
             addl_hats_properties={key: value for key, value in stated.items() if value},
         )
-        generate_margin_cache(arguments, client)
+        cache.generate_margin_cache(arguments, client)
     return folder / name
 
 

@@ -26,6 +26,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "corner": Extra("corner", "corner plots"),
         "dask_cuda": Extra("cuda", 'clusters of the kind "local-cuda"'),
         "h5py": Extra("hdf5", "HDF5 files"),
+        "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
         "reproject": Extra("reproject", "reproject's algorithms (resampling, --north-up, --like)"),
         "s3fs": Extra("s3", "s3:// paths"),

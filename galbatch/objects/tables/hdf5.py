@@ -12,8 +12,11 @@ from astropy.table import Column, Table
 from astropy.table.meta import get_header_from_yaml
 
 from galbatch import storage
+from galbatch.core.process import OptionalPackage, require
 from galbatch.errors import ObjectListError
 from galbatch.objects.tables.columns import existing_columns, what_it_is
+
+h5py = OptionalPackage("h5py")
 
 __all__ = ["HDF5_SUFFIXES", "hdf5_names", "read_hdf5"]
 
@@ -75,8 +78,6 @@ class _Source:
         if self.field:
             values = self.dataset.fields(self.field)[...]
         else:
-            import h5py
-
             is_text = h5py.check_string_dtype(self.dataset.dtype) is not None
             values = self.dataset.asstr()[...] if is_text else self.dataset[...]
         attributes = dict(self.dataset.attrs) if self.stated is None else self.stated
@@ -152,9 +153,8 @@ def _listed(place: Any) -> str:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Open an HDF5 file, also packed and on S3, and turn what h5py raises over damaged bytes into an ObjectListError."""
-    # Few lists are of this format.
-    import h5py
-
+    # Refused here, as the errors below would hide the path.
+    require("h5py", where=path)
     content = storage.open_content(path)
     try:
         with content.file, h5py.File(content.file, "r") as file:

@@ -19,6 +19,7 @@ from galbatch.core.flags import PixelFlag
 from galbatch.core.process import EXTRAS, OptionalPackage, how_to_install, require
 from galbatch.errors import ClusterError, MissingPackage
 from galbatch.ingest.pixels import open_hdf5
+from galbatch.objects import read_table
 from galbatch.simulation import simulate_survey
 
 ROOT = Path(__file__).parents[4]
@@ -99,6 +100,8 @@ def test_hdf5_files_say_it(hide, tmp_path: Path) -> None:
     said = hide("h5py")
     with pytest.raises(MissingPackage, match=f"a.hdf5: HDF5 files need {said}"), open_hdf5(str(path)):
         pass
+    with pytest.raises(MissingPackage, match=f"a.hdf5: HDF5 files need {said}"):
+        read_table(str(path))
     with pytest.raises(MissingPackage, match=f"layout galaxiesml: HDF5 files need {said}"):
         simulate_survey(str(tmp_path / "out"), n_objects=1, patches=1, layout="galaxiesml", processes=1)
     assert not (tmp_path / "out").exists()
