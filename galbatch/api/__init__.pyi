@@ -30,7 +30,7 @@ from .lookup import (
     short_columns,
 )
 from .nddata import as_ccddata
-from .pictures import encoded_png, intensity_stretch, picture_png, write_thumbnail
+from .pictures import encoded_png, intensity_stretch, picture_png, thumbnail_path, write_thumbnail
 from .places import parse_position, parse_radius
 from .running import RunPlan, plan, run
 from .stores import Store, open_store
@@ -74,6 +74,7 @@ __all__ = [
     "short_columns",
     "store_beside",
     "summary_tables",
+    "thumbnail_path",
     "write_cutouts",
     "write_thumbnail",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ __all__ = [
     "north_up",
     "on_image",
     "read_cutout",
+    "safe_name",
     "store_beside",
     "write_cutouts",
 ]
@@ -39,6 +41,9 @@ PLANES = ("mask", "variance")
 RESAMPLED_NOTE = (
     "resampled by reproject: mask of the nearest pixel, variance without the correlation of neighbors"
 )
+
+
+UNSAFE = re.compile(r"[^\w.+-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,11 @@ class Cutout:
     psf_fwhm_arcsec: npt.NDArray[np.float32]
     sky_sigma_njy: npt.NDArray[np.float32]
     is_resampled: bool = False
+
+
+def safe_name(object_id: int | str) -> str:
+    """Return an object's id as a part of a file's name, with _ in place of other characters than letters, digits and ``_.+-``."""
+    return UNSAFE.sub("_", str(object_id))
 
 
 def store_beside(catalog_path: str) -> str:

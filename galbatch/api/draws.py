@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 from scipy.stats import rankdata
 
 from galbatch import catalog, execution, models
+from galbatch.api.cutouts import safe_name
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import ID, MODEL_FLAGS, Column
 from galbatch.core.flags import ModelFlag
@@ -24,8 +24,6 @@ __all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "pl
 Floats = npt.NDArray[np.float64]
 
 DRAW = "draw"
-
-UNSAFE = re.compile(r"[^\w.+-]")  # Characters that object ids may contain but names of files should not.
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,7 @@ def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
     if len(drawn) == 1:
         return [path]
     stem, _, suffix = path.rpartition(".")
-    names = [f"{UNSAFE.sub('_', str(one.object_id))}_{one.model}" for one in drawn]
+    names = [f"{safe_name(one.object_id)}_{one.model}" for one in drawn]
     # Two ids that differ only in replaced characters would get the same name: these get a number as well.
     twice = {name for name in names if names.count(name) > 1}
     return [

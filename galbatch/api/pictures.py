@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch import storage
-from galbatch.api.cutouts import Cutout
+from galbatch.api.cutouts import Cutout, safe_name
 from galbatch.errors import OutputError
 
-__all__ = ["encoded_png", "intensity_stretch", "picture_png", "write_thumbnail"]
+__all__ = ["encoded_png", "intensity_stretch", "picture_png", "thumbnail_path", "write_thumbnail"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +40,14 @@ def write_thumbnail(path: str, cutout: Cutout) -> None:
     if not path.lower().endswith(".png"):
         raise OutputError(f"{path}: pictures of cutouts are PNG files; end the name in .png")
     storage.publish(path, picture_png(cutout))
+
+
+def thumbnail_path(catalog_path: str, object_id: int | str) -> str:
+    """Return the path of the picture that ``galbatch show`` writes of an object, in this user's folder of temporary files."""
+    # On a machine of many users each has a folder of their own. Windows has no uid, and a temporary folder for each user.
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    digest = hashlib.sha256(storage.absolute(catalog_path).encode()).hexdigest()[:8]
+    return str(Path(tempfile.gettempdir(), f"galbatch-{user}", f"{digest}_{safe_name(object_id)}.png"))
 
 
 def picture_png(cutout: Cutout) -> bytes:

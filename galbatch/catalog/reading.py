@@ -17,7 +17,6 @@ from galbatch.catalog.collection.index import find_places
 from galbatch.catalog.layout import leaf_path, leaves_of
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
 from galbatch.catalog.scanning import LEAVES_AT_ONCE, AtIndices, Cone, scan
-from galbatch.catalog.schema import column_field
 from galbatch.config import nearest_hint
 from galbatch.core.columns import HEALPIX, ID, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
@@ -268,5 +267,4 @@ def cone(
     table = pa.concat_tables(parts) if parts else read_schema(catalog_path).empty_table()
     # A kept column of that name gives way to the distance from this center.
     kept = [name for name in columns or table.column_names if name != SEPARATION.name]
-    separation = pa.array(circle.separation_arcsec(table))
-    return table.select(kept).append_column(column_field(SEPARATION), separation).sort_by(SEPARATION.name)
+    return circle.with_separation(table).select([*kept, SEPARATION.name]).sort_by(SEPARATION.name)

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from galbatch.catalog.layout import leaf_path
 from galbatch.catalog.leaves import open_leaf, read_leaf
+from galbatch.catalog.schema import column_field
 from galbatch.core import sky
-from galbatch.core.columns import DEC, HEALPIX, RA
+from galbatch.core.columns import DEC, HEALPIX, RA, SEPARATION
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import UsageError
@@ -98,6 +99,12 @@ class Cone:
         """Return the distances (row,) float64 of rows from the center, in arcsec."""
         ra, dec = rows.column(RA.name).to_numpy(), rows.column(DEC.name).to_numpy()
         return sky.separation_arcsec(self.ra_deg, self.dec_deg, ra, dec)
+
+    def with_separation(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the distance from the center as the last column, ``separation_arcsec``, in place of one of that name."""
+        kept = [name for name in rows.column_names if name != SEPARATION.name]
+        separation = pa.array(self.separation_arcsec(rows), pa.float64())
+        return rows.select(kept).append_column(column_field(SEPARATION), separation)
 
     def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Return which rows lie in the cone, (row,) bool."""

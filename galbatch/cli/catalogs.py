@@ -147,13 +147,16 @@ def show(
     store: CutoutStore = None,
     thumbnail: Annotated[
         str | None,
-        typer.Option(metavar="FILE.png", help="write a picture of the object's cutout (one object only)"),
+        typer.Option(
+            metavar="FILE.png",
+            help="where to write the picture of the cutout (one object only); default: a temporary folder",
+        ),
     ] = None,
     output: TableOutput = None,
 ) -> None:
-    """Print objects: position, flags with their texts, and each model's medians with intervals and units.
+    """Print objects: position, flags with their texts, each model's medians with intervals and units, and a picture's path.
 
-    With -o the rows are written as a table instead, with all columns.
+    The picture is that of the cutout in the store; without a store there is none. With -o the rows are written as a table instead, with all columns.
     """
     from galbatch import api, catalog
     from galbatch.objects import check_table_suffix, write_table
@@ -169,14 +172,21 @@ def show(
         write_table(output, rows)
         print_line(f"{counted(rows.num_rows, 'object')}: {output}")
         return
-    # Before anything is printed: the store may be elsewhere.
-    pictured = None if thumbnail is None else _cutouts(catalog_path, store, object_ids)[0]
+    # What was asked for by name is looked at before anything is printed.
+    asked = store is not None or thumbnail is not None
+    pictures = _cutouts(catalog_path, store, object_ids) if asked else []
     for row in range(rows.num_rows):
         found = api.object_values(rows.slice(row, 1))
         print_object(found, api.sexagesimal(found.ra_deg, found.dec_deg))
-    if thumbnail is not None and pictured is not None:
-        api.write_thumbnail(thumbnail, pictured)
-        print_line(f"picture: {thumbnail}")
+        path = thumbnail or api.thumbnail_path(catalog_path, found.object_id)
+        try:
+            picture = pictures[row] if asked else _cutouts(catalog_path, None, [str(found.object_id)])[0]
+            api.write_thumbnail(path, picture)
+            print_line(f"picture: {path}")
+        except UsageError as error:
+            if asked:
+                raise
+            print_line(f"picture: none ({error})")
 
 
 def _note_index(catalog_path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from galbatch import storage
+from galbatch import catalog, storage
 from galbatch.api.catalogs.conditions import Box
 from galbatch.catalog import Cone, RowCondition
 from galbatch.core.columns import DEC, HEALPIX, RA
@@ -19,7 +19,7 @@ __all__ = ["open_in_lsdb"]
 def open_in_lsdb(catalog_path: str, conditions: Sequence[RowCondition], columns: Sequence[str] | None) -> Any:
     """Return an LSDB catalog of the rows that all conditions hold for.
 
-    LSDB leaves out the partitions that a cone or box does not touch; the conditions themselves are evaluated on the rows of
+    Opened from the catalog's collection, with its margin and index, if there is a current one. LSDB leaves out the partitions that a cone or box does not touch; the conditions themselves are evaluated on the rows of
     each partition, so that they mean the same as in `Catalog`.
 
     Parameters
@@ -39,7 +39,11 @@ def open_in_lsdb(catalog_path: str, conditions: Sequence[RowCondition], columns:
     fed = dict.fromkeys(name for condition in conditions for name in condition.columns)
     read = None if columns is None else list(dict.fromkeys([*columns, *own, *fed]))
     # Without columns LSDB would take the catalog's default ones only.
-    opened = lsdb.open_catalog(_upath(catalog_path), columns=read or "all", search_filter=_search(conditions))
+    collection = catalog.collection_path(catalog_path)
+    # With its margin, a crossmatch finds pairs across the edges of partitions; a stale collection has other rows.
+    has_current = storage.exists(collection) and not catalog.collection_problems(catalog_path)
+    path = collection if has_current else catalog_path
+    opened = lsdb.open_catalog(_upath(path), columns=read or "all", search_filter=_search(conditions))
     for condition in conditions:
         opened = opened.map_partitions(_rows_where, condition)
     if read is not None and len(read) > len(columns or ()):

@@ -66,9 +66,7 @@ class Rows:
         parts = catalog.scan(self.files.path, self._leaves(), self.conditions, columns=read)
         table = pa.concat_tables([schema.empty_table(), *parts])
         if cone is not None:
-            kept = [name for name in table.column_names if name != SEPARATION.name]
-            separation = pa.array(cone.separation_arcsec(table), pa.float64())
-            table = table.select(kept).append_column(catalog.column_field(SEPARATION), separation)
+            table = cone.with_separation(table)
         if isinstance(ordering, Ids):
             table = table.take(ordering.order(table.column(ID.name)))
         elif ordering is not None:

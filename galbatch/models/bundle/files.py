@@ -119,7 +119,7 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
     --------
     >>> import galbatch
     >>> galbatch.load_bundle("demo:gampen").bands
-    ('g', 'r')
+    ('g',)
     """
     with _loading:
         if sha256 is not None and sha256 in _loaded:

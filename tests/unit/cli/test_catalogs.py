@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib.image
@@ -138,6 +140,24 @@ def test_a_terminal_gets_a_table_that_fits(call, small: str, on_terminal: None) 
     # What does not fit follows in a second block, with the ids again.
     assert [line.split()[0] for line in wide if line.strip()].count("object_id") == 2
     assert all(name in " ".join(wide) for name in names.split(","))
+
+
+def test_an_object_is_shown_with_a_picture(
+    call, small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, printed, _ = call("show", small, FIRST, "-5")
+    assert code == 0
+    paths = [line.removeprefix("picture: ") for line in printed.splitlines() if line.startswith("picture: ")]
+    assert [Path(path).name.partition("_")[2] for path in paths] == [f"{FIRST}.png", "-5.png"]
+    assert {matplotlib.image.imread(path).shape for path in paths} == {(72, 72, 3)}
+    # A catalog whose store is gone is shown all the same.
+    shutil.copytree(small, tmp_path / "alone" / "catalog")
+    code, printed, _ = call("show", tmp_path / "alone" / "catalog", FIRST)
+    assert code == 0
+    assert printed.splitlines()[-1].startswith(
+        f"picture: none ({tmp_path}/alone/cutouts.zarr: no cutout store;"
+    )
 
 
 def test_an_object_is_shown_in_words(call, small: str, tmp_path: Path) -> None:
