@@ -13,6 +13,7 @@ import dask
 from distributed import Client, LocalCluster, Status
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
+from galbatch.cluster.ending import end_workers
 from galbatch.cluster.signals import LeavesSignals
 from galbatch.errors import ClusterError
 
@@ -32,8 +33,8 @@ ENDED = (Status.closed, Status.closing, Status.failed)
 
 START_ATTEMPTS = 3
 
-CLOSE_S = 60.0
-"""The longest time to wait for the workers to end, in seconds; busy ones take 4 s until their nannies kill them."""
+CLOSE_S = 30.0
+"""The longest time to wait for the scheduler and the nannies to end, in seconds, after the workers have."""
 
 RESTART_S = 180
 """The longest time to wait for a worker to restart: a process that imports torch from a busy file system takes minutes."""
@@ -115,7 +116,8 @@ def started(make: Callable[..., Any], notify: Notify, **options: Any) -> Iterato
         yield workers
     finally:
         try:
-            # Without a limit Dask waits for ever for a nanny whose worker was killed while it started.
+            end_workers(workers)
+            # Without a limit Dask would wait for ever for a nanny that hangs.
             workers.close(timeout=CLOSE_S)
         finally:
             # Python asks what is left of its children to end by SIGTERM, which workers leave to the run, and waits for them.

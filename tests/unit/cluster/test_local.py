@@ -7,8 +7,9 @@ import signal
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
-from distributed import Status
+from distributed import Status, WorkerPlugin
 
 from galbatch import cluster
 from galbatch.cluster.local import started
@@ -67,7 +68,7 @@ def test_a_cluster_whose_worker_ends_while_it_starts_is_made_again():
         tried.append(n_workers)
         if len(tried) < 3:
             raise RuntimeError("Nanny failed to start.")
-        return SimpleNamespace(close=closed.append)
+        return SimpleNamespace(close=closed.append, workers={})
 
     def closed_within(*, timeout):
         closed.append(timeout)
@@ -103,9 +104,49 @@ def test_processes_that_do_not_end_when_asked_are_killed():
         def close(timeout):
             raise TimeoutError("a nanny hangs")
 
-        return SimpleNamespace(close=close)
+        return SimpleNamespace(close=close, workers={})
 
     with pytest.raises(TimeoutError, match="a nanny hangs"), started(make, print):
         assert children[0].is_alive()
     children[0].join(30)
     assert children[0].exitcode == -signal.SIGKILL
+
+
+class Computes(WorkerPlugin):
+    """A worker that does not see that it is asked to end, as one whose loop is busy."""
+
+    name = "computes"
+
+    def teardown(self, worker):
+        time.sleep(600)
+
+
+def test_workers_that_do_not_end_when_asked_are_killed_and_nothing_is_printed(capfd):
+    """Dask gives a killed worker one second to be gone, and fails on a busy machine."""
+    notes = []
+    with cluster.connect(
+        ClusterConfig(workers=1, dashboard_address="127.0.0.1:0"), notify=notes.append
+    ) as own:
+        own.register_plugin(Computes())
+        pids = list(own.run(os.getpid).values())
+    assert notes == []
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_that_is_killed_while_its_nanny_starts_it_again_holds_nothing_up(capfd):
+    notes, others = [], set(multiprocessing.active_children())
+    with cluster.connect(
+        ClusterConfig(workers=2, dashboard_address="127.0.0.1:0"), notify=notes.append
+    ) as own:
+        before = set(own.run(os.getpid).values())
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        # The nannies start others, which are far from ready when the context ends.
+        deadline = time.monotonic() + 250
+        while {child.pid for child in set(multiprocessing.active_children()) - others} <= before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert notes == []
+    assert set(multiprocessing.active_children()) <= others
+    assert "Traceback" not in capfd.readouterr().err
