@@ -134,7 +134,8 @@ class Reporter:
         now_s = self._clock()
         with self._lock:
             progress = self._tally.progress(now_s)
-            if now_s - self._shown_s >= PROGRESS_S:
+            # Before the first stage there is nothing to count: planning says what it does.
+            if self._has_begun and now_s - self._shown_s >= PROGRESS_S:
                 self._shown_s, self._n_shown = now_s, 0
                 self._tally.sample(now_s)
                 self._as_json.record(progress)

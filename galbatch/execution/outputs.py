@@ -114,11 +114,22 @@ def locked(
     try:
         locks = tuple(storage.Lock(lock_of(output), waits=waits, notify=notify) for output in outputs)
         with _entered(locks):
+            for output, lock in zip(outputs, locks, strict=True):
+                if lock.took_over:
+                    _sweep(config, output)
             yield HeldOutputs(config, stage, locks)
     finally:
         # Folders that were made for the check, of a run that did not begin.
         for output in outputs:
             storage.remove_if_empty(output)
+
+
+def _sweep(config: RunConfig, output: str) -> None:
+    """Remove the temporary files that a run left in an output when it was killed."""
+    # Groups are removed before they are written again, but what lies above them would stay for ever.
+    storage.remove_temporaries(output)
+    if output == config.catalog.path:
+        storage.remove_temporaries(pass_outputs.pass_outputs_path(output))
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from galbatch.storage.files import (
     reads_by_request,
     remove,
     remove_if_empty,
+    remove_temporaries,
     write_files,
 )
 from galbatch.storage.fsspec_inputs import LISTED_FROM
@@ -107,6 +108,7 @@ __all__ = [
     "record_damage",
     "remove",
     "remove_if_empty",
+    "remove_temporaries",
     "sealed_bytes",
     "sha256_of",
     "write_files",

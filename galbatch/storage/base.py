@@ -109,6 +109,9 @@ class FileSystem(Protocol):
     def remove_if_empty(self, folder: str) -> None:
         """Remove a folder if it is empty; object stores have no empty folders."""
 
+    def remove_temporaries(self, folder: str) -> None:
+        """Remove temporary files that killed processes have left in an output or next to it; object stores have none."""
+
     def make_folder(self, path: str) -> None:
         """Create a folder and its parents; object stores do nothing."""
 

@@ -40,6 +40,7 @@ __all__ = [
     "reads_by_request",
     "remove",
     "remove_if_empty",
+    "remove_temporaries",
     "sync_files",
     "write_files",
 ]
@@ -317,6 +318,22 @@ def remove(path: str) -> None:
 def remove_if_empty(folder: str) -> None:
     """Remove a local folder if it is empty."""
     file_system(folder).remove_if_empty(folder)
+
+
+def remove_temporaries(folder: str) -> None:
+    """Remove the temporary files that processes left in an output, or next to it, when they were killed.
+
+    Parameters
+    ----------
+    folder : str
+        An output. Nobody else may be writing it.
+
+    Raises
+    ------
+    OutputError
+        There is no permission.
+    """
+    file_system(folder).remove_temporaries(folder)
 
 
 def make_folder(path: str) -> None:

@@ -217,6 +217,9 @@ class FsspecInputs:
     def remove_if_empty(self, folder: str) -> None:
         self._refuse(folder)
 
+    def remove_temporaries(self, folder: str) -> None:
+        """Do nothing: objects appear whole."""
+
     def make_folder(self, path: str) -> None:
         self._refuse(path)
 

@@ -111,6 +111,13 @@ class LocalFileSystem:
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
+    def remove_temporaries(self, folder: str) -> None:
+        beside = Path(folder).parent.glob(f".{Path(folder).name}_*")
+        for path in (*_walk(folder), *beside):
+            if publishing.is_temporary(path.name):
+                with output_errors(str(path)):
+                    path.unlink(missing_ok=True)
+
     def make_folder(self, path: str) -> None:
         with output_errors(path):
             os.makedirs(path, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,17 @@ from pathlib import Path
 
 from galbatch.storage.base import Piece
 
-__all__ = ["publish_file", "sync_files", "write_file"]
+__all__ = ["is_temporary", "publish_file", "sync_files", "write_file"]
 
 # Journaling file systems commit syncs that arrive at the same time in one transaction.
 SYNC_THREADS = 8
+
+TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file of this name is a temporary one, which a process that was killed has left."""
+    return TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def publish_file(path: Path, data: bytes, *, staging: Path | None) -> None:

@@ -157,6 +157,7 @@ class Lock:
         self._seen: _Found | None = None
         self._since_s = 0.0
         self._told, self._waits_for = False, ""
+        self._took_over = False
         self._stop, self._lost = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -164,6 +165,11 @@ class Lock:
     def handle(self) -> LockHandle:
         """The values with which the workers of the run check the lock."""
         return LockHandle(self.path, self._owner)
+
+    @property
+    def took_over(self) -> bool:
+        """Whether the lock was that of a run that had died, and may have left temporary files."""
+        return self._took_over
 
     @property
     def is_lost(self) -> bool:
@@ -257,6 +263,7 @@ class Lock:
             self.path, self._content(), content=found.content, version=found.version
         )
         if taken:
+            self._took_over = True
             self._notify(
                 f"{_output_of(self.path)}: the run of {found.run} is dead, its lock has not beaten for "
                 f"{found.period_s:g} s; taken over"

@@ -98,3 +98,35 @@ def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
         storage.publish(str(tmp_path / "file" / "below"), b"")
     with pytest.raises(OutputError, match="a file is in the way"):
         storage.check_writable(str(tmp_path / "file"))
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    output, left = tmp_path / "cutouts.zarr", "0123456789abcdef" * 2
+    kept = [
+        output / "zarr.json",
+        output / ".zattrs",
+        output / f".zarr.json.{left}",
+        output / f"zarr.json.{left}.tmp",
+        output / "a" / ".notes.tmp",
+        tmp_path / f".other.zarr_lock.json.{left}.tmp",
+        tmp_path / "cutouts.zarr_lock.json",
+    ]
+    temporary = [
+        output / f".zarr.json.{left}.tmp",
+        output / "Norder=1" / "Dir=0" / f".zarr.json.{left}.tmp",
+        tmp_path / f".cutouts.zarr_damaged.json.{left}.tmp",
+    ]
+    for path in (*kept, *temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    storage.remove_temporaries(str(output))
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_names_of_temporary_files_are_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed before the rename: the rename is left out, and what should tidy up."""
+    monkeypatch.setattr(os, "replace", lambda *_: None)
+    storage.publish(str(tmp_path / "catalog" / "file"), b"")
+    assert len(list((tmp_path / "catalog").iterdir())) == 1
+    storage.remove_temporaries(str(tmp_path / "catalog"))
+    assert list((tmp_path / "catalog").iterdir()) == []
