@@ -18,6 +18,7 @@ from .draws import (
     plot_paths,
     summary_tables,
 )
+from .hips import write_hips
 from .lookup import (
     FlagText,
     ModelValues,
@@ -76,5 +77,6 @@ __all__ = [
     "summary_tables",
     "thumbnail_path",
     "write_cutouts",
+    "write_hips",
     "write_thumbnail",
 ]

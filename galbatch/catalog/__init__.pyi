@@ -21,13 +21,14 @@ from .reading import (
     read_schema,
     require_columns,
 )
-from .scanning import Cone, RowCondition, RowLimits, scan
+from .scanning import AtIndices, Cone, RowCondition, RowLimits, scan
 from .schema import column_field, leaf_schema
 from .verifying import Checked, check, verify
 
 __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
+    "AtIndices",
     "Checked",
     "Cone",
     "FoundObject",

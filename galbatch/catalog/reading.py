@@ -149,20 +149,22 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
         found = _search_all(catalog_path, leaves, wanted, columns)
     else:
         found = _read_places(catalog_path, leaves, places, columns)
+    _require_all(catalog_path, wanted, found)
+    return [found[one] for one in wanted]
+
+
+def _require_all(catalog_path: str, wanted: Sequence[int | str], found: Mapping[int | str, object]) -> None:
     if unknown := ", ".join(str(one) for one in wanted if one not in found):
         raise UsageError(
             f"{catalog_path}: no object has the id {unknown}; ids are those of the column {ID.name}"
         )
-    return [found[one] for one in wanted]
 
 
 def _read_places(
     catalog_path: str, leaves: Sequence[HealpixPixel], places: Mapping[int | str, int], columns: list[str]
 ) -> dict[int | str, FoundObject]:
     """Return objects by id, from the row groups that hold their HEALPix indices, which `places` gives by id."""
-    starts = [leaf.index_range[0] for leaf in leaves]
-    needed = sorted({bisect_right(starts, index) - 1 for index in places.values()})
-    some = [leaves[number] for number in needed]
+    some = _leaves_at(leaves, places.values())
     tables = scan(catalog_path, some, [AtIndices(places.values())], columns=columns)
     wanted = pa.array(list(places))
     return {
@@ -170,6 +172,12 @@ def _read_places(
         for leaf, table in zip(some, tables, strict=True)
         for one in _found(leaf, table, wanted)
     }
+
+
+def _leaves_at(leaves: Sequence[HealpixPixel], indices: Iterable[int]) -> list[HealpixPixel]:
+    """Return the leaves that cover HEALPix indices at order 29."""
+    starts = [leaf.index_range[0] for leaf in leaves]
+    return [leaves[number] for number in sorted({bisect_right(starts, index) - 1 for index in indices})]
 
 
 def _search_all(
@@ -216,13 +224,18 @@ def _found(leaf: HealpixPixel, table: pa.Table, wanted: pa.Array) -> list[FoundO
 
 def read_objects(catalog_path: str, object_ids: Sequence[str]) -> pa.Table:
     """Return the rows of the objects with the given ids, with all columns, in the order of the ids; raises as `find_objects` does."""
-    found = find_objects(catalog_path, object_ids)
-    leaves = list(dict.fromkeys(one.pixel for one in found))
-    there = AtIndices(one.values[HEALPIX.name] for one in found)
+    leaves = leaves_of(catalog_path)
+    wanted = parse_ids(catalog_path, read_schema(catalog_path).field(ID.name).type, object_ids)
+    places = find_places(catalog_path, wanted)
+    if places is None:
+        found = find_objects(catalog_path, object_ids)
+        places = {one.object_id: one.values[HEALPIX.name] for one in found}
+    _require_all(catalog_path, wanted, places)
+    there = AtIndices(places.values())
     # Other objects at the same index are left out by their ids.
-    rows = pa.concat_tables(scan(catalog_path, leaves, [there]))
+    rows = pa.concat_tables(scan(catalog_path, _leaves_at(leaves, places.values()), [there]))
     place = {object_id: row for row, object_id in enumerate(rows.column(ID.name).to_pylist())}
-    return rows.take([place[one.object_id] for one in found])
+    return rows.take([place[one] for one in wanted])
 
 
 def cone(

@@ -182,8 +182,9 @@ def _read_rows(path: str, conditions: Sequence[RowCondition], columns: Sequence[
         schema = leaf.schema_arrow.remove_metadata()
         names = list(schema.names if columns is None else columns)
         found = [pa.schema([schema.field(name) for name in names]).empty_table()]
+        paths = leaf.metadata.schema.names
         for number in range(leaf.metadata.num_row_groups):
-            if not _may_hold(conditions, _limits_of_group(leaf.metadata.row_group(number))):
+            if not _may_hold(conditions, _LimitsOfGroup(leaf.metadata.row_group(number), paths)):
                 continue
             rows = leaf.read_row_group(number, columns=tested)
             chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
@@ -197,11 +198,24 @@ def _read_rows(path: str, conditions: Sequence[RowCondition], columns: Sequence[
     return pa.concat_tables(found)
 
 
-def _limits_of_group(group: pq.RowGroupMetaData) -> RowLimits:
-    """Return the least and greatest value of the columns whose statistics the footer has; nulls and NaN do not count."""
-    limits = {}
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.is_stats_set and column.statistics.has_min_max:
-            limits[column.path_in_schema] = column.statistics.min, column.statistics.max
-    return limits
+class _LimitsOfGroup(RowLimits):
+    """Least and greatest value of the columns whose statistics the footer has; nulls and NaN do not count.
+
+    They are read when they are asked for: a catalog has a hundred columns and more, a condition asks for one or two.
+    """
+
+    def __init__(self, group: pq.RowGroupMetaData, names: Sequence[str]) -> None:
+        self._group = group
+        self._names = names
+
+    def __getitem__(self, name: str) -> tuple[Any, Any]:
+        column = self._group.column(self._names.index(name)) if name in self._names else None
+        if column is None or not column.is_stats_set or not column.statistics.has_min_max:
+            raise KeyError(name)
+        return column.statistics.min, column.statistics.max
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(name for name in self._names if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

@@ -82,6 +82,7 @@ app.add_typer(catalog_app, name="catalog")
 catalog_app.command()(collections.margin)
 catalog_app.command()(collections.index)
 catalog_app.command()(collections.moc)
+catalog_app.command()(collections.hips)
 
 models_app = _group("List, show, train and convert model bundles.")
 app.add_typer(models_app, name="models")

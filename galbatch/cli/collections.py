@@ -1,4 +1,4 @@
-"""The commands galbatch catalog margin, index and moc, which make what other tools need of a finished catalog."""
+"""The commands galbatch catalog margin, index, moc and hips, which make what other tools need of a finished catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from galbatch.cli.options import CatalogPath
 from galbatch.cli.printing import print_line
 from galbatch.core.texts import counted
 
-__all__ = ["index", "margin", "moc"]
+__all__ = ["hips", "index", "margin", "moc"]
 
 
 def margin(
@@ -67,3 +67,23 @@ def moc(
 
     area_deg2 = catalog.write_footprint(catalog_path, output, healpix_order=order)
     print_line(f"{output}: {area_deg2:.4g} square degrees have objects, in pixels of order {order}")
+
+
+def hips(
+    catalog_path: CatalogPath,
+    column: Annotated[str, typer.Argument(metavar="COLUMN", help="a column of numbers")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FOLDER", help="folder to write, which must not exist")
+    ] = "hips",
+    pixel: Annotated[
+        str, typer.Option(metavar="WIDTH", help="of the map's pixels, in arcsec or with its unit")
+    ] = "10arcsec",
+) -> None:
+    """Write a column as a HiPS for Aladin: means in pixels.
+
+    The tiles are FITS, made by reproject from a map of the whole catalog.
+    """
+    from galbatch import api
+
+    n_files = api.write_hips(catalog_path, column, output, pixel_arcsec=api.parse_radius(pixel))
+    print_line(f"{output}: {counted(n_files, 'file')}")

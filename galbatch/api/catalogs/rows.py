@@ -11,7 +11,7 @@ from galbatch import catalog
 from galbatch.api.catalogs.conditions import Ids
 from galbatch.api.catalogs.files import CatalogFiles
 from galbatch.catalog import Cone, RowCondition
-from galbatch.core.columns import ID, SEPARATION
+from galbatch.core.columns import HEALPIX, ID, SEPARATION
 from galbatch.core.pixels import HealpixPixel
 
 __all__ = ["Rows"]
@@ -63,7 +63,8 @@ class Rows:
         # Whole leaves are checked against their checksums: None asks for them.
         read = None if columns is None and not self.conditions else list(dict.fromkeys([*stored, *fed]))
         schema = pa.schema([self.files.schema.field(name) for name in read or names])
-        parts = catalog.scan(self.files.path, self._leaves(), self.conditions, columns=read)
+        leaves, there = self._places()
+        parts = catalog.scan(self.files.path, leaves, (*there, *self.conditions), columns=read)
         table = pa.concat_tables([schema.empty_table(), *parts])
         if cone is not None:
             table = cone.with_separation(table)
@@ -73,12 +74,14 @@ class Rows:
             table = table.sort_by(SEPARATION.name)
         return table.select(list(names))
 
-    def _leaves(self) -> list[HealpixPixel]:
-        """Return the leaves that have the ids that were asked for, or all if none were."""
+    def _places(self) -> tuple[list[HealpixPixel], list[RowCondition]]:
+        """Return the leaves to read: all, or those of the ids that were asked for; and conditions on the places of these ids."""
         leaves = self.files.leaves
+        there: list[RowCondition] = []
         for condition in self.conditions:
             if isinstance(condition, Ids):
                 found = catalog.find_objects(self.files.path, [str(one) for one in condition.asked])
                 pixels = {one.pixel for one in found}
                 leaves = [leaf for leaf in leaves if leaf in pixels]
-        return leaves
+                there.append(catalog.AtIndices(one.values[HEALPIX.name] for one in found))
+        return leaves, there
