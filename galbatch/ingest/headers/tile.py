@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from galbatch.core.types import FileIdentity, Plane, Tile, WeightKind
 from galbatch.errors import TileError
 from galbatch.ingest.headers.calibration import PixelScale
 from galbatch.ingest.headers.lattice import lattice_key
+from galbatch.ingest.headers.units import flux_unit, flux_unit_of_weight
 from galbatch.ingest.headers.wcs import accepted_wcs, corners_deg, pixel_scale_arcsec, wcs_cards
 from galbatch.ingest.pixels.fits_files import (
     FETCH_AGAIN,
@@ -88,6 +90,8 @@ def make_tile(
     wcs_header, wcs = accepted_wcs(wcs_cards(hdus, image.hdu), where)
     mask = found.get("mask", (None,))[0]
     weight = found.get(planes.weight_kind.replace("_", " "), (None,))[0]
+    if weight is not None:
+        _require_weight_unit(hdus[weight.hdu].header, hdus[image.hdu].header, planes.weight_kind, where=where)
     scale = njy if isinstance(njy, PixelScale) else PixelScale(njy)
     tile = Tile(
         tile_id=tile_id,
@@ -195,6 +199,32 @@ def _place(
             f"{where} has shape {tuple(shape)}; an image (y, x){place} is needed (cubes: layout generic, axis)"
         )
     return index, (int(shape[-2]), int(shape[-1]))
+
+
+def _require_weight_unit(weight: fits.Header, image: fits.Header, kind: WeightKind, *, where: str) -> None:
+    """Raise if a weight's BUNIT says that it is of another kind, or of another scale than the image."""
+    text, image_text = (str(header.get("BUNIT", "")).strip() for header in (weight, image))
+    # A copy of the image's header says nothing of the weight.
+    said = None if text == image_text else flux_unit_of_weight(text)
+    if said is None or kind == "coverage":
+        return
+    if said[0] != kind:
+        raise TileError(
+            f"{where}: the {kind.replace('_', ' ')} has BUNIT = {text!r}, which is that of a {said[0].replace('_', ' ')}; correct the card or the "
+            "HDU's name, or state [survey.generic] weight_kind (layout generic) of a file without the card"
+        )
+    try:
+        own = flux_unit(image_text)
+    except TileError:
+        return
+    if (
+        own is not None
+        and own.per_steradian == said[1].per_steradian
+        and not math.isclose(own.njy, said[1].njy, rel_tol=1e-6)
+    ):
+        raise TileError(
+            f"{where}: the image has BUNIT = {image_text!r}, its {kind.replace('_', ' ')} {text!r}, which is of another scale; write both in one unit"
+        )
 
 
 def _require_shape(found: tuple[int, int], image: tuple[int, int], *, where: str, name: str) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from astropy import units
 
-from galbatch.core.types import njy_per_unit
+from galbatch.core.types import WeightKind, njy_per_unit
 from galbatch.errors import TileError
 
-__all__ = ["FluxUnit", "flux_unit", "is_per_second"]
+__all__ = ["FluxUnit", "flux_unit", "flux_unit_of_weight", "is_per_second"]
 
 # 1 maggy is the flux of AB magnitude 0. astropy has the unit too, but ties it to no flux.
 NANOMAGGY = re.compile(
@@ -24,6 +24,9 @@ PER_SECOND = re.compile(r"(/ ?s(ec(ond)?s?)?|per s(ec(ond)?)?|[ .]s(ec)?(-1|\^-1
 
 # Names of astropy's units whose capitals people write otherwise, by their lower case: MJY and mjy could be two of them.
 PREFIXES = ("", "f", "p", "n", "u", "m", "k", "M", "G", "T", "P")
+POWERS: dict[WeightKind, float] = {"variance": 2.0, "standard_deviation": 1.0, "inverse_variance": -2.0}
+"""The power of the image's unit in which a weight is."""
+
 SHORT = {"nano": "n", "micro": "u", "milli": "m"}
 LONG_PREFIXES = ("", "nano", "micro", "milli", "kilo", "mega", "giga")
 OTHER_NAMES = (
@@ -87,6 +90,27 @@ def flux_unit(text: str) -> FluxUnit | None:
     return next(iter(found), None)
 
 
+def flux_unit_of_weight(text: str) -> tuple[WeightKind, FluxUnit] | None:
+    """Return what a weight of this unit is, and the unit of flux of which it is the square, the inverse square or the first power.
+
+    None if astropy does not read the unit so, as it is written: a variance may be in ADU.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", units.UnitsWarning)
+            # astropy does not read JWST's (MJy/sr)2 as it stands.
+            whole = re.fullmatch(r"\((.+)\) ?(?:\*\*|\^)?(-?\d)", text.strip())
+            unit = units.Unit(whole[1]) ** int(whole[2]) if whole else units.Unit(text.strip())
+    except (ValueError, TypeError, ArithmeticError):
+        return None
+    for kind, power in POWERS.items():
+        # mag and dex are logarithms.
+        found = _flux_of(unit ** (1.0 / power)) if isinstance(unit, units.UnitBase) else None
+        if found is not None:
+            return kind, found
+    return None
+
+
 def is_per_second(text: str) -> bool:
     """Return whether a unit is one of counts or electrons per second, such as ELECTRONS/S, adu / s, DN s-1 or cps."""
     return PER_SECOND.search(text.strip()) is not None
@@ -108,6 +132,11 @@ def _parsed(text: str) -> FluxUnit | None:
         raise TileError(
             f"the unit {text!r} is a flux per beam, and the beam's area in pixels is not read; convert the image to Jy per pixel"
         )
+    return _flux_of(unit)
+
+
+def _flux_of(unit: units.UnitBase) -> FluxUnit | None:
+    """Return a unit of astropy's as one of flux density or surface brightness; None if it is neither."""
     if unit.is_equivalent(units.nJy):
         return FluxUnit(_rounded(unit.to(units.nJy)))
     if unit.is_equivalent(units.nJy / units.sr):

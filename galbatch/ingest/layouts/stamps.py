@@ -97,7 +97,7 @@ class StampsLayout:
                 # The tile is then made as if the file had this WCS.
                 header.update(
                     north_up_wcs(
-                        found[1], hdus[planes.image].shape, survey.stamps.pixel_scale_arcsec, where=where
+                        found[1], hdus[planes.image].shape[-2:], survey.stamps.pixel_scale_arcsec, where=where
                     )
                 )
             tile = make_tile(
@@ -126,8 +126,10 @@ def _planes(hdus: fits.HDUList, path: str, mask_planes: Mapping[str, int] | str 
     for number, hdu in enumerate(hdus):
         shape = getattr(hdu, "shape", None) or ()
         image = numbers.get("image")
-        # HSC's cutout service leaves mask and variance empty where they were not asked for: another shape.
-        if not hdu.is_image or len(shape) != 2 or (image is not None and shape != hdus[image].shape):
+        # HSC's cutout service leaves mask and variance empty where they were not asked for: another shape. Radio's tools, and
+        # mosaics made by them, write axes of length 1 before (y, x).
+        is_plane = hdu.is_image and len(shape) >= 2 and set(shape[:-2]) <= {1}
+        if not is_plane or (image is not None and shape[-2:] != hdus[image].shape[-2:]):
             continue
         names = [str(hdu.header.get(card, "")).strip().upper() for card in ("EXTTYPE", "EXTNAME")]
         role = next((ROLES[name] for name in names if name in ROLES), None)
