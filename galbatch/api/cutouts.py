@@ -16,7 +16,6 @@ from galbatch import catalog, ingest, storage
 from galbatch.config import CutoutsConfig
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.pixels import HealpixPixel
-from galbatch.core.process import require
 from galbatch.core.types import AB_ZERO_POINT_NJY, CutoutBlock, Grid
 from galbatch.errors import UsageError
 
@@ -210,7 +209,8 @@ def on_image(cutout: Cutout, path: str) -> Cutout:
 
 def _resampled(cutout: Cutout, target: WCS, shape: tuple[int, int]) -> Cutout:
     """Return the cutout on other pixels, with the flux conserved."""
-    reproject = require("reproject")
+    # Here, as importing it takes a quarter of a second and few commands need it.
+    import reproject
 
     def conserved(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         # By band: what has no data differs between them.

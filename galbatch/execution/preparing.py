@@ -12,7 +12,6 @@ import pyarrow as pa
 from galbatch import catalog, cluster, ingest, models
 from galbatch.config import ModelConfig, RegionConfig, RunConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column
-from galbatch.core.process import require
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
@@ -44,8 +43,6 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     UsageError
         An input is missing or wrong; the message says which one and what to do.
     """
-    if config.cutouts.resampling != "low_pass":
-        require("reproject", where=f'run.toml: [cutouts] resampling = "{config.cutouts.resampling}"')
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
     networks = [_load(model, config.bands) for model in config.models]
     # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the

@@ -18,7 +18,6 @@ import fsspec
 import lazy_loader
 from fsspec.registry import known_implementations
 
-from galbatch.core.process import require
 from galbatch.core.types import FileIdentity
 from galbatch.errors import UsageError
 from galbatch.storage.base import Piece, require_lengths
@@ -55,8 +54,6 @@ def require_package(path: str, scheme: str) -> None:
     UsageError
         The message names the package.
     """
-    if scheme == "s3":
-        require("s3fs", where=path)
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:

@@ -28,8 +28,6 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
-        "reproject": Extra("reproject", "reproject's algorithms (resampling, --north-up, --like)"),
-        "s3fs": Extra("s3", "s3:// paths"),
     }
 )
 """The extras, by the module that is imported."""
@@ -48,7 +46,7 @@ def require(package: str, *, module: str = "", where: str = "") -> Any:
     package : str
         A key of `EXTRAS`.
     module : str
-        The module to return, such as ``reproject.hips``; "" for the package itself.
+        The module to return, such as ``hats_import.margin_cache``; "" for the package itself.
     where : str
         The file, key or option that asks for it, with which the error message begins; "" for none.
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import lazy_loader
 import numpy as np
 import numpy.typing as npt
 from astropy import units
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.wcs.wcsapi import BaseLowLevelWCS, HighLevelWCSWrapper
 
-from galbatch.core.process import OptionalPackage
 from galbatch.ingest.headers import SkyWCS
 from galbatch.ingest.pixels import Box
 
 # Importing it takes 0.4 s, and few runs ask for it.
-reproject = OptionalPackage("reproject")
+reproject = lazy_loader.load("reproject")
 
 __all__ = ["reprojected"]
 

@@ -11,11 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from galbatch import reporting, storage
-from galbatch.core.flags import PixelFlag
+from galbatch import reporting
 from galbatch.core.process import EXTRAS, OptionalPackage, how_to_install, require
 from galbatch.errors import ClusterError, MissingPackage
 from galbatch.ingest.pixels import open_hdf5
@@ -113,31 +111,6 @@ def test_corner_plots_say_it_before_anything_is_drawn(hide) -> None:
         reporting.check_corner("x.png", 1000)
 
 
-def test_paths_of_s3_say_it(hide, monkeypatch: pytest.MonkeyPatch) -> None:
-    from galbatch.storage import systems
-
-    monkeypatch.setattr(systems, "_systems", {"": storage.LocalFileSystem()})
-    said = hide("s3fs")
-    with pytest.raises(MissingPackage, match=f"s3://bucket/a: s3:// paths need {said}"):
-        storage.exists("s3://bucket/a")
-
-
-def test_reprojections_say_it(hide) -> None:
-    from astropy.wcs import WCS
-
-    from galbatch import api
-    from galbatch.api.cutouts import Cutout
-
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.cd, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], np.diag([-1e-4, 1e-4]), [2, 2]
-    image = np.zeros((1, 3, 3), np.float32)
-    per_band = np.ones(1, np.float32)
-    cutout = Cutout(1, 0.0, 0.0, ("g",), image, None, None, wcs, PixelFlag(0), per_band, per_band)
-    said = hide("reproject")
-    with pytest.raises(MissingPackage, match=said):
-        api.north_up(cutout)
-
-
 def test_gpu_clusters_say_it(hide) -> None:
     from galbatch.cluster import local_cuda
 
@@ -169,7 +142,7 @@ def test_every_module_is_imported_without_any_extra() -> None:
         "-W",
         "ignore",
         "-c",
-        HIDE_ALL.format(hook=hook, packages=[*EXTRAS, "botocore"]),
+        HIDE_ALL.format(hook=hook, packages=[*EXTRAS, "botocore", "s3fs", "reproject"]),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
