@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import astropy.units as u
 
-__all__ = ["quantity_ucd"]
+__all__ = ["quantity_ucd", "ucd_problems"]
 
 # The vocabulary's bands are wide: each entry is the one that holds the effective wavelength of the filter. The y bands
 # of HSC, LSST and Pan-STARRS lie below 1000 nm.
@@ -57,6 +57,25 @@ def quantity_ucd(name: str, unit: str, bands: Sequence[str]) -> str:
     # Position angles have the unit of a size.
     by_name = next((NAME_WORDS[word] for word in words if word in NAME_WORDS), None)
     return by_name or ("phys.angSize" if parsed.is_equivalent(u.arcsec) else UNKNOWN)
+
+
+def ucd_problems(ucd: str, templates: Iterable[str]) -> list[str]:
+    """Return messages on a UCD that the columns of a quantity cannot have; empty if there are none.
+
+    Parameters
+    ----------
+    ucd : str
+    templates : iterable of str
+        UCDs of the columns, in which ``{of}`` and ``{of_second}`` stand for the UCD.
+    """
+    from astropy.io.votable.ucd import parse_ucd  # few bundles state a UCD
+
+    try:
+        for template in templates:
+            parse_ucd(template.format(of=ucd, of_second=ucd), check_controlled_vocabulary=True)
+    except ValueError as error:
+        return [f"ucd {ucd!r}: {error}; take words of the IVOA's UCD1+ list, such as src.redshift.phot"]
+    return []
 
 
 def _own_bands(words: Sequence[str], bands: Sequence[str]) -> Sequence[str]:

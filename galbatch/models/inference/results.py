@@ -43,7 +43,7 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
     columns: list[ResultColumn] = []
     ucds = {}
     for quantity in quantities_of(metadata.parameters):
-        ucds[quantity.name] = quantity_ucd(quantity.name, quantity.unit, metadata.input.bands)
+        ucds[quantity.name] = _ucd(quantity, metadata)
         columns += _quantity_columns(quantity, name, quantiles, ucd=ucds[quantity.name])
     for first, second in combinations([parameter.name for parameter in metadata.parameters], 2):
         pair = (ucds[first], ucds[second])
@@ -85,10 +85,16 @@ def draw_columns(metadata: BundleMetadata, *, name: str) -> dict[str, Column]:
             "float64",
             quantity.unit,
             f"draw from the joint posterior of {name}: {_described(quantity)}",
-            quantity_ucd(quantity.name, quantity.unit, metadata.input.bands),
+            _ucd(quantity, metadata),
         )
         for quantity in quantities_of(metadata.parameters)
     }
+
+
+def _ucd(quantity: Quantity, metadata: BundleMetadata) -> str:
+    """Return the UCD that the bundle states of a quantity, or that which follows from name, unit and bands."""
+    stated = "" if quantity.is_magnitude else quantity.parameter.ucd
+    return stated or quantity_ucd(quantity.name, quantity.unit, metadata.input.bands)
 
 
 def _described(quantity: Quantity) -> str:

@@ -32,6 +32,11 @@ def write_metadata(metadata: BundleMetadata) -> str:
     """
     data = dataclasses.asdict(metadata)
     # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.
+    # Bundles whose quantities state no UCD have the same bytes as before there was one.
+    data["parameters"] = [
+        {key: value for key, value in parameter.items() if key != "ucd" or value}
+        for parameter in data["parameters"]
+    ]
     data["head"] = {"kind": metadata.head.kind, **data["head"]}
     try:
         return json.dumps(data, allow_nan=False)

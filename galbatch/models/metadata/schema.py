@@ -11,6 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from galbatch.core.columns import Statistic
+from galbatch.core.ucds import ucd_problems
+
 __all__ = [
     "STRICT",
     "AuxiliaryInput",
@@ -151,6 +154,7 @@ class ParameterInfo:
     training_range : smallest and largest value seen in training; a median outside sets EXTRAPOLATED
     magnitude : name of the AB magnitude that is derived from this flux in nJy; None: no magnitude is derived
     labels : labels for ranges of the median
+    ucd : UCD1+ of the quantity, such as src.redshift.phot; "": it follows from name, unit and bands
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -165,10 +169,11 @@ class ParameterInfo:
     training_range: Range | None = None
     magnitude: str | None = None
     labels: tuple[LabelInfo, ...] = ()
+    ucd: str = ""
 
     def problems(self) -> list[str]:
         """Return messages on values that contradict each other; empty if there are none."""
-        problems = []
+        problems = ucd_problems(self.ucd, (one.ucd for one in Statistic)) if self.ucd else []
         if self.scale <= 0:
             problems.append(f"scale must be above 0, found {self.scale}")
         if self.transform == "logit" and self.limits is None:

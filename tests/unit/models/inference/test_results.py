@@ -1,8 +1,11 @@
+import dataclasses
+
 import pytest
+from astropy.io.votable.ucd import parse_ucd
 
 from galbatch.config import PosteriorConfig
 from galbatch.core.columns import Statistic, quantile_suffix
-from galbatch.models import INFER_VERSION, result_columns
+from galbatch.models import INFER_VERSION, draw_columns, result_columns
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,21 @@ from galbatch.models import INFER_VERSION, result_columns
 )
 def test_quantile_suffix(level, suffix):
     assert quantile_suffix(level) == suffix
+
+
+def test_a_ucd_that_the_bundle_states_goes_before_one_that_is_guessed(make):
+    metadata = make.gampen_metadata()
+    stated = dataclasses.replace(metadata.parameters[0], ucd="phys.abund.Z")
+    metadata = dataclasses.replace(metadata, parameters=(stated, *metadata.parameters[1:]))
+    columns = result_columns(metadata, name="net", quantiles=(0.5,))
+    ucds = {column.name: column.ucd for column in columns}
+    assert ucds["net_bt_q500"] == "phys.abund.Z;stat.median"
+    assert ucds["net_bt_std"] == "stat.stdev;phys.abund.Z"
+    assert ucds["net_corr_bt_re_arcsec"] == "stat.correlation;phys.abund.Z;phys.angSize"
+    assert ucds["net_re_arcsec_q500"] == "phys.angSize;stat.median"
+    assert draw_columns(metadata, name="net")["bt"].ucd == "phys.abund.Z"
+    for ucd in filter(None, ucds.values()):
+        parse_ucd(ucd, check_controlled_vocabulary=True)
 
 
 def test_columns_of_gampen(make):

@@ -18,6 +18,14 @@ def test_survives_json(make):
     assert read_metadata(write_metadata(metadata), "x.pt") == metadata
 
 
+def test_a_ucd_survives_json_and_none_is_not_written(make):
+    metadata = make.gampen_metadata()
+    assert "ucd" not in write_metadata(metadata)
+    text = changed(metadata, lambda d: d["parameters"][1].update(ucd="phys.angSize;src"))
+    assert read_metadata(text, "x.pt").parameters[1].ucd == "phys.angSize;src"
+    assert '"ucd": "phys.angSize;src"' in write_metadata(read_metadata(text, "x.pt"))
+
+
 def changed(metadata, edit):
     data = json.loads(write_metadata(metadata))
     edit(data)
@@ -44,6 +52,11 @@ def changed(metadata, edit):
         (lambda d: d["parameters"][0].update(limits=[0.9, 0.1]), r"parameter bt: limits must rise"),
         (lambda d: d["parameters"][1].update(scale=0), r"parameter re_arcsec: scale must be above 0"),
         (lambda d: d["parameters"][1].update(magnitude="m"), r"a magnitude is derived from nJy only"),
+        (
+            lambda d: d["parameters"][1].update(ucd="phys.angsize;x"),
+            r"parameter re_arcsec: ucd 'phys.angsize;x': Unknown word 'x'",
+        ),
+        (lambda d: d["parameters"][1].update(ucd="stat.median"), r"not valid as a primary word"),
         (
             lambda d: d["domain"].update(sky_sigma_njy=[[1, 2], [1, 2]]),
             r"sky_sigma_njy has 2 ranges for 1 bands",
