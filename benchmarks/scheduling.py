@@ -30,6 +30,7 @@ from distributed import Client, LocalCluster, as_completed
 from harness import RESULTS, compare, report
 from plan import make_tile
 
+from galbatch import cluster as galbatch_cluster
 from galbatch import dashboard
 from galbatch.config import RunConfig
 from galbatch.core.types import Grid
@@ -95,7 +96,11 @@ def keep(name: str, content: dict[str, object]) -> None:
 def cluster(**options: object) -> Iterator[Client]:
     """Two worker processes with eight threads each; client and scheduler are in this process."""
     options = {"n_workers": 2, "threads_per_worker": 8, "dashboard_address": None} | options
-    with LocalCluster(host="127.0.0.1", **options) as running, Client(running) as client:
+    with (
+        galbatch_cluster.short_logs(),
+        LocalCluster(host="127.0.0.1", **options) as running,
+        Client(running) as client,
+    ):
         yield client
 
 

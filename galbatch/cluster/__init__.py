@@ -5,7 +5,7 @@
 
 from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds, count_of
 from galbatch.cluster.checks import require_distinct_gpus, require_paths
-from galbatch.cluster.local import kept_by_malloc, threads
+from galbatch.cluster.local import kept_by_malloc, short_logs, threads
 from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
 from galbatch.cluster.registry import KINDS, connect, kind_of, require
@@ -29,5 +29,6 @@ __all__ = [
     "require",
     "require_distinct_gpus",
     "require_paths",
+    "short_logs",
     "threads",
 ]

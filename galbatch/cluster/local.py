@@ -24,6 +24,7 @@ __all__ = [
     "kept_by_malloc",
     "patient_with_workers",
     "replace_workers",
+    "short_logs",
     "started",
     "threads",
 ]
@@ -165,6 +166,12 @@ def patient_with_workers() -> Any:
     """Return a context manager in which a cluster of this process waits three minutes for a worker that starts again."""
     # Dask gives up a worker after 15 s, which an import of torch takes on a busy machine.
     return dask.config.set({"distributed.deploy.lost-worker-timeout": f"{RESTART_S} s"})
+
+
+def short_logs() -> Any:
+    """Return a context manager; connections that are made within it keep the last 10 messages for Dask's developers, not 1000."""
+    # Each connection of the scheduler and of the client keeps them, with up to 4 kB of task each: 2 GB where 512 workers join.
+    return dask.config.set({"distributed.admin.low-level-log-length": 10})
 
 
 def kept_by_malloc() -> Any:

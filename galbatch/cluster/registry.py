@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from distributed import Client
 
 from galbatch.cluster.base import ClusterKind, Notify
-from galbatch.cluster.local import Local
+from galbatch.cluster.local import Local, short_logs
 from galbatch.cluster.local_cuda import LocalCuda
 from galbatch.cluster.scheduler import RunningScheduler
 from galbatch.config import ClusterConfig
@@ -64,6 +64,7 @@ def connect(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> It
     kind = kind_of(cluster)
     kind.require()
     stack = ExitStack()
+    stack.enter_context(short_logs())
     client = stack.enter_context(kind.connect(notify))
     try:
         yield client

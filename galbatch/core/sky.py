@@ -6,17 +6,16 @@ of that index are the index at any lower order.
 
 from __future__ import annotations
 
-import lazy_loader
 import numpy as np
 import numpy.typing as npt
+import scipy
 from astropy import units
 from astropy.coordinates import Latitude, Longitude
-from scipy.spatial import cKDTree
 
 from galbatch.core.pixels import HEALPIX_ORDER
 
-# Loaded at first use: importing it takes 0.3 s, and workers that only cut images do not need it.
-cdshealpix = lazy_loader.load("cdshealpix")
+# cdshealpix is imported by the functions that use it: it takes 0.3 s, and workers that only cut images do without. A module of
+# lazy_loader would not wait for its use, as astropy and torch look at each module that is there, which loads it.
 
 __all__ = [
     "cone_pixels",
@@ -53,6 +52,8 @@ def healpix_29(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.
     dec = np.atleast_1d(np.asarray(dec_deg, dtype=np.float64))
     if ra.size == 0:
         return np.empty(0, dtype=np.int64)
+    import cdshealpix
+
     index = cdshealpix.lonlat_to_healpix(Longitude(ra, unit="deg"), Latitude(dec, unit="deg"), HEALPIX_ORDER)
     return np.asarray(index, dtype=np.int64)
 
@@ -79,6 +80,8 @@ def pixel_centers_deg(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the right ascensions and declinations (pixel,) float64 (ICRS, deg) of the centers of NESTED pixels."""
     pixels = np.atleast_1d(np.asarray(healpix_pixels, dtype=np.uint64))
+    import cdshealpix
+
     ra, dec = cdshealpix.healpix_to_lonlat(pixels, healpix_order)
     return np.asarray(ra.to_value("deg")), np.asarray(dec.to_value("deg"))
 
@@ -152,8 +155,9 @@ def nearest_arcsec(
     nearest = np.full(len(points), np.inf)
     if len(points) < 2 or within_arcsec <= 0:
         return nearest
+    # scipy loads its subpackages at their first use: this one takes 0.3 s, and workers that only cut do without.
     # An unbalanced tree is built in 60 percent of the time; balance only guards against unusual distributions of points.
-    tree = cKDTree(points, balanced_tree=False)
+    tree = scipy.spatial.cKDTree(points, balanced_tree=False)
     # The tree measures straight distances between unit vectors, so the limit and the results are chords of the sphere.
     chord = 2.0 * np.sin(within_arcsec / ARCSEC_PER_RADIAN / 2.0)
     for start in range(0, len(points), ROWS_AT_ONCE):
@@ -200,6 +204,8 @@ def cone_pixels(
     (pixel,) int64
         Sorted. All pixels that overlap the cone, and possibly some at its edge that do not.
     """
+    import cdshealpix
+
     pixels, _, _ = cdshealpix.cone_search(
         lon=Longitude(ra_deg, unit="deg"),
         lat=Latitude(dec_deg, unit="deg"),

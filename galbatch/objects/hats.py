@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -264,6 +263,8 @@ def _hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     """Return 64 bits of each id, shape (object,): an integer is its own hash."""
     if pa.types.is_integer(ids.type):
         return np.asarray(ids.to_numpy(), np.int64).view(np.uint64)
+    import pandas as pd  # 0.2 s, which workers and lists that are no HATS catalogs need not wait for
+
     return np.asarray(pd.util.hash_array(ids.to_numpy(), categorize=False), np.uint64)
 
 

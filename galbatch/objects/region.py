@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lazy_loader
 import numpy as np
 import numpy.typing as npt
 
@@ -16,9 +15,6 @@ from galbatch import storage
 from galbatch.config import RegionConfig
 from galbatch.core import sky
 from galbatch.errors import ConfigError, ObjectListError
-
-# Loaded at first use: most lists are read without a region.
-mocpy = lazy_loader.load("mocpy")
 
 __all__ = ["Region", "SkyBox", "box_around", "region_of", "sky_box"]
 
@@ -169,15 +165,17 @@ def _coarse_pixels(firsts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -
 
 def _parsed_moc(path: str, data: bytes) -> Any:
     """Return the MOC in a file's content: FITS, JSON or text, as the standard's sections 4 and 5 write it."""
+    from mocpy import MOC  # it takes half a second, with matplotlib, and most lists are read without a region
+
     try:
         if not data.startswith(b"SIMPLE"):
             kind = "json" if data.lstrip().startswith(b"{") else "ascii"
-            return mocpy.MOC.from_string(data.decode("utf-8"), format=kind)
+            return MOC.from_string(data.decode("utf-8"), format=kind)
         # mocpy reads FITS from files of this machine only.
         with tempfile.TemporaryDirectory(prefix="galbatch-moc-") as folder:
             local = Path(folder) / "moc.fits"
             local.write_bytes(data)
-            return mocpy.MOC.load(local, format="fits")
+            return MOC.load(local, format="fits")
     except (OSError, ValueError) as error:
         raise ObjectListError(
             f"[objects] region: moc = {path}: is no MOC (FITS, JSON or ASCII): {' '.join(str(error).split())}"

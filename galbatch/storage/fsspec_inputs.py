@@ -10,12 +10,12 @@ import contextlib
 import datetime
 import errno
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn, cast
 
 import fsspec
-import lazy_loader
 from fsspec.registry import known_implementations
 
 from galbatch.core.types import FileIdentity
@@ -24,9 +24,6 @@ from galbatch.storage.base import Piece, require_lengths
 from galbatch.storage.ranges import BLOCK_BYTES, RangedFile
 
 __all__ = ["LISTED_FROM", "PARALLEL_REQUESTS", "FsspecInputs", "require_package"]
-
-# Loaded at its first use: file systems that use it, such as s3fs, install it, others do not need it.
-aiohttp = lazy_loader.load("aiohttp")
 
 LISTED_FROM = 20
 """For this number of files and more, a listing (1000 names per request) is cheaper than a request for each file."""
@@ -44,6 +41,13 @@ NUMBER_OF_ERROR: dict[type[OSError], int] = {
     PermissionError: errno.EACCES,
     TimeoutError: errno.ETIMEDOUT,
 }
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of aiohttp; none if no file system has loaded it, which then cannot have raised them."""
+    # Importing it takes 0.2 s, and file systems that do not use it need not install it.
+    aiohttp = sys.modules.get("aiohttp")
+    return () if aiohttp is None else (aiohttp.ClientError,)
 
 
 def require_package(path: str, scheme: str) -> None:
@@ -101,7 +105,7 @@ class FsspecInputs:
                 raise
             number = next((n for kind, n in NUMBER_OF_ERROR.items() if isinstance(error, kind)), errno.EIO)
             raise OSError(number, f"{path}: {error}") from error
-        except aiohttp.ClientError as error:
+        except _http_errors() as error:
             # The content of a file was cut off in all attempts of the client.
             raise OSError(errno.EIO, f"{path}: {error}") from error
 

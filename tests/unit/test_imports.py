@@ -1,4 +1,7 @@
-"""The import contracts of pyproject.toml hold, and each of them fails by its name when an import breaks it."""
+"""The import contracts of pyproject.toml hold, and each of them fails by its name when an import breaks it.
+
+Processes import no more than they need, as start-up is most of the time of a short run.
+"""
 
 import re
 import shutil
@@ -69,3 +72,75 @@ def test_a_planted_import_breaks_its_contract(copied, name):
     code, found = verdicts(copied)
     assert code == 1
     assert [contract for contract, verdict in found.items() if verdict == "BROKEN"] == [name]
+
+
+HEAVY = [
+    "torch",
+    "galsim",
+    "hats",
+    "pandas",
+    "aiohttp",
+    "bokeh",
+    "matplotlib",
+    "mocpy",
+    "h5py",
+    "reproject",
+    "scipy.spatial",
+    "scipy.special",
+]
+"""Packages that take 0.1 s and more to import."""
+
+HELP = """
+sys.argv = ["galbatch", "--help"]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    from galbatch.cli.app import main
+    main()
+"""
+
+PLAN = """
+from galbatch import execution, ingest
+from galbatch.config import read_config
+from galbatch.execution import tasks
+from galbatch.execution.submission import boundary
+config = read_config("run.toml")
+plan = execution.prepare(config)
+part = plan.partitions[0]
+task = tasks.ingest_task(plan, part, cutouts=config.cutouts, flags=config.flags)
+grids = [grid.grid for grid in plan.grids]
+ingest.create_groups(config.cutouts.store, attributes={}, partitions=[part.partition.pixel], grids=grids)
+with open("task", "wb") as file:
+    file.write(boundary.packed(tasks.ingest_partition, task))
+"""
+
+CUT = """
+from galbatch.execution.submission import boundary
+with open("task", "rb") as file:
+    result = boundary.run_packed(file.read())
+assert result.n_cutouts > 0, result
+"""
+
+
+def loaded(script, folder):
+    """Return the packages of HEAVY, and a few more, that a new process has loaded after a script."""
+    heavy = [*HEAVY, "numpy", "astropy", "distributed", "pyarrow"]
+    text = (
+        "import contextlib, io, sys\n"
+        + script
+        + f"\nprint(*[name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_help_loads_no_array_library(tmp_path):
+    assert loaded(HELP, tmp_path) == set()
+
+
+def test_a_plan_and_a_worker_that_cuts_load_what_they_need(tmp_path, write_run):
+    write_run(tmp_path)
+    # A plan loads the networks to check them, searches the tiles with trees of scipy, and pyarrow makes arrays with pandas.
+    assert loaded(PLAN, tmp_path) & set(HEAVY) <= {"torch", "pandas", "scipy.spatial", "scipy.special"}
+    assert loaded(CUT, tmp_path) & set(HEAVY) == set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+import scipy
 
 from galbatch.core import sky
 from galbatch.core.types import ObjectTable, Tile
@@ -17,6 +17,10 @@ __all__ = ["Footprint", "tiles_near"]
 
 ROUNDING_RAD = 1e-9
 """0.2 mas: covers the rounding of chords."""
+
+MAX_PAIRS = 100_000
+"""Up to this number all distances are computed, 2.4 MB at a time: a block of 256 objects and its tiles need no tree, whose package
+takes a worker 0.3 s to import."""
 
 PIECE_OBJECTS = 1 << 18
 """Objects that `Footprint.covering` handles at a time: with their vectors and distances about 30 MB."""
@@ -93,7 +97,7 @@ class Footprint:
         result = np.full(len(ra_deg), -1, np.int32)
         if not self.n_places:
             return result
-        tree = cKDTree(self._circles.centers)
+        tree = scipy.spatial.cKDTree(self._circles.centers)
         for start in range(0, len(ra_deg), PIECE_OBJECTS):
             rows = slice(start, start + PIECE_OBJECTS)
             vectors = sky.unit_vectors(ra_deg[rows], dec_deg[rows])
@@ -159,7 +163,7 @@ class _Layer:
     """Places of similar size. A search among them reaches as far as the largest of them needs, not the largest of all."""
 
     places: npt.NDArray[np.intp]
-    tree: cKDTree
+    tree: scipy.spatial.cKDTree
     radius_rad: float
 
     def within(self, center: Floats, reach_rad: float) -> npt.NDArray[np.intp]:
@@ -176,7 +180,9 @@ def _layers(circles: _Circles) -> list[_Layer]:
     for value in np.unique(octave):
         places = np.flatnonzero(octave == value)
         layers.append(
-            _Layer(places, cKDTree(circles.centers[places]), float(circles.radii_rad[places].max()))
+            _Layer(
+                places, scipy.spatial.cKDTree(circles.centers[places]), float(circles.radii_rad[places].max())
+            )
         )
     return layers
 
@@ -194,12 +200,21 @@ def _vectors(objects: ObjectTable) -> Floats:
     return sky.unit_vectors(objects.ra_deg, objects.dec_deg)
 
 
+def _nearest_chords(vectors: Floats, centers: Floats) -> Floats:
+    """Return the straight distance from each center to the nearest of the vectors, (center,) float64."""
+    if len(vectors) * len(centers) > MAX_PAIRS:
+        # One search a center instead of one a pair.
+        return np.asarray(scipy.spatial.cKDTree(vectors).query(centers)[0])
+    squares = ((vectors[np.newaxis] - centers[:, np.newaxis]) ** 2).sum(axis=2)  # (center, vector)
+    return np.asarray(np.sqrt(squares.min(axis=1)))
+
+
 def _near(vectors: Floats, circles: _Circles, *, radius_deg: float) -> npt.NDArray[np.bool_]:
     """Return whether each circle lies within `radius_deg` of any of the positions, (circle,) bool."""
     if not len(circles.radii_rad):
         return np.zeros(0, np.bool_)
-    # The nearest position of each circle decides: one search a circle instead of one a pair.
-    chords, _ = cKDTree(vectors).query(circles.centers)
+    # The nearest position of each circle decides.
+    chords = _nearest_chords(vectors, circles.centers)
     distance_rad = 2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0))
     return distance_rad <= circles.radii_rad + math.radians(radius_deg) + ROUNDING_RAD
 

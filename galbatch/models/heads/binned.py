@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
+import scipy
 
 from galbatch.errors import BundleError
 from galbatch.models.heads.base import Head, Loss
@@ -60,7 +60,7 @@ class Binned(Head):
         for parameter, physical in zip(parameters, info.edges or (), strict=True):
             edges = standard_edges(physical, parameter)
             stop = start + len(edges) - 1
-            probability = softmax(outputs[..., start:stop], axis=-1)
+            probability = scipy.special.softmax(outputs[..., start:stop], axis=-1)
             # One row of edges per object, as inflation shifts the edges of each object in its own way.
             edges_of_each = np.broadcast_to(edges, (len(outputs), len(edges)))
             found.append(BinnedMarginal(edges_of_each, probability, n_members))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
+import scipy
 
 from galbatch.models.heads.base import Head, Loss
 from galbatch.models.heads.widths import std_of
@@ -50,7 +50,7 @@ class Mixture(Head):
         components, n = info.components, len(parameters)
         shape = (*outputs.shape[:2], components, n)  # (object, pass, component, parameter)
         means_end = components * (1 + n)
-        weight = softmax(outputs[..., :components], axis=-1)
+        weight = scipy.special.softmax(outputs[..., :components], axis=-1)
         center = outputs[..., components:means_end].reshape(shape)
         return MixturePasses(weight, center, std_of(outputs[..., means_end:].reshape(shape)), n_members)
 

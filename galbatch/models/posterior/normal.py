@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 from galbatch.models.posterior.marginal import GRID_POINTS, Floats, Function, Rows
 from galbatch.models.posterior.quantiles import solve_quantiles
@@ -105,7 +105,7 @@ class NormalMarginal:
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         # No component's own quantile lies outside.
-        (first, last), score = self.component_range(), ndtri(levels)
+        (first, last), score = self.component_range(), scipy.special.ndtri(levels)
         beyond = np.stack([self.min_sigma[:, None] * score, self.max_sigma[:, None] * score])
         return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 from galbatch.models.posterior.marginal import Floats, Marginal, Rows
 
@@ -87,7 +87,7 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
     """Return quantiles (object, level). An object leaves the iteration as soon as all its levels have converged."""
     low, high = marginal.bracket(levels)
     std, min_sigma = posterior_std(marginal)[:, None], marginal.min_sigma[:, None]
-    x = np.clip(marginal.mean.mean(axis=1)[:, None] + std * ndtri(levels), low, high)
+    x = np.clip(marginal.mean.mean(axis=1)[:, None] + std * scipy.special.ndtri(levels), low, high)
     found = x.copy()
     left, last = np.arange(len(x)), np.full(x.shape, np.inf)
     for _ in range(MAX_ITERATIONS):

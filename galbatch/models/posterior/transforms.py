@@ -9,7 +9,7 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+import scipy
 
 from galbatch.models.metadata import ParameterInfo
 
@@ -27,7 +27,7 @@ def transformed(values: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
         clamped = np.clip(clamped, *parameter.limits)
     with np.errstate(divide="ignore", invalid="ignore"):
         if parameter.transform == "logit":
-            return np.asarray(logit(clamped))
+            return np.asarray(scipy.special.logit(clamped))
         if parameter.transform == "ln":
             return np.asarray(np.log(clamped))
         if parameter.transform == "log10":
@@ -67,7 +67,7 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
     with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
-            values = np.asarray(expit(y))
+            values = np.asarray(scipy.special.expit(y))
         elif parameter.transform == "ln":
             values = np.exp(y)
         elif parameter.transform == "log10":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from galbatch.ingest import Footprint, tiles_near
 from galbatch.ingest.headers import lattice_key
+from galbatch.ingest.tiles import footprint
 
 
 @pytest.fixture
@@ -156,3 +157,12 @@ def test_a_hundred_thousand_tiles_are_asked_in_milliseconds(tile_at, objects):
     each_s = (time.perf_counter() - started) / 20
     # Asking all 100,000 takes 300 ms; the margin is for a busy machine.
     assert each_s < 0.05
+
+
+def test_few_pairs_and_trees_give_the_same_distances(monkeypatch):
+    rng = np.random.default_rng(3)
+    vectors, centers = (rng.normal(size=(n, 3)) for n in (200, 30))
+    direct = footprint._nearest_chords(vectors, centers)
+    monkeypatch.setattr(footprint, "MAX_PAIRS", 0)
+    np.testing.assert_allclose(direct, footprint._nearest_chords(vectors, centers), rtol=1e-14)
+    assert direct[0] == pytest.approx(min(np.linalg.norm(vectors - centers[0], axis=1)), rel=1e-14)
