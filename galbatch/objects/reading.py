@@ -39,11 +39,22 @@ MAX_EXACT_ID = 2.0**53
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
-CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
+# Also those beyond ASCII that break lines, hide, or turn the direction of writing (Unicode's categories).
+CONTROL_CHARACTERS = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 UNPRINTABLE_ID = "control characters in the id"
 NOT_FINITE = "position is not finite"
 BAD_DECLINATION = "declination outside -90..90"
-REASONS = (NO_ID, UNPRINTABLE_ID, NOT_FINITE, BAD_DECLINATION, DUPLICATE)  # the first that holds is given
+# Lists count from -180 or beyond 360 deg, and such values are wrapped; -999 and 9999 stand for a position that is missing.
+LEAST_RA_DEG, GREATEST_RA_DEG = -360.0, 720.0
+BAD_RIGHT_ASCENSION = "right ascension outside -360..720"
+REASONS = (
+    NO_ID,
+    UNPRINTABLE_ID,
+    NOT_FINITE,
+    BAD_DECLINATION,
+    BAD_RIGHT_ASCENSION,
+    DUPLICATE,
+)  # the first that holds is given
 
 
 def read_objects(
@@ -159,13 +170,16 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
         unprintable = np.asarray(pc.match_substring_regex(ids, CONTROL_CHARACTERS).fill_null(False))
     not_finite = ~(np.isfinite(positions["ra_deg"]) & np.isfinite(positions["dec_deg"]))
     outside = ~not_finite & (np.abs(np.nan_to_num(positions["dec_deg"])) > 90.0)
+    # Of what is not finite every comparison is false.
+    beyond = (positions["ra_deg"] < LEAST_RA_DEG) | (positions["ra_deg"] > GREATEST_RA_DEG)
+    beyond &= ~not_finite
     # Only usable rows count as the first of an id: a row without a position must not displace one with it.
-    usable = ~(no_id | unprintable | not_finite | outside)
+    usable = ~(no_id | unprintable | not_finite | outside | beyond)
     repeated = np.zeros(len(ids), dtype=np.bool_)
     repeated[np.flatnonzero(usable)] = _is_repeated(ids.filter(pa.array(usable)))
     # Codes, not text, until Arrow has them: 10 million rows of numpy's text take a GB.
     code = np.select(
-        [no_id, unprintable, not_finite, outside, repeated], range(len(REASONS)), default=-1
+        [no_id, unprintable, not_finite, outside, beyond, repeated], range(len(REASONS)), default=-1
     ).astype(np.int8)
     reasons = pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), pa.array(REASONS))
     return pa.table({"object_id": ids, **positions, "reason": reasons.cast(pa.string())})
@@ -312,7 +326,8 @@ def _ids(path: str, column: pa.ChunkedArray, name: str) -> pa.Array:
             f"; up to {largest:.0f} they are above 2^53, where a float64 has lost digits: get the list again, "
             'with ids as integers or text (of a CSV file, [objects] id_type = "text" reads all digits)'
             if largest > MAX_EXACT_ID
-            else "; none is above 2^53, so no digits are lost yet: convert the column to integers (int64)"
+            else "; none is above 2^53, so no digits are lost yet: convert the column to integers (int64), or set [objects] "
+            'id_type = "text" for ids of a CSV file that only look like numbers, such as 1e5'
         )
     raise ObjectListError(f"{path}: column {name} holds {ids.type}; ids must be integers or text{advice}")
 

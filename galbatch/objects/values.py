@@ -18,6 +18,15 @@ __all__ = ["numbers_of", "positions_of"]
 SEXAGESIMAL = re.compile(r"\s*[+-]?\d{1,3}\s*[: hd\N{DEGREE SIGN}]\s*\d{1,2}\s*[: m\']")
 """The beginning of hours or degrees with minutes, as in 10:00:28.6, 10h00m28.6s and +02 12 21."""
 
+OTHER_NAMES = (
+    (r".*(hours?|hourangle|hms|[_ ([](hrs?))[)\]]?", "hours"),
+    (r".*[_ ([](rad|radians?)[)\]]?", "radians"),
+    (r".*[_ ([](arcsec|arcmin|arcseconds|mas)[)\]]?", "another angle"),
+    (r".*(b_?|_)1950.*", "the equinox B1950"),
+    (r"_?(glon|glat|l|b|gal_?(lon|lat|l|b)|elon|elat|ecl_?(lon|lat))(_?deg)?", "another frame"),
+)
+"""Patterns of names, in lower case, of columns that are no right ascension or declination (ICRS, degrees), with what they say."""
+
 DEGREES = (
     "deg",
     "degs",
@@ -38,6 +47,11 @@ def positions_of(path: str, table: pa.Table, objects: ObjectsConfig) -> dict[str
         unit = unit_of(table.schema.field(name))
         if unit and not _is_degrees(unit):
             raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
+        for pattern, said in OTHER_NAMES:
+            if not unit and re.fullmatch(pattern, name.lower()):
+                raise ObjectListError(
+                    f"{path}: column {name}: its name says {said}, expected ICRS in degrees; convert it, or rename it if it is"
+                )
         expected = "degrees as numbers; convert it to decimal degrees"
         positions[key] = numbers_of(path, table.column(name), name=name, expected=expected)
     return positions
@@ -51,11 +65,22 @@ def numbers_of(path: str, column: pa.ChunkedArray, *, name: str, expected: str) 
         example := next(filter(SEXAGESIMAL.match, column.drop_null().to_pylist()[:100]), None)
     ):
         expected += f"; {example!r} is sexagesimal"
+    elif pa.types.is_string(column.type) and (
+        example := next(
+            (text for text in column.drop_null().to_pylist()[:10_000] if not _is_number(text)), None
+        )
+    ):
+        expected += f"; {example!r} is no number"
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise ObjectListError(f"{path}: column {name} holds {column.type}, expected {expected}")
     # Not safe: integers above 2^53 are rounded, far outside of what a position or a width can be.
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
+
+
+def _is_number(text: str) -> bool:
+    # Python takes digits of all scripts and underscores for numbers; files of tables have neither.
+    return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text, re.ASCII) is not None
 
 
 def _is_degrees(unit: str) -> bool:

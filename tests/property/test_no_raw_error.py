@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.property.fuzz.catalogs import catalog_problems
 from tests.property.fuzz.commands import problems, run
-from tests.property.fuzz.inputs import KINDS
+from tests.property.fuzz.inputs import KINDS, N_OBJECTS
 
 NUMBERS = itertools.count()
 
@@ -61,6 +62,8 @@ def tried(kind: str, seed: int, folder: Path, scheduler: str) -> None:
     os.chdir(folder)
     outcome = run((*command, "--scheduler", scheduler) if command[0] == "run" else command)
     wrong = problems(outcome, names=(Path(right.changed).name, "run.toml", *right.names))
+    if command[0] == "run":
+        wrong += catalog_problems(folder / "catalog", n_listed=N_OBJECTS)
     if wrong:
         raise AssertionError(
             f"{kind} {seed}: {mutation.__name__}, galbatch {' '.join(command)}: {'; '.join(wrong)}\n"
@@ -92,6 +95,9 @@ def test_right_inputs_are_accepted(kind, folder, scheduler):
         outcome = run((*command, "--scheduler", scheduler) if command[0] == "run" else command)
         assert outcome.code == 0, outcome
         assert problems(outcome, names=()) == []
+    if right.commands[-1][0] == "run":
+        assert catalog_problems(folder / "catalog", n_listed=N_OBJECTS) == []
+        assert list((folder / "catalog").glob("dataset/**/*.parquet"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

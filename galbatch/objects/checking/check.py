@@ -21,7 +21,7 @@ from galbatch.objects.checking.names import guess_columns, magnitude_columns
 from galbatch.objects.checking.notes import Positions, list_notes
 from galbatch.objects.checking.rows import CheckedCatalog, CheckedList, CheckedRows
 from galbatch.objects.hats import examined_hats, first_leaf, position_names
-from galbatch.objects.reading import examine, input_columns, kept_names, psf_widths, refuse_empty
+from galbatch.objects.reading import examine, input_columns, kept_names, psf_widths
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.sources import is_hats
@@ -141,7 +141,6 @@ def check_objects(
     else:
         also = [*(rule.column for rule in rules), *magnitudes]
         rows = CheckedList(objects, region, (*_taken_columns(objects, feeding), *also))
-        refuse_empty(objects, rows.counts)
     found = _Examined.of(rows)
     n_selected, n_unfed = _taken(rows, feeding)
     bits = np.concatenate([np.zeros(0, np.int32), *rows.object_flags(feeding.flags)])

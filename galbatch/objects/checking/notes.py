@@ -84,6 +84,8 @@ def list_notes(
             f"all positions lie within 0..6.28 and -1.57..1.57: are {objects.ra} and {objects.dec} in radians{as_lsst}? "
             "A run takes degrees"
         )
+    elif positions.ra_deg[0] >= 0 and positions.ra_deg[1] <= 24 and np.ptp(positions.ra_deg) > 12:
+        yield f"all right ascensions lie within 0..24: is {objects.ra} in hours? A run takes degrees"
     if plain_name(objects.id) == "objid" and "brickid" in map(plain_name, names):
         yield (
             "objid is unique within a brick only: make one id of release, brickid and objid "

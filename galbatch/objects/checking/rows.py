@@ -17,7 +17,7 @@ from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.core import sky
 from galbatch.objects.hats import HatsSource
 from galbatch.objects.neighbors import flags_of_distance, search_radius_arcsec
-from galbatch.objects.reading import examine
+from galbatch.objects.reading import examine, refuse_empty
 from galbatch.objects.region import Region
 from galbatch.objects.rows import ListCounts, RowFilter
 from galbatch.objects.selection import SelectedObjects
@@ -83,6 +83,7 @@ class CheckedList:
         objects = self.objects
         positions = [objects.id, objects.ra, objects.dec]
         table, counts = self._whole or RowFilter(objects, self.region).read(objects.path, positions)
+        refuse_empty(objects, counts)
         return examine(objects.path, table, objects=objects), counts
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import struct
 import zlib
@@ -21,6 +20,7 @@ from galbatch.errors import GalbatchError, ObjectListError
 __all__ = [
     "ISNULL_SUFFIX",
     "as_booleans",
+    "errors_of_astropy",
     "errors_of_reading",
     "existing_columns",
     "joined",
@@ -31,25 +31,24 @@ __all__ = [
 ]
 
 
-DAMAGE = (
-    pa.ArrowException,
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""Errors for bytes that are not what they should be: of pyarrow, of files and packed data, and of text that is no UTF-8."""
+
+ASTROPY_DAMAGE = (
     fits.VerifyError,
-    csv.Error,
     ExpatError,
     struct.error,
     zlib.error,
     ValueError,
     TypeError,
-    OSError,
     EOFError,
     LookupError,
     AttributeError,
     AssertionError,
     ArithmeticError,
-    MemoryError,
 )
-"""Errors that pyarrow, astropy, csv and expat raise for bytes that are not what they should be: astropy's readers check little, so that
-its own assertions, attributes that are None and sizes beyond all memory are among them."""
+"""Errors that astropy raises for damaged FITS and VOTable files: its readers check little, so that its own assertions, attributes
+that are None and keywords that are missing are among them."""
 
 
 @contextmanager
@@ -65,9 +64,17 @@ def errors_of_reading(path: str, kind: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ObjectListError(f"{path}: there is no such file") from None
+    # Before the others: pyarrow's error of memory is one of its own errors, too.
+    except MemoryError as error:
+        raise ObjectListError(
+            f"{path}: to read it as {kind} takes more memory than there is: {_said(error)}; if it is that large, write it as "
+            "Parquet and choose rows by [objects] where and region, or as a HATS catalog; if it is not, its header is damaged: "
+            "fetch it again"
+        ) from error
     except DAMAGE as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ObjectListError(f"{path}: cannot be read as {kind}: {said}{what_it_is(path)}") from error
+        raise ObjectListError(
+            f"{path}: cannot be read as {kind}: {_said(error)}{what_it_is(path)}"
+        ) from error
 
 
 def what_it_is(path: str) -> str:
@@ -78,6 +85,19 @@ def what_it_is(path: str) -> str:
     except (OSError, GalbatchError):
         return ""
     return f"; it {found}" if found else ""
+
+
+@contextmanager
+def errors_of_astropy() -> Iterator[None]:
+    """Turn what astropy raises for a damaged file into OSError; nothing else may run inside, as it would hide its faults."""
+    try:
+        yield
+    except ASTROPY_DAMAGE as error:
+        raise OSError(_said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 ISNULL_SUFFIX = "_isnull"

@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,13 @@ from astropy.table import MaskedColumn, Table
 from galbatch import storage
 from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
 from galbatch.errors import ObjectListError
-from galbatch.objects.tables.columns import errors_of_reading, existing_columns, with_nulls, with_plain_types
+from galbatch.objects.tables.columns import (
+    errors_of_astropy,
+    errors_of_reading,
+    existing_columns,
+    with_nulls,
+    with_plain_types,
+)
 from galbatch.objects.tables.hdf5 import HDF5_SUFFIXES, hdf5_names, read_hdf5
 from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
 
@@ -217,7 +224,8 @@ def _parsed_csv(body: bytes, names: Sequence[str], read: Sequence[str], *, text:
 
 
 def _refuse_leading_zeros(path: str, name: str, column: pa.ChunkedArray) -> None:
-    zeros = pc.match_substring_regex(column, r"^\s*[+-]?0\d").fill_null(False)
+    # Arrow takes 0x1F for 31.
+    zeros = pc.match_substring_regex(column, r"^\s*[+-]?0[\dxX]").fill_null(False)
     if first := column.filter(zeros).slice(0, 1).to_pylist():
         n_rows = pc.sum(zeros).as_py()
         raise ObjectListError(
@@ -235,16 +243,16 @@ def _read_bytes(path: str) -> bytes:
             try:
                 return unpack(data)
             except (EOFError, zlib.error, ValueError, OSError) as error:
-                raise ValueError(f"the {packed} data are damaged or cut off: {error}") from None
+                raise OSError(f"the {packed} data are damaged or cut off: {error}") from None
     return data
 
 
 def _csv_bytes(path: str) -> bytes:
-    """Read a CSV file; raise ValueError if its content says that it is something else."""
+    """Read a CSV file; raise OSError if its content says that it is something else."""
     data = _read_bytes(path)
     found = kind_by_content(data[:FIRST_BYTES]) if data else ""
     if found:
-        raise ValueError(f"the content {found}")
+        raise OSError(f"the content {found}")
     return data
 
 
@@ -255,7 +263,7 @@ def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:
     none; else in the first line without ``#``.
     """
     comments = []
-    data = data.removeprefix(codecs.BOM_UTF8)
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     if b"\n" not in data:
         data = data.replace(b"\r", b"\n")  # the line ends of old Macs, which some spreadsheets still write
     while data.startswith(b"#"):
@@ -263,6 +271,10 @@ def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:
         comments.append(line.decode("utf-8"))
     first, _, rest = data.partition(b"\n")
     cells = _cells(first.decode("utf-8"))
+    if len(cells) == 1 and (separator := re.search(r"[;\t|]|(?<=\w) +(?=\w+ +\w)", cells[0])):
+        raise OSError(
+            f"its columns are separated by {separator[0]!r}, expected commas, and points in decimal numbers: convert it"
+        )
     names = [name.strip().lstrip("#").strip() for name in _cells(comments[-1])] if comments else []
     if not data.strip() or (len(names) == len(cells) and any(map(_is_number, cells))):
         return names, data
@@ -270,7 +282,10 @@ def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:
 
 
 def _cells(line: str) -> list[str]:
-    return next(csv.reader([line.strip()], skipinitialspace=True), [])
+    try:
+        return next(csv.reader([line.strip()], skipinitialspace=True), [])
+    except csv.Error as error:  # a name of more than 128 KiB
+        raise OSError(f"its line of names: {error}") from None
 
 
 def _is_number(text: str) -> bool:
@@ -284,35 +299,40 @@ def _is_number(text: str) -> bool:
 def _astropy_table(path: str, suffix: str, hdu: int | str | None) -> Table:
     """Read one table of a FITS or VOTable file; its columns are not converted to Arrow yet."""
     data = io.BytesIO(_read_bytes(path))
-    if not suffix.startswith((".fits", ".fit")):
-        # Names, not IDs as by astropy's default: people write ra, not col2. Only of equal names the IDs tell them apart.
-        tables = list(parse(data).iter_tables())
-        listed = [(i, table.name or table.ID or "", len(table.array)) for i, table in enumerate(tables)]
-        with_rows = [i for i, _, n_rows in listed if n_rows]
-        table = tables[_chosen(path, listed, hdu=hdu, candidates=with_rows)]
-        names = [field.name for field in table.fields]
-        found = table.to_table()
-        found.rename_columns(
-            list(found.colnames),
-            [
-                name if names.count(name) == 1 else field.ID
-                for name, field in zip(names, table.fields, strict=True)
-            ],
-        )
-        return found
-    with fits.open(data) as hdus:
-        table = _fits_table(path, hdus, hdu)
-        # In comments astropy states which columns form a SkyCoord or a Time; here they are columns as in the file.
-        table.header.remove("COMMENT", ignore_missing=True, remove_all=True)
-        # Silent: a unit that astropy does not know stays as text, for `examine` to judge.
-        found = Table.read(table, format="fits", unit_parse_strict="silent")
-        for number, column in enumerate(table.columns, 1):
-            # astropy reads descriptions from its own comments alone.
-            if text := table.header.get(f"TCOMM{number}"):
-                found[column.name].description = str(text)
-            if ucd := table.header.get(f"TUCD{number}"):
-                found[column.name].meta["ucd"] = str(ucd)
-        return found
+    with errors_of_astropy():
+        if suffix.startswith((".fits", ".fit")):
+            with fits.open(data) as hdus:
+                return _described_table(_fits_table(path, hdus, hdu))
+        return _votable(path, data, hdu)
+
+
+def _votable(path: str, data: io.BytesIO, hdu: int | str | None) -> Table:
+    # Names, not IDs as by astropy's default: people write ra, not col2. Only of equal names the IDs tell them apart.
+    tables = list(parse(data).iter_tables())
+    listed = [(i, table.name or table.ID or "", len(table.array)) for i, table in enumerate(tables)]
+    with_rows = [i for i, _, n_rows in listed if n_rows]
+    table = tables[_chosen(path, listed, hdu=hdu, candidates=with_rows)]
+    names = [field.name for field in table.fields]
+    found = table.to_table()
+    by_id = zip(names, table.fields, strict=True)
+    unique = [name if names.count(name) == 1 else field.ID for name, field in by_id]
+    found.rename_columns(list(found.colnames), unique)
+    return found
+
+
+def _described_table(table: fits.BinTableHDU) -> Table:
+    """Return a table of a FITS file with the descriptions and UCDs that cards state."""
+    # In comments astropy states which columns form a SkyCoord or a Time; here they are columns as in the file.
+    table.header.remove("COMMENT", ignore_missing=True, remove_all=True)
+    # Silent: a unit that astropy does not know stays as text, for `examine` to judge.
+    found = Table.read(table, format="fits", unit_parse_strict="silent")
+    for number, column in enumerate(table.columns, 1):
+        # astropy reads descriptions from its own comments alone.
+        if text := table.header.get(f"TCOMM{number}"):
+            found[column.name].description = str(text)
+        if ucd := table.header.get(f"TUCD{number}"):
+            found[column.name].meta["ucd"] = str(ucd)
+    return found
 
 
 def _fits_table(path: str, hdus: fits.HDUList, hdu: int | str | None) -> fits.BinTableHDU:
@@ -345,7 +365,7 @@ def _chosen(
     if len(found) == 1:
         return found[0]
     if not tables:
-        raise ValueError("it has no table")
+        raise OSError("it has no table")
     there = ", ".join(f"{number} {name or '(no name)'} ({rows} rows)" for number, name, rows in tables)
     if hdu is None:
         raise ObjectListError(

@@ -130,7 +130,30 @@ def calexp() -> bytes:
     return buffer.getvalue()
 
 
-def rows(n: int = 4) -> pa.Table:
+@functools.cache
+def network_of_limits() -> bytes:
+    """A bundle of a network of random weights, for 48 px in band g: a fraction within 0 to 1, and a flux with its magnitude."""
+    torch.manual_seed(4)
+    metadata = models.BundleMetadata(
+        name="limits",
+        version="0",
+        architecture="sfnet",
+        input=models.InputInfo(("g",), 48, 0.168, "ADU", 27.0),
+        head=models.HeadInfo("gaussian"),
+        parameters=(
+            models.ParameterInfo("bt", "", "bulge-to-total ratio", "logit", scale=1.5, limits=(0.02, 0.98)),
+            models.ParameterInfo("flux_njy", "nJy", "total flux", "ln", location=10.0, magnitude="mag"),
+        ),
+        dropout_rate=0.05,
+        n_top_features=4,
+    )
+    return saved(models.script_of(Sfnet(1, 5, k=4, width=1 / 8, dropout_rate=0.05)), metadata)
+
+
+N_OBJECTS = 4
+
+
+def rows(n: int = N_OBJECTS) -> pa.Table:
     """Objects on the tile, with columns of some kinds."""
     return pa.table(
         {
@@ -177,6 +200,29 @@ def as_list(name: str, *changes: Mutation) -> Input:
 def tile() -> Input:
     name = "tiles/calexp-HSC-G-9813-4,4.fits"
     return Input(given(), name, (mutations.damaged, mutations.other_cards, mutations.other_cards))
+
+
+@kind
+def stated_scale() -> Input:
+    """The scale of the pixels, widths and thresholds as run.toml states them, for a network with bounded quantities."""
+    text = RUN_TOML.replace('layout = "hsc"', 'layout = "generic"\nzero_point_mag = 27.0')
+    text = text.replace(
+        "[objects]\n", '[survey.generic]\nimage = 1\nweight = 3\nweight_kind = "variance"\n[objects]\n'
+    )
+    text += (
+        "tolerance = 0.1\nquantiles = [0.1, 0.5, 0.9]\n[flags]\nlow_snr = 5.0\ncenter_radius_arcsec = 1.0\n"
+    )
+    changes = (mutations.other_words, mutations.other_numbers, mutations.other_numbers)
+    files = given(text, net__pt=network_of_limits())
+    return Input(files, "run.toml", changes, (RUN,), ("calexp-HSC-G-9813-4,4.fits",))
+
+
+@kind
+def extreme_pixels() -> Input:
+    """Pixels that are damaged or of any size, before a network with bounded quantities."""
+    name = "tiles/calexp-HSC-G-9813-4,4.fits"
+    changes = (mutations.other_pixels, mutations.other_pixels, mutations.other_cards)
+    return Input(given(net__pt=network_of_limits()), name, changes, (RUN,))
 
 
 @kind
@@ -248,9 +294,8 @@ def hats_list() -> Input:
     leaf = leaf.replace("Npix=6", f"Npix={pixel}")
     files = given(RUN_TOML.replace("objects.parquet", "hats"))
     files |= {leaf: table_bytes("a.parquet"), "hats/hats.properties": b"obs_collection=a\nhats_nrows=4\n"}
-    return Input(
-        files, leaf, (mutations.damaged, mutations.other_columns, mutations.other_columns), (PLAN,), ("hats",)
-    )
+    changes = (mutations.damaged, mutations.other_columns, mutations.other_columns)
+    return Input(files, leaf, changes, (PLAN, (*CHECK, "hats"), (*CHECK, "run.toml")), ("hats",))
 
 
 @kind

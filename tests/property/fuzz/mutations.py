@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from astropy.io import fits
 
 Mutation = Callable[[Random, bytes], bytes]
 
@@ -64,6 +65,48 @@ def other_words(random: Random, content: bytes) -> bytes:
         new = random.choice((*ODD_WORDS, random.choice(words)[0]))
         content = content[: word.start()] + new + content[word.end() :]
     return content
+
+
+def other_numbers(random: Random, content: bytes) -> bytes:
+    """Return a text in which one to three numbers are others, of any size."""
+    for _ in range(random.choice((1, 1, 2, 3))):
+        number = random.choice(list(re.finditer(rb"(?<![\w.])-?\d+(\.\d+)?(?![\w.])", content)))
+        values = (
+            b"1e300",
+            b"-1e30",
+            b"1e-300",
+            b"0",
+            b"-1",
+            b"50",
+            b"-10",
+            b"0.0",
+            b"1e5",
+            b"2",
+            b"1e-4",
+            b"46.4",
+            b"1e9",
+            b"99",
+        )
+        content = content[: number.start()] + random.choice(values) + content[number.end() :]
+    return content
+
+
+def other_pixels(random: Random, content: bytes) -> bytes:
+    """Return a FITS file in which a window of one of its images holds other values."""
+    with fits.open(io.BytesIO(content), do_not_scale_image_data=True) as hdus:
+        images = [hdu for hdu in hdus if hdu.data is not None]
+        hdu = random.choice((images[0], random.choice(images)))
+        height, width = hdu.data.shape
+        y, x = random.choice((0, height // 4)), random.choice((0, width // 2))
+        values = (0.0, 1.0, -1.0, 1e6, -1e6) if hdu.data.dtype.kind == "i" else (
+            0.0, 1.0, -1.0, 1e-30, 1e-40, 1e4, 1e10, 1e30, -1e30, 3e38, -3e38, np.nan, np.inf, -np.inf
+        )  # fmt: skip
+        hdu.data[y:, x:] = random.choice(values)
+        if random.randrange(2):
+            hdu.data[:: random.choice((1, 2, 7)), :: random.choice((1, 3))] = random.choice(values)
+        buffer = io.BytesIO()
+        hdus.writeto(buffer)
+    return buffer.getvalue()
 
 
 def other_cards(random: Random, content: bytes) -> bytes:
