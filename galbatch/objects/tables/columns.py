@@ -89,7 +89,7 @@ def what_it_is(path: str) -> str:
 
 @contextmanager
 def errors_of_astropy() -> Iterator[None]:
-    """Turn what astropy raises for a damaged file into OSError; nothing else may run inside, as it would hide its faults."""
+    """Turn what astropy, or h5py, raises for a damaged file into OSError; nothing else may run inside, as its faults would be hidden."""
     try:
         yield
     except ASTROPY_DAMAGE as error:

@@ -96,7 +96,9 @@ def read_table(
         elif suffix.startswith(".csv"):
             table = _read_csv(path, columns, text=text, ids=ids)
         elif suffix in HDF5_SUFFIXES:
-            table = _read_astropy(path, columns, read_hdf5(path, columns, hdu))
+            with errors_of_astropy():
+                found = read_hdf5(path, columns, hdu)
+            table = _read_astropy(path, columns, found)
         else:
             table = _read_astropy(path, columns, _astropy_table(path, suffix, hdu))
         table = with_nulls(with_plain_types(table))
@@ -179,7 +181,8 @@ def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
         if suffix.startswith(".csv"):
             return _names_and_rows(_csv_bytes(path))[0]
         if suffix in HDF5_SUFFIXES:
-            return hdf5_names(path, hdu)
+            with errors_of_astropy():
+                return hdf5_names(path, hdu)
         return [str(name) for name in _astropy_table(path, suffix, hdu).colnames]
 
 
