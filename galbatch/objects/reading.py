@@ -39,14 +39,14 @@ MAX_EXACT_ID = 2.0**53
 
 DUPLICATE = "duplicate id"
 NO_ID = "no id"
-# Also those beyond ASCII that break lines, hide, or turn the direction of writing (Unicode's categories).
-CONTROL_CHARACTERS = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
+# Also those beyond ASCII that break lines (Unicode's categories).
+CONTROL_CHARACTERS = r"[\p{Cc}\p{Zl}\p{Zp}]"
 UNPRINTABLE_ID = "control characters in the id"
 NOT_FINITE = "position is not finite"
 BAD_DECLINATION = "declination outside -90..90"
-# Lists count from -180 or beyond 360 deg, and such values are wrapped; -999 and 9999 stand for a position that is missing.
-LEAST_RA_DEG, GREATEST_RA_DEG = -360.0, 720.0
-BAD_RIGHT_ASCENSION = "right ascension outside -360..720"
+# Lists count from -180 deg or beyond a turn, and such values are wrapped; -999, 999 and 9999 stand for a position that is missing.
+GREATEST_RA_DEG = 900.0
+BAD_RIGHT_ASCENSION = f"right ascension outside -{GREATEST_RA_DEG:g}..{GREATEST_RA_DEG:g}"
 REASONS = (
     NO_ID,
     UNPRINTABLE_ID,
@@ -170,9 +170,7 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
         unprintable = np.asarray(pc.match_substring_regex(ids, CONTROL_CHARACTERS).fill_null(False))
     not_finite = ~(np.isfinite(positions["ra_deg"]) & np.isfinite(positions["dec_deg"]))
     outside = ~not_finite & (np.abs(np.nan_to_num(positions["dec_deg"])) > 90.0)
-    # Of what is not finite every comparison is false.
-    beyond = (positions["ra_deg"] < LEAST_RA_DEG) | (positions["ra_deg"] > GREATEST_RA_DEG)
-    beyond &= ~not_finite
+    beyond = ~not_finite & (np.abs(positions["ra_deg"]) > GREATEST_RA_DEG)
     # Only usable rows count as the first of an id: a row without a position must not displace one with it.
     usable = ~(no_id | unprintable | not_finite | outside | beyond)
     repeated = np.zeros(len(ids), dtype=np.bool_)

@@ -38,16 +38,16 @@ def csv(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("ra", "wrapped"),
-    [(-179.0, 181.0), (360.0, 0.0), (361.0, 1.0), (-360.0, 0.0), (720.0, 0.0), (0.0, 0.0)],
+    [(-179.0, 181.0), (360.0, 0.0), (361.0, 1.0), (-360.0, 0.0), (725.0, 5.0), (0.0, 0.0)],
 )
 def test_a_right_ascension_a_turn_away_is_wrapped(tmp_path, ra, wrapped):
     assert read(csv(tmp_path, f"id,ra,dec\n1,{ra},2\n2,150,2\n")) == ([1, 2], [wrapped, 150.0], [])
 
 
-@pytest.mark.parametrize("ra", [-999.0, 9999.0, 1e6, 720.0001, -360.0001, 1e300])
+@pytest.mark.parametrize("ra", [-999.0, 999.0, 9999.0, 1e6, 900.0001, 1e300])
 def test_a_right_ascension_that_stands_for_none_cannot_be_used(tmp_path, ra):
     path = csv(tmp_path, f"id,ra,dec\n1,{ra},2\n2,150,2\n")
-    assert read(path) == ([2], [150.0], ["right ascension outside -360..720"])
+    assert read(path) == ([2], [150.0], ["right ascension outside -900..900"])
     with pytest.raises(ObjectListError, match="1 of 2 rows cannot be used"):
         read(path, invalid="refuse")
 
@@ -106,7 +106,7 @@ def test_a_number_that_is_none_is_shown(tmp_path, text):
 # --- ids -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["a\x85", "b\u2028c", "c\u200bd", "\u202eabc", "a\0", "a\nb"])
+@pytest.mark.parametrize("text", ["a\x85", "b\u2028c", "c\u2029", "a\0", "a\nb"])
 def test_ids_that_no_line_shows_cannot_be_used(tmp_path, text):
     pq.write_table(pa.table({"id": [text, "e"], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == (["e"], [2.0], ["control characters in the id"])
