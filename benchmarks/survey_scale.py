@@ -279,7 +279,8 @@ def run(n_galaxies: int, n_gpus: int, max_objects: int, *, rates: Rates, seed: i
 
     started = time.perf_counter()
     with simulated_queue(simulated):
-        work = SubmissionQueue(config, None, simulated, next_attempt=next_attempt, sink=dashboard.Silent())
+        plan = SimpleNamespace(models=[SimpleNamespace(name="gampen")])
+        work = SubmissionQueue(config, plan, simulated, next_attempt=next_attempt, sink=dashboard.Silent())
         work.work([Attempt(part, "ingest") for part in parts])
     n_objects = sum(part.partition.n_objects for part in parts)
     n_missed = sum(part.partition.n_objects for part in parts if part.partition.name in work.failed)
