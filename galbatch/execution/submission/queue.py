@@ -472,7 +472,11 @@ class SubmissionQueue:
 
     def _waiting(self) -> list[Attempt]:
         """Return the steps of partitions that were begun, and of the new partitions the first: all begin with the same step."""
-        return [*self._again, *(one.attempt for one in self._pending.values()), *itertools.islice(self._fresh, 1)]
+        return [
+            *self._again,
+            *(one.attempt for one in self._pending.values()),
+            *itertools.islice(self._fresh, 1),
+        ]
 
     def _abandon(self, attempts: Iterable[Attempt], reason: str) -> None:
         """End the work: these steps have failed, all others are left."""
