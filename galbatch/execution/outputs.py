@@ -116,7 +116,7 @@ def locked(
         with _entered(locks):
             for output, lock in zip(outputs, locks, strict=True):
                 if lock.took_over:
-                    _sweep(config, output)
+                    _sweep(output, catalog_path=config.catalog.path)
             yield HeldOutputs(config, stage, locks)
     finally:
         # Folders that were made for the check, of a run that did not begin.
@@ -124,11 +124,11 @@ def locked(
             storage.remove_if_empty(output)
 
 
-def _sweep(config: RunConfig, output: str) -> None:
+def _sweep(output: str, *, catalog_path: str) -> None:
     """Remove the temporary files that a run left in an output when it was killed."""
     # Groups are removed before they are written again, but what lies above them would stay for ever.
     storage.remove_temporaries(output)
-    if output == config.catalog.path:
+    if output == catalog_path:
         storage.remove_temporaries(pass_outputs.pass_outputs_path(output))
 
 
