@@ -7,7 +7,7 @@ from .collection import (
     make_margin,
     write_footprint,
 )
-from .finishing import finish, model_property, read_properties
+from .finishing import doubts, finish, model_property, read_properties
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, leaves_of, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import (
@@ -41,6 +41,7 @@ __all__ = [
     "column_field",
     "cone",
     "damaged_leaf",
+    "doubts",
     "find_objects",
     "finish",
     "index_note",

@@ -30,7 +30,7 @@ from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError
 from galbatch.objects import reader_metadata
 
-__all__ = ["FooterSum", "finish", "model_property", "read_properties"]
+__all__ = ["FooterSum", "doubts", "finish", "model_property", "read_properties"]
 
 # hats is imported inside functions: it takes two seconds and imports pyplot, which workers do not need.
 
@@ -44,17 +44,28 @@ LEAF_THREADS = 16
 """Number of leaves read at the same time: on S3 a footer takes 50 ms, most of it waiting for the network."""
 
 
-def model_property(what: Literal["audit", "engine", "bundle"], model: str = "") -> str:
+def model_property(what: Literal["audit", "doubt", "engine", "bundle"], model: str = "") -> str:
     """Return the name of a catalog property about one model; without a model, the prefix that such names have.
 
     Parameters
     ----------
-    what : {"audit", "engine", "bundle"}
-        Result of the audit of adaptive passes, engine that ran the network, or sha256 of its bundles.
+    what : {"audit", "doubt", "engine", "bundle"}
+        Result of the audit of adaptive passes, why the errors stated for a model are doubtful, engine that ran the network, or
+        sha256 of its bundles.
     model : str
         Name of the model, as in ``[[models]] name``.
     """
     return f"galbatch_{what}_{model}"
+
+
+def doubts(path: str) -> list[str]:
+    """Return a line for each model of a catalog whose Monte Carlo errors are larger than stated; empty if there are none."""
+    prefix = model_property("doubt")
+    return [
+        f"{key.removeprefix(prefix)}: {value}"
+        for key, value in read_properties(path).items()
+        if key.startswith(prefix)
+    ]
 
 
 class FooterSum(Protocol):

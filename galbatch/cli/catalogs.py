@@ -68,6 +68,8 @@ def verify(
     for key, value in catalog.read_properties(catalog_path).items():
         if key.startswith(prefix):
             print_line(f"audit of {key.removeprefix(prefix)}: {value}")
+    for line in catalog.doubts(catalog_path):
+        print_error(line)
 
 
 def report(

@@ -85,10 +85,13 @@ def _execute(
     log_format: str = "text",
 ) -> None:
     """Do the work, print how it ended, and exit."""
-    from galbatch import api
+    from galbatch import api, catalog
 
     with _display(log_format) as display:
         result = api.run(parsed, stage=stage, only_failed=only_failed, wait_lock=wait_lock, progress=display)
+    # A run that only cuts ends without a catalog.
+    for line in catalog.doubts(parsed.catalog.path) if result.n_inferred and stage != "ingest" else ():
+        print_error(line)
     failed = sorted(result.failed.items())
     for name, reason in failed[:MAX_FAILED_SHOWN]:
         print_error(f"failed: {name}: {reason}")

@@ -119,8 +119,12 @@ class AuditSum:
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """The catalog's properties with the result of each model's audit, as text, by their names."""
-        return {catalog.model_property("audit", name): audit.text for name, audit in self._audits.items()}
+        """The catalog's properties with the result of each model's audit and why it is doubtful, as text, by their names."""
+        found = {catalog.model_property("audit", name): audit.text for name, audit in self._audits.items()}
+        for name, audit in self._audits.items():
+            if audit.doubt:
+                found[catalog.model_property("doubt", name)] = audit.doubt
+        return found
 
 
 def footer_fingerprint(footer: Mapping[str, str] | None) -> dict[str, Any] | None:

@@ -56,7 +56,13 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     engines = _choose_engines(config, networks)
     plans = [
-        ModelPlan.of(model, _paths(model.bundle), network, engine=engine)
+        ModelPlan.of(
+            model,
+            _paths(model.bundle),
+            network,
+            engine=engine,
+            stopping=models.stopping_digests(network, config.posterior),
+        )
         for model, network, engine in zip(config.models, networks, engines, strict=True)
     ]
     # The columns that any network takes, each once, in the order of run.toml.

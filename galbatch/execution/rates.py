@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from galbatch import cluster, ingest, models
 from galbatch.config import PosteriorConfig, RunConfig
-from galbatch.core.columns import PASSES
+from galbatch.core.columns import MC_ERROR, PASSES
 from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
@@ -38,10 +38,13 @@ class NetworkRate:
     ----------
     pass_s : seconds that one worker takes for one pass of one object
     passes : mean number of passes per object
+    calibrated_passes : mean number that a stopping calibration would leave, estimated from the errors that the measured objects have
+        shown; None where the network has one, or none would change anything
     """
 
     pass_s: float
     passes: float
+    calibrated_passes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class Rates:
         passes = ", ".join(f"{name} {rate.passes:.0f}" for name, rate in self.networks.items())
         if adaptive:
             passes += f": mean of {min(ADAPTIVE_OBJECTS, self.n_measured)} objects, adaptive"
+        for name, rate in self.networks.items():
+            if rate.calibrated_passes is not None and rate.calibrated_passes < rate.passes:
+                passes += (
+                    f"; about {rate.calibrated_passes:.0f} for {name} with a stopping calibration (galbatch models calibrate "
+                    "--stopping-only)"
+                )
         times = ", ".join(f"{name} {1e3 * rate.pass_s:.2f} ms" for name, rate in self.networks.items())
         return list(zip(labels, (f"{_duration(infer_s)} with {called}{without}", passes, times), strict=True))
 
@@ -196,8 +205,10 @@ class _Measured:
     has_pixels: npt.NDArray[np.bool_]
     auxiliary: npt.NDArray[np.float32] | None
 
-    def run(self, posterior: PosteriorConfig, n_objects: int) -> tuple[float, npt.NDArray[np.int32]]:
-        """Run the first objects with pixels; return the seconds taken, and the number of passes (object,) of those that had any."""
+    def run(
+        self, posterior: PosteriorConfig, n_objects: int
+    ) -> tuple[float, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Run the first objects with pixels; return the seconds taken, and passes and errors (object,) of those that had any."""
         # infer_block takes a selection (object,) bool.
         first = self.has_pixels & (np.cumsum(self.has_pixels) <= n_objects)
         started = time.monotonic()
@@ -209,26 +220,45 @@ class _Measured:
             execution=self.execution,
         )
         passes = values[PASSES.name(self.name)]
-        return time.monotonic() - started, passes[passes > 0]
+        error = values[MC_ERROR.name(self.name)]
+        return time.monotonic() - started, passes[passes > 0], error[passes > 0]
 
     def rate(self, posterior: PosteriorConfig) -> NetworkRate | None:
         """Return the rate of the network with the settings of the run; None if it can run none of the cutouts."""
         fixed = posterior.model_copy(update={"passes": MEASURED_PASSES})
         # The first run compiles the network and allocates its memory, so it is not timed.
         self.run(fixed, len(self.cutouts))
-        elapsed_s, passes = self.run(fixed, len(self.cutouts))
+        elapsed_s, passes, _ = self.run(fixed, len(self.cutouts))
         if not len(passes):
             return None
         mean_passes: float = posterior.max_passes
+        calibrated_passes = None
         if (passes == 1).all():
             # A network without dropout has one pass, whatever is asked for.
             mean_passes = 1.0
         elif isinstance(posterior.passes, int):
             mean_passes = posterior.passes
         else:
-            _, adaptive = self.run(posterior, ADAPTIVE_OBJECTS)
-            mean_passes = float(adaptive.mean()) if len(adaptive) else mean_passes
-        return NetworkRate(elapsed_s / float(passes.sum()), mean_passes)
+            _, adaptive, error = self.run(posterior, ADAPTIVE_OBJECTS)
+            if len(adaptive):
+                mean_passes = float(adaptive.mean())
+                calibrated_passes = self._calibrated_passes(posterior, adaptive, error)
+        return NetworkRate(elapsed_s / float(passes.sum()), mean_passes, calibrated_passes)
+
+    def _calibrated_passes(
+        self, posterior: PosteriorConfig, passes: npt.NDArray[np.int32], error: npt.NDArray[np.float32]
+    ) -> float | None:
+        """Return the mean number of passes with which the errors (object,) would be the tolerance; None if it is not wanted."""
+        is_learnable = (
+            posterior.method == "mixture" and self.network.has_dropout and not self.network.is_point
+        )
+        if not is_learnable or models.stopping_digests(self.network, posterior):
+            return None
+        # The squared error falls as one over the number of passes. An error that is missing asks for all.
+        needed = passes * np.square(np.nan_to_num(error, nan=np.inf).astype(np.float64) / posterior.tolerance)
+        return float(
+            np.clip(needed, posterior.min_passes or models.EARLIEST_START, posterior.max_passes).mean()
+        )
 
 
 def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:

@@ -9,6 +9,12 @@ from galbatch.learning.calibrate import (
 from galbatch.learning.labeled import LabeledImages, open_labeled
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, simulate_labeled
+from galbatch.learning.stopping import (
+    StoppingCalibratedBundle,
+    StoppingTask,
+    calibrate_stopping_only,
+    prepare_stopping,
+)
 from galbatch.learning.train import (
     TrainedBundle,
     TrainingTask,
@@ -23,12 +29,16 @@ __all__ = [
     "CalibrationTask",
     "DataSource",
     "LabeledImages",
+    "StoppingCalibratedBundle",
+    "StoppingTask",
     "TrainedBundle",
     "TrainingTask",
     "calibrate_bundle",
+    "calibrate_stopping_only",
     "checkpoint_path",
     "open_labeled",
     "prepare_calibration",
+    "prepare_stopping",
     "prepare_training",
     "resolve_settings",
     "simulate_labeled",

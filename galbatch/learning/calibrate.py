@@ -13,7 +13,8 @@ from galbatch import models, simulation, storage
 from galbatch.errors import UsageError
 from galbatch.learning.held_out import describe_objects, held_out_objects, refuse_training_seed
 from galbatch.learning.progress import calibration_progress, line_printer
-from galbatch.learning.sources import DataSource, open_source, simulate_labeled
+from galbatch.learning.sources import DataSource, input_settings, open_source, simulate_labeled
+from galbatch.learning.stopping import measure_stopping
 
 __all__ = ["CalibratedBundle", "CalibrationTask", "calibrate_bundle", "prepare_calibration"]
 
@@ -167,20 +168,10 @@ class _Calibrating:
     """One calibration while it runs."""
 
     def __init__(self, task: CalibrationTask, console: Console) -> None:
-        metadata = task.bundles[0].metadata
         self._task = task
         self._console = console
         self._notify = line_printer(console)
-        self._input = models.TrainingSettings(
-            name=metadata.name,
-            # Any architecture will do: data are chosen by the input and the parameters of the network alone.
-            architecture="gampen",
-            bands=metadata.input.bands,
-            parameters=metadata.parameters,
-            size_px=metadata.input.size_px,
-            pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
-            auxiliary_inputs=metadata.input.auxiliary_inputs,
-        )
+        self._input = input_settings(task.bundles[0].metadata)
 
     def run(self) -> models.Calibration:
         """Open the held-out objects, choose on one half of them, and measure on the other."""
@@ -203,9 +194,24 @@ class _Calibrating:
             comparison = models.Comparison(others, task.compared)
             n_runs = task.count_runs(held_out, comparison)
             with calibration_progress(self._console, n_runs) as progress:
-                return models.calibrate(
+                found = models.calibrate(
                     task.bundles, held_out, settings, comparison=comparison, progress=progress
                 )
+            return self._with_stopping(found, held_out, described)
+
+    def _with_stopping(
+        self, found: models.Calibration, held_out: models.HeldOut, described: str
+    ) -> models.Calibration:
+        """Return the calibration with that of stopping, from the part of the objects that chose."""
+        settings = self._task.settings
+        choosing, _ = held_out.split(seed=settings.seed, share=settings.share)
+        stopping = measure_stopping(
+            found.choice.bundle,
+            choosing,
+            models.StoppingSettings(seed=settings.passes.seed, data=described),
+            console=self._console,
+        )
+        return dataclasses.replace(found, metadata=dataclasses.replace(found.metadata, stopping=stopping))
 
     def _recipe(self, population: str, n_objects: int) -> models.Recipe:
         seed = self._task.settings.seed

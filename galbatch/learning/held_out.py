@@ -109,5 +109,7 @@ def describe_objects(data: LabeledImages, *, is_part: bool) -> str:
     origin = data.origin
     if "store" not in origin:
         return f"simulated galaxies of population {origin['population']}, seed {origin['simulation_seed']}"
-    objects = f"objects of {origin['store']} with labels of {origin['labels']}"
+    objects = f"objects of {origin['store']}"
+    if "labels" in origin:
+        objects += f" with labels of {origin['labels']}"
     return f"{objects}, of those the training set aside" if is_part else objects

@@ -18,7 +18,7 @@ from galbatch.core.types import Grid
 from galbatch.errors import OutputError, UsageError
 from galbatch.objects import read_numbers
 
-__all__ = ["LabeledImages", "open_labeled"]
+__all__ = ["LabeledImages", "find_grid", "open_labeled"]
 
 # Up to this size cutouts are held in memory; larger sets are copied to a memory-mapped file. 4 GiB leave most of a
 # laptop's memory to the network and its batches.
@@ -140,7 +140,7 @@ def open_labeled(
         The disk is too small for the file.
     """
     table = _LabelTable.read(labels, settings, id_column)
-    grid, pixels = _find_grid(store, settings)
+    grid, pixels = find_grid(store, settings)
     rows_of = {}
     for pixel in pixels:
         ids = ingest.read_object_ids(store, pixel, grid).tolist()
@@ -158,7 +158,7 @@ def open_labeled(
         yield _join(copied, images, table, origin)
 
 
-def _find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
+def find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
     """Return the only grid of the store that fits the settings, and the HEALPix pixels with finished cutouts on it."""
     # Sorted, as the order of the objects decides which galaxies share a batch of the training.
     groups: dict[Grid, list[HealpixPixel]] = {}

@@ -16,7 +16,7 @@ from galbatch import models, simulation
 from galbatch.errors import UsageError
 from galbatch.learning.labeled import LabeledImages, open_labeled
 
-__all__ = ["DataSource", "open_source", "simulate_labeled"]
+__all__ = ["DataSource", "input_settings", "open_source", "simulate_labeled"]
 
 # A process takes seconds to start and draws tens of galaxies a second: for fewer galaxies one process is faster.
 WORTH_PROCESSES = 2000
@@ -64,6 +64,20 @@ class DataSource:
             changes["population"] = self.population
             changes["settings"] = dataclasses.replace(recipe.settings, training_data=training_data)
         return dataclasses.replace(recipe, **changes)
+
+
+def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
+    """Return settings that say which data fit a bundle: its input and its parameters."""
+    return models.TrainingSettings(
+        name=metadata.name,
+        # Any architecture will do: data are chosen by the input and the parameters of the network alone.
+        architecture="gampen",
+        bands=metadata.input.bands,
+        parameters=metadata.parameters,
+        size_px=metadata.input.size_px,
+        pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
+        auxiliary_inputs=metadata.input.auxiliary_inputs,
+    )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from galbatch import models, storage
@@ -18,6 +19,7 @@ from galbatch.learning.labeled import LabeledImages
 from galbatch.learning.progress import TrainingProgress, line_printer
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, open_source
+from galbatch.learning.stopping import measure_stopping
 
 __all__ = [
     "TrainedBundle",
@@ -179,14 +181,13 @@ def train_bundle(
     else:
         models.require_no_checkpoint(checkpoint)
     notify = line_printer(console)
-    with (
-        open_source(task.source, task.recipe, task.settings, output=task.output, notify=notify) as data,
-        TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress,
-    ):
-        session = models.Session(device, checkpoint, resume, progress.start, progress.epoch, progress.batch)
-        written = train_and_save(
-            data, task.output, settings=task.settings, parent=task.parent, session=session
-        )
+    with open_source(task.source, task.recipe, task.settings, output=task.output, notify=notify) as data:
+        with TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress:
+            session = models.Session(
+                device, checkpoint, resume, progress.start, progress.epoch, progress.batch
+            )
+            trained = _trained(data, settings=task.settings, parent=task.parent, session=session)
+        written = _saved(trained, data, task.output, settings=task.settings, device=device, console=console)
     # Deleted only now: until the bundle is written, the checkpoint is all that is left of the training.
     if not keep_checkpoint:
         checkpoint.unlink(missing_ok=True)
@@ -228,19 +229,65 @@ def train_and_save(
     UsageError
         Data, settings, parent or checkpoint do not fit each other.
     """
+    session = session or models.Session()
+    trained = _trained(data, settings=settings, parent=parent, session=session)
+    device = models.device_name(session.device)
+    return _saved(trained, data, output, settings=settings, device=device, console=Console(quiet=True))
+
+
+def _trained(
+    data: LabeledImages,
+    *,
+    settings: models.TrainingSettings,
+    parent: models.Bundle | None,
+    session: models.Session,
+) -> models.Trained:
+    """Return a network trained on `data`, with the record of where the images came from."""
     trained = models.train(
         data.images,
         data.labels,
         settings=settings,
         extras=data.extras,
         parent=parent,
-        session=session or models.Session(),
+        session=session,
     )
     # The record says where the images came from, for the check that a calibration uses other objects.
     inherited = {} if parent is None else {PARENT_RECORD: parent.metadata.training}
     record = {**trained.metadata.training, **data.origin, **inherited}
-    metadata = dataclasses.replace(trained.metadata, training=record)
-    sha256 = models.save_bundle(str(output), models.script_of(trained.network), metadata)
+    return dataclasses.replace(trained, metadata=dataclasses.replace(trained.metadata, training=record))
+
+
+def _saved(
+    trained: models.Trained,
+    data: LabeledImages,
+    output: Path,
+    *,
+    settings: models.TrainingSettings,
+    device: str,
+    console: Console,
+) -> TrainedBundle:
+    """Measure the stopping calibration on objects that the training set aside, and write the bundle and its card."""
+    held_out = models.HeldOut(
+        data.images, data.labels, object_id=data.extras.object_id, auxiliary=data.extras.auxiliary
+    )
+    split = models.split_objects(
+        held_out.ids,
+        seed=settings.seed,
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+    )
+    script = models.script_of(trained.network)
+    # Only the masks of these passes follow from the hash, which a bundle has once it is written.
+    bundle = models.Bundle(trained.metadata, "", script)
+    stopping = measure_stopping(
+        bundle,
+        # The validation set decided which epoch is kept, which the scatter of passes hardly knows of.
+        held_out.take(np.concatenate([split.test, split.validation])),
+        models.StoppingSettings(device=device, data="objects that the training set aside"),
+        console=console,
+    )
+    metadata = dataclasses.replace(trained.metadata, stopping=stopping)
+    sha256 = models.save_bundle(str(output), script, metadata)
     card = output.with_suffix(".md")
     card.write_text(models.card_text(metadata, sha256), encoding="utf-8")
     return TrainedBundle(

@@ -14,7 +14,9 @@ from .bundle import (
     save_bundle,
 )
 from .calibration import (
+    EARLIEST_START,
     LEVELS,
+    MIN_STOPPING_OBJECTS,
     Calibration,
     CalibrationSettings,
     Comparison,
@@ -22,11 +24,14 @@ from .calibration import (
     HeldOut,
     PassSettings,
     Share,
+    StoppingSettings,
     calibrate,
+    calibrate_stopping,
     check_candidates,
     evaluate,
     evaluation_tables,
     share_of,
+    stops_by_quantiles,
     strata_bins,
 )
 from .convert import (
@@ -49,6 +54,7 @@ from .inference import (
     gpu_memory,
     infer_block,
     measure_memory,
+    stopping_digests,
 )
 from .inference.results import INFER_VERSION, draw_columns, result_columns
 from .metadata import (
@@ -61,6 +67,7 @@ from .metadata import (
     LabelInfo,
     ParameterInfo,
     ResultTable,
+    StoppingInfo,
 )
 from .posterior import correlation_of
 from .training import (
@@ -87,9 +94,11 @@ from .training import (
 )
 
 __all__ = [
+    "EARLIEST_START",
     "HEADS",
     "INFER_VERSION",
     "LEVELS",
+    "MIN_STOPPING_OBJECTS",
     "RECIPES",
     "SFNET_TARGETS",
     "TRAINING_DATA",
@@ -129,10 +138,13 @@ __all__ = [
     "SfnetConversion",
     "Share",
     "Split",
+    "StoppingInfo",
+    "StoppingSettings",
     "Trained",
     "TrainingSettings",
     "bundle_path",
     "calibrate",
+    "calibrate_stopping",
     "card_summary",
     "card_text",
     "check_candidates",
@@ -171,6 +183,8 @@ __all__ = [
     "settings_of",
     "share_of",
     "split_objects",
+    "stopping_digests",
+    "stops_by_quantiles",
     "strata_bins",
     "torch_cuda",
     "train",

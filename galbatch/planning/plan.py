@@ -43,6 +43,8 @@ class ModelPlan:
     bands : survey bands that it takes, in the order of the bundle's input
     auxiliary_inputs : columns of the object list that it takes, in the order of the bundle's input
     inflated : for each bundle, whether its posteriors are inflated; follows from `calibrated` and the bundle
+    stopping : digest of the stopping calibration of each bundle by which objects stop; empty if they stop by the allowance for
+        undetected jumps, or have a fixed number of passes
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     n_selected : number of objects that `where` selects
@@ -58,6 +60,7 @@ class ModelPlan:
     auxiliary_inputs: tuple[str, ...] = ()
     calibrated: bool | None = None
     inflated: tuple[bool, ...] = ()
+    stopping: tuple[str, ...] = ()
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
@@ -65,7 +68,15 @@ class ModelPlan:
     n_covered: int = 0
 
     @classmethod
-    def of(cls, config: ModelConfig, paths: tuple[str, ...], ensemble: Ensemble, *, engine: str) -> ModelPlan:
+    def of(
+        cls,
+        config: ModelConfig,
+        paths: tuple[str, ...],
+        ensemble: Ensemble,
+        *,
+        engine: str,
+        stopping: tuple[str, ...] = (),
+    ) -> ModelPlan:
         """Return the plan of a ``[[models]]`` section, made with the paths of its bundles, the loaded bundles and their engine."""
         trained = ensemble.metadata.input
         return cls(
@@ -79,6 +90,7 @@ class ModelPlan:
             or tuple(column.name for column in trained.auxiliary_inputs),
             calibrated=config.calibrated,
             inflated=tuple(factors is not None for factors in ensemble.inflation_factors),
+            stopping=stopping,
             engine=engine,
             release=trained.release,
             background=trained.background,

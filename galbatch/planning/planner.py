@@ -215,6 +215,9 @@ class _Planner:
             infer[f"{ENGINE_OF}{model.name}"] = model.engine
             infer[f"bands of {model.name}"] = "+".join(model.bands)
             infer[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
+            # Those that are shipped beside a bundle are not covered by its hash.
+            if model.stopping:
+                infer[f"stopping of {model.name}"] = ", ".join(model.stopping)
             infer[f"calibration of {model.name}"] = ", ".join(
                 "applied" if applied else "not applied" for applied in model.inflated
             )

@@ -114,7 +114,7 @@ def _summary(contents: Contents) -> dict[str, list[tuple[str, str]]]:
     # Properties of a model have its name at the end of their key.
     of_models = [
         (f"{kind} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
-        for kind in ("audit", "engine", "bundle")
+        for kind in ("doubt", "audit", "engine", "bundle")
         for key, value in contents.properties.items()
         if key.startswith(prefix := catalog.model_property(kind))
     ]

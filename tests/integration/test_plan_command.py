@@ -15,7 +15,7 @@ from galbatch import config, execution
 from galbatch.api import running
 from galbatch.cli import app as cli
 from galbatch.errors import ConfigError
-from galbatch.execution import NetworkRate, Rates
+from galbatch.execution import NetworkRate, Rates, rates
 from galbatch.planning import InferenceMemory
 from galbatch.planning import plan as plan_module
 
@@ -164,9 +164,27 @@ def test_a_region_of_tracts_is_what_their_tiles_cover(write_run, tmp_path, liste
 def test_networks_that_could_not_be_measured_are_named(write_run, tmp_path):
     parsed = config.read_config(write_run(tmp_path))
     plan = execution.prepare(parsed)
-    rates = Rates(5, 0.01, {"gampen": NetworkRate(0.001, 8.0)})
-    text = dict(rates.rows(plan, parsed))["time to infer"]
+    measured = Rates(5, 0.01, {"gampen": NetworkRate(0.001, 8.0)})
+    text = dict(measured.rows(plan, parsed))["time to infer"]
     assert text.endswith("with 2 workers; sfnet: not measured")
+
+
+def test_what_a_stopping_calibration_would_save_is_told(write_run, tmp_path, monkeypatch):
+    """Errors of a fifth and of the whole tolerance at 200 passes ask for 8, so 32, and for 200."""
+    parsed = config.read_config(write_run(tmp_path))
+    plan = execution.prepare(parsed)
+    posterior = parsed.posterior.model_copy(update={"passes": "adaptive"})
+    network = rates.tasks.load_network(plan.models[0])
+    measured = rates._Measured("gampen", network, None, None, None, None)
+    given = posterior, np.array([200, 200]), np.array([0.2, 1.0], np.float32) * posterior.tolerance
+    assert measured._calibrated_passes(*given) is None
+    monkeypatch.setattr("galbatch.models.stopping_digests", lambda *_: ())
+    assert measured._calibrated_passes(*given) == pytest.approx((32 + 200) / 2)
+    found = Rates(5, 0.01, {"gampen": NetworkRate(0.001, 200.0, 116.0)})
+    text = dict(found.rows(plan, parsed))["passes an object"]
+    assert text == (
+        "gampen 200; about 116 for gampen with a stopping calibration (galbatch models calibrate --stopping-only)"
+    )
 
 
 def test_requests_are_shown_for_tiles_on_s3(write_run, tmp_path, monkeypatch):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from galbatch.cli.options import IdColumn, LabelsTable, parse_numbers
 from galbatch.cli.printing import out, print_error, print_line, print_result_tables
 from galbatch.core.process import STOPPED_EXIT_CODE
+from galbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from galbatch.learning import DataSource  # loads torch
 
 __all__ = ["calibrate", "train"]
 
@@ -156,6 +160,13 @@ def calibrate(
             help="another bundle with the same parameters, whose residuals are shown for comparison; may be repeated",
         ),
     ] = None,
+    stopping_only: Annotated[
+        bool,
+        typer.Option(
+            "--stopping-only",
+            help="only measure when objects have enough passes, which needs no labels: --store alone, or --simulate",
+        ),
+    ] = False,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,9 +178,20 @@ def calibrate(
     """Calibrate a bundle's posteriors, and measure how often its intervals hold the truth.
 
     Dropout rate and correction are chosen on one half of the held-out objects; results are reported for the other half. The correction
-    is stored in the bundle; [[models]] calibrated switches it on or off.
+    is stored in the bundle; [[models]] calibrated switches it on or off. A stopping calibration is stored, too, by which runs know when an
+    object has enough passes.
     """
     from galbatch import learning, models, reporting
+
+    if stopping_only:
+        if dropout or apply is not None or compare_with or also:
+            raise UsageError(
+                "--stopping-only: --dropout, --apply, --compare-with and --also mean nothing with it"
+            )
+        _calibrate_stopping(
+            bundles, output, learning.DataSource(store, labels, id_column, objects, simulate), seed
+        )
+        return
 
     rates = parse_numbers("--dropout", dropout, "numbers separated by commas, such as 2e-4,7e-4")
     settings = models.CalibrationSettings(
@@ -185,3 +207,20 @@ def calibrate(
     reporting.write_calibration(found.before, found.after, str(written.figure), title=title)
     print_result_tables(found.summary_tables())
     print_line(f"\n{output}, {written.card} and {written.figure}")
+
+
+def _calibrate_stopping(bundles: list[str], output: Path, source: DataSource, seed: int) -> None:
+    """Write a bundle with a stopping calibration, and print from how many passes its objects may stop."""
+    from galbatch import learning, models
+
+    task = learning.prepare_stopping(
+        bundles, output, source=source, settings=models.StoppingSettings(seed=seed)
+    )
+    written = learning.calibrate_stopping_only(task, console=out)
+    info = written.metadata.stopping
+    if info is not None:
+        print_line(
+            f"objects may stop from {info.start} passes on; actual over stated error of {info.n_objects} held-out objects: "
+            f"{'unknown, too few stop' if info.actual_over_stated is None else f'{info.actual_over_stated:.2f}'}"
+        )
+    print_line(f"\n{output} and {written.card}")

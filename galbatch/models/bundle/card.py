@@ -12,6 +12,7 @@ from galbatch.models.metadata import (
     CalibrationInfo,
     DomainInfo,
     ParameterInfo,
+    StoppingInfo,
 )
 
 __all__ = ["card_summary", "card_text"]
@@ -60,6 +61,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     sections = {
         **_network_sections(metadata),
         **_training_sections(metadata),
+        **({} if metadata.stopping is None else {"Passes": _stopping_lines(metadata.stopping)}),
         "What it was trained for": _domain_lines(metadata.domain, bands),
         "Licence and citation": [
             f"Licence: {metadata.licence or NOT_STATED}.",
@@ -196,6 +198,17 @@ def _training_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
         *_table(("parameter", "the posterior is widened by"), factors)[:-1],
     ]
     return sections | {"Calibration": correction}
+
+
+def _stopping_lines(info: StoppingInfo) -> list[str]:
+    """Return how many passes objects have at least, and how well the held-out objects' stated errors hold."""
+    found = info.actual_over_stated
+    held = "too few of them stop to tell" if found is None else f"actual over stated error {_number(found)}"
+    return [
+        f"Objects may stop from {info.start} passes on. Measured with {info.n_passes:,} passes of {info.n_objects:,} objects"
+        + (f": {info.data}" if info.data else "")
+        + f"; {held}."
+    ]
 
 
 def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:

@@ -17,8 +17,9 @@ from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import load_bundle
 from galbatch.models.bundle.network import Bundle
+from galbatch.models.bundle.stopping import stopping_of
 from galbatch.models.heads import OutputInfo, has_posterior, head_of, pooled_passes
-from galbatch.models.metadata import BundleMetadata
+from galbatch.models.metadata import BundleMetadata, StoppingInfo
 from galbatch.models.posterior import Passes
 
 __all__ = ["Ensemble", "load_ensemble"]
@@ -115,6 +116,11 @@ class Ensemble:
                 apply = calibration.apply
             found.append(calibration.inflation_factors if calibration is not None and apply else None)
         return tuple(found)
+
+    @property
+    def stopping(self) -> tuple[StoppingInfo | None, ...]:
+        """The stopping calibration of each bundle; None for a bundle that has none."""
+        return tuple(stopping_of(bundle) for bundle in self.bundles)
 
     @property
     def output_infos(self) -> tuple[OutputInfo, ...]:

@@ -29,10 +29,20 @@ from .evaluation import (
     run_held_out,
     transforms,
 )
+from .stopping import (
+    EARLIEST_START,
+    MIN_STOPPING_OBJECTS,
+    StoppingSettings,
+    calibrate_stopping,
+    fit_stopping,
+    stops_by_quantiles,
+)
 from .tables import evaluation_tables, strata_bins
 
 __all__ = [
+    "EARLIEST_START",
     "LEVELS",
+    "MIN_STOPPING_OBJECTS",
     "Calibration",
     "CalibrationSettings",
     "Candidate",
@@ -43,7 +53,9 @@ __all__ = [
     "Outputs",
     "PassSettings",
     "Share",
+    "StoppingSettings",
     "calibrate",
+    "calibrate_stopping",
     "cdf_at",
     "check_candidates",
     "choose",
@@ -51,6 +63,7 @@ __all__ = [
     "equal_tailed_cover",
     "evaluate",
     "evaluation_tables",
+    "fit_stopping",
     "inflation_factors",
     "judge",
     "limits_reached",
@@ -59,6 +72,7 @@ __all__ = [
     "reported",
     "run_held_out",
     "share_of",
+    "stops_by_quantiles",
     "strata_bins",
     "transforms",
     "with_dropout_rate",

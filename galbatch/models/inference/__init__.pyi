@@ -2,6 +2,7 @@ from .adaptive import PassSource, StoppedObjects, StoppingRule, sample_adaptivel
 from .audit import Audit
 from .block import BlockInputs, BlockReceivers, infer_block, nonfinite_images
 from .domain import ObjectNumbers, describe_domain, feature_distance, is_out_of_domain, sky_scatter
+from .learned import LearnedErrors, VarianceTable, stopping_digests
 from .memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .sampling import GROUP_OBJECTS, RawPasses, Sampler, run_passes
 from .stopping import QuantileEstimate, estimate_quantiles, schedule
@@ -12,6 +13,7 @@ __all__ = [
     "BlockInputs",
     "BlockReceivers",
     "GpuMemory",
+    "LearnedErrors",
     "NetworkMemory",
     "ObjectNumbers",
     "PassSource",
@@ -20,6 +22,7 @@ __all__ = [
     "Sampler",
     "StoppedObjects",
     "StoppingRule",
+    "VarianceTable",
     "describe_domain",
     "estimate_quantiles",
     "feature_distance",
@@ -33,4 +36,5 @@ __all__ = [
     "sample_adaptively",
     "schedule",
     "sky_scatter",
+    "stopping_digests",
 ]

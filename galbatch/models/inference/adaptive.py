@@ -17,13 +17,22 @@ import numpy.typing as npt
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.audit import Audit, GroupAudit
+from galbatch.models.inference.learned import LearnedErrors
 from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
-from galbatch.models.inference.stopping import QuantileEstimate, estimate_quantiles, schedule
+from galbatch.models.inference.stopping import (
+    FIRST_CHECKPOINT,
+    QuantileEstimate,
+    estimate_quantiles,
+    schedule,
+)
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior import quantities_of
 
 __all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively"]
 
+# The variance of a pass may turn out smaller than it seemed: objects are looked at again from this share of the number of passes
+# on that they seem to need.
+EARLY = 0.8
 SINGLE_PASS = 1  # Without dropout all passes are equal, so only one is run.
 
 Keys = npt.NDArray[np.int64]
@@ -41,6 +50,8 @@ class StoppingRule:
     levels : levels of the quantiles whose errors are checked, in (0, 1), rising
     tolerance : largest allowed Monte Carlo error of a quantile, in posterior standard deviations
     method : mixture or samples, as in ``[posterior]``
+    learned : errors as the bundles' stopping calibrations expect them; None: those that an object's own passes show, with an
+        allowance for undetected jumps
     """
 
     ensemble: Ensemble
@@ -48,17 +59,27 @@ class StoppingRule:
     levels: tuple[float, ...]
     tolerance: float
     method: str
+    learned: LearnedErrors | None = None
 
     @classmethod
     def of(cls, ensemble: Ensemble, posterior: PosteriorConfig) -> StoppingRule:
         """Return the rule for a network by the settings in ``[posterior]``."""
-        return cls(
-            ensemble,
-            schedule(posterior, has_dropout=ensemble.has_dropout, is_point=ensemble.is_point),
-            posterior.quantiles,
-            posterior.tolerance,
-            posterior.method,
+        learned = LearnedErrors.of(ensemble, posterior)
+        checkpoints = schedule(
+            posterior,
+            has_dropout=ensemble.has_dropout,
+            is_point=ensemble.is_point,
+            start=FIRST_CHECKPOINT if learned is None else learned.start,
         )
+        return cls(ensemble, checkpoints, posterior.quantiles, posterior.tolerance, posterior.method, learned)
+
+    def needed_passes(self, found: QuantileEstimate, n_passes: int) -> npt.NDArray[np.float64]:
+        """Return the number of passes before which an object cannot stop, (object,), by its estimate from `n_passes`.
+
+        The squared error falls with one over the number; so does the allowance for undetected jumps itself, which may be most of it.
+        """
+        excess = found.stopping_error / self.tolerance
+        return EARLY * n_passes * (excess if self.learned is None else np.square(excess))
 
     @property
     def is_adaptive(self) -> bool:
@@ -82,10 +103,15 @@ class StoppingRule:
                 [part[some] for part in keys],
                 method=self.method,
             )
-            parts.append(estimate_quantiles(passes, quantities, self.levels, draws=draws))
+            parts.append(
+                estimate_quantiles(
+                    passes, quantities, self.levels, draws=draws, allows_jumps=self.learned is None
+                )
+            )
         # All arrays have objects along the first axis.
         names = [field.name for field in dataclasses.fields(QuantileEstimate)]
-        return QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        found = QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return found if self.learned is None else self.learned.replace_errors(found, outputs[0].shape[1])
 
 
 @dataclass(frozen=True)
@@ -236,20 +262,30 @@ def sample_adaptively(
     audit = GroupAudit(audited, rule.levels)
     running, stopped = _RunningObjects(np.arange(len(audited))), []
     stopping_error = np.full(len(audited), np.nan) if rule.is_adaptive else None
+    # By row: the number of passes before which an object cannot stop. An estimate costs as much as some passes.
+    due = np.zeros(len(audited))
     for n_passes in rule.checkpoints:
         with device:
             running = running.up_to(n_passes, sources)
         # A fixed number of passes is the only checkpoint, and needs no estimate.
         if stopping_error is None:
             break
+        is_last = n_passes == rule.checkpoints[-1]
         finite = _finite(running.outputs)
-        found = rule.estimate(running.outputs, running.keys(sources))
-        stopping_error[running.rows] = found.stopping_error
-        converged = found.converged(rule.tolerance)
-        if n_passes == rule.checkpoints[-1]:
-            audit.compare(running.rows, found, n_passes, which=finite)
+        is_due = (due[running.rows] <= n_passes) | is_last
+        converged = np.zeros(len(running.rows), np.bool_)
+        if is_due.any():
+            judged = running.take(is_due)
+            found = rule.estimate(judged.outputs, judged.keys(sources))
+            stopping_error[judged.rows] = found.stopping_error
+            due[judged.rows] = rule.needed_passes(found, n_passes)
+            converged[is_due] = found.converged(rule.tolerance)
+            compare = audit.compare if is_last else audit.stop
+            compare(judged.rows, found, n_passes, which=(finite & (converged | is_last))[is_due])
+            # Audited objects that could stop are estimated once more, from all passes.
+            due[judged.rows[audited[judged.rows] & converged[is_due]]] = np.inf
+        if is_last:
             break
-        audit.stop(running.rows, found, n_passes, which=finite & converged)
         # More passes do not help objects with non-finite outputs; audited ones run on to the last checkpoint.
         stops = ~finite | (converged & ~audited[running.rows])
         if stops.any():

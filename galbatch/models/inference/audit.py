@@ -20,6 +20,12 @@ __all__ = ["Audit", "GroupAudit"]
 
 Floats = npt.NDArray[np.float64]
 
+# Objects that must be compared before actual over stated is shown, which is known to 13 % then, and before it is a reason to doubt.
+MIN_SHOWN = 30
+MIN_DOUBTED = 100
+# From 100 objects it is known to 7 %.
+DOUBTED = 1.2
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -69,6 +75,24 @@ class Audit:
         return cls(**fields)
 
     @property
+    def actual_over_stated(self) -> float | None:
+        """The RMS actual over the RMS expected difference at all levels; None with fewer than 30 objects that were compared."""
+        if self.n_objects - self.n_not_converged < MIN_SHOWN or not sum(self.stated):
+            return None
+        return float(np.sqrt(sum(self.actual) / sum(self.stated)))
+
+    @property
+    def doubt(self) -> str:
+        """A sentence for the user where errors are larger than stated, by 1.2 over 100 objects or more; else empty."""
+        ratio = self.actual_over_stated
+        if ratio is None or ratio <= DOUBTED or self.n_objects - self.n_not_converged < MIN_DOUBTED:
+            return ""
+        return (
+            f"Monte Carlo errors are {ratio:.2f} times those stated ({self.n_objects - self.n_not_converged} audited objects): objects "
+            "stopped too early; calibrate the network on objects like these (galbatch models calibrate --stopping-only), or take more passes"
+        )
+
+    @property
     def text(self) -> str:
         """The human-readable text that is written into the catalog's properties."""
         if not self.n_objects:
@@ -80,9 +104,11 @@ class Audit:
             f"at {level:g} {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
             for level, stated, actual in zip(self.levels, self.stated, self.actual, strict=True)
         ]
+        ratio = self.actual_over_stated
+        shown = "" if ratio is None else f", actual over stated {ratio:.2f}"
         return (
             f"{counted}; RMS difference from max_passes in posterior standard deviations: stated "
-            f"{self._rms(self.stated):.4f}, actual {self._rms(self.actual):.4f}, largest {self.largest:.4f}; "
+            f"{self._rms(self.stated):.4f}, actual {self._rms(self.actual):.4f}, largest {self.largest:.4f}{shown}; "
             + ", ".join(at_levels)
         )
 

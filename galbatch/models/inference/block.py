@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.columns import MODEL_FLAGS, OOD_DISTANCE, PASSES
+from galbatch.core.columns import MC_ERROR, MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.errors import BundleError
@@ -284,6 +284,9 @@ class _BlockRunner:
         )
         for key, column in found.items():
             values[key.name(name)][rows[good]] = column[good]
+        if self.rule.learned is not None and stopped.stopping_error is not None:
+            # The error that is expected, by which objects stop, not the one that their own passes happen to show.
+            values[MC_ERROR.name(name)][rows[good]] = stopped.stopping_error[good]
         values[PASSES.name(name)][rows] = stopped.n_passes
         flags = value_flags(
             self.ensemble,

@@ -22,7 +22,7 @@ from galbatch.models.posterior import Quantity, quantities_of
 
 __all__ = ["INFER_VERSION", "draw_columns", "result_columns"]
 
-INFER_VERSION = 6
+INFER_VERSION = 7
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"

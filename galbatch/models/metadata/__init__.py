@@ -20,6 +20,7 @@ from galbatch.models.metadata.schema import (
     Range,
     ResultTable,
 )
+from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
     "RENAMED_FIELDS",
@@ -36,6 +37,7 @@ __all__ = [
     "ParameterInfo",
     "Range",
     "ResultTable",
+    "StoppingInfo",
     "parse_metadata",
     "with_current_names",
     "write_metadata",

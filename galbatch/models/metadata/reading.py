@@ -31,6 +31,9 @@ def write_metadata(metadata: BundleMetadata) -> str:
         The metadata hold numbers that are not finite, which JSON cannot hold.
     """
     data = dataclasses.asdict(metadata)
+    # A bundle without it has the bytes, and so the hash and the draws, that it had before there was such a calibration.
+    if metadata.stopping is None:
+        del data["stopping"]
     # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.
     # Bundles whose quantities state no UCD have the same bytes as before there was one.
     data["parameters"] = [

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from galbatch.core.columns import Statistic
 from galbatch.core.ucds import ucd_problems
+from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
     "STRICT",
@@ -303,6 +304,7 @@ class BundleMetadata:
     n_top_features : number k of features that SFNet keeps; 0 for networks without such features
     members : number of networks in the script; a pass returns the outputs of the first member, then those of the next
     calibration : result of a calibration; None: never calibrated
+    stopping : stopping calibration, by which runs decide when an object has enough passes; None: never measured
     training_data, training : description of the training data, and the settings of the training
     origin : for converted networks: the files, their hashes, and the settings of the conversion
     licence, citation : licence of the weights, and what to cite
@@ -322,6 +324,7 @@ class BundleMetadata:
     n_top_features: int = 0
     members: int = 1
     calibration: CalibrationInfo | None = None
+    stopping: StoppingInfo | None = None
     training_data: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -347,6 +350,7 @@ class BundleMetadata:
         for parameter in self.parameters:
             problems += parameter.problems()
         problems += self.domain.problems(len(self.input.bands))
+        problems += self.stopping.problems(len(names)) if self.stopping is not None else []
         return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
 
 

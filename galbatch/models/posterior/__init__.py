@@ -17,6 +17,8 @@ from galbatch.models.posterior.passes import (
 from galbatch.models.posterior.points import PointMarginal, PointPasses
 from galbatch.models.posterior.pooling import PooledMarginal, PooledPasses, pooled
 from galbatch.models.posterior.quantiles import (
+    member_cdf_errors,
+    member_errors,
     mixture_cdf,
     parts_of,
     posterior_std,
@@ -48,6 +50,8 @@ __all__ = [
     "from_output",
     "inflation_map",
     "log_slope",
+    "member_cdf_errors",
+    "member_errors",
     "mixture_cdf",
     "output_limits",
     "parts_of",

@@ -16,6 +16,8 @@ from galbatch.models.posterior.marginal import Floats, Marginal, Rows
 
 __all__ = [
     "chunks_of",
+    "member_cdf_errors",
+    "member_errors",
     "mixture_cdf",
     "parts_of",
     "posterior_std",
@@ -141,25 +143,65 @@ def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Float
     error : (object, level) float64, in posterior standard deviations
     density : (object, level) float64, in units of one over the posterior standard deviation
     """
+    errors, density = member_errors(marginal, quantiles)
+    return np.minimum(np.sqrt(np.square(errors).sum(axis=2)), MAX_ERROR), density
+
+
+def member_errors(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Floats]:
+    """Return the part of each network in the Monte Carlo errors of quantiles; added in quadrature they are `quantile_error`.
+
+    Parameters
+    ----------
+    marginal : distributions of each object and pass
+    quantiles : (object, level) float64, standardized
+
+    Returns
+    -------
+    error : (object, level, member) float64, in posterior standard deviations
+    density : (object, level) float64, in units of one over the posterior standard deviation
+    """
     n_passes = marginal.mean.shape[1] // marginal.n_members
     parts = [_share_scatter(part, quantiles[rows]) for rows, part in parts_of(marginal, quantiles.shape[1])]
     scatter, density = (np.concatenate(part) for part in zip(*parts, strict=True))
     density *= posterior_std(marginal)[:, None]
     if n_passes == 1:
-        return np.zeros_like(density), density
-    return relative_error(np.sqrt(scatter / (n_passes - 1)), density), density
+        return np.zeros_like(scatter), density
+    return relative_error(np.sqrt(scatter / (n_passes - 1)), density[..., None]), density
+
+
+def member_cdf_errors(marginal: Marginal, levels: Floats) -> Floats:
+    """Return how far each pass's CDF is from the levels at the mixture's quantiles, over the density there.
+
+    The mean over passes and members is 0; over some passes alone it is the error of their quantiles, of opposite sign.
+
+    Parameters
+    ----------
+    marginal : distributions of each object and pass
+    levels : (level,) in (0, 1)
+
+    Returns
+    -------
+    (object, level, member, pass) float64, in posterior standard deviations
+    """
+    quantiles = marginal.quantiles(levels)
+    density = marginal.density(quantiles) * posterior_std(marginal)[:, None]
+    parts = [part.cdf(quantiles[rows]) for rows, part in parts_of(marginal, len(levels))]
+    cdf = np.moveaxis(np.concatenate(parts), 1, 2)  # (object, level, member x pass)
+    scale = np.divide(1.0, density, out=np.full_like(density, MAX_ERROR), where=density > 0)
+    found = (cdf - levels[:, None]) * scale[..., None]
+    return found.reshape(*found.shape[:2], marginal.n_members, -1)
 
 
 def _share_scatter(marginal: Marginal, x: Floats) -> tuple[Floats, Floats]:
-    """Return the variance of the mixture's CDF between the passes of a network, and the density; (object, point) each."""
+    """Return what each network adds to the variance of the mixture's CDF, (object, point, member), and the density (object, point)."""
     # The networks of an ensemble are no sample of networks: only the passes within each are random.
     members = np.split(marginal.cdf(x), marginal.n_members, axis=1)
-    variance = sum(of_member.var(axis=1) for of_member in members) / marginal.n_members**2
-    return np.asarray(variance), marginal.density(x)
+    variance = np.stack([of_member.var(axis=1) for of_member in members], axis=2) / marginal.n_members**2
+    return variance, marginal.density(x)
 
 
 def relative_error(error: Floats, density: Floats) -> Floats:
-    """Return error / density, for arrays of any shape; MAX_ERROR where the density vanishes between passes far apart."""
+    """Return error / density, for arrays of shapes that fit; MAX_ERROR where the density vanishes between passes far apart."""
     with np.errstate(over="ignore"):
         ratio = np.divide(error, density, out=np.where(error > 0, MAX_ERROR, 0.0), where=density > 0)
     return np.minimum(ratio, MAX_ERROR)

@@ -231,3 +231,17 @@ def test_cutouts_are_written_as_fits_and_pictures(call, small: str, tmp_path: Pa
     picture = tmp_path / "x.png"
     assert call("cutout", small, FIRST, "--png", picture, "--like", path)[0] == 0
     assert matplotlib.image.imread(picture).shape == (72, 72, 3)
+
+
+def test_verify_tells_on_stderr_of_errors_that_are_larger_than_stated(call, tmp_path, monkeypatch) -> None:
+    """A catalog with such an audit: it is good, and its stated errors are not."""
+    path = str(tmp_path / "catalog")
+    write_catalog(path)
+    monkeypatch.setattr("galbatch.execution.verify_outputs", lambda *_: [])
+    with (Path(path) / "hats.properties").open("a") as properties:
+        properties.write("galbatch_audit_net=150 objects, actual over stated 1.40\n")
+        properties.write("galbatch_doubt_net=Monte Carlo errors are 1.40 times those stated\n")
+    code, printed, complained = call("verify", path)
+    assert code == 0
+    assert "audit of net: 150 objects, actual over stated 1.40" in printed
+    assert complained.strip() == "net: Monte Carlo errors are 1.40 times those stated"

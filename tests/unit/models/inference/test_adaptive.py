@@ -26,7 +26,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
-from galbatch.models.inference import Sampler, estimate_quantiles, schedule
+from galbatch.models.inference import Sampler, StoppingRule, estimate_quantiles, schedule
 from galbatch.models.inference import block as infer_module
 from galbatch.models.networks import is_audited, keyed_dropout
 from galbatch.models.posterior import quantities_of
@@ -194,6 +194,26 @@ def test_failed_objects_take_no_more_passes(shaky, block):
     assert found["m_flags"][3] & ModelFlag.MODEL_FAILED
     assert np.isnan(found["m_x_q500"][3])
     assert found["m_passes"][3] == ADAPTIVE.min_passes
+
+
+def test_errors_are_estimated_only_where_an_object_may_stop(shaky, block, monkeypatch):
+    estimate, counted = StoppingRule.estimate, []
+
+    def count(self, outputs, keys):
+        counted.append(len(outputs[0]))
+        return estimate(self, outputs, keys)
+
+    monkeypatch.setattr(StoppingRule, "estimate", count)
+    network, posterior = shaky(), PosteriorConfig(batch=50)
+    found = infer(network, block(), posterior)
+    n_estimated = sum(counted)
+    counted.clear()
+    # Looked at anew at every checkpoint, an object can only stop sooner.
+    monkeypatch.setattr(StoppingRule, "needed_passes", lambda _, found, n: np.zeros(len(found.std)))
+    everywhere = infer(network, block(), posterior)
+    assert (found["m_passes"] >= everywhere["m_passes"]).all()
+    assert found["m_passes"].mean() < 1.05 * everywhere["m_passes"].mean()
+    assert n_estimated < 0.7 * sum(counted)
 
 
 def test_without_dropout_one_pass_is_enough(shaky, block):
