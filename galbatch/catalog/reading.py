@@ -27,12 +27,16 @@ __all__ = [
     "cone",
     "find_objects",
     "leaf_ids",
+    "listed_columns",
     "parse_ids",
     "read_catalog",
     "read_objects",
     "read_schema",
     "require_columns",
 ]
+
+MOST_LISTED = 20
+"""Columns that a message lists: a catalog of two networks has 120, which hide what the message says."""
 
 INTEGER = re.compile(
     r"-?0*\d{1,19}"
@@ -79,7 +83,16 @@ def require_columns(catalog_path: str, there: Sequence[str], columns: Sequence[s
     for name in columns:
         if name not in there:
             hint = nearest_hint(name, there) or ";"
-            raise CatalogError(f"{catalog_path}: no column {name}{hint} there are {', '.join(there)}")
+            raise CatalogError(
+                f"{catalog_path}: no column {name}{hint} there are {listed_columns(catalog_path, there)}"
+            )
+
+
+def listed_columns(catalog_path: str, names: Sequence[str]) -> str:
+    """Return the names of a catalog's columns for a message; of many their number, and the command that lists them."""
+    if len(names) <= MOST_LISTED:
+        return ", ".join(names)
+    return f"{len(names)}, which galbatch columns {catalog_path} lists"
 
 
 def leaf_ids(catalog_path: str, pixel: HealpixPixel) -> list[Any]:

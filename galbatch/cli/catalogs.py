@@ -219,7 +219,7 @@ def columns(
     names = [name for name in schema.names if pattern is None or pattern in name]
     if not names:
         raise UsageError(
-            f"{catalog_path}: no column's name contains {pattern}; there are {', '.join(schema.names)}"
+            f"{catalog_path}: no column's name contains {pattern}; there are {catalog.listed_columns(catalog_path, schema.names)}"
         )
     rows = []
     for field in map(schema.field, names):

@@ -20,6 +20,16 @@ def test_all_rows_come_in_the_order_of_the_sky(finished: str, table: pa.Table) -
     pd.testing.assert_frame_equal(catalog.read_catalog(finished).to_pandas(), table.to_pandas())
 
 
+def test_a_message_lists_few_columns() -> None:
+    assert catalog.listed_columns("a", ["x", "y"]) == "x, y"
+    many = [f"column_{number}" for number in range(120)]
+    with pytest.raises(
+        CatalogError,
+        match=r"^a: no column colunm_7; did you mean column_\d+\? there are 120, which galbatch columns a",
+    ):
+        catalog.require_columns("a", many, ["column_3", "colunm_7"])
+
+
 def test_columns_come_as_asked(leaves: str, table: pa.Table) -> None:
     found = catalog.read_catalog(leaves, columns=["gampen_bt_q500", "object_id"])
     assert found.column_names == ["gampen_bt_q500", "object_id"]
