@@ -246,15 +246,20 @@ def constant_areas(image: npt.NDArray[Any]) -> _Bool:
 
 def _fades(image: npt.NDArray[Any], areas: _Bool) -> bool:
     """Return whether the image goes over into the areas without a step: it was made without noise, and they are its sky."""
-    values = np.unique(image[areas])
-    beside = (_box_sums(np.pad(areas, 1), 3, 3) > 0) & ~areas
-    if values.size != 1 or not beside.any():
+    values = image[areas]
+    beside = _any_in_boxes(np.pad(areas, 1), 3) & ~areas
+    if not values.size or values.min() != values.max() or not beside.any():
         return False
     steps = np.abs(image - values[0])
     # On a sky of 1000 the faintest light that a float32 can hold is 6e-5; a narrow source is brighter a pixel further in.
     resolved = 1024 * float(np.spacing(np.float32(abs(values[0]))))
-    faint = max(MAX_FADED_SHARE * float(np.nanmedian(steps[~areas])), resolved)
-    return bool(np.nanmax(steps[beside]) < faint)
+    nearest = float(np.nanmax(steps[beside]))
+    if nearest < resolved:
+        return True
+    # A step that is no small share of the largest difference is none of the median's: this spares the median.
+    if nearest >= MAX_FADED_SHARE * float(np.nanmax(steps)):
+        return False
+    return nearest < MAX_FADED_SHARE * float(np.nanmedian(steps[~areas]))
 
 
 def _squares(along_x: _Bool, along_y: _Bool, side: int) -> _Bool:
@@ -262,18 +267,26 @@ def _squares(along_x: _Bool, along_y: _Bool, side: int) -> _Bool:
     ny, nx = len(along_x), along_y.shape[1]
     if side > min(ny, nx):
         return np.zeros((ny, nx), np.bool_)
-    n_pairs = side * (side - 1)
-    whole = (_box_sums(along_x, side, side - 1) == n_pairs) & (_box_sums(along_y, side - 1, side) == n_pairs)
+    whole = _in_windows(_in_windows(along_x, side, np.logical_and, axis=0), side - 1, np.logical_and, axis=1)
+    whole &= _in_windows(_in_windows(along_y, side - 1, np.logical_and, axis=0), side, np.logical_and, axis=1)
     # From the first pixels of squares to all of their pixels: any square that begins in the box that ends at a pixel.
     padded = np.zeros((ny + side - 1, nx + side - 1), np.bool_)
     padded[side - 1 : ny, side - 1 : nx] = whole
-    return _box_sums(padded, side, side) > 0
+    return _any_in_boxes(padded, side)
 
 
-def _box_sums(values: _Bool, height: int, width: int) -> npt.NDArray[np.int32]:
-    """Return the number of True in every box of a size that lies within `values`."""
-    total = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int32)
-    np.cumsum(np.cumsum(values, axis=0, dtype=np.int32), axis=1, out=total[1:, 1:])
-    return (
-        total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    )
+def _any_in_boxes(values: _Bool, side: int) -> _Bool:
+    """Return whether any of a box is True, for every box, `side` wide, that lies within `values`."""
+    return _in_windows(_in_windows(values, side, np.logical_or, axis=0), side, np.logical_or, axis=1)
+
+
+def _in_windows(values: _Bool, length: int, combine: np.ufunc, *, axis: int) -> _Bool:
+    """Return logical_and or logical_or over every window of `length` neighbors along an axis that lies within `values`."""
+    lines = values.swapaxes(0, axis)
+    covered = 1
+    # A window of 2 n is two of n: 5 operations on bytes for 16 neighbors, 20 times as fast as sums.
+    while covered < length:
+        step = min(covered, length - covered)
+        lines = combine(lines[:-step], lines[step:])
+        covered += step
+    return lines.swapaxes(0, axis)

@@ -451,3 +451,20 @@ class TestRealFiles:
         found = read_whole(tile)
         np.testing.assert_array_equal(np.isnan(found.image), fits.getdata(path, 2) >> 8 & 1 == 1)
         assert np.isnan(found.image[250, 257])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (17, 31), (40, 16)])
+@pytest.mark.parametrize("side", [2, 5, 8, 13, 16])
+def test_squares_are_those_that_a_slow_search_finds(shape, side):
+    """Every square of one value, by looking at each of them."""
+    rng = np.random.default_rng(side)
+    image = rng.integers(0, 3, shape)
+    image[2:, 3:] = 1
+    image[:6, :9] = 0
+    right = np.zeros(shape, np.bool_)
+    for y in range(shape[0] - side + 1):
+        for x in range(shape[1] - side + 1):
+            square = np.s_[y : y + side, x : x + side]
+            right[square] |= np.ptp(image[square]) == 0
+    found = no_data._squares(image[:, 1:] == image[:, :-1], image[1:] == image[:-1], side)
+    np.testing.assert_array_equal(found, right)
