@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from random import Random
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,9 @@ from hypothesis import strategies as st
 from tests.property.fuzz.catalogs import catalog_problems
 from tests.property.fuzz.commands import problems, run
 from tests.property.fuzz.inputs import KINDS, N_OBJECTS
+
+# A test runs several commands, each under a limit of its own; the first loads torch in the workers.
+pytestmark = pytest.mark.timeout(1500)
 
 NUMBERS = itertools.count()
 
@@ -82,7 +88,7 @@ def scheduler(client, tmp_path_factory):
     """Address of two workers that have run once: the first run loads torch in them."""
     folder, right = tmp_path_factory.mktemp("first"), KINDS["tile"]()
     right.write(folder, right.files[right.changed])
-    first = run(("run", str(folder / "run.toml"), "--scheduler", client.scheduler.address), limit_s=200)
+    first = run(("run", str(folder / "run.toml"), "--scheduler", client.scheduler.address), limit_s=1000)
     assert first.code == 0, first
     return client.scheduler.address
 
@@ -98,6 +104,32 @@ def test_right_inputs_are_accepted(kind, folder, scheduler):
     if right.commands[-1][0] == "run":
         assert catalog_problems(folder / "catalog", n_listed=N_OBJECTS) == []
         assert list((folder / "catalog").glob("dataset/**/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"net_bt_std": [0.1, np.nan]}, ["net_bt_std is NaN or infinite"]),
+        ({"net_bt_mean": [0.3, np.inf]}, ["net_bt_mean is NaN or infinite"]),
+        ({"net_bt_mean": [0.3, 1.01]}, ["net_bt_mean is beyond 0.0 to 1.0"]),
+        ({"net_bt_std": [0.1, -0.1]}, ["net_bt_std is beyond 0.0 to inf"]),
+        ({"net_bt_q158": [0.6, 0.1]}, ["the quantiles of bt do not rise"]),
+        ({"net_bt_q500": [0.5, None]}, ["net_bt_q500 is missing without a flag"]),
+        ({"net_bt_q500": [None, 0.4], "net_flags": [2, 0]}, []),
+        ({"dec_deg": [1.0, -90.1]}, ["dec_deg is beyond -90.0 to 90.0"]),
+        ({"object_id": [1, 1]}, ["2 rows of 2 objects"]),
+    ],
+)
+def test_what_is_wrong_with_a_catalog_is_found(changed, said, tmp_path):
+    right = {"object_id": [1, 2], "ra_deg": [0.0, 359.0], "dec_deg": [1.0, 2.0], "flags": [0, 0]}
+    right |= {"net_bt_q158": [0.3, 0.1], "net_bt_q500": [0.5, 0.4], "net_bt_mean": [0.5, 0.4]}
+    right |= {"net_bt_std": [0.1, 0.1], "net_flags": [0, 0]}
+    leaf = tmp_path / "dataset" / "Norder=0" / "Dir=0" / "Npix=0.parquet"
+    leaf.parent.mkdir(parents=True)
+    pq.write_table(pa.table(right | changed), leaf)
+    found = catalog_problems(tmp_path, n_listed=2)
+    assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
 
 
 @pytest.mark.parametrize("kind", KINDS)
