@@ -1,6 +1,5 @@
 """The whole way on a small simulated survey: rows in = rows out, resume, refuse, fail in part."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from galbatch import catalog, config, errors, execution, ingest, models
+from galbatch import catalog, cluster, config, errors, execution, ingest, models
 from galbatch.catalog import checksum_path
 from galbatch.cli.app import app
 from galbatch.core.flags import ModelFlag, PixelFlag
@@ -206,8 +204,6 @@ class TestStoppingAndStarting:
 
     def test_a_killed_worker_costs_nothing_but_time(self, write_run, tmp_path, finished):
         import threading
-
-        from galbatch import cluster
 
         run_toml = write_run(tmp_path)
         parsed = config.read_config(run_toml)
@@ -453,7 +449,7 @@ def test_status_and_exit_codes(finished):
 
 
 def test_the_command_reads_the_progress_once(finished, client, monkeypatch):
-    folder, _ = finished
+    folder, parsed = finished
     reads, read = [], execution.read_progress
 
     def counted(*arguments):
@@ -462,7 +458,8 @@ def test_the_command_reads_the_progress_once(finished, client, monkeypatch):
 
     for where in ("galbatch.execution.read_progress", "galbatch.execution.executing.read_progress"):
         monkeypatch.setattr(where, counted)
-    workers = contextlib.nullcontext(SimpleNamespace(client=client))
+    workers = cluster.Workers(parsed.cluster)
+    workers._client = client
     monkeypatch.setattr("galbatch.cluster.on_demand", lambda *_, **__: workers)
     done = CliRunner().invoke(app, ["run", str(folder / "run.toml")])
     assert done.exit_code == 0, done.output
