@@ -8,12 +8,14 @@ import io
 import shutil
 import uuid
 from collections import defaultdict
+from pathlib import Path
 
 import fsspec
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import galbatch
 from galbatch.cli.app import app
 from tests.faults import toy
 from tests.faults.disks import small_disk
@@ -26,6 +28,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MORE_RUNS = {Expected.HEALS: 0, Expected.NEXT: 2, Expected.REFUSED: 1}
 """How many runs may follow the one that was struck; a killed one may leave damage that only the second one after it meets."""
+
+
+OWN_CODE = f'File "{Path(galbatch.__file__).parent}/'
+"""A line of a traceback through galbatch's own code."""
 
 
 def rows_of(outputs):
@@ -138,7 +144,8 @@ def test_nothing_is_lost(case, undisturbed_outputs, record_property):
     assert ended.code in kind.codes, ended
     problems = ""
     while True:
-        assert "Traceback" not in ended.stderr, ended.stderr
+        # Dask tells of lost connections with tracebacks of its own.
+        assert OWN_CODE not in ended.stderr, ended.stderr
         if ended.code == 0:
             code, problems = verified(case)
             if code == 0:

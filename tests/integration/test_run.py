@@ -14,11 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from galbatch import catalog, cluster, config, errors, execution, ingest, models
 from galbatch.catalog import checksum_path
-from galbatch.cli.app import app
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.planning import planner as plan_module
 
@@ -446,24 +444,6 @@ def test_status_and_exit_codes(finished):
     assert "left" in done.stdout
     n_objects = len(pd.read_parquet(config.read_config(folder / "run.toml").objects.path))
     assert str(n_objects) in done.stdout
-
-
-def test_the_command_reads_the_progress_once(finished, client, monkeypatch):
-    folder, parsed = finished
-    reads, read = [], execution.read_progress
-
-    def counted(*arguments):
-        reads.append(arguments)
-        return read(*arguments)
-
-    for where in ("galbatch.execution.read_progress", "galbatch.execution.executing.read_progress"):
-        monkeypatch.setattr(where, counted)
-    workers = cluster.Workers(parsed.cluster)
-    workers._client = client
-    monkeypatch.setattr("galbatch.cluster.on_demand", lambda *_, **__: workers)
-    done = CliRunner().invoke(app, ["run", str(folder / "run.toml")])
-    assert done.exit_code == 0, done.output
-    assert len(reads) == 1
 
 
 def test_the_store_knows_its_groups(finished):
