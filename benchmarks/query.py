@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch import catalog
-from galbatch.catalog import reading
+from galbatch.catalog import leaves, reading
 from galbatch.core import sky
 from galbatch.core.columns import MC_ERROR, MODEL_FLAGS, PASSES, PIXEL_FLAGS, Column, ColumnKey, Statistic
 from galbatch.core.pixels import HealpixPixel, Partition
@@ -137,8 +138,8 @@ def make(folder: Path, n_objects: int = N_OBJECTS, *, leaf_objects: int = LEAF_O
     with pq.ParquetWriter(made.file, schema) as writer:
         # A million rows a row group, as pandas' to_parquet makes them.
         for start in range(0, len(partitions), 64):
-            leaves = [catalog.leaf_path(made.catalog, one) for one in partitions[start : start + 64]]
-            tables = [pq.ParquetFile(leaf).read().replace_schema_metadata(None) for leaf in leaves]
+            paths = [catalog.leaf_path(made.catalog, one) for one in partitions[start : start + 64]]
+            tables = [pq.ParquetFile(leaf).read().replace_schema_metadata(None) for leaf in paths]
             writer.write_table(pa.concat_tables(tables), row_group_size=1024**2)
     return made
 
@@ -197,26 +198,27 @@ def without_index() -> Iterator[None]:
         yield
 
 
-def scan_ids(made: Made) -> pa.Table:
+def read_ids(made: Made, ids: list[int]) -> pa.Table:
+    return catalog.read_objects(made.catalog, [str(one) for one in ids])
+
+
+def scan_ids(made: Made, ids: list[int]) -> pa.Table:
     with without_index():
-        return catalog.read_objects(made.catalog, [str(one) for one in made.ids])
+        return read_ids(made, ids)
 
 
-def compare_ids(made: Made, rounds: int) -> list[harness.Measured]:
-    """A hundred ids, with all columns."""
+def compare_ids(made: Made, ids: list[int], rounds: int) -> list[harness.Measured]:
+    """Some ids, with all columns."""
     import lsdb
 
     opened = lsdb.open_catalog(catalog.collection_path(made.catalog), columns="all")
-    texts = [str(one) for one in made.ids]
     contenders: dict[str, Callable[[], Any]] = {
-        "galbatch, index": lambda: catalog.read_objects(made.catalog, texts),
-        "galbatch, all leaves": lambda: scan_ids(made),
-        "LSDB, our index": lambda: opened.id_search(values={"object_id": made.ids}).compute(),
-        "pandas, one file, filters": lambda: pd.read_parquet(
-            made.file, filters=[("object_id", "in", made.ids)]
-        ),
+        "galbatch, index": lambda: read_ids(made, ids),
+        "galbatch, all leaves": lambda: scan_ids(made, ids),
+        "LSDB, our index": lambda: opened.id_search(values={"object_id": ids}).compute(),
+        "pandas, one file, filters": lambda: pd.read_parquet(made.file, filters=[("object_id", "in", ids)]),
     }
-    expected = sorted(made.ids)
+    expected = sorted(ids)
     # LSDB prints what it searches for.
     with contextlib.redirect_stdout(None):
         assert all(
@@ -264,10 +266,10 @@ def count(made: Made) -> dict[str, Counted]:
     with counting(made) as cone:
         our_cone(made)
     with counting(made) as ids:
-        catalog.read_objects(made.catalog, [str(one) for one in made.ids])
-    leaves = catalog.list_leaves(made.catalog)
-    groups = sum(pq.read_metadata(catalog.leaf_path(made.catalog, one)).num_row_groups for one in leaves)
-    return {"cone": cone, "ids": ids, "all": Counted(len(leaves), groups)}
+        read_ids(made, made.ids)
+    there = catalog.list_leaves(made.catalog)
+    groups = sum(pq.read_metadata(catalog.leaf_path(made.catalog, one)).num_row_groups for one in there)
+    return {"cone": cone, "ids": ids, "all": Counted(len(there), groups)}
 
 
 def measure(folder: Path, n_objects: int, *, leaf_objects: int = LEAF_OBJECTS, rounds: int = 5) -> None:
@@ -277,7 +279,33 @@ def measure(folder: Path, n_objects: int, *, leaf_objects: int = LEAF_OBJECTS, r
         print(f"{name}: {counted.leaves} leaves, {counted.groups} row groups")
     size = f"{n_objects / 1e6:g} million rows"
     harness.report(f"a cone of 1 arcmin in {size}", compare_cones(made, rounds), items=1, unit="cone")
-    harness.report(f"{N_IDS} ids in {size}", compare_ids(made, rounds), items=N_IDS, unit="id")
+    harness.report(f"{N_IDS} ids in {size}", compare_ids(made, made.ids, rounds), items=N_IDS, unit="id")
+    harness.report(f"one id in {size}", compare_ids(made, made.ids[:1], rounds), items=1, unit="id")
+
+
+def compare_row_groups(
+    folder: Path, n_objects: int, *, leaf_objects: int = LEAF_OBJECTS, rounds: int = 5
+) -> None:
+    """Row groups of several sizes, against leaves of one row group."""
+    made = {}
+    for rows in (leaf_objects, leaf_objects // 5, leaf_objects // 10, leaf_objects // 20):
+        with mock.patch.object(leaves, "ROW_GROUP_ROWS", rows):
+            made[f"{rows} rows"] = make(folder / str(rows), n_objects, leaf_objects=leaf_objects)
+    questions = {
+        "a cone of 1 arcmin": our_cone,
+        "100 ids": lambda one: read_ids(one, one.ids),
+        "all columns": read_all,
+    }
+    for question, ask in questions.items():
+        asked = {name: functools.partial(ask, one) for name, one in made.items()}
+        harness.report(f"Row groups: {question}", harness.compare(asked, rounds=rounds), items=1, unit="time")
+    for name, one in made.items():
+        size = sum(path.stat().st_size for path in Path(one.catalog, "dataset").rglob("*.parquet"))
+        print(f"{name}: {size / 1e6:.1f} MB")
+
+
+def read_all(made: Made) -> int:
+    return catalog.read_catalog(made.catalog).num_rows
 
 
 def main() -> None:
@@ -290,6 +318,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="query-")))
         measure(folder, options.objects, rounds=options.rounds)
+        compare_row_groups(folder / "row_groups", options.objects // 50, rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,8 @@ def _found(leaf: HealpixPixel, table: pa.Table, wanted: pa.Array) -> list[FoundO
 def read_objects(catalog_path: str, object_ids: Sequence[str]) -> pa.Table:
     """Return the rows of the objects with the given ids, with all columns, in the order of the ids; raises as `find_objects` does."""
     leaves = leaves_of(catalog_path)
-    wanted = parse_ids(catalog_path, read_schema(catalog_path).field(ID.name).type, object_ids)
+    schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
+    wanted = parse_ids(catalog_path, schema.field(ID.name).type, object_ids)
     places = find_places(catalog_path, wanted)
     if places is None:
         found = find_objects(catalog_path, object_ids)

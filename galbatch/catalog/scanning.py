@@ -178,19 +178,22 @@ def _read_rows(path: str, conditions: Sequence[RowCondition], columns: Sequence[
     if not conditions:
         return read_leaf(path, columns=None if columns is None else list(columns))
     tested = list(dict.fromkeys(name for condition in conditions for name in condition.columns))
+    # A row group that has an index within its limits mostly has the row: all columns are read at once then.
+    at_once = any(isinstance(condition, AtIndices) for condition in conditions)
     with open_leaf(path) as leaf:
         schema = leaf.schema_arrow.remove_metadata()
         names = list(schema.names if columns is None else columns)
         found = [pa.schema([schema.field(name) for name in names]).empty_table()]
+        first = list(dict.fromkeys([*tested, *names])) if at_once else tested
         paths = leaf.metadata.schema.names
         for number in range(leaf.metadata.num_row_groups):
             if not _may_hold(conditions, _LimitsOfGroup(leaf.metadata.row_group(number), paths)):
                 continue
-            rows = leaf.read_row_group(number, columns=tested)
+            rows = leaf.read_row_group(number, columns=first)
             chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
             if not chosen.any():
                 continue
-            others = [name for name in names if name not in tested]
+            others = [name for name in names if name not in first]
             rest = leaf.read_row_group(number, columns=others) if others else rows
             whole = {name: (rest if name in others else rows).column(name) for name in names}
             table = pa.table(list(whole.values()), schema=found[0].schema)

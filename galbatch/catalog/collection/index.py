@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -237,19 +237,21 @@ def find_places(catalog_path: str, object_ids: Sequence[int | str]) -> dict[int 
 def _groups_with(metadata_path: str, object_ids: Sequence[int | str]) -> dict[str, list[int]]:
     """Return the row groups that may have one of the ids, by the name of their file."""
     metadata = read_leaf_metadata(metadata_path)[0]
-    first: list[Any] = []
-    place: list[tuple[str, int]] = []
-    for number in range(metadata.num_row_groups):
-        column = metadata.row_group(number).column(0)
-        same = place and place[-1][0] == column.file_path
-        first.append(column.statistics.min)
-        place.append((column.file_path, place[-1][1] + 1 if same else 0))
-    groups: dict[str, set[int]] = defaultdict(set)
-    for one in object_ids:
-        if (number := bisect_right(first, one) - 1) >= 0:
-            name, group = place[number]
-            groups[name].add(group)
-    return {name: sorted(numbers) for name, numbers in groups.items()}
+    numbers = range(metadata.num_row_groups)
+
+    def first_id(number: int) -> Any:
+        return metadata.row_group(number).column(0).statistics.min
+
+    def file_number(number: int) -> int:
+        return int(metadata.row_group(number).column(0).file_path.split(".")[-2])
+
+    # Row groups are sorted by id, over all files: a dozen of them are looked at for each id, instead of thousands.
+    found = {bisect_right(numbers, one, key=first_id) - 1 for one in object_ids} - {-1}
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number in sorted(found):
+        start = bisect_left(numbers, file_number(number), key=file_number)
+        groups[metadata.row_group(number).column(0).file_path].append(number - start)
+    return groups
 
 
 def _read_places(path: str, groups: list[int], *, wanted: pa.Array) -> tuple[list[Any], list[int]]:
