@@ -38,4 +38,9 @@ def test_all_find_the_same_and_little_is_read(query, tmp_path):
         "one_id_in_0_02_million_rows.json",
     ]
     names = [row["name"] for row in kept["one_id_in_0_02_million_rows.json"]["measured"]]
-    assert names == ["galbatch, index", "galbatch, all leaves", "LSDB, our index", "pandas, one file, filters"]
+    assert names == [
+        "galbatch, index",
+        "galbatch, all leaves",
+        "LSDB, our index",
+        "pandas, one file, filters",
+    ]
