@@ -483,9 +483,6 @@ KINDS = (
     ),
 )
 
-SHORT = KINDS[:10]
-"""The short form: one of each family."""
-
 
 def of_seed(seed: int) -> tuple[Kind, np.random.Generator]:
     """Return the kind of a fault and the random numbers of its moment and place; as many seeds as kinds have all of them."""

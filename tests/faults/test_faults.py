@@ -1,6 +1,6 @@
 """Seeded faults of all kinds through the command line: nothing is lost, nothing is doubled, nothing is left over.
 
-The seed gives the kind, the moment and the place. `make test-faults` plays 100, the long tests the first ten.
+The seed gives the kind, the moment and the place. `make test-faults` plays 100, the long tests a few.
 """
 
 import contextlib
