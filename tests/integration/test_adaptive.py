@@ -18,8 +18,6 @@ from galbatch.cli import app as cli
 from galbatch.core.flags import ModelFlag
 from galbatch.models.networks import is_audited
 
-pytestmark = pytest.mark.timeout(280)
-
 MIN_PASSES, MAX_PASSES, TOLERANCE = 8, 40, 0.5
 ADAPTIVE = (
     f'passes = "adaptive"\nmin_passes = {MIN_PASSES}\nmax_passes = {MAX_PASSES}\ntolerance = {TOLERANCE}'

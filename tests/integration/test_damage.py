@@ -10,8 +10,6 @@ import pytest
 
 from galbatch import catalog, config, execution, storage
 
-pytestmark = pytest.mark.timeout(280)
-
 CHANGES = [("[flags]", "[cutouts]\nplanes = ['image', 'mask', 'variance']\n[flags]")]
 
 

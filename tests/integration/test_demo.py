@@ -9,8 +9,6 @@ import pytest
 
 from galbatch import catalog
 
-pytestmark = pytest.mark.timeout(280)
-
 
 def galbatch(arguments, folder):
     command = [sys.executable, "-m", "galbatch.cli", *arguments]

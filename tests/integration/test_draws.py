@@ -23,8 +23,6 @@ from galbatch.errors import CatalogError, DamagedError, FingerprintError
 from galbatch.execution import infer_partition, infer_task
 from galbatch.models.posterior import to_output
 
-pytestmark = pytest.mark.timeout(280)
-
 ADAPTIVE = '"adaptive"\nmin_passes = 8\nmax_passes = 32\nkeep_pass_outputs = true'
 QUANTILES = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.84135, "q97725": 0.97725}
 

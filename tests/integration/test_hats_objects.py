@@ -6,8 +6,6 @@ import pytest
 
 from galbatch import catalog, config, errors, execution
 
-pytestmark = pytest.mark.timeout(280)
-
 
 def finished(run_toml, client):
     parsed = config.read_config(run_toml)

@@ -82,7 +82,7 @@ def peak_of(task, folder):
         env={**os.environ, **malloc, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert child.returncode == 0, child.stderr
     result = json.loads(child.stdout)

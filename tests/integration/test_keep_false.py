@@ -11,8 +11,6 @@ import pytest
 
 from galbatch import catalog, config, execution, ingest
 
-pytestmark = pytest.mark.timeout(280)
-
 KEEP_FALSE = ("[flags]", "[cutouts]\nkeep = false\n[flags]")
 
 

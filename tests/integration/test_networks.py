@@ -31,8 +31,6 @@ from galbatch.models import (
     script_of,
 )
 
-pytestmark = pytest.mark.timeout(280)
-
 SIZE_PX = 16
 OTHER_INPUT = InputInfo(
     ("hsc_g", "des_g"), SIZE_PX, 0.168, "nJy", 31.4, auxiliary_inputs=(AuxiliaryInput("ebv"),)
@@ -240,7 +238,7 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
         [sys.executable, "-m", "galbatch.cli", "run", str(run_toml)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 2, done.stderr
     assert "[[models]] toy: the bundles toy 1 and toy 1 cannot be pooled" in " ".join(done.stderr.split())

@@ -10,8 +10,6 @@ from galbatch import catalog, cluster, config, execution
 from galbatch.demo import N_PARTITIONS, write_run_toml
 from galbatch.errors import ClusterError
 
-pytestmark = pytest.mark.timeout(280)
-
 
 class Toy(cluster.ClusterKind):
     """One worker in this process, which may be asked to refuse the run."""

@@ -29,8 +29,6 @@ from galbatch.models.networks import uniform_draws
 from galbatch.models.posterior import for_passes, inflation_map, solve_quantiles, total_covariance
 from galbatch.reporting import write_report
 
-pytestmark = pytest.mark.timeout(280)
-
 SIZE_PX = 32
 LEVELS = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.84135, "q97725": 0.97725}
 PARAMETERS = (

@@ -19,8 +19,6 @@ from galbatch.execution import NetworkRate, Rates, rates
 from galbatch.planning import InferenceMemory
 from galbatch.planning import plan as plan_module
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def planned(run_toml):
     result = CliRunner().invoke(cli.app, ["plan", str(run_toml)])

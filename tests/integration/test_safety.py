@@ -16,8 +16,6 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
 
-pytestmark = pytest.mark.timeout(600)
-
 PLANTED = "PLANTED-a81f0c"
 
 EVIL_IDS = [

@@ -17,8 +17,6 @@ from galbatch.cli import app as cli
 from galbatch.cluster import scheduler as joined
 from galbatch.errors import ClusterError, SchedulerLost
 
-pytestmark = pytest.mark.timeout(280)
-
 
 def dask(*arguments, **options):
     command = [sys.executable, "-m", "dask", *arguments]

@@ -10,8 +10,6 @@ import pytest
 
 from galbatch import config, dashboard, execution
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def start(*arguments):
     command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
@@ -47,7 +45,7 @@ def run(write_run, survey, tmp_path_factory):
         "lines": [json.loads(line) for line in printed.splitlines()],
         "stderr": told,
         "early": early,
-        "watched": watching.communicate(timeout=120)[0].splitlines(),
+        "watched": watching.communicate(timeout=600)[0].splitlines(),
         "watch_code": watching.returncode,
     }
 

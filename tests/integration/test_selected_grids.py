@@ -10,8 +10,6 @@ from galbatch.core.flags import ModelFlag
 from galbatch.models import BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle, script_of
 from galbatch.models.networks import Sfnet
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture(scope="module")
 def small_bundle(tmp_path_factory):

@@ -19,7 +19,6 @@ from galbatch.cli import app as cli
 from galbatch.core.process import deferred_signals
 
 # Each test starts several commands, whose imports alone take half a minute of a busy machine.
-pytestmark = pytest.mark.timeout(600)
 
 
 def start(run_toml, *options):
@@ -84,7 +83,7 @@ def test_a_signal_stops_a_run_and_the_same_command_continues(
     wait_until(lambda: len(leaves_of(tmp_path)) >= 2, first)
     assert (tmp_path / "catalog_lock.json").exists()
     (os.killpg if to_group else os.kill)(first.pid, number)
-    _, told = first.communicate(timeout=120)
+    _, told = first.communicate(timeout=600)
     assert first.returncode == 75, told
     assert f"galbatch: stopped by {number.name}, " in told
     assert "the same command continues from there" in told
@@ -107,7 +106,7 @@ def test_a_signal_before_the_work_stops_as_well(write_run, listed, tmp_path):
     process = start(run_toml)
     wait_until((tmp_path / "catalog_lock.json").exists, process)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=600)
     assert process.returncode == 75
     assert told.endswith("galbatch: stopped; what is done stays, the same command continues from there\n")
     assert not list(tmp_path.glob("*_lock.json"))
@@ -168,7 +167,7 @@ def test_a_second_run_is_refused_and_with_wait_lock_waits(write_run, listed, tmp
             heard = waiting.stdout.readline()
             assert f"{store}: the run of process {os.getpid()}" in heard
         assert not Path(catalog).exists() or not os.listdir(catalog)
-    _, told = waiting.communicate(timeout=200)
+    _, told = waiting.communicate(timeout=600)
     assert waiting.returncode == 0, told
     assert len(leaves_of(tmp_path)) >= 1
 

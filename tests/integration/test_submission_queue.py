@@ -16,8 +16,6 @@ from galbatch.cluster import kept_by_malloc
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
 
-pytestmark = pytest.mark.timeout(280)
-
 
 @contextmanager
 def workers_here(**changes):

@@ -18,8 +18,6 @@ from galbatch.cli import app as cli
 from galbatch.cluster import scheduler as joined
 from galbatch.errors import ClusterError
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def certificates(folder):
     """A key and its self-signed certificate: the names under which Dask's configuration knows them, and their files."""

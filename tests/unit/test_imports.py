@@ -52,7 +52,7 @@ def verdicts(folder):
         "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as run; run()"
     )
     command = [sys.executable, "-c", script, "--no-cache"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     return done.returncode, dict(re.findall(r"^(.+?) (KEPT|BROKEN)\b", done.stdout, re.MULTILINE))
 
 

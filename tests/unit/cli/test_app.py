@@ -21,7 +21,7 @@ KINDS = f"{', '.join(list(cluster.KINDS)[:-1])} or {list(cluster.KINDS)[-1]}"
 
 def run_cli(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "galbatch.cli", *arguments], capture_output=True, text=True, timeout=600
     )
 
 
@@ -91,7 +91,7 @@ def test_help_waits_for_nothing_heavy():
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -210,7 +210,7 @@ def test_a_terminal_without_greek_letters_shows_a_card(encoding):
     """The card of the demo has letters that these encodings lack: they become question marks."""
     command = [sys.executable, "-m", "galbatch.cli", "models", "show", "demo:gampen"]
     done = subprocess.run(
-        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=120
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert b"?" in done.stdout

@@ -122,7 +122,7 @@ def test_killed_at_any_step_of_a_rewrite(tmp_path):
     write(str(before), seed=1)
     (tmp_path / "killed").mkdir()
     command = [sys.executable, "-c", KILLED, __file__, str(tmp_path / "killed"), str(before)]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=600)
     stores = sorted((tmp_path / "killed").iterdir(), key=lambda path: int(path.name))
     states = [state_of(str(store)) for store in stores]
     # The old cutouts until their mark goes, then nothing, and the new ones once their mark is there.
