@@ -33,7 +33,7 @@ class Ended:
 
 def galbatch(*arguments: object, env: Mapping[str, str]) -> Ended:
     """Run a command to its end."""
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LIMIT_S, env={**os.environ, **env}, check=False
     )
@@ -44,7 +44,7 @@ class Started:
     """A run of galbatch in a process group of its own, whose events are read as they come."""
 
     def __init__(self, *arguments: object, env: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments), "--log-format", "json"]
+        command = [sys.executable, "-m", "galbatch", *map(str, arguments), "--log-format", "json"]
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         self.process = subprocess.Popen(
             command,

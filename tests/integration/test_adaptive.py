@@ -127,7 +127,7 @@ def test_killed_and_run_again_gives_the_same_catalog_and_audit(
 ):
     run_toml = write(tmp_path, max_objects=30)
     process = subprocess.Popen(
-        [sys.executable, "-m", "galbatch.cli", "run", run_toml],
+        [sys.executable, "-m", "galbatch", "run", run_toml],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -14,7 +14,7 @@ CHANGES = [("[flags]", "[cutouts]\nplanes = ['image', 'mask', 'variance']\n[flag
 
 
 def cli(*arguments):
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=250)
 
 

@@ -11,7 +11,7 @@ from galbatch import catalog
 
 
 def galbatch(arguments, folder):
-    command = [sys.executable, "-m", "galbatch.cli", *arguments]
+    command = [sys.executable, "-m", "galbatch", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=270)
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -29,7 +29,7 @@ QUANTILES = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.8413
 
 def process(*arguments):
     """As a user: a process of its own, whose S3 connections end with it."""
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=250)
 
 

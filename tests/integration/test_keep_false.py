@@ -25,7 +25,7 @@ def execute(run_toml, client, **changes):
 
 
 def cli(*arguments):
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=250)
 
 
@@ -123,7 +123,7 @@ def test_killed_between_leaf_and_removal(run_toml, kept, client, monkeypatch):
 def test_killed_after_some_leaves(run_toml, kept, client, shorten_locks):
     folder = run_toml.parent
     process = subprocess.Popen(
-        [sys.executable, "-m", "galbatch.cli", "run", run_toml],
+        [sys.executable, "-m", "galbatch", "run", run_toml],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

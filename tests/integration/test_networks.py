@@ -235,7 +235,7 @@ def test_bad_columns_and_ensembles_are_refused_before_anything_starts(written, t
     assert "[[models]] toy: auxiliary_inputs names 2 columns, the bundle takes 1 (ebv)" in message
     save_toy(tmp_path / "second.pt", 0.5, input=OTHER_INPUT)
     done = subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", "run", str(run_toml)],
+        [sys.executable, "-m", "galbatch", "run", str(run_toml)],
         capture_output=True,
         text=True,
         timeout=600,

@@ -21,7 +21,7 @@ def run_example(name, folder, data):
     (folder / "data").mkdir()
     for path in data:
         shutil.copy(path, folder / "data" / path.name)
-    command = [sys.executable, "-m", "galbatch.cli", "run", str(folder / "run.toml")]
+    command = [sys.executable, "-m", "galbatch", "run", str(folder / "run.toml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert catalog.verify(str(folder / "catalog")) == []

@@ -43,7 +43,7 @@ def data_bytes(folder):
 
 
 def cli(*arguments, **options):
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=250, **options)
 
 
@@ -158,7 +158,7 @@ class TestStoppingAndStarting:
     ):
         run_toml = write_run(tmp_path)
         process = subprocess.Popen(
-            [sys.executable, "-m", "galbatch.cli", "run", run_toml],
+            [sys.executable, "-m", "galbatch", "run", run_toml],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -18,7 +18,7 @@ from galbatch.execution import tasks
 
 def cli(*arguments):
     """As a user: a process of its own, whose S3 connections end with it."""
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return done.stdout

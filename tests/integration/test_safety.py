@@ -42,7 +42,7 @@ EVIL_IDS = [
 
 def cli(*arguments, **variables):
     return subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", *map(str, arguments)],
+        [sys.executable, "-m", "galbatch", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=400,

@@ -12,7 +12,7 @@ from galbatch import config, dashboard, execution
 
 
 def start(*arguments):
-    command = [sys.executable, "-m", "galbatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "galbatch", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

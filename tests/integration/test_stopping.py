@@ -23,7 +23,7 @@ from galbatch.core.process import deferred_signals
 
 def start(run_toml, *options):
     return subprocess.Popen(
-        [sys.executable, "-m", "galbatch.cli", "run", str(run_toml), *options],
+        [sys.executable, "-m", "galbatch", "run", str(run_toml), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -103,7 +103,7 @@ def test_a_run_joins_with_certificates_from_the_environment(encrypted, write_run
     assert running.scheduler_address.startswith("tls://")
     command = ["run", str(run_toml), "--workers", "1", "--scheduler", running.scheduler_address]
     done = subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", *command],
+        [sys.executable, "-m", "galbatch", *command],
         env=os.environ | environment(settings | https_of(settings)),
         capture_output=True,
         text=True,

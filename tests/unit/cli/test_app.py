@@ -21,7 +21,7 @@ KINDS = f"{', '.join(list(cluster.KINDS)[:-1])} or {list(cluster.KINDS)[-1]}"
 
 def run_cli(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", *arguments], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "galbatch", *arguments], capture_output=True, text=True, timeout=600
     )
 
 
@@ -208,7 +208,7 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_greek_letters_shows_a_card(encoding):
     """The card of the demo has letters that these encodings lack: they become question marks."""
-    command = [sys.executable, "-m", "galbatch.cli", "models", "show", "demo:gampen"]
+    command = [sys.executable, "-m", "galbatch", "models", "show", "demo:gampen"]
     done = subprocess.run(
         command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=600
     )

@@ -9,7 +9,7 @@ from galbatch.cli.bundles import listing as models_cli
 
 def run_cli(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "galbatch.cli", *arguments], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "galbatch", *arguments], capture_output=True, text=True, timeout=600
     )
 
 

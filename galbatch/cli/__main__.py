@@ -1,5 +1,0 @@
-"""``python -m galbatch.cli``: the command line where no script is installed."""
-
-from galbatch.cli import main
-
-main()
