@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster, Status
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
 from galbatch.cluster.ending import end_workers
-from galbatch.cluster.signals import LeavesSignals
+from galbatch.cluster.worker_plugins import register_plugins
 from galbatch.errors import ClusterError
 
 __all__ = [
@@ -75,7 +75,7 @@ class Local(ClusterKind):
             ) as workers,
             Client(workers) as client,
         ):
-            client.register_plugin(LeavesSignals())
+            register_plugins(client)
             yield client
 
     def replace_workers(self, client: Client) -> int:

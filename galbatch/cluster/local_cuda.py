@@ -26,7 +26,7 @@ from galbatch.cluster.local import (
     started,
 )
 from galbatch.cluster.pool import GPU
-from galbatch.cluster.signals import LeavesSignals
+from galbatch.cluster.worker_plugins import register_plugins
 from galbatch.core.process import how_to_install
 from galbatch.errors import ClusterError
 
@@ -80,7 +80,7 @@ class LocalCuda(ClusterKind):
             # wait_s = 0 means not to wait for workers elsewhere; here they are being started, so there is no limit.
             client.wait_for_workers(len(gpus), timeout=self.config.wait_s or None)
             require_distinct_gpus(client)
-            client.register_plugin(LeavesSignals())
+            register_plugins(client)
             yield client
 
     def replace_workers(self, client: Client) -> int:

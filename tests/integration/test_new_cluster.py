@@ -70,7 +70,9 @@ def test_a_run_is_planned_checked_and_done_on_it(toys):
     for name in passes.column_names:
         found = set(passes.column(name).to_pylist())
         assert found <= {0, *range(32, 401)}
-        assert len(found - {0}) > 1, "every object took the same number of passes, so they were not adaptive"
+        assert min(found - {0}) < 400, (
+            "every object took the largest number of passes, so they were not adaptive"
+        )
 
 
 def test_its_number_of_workers_stands_in_the_plan(toys):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import lazy_loader
 import numpy as np
 import numpy.typing as npt
 from astropy import units
@@ -17,9 +16,6 @@ from astropy.wcs.wcsapi import BaseLowLevelWCS, HighLevelWCSWrapper
 
 from galbatch.ingest.headers import SkyWCS
 from galbatch.ingest.pixels import Box
-
-# Importing it takes 0.4 s, and few runs ask for it.
-reproject = lazy_loader.load("reproject")
 
 __all__ = ["reprojected"]
 
@@ -47,6 +43,9 @@ def reprojected(
         conserved. ``exact``: the mean surface brightness over the overlap of pixels as polygons on the sphere, times
         the pixel's area.
     """
+    # Here, as importing it takes 0.4 s, and few runs ask for it.
+    import reproject
+
     data = (np.asarray(image, np.float64), _wcs_of(*origin))
     options: dict[str, Any] = {"shape_out": goal[1].shape, "return_footprint": False}
     if method == "adaptive":

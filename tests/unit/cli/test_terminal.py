@@ -14,6 +14,7 @@ import typer.main
 import galbatch.cli
 from galbatch.cli import app as cli
 from galbatch.cli import printing
+from galbatch.cli.printing import lines
 from galbatch.core.texts import continued, fill
 from tests.unit.api.conftest import IDS, write_catalog
 
@@ -32,6 +33,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
         for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", str(width)), ("TERM", "xterm")):
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("TTY_INTERACTIVE", raising=False)
+        # rich reads COLUMNS when a console is made, which a process of several tests may have set before it.
+        for console in (lines.out, lines.errors):
+            monkeypatch.setattr(console, "_width", width)
 
     return of_width
 
