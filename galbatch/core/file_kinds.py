@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for messages: names say what somebody hoped to fetch."""
+"""Kinds of files by their first bytes, for messages: names say what somebody hoped to fetch."""
 
 from __future__ import annotations
 

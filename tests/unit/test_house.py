@@ -77,6 +77,17 @@ def test_docstrings_begin_with_a_verb_or_name_the_thing():
     ]
     begins = re.compile(r"(What|Of|See|As|From|By|How)\b|[(\[]")
     assert [place(path, node) for path, node in nodes if begins.match(ast.get_docstring(node) or "")] == []
+    # Of files and of constants, whose text stands below them, and is no docstring of Python's.
+    begins = re.compile(r"(What|Of|See)\b")
+    texts = [
+        (path, node)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
+    assert len(texts) > 200
+    found = [f"{path.name}:{node.lineno}" for path, node in texts if begins.match(str(node.value.value))]
+    assert found == []
 
 
 def reads_of(node, name):

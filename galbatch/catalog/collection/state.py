@@ -1,4 +1,4 @@
-"""What a collection holds, and the state of the catalog that each part was made from."""
+"""The contents of a collection, and the state of the catalog that each part was made from."""
 
 from __future__ import annotations
 

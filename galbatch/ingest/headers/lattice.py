@@ -46,7 +46,7 @@ SCALE_TOLERANCE_PX = 0.05
 SHAPE_TOLERANCE_PX = 0.02
 
 CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
-"""Of a square about its center, in halves of its width."""
+"""The corners of a square about its center, (corner, axis) in halves of its width."""
 
 
 def lattice_key(header: str) -> str:

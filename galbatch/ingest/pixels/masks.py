@@ -130,7 +130,7 @@ class NamedBits:
 
 
 NO_BITS = NamedBits({})
-"""What the bits of a mask mean that no one reads."""
+"""The bits of a mask that no one reads: none has a meaning."""
 
 
 def named_bits(hdus: fits.HDUList, mask: int, where: str) -> NamedBits:
