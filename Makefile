@@ -44,7 +44,7 @@ test: check ## what every change must pass: checks, then unit, property and inte
 test-long: docs ## the slow tests: faults at every step, fuzz, documents that are run, benchmarks at toy size; and the docs
 	$(PYTEST) -m slow -o timeout=900
 
-# Each fault takes 20 to 30 s. Both processes simulate the survey for themselves.
+# Each fault takes some 35 s of processor time. Both processes simulate the survey for themselves.
 test-faults: install ## 100 seeded faults of all kinds through the command line, and a table of what came of them (an hour at most)
 	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) -n 2 --dist load -q
 
