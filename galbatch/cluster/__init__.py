@@ -1,11 +1,11 @@
 """The workers of a run: processes on this machine, one process per GPU, or the workers of a running Dask scheduler.
 
-`base.ClusterKind` is the interface of a kind of cluster. Each kind is one file, and `registry` lists them.
+`base.ClusterKind` is the interface of a kind of cluster. Each kind is one file in `kinds/`, and `registry` lists them.
 """
 
 from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds, count_of
 from galbatch.cluster.checks import require_distinct_gpus, require_paths
-from galbatch.cluster.local import kept_by_malloc, short_logs, threads
+from galbatch.cluster.kinds.local import kept_by_malloc, short_logs, threads
 from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
 from galbatch.cluster.registry import KINDS, connect, kind_of, require

@@ -1,4 +1,4 @@
-"""The interface of a kind of cluster. Each kind is one file in this folder, listed in `registry`."""
+"""The interface of a kind of cluster. Each kind is one file in `kinds/`, listed in `registry`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from distributed import Client
 
 from galbatch.cluster.base import Device, Notify, count_of
-from galbatch.cluster.local import RESTART_S
+from galbatch.cluster.kinds.local import RESTART_S
 from galbatch.cluster.pool import Pool
 from galbatch.cluster.registry import kind_of
 from galbatch.config import ClusterConfig

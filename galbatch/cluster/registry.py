@@ -8,16 +8,16 @@ from contextlib import ExitStack, contextmanager
 from distributed import Client
 
 from galbatch.cluster.base import ClusterKind, Notify
-from galbatch.cluster.local import Local, short_logs
-from galbatch.cluster.local_cuda import LocalCuda
-from galbatch.cluster.scheduler import RunningScheduler
+from galbatch.cluster.kinds.local import Local, short_logs
+from galbatch.cluster.kinds.local_cuda import LocalCuda
+from galbatch.cluster.kinds.scheduler import RunningScheduler
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 
 __all__ = ["KINDS", "connect", "kind_of", "require"]
 
 KINDS: dict[str, type[ClusterKind]] = {kind.name: kind for kind in (Local, LocalCuda, RunningScheduler)}
-"""The kinds by their names. A new kind is a file in this folder, an entry here, and its options in config/cluster.py."""
+"""The kinds by their names. A new kind is a file in `kinds/`, an entry here, and its options in config/cluster.py."""
 
 
 def kind_of(cluster: ClusterConfig) -> ClusterKind:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from galbatch import catalog, cluster, config, execution, models
-from galbatch.cluster import local_cuda
+from galbatch.cluster.kinds import local_cuda
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from galbatch import catalog, cluster, config, execution
 from galbatch.cli import app as cli
-from galbatch.cluster import scheduler as joined
+from galbatch.cluster.kinds import scheduler as joined
 from galbatch.errors import ClusterError, SchedulerLost
 
 

@@ -211,7 +211,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
 
 def test_workers_without_a_gpu_cut_and_the_rest_is_given_up(ready, one_gpu, gpu, monkeypatch):
     parsed, plan = ready
-    monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
+    monkeypatch.setattr("galbatch.cluster.kinds.scheduler.RunningScheduler.require_device", lambda *_: None)
     with workers_here(resources={}, threads_per_worker=1) as (_, client):
         result = execution.execute(parsed, plan, client)
     assert not gpu.where
@@ -236,7 +236,7 @@ def test_a_worker_without_the_engine_gets_no_work_and_others_do_it(ready, one_gp
     monkeypatch.setattr(models, "executor", refuse_on_the_first)
     running.scale(2)
     client.wait_for_workers(2, timeout=30)
-    monkeypatch.setattr("galbatch.cluster.scheduler.RunningScheduler.require_device", lambda *_: None)
+    monkeypatch.setattr("galbatch.cluster.kinds.scheduler.RunningScheduler.require_device", lambda *_: None)
     sink = Notes()
     try:
         result = execution.execute(parsed, plan, client, sink=sink)

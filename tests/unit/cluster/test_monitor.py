@@ -28,7 +28,7 @@ def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
         "1 worker is there, none with the resource GPU after 100 s; start workers with dask worker tcp://s:1 "
         '--resources "GPU=1" --nthreads 4 and run again'
     )
-    monkeypatch.setattr("galbatch.cluster.scheduler.refused_workers", lambda client: {})
+    monkeypatch.setattr("galbatch.cluster.kinds.scheduler.refused_workers", lambda client: {})
     client.workers["b"] = worker(4, gpu=True)
     monitor.look()
     assert monitor.given_up("cuda") is None
@@ -53,7 +53,7 @@ def test_newcomers_unlike_this_process_get_no_work(clock, monkeypatch):
     client, messages = Scripted(a=worker()), []
     monitor = cluster.WorkerMonitor(client, JOINED, messages.append)
     monkeypatch.setattr(
-        "galbatch.cluster.scheduler.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
+        "galbatch.cluster.kinds.scheduler.refused_workers", lambda client: {"b": "torch 2.6 there, 2.13 here"}
     )
     client.workers["b"] = worker()
     monitor.look()
@@ -128,7 +128,7 @@ def test_tasks_that_run_are_told_with_their_time_so_far(clock, monkeypatch):
 def test_workers_that_are_missing_are_asked_for_every_five_seconds(clock, monkeypatch):
     client, told, asked = Scripted(a=worker(), b=worker()), [], []
     monkeypatch.setattr(
-        "galbatch.cluster.local.Local.replace_workers", lambda self, client: asked.append(clock[0]) or 1
+        "galbatch.cluster.kinds.local.Local.replace_workers", lambda self, client: asked.append(clock[0]) or 1
     )
     monitor = cluster.WorkerMonitor(client, ClusterConfig(), told.append)
     clock[0] += 2

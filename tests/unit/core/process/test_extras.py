@@ -112,7 +112,7 @@ def test_corner_plots_say_it_before_anything_is_drawn(hide) -> None:
 
 
 def test_gpu_clusters_say_it(hide) -> None:
-    from galbatch.cluster import local_cuda
+    from galbatch.cluster.kinds import local_cuda
 
     hide("dask_cuda")
     with pytest.raises(

@@ -8,7 +8,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from galbatch import cluster, models
-from galbatch.cluster import local_cuda
+from galbatch.cluster.kinds import local_cuda
 from galbatch.config import ClusterConfig
 from galbatch.errors import BundleError, ClusterError
 from tests.unit.cluster.contract import Contract, listening

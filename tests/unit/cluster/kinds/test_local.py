@@ -12,7 +12,7 @@ import pytest
 from distributed import Status, WorkerPlugin
 
 from galbatch import cluster
-from galbatch.cluster.local import started
+from galbatch.cluster.kinds.local import started
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 from tests.unit.cluster.contract import Contract, listening

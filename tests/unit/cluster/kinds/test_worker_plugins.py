@@ -4,7 +4,7 @@ import logging
 
 from distributed import worker as dask_worker
 
-from galbatch.cluster.worker_plugins import NoHeartbeatErrors
+from galbatch.cluster.kinds.worker_plugins import NoHeartbeatErrors
 
 
 def test_only_lost_heartbeats_are_left_out():

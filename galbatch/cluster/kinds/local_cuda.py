@@ -18,15 +18,15 @@ from distributed import Client
 from galbatch import models
 from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
-from galbatch.cluster.local import (
+from galbatch.cluster.kinds.local import (
     free_address,
     kept_by_malloc,
     patient_with_workers,
     replace_workers,
     started,
 )
+from galbatch.cluster.kinds.worker_plugins import register_plugins
 from galbatch.cluster.pool import GPU
-from galbatch.cluster.worker_plugins import register_plugins
 from galbatch.core.process import how_to_install
 from galbatch.errors import ClusterError
 

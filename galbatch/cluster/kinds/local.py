@@ -13,8 +13,8 @@ import dask
 from distributed import Client, LocalCluster, Status
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
-from galbatch.cluster.ending import end_workers
-from galbatch.cluster.worker_plugins import register_plugins
+from galbatch.cluster.kinds.ending import end_workers
+from galbatch.cluster.kinds.worker_plugins import register_plugins
 from galbatch.errors import ClusterError
 
 __all__ = [

@@ -6,7 +6,7 @@ import pytest
 from distributed import LocalCluster
 
 from galbatch import cluster, storage
-from galbatch.cluster import scheduler as joined
+from galbatch.cluster.kinds import scheduler as joined
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 from tests.unit.cluster.contract import Contract
