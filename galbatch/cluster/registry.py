@@ -17,7 +17,7 @@ from galbatch.errors import ClusterError
 __all__ = ["KINDS", "connect", "kind_of", "require"]
 
 KINDS: dict[str, type[ClusterKind]] = {kind.name: kind for kind in (Local, LocalCuda, RunningScheduler)}
-"""The kinds by their names. A new kind is a file in `kinds/`, an entry here, and its options in config/cluster.py."""
+"""The kinds by their names. A new kind is a file in `kinds/`, an entry here, and its options in config/cluster/."""
 
 
 def kind_of(cluster: ClusterConfig) -> ClusterKind:

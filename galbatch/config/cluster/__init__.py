@@ -1,0 +1,5 @@
+"""The [cluster] section, and a section within it for each kind of cluster that has keys of its own."""
+
+from galbatch.config.cluster.section import ClusterConfig
+
+__all__ = ["ClusterConfig"]
