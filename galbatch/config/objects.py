@@ -83,8 +83,14 @@ class ObjectsConfig(Section):
         description="table of a file with several: number or EXTNAME of a FITS HDU; number, ID or name of a VOTable's table, a group or dataset of HDF5 "
         "(a file with one table, or FITS_LDAC of SExtractor, needs none)",
     )
-    ra: str = Field("ra_deg", description="column of the right ascension, deg")
-    dec: str = Field("dec_deg", description="column of the declination, deg")
+    ra: str = Field(
+        "ra_deg",
+        description="column of the right ascension: degrees, or another angle where the file states its unit",
+    )
+    dec: str = Field(
+        "dec_deg",
+        description="column of the declination: degrees, or another angle where the file states its unit",
+    )
     keep: tuple[str, ...] = Field(
         (), description="columns copied into the catalog; conditions (`where`) may use them"
     )

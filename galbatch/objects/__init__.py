@@ -29,7 +29,7 @@ from galbatch.objects.tables import (
     write_parquet,
     write_table,
 )
-from galbatch.objects.values import numbers_of
+from galbatch.objects.values import degrees_of, numbers_of
 from galbatch.objects.where import may_be_true, names_in, select, select_rows
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "check_objects",
     "check_table_suffix",
     "column_names",
+    "degrees_of",
     "guess_columns",
     "is_hats",
     "kept_names",

@@ -35,6 +35,7 @@ from galbatch.objects.reading import (
 )
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts
+from galbatch.objects.tables import joined
 
 __all__ = [
     "HATS_ENTRIES",
@@ -115,7 +116,9 @@ class HatsSource:
     def _read_files(self, chunk: int, keep: Sequence[str]) -> tuple[pa.Table, ListCounts]:
         columns = [self.config.id, self.config.ra, self.config.dec, *keep]
         parts = [read_list(path, self.config, columns, region=self.region) for path in self.files[chunk]]
-        return pa.concat_tables([table for table, _ in parts]), sum((n for _, n in parts), ListCounts())
+        return joined(self.files[chunk][0], [table for table, _ in parts]), sum(
+            (n for _, n in parts), ListCounts()
+        )
 
     def _examined(self, chunk: int, table: pa.Table) -> pa.Table:
         """Examine the rows as `reading.examine`; also reject ids of earlier chunks and positions outside the pixel."""

@@ -84,7 +84,7 @@ def read_objects(
         Sorted by (healpix_29, object_id); RA wrapped into [0, 360); `kept` holds ``objects.keep`` and `also`,
         `psf_fwhm_arcsec` the columns of ``objects.psf_fwhm_arcsec``, `inputs` those of `inputs`.
     rejected : pyarrow.Table
-        Chosen rows that cannot be used: object_id, ra_deg, dec_deg (as found, null where missing) and reason, in
+        Chosen rows that cannot be used: object_id, ra_deg, dec_deg (in degrees, not wrapped, null where missing) and reason, in
         the order of the list.
     counts : ListCounts
         The numbers of rows in the list, in the region, and chosen.
@@ -146,13 +146,13 @@ def examine(path: str, table: pa.Table, *, objects: ObjectsConfig) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        object_id (int64 or text), ra_deg, dec_deg (float64, as found) and reason (null where the row is usable),
+        object_id (int64 or text), ra_deg, dec_deg (float64, converted to degrees, not wrapped) and reason (null where the row is usable),
         in the order of the list.
 
     Raises
     ------
     ObjectListError
-        Ids that are no integers or text, positions that are no numbers, or in another unit than degrees;
+        Ids that are no integers or text, positions that are no numbers, or no angles, as `degrees_of`;
         `path` is what the message names.
     """
     ids = table.column(objects.id)

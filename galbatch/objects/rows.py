@@ -16,7 +16,7 @@ from galbatch.config import ObjectsConfig
 from galbatch.errors import ConfigError
 from galbatch.objects.region import Region
 from galbatch.objects.tables import TablePart, joined, table_parts
-from galbatch.objects.values import positions_of
+from galbatch.objects.values import limits_in_degrees, positions_of
 from galbatch.objects.where import may_be_true, names_in, select_rows
 
 __all__ = ["ListCounts", "RowFilter"]
@@ -64,7 +64,7 @@ class RowFilter:
         Raises
         ------
         ObjectListError
-            As `read_table`; or positions that are no degrees.
+            As `read_table`; or positions that are no angles.
         ConfigError
             The expression is none, or compares unlike kinds.
         """
@@ -121,8 +121,9 @@ class RowFilter:
             return np.ones(part.n_rows, np.bool_)
         result = np.zeros(part.n_rows, np.bool_)
         names = [self.objects.ra, self.objects.dec]
-        limits = part.limits(names)
-        if self.region.bounds.may_hold(*(limits.get(name) for name in names)):
+        limits, schema = part.limits(names), part.empty(names).schema
+        in_degrees = (limits_in_degrees(path, schema, name, limits.get(name)) for name in names)
+        if self.region.bounds.may_hold(*in_degrees):
             found = positions_of(path, part.read(names), self.objects)
             ra, dec = found["ra_deg"], found["dec_deg"]
             rows = np.flatnonzero(np.isfinite(ra) & (np.abs(np.nan_to_num(dec, nan=99.0)) <= 90.0))

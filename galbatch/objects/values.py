@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,50 +12,115 @@ from astropy import units
 
 from galbatch.config import ObjectsConfig
 from galbatch.errors import ObjectListError
-from galbatch.objects.tables import unit_of
+from galbatch.objects.tables import angle_of, unit_of
 
-__all__ = ["numbers_of", "positions_of"]
+__all__ = ["degrees_of", "limits_in_degrees", "numbers_of", "positions_of"]
 
 SEXAGESIMAL = re.compile(r"\s*[+-]?\d{1,3}\s*[: hd\N{DEGREE SIGN}]\s*\d{1,2}\s*[: m\']")
 """The beginning of hours or degrees with minutes, as in 10:00:28.6, 10h00m28.6s and +02 12 21."""
 
-OTHER_NAMES = (
-    (r".*(hours?|hourangle|hms|[_ ([](hrs?))[)\]]?", "hours"),
-    (r".*[_ ([](rad|radians?)[)\]]?", "radians"),
-    (r".*[_ ([](arcsec|arcmin|arcseconds|mas)[)\]]?", "another angle"),
+OTHER_FRAMES = (
     (r".*(b_?|_)1950.*", "the equinox B1950"),
     (r"_?(glon|glat|l|b|gal_?(lon|lat|l|b)|elon|elat|ecl_?(lon|lat))(_?deg)?", "another frame"),
 )
-"""Patterns of names, in lower case, of columns that are no right ascension or declination (ICRS, degrees), with what they say."""
+"""Patterns of names, in lower case, of columns that are no right ascension or declination (ICRS), with what they say."""
 
-DEGREES = (
-    "deg",
-    "degs",
-    "degree",
-    "degrees",
-    "decimal degrees",
-    "degrees east",
-    "degrees north",
-    "\N{DEGREE SIGN}",
+UNIT_NAMES = (
+    (r".*(hours?|hourangle|hms|[_ ([](hrs?))[)\]]?", "hours"),
+    (r".*deg(s|rees?)?[)\]]?", "degrees"),
+    (r".*[_ ([](\w+)[)\]]?", ""),
 )
-"""Spellings of degrees, in lower case, beside those that astropy knows."""
+"""Patterns of names, in lower case, that end in a unit, with what they say; "": the unit that the group holds, if it is an angle."""
+
+UNITS = {"hours": units.hourangle, "degrees": units.deg}
 
 
 def positions_of(path: str, table: pa.Table, objects: ObjectsConfig) -> dict[str, npt.NDArray[np.float64]]:
-    """Return ra_deg and dec_deg of a list's rows, (row,) float64, as found, NaN for null; raise as `examine` does."""
-    positions = {}
-    for key, name in (("ra_deg", objects.ra), ("dec_deg", objects.dec)):
-        unit = unit_of(table.schema.field(name))
-        if unit and not _is_degrees(unit):
-            raise ObjectListError(f"{path}: column {name} is in {unit}, expected degrees; convert it")
-        for pattern, said in OTHER_NAMES:
-            if not unit and re.fullmatch(pattern, name.lower()):
-                raise ObjectListError(
-                    f"{path}: column {name}: its name says {said}, expected ICRS in degrees; convert it, or rename it if it is"
-                )
-        expected = "degrees as numbers; convert it to decimal degrees"
-        positions[key] = numbers_of(path, table.column(name), name=name, expected=expected)
-    return positions
+    """Return ra_deg and dec_deg of a list's rows, (row,) float64, not wrapped, NaN for null; raise as `examine` does.
+
+    Columns in another angle than degrees, as the file states for them, are converted.
+    """
+    return {
+        "ra_deg": degrees_of(path, table, objects.ra),
+        "dec_deg": degrees_of(path, table, objects.dec),
+    }
+
+
+def degrees_of(path: str, table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """Return a column of a table that is a right ascension or declination, (row,) float64, in degrees, NaN for null.
+
+    Raises
+    ------
+    ObjectListError
+        The column holds no numbers; its unit is no angle; its name says another frame than ICRS, another unit than the
+        one that is stated for it, or another one than degrees where none is stated.
+    """
+    unit = _angle_of_column(path, table.schema.field(name))
+    expected = f"{'degrees' if unit == units.deg else unit} as numbers; convert it to decimal degrees"
+    numbers = numbers_of(path, table.column(name), name=name, expected=expected)
+    # Degrees stay as they are, to the last bit.
+    return numbers if unit == units.deg else np.asarray(unit.to(units.deg, numbers), np.float64)
+
+
+def limits_in_degrees(
+    path: str, schema: pa.Schema, name: str, limits: tuple[Any, Any] | None
+) -> tuple[Any, Any] | None:
+    """Return the least and greatest value of a position column in degrees; what is not known (None) or no number as it is."""
+    if limits is None or not all(isinstance(value, float | int) for value in limits):
+        return limits
+    unit = _angle_of_column(path, schema.field(name))
+    low, high = limits if unit == units.deg else unit.to(units.deg, limits)
+    return low, high
+
+
+def _angle_of_column(path: str, field: pa.Field) -> units.UnitBase:
+    """Return the unit of a position column, from its metadata and its name; raises as `degrees_of` does."""
+    column = f"{path}: column {field.name}"
+    for pattern, frame in OTHER_FRAMES:
+        if re.fullmatch(pattern, field.name.lower()):
+            raise ObjectListError(
+                f"{column}: its name says {frame}, expected ICRS in degrees; convert it, or rename it if it is"
+            )
+    stated, (says, named) = unit_of(field), _unit_in_name(field.name)
+    if not stated:
+        if named not in (None, units.deg):
+            raise ObjectListError(
+                f"{column}: its name says {says}, and the file states no unit, expected ICRS in degrees; state the unit in the "
+                f"file ({named}), so that it is converted, or rename the column if it is in degrees"
+            )
+        return units.deg
+    unit = angle_of(stated)
+    if unit is None:
+        raise ObjectListError(
+            f"{column} is in {stated}, expected an angle that astropy knows: deg, rad, hourangle, arcsec, arcmin, mas or another; "
+            f"{_remedy(stated)}"
+        )
+    if named is not None and not np.isclose(unit.to(named), 1.0, rtol=1e-6):
+        raise ObjectListError(
+            f"{column}: its name says {says}, its unit is {stated}; correct the one that is wrong"
+        )
+    return unit
+
+
+def _unit_in_name(name: str) -> tuple[str, units.UnitBase | None]:
+    """Return what a column's name says about its unit, and that unit; None if it says nothing."""
+    for pattern, says in UNIT_NAMES:
+        if found := re.fullmatch(pattern, name.lower()):
+            unit = UNITS[says] if says else angle_of(found[1])
+            if unit is not None:
+                return says or found[1], unit
+    return "", None
+
+
+def _remedy(stated: str) -> str:
+    """Return what to do about a unit that is no angle."""
+    try:
+        is_time = units.Unit(stated, parse_strict="silent").is_equivalent(units.hour)
+    except (ValueError, TypeError):
+        is_time = False
+    if is_time or stated.lower() in ("hours", "hrs", "hms", "h:m:s"):
+        return "these are times: state hourangle for a right ascension in hours as numbers, or convert it to degrees"
+    return "state one of these in the file, or convert the column to degrees"
 
 
 def numbers_of(path: str, column: pa.ChunkedArray, *, name: str, expected: str) -> npt.NDArray[np.float64]:
@@ -81,13 +147,3 @@ def numbers_of(path: str, column: pa.ChunkedArray, *, name: str, expected: str) 
 def _is_number(text: str) -> bool:
     # Python takes digits of all scripts and underscores for numbers; files of tables have neither.
     return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text, re.ASCII) is not None
-
-
-def _is_degrees(unit: str) -> bool:
-    """Return whether a unit is the degree; what astropy cannot parse is not."""
-    if unit.lower().strip(" .").replace("_", " ") in DEGREES:
-        return True
-    try:
-        return bool(units.Unit(unit) == units.deg)
-    except ValueError:
-        return False

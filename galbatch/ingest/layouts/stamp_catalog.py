@@ -7,13 +7,15 @@ import math
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from galbatch import storage
 from galbatch.config import StampsConfig
 from galbatch.core.types import FileIdentity, Tile
 from galbatch.errors import TileError
 from galbatch.ingest.headers import parse_wcs
 from galbatch.ingest.pixels import stem_of
-from galbatch.objects import read_table
+from galbatch.objects import degrees_of, read_table
 from galbatch.storage import FileAccessLog
 
 __all__ = ["north_up_wcs", "position_in_catalog", "require_inside"]
@@ -67,7 +69,8 @@ def _positions(
     if not required and not set(columns) <= set(read_table(catalog).column_names):
         return {}
     table = read_table(catalog, columns=columns)
-    files, ra, dec = (table[name].to_pylist() for name in columns)
+    files = table[columns[0]].to_pylist()
+    ra, dec = (_degrees(catalog, table, name) for name in columns[1:])
     return {
         # Catalogs name the file in the folder of whoever wrote them: only the last part is compared.
         PurePosixPath(str(file)).name: _position(a, d, f"{catalog}: row of {file}")
@@ -75,6 +78,15 @@ def _positions(
         # NaN is what many tables have for none.
         if file is not None and None not in (a, d) and a == a and d == d
     }
+
+
+def _degrees(catalog: str, table: pa.Table, name: str) -> list[Any]:
+    """Return a column of positions: numbers in degrees, whatever angle their unit is; text as it is."""
+    kind = table.schema.field(name).type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return degrees_of(catalog, table, name).tolist()
+    values: list[Any] = table[name].to_pylist()
+    return values
 
 
 def _position(ra: Any, dec: Any, where: str) -> tuple[float, float]:

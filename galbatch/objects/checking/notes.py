@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from galbatch.config import ObjectsConfig
 from galbatch.objects.checking.names import plain_name
 from galbatch.objects.checking.rows import Blocks
+from galbatch.objects.tables import unit_of
 
 __all__ = ["Positions", "list_notes"]
 
@@ -75,23 +77,39 @@ def list_notes(
     magnitudes : names of the columns of magnitudes
     positions : of the usable rows
     """
-    # All positions of a list within 6.28 by 3.14 degrees of the origin are rare: radians are far more likely. One
-    # position alone says nothing.
-    in_radians = positions.ra_deg[0] >= 0 and positions.ra_deg[1] <= 2 * np.pi
-    if positions.n > 1 and in_radians and np.abs(positions.dec_deg).max() <= np.pi / 2:
-        as_lsst = " (as in the LSST pipelines' source tables)" if plain_name(objects.ra) == "coordra" else ""
-        yield (
-            f"all positions lie within 0..6.28 and -1.57..1.57: are {objects.ra} and {objects.dec} in radians{as_lsst}? "
-            "A run takes degrees"
-        )
-    elif positions.ra_deg[0] >= 0 and positions.ra_deg[1] <= 24 and np.ptp(positions.ra_deg) > 12:
-        yield f"all right ascensions lie within 0..24: is {objects.ra} in hours? A run takes degrees"
+    yield from _notes_on_angles(blocks, objects, positions)
     if plain_name(objects.id) == "objid" and "brickid" in map(plain_name, names):
         yield (
             "objid is unique within a brick only: make one id of release, brickid and objid "
             "(release << 40 | brickid << 16 | objid)"
         )
     yield from _notes_on_magnitudes(blocks, magnitudes)
+
+
+def _notes_on_angles(blocks: Blocks, objects: ObjectsConfig, positions: Positions) -> Iterator[str]:
+    """Iterate over remarks on positions that look like radians or hours, and whose unit the list does not state."""
+    # All positions of a list within 6.28 by 3.14 degrees of the origin are rare: radians are far more likely. One
+    # position alone says nothing.
+    low, high = positions.ra_deg
+    in_radians = (
+        positions.n > 1 and low >= 0 and high <= 2 * np.pi and np.abs(positions.dec_deg).max() <= np.pi / 2
+    )
+    in_hours = low >= 0 and high <= 24 and high - low > 12
+    if not (in_radians or in_hours) or _states_unit(blocks, objects.ra):
+        return
+    remedy = "A run takes degrees, or the unit that the file states for the column"
+    if in_radians:
+        as_lsst = " (as in the LSST pipelines' source tables)" if plain_name(objects.ra) == "coordra" else ""
+        yield (
+            f"all positions lie within 0..6.28 and -1.57..1.57: are {objects.ra} and {objects.dec} in radians{as_lsst}? {remedy} (rad)"
+        )
+    else:
+        yield f"all right ascensions lie within 0..24: is {objects.ra} in hours? {remedy} (hourangle)"
+
+
+def _states_unit(blocks: Blocks, name: str) -> bool:
+    """Return whether the list states a unit for a column."""
+    return any(unit_of(table.schema.field(name)) for table in itertools.islice(blocks([name]), 1))
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Tables of any kind, read and written as Arrow tables: Parquet, FITS, CSV and VOTable."""
+"""Tables of any kind, read and written as Arrow tables: Parquet, FITS, CSV, ECSV, VOTable and HDF5."""
 
-from galbatch.objects.tables.columns import ISNULL_SUFFIX, as_booleans, errors_of_reading, joined, unit_of
+from galbatch.objects.tables.columns import ISNULL_SUFFIX, as_booleans, errors_of_reading, joined
 from galbatch.objects.tables.field_metadata import reader_metadata
 from galbatch.objects.tables.formats import (
     TABLE_SUFFIXES,
@@ -11,12 +11,14 @@ from galbatch.objects.tables.formats import (
     table_parts,
 )
 from galbatch.objects.tables.parquet import parquet_files, read_parquet
+from galbatch.objects.tables.units import angle_of, unit_of
 from galbatch.objects.tables.writing import astropy_table, check_table_suffix, write_parquet, write_table
 
 __all__ = [
     "ISNULL_SUFFIX",
     "TABLE_SUFFIXES",
     "TablePart",
+    "angle_of",
     "as_booleans",
     "astropy_table",
     "check_table_suffix",

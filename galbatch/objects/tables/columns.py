@@ -16,6 +16,7 @@ from astropy.io import fits
 from galbatch import storage
 from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
 from galbatch.errors import GalbatchError, ObjectListError
+from galbatch.objects.tables.units import require_one_unit
 
 __all__ = [
     "ISNULL_SUFFIX",
@@ -24,7 +25,6 @@ __all__ = [
     "errors_of_reading",
     "existing_columns",
     "joined",
-    "unit_of",
     "what_it_is",
     "with_nulls",
     "with_plain_types",
@@ -116,11 +116,6 @@ def as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return true.fill_null(False)
 
 
-def unit_of(field: pa.Field) -> str:
-    """Return the unit in a column's metadata; "" if there is none."""
-    return str((field.metadata or {}).get(b"unit", b"").decode())
-
-
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type whose values a dictionary, a large or a view type stands for, also inside of lists."""
     types = pa.types
@@ -177,8 +172,9 @@ def joined(path: str, parts: Sequence[pa.Table]) -> pa.Table:
     Raises
     ------
     ObjectListError
-        A column is of kinds that cannot stand in one column.
+        A column is of kinds that cannot stand in one column, or in different units.
     """
+    require_one_unit(path, [part.schema for part in parts])
     try:
         return pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowException as error:

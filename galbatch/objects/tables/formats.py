@@ -1,4 +1,4 @@
-"""Parquet, FITS, CSV, VOTable and HDF5 files, read as Arrow tables.
+"""Parquet, FITS, CSV, ECSV, VOTable and HDF5 files, read as Arrow tables.
 
 Integers stay integers from file to catalog: an id of 17 digits does not fit a float64.
 """
@@ -34,8 +34,10 @@ from galbatch.objects.tables.columns import (
     with_nulls,
     with_plain_types,
 )
+from galbatch.objects.tables.ecsv import EcsvHeader, ecsv_header
 from galbatch.objects.tables.hdf5 import HDF5_SUFFIXES, hdf5_names, read_hdf5
 from galbatch.objects.tables.parquet import names_in_parquet, parquet_files, read_parquet, row_groups
+from galbatch.objects.tables.units import text_of_unit
 
 # What packed data begin with, what they are called, and what unpacks them.
 UNPACK: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
@@ -47,7 +49,7 @@ __all__ = ["TABLE_SUFFIXES", "TablePart", "column_names", "is_read_in_parts", "r
 
 TABLE_SUFFIXES = (
     ".parquet",
-    *(name + zipped for name in (".csv", ".fits", ".fit", ".vot", ".xml") for zipped in ("", ".gz")),
+    *(name + zipped for name in (".csv", ".ecsv", ".fits", ".fit", ".vot", ".xml") for zipped in ("", ".gz")),
     *HDF5_SUFFIXES,
 )
 """Suffixes of the tables that are read."""
@@ -61,11 +63,11 @@ def read_table(
     text: Sequence[str] = (),
     ids: Sequence[str] = (),
 ) -> pa.Table:
-    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.vot``, ``.xml``, ``.h5`` or ``.hdf5``; local or S3.
+    """Read a table by its suffix: ``.parquet``, ``.fits``, ``.fit``, ``.csv``, ``.ecsv``, ``.vot``, ``.xml``, ``.h5`` or ``.hdf5``; local or S3.
 
     All but Parquet also gzipped, with ``.gz`` after the suffix; Parquet also as a folder of files, as Dask and
     pandas write it. Units, descriptions and UCDs of FITS (TUNIT, TCOMM, TUCD) and VOTable columns come as the field metadata
-    ``unit``, ``description`` and ``ucd``. A CSV header, or one of its names, may begin with ``#``, as in HSC's. Masked values become
+    ``unit``, ``description`` and ``ucd``; so do units of ECSV, HDF5 and Parquet (in the footer, too). A CSV header, or one of its names, may begin with ``#``, as in HSC's. Masked values become
     null, and so do the values of a column ``ra`` where a column ``ra_isnull`` of the same table is true: HSC's
     archive writes null in this way where the format has none. Arrays come as lists.
 
@@ -93,7 +95,7 @@ def read_table(
     with errors_of_reading(path, suffix):
         if suffix.startswith(".parquet"):
             table = read_parquet(path, columns)
-        elif suffix.startswith(".csv"):
+        elif suffix.startswith((".csv", ".ecsv")):
             table = _read_csv(path, columns, text=text, ids=ids)
         elif suffix in HDF5_SUFFIXES:
             with errors_of_astropy():
@@ -178,8 +180,8 @@ def column_names(path: str, *, hdu: int | str | None = None) -> list[str]:
     with errors_of_reading(path, suffix):
         if suffix.startswith(".parquet"):
             return names_in_parquet(path)
-        if suffix.startswith(".csv"):
-            return _names_and_rows(_csv_bytes(path))[0]
+        if suffix.startswith((".csv", ".ecsv")):
+            return _CsvFile.open(path).names
         if suffix in HDF5_SUFFIXES:
             with errors_of_astropy():
                 return hdf5_names(path, hdu)
@@ -195,35 +197,64 @@ def _suffix(path: str) -> str:
     return suffix
 
 
+@dataclass(frozen=True)
+class _CsvFile:
+    """A CSV file: the names of its columns, the rows below them, and what its header states if it is ECSV."""
+
+    names: list[str]
+    body: bytes
+    header: EcsvHeader | None = None
+
+    @classmethod
+    def open(cls, path: str) -> _CsvFile:
+        data = _csv_bytes(path)
+        if found := ecsv_header(data):
+            header, table = found
+            first, _, body = table.partition(b"\n")
+            return cls(_cells(first.decode("utf-8"), header.delimiter), body, header)
+        return cls(*_names_and_rows(data))
+
+    def read(self, columns: Sequence[str], *, text: Sequence[str]) -> pa.Table:
+        """Return columns of the rows, those in `text` as text."""
+        types = (
+            {name: kind for name, kind in self.header.types.items() if name in columns} if self.header else {}
+        )
+        # Empty text is a missing value: an id column with holes must not turn into text.
+        options = pyarrow.csv.ConvertOptions(
+            strings_can_be_null=True,
+            include_columns=columns,
+            column_types=types | dict.fromkeys(text, pa.string()),
+        )
+        parsing = pyarrow.csv.ParseOptions(delimiter=self.header.delimiter if self.header else ",")
+        # The kind of a column is guessed from the first block: where a later one differs (a column without a
+        # value at first, whole numbers at first), all is read in one block.
+        for block_bytes in (2**20, min(max(len(self.body) + 1, 2**20), 2**31 - 1)):
+            reading = pyarrow.csv.ReadOptions(column_names=self.names, block_size=block_bytes)
+            try:
+                return pyarrow.csv.read_csv(
+                    io.BytesIO(self.body),
+                    read_options=reading,
+                    parse_options=parsing,
+                    convert_options=options,
+                )
+            except pa.ArrowInvalid as error:
+                failure = error
+        raise failure
+
+
 def _read_csv(
     path: str, columns: Sequence[str] | None, *, text: Sequence[str], ids: Sequence[str]
 ) -> pa.Table:
-    names, body = _names_and_rows(_csv_bytes(path))
-    read = existing_columns(path, names, columns)
-    if not body.strip():
-        return pa.table({name: pa.nulls(0) for name in read})
-    table = _parsed_csv(body, names, read, text=text)
+    file = _CsvFile.open(path)
+    read = existing_columns(path, file.names, columns)
+    if file.body.strip():
+        table = file.read(read, text=text)
+    else:
+        table = pa.table({name: pa.nulls(0) for name in read})
     for name in ids:
         if pa.types.is_integer(table.schema.field(name).type):
-            _refuse_leading_zeros(path, name, _parsed_csv(body, names, [name], text=[name]).column(0))
-    return table
-
-
-def _parsed_csv(body: bytes, names: Sequence[str], read: Sequence[str], *, text: Sequence[str]) -> pa.Table:
-    """Return the columns `read` of rows with the columns `names`, those in `text` as text."""
-    # Empty text is a missing value: an id column with holes must not turn into text.
-    options = pyarrow.csv.ConvertOptions(
-        strings_can_be_null=True, include_columns=read, column_types=dict.fromkeys(text, pa.string())
-    )
-    # The kind of a column is guessed from the first block: where a later one differs (a column without a
-    # value at first, whole numbers at first), all is read in one block.
-    for block_bytes in (2**20, min(max(len(body) + 1, 2**20), 2**31 - 1)):
-        reading = pyarrow.csv.ReadOptions(column_names=names, block_size=block_bytes)
-        try:
-            return pyarrow.csv.read_csv(io.BytesIO(body), read_options=reading, convert_options=options)
-        except pa.ArrowInvalid as error:
-            failure = error
-    raise failure
+            _refuse_leading_zeros(path, name, file.read([name], text=[name]).column(0))
+    return file.header.described(table) if file.header else table
 
 
 def _refuse_leading_zeros(path: str, name: str, column: pa.ChunkedArray) -> None:
@@ -284,9 +315,9 @@ def _names_and_rows(data: bytes) -> tuple[list[str], bytes]:
     return [name.strip().lstrip("#").strip() for name in cells], rest
 
 
-def _cells(line: str) -> list[str]:
+def _cells(line: str, delimiter: str = ",") -> list[str]:
     try:
-        return next(csv.reader([line.strip()], skipinitialspace=True), [])
+        return next(csv.reader([line.strip()], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error as error:  # a name of more than 128 KiB
         raise OSError(f"its line of names: {error}") from None
 
@@ -389,12 +420,11 @@ def _read_astropy(path: str, columns: Sequence[str] | None, table: Table) -> pa.
             raise ObjectListError(
                 f"{path}: column {name} holds {column.dtype.name}, which a catalog cannot hold: {error}"
             ) from None
-        # VOUnit lacks some units of astropy, such as cycle.
-        try:
-            unit = column.unit.to_string("vounit") if column.unit is not None else ""
-        except ValueError:
-            unit = str(column.unit)
-        stated = {"unit": unit, "description": column.description, "ucd": column.meta.get("ucd")}
+        stated = {
+            "unit": text_of_unit(column.unit),
+            "description": column.description,
+            "ucd": column.meta.get("ucd"),
+        }
         metadata = {key: value for key, value in stated.items() if value}
         fields.append(pa.field(name, arrays[-1].type, metadata=metadata))
     return pa.table(arrays, schema=pa.schema(fields))

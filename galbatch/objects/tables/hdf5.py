@@ -15,6 +15,7 @@ from galbatch import storage
 from galbatch.core.process import OptionalPackage, require
 from galbatch.errors import ObjectListError
 from galbatch.objects.tables.columns import existing_columns, what_it_is
+from galbatch.objects.tables.units import UNIT_ATTRIBUTES
 
 h5py = OptionalPackage("h5py")
 
@@ -24,8 +25,6 @@ HDF5_SUFFIXES = tuple(f"{name}{zipped}" for name in (".h5", ".hdf5") for zipped 
 
 ASTROPY_META = ".__table_column_meta__"
 """Ending of the dataset in which astropy keeps the units of a table that it writes beside it, as YAML."""
-
-UNIT_ATTRIBUTES = ("unit", "units", "UNIT", "Units")
 
 
 def hdf5_names(path: str, hdu: int | str | None) -> list[str]:

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 
 from galbatch import storage
 from galbatch.objects.tables.columns import (
+    errors_of_astropy,
     errors_of_reading,
     existing_columns,
     joined,
     with_nulls,
     with_plain_types,
 )
+from galbatch.objects.tables.units import with_units_of_footer
 
 __all__ = ["RowGroup", "names_in_parquet", "parquet_files", "read_parquet", "row_groups"]
 
@@ -49,8 +51,15 @@ def read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
         with storage.open_file(name) as file:
             parquet = pq.ParquetFile(file)
             names = existing_columns(name, parquet.schema_arrow.names, columns)
-            parts.append(with_plain_types(parquet.read(columns=names).select(names)))
+            parts.append(_plain(parquet.read(columns=names).select(names), parquet))
     return joined(path, parts).replace_schema_metadata(None)
+
+
+def _plain(table: pa.Table, file: pq.ParquetFile) -> pa.Table:
+    """Return columns of a file with plain types and the units that its footer states."""
+    with errors_of_astropy():
+        table = with_units_of_footer(table, file.schema_arrow.metadata)
+    return with_plain_types(table)
 
 
 def names_in_parquet(path: str) -> list[str]:
@@ -101,7 +110,7 @@ class RowGroup:
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
         names = existing_columns(self.path, self._file.schema_arrow.names, columns)
         with errors_of_reading(self.path, ".parquet"):
-            table = with_plain_types(self._file.read_row_groups(groups, columns=names).select(names))
+            table = _plain(self._file.read_row_groups(groups, columns=names).select(names), self._file)
             return with_nulls(table).select(list(columns)).replace_schema_metadata(None)
 
 

@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
+from astropy.units import UnitBase, UnitScaleError
 from astropy.utils.exceptions import AstropyWarning
 
 from galbatch import storage
@@ -92,17 +93,38 @@ def _as_csv(table: pa.Table) -> bytes:
 
 def _as_fits(table: Table) -> bytes:
     """Return a FITS file with a binary table, whose cards TCOMMn and TUCDn say what astropy says in comments only."""
+    # astropy refuses units that are multiples in FITS, as hourangle is of deg: their text is all that a card needs.
+    units = {column.name: _text_of_multiple(column.unit) for column in table.itercols()}
+    for name in filter(units.get, units):
+        table[name].unit = None
     buffer = io.BytesIO()
     table.write(buffer, format="fits")
     with fits.open(io.BytesIO(buffer.getvalue())) as hdus:
         header = hdus[1].header
         for number, column in enumerate(table.itercols(), 1):
-            for key, text in (("TCOMM", column.description), ("TUCD", column.meta.get("ucd"))):
+            stated = {
+                "TUNIT": units[column.name],
+                "TCOMM": column.description,
+                "TUCD": column.meta.get("ucd"),
+            }
+            for key, text in stated.items():
                 if text:
                     header[f"{key}{number}"] = text
         result = io.BytesIO()
         hdus.writeto(result)
     return result.getvalue()
+
+
+def _text_of_multiple(unit: UnitBase | None) -> str:
+    """Return the text of a unit that FITS has no card for; "" for others."""
+    try:
+        if unit is not None:
+            unit.to_string("fits")
+    except UnitScaleError:
+        return str(unit)
+    except ValueError:
+        pass  # astropy warns of it, and keeps it in its comments
+    return ""
 
 
 def astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:

@@ -46,7 +46,7 @@ class Keys:
         if self.match == "id":
             return match_ids(here.column(ID.name), there.column(columns[0]), where=other.where(columns[0]))
         mine = (here.column(RA.name).to_numpy(), here.column(DEC.name).to_numpy())
-        theirs = (other.numbers(there, columns[0]), other.numbers(there, columns[1]))
+        theirs = (other.degrees(there, columns[0]), other.degrees(there, columns[1]))
         return match_sky(mine, theirs, radius_arcsec=self.radius_arcsec)
 
 

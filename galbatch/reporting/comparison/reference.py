@@ -89,6 +89,10 @@ class OtherTable:
         """Return a column of a table that was read, (row,) float64, NaN for null; raise `ObjectListError` if it is not numbers."""
         return objects.numbers_of(self.label, table.column(name), name=name, expected="numbers")
 
+    def degrees(self, table: pa.Table, name: str) -> Floats:
+        """Return a column of positions (row,) in degrees, NaN for null; raises as `galbatch.objects.degrees_of` does."""
+        return objects.degrees_of(self.label, table, name)
+
     def values(self, table: pa.Table, column: ReferenceColumn, wanted: str) -> Floats:
         """Return the values (row,) float64 of a quantity in the unit `wanted`; raise `UsageError` if units do not fit.
 

@@ -136,15 +136,6 @@ def test_columns_that_networks_take(tmp_path: Path) -> None:
         read_objects(config(path), inputs=("evb",))
 
 
-@pytest.mark.parametrize(("unit", "name"), [("rad", "rad"), ("hourangle", "15deg"), ("arcsec", "arcsec")])
-def test_angles_in_other_units_are_refused(tmp_path: Path, unit: str, name: str) -> None:
-    table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
-    table["ra_deg"].unit = unit
-    table.write(tmp_path / "a.vot", format="votable")
-    with pytest.raises(ObjectListError, match=f"column ra_deg is in {name}, expected degrees; convert it"):
-        read_objects(config(tmp_path / "a.vot"))
-
-
 def test_angles_in_degrees_are_taken(tmp_path: Path) -> None:
     table = Table({"object_id": IDS, "ra_deg": RA, "dec_deg": DEC})
     table["ra_deg"].unit = table["dec_deg"].unit = "deg"

@@ -191,7 +191,7 @@ def test_positions_in_radians_are_named_before_a_region_is_empty(tmp_path):
     fields = [pa.field("object_id", pa.int64()), pa.field("ra_deg", pa.float64(), metadata={"unit": "rad"})]
     table = pa.table([[1], [1.2], [0.1]], schema=pa.schema([*fields, pa.field("dec_deg", pa.float64())]))
     write_table(str(tmp_path / "list.fits"), table)
-    with pytest.raises(ObjectListError, match="ra_deg is in rad, expected degrees"):
+    with pytest.raises(ObjectListError, match="ra_deg: its name says degrees, its unit is rad"):
         opened(config(tmp_path / "list.fits", where=None))
 
 

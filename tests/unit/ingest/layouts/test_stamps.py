@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import njy_per_unit
@@ -195,6 +196,15 @@ class TestStampsWithACatalog:
         assert len(read_tiles(survey, **(self.OPTIONS | {"stamps": stamps}))) == 2
         with pytest.raises(ObjectListError, match=r"list\.csv: .*no column file_name"):
             read_tiles(survey, **(self.OPTIONS | {"stamps": stamps | {"file": "file_name"}}))
+
+    def test_positions_in_radians(self, survey, read_tiles):
+        table = Table.read(survey / "info.csv")
+        for name in ("ra", "dec"):
+            table[name] = np.radians(table[name])
+            table[name].unit = "rad"
+        table.write(survey / "info.csv", format="ascii.ecsv", overwrite=True)
+        x, y = parse_wcs(read_tiles(survey, **self.OPTIONS)[0].wcs_header).to_pixels(150.0, 2.0)
+        assert (float(x), float(y)) == pytest.approx((35.0, 30.0), abs=1e-6)
 
     def test_pixel_scale_is_asked_for(self, survey, read_tiles):
         with pytest.raises(TileError, match=r"tile 1001 .*\[survey.stamps\] pixel_scale_arcsec"):

@@ -233,12 +233,16 @@ def test_radians_are_asked_about(tmp_path: Path) -> None:
     assert check_objects(ObjectsConfig(path=write(tmp_path / "a.parquet", columns))).notes == ()
 
 
-def test_radians_that_are_stated_are_refused(tmp_path: Path) -> None:
-    table = Table({"id": [1, 2], "coord_ra": [2.6, 2.7], "coord_dec": [0.04, 0.05]})
+@pytest.mark.parametrize("values", [[2.6, 2.7], [0.01, 0.02]])
+def test_radians_that_are_stated_are_converted_and_not_asked_about(
+    tmp_path: Path, values: list[float]
+) -> None:
+    table = Table({"id": [1, 2], "coord_ra": values, "coord_dec": [0.01, 0.02]})
     table["coord_ra"].unit = table["coord_dec"].unit = "rad"
     table.write(tmp_path / "a.fits")
-    with pytest.raises(ObjectListError, match="column coord_ra is in rad, expected degrees"):
-        check_objects(ObjectsConfig(path=str(tmp_path / "a.fits")))
+    check = check_objects(ObjectsConfig(path=str(tmp_path / "a.fits")))
+    assert check.positions.ra_deg == pytest.approx(np.degrees(values), rel=1e-12)
+    assert check.notes == ()
 
 
 def test_a_hats_catalog_is_checked_as_the_same_rows_in_a_file(tmp_path: Path, write_hats: Any) -> None:

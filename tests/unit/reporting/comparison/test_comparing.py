@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from astropy.coordinates import Angle
 from astropy.table import Table
 from scipy.special import ndtr, ndtri
 
@@ -225,6 +226,19 @@ def test_rows_of_both_sides_are_counted(made, planted):
     )
     on_sky = compare(made[0], half, match="sky", radius_arcsec=0.01, options=without_bins())
     assert (len(on_sky.matching), on_sky.matching.n_only_here, on_sky.matching.n_only_there) == (250, 150, 0)
+
+
+@pytest.mark.parametrize("unit", ["rad", "hourangle"])
+def test_positions_of_the_other_table_in_other_angles(made, planted, tmp_path, unit):
+    table = Table.from_pandas(planted.rename(columns={"ra_deg": "ra", "dec_deg": "dec"}))
+    for name in ("ra", "dec"):
+        table[name] = Angle(np.asarray(table[name]), "deg").to_value(unit)
+        table[name].unit = unit
+    table.write(tmp_path / "other.ecsv")
+    found = compare(
+        made[0], str(tmp_path / "other.ecsv"), match="sky", radius_arcsec=0.01, options=without_bins()
+    )
+    assert len(found.matching) == len(planted)
 
 
 def test_nothing_matched_gives_empty_statistics(made, planted):
