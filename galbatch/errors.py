@@ -7,6 +7,7 @@
     ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
     ├── Stopped                   the run was asked to stop: exit code 75, the same command continues
     ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
+    ├── GpuBroken                 a GPU fails a task otherwise than by lack of memory; another one takes the task
     ├── TaskOverdue               a task takes far longer than others of the run; its worker is started again
     ├── WorkerLost                the worker of a task left before the task ended; the task is retried
     ├── WorkerRefused             a worker cannot do what the run requires; the task is retried on other workers
@@ -40,6 +41,7 @@ __all__ = [
     "DamagedError",
     "FingerprintError",
     "GalbatchError",
+    "GpuBroken",
     "LockLost",
     "LockedError",
     "MissingBundleError",
@@ -89,6 +91,23 @@ class ShortOfMemory(GalbatchError):  # noqa: N818
     def __init__(self, message: str, *, worker: str = "") -> None:
         super().__init__(message)
         self.worker = worker
+
+
+class GpuBroken(GalbatchError):  # noqa: N818
+    """A GPU, or its driver, fails a task otherwise than by lack of memory; the process can use the GPU no more.
+
+    Attributes
+    ----------
+    worker : str
+        Address of the worker.
+    gpu : str
+        Its host and the UUID of its GPU, or the GPU's number in CUDA_VISIBLE_DEVICES; "" if neither is known.
+    """
+
+    def __init__(self, message: str, *, worker: str = "", gpu: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+        self.gpu = gpu
 
 
 class TaskOverdue(GalbatchError):  # noqa: N818

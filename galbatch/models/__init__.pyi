@@ -42,7 +42,19 @@ from .convert import (
     convert_script,
     convert_sfnet,
 )
-from .engines import Engine, Execution, choose_engine, executor, gpu_identity, gpu_shortage, torch_cuda
+from .engines import (
+    GPU_MESSAGES,
+    Engine,
+    Execution,
+    GpuMessage,
+    GpuTrouble,
+    choose_engine,
+    executor,
+    gpu_identity,
+    gpu_shortage,
+    gpu_trouble,
+    torch_cuda,
+)
 from .heads import HEADS, OutputInfo, has_posterior, head_of, joint_draws
 from .inference import (
     Audit,
@@ -95,6 +107,7 @@ from .training import (
 
 __all__ = [
     "EARLIEST_START",
+    "GPU_MESSAGES",
     "HEADS",
     "INFER_VERSION",
     "LEVELS",
@@ -123,6 +136,8 @@ __all__ = [
     "FeatureMaps",
     "GampenConversion",
     "GpuMemory",
+    "GpuMessage",
+    "GpuTrouble",
     "HeadInfo",
     "HeldOut",
     "ImageRows",
@@ -163,6 +178,7 @@ __all__ = [
     "gpu_identity",
     "gpu_memory",
     "gpu_shortage",
+    "gpu_trouble",
     "has_center",
     "has_posterior",
     "head_of",

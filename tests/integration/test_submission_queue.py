@@ -1,6 +1,7 @@
 """Faults of workers: which task goes where, who gets none, and what ends a run that nobody can go on with."""
 
 import dataclasses
+import itertools
 import threading
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from galbatch import catalog, cluster, config, execution, models
 from galbatch.cluster import kept_by_malloc
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
+from galbatch.execution.submission import boundary
 
 
 @contextmanager
@@ -263,6 +265,48 @@ def test_an_engine_that_no_worker_can_provide_is_named(ready, one_gpu, gpu, monk
     assert result.failed
     for reason in result.failed.values():
         assert f"cannot provide the engine {plan.models[0].engine} of gampen on cuda" in reason
+
+
+class BrokenGpu:
+    """`tasks.infer_partition` with two made-up GPUs, one a worker, of which the first that is met is broken."""
+
+    def __init__(self, function):
+        self.function, self.broken, self.n_failed = function, None, 0
+
+    def __reduce__(self):
+        return getattr, (tasks, "infer_partition")
+
+    def __call__(self, task):
+        here = get_worker().address
+        self.broken = self.broken or here
+        if here == self.broken:
+            self.n_failed += 1
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        return self.function(dataclasses.replace(task, device="cpu"))
+
+
+def test_a_broken_gpu_burns_no_partition(local, plain, monkeypatch):
+    parsed, plan = local
+    broken, executor, sink = BrokenGpu(tasks.infer_partition), models.executor, Notes()
+    monkeypatch.setattr(tasks, "infer_partition", broken)
+    monkeypatch.setattr(models, "executor", lambda bundle, engine, device: executor(bundle, engine, "cpu"))
+    # Outside of tasks both workers of this process are asked for theirs.
+    asked, here = itertools.count(), boundary._address
+    monkeypatch.setattr(models, "gpu_identity", lambda: f"GPU-{here() or next(asked)}")
+    restarted = []
+    # Workers of this process have no nanny: this one goes on as it is.
+    monkeypatch.setattr(cluster.WorkerMonitor, "restart", lambda _, worker: restarted.append(worker) or True)
+    with workers_here(n_workers=2, threads_per_worker=2) as (running, client):
+        no_retries = joining(parsed, running, retries=0, wait_s=60.0)
+        result = execution.execute(no_retries, plan, client, sink=sink)
+    assert result.failed == {}
+    assert result.complete
+    assert broken.n_failed == 2
+    assert restarted == [broken.broken]
+    (refused,) = [line for line in sink.lines if "gets no work" in line]
+    assert refused.startswith(f"worker {broken.broken} gets no work: its GPU fails again: GPU ")
+    assert refused.endswith(f"GPU-{broken.broken} fails: CUDA error: uncorrectable ECC error encountered")
+    require_equal(parsed, plain)
 
 
 class Shortage:

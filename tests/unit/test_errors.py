@@ -42,7 +42,7 @@ def test_errors_pickle(name):
     assert str(again) == "tile 9813/4,4: no WCS"
 
 
-@pytest.mark.parametrize("name", ["ShortOfMemory", "WorkerRefused"])
+@pytest.mark.parametrize("name", ["GpuBroken", "ShortOfMemory", "WorkerRefused"])
 def test_the_worker_crosses_as_well(name):
     again = pickle.loads(pickle.dumps(CLASSES[name]("no memory", worker="tcp://a:1")))
     assert (str(again), again.worker) == ("no memory", "tcp://a:1")

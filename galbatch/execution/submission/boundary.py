@@ -6,6 +6,8 @@ Every error of a task is sent back to the submission queue, which tries again or
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from distributed import KilledWorker, get_worker
 from distributed.protocol import pickle
 
 from galbatch import dashboard, ingest, models, storage
-from galbatch.errors import BundleError, GalbatchError, ShortOfMemory, WorkerRefused
+from galbatch.errors import BundleError, GalbatchError, GpuBroken, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.faults import is_out_of_memory, reason_of
 from galbatch.storage import zarr_groups
@@ -78,6 +80,8 @@ def _run_task(
         This worker cannot provide an engine; others may.
     ShortOfMemory
         The batch is too large for this worker.
+    GpuBroken
+        The GPU of this worker fails.
     """
     inferring = isinstance(task, tasks.InferTask)
     try:
@@ -88,15 +92,35 @@ def _run_task(
             return function(task)
     except Exception as error:
         error.on_worker = _address()  # type: ignore[attr-defined]  # attributes cross to the client with the error
+        if inferring and task.device == "cuda":
+            _raise_of_gpu(error, task.posterior.batch)
         if not inferring or not is_out_of_memory(error):
             raise
         # MemoryError is the host's memory, also on a worker with a GPU.
-        batch, on_gpu = task.posterior.batch, task.device == "cuda" and not isinstance(error, MemoryError)
-        if on_gpu:
-            # After a failed allocation a process may not get GPU memory again (dask-cuda#725, #859), so the queue restarts
-            # the worker that is named here.
-            raise ShortOfMemory(models.gpu_shortage(error, batch), worker=get_worker().address) from None
-        raise ShortOfMemory(f"not enough memory (batch {batch}): {reason_of(error)}") from None
+        raise ShortOfMemory(f"not enough memory (batch {task.posterior.batch}): {reason_of(error)}") from None
+
+
+def _raise_of_gpu(error: Exception, batch: int) -> None:
+    """Raise ShortOfMemory or GpuBroken for an error that says something of this worker's GPU; return for others."""
+    trouble, worker = models.gpu_trouble(error), _address() or ""
+    if trouble is None:
+        return
+    if trouble.kind == "memory":
+        # After a failed allocation a process may not get GPU memory again (dask-cuda#725, #859), so the queue restarts
+        # the worker that is named here.
+        raise ShortOfMemory(models.gpu_shortage(error, batch), worker=worker) from None
+    gpu = _gpu()
+    raise GpuBroken(f"GPU {gpu or 'of unknown name'} fails: {trouble.text}", worker=worker, gpu=gpu) from None
+
+
+def _gpu() -> str:
+    """Return this host and the name of its GPU that this process uses; "" if it has no name."""
+    try:
+        name = models.gpu_identity()
+    except (GalbatchError, RuntimeError):
+        # A GPU that is lost does not tell its UUID.
+        name = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    return f"{socket.gethostname()} {name}" if name else ""
 
 
 def _address() -> str | None:

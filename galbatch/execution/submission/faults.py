@@ -13,6 +13,7 @@ from distributed.scheduler import NoValidWorkerError
 from galbatch.errors import (
     DamagedError,
     GalbatchError,
+    GpuBroken,
     MissingBundleError,
     ResourceError,
     ShortOfMemory,
@@ -55,6 +56,7 @@ class FaultKind(Enum):
 
     WORKER = "the worker gets no more work, and another one takes the task"
     MEMORY = "the task is tried again with half the batch"
+    GPU = "the worker is started again, or refused when that was done before, and another one takes the task"
     DAMAGE = "the cutouts are made again"
     RESOURCE = "the task is tried again, and many alike pause the run"
     PASSING = "the task is tried again"
@@ -105,6 +107,8 @@ def _kind_of(error: BaseException) -> FaultKind:
         return FaultKind.WORKER
     if isinstance(error, ShortOfMemory):
         return FaultKind.MEMORY
+    if isinstance(error, GpuBroken):
+        return FaultKind.GPU
     if isinstance(error, DamagedError):
         return FaultKind.DAMAGE
     # A wrong input stays wrong, however often it is read.

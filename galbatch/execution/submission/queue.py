@@ -16,21 +16,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from distributed import Client, Future
 
 from galbatch import cluster, dashboard, storage
 from galbatch.config import RunConfig
-from galbatch.errors import LockLost, ShortOfMemory, TaskOverdue, WorkerRefused
+from galbatch.errors import GpuBroken, LockLost, ShortOfMemory, TaskOverdue, WorkerRefused
 from galbatch.execution import tasks
-from galbatch.execution.submission.blame import FaultyWorkers
+from galbatch.execution.submission.attempt import Attempt, NextAttempt
+from galbatch.execution.submission.blame import FaultyGpus, FaultyWorkers
 from galbatch.execution.submission.boundary import packed, run_packed, worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
 from galbatch.execution.submission.timing import Pace, TaskTimes
-from galbatch.planning import PartitionPlan, Plan
+from galbatch.planning import Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 
@@ -47,34 +48,6 @@ MAX_NAMED = 3
 
 # Schedulers of jobs give two minutes between their warning and the end; a commit takes a few seconds.
 COMMITS_S = 60.0
-
-
-@dataclass
-class Attempt:
-    """One step of one partition, which is submitted until it succeeds or has failed too often.
-
-    Attributes
-    ----------
-    n_failed : how often it failed, without failures that are no fault of the partition
-    n_unavailable : how often it failed because of a resource, while the run did not pause
-    due_s : time of the monotonic clock before which it is not submitted again
-    elsewhere : addresses of other workers than the one on which it hung or failed; empty: any worker
-    batch : rows (objects times passes) in one call of the network; 0: the number that the queue uses
-    repairs : whether it makes again what was counted as done when the run began
-    """
-
-    part: PartitionPlan
-    step: Literal["ingest", "infer"]
-    n_failed: int = 0
-    n_unavailable: int = 0
-    due_s: float = 0.0
-    elsewhere: frozenset[str] = frozenset()
-    batch: int = 0
-    repairs: bool = False
-
-
-NextAttempt = Callable[[Attempt, tasks.TaskResult], Attempt | None]
-"""Takes a step and its result, and returns the next step of its partition, if any."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +119,7 @@ class SubmissionQueue:
         self._locks: tuple[storage.LockHandle, ...] = ()
         self.failed: dict[str, str] = {}
         self._faulty = FaultyWorkers(self._monitor, sink.note)
+        self._gpus = FaultyGpus(self._monitor, sink.note)
         self.pauses = Pauses(config.cluster.pause_limit, sink.note, end_worker=self._faulty.end)
         # The step that is tried while the run pauses.
         self._probe: Attempt | None = None
@@ -384,6 +358,8 @@ class SubmissionQueue:
         self._pace.add(time.monotonic())
         self._times.add(attempt.step, n_objects=outcome.n_objects, seconds=outcome.seconds)
         self.pauses.succeeded(outcome.worker)
+        if attempt.step == "infer":
+            self._gpus.worked(outcome.worker)
         if self._probe is attempt:
             self._probe = None
             self.pauses.end()
@@ -402,6 +378,10 @@ class SubmissionQueue:
             self._monitor.refuse(error.worker, str(error))
             return attempt
         if isinstance(error, ShortOfMemory) and self._halve(attempt, error):
+            return attempt
+        if isinstance(error, GpuBroken) and not self._gpus.failed(attempt.part.partition.name, error):
+            # Nor does a GPU that fails, unless the partition fails on another one as well.
+            attempt.elsewhere = self._gpus.others(error.worker)
             return attempt
         if fault.kind is FaultKind.RESOURCE:
             return self._after_resource_fault(attempt, fault, was_probe=was_probe)

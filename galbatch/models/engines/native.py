@@ -12,6 +12,7 @@ from torch import Tensor
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
+from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
 from galbatch.models.networks import Masks
@@ -82,9 +83,9 @@ def compiled_disagreement(executor: NativeExecutor) -> str | None:
     """
     try:
         return disagreement(executor)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:  # The errors of torch's compiler are subclasses, some of them private.
+        if gpu_trouble(error) is not None:
+            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BundleError(
             f"{executor.bundle.metadata.name}: torch.compile fails on this machine: {reason}; on a CPU it needs a C++ "

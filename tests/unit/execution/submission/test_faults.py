@@ -9,6 +9,7 @@ from distributed import KilledWorker
 
 from galbatch.errors import (
     DamagedError,
+    GpuBroken,
     MissingBundleError,
     OutputError,
     ResourceError,
@@ -26,6 +27,7 @@ from galbatch.storage.base import output_errors
     [
         (WorkerRefused("no engine", worker="tcp://a:1"), FaultKind.WORKER),
         (ShortOfMemory("batch 1"), FaultKind.MEMORY),
+        (GpuBroken("CUDA error: misaligned address"), FaultKind.GPU),
         (DamagedError("a/b", "is empty"), FaultKind.DAMAGE),
         (OSError("connection reset"), FaultKind.PASSING),
         (FileNotFoundError(errno.ENOENT, "No such file", "x.fits"), FaultKind.PASSING),
