@@ -91,7 +91,7 @@ GPU_MESSAGES = (
 
 @dataclass(frozen=True)
 class GpuTrouble:
-    """What an error says of a GPU: the kind of trouble, and the line of its message that says so."""
+    """The trouble that an error reports of a GPU: its kind, and the line of the message that names it."""
 
     kind: Kind
     text: str
