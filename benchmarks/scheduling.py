@@ -3,9 +3,9 @@
 The tasks return at once, so that nothing but the loops is measured: the run loop makes the real tasks of a plan, sends them,
 counts results and chooses next steps, a bounded number at a time; the bare loop submits as many calls of a function of one
 integer at once. Both run on one cluster of two processes with eight threads each. Processor time of all three processes is
-compared, too: it changes less than wall time where a machine is shared. Then the run loop does 2,000 and 50,000
-partitions, and the memory that it adds to this process, in which the client and the scheduler run, is compared.
-Run: python benchmarks/scheduling.py [TASKS [MANY]]
+compared, too: it changes less than wall time where a machine is shared. Then the run loop does 2,000, 10,000 and 50,000
+partitions, and the memory that each adds to this process, in which the client and the scheduler run, is compared.
+Run: python benchmarks/scheduling.py [TASKS [PARTITIONS ..]]
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from plan import make_tile
 
 from galbatch import cluster as galbatch_cluster
 from galbatch import dashboard
+from galbatch.cluster.kinds.worker_plugins import ForgetsTasks
 from galbatch.config import RunConfig
 from galbatch.core.types import Grid
 from galbatch.execution import tasks
@@ -40,22 +41,26 @@ from galbatch.objects import open_objects
 from galbatch.planning import ModelPlan, Plan, make_plan
 
 
-def main(n_tasks: int = 2_000, n_many: int = 50_000) -> None:
+def main(n_tasks: int = 2_000, *numbers: int) -> None:
     """Compare the loops, then the memory of short and long runs; report."""
     with tempfile.TemporaryDirectory() as folder, cluster() as client, steps_that_return_at_once():
         compare_loops(client, *toy_plan(folder, n_tasks))
-        added = {}
-        for n in (n_tasks, n_many):
-            config, plan = toy_plan(folder, n)
-            run_loop(client, config, plan, most=n_tasks)  # so that caches and pools of memory are filled
-            before, peak = resident_mib(), Peak()
-            run_loop(client, config, plan, note=peak.look)
-            gc.collect()
-            added[len(plan.partitions)] = {
-                "after": round(resident_mib() - before, 1),
-                "peak": round(peak.mib - before, 1),
-            }
-            print(f"  {len(plan.partitions)} tasks added, in MiB: {added[len(plan.partitions)]}")
+        compare_memory(client, folder, numbers or (2_000, 10_000, 50_000))
+
+
+def compare_memory(client: Client, folder: str, numbers: Sequence[int]) -> None:
+    """Report the memory that runs of so many partitions add to this process, one after the other on one cluster."""
+    # One object in ten shares its partition with another one.
+    config, plan = toy_plan(folder, max(numbers) * 6 // 5)
+    run_loop(client, config, plan, most=min(numbers))  # so that caches and pools of memory are filled
+    added = {}
+    for n in numbers:
+        gc.collect()
+        before, peak = resident_mib(), Peak()
+        run_loop(client, config, plan, most=n, note=peak.look)
+        gc.collect()
+        added[n] = {"after": round(resident_mib() - before, 1), "peak": round(peak.mib - before, 1)}
+        print(f"  {n} tasks added, in MiB: {added[n]}", flush=True)
     keep("memory_of_the_run_loop", {"added_mib": added})
 
 
@@ -101,6 +106,7 @@ def cluster(**options: object) -> Iterator[Client]:
         LocalCluster(host="127.0.0.1", **options) as running,
         Client(running) as client,
     ):
+        client.register_plugin(ForgetsTasks())
         yield client
 
 

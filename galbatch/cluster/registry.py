@@ -11,6 +11,7 @@ from galbatch.cluster.base import ClusterKind, Notify
 from galbatch.cluster.kinds.local import Local, short_logs
 from galbatch.cluster.kinds.local_cuda import LocalCuda
 from galbatch.cluster.kinds.scheduler import RunningScheduler
+from galbatch.cluster.kinds.worker_plugins import ForgetsTasks
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 
@@ -66,6 +67,7 @@ def connect(cluster: ClusterConfig, *, notify: Notify = lambda line: None) -> It
     stack = ExitStack()
     stack.enter_context(short_logs())
     client = stack.enter_context(kind.connect(notify))
+    client.register_plugin(ForgetsTasks())
     try:
         yield client
     finally:

@@ -17,7 +17,7 @@ from galbatch.errors import FingerprintError
 __all__ = ["Fingerprint", "digest", "refuse_difference"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """The settings and inputs that an output depends on, by name, so that an error can name what differs."""
 

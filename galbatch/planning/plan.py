@@ -97,7 +97,7 @@ class ModelPlan:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PartitionPlan:
     """One partition of a plan.
 

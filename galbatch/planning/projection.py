@@ -85,7 +85,7 @@ class GridPlan:
     n_covered: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Projection:
     """The projected cost of cutting some objects.
 

@@ -1,15 +1,20 @@
-"""Dask plugins of worker processes that this process started: they leave signals and the news of the end to it."""
+"""Dask plugins of a run: workers of this process leave signals and the news of the end to it, schedulers forget what has ended."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from distributed import Client, WorkerPlugin
+from dask.utils import key_split
+from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed.scheduler import Scheduler
+from distributed.spans import Span
 from distributed.worker import Worker
 
-__all__ = ["LeavesSignals", "NoHeartbeatErrors", "register_plugins"]
+__all__ = ["ForgetsTasks", "LeavesSignals", "NoHeartbeatErrors", "register_plugins"]
 
 
 class LeavesSignals(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
@@ -49,6 +54,35 @@ class NoHeartbeatErrors(WorkerPlugin):  # type: ignore[misc]
     def passes(cls, record: logging.LogRecord) -> bool:
         """Return whether a record is to be printed."""
         return not record.getMessage().startswith(cls.MESSAGE)
+
+
+class ForgetsTasks(SchedulerPlugin):  # type: ignore[misc]
+    """Dask plugin by which a scheduler forgets what it keeps of tasks that have ended, some 0.6 kB each.
+
+    Dask notes the kind of each submission in the task's span for ever, and the prefixes of the last 100,000 keys with the keys.
+    Nothing of galbatch or of Dask's dashboard shows the one, and the other is only a cache.
+    """
+
+    name = "galbatch-forgets-tasks"
+    # A scheduler that several runs join, one after another, needs it once.
+    idempotent = True
+    EVERY: ClassVar[int] = 1000
+    """The number of tasks after which the scheduler forgets."""
+
+    def __init__(self) -> None:
+        self._n_tasks = 0
+
+    def update_graph(self, scheduler: Scheduler, *, tasks: Sequence[Any], **others: Any) -> None:
+        """Count tasks that were submitted, and forget from time to time."""
+        self._n_tasks += len(tasks)
+        if self._n_tasks >= self.EVERY:
+            self._n_tasks = 0
+            key_split.cache_clear()
+            Span._metadata_seen.clear()
+            for span in (
+                scheduler.extensions["spans"].spans.values() if "spans" in scheduler.extensions else ()
+            ):
+                span._metadata = None
 
 
 def register_plugins(client: Client) -> None:

@@ -12,7 +12,7 @@ from galbatch.planning import PartitionPlan
 __all__ = ["Attempt", "NextAttempt"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Attempt:
     """One step of one partition, which is submitted until it succeeds or has failed too often.
 
