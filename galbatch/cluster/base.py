@@ -104,6 +104,13 @@ class ClusterKind(ABC):
         """Start workers again that this run had started and that nothing else brings back; return their number."""
         return 0
 
+    def news(self, client: Client) -> str:
+        """Return a line on workers that were asked for and are not there yet, such as "2 jobs pending (Resources)"; empty if none is.
+
+        Asked every few seconds during the run; the user is notified when it changes.
+        """
+        return ""
+
     def patience_s(self, n_workers: int) -> float:
         """Return how long the run waits, in seconds, when none of the `n_workers` connected workers can do what is left."""
         # Workers of this machine that are connected but unable stay unable. If none is connected, Dask's nannies may start

@@ -58,6 +58,7 @@ class WorkerMonitor:
         self._pool = Pool.of(client)
         self._most_workers = 0
         self._replaced_s = 0.0
+        self._news, self._news_s = "", 0.0
 
     @property
     def is_connected(self) -> bool:
@@ -88,6 +89,7 @@ class WorkerMonitor:
         self._looked_s = time.monotonic()
         known = self._pool
         self._replace_workers()
+        self._notify_of_news()
         try:
             self._pool = Pool.of(self._client)
         except OSError:
@@ -107,6 +109,16 @@ class WorkerMonitor:
         self._replaced_s = now
         if n_started := self._kind.replace_workers(self._client):
             self._notify(f"{count_of(n_started, 'worker')} gone for good: started again")
+
+    def _notify_of_news(self) -> None:
+        """Notify the user of workers that are still to come, when there is something new to say."""
+        if time.monotonic() - self._news_s < REPLACE_S:
+            return
+        self._news_s = time.monotonic()
+        if (news := self._kind.news(self._client)) != self._news:
+            self._news = news
+            if news:
+                self._notify(news)
 
     def able(self, device: Device) -> list[str]:
         """Return the addresses of the workers that can compute on `device`."""

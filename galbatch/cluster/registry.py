@@ -11,13 +11,16 @@ from galbatch.cluster.base import ClusterKind, Notify
 from galbatch.cluster.kinds.local import Local, short_logs
 from galbatch.cluster.kinds.local_cuda import LocalCuda
 from galbatch.cluster.kinds.scheduler import RunningScheduler
+from galbatch.cluster.kinds.slurm import Slurm
 from galbatch.cluster.kinds.worker_plugins import ForgetsTasks
 from galbatch.config import ClusterConfig
 from galbatch.errors import ClusterError
 
 __all__ = ["KINDS", "connect", "kind_of", "require"]
 
-KINDS: dict[str, type[ClusterKind]] = {kind.name: kind for kind in (Local, LocalCuda, RunningScheduler)}
+KINDS: dict[str, type[ClusterKind]] = {
+    kind.name: kind for kind in (Local, LocalCuda, RunningScheduler, Slurm)
+}
 """The kinds by their names. A new kind is a file in `kinds/`, an entry here, and its options in config/cluster/."""
 
 

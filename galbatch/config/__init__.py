@@ -5,7 +5,7 @@ key; the reference page and the error messages are made from them. Reading a con
 """
 
 from galbatch.config.catalog import CatalogConfig
-from galbatch.config.cluster import ClusterConfig
+from galbatch.config.cluster import ClusterConfig, SlurmConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import ModelConfig
@@ -40,6 +40,7 @@ __all__ = [
     "PosteriorConfig",
     "RegionConfig",
     "RunConfig",
+    "SlurmConfig",
     "StampsConfig",
     "SurveyConfig",
     "is_tile_table",

@@ -99,6 +99,7 @@ class RunConfig(Section):
                 "models": tuple(
                     m.model_copy(update={"bundle": tuple(map(absolute, m.bundle))}) for m in self.models
                 ),
+                "cluster": self.cluster.resolve_paths(absolute),
                 "catalog": self.catalog.model_copy(update={"path": absolute(self.catalog.path)}),
             }
         )

@@ -1,5 +1,6 @@
 """The [cluster] section, and a section within it for each kind of cluster that has keys of its own."""
 
 from galbatch.config.cluster.section import ClusterConfig
+from galbatch.config.cluster.slurm import SlurmConfig
 
-__all__ = ["ClusterConfig"]
+__all__ = ["ClusterConfig", "SlurmConfig"]

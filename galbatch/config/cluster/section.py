@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from galbatch.config.cluster.slurm import SlurmConfig
 from galbatch.config.strict import Section, nearest_hint, parse_strictly
 from galbatch.errors import ConfigError
 
 __all__ = ["ClusterConfig"]
 
-GPU_KINDS = ("local-cuda", "scheduler")
+GPU_KINDS = ("local-cuda", "scheduler", "slurm")
 """Kinds whose workers may infer on a GPU; ``device = "cuda"`` is refused for all others."""
 
 KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "task_timeout", "dashboard_address")
@@ -26,10 +28,10 @@ class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
 
     # A test compares these names with the registry of cluster kinds: the config may not import it.
-    kind: Literal["local", "local-cuda", "scheduler"] = Field(
+    kind: Literal["local", "local-cuda", "scheduler", "slurm"] = Field(
         "local",
         description="local: worker processes on this machine; local-cuda: one worker process for each GPU of this machine; "
-        "scheduler: the workers of a running Dask scheduler",
+        "scheduler: the workers of a running Dask scheduler; slurm: workers in jobs that the run submits, see [cluster.slurm]",
     )
     workers: int | None = Field(
         None,
@@ -37,7 +39,7 @@ class ClusterConfig(Section):
         # A scheduler of Dask holds some thousand workers.
         le=100_000,
         description="number of worker processes; empty: one per two cores for local, one per GPU for local-cuda. For scheduler: "
-        "the number of workers to wait for; empty: one",
+        "the number of workers to wait for; empty: one. Not for slurm, which counts jobs",
     )
     scheduler: str | None = Field(
         None, description="kind scheduler: the address to join, such as tcp://10.0.0.1:8786"
@@ -45,7 +47,7 @@ class ClusterConfig(Section):
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
         description="kind scheduler: the device that the networks run on; cuda needs workers with the Dask resource GPU. "
-        "Workers of kind local use the CPU, workers of kind local-cuda a GPU each",
+        "Workers of kind local use the CPU, workers of kind local-cuda a GPU each, and those of kind slurm as its gpus says",
     )
     wait_s: float = Field(
         120,
@@ -80,6 +82,9 @@ class ClusterConfig(Section):
     dashboard_address: str = Field(
         "127.0.0.1:8787", description="address of the Dask dashboard; port 0 takes a free one"
     )
+    slurm: SlurmConfig | None = Field(
+        None, description="the jobs of kind slurm: what each asks SLURM for, and how many there are"
+    )
 
     # A key that the kind would ignore is an error: whoever wrote it expects that it has an effect.
     @model_validator(mode="after")
@@ -94,11 +99,37 @@ class ClusterConfig(Section):
                 f"scheduler = {self.scheduler!r} is joined by kind = 'scheduler'; kind = {self.kind!r} starts its own workers: "
                 "leave one of them out"
             )
+        self._slurm_fits()
         if self.kind not in GPU_KINDS and self.device == "cuda":
             raise ValueError(
                 f"kind = {self.kind!r} infers on the cpu; kind = 'local-cuda' on the GPUs of this machine"
             )
         return self
+
+    def _slurm_fits(self) -> None:
+        if self.kind == "slurm" and self.slurm is None:
+            raise ValueError(
+                "kind = 'slurm' submits jobs: say in [cluster.slurm] what each asks for, its cores and memory at least"
+            )
+        if self.kind != "slurm" and self.slurm is not None:
+            raise ValueError(
+                f"[cluster.slurm] is of kind = 'slurm'; this kind is {self.kind!r}: leave one of them out"
+            )
+        if self.kind == "slurm" and self.workers is not None:
+            raise ValueError(
+                f"workers = {self.workers}: kind = 'slurm' counts jobs, [cluster.slurm] min_jobs and max_jobs; each has a worker "
+                "process a core"
+            )
+        if self.slurm is not None and self.device == "cuda" and not self.slurm.gpus:
+            raise ValueError(
+                "device = 'cuda' and kind = 'slurm': say [cluster.slurm] gpus, how many a job has"
+            )
+
+    def resolve_paths(self, absolute: Callable[[str], str]) -> ClusterConfig:
+        """Return a copy with absolute paths."""
+        if self.slurm is None:
+            return self
+        return self.model_copy(update={"slurm": self.slurm.resolve_paths(absolute)})
 
     def override(
         self, *, workers: int | None = None, kind: str | None = None, scheduler: str | None = None

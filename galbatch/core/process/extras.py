@@ -25,6 +25,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
     {
         "corner": Extra("corner", "corner plots"),
         "dask_cuda": Extra("cuda", 'clusters of the kind "local-cuda"'),
+        "dask_jobqueue": Extra("slurm", 'clusters of the kind "slurm"'),
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
