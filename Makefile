@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-faults check unit docs demo-bundles peers clean
+.PHONY: help install demo test test-long test-faults test-slurm check unit docs demo-bundles peers clean
 
 # Two processes share the tests file by file, so that fixtures of a module are made once, in the order that conftest.py gives: unit tests first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -47,6 +47,10 @@ test-long: docs ## the slow tests: faults at every step, fuzz, documents that ar
 # Each fault takes some 35 s of processor time. Both processes simulate the survey for themselves.
 test-faults: install ## 100 seeded faults of all kinds through the command line, and a table of what came of them (an hour at most)
 	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) -n 2 --dist load -q
+
+# Tells how to install SLURM where it is missing.
+test-slurm: install ## runs by SLURM, on a site of the loopback that the tests start: jobs that are lost or end at their time limit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --slurm -q
 
 docs: install ## build the docs' site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs build/docs

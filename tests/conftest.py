@@ -25,11 +25,12 @@ settings.register_profile("ci", derandomize=True, deadline=timedelta(seconds=20)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-ORDER = ("unit", "property", "integration", "faults", "gpu")
+ORDER = ("unit", "property", "integration", "faults", "slurm", "gpu")
 
 
 def pytest_addoption(parser):
     parser.addoption("--faults", type=int, help="number of seeded faults that tests/faults plays")
+    parser.addoption("--slurm", action="store_true", help="run tests/slurm, which start a SLURM site")
 
 
 def pytest_collection_modifyitems(items):

@@ -46,6 +46,7 @@ def test_keys_that_do_not_go_together_are_refused(keys, message):
         ({"kind": "local-cuda"}, 2, "2 GPU workers"),
         ({"kind": "local-cuda", "workers": 1}, 1, "1 GPU worker"),
         ({"kind": "scheduler", "scheduler": "tcp://a:1"}, 1, "1 worker of tcp://a:1"),
+        ({"kind": "slurm", "slurm": {"cores": 4, "memory": "8 GiB"}}, 4, "4 workers in 1 SLURM job"),
         ({"kind": "scheduler", "scheduler": "tcp://a:1", "workers": 4, "device": "cuda"}, 4, "4 GPU workers of tcp://a:1"),
     ],
 )  # fmt: skip

@@ -81,9 +81,12 @@ def main(arguments: Sequence[str]) -> int:
         for process in started:
             process.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    codes = [process.wait() for process in started]
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        codes = [process.wait() for process in started]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return next((code for code in codes if code), 0)
 
 
