@@ -14,6 +14,7 @@ from galbatch.models.bundle import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
 from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
+from galbatch.models.engines.prefix import choose_prefix
 from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
 from galbatch.models.networks import Masks
 
@@ -245,7 +246,7 @@ class PassRunner:
 class NativeExecutor:
     """The executor of the native engine.
 
-    Everything before the first dropout is computed by the script, in float32.
+    Everything before the first dropout is computed by the script's layers, in float32.
 
     Rounding to bfloat16 shifts the outputs of all passes of an object by the same amount, some percent of a posterior standard
     deviation, and those of each pass by half as much again. The common shift is measured on a few passes that are run in
@@ -265,16 +266,16 @@ class NativeExecutor:
         self.runner = runner
         self.exact = exact
         self.device = device
+        self.prefix = choose_prefix(bundle, device)
         self.plan = runner.network.plan(device)
         exact.network.plan(device)
 
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:
-        features = self.bundle.prefix(images, auxiliary)
+        features, crop = self.prefix(self.bundle, images, auxiliary)
         n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
         maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
         last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
-        crop = self.bundle.script.crop(images) if self.bundle.has("crop") else None
         start = self.runner.network.start(maps)
         exact = start if self.exact is self.runner else self.exact.network.start(maps)
         prepared = NativePrepared(self, start, exact, carried, last, crop)

@@ -1,7 +1,14 @@
 from .adaptive import PassSource, StoppedObjects, StoppingRule, sample_adaptively
 from .audit import Audit
 from .block import BlockInputs, BlockReceivers, infer_block, nonfinite_images
-from .domain import ObjectNumbers, describe_domain, feature_distance, is_out_of_domain, sky_scatter
+from .domain import (
+    FeatureDistance,
+    ObjectNumbers,
+    describe_domain,
+    feature_distance,
+    is_out_of_domain,
+    sky_scatter,
+)
 from .learned import LearnedErrors, VarianceTable, stopping_digests
 from .memory import GpuMemory, NetworkMemory, fitting_batch, gpu_memory, measure_memory
 from .sampling import GROUP_OBJECTS, RawPasses, Sampler, run_passes
@@ -12,6 +19,7 @@ __all__ = [
     "Audit",
     "BlockInputs",
     "BlockReceivers",
+    "FeatureDistance",
     "GpuMemory",
     "LearnedErrors",
     "NetworkMemory",

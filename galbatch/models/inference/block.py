@@ -26,7 +26,8 @@ from galbatch.models.inference.adaptive import (
     sample_adaptively,
 )
 from galbatch.models.inference.audit import Audit
-from galbatch.models.inference.flags import input_flags, ood_distance, value_flags
+from galbatch.models.inference.domain import FeatureDistance
+from galbatch.models.inference.flags import input_flags, value_flags
 from galbatch.models.inference.results import result_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
 from galbatch.models.inference.summaries import all_finite, columns_of, magnitudes_that_may_miss
@@ -209,6 +210,7 @@ class _BlockRunner:
         self.posterior = posterior
         self.rule = StoppingRule.of(ensemble, posterior)
         self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
+        self.distances = [FeatureDistance.of(b.metadata.domain) for b in ensemble.bundles]
         self.n_threads = execution.n_threads
         # One thread at a time runs passes; the others summarize meanwhile.
         self.device = threading.Lock()
@@ -296,9 +298,10 @@ class _BlockRunner:
         )
         flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
         distances = []
-        for bundle, raw in zip(self.ensemble.bundles, stopped.raws, strict=True):
-            flags |= input_flags(bundle.metadata, raw, self.inputs.cutouts, rows)
-            distances.append(ood_distance(bundle.metadata, raw))
+        for bundle, raw, measure in zip(self.ensemble.bundles, stopped.raws, self.distances, strict=True):
+            distance = None if measure is None or raw.last is None else measure(raw.last)
+            flags |= input_flags(bundle.metadata.domain, raw, self.inputs.cutouts, rows, distance=distance)
+            distances.append(distance)
         values[MODEL_FLAGS.name(name)][rows] |= flags.astype(np.int32)
         if OOD_DISTANCE.name(name) in values:
             # Distances are in units of each bundle's limit, so they can be compared, and the largest decides.

@@ -12,12 +12,12 @@ from galbatch.core.columns import MC_ERROR, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle import Ensemble
-from galbatch.models.inference.domain import feature_distance, is_out_of_domain
+from galbatch.models.inference.domain import is_out_of_domain
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.inference.summaries import magnitudes_that_may_miss
-from galbatch.models.metadata import BundleMetadata
+from galbatch.models.metadata import DomainInfo
 
-__all__ = ["input_flags", "ood_distance", "value_flags"]
+__all__ = ["input_flags", "value_flags"]
 
 Flags = npt.NDArray[np.int32]
 
@@ -60,37 +60,28 @@ def value_flags(
     return flags
 
 
-def ood_distance(metadata: BundleMetadata, raw: RawPasses) -> npt.NDArray[np.float64] | None:
-    """Return the Mahalanobis distance of the last features in units of the bundle's limit, (object,) float64.
-
-    It is NaN where features are not finite. Returns None if the network has no features, or the bundle no limit.
-    """
-    domain = metadata.domain
-    if raw.last is None or domain.features_mean is None or domain.distance_limit is None:
-        return None
-    finite = np.isfinite(raw.last).all(axis=1)
-    mean, covariance = np.asarray(domain.features_mean), np.asarray(domain.features_covariance)
-    found = np.full(len(raw.last), np.nan)
-    found[finite] = feature_distance(raw.last[finite].astype(np.float64), mean, covariance)
-    return found / domain.distance_limit
-
-
 def input_flags(
-    metadata: BundleMetadata, raw: RawPasses, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
+    domain: DomainInfo,
+    raw: RawPasses,
+    cutouts: CutoutBlock,
+    rows: npt.NDArray[np.intp],
+    *,
+    distance: npt.NDArray[np.float64] | None,
 ) -> Flags:
     """Return the bits OUT_OF_DOMAIN and CROP_AT_LIMIT for one bundle, (object,) int32.
 
     Parameters
     ----------
-    metadata : metadata of the bundle
+    domain : domain of the bundle
     raw : what the bundle computed for the objects
     cutouts : block that holds the objects
     rows : (object,) indices of the objects in the block
+    distance : (object,) float64, distance of their features in units of the domain's limit; None: not known
     """
-    domain, flags = metadata.domain, np.zeros(len(rows), np.int32)
+    flags = np.zeros(len(rows), np.int32)
     outside = is_out_of_domain(
         domain,
-        ood_distance(metadata, raw),
+        distance,
         sky_sigma_njy=cutouts.sky_sigma_njy[rows],
         psf_fwhm_arcsec=cutouts.psf_fwhm_arcsec[rows],
     )

@@ -16,6 +16,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 import galbatch.cli
+from galbatch.execution import RunResult
+from galbatch.models import Audit
 from tests.unit.api.conftest import IDS, write_catalog, write_store
 
 FIRST = str(IDS[0])
@@ -245,3 +247,21 @@ def test_verify_tells_on_stderr_of_errors_that_are_larger_than_stated(call, tmp_
     assert code == 0
     assert "audit of net: 150 objects, actual over stated 1.40" in printed
     assert complained.strip() == "net: Monte Carlo errors are 1.40 times those stated"
+
+
+def test_a_run_tells_on_stderr_of_errors_that_are_larger_than_stated(call, tmp_path, monkeypatch) -> None:
+    """After the run, with its exit code; a run that only cuts says nothing of the catalog of an earlier one."""
+    run_toml = tmp_path / "run.toml"
+    run_toml.write_text(
+        '[survey]\nlayout = "hsc"\ntiles = "nowhere"\nbands = ["g"]\n[objects]\npath = "nowhere.parquet"\n'
+        '[[models]]\nname = "net"\nbundle = "nowhere.pt"\n[catalog]\npath = "catalog"\n'
+    )
+    write_catalog(str(tmp_path / "catalog"))
+    doubt = Audit((0.16, 0.5), 150, 10, 2, stated=(2.0, 1.0), actual=(4.0, 2.0)).doubt
+    with (tmp_path / "catalog" / "hats.properties").open("a") as properties:
+        properties.write(f"galbatch_doubt_net={doubt}\n")
+    monkeypatch.setattr("galbatch.api.run", lambda *_, **__: RunResult(n_inferred=150))
+    code, _, complained = call("run", run_toml)
+    assert code == 0
+    assert complained.startswith("net: Monte Carlo errors are 1.41 times those stated (140 audited objects)")
+    assert call("run", run_toml, "--stage", "ingest")[2] == ""

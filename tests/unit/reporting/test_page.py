@@ -1,6 +1,7 @@
 import base64
 import html
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from galbatch.api.pictures import BLANK_RGB, intensity_stretch
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import CatalogError
+from galbatch.models import Audit
 from galbatch.reporting import write_report
 from galbatch.reporting.cards import _caption
 from galbatch.reporting.contents import Quantity
@@ -43,6 +45,24 @@ def test_page_says_what_the_catalog_is(page):
     assert "tiny: posteriors of 400 galaxies" in page
     assert ">complete<" in page
     assert "3fa1" * 16 in page
+
+
+def test_page_says_that_stated_errors_are_doubtful(made, tmp_path):
+    """The sentence of an audit whose errors are larger than stated, before the audit itself."""
+    path = tmp_path / "catalog"
+    shutil.copytree(made[0], path)
+    found = Audit((0.16, 0.5), 150, 10, 2, stated=(2.0, 1.0), actual=(4.0, 2.0))
+    lines = (
+        f"galbatch_{kind}_gampen={text}\n" for kind, text in (("audit", found.text), ("doubt", found.doubt))
+    )
+    with (path / "hats.properties").open("a", encoding="utf-8") as properties:
+        properties.writelines(lines)
+    write_report(str(path), str(tmp_path / "report.html"))
+    text = html.unescape(re.sub(r"<[^>]+>", " ", (tmp_path / "report.html").read_text(encoding="utf-8")))
+    assert re.search(
+        r"doubt of gampen\s+Monte Carlo errors are 1\.41 times those stated \(140 audited objects\)", text
+    )
+    assert "actual over stated 1.41" in text
 
 
 def test_flags_are_counted_and_explained(page):

@@ -10,6 +10,7 @@ from galbatch.core.types import Grid
 from galbatch.ingest.cut.measure import measure
 from galbatch.models import BlockInputs, infer_block
 from galbatch.models.inference import (
+    FeatureDistance,
     ObjectNumbers,
     describe_domain,
     feature_distance,
@@ -154,6 +155,19 @@ def test_features_that_never_fire_or_are_equal_leave_a_distance():
     assert feature_distance(mean[None], mean, covariance)[0] == 0
     fired = mean + np.array([0, 0, std])
     assert feature_distance(fired[None], mean, covariance)[0] == pytest.approx(10, rel=0.01)
+
+
+def test_distances_are_those_of_the_inverse_covariance_in_units_of_the_limit():
+    rng = np.random.default_rng(5)
+    mean, root = rng.normal(size=6), rng.normal(size=(6, 6))
+    covariance = root @ root.T + np.eye(6)
+    features = rng.normal(0, 3, (9, 6))
+    apart = features - mean
+    expected = np.sqrt(np.einsum("oi,ij,oj->o", apart, np.linalg.inv(covariance), apart))
+    features[4, 2] = np.nan
+    expected[4] = np.nan
+    found = FeatureDistance(mean, covariance, limit=2.5)(features)
+    np.testing.assert_allclose(found, expected / 2.5, rtol=1e-12)
 
 
 def test_nan_distance_is_not_beyond(described):
