@@ -30,6 +30,8 @@ ORDER = ("unit", "property", "integration", "faults", "slurm", "gpu")
 
 def pytest_addoption(parser):
     parser.addoption("--faults", type=int, help="number of seeded faults that tests/faults plays")
+    parser.addoption("--first-fault", type=int, default=0, help="seed of the first of them")
+    parser.addoption("--faults-log", help="file to which tests/faults appends a line of JSON for each fault")
     parser.addoption("--slurm", action="store_true", help="run tests/slurm, which start a SLURM site")
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from distributed import Client
 
 from galbatch.cluster.base import ClusterKind, Notify
+from galbatch.cluster.kinds.kubernetes import Kubernetes
 from galbatch.cluster.kinds.local import Local, short_logs
 from galbatch.cluster.kinds.local_cuda import LocalCuda
 from galbatch.cluster.kinds.scheduler import RunningScheduler
@@ -19,7 +20,7 @@ from galbatch.errors import ClusterError
 __all__ = ["KINDS", "connect", "kind_of", "require"]
 
 KINDS: dict[str, type[ClusterKind]] = {
-    kind.name: kind for kind in (Local, LocalCuda, RunningScheduler, Slurm)
+    kind.name: kind for kind in (Local, LocalCuda, RunningScheduler, Slurm, Kubernetes)
 }
 """The kinds by their names. A new kind is a file in `kinds/`, an entry here, and its options in config/cluster/."""
 

@@ -5,7 +5,7 @@ key; the reference page and the error messages are made from them. Reading a con
 """
 
 from galbatch.config.catalog import CatalogConfig
-from galbatch.config.cluster import ClusterConfig, SlurmConfig
+from galbatch.config.cluster import ClusterConfig, KubernetesConfig, SlurmConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import ModelConfig
@@ -33,6 +33,7 @@ __all__ = [
     "GalaxiesMlConfig",
     "GenericConfig",
     "Hdf5Config",
+    "KubernetesConfig",
     "ModelConfig",
     "MultimodalUniverseConfig",
     "ObjectsConfig",

@@ -17,7 +17,8 @@ def pytest_generate_tests(metafunc):
         from tests.faults import kinds
 
         count = metafunc.config.getoption("--faults", default=None)
-        seeds = SHORT_SEEDS if count is None else range(count)
+        first = metafunc.config.getoption("--first-fault", default=0)
+        seeds = SHORT_SEEDS if count is None else range(first, first + count)
         metafunc.parametrize("seed", seeds, ids=lambda seed: f"{seed}-{kinds.of_seed(seed)[0].name}")
 
 

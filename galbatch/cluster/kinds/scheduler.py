@@ -17,7 +17,7 @@ from galbatch.cluster.checks import require_distinct_gpus, require_paths
 from galbatch.cluster.pool import Pool
 from galbatch.errors import ClusterError
 
-__all__ = ["Difference", "RunningScheduler", "differences", "refused_workers"]
+__all__ = ["Difference", "RunningScheduler", "differences", "refused_workers", "require_alike"]
 
 CONNECT_S = 15
 """Longest time for a scheduler to answer, and to come back after the connection was lost."""
@@ -67,7 +67,7 @@ class RunningScheduler(ClusterKind):
         with _connected(self.address) as client:
             # Also for cuda any worker will do at first: they read the headers of tiles.
             self._wait_for(client, "cpu", n_workers=self.config.workers or 1, notify=notify)
-            _require_alike(client, self.address)
+            require_alike(client, self.address)
             yield client
 
     def check_workers(self, client: Client, needs: WorkerNeeds, notify: Notify) -> None:
@@ -97,6 +97,10 @@ class RunningScheduler(ClusterKind):
     def how_to_start(self, device: Device) -> str:
         return HOW_TO_START[device].format(address=self.address)
 
+    def missing_workers_hint(self, client: Client, device: Device) -> str:
+        """Return what to do when fewer workers than asked for have come."""
+        return f"start them with {self.how_to_start(device)}"
+
     def _wait_for(self, client: Client, device: Device, *, n_workers: int, notify: Notify) -> None:
         """Wait until `n_workers` workers that can compute on `device` are connected; raise ClusterError after wait_s."""
         wait_s = self.config.wait_s
@@ -105,8 +109,8 @@ class RunningScheduler(ClusterKind):
             found = f"{self.address}: {pool.described(device)}"
             if time.monotonic() - started >= wait_s:
                 raise ClusterError(
-                    f"{found}, {n_workers} asked for, after {wait_s:g} s ([cluster] wait_s); start them with "
-                    f"{self.how_to_start(device)}, or ask for fewer with [cluster] workers"
+                    f"{found}, {n_workers} asked for, after {wait_s:g} s ([cluster] wait_s); "
+                    f"{self.missing_workers_hint(client, device)}, or ask for fewer with [cluster] workers"
                 )
             if not notified:
                 notify(f"{found}; waiting up to {wait_s:g} s for {n_workers}")
@@ -186,7 +190,14 @@ def refused_workers(client: Client) -> dict[str, str]:
     return reasons
 
 
-def _require_alike(client: Client, address: str) -> None:
+def require_alike(client: Client, address: str) -> None:
+    """Raise an error if packages of the scheduler or of a worker differ from those of this process.
+
+    Raises
+    ------
+    ClusterError
+        The message is a table of the packages.
+    """
     found = differences(client)
     if not found:
         return

@@ -7,13 +7,14 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from galbatch.config.cluster.kubernetes import KubernetesConfig
 from galbatch.config.cluster.slurm import SlurmConfig
 from galbatch.config.strict import Section, nearest_hint, parse_strictly
 from galbatch.errors import ConfigError
 
 __all__ = ["ClusterConfig"]
 
-GPU_KINDS = ("local-cuda", "scheduler", "slurm")
+GPU_KINDS = ("local-cuda", "scheduler", "slurm", "kubernetes")
 """Kinds whose workers may infer on a GPU; ``device = "cuda"`` is refused for all others."""
 
 KEYS_OF_ALL_KINDS = ("workers", "wait_s", "retries", "pause_limit", "task_timeout", "dashboard_address")
@@ -28,10 +29,11 @@ class ClusterConfig(Section):
     """The [cluster] section: where workers come from."""
 
     # A test compares these names with the registry of cluster kinds: the config may not import it.
-    kind: Literal["local", "local-cuda", "scheduler", "slurm"] = Field(
+    kind: Literal["local", "local-cuda", "scheduler", "slurm", "kubernetes"] = Field(
         "local",
         description="local: worker processes on this machine; local-cuda: one worker process for each GPU of this machine; "
-        "scheduler: the workers of a running Dask scheduler; slurm: workers in jobs that the run submits, see [cluster.slurm]",
+        "scheduler: the workers of a running Dask scheduler; slurm: workers in jobs that the run submits, see [cluster.slurm]; "
+        "kubernetes: pods that the operator of dask-kubernetes starts for the run, see [cluster.kubernetes]",
     )
     workers: int | None = Field(
         None,
@@ -39,14 +41,14 @@ class ClusterConfig(Section):
         # A scheduler of Dask holds some thousand workers.
         le=100_000,
         description="number of worker processes; empty: one per two cores for local, one per GPU for local-cuda. For scheduler: "
-        "the number of workers to wait for; empty: one. Not for slurm, which counts jobs",
+        "the number of workers to wait for; empty: one. For kubernetes: the number of pods that infer; empty: one. Not for slurm, which counts jobs",
     )
     scheduler: str | None = Field(
         None, description="kind scheduler: the address to join, such as tcp://10.0.0.1:8786"
     )
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
-        description="kind scheduler: the device that the networks run on; cuda needs workers with the Dask resource GPU. "
+        description="kinds scheduler and kubernetes: the device that the networks run on; cuda needs workers with the Dask resource GPU. "
         "Workers of kind local use the CPU, workers of kind local-cuda a GPU each, and those of kind slurm as its gpus says",
     )
     wait_s: float = Field(
@@ -85,6 +87,10 @@ class ClusterConfig(Section):
     slurm: SlurmConfig | None = Field(
         None, description="the jobs of kind slurm: what each asks SLURM for, and how many there are"
     )
+    kubernetes: KubernetesConfig | None = Field(
+        None,
+        description="the pods of kind kubernetes: their image, what each asks for, and what they are given",
+    )
 
     # A key that the kind would ignore is an error: whoever wrote it expects that it has an effect.
     @model_validator(mode="after")
@@ -100,6 +106,7 @@ class ClusterConfig(Section):
                 "leave one of them out"
             )
         self._slurm_fits()
+        self._kubernetes_fits()
         if self.kind not in GPU_KINDS and self.device == "cuda":
             raise ValueError(
                 f"kind = {self.kind!r} infers on the cpu; kind = 'local-cuda' on the GPUs of this machine"
@@ -123,6 +130,27 @@ class ClusterConfig(Section):
         if self.slurm is not None and self.device == "cuda" and not self.slurm.gpus:
             raise ValueError(
                 "device = 'cuda' and kind = 'slurm': say [cluster.slurm] gpus, how many a job has"
+            )
+
+    def _kubernetes_fits(self) -> None:
+        if self.kind == "kubernetes" and self.kubernetes is None:
+            raise ValueError(
+                "kind = 'kubernetes' starts pods of an image: name it, [cluster.kubernetes] image = \"registry/galbatch:version\"; "
+                "deploy/Dockerfile makes one"
+            )
+        if self.kubernetes is None:
+            return
+        if self.kind != "kubernetes":
+            raise ValueError(
+                f"[cluster.kubernetes] is of kind = 'kubernetes'; this kind is {self.kind!r}: leave one of them out"
+            )
+        if self.kubernetes.cpu_workers and self.device != "cuda":
+            raise ValueError(
+                'cpu_workers are those beside workers with GPUs, of device = "cuda"; for others, [cluster] workers is the number'
+            )
+        if (self.kubernetes.min_workers or 0) > (self.workers or 1):
+            raise ValueError(
+                f"min_workers = {self.kubernetes.min_workers} is more than workers = {self.workers or 1}, their largest number"
             )
 
     def resolve_paths(self, absolute: Callable[[str], str]) -> ClusterConfig:
@@ -169,7 +197,7 @@ class ClusterConfig(Section):
         if kind is not None and kind != self.kind:
             # Other keys in run.toml were written for its own kind, and the new kind would refuse them. A device is wanted of
             # a running scheduler's workers, too.
-            kept = (*KEYS_OF_ALL_KINDS, *(("device",) if kind == "scheduler" else ()))
+            kept = (*KEYS_OF_ALL_KINDS, *(("device",) if kind in ("scheduler", "kubernetes") else ()))
             data = {key: data[key] for key in kept}
         asked = {"workers": workers, "kind": kind, "scheduler": scheduler}
         data |= {key: value for key, value in asked.items() if value is not None}

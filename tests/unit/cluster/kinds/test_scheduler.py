@@ -131,14 +131,14 @@ class Versions:
 def test_versions_that_do_not_matter_are_let_pass():
     near = VERSIONS | {"python": "3.11.9.final.0", "torch": "2.13.1+cu130", "numpy": "2.1.0"}
     without_torch = VERSIONS | {"torch": None, "numpy": None}
-    joined._require_alike(Versions(without_torch, a=near), "tcp://s")
+    joined.require_alike(Versions(without_torch, a=near), "tcp://s")
 
 
 def test_versions_that_matter_are_told_as_a_table():
     old = VERSIONS | {"torch": "2.6.0", "python": "3.12.1.final.0"}
     client = Versions(VERSIONS | {"galbatch": None}, a=old, b=VERSIONS, c=old, d=old, e=old)
     with pytest.raises(ClusterError) as refused:
-        joined._require_alike(client, "tcp://s")
+        joined.require_alike(client, "tcp://s")
     assert str(refused.value).splitlines() == [
         "tcp://s: not all is like here: install the same on the scheduler and its workers",
         "package   here   there    on",
