@@ -44,9 +44,11 @@ test: check ## what every change must pass: checks, then unit, property and inte
 test-long: docs ## the slow tests: faults at every step, fuzz, documents that are run, benchmarks at toy size; and the docs
 	$(PYTEST) -m slow -o timeout=900
 
-# Each fault takes some 35 s of processor time. Both processes simulate the survey for themselves.
+# Each fault takes some 35 s of processor time. Both processes simulate the survey for themselves. The table is written also where a test failed.
 test-faults: install ## 100 seeded faults of all kinds through the command line, and a table of what came of them (an hour at most)
-	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) -n 2 --dist load -q
+	rm -f build/faults.jsonl
+	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) --faults-log build/faults.jsonl -n 2 --dist load -q; code=$$?; \
+	$(BIN)/python -m tests.faults.table build/faults.jsonl; exit $$code
 
 # Tells how to install SLURM where it is missing.
 test-slurm: install ## runs by SLURM, on a site of the loopback that the tests start: jobs that are lost or end at their time limit

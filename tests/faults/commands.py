@@ -82,6 +82,11 @@ class Started:
             return self.wait_until(lambda events: any(one["event"] == "start" for one in events))
         return self.wait_until(lambda events: sum(one["event"] in STEPS for one in events) >= n)
 
+    def n_steps(self) -> int:
+        """The number of steps of partitions that are done."""
+        with self._changed:
+            return sum(one["event"] in STEPS for one in self.events)
+
     def wait_note(self, part: str, timeout_s: float) -> bool:
         """Wait until a note has `part` in its text."""
         return self.wait_until(

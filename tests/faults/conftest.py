@@ -1,6 +1,8 @@
 """A survey, a bundle and a finished run that faults strike, and the table of what came of them."""
 
-from collections import Counter
+import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -22,26 +24,36 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("seed", seeds, ids=lambda seed: f"{seed}-{kinds.of_seed(seed)[0].name}")
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Print how many faults of each kind there were, how the runs came through, and how many objects were lost."""
-    found = [
-        dict(report.user_properties)
-        for status in ("passed", "failed")
-        for report in terminalreporter.stats.get(status, ())
-        if any(name == "fault" for name, _ in getattr(report, "user_properties", ()))
-    ]
-    if not found:
-        return
-    rows = Counter((one["fault"], one["where"], one["came through"]) for one in found)
-    lost = Counter()
-    for one in found:
-        lost[one["fault"], one["where"], one["came through"]] += one["lost"]
-    terminalreporter.section("faults")
-    terminalreporter.write_line("| fault | place | came through | runs struck | objects lost |")
-    terminalreporter.write_line("|---|---|---|---|---|")
-    for key, n in rows.items():
-        terminalreporter.write_line(f"| {' | '.join(key)} | {n} | {lost[key]} |")
-    terminalreporter.write_line(f"{len(found)} faults, {sum(lost.values())} objects lost")
+def pytest_configure(config):
+    """Write a line of JSON for each fault that was played, where a log is asked for."""
+    # The processes of xdist report to the first one, which writes.
+    if (path := config.getoption("--faults-log", default=None)) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FaultsLog(path))
+
+
+class FaultsLog:
+    """The log of the faults: seed, fault, place, whether it struck, how the run came through, objects lost, seconds, whether the test passed."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def pytest_runtest_logreport(self, report):
+        said = dict(report.user_properties)
+        if report.when != "call" or "fault" not in said:
+            return
+        line = {
+            "seed": int(re.search(r"\[(\d+)-", report.nodeid)[1]),
+            "fault": said["fault"],
+            "where": said["where"],
+            "struck": said.get("struck", False),
+            "came through": said.get("came through", ""),
+            "lost": said.get("lost", 0),
+            "seconds": round(report.duration),
+            "passed": report.passed,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 @pytest.fixture(scope="session")

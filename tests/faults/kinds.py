@@ -55,6 +55,10 @@ class Case:
     proxy: Proxy | None = None
     cluster: JoinedCluster | None = None
     started: list[Started] = field(default_factory=list)
+    # Whether the fault met a run that was at work; one that came too late counts as not played.
+    has_struck: bool = True
+    # Whether another run than the one that was struck did the work.
+    is_done_by_another: bool = False
     # Called before the next run: it puts back what the fault took away.
     put_back: Callable[[], None] = lambda: None
 
@@ -67,8 +71,9 @@ class Case:
         return self.started[-1]
 
     def wait_for_a_step(self, most: float = 0.7) -> None:
-        """Wait for a random step of the run among the first `most` of all."""
+        """Wait for a random step of the run among the first `most` of all; note whether there is work left then."""
         self.run.wait_steps(int(self.rng.integers(0, max(1, int(most * self.n_steps)))))
+        self.has_struck = self.run.process.poll() is None and self.run.n_steps() < self.n_steps
 
     def workers(self) -> list[psutil.Process]:
         return self.cluster.processes() if self.cluster else workers_of(self.run.process.pid)
@@ -93,12 +98,15 @@ def kill_worker(case: Case) -> None:
     workers = case.workers()
     if workers:
         kill(workers[int(case.rng.integers(len(workers)))])
+    case.has_struck &= bool(workers)
 
 
 def kill_all_workers(case: Case) -> None:
     case.wait_for_a_step()
-    for worker in case.workers():
+    workers = case.workers()
+    for worker in workers:
         kill(worker)
+    case.has_struck &= bool(workers)
 
 
 def kill_starting_worker(case: Case) -> None:
@@ -108,12 +116,16 @@ def kill_starting_worker(case: Case) -> None:
     time.sleep(float(case.rng.uniform(0, 1.5)))
     for worker in workers[:1]:
         kill(worker)
+    case.has_struck = bool(workers)
 
 
 def kill_workers_again_and_again(case: Case) -> None:
+    n_struck = 0
     for _ in range(3):
         kill_worker(case)
+        n_struck += case.has_struck
         time.sleep(float(case.rng.uniform(0, 3)))
+    case.has_struck = n_struck > 0
 
 
 def kill_nanny(case: Case) -> None:
@@ -158,6 +170,7 @@ def stop_worker_for_a_while(case: Case) -> None:
             stopped.suspend()
             time.sleep(float(case.rng.uniform(2, 12)))
             stopped.resume()
+    case.has_struck &= bool(workers)
 
 
 def stop_client_until_another_run_has_taken_over(case: Case) -> None:
@@ -167,6 +180,7 @@ def stop_client_until_another_run_has_taken_over(case: Case) -> None:
     shorten_locks(case.outputs)
     second = case.start().end()
     assert second.code == 0, second
+    case.is_done_by_another = True
     first.process.send_signal(signal.SIGCONT)
 
 
@@ -198,7 +212,7 @@ def fill_disk(case: Case) -> None:
     case.wait_for_a_step()
     assert case.disk is not None
     case.disk.fill()
-    case.run.wait_note("waiting", timeout_s=20)
+    case.has_struck = case.run.wait_note("waiting", timeout_s=60)
     time.sleep(float(case.rng.uniform(0, 4)))
     case.disk.repair()
 
@@ -207,7 +221,7 @@ def make_read_only(case: Case) -> None:
     case.wait_for_a_step()
     assert case.disk is not None
     case.disk.make_read_only()
-    case.run.wait_note("waiting", timeout_s=20)
+    case.has_struck = case.run.wait_note("waiting", timeout_s=60)
     time.sleep(float(case.rng.uniform(0, 4)))
     case.disk.repair()
 
@@ -226,6 +240,7 @@ def object_store(
         )
         time.sleep(float(case.rng.uniform(*seconds)))
         case.proxy.fault = None
+        case.has_struck = case.proxy.n_hit > 0
 
     return strike
 
@@ -270,7 +285,7 @@ def take_bundle_away(case: Case) -> None:
     case.run.wait_steps(0)
     path, away = case.folder / "toy.pt", case.folder / "away.pt"
     path.rename(away)
-    case.run.wait_note("waiting", timeout_s=20)
+    case.has_struck = case.run.wait_note("waiting", timeout_s=60)
     away.rename(path)
 
 
@@ -370,6 +385,7 @@ def damage_in_a_run(part: str) -> Callable[[Case], None]:
             data[int(case.rng.integers(len(data)))] ^= int(case.rng.integers(1, 256))
             # In place, as a disk does it.
             case.outputs.write(name, bytes(data))
+        case.has_struck &= bool(there)
 
     return strike
 

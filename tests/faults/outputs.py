@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,8 @@ class Outputs(Protocol):
 
     def remove(self, name: str) -> None: ...
 
+    def clear(self) -> None: ...
+
 
 class OnDisk:
     """Outputs in a folder."""
@@ -44,6 +47,10 @@ class OnDisk:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+    def clear(self) -> None:
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
@@ -74,6 +81,10 @@ class OnS3:
 
     def write(self, name: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=name, Body=data)
+
+    def clear(self) -> None:
+        for name in self.names():
+            self.remove(name)
 
     def remove(self, name: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=name)
