@@ -121,8 +121,16 @@ class WorkerMonitor:
                 self._notify(news)
 
     def able(self, device: Device) -> list[str]:
-        """Return the addresses of the workers that can compute on `device`."""
-        return self._pool.able(device, self.refused)
+        """Return the addresses of the workers that are to compute on `device`; in a run on GPUs, those without one for the cpu."""
+        able = self._pool.able(device, self.refused)
+        if device == "cuda" or self._kind.device == "cpu":
+            return able
+        # A thread that cuts takes Python's lock from the one that feeds the GPU.
+        return [worker for worker in able if worker not in self._pool.gpus] or able
+
+    def is_divided(self, device: Device) -> bool:
+        """Return whether some connected workers are not to compute on `device`."""
+        return bool(self.refused) or (device == "cpu" and len(self.able(device)) < len(self._pool.threads))
 
     def refuse(self, worker: str, reason: str) -> None:
         """Give a worker no more work; the user is notified once."""

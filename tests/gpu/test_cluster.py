@@ -1,5 +1,7 @@
 """Workers on the GPUs of this machine, through dask-cuda; skips where there are none."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,11 +27,15 @@ def started():
 
 
 def test_each_gpu_has_one_worker_that_computes_on_it(started):
-    identities = started.run(models.gpu_identity)
-    assert len(set(identities.values())) == len(identities) == len(local_cuda.visible_gpus())
     pool = cluster.Pool.of(started)
+    identities = started.run(models.gpu_identity, workers=pool.able("cuda"))
+    assert len(set(identities.values())) == len(identities) == len(local_cuda.visible_gpus())
     assert pool.able("cuda") == sorted(identities)
-    assert min(pool.threads.values()) >= 2
+    assert {pool.threads[one] for one in identities} == {2}
+    # Those that cut see no GPU.
+    cutting = sorted(set(pool.threads) - set(identities))
+    assert len(cutting) == local_cuda.cutting_workers(len(identities))
+    assert set(started.run(os.environ.get, "CUDA_VISIBLE_DEVICES", workers=cutting).values()) == {""}
 
 
 def test_more_workers_than_gpus_are_refused(started):

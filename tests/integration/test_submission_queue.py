@@ -204,7 +204,7 @@ def test_a_gpu_that_leaves_is_waited_for_and_the_rest_is_done_by_running_again(r
     assert sink.lines[-1] == "no workers are there: waiting up to 1 s for one that can continue"
     assert result.failed
     for reason in result.failed.values():
-        assert "no workers are there after 1 s; start workers with dask worker tcp://" in reason
+        assert "no workers are there after 1 s; start workers with dask cuda worker tcp://" in reason
     again = execution.execute(parsed, plan, client)
     assert again.complete
     assert again.failed == {}

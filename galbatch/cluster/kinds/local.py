@@ -68,6 +68,8 @@ class Local(ClusterKind):
                 n_workers=self.n_workers,
                 threads_per_worker=1,
                 processes=True,
+                # The plan projects what a worker takes; Dask would end one that takes more than its share of the machine.
+                memory_limit=0,
                 host="127.0.0.1",
                 dashboard_address=free_address(self.config.dashboard_address),
                 # logging.ERROR: below it, Dask warns of every worker that ends with the run.

@@ -1,4 +1,4 @@
-"""The kind "local-cuda": one worker process for each GPU of this machine, through dask-cuda.
+"""The kind "local-cuda": one worker process for each GPU of this machine, through dask-cuda, and others that cut for them.
 
 Neither this module nor its callers may use CUDA before the workers start: a CUDA context in this process would put all
 workers on the first GPU (dask-cuda#719). So GPUs are counted through NVML, and checked on the workers afterwards.
@@ -10,14 +10,14 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Nanny
 
 from galbatch import models
 from galbatch.cluster.base import ClusterKind, Device, Notify, count_of
 from galbatch.cluster.checks import require_distinct_gpus
+from galbatch.cluster.kinds.gpus import WHERE, require_admission, visible_gpus
 from galbatch.cluster.kinds.local import (
     free_address,
     kept_by_malloc,
@@ -30,13 +30,19 @@ from galbatch.cluster.pool import GPU
 from galbatch.core.process import how_to_install
 from galbatch.errors import ClusterError
 
-__all__ = ["LocalCuda", "require_gpus", "threads_of_worker", "visible_gpus"]
+__all__ = ["LocalCuda", "cutting_workers", "require_gpus", "visible_gpus"]
 
-WHERE = "[cluster] kind = 'local-cuda'"
+THREADS = 2
+"""Threads of a GPU's worker: one feeds the GPU, the other one reads headers, and cuts where no other worker is left.
+
+Launching small kernels beside three threads that cut takes 8 to 25 times as long, as all of them take Python's lock."""
+
+MOST_CUTTING = 4
+"""Processes that cut for each GPU, at most: at 250 cutouts/s each they feed 10,000 passes/s of 40 passes a galaxy four times over."""
 
 
 class LocalCuda(ClusterKind):
-    """One worker process for each GPU of this machine, with 2 to 4 threads."""
+    """One worker process for each GPU of this machine, and processes that cut for them on the other cores."""
 
     name = "local-cuda"
 
@@ -59,6 +65,7 @@ class LocalCuda(ClusterKind):
     @contextmanager
     def connect(self, notify: Notify) -> Iterator[Client]:
         gpus = require_gpus(self.config.workers)
+        n_cutting = cutting_workers(len(gpus))
         # dask-cuda's limits of GPU memory keep their defaults: spilling moves objects that Dask holds, and torch's memory is
         # not among them (dask-cuda#755). Each thread computes on one core (Dask's nannies set OMP_NUM_THREADS=1).
         with (
@@ -69,7 +76,9 @@ class LocalCuda(ClusterKind):
                 notify,
                 CUDA_VISIBLE_DEVICES=gpus,
                 n_workers=len(gpus),
-                threads_per_worker=threads_of_worker(len(gpus)),
+                threads_per_worker=THREADS,
+                # The plan projects what a worker takes; Dask would end one that takes more than its share of the machine.
+                memory_limit=0,
                 resources={GPU: 1},
                 host="127.0.0.1",
                 dashboard_address=free_address(self.config.dashboard_address),
@@ -78,49 +87,14 @@ class LocalCuda(ClusterKind):
             Client(workers) as client,
         ):
             # wait_s = 0 means not to wait for workers elsewhere; here they are being started, so there is no limit.
-            client.wait_for_workers(len(gpus), timeout=self.config.wait_s or None)
+            _add_cutting_workers(workers, n_cutting)
+            client.wait_for_workers(len(gpus) + n_cutting, timeout=self.config.wait_s or None)
             require_distinct_gpus(client)
             register_plugins(client)
             yield client
 
     def replace_workers(self, client: Client) -> int:
         return replace_workers(client)
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES allows, by their numbers or UUIDs as in that variable.
-
-    Raises
-    ------
-    ClusterError
-        GPUs cannot be counted: dask-cuda or the driver is missing.
-    """
-    n_gpus = _count_gpus()
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return [str(number) for number in range(n_gpus)]
-
-    def is_there(name: str) -> bool:
-        return name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < n_gpus)
-
-    # CUDA reads the list up to the first entry that is no GPU, and ignores the rest.
-    return list(dict.fromkeys(takewhile(is_there, (name.strip() for name in listed.split(",")))))
-
-
-def _count_gpus() -> int:
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        raise ClusterError(
-            f"{WHERE}: dask-cuda is not installed here: {how_to_install('dask_cuda')}"
-        ) from None
-    try:
-        nvml.nvmlInit()
-        return int(nvml.nvmlDeviceGetCount())
-    except nvml.NVMLError as error:
-        raise ClusterError(
-            f"{WHERE}: no GPU is found here ({error}); it needs an NVIDIA GPU and its driver; kind = 'local' runs on the cpu"
-        ) from None
 
 
 def require_gpus(n_workers: int | None) -> list[str]:
@@ -146,7 +120,9 @@ def require_gpus(n_workers: int | None) -> list[str]:
             f"{WHERE}: torch is a build without CUDA here: install one with it, see https://pytorch.org/get-started/locally"
         )
     _cluster_class()
-    return gpus[: n_workers or len(gpus)]
+    taken = gpus[: n_workers or len(gpus)]
+    require_admission(taken)
+    return taken
 
 
 def _cluster_class() -> Any:
@@ -161,6 +137,20 @@ def _cluster_class() -> Any:
         raise ClusterError(f"{WHERE}: {hint}") from None
 
 
-def threads_of_worker(n_workers: int) -> int:
-    """Return the number of threads of each worker, 2 to 4 depending on the cores: one feeds the GPU, the others cut."""
-    return min(4, max(2, (os.cpu_count() or 1) // n_workers))
+def cutting_workers(n_gpus: int) -> int:
+    """Return the number of processes that cut: for each GPU one to four, depending on the cores."""
+    # os.cpu_count counts hardware threads, of which two mostly share a core; each GPU's worker has a core for itself.
+    n_cores = (os.cpu_count() or 1) // 2
+    return n_gpus * min(MOST_CUTTING, max(1, n_cores // n_gpus - 1))
+
+
+def _add_cutting_workers(workers: Any, n_workers: int) -> None:
+    """Start processes without a GPU beside the workers of a cluster of this process."""
+    own = {"data", "plugins", "preload", "preload_argv", "resources"}  # of the workers with a GPU
+    options = {key: value for key, value in workers.new_spec["options"].items() if key not in own}
+    # An empty list keeps them off the GPUs, whatever they import: one that admits a single process belongs to its worker.
+    options |= {"nthreads": 1, "memory_limit": 0, "env": {"CUDA_VISIBLE_DEVICES": ""}}
+    for number in range(n_workers):
+        workers.worker_spec[f"cut-{number}"] = {"cls": Nanny, "options": dict(options)}
+    # The number stays: this makes Dask start those that are missing.
+    workers.scale(len(workers.worker_spec))

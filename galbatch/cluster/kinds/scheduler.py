@@ -26,8 +26,8 @@ CONNECT_S = 15
 POLL_S = 0.2
 
 HOW_TO_START: dict[Device, str] = {
-    "cpu": "dask worker {address} --nthreads 1",
-    "cuda": 'dask worker {address} --resources "GPU=1" --nthreads 4',
+    "cpu": "dask worker {address} --nthreads 1 --memory-limit 0",
+    "cuda": 'dask cuda worker {address} --resources "GPU=1" --nthreads 2 --memory-limit 0',
 }
 
 TLS_HINT = "tls:// needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, .._TLS__CLIENT__CERT and .._TLS__CLIENT__KEY"

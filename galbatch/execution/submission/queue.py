@@ -329,8 +329,10 @@ class SubmissionQueue:
                 posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
                 device=self._device,
             )
-        # All workers may take it unless one was refused: then the others are named, and new ones get later tasks.
-        able = tuple(self._monitor.able(device)) if self._monitor.refused or attempt.elsewhere else ()
+        # All workers may take it unless one was refused, or cutting is for those without a GPU: then these are named, and new
+        # ones get later tasks.
+        is_divided = attempt.elsewhere or self._monitor.is_divided(device)
+        able = tuple(self._monitor.able(device)) if is_divided else ()
         able = tuple(one for one in able if one in attempt.elsewhere) or able
         future = self._client.submit(
             run_packed,

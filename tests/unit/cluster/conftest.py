@@ -2,12 +2,13 @@
 
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Worker
 
 from galbatch import models
+from galbatch.cluster.kinds import local_cuda
 
 TWO_GPUS = ("GPU-aaaa", "GPU-bbbb")
 
@@ -27,8 +28,19 @@ class FakeMachine:
         self.nvml = self.module("pynvml")
         self.nvml.NVMLError = type("NVMLError", (Exception,), {})
         self.nvml.nvmlInit = lambda: None
+        self.nvml.nvmlDeviceGetHandleByIndex = lambda number: number
+        self.nvml.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}" if isinstance(handle, int) else handle
+        self.nvml.nvmlDeviceGetName = lambda handle: "NVIDIA H200"
+        self.nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(total=140 * 2**30)
+        self.nvml.nvmlDeviceGetComputeMode = lambda handle: 0
+        self.nvml.nvmlDeviceGetComputeRunningProcesses = lambda handle: []
+        self.nvml.nvmlDeviceGetMigMode = lambda handle: (0, 0)
         self.has(2)
         self.module("dask_cuda").LocalCUDACluster = self.start
+        # Two processes that cut, one for each GPU: threads here.
+        monkeypatch.setattr("os.cpu_count", lambda: 4)
+        monkeypatch.setattr(local_cuda, "Nanny", self.start_cutting)
+        self.cutting = []
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(models, "torch_cuda", lambda: "13.0", raising=False)
         monkeypatch.setattr(models, "gpu_identity", self.identity, raising=False)
@@ -49,6 +61,22 @@ class FakeMachine:
     def start(self, *, CUDA_VISIBLE_DEVICES, n_workers, **options):
         self.started.append((CUDA_VISIBLE_DEVICES, n_workers, options))
         return LocalCluster(n_workers=n_workers, processes=False, protocol="tcp", **options)
+
+    def start_cutting(self, scheduler, *, env, **options):
+        self.cutting.append((env, options))
+        return Worker(scheduler, **options)
+
+    def divide(self, number, *names):
+        """Divide a GPU into MIG instances of these names; one place between them is empty."""
+
+        def instance(handle, place):
+            if place == 1 or place > len(names):
+                raise self.nvml.NVMLError("Not Found")
+            return names[max(0, place - 1)]
+
+        self.nvml.nvmlDeviceGetMigMode = lambda handle: (int(handle == number), 0)
+        self.nvml.nvmlDeviceGetMaxMigDeviceCount = lambda handle: 7
+        self.nvml.nvmlDeviceGetMigDeviceHandleByIndex = instance
 
     def identity(self):
         found = self.identities.pop()

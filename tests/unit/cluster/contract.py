@@ -30,12 +30,12 @@ def listening():
 class Contract:
     """What holds for workers of any kind: subclasses give `connected`, the config and a client of two workers."""
 
-    device = "cpu"
+    device, n_workers = "cpu", 2
 
     def test_two_workers_come_and_both_work(self, connected):
         parsed, client = connected
         pool = cluster.Pool.of(client)
-        assert len(pool.threads) == 2
+        assert len(pool.threads) == self.n_workers
         workers = cluster.Workers(parsed)
         workers._client = client
         assert set(workers.map(name_of_worker, range(40))) == set(pool.threads)
@@ -50,7 +50,7 @@ class Contract:
 
     def test_the_window_holds_a_task_for_each_thread_and_one_more_for_each_worker(self, connected):
         pool = cluster.Pool.of(connected[1])
-        assert pool.max_submitted == sum(pool.threads.values()) + 2
+        assert pool.max_submitted == sum(pool.threads.values()) + self.n_workers
 
     def test_the_device_is_the_kinds(self, connected):
         parsed, client = connected
@@ -68,7 +68,7 @@ class Contract:
             return found
 
         monkeypatch.setattr(client, "sync", sync_before_the_timer)
-        assert len(cluster.Pool.of(client).threads) == 2
+        assert len(cluster.Pool.of(client).threads) == self.n_workers
 
     def test_nobody_is_given_up(self, connected):
         parsed, client = connected

@@ -25,8 +25,8 @@ def test_who_is_missing_is_waited_for_and_then_given_up(clock, monkeypatch):
     ]
     clock[0] += 2
     assert monitor.given_up("cuda") == (
-        "1 worker is there, none with the resource GPU after 100 s; start workers with dask worker tcp://s:1 "
-        '--resources "GPU=1" --nthreads 4 and run again'
+        "1 worker is there, none with the resource GPU after 100 s; start workers with dask cuda worker tcp://s:1 "
+        '--resources "GPU=1" --nthreads 2 --memory-limit 0 and run again'
     )
     monkeypatch.setattr("galbatch.cluster.kinds.scheduler.refused_workers", lambda client: {})
     client.workers["b"] = worker(4, gpu=True)

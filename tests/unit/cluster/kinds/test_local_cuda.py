@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from distributed import Client, LocalCluster
@@ -17,7 +18,7 @@ CUDA = ClusterConfig(kind="local-cuda", dashboard_address="127.0.0.1:0", wait_s=
 
 
 class TestLocalCuda(Contract):
-    device = "cuda"
+    device, n_workers = "cuda", 4  # two with a GPU, two that cut
 
     @pytest.fixture
     def connected(self, gpus):
@@ -28,9 +29,27 @@ class TestLocalCuda(Contract):
         (visible, n_workers, options) = gpus.started[0]
         assert (visible, n_workers) == (["0", "1"], 2)
         assert options["resources"] == {"GPU": 1}
-        assert 2 <= options["threads_per_worker"] <= 4
-        # Limits of memory, and RMM, are left to dask-cuda: torch uses neither.
-        assert not [name for name in options if name.startswith(("rmm", "device_memory", "memory"))]
+        assert options["threads_per_worker"] == 2
+        assert options["memory_limit"] == 0
+        # Limits of GPU memory, and RMM, are left to dask-cuda: torch uses neither.
+        assert not [name for name in options if name.startswith(("rmm", "device_memory"))]
+
+    def test_processes_that_cut_are_kept_off_the_gpus(self, connected, gpus):
+        assert [env for env, _ in gpus.cutting] == [{"CUDA_VISIBLE_DEVICES": ""}] * 2
+        for _, options in gpus.cutting:
+            assert (options["nthreads"], options["memory_limit"]) == (1, 0)
+            assert options["host"] == "127.0.0.1"
+            assert not {"resources", "preload", "data"} & set(options)
+
+    def test_cutting_is_for_the_processes_without_a_gpu_as_long_as_there_are_some(self, connected):
+        parsed, client = connected
+        pool, monitor = cluster.Pool.of(client), cluster.WorkerMonitor(client, parsed, print)
+        cutting = sorted(set(pool.threads) - pool.gpus)
+        assert (monitor.able("cpu"), monitor.able("cuda")) == (cutting, sorted(pool.gpus))
+        assert [monitor.is_divided(device) for device in ("cpu", "cuda")] == [True, False]
+        for one in cutting:
+            monitor.refuse(one, "its disk is full")
+        assert monitor.able("cpu") == sorted(pool.gpus)
 
     def test_one_task_at_a_time_on_a_gpu_and_others_beside_it(self, connected):
         client = connected[1]
@@ -111,6 +130,42 @@ def no_driver(machine):
         raise machine.nvml.NVMLError("NVML Shared Library Not Found")
 
     return init
+
+
+def test_mig_instances_are_workers_by_their_names(gpus, monkeypatch):
+    gpus.divide(1, "MIG-aaaa", "MIG-bbbb")
+    assert local_cuda.visible_gpus() == ["0", "MIG-aaaa", "MIG-bbbb"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-bbbb,0")
+    assert local_cuda.require_gpus(None) == ["MIG-bbbb", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(
+        ClusterError, match=r"'0,1': GPU 1 is divided by MIG, .*by their names: MIG-aaaa,MIG-bbbb$"
+    ):
+        cluster.require(CUDA)
+
+
+def test_a_gpu_that_admits_one_process_is_refused_while_it_has_one(gpus, monkeypatch):
+    gpus.nvml.nvmlDeviceGetComputeMode = lambda handle: 3
+    cluster.require(CUDA)
+    gpus.nvml.nvmlDeviceGetComputeRunningProcesses = lambda handle: [SimpleNamespace(pid=77)] * handle
+    with pytest.raises(
+        ClusterError, match=r"GPU 1 is in the compute mode exclusive process, .*process 77 has it"
+    ):
+        cluster.require(CUDA)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    cluster.require(CUDA)
+    gpus.nvml.nvmlDeviceGetComputeMode = lambda handle: 2
+    with pytest.raises(ClusterError, match="GPU 0 is in the compute mode prohibited"):
+        cluster.require(CUDA)
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "n_threads", "n_cutting"),
+    [(1, 2, 1), (1, 16, 4), (4, 16, 4), (4, 64, 16), (8, 192, 32), (8, 48, 16)],
+)
+def test_processes_that_cut_follow_from_cores_and_gpus(monkeypatch, n_gpus, n_threads, n_cutting):
+    monkeypatch.setattr("os.cpu_count", lambda: n_threads)
+    assert local_cuda.cutting_workers(n_gpus) == n_cutting
 
 
 def test_bindings_that_are_missing_come_with_the_extra_of_torchs_release(gpus, monkeypatch):
