@@ -59,7 +59,12 @@ def test_each_extra_installs_the_package_that_it_is_named_for() -> None:
         listed = [re.split(r"[\[<>=]", one)[0].replace("-", "_") for one in EXTRAS_OF_PROJECT[extra.name]]
         assert package in listed, extra
     # Every other extra is for those who work on galbatch, sums up, or is for an older CUDA.
-    assert set(EXTRAS_OF_PROJECT) == {extra.name for extra in EXTRAS.values()} | {"all", "cuda12", "docs", "dev"}
+    assert set(EXTRAS_OF_PROJECT) == {extra.name for extra in EXTRAS.values()} | {
+        "all",
+        "cuda12",
+        "docs",
+        "dev",
+    }
     # The pair of cuda's pins would bind everybody.
     together = EXTRAS_OF_PROJECT["all"][0]
     assert together == f"galbatch[{','.join(sorted({e.name for e in EXTRAS.values()} - {'cuda'}))}]"
