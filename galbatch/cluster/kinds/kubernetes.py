@@ -36,6 +36,7 @@ RIGHTS = (
     ("kubernetes.dask.org", "daskclusters", "create"),
     ("kubernetes.dask.org", "daskclusters", "delete"),
     ("kubernetes.dask.org", "daskworkergroups", "create"),
+    ("kubernetes.dask.org", "daskautoscalers", "create"),
     ("", "pods", "list"),
     ("", "services", "get"),
 )
