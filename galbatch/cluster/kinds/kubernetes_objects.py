@@ -112,7 +112,7 @@ def workers(
 ) -> dict[str, Any]:
     """Return the worker part of a cluster or group; `beside` takes the memory of workers beside those with GPUs."""
     memory = options.cpu_memory if beside else options.memory
-    # One worker a pod: the operator ends a worker by the name of its pod.
+    # The limit of memory is the pod's: Dask's own would pause workers that hold no data of its kind. One worker a pod: the operator ends a worker by the name of its pod.
     if device == "cuda":
         threads = max(2, min(4, options.cpus))
         asked = resources(cpus=options.cpus, memory=memory, gpus=1)
@@ -122,7 +122,8 @@ def workers(
     container = {
         "name": "worker",
         "args": [
-            "dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--dashboard-address", "8788", *command,
+            "dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--dashboard-address", "8788",
+            "--memory-limit", "0", *command,
         ],
         "resources": asked,
         "ports": [{"name": "http-dashboard", "containerPort": 8788, "protocol": "TCP"}],
