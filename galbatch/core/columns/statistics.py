@@ -1,4 +1,4 @@
-"""Columns of the catalog: name, dtype, unit, UCD, description and missing value of each. Names are made and parsed only here.
+"""Statistics: the kinds of result columns of a network, and the names that are made from them.
 
 The name of a result column is the model's name, an underscore and a suffix. A member of `Statistic` and the quantity,
 level or rank in a `ColumnKey` give the suffix: ``gampen_bt_q500``, ``gampen_corr_bt_re_arcsec``, ``sfnet_feature_0``,
@@ -11,45 +11,26 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
-from galbatch.core.pixels import PATH_COLUMNS
+from galbatch.core.columns.definitions import NO_TEXT, NO_VALUE, Column
+from galbatch.core.flags import ModelFlag
 from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
-    "DEC",
-    "HEALPIX",
-    "ID",
     "MC_ERROR",
     "MODEL_FLAGS",
-    "NO_TEXT",
     "OOD_DISTANCE",
-    "OWN_COLUMNS",
     "PASSES",
-    "PIXEL_FLAGS",
-    "RA",
-    "RESERVED_COLUMNS",
-    "SEPARATION",
-    "Column",
     "ColumnKey",
     "ResultColumn",
     "Scope",
     "Statistic",
-    "flag_columns",
-    "parse_column",
-    "parse_columns",
-    "quantile_columns",
     "quantile_suffix",
     "quantity_column",
-    "result_names",
 ]
 
 LEVEL_DECIMALS = 10
@@ -57,81 +38,6 @@ LEVEL_DECIMALS = 10
 
 Users write fewer decimals, and the rounding error of a float64 only shows in later ones.
 """
-
-NO_VALUE = "null: no value, the flags say why"
-
-NO_TEXT = ""
-"""The missing text: astropy, FITS and VOTable have no null for text, and astropy would read it as the word None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """The definition of a catalog column.
-
-    Attributes
-    ----------
-    name : str
-        The column's name in the catalog.
-    dtype : str
-        A numpy dtype such as ``int32`` or ``float32``, or ``string``.
-    unit : str
-        Unit in the VOUnits syntax, "" for none.
-    description : str
-        One line for users of the catalog. It explains the missing value where one can occur.
-    ucd : str
-        Unified Content Descriptor (UCD1+), "" for none.
-    missing : float or str
-        The value that marks a missing one in the program's arrays. Files hold null in place of NaN, and all other values
-        as they are.
-    flags : type of CatalogFlag, or None
-        The meaning of the bits, if this is a column of flags.
-    """
-
-    name: str
-    dtype: str
-    unit: str
-    description: str
-    ucd: str = ""
-    missing: float | str = math.nan
-    flags: type[CatalogFlag] | None = None
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        """The column's pyarrow type."""
-        return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
-
-    def empty(self, n_objects: int) -> npt.NDArray[Any]:
-        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text.
-
-        Integers have no NaN: a column of integers must state the number that marks a missing value.
-        """
-        dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
-        return np.full(n_objects, self.missing, dtype)
-
-
-HEALPIX = Column(
-    "_healpix_29", "int64", "", "HEALPix index, order 29, NESTED, ICRS; rows are sorted by it", "pos.healpix"
-)
-ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
-RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
-DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
-SEPARATION = Column("separation_arcsec", "float64", "arcsec", "distance from the center", "pos.angDistance")
-OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
-"""The first columns of every leaf (Parquet file of the catalog); `object_id` is int64 or string, as in the object list."""
-
-PIXEL_FLAGS = Column(
-    "flags",
-    "int32",
-    "",
-    "what the pixels and the object list say",
-    "meta.code.qual",
-    missing=0,
-    flags=PixelFlag,
-)
-"""The first result column: columns copied from the object list come before it, columns of the models after it."""
-
-RESERVED_COLUMNS = (*(column.name for column in OWN_COLUMNS), PIXEL_FLAGS.name, *PATH_COLUMNS)
-"""Names of the catalog's own columns (and of HATS' path columns): columns of an object list cannot keep them."""
 
 
 class Scope(enum.Enum):
@@ -387,107 +293,5 @@ class ResultColumn(Column):
     key: ColumnKey
 
 
-def result_names(names: Sequence[str]) -> list[str]:
-    """Return the names of a catalog's result columns: the column ``flags`` and all after it; none if the catalog has no ``flags``."""
-    return list(names[list(names).index(PIXEL_FLAGS.name) :]) if PIXEL_FLAGS.name in names else []
-
-
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
-
-
-def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
-    """Return the model and the key of each result column of a catalog.
-
-    The columns of one model are adjacent, and its column of flags is the last of them. The flags therefore mark where each
-    model's columns end, and models whose names begin alike (``gampen``, ``gampen_survey``) are kept apart. Columns copied
-    from the object list come before the column ``flags`` and are left out.
-
-    Parameters
-    ----------
-    names : sequence of str
-        All columns of the catalog, in the catalog's order.
-
-    Returns
-    -------
-    dict of str to (str, ColumnKey)
-        Model name and key, by column name.
-    """
-    # Without the column `flags` the names are those of results alone.
-    results = result_names(names)[1:] if PIXEL_FLAGS.name in names else list(names)
-    found: dict[str, tuple[str, ColumnKey]] = {}
-    block: list[str] = []
-    for name in results:
-        block.append(name)
-        model = name.removesuffix(f"_{Statistic.FLAGS.word}")
-        if model != name and all(one.startswith(f"{model}_") for one in block):
-            found |= {key.name(model): (model, key) for key in _parse_block(block, model)}
-            block = []
-    return found
-
-
-def flag_columns(names: Sequence[str]) -> list[str]:
-    """Return the names of a catalog's columns of flags: ``flags`` of the pixels, then ``<model>_flags`` of each model."""
-    keys = parse_columns(names)
-    model_flags = [name for name, (_, key) in keys.items() if key == MODEL_FLAGS]
-    return [PIXEL_FLAGS.name, *model_flags] if PIXEL_FLAGS.name in names else model_flags
-
-
-def quantile_columns(names: Sequence[str]) -> dict[tuple[str, str], dict[float, str]]:
-    """Return the names of a catalog's quantile columns, by (model, quantity) and then by level in ascending order."""
-    found: dict[tuple[str, str], dict[float, str]] = {}
-    for name, (model, key) in parse_columns(names).items():
-        if key.level is not None:
-            found.setdefault((model, key.quantity), {})[key.level] = name
-    return {quantity: dict(sorted(columns.items())) for quantity, columns in found.items()}
-
-
-def _parse_block(names: Sequence[str], model: str) -> Iterator[ColumnKey]:
-    """Yield the keys of one model's columns. Its quantities are those that have quantiles."""
-    found = [parsed[1] for name in names if (parsed := parse_column(name, (model,))) is not None]
-    # A first pass finds the quantities, without which the names of correlations cannot be split.
-    quantities = {key.quantity for key in found if key.statistic is Statistic.QUANTILE}
-    for name in names:
-        if (parsed := parse_column(name, (model,), quantities=quantities)) is not None:
-            yield parsed[1]
-
-
-def parse_column(
-    name: str, models: Collection[str], *, quantities: Collection[str] = ()
-) -> tuple[str, ColumnKey] | None:
-    """Return the model and the key of one result column, or None if it belongs to none of `models`.
-
-    Parameters
-    ----------
-    name : str
-        The column's name in the catalog.
-    models : collection of str
-        Names of all models of the run. If the column's name begins with several of them, the longest is taken.
-    quantities : collection of str
-        Names of the model's quantities. If empty, any quantity is accepted, but no correlation is recognized: without
-        the list the two names in it cannot be separated.
-    """
-    own = [model for model in models if name.startswith(f"{model}_")]
-    if not own:
-        return None
-    # "gampen_survey_bt_q500" begins with "gampen_" too.
-    model = max(own, key=len)
-    rest = name.removeprefix(f"{model}_")
-    # The longest word first: otherwise "bt_epistemic_std" would be read as the "std" of a quantity "bt_epistemic".
-    for statistic in sorted(Statistic, key=lambda one: -len(one.word)):
-        match = statistic.pattern.fullmatch(rest)
-        if match and (key := _key(statistic, match.groupdict(), quantities)):
-            return model, key
-    return None
-
-
-def _key(statistic: Statistic, parts: dict[str, str], quantities: Collection[str]) -> ColumnKey | None:
-    if "pair" in parts:
-        pairs = ((first, second) for first in quantities for second in quantities)
-        found = next((pair for pair in pairs if "_".join(pair) == parts["pair"]), None)
-        return None if found is None else ColumnKey(statistic, *found)
-    quantity = parts.get("quantity", "")
-    if quantity and quantities and quantity not in quantities:
-        return None
-    level = float(f"0.{parts['level']}") if "level" in parts else None
-    return ColumnKey(statistic, quantity, level=level, rank=int(parts["rank"]) if "rank" in parts else None)

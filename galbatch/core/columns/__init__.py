@@ -1,0 +1,61 @@
+"""Columns of the catalog: name, dtype, unit, UCD, description and missing value of each. Names are made and parsed only here."""
+
+from galbatch.core.columns.definitions import (
+    DEC,
+    HEALPIX,
+    ID,
+    NO_TEXT,
+    OWN_COLUMNS,
+    PIXEL_FLAGS,
+    RA,
+    RESERVED_COLUMNS,
+    SEPARATION,
+    Column,
+)
+from galbatch.core.columns.parsing import (
+    flag_columns,
+    parse_column,
+    parse_columns,
+    quantile_columns,
+    result_names,
+)
+from galbatch.core.columns.statistics import (
+    MC_ERROR,
+    MODEL_FLAGS,
+    OOD_DISTANCE,
+    PASSES,
+    ColumnKey,
+    ResultColumn,
+    Scope,
+    Statistic,
+    quantile_suffix,
+    quantity_column,
+)
+
+__all__ = [
+    "DEC",
+    "HEALPIX",
+    "ID",
+    "MC_ERROR",
+    "MODEL_FLAGS",
+    "NO_TEXT",
+    "OOD_DISTANCE",
+    "OWN_COLUMNS",
+    "PASSES",
+    "PIXEL_FLAGS",
+    "RA",
+    "RESERVED_COLUMNS",
+    "SEPARATION",
+    "Column",
+    "ColumnKey",
+    "ResultColumn",
+    "Scope",
+    "Statistic",
+    "flag_columns",
+    "parse_column",
+    "parse_columns",
+    "quantile_columns",
+    "quantile_suffix",
+    "quantity_column",
+    "result_names",
+]

@@ -1,0 +1,103 @@
+"""The definition of a catalog column, and the columns that every catalog has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from galbatch.core.flags import CatalogFlag, PixelFlag
+from galbatch.core.pixels import PATH_COLUMNS
+
+__all__ = [
+    "DEC",
+    "HEALPIX",
+    "ID",
+    "NO_TEXT",
+    "NO_VALUE",
+    "OWN_COLUMNS",
+    "PIXEL_FLAGS",
+    "RA",
+    "RESERVED_COLUMNS",
+    "SEPARATION",
+    "Column",
+]
+
+NO_VALUE = "null: no value, the flags say why"
+
+NO_TEXT = ""
+"""The missing text: astropy, FITS and VOTable have no null for text, and astropy would read it as the word None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The definition of a catalog column.
+
+    Attributes
+    ----------
+    name : str
+        The column's name in the catalog.
+    dtype : str
+        A numpy dtype such as ``int32`` or ``float32``, or ``string``.
+    unit : str
+        Unit in the VOUnits syntax, "" for none.
+    description : str
+        One line for users of the catalog. It explains the missing value where one can occur.
+    ucd : str
+        Unified Content Descriptor (UCD1+), "" for none.
+    missing : float or str
+        The value that marks a missing one in the program's arrays. Files hold null in place of NaN, and all other values
+        as they are.
+    flags : type of CatalogFlag, or None
+        The meaning of the bits, if this is a column of flags.
+    """
+
+    name: str
+    dtype: str
+    unit: str
+    description: str
+    ucd: str = ""
+    missing: float | str = math.nan
+    flags: type[CatalogFlag] | None = None
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's pyarrow type."""
+        return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
+
+    def empty(self, n_objects: int) -> npt.NDArray[Any]:
+        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text.
+
+        Integers have no NaN: a column of integers must state the number that marks a missing value.
+        """
+        dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
+        return np.full(n_objects, self.missing, dtype)
+
+
+HEALPIX = Column(
+    "_healpix_29", "int64", "", "HEALPix index, order 29, NESTED, ICRS; rows are sorted by it", "pos.healpix"
+)
+ID = Column("object_id", "int64", "", "id of the object, as in the object list", "meta.id;meta.main")
+RA = Column("ra_deg", "float64", "deg", "right ascension, ICRS, as in the object list", "pos.eq.ra;meta.main")
+DEC = Column("dec_deg", "float64", "deg", "declination, ICRS, as in the object list", "pos.eq.dec;meta.main")
+SEPARATION = Column("separation_arcsec", "float64", "arcsec", "distance from the center", "pos.angDistance")
+OWN_COLUMNS = (HEALPIX, ID, RA, DEC)
+"""The first columns of every leaf (Parquet file of the catalog); `object_id` is int64 or string, as in the object list."""
+
+PIXEL_FLAGS = Column(
+    "flags",
+    "int32",
+    "",
+    "what the pixels and the object list say",
+    "meta.code.qual",
+    missing=0,
+    flags=PixelFlag,
+)
+"""The first result column: columns copied from the object list come before it, columns of the models after it."""
+
+RESERVED_COLUMNS = (*(column.name for column in OWN_COLUMNS), PIXEL_FLAGS.name, *PATH_COLUMNS)
+"""Names of the catalog's own columns (and of HATS' path columns): columns of an object list cannot keep them."""
