@@ -22,7 +22,7 @@ from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import UsageError
 
-__all__ = ["AtIndices", "Cone", "RowCondition", "RowLimits", "scan"]
+__all__ = ["AtIndices", "Cone", "InPixel", "RowCondition", "RowLimits", "scan"]
 
 RowLimits = Mapping[str, tuple[Any, Any]]
 """Least and greatest value of columns in some rows; of columns that are absent nothing is known."""
@@ -129,6 +129,27 @@ class AtIndices:
     def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Return which rows are at one of the indices, (row,) bool."""
         return np.isin(rows.column(HEALPIX.name).to_numpy(), self._indices)
+
+
+@dataclass(frozen=True)
+class InPixel:
+    """Rows inside a HEALPix pixel."""
+
+    pixel: HealpixPixel
+
+    columns = (HEALPIX.name,)
+
+    def may_hold(self, limits: RowLimits) -> bool:
+        """Return whether rows within the limits of their HEALPix index may lie in the pixel."""
+        if HEALPIX.name not in limits:
+            return True
+        (least, greatest), (start, stop) = limits[HEALPIX.name], self.pixel.index_range
+        return bool(least < stop and start <= greatest)
+
+    def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows lie in the pixel, (row,) bool."""
+        index, (start, stop) = rows.column(HEALPIX.name).to_numpy(), self.pixel.index_range
+        return np.asarray((index >= start) & (index < stop))
 
 
 def scan(

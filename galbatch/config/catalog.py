@@ -15,4 +15,8 @@ class CatalogConfig(Section):
 
     # The lock and the pass outputs are named after this path and lie next to it: readers of HATS list what lies inside.
     path: str = Field("catalog", description="folder of the HATS catalog")
+    base: str | None = Field(
+        None,
+        description="an older catalog, of which values are taken where they would be the same; it is not changed",
+    )
     name: Label = Field("galbatch", description="obs_collection in the catalog's properties")

@@ -16,6 +16,10 @@ class CutoutsConfig(Section):
     """The [cutouts] section: the cutout store."""
 
     store: str = Field("cutouts.zarr", description="path of the Zarr store")
+    base: str | None = Field(
+        None,
+        description="an older cutout store, of which cutouts are taken where they would be the same; it is not changed",
+    )
     # The image alone is the default: mask (2 bytes a pixel) and variance (4) would more than double the store.
     planes: tuple[Literal["image", "mask", "variance"], ...] = Field(
         ("image",),

@@ -1,14 +1,14 @@
-"""The [flags] section: thresholds of the pixel flags."""
+"""The [flags] section: thresholds of the flags."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from galbatch.config.strict import Section
 from galbatch.config.values import Separation, Width
-from galbatch.core.flags import PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag
 
 __all__ = ["FlagsConfig"]
 
@@ -20,7 +20,11 @@ CENTER_FLAGS = ", ".join(
 
 
 class FlagsConfig(Section):
-    """The [flags] section: thresholds of the pixel flags."""
+    """The [flags] section: thresholds of the flags."""
+
+    of_list: ClassVar[frozenset[str]] = frozenset({"neighbor_radius_arcsec", "duplicate_radius_arcsec"})
+    of_models: ClassVar[frozenset[str]] = frozenset({"max_missing_share"})
+    """Keys that change no flag of the pixels: those of the object list, and those of networks."""
 
     center_radius_arcsec: Width = Field(
         1.0, description=f"radius around the center (arcsec) in which {CENTER_FLAGS} look at the pixels"
@@ -37,6 +41,13 @@ class FlagsConfig(Section):
         ("BAD", "INTRP", "CR"),
         description=f"{PixelFlag.BAD_CENTER.help} Mask planes that count; in coadds INTRP and CR are often set where only one of many "
         "visits was interpolated",
+    )
+    # With half of a band gone, what the network sees is the edge of the survey.
+    max_missing_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description=f"{ModelFlag.MISSING_PIXELS.help} Largest share of a band's pixels that may be missing; above it: no values.",
     )
     low_snr: float = Field(
         5.0,

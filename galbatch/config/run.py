@@ -37,7 +37,7 @@ class RunConfig(Section):
     objects: ObjectsConfig = Field(description="which objects")
     plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
     cutouts: CutoutsConfig = Field(default_factory=CutoutsConfig, description="the cutout store")
-    flags: FlagsConfig = Field(default_factory=FlagsConfig, description="thresholds of the pixel flags")
+    flags: FlagsConfig = Field(default_factory=FlagsConfig, description="thresholds of the flags")
     models: tuple[ModelConfig, ...] = Field(
         min_length=1, description="the networks to run, one [[models]] each"
     )
@@ -95,12 +95,22 @@ class RunConfig(Section):
             update={
                 "survey": tuple(survey.resolve_paths(absolute) for survey in self.survey),
                 "objects": self.objects.resolve_paths(absolute),
-                "cutouts": self.cutouts.model_copy(update={"store": absolute(self.cutouts.store)}),
+                "cutouts": self.cutouts.model_copy(
+                    update={
+                        "store": absolute(self.cutouts.store),
+                        "base": self.cutouts.base and absolute(self.cutouts.base),
+                    }
+                ),
                 "models": tuple(
                     m.model_copy(update={"bundle": tuple(map(absolute, m.bundle))}) for m in self.models
                 ),
                 "cluster": self.cluster.resolve_paths(absolute),
-                "catalog": self.catalog.model_copy(update={"path": absolute(self.catalog.path)}),
+                "catalog": self.catalog.model_copy(
+                    update={
+                        "path": absolute(self.catalog.path),
+                        "base": self.catalog.base and absolute(self.catalog.base),
+                    }
+                ),
             }
         )
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from galbatch.errors import FingerprintError
 
-__all__ = ["Fingerprint", "digest", "refuse_difference"]
+__all__ = ["Fingerprint", "differences", "digest", "refuse_difference", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,11 @@ def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fin
     expected : Fingerprint
         The fingerprint of this run.
 
+    Notes
+    -----
+    Of a section of run.toml only the keys that differ are listed; one that an older version did not have was written with
+    "(nothing)".
+
     Raises
     ------
     FingerprintError
@@ -96,16 +101,58 @@ def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fin
     if found is not None and found.get("digest") == expected.digest:
         return
     parts = (found or {}).get("parts", {})
-    differing = sorted(key for key in {*parts, *expected.parts} if parts.get(key) != expected.parts.get(key))
     lines = [
-        f"{where} was written with {key} {_short(parts.get(key))}; this run uses {_short(expected.parts.get(key))}"
-        for key in differing
+        f"{where} was written with {what} {shown(old)}; this run uses {shown(new)}"
+        for what, old, new in differences(parts, expected.parts)
     ]
     advice = "choose another output path in run.toml, or run galbatch clean"
     raise FingerprintError("\n".join([*lines, advice]) if lines else f"{where} has no fingerprint; {advice}")
 
 
-def _short(value: str | None) -> str:
+def differences(
+    found: Mapping[str, str], expected: Mapping[str, str]
+) -> list[tuple[str, str | None, str | None]]:
+    """Return what differs between the parts of two fingerprints: its name, and both values as text; None is no value.
+
+    Of parts that are JSON objects, such as a section of run.toml, only the keys that differ are named: ``posterior tolerance``.
+    """
+    lines = []
+    for name in sorted({*found, *expected}):
+        old, new = found.get(name), expected.get(name)
+        if old != new:
+            lines += [(f"{name} {key}".rstrip(), *pair) for key, pair in _differing_keys(old, new).items()]
+    return lines
+
+
+def _differing_keys(old: str | None, new: str | None) -> dict[str, tuple[str | None, str | None]]:
+    """Return both values of each key that differs; the key is "" where one of the parts has none."""
+    if old is None or new is None or not (old[:1] in "{[" and new[:1] in "{["):
+        return {"": (old, new)}
+    flat = [_flattened(json.loads(text)) for text in (old, new)]
+    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)]
+    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys} or {"": (old, new)}
+
+
+def _flattened(value: Any, place: str = "") -> dict[str, str]:
+    """Return the single values of a JSON value as text, by their place such as ``generic.mask_planes.SAT``.
+
+    Places in a list are numbered from 1 where it has several entries: run.toml mostly has one [survey].
+    """
+    items: Mapping[str, Any] = {}
+    if isinstance(value, Mapping):
+        items = value
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        items = {"" if len(value) == 1 else str(n): item for n, item in enumerate(value, 1)}
+    if not items:
+        return {place: value if isinstance(value, str) else json.dumps(value)}
+    flat: dict[str, str] = {}
+    for key, item in items.items():
+        flat |= _flattened(item, ".".join(part for part in (place, key) if part))
+    return flat
+
+
+def shown(value: str | None) -> str:
+    """Return a part of a fingerprint as messages show it: of a sha256 its first 12 digits, "(nothing)" for None."""
     if value is None:
         return "(nothing)"
     return ", ".join(f"{part[:12]}.." if _is_digest(part) else part for part in value.split(", "))

@@ -11,6 +11,7 @@ from typing import Self
 
 __all__ = [
     "FLAGS_KEY",
+    "LIST_FLAGS",
     "CatalogFlag",
     "FlagClass",
     "MaskBit",
@@ -83,13 +84,17 @@ class PixelFlag(CatalogFlag):
     LOW_SNR = 1 << 10, "The central flux is below the threshold in every band, or its noise is 0 or unknown."
 
 
+LIST_FLAGS = PixelFlag.NEIGHBOR | PixelFlag.DUPLICATE_POSITION
+"""The flags that follow from the object list alone: other objects of the list can change them, pixels cannot."""
+
+
 class ModelFlag(CatalogFlag):
     """Bits of the columns ``<model>_flags``, which describe the values that one model gives for an object."""
 
     NOT_SELECTED = 1 << 0, "The run's selection left the object out; there are no values.", INFORMATION
-    NONFINITE_INPUT = (
+    MISSING_PIXELS = (
         1 << 1,
-        "Missing pixels were set to 0 nJy; at the center, in a whole band, or in an auxiliary input: no values.",
+        "Missing pixels were set to 0 nJy; at the center, in most of a band, or an auxiliary input: no values.",
     )
     MODEL_FAILED = 1 << 2, "The network returned non-finite numbers; there are no values."
     NOT_CONVERGED = 1 << 3, "More passes could still move a quantile by more than the tolerance."

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 __all__ = [
     "HEALPIX_ORDER",
@@ -11,6 +14,7 @@ __all__ = [
     "PATH_COLUMNS",
     "HealpixPixel",
     "Partition",
+    "PixelIndex",
     "split_path",
 ]
 
@@ -60,6 +64,30 @@ class HealpixPixel:
         """Return the pixel whose `path` equals `path`, or None if there is none."""
         found = split_path(path)
         return found[0] if found is not None and not found[1] else None
+
+
+class PixelIndex:
+    """HEALPix pixels that do not overlap, such as the leaves of a catalog, searched by place.
+
+    Parameters
+    ----------
+    pixels : iterable of HealpixPixel
+    """
+
+    def __init__(self, pixels: Iterable[HealpixPixel]) -> None:
+        self._pixels = sorted(pixels, key=attrgetter("index_range"))
+        self._starts = [pixel.index_range[0] for pixel in self._pixels]
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def overlapping(self, pixel: HealpixPixel) -> tuple[HealpixPixel, ...]:
+        """Return those that share sky with `pixel`: one that holds it, or all that it holds, in HEALPix order."""
+        start, stop = pixel.index_range
+        # The last that begins before the pixel or with it may hold it.
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        near = self._pixels[first : bisect_left(self._starts, stop)]
+        return tuple(one for one in near if one.index_range[1] > start)
 
 
 def split_path(path: str) -> tuple[HealpixPixel, str] | None:

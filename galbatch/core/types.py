@@ -33,6 +33,7 @@ __all__ = [
     "WeightKind",
     "ab_mag",
     "njy_per_unit",
+    "places_of",
 ]
 
 WeightKind = Literal["variance", "inverse_variance", "standard_deviation", "coverage"]
@@ -60,6 +61,15 @@ def ab_mag(flux_njy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     # NaN passes through the logarithm in silence; a flux of 0 or less would raise a warning.
     positive = np.where(flux > 0, flux, np.nan)
     return np.asarray(AB_ZERO_POINT_NJY - 2.5 * np.log10(positive))
+
+
+def places_of(wanted: npt.NDArray[Any], among: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Return where each of the ids `wanted` stands among others, (id,) intp; -1 for those that do not; ids of one list differ."""
+    if not len(among) or wanted.dtype.kind != among.dtype.kind:
+        return np.full(len(wanted), -1, np.intp)
+    order = np.argsort(among, kind="stable")
+    place = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
+    return np.where(among[place] == wanted, place, -1)
 
 
 GRID_LABEL = re.compile(r"(\d+)px_([0-9.e+-]+)arcsec")
@@ -99,11 +109,19 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class CutoutSpec:
-    """The cutouts that are wanted of each object: their grid, their bands in order, and how pixels of another grid come onto it."""
+    """The cutouts that are wanted of each object.
+
+    Attributes
+    ----------
+    grid, bands : size and pixel scale, and the bands in order
+    resampling : how pixels of another grid come onto the cutouts'
+    settings : for each band a digest of the settings that its pixels depend on, which becomes a part of their keys
+    """
 
     grid: Grid
     bands: tuple[str, ...]
     resampling: Resampling = "low_pass"
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +339,8 @@ class CutoutBlock:
         the sum of their variances: 1 where pixels were copied, more where they were resampled; NaN without pixels
     flags : (object,) int32 of PixelFlag bits
     resampling : how pixels of another grid came onto the cutouts'; with another than "low_pass" the variance is approximate
+    n_tiles : (object,) int16, number of tiles that gave pixels, those of one id in several bands counted once; None if unknown
+    band_key : (object, band) int64, digest of all that a band's pixels follow from: equal keys, equal pixels; None if unknown
     """
 
     grid: Grid
@@ -341,6 +361,8 @@ class CutoutBlock:
     noise_correlation: npt.NDArray[np.float32]
     flags: npt.NDArray[np.int32]
     resampling: Resampling = "low_pass"
+    n_tiles: npt.NDArray[np.int16] | None = None
+    band_key: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -360,4 +382,29 @@ class CutoutBlock:
             sky_sigma_njy=self.sky_sigma_njy[:, index],
             psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
             noise_correlation=self.noise_correlation[:, index],
+            band_key=None if self.band_key is None else self.band_key[:, index],
         )
+
+    def take(self, rows: npt.NDArray[np.intp]) -> CutoutBlock:
+        """Return a copy of the cutouts at `rows`, in that order."""
+        chosen: dict[str, Any] = {name: values[rows] for name, values in self._arrays().items()}
+        return dataclasses.replace(self, **chosen)
+
+    @classmethod
+    def joined(cls, blocks: Sequence[CutoutBlock]) -> CutoutBlock:
+        """Return the cutouts of several blocks of one grid, one after the other; an array that one of them lacks is None."""
+        first, *others = blocks
+        if not others:
+            return first
+        arrays = [block._arrays() for block in blocks]
+        whole: dict[str, Any] = {
+            name: np.concatenate([of_block[name] for of_block in arrays])
+            if all(name in of_block for of_block in arrays)
+            else None
+            for name in {name for of_block in arrays for name in of_block}
+        }
+        return dataclasses.replace(first, **whole)
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}

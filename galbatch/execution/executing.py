@@ -38,6 +38,9 @@ class RunResult:
     n_inferred : number of objects in the catalog, including those of earlier runs
     n_new : number of objects that this run put there
     n_passes : number of passes made by this run
+    n_cut : number of cutouts cut by this run
+    n_cutouts_taken : number of cutouts taken from ``[cutouts] base``
+    n_values_taken : number of objects whose values were taken from ``[catalog] base``, summed over the networks
     seconds : wall time of this run
     failed : the reason why each partition failed, by its name
     complete : whether every partition has a leaf
@@ -47,6 +50,9 @@ class RunResult:
     n_inferred: int = 0
     n_new: int = 0
     n_passes: int = 0
+    n_cut: int = 0
+    n_cutouts_taken: int = 0
+    n_values_taken: int = 0
     seconds: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
     complete: bool = False
@@ -301,12 +307,15 @@ class _Run:
             self.sink.advance(attempt.step, result.n_objects)
         self.sink.record(_done_event(attempt, result))
         if attempt.step == "ingest":
+            self.result.n_cut += result.n_cutouts
+            self.result.n_cutouts_taken += result.n_taken
             if self.stage == "ingest" or attempt.part.partition.name in self._inferred:
                 return None
             return Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
         self.result.n_inferred += result.n_objects
         self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes
+        self.result.n_values_taken += result.n_taken
         if self.removes_cutouts and not self._remove_cutouts(attempt.part.partition):
             self._not_removed.append(attempt.part.partition)
         return None

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import __version__, catalog, models, storage
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import DEC, HEALPIX, ID, RA, Column
+from galbatch.core.columns import DEC, HEALPIX, ID, N_TILES, RA, TILE_ID, Column, band_columns
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
-from galbatch.core.types import ObjectTable
+from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import DamagedError, FingerprintError
 from galbatch.planning import ENGINE_OF, PartitionPlan
 
@@ -23,6 +24,7 @@ __all__ = [
     "leaf_footer",
     "leaf_table",
     "own_footer",
+    "provenance",
     "recorded_engines",
 ]
 
@@ -64,6 +66,20 @@ def leaf_table(
     for column in columns:
         arrays[column.name] = pa.array(values[column.name], type=column.arrow_type)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def provenance(cutouts: CutoutBlock) -> dict[str, npt.NDArray[Any]]:
+    """Return the provenance columns (object,) of a block of cutouts, by name, in the bands of its grid."""
+    n_tiles = np.zeros(len(cutouts), np.int16) if cutouts.n_tiles is None else cutouts.n_tiles
+    # Text of a catalog is Python's own.
+    values: dict[str, npt.NDArray[Any]] = {
+        TILE_ID.name: cutouts.tile.astype(object),
+        N_TILES.name: n_tiles,
+    }
+    for number, band in enumerate(cutouts.bands):
+        for name, column in band_columns(band).items():
+            values[column.name] = getattr(cutouts, name)[:, number]
+    return values
 
 
 def leaf_footer(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
 from galbatch.config import ModelConfig, RegionConfig, RunConfig
-from galbatch.core.columns import PIXEL_FLAGS, Column
+from galbatch.core.columns import PIXEL_FLAGS, Column, provenance_columns
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
-from galbatch.execution import leaf
+from galbatch.execution import growth, leaf
 from galbatch.execution.outputs import tile_index_of
 from galbatch.objects import Feeding, Region, box_around, kept_names, open_objects, region_of
 from galbatch.planning import ModelPlan, Plan, make_plan
@@ -43,12 +44,13 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     UsageError
         An input is missing or wrong; the message says which one and what to do.
     """
+    base = growth.base_of(config)
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
     networks = [_load(model, config.bands) for model in config.models]
     # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the
     # first leaf is written, after hours of cutting.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
-    columns: list[Column] = [PIXEL_FLAGS]
+    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
     for model, network in zip(config.models, networks, strict=True):
         columns += models.result_columns(
             network.metadata, name=model.name, quantiles=config.posterior.quantiles
@@ -71,7 +73,9 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     read_tiles = functools.cache(lambda: _read_tiles(config, workers))
     region = _region(config.objects.region, read_tiles)
     objects = open_objects(config.objects, inputs=tuple(fed), region=region)
-    return make_plan(config, objects, read_tiles(), plans)
+    plan = make_plan(config, objects, read_tiles(), plans)
+    plan = replace(plan, base=base)
+    return replace(plan, notes=(*plan.notes, *growth.base_notes(plan)))
 
 
 def region_of_run(config: RunConfig) -> Region | None:
@@ -183,8 +187,11 @@ def _paths(specs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
-    """Return the engine of each network: the one in the leaves that exist if it is still asked for, else the best available."""
+    """Return the engine of each network: the one in the leaves that exist, or of the base, if it is still asked for, else the best available."""
     recorded = leaf.recorded_engines(config.catalog.path)
+    if not recorded and config.catalog.base:
+        # Values of another engine differ in their last digits, so none could be taken.
+        recorded = leaf.recorded_engines(config.catalog.base)
     wanted, device = config.posterior, cluster.kind_of(config.cluster).device
     engines = []
     for model, network in zip(config.models, networks, strict=True):

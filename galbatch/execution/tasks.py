@@ -7,23 +7,24 @@ Running a task twice, or on another worker after the first one died, gives the s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch import catalog, ingest, models
-from galbatch.catalog import pass_outputs
+from galbatch.catalog import BaseLeaves
 from galbatch.config import CutoutsConfig, FlagsConfig, PosteriorConfig
-from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column
+from galbatch.core.columns import PASSES, PIXEL_FLAGS, provenance_columns
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Resampling, Tile
 from galbatch.errors import FingerprintError
-from galbatch.execution.leaf import leaf_footer, leaf_table
+from galbatch.execution import growth
+from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
+from galbatch.execution.networks import LoadedModel, auxiliary_of, execution_of, load_network, require_engine
 from galbatch.objects import PartitionObjects
 from galbatch.planning import ModelPlan, PartitionPlan, Plan
 
@@ -54,11 +55,13 @@ class GridTask:
     grid : size and pixel scale of the cutouts
     bands : bands of the cutouts, in order
     rows : (cutout,) intp, index into the partition's objects
+    settings : for each band a digest of the settings that its pixels depend on
     """
 
     grid: Grid
     bands: tuple[str, ...]
     rows: npt.NDArray[np.intp]
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class IngestTask:
     objects : ids and positions, in HEALPix order
     object_flags : (object,) int32, `PixelFlag` bits that follow from the object list alone
     tiles : the tiles that cover the partition
+    base : groups of an older store from which cutouts are taken
     """
 
     partition: Partition
@@ -82,6 +86,7 @@ class IngestTask:
     resampling: Resampling
     flags: FlagsConfig
     fingerprint: Fingerprint
+    base: ingest.BaseGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class InferTask:
     object_flags : (object,) int32, `PixelFlag` bits that follow from the object list alone
     ingest_fingerprint : fingerprint that the cutouts in the store must have
     fingerprint : fingerprint of the leaf to write
+    base : leaves of an older catalog from which values are taken
     """
 
     partition: Partition
@@ -122,6 +128,7 @@ class InferTask:
     ingest_fingerprint: Fingerprint
     fingerprint: Fingerprint
     device: str = "cpu"
+    base: BaseLeaves | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,7 @@ class TaskResult:
 
     Attributes
     ----------
+    n_taken : number of cutouts, or of objects' values in a network, that were taken from the base; they are not counted else
     seconds : wall time
     batch : rows (objects times passes) in one call of the network, at most the configured number; 0 for ingest
     notes : human-readable lines for the user
@@ -144,6 +152,7 @@ class TaskResult:
     batch: int = 0
     notes: tuple[str, ...] = ()
     worker: str | None = None
+    n_taken: int = 0
 
 
 def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flags: FlagsConfig) -> IngestTask:
@@ -160,6 +169,7 @@ def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flag
         resampling=cutouts.resampling,
         flags=flags,
         fingerprint=part.ingest,
+        base=plan.base.groups_of(part.partition),
     )
 
 
@@ -199,12 +209,15 @@ def infer_task(
         ingest_fingerprint=part.ingest,
         fingerprint=part.leaf,
         device=device,
+        base=plan.base.leaves_of(part.partition),
     )
 
 
 def _grid_tasks(plan: Plan, objects: PartitionObjects) -> tuple[GridTask, ...]:
     # An object is cut on a grid only if a network with that grid selects it.
-    return tuple(GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models))) for g in plan.grids)
+    return tuple(
+        GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models)), g.settings) for g in plan.grids
+    )
 
 
 def ingest_partition(task: IngestTask) -> TaskResult:
@@ -218,27 +231,42 @@ def ingest_partition(task: IngestTask) -> TaskResult:
         The store cannot be written.
     """
     started = time.monotonic()
+    n_taken, notes = 0, list[str]()
     for grid in task.grids:
+        stored = growth.stored_cutouts(task, grid)
         ingest.write_partition(
             task.store,
             task.partition,
             grid.grid,
-            cut_rows(task, grid, grid.rows),
+            cut_rows(task, grid, grid.rows, stored=stored),
             planes=task.planes,
             fingerprint=task.fingerprint.as_json(),
         )
-    n_cutouts = sum(len(grid.rows) for grid in task.grids)
-    return TaskResult(task.partition, len(task.objects), n_cutouts, 0, time.monotonic() - started)
+        if stored is not None:
+            n_taken += int(stored.taken.sum())
+            notes += [f"partition {task.partition.name}: {note}" for note in stored.notes]
+    n_cutouts = sum(len(grid.rows) for grid in task.grids) - n_taken
+    seconds = time.monotonic() - started
+    return TaskResult(
+        task.partition, len(task.objects), n_cutouts, 0, seconds, notes=tuple(notes), n_taken=n_taken
+    )
 
 
-def cut_rows(task: IngestTask, grid: GridTask, rows: npt.NDArray[np.intp]) -> Iterator[CutoutBlock]:
-    """Cut the partition's objects at `rows` (cutout,) in blocks of up to 256; nothing is written."""
+def cut_rows(
+    task: IngestTask,
+    grid: GridTask,
+    rows: npt.NDArray[np.intp],
+    *,
+    stored: ingest.BaseCutouts | None = None,
+) -> Iterator[CutoutBlock]:
+    """Cut the partition's objects at `rows` (cutout,) in blocks of up to 256, but for those that are stored; nothing is written."""
     return ingest.cut_blocks(
         task.objects.take(rows),
         task.tiles,
-        spec=CutoutSpec(grid.grid, grid.bands, task.resampling),
+        spec=CutoutSpec(grid.grid, grid.bands, task.resampling, grid.settings),
         flags=task.flags,
         object_flags=task.object_flags[rows],
+        stored=stored,
     )
 
 
@@ -254,21 +282,24 @@ def infer_partition(task: InferTask) -> TaskResult:
     """
     started = time.monotonic()
     task, notes = _fit_batch(task)
-    loaded = [_LoadedModel.load(task, model) for model in task.models]
-    columns = [column for model in loaded for column in model.columns]
+    loaded = [LoadedModel.load(task, model) for model in task.models]
+    of_pixels = provenance_columns(tuple(dict.fromkeys(b for grid in task.grids for b in grid.bands)))
+    columns = [*of_pixels, *(column for model in loaded for column in model.columns)]
     # Rows that no network takes keep these: null for floats, and flags that say so.
     values = {column.name: column.empty(len(task.objects)) for column in columns}  # (object,) each
     flags = task.object_flags.copy()
     for grid in task.grids:
         # The next block is read while the networks run on this one.
-        with prefetch(_read_cutouts(task, grid)) as blocks:
+        on_grid = [model for model in loaded if model.planned.grid == grid.grid]
+        with prefetch(_read_cutouts(task, grid, on_grid)) as blocks:
             for rows, cutouts in blocks:
-                # An object on two grids gets the flags of both cutouts.
+                # An object on two grids gets the flags of both cutouts, and the rest from the larger: grids are sorted by size.
                 flags[rows] |= cutouts.flags
-                for model in loaded:
-                    if model.planned.grid == grid.grid:
-                        for name, result in model.infer(cutouts, rows).items():
-                            values[name][rows] = result
+                for name, result in provenance(cutouts).items():
+                    values[name][rows] = result
+                for model in on_grid:
+                    for name, result in model.infer(cutouts, rows).items():
+                        values[name][rows] = result
     # Before the leaf: a leaf that says its pass outputs were kept has them.
     for model in loaded:
         if model.writer is not None:
@@ -282,10 +313,16 @@ def infer_partition(task: InferTask) -> TaskResult:
     )
     table = leaf_table(task.objects, [PIXEL_FLAGS, *columns], {PIXEL_FLAGS.name: flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
-    n_passes = sum(int(np.maximum(values[PASSES.name(m.network.name)], 0).sum()) for m in task.models)
-    seconds = time.monotonic() - started
+    made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
     return TaskResult(
-        task.partition, len(task.objects), 0, n_passes, seconds, batch=task.posterior.batch, notes=notes
+        task.partition,
+        len(task.objects),
+        0,
+        sum(int(np.maximum(passes, 0).sum()) for passes in made),
+        time.monotonic() - started,
+        batch=task.posterior.batch,
+        notes=(*notes, *(note for model in loaded for note in model.notes)),
+        n_taken=sum(int(model.taken.sum()) for model in loaded),
     )
 
 
@@ -306,120 +343,13 @@ def _fit_batch(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
     return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)
 
 
-def execution_of(model: ModelPlan, device: str) -> models.Execution:
-    """Return how a planned network is run: by the engine of the plan, on `device`."""
-    return models.Execution(models.Engine.named(model.engine), device)
+def _read_cutouts(
+    task: InferTask, grid: GridTask, on_grid: Sequence[LoadedModel]
+) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
+    """Yield the blocks of cutouts on a grid, each with the index of its objects in the partition, (object,) intp.
 
-
-def require_engine(network: models.Ensemble, execution: models.Execution) -> None:
-    """Prepare an engine for each bundle of a network in this process.
-
-    Raises
-    ------
-    BundleError
-        This process cannot provide the engine or the device.
+    Blocks of which all values are in the base come without pixels.
     """
-    for bundle in network.bundles:
-        models.executor(bundle, execution.engine, execution.device)
-
-
-def load_network(model: ModelPlan) -> models.Ensemble:
-    """Return the bundles of a planned network; a process keeps them in memory once they are loaded."""
-    # The sha256 is checked: a bundle file that was replaced since the plan must not mix two networks in one catalog.
-    return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
-
-
-def auxiliary_of(
-    objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
-) -> npt.NDArray[np.float32] | None:
-    """Return the object list's columns `names` at `rows`, (row, auxiliary input) float32; None if there are no names."""
-    return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
-
-
-@dataclass(frozen=True)
-class _LoadedModel:
-    """A network that is loaded in this process, with all that a task needs to run it.
-
-    Attributes
-    ----------
-    task : the task that the network is run for
-    selected : (object,) bool, the partition's objects that the network is for
-    writer : writes the outputs of each pass next to the catalog; None: they are not kept
-    audits : results of the audit of adaptive passes, one for each block
-    """
-
-    task: InferTask
-    planned: ModelPlan
-    selected: npt.NDArray[np.bool_]
-    ensemble: models.Ensemble
-    writer: pass_outputs.PassOutputsWriter | None
-    audits: list[models.Audit] = field(default_factory=list)
-
-    @classmethod
-    def load(cls, task: InferTask, model: ModelTask) -> _LoadedModel:
-        ensemble, planned = load_network(model.network), model.network
-        if not task.posterior.keep_pass_outputs:
-            return cls(task, planned, model.selected, ensemble, None)
-        infos = ensemble.output_infos
-        origin = pass_outputs.Origin(
-            planned.name, tuple(info.as_json() for info in infos), task.posterior.seed, planned.engine
-        )
-        writer = pass_outputs.PassOutputsWriter(
-            task.catalog,
-            task.partition,
-            origin,
-            object_id=task.objects.object_id,
-            n_outputs=[info.n_outputs for info in infos],
-        )
-        return cls(task, planned, model.selected, ensemble, writer)
-
-    @property
-    def columns(self) -> Sequence[Column]:
-        """The columns of the network's results, in the order of the leaf."""
-        metadata = self.ensemble.metadata
-        return models.result_columns(
-            metadata, name=self.planned.name, quantiles=self.task.posterior.quantiles
-        )
-
-    @property
-    def audit(self) -> models.Audit | None:
-        """The sum of the audits of all blocks; None where the number of passes is fixed."""
-        if self.task.posterior.passes != "adaptive":
-            return None
-        return sum(self.audits, models.Audit(self.task.posterior.quantiles))
-
-    def infer(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the results for a block, (object of the block, ..) by the name of their column.
-
-        Parameters
-        ----------
-        cutouts : the block, with the bands of its grid
-        rows : (object of the block,) intp, index of each object in the partition
-        """
-        keep = None
-        if (writer := self.writer) is not None:
-
-            def keep(row: int, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
-                # infer_block counts objects within the block, the writer within the partition.
-                writer.append(int(rows[row]), outputs)
-
-        return models.infer_block(
-            self.ensemble,
-            models.BlockInputs(
-                # Several networks may share a grid: each takes its own bands, in its own order.
-                cutouts.select_bands(self.planned.bands),
-                self.selected[rows],
-                auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
-            ),
-            name=self.planned.name,
-            posterior=self.task.posterior,
-            execution=execution_of(self.planned, self.task.device),
-            receivers=models.BlockReceivers(keep=keep, audit=self.audits.append),
-        )
-
-
-def _read_cutouts(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray[np.intp], CutoutBlock]]:
-    """Yield the blocks of cutouts on a grid, each with the index of its objects in the partition, (object,) intp."""
     done = ingest.read_done(task.store, task.partition, grid.grid)
     where = f"{task.store} {task.partition.name} {grid.grid.label}"
     if done is None:
@@ -431,4 +361,15 @@ def _read_cutouts(task: InferTask, grid: GridTask) -> Iterator[tuple[npt.NDArray
     # The store's blocks are those that ingest cut: 256 objects each, in the order of `grid.rows`.
     starts = range(0, len(grid.rows), BLOCK_OBJECTS)
     rows = (grid.rows[start : start + BLOCK_OBJECTS] for start in starts)
-    yield from zip(rows, ingest.read_blocks(task.store, task.partition, grid.grid), strict=True)
+
+    def needs_planes(start: int, cutouts: CutoutBlock) -> bool:
+        block = grid.rows[start : start + len(cutouts)]
+        return any(model.needs_pixels(cutouts, block) for model in on_grid)
+
+    blocks = ingest.read_blocks(
+        task.store,
+        task.partition,
+        grid.grid,
+        needs_planes=None if task.base is None else needs_planes,
+    )
+    yield from zip(rows, blocks, strict=True)

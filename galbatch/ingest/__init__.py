@@ -6,10 +6,19 @@ of up to 256 objects, and the store functions write and read them by partition.
 Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as not covered: they are NaN.
 """
 
-from galbatch.ingest.cut import PREFETCHED_OBJECTS, cut_block, cut_blocks
+from galbatch.ingest.cut import (
+    PREFETCHED_OBJECTS,
+    cut_block,
+    cut_blocks,
+    keys_of_objects,
+    tile_identity,
+)
 from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
 from galbatch.ingest.store import (
     STORE_ENTRIES,
+    BaseCutouts,
+    BaseGroups,
+    CutoutReader,
     blocks_in_memory,
     bytes_per_object,
     create_groups,
@@ -37,13 +46,16 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 5
+INGEST_VERSION = 6
 """Raised when the numbers in the store change."""
 
 __all__ = [
     "INGEST_VERSION",
     "PREFETCHED_OBJECTS",
     "STORE_ENTRIES",
+    "BaseCutouts",
+    "BaseGroups",
+    "CutoutReader",
     "Footprint",
     "blocks_in_memory",
     "bytes_per_object",
@@ -54,6 +66,7 @@ __all__ = [
     "find_damage",
     "ignore_astropy",
     "index_paths",
+    "keys_of_objects",
     "list_done",
     "list_pixels",
     "read_block",
@@ -67,6 +80,7 @@ __all__ = [
     "stored_bands",
     "stored_grids",
     "stored_planes",
+    "tile_identity",
     "tile_read_cost",
     "tiles_from_butler",
     "tiles_near",

@@ -1,15 +1,18 @@
 """Planning of a run: the sky is divided into partitions, whose bytes, requests and memory are projected."""
 
+from galbatch.planning.base import Base
 from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
 from galbatch.planning.inference_memory import WEIGHT_COPIES, InferenceMemory, project_inference
 from galbatch.planning.plan import PROCESS_BYTES, GridPlan, ModelPlan, PartitionPlan, Plan
-from galbatch.planning.planner import ENGINE_OF, make_plan
+from galbatch.planning.planner import ENGINE_OF, FLAG_THRESHOLDS, make_plan
 
 __all__ = [
     "ENGINE_OF",
+    "FLAG_THRESHOLDS",
     "MAX_HEALPIX_ORDER",
     "PROCESS_BYTES",
     "WEIGHT_COPIES",
+    "Base",
     "GridPlan",
     "InferenceMemory",
     "ModelPlan",

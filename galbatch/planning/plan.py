@@ -7,7 +7,7 @@ asked for; nothing else here does I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile
 from galbatch.ingest import PREFETCHED_OBJECTS, blocks_in_memory, bytes_per_object
 from galbatch.objects import PartitionObjects, SelectedObjects
+from galbatch.planning.base import Base
 from galbatch.planning.projection import GridPlan, Projection
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class ModelPlan:
         undetected jumps, or have a fixed number of passes
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
+    max_missing_share : largest share of a band's pixels that may be missing where an object gets values
+    settings : digest of all that its values depend on beside pixels and auxiliary inputs
     n_selected : number of objects that `where` selects
     n_covered : number of those that a tile covers: the others have no pixels, and no passes
     """
@@ -64,6 +67,8 @@ class ModelPlan:
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
+    max_missing_share: float = 1.0
+    settings: str = ""
     n_selected: int = 0
     n_covered: int = 0
 
@@ -126,6 +131,7 @@ class Plan:
     models, grids, partitions : the parts of the plan
     oversize : partitions above the limits of ``[plan]`` that cannot be divided further
     notes : human-readable lines for the user, to be shown before the run starts
+    base : older outputs from which cutouts and values are taken
     """
 
     objects: SelectedObjects
@@ -135,6 +141,7 @@ class Plan:
     partitions: tuple[PartitionPlan, ...]
     oversize: tuple[Partition, ...]
     notes: tuple[str, ...] = ()
+    base: Base = field(default_factory=Base)
 
     def take(self, partition: Partition) -> PartitionObjects:
         """Return the objects of a partition, with their flags and the networks that select them."""

@@ -14,14 +14,17 @@ from galbatch.core.fingerprint import Fingerprint, digest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError
-from galbatch.ingest import INGEST_VERSION, Footprint
+from galbatch.ingest import INGEST_VERSION, Footprint, tile_identity
 from galbatch.models import INFER_VERSION
 from galbatch.objects import ObjectSource, SelectedObjects
 from galbatch.planning.division import Limits, divide_ranked
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
 from galbatch.planning.projection import GridPlan, Projector
 
-__all__ = ["ENGINE_OF", "make_plan"]
+__all__ = ["ENGINE_OF", "FLAG_THRESHOLDS", "make_plan"]
+
+FLAG_THRESHOLDS = "flag thresholds"
+"""The part of the fingerprint of cutouts with the thresholds of the flags that pixels decide."""
 
 ENGINE_OF = "engine of "
 """Prefix of the parts of a leaf's fingerprint that hold the engine of a network; the network's name follows."""
@@ -102,10 +105,16 @@ class _Planner:
                 models, projector.n_selected, projector.n_covered, strict=True
             )
         )
+        of_band = self._band_settings()
         # All objects as one partition: the cutouts of each grid.
         whole = projector.project(0, len(self.objects))
         self.grids = tuple(
-            dataclasses.replace(grid, n_cutouts=n, n_covered=int(covered))
+            dataclasses.replace(
+                grid,
+                n_cutouts=n,
+                n_covered=int(covered),
+                settings=tuple(of_band[band] for band in grid.bands),
+            )
             for grid, n, covered in zip(grids, whole.n_cutouts, projector.n_covered_on, strict=True)
         )
         if not any(whole.n_cutouts):
@@ -114,7 +123,15 @@ class _Planner:
         # A tile this close to an object may cover a corner of its largest cutout.
         self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
         self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
-        self._common_ingest, self._common_infer = self._common_parts()
+        self._common_ingest, self._common_infer = self._ingest_parts(), self._infer_parts()
+        self.models = tuple(
+            dataclasses.replace(
+                model,
+                max_missing_share=config.flags.max_missing_share,
+                settings=digest({**self._posterior_parts(), **_model_parts(model)}),
+            )
+            for model in self.models
+        )
 
     def divide(self) -> list[Partition]:
         def bytes_of(start: int, stop: int) -> int:
@@ -138,10 +155,7 @@ class _Planner:
         # Cutouts carry the PSF widths of the object list.
         psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
         # What is cut from a tile depends on the identity of its files, and on what a table of tiles may say of it.
-        cut_from = []
-        for tile in (self.tiles[index] for index in near):
-            identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
-            cut_from.append([tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec])
+        cut_from = [tile_identity(self.tiles[index]) for index in near]
         ingest = {
             **self._common_ingest,
             "division": f"{partition.name} of {partition.n_objects} objects",
@@ -184,11 +198,12 @@ class _Planner:
                         f"{found!r}"
                     )
 
-    def _common_parts(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the parts of the fingerprints that are the same for all partitions, of cutouts and of leaves."""
+    def _ingest_parts(self) -> dict[str, str]:
+        """Return the parts of the fingerprints of cutouts that are the same for all partitions."""
         # Paths of tiles are left out, so that a survey may be moved.
         surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
-        ingest = {
+        flags = self.config.flags
+        return {
             "INGEST_VERSION": str(INGEST_VERSION),
             "survey": json.dumps(surveys, sort_keys=True),
             "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
@@ -199,8 +214,21 @@ class _Planner:
                 if self.config.cutouts.resampling == "low_pass"
                 else {"resampling": self.config.cutouts.resampling}
             ),
-            "flag thresholds": json.dumps(self.config.flags.model_dump(), sort_keys=True),
+            FLAG_THRESHOLDS: json.dumps(
+                flags.model_dump(exclude={*flags.of_list, *flags.of_models}), sort_keys=True
+            ),
+            "flags of the list": json.dumps(flags.model_dump(include={*flags.of_list}), sort_keys=True),
         }
+
+    def _infer_parts(self) -> dict[str, str]:
+        """Return the parts of the fingerprints of leaves, beyond those of cutouts, that are the same for all partitions."""
+        infer = {**self._posterior_parts(), "models": " ".join(model.name for model in self.models)}
+        for model in self.models:
+            infer |= {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
+        return infer
+
+    def _posterior_parts(self) -> dict[str, str]:
+        """Return the parts of the fingerprints of leaves that are the same for all networks."""
         # With a fixed number of passes these two change no value.
         unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
         # The engine that was chosen for each network counts (below), not the setting, which may be "auto". Keeping pass
@@ -208,20 +236,42 @@ class _Planner:
         posterior = self.config.posterior.model_dump(
             exclude={"engine", "precision", "keep_pass_outputs"} | unused
         )
-        infer = {"INFER_VERSION": str(INFER_VERSION), "posterior": json.dumps(posterior, sort_keys=True)}
-        infer["models"] = " ".join(model.name for model in self.models)
-        for model in self.models:
-            infer[f"bundle {model.name}"] = ", ".join(model.sha256)
-            infer[f"{ENGINE_OF}{model.name}"] = model.engine
-            infer[f"bands of {model.name}"] = "+".join(model.bands)
-            infer[f"auxiliary inputs of {model.name}"] = "+".join(model.auxiliary_inputs)
-            # Those that are shipped beside a bundle are not covered by its hash.
-            if model.stopping:
-                infer[f"stopping of {model.name}"] = ", ".join(model.stopping)
-            infer[f"calibration of {model.name}"] = ", ".join(
-                "applied" if applied else "not applied" for applied in model.inflated
-            )
-        return ingest, infer
+        flags = self.config.flags
+        return {
+            "INFER_VERSION": str(INFER_VERSION),
+            "posterior": json.dumps(posterior, sort_keys=True),
+            "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
+        }
+
+    def _band_settings(self) -> dict[str, str]:
+        """Return a digest of the settings that the pixels of a band depend on, by band; those of other bands are left out."""
+        of_band = {}
+        for survey in self.config.survey:
+            common = survey.model_dump(exclude={"tiles", "bands"})
+            for band, name in zip(survey.bands, survey.run_bands, strict=True):
+                own = {
+                    key: value.get(band)
+                    if isinstance(value, dict) and set(value) <= set(survey.bands)
+                    else value
+                    for key, value in common.items()
+                }
+                of_band[name] = digest([INGEST_VERSION, band, own])
+        return of_band
+
+
+def _model_parts(model: ModelPlan) -> dict[str, str]:
+    """Return the parts of the fingerprint of a leaf that belong to one network, without the network's name."""
+    parts = {
+        "bundle": ", ".join(model.sha256),
+        ENGINE_OF.rstrip(): model.engine,
+        "bands of": "+".join(model.bands),
+        "auxiliary inputs of": "+".join(model.auxiliary_inputs),
+        "calibration of": ", ".join("applied" if applied else "not applied" for applied in model.inflated),
+    }
+    # Those that are shipped beside a bundle are not covered by its hash.
+    if model.stopping:
+        parts["stopping of"] = ", ".join(model.stopping)
+    return parts
 
 
 def _kind(text: str) -> str:

@@ -76,6 +76,7 @@ class GridPlan:
     models : index of each network that uses it, in the order of ``[[models]]``
     n_cutouts : number of objects that these networks select
     n_covered : number of those that a tile covers: cutting the others takes no time
+    settings : for each band a digest of the settings that its pixels depend on
     """
 
     grid: Grid
@@ -83,6 +84,7 @@ class GridPlan:
     models: tuple[int, ...]
     n_cutouts: int = 0
     n_covered: int = 0
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,11 +161,11 @@ def test_one_plot_has_the_name_that_was_given_and_few_draws_are_printed(kept, ro
 
 def test_an_object_without_passes_is_told_and_the_others_are_drawn(kept, rows, tmp_path):
     path = kept.parent / "catalog"
-    without = rows.query(f"gampen_flags == {int(ModelFlag.NONFINITE_INPUT)} and gampen_passes == 0").index[0]
+    without = rows.query(f"gampen_flags == {int(ModelFlag.MISSING_PIXELS)} and gampen_passes == 0").index[0]
     unselected = rows.query(f"sfnet_flags == {int(ModelFlag.NOT_SELECTED)} and gampen_passes > 0").index[0]
     done = cli("draws", path, without, unselected, "-n", 50, "-o", tmp_path / "d.csv")
     assert done.returncode == 1
-    assert f"object {without}, gampen: nothing to draw: no passes were run: NONFINITE_INPUT" in done.stderr
+    assert f"object {without}, gampen: nothing to draw: no passes were run: MISSING_PIXELS" in done.stderr
     assert f"object {unselected}, sfnet: nothing to draw: no passes were run: NOT_SELECTED" in done.stderr
     assert set(pd.read_csv(tmp_path / "d.csv")["object_id"]) == {unselected}
     assert cli("draws", path, unselected, "-n", 50).returncode == 0

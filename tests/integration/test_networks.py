@@ -150,7 +150,7 @@ def test_two_surveys_a_column_and_two_bundles(written, client):
     lacking = listed.ebv_sfd.isna()
     assert lacking.sum() == 1
     flags = found.toy_flags[lacking].iloc[0]
-    assert flags & ModelFlag.NONFINITE_INPUT
+    assert flags & ModelFlag.MISSING_PIXELS
     assert np.isnan(found.toy_ebv_q500[lacking]).all()
     assert found.toy_passes[lacking].iloc[0] == 0
     good = ~lacking & found.toy_ebv_q500.notna()

@@ -67,7 +67,7 @@ def test_hsc_stamps(realdata, tmp_path):
     assert has(frame, "flags", PixelFlag.PARTIAL_COVERAGE).all()
     assert not has(frame, "flags", PixelFlag.OUTSIDE_FOOTPRINT).any()
     assert not has(frame, "flags", PixelFlag.RESAMPLED).any()
-    assert has(frame, "gampen_flags", ModelFlag.NONFINITE_INPUT).all()
+    assert has(frame, "gampen_flags", ModelFlag.MISSING_PIXELS).all()
 
 
 @pytest.mark.parametrize("example", sorted(path.parent.name for path in EXAMPLES.glob("*/run.toml")))

@@ -316,7 +316,7 @@ class TestRefusals:
         assert result.n_inferred == len(objects) + 1
         row = frame_of(copied).loc[7]
         assert int(row["flags"]) & PixelFlag.OUTSIDE_FOOTPRINT
-        assert int(row["gampen_flags"]) & ModelFlag.NONFINITE_INPUT
+        assert int(row["gampen_flags"]) & ModelFlag.MISSING_PIXELS
         assert np.isnan(row["gampen_bt_q500"])
 
     def test_a_held_lock(self, copied, client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from galbatch.core.columns.definitions import PIXEL_FLAGS
+from galbatch.core.columns.provenance import provenance_names
 from galbatch.core.columns.statistics import MODEL_FLAGS, ColumnKey, Statistic
 
 __all__ = ["flag_columns", "parse_column", "parse_columns", "quantile_columns", "result_names"]
@@ -34,6 +35,7 @@ def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
     """
     # Without the column `flags` the names are those of results alone.
     results = result_names(names)[1:] if PIXEL_FLAGS.name in names else list(names)
+    results = results[len(provenance_names(results)) :]
     found: dict[str, tuple[str, ColumnKey]] = {}
     block: list[str] = []
     for name in results:

@@ -21,6 +21,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
+    "IDENTITY",
     "MC_ERROR",
     "MODEL_FLAGS",
     "OOD_DISTANCE",
@@ -92,7 +93,7 @@ class Statistic(enum.Enum):
         "epistemic_std",
         Scope.QUANTITY,
         "float32",
-        f"standard deviation over passes of a pass's mean of {{what}}; {NO_VALUE}",
+        f"scatter between dropout passes: standard deviation of the means of the passes of {{what}}; {NO_VALUE}",
         "stat.error;{of}",
     )
     LABEL = (
@@ -155,6 +156,15 @@ class Statistic(enum.Enum):
         "share of the passes in which the feature of rank {rank} was among the {n_features} that fired; null: none "
         "fired, no value, or a bundle that does not tell",
         "stat.probability",
+    )
+    IDENTITY = (
+        "identity",
+        Scope.MODEL,
+        "int64",
+        "digest of all that {model}'s values follow from: pixels, auxiliary inputs, network, settings and version of the code; equal "
+        "in two catalogs: the same values; 0: not selected",
+        "meta.version",
+        0,
     )
     FLAGS = (
         "flags",
@@ -295,3 +305,4 @@ class ResultColumn(Column):
 
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
+IDENTITY = ColumnKey(Statistic.IDENTITY)

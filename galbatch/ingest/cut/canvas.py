@@ -16,7 +16,10 @@ __all__ = ["Canvas"]
 
 @dataclass(slots=True)
 class Canvas:
-    """A block of cutouts that is being filled; its arrays have the shapes, dtypes and units of `CutoutBlock`."""
+    """A block of cutouts that is being filled; its arrays have the shapes, dtypes and units of `CutoutBlock`.
+
+    `tiles_used` has for each object the ids of the tiles that gave it pixels.
+    """
 
     spec: CutoutSpec
     image: npt.NDArray[np.float32]
@@ -28,7 +31,9 @@ class Canvas:
     psf_fwhm_arcsec: npt.NDArray[np.float32]
     noise_correlation: npt.NDArray[np.float32]
     flags: npt.NDArray[np.int32]
+    band_key: npt.NDArray[np.int64]
     tile: list[str] = field(default_factory=list)
+    tiles_used: list[set[str]] = field(default_factory=list)
 
     @classmethod
     def blank(cls, n_objects: int, tiles: Sequence[Tile], *, spec: CutoutSpec) -> Canvas:
@@ -50,6 +55,8 @@ class Canvas:
             psf_fwhm_arcsec=np.full(shape[:2], np.nan, np.float32),
             noise_correlation=np.full(shape[:2], np.nan, np.float32),
             flags=np.zeros(n_objects, np.int32),
+            band_key=np.zeros(shape[:2], np.int64),
+            tiles_used=[set() for _ in range(n_objects)],
         )
 
     def pixels(self, at: tuple[int, int]) -> Pixels:

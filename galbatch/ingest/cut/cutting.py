@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,31 @@ from galbatch import storage
 from galbatch.config import FlagsConfig
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
+from galbatch.ingest.cut.identity import arrangements, band_keys
 from galbatch.ingest.cut.measure import measure
 from galbatch.ingest.cut.mosaic import fill_band
-from galbatch.ingest.cut.placing import Arrangement, arrange, place_tiles
+from galbatch.ingest.cut.placing import Arrangement
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
 from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import Footprint, tiles_near
 
-__all__ = ["cut_block", "cut_blocks"]
+__all__ = ["StoredCutouts", "cut_block", "cut_blocks"]
 
 PREFETCHED_OBJECTS = 64
 """Objects whose windows are fetched from S3 together: at 239 px in 5 bands, all planes, 180 MB and 230,000 rows."""
+
+
+class StoredCutouts(Protocol):
+    """Cutouts of some of a partition's objects that need not be cut, such as `galbatch.ingest.BaseCutouts`."""
+
+    @property
+    def taken(self) -> npt.NDArray[np.bool_]:
+        """Whether an object's cutout is stored, (object,) bool."""
+
+    def block(self, rows: npt.NDArray[np.intp], *, list_flags: npt.NDArray[np.int32]) -> CutoutBlock:
+        """Return the cutouts of the objects at `rows` in this order, with the flags of the object list (row,) int32."""
 
 
 def cut_blocks(
@@ -39,16 +52,28 @@ def cut_blocks(
     spec: CutoutSpec,
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
+    stored: StoredCutouts | None = None,
 ) -> Iterator[CutoutBlock]:
-    """Cut all objects of a partition, 256 at a time; parameters and errors as for `cut_block`."""
+    """Cut all objects of a partition, 256 at a time, but for those whose cutouts are stored; else as `cut_block`."""
     wanted = [tile for tile in tiles if tile.band in spec.bands]
-    with TileReader(expected=_expected(objects, wanted, grid=spec.grid)) as reader:
+    taken = np.zeros(len(objects), np.bool_) if stored is None else stored.taken
+    left = objects if stored is None else objects.take(np.flatnonzero(~taken))
+    with TileReader(expected=_expected(left, wanted, grid=spec.grid)) as reader:
         for start in range(0, len(objects), BLOCK_OBJECTS):
-            rows = slice(start, start + BLOCK_OBJECTS)
-            block = objects.take(rows)
-            canvas = _cut(block, wanted, reader=reader, spec=spec)
-            yield _measured(canvas, block, flags=flags, object_flags=object_flags[rows])
-            del canvas  # or its planes would stay while the next block is cut
+            rows = np.arange(start, min(start + BLOCK_OBJECTS, len(objects)))
+            to_cut, there = rows[~taken[rows]], rows[taken[rows]]
+            parts = []
+            if len(to_cut):
+                block = objects.take(to_cut)
+                canvas = _cut(block, wanted, reader=reader, spec=spec)
+                parts.append(_measured(canvas, block, flags=flags, object_flags=object_flags[to_cut]))
+                del canvas  # or its planes would stay while the next block is cut
+            if stored is not None and len(there):
+                parts.append(stored.block(there, list_flags=object_flags[there]))
+            if len(parts) == 1:
+                yield parts.pop()
+            else:
+                yield CutoutBlock.joined(parts).take(np.argsort(np.concatenate([to_cut, there])))
 
 
 def cut_block(
@@ -86,13 +111,10 @@ def cut_block(
 
 def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec) -> Canvas:
     """Return the filled canvas of a block: every object is placed first, so that windows can be fetched together, then filled."""
-    grid = spec.grid
-    near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=grid.half_diagonal_deg)]
+    near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=spec.grid.half_diagonal_deg)]
     canvas = Canvas.blank(len(objects), near, spec=spec)
-    placed = place_tiles(objects, near, grid=grid)
-    arranged = [
-        arrange(placed, index, objects=objects, grid=grid, bands=spec.bands) for index in range(len(objects))
-    ]
+    arranged = arrangements(objects, near, spec=spec)
+    canvas.band_key = band_keys(arranged, objects, spec=spec)
     for index, cutout in enumerate(arranged):
         # The WCS is that of the lattice or the cutout's own, so it is known before any pixel is read.
         wcs = cutout.target.wcs
@@ -189,4 +211,6 @@ def _measured(
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
         resampling=canvas.spec.resampling,
+        n_tiles=np.array([len(used) for used in canvas.tiles_used], np.int16),
+        band_key=canvas.band_key,
     )

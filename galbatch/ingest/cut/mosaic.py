@@ -51,6 +51,7 @@ def fill_band(
         main = max(used, key=lambda source: source.inside[index])
         canvas.psf_fwhm_arcsec[at] = main.psf_fwhm_arcsec(reader, index)
     canvas.flags[index] |= PixelFlag.MOSAICKED if len(used) > 1 else 0
+    canvas.tiles_used[index] |= {source.tile.tile_id for source in used}
 
 
 def _read_whole(
@@ -67,6 +68,7 @@ def _read_whole(
     if reader.read_into(best, box, out=canvas.pixels(at)):
         canvas.psf_fwhm_arcsec[at] = sources[0].psf_fwhm_arcsec(reader, at[0])
         canvas.noise_correlation[at] = 1.0
+        canvas.tiles_used[at[0]].add(best.tile_id)
         return True
     return False
 

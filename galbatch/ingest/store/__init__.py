@@ -1,5 +1,6 @@
 """The cutout store: Zarr v3, sharded, one group per partition and grid; see `galbatch.storage.zarr_groups`."""
 
+from galbatch.ingest.store.base import BaseCutouts, BaseGroups
 from galbatch.ingest.store.layout import (
     PLANE_DTYPES,
     STORE_ENTRIES,
@@ -8,6 +9,7 @@ from galbatch.ingest.store.layout import (
     reading_bytes,
 )
 from galbatch.ingest.store.reader import (
+    CutoutReader,
     damaged_pixel,
     find_damage,
     list_done,
@@ -25,6 +27,9 @@ from galbatch.ingest.store.writer import create_groups, remove_partition, write_
 __all__ = [
     "PLANE_DTYPES",
     "STORE_ENTRIES",
+    "BaseCutouts",
+    "BaseGroups",
+    "CutoutReader",
     "blocks_in_memory",
     "bytes_per_object",
     "create_groups",

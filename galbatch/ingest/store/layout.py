@@ -20,6 +20,7 @@ from galbatch.storage import zarr_groups
 __all__ = [
     "BAND",
     "COORDINATES",
+    "OPTIONAL_ARRAYS",
     "PLANE_ATTRIBUTES",
     "PLANE_AXES",
     "PLANE_CODECS",
@@ -122,7 +123,14 @@ SMALL_ARRAYS = {
         _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
     ),
     "flags": SmallArray(_PER_OBJECT, "", "what the pixels and the object list say"),
+    "n_tiles": SmallArray(_PER_OBJECT, "", "number of tiles that gave pixels; 0: none"),
+    "band_key": SmallArray(
+        _PER_BAND, "", "digest of all that the pixels follow from; equal keys: equal pixels"
+    ),
 }
+
+OPTIONAL_ARRAYS = ("n_tiles", "band_key")
+"""Arrays that stores of INGEST_VERSION 5 and cutouts of other programs lack."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -130,8 +138,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile and flags; 4 float32 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8, 16
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32 and an int64 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 24
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

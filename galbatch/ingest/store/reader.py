@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from zarr.buffer import cpu
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import ConfigError, FingerprintError
-from galbatch.ingest.store.layout import PLANE_DTYPES, SMALL_ARRAYS
+from galbatch.ingest.store.layout import OPTIONAL_ARRAYS, PLANE_DTYPES, SMALL_ARRAYS
 from galbatch.storage import zarr_groups
 
 __all__ = [
+    "CutoutReader",
     "damaged_pixel",
     "find_damage",
     "list_done",
@@ -84,24 +86,35 @@ def read_block(
     ConfigError
         A plane is not in the store.
     """
-    return _CutoutReader(store_path, pixel, grid, planes=planes).block(start, stop)
+    return CutoutReader(store_path, pixel, grid, planes=planes).block(start, stop)
 
 
 def read_blocks(
-    store_path: str, pixel: HealpixPixel, grid: Grid, *, planes: Sequence[str] = ("image",)
+    store_path: str,
+    pixel: HealpixPixel,
+    grid: Grid,
+    *,
+    planes: Sequence[str] = ("image",),
+    needs_planes: Callable[[int, CutoutBlock], bool] | None = None,
 ) -> Iterator[CutoutBlock]:
     """Yield all cutouts of a finished group, block by block; raises as `read_block` does.
 
     The arrays that are no planes are read once for the whole group: on S3 that saves some 30 requests a block.
+    `needs_planes` is asked with the number of a block's first object and the block without planes; those of which it says no
+    come without: their image is NaN everywhere. None: all planes are read.
     """
-    reader = _CutoutReader(store_path, pixel, grid, planes=planes)
+    reader = CutoutReader(store_path, pixel, grid, planes=planes)
     for start in range(0, reader.n_objects, BLOCK_OBJECTS):
-        yield reader.block(start, min(start + BLOCK_OBJECTS, reader.n_objects))
+        stop = min(start + BLOCK_OBJECTS, reader.n_objects)
+        if needs_planes is None or needs_planes(start, reader.without_planes(start, stop)):
+            yield reader.block(start, stop)
+        else:
+            yield reader.without_planes(start, stop)
 
 
 def read_object_ids(store_path: str, pixel: HealpixPixel, grid: Grid) -> npt.NDArray[Any]:
     """Return the ids (object,) of a finished group, int64 or str; raises as `read_block` does."""
-    return _CutoutReader(store_path, pixel, grid).object_id
+    return CutoutReader(store_path, pixel, grid).object_id
 
 
 def stored_grids(store_path: str) -> list[Grid]:
@@ -129,8 +142,23 @@ def stored_planes(store_path: str, pixel: HealpixPixel, grid: Grid) -> list[str]
     return [plane for plane in PLANE_DTYPES if group.array(plane) is not None]
 
 
-class _CutoutReader:
-    """A finished group, its small arrays in memory."""
+class CutoutReader:
+    """A finished group, its small arrays in memory; planes are read block by block.
+
+    Parameters
+    ----------
+    store_path, pixel, grid : the group
+    planes : planes that `block` reads; image always
+
+    Raises
+    ------
+    FingerprintError
+        The group is not there.
+    DamagedError
+        A file is gone, or not as it was written.
+    ConfigError
+        A plane is not in the store.
+    """
 
     def __init__(
         self, store_path: str, pixel: HealpixPixel, grid: Grid, *, planes: Sequence[str] = ("image",)
@@ -144,7 +172,8 @@ class _CutoutReader:
                 f"{path}: no cutouts there; run galbatch run --stage ingest first"
             ) from None
         self._planes = self._arrays(["image", *planes])
-        values = self._group.read(self._arrays(SMALL_ARRAYS))
+        small = [n for n in SMALL_ARRAYS if n not in OPTIONAL_ARRAYS or self._group.array(n) is not None]
+        values = self._group.read(self._arrays(small))
         attributes = self._group.attributes
         self._bands = tuple(map(str, attributes["bands"]))
         # As in object lists, where text ids are Python's own strings.
@@ -175,6 +204,25 @@ class _CutoutReader:
         """Ids of all objects."""
         return self._values["object_id"]
 
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands, in the order of the axis band."""
+        return self._bands
+
+    def measured(self, name: str) -> npt.NDArray[Any]:
+        """Return an array of all objects that is no plane, by its name in `CutoutBlock`.
+
+        Raises
+        ------
+        FingerprintError
+            The group was written by an older version, which did not have it.
+        """
+        if name not in self._values:
+            raise FingerprintError(
+                f"{self._group.path}: {name} is not stored; the cutouts are of an older version"
+            )
+        return self._values[name]
+
     def block(self, start: int, stop: int) -> CutoutBlock:
         """Return the cutouts of the objects `start` to `stop`, the last not included; their planes are read now.
 
@@ -185,18 +233,30 @@ class _CutoutReader:
         DamagedError
             A shard is not as it was written.
         """
+        # All files of the block together: on S3 many requests are on their way at a time.
+        found = self.without_planes(start, stop)
+        self._group.fetch(
+            [file for array in self._planes.values() for file in zarr_groups.chunk_files(array, start, stop)]
+        )
+        planes = {name: self._decoded(array, start, stop) for name, array in self._planes.items()}
+        return replace(found, **planes)  # type: ignore[arg-type]
+
+    def without_planes(self, start: int, stop: int) -> CutoutBlock:
+        """Return the objects `start` to `stop` without their planes: the image is NaN everywhere, and takes no memory.
+
+        Raises
+        ------
+        FingerprintError
+            The group has fewer objects.
+        """
         if not 0 <= start <= stop <= self.n_objects:
             raise FingerprintError(
                 f"{self._group.path}: objects {start} to {stop} asked for, {self.n_objects} are there; run galbatch "
                 "clean, then again"
             )
-        # All files of the block together: on S3 many requests are on their way at a time.
-        self._group.fetch(
-            [file for array in self._planes.values() for file in zarr_groups.chunk_files(array, start, stop)]
-        )
         values = {name: array[start:stop] for name, array in self._values.items()}
-        values |= {name: self._decoded(array, start, stop) for name, array in self._planes.items()}
-        absent = {name: None for name in PLANE_DTYPES if name not in values}
+        shape = (stop - start, *self._planes["image"].shape[1:])
+        absent = {"image": np.broadcast_to(np.float32(np.nan), shape), "mask": None, "variance": None}
         # Stores of before there was a choice do not say it.
         resampling = self._group.attributes.get("resampling", "low_pass")
         spec: dict[str, Any] = {"grid": self._grid, "bands": self._bands, "resampling": resampling}

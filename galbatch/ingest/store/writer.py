@@ -136,7 +136,8 @@ class _CutoutWriter:
         # Only the first block tells the bands, and which of them a group without objects would have is not known.
         if not self._arrays:
             self._create_planes(block)
-        self._small.append({name: getattr(block, name) for name in layout.SMALL_ARRAYS})
+        values = {name: getattr(block, name) for name in layout.SMALL_ARRAYS}
+        self._small.append({name: value for name, value in values.items() if value is not None})
         self._pending.append(block)
         self._n_objects = stop
         if stop % self._shard_objects == 0:
@@ -233,6 +234,8 @@ class _CutoutWriter:
         """Return the values of a small array; None for an array that a group without objects lacks."""
         if not self._small:
             return np.empty(0, np.int64) if name == "object_id" else None
+        if name not in self._small[0]:
+            return None
         values = np.concatenate([block[name] for block in self._small])
         if name == "tile":
             number = {"": -1, **{tile: index for index, tile in enumerate(tiles)}}

@@ -52,12 +52,14 @@ class BlockInputs:
     cutouts : cutouts with the network's size, pixel scale and bands, the bands in its order
     selected : (object,) bool; objects that are not selected get no values and the flag NOT_SELECTED
     auxiliary : (object, auxiliary input) float32, None for a network that takes none; an object for which one is NaN gets no
-        values and the flag NONFINITE_INPUT
+        values and the flag MISSING_PIXELS
+    max_missing_share : an object gets no values if a larger share of a band's pixels is missing; a band without any never has
     """
 
     cutouts: CutoutBlock
     selected: npt.NDArray[np.bool_]
     auxiliary: npt.NDArray[np.float32] | None = None
+    max_missing_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,12 @@ def infer_block(
     cutouts, selected = inputs.cutouts, inputs.selected
     specs = result_columns(ensemble.metadata, name=name, quantiles=posterior.quantiles)
     values: Values = {column.name: column.empty(len(cutouts)) for column in specs}
-    nonfinite, unusable = nonfinite_images(cutouts.image)
+    nonfinite, unusable = nonfinite_images(cutouts.image, max_missing_share=inputs.max_missing_share)
     if inputs.auxiliary is not None:
         lacking = ~np.isfinite(inputs.auxiliary).all(axis=1)
         nonfinite, unusable = nonfinite | lacking, unusable | lacking
     flags = np.where(selected, 0, int(ModelFlag.NOT_SELECTED)).astype(np.int32)
-    flags[selected & nonfinite] |= ModelFlag.NONFINITE_INPUT
+    flags[selected & nonfinite] |= ModelFlag.MISSING_PIXELS
     values[MODEL_FLAGS.name(name)] = flags
     runner = _BlockRunner(inputs, _Results(name, values), ensemble, posterior, execution)
     audit = Audit(posterior.quantiles)
@@ -156,17 +158,21 @@ def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
         raise BundleError(f"{metadata.name}: takes {wanted} auxiliary inputs ({names}), given {given}")
 
 
-def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def nonfinite_images(
+    image: npt.NDArray[np.float32], *, max_missing_share: float = 1.0
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return which images have pixels that are not finite, and which are unusable for that reason.
 
     Parameters
     ----------
     image : (object, band, y, x) float32
+    max_missing_share : largest share of a band's pixels that may be missing
 
     Returns
     -------
     nonfinite : (object,) bool, whether any pixel is not finite
-    unusable : (object,) bool, whether a whole band is not finite, or a pixel within 1 px of the center in any band
+    unusable : (object,) bool, whether a band has no finite pixel or a larger share is missing, or a pixel within 1 px of the center
+        in any band
     """
     finite = np.isfinite(image)
     nonfinite = np.asarray(~finite.all(axis=(1, 2, 3)))
@@ -174,7 +180,11 @@ def nonfinite_images(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.boo
     center = slice(max(0, middle - CENTER_PX), middle + CENTER_PX + 1)
     no_center = np.asarray(~finite[:, :, center, center].all(axis=(1, 2, 3)))
     no_band = ~np.asarray(finite.any(axis=(2, 3))).all(axis=1)
-    return nonfinite, np.asarray(no_center | no_band)
+    # Most cutouts are whole: only the others are counted.
+    too_few = np.zeros(len(image), np.bool_)
+    missing = 1.0 - finite[nonfinite].mean(axis=(2, 3))  # (object, band)
+    too_few[nonfinite] = (missing > max_missing_share).any(axis=1)
+    return nonfinite, np.asarray(no_center | no_band | too_few)
 
 
 @dataclass(frozen=True)

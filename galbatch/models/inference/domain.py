@@ -181,9 +181,10 @@ class FeatureDistance:
         """Return the distances (object,) float64 of features (object, feature); NaN where features are not finite."""
         finite = np.isfinite(features).all(axis=1)
         apart = features[finite].astype(np.float64) - self._mean
-        whitened = linalg.solve_triangular(self._factor, apart.T, lower=True, check_finite=False)
+        # One by one: LAPACK adds up in another order where it solves for several, and an object's value must not depend on its company.
+        whitened = (linalg.solve_triangular(self._factor, one, lower=True, check_finite=False) for one in apart)
         found = np.full(len(features), np.nan)
-        found[finite] = np.sqrt(np.square(whitened).sum(axis=0)) / self._limit
+        found[finite] = [np.sqrt(np.square(one).sum()) / self._limit for one in whitened]
         return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from galbatch.core.columns import (
+    IDENTITY,
     MC_ERROR,
     MODEL_FLAGS,
     OOD_DISTANCE,
@@ -22,7 +23,7 @@ from galbatch.models.posterior import Quantity, quantities_of
 
 __all__ = ["INFER_VERSION", "draw_columns", "result_columns"]
 
-INFER_VERSION = 7
+INFER_VERSION = 8
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"
@@ -55,7 +56,7 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
         keys = (ColumnKey(statistic, rank=rank) for rank in range(metadata.n_top_features))
         columns += [key.column(name, n_features=metadata.n_top_features) for key in keys]
     # The flags come last: readers of a catalog find by them where the columns of a model end.
-    return [*columns, MODEL_FLAGS.column(name)]
+    return [*columns, IDENTITY.column(name), MODEL_FLAGS.column(name)]
 
 
 def _quantity_columns(

@@ -278,5 +278,5 @@ def _notes_on_inputs(n_unfed: Mapping[str, int], found: _Examined) -> Iterator[s
         if n:
             yield (
                 f"{name}: {n} of {found.positions.n} rows hold no number: a network that takes it gives them no values, "
-                "flagged NONFINITE_INPUT"
+                "flagged MISSING_PIXELS"
             )

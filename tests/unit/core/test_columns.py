@@ -176,7 +176,7 @@ def test_no_name_of_a_column_is_made_or_taken_apart_elsewhere():
     found = [
         f"{path.relative_to(folder)}: {line.strip()}"
         for path in folder.rglob("*.py")
-        if path != folder / "core" / "columns.py"
+        if path.parent != folder / "core" / "columns"
         for line in lines_of_code(path.read_text(encoding="utf-8"))
         if taken_apart.search(line)
     ]

@@ -41,7 +41,7 @@ def test_bits_keep_their_meaning():
     }
     assert {flag.name: flag.bit for flag in ModelFlag} == {
         "NOT_SELECTED": 0,
-        "NONFINITE_INPUT": 1,
+        "MISSING_PIXELS": 1,
         "MODEL_FAILED": 2,
         "NOT_CONVERGED": 3,
         "EXTRAPOLATED": 4,

@@ -200,7 +200,7 @@ class ModelContract:
         image[2, 0, SIZE_PX // 2, SIZE_PX // 2] = np.nan  # nothing to measure
         image[4, -1, 0, :3] = np.inf  # a gap at the edge
         found = infer(bundle, dataclasses.replace(block, image=image), auxiliary)
-        gaps = (found["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0
+        gaps = (found["net_flags"] & ModelFlag.MISSING_PIXELS) > 0
         assert gaps.tolist() == [False, False, True, False, True, False, False]
         median = found[f"net_{bundle.metadata.parameters[0].name}_q500"]
         assert np.isnan(median).tolist() == [i == 2 for i in range(N_OBJECTS)]
@@ -454,7 +454,7 @@ class TestColumns(ModelContract):
         lacking = auxiliary.copy()
         lacking[2, 1] = np.nan
         found = infer(bundle, block, lacking)
-        flagged = (found["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0
+        flagged = (found["net_flags"] & ModelFlag.MISSING_PIXELS) > 0
         assert flagged.tolist() == [i == 2 for i in range(N_OBJECTS)]
         assert np.isnan(found["net_flux_njy_q500"]).tolist() == flagged.tolist()
         others = ~flagged

@@ -248,7 +248,7 @@ def test_auxiliary_inputs_reach_the_network(toy, make, make_block):
     expected = 2.0 + 0.5 * (0.3 + auxiliary[:2].sum(axis=1))
     np.testing.assert_allclose(found["m_x_mean"][:2], expected, rtol=1e-6)
     assert np.isnan(found["m_x_mean"][2:]).all()
-    np.testing.assert_array_equal(found["m_flags"], [0, 0, *[ModelFlag.NONFINITE_INPUT] * 2])
+    np.testing.assert_array_equal(found["m_flags"], [0, 0, *[ModelFlag.MISSING_PIXELS] * 2])
     np.testing.assert_array_equal(found["m_passes"], [1, 1, 0, 0])
 
 

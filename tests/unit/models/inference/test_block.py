@@ -151,8 +151,8 @@ def test_nan_pixels_count_as_zero_and_are_told(gampen_bundle, make_block):
     values = infer(gampen_bundle, block)
     block.image[1, 0, 2:6, 40:] = 0.0
     clean = infer(gampen_bundle, block)
-    assert values["net_flags"][1] & ModelFlag.NONFINITE_INPUT
-    assert not (values["net_flags"][[0, 2]] & ModelFlag.NONFINITE_INPUT).any()
+    assert values["net_flags"][1] & ModelFlag.MISSING_PIXELS
+    assert not (values["net_flags"][[0, 2]] & ModelFlag.MISSING_PIXELS).any()
     np.testing.assert_array_equal(values["net_mag_q500"], clean["net_mag_q500"])
 
 
@@ -164,7 +164,7 @@ def test_no_center_or_no_band_gives_no_values(sfnet_bundle, make_block):
     values = infer(sfnet_bundle, block)
     np.testing.assert_array_equal(np.isnan(values["net_mag_r_q500"]), [True, True, False, False])
     np.testing.assert_array_equal(
-        (values["net_flags"] & ModelFlag.NONFINITE_INPUT) > 0, [True, True, True, False]
+        (values["net_flags"] & ModelFlag.MISSING_PIXELS) > 0, [True, True, True, False]
     )
     np.testing.assert_array_equal(values["net_passes"], [0, 0, 12, 12])
     np.testing.assert_array_equal(values["net_feature_0"][:2], [-1, -1])

@@ -50,6 +50,7 @@ def test_columns_of_gampen(make):
         "corr_re_arcsec_flux_njy",
         "passes",
         "mc_error",
+        "identity",
         "flags",
     ]
     kind = {column.name: (column.dtype, column.unit) for column in columns}
@@ -78,8 +79,8 @@ def test_columns_of_sfnet(make):
 
 def test_new_statistics_raise_the_version():
     """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md."""
-    assert INFER_VERSION == 7
+    assert INFER_VERSION == 8
     assert [statistic.value for statistic in Statistic] == [
         *("q", "mean", "std", "mode", "epistemic_std", "label", "corr"),
-        *("passes", "mc_error", "ood_distance", "feature", "activation", "frequency", "flags"),
+        *("passes", "mc_error", "ood_distance", "feature", "activation", "frequency", "identity", "flags"),
     ]

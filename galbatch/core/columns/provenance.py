@@ -1,0 +1,76 @@
+"""Provenance columns: the tiles that an object's cutout was made from, and what was measured in its pixels in each band.
+
+They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then three for each band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from galbatch.core.columns.definitions import NO_TEXT, Column
+
+__all__ = ["N_TILES", "TILE_ID", "band_columns", "provenance_columns", "provenance_names"]
+
+UNKNOWN = "null: unknown"
+
+TILE_ID = Column(
+    "tile_id",
+    "string",
+    "",
+    "tile that covers the center, as the survey names it: tract and patch, or brick; empty: none",
+    "meta.id;obs.image",
+    NO_TEXT,
+)
+N_TILES = Column(
+    "n_tiles",
+    "int16",
+    "",
+    "number of tiles that the cutout was made from, each counted once however many bands it has; 0: none",
+    "meta.number;obs.image",
+    0,
+)
+
+OF_BAND = {
+    "coverage": ("", "share of the cutout's pixels that have data in band {band}", "stat.probability"),
+    "psf_fwhm_arcsec": (
+        "arcsec",
+        "full width at half maximum of the PSF at the object in band {band}",
+        "instr.obsty.seeing",
+    ),
+    "sky_sigma_njy": (
+        "nJy",
+        "scatter of the sky from pixel to pixel in the cutout in band {band}",
+        "stat.stdev;instr.skyLevel",
+    ),
+}
+"""Unit, description and UCD of the columns of a band, by the first part of their names, which are those of the store's arrays."""
+
+
+def band_columns(band: str) -> dict[str, Column]:
+    """Return the columns of a band, by the names of the arrays of `galbatch.core.types.CutoutBlock` that they hold."""
+    return {
+        name: Column(f"{name}_{band}", "float32", unit, f"{text.format(band=band)}; {UNKNOWN}", ucd)
+        for name, (unit, text, ucd) in OF_BAND.items()
+    }
+
+
+def provenance_columns(bands: Sequence[str]) -> list[Column]:
+    """Return the provenance columns of a catalog whose cutouts have `bands`, in the order of the leaf."""
+    return [TILE_ID, N_TILES, *(column for band in bands for column in band_columns(band).values())]
+
+
+def provenance_names(names: Sequence[str]) -> list[str]:
+    """Return the provenance columns that a list of result columns begins with; none in catalogs that lack them.
+
+    The columns of a band come together, so that a network called ``coverage`` is not taken for one of them.
+    """
+    fixed, step = [TILE_ID.name, N_TILES.name], len(OF_BAND)
+    if list(names[: len(fixed)]) != fixed:
+        return []
+    stop = len(fixed)
+    while stop + step <= len(names):
+        _, _, band = names[stop].partition("_")
+        if [column.name for column in band_columns(band).values()] != list(names[stop : stop + step]):
+            break
+        stop += step
+    return list(names[:stop])

@@ -1,0 +1,157 @@
+"""Growth: what a task takes from older outputs, and by what it knows that it would be the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import catalog, ingest, models, storage
+from galbatch.config import RunConfig
+from galbatch.core.columns import IDENTITY, Column, parse_columns
+from galbatch.core.fingerprint import differences, shown
+from galbatch.core.pixels import HealpixPixel, PixelIndex
+from galbatch.core.types import CutoutSpec
+from galbatch.errors import ConfigError
+from galbatch.planning import FLAG_THRESHOLDS, Base, ModelPlan, Plan
+
+OF_PARTITION = frozenset({"division", "objects", "tiles", "kept columns", "columns fed", "selected objects"})
+"""Parts of a leaf's fingerprint that differ from partition to partition."""
+
+if TYPE_CHECKING:
+    from galbatch.execution.tasks import GridTask, InferTask, IngestTask
+
+__all__ = ["base_notes", "base_of", "base_rows", "columns_of", "identity_of_rows", "stored_cutouts"]
+
+
+def base_of(config: RunConfig) -> Base:
+    """Return the older outputs that a run takes from, as they are now.
+
+    Raises
+    ------
+    ConfigError
+        There is no such output, it is the one that the run writes, or it is of a version that does not tell from what its
+        values follow.
+    """
+    store, older = config.cutouts.base, config.catalog.base
+    groups = _groups(store, config.cutouts.store) if store else []
+    leaves = _leaves(older, config.catalog.path) if older else []
+    return Base(store or "", PixelIndex(groups), older or "", PixelIndex(leaves))
+
+
+def _groups(store: str, own: str) -> list[HealpixPixel]:
+    if storage.absolute(store) == storage.absolute(own):
+        raise ConfigError(
+            f"run.toml: [cutouts] base and store are both {store}; the base is not changed: give store another path"
+        )
+    pixels = sorted({pixel for pixel, _ in ingest.list_done(store)})
+    if not pixels:
+        raise ConfigError(
+            f"run.toml: [cutouts] base: {store}: no cutouts there; give the store of an older run, or leave base out"
+        )
+    return pixels
+
+
+def _leaves(older: str, own: str) -> list[HealpixPixel]:
+    if storage.absolute(older) == storage.absolute(own):
+        raise ConfigError(
+            f"run.toml: [catalog] base and path are both {older}; the base is not changed: give path another name"
+        )
+    leaves = catalog.list_leaves(older)
+    if not leaves:
+        raise ConfigError(
+            f"run.toml: [catalog] base: {older}: no leaf of a catalog there; give the folder that holds dataset/, or leave base out"
+        )
+    names = catalog.read_schema(older).names
+    if not any(key == IDENTITY for _, key in parse_columns(names).values()):
+        raise ConfigError(
+            f"run.toml: [catalog] base: {older}: has no column that tells from what its values follow, such as "
+            f"{IDENTITY.name('gampen')}; it is of an older version, whose values cannot be taken: leave base out"
+        )
+    return leaves
+
+
+def base_notes(plan: Plan) -> list[str]:
+    """Return human-readable lines on what the run and its base have in common, read from one leaf of the base."""
+    base = plan.base
+    for part in plan.partitions:
+        for pixel in base.leaves.overlapping(part.partition):
+            footer = catalog.read_footer(base.catalog, pixel) or {}
+            parts = json.loads(footer.get("fingerprint", "{}")).get("parts", {})
+            lines = differences(
+                {key: value for key, value in parts.items() if key not in OF_PARTITION},
+                {key: value for key, value in part.leaf.parts.items() if key not in OF_PARTITION},
+            )
+            told = [f"{what}: {shown(old)} there, {shown(new)} here" for what, old, new in lines]
+            return [f"base {base.catalog}: {'; '.join(told)}"] if told else []
+    return []
+
+
+def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | None:
+    """Return the cutouts of a task's objects on a grid that are in the base; None without a base here."""
+    if task.base is None or not len(grid.rows):
+        return None
+    objects = task.objects.take(grid.rows)
+    spec = CutoutSpec(grid.grid, grid.bands, task.resampling, grid.settings)
+    return ingest.BaseCutouts(
+        task.base,
+        objects,
+        ingest.keys_of_objects(objects, task.tiles, spec=spec),
+        spec=spec,
+        planes=task.planes,
+        thresholds=task.fingerprint.parts.get(FLAG_THRESHOLDS),
+    )
+
+
+def columns_of(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> Sequence[Column]:
+    """Return the columns of a network's results, in the order of the leaf."""
+    return models.result_columns(ensemble.metadata, name=model.name, quantiles=task.posterior.quantiles)
+
+
+def base_rows(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> catalog.BaseRows | None:
+    """Return the rows of a network in the base, for the task's objects; None without a base here."""
+    if task.base is None:
+        return None
+    return catalog.BaseRows(
+        task.base,
+        task.partition,
+        task.objects.object_id,
+        model=model.name,
+        columns=columns_of(task, model, ensemble),
+        with_pass_outputs=task.posterior.keep_pass_outputs,
+    )
+
+
+def identity_of_rows(
+    settings: str,
+    object_id: npt.NDArray[Any],
+    band_key: npt.NDArray[np.int64],
+    auxiliary: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.int64]:
+    """Return what the values of a network for each object follow from, as a digest, (object,) int64; none is 0.
+
+    Parameters
+    ----------
+    settings : str
+        Digest of the network's bundles, engine and settings.
+    object_id : (object,) int64 or str
+        The draws follow from the id.
+    band_key : (object, band) int64
+        Keys of the pixels, in the network's bands and their order.
+    auxiliary : (object, auxiliary input) float32, or None
+    """
+    common = hashlib.sha256(settings.encode())
+    result = np.empty(len(object_id), np.int64)
+    for row, (one_id, keys) in enumerate(zip(object_id.tolist(), band_key, strict=True)):
+        found = common.copy()
+        found.update(f"{type(one_id).__name__} {one_id} ".encode())
+        found.update(np.ascontiguousarray(keys).tobytes())
+        if auxiliary is not None:
+            found.update(np.ascontiguousarray(auxiliary[row]).tobytes())
+        # 0 stands for no identity.
+        result[row] = int.from_bytes(found.digest()[:8], "little", signed=True) or 1
+    return result

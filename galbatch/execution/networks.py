@@ -1,0 +1,193 @@
+"""The networks of a task, loaded in this process: what they compute, and what is taken from the base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import catalog, models
+from galbatch.catalog import pass_outputs
+from galbatch.core.columns import IDENTITY, Column
+from galbatch.core.types import CutoutBlock, ObjectTable
+from galbatch.execution import growth
+from galbatch.planning import ModelPlan
+
+if TYPE_CHECKING:
+    from galbatch.execution.tasks import InferTask, ModelTask
+
+__all__ = ["LoadedModel", "auxiliary_of", "execution_of", "load_network", "require_engine"]
+
+
+def execution_of(model: ModelPlan, device: str) -> models.Execution:
+    """Return how a planned network is run: by the engine of the plan, on `device`."""
+    return models.Execution(models.Engine.named(model.engine), device)
+
+
+def require_engine(network: models.Ensemble, execution: models.Execution) -> None:
+    """Prepare an engine for each bundle of a network in this process.
+
+    Raises
+    ------
+    BundleError
+        This process cannot provide the engine or the device.
+    """
+    for bundle in network.bundles:
+        models.executor(bundle, execution.engine, execution.device)
+
+
+def load_network(model: ModelPlan) -> models.Ensemble:
+    """Return the bundles of a planned network; a process keeps them in memory once they are loaded."""
+    # The sha256 is checked: a bundle file that was replaced since the plan must not mix two networks in one catalog.
+    return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
+
+
+def auxiliary_of(
+    objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
+) -> npt.NDArray[np.float32] | None:
+    """Return the object list's columns `names` at `rows`, (row, auxiliary input) float32; None if there are no names."""
+    return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network that is loaded in this process, with all that a task needs to run it.
+
+    Attributes
+    ----------
+    task : the task that the network is run for
+    selected : (object,) bool, the partition's objects that the network is for
+    taken : (object,) bool, the objects whose values were taken from the base; filled in by `infer`
+    base : the network's rows in an older catalog; None: there are none
+    writer : writes the outputs of each pass next to the catalog; None: they are not kept
+    audits : results of the audit of adaptive passes, one for each block
+    """
+
+    task: InferTask
+    planned: ModelPlan
+    selected: npt.NDArray[np.bool_]
+    ensemble: models.Ensemble
+    taken: npt.NDArray[np.bool_]
+    base: catalog.BaseRows | None
+    writer: pass_outputs.PassOutputsWriter | None
+    audits: list[models.Audit] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, task: InferTask, model: ModelTask) -> LoadedModel:
+        ensemble, planned = load_network(model.network), model.network
+        taken, base = np.zeros(len(task.objects), np.bool_), growth.base_rows(task, planned, ensemble)
+        if not task.posterior.keep_pass_outputs:
+            return cls(task, planned, model.selected, ensemble, taken, base, None)
+        infos = ensemble.output_infos
+        origin = pass_outputs.Origin(
+            planned.name, tuple(info.as_json() for info in infos), task.posterior.seed, planned.engine
+        )
+        writer = pass_outputs.PassOutputsWriter(
+            task.catalog,
+            task.partition,
+            origin,
+            object_id=task.objects.object_id,
+            n_outputs=[info.n_outputs for info in infos],
+        )
+        return cls(task, planned, model.selected, ensemble, taken, base, writer)
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns of the network's results, in the order of the leaf."""
+        return growth.columns_of(self.task, self.planned, self.ensemble)
+
+    @property
+    def notes(self) -> list[str]:
+        """Human-readable lines about the base."""
+        where = f"partition {self.task.partition.name}"
+        return [] if self.base is None else [f"{where}: {note}" for note in self.base.notes]
+
+    def identity(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """Return what the values of a block's objects follow from, (object,) int64; 0 for those that are not selected."""
+        if cutouts.band_key is None:
+            return np.zeros(len(rows), np.int64)
+        found = growth.identity_of_rows(
+            self.planned.settings,
+            self.task.objects.object_id[rows],
+            cutouts.band_key[:, [cutouts.bands.index(band) for band in self.planned.bands]],
+            auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
+        )
+        return np.where(self.selected[rows], found, 0)
+
+    def in_base(self, identity: npt.NDArray[np.int64], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Return which objects' values are in the base, (object,) bool."""
+        if self.base is None:
+            return np.zeros(len(rows), np.bool_)
+        return (identity != 0) & (self.base.identity[rows] == identity)
+
+    def needs_pixels(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> bool:
+        """Return whether any of a block's objects has to be computed."""
+        known = self.in_base(self.identity(cutouts, rows), rows)
+        return bool((self.selected[rows] & ~known).any())
+
+    @property
+    def audit(self) -> models.Audit | None:
+        """The sum of the audits of all blocks; None where the number of passes is fixed."""
+        if self.task.posterior.passes != "adaptive":
+            return None
+        return sum(self.audits, models.Audit(self.task.posterior.quantiles))
+
+    def infer(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the results for a block, (object of the block, ..) by the name of their column.
+
+        Parameters
+        ----------
+        cutouts : the block, with the bands of its grid
+        rows : (object of the block,) intp, index of each object in the partition
+        """
+        identity = self.identity(cutouts, rows)
+        known = self.in_base(identity, rows)
+        left = self.selected[rows] & ~known
+        # By row of the block: those of the base come between those that are computed.
+        kept: dict[int, Sequence[npt.NDArray[np.float32]]] = {}
+        if left.any() or self.base is None:
+            values = self._computed(cutouts, rows, selected=left, keep=kept.__setitem__)
+        else:
+            values = {column.name: column.empty(len(rows)) for column in self.columns}
+        if self.base is not None:
+            (there,) = np.nonzero(known)
+            for name, taken in self.base.values(rows[there]).items():
+                values[name][there] = taken
+            self.taken[rows[there]] = True
+            if self.writer is not None:
+                kept |= {row: self.base.outputs(rows[row], cutouts.object_id[row]) for row in there.tolist()}
+        for row in sorted(kept):
+            # infer_block counts objects within the block, the writer within the partition.
+            if self.writer is not None and len(kept[row][0]):
+                self.writer.append(int(rows[row]), kept[row])
+        values[IDENTITY.name(self.planned.name)] = identity
+        return values
+
+    def _computed(
+        self,
+        cutouts: CutoutBlock,
+        rows: npt.NDArray[np.intp],
+        *,
+        selected: npt.NDArray[np.bool_],
+        keep: Callable[[int, Sequence[npt.NDArray[np.float32]]], None],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return what the network computes for a block's objects that are `selected`, (object,) by column."""
+        return models.infer_block(
+            self.ensemble,
+            models.BlockInputs(
+                # Several networks may share a grid: each takes its own bands, in its own order.
+                cutouts.select_bands(self.planned.bands),
+                selected,
+                auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
+                max_missing_share=self.planned.max_missing_share,
+            ),
+            name=self.planned.name,
+            posterior=self.task.posterior,
+            execution=execution_of(self.planned, self.task.device),
+            receivers=models.BlockReceivers(
+                keep=None if self.writer is None else keep, audit=self.audits.append
+            ),
+        )
