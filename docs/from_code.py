@@ -7,7 +7,7 @@ import inspect
 import re
 import types as python_types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
+from galbatch.core.columns import Column, provenance_columns
 from galbatch.core.flags import CatalogFlag, MaskBit, ModelFlag, PixelFlag
 from galbatch.core.process import EXTRAS
 from galbatch.models.heads import HEADS
@@ -172,14 +173,17 @@ def flag_table(flags: type[CatalogFlag]) -> str:
 
 def model_columns() -> str:
     """Return the columns of the two demo bundles, as the default [posterior] makes them."""
-    lines = ["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|"]
+    found: list[Column] = []
     for spec, name in (("demo:gampen", "gampen"), ("demo:sfnet", "sfnet")):
         metadata, _ = models.read_bundle_metadata(models.bundle_path(spec))
-        for column in models.result_columns(metadata, name=name, quantiles=PosteriorConfig().quantiles):
-            lines.append(
-                f"| `{column.name}` | {column.dtype} | {column.unit} | {column.ucd} | {column.description} |"
-            )
-    return "\n".join(lines)
+        found += models.result_columns(metadata, name=name, quantiles=PosteriorConfig().quantiles)
+    return column_table(found)
+
+
+def column_table(columns: Iterable[Column]) -> str:
+    """Return the table of some columns of a catalog."""
+    rows = [f"| `{c.name}` | {c.dtype} | {c.unit} | {c.ucd} | {c.description} |" for c in columns]
+    return "\n".join(["| column | type | unit | UCD | meaning |", "|---|---|---|---|---|", *rows])
 
 
 def mask_bits() -> str:
@@ -227,6 +231,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "EXTRAS": extras,
     "HEADS": heads,
     "COLUMNS": model_columns,
+    "PROVENANCE": lambda: column_table(provenance_columns(("g",))),
     "VERSIONS": versions,
     "README": readme,
 }

@@ -30,6 +30,7 @@ from .lookup import (
     sexagesimal,
     short_columns,
 )
+from .merging import merge
 from .nddata import as_ccddata
 from .pictures import encoded_png, intensity_stretch, picture_png, thumbnail_path, write_thumbnail
 from .places import parse_position, parse_radius
@@ -60,6 +61,7 @@ __all__ = [
     "flag_counts",
     "flag_texts",
     "intensity_stretch",
+    "merge",
     "north_up",
     "object_values",
     "on_image",

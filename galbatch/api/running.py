@@ -219,4 +219,5 @@ def _result_line(result: RunResult, stage: Stage) -> str:
         return f"{counted(len(result.failed), 'partition')} failed"
     # Of what this run did: a run that finds all done has no rate.
     rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""
-    return f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}"
+    taken = f"; {result.taken_text}" if result.taken_text else ""
+    return f"{result.n_inferred} of {result.n_objects} objects in the catalog{rate}{taken}"

@@ -23,7 +23,7 @@ from .reading import (
     read_schema,
     require_columns,
 )
-from .scanning import AtIndices, Cone, RowCondition, RowLimits, scan
+from .scanning import AtIndices, Cone, InPixel, RowCondition, RowLimits, scan
 from .schema import column_field, leaf_schema
 from .verifying import Checked, check, verify
 
@@ -36,6 +36,7 @@ __all__ = [
     "Checked",
     "Cone",
     "FoundObject",
+    "InPixel",
     "RowCondition",
     "RowLimits",
     "check",

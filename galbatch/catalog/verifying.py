@@ -23,14 +23,12 @@ from galbatch.catalog.leaf_checks import leaf_problems
 from galbatch.catalog.leaves import BUNDLES_KEY, footer_of, parse_leaf
 from galbatch.catalog.tree_checks import tree_problems
 from galbatch.core.columns import ID
+from galbatch.core.fingerprint import PER_LEAF_PARTS
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError, DamagedError
 
 __all__ = ["Checked", "check", "verify"]
-
-PER_LEAF_PARTS = frozenset({"division", "objects", "tiles", "kept columns", "selected objects"})
-"""Parts of the fingerprint that differ between the leaves of a run. All other parts must be equal."""
 
 CHECKING_THREADS = 8
 """Number of leaves that are read and checked at the same time; each takes up to 20 MB (20,000 objects of 120 columns)."""

@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import catalogs, collections, objects, running, simulating, tiles
+from galbatch.cli import catalogs, collections, objects, releasing, running, simulating, tiles
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import print_error, print_line
@@ -67,6 +67,7 @@ app.command()(running.run)
 app.command()(running.retry)
 app.command()(running.status)
 app.command()(running.clean)
+app.command()(releasing.merge)
 app.command()(catalogs.verify)
 app.command()(catalogs.report)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cone)

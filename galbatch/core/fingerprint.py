@@ -14,7 +14,13 @@ import pyarrow.compute as pc
 
 from galbatch.errors import FingerprintError
 
-__all__ = ["Fingerprint", "differences", "digest", "refuse_difference", "shown"]
+__all__ = ["PER_LEAF_PARTS", "Fingerprint", "differences", "digest", "refuse_difference", "shown"]
+
+
+PER_LEAF_PARTS = frozenset(
+    {"division", "objects", "tiles", "kept columns", "columns fed", "selected objects"}
+)
+"""Parts of a leaf's fingerprint that differ between the leaves of a run. All other parts are equal."""
 
 
 @dataclass(frozen=True, slots=True)

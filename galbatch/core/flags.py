@@ -19,6 +19,7 @@ __all__ = [
     "PixelFlag",
     "flag_attributes",
     "flags_as_json",
+    "quality_bits",
 ]
 
 FLAGS_KEY = "flags"
@@ -123,6 +124,11 @@ class MaskBit(enum.IntFlag):
     BRIGHT_OBJECT = 1 << 8
     CLIPPED = 1 << 9
     NEGATIVE = 1 << 10
+
+
+def quality_bits(flags: type[CatalogFlag]) -> int:
+    """Return the bits of all flags of class quality together."""
+    return sum(flag.value for flag in flags if flag.flag_class is FlagClass.QUALITY)
 
 
 def flags_as_json(flags: type[CatalogFlag]) -> str:

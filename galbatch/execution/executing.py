@@ -17,6 +17,7 @@ from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.pixels import Partition
 from galbatch.core.process import deferred_signals
+from galbatch.core.texts import counted
 from galbatch.errors import CatalogError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked
@@ -56,6 +57,16 @@ class RunResult:
     seconds: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+
+    @property
+    def taken_text(self) -> str:
+        """A human-readable text on what was taken from the base; "" if nothing was."""
+        if not self.n_cutouts_taken + self.n_values_taken:
+            return ""
+        return (
+            f"from the base: {counted(self.n_cutouts_taken, 'cutout')} ({self.n_cut} cut), values of "
+            f"{counted(self.n_values_taken, 'object')} over all networks ({counted(self.n_passes, 'pass', 'passes')} made)"
+        )
 
 
 def execute(

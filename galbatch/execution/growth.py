@@ -13,14 +13,11 @@ import numpy.typing as npt
 from galbatch import catalog, ingest, models, storage
 from galbatch.config import RunConfig
 from galbatch.core.columns import IDENTITY, Column, parse_columns
-from galbatch.core.fingerprint import differences, shown
+from galbatch.core.fingerprint import PER_LEAF_PARTS, differences, shown
 from galbatch.core.pixels import HealpixPixel, PixelIndex
 from galbatch.core.types import CutoutSpec
 from galbatch.errors import ConfigError
 from galbatch.planning import FLAG_THRESHOLDS, Base, ModelPlan, Plan
-
-OF_PARTITION = frozenset({"division", "objects", "tiles", "kept columns", "columns fed", "selected objects"})
-"""Parts of a leaf's fingerprint that differ from partition to partition."""
 
 if TYPE_CHECKING:
     from galbatch.execution.tasks import GridTask, InferTask, IngestTask
@@ -83,8 +80,8 @@ def base_notes(plan: Plan) -> list[str]:
             footer = catalog.read_footer(base.catalog, pixel) or {}
             parts = json.loads(footer.get("fingerprint", "{}")).get("parts", {})
             lines = differences(
-                {key: value for key, value in parts.items() if key not in OF_PARTITION},
-                {key: value for key, value in part.leaf.parts.items() if key not in OF_PARTITION},
+                {key: value for key, value in parts.items() if key not in PER_LEAF_PARTS},
+                {key: value for key, value in part.leaf.parts.items() if key not in PER_LEAF_PARTS},
             )
             told = [f"{what}: {shown(old)} there, {shown(new)} here" for what, old, new in lines]
             return [f"base {base.catalog}: {'; '.join(told)}"] if told else []

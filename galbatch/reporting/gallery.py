@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import api, ingest
-from galbatch.core.flags import PixelFlag
+from galbatch.core.flags import PixelFlag, quality_bits
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
 from galbatch.reporting.contents import Contents
 
@@ -60,6 +60,7 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
     clean: list[Picture] = []
     flagged: list[Picture] = []
     seen: Counter[PixelFlag] = Counter()
+    against = quality_bits(PixelFlag)
     for pixel, grid in groups:
         done = ingest.read_done(store, pixel, grid)
         if done is None:
@@ -67,7 +68,7 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
         stop = min(int(done["n_objects"]), BLOCK_OBJECTS)
         block = ingest.read_block(store, pixel, grid, start=0, stop=stop)
         rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
-        fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] == 0]
+        fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] & against == 0]
         scales = _scales(block)
         clean += [_picture(block, i, rows[i], scales) for i in _evenly(fine, per_group)]
         for i, row in enumerate(rows):
