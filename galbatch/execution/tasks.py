@@ -304,13 +304,7 @@ def infer_partition(task: InferTask) -> TaskResult:
     for model in loaded:
         if model.writer is not None:
             model.writer.finish(task.fingerprint.as_json())
-    footer = leaf_footer(
-        task.fingerprint,
-        len(task.objects),
-        bundles={model.planned.name: model.planned.sha256 for model in loaded},
-        keeps_pass_outputs=task.posterior.keep_pass_outputs,
-        audits={model.planned.name: model.audit for model in loaded if model.audit is not None},
-    )
+    footer = _footer(task, loaded)
     table = leaf_table(task.objects, [PIXEL_FLAGS, *columns], {PIXEL_FLAGS.name: flags, **values})
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
     made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
@@ -323,6 +317,16 @@ def infer_partition(task: InferTask) -> TaskResult:
         batch=task.posterior.batch,
         notes=(*notes, *(note for model in loaded for note in model.notes)),
         n_taken=sum(int(model.taken.sum()) for model in loaded),
+    )
+
+
+def _footer(task: InferTask, loaded: Sequence[LoadedModel]) -> dict[str, str]:
+    return leaf_footer(
+        task.fingerprint,
+        len(task.objects),
+        bundles={model.planned.name: model.planned.sha256 for model in loaded},
+        keeps_pass_outputs=task.posterior.keep_pass_outputs,
+        audits={model.planned.name: model.audit for model in loaded if model.audit is not None},
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import Fingerprint, digest
@@ -100,12 +101,17 @@ class _Planner:
         self._projector = Projector(self.objects, surveys, grids, planes=config.cutouts.planes)
         projector = self._projector
         self.models = tuple(
-            dataclasses.replace(model, n_selected=int(selected), n_covered=int(covered))
+            dataclasses.replace(
+                model,
+                n_selected=int(selected),
+                n_covered=int(covered),
+                max_missing_share=config.flags.max_missing_share,
+                settings=digest({**self._posterior_parts(), **_model_parts(model)}),
+            )
             for model, selected, covered in zip(
                 models, projector.n_selected, projector.n_covered, strict=True
             )
         )
-        of_band = self._band_settings()
         # All objects as one partition: the cutouts of each grid.
         whole = projector.project(0, len(self.objects))
         self.grids = tuple(
@@ -113,7 +119,7 @@ class _Planner:
                 grid,
                 n_cutouts=n,
                 n_covered=int(covered),
-                settings=tuple(of_band[band] for band in grid.bands),
+                settings=tuple(self._band_settings[band] for band in grid.bands),
             )
             for grid, n, covered in zip(grids, whole.n_cutouts, projector.n_covered_on, strict=True)
         )
@@ -124,14 +130,6 @@ class _Planner:
         self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
         self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
         self._common_ingest, self._common_infer = self._ingest_parts(), self._infer_parts()
-        self.models = tuple(
-            dataclasses.replace(
-                model,
-                max_missing_share=config.flags.max_missing_share,
-                settings=digest({**self._posterior_parts(), **_model_parts(model)}),
-            )
-            for model in self.models
-        )
 
     def divide(self) -> list[Partition]:
         def bytes_of(start: int, stop: int) -> int:
@@ -243,6 +241,7 @@ class _Planner:
             "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
         }
 
+    @cached_property
     def _band_settings(self) -> dict[str, str]:
         """Return a digest of the settings that the pixels of a band depend on, by band; those of other bands are left out."""
         of_band = {}
