@@ -44,14 +44,14 @@ LEAF_THREADS = 16
 """Number of leaves read at the same time: on S3 a footer takes 50 ms, most of it waiting for the network."""
 
 
-def model_property(what: Literal["audit", "doubt", "engine", "bundle"], model: str = "") -> str:
+def model_property(what: Literal["audit", "doubt", "engine", "bundle", "citation"], model: str = "") -> str:
     """Return the name of a catalog property about one model; without a model, the prefix that such names have.
 
     Parameters
     ----------
-    what : {"audit", "doubt", "engine", "bundle"}
-        Result of the audit of adaptive passes, why the errors stated for a model are doubtful, engine that ran the network, or
-        sha256 of its bundles.
+    what : {"audit", "doubt", "engine", "bundle", "citation"}
+        Result of the audit of adaptive passes, why the errors stated for a model are doubtful, engine that ran the network,
+        sha256 of its bundles, or what to cite for it.
     model : str
         Name of the model, as in ``[[models]] name``.
     """

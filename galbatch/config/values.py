@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 __all__ = [
     "Bytes",
     "Label",
+    "Line",
     "MagnitudeOffset",
     "Separation",
     "Width",
@@ -79,4 +80,5 @@ MagnitudeOffset = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 Width = Annotated[float, Field(ge=1e-4, le=3600, allow_inf_nan=False)]
 Separation = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 # Names that are printed and written into outputs: one line, and no part of a path.
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,500}$")]
 Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\]{1,64}$")]

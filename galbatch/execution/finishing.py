@@ -102,6 +102,13 @@ def finish(config: RunConfig, plan: Plan) -> bool:
     posterior = config.posterior
     properties = {
         "obs_collection": config.catalog.name,
+        **config.catalog.stated,
+        "galbatch_layouts": ", ".join(dict.fromkeys(survey.layout for survey in config.survey)),
+        **{
+            catalog.model_property("citation", model.name): model.citation
+            for model in plan.models
+            if model.citation
+        },
         "galbatch_version": __version__,
         "galbatch_complete": str(complete).lower(),
         "galbatch_objects": str(len(plan.objects)),

@@ -48,6 +48,7 @@ class ModelPlan:
         undetected jumps, or have a fixed number of passes
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
+    citation : what to cite for the network; "" if the bundle states nothing
     max_missing_share : largest share of a band's pixels that may be missing where an object gets values
     settings : digest of all that its values depend on beside pixels and auxiliary inputs
     n_selected : number of objects that `where` selects
@@ -67,6 +68,7 @@ class ModelPlan:
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
+    citation: str = ""
     max_missing_share: float = 1.0
     settings: str = ""
     n_selected: int = 0
@@ -99,6 +101,7 @@ class ModelPlan:
             engine=engine,
             release=trained.release,
             background=trained.background,
+            citation=ensemble.metadata.citation,
         )
 
 

@@ -16,6 +16,7 @@ from galbatch.reporting.comparison import (
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
 from galbatch.reporting.page import write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
+from galbatch.reporting.release import Released, release_folder, write_release
 from galbatch.reporting.training_curve import write_training_curve
 
 __all__ = [
@@ -25,13 +26,16 @@ __all__ = [
     "ComparisonOptions",
     "Matching",
     "Recovery",
+    "Released",
     "check_corner",
     "check_picture",
     "compare",
+    "release_folder",
     "truth_recovery",
     "write_calibration",
     "write_comparison",
     "write_corner",
+    "write_release",
     "write_report",
     "write_training_curve",
 ]
