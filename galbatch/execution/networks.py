@@ -77,6 +77,7 @@ class LoadedModel:
 
     @classmethod
     def load(cls, task: InferTask, model: ModelTask) -> LoadedModel:
+        """Return a network of a task, loaded, with its rows in the base and a writer of its pass outputs, if they are kept."""
         ensemble, planned = load_network(model.network), model.network
         taken, base = np.zeros(len(task.objects), np.bool_), growth.base_rows(task, planned, ensemble)
         if not task.posterior.keep_pass_outputs:

@@ -78,11 +78,16 @@ class Sampler:
         auxiliary: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._executor = executor
-        on_device = None if auxiliary is None else self._to_device(auxiliary)
-        self._prepared = executor.prepare(self._to_device(images), on_device)
+        # Small groups are filled up: with a few rows torch takes other kernels, which add up in another order, and an object's values
+        # must not depend on how many others run with it.
+        n = len(images)
+        filled = np.arange(max(n, GROUP_OBJECTS)) % n
+        on_device = None if auxiliary is None else self._to_device(auxiliary[filled])
+        self._prepared = executor.prepare(self._to_device(images[filled]), on_device)
         self._batch = self._prepared.rows_at_once(batch)
-        self.last = _to_host(self._prepared.last)
-        self.crop = _to_host(self._prepared.crop)
+        self._last = None if self._prepared.last is None else self._prepared.last[:n]
+        self.last = _to_host(self._last)
+        self.crop = _to_host(None if self._prepared.crop is None else self._prepared.crop[:n])
 
     @torch.inference_mode()
     def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> PassOutputs:
@@ -117,7 +122,7 @@ class Sampler:
         ----------
         fired : for each object (pass, rank) int64, numbers of the largest features in all its passes
         """
-        found = None if self._prepared.last is None else self._executor.top_features(self._prepared.last)
+        found = None if self._last is None else self._executor.top_features(self._last)
         if found is None:
             return None
         index, activation = (part.cpu().numpy() for part in found)
