@@ -182,7 +182,9 @@ class FeatureDistance:
         finite = np.isfinite(features).all(axis=1)
         apart = features[finite].astype(np.float64) - self._mean
         # One by one: LAPACK adds up in another order where it solves for several, and an object's value must not depend on its company.
-        whitened = (linalg.solve_triangular(self._factor, one, lower=True, check_finite=False) for one in apart)
+        whitened = (
+            linalg.solve_triangular(self._factor, one, lower=True, check_finite=False) for one in apart
+        )
         found = np.full(len(features), np.nan)
         found[finite] = [np.sqrt(np.square(one).sum()) / self._limit for one in whitened]
         return found
