@@ -124,7 +124,8 @@ def test_no_job_outlives_its_run(site, start, write, tmp_path, number):
 
 
 def section(tmp_path, **keys):
-    data = {"cores": 1, "memory": "1 GiB", "interface": "lo", "log_folder": str(tmp_path / "logs")} | keys
+    data = {"cores": 1, "memory": "1 GiB", "interface": "lo", "log_folder": str(tmp_path / "logs")}
+    data |= {"walltime": "00:30:00"} | keys
     whole = {"kind": "slurm", "wait_s": 900, "dashboard_address": "127.0.0.1:0", "slurm": data}
     return parse_strictly(ClusterConfig, whole, "[cluster]")
 

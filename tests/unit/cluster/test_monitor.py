@@ -147,6 +147,18 @@ def test_workers_that_are_missing_are_asked_for_every_five_seconds(clock, monkey
     assert len(asked) == 3
 
 
+def test_news_of_workers_that_are_still_to_come_are_told_when_they_change(clock, monkeypatch):
+    told, news = [], iter(["2 jobs pending (Resources)"] * 3 + ["", "1 job pending (Priority)"])
+    monkeypatch.setattr("galbatch.cluster.kinds.local.Local.news", lambda self, client: next(news))
+    monitor = cluster.WorkerMonitor(Scripted(a=worker()), ClusterConfig(), told.append)
+    for _ in range(24):
+        clock[0] += 1
+        monitor.look()
+    assert told == ["2 jobs pending (Resources)", "1 job pending (Priority)"]
+    # Every five seconds, and five times by now.
+    assert next(news, "asked for all") == "asked for all"
+
+
 def test_a_scheduler_that_is_gone_ends_the_run(clock):
     client = Scripted(a=worker())
     monitor = cluster.WorkerMonitor(client, JOINED, print)
