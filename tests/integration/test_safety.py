@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import urllib.request
 
 import fsspec
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import ingest, storage
+from galbatch import cluster, config, dashboard, ingest, storage
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
@@ -134,6 +135,37 @@ def test_evil_ids_and_a_planted_secret_on_s3(s3, write_run, survey, tmp_path, mo
         "report.html",
         "run.toml",
     ]
+
+
+def fail_with_the_environment(_):
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == PLANTED
+    raise OSError("the bucket refuses")
+
+
+PAGES = (
+    "galaxies", "status", "workers", "tasks", "system", "profile", "info/main/workers.html", "info/main/exceptions.html",
+    "info/main/logs.html", "json/identity.json", "json/counts.json", "metrics",
+)  # fmt: skip
+
+
+def test_no_page_of_the_dashboard_shows_a_planted_secret(monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FSSPEC_FTP_PASSWORD"):
+        monkeypatch.setenv(name, PLANTED)
+    asked = config.ClusterConfig(workers=1, dashboard_address="127.0.0.1:0")
+    with cluster.connect(asked) as client:
+        base = dashboard.watch(client).removesuffix("galaxies")
+        failed = client.submit(fail_with_the_environment, 1)
+        assert isinstance(failed.exception(timeout=600), OSError)
+        shown = {}
+        for page in PAGES:
+            with urllib.request.urlopen(base + page, timeout=600) as answer:
+                shown[page] = answer.read().decode()
+        for address in client.run(lambda dask_worker: dask_worker.http_server.port).values():
+            with urllib.request.urlopen(f"http://127.0.0.1:{address}/metrics", timeout=600) as answer:
+                shown["metrics of the worker"] = answer.read().decode()
+    assert all(len(text) > 50 for text in shown.values())
+    assert "galbatch" in shown["galaxies"]
+    assert [name for name, text in shown.items() if PLANTED in text] == []
 
 
 @pytest.mark.parametrize(

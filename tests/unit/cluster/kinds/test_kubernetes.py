@@ -92,6 +92,18 @@ def test_a_run_asks_for_its_cluster_and_deletes_it(api):
     assert "planted-token" not in json.dumps(api.created)
 
 
+def test_credentials_of_the_run_are_in_nothing_that_kubernetes_is_told(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
+    options = config.KubernetesConfig(**FULL)
+    made = [
+        kubernetes_objects.dask_cluster("galbatch-1", options, device="cuda", n_workers=1, idle_s=1),
+        kubernetes_objects.worker_group("galbatch-1", options, n_workers=1),
+    ]
+    assert "planted-secret" not in json.dumps(made)
+    # The pods get them from the Secret that the section names.
+    assert json.dumps(made).count('"secretRef": {"name": "object-store"}') == 3
+
+
 def test_the_cluster_goes_also_when_the_run_fails(api):
     class BrokenError(Exception):
         pass
