@@ -12,6 +12,7 @@ from torch import Tensor
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, made_up_inputs
 from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
+from galbatch.models.engines.fusing import fuse_convolutions
 from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.engines.prefix import choose_prefix
@@ -65,6 +66,9 @@ def native_executor(
         )
     runner = PassRunner(network, StaticTrunk(network) if is_compiled else None)
     executor = NativeExecutor(bundle, runner, runner if network is exact else PassRunner(exact), device)
+    # torch.compile fuses by itself; on a CPU convolutions run at the hardware's rate already.
+    if device.type == "cuda" and not is_compiled:
+        executor.fuse()
     problem = compiled_disagreement(executor) if is_compiled else disagreement(executor)
     if problem:
         raise BundleError(
@@ -282,6 +286,17 @@ class NativeExecutor:
         if self.runner.network.dtype != torch.bfloat16:
             return prepared
         return replace(prepared, shift=prepared.rounding())
+
+    @torch.inference_mode()
+    @in_repeatable_float32
+    def fuse(self) -> bool:
+        """Let the runner's convolutions run fused with their ReLUs where that is exact enough; return whether they do."""
+        images, *others = (part.to(self.device) for part in made_up_inputs(self.bundle.metadata))
+        features, _ = self.prefix(self.bundle, images, others[0] if others else None)
+        n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
+        network, rows = self.runner.network, torch.arange(len(images), device=self.device)
+        start = Start(features[:, :n_maps].to(network.dtype).contiguous(memory_format=torch.channels_last))
+        return fuse_convolutions(network, lambda: network.begin(start, rows, None))
 
     def masks(self, keys: Tensor) -> Masks | None:
         """Return the masks that follow from keys (row,) int64; None for a network without dropout."""

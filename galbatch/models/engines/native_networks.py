@@ -12,8 +12,8 @@ weights are shared with the script.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,19 @@ from torch.nn import functional
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import POOLED_PX, VGG16_BLOCKS, HalvingPool, MaskPlan, Masks, zero_
 
-__all__ = ["NativeGampen", "NativeNetwork", "NativeSfnet", "Start", "native_network"]
+__all__ = [
+    "FusedConvolution",
+    "Layer",
+    "NativeGampen",
+    "NativeNetwork",
+    "NativeSfnet",
+    "Start",
+    "native_network",
+]
 
 Weights = Mapping[str, Tensor]
+FusedConvolution = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""Function of maps, weight, bias and stride that returns the ReLU of the convolution."""
 EPSILON = 1e-5  # The default of torch's BatchNorm, which SFNet does not change.
 
 
@@ -58,7 +68,13 @@ class Layer(nn.Module):
     bias : (out,)
     factor : c^l, by which the layer's inputs and outputs are divided
     stride : stride of a convolution, in pixels
+
+    Attributes
+    ----------
+    fused : function that computes a convolution together with its ReLU; None: one after the other
     """
+
+    fused: FusedConvolution | None = None
 
     def __init__(self, weight: Tensor, bias: Tensor, factor: float, *, stride: int = 1) -> None:
         super().__init__()
@@ -76,6 +92,14 @@ class Layer(nn.Module):
             return functional.linear(x, self.weight, bias)
         maps = functional.conv2d(x, self.weight, bias, self.stride, self.weight.shape[-1] // 2)
         # Maps of a single channel count as channels last in either order, and torch returns the other one.
+        return maps.contiguous(memory_format=torch.channels_last)
+
+    def rectified(self, x: Tensor, *, dropped: bool) -> Tensor:
+        """Return the ReLU of the layer's outputs, as `forward`."""
+        if self.fused is None or self.weight.dim() == 2:
+            outputs: Tensor = self(x, dropped=dropped)
+            return outputs.relu_()
+        maps = self.fused(x, self.weight, self.divided_bias if dropped else self.bias, self.stride)
         return maps.contiguous(memory_format=torch.channels_last)
 
 
@@ -224,7 +248,7 @@ class NativeGampen(NativeNetwork):
         # The maps after the first convolution and ReLU: (row, channel, y, x).
         first = self.first
         if masks is None or start.convolved is None:
-            return torch.relu_(first(super().begin(start, rows, masks), dropped=masks is not None))
+            return first.rectified(super().begin(start, rows, masks), dropped=masks is not None)
         x = start.convolved[rows]
         positions = masks.positions[:, self.slots[0]].sort(dim=1).values
         values = zeroed_values(start.maps, rows, positions, masks.any_zeroed[:, 0])
@@ -235,7 +259,7 @@ class NativeGampen(NativeNetwork):
         x = self.pool(x)
         for i, convolution in enumerate(self.others, start=1):
             self.zero_(x, masks, i)
-            x = convolution(x, dropped=masks is not None).relu_()
+            x = cast("Layer", convolution).rectified(x, dropped=masks is not None)
             if self.ends_block[i]:
                 x = self.pool(x)
         return x
@@ -400,7 +424,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, dropped: bool) -> Tensor:
         """Return maps (row, channel, y, x), smaller by the stride, of maps `x` (row, channel, y, x)."""
         shortcut = x if self.downsample is None else self.downsample(x, dropped=dropped)
-        inner = self.conv1(x, dropped=dropped).relu_()
+        inner = self.conv1.rectified(x, dropped=dropped)
         out: Tensor = self.conv2(inner, dropped=dropped).add_(shortcut).relu_()
         return out
 
