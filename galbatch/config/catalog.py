@@ -30,7 +30,7 @@ class CatalogConfig(Section):
 
     @property
     def stated(self) -> dict[str, str]:
-        """What is stated about the catalog, by the names of its properties; nothing that is empty."""
+        """The texts that run.toml states about the catalog, by the names of its properties; nothing that is empty."""
         texts = {
             "catalog_version": self.version,
             "license": self.license,
