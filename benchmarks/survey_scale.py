@@ -122,6 +122,10 @@ class Simulated:
         """The workers that are there."""
         return range(self.n_workers - len(self.away))
 
+    def is_divided(self, device: str) -> bool:
+        """Every worker cuts and infers here."""
+        return False
+
     def look(self) -> None:
         """Nothing to ask for."""
 

@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import catalogs, collections, objects, releasing, running, simulating, tiles
+from galbatch.cli import catalogs, collections, doctor, objects, releasing, running, simulating, tiles
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import print_error, print_line
@@ -62,6 +62,7 @@ app = _group(
 # The order of these lines is the order in --help: first what makes a run, then what reads its catalog.
 app.command()(simulating.demo)
 app.command()(simulating.simulate)
+app.command()(doctor.doctor)
 app.command()(running.plan)
 app.command()(running.run)
 app.command()(running.retry)

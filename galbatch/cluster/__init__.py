@@ -5,6 +5,7 @@
 
 from galbatch.cluster.base import ClusterKind, Device, Notify, WorkerNeeds, count_of
 from galbatch.cluster.checks import require_distinct_gpus, require_paths
+from galbatch.cluster.kinds.gpus import Gpu, gpus_of_machine
 from galbatch.cluster.kinds.local import kept_by_malloc, short_logs, threads
 from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
@@ -16,6 +17,7 @@ __all__ = [
     "KINDS",
     "ClusterKind",
     "Device",
+    "Gpu",
     "Notify",
     "Pool",
     "WorkerMonitor",
@@ -23,6 +25,7 @@ __all__ = [
     "Workers",
     "connect",
     "count_of",
+    "gpus_of_machine",
     "kept_by_malloc",
     "kind_of",
     "on_demand",

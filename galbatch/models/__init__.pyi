@@ -82,6 +82,15 @@ from .metadata import (
     StoppingInfo,
 )
 from .posterior import correlation_of
+from .speed import (
+    EngineSpeed,
+    auto_engine,
+    device_difference,
+    matmul_rate,
+    measure_speed,
+    pass_flops,
+    wide_gampen,
+)
 from .training import (
     RECIPES,
     TRAINING_DATA,
@@ -128,6 +137,7 @@ __all__ = [
     "Comparison",
     "DomainInfo",
     "Engine",
+    "EngineSpeed",
     "Ensemble",
     "Epoch",
     "Evaluation",
@@ -157,6 +167,7 @@ __all__ = [
     "StoppingSettings",
     "Trained",
     "TrainingSettings",
+    "auto_engine",
     "bundle_path",
     "calibrate",
     "calibrate_stopping",
@@ -169,6 +180,7 @@ __all__ = [
     "convert_sfnet",
     "correlation_of",
     "demo_bundles",
+    "device_difference",
     "device_name",
     "draw_columns",
     "evaluate",
@@ -187,8 +199,11 @@ __all__ = [
     "load_bundle",
     "load_ensemble",
     "localize",
+    "matmul_rate",
     "measure_memory",
+    "measure_speed",
     "parse_settings",
+    "pass_flops",
     "read_bundle_metadata",
     "require_no_checkpoint",
     "require_settings",
@@ -204,4 +219,5 @@ __all__ = [
     "strata_bins",
     "torch_cuda",
     "train",
+    "wide_gampen",
 ]
