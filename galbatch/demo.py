@@ -104,8 +104,9 @@ def run_demo(folder: Path, *, n_objects: int, workers: int, console: Console) ->
         with (
             dashboard.ProgressBars.on(console) as bars,
             dashboard.Reporter(bars, config.catalog.path) as reporter,
+            dashboard.Broadcast(reporter, client, name=config.catalog.name) as sink,
         ):
-            result = execution.execute(config, plan, client, sink=reporter)
+            result = execution.execute(config, plan, client, sink=sink)
     with _step(console, "verify"):
         # If partitions failed, they are the problems to report.
         problems = [] if result.failed else catalog.verify(config.catalog.path)

@@ -32,7 +32,14 @@ from .lookup import (
 )
 from .merging import merge
 from .nddata import as_ccddata
-from .pictures import encoded_png, intensity_stretch, picture_png, thumbnail_path, write_thumbnail
+from .pictures import (
+    encoded_png,
+    intensity_stretch,
+    picture_png,
+    thumbnail_path,
+    thumbnail_png,
+    write_thumbnail,
+)
 from .places import parse_position, parse_radius
 from .running import RunPlan, plan, run
 from .stores import Store, open_store
@@ -78,6 +85,7 @@ __all__ = [
     "store_beside",
     "summary_tables",
     "thumbnail_path",
+    "thumbnail_png",
     "write_cutouts",
     "write_hips",
     "write_thumbnail",

@@ -13,9 +13,17 @@ import numpy.typing as npt
 
 from galbatch import storage
 from galbatch.api.cutouts import Cutout, safe_name
+from galbatch.core.types import CutoutBlock
 from galbatch.errors import OutputError
 
-__all__ = ["encoded_png", "intensity_stretch", "picture_png", "thumbnail_path", "write_thumbnail"]
+__all__ = [
+    "encoded_png",
+    "intensity_stretch",
+    "picture_png",
+    "thumbnail_path",
+    "thumbnail_png",
+    "write_thumbnail",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,6 +32,9 @@ SOFTENING = 3.0
 
 PIXELS_PER_PX = 3
 """Pixels of a picture for each pixel of a cutout: 96 px are too small to see on a screen."""
+
+THUMBNAIL_PX = 96
+"""Cutouts with more pixels a side are binned to at most so many: a picture has 10 to 20 kB then."""
 
 BLANK_RGB = 0.82
 """Pixels without data are light gray, which no drawn sky resembles."""
@@ -104,3 +115,19 @@ def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:
     rgb = np.stack([np.clip(band * gain, 0, 1) for band in (scaled[-1], middle, scaled[0])], axis=-1)
     rgb[blank] = BLANK_RGB
     return rgb
+
+
+def thumbnail_png(cutouts: CutoutBlock, index: int) -> bytes:
+    """Return a cutout of a block as a small color picture (PNG), binned where it is large, for the dashboard."""
+    image = cutouts.image[index].astype(np.float64)  # (band, y, x)
+    step = -(-image.shape[-1] // THUMBNAIL_PX)
+    size = image.shape[-1] // step * step
+    n_bins = size // step
+    # NaN of a bin stays NaN, which is drawn gray: where tiles end, pictures show it.
+    binned = image[:, :size, :size].reshape(len(image), n_bins, step, n_bins, step).mean(axis=(2, 4))
+    first = binned[0][np.isfinite(binned[0])]
+    # A cutout full of a galaxy has no sky: its median stands for it, or all of the picture would be white.
+    noise = float(np.nan_to_num(cutouts.sky_sigma_njy[index, 0])) / step
+    unit = max(noise, float(np.median(first)) / 3 if first.size else 0.0, float(np.finfo(np.float32).tiny))
+    scale = np.full(len(binned), unit)
+    return encoded_png(intensity_stretch(binned, scale))

@@ -187,9 +187,10 @@ def run(
         # here none runs yet, unless planning read many headers on them.
         before = execution.read_progress(config, made)
         reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
-        result = execution.execute_held(
-            held, made, pool.client, sink=reporter, only_failed=only_failed, before=before
-        )
+        with dashboard.Broadcast(reporter, pool.client, name=config.catalog.name) as sink:
+            result = execution.execute_held(
+                held, made, pool.client, sink=sink, only_failed=only_failed, before=before
+            )
         reporter.note(_result_line(result, stage))
     return result
 

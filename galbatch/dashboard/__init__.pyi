@@ -1,14 +1,17 @@
-from .counts import CountsOnWorker, count, totals, totals_of
-from .events import Event, Tally
+from .broadcast import Broadcast
+from .counts import CountsOnWorker, count, totals
+from .events import Event, Sample, Tally
 from .lines import JsonLines, TextLines
 from .notebook import NotebookBars, in_notebook
 from .page import PAGE, GalaxiesPage, watch
 from .reporter import Reporter, log_path, progress_path
+from .samples import Sampler, flag_counts
 from .sinks import ProgressBars, ProgressSink, Silent
 from .watching import follow, last_news
 
 __all__ = [
     "PAGE",
+    "Broadcast",
     "CountsOnWorker",
     "Event",
     "GalaxiesPage",
@@ -17,16 +20,18 @@ __all__ = [
     "ProgressBars",
     "ProgressSink",
     "Reporter",
+    "Sample",
+    "Sampler",
     "Silent",
     "Tally",
     "TextLines",
     "count",
+    "flag_counts",
     "follow",
     "in_notebook",
     "last_news",
     "log_path",
     "progress_path",
     "totals",
-    "totals_of",
     "watch",
 ]

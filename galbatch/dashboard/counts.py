@@ -1,15 +1,25 @@
-"""Counts of the work that each worker has done; Prometheus exports them, and heartbeats send them to the scheduler."""
+"""Counts of the work that each worker has done; heartbeats send them to the scheduler, and Prometheus exports them."""
 
 from __future__ import annotations
 
 import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from distributed import WorkerPlugin
-from distributed.scheduler import Scheduler
 from distributed.worker import Worker
-from prometheus_client import Counter
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-__all__ = ["CountsOnWorker", "count", "totals", "totals_of"]
+__all__ = ["COUNTED", "METRIC", "CountsOnWorker", "count", "exported_from", "totals"]
+
+COUNTED = ("cutouts", "galaxies", "passes")
+"""Names of the counts: cutouts made, galaxies inferred, Monte Carlo passes."""
+
+METRIC = "galbatch"
+"""Name of the worker metric that heartbeats carry: the process, its counts, and those of before the worker joined."""
 
 
 class _Counts:
@@ -18,23 +28,19 @@ class _Counts:
     def __init__(self) -> None:
         # A worker may have several threads, and += on an entry of a dict is not atomic.
         self._lock = threading.Lock()
-        self._totals = {"cutouts": 0, "galaxies": 0, "passes": 0}
-        # A Prometheus counter gives its number only through a collection of samples, so the numbers are kept here, too.
-        self._exported = {
-            name: Counter(f"galbatch_{name}", f"{name} done by this process") for name in self._totals
-        }
+        self._totals = dict.fromkeys(COUNTED, 0)
+        # A worker that reconnects keeps its process, and one that is started again at the same address does not.
+        self.process = uuid.uuid4().hex
 
     def add(self, name: str, n: int) -> None:
         with self._lock:
             self._totals[name] += n
-        self._exported[name].inc(n)
 
     def snapshot(self) -> dict[str, int]:
         with self._lock:
             return dict(self._totals)
 
 
-# Made once per process: Prometheus refuses a second counter of the same name.
 _COUNTS = _Counts()
 
 
@@ -50,6 +56,37 @@ def totals() -> dict[str, int]:
     return _COUNTS.snapshot()
 
 
+def own_metrics() -> Iterable[Metric]:
+    """Yield this process's counts for Prometheus."""
+    yield from counters(totals(), "done by this process")
+
+
+def counters(values: dict[str, int], text: str) -> Iterable[Metric]:
+    """Yield counts by name for Prometheus, which adds ``_total`` to ``galbatch_<name>``."""
+    for name, n in values.items():
+        yield CounterMetricFamily(f"galbatch_{name}", f"{name} {text}", value=n)
+
+
+class _Export(Collector):
+    """The collector that Prometheus asks. Its source is this process's counts, or those of the scheduler that runs in it."""
+
+    def __init__(self) -> None:
+        self.source: Callable[[], Iterable[Metric]] = own_metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self.source()
+
+
+# Made once per process: Prometheus refuses a second metric of the same name.
+_EXPORT = _Export()
+REGISTRY.register(_EXPORT)
+
+
+def exported_from(source: Callable[[], Iterable[Metric]]) -> None:
+    """Let /metrics of this process export what `source` yields; `own_metrics` is what it does without."""
+    _EXPORT.source = source
+
+
 class CountsOnWorker(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     """Dask plugin that sends a worker's counts to the scheduler with each heartbeat."""
 
@@ -57,18 +94,11 @@ class CountsOnWorker(WorkerPlugin):  # type: ignore[misc]  # distributed has no 
 
     def setup(self, worker: Worker) -> None:
         """Register the metric with the worker."""
+        # Work for another scheduler, or for an earlier run, is part of the totals, but not of this scheduler's rates.
+        before = totals()
 
         # Dask calls and awaits each metric at every heartbeat.
-        async def galaxies(_worker: Worker) -> dict[str, int]:
-            return totals()
+        async def counts(_worker: Worker) -> dict[str, Any]:
+            return {"process": _COUNTS.process, "before": before, **totals()}
 
-        worker.metrics["galaxies"] = galaxies
-
-
-def totals_of(scheduler: Scheduler) -> dict[str, int]:
-    """Return the sums of the counts of all connected workers, as of their last heartbeats."""
-    result = dict.fromkeys(totals(), 0)
-    for worker in scheduler.workers.values():
-        for name, n in worker.metrics.get("galaxies", {}).items():
-            result[name] += n
-    return result
+        worker.metrics[METRIC] = counts

@@ -8,12 +8,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Event", "StageCount", "Tally", "duration", "utc_now"]
+__all__ = ["RATE_MINUTES", "Event", "Sample", "StageCount", "Tally", "duration", "utc_now"]
 
-Kind = Literal["note", "start", "ingest", "infer", "failed", "progress", "end"]
+Kind = Literal["note", "start", "ingest", "infer", "retry", "failed", "progress", "end"]
 
 # Rates are those of the last ten minutes: a run of weeks has slow and fast days.
 RATE_MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An object that was just inferred, as the dashboard shows it.
+
+    Attributes
+    ----------
+    object_id : the id as text
+    png : the cutout as a color picture
+    values : name and human-readable value of each parameter, such as ("gampen bt", "0.42 ± 0.05")
+    flags : names of its flags
+    """
+
+    object_id: str
+    png: bytes
+    values: tuple[tuple[str, str], ...]
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,11 +40,13 @@ class Event:
 
     Attributes
     ----------
-    kind : "ingest" and "infer" are steps of a partition that were done, "failed" one that was given up
+    kind : "ingest" and "infer" are steps of a partition that were done, "retry" one that is tried again, "failed" one that was given up
     text : a human-readable line
     partition : name of the partition; None if it is about the run
     worker : address of the worker; None if it is about none, or is not known
     numbers : of the event, by names with their units
+    flags : number of objects that have a flag, by column and flag, such as "gampen_flags EXTRAPOLATED"; not in the log
+    samples : some objects of the partition, the newest last; not in the log
     """
 
     kind: Kind
@@ -34,6 +54,8 @@ class Event:
     partition: str | None = None
     worker: str | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
 
     def as_json(self, time: str) -> dict[str, Any]:
         """Return the event as one line of a log, with the time when it happened."""

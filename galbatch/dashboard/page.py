@@ -1,20 +1,21 @@
-"""The page ``/galaxies`` on the Dask dashboard, which plots the rates of a run against time."""
+"""The page ``/galaxies`` on the Dask dashboard: a scheduler plugin that keeps the state of runs, and serves it as HTML."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, Div
-from bokeh.plotting import figure
 from distributed import Client, SchedulerPlugin
-from distributed.dashboard.core import BokehApplication
+from distributed.protocol import pickle
 from distributed.scheduler import Scheduler
-from tornado.ioloop import IOLoop
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from tornado.ioloop import PeriodicCallback
+from tornado.web import RequestHandler
 
-from galbatch.dashboard.counts import CountsOnWorker, totals, totals_of
+from galbatch.dashboard.broadcast import HANDLER, RunNews
+from galbatch.dashboard.counts import COUNTED, METRIC, CountsOnWorker, counters, exported_from, own_metrics
+from galbatch.dashboard.history import Course, Workers
+from galbatch.dashboard.view import WorkerView, render_page, render_state, worker_view
 
 __all__ = ["PAGE", "GalaxiesPage", "watch"]
 
@@ -22,9 +23,7 @@ PAGE = "/galaxies"
 """Path of galbatch's page on the Dask dashboard."""
 
 # More often would show nothing new: workers send their counts with heartbeats, every half second or less often.
-REFRESH_MS = 1000
-# A quarter of an hour at one point a second.
-HISTORY_POINTS = 900
+LOOK_MS = 1000
 
 
 def watch(client: Client) -> str:
@@ -36,81 +35,127 @@ def watch(client: Client) -> str:
     return link.removesuffix("/status") + PAGE
 
 
-class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]
-    """Dask plugin that adds the page ``/galaxies`` to the scheduler's dashboard."""
+class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no types
+    """Dask plugin that keeps what runs and workers did, and adds the page ``/galaxies`` to the scheduler's dashboard.
+
+    The state lives here, so whoever opens the page late sees all of the run.
+
+    Parameters
+    ----------
+    clock : callable
+        Returns the time in seconds, of a monotonic clock.
+    """
 
     name = "galbatch-page"
     # A scheduler that several runs join, one after another, has the page already.
     idempotent = True
 
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._workers = Workers(COUNTED)
+        self._news: RunNews | None = None
+        self._course: Course | None = None
+        # The state is rendered once a look, however many browsers ask.
+        self._rendered: tuple[int, bytes] = (-1, b"")
+        self._looks = 0
+
     async def start(self, scheduler: Scheduler) -> None:
-        """Add the page; does nothing if the scheduler has no dashboard."""
-        if getattr(scheduler, "http_application", None) is None:
+        """Begin to look at the workers; add the page to the scheduler's server and to the menu of Dask's pages."""
+        self._scheduler = scheduler
+        self._periodic = PeriodicCallback(self.look, LOOK_MS)
+        self._periodic.start()
+        exported_from(self.metrics)
+        scheduler.handlers[HANDLER] = self._receive
+        # Behind a proxy the paths have a prefix, which the scheduler was told (--dashboard-prefix).
+        routes = [(rf"(?:/.*)?{PAGE}", _Page), (rf"(?:/.*)?{PAGE}/now", _State, {"page": self})]
+        scheduler.http_application.add_handlers(r".*$", routes)
+        _add_to_menu(scheduler)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        self._periodic.stop()
+        exported_from(own_metrics)
+
+    async def _receive(self, news: bytes) -> None:
+        self.take(pickle.loads(news))
+
+    def take(self, news: RunNews) -> None:
+        """Take the news of a run; a run that was not known begins a new course."""
+        self.look()
+        if self._news is not None and self._news.run != news.run and news.started < self._news.started:
+            # Two runs at once: the page is of the one that began last.
             return
-        application = BokehApplication({PAGE: _galaxies_page}, scheduler, prefix="", template_variables={})
-        scheduler.http_application.add_application(application)
-        application.initialize(IOLoop.current())
+        if self._news is None or self._news.run != news.run:
+            self._course = Course(self._clock(), self._workers.worked)
+        self._news = news
+
+    def look(self) -> None:
+        """Take the counts of the last heartbeats."""
+        now_s = self._clock()
+        for worker in self._scheduler.workers.values():
+            if metric := worker.metrics.get(METRIC):
+                self._workers.see(metric, now_s)
+        # The course of a run ends with it, so that it can be looked at the next morning.
+        if self._course is not None and (self._news is None or self._news.is_running):
+            self._course.add(now_s, self._workers.worked)
+        self._looks += 1
+
+    def rendered(self) -> bytes:
+        """Return the state as HTML, encoded."""
+        if self._rendered[0] != self._looks:
+            html = render_state(self._news, self._course, self._views())
+            self._rendered = (self._looks, html.encode())
+        return self._rendered[1]
+
+    def _views(self) -> list[WorkerView]:
+        now_s = self._clock()
+        views = []
+        for state in self._scheduler.workers.values():
+            metric = state.metrics.get(METRIC)
+            rates = self._workers.see(metric, now_s).rates(now_s) if metric else (0.0,) * len(COUNTED)
+            views.append(worker_view(state, rates))
+        return views
+
+    def metrics(self) -> Iterable[Metric]:
+        """Yield the sums over all workers, and the state of the run, for Prometheus."""
+        yield from counters(self._workers.totals(), "done by all workers of this scheduler")
+        if (news := self._news) is None:
+            return
+        objects = GaugeMetricFamily("galbatch_objects", "objects of the run", labels=["stage", "state"])
+        for stage in news.stages:
+            objects.add_metric([stage.name, "all"], stage.total)
+            objects.add_metric([stage.name, "done"], stage.done)
+        yield objects
+        yield GaugeMetricFamily("galbatch_failed_partitions", "partitions given up", value=news.n_failed)
+        yield CounterMetricFamily("galbatch_retries", "attempts that were made again", value=news.n_retries)
 
 
-class _Rates:
-    """Computes rates per second from the last ten totals, about ten seconds of a run."""
+class _Page(RequestHandler):
+    """Serves the page, whose script asks for the state."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, int]]] = deque(maxlen=10)
-
-    def __call__(self, now_s: float, totals: dict[str, int]) -> dict[str, float]:
-        self._seen.append((now_s, totals))
-        first_s, first = self._seen[0]
-        elapsed_s = now_s - first_s
-        if elapsed_s <= 0:
-            return dict.fromkeys(totals, 0.0)
-        # When a worker leaves, its counts go with it: without the limit the rate would be negative.
-        return {name: max(0.0, (n - first[name]) / elapsed_s) for name, n in totals.items()}
+    def get(self) -> None:
+        self.write(render_page())
 
 
-_PANELS = (
-    ("cutouts", "Cutouts per second", "#0072b2"),
-    ("galaxies", "Galaxies inferred per second", "#d55e00"),
-    ("passes", "Monte Carlo passes per second", "#009e73"),
-)
+class _State(RequestHandler):
+    """Serves the state as a piece of HTML."""
+
+    def initialize(self, page: GalaxiesPage) -> None:
+        self._page = page
+
+    def get(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.write(self._page.rendered())
 
 
-def _galaxies_page(scheduler: Scheduler, _extra: dict[str, Any], doc: Any) -> None:
-    """Fill a Bokeh document with the totals and with three plots of rates against time."""
-    # Bokeh calls this for each browser that opens the page, so each has a history of its own.
-    source = ColumnDataSource({name: [] for name in ("time", *totals())})
-    headline = Div(text=_headline(scheduler, totals_of(scheduler)), sizing_mode="stretch_width")
-    rates = _Rates()
-
-    def update() -> None:
-        now = totals_of(scheduler)
-        point = {
-            # Bokeh's time axis is in milliseconds since 1970.
-            "time": [time.time() * 1000.0],
-            **{k: [v] for k, v in rates(time.monotonic(), now).items()},
-        }
-        source.stream(point, rollover=HISTORY_POINTS)
-        headline.text = _headline(scheduler, now)
-
-    plots = [_panel(source, name, title, color) for name, title, color in _PANELS]
-    doc.title = "galbatch: galaxies"
-    doc.add_root(column(headline, *plots, sizing_mode="stretch_width"))
-    doc.add_periodic_callback(update, REFRESH_MS)
-
-
-def _panel(source: ColumnDataSource, name: str, title: str, color: str) -> Any:
-    plot = figure(
-        title=title, x_axis_type="datetime", height=220, sizing_mode="stretch_width", toolbar_location=None
-    )
-    plot.line("time", name, source=source, line_width=2, color=color)
-    plot.varea("time", y1=name, y2=0, source=source, color=color, alpha=0.15)
-    plot.y_range.start = 0
-    plot.yaxis.axis_label = "1/s"
-    return plot
-
-
-def _headline(scheduler: Scheduler, done: dict[str, int]) -> str:
-    return (
-        f"<h2>galbatch</h2><p>{len(scheduler.workers)} workers &middot; {done['cutouts']:,} cutouts &middot; "
-        f"{done['galaxies']:,} galaxies inferred &middot; {done['passes']:,} passes</p>"
-    )
+def _add_to_menu(scheduler: Scheduler) -> None:
+    """Add the page to the menu at the top of Dask's own pages."""
+    # Dask has no API for this, but one list of pages for all templates of a scheduler; tests/integration/test_dashboard.py
+    # fails when that changes. Without Bokeh there are no such pages.
+    try:
+        from distributed.dashboard.scheduler import template_variables
+    except ImportError:
+        return
+    pages = template_variables(scheduler)["pages"]
+    if (entry := PAGE.strip("/")) not in pages:
+        pages.insert(0, entry)

@@ -200,7 +200,9 @@ def _done_event(attempt: Attempt, result: tasks.TaskResult) -> dashboard.Event:
         "passes": result.n_passes,
         "seconds": round(result.seconds, 3),
     }
-    return dashboard.Event(attempt.step, text, name, result.worker, numbers)
+    return dashboard.Event(
+        attempt.step, text, name, result.worker, numbers, flags=result.flags, samples=result.samples
+    )
 
 
 class _Run:

@@ -7,16 +7,17 @@ Running a task twice, or on another worker after the first one died, gives the s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import catalog, ingest, models
+from galbatch import api, catalog, dashboard, ingest, models
 from galbatch.catalog import BaseLeaves
 from galbatch.config import CutoutsConfig, FlagsConfig, PosteriorConfig
-from galbatch.core.columns import PASSES, PIXEL_FLAGS, provenance_columns
+from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column, provenance_columns
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
 from galbatch.core.pixels import Partition
 from galbatch.core.prefetch import prefetch
@@ -142,6 +143,8 @@ class TaskResult:
     batch : rows (objects times passes) in one call of the network, at most the configured number; 0 for ingest
     notes : human-readable lines for the user
     worker : address of the worker that ran the task
+    flags : number of objects with each flag, by column and flag
+    samples : some objects with pictures and values, the newest last
     """
 
     partition: Partition
@@ -153,6 +156,8 @@ class TaskResult:
     notes: tuple[str, ...] = ()
     worker: str | None = None
     n_taken: int = 0
+    flags: Mapping[str, int] = field(default_factory=dict)
+    samples: tuple[dashboard.Sample, ...] = ()
 
 
 def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flags: FlagsConfig) -> IngestTask:
@@ -284,10 +289,38 @@ def infer_partition(task: InferTask) -> TaskResult:
     task, notes = _fit_batch(task)
     loaded = [LoadedModel.load(task, model) for model in task.models]
     of_pixels = provenance_columns(tuple(dict.fromkeys(b for grid in task.grids for b in grid.bands)))
-    columns = [*of_pixels, *(column for model in loaded for column in model.columns)]
+    columns = [PIXEL_FLAGS, *of_pixels, *(column for model in loaded for column in model.columns)]
+    sampler = dashboard.Sampler(api.thumbnail_png)
+    values = _infer_grids(task, loaded, columns, sampler)
+    # Before the leaf: a leaf that says its pass outputs were kept has them.
+    for model in loaded:
+        if model.writer is not None:
+            model.writer.finish(task.fingerprint.as_json())
+    footer = _footer(task, loaded)
+    table = leaf_table(task.objects, columns, values)
+    catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
+    made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
+    return TaskResult(
+        task.partition,
+        len(task.objects),
+        0,
+        sum(int(np.maximum(passes, 0).sum()) for passes in made),
+        time.monotonic() - started,
+        batch=task.posterior.batch,
+        notes=(*notes, *(note for model in loaded for note in model.notes)),
+        n_taken=sum(int(model.taken.sum()) for model in loaded),
+        flags=dashboard.flag_counts(columns, values),
+        samples=sampler.kept(),
+    )
+
+
+def _infer_grids(
+    task: InferTask, loaded: Sequence[LoadedModel], columns: Sequence[Column], sampler: dashboard.Sampler
+) -> dict[str, npt.NDArray[Any]]:
+    """Run the networks on the cutouts of every grid, and return the values of the columns, (object,) each, by name."""
     # Rows that no network takes keep these: null for floats, and flags that say so.
-    values = {column.name: column.empty(len(task.objects)) for column in columns}  # (object,) each
-    flags = task.object_flags.copy()
+    values = {column.name: column.empty(len(task.objects)) for column in columns}
+    flags = values[PIXEL_FLAGS.name] = task.object_flags.copy()
     for grid in task.grids:
         # The next block is read while the networks run on this one.
         on_grid = [model for model in loaded if model.planned.grid == grid.grid]
@@ -300,24 +333,8 @@ def infer_partition(task: InferTask) -> TaskResult:
                 for model in on_grid:
                     for name, result in model.infer(cutouts, rows).items():
                         values[name][rows] = result
-    # Before the leaf: a leaf that says its pass outputs were kept has them.
-    for model in loaded:
-        if model.writer is not None:
-            model.writer.finish(task.fingerprint.as_json())
-    footer = _footer(task, loaded)
-    table = leaf_table(task.objects, [PIXEL_FLAGS, *columns], {PIXEL_FLAGS.name: flags, **values})
-    catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
-    made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
-    return TaskResult(
-        task.partition,
-        len(task.objects),
-        0,
-        sum(int(np.maximum(passes, 0).sum()) for passes in made),
-        time.monotonic() - started,
-        batch=task.posterior.batch,
-        notes=(*notes, *(note for model in loaded for note in model.notes)),
-        n_taken=sum(int(model.taken.sum()) for model in loaded),
-    )
+                sampler.look(cutouts, rows, columns, values)
+    return values
 
 
 def _footer(task: InferTask, loaded: Sequence[LoadedModel]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from galbatch import dashboard
 from galbatch.execution import tasks
 from galbatch.planning import PartitionPlan
 
@@ -34,6 +35,11 @@ class Attempt:
     elsewhere: frozenset[str] = frozenset()
     batch: int = 0
     repairs: bool = False
+
+    def event(self, kind: Literal["retry", "failed"], reason: str, worker: str | None) -> dashboard.Event:
+        """Return the event that the step is tried again, or that its partition was given up."""
+        name, numbers = self.part.partition.name, {"step": self.step, "reason": reason}
+        return dashboard.Event(kind, f"{kind}: {name}: {self.step}: {reason}", name, worker, numbers)
 
 
 NextAttempt = Callable[[Attempt, tasks.TaskResult], Attempt | None]

@@ -27,7 +27,7 @@ from galbatch.execution import tasks
 from galbatch.execution.submission.attempt import Attempt, NextAttempt
 from galbatch.execution.submission.blame import FaultyGpus, FaultyWorkers
 from galbatch.execution.submission.boundary import packed, run_packed, worker_of
-from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
+from galbatch.execution.submission.faults import Fault, FaultKind, fault_of, reason_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
 from galbatch.execution.submission.timing import Pace, TaskTimes
@@ -371,6 +371,12 @@ class SubmissionQueue:
         """Return the step if it is to be submitted again; None if its partition has failed."""
         if isinstance(error, LockLost):
             raise error
+        again = self._step_again(attempt, error)
+        if again is not None:
+            self._sink.record(again.event("retry", reason_of(error), worker_of(error)))
+        return again
+
+    def _step_again(self, attempt: Attempt, error: BaseException) -> Attempt | None:
         fault = replace(fault_of(error), worker=worker_of(error))
         was_probe = self._probe is attempt
         if was_probe:
@@ -399,12 +405,8 @@ class SubmissionQueue:
 
     def _fail(self, attempt: Attempt, reason: str, *, worker: str | None = None) -> None:
         """Give the partition up, and tell everybody at once."""
-        name = attempt.part.partition.name
-        self.failed[name] = f"{attempt.step}: {reason}"
-        text = f"failed: {name}: {self.failed[name]}"
-        self._sink.record(
-            dashboard.Event("failed", text, name, worker, {"step": attempt.step, "reason": reason})
-        )
+        self.failed[attempt.part.partition.name] = f"{attempt.step}: {reason}"
+        self._sink.record(attempt.event("failed", reason, worker))
 
     def _halve(self, attempt: Attempt, error: ShortOfMemory) -> bool:
         """Halve the batch of a step that ran out of memory; return False if it cannot be halved any more."""

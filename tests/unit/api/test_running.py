@@ -27,7 +27,7 @@ def test_the_progress_is_read_once_and_handed_on(monkeypatch, tmp_path):
     monkeypatch.setattr(execution, "read_progress", read)
     monkeypatch.setattr(execution, "execute_held", execute)
     monkeypatch.setattr(dashboard, "watch", lambda client: "http://127.0.0.1:1")
-    workers = nullcontext(SimpleNamespace(client=None))
+    workers = nullcontext(SimpleNamespace(client=SimpleNamespace(status="closed")))
     monkeypatch.setattr("galbatch.cluster.on_demand", lambda *_, **__: workers)
     api.run(config.read_config(tmp_path / "run.toml"), progress=dashboard.Silent())
     assert reads == [plan]
