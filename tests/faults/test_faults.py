@@ -140,10 +140,10 @@ def struck(kind, case, undisturbed_outputs):
 
 def struck_at_work(kind, case, undisturbed_outputs):
     """Strike until the fault meets a run at work; what comes too late is tried again with new outputs, at another moment."""
-    for _ in range(TRIES):
+    for n_left in reversed(range(TRIES)):
         ended = struck(kind, case, undisturbed_outputs)
         assert ended.code in kind.codes, ended
-        if case.has_struck:
+        if case.has_struck or not n_left:
             break
         case.put_back()
         case.put_back = lambda: None

@@ -14,7 +14,7 @@ CITED = {
     "legacysurvey": "DESI Legacy Imaging Surveys: Dey et al. 2019, AJ 157, 168 (2019AJ....157..168D)",
     "galaxiesml": "GalaxiesML: Do et al. 2024, arXiv:2410.00271",
 }
-"""What to cite for the pixels of a layout; for others the survey's own page says it."""
+"""The works to cite for the pixels of a layout; for others the survey's own page says it."""
 
 SOFTWARE = (
     "HATS: the catalog's format, https://hats.readthedocs.io",
