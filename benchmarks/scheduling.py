@@ -100,7 +100,7 @@ def keep(name: str, content: dict[str, object]) -> None:
 @contextlib.contextmanager
 def cluster(**options: object) -> Iterator[Client]:
     """Two worker processes with eight threads each; client and scheduler are in this process."""
-    options = {"n_workers": 2, "threads_per_worker": 8, "dashboard_address": None} | options
+    options = {"n_workers": 2, "threads_per_worker": 8, "dashboard_address": "127.0.0.1:0"} | options
     with (
         galbatch_cluster.short_logs(),
         LocalCluster(host="127.0.0.1", **options) as running,

@@ -1,0 +1,47 @@
+"""The benchmark of the run loop, at toy size: both loops do all tasks, and its cluster keeps nothing of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def scheduling(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import harness
+    import scheduling
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(scheduling, "RESULTS", tmp_path / "results")
+    return scheduling
+
+
+def test_both_loops_do_all_tasks_and_what_they_add_is_kept(scheduling, tmp_path):
+    with scheduling.cluster(threads_per_worker=2) as client, scheduling.steps_that_return_at_once():
+        config, plan = scheduling.toy_plan(str(tmp_path), 60)
+        n_parts = len(plan.partitions)
+        assert 50 <= n_parts <= 60
+        assert scheduling.bare_loop(client, n_parts) == n_parts
+        assert scheduling.run_loop(client, config, plan) == 60
+        assert scheduling.run_loop(client, config, plan, most=10) == sum(
+            part.partition.n_objects for part in plan.partitions[:10]
+        )
+        scheduling.compare_loops(client, config, plan)
+        scheduling.compare_memory(client, str(tmp_path), (10, 40))
+    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert results["rate_of_the_run_loop"]["tasks"] == n_parts
+    assert len(results["rate_of_the_run_loop"]["of_wall_time"]) == 5
+    assert list(results["memory_of_the_run_loop"]["added_mib"]) == ["10", "40"]
+
+
+def test_a_task_that_fails_ends_the_benchmark(scheduling, tmp_path, monkeypatch):
+    with scheduling.cluster(threads_per_worker=2) as client, scheduling.steps_that_return_at_once():
+        config, plan = scheduling.toy_plan(str(tmp_path), 20)
+        monkeypatch.setattr(scheduling.tasks, "ingest_partition", int)
+        with pytest.raises(SystemExit, match="0 objects in"):
+            scheduling.run_loop(client, config, plan)
