@@ -21,6 +21,9 @@ __all__ = ["RunPlan", "plan", "run"]
 # A dense field may have thousands of partitions that cannot be split: five names show where they lie.
 MAX_OVERSIZE_SHOWN = 5
 
+CODE_OF_TASKS = "galbatch.execution.submission"
+"""Workers import this, and all that their tasks need with it, while the run is planned."""
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunPlan:
@@ -178,13 +181,13 @@ def run(
         # Before planning and before any worker starts: a run that waits for another one holds nothing.
         execution.locked(config, stage, waits=wait_lock, notify=display.note) as held,
         dashboard.Reporter(display, config.catalog.path) as reporter,
-        cluster.on_demand(config.cluster, notify=reporter.note) as pool,
+        cluster.on_demand(config.cluster, notify=reporter.note, imports=CODE_OF_TASKS) as pool,
     ):
         made = execution.prepare(config, pool)
         for note in made.notes:
             reporter.note(f"note: {note}")
-        # Outputs of other runs are refused before the first task. The pool starts its workers when they are first needed:
-        # here none runs yet, unless planning read many headers on them.
+        # Outputs of other runs are refused before the first task. Where there are outputs, no worker runs yet, unless planning
+        # read many headers on them.
         before = execution.read_progress(config, made)
         reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
         with dashboard.Broadcast(reporter, pool.client, name=config.catalog.name) as sink:

@@ -51,6 +51,9 @@ class ClusterKind(ABC):
     name: ClassVar[str]
     """The value of ``[cluster] kind``."""
 
+    starts_processes: ClassVar[bool] = False
+    """Whether workers are processes that this one starts on its machine: it costs nothing to start some that are not needed."""
+
     def __init__(self, config: ClusterConfig) -> None:
         self.config = config
 

@@ -18,6 +18,7 @@ __all__ = [
     "Stage",
     "check_outputs",
     "clean",
+    "is_untouched",
     "lock_of",
     "locked",
     "tile_index_of",
@@ -59,6 +60,14 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
     for output in outputs:
         storage.check_writable(output)
     return outputs
+
+
+def is_untouched(config: RunConfig) -> bool:
+    """Return whether a run's outputs hold no cutouts, pass outputs and leaves yet, which may be of another run."""
+    store, catalog_path = config.cutouts.store, config.catalog.path
+    return not (
+        catalog.list_leaves(catalog_path) or ingest.list_done(store) or pass_outputs.list_done(catalog_path)
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from galbatch.core.columns import PIXEL_FLAGS, Column, provenance_columns
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import growth, leaf
-from galbatch.execution.outputs import tile_index_of
+from galbatch.execution.outputs import is_untouched, tile_index_of
 from galbatch.objects import Feeding, Region, box_around, kept_names, open_objects, region_of
 from galbatch.planning import ModelPlan, Plan, make_plan
 
@@ -73,6 +73,10 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     read_tiles = functools.cache(lambda: _read_tiles(config, workers))
     region = _region(config.objects.region, read_tiles)
     objects = open_objects(config.objects, inputs=tuple(fed), region=region)
+    # What is most often wrong has been looked at: the workers start while headers are read. Where there are outputs, they
+    # start only when it is known that these are not of another run, which is refused.
+    if workers is not None and is_untouched(config):
+        workers.begin()
     plan = make_plan(config, objects, read_tiles(), plans)
     plan = replace(plan, base=base)
     return replace(plan, notes=(*plan.notes, *growth.base_notes(plan)))

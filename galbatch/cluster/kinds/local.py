@@ -45,6 +45,7 @@ class Local(ClusterKind):
     """Worker processes on this machine's cores, one thread each; they infer on the CPU."""
 
     name = "local"
+    starts_processes = True
 
     @property
     def n_workers(self) -> int:

@@ -1,10 +1,13 @@
 """Workers that start when they are first needed, and functions mapped over them."""
 
+import threading
+from contextlib import contextmanager
+
 import pytest
 
 from galbatch import cluster
 from galbatch.config import ClusterConfig
-from galbatch.errors import TileError
+from galbatch.errors import ClusterError, TileError
 from tests.unit.cluster.scripted import Scripted, worker
 
 
@@ -40,3 +43,48 @@ def test_after_an_error_the_rest_is_given_up():
     with pytest.raises(TileError, match="tile 3"):
         list(scripted_workers(client).map(call, range(50)))
     assert len(client.cancelled) == 3
+
+
+def test_workers_that_are_surely_needed_begin_before_they_are_asked_for(monkeypatch):
+    begun, may_end, ended = threading.Event(), threading.Event(), []
+    client = Scripted(a=worker())
+    client.run = lambda function, *arguments, wait: ended.append((function.__name__, *arguments, wait))
+
+    @contextmanager
+    def connect(config, notify):
+        begun.set()
+        assert may_end.wait(60)
+        yield client
+        ended.append("workers")
+
+    monkeypatch.setattr("galbatch.cluster.workers.connect", connect)
+    with cluster.on_demand(ClusterConfig(workers=2), imports="galbatch.errors") as workers:
+        workers.begin()
+        assert begun.wait(60)
+        may_end.set()
+        assert workers.client is client
+        workers.begin()  # once is enough
+        assert ended == [("_import", "galbatch.errors", False)]
+    assert ended[1:] == ["workers"]
+
+
+def test_only_processes_of_this_machine_begin_early(monkeypatch):
+    monkeypatch.setattr("galbatch.cluster.workers.connect", lambda config, notify: pytest.fail("started"))
+    with cluster.on_demand(ClusterConfig(workers=2)) as workers:
+        workers.begin()  # nothing says that they will be needed
+    joined = ClusterConfig(kind="scheduler", scheduler="tcp://127.0.0.1:1")
+    with cluster.on_demand(joined, imports="galbatch.errors") as workers:
+        workers.begin()
+
+
+def test_workers_that_cannot_begin_say_so_when_they_are_needed_and_end_quietly_otherwise(monkeypatch):
+    def connect(config, notify):
+        raise ClusterError("no workers today")
+
+    monkeypatch.setattr("galbatch.cluster.workers.connect", connect)
+    with cluster.on_demand(ClusterConfig(workers=2), imports="galbatch.errors") as workers:
+        workers.begin()
+        with pytest.raises(ClusterError, match="no workers today"):
+            workers.client  # noqa: B018  (its use starts workers)
+    with cluster.on_demand(ClusterConfig(workers=2), imports="galbatch.errors") as workers:
+        workers.begin()
