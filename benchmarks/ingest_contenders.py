@@ -13,6 +13,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from harness import Measured, compare, report
 from galbatch import cluster, config, execution, ingest, planning
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Tile, njy_per_unit
-from galbatch.objects import ListSource
+from galbatch.objects import ListCounts, ListSource
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
 
@@ -130,7 +131,8 @@ def run_galbatch(
         cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
     )
     model = planning.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
-    made = planning.make_plan(parsed, ListSource(objects, rejected=pa.table({})), tiles, [model])
+    source = ListSource(objects, pa.table({}), ListCounts())
+    made = planning.make_plan(parsed, source, tiles, [model])
     with cluster.connect(parsed.cluster) as client:
         result = execution.execute(parsed, made, client, stage="ingest")
     os.sync()
@@ -259,19 +261,20 @@ def cut_with_astropy(
     objects: ObjectTable, patches: np.ndarray, tiles: Sequence[Tile]
 ) -> Iterator[np.ndarray]:
     """Image cutouts in nJy, (y, x) float32, one object at a time from memory-mapped files."""
-    files = [fits.open(tile.image.path, memmap=True) for tile in tiles]
-    images = [hdus[1].data for hdus in files]
-    frames = [WCS(hdus[1].header) for hdus in files]
-    for ra, dec, patch in zip(objects.ra_deg, objects.dec_deg, patches, strict=True):
-        cutout = Cutout2D(
-            images[patch],
-            SkyCoord(ra * units.deg, dec * units.deg),
-            GRID.size_px,
-            wcs=frames[patch],
-            mode="partial",
-            fill_value=np.nan,
-        )
-        yield np.asarray(cutout.data, np.float32) * np.float32(njy_per_unit(27.0))
+    with ExitStack() as opened:
+        files = [opened.enter_context(fits.open(tile.image.path, memmap=True)) for tile in tiles]
+        images = [hdus[1].data for hdus in files]
+        frames = [WCS(hdus[1].header) for hdus in files]
+        for ra, dec, patch in zip(objects.ra_deg, objects.dec_deg, patches, strict=True):
+            cutout = Cutout2D(
+                images[patch],
+                SkyCoord(ra * units.deg, dec * units.deg),
+                GRID.size_px,
+                wcs=frames[patch],
+                mode="partial",
+                fill_value=np.nan,
+            )
+            yield np.asarray(cutout.data, np.float32) * np.float32(njy_per_unit(27.0))
 
 
 def _exhaust(blocks: Iterator[CutoutBlock]) -> None:

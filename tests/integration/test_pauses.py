@@ -1,12 +1,8 @@
 """Disks that fill up, stores that become read-only and object stores that answer 503 pause a run, and fail no partition."""
 
 import errno
-import http.client
 import os
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import pytest
 from distributed import Client, WorkerPlugin
@@ -14,6 +10,7 @@ from distributed import Client, WorkerPlugin
 from galbatch import cluster, config, execution
 from galbatch.execution.submission import pausing, queue
 from galbatch.storage import publishing
+from tests.faults.proxy import Fault, proxy_before
 
 
 @pytest.fixture(scope="module")
@@ -160,66 +157,20 @@ def test_one_bad_tile_fails_its_partitions_and_pauses_nothing(ready, threads, mo
     assert sink.lines == []
 
 
-class Proxy(ThreadingHTTPServer):
-    """Passes requests on to an S3 server, or answers 503 SlowDown to those that write while it `is_down`."""
-
-    def __init__(self, endpoint):
-        super().__init__(("127.0.0.1", 0), Passing)
-        self.target, self.is_down, self.n_refused = urlsplit(endpoint).netloc, False, 0
-
-
-class Passing(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def pass_on(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.server.is_down and self.command == "PUT" and "lock" not in self.path:
-            self.server.n_refused += 1
-            self.answer(
-                503, {}, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
-            )
-            return
-        connection = http.client.HTTPConnection(self.server.target)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        found = connection.getresponse()
-        self.answer(found.status, dict(found.getheaders()), found.read())
-        connection.close()
-
-    def answer(self, status, headers, body):
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
-                self.send_header(name, value)
-        length = {k.lower(): v for k, v in headers.items()}.get("content-length", "0")
-        self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
-    setattr(Passing, f"do_{method}", Passing.pass_on)
+# Those that write are asked to slow down; locks are not, or the run would lose them.
+IS_DOWN = Fault("slow down", lambda method, path: method == "PUT" and "lock" not in path)
 
 
 @pytest.fixture
 def proxy(s3_endpoint):
-    server = Proxy(s3_endpoint)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with proxy_before(s3_endpoint) as running:
+        yield running
 
 
 def test_an_object_store_that_answers_503_for_a_while_fails_no_partition(
     s3, proxy, survey, write_run, threads, monkeypatch, tmp_path
 ):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     # Each request once: botocore's own waits are real seconds.
     monkeypatch.setattr("galbatch.storage.s3.ATTEMPTS", 1)
     monkeypatch.setattr("galbatch.storage.s3.S3FS_ATTEMPTS", 1)
@@ -232,17 +183,17 @@ def test_an_object_store_that_answers_503_for_a_while_fails_no_partition(
     def answer_again(line):
         if "waiting" in line:
             waits.append(line)
-            proxy.is_down = len(waits) < 2
+            proxy.fault = IS_DOWN if len(waits) < 2 else None
 
     sink, work = Notes(answer_again), queue.SubmissionQueue.work
 
     def go_down(self, *arguments, **options):
-        proxy.is_down = True
+        proxy.fault = IS_DOWN
         return work(self, *arguments, **options)
 
     monkeypatch.setattr(queue.SubmissionQueue, "work", go_down)
     result = execution.execute(parsed, plan, threads, sink=sink)
-    assert proxy.n_refused >= pausing.HANDFUL
+    assert proxy.n_hit >= pausing.HANDFUL
     assert (result.complete, result.failed) == (True, {})
     assert sink.kinds == ["paused", "waiting", "waiting", "continues"]
 
