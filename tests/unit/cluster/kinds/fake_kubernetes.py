@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from copy import deepcopy
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +21,7 @@ OPERATOR = "kubernetes.dask.org/v1"
 CRDS = Path(dask_kubernetes.__file__).parent / "operator/deployment/helm/dask-kubernetes-operator/crds"
 
 
+@cache
 def schema_of(kind: str) -> dict:
     """The operator's own schema of a kind of object, by which unknown keys are errors."""
     text = (CRDS / f"{kind.lower()}.yaml").read_text(encoding="utf-8")
@@ -41,7 +44,7 @@ def strict(schema):
 
 def problems_of(values: dict) -> list[str]:
     """What the operator's schema has against an object."""
-    schema = schema_of(values["kind"])
+    schema = deepcopy(schema_of(values["kind"]))
     # Kubernetes itself checks these.
     for key in ("apiVersion", "kind", "metadata"):
         schema["properties"][key] = {}

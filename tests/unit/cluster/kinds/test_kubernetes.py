@@ -30,7 +30,7 @@ FULL = {
 }
 
 
-def parsed(workers=2, wait_s=60, device="cpu", **section):
+def parsed(workers=2, wait_s=600, device="cpu", **section):
     return config.parse_strictly(
         ClusterConfig,
         {
@@ -54,6 +54,7 @@ def api(tmp_path, monkeypatch):
     monkeypatch.setattr(kr8s.Api, "_instances", {})
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(kubernetes, "POLL_S", 0.05)
+    monkeypatch.setattr(kubernetes, "API_TIMEOUT_S", 600.0)
     yield server
     server.stop()
 
@@ -68,6 +69,7 @@ class TestKubernetes(Contract):
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("KUBECONFIG", str(path))
             environment.setattr(kr8s.Api, "_instances", {})
+            environment.setattr(kubernetes, "API_TIMEOUT_S", 600.0)
             asked = parsed()
             with cluster.connect(asked) as client:
                 yield asked, client
