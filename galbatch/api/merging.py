@@ -17,9 +17,8 @@ from galbatch.core.columns import (
     HEALPIX,
     ID,
     IDENTITY,
-    N_TILES,
     PIXEL_FLAGS,
-    TILE_ID,
+    band_columns,
     parse_columns,
     provenance_names,
     result_names,
@@ -32,6 +31,8 @@ from galbatch.errors import UsageError
 from galbatch.planning import divide
 
 __all__ = ["merge"]
+
+COVERAGE = band_columns("")["coverage"].name
 
 MAX_OBJECTS = 20_000
 """Most rows of a leaf of the merged catalog."""
@@ -260,23 +261,21 @@ def _with_all_networks(sources: Sequence[_Source], pixel: HealpixPixel) -> pa.Ta
     flags = np.bitwise_or.reduce([table.column(PIXEL_FLAGS.name).to_numpy() for table in tables.values()])
     for one in by_size:
         results = result_names(one.schema.names)
-        of_pixels = set(provenance_names(results[1:]))
+        of_pixels = provenance_names(results[1:])
+        table = tables[one.path]
+        # A row without any coverage was not cut here: its network's `where` left it out.
+        coverage = [table.column(name) for name in of_pixels if name.startswith(COVERAGE)]
+        is_cut = np.logical_or.reduce([column.is_valid().to_numpy() for column in coverage])
         for name in one.schema.names:
-            field, found = one.schema.field(name), tables[one.path].column(name)
+            field, found = one.schema.field(name), table.column(name)
             if name == PIXEL_FLAGS.name:
                 found = pa.chunked_array([pa.array(flags, field.type)])
             elif name in of_pixels:
-                if (
-                    name in (TILE_ID.name, N_TILES.name)
-                    or name not in provenance
-                    or not pc.all(pc.is_null(found)).as_py()
-                ):
-                    provenance[name] = (field, found)
+                before = provenance.get(name, (field, found))[1]
+                provenance[name] = (field, pc.if_else(pa.array(is_cut), found, before))
                 continue
             if name in columns:
-                _require_same_values(
-                    name, columns[name][1], found, tables[one.path].column(ID.name), one.path
-                )
+                _require_same_values(name, columns[name][1], found, table.column(ID.name), one.path)
             columns.setdefault(name, (field, found))
     return _in_order(first, sources, columns, provenance)
 

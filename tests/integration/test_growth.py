@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
@@ -131,17 +132,16 @@ def test_more_objects(run, whole, lists, tmp_path):
 
 def test_other_kept_columns_and_another_division_compute_nothing(run, survey, whole, tmp_path):
     expected, _ = whole
-    other = ('keep = ["z_best"]', 'keep = ["object_id"]')
-    names = pq.read_schema(survey / "objects.parquet").names
-    kept = next(
-        name for name in names if name not in ("object_id", "id", "ra", "dec", "ra_deg", "dec_deg", "z_best")
-    )
+    objects = pq.read_table(survey / "objects.parquet")
+    wider = objects.append_column("field", pa.array([f"field {row % 3}" for row in range(len(objects))]))
+    pq.write_table(wider, tmp_path / "objects.parquet")
+    keep = ('keep = ["z_best"]', 'keep = ["z_best", "field"]')
     result = run(
-        tmp_path, max_objects=31, replace=[(other[0], f'keep = ["z_best", "{kept}"]'), base(expected)]
+        tmp_path, objects=tmp_path / "objects.parquet", max_objects=31, replace=[keep, base(expected)]
     )
     assert (result.n_cut, result.n_passes) == (0, 0)
     found = rows(tmp_path)
-    assert_equal_rows(found.drop_columns([kept]), rows(expected))
+    assert_equal_rows(found.drop_columns(["field"]), rows(expected))
     assert_equal_cutouts(tmp_path, expected)
     assert catalog.verify(str(tmp_path / "catalog")) == []
 

@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import lsdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import ascii as tables
 
@@ -135,3 +137,41 @@ def test_what_does_not_verify_is_not_released(released):
     with pytest.raises(CatalogError, match=r"is not released: .* problem"):
         reporting.write_release(path)
     assert not Path(reporting.release_folder(path)).exists()
+
+
+@pytest.mark.parametrize("key", ["object_id", "objectId", "ls_id"])
+def test_object_tables_of_surveys_are_joined_by_id(released, key, tmp_path):
+    """Ids of 17 digits and more stay whole: as floats, two of three would be equal."""
+    path, rows = released
+    theirs = pa.table({key: rows["object_id"].to_numpy()[::-2], "mag": np.arange(4.0)})
+    pq.write_table(theirs, tmp_path / "theirs.parquet")
+    ours = pq.read_table(f"{path}/dataset", columns=["object_id", "net_passes"])
+    joined = ours.join(pq.read_table(tmp_path / "theirs.parquet"), keys="object_id", right_keys=key)
+    found = dict(zip(joined["object_id"].to_pylist(), joined["mag"].to_pylist(), strict=True))
+    expected = dict(zip(theirs[key].to_pylist(), theirs["mag"].to_pylist(), strict=True))
+    assert found == {one: expected.get(one) for one in rows["object_id"].to_pylist()}
+
+
+@pytest.mark.filterwarnings("ignore:.*[Mm]argin")
+def test_a_hats_catalog_of_a_survey_is_joined_by_id(released, write_hats, tmp_path):
+    path, rows = released
+    table = pa.table(
+        {
+            "objectId": rows["object_id"].combine_chunks(),
+            "ra_deg": rows["ra_deg"].combine_chunks(),
+            "dec_deg": rows["dec_deg"].combine_chunks(),
+            "mag": np.arange(float(N_OBJECTS)),
+        }
+    )
+    theirs = lsdb.open_catalog(str(write_hats(tmp_path / "theirs", table)))
+    joined = lsdb.open_catalog(path, columns="all").join(
+        theirs,
+        left_on="object_id",
+        right_on="objectId",
+        suffixes=("", "_lsst"),
+        suffix_method="overlapping_columns",
+    )
+    found = joined.compute()
+    assert dict(zip(found["object_id"], found["mag"], strict=True)) == dict(
+        zip(table["objectId"].to_pylist(), table["mag"].to_pylist(), strict=True)
+    )
