@@ -68,3 +68,23 @@ def test_what_lies_below_a_null_does_not_count():
     a, b = (pa.array(np.array([1, below]), mask=mask) for below in (7, 8))
     assert digest(pa.table({"c": a})) == digest(pa.table({"c": b}))
     assert digest(pa.table({"c": a})) != digest(pa.table({"c": [1, 0]}))
+
+
+def test_of_a_section_the_keys_that_differ_are_named():
+    """A key that is new since is one line, not two whole sections."""
+    mine = Fingerprint(
+        {
+            "posterior": '{"passes": 64, "seed": 1, "new": true}',
+            "survey": '[{"bands": ["g"], "generic": {"unit": ""}}]',
+        }
+    )
+    old = Fingerprint(
+        {"posterior": '{"passes": 64, "seed": 2}', "survey": '[{"bands": ["g"], "generic": {"unit": "nJy"}}]'}
+    )
+    with pytest.raises(FingerprintError) as caught:
+        refuse_difference("catalog", old.as_json(), mine)
+    assert str(caught.value).splitlines()[:-1] == [
+        "catalog was written with posterior seed 2; this run uses 1",
+        "catalog was written with posterior new (nothing); this run uses true",
+        "catalog was written with survey generic.unit nJy; this run uses ",
+    ]
