@@ -4,7 +4,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import lsdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,28 +149,3 @@ def test_object_tables_of_surveys_are_joined_by_id(released, key, tmp_path):
     found = dict(zip(joined["object_id"].to_pylist(), joined["mag"].to_pylist(), strict=True))
     expected = dict(zip(theirs[key].to_pylist(), theirs["mag"].to_pylist(), strict=True))
     assert found == {one: expected.get(one) for one in rows["object_id"].to_pylist()}
-
-
-@pytest.mark.filterwarnings("ignore:.*[Mm]argin")
-def test_a_hats_catalog_of_a_survey_is_joined_by_id(released, write_hats, tmp_path):
-    path, rows = released
-    table = pa.table(
-        {
-            "objectId": rows["object_id"].combine_chunks(),
-            "ra_deg": rows["ra_deg"].combine_chunks(),
-            "dec_deg": rows["dec_deg"].combine_chunks(),
-            "mag": np.arange(float(N_OBJECTS)),
-        }
-    )
-    theirs = lsdb.open_catalog(str(write_hats(tmp_path / "theirs", table)))
-    joined = lsdb.open_catalog(path, columns="all").join(
-        theirs,
-        left_on="object_id",
-        right_on="objectId",
-        suffixes=("", "_lsst"),
-        suffix_method="overlapping_columns",
-    )
-    found = joined.compute()
-    assert dict(zip(found["object_id"], found["mag"], strict=True)) == dict(
-        zip(table["objectId"].to_pylist(), table["mag"].to_pylist(), strict=True)
-    )
