@@ -26,12 +26,10 @@ from torch.nn import functional
 
 from galbatch import models, simulation
 from galbatch.core.types import njy_per_unit
-from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference import Sampler
-from galbatch.models.networks import VGG16_BLOCKS, Gampen, Sfnet
+from galbatch.models.networks import Gampen, Sfnet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-RATE = 4e-4  # of the released GaMPENs, 2e-4 to 7e-4
 GPU_SIZES_PX = (239, 143, 96)  # of the released GaMPENs
 GALAXIES = 16
 PEAK_SIDE = 8192  # of the matrices whose product is timed
@@ -110,21 +108,6 @@ def plain_of(bundle: models.Bundle, dtype: torch.dtype) -> nn.Module:
     return plain
 
 
-def wide_bundle(size_px: int, *, width: float = 1.0) -> models.Bundle:
-    """A GaMPEN with the paper's channels, or a part of them, and random weights: what a pass costs does not hang on them."""
-    demo = models.load_bundle(models.bundle_path("demo:gampen")).metadata
-    torch.manual_seed(0)
-    network = Gampen(size_px, outputs_per_pass(demo), width=width, dropout_rate=RATE)
-    metadata = dataclasses.replace(
-        demo,
-        name=f"gampen-{size_px}px",
-        input=dataclasses.replace(demo.input, size_px=size_px),
-        dropout_rate=RATE,
-        domain=models.DomainInfo(),
-    )
-    return models.Bundle(metadata, f"{size_px}", models.script_of(network))
-
-
 def galaxies(bundle: models.Bundle, n: int) -> np.ndarray:
     """(object, band, y, x) float32 in the bundle's unit."""
     truth = simulation.draw_population(n, bands=bundle.bands, seed=9)
@@ -174,19 +157,6 @@ def compare_engines(
         report(f"passes of {name} in {precision}", measured, items=n_galaxies * n_passes, unit="pass")
 
 
-def pass_flops(size_px: int, width: float = 1.0) -> float:
-    """Additions and multiplications of the dense layers behind GaMPEN's first dropout, for one row."""
-    side, channels, total = size_px, 0, 0.0
-    for block in VGG16_BLOCKS:
-        for size in block:
-            n_out = round(size * width)
-            total += 2 * 9 * channels * n_out * side**2
-            channels = n_out
-        side //= 2
-    hidden = round(4096 * width)
-    return total + 2 * hidden * (channels * 49 + hidden + 9)
-
-
 @dataclass(frozen=True)
 class OnGpu:
     """One engine on a GPU at one size."""
@@ -197,12 +167,6 @@ class OnGpu:
     share_of_peak: float
     once_per_galaxy_s: float
     hours_for_a_million: float
-
-
-def matmul_peak(device: str, side: int = PEAK_SIDE) -> float:
-    """Additions and multiplications a second of a product of square bfloat16 matrices, the best of five."""
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    return 2.0 * side**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
@@ -227,7 +191,7 @@ class Load:
 
 def measure(engine: str, size_px: int, device: str, *, load: Load, peak: float) -> OnGpu:
     """Passes a second of an engine, and what follows."""
-    bundle = wide_bundle(size_px, width=load.width)
+    bundle = models.wide_gampen(size_px, width=load.width)
     made = models.executor(bundle, models.Engine.named(engine), device)
     images = galaxies(bundle, load.galaxies)
     rows = np.arange(load.galaxies)
@@ -241,7 +205,7 @@ def measure(engine: str, size_px: int, device: str, *, load: Load, peak: float) 
         engine,
         size_px,
         rate,
-        rate * pass_flops(size_px, load.width) / peak,
+        rate * models.pass_flops(size_px, load.width) / peak,
         each,
         million_hours(rate, each, load.mean_passes),
     )
@@ -252,25 +216,32 @@ def million_hours(passes_per_s: float, once_per_galaxy_s: float, mean_passes: fl
     return 1e6 * (mean_passes / passes_per_s + once_per_galaxy_s) / 3600.0
 
 
+def gpu_engines(device: str) -> tuple[str, ...]:
+    """The engine that ``auto`` takes for such a network, first, and others to compare it with."""
+    others = ("torchscript-float32", "rebuilt-float32", "rebuilt-bfloat16", "compiled-float16")
+    return tuple(dict.fromkeys((models.auto_engine(device), *others)))
+
+
 def on_gpu(
     load: Load,
     *,
     sizes_px: tuple[int, ...] = GPU_SIZES_PX,
-    engines: tuple[str, ...] = (
-        "torchscript-float32",
-        "rebuilt-float32",
-        "rebuilt-bfloat16",
-        "compiled-bfloat16",
-    ),
+    engines: tuple[str, ...] | None = None,
     device: str = "cuda",
     peak_side: int = PEAK_SIDE,
 ) -> list[OnGpu]:
-    """Every engine at every size."""
-    peak = matmul_peak(device, peak_side)
+    """Every engine at every size, against the rate of a product of matrices in its precision."""
+    engines = engines or gpu_engines(device)
+    precisions = dict.fromkeys(models.Engine.named(engine).precision for engine in engines)
+    peaks = {one: models.matmul_rate(device, one, side=peak_side) for one in precisions}
     found = [
-        measure(engine, size_px, device, load=load, peak=peak) for size_px in sizes_px for engine in engines
+        measure(engine, size_px, device, load=load, peak=peaks[models.Engine.named(engine).precision])
+        for size_px in sizes_px
+        for engine in engines
     ]
-    print(f"full-width GaMPEN on {device}; a product of bfloat16 matrices reaches {peak / 1e12:.3g} TFLOP/s")
+    print(f"full-width GaMPEN on {device}; products of matrices reach")
+    for precision, peak in peaks.items():
+        print(f"  {precision}: {peak / 1e12:.3g} TFLOP/s")
     for row in found:
         print(
             f"  {row.size_px:4d} px  {row.engine:<20} {row.passes_per_s:10.1f} passes/s, {row.share_of_peak:6.1%} of that; a "
@@ -295,7 +266,7 @@ def main() -> None:
     for size_px in (96, 143):
         compare_engines(
             f"a full-width GaMPEN at {size_px} px",
-            wide_bundle(size_px),
+            models.wide_gampen(size_px),
             n_galaxies=1,
             n_passes=options.passes,
             compiled=options.compiled,
