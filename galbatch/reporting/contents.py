@@ -18,6 +18,8 @@ from galbatch.core.columns import (
     PASSES,
     PIXEL_FLAGS,
     RA,
+    ColumnKey,
+    Statistic,
     parse_columns,
     quantile_columns,
 )
@@ -90,6 +92,12 @@ class Quantity:
     def label(self) -> str:
         """The title with the unit, as label of an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def median_column(self) -> str:
+        """The name of the column of the quantile nearest to the median."""
+        level = min(self.levels, key=lambda one: abs(one - 0.5))
+        return ColumnKey(Statistic.QUANTILE, self.parameter, level=level).name(self.model)
 
     @property
     def median(self) -> Floats:

@@ -77,6 +77,9 @@ BAR_STYLE: dict[str, Any] = {
 DENSE = 20_000  # With more objects points overlap, and the sky map shows their number per cell instead.
 N_BARS = 300  # More error bars would hide each other.
 INCHES_PER_QUANTITY = 2.7
+PANEL_INCHES = (3.6, 3.3)
+"""Width and height of one panel of the recovery."""
+
 WIDE_RANGE = 30.0  # A positive quantity gets a logarithmic axis if its largest value exceeds this many times the smallest.
 
 
@@ -177,34 +180,38 @@ def _is_wide(low: float, high: float) -> bool:
     return low > 0 and high > 1 and high / low > WIDE_RANGE
 
 
-def recovery_panels(comparison: Comparison) -> bytes:
-    """Return a PNG of three panels: medians against the truth, residuals, and the shares of truths between the quantiles."""
-    buffer = io.BytesIO()
-    with styled_figure(10.2, 3.3, buffer) as figure:
-        against, residual, ranks = figure.subplots(1, 3, width_ratios=[1.15, 1.15, 1])
-        scatter_panels(against, residual, comparison)
-        # The third panel: the fraction of truths in each interval between the catalog's quantiles.
-        observed, expected = comparison.between_quantiles()
-        place = np.arange(len(observed))
-        n = max(int(comparison.counted.sum()), 1)
-        ranks.bar(place, observed, color=BLUE, alpha=0.85, width=0.8, label="truths found")
-        # Two binomial standard deviations: 95 % of the bars of a calibrated posterior lie within.
-        error = 2 * np.sqrt(expected * (1 - expected) / n)
-        ranks.errorbar(
-            place, expected, yerr=error, fmt="_", ms=17, color=VERMILION, lw=1.3, label="expected, ± 2 σ"
-        )
-        levels = [f"{100 * level:.3g}" for level in comparison.quantity.levels]
-        names = [
-            f"< {levels[0]}",
-            *(f"{a}–{b}" for a, b in itertools.pairwise(levels)),
-            f"> {levels[-1]}",
-        ]
-        ranks.set_xticks(place, names, rotation=35, ha="right", fontsize=7.5)
-        ranks.set(xlabel="truth between the quantiles (%)", ylabel="share of objects", title="calibration")
-        ranks.set_ylim(0, 1.3 * max(observed.max(), expected.max()))
-        ranks.legend(fontsize=7.5, loc="upper right")
-        ranks.grid(visible=False, axis="x")
-    return buffer.getvalue()
+def recovery_panels(comparison: Comparison) -> list[bytes]:
+    """Return three PNGs: medians against the truth, residuals, and the shares of truths between the quantiles."""
+    buffers = [io.BytesIO() for _ in range(3)]
+    # A figure each, so that a phone shows one below the other.
+    with (
+        styled_figure(*PANEL_INCHES, buffers[0]) as against,
+        styled_figure(*PANEL_INCHES, buffers[1]) as residual,
+    ):
+        scatter_panels(against.add_subplot(), residual.add_subplot(), comparison)
+    with styled_figure(*PANEL_INCHES, buffers[2]) as figure:
+        _calibration_panel(figure.add_subplot(), comparison)
+    return [buffer.getvalue() for buffer in buffers]
+
+
+def _calibration_panel(axes: Axes, comparison: Comparison) -> None:
+    """Draw the fraction of truths in each interval between the catalog's quantiles, and the expected one."""
+    observed, expected = comparison.between_quantiles()
+    place = np.arange(len(observed))
+    n = max(int(comparison.counted.sum()), 1)
+    axes.bar(place, observed, color=BLUE, alpha=0.85, width=0.8, label="truths found")
+    # Two binomial standard deviations: 95 % of the bars of a calibrated posterior lie within.
+    error = 2 * np.sqrt(expected * (1 - expected) / n)
+    axes.errorbar(
+        place, expected, yerr=error, fmt="_", ms=17, color=VERMILION, lw=1.3, label="expected, ± 2 σ"
+    )
+    levels = [f"{100 * level:.3g}" for level in comparison.quantity.levels]
+    names = [f"< {levels[0]}", *(f"{a}–{b}" for a, b in itertools.pairwise(levels)), f"> {levels[-1]}"]
+    axes.set_xticks(place, names, rotation=35, ha="right", fontsize=7.5)
+    axes.set(xlabel="truth between the quantiles (%)", ylabel="share of objects", title="calibration")
+    axes.set_ylim(0, 1.3 * max(observed.max(), expected.max()))
+    axes.legend(fontsize=7.5, loc="upper right")
+    axes.grid(visible=False, axis="x")
 
 
 def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, other: str = "") -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup, escape
 
-from galbatch import catalog, storage
+from galbatch import api, catalog, storage
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.objects import read_table
 from galbatch.reporting.cards import embedded, object_card, shown_decimals
@@ -19,11 +20,12 @@ from galbatch.reporting.contents import Contents, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
 from galbatch.reporting.recovery import Comparison, compare_truth
+from galbatch.reporting.texts import CITATIONS, loading_code, methods_text
+from galbatch.reporting.usability import usability_of
 
 __all__ = ["write_report"]
 
 
-WIDTH_REM = 16.6  # Width of one column of the figure of distributions, in the page's unit rem.
 # In the property of an audit the numbers of each quantile follow after this. The page has no room for them.
 AUDIT_LEVELS = "; at "
 
@@ -56,7 +58,7 @@ def write_report(
     truth : str or None
         Truth table of a simulated survey. With it the report compares posteriors with the truth.
     store : str or None
-        Cutout store. With it the report shows pictures of objects.
+        Cutout store, of which the report shows pictures; None: ``cutouts.zarr`` beside the catalog, if it is there.
 
     Raises
     ------
@@ -70,16 +72,23 @@ def write_report(
     contents = read_contents(catalog_path)
     true_values = None if truth is None else read_table(truth)
     comparisons = [] if true_values is None else compare_truth(contents, true_values)
-    clean, flagged = ([], []) if store is None else choose_pictures(store, contents)
+    store = store or api.store_beside(catalog_path)
+    clean, flagged = choose_pictures(store, contents)
     # StrictUndefined: a name misspelled in the template fails instead of leaving a gap in the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("galbatch.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    # Names are long words: they may break after an underscore, and nowhere else.
+    environment.filters["wrapped"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f} %"
     environment.filters["fixed"] = lambda number: "–" if math.isnan(number) else f"{number:.3f}"
     page = environment.get_template("report.html").render(
         contents=contents,
+        usability=usability_of(contents),
+        methods=methods_text(contents),
+        citations=CITATIONS,
+        loading=loading_code(contents),
         **_summary(contents),
         sky=embedded(sky_map(contents)),
         pixel_flags=_flag_lines([contents.flags], PixelFlag),
@@ -92,7 +101,7 @@ def write_report(
 
 
 def _summary(contents: Contents) -> dict[str, list[tuple[str, str]]]:
-    """Return the template's ``facts`` (value, name) at the top of the page, and its ``provenance`` (title, value)."""
+    """Return the template's ``facts`` (value, name) at the top of the page, its ``provenance`` (title, value), and what of it is ``folded`` away."""
     spoiled = float((~contents.clean).mean()) if len(contents) else 0.0
     facts = [(f"{len(contents):,}", "objects"), (str(len(contents.model_flags)), "networks")]
     # Objects on which a model was not run have 0 passes, and would lower the median.
@@ -107,18 +116,32 @@ def _summary(contents: Contents) -> dict[str, list[tuple[str, str]]]:
         "galbatch_version": "galbatch",
         "galbatch_method": "posterior",
         "galbatch_passes": "passes",
-        "galbatch_seed": "seed",
-        "galbatch_fingerprint": "fingerprint",
     }
-    found = [(title, contents.properties[key]) for key, title in titles.items() if key in contents.properties]
+    hidden = {"galbatch_seed": "seed", "galbatch_fingerprint": "fingerprint"}
+    properties = contents.properties
+    found = [(title, properties[key]) for key, title in titles.items() if key in properties]
+    folded = [(title, properties[key]) for key, title in hidden.items() if key in properties]
     # Properties of a model have its name at the end of their key.
     of_models = [
         (f"{kind} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
         for kind in ("doubt", "audit", "engine", "bundle")
-        for key, value in contents.properties.items()
+        for key, value in properties.items()
         if key.startswith(prefix := catalog.model_property(kind))
     ]
-    return {"facts": facts, "provenance": [("catalog", contents.path), *found, *of_models]}
+    return {
+        "facts": facts,
+        "provenance": [
+            ("catalog", contents.path),
+            *found,
+            *(one for one in of_models if not _is_folded(one[0])),
+        ],
+        "folded": [*folded, *(one for one in of_models if _is_folded(one[0]))],
+    }
+
+
+def _is_folded(title: str) -> bool:
+    """Return whether a property of a model is of use only to who makes the catalog again."""
+    return title.startswith(("engine of", "bundle of"))
 
 
 def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFlag]) -> list[FlagLine]:
@@ -144,8 +167,9 @@ def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> di
             {
                 "name": model,
                 "n_with_values": int(np.sum(np.any(finite, axis=0))) if quantities else 0,
-                "figure": embedded(distributions(quantities, truths)) if quantities else None,
-                "width_rem": WIDTH_REM * len(quantities),
+                "figures": [
+                    (quantity.title, embedded(distributions([quantity], truths))) for quantity in quantities
+                ],
             }
         )
     recovery = []
@@ -162,7 +186,7 @@ def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> di
                 "residual": residual,
                 "scatter": f"{summary.scatter:,.{digits}f}",
                 "quantity": comparison.quantity,
-                "figure": embedded(recovery_panels(comparison)),
+                "figures": [embedded(png) for png in recovery_panels(comparison)],
             }
         )
     return {"models": models, "recovery": recovery}

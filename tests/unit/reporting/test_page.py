@@ -14,6 +14,8 @@ from galbatch.reporting import write_report
 from galbatch.reporting.cards import _caption
 from galbatch.reporting.contents import Quantity
 
+BUNDLE = "3fa1" * 16
+
 
 @pytest.fixture(scope="module")
 def page(made, tmp_path_factory):
@@ -24,14 +26,14 @@ def page(made, tmp_path_factory):
 
 def cells(page, name):
     """Text of the table row that begins with `name`."""
-    row = re.search(rf"<tr[^>]*><td><code>{name}</code>.*?</tr>", page, flags=re.DOTALL)[0]
+    row = re.search(rf"<tr[^>]*><td class=\"title\"><code>{name}</code>.*?</tr>", page, flags=re.DOTALL)[0]
     return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row, flags=re.DOTALL)]
 
 
 def test_page_needs_nothing_from_outside(page):
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert sources
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
 
 
@@ -44,7 +46,7 @@ def test_every_figure_is_a_png(page):
 def test_page_says_what_the_catalog_is(page):
     assert "tiny: posteriors of 400 galaxies" in page
     assert ">complete<" in page
-    assert "3fa1" * 16 in page
+    assert BUNDLE in page
 
 
 def test_page_says_that_stated_errors_are_doubtful(made, tmp_path):
@@ -84,12 +86,54 @@ def test_gallery_shows_some_objects_of_each_flag(page):
     assert 1 <= flagged.count('<span class="chip">NEIGHBOR') <= 2
 
 
-def test_without_truth_and_store_there_is_no_comparison_and_no_gallery(made, tmp_path):
+def test_the_gallery_comes_by_itself_where_the_store_is_beside_the_catalog(made, tmp_path):
     write_report(made[0], str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Truth and posterior" not in page
-    assert "Gallery" not in page
     assert "What the networks found" in page
+    assert page.count('<figure id="object-4000') >= 12
+
+
+def test_without_a_store_there_is_no_gallery(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "catalog")
+    write_report(str(tmp_path / "catalog"), str(tmp_path / "page.html"))
+    assert "Gallery" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_every_anchor_that_is_linked_is_there_once(page):
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    linked = re.findall(r'href="#([^"]+)"', page)
+    assert set(linked) <= set(ids)
+    assert {"usable", "catalog", "truth", "found", "flags", "gallery", "use"} <= set(linked)
+
+
+def test_the_headline_says_what_is_usable_and_why_the_rest_is_not(page):
+    """Of 400 objects four are saturated and one has no values; neighbors are information."""
+    text = html.unescape(re.sub(r"<[^>]+>", " ", page.split("</section>")[0]))
+    assert "98.8 % usable" in " ".join(text.split())
+    assert "395 of 400 galaxies" in text
+    rows = re.findall(r"<li><code>(\w+)</code>.*?class=\"n\">(\d+) · ([\d.]+ %)", page, flags=re.DOTALL)
+    assert rows == [("SATURATED", "4", "1.0 %"), ("MODEL_FAILED", "1", "0.2 %")]
+
+
+def test_hashes_are_folded_away(page):
+    folded = re.search(r"<details>.*?</details>", page, flags=re.DOTALL)[0]
+    assert BUNDLE in folded
+    assert page.count(BUNDLE) == 1
+
+
+def test_the_code_that_loads_the_catalog_gives_the_usable_objects(page):
+    blocks = re.findall(r"<pre><code>(.*?)</code></pre>", page, flags=re.DOTALL)
+    found = {}
+    exec(html.unescape(blocks[0]), found)  # what a reader would copy
+    assert len(found["usable"]) == 395
+
+
+def test_the_paragraph_on_methods_says_passes_and_quantiles(page):
+    text = html.unescape(re.search(r'<pre class="text">(.*?)</pre>', page, flags=re.DOTALL)[1])
+    assert text.startswith("Posteriors of 400 galaxies were inferred with galbatch")
+    assert "0.02275, 0.15865, 0.5, 0.84135, 0.97725" in text
 
 
 def test_no_catalog_is_said_so(tmp_path):
