@@ -74,6 +74,10 @@ def write_report(
     comparisons = [] if true_values is None else compare_truth(contents, true_values)
     store = store or api.store_beside(catalog_path)
     clean, flagged = choose_pictures(store, contents)
+    # An object has one anchor, so it has one card.
+    flagged = list(
+        {one.row: one for one in flagged if one.row not in {other.row for other in clean}}.values()
+    )
     # StrictUndefined: a name misspelled in the template fails instead of leaving a gap in the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("galbatch.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
