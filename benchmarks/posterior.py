@@ -36,7 +36,7 @@ from galbatch.config import PosteriorConfig
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.models import Engine, Ensemble, Execution, executor
 from galbatch.models.heads import GaussianPasses, read_gaussian, read_passes
-from galbatch.models.inference import GROUP_OBJECTS, RawPasses, Sampler, estimate_quantiles, schedule
+from galbatch.models.inference import GROUP_OBJECTS, RawPasses, Sampler, StoppingRule, estimate_quantiles
 from galbatch.models.inference.summaries import columns_of
 from galbatch.models.networks import Gampen, HalvingPool, draw_keys
 from galbatch.models.posterior import from_output, quantities_of, summarize_mixture
@@ -109,10 +109,12 @@ def plain_network(bundle: models.Bundle) -> PlainGampen:
 
 
 def at_rate(bundle: models.Bundle, rate: float) -> models.Bundle:
-    """The same network with another dropout rate, under a name of its own."""
+    """The same network with another dropout rate, under a name of its own; without its stopping calibration, which is of its own rate."""
+    if rate == bundle.metadata.dropout_rate:
+        return bundle
     script = copy.deepcopy(bundle.script)
     script.dropout_rate = rate
-    metadata = replace(bundle.metadata, dropout_rate=rate)
+    metadata = replace(bundle.metadata, dropout_rate=rate, stopping=None)
     return models.Bundle(metadata, f"{bundle.sha256[:16]}-{rate:.3g}", script)
 
 
@@ -192,20 +194,23 @@ class Quality:
     tolerance: float
 
 
-def quality(outputs: npt.NDArray[np.float32], metadata: models.BundleMetadata) -> Quality:
+def quality(outputs: npt.NDArray[np.float32], bundle: models.Bundle) -> Quality:
     """From many passes: blocks of 1000 are as many repetitions of both procedures."""
+    ensemble, metadata = Ensemble((bundle,)), bundle.metadata
     n_blocks = outputs.shape[1] // N_DRAWS
     blocks = [outputs[:, i * N_DRAWS : (i + 1) * N_DRAWS] for i in range(n_blocks)]
     quantities = [q for q in quantities_of(metadata.parameters) if not q.is_magnitude]
-    truth = estimate_quantiles(read_passes(outputs, metadata), quantities, LEVELS)
+    truth = estimate_quantiles(ensemble.passes([outputs.astype(np.float64)]), quantities, LEVELS)
     off = [
-        np.quantile(_draws(read_passes(block, metadata), i), LEVELS, axis=1) for i, block in enumerate(blocks)
+        np.quantile(_draws(ensemble.passes([block.astype(np.float64)]), i), LEVELS, axis=1)
+        for i, block in enumerate(blocks)
     ]
     errors = [(np.moveaxis(q, 0, -1) - truth.output) / truth.std[..., None] for q in off]
     draws = _rms(np.stack(errors))
     adaptive = {}
     for tolerance in TOLERANCES:
-        stops = [_stopped(block, metadata, tolerance) for block in blocks]
+        rule = StoppingRule.of(Ensemble((bundle,)), PosteriorConfig(tolerance=tolerance))
+        stops = [_stopped(block, rule) for block in blocks]
         errors = [(output - truth.output) / truth.std[..., None] for output, _, _ in stops]
         expected, passes = (np.concatenate([stop[k] for stop in stops]) for k in (1, 2))
         adaptive[tolerance] = (_rms(np.stack(errors)), _rms(expected), float(passes.mean()))
@@ -223,19 +228,21 @@ def _rms(values: npt.ArrayLike) -> float:
     return float(np.sqrt(np.square(values).mean()))
 
 
-def _stopped(
-    outputs: npt.NDArray[np.float32], metadata: models.BundleMetadata, tolerance: float
-) -> tuple[Floats, Floats, Floats]:
+def _stopped(outputs: npt.NDArray[np.float32], rule: StoppingRule) -> tuple[Floats, Floats, Floats]:
     """What objects say when they stop: outputs, errors (object, parameter, level) and passes (object,)."""
-    quantities = [q for q in quantities_of(metadata.parameters) if not q.is_magnitude]
+    quantities = [q for q in quantities_of(rule.ensemble.metadata.parameters) if not q.is_magnitude]
+    parameters = [
+        i for i, q in enumerate(quantities_of(rule.ensemble.metadata.parameters)) if not q.is_magnitude
+    ]
     shape = (len(outputs), len(quantities), len(LEVELS))
     output, error, used = np.empty(shape), np.empty(shape), np.zeros(len(outputs))
     left = np.arange(len(outputs))
-    for n in schedule(PosteriorConfig()):
-        found = estimate_quantiles(read_passes(outputs[left, :n], metadata), quantities, LEVELS)
-        enough = found.converged(tolerance) | (n == N_DRAWS)
+    for n in rule.checkpoints:
+        found = rule.estimate([outputs[left, :n]], [np.zeros((len(left), n), np.int64)])
+        enough = found.converged(rule.tolerance) | (n == rule.checkpoints[-1])
         done = left[enough]
-        output[done], error[done], used[done] = found.output[enough], found.error[enough], n
+        output[done], error[done] = found.output[enough][:, parameters], found.error[enough][:, parameters]
+        used[done] = n
         left = left[~enough]
         if not len(left):
             break
@@ -351,7 +358,7 @@ def time_summary(bundle: models.Bundle, images: Images, engine: Engine, rounds: 
     of_block = read_passes(np.tile(outputs, (BLOCK_OBJECTS // GROUP_OBJECTS, 1, 1)), bundle.metadata)
     parameters = [q for q in quantities_of(bundle.metadata.parameters) if not q.is_magnitude]
     draws = from_draws(bundle, images)
-    ensemble, raw, posterior = Ensemble((bundle,)), RawPasses(outputs), PosteriorConfig(passes=64)
+    ensemble, raw = Ensemble((bundle,)), RawPasses(outputs)
 
     def densities(exact: bool) -> None:
         for column in draws:
@@ -365,7 +372,7 @@ def time_summary(bundle: models.Bundle, images: Images, engine: Engine, rounds: 
 
     def columns() -> None:
         for _ in range(SUMMARIES // len(outputs)):
-            columns_of(ensemble, [raw], [keys], posterior)
+            columns_of(ensemble, [raw], [keys], method="mixture", quantiles=tuple(LEVELS))
 
     contenders = {
         "densities": lambda: densities(True),
@@ -399,8 +406,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--engines", nargs="+", default=["torchscript-float32", "rebuilt-float32", "rebuilt-bfloat16"]
     )
-    parser.add_argument("--galaxies", type=int, default=16, help="timed")
-    parser.add_argument("--reference-galaxies", type=int, default=4, help="of which many passes are made")
+    parser.add_argument("--galaxies", type=int, default=20, help="timed")
+    parser.add_argument("--reference-galaxies", type=int, default=20, help="of which many passes are made")
     parser.add_argument("--reference-passes", type=int, default=20_000)
     parser.add_argument(
         "--folder", type=Path, default=Path(".benchmarks/posterior"), help="keeps many passes"
@@ -411,7 +418,12 @@ def parsed() -> argparse.Namespace:
         "--shares", type=float, nargs="+", default=SHARES, help="those left out stay as they were"
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rates", type=float, nargs="+", help="that give the shares; left out: searched for")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        help="that give the shares; left out: searched for. At its own rate a bundle stops by its own calibration",
+    )
     return parser.parse_args()
 
 
@@ -431,7 +443,7 @@ def main() -> None:
         scaled = at_rate(bundle, rate) if rate else with_share(bundle, few, engine, share)
         outputs = many_passes(scaled, few, engine, n_passes=args.reference_passes, folder=args.folder)
         has = share_of(read_passes(outputs, bundle.metadata))
-        good = quality(outputs, bundle.metadata)
+        good = quality(outputs, scaled)
         print(f"share {has:.3f} at rate {scaled.metadata.dropout_rate:.3g}: {good}", flush=True)
         times = time_inference(scaled, images, good.tolerance, args)
         print(json.dumps(times), flush=True)

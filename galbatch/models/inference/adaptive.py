@@ -18,7 +18,13 @@ from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.audit import Audit, GroupAudit
 from galbatch.models.inference.learned import LearnedErrors
-from galbatch.models.inference.sampling import PassOutputs, RawPasses, Sampler, TopFeatures
+from galbatch.models.inference.sampling import (
+    PassOutputs,
+    RawPasses,
+    Sampler,
+    TopFeatures,
+    join_raw_passes,
+)
 from galbatch.models.inference.stopping import (
     FIRST_CHECKPOINT,
     QuantileEstimate,
@@ -28,7 +34,7 @@ from galbatch.models.inference.stopping import (
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior import quantities_of
 
-__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "sample_adaptively"]
+__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "join_stopped", "sample_adaptively"]
 
 # The variance of a pass may turn out smaller than it seemed: objects are looked at again from this share of the number of passes
 # on that they seem to need.
@@ -170,7 +176,7 @@ class StoppedObjects:
 
     Attributes
     ----------
-    rows : (object,) indices in the group
+    rows : (object,) indices in the group, or in the block
     raws : passes and features of each bundle; a bundle without dropout repeats its single pass
     keys : one array (object, pass) int64 per bundle
     stopping_error : (object,) float64, error by which it was decided to stop (see `QuantileEstimate`); None where the number of
@@ -195,6 +201,19 @@ class StoppedObjects:
     def outputs_of_each(self) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
         """Iterate over the objects, and yield for each the outputs (pass, output) float32 of all bundles."""
         return zip(*(raw.outputs for raw in self.raws), strict=True)
+
+
+def join_stopped(parts: Sequence[StoppedObjects]) -> StoppedObjects:
+    """Return the objects of several groups, all with the same number of passes, as one part."""
+    if len(parts) == 1:
+        return parts[0]
+    errors = [part.stopping_error for part in parts if part.stopping_error is not None]
+    return StoppedObjects(
+        np.concatenate([part.rows for part in parts]),
+        tuple(join_raw_passes(raws) for raws in zip(*(part.raws for part in parts), strict=True)),
+        tuple(np.concatenate(keys) for keys in zip(*(part.keys for part in parts), strict=True)),
+        np.concatenate(errors) if errors else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from galbatch.models.inference.adaptive import (
     PassSource,
     StoppedObjects,
     StoppingRule,
+    join_stopped,
     sample_adaptively,
 )
 from galbatch.models.inference.audit import Audit
@@ -30,11 +31,17 @@ from galbatch.models.inference.domain import FeatureDistance
 from galbatch.models.inference.flags import input_flags, value_flags
 from galbatch.models.inference.results import result_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
-from galbatch.models.inference.summaries import all_finite, columns_of, magnitudes_that_may_miss
+from galbatch.models.inference.summaries import (
+    all_finite,
+    columns_of,
+    magnitudes_that_may_miss,
+)
 from galbatch.models.networks import draw_keys, is_audited
 
 __all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
 
+# Outputs that wait to be summarized with others, half a megabyte: a block of 256 objects with 48 passes of 9 outputs has as many.
+NUMBERS_WAITING = 2**17
 CENTER_PX = 1  # With a NaN this near to the central pixel there is nothing to measure.
 
 Values = dict[str, npt.NDArray[Any]]
@@ -129,10 +136,10 @@ def infer_block(
     values[MODEL_FLAGS.name(name)] = flags
     runner = _BlockRunner(inputs, _Results(name, values), ensemble, posterior, execution)
     audit = Audit(posterior.quantiles)
-    for group in runner.run(np.flatnonzero(selected & ~unusable), keeps=receivers.keep is not None):
+    for group in runner.run(np.flatnonzero(selected & ~unusable)):
         audit += group.audit
         if receivers.keep is not None:
-            for row, outputs in sorted(group.kept.items()):
+            for row, outputs in group.outputs():
                 receivers.keep(row, outputs)
     if receivers.audit is not None:
         receivers.audit(audit)
@@ -197,10 +204,47 @@ class _Results:
 
 @dataclass(frozen=True)
 class _GroupResult:
-    """The outputs of a group's objects, by their rows in the block, if they are kept; and the audit of the group."""
+    """The result of a group.
 
-    kept: dict[int, Outputs]
+    Attributes
+    ----------
+    stopped : its objects, in parts that have the same number of passes; their rows are those of the block
+    audit : the audit of the group
+    """
+
+    stopped: list[StoppedObjects]
     audit: Audit
+
+    def outputs(self) -> Iterator[tuple[int, Outputs]]:
+        """Yield the row in the block and the outputs of each object, in the order of the block's rows."""
+        pairs = [
+            pair
+            for part in self.stopped
+            for pair in zip(part.rows.tolist(), part.outputs_of_each(), strict=True)
+        ]
+        yield from sorted(pairs, key=lambda pair: pair[0])
+
+
+class _Waiting:
+    """Objects of several groups that wait to be summarized with others that stopped after the same number of passes.
+
+    To summarize 256 objects at once takes a third of the time, for each, that 16 take.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[int, list[StoppedObjects]] = {}
+
+    def add(self, stopped: Sequence[StoppedObjects]) -> Iterator[StoppedObjects]:
+        """Add objects, and yield all that wait with equal numbers of passes once their outputs are many."""
+        for part in stopped:
+            waiting = self._parts.setdefault(part.n_passes, [])
+            waiting.append(part)
+            if sum(raw.outputs.size for one in waiting for raw in one.raws) >= NUMBERS_WAITING:
+                yield join_stopped(self._parts.pop(part.n_passes))
+
+    def take_all(self) -> Iterator[StoppedObjects]:
+        """Yield what still waits."""
+        yield from (join_stopped(parts) for parts in self._parts.values())
 
 
 class _BlockRunner:
@@ -225,11 +269,18 @@ class _BlockRunner:
         # One thread at a time runs passes; the others summarize meanwhile.
         self.device = threading.Lock()
 
-    def run(self, rows: Rows, *, keeps: bool) -> Iterator[_GroupResult]:
+    def run(self, rows: Rows) -> Iterator[_GroupResult]:
         """Run the objects at `rows` of the block, and yield the results of one group after another, in order."""
         groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
         if self.n_threads == 1:
-            yield from (self.run_group(group, keeps=keeps) for group in groups)
+            waiting = _Waiting()
+            for group in groups:
+                result = self.run_group(group)
+                yield result
+                for some in waiting.add(result.stopped):
+                    self.fill(some)
+            for some in waiting.take_all():
+                self.fill(some)
             return
         coming: deque[Future[_GroupResult]] = deque()
         with ThreadPoolExecutor(self.n_threads) as pool:
@@ -238,26 +289,28 @@ class _BlockRunner:
                     # As many groups wait to be kept as run, never more: a thousand passes of a group may take 60 MB.
                     if len(coming) == 2 * self.n_threads:
                         yield coming.popleft().result()
-                    coming.append(pool.submit(self.run_group, group, keeps=keeps))
+                    coming.append(pool.submit(self.run_and_fill, group))
                 while coming:
                     yield coming.popleft().result()
             finally:
                 # After an error the remaining groups would run in vain.
                 pool.shutdown(cancel_futures=True)
 
-    def run_group(self, rows: Rows, *, keeps: bool) -> _GroupResult:
-        """Run the objects at `rows` of the block until all have enough passes, and fill in their columns."""
+    def run_and_fill(self, rows: Rows) -> _GroupResult:
+        """Run a group and summarize it at once: at the end of a block a GPU would stand still for its summaries."""
+        result = self.run_group(rows)
+        for some in result.stopped:
+            self.fill(some)
+        return result
+
+    def run_group(self, rows: Rows) -> _GroupResult:
+        """Run the objects at `rows` of the block until all have enough passes."""
         object_id = self.inputs.cutouts.object_id[rows]
         audited = is_audited(object_id, seed=self.posterior.seed) & self.rule.is_adaptive
         with self.device:
             sources = self.sources(rows)
         stopped, audit = sample_adaptively(sources, self.rule, audited=audited, device=self.device)
-        kept: dict[int, Outputs] = {}
-        for part in stopped:
-            self.fill(part, rows[part.rows])
-            if keeps:
-                kept |= dict(zip(rows[part.rows].tolist(), part.outputs_of_each(), strict=True))
-        return _GroupResult(kept, audit)
+        return _GroupResult([replace(part, rows=rows[part.rows]) for part in stopped], audit)
 
     def sources(self, rows: Rows) -> list[PassSource]:
         """Prepare the dropout passes of the block's objects at `rows`: one `PassSource` for each bundle of the ensemble.
@@ -281,9 +334,9 @@ class _BlockRunner:
             sources.append(PassSource(sampler, keys, bundle.metadata.dropout_rate > 0))
         return sources
 
-    def fill(self, stopped: StoppedObjects, rows: Rows) -> None:
-        """Fill in the columns of objects that stopped together; `rows` are their rows in the block."""
-        name, values = self.results.name, self.results.values
+    def fill(self, stopped: StoppedObjects) -> None:
+        """Fill in the columns of objects with equal numbers of passes, whose rows are those of the block."""
+        name, values, rows = self.results.name, self.results.values, stopped.rows
         found = columns_of(
             self.ensemble,
             stopped.raws,

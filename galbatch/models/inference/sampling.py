@@ -15,7 +15,15 @@ from torch import Tensor
 from galbatch.models.bundle import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
 
-__all__ = ["GROUP_OBJECTS", "PassOutputs", "RawPasses", "Sampler", "TopFeatures", "run_passes"]
+__all__ = [
+    "GROUP_OBJECTS",
+    "PassOutputs",
+    "RawPasses",
+    "Sampler",
+    "TopFeatures",
+    "join_raw_passes",
+    "run_passes",
+]
 
 # Objects that are prepared together: the first maps of a full GaMPEN take 15 MB per object at 239 px.
 GROUP_OBJECTS = 16
@@ -174,6 +182,15 @@ class RawPasses:
         return RawPasses(**taken)
 
 
+def join_raw_passes(groups: Sequence[RawPasses]) -> RawPasses:
+    """Return what a network computed for the objects of several groups, in their order."""
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(RawPasses):
+        parts = [getattr(group, field.name) for group in groups]
+        joined[field.name] = None if parts[0] is None else np.concatenate(parts)
+    return RawPasses(**joined)
+
+
 def run_passes(
     bundle: Bundle,
     images: npt.NDArray[np.float32],
@@ -204,8 +221,4 @@ def run_passes(
         top = sampler.top(list(found.fired))
         features = () if top is None else (top.index, top.activation, top.frequency)
         groups.append(RawPasses(found.outputs, sampler.last, sampler.crop, *features))
-    joined: dict[str, Any] = {}
-    for field in dataclasses.fields(RawPasses):
-        parts = [getattr(group, field.name) for group in groups]
-        joined[field.name] = None if parts[0] is None else np.concatenate(parts)
-    return RawPasses(**joined)
+    return join_raw_passes(groups)
