@@ -62,7 +62,7 @@ class SlurmConfig(Section):
         "the other cores have processes that cut",
     )
     memory: Bytes = Field(
-        description='memory of a job, such as "64 GiB", shared equally by its worker processes'
+        description='memory of a job, such as "64 GiB", without GPUs shared equally by its worker processes'
     )
     gpus: int = Field(
         0, ge=0, le=64, description="GPUs of a job; networks run on them, and on the cpu if it is 0"

@@ -16,12 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+from galbatch.cluster.kinds.local_cuda import THREADS
 from galbatch.cluster.pool import GPU
 
 __all__ = ["WorkerCommand", "main", "worker_commands"]
-
-GPU_THREADS = 2
-"""Threads of a GPU's worker: one feeds the GPU, the other one cuts where no process is left for it."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,14 @@ def worker_commands(
     options : sequence of str
         Options of ``dask worker`` that all have.
     """
-    dask = [sys.executable, "-m", "distributed.cli.dask_worker", *options]
+    # Workers with and without a GPU take unequal shares of the job's memory, which SLURM limits. The last of two limits counts.
+    dask = [sys.executable, "-m", "distributed.cli.dask_worker", *options, "--memory-limit", "0"]
 
     def command(number: int, *own: str, **environment: str) -> WorkerCommand:
         return WorkerCommand([*dask, "--name", f"{name}-{number}", *own], environment)
 
     found = [
-        command(number, "--nthreads", str(GPU_THREADS), "--resources", f"{GPU}=1", CUDA_VISIBLE_DEVICES=gpu)
+        command(number, "--nthreads", str(THREADS), "--resources", f"{GPU}=1", CUDA_VISIBLE_DEVICES=gpu)
         for number, gpu in enumerate(gpus)
     ]
     # Networks of workers without a GPU are never run, and torch must not take one of the others'.

@@ -143,6 +143,7 @@ def test_workers_of_a_gpu_job_have_a_gpu_each_or_none(monkeypatch):
     names = [one.words[one.words.index("--name") + 1] for one in found]
     assert names == ["job-3-0", "job-3-1", "job-3-2", "job-3-3"]
     assert ["GPU=1" in one.words for one in found] == [True, True, False, False]
+    assert all(one.words[one.words.index("--memory-limit") + 1] == "0" for one in found)
 
 
 def test_the_program_of_a_gpu_job_starts_what_the_job_was_given(monkeypatch, tmp_path):
