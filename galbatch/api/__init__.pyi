@@ -42,7 +42,9 @@ from .pictures import (
 )
 from .places import parse_position, parse_radius
 from .running import RunPlan, plan, run
+from .simulating import simulate
 from .stores import Store, open_store
+from .verifying import Verification, verify
 
 __all__ = [
     "Catalog",
@@ -56,6 +58,7 @@ __all__ = [
     "Request",
     "RunPlan",
     "Store",
+    "Verification",
     "as_ccddata",
     "as_qtable",
     "as_table",
@@ -82,10 +85,12 @@ __all__ = [
     "run",
     "sexagesimal",
     "short_columns",
+    "simulate",
     "store_beside",
     "summary_tables",
     "thumbnail_path",
     "thumbnail_png",
+    "verify",
     "write_cutouts",
     "write_hips",
     "write_thumbnail",

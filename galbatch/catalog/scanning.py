@@ -198,28 +198,60 @@ def _limits_of_leaf(leaf: HealpixPixel) -> RowLimits:
 def _read_rows(path: str, conditions: Sequence[RowCondition], columns: Sequence[str] | None) -> pa.Table:
     if not conditions:
         return read_leaf(path, columns=None if columns is None else list(columns))
-    tested = list(dict.fromkeys(name for condition in conditions for name in condition.columns))
-    # A row group that has an index within its limits mostly has the row: all columns are read at once then.
-    at_once = any(isinstance(condition, AtIndices) for condition in conditions)
     with open_leaf(path) as leaf:
-        schema = leaf.schema_arrow.remove_metadata()
-        names = list(schema.names if columns is None else columns)
-        found = [pa.schema([schema.field(name) for name in names]).empty_table()]
-        first = list(dict.fromkeys([*tested, *names])) if at_once else tested
         paths = leaf.metadata.schema.names
-        for number in range(leaf.metadata.num_row_groups):
-            if not _may_hold(conditions, _LimitsOfGroup(leaf.metadata.row_group(number), paths)):
-                continue
-            rows = leaf.read_row_group(number, columns=first)
-            chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
-            if not chosen.any():
-                continue
-            others = [name for name in names if name not in first]
-            rest = leaf.read_row_group(number, columns=others) if others else rows
-            whole = {name: (rest if name in others else rows).column(name) for name in names}
-            table = pa.table(list(whole.values()), schema=found[0].schema)
-            found.append(table.filter(pa.array(chosen)))
+        groups = [
+            number
+            for number in range(leaf.metadata.num_row_groups)
+            if _may_hold(conditions, _LimitsOfGroup(leaf.metadata.row_group(number), paths))
+        ]
+        # A row group that has an index within its limits mostly has the row: all columns are read at once then.
+        if any(isinstance(condition, AtIndices) for condition in conditions):
+            return _read_at_once(leaf, groups, conditions, columns)
+        return _read_in_two_steps(leaf, groups, conditions, columns)
+
+
+def _read_at_once(
+    leaf: pq.ParquetFile,
+    groups: Sequence[int],
+    conditions: Sequence[RowCondition],
+    columns: Sequence[str] | None,
+) -> pa.Table:
+    """Return the rows of row groups that all conditions hold for; their columns are read together with those of the rows."""
+    # To name all columns takes as long as to read them. Leaves are read in threads already.
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *_tested(conditions)]))
+    rows = leaf.read_row_groups(groups, columns=wanted, use_threads=False).replace_schema_metadata(None)
+    chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
+    # Rows are taken by their numbers, as a filter looks at every row of every column.
+    found = rows.take(pa.array(np.flatnonzero(chosen)))
+    return found if columns is None else found.select(list(columns))
+
+
+def _read_in_two_steps(
+    leaf: pq.ParquetFile,
+    groups: Sequence[int],
+    conditions: Sequence[RowCondition],
+    columns: Sequence[str] | None,
+) -> pa.Table:
+    """Return the rows of row groups that all conditions hold for; of a row group without such a row only the conditions' columns are read."""
+    tested = _tested(conditions)
+    schema = leaf.schema_arrow.remove_metadata()
+    names = list(schema.names if columns is None else columns)
+    found = [pa.schema([schema.field(name) for name in names]).empty_table()]
+    others = [name for name in names if name not in tested]
+    for number in groups:
+        rows = leaf.read_row_group(number, columns=tested)
+        chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
+        if not chosen.any():
+            continue
+        rest = leaf.read_row_group(number, columns=others) if others else rows
+        whole = [(rows if name in tested else rest).column(name) for name in names]
+        found.append(pa.table(whole, schema=found[0].schema).filter(pa.array(chosen)))
     return pa.concat_tables(found)
+
+
+def _tested(conditions: Sequence[RowCondition]) -> list[str]:
+    return list(dict.fromkeys(name for condition in conditions for name in condition.columns))
 
 
 class _LimitsOfGroup(RowLimits):

@@ -51,24 +51,17 @@ def verify(
     fingerprints agree and the pass outputs exist that leaves say were kept. Damage is recorded next to the output, and
     galbatch run or retry makes it again. For a good catalog with adaptive passes it prints the result of their audit.
     """
-    from galbatch import catalog, cluster, config, execution
+    from galbatch import api
 
-    problems = execution.verify_outputs(catalog_path, store)
-    # A damaged catalog is not compared with the run: the differences would only repeat the damage.
-    if against is not None and not problems:
-        parsed = config.read_config(against)
-        with cluster.on_demand(parsed.cluster) as workers:
-            problems = execution.verify_against(parsed, catalog_path, workers)
-    for problem in problems:
+    found = api.verify(catalog_path, against=against, store=store)
+    for problem in found.problems:
         print_error(problem)
-    if problems:
+    if not found.is_good:
         raise typer.Exit(1)
     print_line(f"{catalog_path}: good")
-    prefix = catalog.model_property("audit")
-    for key, value in catalog.read_properties(catalog_path).items():
-        if key.startswith(prefix):
-            print_line(f"audit of {key.removeprefix(prefix)}: {value}")
-    for line in catalog.doubts(catalog_path):
+    for model, text in found.audits.items():
+        print_line(f"audit of {model}: {text}")
+    for line in found.doubts:
         print_error(line)
 
 
@@ -82,12 +75,9 @@ def report(
 
     With --truth the page also shows how well the truth is recovered, with --store a gallery of cutouts.
     """
-    from galbatch.reporting import write_report
+    from galbatch.reporting import report as write
 
-    write_report(
-        catalog_path, str(output), truth=str(truth) if truth else None, store=str(store) if store else None
-    )
-    print_line(str(output))
+    print_line(write(catalog_path, output, truth=truth, store=store))
 
 
 def cone(

@@ -47,10 +47,10 @@ def simulate(
 
     Writes tiles or stamps, objects.parquet and truth.parquet, and prints the sections of run.toml for them.
     """
-    from galbatch.simulation import simulate_survey
+    from galbatch import api
 
-    survey = simulate_survey(
-        str(out_folder),
+    survey = api.simulate(
+        out_folder,
         n_objects=objects,
         patches=patches,
         # Names of simulated bands have one letter, so "gri" and "g,r,i" mean the same.

@@ -14,7 +14,7 @@ from galbatch.reporting.comparison import (
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
-from galbatch.reporting.page import write_report
+from galbatch.reporting.page import report, write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
 from galbatch.reporting.release import Released, release_folder, write_release
 from galbatch.reporting.training_curve import write_training_curve
@@ -31,6 +31,7 @@ __all__ = [
     "check_picture",
     "compare",
     "release_folder",
+    "report",
     "truth_recovery",
     "write_calibration",
     "write_comparison",

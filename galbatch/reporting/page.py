@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from markupsafe import Markup, escape
 
 from galbatch import api, catalog, storage
@@ -23,7 +25,7 @@ from galbatch.reporting.recovery import Comparison, compare_truth
 from galbatch.reporting.texts import CITATIONS, loading_code, methods_text
 from galbatch.reporting.usability import usability_of
 
-__all__ = ["write_report"]
+__all__ = ["report", "write_report"]
 
 
 # In the property of an audit the numbers of each quantile follow after this. The page has no room for them.
@@ -44,20 +46,24 @@ class FlagLine:
         return any(n for n, _ in self.counts)
 
 
-def write_report(
-    catalog_path: str, output: str, *, truth: str | None = None, store: str | None = None
-) -> None:
-    """Write a report about a catalog: one HTML file that includes all figures.
+def report(
+    catalog_path: str | os.PathLike[str],
+    output: str | os.PathLike[str] = "report.html",
+    *,
+    truth: str | os.PathLike[str] | pa.Table | None = None,
+    store: str | os.PathLike[str] | None = None,
+) -> str:
+    """Write a report about a catalog, one HTML file that includes all figures, and return its path.
 
     Parameters
     ----------
-    catalog_path : str
+    catalog_path : str or path
         A HATS catalog written by galbatch. It may be incomplete.
-    output : str
-        Path of the HTML file, local or ``s3://``. An existing file is replaced.
-    truth : str or None
+    output : str or path
+        The HTML file, local or ``s3://``. An existing file is replaced.
+    truth : str, path, pyarrow.Table or None
         Truth table of a simulated survey. With it the report compares posteriors with the truth.
-    store : str or None
+    store : str, path or None
         Cutout store, of which the report shows pictures; None: ``cutouts.zarr`` beside the catalog, if it is there.
 
     Raises
@@ -68,9 +74,27 @@ def write_report(
         The truth table cannot be read.
     OutputError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> galbatch.report("catalog", "report.html", store="cutouts.zarr")  # doctest: +SKIP
+    'report.html'
     """
+    path = os.fspath(output)
+    table = truth if truth is None or isinstance(truth, pa.Table) else os.fspath(truth)
+    write_report(
+        os.fspath(catalog_path), path, truth=table, store=None if store is None else os.fspath(store)
+    )
+    return path
+
+
+def write_report(
+    catalog_path: str, output: str, *, truth: str | pa.Table | None = None, store: str | None = None
+) -> None:
+    """Write a report about a catalog; arguments and errors are those of `report`, with paths as text."""
     contents = read_contents(catalog_path)
-    true_values = None if truth is None else read_table(truth)
+    true_values = read_table(truth) if isinstance(truth, str) else truth
     comparisons = [] if true_values is None else compare_truth(contents, true_values)
     store = store or api.store_beside(catalog_path)
     clean, flagged = choose_pictures(store, contents)

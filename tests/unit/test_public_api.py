@@ -11,7 +11,8 @@ import galbatch
 
 NAMES = {
     "Bundle", "Catalog", "CatalogObject", "ComparisonOptions", "GalbatchError", "RunConfig", "RunPlan", "RunResult", "Store",
-    "UsageError", "__version__", "compare", "load_bundle", "open_catalog", "open_store", "plan", "read_config", "run",
+    "SimulatedSurvey", "UsageError", "Verification", "__version__", "compare", "load_bundle", "open_catalog", "open_store", "plan",
+    "read_config", "report", "run", "simulate", "verify",
 }  # fmt: skip
 
 HEAVY = (
@@ -50,6 +51,10 @@ def main() -> None:
     print(plan.rows, plan.notes)
     result: galbatch.RunResult = galbatch.run(config, stage="all")
     print(result.failed)
+    found: galbatch.Verification = galbatch.verify(config.catalog.path, against=config)
+    print(found.is_good, found.problems, galbatch.report(config.catalog.path, "report.html").upper())
+    survey: galbatch.SimulatedSurvey = galbatch.simulate("survey", n_objects=50, bands="gr")
+    print(survey.run_toml)
     nearest(config.catalog.path)
 """
 

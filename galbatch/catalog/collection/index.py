@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +239,12 @@ def _groups_with(metadata_path: str, object_ids: Sequence[int | str]) -> dict[st
     metadata = read_leaf_metadata(metadata_path)[0]
     numbers = range(metadata.num_row_groups)
 
+    # Cached, as every search begins at the same row groups.
+    @cache
     def first_id(number: int) -> Any:
         return metadata.row_group(number).column(0).statistics.min
 
+    @cache
     def file_number(number: int) -> int:
         return int(metadata.row_group(number).column(0).file_path.split(".")[-2])
 
@@ -257,6 +260,8 @@ def _groups_with(metadata_path: str, object_ids: Sequence[int | str]) -> dict[st
 def _read_places(path: str, groups: list[int], *, wanted: pa.Array) -> tuple[list[Any], list[int]]:
     """Return the wanted ids of some row groups, and their HEALPix indices."""
     with storage.open_file(path) as file:
-        rows = pq.ParquetFile(file).read_row_groups(groups, columns=[ID.name, HEALPIX.name])
+        rows = pq.ParquetFile(file).read_row_groups(
+            groups, columns=[ID.name, HEALPIX.name], use_threads=False
+        )
     rows = rows.filter(pc.is_in(rows.column(ID.name), wanted))
     return rows.column(ID.name).to_pylist(), rows.column(HEALPIX.name).to_pylist()

@@ -194,15 +194,19 @@ def _as_text(column: pa.Array, text: Callable[[Any], str]) -> pa.Array:
 
 
 def _is_regular(column: pa.Array) -> bool:
-    """Return whether a column of lists is an array (object, value) of numbers without a null."""
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)) or column.null_count:
+    """Return whether a column of lists is an array (object, value): of floats, which may be null, or of integers without a null."""
+    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return False
     kind = column.type.value_type
-    n_values = pc.unique(pc.list_value_length(column)).to_pylist()
+    n_values = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    # Formats write a float that is missing as NaN; for integers in arrays they have no such value.
     is_number = pa.types.is_floating(kind) or (
-        pa.types.is_integer(kind) and kind not in WIDER and kind != pa.uint64()
+        pa.types.is_integer(kind)
+        and kind not in WIDER
+        and kind != pa.uint64()
+        and column.null_count + column.flatten().null_count == 0
     )
-    return is_number and len(n_values) == 1 and n_values[0] > 1 and column.flatten().null_count == 0
+    return is_number and len(n_values) == 1 and n_values[0] > 1
 
 
 def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> Column:
@@ -214,8 +218,7 @@ def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> C
         # At least one character wide: neither format has text of no width.
         values = np.array(texts, dtype=f"U{max([len(value) for value in texts], default=0) or 1}")
     elif pa.types.is_nested(column.type):
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # (object, value)
-        mask = np.zeros(values.shape, np.bool_)
+        values, mask = _masked_vectors(column)
     else:
         nothing = False if pa.types.is_boolean(column.type) else 0
         values = column.fill_null(nothing).to_numpy(zero_copy_only=False)
@@ -226,6 +229,18 @@ def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> C
         # Where astropy's VOTable reader and writer keep it.
         result.meta["ucd"] = stated["ucd"]
     return result
+
+
+def _masked_vectors(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the values (object, value) of a regular column of lists, and where they are null; a null list is null throughout."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    items = column.drop_null().flatten()
+    found = items.to_numpy(zero_copy_only=False).reshape(np.count_nonzero(there), -1)
+    values = np.full((len(column), found.shape[1]), np.nan if found.dtype.kind == "f" else 0, found.dtype)
+    mask = np.ones(values.shape, np.bool_)
+    values[there] = found
+    mask[there] = items.is_null().to_numpy(zero_copy_only=False).reshape(found.shape)
+    return values, mask
 
 
 def _ascii(text: str) -> str:

@@ -262,6 +262,26 @@ def test_lsdb_has_the_same_rows(wide: galbatch.Catalog, rows: pa.Table, lsdb_war
     assert set(wide.columns) - {"_healpix_29"} <= set(whole.columns)
 
 
+def test_lsdb_opens_the_collection_where_it_is_current(
+    wide: galbatch.Catalog, rows: pa.Table, tmp_path: Path, lsdb_warnings: None
+) -> None:
+    """Only a catalog that was opened from its collection has the index that `id_search` needs."""
+    shutil.copytree(wide.path, tmp_path / "wide")
+    opened = galbatch.open_catalog(str(tmp_path / "wide"))
+    expected = rows["object_id"][:2].to_pylist()
+    with pytest.raises(TypeError, match="index"):
+        opened.to_lsdb().id_search(values={"object_id": expected})
+    catalog.make_index(opened.path)
+    found = opened.to_lsdb().id_search(values={"object_id": expected}).compute()
+    assert sorted(found["object_id"].tolist()) == sorted(expected)
+    # The catalog of a later run: its rows are read, not those of the old index.
+    for name in ("properties", "hats.properties"):
+        with (tmp_path / "wide" / name).open("a") as file:
+            file.write("galbatch_fingerprint=of another run\n")
+    with pytest.raises(TypeError, match="index"):
+        opened.to_lsdb().id_search(values={"object_id": expected})
+
+
 def test_a_catalog_and_its_store_on_s3(s3: str, small: str) -> None:
     folder = Path(small).parent
     for file in (one for one in folder.rglob("*") if one.is_file()):

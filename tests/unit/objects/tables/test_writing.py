@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from astropy import units as u
+from astropy.table import QTable, Table
 
 from galbatch.errors import OutputError
-from galbatch.objects import read_table, write_parquet, write_table
+from galbatch.objects import astropy_table, read_table, write_parquet, write_table
 
 IDS = [43158034708430849, 43158034708430850, 43158034708430851, -43158034708430852]
 
@@ -67,3 +70,27 @@ def test_parquet_goes_to_s3_and_back(s3: str) -> None:
     table = pa.table({"object_id": IDS})
     write_parquet(f"{s3}/a.parquet", table)
     assert read_table(f"{s3}/a.parquet") == table
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32(), 3), pa.list_(pa.float64())])
+def test_vectors_with_nulls_are_masked_arrays(tmp_path: Path, kind: pa.DataType) -> None:
+    """A missing vector is a list of nulls in a catalog, and may be null itself in what is kept of a list; NaN is a value."""
+    rows = [[1.0, None, 3.0], None, [None, None, None], [4.0, 5.0, float("nan")]]
+    fields = [pa.field("object_id", pa.int64()), pa.field("v", kind, metadata={"unit": "nJy"})]
+    table = pa.table([pa.array([1, 2, 3, 4]), pa.array(rows, kind)], pa.schema(fields))
+    vectors = astropy_table(table)["v"]
+    assert vectors.mask.tolist() == [[False, True, False], [True] * 3, [True] * 3, [False] * 3]
+    assert vectors.data[0, [0, 2]].tolist() == [1.0, 3.0]
+    assert np.isnan(vectors.data.data[3, 2])
+    quantity = QTable(astropy_table(table))["v"]
+    assert quantity[3, 1].unmasked == 5.0 * u.nJy
+    for suffix in ("fits", "vot", "ecsv", "parquet", "csv"):
+        write_table(str(tmp_path / f"a.{suffix}"), table)
+        assert read_table(str(tmp_path / f"a.{suffix}"))["object_id"].to_pylist() == [1, 2, 3, 4]
+    for suffix in ("fits", "vot"):
+        back = Table.read(tmp_path / f"a.{suffix}")["v"]
+        values = np.ma.filled(np.ma.asarray(back), np.nan)
+        expected = [[1, np.nan, 3], [np.nan] * 3, [np.nan] * 3, [4, 5, np.nan]]
+        np.testing.assert_array_equal(values, expected)
+    empty = astropy_table(table.slice(1, 2).filter(pa.array([False, False])))
+    assert len(empty) == 0
