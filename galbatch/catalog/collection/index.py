@@ -40,8 +40,8 @@ __all__ = ["INDEX", "find_places", "index_note", "make_index"]
 PART_ROWS = 4_000_000
 """Rows of one file of the index: sorting them takes 200 MB with ids that are integers."""
 
-ROW_GROUP_ROWS = 4096
-"""Rows that are read to find one id, in a millisecond."""
+INDEX_GROUP_ROWS = 4096
+"""Rows of the index that are read to find one id, in a millisecond."""
 
 MAX_ROW_GROUPS = 10_000
 """Row groups of the whole index, whose summary (``_metadata``, 400 bytes each) is read for every search. Larger indexes have larger ones."""
@@ -77,7 +77,7 @@ def make_index(catalog_path: str) -> int:
         for number, rows in enumerate(_sorted_parts(catalog_path, leaves, bounds, Path(folder))):
             name = f"index/part.{number}.parquet"
             path = Path(folder, f"{number}.parquet")
-            _write(rows, path, row_group_rows=max(ROW_GROUP_ROWS, -(-n_rows // MAX_ROW_GROUPS)))
+            _write(rows, path, row_group_rows=max(INDEX_GROUP_ROWS, -(-n_rows // MAX_ROW_GROUPS)))
             files[f"{layout.DATASET}/{name}"] = path
             metadata = pq.read_metadata(path)
             metadata.set_file_path(name)
