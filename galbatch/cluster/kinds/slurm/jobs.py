@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed.deploy.spec import ProcessInterface
 
 from galbatch.cluster.base import count_of
 from galbatch.cluster.kinds.slurm import commands
 from galbatch.config import SlurmConfig
+from galbatch.core.process import require
 
 __all__ = ["Jobs", "SubmittedJob", "job_options", "lifetime_s"]
+
+# The classes below derive from its classes, so this module cannot be imported without it; the kind imports it when a run starts.
+_jobqueue = require("dask_jobqueue", module="dask_jobqueue.slurm")
 
 LOOK_S = 15.0
 """Time between two looks at SLURM's queue, in seconds: all users of a site ask the same slurmctld."""
@@ -29,7 +32,7 @@ DEATH_TIMEOUT_S = 120
 """How long a worker looks for the scheduler before it ends, in seconds: so jobs end whose run has been killed."""
 
 
-class SubmittedJob(SLURMJob):  # type: ignore[misc]  # dask-jobqueue has no types
+class SubmittedJob(_jobqueue.SLURMJob):  # type: ignore[name-defined,misc]  # dask-jobqueue has no types
     """A job that holds workers. One that SLURM refuses is there without an id, and says why."""
 
     refusal = ""
@@ -98,7 +101,7 @@ ENVIRONMENT = [
 ]
 
 
-class Jobs(SLURMCluster):  # type: ignore[misc]
+class Jobs(_jobqueue.SLURMCluster):  # type: ignore[name-defined,misc]
     """The jobs of a run, and its scheduler, which is in this process.
 
     Attributes
