@@ -254,6 +254,8 @@ def test_recipes_go_on_after_a_lost_job_and_their_time_limits(site, start, write
     lost = submit(site, *workers, folder=tmp_path)
     site.wait(lambda: n_leaves(run_toml), "a first leaf")
     site.command("scancel", lost)
+    site.wait(lambda: job_facts(site, lost)["JobState"] == "CANCELLED", "the canceled job ends")
+    assert restarts(site, lost) == 0
     # Without workers the run waits, until its own limit stops it.
     limit_soon(site, run)
     site.wait(lambda: restarts(site, run) == 1, "the run's job is back in the queue")

@@ -45,9 +45,17 @@ def test_the_warning_stops_the_run_and_requeues_the_job(start, tmp_path, recipe)
     called = (tmp_path / "called").read_text().split()
     assert called[:2] == ["run", "run.toml"]
     assert called[-1] == "--wait-lock"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+
+
+@pytest.mark.parametrize("recipe", ["one_node.sbatch", "one_node_cuda.sbatch"])
+def test_a_canceled_job_is_stopped_and_stays_out_of_the_queue(start, tmp_path, recipe):
+    process = start(recipe, SLURM_JOB_ID="17")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(600) == 75
+    assert not (tmp_path / "requeued").exists()
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -103,7 +111,7 @@ def test_the_run_of_several_nodes_is_stopped_and_goes_back_into_the_queue(start_
         "--wait-lock",
     ]
     assert "--interface ib0" in (tmp_path / "started").read_text()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
     assert process.wait(600) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     # Workers wait for its successor.
@@ -131,7 +139,7 @@ def test_workers_are_warned_and_go_back_into_the_queue(start_one_of_several, tmp
     while len(called := (tmp_path / "started").read_text().splitlines()) < n_expected:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
     assert process.wait(600) == 0
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     share = "2048MiB" if recipe == "cpu_workers.sbatch" else "0"
@@ -142,6 +150,21 @@ def test_workers_are_warned_and_go_back_into_the_queue(start_one_of_several, tmp
         assert [line for line in called if line.startswith(" worker") and "--nworkers 2 --nthreads 1" in line]
     else:
         assert "--nworkers 4 --nthreads 1" in called[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "called", "code"),
+    [("run.sbatch run.toml", "called", 75), ("cpu_workers.sbatch", "started", 0)],
+)
+def test_canceled_jobs_of_several_nodes_stay_out_of_the_queue(
+    start_one_of_several, tmp_path, recipe, called, code
+):
+    if recipe == "cpu_workers.sbatch":
+        (tmp_path / "shared" / "scheduler.json").write_text("{}")
+    process = start_one_of_several(*recipe.split(), called=called, **JOB)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(600) == code
+    assert not (tmp_path / "requeued").exists()
 
 
 def test_workers_end_with_the_run(start_one_of_several, tmp_path):
@@ -156,5 +179,5 @@ def test_recipes_warn_in_time_and_may_be_put_back():
     for path in DEPLOY.rglob("*.sbatch"):
         text = path.read_text()
         assert "#SBATCH --requeue\n" in text, path
-        assert "#SBATCH --signal=B:TERM@120\n" in text, path
+        assert "#SBATCH --signal=B:USR1@120\n" in text, path
         assert "scontrol requeue" in text, path
