@@ -18,7 +18,7 @@ RATE_S = 120.0
 """Rates are means over this time, or since the run began if that is shorter: partitions finish in bursts, each with all its objects."""
 
 MAX_POINTS = 720
-"""Points of a course. When there are more, every second one is dropped, so that a run of weeks is kept whole in 20 kB."""
+"""Points of a course. When there are more, every second one is dropped, so that a run of weeks is kept whole."""
 
 # The rate of one worker is its mean over the last ten minutes, as one partition may take minutes.
 OWN_SAMPLE_S = 30.0

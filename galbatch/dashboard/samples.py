@@ -19,7 +19,7 @@ __all__ = ["Sampler", "flag_counts", "value_texts"]
 N_SAMPLES = 9
 
 PICTURE_S = 1.0
-"""Least time between two pictures in seconds. One takes about a millisecond, so all take 0.1 % of a worker's time."""
+"""Least time between two pictures in seconds. A page that shows nine needs no more."""
 
 
 def flag_counts(columns: Sequence[Column], values: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from tests.faults.commands import galbatch
 from tests.faults.outputs import OnDisk
 
 SHORT_SEEDS = (*range(9), 17)
-"""Ten that the long tests play: each takes 20 to 40 s on a quiet machine, with the run and what follows it."""
+"""Ten that the long tests play, of different kinds."""
 
 
 def pytest_generate_tests(metafunc):
