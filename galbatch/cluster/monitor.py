@@ -206,7 +206,8 @@ class WorkerMonitor:
         parts = [self._pool.described(device) + (f" after {wait_s:g} s" if wait_s else "")]
         # Three reasons are enough: mostly all workers of a cluster are refused for the same one.
         parts += [f"{worker} is refused: {reason}" for worker, reason in list(self.refused.items())[:3]]
-        if command := self._kind.how_to_start(device):
+        # Where none can cut, none is there at all: one that can infer does both.
+        if command := self._kind.how_to_start(self._kind.device):
             parts.append(f"start workers with {command} and run again")
         return "; ".join(parts)
 

@@ -51,7 +51,12 @@ def test_inputs_in_memory_give_what_local_ones_give(memory, write_run, in_proces
     for one, plan in zip((local, parsed), plans, strict=True):
         assert execution.execute(one, plan, in_process).complete
     ours, theirs = (catalog.read_catalog(one.catalog.path) for one in (parsed, local))
-    pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), check_exact=True)
+    # Files have other versions there, which identities are made of.
+    named = [name for name in theirs.column_names if name.endswith("_identity")]
+    assert named
+    pd.testing.assert_frame_equal(
+        ours.to_pandas().drop(columns=named), theirs.to_pandas().drop(columns=named), check_exact=True
+    )
     assert all(tile.image.path.startswith("memory://") for tile in plans[1].tiles)
 
 

@@ -247,7 +247,7 @@ class TestRefusals:
 
     def test_other_flag_thresholds_ask_for_new_cutouts(self, copied):
         copied.write_text(copied.read_text().replace("arcsec = 3.0", "arcsec = 4.0"))
-        assert "flag thresholds" in self.refusal(copied)
+        assert "neighbor_radius_arcsec 3.0; this run uses 4.0" in self.refusal(copied)
 
     def test_another_bundle(self, copied, tmp_path):
         other = tmp_path / "other.pt"

@@ -45,7 +45,12 @@ def test_a_run_on_s3_gives_what_a_local_one_gives(s3, survey, write_run, client,
     cli("run", run_toml, "--workers", 1)
     assert "good" in cli("verify", f"{s3}/catalog", "--against", run_toml)
     ours, theirs = (catalog.read_catalog(path) for path in (f"{s3}/catalog", local.catalog.path))
-    pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), check_exact=True)
+    # Files have other versions there, which identities are made of.
+    named = [name for name in theirs.column_names if name.endswith("_identity")]
+    assert named
+    pd.testing.assert_frame_equal(
+        ours.to_pandas().drop(columns=named), theirs.to_pandas().drop(columns=named), check_exact=True
+    )
     assert [path.name for path in (tmp_path / "remote").iterdir()] == ["run.toml"]
 
 

@@ -51,7 +51,6 @@ class BaseCutouts:
 
     Attributes
     ----------
-    taken : (object,) bool, whether the object's cutout is there
     notes : human-readable lines for the user
     """
 

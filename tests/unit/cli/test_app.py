@@ -158,7 +158,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments, message):
         ),
         (["--cluster", "scheduler"], "name its address"),
         (["--cluster", "cuda"], f"expected {KINDS}"),
-        (["--cluster", "kubernetes"], f"--cluster kubernetes: expected {KINDS}"),
+        (["--cluster", "kubernetes"], "kind = 'kubernetes' starts pods of an image: name it"),
         (["--cluster", "local-cuda"], "[cluster] kind = 'local-cuda': dask-cuda is not installed here"),
     ],
 )

@@ -61,7 +61,7 @@ class TestSlurm(Contract):
             time.sleep(0.2)
         assert len(found) == 2
         assert client.cluster.workers[name].job_id != job.job_id
-        assert sorted(worker["name"] for worker in client.scheduler_info(-1)["workers"].values())[-2:] == [
+        assert sorted(str(worker.name) for worker in client.cluster.scheduler.workers.values())[-2:] == [
             f"{name}-0",
             f"{name}-1",
         ]
