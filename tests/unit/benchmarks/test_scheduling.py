@@ -39,9 +39,10 @@ def test_both_loops_do_all_tasks_and_what_they_add_is_kept(scheduling, tmp_path)
     assert list(results["memory_of_the_run_loop"]["added_mib"]) == ["10", "40"]
 
 
-def test_a_task_that_fails_ends_the_benchmark(scheduling, tmp_path, monkeypatch):
+def test_a_task_that_fails_ends_the_benchmark(scheduling, tmp_path):
     with scheduling.cluster(threads_per_worker=2) as client, scheduling.steps_that_return_at_once():
         config, plan = scheduling.toy_plan(str(tmp_path), 20)
-        monkeypatch.setattr(scheduling.tasks, "ingest_partition", int)
-        with pytest.raises(SystemExit, match="0 objects in"):
+        # Ends before the steps are put back, which would otherwise stay those of the benchmark.
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit, match="0 objects in"):
+            patched.setattr(scheduling.tasks, "ingest_partition", int)
             scheduling.run_loop(client, config, plan)
