@@ -125,6 +125,11 @@ class Course:
             self._points = [*self._points[:-1:2], self._points[-1]]
             self._interval_s *= 2
 
+    def settle(self, counts: tuple[int, ...]) -> None:
+        """Take counts of the time before the last point that were told after it: heartbeats come later than the end of a run."""
+        if len(self._points) > 1:
+            self._points[-1] = (self._points[-1][0], *counts)
+
     @property
     def elapsed_s(self) -> float:
         """Seconds from the beginning to the last point."""

@@ -95,9 +95,11 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no
         for worker in self._scheduler.workers.values():
             if metric := worker.metrics.get(METRIC):
                 self._workers.see(metric, now_s)
-        # The course of a run ends with it, so that it can be looked at the next morning.
+        # The course of a run ends with it, so that it can be looked at the next morning; its last counts come later.
         if self._course is not None and (self._news is None or self._news.is_running):
             self._course.add(now_s, self._workers.worked)
+        elif self._course is not None:
+            self._course.settle(self._workers.worked)
         self._looks += 1
 
     def rendered(self) -> bytes:

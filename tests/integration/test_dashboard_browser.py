@@ -7,7 +7,8 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import config, dashboard, execution
+from galbatch import cluster, config, dashboard, execution
+from galbatch.config import ClusterConfig
 from galbatch.core.flags import ModelFlag, PixelFlag
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,13 @@ def browser():
     with playwright.sync_playwright() as started:
         # Containers run tests as root, where Chromium has no sandbox; the page is galbatch's own.
         yield started.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Workers that have done nothing before: what they report late of another run would be counted here."""
+    with cluster.connect(ClusterConfig(workers=2, dashboard_address="127.0.0.1:0")) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="module")

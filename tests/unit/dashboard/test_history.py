@@ -91,6 +91,16 @@ def test_rates_are_those_of_the_last_two_minutes():
     assert rates[-1, 0] == pytest.approx(40.0)
 
 
+def test_what_is_told_after_the_end_counts_at_the_end():
+    course = Course(0.0, (100,))
+    course.settle((130,))
+    assert course.done() == (0,)
+    course.add(50.0, (140,))
+    course.settle((160,))
+    assert course.done() == (60,)
+    assert course.elapsed_s == 50.0
+
+
 def test_a_course_that_just_began_has_no_rates():
     time, rates = Course(5.0, (1, 2, 3)).rates()
     assert time.shape == (0,)
