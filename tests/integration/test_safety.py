@@ -144,7 +144,7 @@ def fail_with_the_environment(_):
 
 PAGES = (
     "galaxies", "status", "workers", "tasks", "system", "profile", "info/main/workers.html", "info/main/exceptions.html",
-    "info/main/logs.html", "json/identity.json", "json/counts.json", "metrics",
+    "info/main/logs.html", "json/counts.json", "metrics",
 )  # fmt: skip
 
 
