@@ -76,10 +76,9 @@ def _moved_to(path: Path, folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        # Also after KeyboardInterrupt no temporary file stays.
+    finally:
+        # Renamed it is gone; else no temporary file stays, also after KeyboardInterrupt.
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _sync_folder(folder: Path) -> None:
