@@ -125,8 +125,10 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 def test_names_of_temporary_files_are_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed before the rename: the rename is left out, and what should tidy up."""
-    monkeypatch.setattr(os, "replace", lambda *_: None)
-    storage.publish(str(tmp_path / "catalog" / "file"), b"")
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: None)
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        storage.publish(str(tmp_path / "catalog" / "file"), b"")
     assert len(list((tmp_path / "catalog").iterdir())) == 1
     storage.remove_temporaries(str(tmp_path / "catalog"))
     assert list((tmp_path / "catalog").iterdir()) == []
