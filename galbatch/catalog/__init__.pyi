@@ -8,7 +8,7 @@ from .collection import (
     write_footprint,
 )
 from .finishing import doubts, finish, model_property, read_properties
-from .growth import BaseLeaves, BaseRows
+from .growth import BaseRows
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, leaves_of, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
 from .reading import (
@@ -31,7 +31,6 @@ __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
     "AtIndices",
-    "BaseLeaves",
     "BaseRows",
     "Checked",
     "Cone",

@@ -13,6 +13,7 @@ __all__ = [
     "ORDER_FOLDERS",
     "PATH_COLUMNS",
     "HealpixPixel",
+    "OlderOutput",
     "Partition",
     "PixelIndex",
     "split_path",
@@ -94,6 +95,20 @@ def split_path(path: str) -> tuple[HealpixPixel, str] | None:
     """Return the pixel at the start of a path and the rest, such as ``.parquet``; None if the path does not start with one."""
     match = PATH.fullmatch(path)
     return (HealpixPixel(int(match[1]), int(match[2])), match[3]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class OlderOutput:
+    """An older store or catalog, from which a run takes what would be the same, as far as it shares sky with a partition.
+
+    Attributes
+    ----------
+    path : path of the store or the catalog
+    pixels : HEALPix pixels of its groups or leaves
+    """
+
+    path: str
+    pixels: tuple[HealpixPixel, ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch import api, catalog, dashboard, ingest, models
-from galbatch.catalog import BaseLeaves
 from galbatch.config import CutoutsConfig, FlagsConfig, PosteriorConfig
 from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column, provenance_columns
 from galbatch.core.fingerprint import Fingerprint, refuse_difference
-from galbatch.core.pixels import Partition
+from galbatch.core.pixels import OlderOutput, Partition
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Resampling, Tile
 from galbatch.errors import FingerprintError
@@ -87,7 +86,7 @@ class IngestTask:
     resampling: Resampling
     flags: FlagsConfig
     fingerprint: Fingerprint
-    base: ingest.BaseGroups | None = None
+    base: OlderOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class InferTask:
     ingest_fingerprint: Fingerprint
     fingerprint: Fingerprint
     device: str = "cpu"
-    base: BaseLeaves | None = None
+    base: OlderOutput | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
 from galbatch.ingest.store import (
     STORE_ENTRIES,
     BaseCutouts,
-    BaseGroups,
     CutoutReader,
     blocks_in_memory,
     bytes_per_object,
@@ -54,7 +53,6 @@ __all__ = [
     "PREFETCHED_OBJECTS",
     "STORE_ENTRIES",
     "BaseCutouts",
-    "BaseGroups",
     "CutoutReader",
     "Footprint",
     "blocks_in_memory",

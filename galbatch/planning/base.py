@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from galbatch.catalog.growth import BaseLeaves
-from galbatch.core.pixels import HealpixPixel, PixelIndex
-from galbatch.ingest import BaseGroups
+from galbatch.core.pixels import HealpixPixel, OlderOutput, PixelIndex
 
 __all__ = ["Base"]
 
@@ -26,12 +24,12 @@ class Base:
     catalog: str = ""
     leaves: PixelIndex = field(default_factory=lambda: PixelIndex(()))
 
-    def groups_of(self, pixel: HealpixPixel) -> BaseGroups | None:
+    def groups_of(self, pixel: HealpixPixel) -> OlderOutput | None:
         """Return the older store's groups that share sky with a partition; None if there are none."""
         found = self.groups.overlapping(pixel)
-        return BaseGroups(self.store, found) if found else None
+        return OlderOutput(self.store, found) if found else None
 
-    def leaves_of(self, pixel: HealpixPixel) -> BaseLeaves | None:
+    def leaves_of(self, pixel: HealpixPixel) -> OlderOutput | None:
         """Return the older catalog's leaves that share sky with a partition; None if there are none."""
         found = self.leaves.overlapping(pixel)
-        return BaseLeaves(self.catalog, found) if found else None
+        return OlderOutput(self.catalog, found) if found else None

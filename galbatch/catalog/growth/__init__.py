@@ -1,5 +1,5 @@
 """Growth: rows of an older catalog that a new one takes, and catalogs that are merged."""
 
-from galbatch.catalog.growth.base import BaseLeaves, BaseRows
+from galbatch.catalog.growth.base import BaseRows
 
-__all__ = ["BaseLeaves", "BaseRows"]
+__all__ = ["BaseRows"]

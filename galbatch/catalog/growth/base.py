@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,11 @@ from galbatch.catalog.layout import leaf_path
 from galbatch.catalog.leaves import footer_of, read_leaf_metadata
 from galbatch.catalog.scanning import InPixel, scan
 from galbatch.core.columns import HEALPIX, ID, IDENTITY, Column
-from galbatch.core.pixels import HealpixPixel
+from galbatch.core.pixels import HealpixPixel, OlderOutput
 from galbatch.core.types import places_of
 from galbatch.errors import DamagedError, FingerprintError
 
-__all__ = ["BaseLeaves", "BaseRows"]
-
-
-@dataclass(frozen=True)
-class BaseLeaves:
-    """The leaves of an older catalog that share sky with a partition.
-
-    Attributes
-    ----------
-    catalog : path of the catalog
-    pixels : HEALPix pixels of its leaves
-    """
-
-    catalog: str
-    pixels: tuple[HealpixPixel, ...]
+__all__ = ["BaseRows"]
 
 
 class BaseRows:
@@ -42,7 +27,7 @@ class BaseRows:
 
     Parameters
     ----------
-    leaves : BaseLeaves
+    leaves : OlderOutput
         A leaf that is damaged is passed over, and `notes` say so.
     pixel : HealpixPixel
         The partition's pixel.
@@ -62,7 +47,7 @@ class BaseRows:
 
     def __init__(
         self,
-        leaves: BaseLeaves,
+        leaves: OlderOutput,
         pixel: HealpixPixel,
         object_id: npt.NDArray[Any],
         *,
@@ -80,7 +65,7 @@ class BaseRows:
         self._row = np.full(len(object_id), -1)
         for leaf in leaves.pixels:
             try:
-                self._add(leaves.catalog, leaf, pixel, object_id, with_pass_outputs)
+                self._add(leaves.path, leaf, pixel, object_id, with_pass_outputs)
             except (DamagedError, FingerprintError) as error:
                 self.notes.append(f"values are computed again where the base does not have them: {error}")
 

@@ -1,6 +1,6 @@
 """The cutout store: Zarr v3, sharded, one group per partition and grid; see `galbatch.storage.zarr_groups`."""
 
-from galbatch.ingest.store.base import BaseCutouts, BaseGroups
+from galbatch.ingest.store.base import BaseCutouts
 from galbatch.ingest.store.layout import (
     PLANE_DTYPES,
     STORE_ENTRIES,
@@ -28,7 +28,6 @@ __all__ = [
     "PLANE_DTYPES",
     "STORE_ENTRIES",
     "BaseCutouts",
-    "BaseGroups",
     "CutoutReader",
     "blocks_in_memory",
     "bytes_per_object",

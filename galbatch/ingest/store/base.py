@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.flags import LIST_FLAGS
-from galbatch.core.pixels import HealpixPixel
+from galbatch.core.pixels import HealpixPixel, OlderOutput
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, ObjectTable, places_of
 from galbatch.errors import ConfigError, DamagedError, FingerprintError
 from galbatch.ingest.store.reader import CutoutReader, read_done
 
-__all__ = ["BaseCutouts", "BaseGroups"]
+__all__ = ["BaseCutouts"]
 
 Rows = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class BaseGroups:
-    """The groups of an older store that share sky with a partition.
-
-    Attributes
-    ----------
-    store : path of the store
-    pixels : HEALPix pixels of its groups
-    """
-
-    store: str
-    pixels: tuple[HealpixPixel, ...]
 
 
 class BaseCutouts:
@@ -38,7 +24,7 @@ class BaseCutouts:
 
     Parameters
     ----------
-    groups : BaseGroups
+    groups : OlderOutput
         A group that is damaged, or of other bands, planes or thresholds of flags, is passed over, and `notes` say so.
     objects : ObjectTable
     keys : (object, band) int64
@@ -56,7 +42,7 @@ class BaseCutouts:
 
     def __init__(
         self,
-        groups: BaseGroups,
+        groups: OlderOutput,
         objects: ObjectTable,
         keys: npt.NDArray[np.int64],
         *,
@@ -71,7 +57,7 @@ class BaseCutouts:
         self._group = np.full(len(objects), -1)
         self._row = np.full(len(objects), -1)
         for pixel in groups.pixels:
-            reader = self._open(groups.store, pixel, spec, thresholds)
+            reader = self._open(groups.path, pixel, spec, thresholds)
             if reader is None:
                 continue
             found = places_of(objects.object_id, reader.object_id)
