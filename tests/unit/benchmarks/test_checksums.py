@@ -13,17 +13,10 @@ from galbatch.storage import publishing, zarr_groups
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def checksums(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import checksums
-    import harness
-
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    return checksums
+def checksums(load_benchmark):
+    return load_benchmark("checksums")
 
 
 def test_contenders_do_what_they_say_and_write_the_same(checksums, monkeypatch, tmp_path):

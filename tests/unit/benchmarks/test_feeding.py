@@ -1,7 +1,6 @@
 """The benchmark of feeding, at toy size: both contenders infer all objects, and the store holds galaxies."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +10,10 @@ from galbatch.execution import tasks
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def feeding(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import feeding
-    import harness
-
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    return feeding
+def feeding(load_benchmark):
+    return load_benchmark("feeding")
 
 
 def test_both_infer_the_same_objects(feeding, tmp_path, monkeypatch):

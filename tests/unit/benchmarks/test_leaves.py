@@ -2,24 +2,15 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def leaves(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import harness
-    import leaves
-
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(leaves, "RESULTS", tmp_path / "results")
-    return leaves
+def leaves(load_benchmark):
+    return load_benchmark("leaves")
 
 
 def test_each_step_is_measured_on_every_leaf(leaves, tmp_path, capsys):

@@ -1,23 +1,15 @@
 """The benchmark of queries, at toy size: all contenders give the same rows, and only what is needed is read."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def query(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import harness
-    import query
-
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    return query
+def query(load_benchmark):
+    return load_benchmark("query")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,24 +1,15 @@
 """The benchmark of the run loop, at toy size: both loops do all tasks, and its cluster keeps nothing of them."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def scheduling(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import harness
-    import scheduling
-
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(scheduling, "RESULTS", tmp_path / "results")
-    return scheduling
+def scheduling(load_benchmark):
+    return load_benchmark("scheduling")
 
 
 def test_both_loops_do_all_tasks_and_what_they_add_is_kept(scheduling, tmp_path):
