@@ -211,7 +211,9 @@ def test_from_training_to_the_report(laplace_head, survey, tmp_path):
     (tmp_path / "run.toml").write_text(RUN_TOML.format(survey=survey))
     parsed = config.read_config(tmp_path / "run.toml")
     # In this process, where the head is registered.
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as client:
         assert execution.execute(parsed, execution.prepare(parsed), client).complete
     found = catalog.read_catalog(parsed.catalog.path).to_pandas()
     good = found[found["toy_width_px_q500"].notna()]
