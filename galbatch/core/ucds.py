@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import astropy.units as u
 
-__all__ = ["quantity_ucd", "ucd_problems"]
+__all__ = ["is_redshift", "quantity_ucd", "ucd_problems"]
 
 # The vocabulary's bands are wide: each entry is the one that holds the effective wavelength of the filter. The y bands
 # of HSC, LSST and Pan-STARRS lie below 1000 nm.
@@ -29,6 +29,8 @@ NAME_WORDS = (
 """UCDs of quantities whose unit does not tell what they are, by a word of their name."""
 
 UNKNOWN = "stat.param"
+
+REDSHIFT = "src.redshift"
 
 
 def quantity_ucd(name: str, unit: str, bands: Sequence[str]) -> str:
@@ -57,6 +59,16 @@ def quantity_ucd(name: str, unit: str, bands: Sequence[str]) -> str:
     # Position angles have the unit of a size.
     by_name = next((NAME_WORDS[word] for word in words if word in NAME_WORDS), None)
     return by_name or ("phys.angSize" if parsed.is_equivalent(u.arcsec) else UNKNOWN)
+
+
+def is_redshift(ucd: str, unit: str) -> bool:
+    """Return whether a quantity is a redshift, by its UCD (the first word) and its unit: a redshift has none.
+
+    A bundle states the UCD of a parameter by its key ``ucd``; otherwise the UCD follows from the name, whose words z, redshift,
+    photoz and zphot mean a redshift.
+    """
+    word = ucd.split(";")[0]
+    return unit == "" and (word == REDSHIFT or word.startswith(f"{REDSHIFT}."))
 
 
 def ucd_problems(ucd: str, templates: Iterable[str]) -> list[str]:

@@ -10,22 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galbatch.core.columns import ID
+from galbatch.core.statistics import normalized_mad
 from galbatch.core.types import ab_mag
 from galbatch.objects import read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 
-__all__ = ["Comparison", "Recovery", "compare_truth", "normalized_mad", "truth_recovery"]
+__all__ = ["Comparison", "Recovery", "compare_truth", "truth_recovery"]
 
 Floats = npt.NDArray[np.float64]
-
-ROBUST_SIGMA = 1.4826  # The ratio of standard deviation to median absolute deviation of a Gaussian.
-
-
-def normalized_mad(values: Floats) -> float:
-    """Return 1.4826 times the median absolute deviation from the median of values (object,): the std of a Gaussian; NaN without values."""
-    if not len(values):
-        return float("nan")
-    return float(ROBUST_SIGMA * np.median(np.abs(values - np.median(values))))
 
 
 @dataclass(frozen=True, slots=True)

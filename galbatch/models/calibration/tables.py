@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from galbatch.core.statistics import normalized_mad
 from galbatch.models.calibration.coverage import LEVELS, Share, share_of
 from galbatch.models.calibration.evaluation import Evaluation
 from galbatch.models.metadata import LabelInfo, ParameterInfo, ResultTable
@@ -35,7 +36,6 @@ Bools = npt.NDArray[np.bool_]
 Cover = Callable[[float], Bools]
 Cell = str | float | int | None
 
-ROBUST_SIGMA = 1.4826  # The standard deviation of a Gaussian in units of its median absolute deviation (MAD).
 PIT_BINS = 10
 MIN_IN_BIN = 50  # With this number of objects the coverage is known to 7 percentage points.
 # In arcsec. 1 arcsec is about the seeing, the limit for labels of small galaxies in section 6.4 of the paper.
@@ -176,7 +176,7 @@ def _residual_cells(residual: Floats) -> tuple[Cell, ...]:
         float(residual.mean()),
         median,
         float(residual.std()),
-        ROBUST_SIGMA * float(np.median(np.abs(residual - median))),
+        normalized_mad(residual),
         float(np.quantile(np.abs(residual), LEVELS[0])),
     )
     return (len(residual), *(rounded(number) for number in numbers))

@@ -3,7 +3,7 @@
 One file is one kind of head; none of them imports torch when it is loaded.
 """
 
-from galbatch.models.heads.base import Head
+from galbatch.models.heads.base import LIKELIHOOD, Head
 from galbatch.models.heads.binned import BinnedMarginal, BinnedPasses
 from galbatch.models.heads.gaussian import GaussianPasses, read_gaussian
 from galbatch.models.heads.joint import OutputInfo, has_posterior, joint_draws, pooled_passes
@@ -13,6 +13,7 @@ from galbatch.models.heads.registry import (
     head_of,
     head_problems,
     loss_of,
+    losses_of,
     outputs_per_pass,
     read_metadata,
     read_passes,
@@ -21,6 +22,7 @@ from galbatch.models.heads.widths import std_of
 
 __all__ = [
     "HEADS",
+    "LIKELIHOOD",
     "BinnedMarginal",
     "BinnedPasses",
     "GaussianPasses",
@@ -32,6 +34,7 @@ __all__ = [
     "head_problems",
     "joint_draws",
     "loss_of",
+    "losses_of",
     "outputs_per_pass",
     "pooled_passes",
     "read_gaussian",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from galbatch.models.metadata import HeadInfo, ParameterInfo
 from galbatch.models.posterior import Floats, Passes
@@ -11,7 +12,10 @@ from galbatch.models.posterior import Floats, Passes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Head", "Loss"]
+__all__ = ["LIKELIHOOD", "Head", "Loss"]
+
+LIKELIHOOD = "likelihood"
+"""The name of the loss that every head has, in the settings of a training."""
 
 Loss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """A function of outputs (row, output) and standardized targets (row, parameter), both float32: the mean loss over the rows."""
@@ -26,12 +30,14 @@ class Head(Protocol):
     text : description of a pass's outputs for model cards and the documentation
     is_point : whether a pass gives a single value without a width, so that the passes are draws from the posterior
     options : names of the fields of `HeadOptions` that belong to this kind; the others stay at their defaults
+    other_losses : functions that return further losses, with the arguments of `loss`, by their names in the settings of a training
     """
 
     kind: str
     text: str
     is_point: bool
     options: tuple[str, ...]
+    other_losses: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
     def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
         """Return the number of outputs of one network for `n_parameters` parameters."""

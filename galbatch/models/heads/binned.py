@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,15 @@ from galbatch.models.posterior import Floats, Function, Rows, inflation_map, to_
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Binned", "BinnedMarginal", "BinnedPasses", "binned_loss", "standard_edges"]
+__all__ = [
+    "Binned",
+    "BinnedMarginal",
+    "BinnedPasses",
+    "binned_loss",
+    "cross_entropy_loss",
+    "crps_loss",
+    "standard_edges",
+]
 
 # Eight nodes integrate polynomials up to degree 15 exactly: ample for a transform within one bin.
 LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(8)
@@ -36,6 +45,14 @@ class Binned(Head):
     text = "probabilities of bins, for each parameter"
     is_point = False
     options = ("edges",)
+    other_losses = MappingProxyType(
+        {
+            "cross_entropy": lambda info, parameters: partial(
+                cross_entropy_loss, edges=_edge_tensors(info, parameters)
+            ),
+            "crps": lambda info, parameters: partial(crps_loss, edges=_edge_tensors(info, parameters)),
+        }
+    )
 
     def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
         return sum(len(edges) - 1 for edges in info.edges or ())
@@ -68,11 +85,7 @@ class Binned(Head):
         return BinnedPasses(tuple(found))
 
     def loss(self, info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
-        import torch
-
-        pairs = zip(info.edges or (), parameters, strict=True)
-        edges = [torch.from_numpy(standard_edges(e, p).astype(np.float32)) for e, p in pairs]
-        return lambda outputs, target: binned_loss(outputs, target, edges=edges)
+        return partial(binned_loss, edges=_edge_tensors(info, parameters))
 
 
 @dataclass(frozen=True)
@@ -286,6 +299,14 @@ def standard_edges(edges: Sequence[float], parameter: ParameterInfo) -> Floats:
     return found
 
 
+def _edge_tensors(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> list[Tensor]:
+    """Return the standardized edges of each parameter's bins, (edge,) float32."""
+    import torch
+
+    pairs = zip(info.edges or (), parameters, strict=True)
+    return [torch.from_numpy(standard_edges(e, p).astype(np.float32)) for e, p in pairs]
+
+
 def binned_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> Tensor:
     """Return the negative log density of histograms, summed over parameters: cross entropy plus ln of the bin's width.
 
@@ -299,14 +320,59 @@ def binned_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> 
     -------
     scalar tensor, the mean over the rows
     """
+    widths = [edge.diff().log()[bins].mean() for edge, bins in _bins_of(target, edges)]
+    total: Tensor = cross_entropy_loss(outputs, target, edges=edges) + sum(widths)
+    return total
+
+
+def cross_entropy_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> Tensor:
+    """Return the negative log probability of the target's bin, summed over parameters; arguments as for `binned_loss`.
+
+    Its gradients are those of `binned_loss`; its value is that of classifiers over redshift bins in the literature.
+    """
     import torch
     from torch.nn import functional
 
-    bounds = pairwise(np.cumsum([0, *(len(e) - 1 for e in edges)]).tolist())
+    pairs = zip(_logits_of(outputs, edges), _bins_of(target, edges), strict=True)
+    return torch.stack([functional.cross_entropy(one, bins) for one, (_, bins) in pairs]).sum()
+
+
+def crps_loss(outputs: Tensor, target: Tensor, *, edges: Sequence[Tensor]) -> Tensor:
+    """Return the continuous ranked probability score of histograms, summed over parameters; arguments as for `binned_loss`.
+
+    It is the integral of (F(x) - [x >= target])^2 over the standardized values, in closed form: over a width w in which the
+    CDF is linear between a and b, its square has the integral w (a^2 + a b + b^2) / 3 (Gneiting & Raftery 2007, JASA 102, 359,
+    equation 20). A target outside all bins counts as at the nearest end.
+    """
+    import torch
+
     losses = []
-    for index, ((start, stop), edge) in enumerate(zip(bounds, edges, strict=True)):
+    for index, (one, edge) in enumerate(zip(_logits_of(outputs, edges), edges, strict=True)):
+        edge = edge.to(target.device)
+        probability = one.softmax(dim=1)
+        high = probability.cumsum(dim=1)
+        low = high - probability
+        # (row, bin), the end of the part of each bin that lies below the target
+        split = target[:, index : index + 1].clamp(edge[0], edge[-1]).maximum(edge[:-1]).minimum(edge[1:])
+        middle = low + probability * (split - edge[:-1]) / edge.diff()
+        below = (split - edge[:-1]) * (low.square() + low * middle + middle.square())
+        rest, end = 1.0 - middle, 1.0 - high
+        above = (edge[1:] - split) * (rest.square() + rest * end + end.square())
+        losses.append((below + above).sum(dim=1).mean() / 3.0)
+    return torch.stack(losses).sum()
+
+
+def _logits_of(outputs: Tensor, edges: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield the logits (row, bin) of each parameter's bins."""
+    bounds = pairwise(np.cumsum([0, *(len(edge) - 1 for edge in edges)]).tolist())
+    yield from (outputs[:, start:stop] for start, stop in bounds)
+
+
+def _bins_of(target: Tensor, edges: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the edges of each parameter on the target's device, and the index (row,) of the bin that each target lies in."""
+    import torch
+
+    for index, edge in enumerate(edges):
         edge = edge.to(target.device)
         # Only the inner edges are compared, so that values beyond the outermost ones fall into the first or last bin.
-        bins = torch.bucketize(target[:, index].contiguous(), edge[1:-1], right=True)
-        losses.append(functional.cross_entropy(outputs[:, start:stop], bins) + edge.diff().log()[bins].mean())
-    return torch.stack(losses).sum()
+        yield edge, torch.bucketize(target[:, index].contiguous(), edge[1:-1], right=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from galbatch.models.heads.base import Head, Loss
@@ -12,7 +13,7 @@ from galbatch.models.posterior import Floats, PointPasses
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Point", "point_loss"]
+__all__ = ["Point", "point_loss", "rmse_loss"]
 
 
 class Point(Head):
@@ -22,6 +23,7 @@ class Point(Head):
     text = "a value a pass, without a width of its own"
     is_point = True
     options = ()
+    other_losses = MappingProxyType({"rmse": lambda info, parameters: rmse_loss})
 
     def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:
         return n_parameters
@@ -54,3 +56,9 @@ def point_loss(outputs: Tensor, target: Tensor) -> Tensor:
     scalar tensor, the mean over the rows
     """
     return 0.5 * (outputs - target).square().sum(dim=1).mean()
+
+
+def rmse_loss(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the root mean square error over rows and parameters, as in SFNet's code; both arguments are (row, parameter)."""
+    # The gradient of the root is infinite at 0.
+    return (outputs - target).square().mean().clamp_min(1e-12).sqrt()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.errors import BundleError
-from galbatch.models.heads.base import Head, Loss
+from galbatch.models.heads.base import LIKELIHOOD, Head, Loss
 from galbatch.models.heads.binned import Binned
 from galbatch.models.heads.gaussian import Gaussian
 from galbatch.models.heads.mixture import Mixture
@@ -22,6 +22,7 @@ __all__ = [
     "head_of",
     "head_problems",
     "loss_of",
+    "losses_of",
     "outputs_per_pass",
     "read_metadata",
     "read_passes",
@@ -100,12 +101,23 @@ def read_passes(outputs: npt.NDArray[np.floating], metadata: BundleMetadata) -> 
     return head.read(numbers, metadata.head, parameters=metadata.parameters, n_members=members)
 
 
-def loss_of(info: HeadInfo, parameters: Sequence[ParameterInfo]) -> Loss:
-    """Return the loss of a training, a function of outputs (row, output) and targets (row, parameter).
+def loss_of(info: HeadInfo, parameters: Sequence[ParameterInfo], *, name: str = LIKELIHOOD) -> Loss:
+    """Return the loss of a training of that name, a function of outputs (row, output) and targets (row, parameter).
 
     Raises
     ------
     BundleError
-        The kind is not known, or its options do not fit the parameters.
+        The kind is not known, has no such loss, or its options do not fit the parameters.
     """
-    return head_of(info).loss(info, parameters)
+    head = head_of(info)
+    if name == LIKELIHOOD:
+        return head.loss(info, parameters)
+    if name not in head.other_losses:
+        raise BundleError(f"head {info.kind}: has no loss {name}; it has {', '.join(losses_of(head))}")
+    loss: Loss = head.other_losses[name](info, parameters)
+    return loss
+
+
+def losses_of(head: Head) -> list[str]:
+    """Return the names of the losses of a head, that of every head first."""
+    return [LIKELIHOOD, *head.other_losses]

@@ -8,7 +8,6 @@ from .checkpoint import (
 )
 from .data import Extras, ImageRows, Split, cleaned_rows, has_center, split_objects
 from .loop import BatchProgress, Epoch, TrainingLoop, TrainingTensors
-from .preparing import rmse_loss
 from .recipes import RECIPES, TRAINING_DATA, Recipe
 from .session import Session, Trained, device_name, script_of, train
 from .settings import TrainingSettings, parse_settings, settings_of
@@ -36,7 +35,6 @@ __all__ = [
     "read_checkpoint",
     "require_no_checkpoint",
     "require_settings",
-    "rmse_loss",
     "script_of",
     "settings_of",
     "split_objects",

@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle
-from galbatch.models.heads import loss_of
+from galbatch.models.heads import LIKELIHOOD, loss_of
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.posterior import fitted, output_limits, to_output
 from galbatch.models.training.data import (
@@ -24,7 +23,7 @@ from galbatch.models.training.data import (
 from galbatch.models.training.loop import Loss, TrainingTensors
 from galbatch.models.training.settings import TrainingSettings
 
-__all__ = ["check_arrays", "rmse_loss", "split_for", "standardized", "training_loss", "training_tensors"]
+__all__ = ["check_arrays", "split_for", "standardized", "training_loss", "training_tensors"]
 
 Labels = npt.NDArray[np.float64]
 
@@ -143,10 +142,4 @@ def training_tensors(
 def training_loss(settings: TrainingSettings, parameters: tuple[ParameterInfo, ...]) -> Loss:
     """Return the loss that the settings name, a function of outputs and standardized targets."""
     # GaMPEN's paper has a sum over galaxies. Its code averages over the batch, and the learning rate of 5e-7 is for the mean.
-    return rmse_loss if settings.loss == "rmse" else loss_of(settings.head_info, parameters)
-
-
-def rmse_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return the root mean square error over rows and parameters, as in SFNet's code; both arguments are (row, parameter)."""
-    # The gradient of the root is infinite at 0.
-    return (outputs - target).square().mean().clamp_min(1e-12).sqrt()
+    return loss_of(settings.head_info, parameters, name=settings.loss or LIKELIHOOD)

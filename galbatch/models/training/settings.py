@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError, ConfigError
-from galbatch.models.heads import HEADS, head_of, head_problems
+from galbatch.models.heads import HEADS, LIKELIHOOD, head_of, head_problems, losses_of
 from galbatch.models.metadata import (
     STRICT,
     AuxiliaryInput,
@@ -51,6 +51,20 @@ def _known_head(kind: str) -> str:
         return head_of(HeadInfo(kind)).kind
     except BundleError as error:
         raise ValueError(str(error)) from None
+
+
+def _known_loss(name: str) -> str:
+    """Return `name` if some kind of head has a loss of that name.
+
+    Raises
+    ------
+    ValueError
+        None has; pydantic turns this into an error that names the key.
+    """
+    known = list(dict.fromkeys(name for head in HEADS.values() for name in losses_of(head)))
+    if name not in known:
+        raise ValueError(f"loss {name}: not known; known are {', '.join(known)}")
+    return name
 
 
 GAUSSIAN, POINT = "gaussian", "point"  # The heads in the papers of GaMPEN and of SFNet.
@@ -97,10 +111,11 @@ class TrainingSettings(HeadOptions):
         _help(f"{', '.join(HEADS)}; empty: {GAUSSIAN} for gampen, {POINT} for sfnet"),
     ] = None
     loss: Annotated[
-        Literal["likelihood", "rmse"] | None,
+        Annotated[str, AfterValidator(_known_loss)] | None,
         _help(
             "likelihood (negative log likelihood of the head; for gaussian equation 8 of the GaMPEN paper, averaged over the batch as in its code; for "
-            "point half the squared error) or rmse (root mean square over the batch, for a point head, as in SFNet's code); empty: rmse for "
+            "point half the squared error), rmse (root mean square over the batch, for a point head, as in SFNet's code), or for a binned head "
+            "cross_entropy or crps (the continuous ranked probability score, which knows how far a bin is from the truth); empty: rmse for "
             "an sfnet with a point head, else likelihood"
         ),
     ] = None
@@ -213,7 +228,7 @@ class TrainingSettings(HeadOptions):
                 object.__setattr__(self, name, value)
         if self.loss is None:
             squared = not is_gampen and head_of(self.head_info).is_point
-            object.__setattr__(self, "loss", "rmse" if squared else "likelihood")
+            object.__setattr__(self, "loss", "rmse" if squared else LIKELIHOOD)
 
     @property
     def head_info(self) -> HeadInfo:
@@ -249,8 +264,10 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
 def _contradictions(settings: TrainingSettings) -> list[str]:
     """Return messages on values that contradict each other; empty if there are none."""
     problems = _wrong_networks(settings)
-    if settings.loss == "rmse" and not head_of(settings.head_info).is_point:
-        problems.append(f"loss: rmse is of a point head, and head is {settings.head}")
+    if settings.loss not in (known := losses_of(head_of(settings.head_info))):
+        problems.append(
+            f"loss: {settings.loss} is no loss of head {settings.head}, which has {', '.join(known)}"
+        )
     problems += head_problems(settings.head_info, settings.parameters)
     if settings.validation_share == 0 or settings.validation_share + settings.test_share >= 1:
         problems.append(

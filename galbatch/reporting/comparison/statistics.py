@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.reporting.recovery import normalized_mad
+from galbatch.core.statistics import normalized_mad
 
 __all__ = ["STATISTICS", "Sample", "Statistics"]
 

@@ -2,7 +2,7 @@ import pytest
 from astropy.io.votable.ucd import parse_ucd
 
 from galbatch.core.columns import OWN_COLUMNS, PIXEL_FLAGS
-from galbatch.core.ucds import BAND_WORDS, NAME_WORDS, quantity_ucd
+from galbatch.core.ucds import BAND_WORDS, NAME_WORDS, is_redshift, quantity_ucd
 from galbatch.models import bundle_path, read_bundle_metadata, result_columns
 
 
@@ -51,3 +51,12 @@ def test_every_column_has_a_ucd_of_the_controlled_vocabulary(spec):
         assert ucds["net_corr_bt_re_arcsec"] == "stat.correlation;src.morph.param;phys.angSize"
     if spec == "demo:sfnet":
         assert ucds["net_color_gr_mag_mean"] == "phot.color;em.opt.B;em.opt.R;stat.mean"
+
+
+def test_a_redshift_is_known_by_its_name_or_by_the_ucd_that_is_stated():
+    assert is_redshift(quantity_ucd("z", "", ()), "")
+    assert is_redshift(quantity_ucd("z_phot", "", ("g", "z")), "")
+    assert is_redshift("src.redshift;stat.median", "")
+    assert not is_redshift(quantity_ucd("mag_z", "mag", ("g", "z")), "mag")
+    assert not is_redshift(quantity_ucd("z_kpc", "kpc", ()), "kpc")
+    assert not is_redshift("src.redshiftless", "")

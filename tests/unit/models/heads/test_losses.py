@@ -146,3 +146,68 @@ def test_edges_that_a_transform_does_not_tell_apart_are_refused():
     flux = ParameterInfo("f", "", "", "ln")
     with pytest.raises(BundleError, match="must be finite"):
         loss_of(HeadInfo("binned", edges=((0.0, 0.5, 1.0),)), (flux,))
+
+
+def test_cross_entropy_is_that_of_the_targets_bin():
+    outputs, target = made_up("binned")
+    passes = read_passes(outputs[:, None], metadata_of(HEADS["binned"]))
+    expected = 0.0
+    for index in range(2):
+        marginal = passes.marginal(index)
+        bins = np.clip(np.searchsorted(marginal.edges[0], target[:, index], side="right") - 1, 0, None)
+        bins = np.minimum(bins, marginal.probability.shape[2] - 1)
+        expected -= np.log(marginal.probability[np.arange(len(target)), 0, bins]).mean()
+    loss = loss_of(HEADS["binned"], PARAMETERS, name="cross_entropy")
+    assert loss(torch.from_numpy(outputs), torch.from_numpy(target)).item() == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def crps(outputs, target):
+    return loss_of(HEADS["binned"], PARAMETERS, name="crps")(
+        torch.from_numpy(outputs), torch.from_numpy(target)
+    ).item()
+
+
+def test_the_crps_is_the_integral_over_the_bins_of_unequal_widths():
+    outputs, target = made_up("binned", n_rows=20)
+    passes = read_passes(outputs[:, None], metadata_of(HEADS["binned"]))
+    expected = 0.0
+    for index in range(2):
+        marginal = passes.marginal(index)
+        edges = marginal.edges[0]
+        for row in range(20):
+            cdf = np.concatenate([[0], np.cumsum(marginal.probability[row, 0])])
+            truth = np.clip(target[row, index], edges[0], edges[-1])
+            x = np.union1d(np.linspace(edges[0], edges[-1], 200_001), edges)
+            squared = np.square(np.interp(x, edges, cdf) - (x >= truth))
+            expected += np.trapezoid(squared, x) / 20
+    assert crps(outputs, target) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_crps_of_a_certain_network_is_its_distance_from_the_truth():
+    # All probability in the first bin of z, [-0.3, 0.1]: standardized from -7/3 to -1. Those of the other parameter are even.
+    outputs = np.full((1, 7), -40.0, np.float32)
+    outputs[0, 0] = 40.0
+    outputs[0, 4:] = 0.0
+    far, farther = np.array([[1.0, 0.0]], np.float32), np.array([[2.0, 0.0]], np.float32)
+    assert crps(outputs, farther) - crps(outputs, far) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_the_cross_entropy_is_least_at_the_shares_of_the_targets():
+    target = np.random.default_rng(5).normal(0.2, 0.6, (4000, 2)).astype(np.float32)
+    edges = read_passes(np.zeros((1, 1, 7), np.float32), metadata_of(HEADS["binned"])).marginal(0).edges[0]
+    share = np.histogram(np.clip(target[:, 0], edges[0], edges[-1]), edges)[0] / 4000
+    best = np.zeros((4000, 7), np.float32)
+    best[:, :4] = np.log(share)
+    for change in ([0.1, 0, 0, 0], [0, -0.1, 0, 0], [0, 0, 0.1, 0], [0, 0, 0, -0.1]):
+        other = best.copy()
+        other[:, :4] += np.array(change, np.float32)
+        loss = loss_of(HEADS["binned"], PARAMETERS, name="cross_entropy")
+        both = [loss(torch.from_numpy(o), torch.from_numpy(target)).item() for o in (best, other)]
+        assert both[0] < both[1]
+
+
+def test_a_loss_of_another_head_is_refused_by_name():
+    with pytest.raises(BundleError, match="head gaussian: has no loss crps; it has likelihood"):
+        loss_of(HEADS["gaussian"], PARAMETERS, name="crps")

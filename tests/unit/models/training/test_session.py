@@ -17,7 +17,8 @@ from galbatch.models import (
     train,
 )
 from galbatch.models.heads import outputs_per_pass
-from galbatch.models.training import TrainingLoop, rmse_loss
+from galbatch.models.heads.point import rmse_loss
+from galbatch.models.training import TrainingLoop
 from galbatch.models.training.loop import augmented, rate_factor
 
 SETTINGS = TrainingSettings(
