@@ -75,5 +75,10 @@ def _nan_problems(table: pa.Table) -> Iterator[str]:
     """Yield a message for each result column that holds NaN: a missing value is null in files."""
     for name in result_names(table.column_names):
         column = table.column(name)
-        if pa.types.is_floating(column.type) and (n_rows := pc.sum(pc.is_nan(column)).as_py()):
-            yield f"{n_rows} rows of {name} hold NaN, which most readers take for a number; a missing value is null"
+        of_what = "rows"
+        if pa.types.is_fixed_size_list(column.type):
+            if column.null_count:
+                yield f"{column.null_count} rows of {name} are null; a missing vector is a list of nulls, which astropy can read"
+            of_what, column = "values", column.combine_chunks().flatten()
+        if pa.types.is_floating(column.type) and (n_nan := pc.sum(pc.is_nan(column)).as_py()):
+            yield f"{n_nan} {of_what} of {name} hold NaN, which most readers take for a number; a missing value is null"

@@ -76,21 +76,36 @@ def write_leaf(catalog_path: str, partition: Partition, table: pa.Table, *, foot
     table = _as_stored(table)
     known = reader_metadata(table)
     own = {f"{FOOTER_PREFIX}{key}".encode(): value.encode() for key, value in footer.items()}
-    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     buffer = io.BytesIO()
     pq.write_table(
         table.cast(table.schema.with_metadata({**known, **own})),
         buffer,
         compression="zstd",
-        # Values of posteriors hardly repeat: BYTE_STREAM_SPLIT compresses them better than dictionaries. HATS does the same.
-        use_dictionary=[name for name in table.column_names if name not in floats],
-        use_byte_stream_split=floats,
+        **_encodings(table.schema),
         row_group_size=LEAF_GROUP_ROWS,
         write_page_index=True,
         write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(table.column_names.index(HEALPIX.name))],
     )
     publish_leaf(catalog_path, partition, buffer.getvalue())
+
+
+def _encodings(schema: pa.Schema) -> dict[str, list[str]]:
+    """Return the columns that Parquet's writer encodes by a dictionary, and those by BYTE_STREAM_SPLIT.
+
+    Values of posteriors hardly repeat: BYTE_STREAM_SPLIT compresses them better than dictionaries. HATS does the same.
+    """
+    floats, others = list[str](), list[str]()
+    for field in schema:
+        is_vector = pa.types.is_fixed_size_list(field.type)
+        kind = field.type.value_type if is_vector else field.type
+        path = f"{field.name}.list.element" if is_vector else field.name
+        if not pa.types.is_floating(kind):
+            others.append(path)
+        # DuckDB cannot read float16 that is split.
+        elif kind != pa.float16():
+            floats.append(path)
+    return {"use_dictionary": others, "use_byte_stream_split": floats}
 
 
 def _as_stored(table: pa.Table) -> pa.Table:
@@ -105,10 +120,22 @@ def _as_stored(table: pa.Table) -> pa.Table:
         if field.type in (pa.string(), pa.binary()) and column.null_count:
             no_text = pa.scalar(NO_TEXT).cast(field.type)
             table = table.set_column(index, field, pc.fill_null(column, no_text))
-        elif field.name in results and pa.types.is_floating(field.type):
-            no_value = pa.scalar(None, field.type)
-            table = table.set_column(index, field, pc.if_else(pc.is_nan(column), no_value, column))
+        elif field.name in results:
+            table = table.set_column(index, field, _without_nan(column))
     return table
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with null in place of NaN, in vectors for each value: the vector itself is never null."""
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if not pa.types.is_fixed_size_list(column.type):
+        return column
+    chunks = [
+        pa.FixedSizeListArray.from_arrays(_without_nan(chunk.flatten()), type=column.type)
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, column.type)
 
 
 def sorting_problem(table: pa.Table, pixel: HealpixPixel) -> str:

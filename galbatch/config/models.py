@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,14 @@ class ModelConfig(Section):
         None,
         description="whether to multiply the widths of the posteriors by the inflation factors that galbatch models calibrate "
         "stored in the bundle; empty: what the bundle says",
+    )
+    embedding: bool = Field(
+        False,
+        description="whether to write the network's last features, before its head and without dropout, as the column <name>_embedding",
+    )
+    # Half the bytes; readers that lack the type, as FITS and VOTable, get float32.
+    embedding_dtype: Literal["float16", "float32"] = Field(
+        "float32", description="type of the numbers of <name>_embedding; float16 takes half the space"
     )
     where: str | None = Field(
         None,

@@ -106,7 +106,7 @@ def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | Non
 
 def columns_of(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> Sequence[Column]:
     """Return the columns of a network's results, in the order of the leaf."""
-    return models.result_columns(ensemble.metadata, name=model.name, quantiles=task.posterior.quantiles)
+    return models.network_columns(ensemble, name=model.name, quantiles=task.posterior.quantiles)
 
 
 def base_rows(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> catalog.BaseRows | None:

@@ -43,7 +43,7 @@ def leaf_table(
         The partition's objects, in HEALPix order.
     columns : sequence of Column
         The result columns, in the order of the leaf.
-    values : mapping of str to ndarray, (object,)
+    values : mapping of str to ndarray, (object,), or (object, value) of vectors
         Values of each result column, by its name, in the column's dtype; NaN where a float is missing.
 
     Returns
@@ -64,7 +64,7 @@ def leaf_table(
     for name in objects.kept.column_names:
         arrays[name] = objects.kept.column(name).combine_chunks()
     for column in columns:
-        arrays[column.name] = pa.array(values[column.name], type=column.arrow_type)
+        arrays[column.name] = column.as_arrow(values[column.name])
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 

@@ -42,7 +42,12 @@ def require_engine(network: models.Ensemble, execution: models.Execution) -> Non
 def load_network(model: ModelPlan) -> models.Ensemble:
     """Return the bundles of a planned network; a process keeps them in memory once they are loaded."""
     # The sha256 is checked: a bundle file that was replaced since the plan must not mix two networks in one catalog.
-    return models.load_ensemble(model.paths, sha256=model.sha256, calibrated=model.calibrated)
+    return models.load_ensemble(
+        model.paths,
+        sha256=model.sha256,
+        calibrated=model.calibrated,
+        embedding_dtype=model.embedding_dtype,
+    )
 
 
 def auxiliary_of(

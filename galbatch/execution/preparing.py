@@ -52,9 +52,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
     for model, network in zip(config.models, networks, strict=True):
-        columns += models.result_columns(
-            network.metadata, name=model.name, quantiles=config.posterior.quantiles
-        )
+        columns += models.network_columns(network, name=model.name, quantiles=config.posterior.quantiles)
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     engines = _choose_engines(config, networks)
     plans = [
@@ -157,7 +155,11 @@ def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
     """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
     where = f"run.toml: [[models]] {model.name}:"
     try:
-        network = models.load_ensemble(_paths(model.bundle), calibrated=model.calibrated)
+        network = models.load_ensemble(
+            _paths(model.bundle),
+            calibrated=model.calibrated,
+            embedding_dtype=model.embedding_dtype if model.embedding else None,
+        )
     except BundleError as error:
         raise BundleError(f"{where} {error}") from None
     # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.

@@ -68,7 +68,7 @@ from .inference import (
     measure_memory,
     stopping_digests,
 )
-from .inference.results import INFER_VERSION, draw_columns, result_columns
+from .inference.results import INFER_VERSION, draw_columns, network_columns, result_columns
 from .metadata import (
     AuxiliaryInput,
     BundleMetadata,
@@ -202,6 +202,7 @@ __all__ = [
     "matmul_rate",
     "measure_memory",
     "measure_speed",
+    "network_columns",
     "parse_settings",
     "pass_flops",
     "read_bundle_metadata",

@@ -46,6 +46,7 @@ class ModelPlan:
     inflated : for each bundle, whether its posteriors are inflated; follows from `calibrated` and the bundle
     stopping : digest of the stopping calibration of each bundle by which objects stop; empty if they stop by the allowance for
         undetected jumps, or have a fixed number of passes
+    embedding_dtype : type of the column of the network's last features; None: there is none
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
@@ -65,6 +66,7 @@ class ModelPlan:
     calibrated: bool | None = None
     inflated: tuple[bool, ...] = ()
     stopping: tuple[str, ...] = ()
+    embedding_dtype: Literal["float16", "float32"] | None = None
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
@@ -98,6 +100,7 @@ class ModelPlan:
             calibrated=config.calibrated,
             inflated=tuple(factors is not None for factors in ensemble.inflation_factors),
             stopping=stopping,
+            embedding_dtype=ensemble.embedding_dtype,
             engine=engine,
             release=trained.release,
             background=trained.background,

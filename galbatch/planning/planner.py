@@ -270,6 +270,9 @@ def _model_parts(model: ModelPlan) -> dict[str, str]:
     # Those that are shipped beside a bundle are not covered by its hash.
     if model.stopping:
         parts["stopping of"] = ", ".join(model.stopping)
+    # Only where it is asked for, so that other catalogs keep their fingerprints.
+    if model.embedding_dtype is not None:
+        parts["embedding of"] = model.embedding_dtype
     return parts
 
 

@@ -102,8 +102,8 @@ class BaseRows:
             if not len(here):
                 continue
             there = table.take(pa.array(self._row[rows[here]]))
-            for name, values in result.items():
-                values[here] = there.column(name).to_numpy()
+            for column in self._columns:
+                result[column.name][here] = column.as_numpy(there.column(column.name))
         return result
 
     def outputs(self, row: int, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:

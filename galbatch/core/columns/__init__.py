@@ -27,6 +27,7 @@ from galbatch.core.columns.provenance import (
     provenance_names,
 )
 from galbatch.core.columns.statistics import (
+    EMBEDDING,
     IDENTITY,
     MC_ERROR,
     MODEL_FLAGS,
@@ -42,6 +43,7 @@ from galbatch.core.columns.statistics import (
 
 __all__ = [
     "DEC",
+    "EMBEDDING",
     "HEALPIX",
     "ID",
     "IDENTITY",

@@ -54,6 +54,9 @@ class Column:
         as they are.
     flags : type of CatalogFlag, or None
         The meaning of the bits, if this is a column of flags.
+    length : int
+        Number of values in each row of a column of vectors; 0 for a column of single values. A missing vector is one of missing
+        values: astropy cannot read a list that is null itself.
     """
 
     name: str
@@ -63,19 +66,37 @@ class Column:
     ucd: str = ""
     missing: float | str = math.nan
     flags: type[CatalogFlag] | None = None
+    length: int = 0
 
     @property
     def arrow_type(self) -> pa.DataType:
         """The column's pyarrow type."""
-        return pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
+        if self.dtype == "string":
+            return pa.string()
+        of_values = pa.from_numpy_dtype(np.dtype(self.dtype))
+        return pa.list_(of_values, self.length) if self.length else of_values
 
     def empty(self, n_objects: int) -> npt.NDArray[Any]:
-        """Return an array (object,) of missing values in the column's dtype, or in dtype object if the column holds text.
+        """Return missing values in the column's dtype, (object,) or, of vectors, (object, value); in dtype object if the column holds text.
 
         Integers have no NaN: a column of integers must state the number that marks a missing value.
         """
         dtype = np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
-        return np.full(n_objects, self.missing, dtype)
+        return np.full((n_objects, self.length) if self.length else n_objects, self.missing, dtype)
+
+    def as_arrow(self, values: npt.NDArray[Any]) -> pa.Array:
+        """Return values (object,), or (object, value) of vectors, as an Arrow array of the column's type."""
+        if not self.length:
+            return pa.array(values, type=self.arrow_type)
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1), type=self.arrow_type.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=self.arrow_type)
+
+    def as_numpy(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+        """Return an Arrow column of this type as values (object,), or (object, value) of vectors; nulls of floats are NaN."""
+        if not self.length:
+            return column.to_numpy()
+        flat: npt.NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), self.length).astype(self.dtype, copy=False)
 
 
 HEALPIX = Column(

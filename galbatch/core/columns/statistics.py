@@ -21,6 +21,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
+    "EMBEDDING",
     "IDENTITY",
     "MC_ERROR",
     "MODEL_FLAGS",
@@ -156,6 +157,14 @@ class Statistic(enum.Enum):
         "share of the passes in which the feature of rank {rank} was among the {n_features} that fired; null: none "
         "fired, no value, or a bundle that does not tell",
         "stat.probability",
+    )
+    EMBEDDING = (
+        "embedding",
+        Scope.MODEL,
+        "float32",
+        "the last features of the network, before its head, in the pass without dropout; nulls: no value, or numbers "
+        "beyond the range of {dtype}",
+        "stat.value",
     )
     IDENTITY = (
         "identity",
@@ -305,4 +314,4 @@ class ResultColumn(Column):
 
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
-IDENTITY = ColumnKey(Statistic.IDENTITY)
+IDENTITY, EMBEDDING = ColumnKey(Statistic.IDENTITY), ColumnKey(Statistic.EMBEDDING)

@@ -1,6 +1,6 @@
 from .card import card_summary, card_text
 from .checks import CHECK_ROWS, SCRIPT_FAULTS, check_behavior, made_up_images, made_up_inputs
-from .ensemble import Ensemble, load_ensemble
+from .ensemble import Embedding, Ensemble, load_ensemble
 from .features import FeatureMaps, localize
 from .files import load_bundle, read_bundle_metadata, rewrite_bundle, save_bundle
 from .network import Bundle, set_modes
@@ -11,6 +11,7 @@ __all__ = [
     "DEMO_FOLDER",
     "SCRIPT_FAULTS",
     "Bundle",
+    "Embedding",
     "Ensemble",
     "FeatureMaps",
     "bundle_path",

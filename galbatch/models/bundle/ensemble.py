@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,17 @@ from galbatch.models.heads import OutputInfo, has_posterior, head_of, pooled_pas
 from galbatch.models.metadata import BundleMetadata, StoppingInfo
 from galbatch.models.posterior import Passes
 
-__all__ = ["Ensemble", "load_ensemble"]
+__all__ = ["Embedding", "EmbeddingType", "Ensemble", "load_ensemble"]
+
+EmbeddingType = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The last features of a network as a column of vectors: their number, and the type that they are stored in."""
+
+    length: int
+    dtype: EmbeddingType = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +43,18 @@ class Ensemble:
     ----------
     bundles : one or more bundles; the first decides what cannot be pooled
     calibrated : whether posteriors are inflated by the bundles' inflation factors; None: each bundle's own default
+    embedding_dtype : type in which the last features of the first bundle become a column; None: they do not
 
     Raises
     ------
     BundleError
-        The bundles differ in inputs, parameters or kind of output, one is given twice, or `calibrated` is true and a
-        bundle holds no inflation factors.
+        The bundles differ in inputs, parameters or kind of output, one is given twice, `calibrated` is true and a
+        bundle holds no inflation factors, or an embedding is asked for and the first bundle's script gives no features.
     """
 
     bundles: tuple[Bundle, ...]
     calibrated: bool | None = None
+    embedding_dtype: EmbeddingType | None = None
 
     def __post_init__(self) -> None:
         first, *others = [bundle.metadata for bundle in self.bundles]
@@ -64,6 +76,11 @@ class Ensemble:
                     f"{bundle.metadata.name}: calibrated = true, but the bundle holds no inflation factors; run galbatch "
                     "models calibrate, or take the line out"
                 )
+        if self.embedding_dtype is not None and not self.bundles[0].n_features:
+            raise BundleError(
+                f"{first.name}: embedding = true, but the bundle's script has no method last_features; take the line out, or give "
+                "the network such a method and convert or save it again"
+            )
 
     @property
     def metadata(self) -> BundleMetadata:
@@ -84,6 +101,13 @@ class Ensemble:
     def bands(self) -> tuple[str, ...]:
         """The names of the bands, in the order of the images' axis band."""
         return self.bundles[0].bands
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The column of the first bundle's last features; None if there is none."""
+        if self.embedding_dtype is None:
+            return None
+        return Embedding(self.bundles[0].n_features, self.embedding_dtype)
 
     @property
     def n_members(self) -> int:
@@ -141,7 +165,11 @@ class Ensemble:
 
 
 def load_ensemble(
-    paths: Sequence[str], *, sha256: Sequence[str] | None = None, calibrated: bool | None = None
+    paths: Sequence[str],
+    *,
+    sha256: Sequence[str] | None = None,
+    calibrated: bool | None = None,
+    embedding_dtype: EmbeddingType | None = None,
 ) -> Ensemble:
     """Load bundles as one ensemble.
 
@@ -149,7 +177,7 @@ def load_ensemble(
     ----------
     paths : paths of the bundles
     sha256 : hashes that the files must have, one per path; None: any
-    calibrated : whether posteriors are inflated by the bundles' inflation factors; None: each bundle's own default
+    calibrated, embedding_dtype : as in `Ensemble`
 
     Raises
     ------
@@ -158,7 +186,7 @@ def load_ensemble(
     """
     expected: Sequence[str | None] = sha256 or [None] * len(paths)
     bundles = tuple(load_bundle(path, sha256=one) for path, one in zip(paths, expected, strict=True))
-    return Ensemble(bundles, calibrated)
+    return Ensemble(bundles, calibrated, embedding_dtype)
 
 
 def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:

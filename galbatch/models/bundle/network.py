@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,6 +44,17 @@ class Bundle:
     def bands(self) -> tuple[str, ...]:
         """The names of the bands, in the order of the images' axis band."""
         return self.metadata.input.bands
+
+    @cached_property
+    @torch.inference_mode()
+    def n_features(self) -> int:
+        """The number of last features, which `last_features` of the script gives for each object; 0 without that method."""
+        if not self.has("last_features"):
+            return 0
+        image = self.metadata.input
+        auxiliary = torch.zeros(1, len(image.auxiliary_inputs)) if image.auxiliary_inputs else None
+        features = self.prefix(torch.zeros(1, len(image.bands), image.size_px, image.size_px), auxiliary)
+        return int(self.script.last_features(features).shape[1])
 
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """Compute everything before the first dropout, which is the same in all passes of an object.

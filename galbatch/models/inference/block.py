@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.columns import MC_ERROR, MODEL_FLAGS, OOD_DISTANCE, PASSES
+from galbatch.core.columns import EMBEDDING, MC_ERROR, MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock, njy_per_unit
 from galbatch.errors import BundleError
@@ -29,8 +29,8 @@ from galbatch.models.inference.adaptive import (
 from galbatch.models.inference.audit import Audit
 from galbatch.models.inference.domain import FeatureDistance
 from galbatch.models.inference.flags import input_flags, value_flags
-from galbatch.models.inference.results import result_columns
-from galbatch.models.inference.sampling import GROUP_OBJECTS, Sampler
+from galbatch.models.inference.results import network_columns
+from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
 from galbatch.models.inference.summaries import (
     all_finite,
     columns_of,
@@ -125,7 +125,7 @@ def infer_block(
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
     _check_inputs(ensemble, inputs)
     cutouts, selected = inputs.cutouts, inputs.selected
-    specs = result_columns(ensemble.metadata, name=name, quantiles=posterior.quantiles)
+    specs = network_columns(ensemble, name=name, quantiles=posterior.quantiles)
     values: Values = {column.name: column.empty(len(cutouts)) for column in specs}
     nonfinite, unusable = nonfinite_images(cutouts.image, max_missing_share=inputs.max_missing_share)
     if inputs.auxiliary is not None:
@@ -334,6 +334,14 @@ class _BlockRunner:
             sources.append(PassSource(sampler, keys, bundle.metadata.dropout_rate > 0))
         return sources
 
+    def embedding(self, raw: RawPasses) -> npt.NDArray[np.floating]:
+        """Return the last features (object, feature) in the type of their column; NaN for an object with one beyond its range."""
+        assert self.ensemble.embedding is not None and raw.last is not None, "checked when it was loaded"
+        with np.errstate(over="ignore"):
+            found = raw.last.astype(self.ensemble.embedding.dtype)
+        found[~np.isfinite(found).all(axis=1)] = np.nan
+        return found
+
     def fill(self, stopped: StoppedObjects) -> None:
         """Fill in the columns of objects with equal numbers of passes, whose rows are those of the block."""
         name, values, rows = self.results.name, self.results.values, stopped.rows
@@ -353,6 +361,8 @@ class _BlockRunner:
             # The error that is expected, by which objects stop, not the one that their own passes happen to show.
             values[MC_ERROR.name(name)][rows[good]] = stopped.stopping_error[good]
         values[PASSES.name(name)][rows] = stopped.n_passes
+        if self.ensemble.embedding is not None:
+            values[EMBEDDING.name(name)][rows[good]] = self.embedding(stopped.raws[0])[good]
         flags = value_flags(
             self.ensemble,
             found,

@@ -16,7 +16,7 @@ from galbatch.models.bundle import CHECK_ROWS, Bundle, Ensemble, made_up_inputs
 from galbatch.models.engines.choice import Execution, executor
 from galbatch.models.engines.executors import rows_in_cache
 from galbatch.models.heads import outputs_per_pass
-from galbatch.models.inference.results import result_columns
+from galbatch.models.inference.results import network_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS
 from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
 
@@ -45,7 +45,7 @@ class NetworkMemory:
     n_rows : largest number of rows of a batch; smaller than configured where more would not fit into the processor's cache
     n_groups : number of groups of objects that threads work on at a time
     n_outputs : number of outputs of a pass of all bundles
-    n_columns : number of columns in the catalog
+    n_columns : number of columns in the catalog, where each number of a vector counts
     image_bytes : size of a cutout with the network's bands
     """
 
@@ -108,6 +108,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     # Bundles run one after another: the largest decides on the work, but weights and features of all are kept.
     parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
     size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
+    columns = network_columns(ensemble, name="", quantiles=posterior.quantiles)
     return NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
         prepare_bytes=max(part.prepare_bytes for part in parts),
@@ -117,7 +118,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
         n_rows=max(part.n_rows for part in parts),
         n_groups=execution.n_threads,
         n_outputs=sum(part.n_outputs for part in parts),
-        n_columns=len(result_columns(ensemble.metadata, name="", quantiles=posterior.quantiles)),
+        n_columns=sum(max(1, column.length) for column in columns),
         image_bytes=4 * n_bands * size_px**2,
     )
 

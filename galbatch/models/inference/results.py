@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from galbatch.core.columns import (
+    EMBEDDING,
     IDENTITY,
     MC_ERROR,
     MODEL_FLAGS,
@@ -18,12 +20,13 @@ from galbatch.core.columns import (
     quantity_column,
 )
 from galbatch.core.ucds import quantity_ucd
-from galbatch.models.metadata import BundleMetadata
+from galbatch.models.bundle import Embedding, Ensemble
+from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.posterior import Quantity, quantities_of
 
-__all__ = ["INFER_VERSION", "draw_columns", "result_columns"]
+__all__ = ["INFER_VERSION", "correlated_pairs", "draw_columns", "network_columns", "result_columns"]
 
-INFER_VERSION = 8
+INFER_VERSION = 9
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"
@@ -32,7 +35,29 @@ SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_ST
 """The statistics of each quantity, whose columns follow those of its quantiles."""
 
 
-def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[float]) -> list[ResultColumn]:
+MOST_CORRELATED = 8
+"""Parameters up to which there are columns of their correlations: 28 of them; a network of 34 would have 561."""
+
+
+def network_columns(ensemble: Ensemble, *, name: str, quantiles: Sequence[float]) -> list[ResultColumn]:
+    """Return the result columns of a network, as `result_columns`."""
+    return result_columns(
+        ensemble.metadata,
+        name=name,
+        quantiles=quantiles,
+        has_posterior=ensemble.has_posterior,
+        embedding=ensemble.embedding,
+    )
+
+
+def result_columns(
+    metadata: BundleMetadata,
+    *,
+    name: str,
+    quantiles: Sequence[float],
+    has_posterior: bool = True,
+    embedding: Embedding | None = None,
+) -> list[ResultColumn]:
     """Return the result columns of one network: those of each quantity, of the whole model, of features, and last the flags.
 
     Parameters
@@ -40,13 +65,15 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
     metadata : metadata of the bundle
     name : name of the network in the run, which is the prefix of the columns
     quantiles : levels of the quantiles, in (0, 1), rising
+    has_posterior : whether the network gives a posterior, not single values alone
+    embedding : the column of the last features; None: there is none
     """
     columns: list[ResultColumn] = []
     ucds = {}
     for quantity in quantities_of(metadata.parameters):
         ucds[quantity.name] = _ucd(quantity, metadata)
         columns += _quantity_columns(quantity, name, quantiles, ucd=ucds[quantity.name])
-    for first, second in combinations([parameter.name for parameter in metadata.parameters], 2):
+    for first, second in correlated_pairs(metadata.parameters) if has_posterior else ():
         pair = (ucds[first], ucds[second])
         columns.append(ColumnKey(Statistic.CORRELATION, first, second).column(name, ucds=pair))
     columns += [PASSES.column(name), MC_ERROR.column(name)]
@@ -55,8 +82,17 @@ def result_columns(metadata: BundleMetadata, *, name: str, quantiles: Sequence[f
     for statistic in (Statistic.FEATURE, Statistic.ACTIVATION, Statistic.FREQUENCY):
         keys = (ColumnKey(statistic, rank=rank) for rank in range(metadata.n_top_features))
         columns += [key.column(name, n_features=metadata.n_top_features) for key in keys]
+    if embedding is not None:
+        plain = EMBEDDING.column(name, dtype=embedding.dtype)
+        columns.append(replace(plain, dtype=embedding.dtype, length=embedding.length))
     # The flags come last: readers of a catalog find by them where the columns of a model end.
     return [*columns, IDENTITY.column(name), MODEL_FLAGS.column(name)]
+
+
+def correlated_pairs(parameters: Sequence[ParameterInfo]) -> Iterator[tuple[str, str]]:
+    """Yield the names of each pair of parameters whose correlation is in the catalog; none of more than `MOST_CORRELATED`."""
+    if len(parameters) <= MOST_CORRELATED:
+        yield from combinations([parameter.name for parameter in parameters], 2)
 
 
 def _quantity_columns(

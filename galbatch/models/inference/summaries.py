@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from galbatch.core.columns import MC_ERROR, NO_TEXT, ColumnKey, Scope, Statistic
 from galbatch.models.bundle import Ensemble
+from galbatch.models.inference.results import correlated_pairs
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.networks import member_keys
@@ -121,10 +121,7 @@ def _columns_of_some(
         found |= values
         errors.append(error)
     found[MC_ERROR] = np.max(errors, axis=0)
-    correlation = correlation_of(passes.covariance())
-    names = [parameter.name for parameter in metadata.parameters]
-    for i, j in combinations(range(len(names)), 2):
-        found[ColumnKey(Statistic.CORRELATION, names[i], names[j])] = correlation[:, i, j]
+    found |= _correlation_values(passes, metadata.parameters)
     found |= _feature_values(raws[0], metadata.n_top_features)
     if ensemble.has_posterior:
         return found
@@ -134,6 +131,19 @@ def _columns_of_some(
         key: column
         for key, column in found.items()
         if key.statistic.scope is Scope.RANK or key.level == 0.5 or key.statistic in point
+    }
+
+
+def _correlation_values(passes: Passes, parameters: Sequence[ParameterInfo]) -> Values:
+    """Return the columns of the correlations that the catalog has."""
+    number = {parameter.name: i for i, parameter in enumerate(parameters)}
+    # Of many parameters the covariance is large, and no column has it.
+    if not (pairs := list(correlated_pairs(parameters))):
+        return {}
+    correlation = correlation_of(passes.covariance())  # (object, parameter, parameter)
+    return {
+        ColumnKey(Statistic.CORRELATION, first, second): correlation[:, number[first], number[second]]
+        for first, second in pairs
     }
 
 

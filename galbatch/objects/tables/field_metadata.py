@@ -44,6 +44,8 @@ VOTABLE_TYPES: Mapping[pa.DataType, str] = {
     pa.int64(): "long",
     # The nearest that VOTable has: ids beyond 2^63 do not fit, but readers take the values from Parquet.
     pa.uint64(): "long",
+    # VOTable has no half precision.
+    pa.float16(): "float",
     pa.float32(): "float",
     pa.float64(): "double",
 }

@@ -171,7 +171,8 @@ def _plain_column(column: pa.Array, *, in_csv: bool) -> pa.Array:
     # JSON, because every language reads it; `default=str` writes dates and decimals inside of lists.
     if types.is_nested(kind):
         if not in_csv and _is_regular(column):
-            return column
+            half = pa.list_(pa.float32()) if kind.value_type == pa.float16() else kind
+            return column.cast(half)
         return _as_text(column, lambda value: json.dumps(value, default=str))
     if types.is_decimal(kind):
         return _as_text(column, str) if in_csv else column.cast(pa.float64())
@@ -198,7 +199,9 @@ def _is_regular(column: pa.Array) -> bool:
     if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return False
     kind = column.type.value_type
-    n_values = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    is_fixed = pa.types.is_fixed_size_list(column.type)
+    lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    n_values = [column.type.list_size] if is_fixed else lengths
     # Formats write a float that is missing as NaN; for integers in arrays they have no such value.
     is_number = pa.types.is_floating(kind) or (
         pa.types.is_integer(kind)

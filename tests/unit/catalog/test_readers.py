@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from galbatch import catalog
 from galbatch.catalog.leaf_checks import leaf_problems
 from galbatch.catalog.leaves import read_leaf
 from galbatch.core import sky
-from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, ColumnKey, Statistic
+from galbatch.core.columns import EMBEDDING, MODEL_FLAGS, PASSES, PIXEL_FLAGS, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import Partition
 from tests.unit.objects.tables.test_kinds import KINDS, read_kind
@@ -43,8 +44,12 @@ COLUMNS = (
     PASSES.column("net"),
     ColumnKey(Statistic.FEATURE, rank=0).column("net"),
     ColumnKey(Statistic.ACTIVATION, rank=0).column("net"),
+    replace(EMBEDDING.column("net", dtype="float32"), length=3),
     MODEL_FLAGS.column("net"),
+    replace(EMBEDDING.column("half", dtype="float16"), dtype="float16", length=3),
+    MODEL_FLAGS.column("half"),
 )
+VECTORS = ("net_embedding", "half_embedding")
 KEPT = pa.schema([("z_best", pa.float64()), ("kind", pa.string()), ("n_visits", pa.int32())])
 
 
@@ -63,6 +68,9 @@ def make_table() -> pa.Table:
     values["net_re_arcsec_label"][rows & (median < 1)] = "small"
     values["net_passes"][good], values["net_flags"][good] = 64, 0
     values["net_feature_0"][rows], values["net_activation_0"][rows] = 17, median[rows] / 2
+    for name in VECTORS:
+        # Multiples of a quarter, which float16 holds exactly.
+        values[name][rows] = np.arange(3 * N_OBJECTS).reshape(-1, 3)[rows] / 4
     values["net_flags"][failed & good] = int(ModelFlag.MODEL_FAILED)
     z = np.where(np.arange(N_OBJECTS) % 5 == 0, np.nan, random.uniform(0, 1, N_OBJECTS))
     kept = [
@@ -73,7 +81,7 @@ def make_table() -> pa.Table:
     own = [index[order], 43_000_000_000_000_000 + order, ra[order], dec[order]]
     schema = catalog.leaf_schema(COLUMNS, id_type=pa.int64(), kept=KEPT)
     arrays = [*map(pa.array, own), *kept]
-    arrays += [pa.array(values[c.name], type=c.arrow_type) for c in COLUMNS]
+    arrays += [c.as_arrow(values[c.name]) for c in COLUMNS]
     return pa.table(arrays, schema=schema)
 
 
@@ -123,10 +131,20 @@ def frame_answers(frame: Any) -> Answers:
         "no passes": int((frame["net_passes"] == 0).sum()),
         "no feature": int((frame["net_feature_0"] == -1).sum()),
         "unlabeled": int((frame["net_re_arcsec_label"] == "").sum()),
+        **vector_answers({name: list(frame[name]) for name in VECTORS}),
     }
 
 
-USED = ("object_id", RE, "net_activation_0", "net_passes", "net_feature_0", "net_re_arcsec_label")
+USED = ("object_id", RE, "net_activation_0", "net_passes", "net_feature_0", "net_re_arcsec_label", *VECTORS)
+
+
+def vector_answers(columns: dict[str, list[Any]]) -> Answers:
+    """Shapes, sums of the second values and numbers of missing vectors, of lists or arrays that a reader gives."""
+    found = {}
+    for name, vectors in columns.items():
+        array = np.array([[np.nan if v is None else v for v in vector] for vector in vectors], dtype=float)
+        found[name] = (array.shape, float(np.nansum(array[:, 1])), int(np.isnan(array).all(axis=1).sum()))
+    return found
 
 
 def arrow_answers(path: str) -> Answers:
@@ -143,6 +161,7 @@ def arrow_answers(path: str) -> Answers:
         "no passes": len(table.filter(pc.field("net_passes") == 0)),
         "no feature": len(table.filter(pc.field("net_feature_0") == -1)),
         "unlabeled": len(table.filter(pc.field("net_re_arcsec_label") == "")),
+        **vector_answers({name: table[name].to_pylist() for name in VECTORS}),
     }
 
 
@@ -163,6 +182,7 @@ def duckdb_answers(path: str) -> Answers:
         "no passes": ask("count(*)", "where net_passes = 0")[0],
         "no feature": ask("count(*)", "where net_feature_0 = -1")[0],
         "unlabeled": ask("count(*)", "where net_re_arcsec_label = ''")[0],
+        **vector_answers({name: ask(name) for name in VECTORS}),
     }
 
 
@@ -184,6 +204,7 @@ def polars_answers(path: str) -> Answers:
         "no passes": count(polars.col("net_passes") == 0),
         "no feature": count(polars.col("net_feature_0") == -1),
         "unlabeled": count(polars.col("net_re_arcsec_label") == ""),
+        **vector_answers({name: found[name].to_list() for name in VECTORS}),
     }
 
 
@@ -203,6 +224,7 @@ def astropy_answers(path: str) -> Answers:
         "no passes": int((table["net_passes"] == 0).sum()),
         "no feature": int((table["net_feature_0"] == -1).sum()),
         "unlabeled": int((table["net_re_arcsec_label"] == "").sum()),
+        **vector_answers({name: list(table[name]) for name in VECTORS}),
     }
 
 
@@ -229,6 +251,7 @@ def right(written: pa.Table) -> Answers:
     """The answers of NumPy, from the rows that were given to the writer."""
     radius = written[RE].to_numpy()
     values = radius[np.isfinite(radius)]
+    seconds = np.arange(N_OBJECTS)[np.isfinite(radius)] * 0.75 + 0.25
     ids = written["object_id"].to_numpy()[np.argsort(radius)][: len(values)]
     return {
         "values": len(values),
@@ -241,6 +264,7 @@ def right(written: pa.Table) -> Answers:
         "no passes": N_OBJECTS // 3,
         "no feature": N_OBJECTS - len(values),
         "unlabeled": N_OBJECTS - int((values < 1).sum()),
+        **dict.fromkeys(VECTORS, ((N_OBJECTS, 3), float(seconds.sum()), N_OBJECTS - len(values))),
     }
 
 
@@ -259,7 +283,11 @@ def test_results_hold_null_and_kept_columns_what_they_held(path: str, written: p
     stored = pa.concat_tables([pq.ParquetFile(leaf).read() for leaf in leaves_of(path)])
     stored = stored.sort_by("_healpix_29")
     for column in COLUMNS:
-        if column.dtype.startswith("float"):
+        if column.length:
+            flat = pc.list_flatten(stored[column.name])
+            assert (stored[column.name].null_count, pc.sum(pc.is_nan(flat)).as_py()) == (0, 0)
+            assert flat.null_count == 3 * stored[RE].null_count
+        elif column.dtype.startswith("float"):
             assert pc.sum(pc.is_nan(stored[column.name])).as_py() == 0
         else:
             assert stored[column.name].null_count == 0
@@ -288,6 +316,38 @@ def test_nan_in_a_leaf_is_a_problem(tmp_path: Path, path: str) -> None:
     assert problem == (
         f"{table[RE].null_count} rows of {RE} hold NaN, which most readers take for a number; a missing value is null"
     )
+
+
+def test_vectors_come_back_as_arrays(path: str, written: pa.Table) -> None:
+    for column in (one for one in COLUMNS if one.length):
+        found = column.as_numpy(catalog.read_catalog(path, columns=[column.name])[column.name])
+        assert (found.dtype, found.shape) == (np.dtype(column.dtype), (N_OBJECTS, 3))
+        np.testing.assert_array_equal(found, column.as_numpy(written[column.name]))
+
+
+@pytest.mark.parametrize(
+    ("vector", "problem"),
+    [
+        (
+            None,
+            "1 rows of net_embedding are null; a missing vector is a list of nulls, which astropy can read",
+        ),
+        (
+            [np.nan, 1.0, np.nan],
+            "2 values of net_embedding hold NaN, which most readers take for a number; a missing value is null",
+        ),
+    ],
+    ids=["null", "nan"],
+)
+def test_a_vector_that_is_null_or_holds_nan_is_a_problem(
+    path: str, vector: list[float] | None, problem: str
+) -> None:
+    leaf = catalog.list_leaves(path)[0]
+    table = read_leaf(catalog.leaf_path(path, leaf))
+    field = table.schema.field("net_embedding")
+    column = pa.array([vector, *table["net_embedding"].to_pylist()[1:]], field.type)
+    broken = table.set_column(table.column_names.index(field.name), field, column)
+    assert list(leaf_problems(broken, leaf, table.schema, {})) == [problem]
 
 
 # --- astropy ---------------------------------------------------------------------------------------------

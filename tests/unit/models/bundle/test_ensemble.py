@@ -62,15 +62,28 @@ class OfImagesAndNumbers(Toy):
         return torch.cat([images[:, :, 24, 24] * 0.0, auxiliary], dim=1)
 
 
+class WithFeatures(Toy):
+    """A network whose features are those of its prefix: the image's center, and twice that."""
+
+    @torch.jit.export
+    def prefix(self, images: Tensor) -> Tensor:
+        center = images[:, 0, 24, 24].unsqueeze(1)
+        return torch.cat([center, 2.0 * center], dim=1)
+
+    @torch.jit.export
+    def last_features(self, features: Tensor) -> Tensor:
+        return features
+
+
 @pytest.fixture
 def toy(tmp_path, make):
     """(outputs, **changes of the metadata) -> a loaded bundle that says these outputs."""
 
-    def build(outputs=GAUSSIAN, *, rate=0.0, slope=None, **changes):
+    def build(outputs=GAUSSIAN, *, rate=0.0, slope=None, kind=None, **changes):
         outputs = torch.as_tensor(outputs, dtype=torch.float32)
         metadata = make.gampen_metadata(dropout_rate=rate, parameters=(X, Y))
         metadata = dataclasses.replace(metadata, **changes)
-        kind = OfImagesAndNumbers if metadata.input.auxiliary_inputs else OfImages
+        kind = kind or (OfImagesAndNumbers if metadata.input.auxiliary_inputs else OfImages)
         slope = torch.zeros(len(outputs)) if slope is None else torch.as_tensor(slope)
         path = str(tmp_path / "toy.pt")
         save_bundle(path, script_of(kind(outputs, rate, slope)), metadata)
@@ -191,7 +204,7 @@ def test_points_of_an_ensemble_have_widths_and_single_ones_none(toy, make_block)
     point = {"head": HeadInfo("point")}
     one = infer(toy([0.0, 1.0], **point), make_block(2))
     assert (one["m_flags"] == ModelFlag.NO_POSTERIOR).all()
-    assert np.isnan(one["m_corr_x_y"]).all()
+    assert "m_corr_x_y" not in one
     three = Ensemble(tuple(toy([shift, 1.0], **point) for shift in (0.0, 1.0, 2.0)))
     found = infer(three, make_block(2))
     assert (found["m_flags"] == 0).all()
@@ -303,3 +316,24 @@ def test_summaries_do_not_depend_on_how_many_objects_are_made_at_once(toy, make_
             np.testing.assert_allclose(parts[name], column, rtol=1e-6, atol=1e-7, err_msg=name)
         else:
             np.testing.assert_array_equal(parts[name], column, err_msg=name)
+
+
+def test_the_embedding_is_that_of_the_first_bundle_and_null_beyond_its_type(toy, make_block):
+    block = make_block(3)
+    unit_njy = 57.54399  # of zero point 27.0
+    block.image[:, 0, 24, 24] = np.array([1.5, 32000.0, 33000.0]) * unit_njy
+    bundles = (toy(kind=WithFeatures), toy(GAUSSIAN + 1.0))
+    found = infer(Ensemble(bundles, embedding_dtype="float16"), block)["m_embedding"]
+    assert found.dtype == np.float16
+    # The largest number of float16 is 65504.
+    np.testing.assert_allclose(found, [[1.5, 3.0], [32000, 64000], [np.nan, np.nan]], rtol=1e-3)
+    found = infer(Ensemble(bundles, embedding_dtype="float32"), block)["m_embedding"]
+    np.testing.assert_allclose(found[2], [33000, 66000], rtol=1e-5)
+
+
+def test_an_embedding_needs_a_script_with_features(toy):
+    assert (toy().n_features, toy(kind=WithFeatures).n_features) == (0, 2)
+    with pytest.raises(
+        BundleError, match="embedding = true, but the bundle's script has no method last_features"
+    ):
+        Ensemble((toy(),), embedding_dtype="float32")

@@ -11,6 +11,9 @@ from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
 from galbatch.models import (
     BlockInputs,
+    Engine,
+    Ensemble,
+    Execution,
     ParameterInfo,
     infer_block,
     load_bundle,
@@ -327,3 +330,31 @@ def test_a_flux_near_zero_loses_its_magnitude_alone(tmp_path, make, make_block, 
     values = infer(load_bundle(path), make_block(5), posterior=posterior)
     assert ((values["net_flags"] & ModelFlag.NO_MAGNITUDE) == 0).all()
     assert np.isfinite(values["net_mag_mean"]).all()
+
+
+@pytest.mark.parametrize("kind", ["gampen", "sfnet"])
+@pytest.mark.parametrize("engine", ["torchscript", "rebuilt"])
+def test_an_embedding_is_the_last_features_without_dropout(kind, engine, request, make_block):
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    block = make_block(18, len(bundle.bands))
+    inputs = BlockInputs(block, np.arange(18) != 3)
+    values = infer_block(
+        Ensemble((bundle,), embedding_dtype="float32"),
+        inputs,
+        name="net",
+        posterior=POSTERIOR,
+        execution=Execution(Engine(engine)),
+    )
+    images = torch.from_numpy(block.image / np.float32(57.544))
+    with torch.inference_mode():
+        expected = bundle.script.last_features(bundle.prefix(images)).numpy()
+    assert expected.shape == (18, bundle.n_features)
+    found = values["net_embedding"]
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    assert np.isnan(found[3]).all()  # not selected
+    left = inputs.selected
+    np.testing.assert_allclose(found[left], expected[left], rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    # All other columns are those of a run without it.
+    plain = infer(bundle, block, selected=inputs.selected)
+    if engine == "torchscript":
+        assert_equal_to_rounding({k: v for k, v in values.items() if k != "net_embedding"}, plain)

@@ -4,8 +4,9 @@ import pytest
 from astropy.io.votable.ucd import parse_ucd
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.columns import Statistic, quantile_suffix
-from galbatch.models import INFER_VERSION, draw_columns, result_columns
+from galbatch.core.columns import EMBEDDING, Statistic, parse_columns, quantile_suffix
+from galbatch.models import INFER_VERSION, ParameterInfo, draw_columns, result_columns
+from galbatch.models.bundle import Embedding
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,44 @@ def test_columns_of_sfnet(make):
 
 def test_new_statistics_raise_the_version():
     """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md."""
-    assert INFER_VERSION == 8
+    assert INFER_VERSION == 9
     assert [statistic.value for statistic in Statistic] == [
         *("q", "mean", "std", "mode", "epistemic_std", "label", "corr"),
-        *("passes", "mc_error", "ood_distance", "feature", "activation", "frequency", "identity", "flags"),
+        *(
+            "passes",
+            "mc_error",
+            "ood_distance",
+            "feature",
+            "activation",
+            "frequency",
+            "embedding",
+            "identity",
+            "flags",
+        ),
     ]
+
+
+def test_correlations_stand_where_there_is_a_posterior_and_parameters_are_few(make):
+    def pairs(n_parameters, **changes):
+        parameters = tuple(ParameterInfo(f"p{i}", "", "", "identity") for i in range(n_parameters))
+        metadata = make.sfnet_metadata(parameters=parameters)
+        columns = result_columns(metadata, name="net", quantiles=(0.5,), **changes)
+        return [column.name for column in columns if column.key.statistic is Statistic.CORRELATION]
+
+    assert len(pairs(8)) == 8 * 7 / 2
+    assert pairs(9) == pairs(34) == []
+    assert pairs(2) == ["net_corr_p0_p1"]
+    assert pairs(2, has_posterior=False) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_an_embedding_is_one_column_of_vectors_before_identity_and_flags(make, dtype):
+    columns = result_columns(
+        make.sfnet_metadata(), name="net", quantiles=(0.5,), embedding=Embedding(64, dtype)
+    )
+    assert [column.name for column in columns[-3:]] == ["net_embedding", "net_identity", "net_flags"]
+    of_vectors = columns[-3]
+    assert (of_vectors.dtype, of_vectors.length) == (dtype, 64)
+    assert of_vectors.description.endswith(f"beyond the range of {dtype}")
+    assert of_vectors.empty(3).shape == (3, 64)
+    assert parse_columns([column.name for column in columns])["net_embedding"] == ("net", EMBEDDING)
