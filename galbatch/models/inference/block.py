@@ -336,9 +336,9 @@ class _BlockRunner:
 
     def embedding(self, raw: RawPasses) -> npt.NDArray[np.floating]:
         """Return the last features (object, feature) in the type of their column; NaN for an object with one beyond its range."""
-        assert self.ensemble.embedding is not None and raw.last is not None, "checked when it was loaded"
+        assert raw.last is not None, "checked when the network was loaded"
         with np.errstate(over="ignore"):
-            found = raw.last.astype(self.ensemble.embedding.dtype)
+            found = raw.last.astype(self.ensemble.embedding_dtype)
         found[~np.isfinite(found).all(axis=1)] = np.nan
         return found
 

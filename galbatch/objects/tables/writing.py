@@ -171,8 +171,9 @@ def _plain_column(column: pa.Array, *, in_csv: bool) -> pa.Array:
     # JSON, because every language reads it; `default=str` writes dates and decimals inside of lists.
     if types.is_nested(kind):
         if not in_csv and _is_regular(column):
-            half = pa.list_(pa.float32()) if kind.value_type == pa.float16() else kind
-            return column.cast(half)
+            # FITS and VOTable have no half precision.
+            is_half = kind.value_type == pa.float16()
+            return column.cast(pa.list_(pa.float32(), _vector_length(column))) if is_half else column
         return _as_text(column, lambda value: json.dumps(value, default=str))
     if types.is_decimal(kind):
         return _as_text(column, str) if in_csv else column.cast(pa.float64())
@@ -199,9 +200,6 @@ def _is_regular(column: pa.Array) -> bool:
     if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return False
     kind = column.type.value_type
-    is_fixed = pa.types.is_fixed_size_list(column.type)
-    lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
-    n_values = [column.type.list_size] if is_fixed else lengths
     # Formats write a float that is missing as NaN; for integers in arrays they have no such value.
     is_number = pa.types.is_floating(kind) or (
         pa.types.is_integer(kind)
@@ -209,7 +207,15 @@ def _is_regular(column: pa.Array) -> bool:
         and kind != pa.uint64()
         and column.null_count + column.flatten().null_count == 0
     )
-    return is_number and len(n_values) == 1 and n_values[0] > 1
+    return is_number and _vector_length(column) > 1
+
+
+def _vector_length(column: pa.Array) -> int:
+    """Return the number of values that each list of a column has; 0 where they differ, or there is no list to tell."""
+    if pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    return int(lengths[0]) if len(lengths) == 1 else 0
 
 
 def _astropy_column(field: pa.Field, column: pa.Array, *, ascii_only: bool) -> Column:
@@ -238,7 +244,7 @@ def _masked_vectors(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[
     """Return the values (object, value) of a regular column of lists, and where they are null; a null list is null throughout."""
     there = column.is_valid().to_numpy(zero_copy_only=False)
     items = column.drop_null().flatten()
-    found = items.to_numpy(zero_copy_only=False).reshape(np.count_nonzero(there), -1)
+    found = items.to_numpy(zero_copy_only=False).reshape(np.count_nonzero(there), _vector_length(column))
     values = np.full((len(column), found.shape[1]), np.nan if found.dtype.kind == "f" else 0, found.dtype)
     mask = np.ones(values.shape, np.bool_)
     values[there] = found

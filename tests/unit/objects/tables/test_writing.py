@@ -72,7 +72,9 @@ def test_parquet_goes_to_s3_and_back(s3: str) -> None:
     assert read_table(f"{s3}/a.parquet") == table
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32(), 3), pa.list_(pa.float64())])
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32(), 3), pa.list_(pa.float16(), 3), pa.list_(pa.float64())]
+)
 def test_vectors_with_nulls_are_masked_arrays(tmp_path: Path, kind: pa.DataType) -> None:
     """A missing vector is a list of nulls in a catalog, and may be null itself in what is kept of a list; NaN is a value."""
     rows = [[1.0, None, 3.0], None, [None, None, None], [4.0, 5.0, float("nan")]]
