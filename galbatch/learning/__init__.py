@@ -6,6 +6,7 @@ from galbatch.learning.calibrate import (
     calibrate_bundle,
     prepare_calibration,
 )
+from galbatch.learning.further_columns import FurtherColumns
 from galbatch.learning.labeled import LabeledImages, open_labeled
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, simulate_labeled
@@ -28,6 +29,7 @@ __all__ = [
     "CalibratedBundle",
     "CalibrationTask",
     "DataSource",
+    "FurtherColumns",
     "LabeledImages",
     "StoppingCalibratedBundle",
     "StoppingTask",

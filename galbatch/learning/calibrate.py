@@ -11,6 +11,7 @@ from rich.console import Console
 
 from galbatch import models, simulation, storage
 from galbatch.errors import UsageError
+from galbatch.learning.further_columns import with_further_columns
 from galbatch.learning.held_out import describe_objects, held_out_objects, refuse_training_seed
 from galbatch.learning.progress import calibration_progress, line_printer
 from galbatch.learning.sources import DataSource, input_settings, open_source, simulate_labeled
@@ -111,6 +112,7 @@ def prepare_calibration(
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
     source.check()
+    source.further.check(source.labels)
     if (source.store is None) == (source.population is None):
         raise UsageError(
             "models calibrate: state where held-out objects come from: --simulate paper or survey, or --store and --labels"
@@ -182,6 +184,13 @@ class _Calibrating:
             held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
             for note in notes:
                 self._notify(note)
+            if task.source.labels is not None:
+                held_out = with_further_columns(
+                    held_out,
+                    task.source.further,
+                    labels=task.source.labels,
+                    id_column=task.source.id_column,
+                )
             described = describe_objects(data, is_part=bool(notes))
             settings = dataclasses.replace(task.settings, data=described)
             others = {}

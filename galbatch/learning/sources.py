@@ -14,12 +14,16 @@ import numpy as np
 
 from galbatch import models, simulation
 from galbatch.errors import UsageError
+from galbatch.learning.further_columns import FurtherColumns
 from galbatch.learning.labeled import LabeledImages, open_labeled
 
 __all__ = ["DataSource", "input_settings", "open_source", "simulate_labeled"]
 
 # A process takes seconds to start and draws tens of galaxies a second: for fewer galaxies one process is faster.
 WORTH_PROCESSES = 2000
+
+
+NO_COLUMNS = FurtherColumns()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class DataSource:
     id_column : name of the table's column of ids
     objects : number of galaxies to simulate; None: the recipe's
     population : name of the population to simulate; None: the recipe's
+    further : further columns of the table of labels, for the results of a calibration
     """
 
     store: str | None = None
@@ -39,6 +44,7 @@ class DataSource:
     id_column: str = "object_id"
     objects: int | None = None
     population: str | None = None
+    further: FurtherColumns = NO_COLUMNS
 
     def check(self) -> None:
         """Raise an error if there is a store without labels, or labels without a store.

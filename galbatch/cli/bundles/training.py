@@ -160,6 +160,23 @@ def calibrate(
             help="another bundle with the same parameters, whose residuals are shown for comparison; may be repeated",
         ),
     ] = None,
+    magnitude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="magnitude, a column of --labels, in whose bins results are shown, too"
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="object list whose colors and magnitudes the results of redshifts are weighted to; with --target-columns",
+        ),
+    ] = None,
+    target_columns: Annotated[
+        str,
+        typer.Option(metavar="COLUMNS", help="columns of both --labels and --target, separated by commas"),
+    ] = "",
     stopping_only: Annotated[
         bool,
         typer.Option(
@@ -184,9 +201,9 @@ def calibrate(
     from galbatch import learning, models, reporting
 
     if stopping_only:
-        if dropout or apply is not None or compare_with or also:
+        if dropout or apply is not None or compare_with or also or magnitude or target:
             raise UsageError(
-                "--stopping-only: --dropout, --apply, --compare-with and --also mean nothing with it"
+                "--stopping-only: --dropout, --apply, --compare-with, --also, --magnitude and --target mean nothing with it"
             )
         _calibrate_stopping(
             bundles, output, learning.DataSource(store, labels, id_column, objects, simulate), seed
@@ -197,7 +214,9 @@ def calibrate(
     settings = models.CalibrationSettings(
         dropout_rates=rates, apply=apply, passes=models.PassSettings(passes), seed=seed
     )
-    source = learning.DataSource(store, labels, id_column, objects=objects, population=simulate)
+    columns = tuple(name.strip() for name in target_columns.split(",") if name.strip())
+    further = learning.FurtherColumns(magnitude, target, columns)
+    source = learning.DataSource(store, labels, id_column, objects, simulate, further)
     task = learning.prepare_calibration(
         bundles, output, source=source, settings=settings, compare_with=compare_with or (), also=also or ()
     )

@@ -29,6 +29,7 @@ from galbatch.models.calibration.choosing import (
     run_part,
 )
 from galbatch.models.calibration.evaluation import Evaluation, HeldOut, judge
+from galbatch.models.calibration.redshifts import redshift_tables
 from galbatch.models.calibration.tables import (
     STRATA,
     binned_coverage,
@@ -212,6 +213,7 @@ def result_tables(
         *both_coverages(as_run, notes[0]),
         *both_coverages(other, notes[1]),
         *residual_tables(as_run),
+        *redshift_tables(as_run),
         *(binned_coverage(after, name, before) for name in STRATA if name in after.strata),
         pit_table(before, after),
         candidate_table(choice),

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from galbatch.core.columns import Statistic
-from galbatch.core.ucds import ucd_problems
+from galbatch.core.ucds import is_redshift, quantity_ucd, ucd_problems
 from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
@@ -171,6 +171,11 @@ class ParameterInfo:
     magnitude: str | None = None
     labels: tuple[LabelInfo, ...] = ()
     ucd: str = ""
+
+    @property
+    def is_redshift(self) -> bool:
+        """Whether the parameter is a redshift, by `ucd` or, without it, by its name; a redshift has no unit."""
+        return is_redshift(self.ucd or quantity_ucd(self.name, self.unit, ()), self.unit)
 
     def problems(self) -> list[str]:
         """Return messages on values that contradict each other; empty if there are none."""

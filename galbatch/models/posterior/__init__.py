@@ -4,6 +4,12 @@ The code is the same for all heads: the distributions of passes implement the pr
 standardized until `Quantity.value` maps them to physical units.
 """
 
+from galbatch.models.posterior.densities import (
+    DensityScores,
+    density_scores,
+    gridded_mass,
+    log_densities,
+)
 from galbatch.models.posterior.draws import draws_quantiles
 from galbatch.models.posterior.marginal import Floats, Function, Marginal, Rows
 from galbatch.models.posterior.normal import NormalMarginal
@@ -31,6 +37,7 @@ from galbatch.models.posterior.summaries import Summary, summarize_draws, summar
 from galbatch.models.posterior.transforms import fitted, from_output, log_slope, output_limits, to_output
 
 __all__ = [
+    "DensityScores",
     "Floats",
     "Function",
     "Marginal",
@@ -44,11 +51,14 @@ __all__ = [
     "Rows",
     "Summary",
     "correlation_of",
+    "density_scores",
     "draws_quantiles",
     "fitted",
     "for_passes",
     "from_output",
+    "gridded_mass",
     "inflation_map",
+    "log_densities",
     "log_slope",
     "member_cdf_errors",
     "member_errors",

@@ -13,7 +13,13 @@ from galbatch.cli.app import app
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import BundleError, UsageError
-from galbatch.learning import DataSource, calibrate, calibrate_bundle, prepare_calibration
+from galbatch.learning import (
+    DataSource,
+    FurtherColumns,
+    calibrate,
+    calibrate_bundle,
+    prepare_calibration,
+)
 from galbatch.models import (
     BundleMetadata,
     CalibrationSettings,
@@ -315,3 +321,52 @@ def test_a_population_that_is_none_is_refused(folder, tmp_path):
             settings=settings,
             also=["elliptical"],
         )
+
+
+def test_redshifts_are_reported_in_bins_of_a_magnitude_and_weighted_to_a_target(folder, tmp_path):
+    """The light of the image stands for 1 + z, whose labels scatter about it by 0.3, as the bundle says after calibration."""
+    labels = read_table(str(folder / "labels.parquet"))
+    z = np.log(labels["flux_njy"].to_numpy())
+    magnitude = np.random.default_rng(2).uniform(18, 24, N)
+    table = {"object_id": np.arange(N), "z": z, "mag_i": magnitude, "g_r": 0.1 * magnitude}
+    write_table(str(tmp_path / "labels.parquet"), pa.table(table))
+    faint = np.linspace(22, 24, 300)
+    write_table(str(tmp_path / "target.parquet"), pa.table({"mag_i": faint, "g_r": 0.1 * faint}))
+    redshift = ParameterInfo("z", "", "", "identity")
+    path = str(tmp_path / "z.pt")
+    metadata = dataclasses.replace(METADATA, parameters=(redshift,))
+    save_bundle(path, torch.jit.script(Sum(0.3).eval()), metadata)
+    done = CliRunner().invoke(
+        app,
+        [
+            *("models", "calibrate", path, "-o", str(tmp_path / "out.pt"), "--passes", "2"),
+            *("--store", str(folder / "cutouts.zarr"), "--labels", str(tmp_path / "labels.parquet")),
+            *("--magnitude", "mag_i", "--target", str(tmp_path / "target.parquet")),
+            *("--target-columns", "mag_i,g_r"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    results = load_bundle(str(tmp_path / "out.pt")).metadata.calibration.results
+    (found,) = [one for one in results if one.caption.startswith("Photometric redshift z")]
+    assert found.caption in (tmp_path / "out.md").read_text()
+    rows = {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.rows}
+    n_test = rows["all"]["n"]
+    # A third of the magnitudes are those of the target, and these alone count.
+    assert rows["all, weighted to the target"]["n effective"] == pytest.approx(n_test / 3, rel=0.25)
+    assert sum(row["n"] for name, row in rows.items() if name.startswith("true magnitude")) == n_test
+    assert rows["all"]["CRPS"] == pytest.approx(0.3 / np.sqrt(np.pi), rel=0.15)
+
+
+def test_a_target_needs_its_columns_and_labels(folder, tmp_path):
+    store, labels = str(folder / "cutouts.zarr"), str(folder / "labels.parquet")
+    for source, message in (
+        (
+            DataSource(store, labels, further=FurtherColumns(target="t.parquet")),
+            "--target and --target-columns",
+        ),
+        (DataSource(population="paper", further=FurtherColumns(magnitude="mag_i")), "those of --labels"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            prepare_calibration(
+                [str(folder / "sum.pt")], tmp_path / "o.pt", source=source, settings=CalibrationSettings()
+            )

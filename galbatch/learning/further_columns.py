@@ -1,0 +1,97 @@
+"""Further columns of the table of labels: the magnitude by which results are binned, and what weights them to a target list."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import models
+from galbatch.core.photoz import target_weights
+from galbatch.errors import UsageError
+from galbatch.objects import numbers_of, read_numbers, read_table
+
+__all__ = ["FurtherColumns", "with_further_columns"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FurtherColumns:
+    """Columns of the table of labels that no network reads.
+
+    Attributes
+    ----------
+    magnitude : column by which results are binned; None: the magnitude among the parameters, if there is one
+    target : path of a list whose objects the results are to stand for, as the networks will be run on them; None: no weights
+    target_columns : colors and magnitudes, columns of both the labels and the target, whose distributions are made alike
+    """
+
+    magnitude: str | None = None
+    target: str | None = None
+    target_columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of the labels that are read, each once."""
+        return list(
+            dict.fromkeys([*([] if self.magnitude is None else [self.magnitude]), *self.target_columns])
+        )
+
+    def check(self, labels: str | None) -> None:
+        """Raise a UsageError if they contradict each other, or there is no table of labels that could have them."""
+        if (self.target is None) != (not self.target_columns):
+            raise UsageError("--target and --target-columns go together: which list, and which columns of it")
+        if self.names and labels is None:
+            raise UsageError(
+                "--magnitude and --target: the columns are those of --labels, which is not given"
+            )
+
+
+def with_further_columns(
+    held_out: models.HeldOut, columns: FurtherColumns, *, labels: str, id_column: str
+) -> models.HeldOut:
+    """Return held-out objects with the magnitude of the table of labels, and weights that make them resemble the target.
+
+    Objects without one of the target's columns have no weight.
+
+    Raises
+    ------
+    UsageError
+        No object has the columns of the target, or none lies near one of the target.
+    ObjectListError
+        A table lacks a column.
+    """
+    if not columns.names:
+        return held_out
+    ids, numbers = read_numbers(labels, id_column=id_column, columns=columns.names)
+    row_of = dict(zip(ids.tolist(), range(len(ids)), strict=True))
+    rows = np.array([row_of[one] for one in held_out.ids.tolist()], dtype=np.int64)
+    if columns.magnitude is not None:
+        strata = {**held_out.strata, "magnitude": numbers[columns.magnitude][rows]}
+        held_out = dataclasses.replace(held_out, strata=strata)
+    if columns.target is None:
+        return held_out
+    own = np.stack([numbers[name][rows] for name in columns.target_columns], axis=1)
+    return dataclasses.replace(
+        held_out, weights=_weights(own, _target(columns.target, columns.target_columns))
+    )
+
+
+def _target(path: str, names: Sequence[str]) -> Floats:
+    """Return the columns of the target, (target object, column), without objects that lack one."""
+    table = read_table(path, columns=list(names))
+    values = [numbers_of(path, table.column(name), name=name, expected="numbers") for name in names]
+    stacked = np.stack(values, axis=1)
+    return stacked[np.isfinite(stacked).all(axis=1)]
+
+
+def _weights(own: Floats, target: Floats) -> Floats:
+    """Return the weights of objects, (object,), 0 for those that lack a column."""
+    known = np.isfinite(own).all(axis=1)
+    weights = np.zeros(len(own))
+    weights[known] = target_weights(own[known], target)
+    return weights
