@@ -23,7 +23,7 @@ from galbatch.config.survey import (
     SurveyConfig,
     is_tile_table,
 )
-from galbatch.config.values import parse_bytes
+from galbatch.config.values import one_or_several, parse_bytes
 
 __all__ = [
     "CatalogConfig",
@@ -46,6 +46,7 @@ __all__ = [
     "SurveyConfig",
     "is_tile_table",
     "nearest_hint",
+    "one_or_several",
     "parse_bytes",
     "parse_strictly",
     "read_config",

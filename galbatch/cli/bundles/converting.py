@@ -135,7 +135,7 @@ def sfnet(
 
 
 def script(
-    weights: Annotated[Path, typer.Option(metavar="FILE", help="TorchScript file with forward(images)")],
+    weights: Annotated[Path, typer.Option(metavar="FILE", help="TorchScript file with a method forward")],
     description: Annotated[
         Path,
         typer.Option(metavar="TOML", help="its input, head, parameters, dropout rate and intensity stretch"),
@@ -144,7 +144,7 @@ def script(
 ) -> None:
     """Convert a TorchScript network made by other software.
 
-    Its forward(images) is wrapped as the description says. A TorchScript file is a program: convert only files you trust.
+    Its forward, of images, of numbers, or of both, is wrapped as the description says. A TorchScript file is a program: convert only files you trust.
     """
     from galbatch import models
 
@@ -169,7 +169,7 @@ def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> Non
         f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}.."
     )
     # Without dropout all passes are equal, and a point head predicts no width: there is nothing to make a posterior of.
-    if models.head_of(metadata.head).is_point and metadata.dropout_rate == 0:
+    if models.head_of(metadata.head).is_point and not metadata.passes_differ:
         print_line(
             "it has no dropout and predicts no widths: its catalog has values only, with the flag NO_POSTERIOR"
         )

@@ -39,8 +39,8 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     head, bands = head_of(metadata.head), metadata.input.bands
     members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
     # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
-    if metadata.dropout_rate > 0:
-        passes = f"Monte Carlo dropout, rate {_number(metadata.dropout_rate)}"
+    if metadata.passes_differ:
+        passes = metadata.passes_text
     elif head.is_point and metadata.members == 1:
         passes = "no dropout, so all are equal and there is no posterior (NO_POSTERIOR)"
     else:
@@ -92,7 +92,7 @@ def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return [
         ("bundle", f"{metadata.name} {metadata.version}, sha256 {sha256[:12]}"),
-        ("network", f"{metadata.architecture}{members}, dropout rate {_number(metadata.dropout_rate)}"),
+        ("network", f"{metadata.architecture}{members}, {_passes_line(metadata)}"),
         ("output", head_of(metadata.head).card_text(metadata.head)),
         (
             "takes",
@@ -122,6 +122,11 @@ def _coverage_line(metadata: BundleMetadata, calibration: CalibrationInfo) -> li
             shares = [f"{row[0]} {row[place]:.4g}" for row in result.rows if row[0] in names]
             return [(f"{level} covers", f"{', '.join(shares)} % of held-out objects")]
     return [(f"{level} covers", "not measured")]
+
+
+def _passes_line(metadata: BundleMetadata) -> str:
+    own = ", draws of its own" if metadata.draws else ""
+    return f"dropout rate {_number(metadata.dropout_rate)}{own}"
 
 
 def _recognizes(domain: DomainInfo) -> bool:

@@ -77,8 +77,11 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
     if not bool(torch.isfinite(first).all()):
         return "sample gives non-finite numbers on a made-up galaxy"
     if not torch.equal(first, again):
-        return "the same keys give different outputs: its dropout does not draw from the keys"
-    problem = _dropout_problem(script, rows, metadata.dropout_rate, differ=_differ(first, fixed))
+        return (
+            "the same keys give different outputs: its dropout does not draw from the keys; the description of a converted "
+            "network that draws by itself must say draws = true"
+        )
+    problem = _dropout_problem(script, rows, metadata, differ=_differ(first, fixed))
     if problem is not None:
         return problem
     changed = [name for name, checksum in _checksums(script).items() if checksum != before[name]]
@@ -173,19 +176,18 @@ def _differ(passes: Tensor, fixed: Tensor) -> bool:
     return not torch.allclose(passes, fixed, rtol=1e-6, atol=1e-7)
 
 
-def _dropout_problem(script: Any, rows: Tensor, rate: float, *, differ: bool) -> str | None:
+def _dropout_problem(script: Any, rows: Tensor, metadata: BundleMetadata, *, differ: bool) -> str | None:
     """Return a message if the passes contradict the dropout rate; None if not.
 
     Parameters
     ----------
     rows : (row, ..) what `prefix` returned
-    rate : dropout rate that the metadata state
+    metadata : metadata, which say whether passes differ
     differ : whether any of the passes tried so far differ
     """
-    if rate == 0:
-        return (
-            "different keys give different outputs, but its metadata says dropout_rate 0" if differ else None
-        )
+    if not metadata.passes_differ:
+        said = "different keys give different outputs, but its metadata says dropout_rate 0 and not that it draws"
+        return said if differ else None
     if differ:
         return None
     # At rates of 1e-5 a small network zeroes nothing in most passes: many more are tried before it is refused.
@@ -195,7 +197,8 @@ def _dropout_problem(script: Any, rows: Tensor, rate: float, *, differ: bool) ->
     for start in range(CHECK_ROWS, MOST_CHECK_ROWS, CHECK_ROWS):
         if _differ(script.sample(rows, torch.arange(start, start + CHECK_ROWS) * KEY_STEP), fixed):
             return None
-    return f"different keys give the same outputs, but its metadata says dropout_rate {rate:g}"
+    said = f"dropout_rate {metadata.dropout_rate:g}" if metadata.dropout_rate else "that it draws"
+    return f"different keys give the same outputs, but its metadata says {said}"
 
 
 def _checksums(script: Any) -> dict[str, int]:

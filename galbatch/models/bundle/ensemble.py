@@ -117,7 +117,7 @@ class Ensemble:
     @property
     def has_dropout(self) -> bool:
         """Whether any of the networks has dropout, so that its passes differ."""
-        return any(bundle.metadata.dropout_rate > 0 for bundle in self.bundles)
+        return any(bundle.metadata.passes_differ for bundle in self.bundles)
 
     @property
     def is_point(self) -> bool:

@@ -112,7 +112,7 @@ class Bundle:
             *([("auxiliary inputs", auxiliary)] if auxiliary else []),
             (
                 "passes",
-                f"Monte Carlo dropout, rate {own.dropout_rate:g}" if own.dropout_rate > 0 else "no dropout",
+                own.passes_text,
             ),
             ("trained on", own.training_data or "not stated"),
             ("licence", own.licence or "not stated"),
@@ -135,7 +135,9 @@ class Bundle:
 def set_modes(script: Any) -> None:
     """Set eval mode everywhere but in the dropout modules of a foreign network with dropout, which drop nothing in eval mode."""
     script.eval()
-    if getattr(script, "draws_from_global_generator", False):
+    draws = getattr(script, "draws_from_global_generator", False)
+    # Foreign networks that draw by themselves say apart from it whether they have dropout; older bundles do not.
+    if draws and getattr(script, "has_dropout", True):
         for module in script.modules():
             # All scripted modules have the same Python class, so they are distinguished by the name of the class they were made from.
             if "Dropout" in module.original_name:

@@ -129,7 +129,7 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
     for bundle in bundles:
         metadata = bundle.metadata
         # One rate of 0 is enough to refuse: the candidate at that rate would have no posterior.
-        without_dropout = 0 in (rates or [metadata.dropout_rate])
+        without_dropout = not metadata.draws and 0 in (rates or [metadata.dropout_rate])
         if head_of(metadata.head).is_point and without_dropout and metadata.members == 1:
             raise BundleError(
                 f"{metadata.name}: a point head without dropout has no posterior, so there is nothing to calibrate; "

@@ -267,7 +267,7 @@ def run_held_out(
         np.arange(n),
         seed=passes.seed,
         bundle_sha256=bundle.sha256,
-        passes=np.arange(passes.n_passes if metadata.dropout_rate > 0 else 1),
+        passes=np.arange(passes.n_passes if metadata.passes_differ else 1),
     )
     scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
     rows = np.arange(n) if held_out.rows is None else held_out.rows

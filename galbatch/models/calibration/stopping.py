@@ -91,7 +91,7 @@ class StoppingSettings:
 
 def stops_by_quantiles(metadata: BundleMetadata) -> bool:
     """Return whether a stopping calibration means something: whether passes differ, and are distributions."""
-    return metadata.dropout_rate > 0 and not head_of(metadata.head).is_point
+    return metadata.passes_differ and not head_of(metadata.head).is_point
 
 
 def calibrate_stopping(

@@ -4,9 +4,9 @@
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from galbatch.config import parse_strictly
+from galbatch.config import one_or_several, parse_strictly
 from galbatch.errors import BundleError, ConfigError
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import (
@@ -41,6 +41,30 @@ class PreprocessingInfo:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
+    def problems(self, n_bands: int) -> list[str]:
+        """Return messages on steps that do not fit the number of bands; empty if there are none."""
+        channels = self.channels or n_bands
+        problems = []
+        if self.channels < 0:
+            problems.append(f"preprocessing: channels = {self.channels}, expected 0 or more")
+        if channels != n_bands and n_bands != 1:
+            problems.append(
+                f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
+            )
+        if self.intensity_stretch in ("sdss", "legacy") and n_bands != 3:
+            problems.append(
+                f"preprocessing: intensity_stretch {self.intensity_stretch} makes colors of 3 bands, found {n_bands}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                problems.append(
+                    f"preprocessing: {name} has {len(values)} numbers, expected 1 or one per channel ({channels})"
+                )
+        # The default stands in for an empty list, which the check above names already.
+        if min(self.std, default=1.0) <= 0:
+            problems.append("preprocessing: std must be above 0")
+        return problems
+
 
 @dataclass(frozen=True)
 class ScriptDescription:
@@ -49,7 +73,8 @@ class ScriptDescription:
     Attributes
     ----------
     dropout_rate : above 0: the network's nn.Dropout modules are active, so that passes differ; 0: they are switched off
-    preprocessing : steps between the images and the network
+    draws : whether passes differ by what the network itself draws, such as dropout that it calls as a function or latent numbers
+    preprocessing : steps between the images and the network, the same for all grids, or a list with those of each
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -61,9 +86,10 @@ class ScriptDescription:
     version: str = "1"
     architecture: str = "script"
     dropout_rate: float = 0.0
+    draws: bool = False
     members: int = 1
     domain: DomainInfo = field(default_factory=DomainInfo)
-    preprocessing: PreprocessingInfo = field(default_factory=PreprocessingInfo)
+    preprocessing: Annotated[tuple[PreprocessingInfo, ...], one_or_several(dict)] = (PreprocessingInfo(),)
     training_data: str = ""
     licence: str = ""
     citation: str = ""
@@ -78,6 +104,7 @@ class ScriptDescription:
             head=self.head,
             parameters=self.parameters,
             dropout_rate=self.dropout_rate,
+            draws=self.draws,
             domain=self.domain,
             members=self.members,
             training_data=self.training_data,
@@ -86,33 +113,24 @@ class ScriptDescription:
             citation=self.citation,
         )
 
+    @property
+    def preprocessing_of_grids(self) -> tuple[PreprocessingInfo, ...]:
+        """The preprocessing of each grid."""
+        n_grids = len(self.input.images)
+        return self.preprocessing * n_grids if len(self.preprocessing) == 1 else self.preprocessing
+
     def problems(self) -> list[str]:
-        """Return messages on preprocessing that does not fit the bands; empty if there are none."""
-        preprocessing, n_bands = self.preprocessing, len(self.input.bands)
-        channels = preprocessing.channels or n_bands
-        problems = []
-        if preprocessing.channels < 0:
-            problems.append(f"preprocessing: channels = {preprocessing.channels}, expected 0 or more")
-        # A plain TorchScript network has one argument, its images.
-        if self.input.auxiliary_inputs:
-            problems.append("input: auxiliary_inputs: a foreign forward(images) takes images alone")
-        if channels != n_bands and n_bands != 1:
-            problems.append(
-                f"preprocessing: channels = {channels}, but there are {n_bands} bands; only one is repeated"
-            )
-        if preprocessing.intensity_stretch in ("sdss", "legacy") and n_bands != 3:
-            problems.append(
-                f"preprocessing: intensity_stretch {preprocessing.intensity_stretch} makes colors of 3 bands, found {n_bands}"
-            )
-        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-            if len(values) not in (1, channels):
-                problems.append(
-                    f"preprocessing: {name} has {len(values)} numbers, expected 1 or one per channel ({channels})"
-                )
-        # The default stands in for an empty list, which the check above names already.
-        if min(preprocessing.std, default=1.0) <= 0:
-            problems.append("preprocessing: std must be above 0")
-        return problems
+        """Return messages on preprocessing that does not fit the grids or their bands; empty if there are none."""
+        grids, steps = self.input.images, self.preprocessing_of_grids
+        if len(steps) != len(grids):
+            return [
+                f"preprocessing: {len(steps)} sections for {len(grids)} grids; state one for all, or one for each"
+            ]
+        return [
+            problem
+            for grid, one in zip(grids, steps, strict=True)
+            for problem in one.problems(len(grid.bands))
+        ]
 
 
 def read_description(path: str) -> ScriptDescription:

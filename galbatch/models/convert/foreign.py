@@ -1,8 +1,9 @@
-"""Conversion of a foreign TorchScript network with a plain `forward` to a bundle, with the help of a TOML description."""
+"""Conversion of a foreign TorchScript network to a bundle, with the help of a TOML description."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +12,89 @@ from torch import Tensor, nn
 
 from galbatch.errors import BundleError
 from galbatch.models.bundle import SCRIPT_FAULTS, save_bundle, set_modes
-from galbatch.models.convert.description import read_description
+from galbatch.models.convert.calling import Signature, called_as
+from galbatch.models.convert.description import PreprocessingInfo, ScriptDescription, read_description
 from galbatch.models.convert.published import file_sha256
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import stretch_named
 
 __all__ = ["Foreign", "convert_script"]
 
+LAST_FEATURES = """
+def last_features(self, features: Tensor) -> Tensor:
+    images, auxiliary = self.unpacked(features)
+    return self.network.last_features(images, auxiliary)
+"""
+
 
 class Foreign(nn.Module):
-    """A foreign network with the methods `prefix` and `sample` that bundles need.
+    """A foreign network with the methods that bundles need; `convert_script` adds `prefix`, and `last_features` if the network has it.
 
-    Its dropout draws from torch's global generator. So that the masks depend on the keys alone, each row is run on its own,
+    The network draws from torch's global generator. So that a pass depends on its key alone, each row is run on its own,
     after the generator has been seeded with the row's key.
 
     Parameters
     ----------
-    network : TorchScript module with `forward(images)`
-    preprocessing : module that makes the network's input from images in the bundle's unit
-    has_dropout : whether passes differ; if not, all rows are run together
+    network : TorchScript module with `forward(images: List[Tensor], auxiliary)`, as `called_as` returns it
+    preprocessing : for each grid the module that makes the network's input from images in the bundle's unit
+    shapes : for each grid the shape (channel, y, x) of these inputs
+    has_dropout : whether modules of the kinds of nn.Dropout are active
+    draws : whether passes differ; if not, all rows are run together
     """
 
-    def __init__(self, network: Any, preprocessing: nn.Module, *, has_dropout: bool) -> None:
+    def __init__(
+        self,
+        network: Any,
+        preprocessing: Sequence[nn.Module],
+        shapes: Sequence[tuple[int, int, int]],
+        *,
+        has_dropout: bool,
+        draws: bool,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.preprocessing = preprocessing
-        self.draws_from_global_generator = has_dropout
-
-    def forward(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Run one pass from the images."""
-        return self.sample(self.prefix(images), keys)
+        self.preprocessing = nn.ModuleList(preprocessing)
+        # TorchScript cannot tell the type of an empty list, which a network without images has.
+        self.shapes: Any = torch.jit.Attribute(list(shapes), list[tuple[int, int, int]])
+        self.has_dropout = has_dropout
+        self.draws_from_global_generator = draws
 
     @torch.jit.export
-    def prefix(self, images: Tensor) -> Tensor:
-        """Return the network's input, (object, channel, y, x), from images (object, band, y, x) float32 in the bundle's unit."""
-        inputs: Tensor = self.preprocessing(images)
-        return inputs
+    def packed(self, images: list[Tensor], auxiliary: Tensor) -> Tensor:
+        """Return the network's input in one tensor: images of one grid alone as they are, else all numbers of an object in a row."""
+        parts: list[Tensor] = []
+        for i, preprocessing in enumerate(self.preprocessing):
+            parts.append(preprocessing(images[i]))
+        if len(parts) == 1 and auxiliary.shape[1] == 0:
+            return parts[0]
+        return torch.cat([part.flatten(1) for part in parts] + [auxiliary], dim=1)
+
+    @torch.jit.export
+    def unpacked(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the images of each grid, (row, channel, y, x), and the numbers (row, auxiliary input), of what `packed` returned."""
+        flat = features.flatten(1)
+        images: list[Tensor] = []
+        start = 0
+        for shape in self.shapes:
+            channels, height, width = shape
+            stop = start + channels * height * width
+            images.append(flat[:, start:stop].reshape(-1, channels, height, width))
+            start = stop
+        return images, flat[:, start:]
 
     @torch.jit.export
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
         """Run one pass for each row, (row, output), from rows of what `prefix` returned and keys (row,) int64."""
         if not self.draws_from_global_generator:
-            together: Tensor = self.network(features)
-            return together.reshape(features.shape[0], -1)
+            images, auxiliary = self.unpacked(features)
+            together: Tensor = self.network(images, auxiliary)
+            return together
         rows: list[Tensor] = []
         for i in range(features.shape[0]):
             # `Bundle.sample`, the only caller, restores the generator's state afterwards.
             torch.manual_seed(int(keys[i]))
-            rows.append(self.network(features[i : i + 1]).reshape(1, -1))
+            images, auxiliary = self.unpacked(features[i : i + 1])
+            rows.append(self.network(images, auxiliary))
         return torch.cat(rows)
 
 
@@ -104,30 +140,48 @@ def convert_script(script: str, description: str, output: str) -> tuple[str, Bun
     """
     described = read_description(description)
     # Preprocessing and seeding become part of the script, so that the bundle is complete without this package.
-    network = _read_script(script)
+    network, steps = _read_script(script), described.preprocessing_of_grids
     origin = {
         "converted_from": "foreign TorchScript",
         "weights": Path(script).name,
         "weights_sha256": file_sha256(script),
         "description": Path(description).name,
-        "preprocessing": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(described.preprocessing).items()
-        },
+        "preprocessing": _as_json(steps[0]) if len(steps) == 1 else [_as_json(info) for info in steps],
     }
     metadata = described.metadata(origin)
-    info = described.preprocessing
-    stretch = stretch_named(info.intensity_stretch, pixel_scale_arcsec=described.input.pixel_scale_arcsec)
-    preprocessing = Preprocessing(stretch, info.channels or len(described.input.bands), info.mean, info.std)
-    wrapped = Foreign(network, preprocessing, has_dropout=metadata.dropout_rate > 0)
-    try:
-        scripted: Any = torch.jit.script(wrapped)
-    except RuntimeError as error:
-        raise BundleError(
-            f"{script}: its forward does not take images alone and give one tensor: {_last_line(error)}"
-        ) from None
+    scripted = _wrapped(network, described, source=script)
     set_modes(scripted)
     return save_bundle(output, scripted, metadata), metadata
+
+
+def _wrapped(network: Any, described: ScriptDescription, *, source: str) -> Any:
+    """Return a described network as a script with the methods that bundles need."""
+    grids, steps = described.input.images, described.preprocessing_of_grids
+    signature = Signature(len(grids), bool(described.input.auxiliary_inputs))
+    modules, shapes = [], []
+    for grid, info in zip(grids, steps, strict=True):
+        stretch = stretch_named(info.intensity_stretch, pixel_scale_arcsec=grid.pixel_scale_arcsec)
+        channels = info.channels or len(grid.bands)
+        modules.append(Preprocessing(stretch, channels, info.mean, info.std))
+        shapes.append((channels, grid.size_px, grid.size_px))
+    foreign = Foreign(
+        called_as(network, signature, source=source),
+        modules,
+        shapes,
+        has_dropout=described.dropout_rate > 0,
+        draws=described.dropout_rate > 0 or described.draws,
+    )
+    scripted: Any = torch.jit.script(foreign)
+    scripted.define(signature.prefix())
+    if hasattr(network, "last_features"):
+        scripted.define(LAST_FEATURES)
+    return scripted
+
+
+def _as_json(info: PreprocessingInfo) -> dict[str, Any]:
+    """Return the steps of a preprocessing for the record of the conversion."""
+    values = dataclasses.asdict(info)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _read_script(path: str) -> Any:
@@ -142,7 +196,7 @@ def _read_script(path: str) -> Any:
             "torch.jit.script(network).save(...)"
         ) from None
     if not hasattr(network, "forward"):
-        raise BundleError(f"{path}: has no method forward(images)")
+        raise BundleError(f"{path}: has no method forward")
     return network
 
 

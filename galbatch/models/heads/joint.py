@@ -81,7 +81,7 @@ def has_posterior(infos: Sequence[OutputInfo]) -> bool:
     """
     is_point = head_of(infos[0].metadata.head).is_point
     n_members = sum(info.metadata.members for info in infos)
-    return not is_point or n_members > 1 or any(info.metadata.dropout_rate > 0 for info in infos)
+    return not is_point or n_members > 1 or any(info.metadata.passes_differ for info in infos)
 
 
 def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.floating]]) -> Passes:

@@ -331,7 +331,7 @@ class _BlockRunner:
                 bundle_sha256=bundle.sha256,
                 passes=range(self.rule.checkpoints[-1]),
             )
-            sources.append(PassSource(sampler, keys, bundle.metadata.dropout_rate > 0))
+            sources.append(PassSource(sampler, keys, bundle.metadata.passes_differ))
         return sources
 
     def embedding(self, raw: RawPasses) -> npt.NDArray[np.floating]:

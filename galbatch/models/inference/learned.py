@@ -129,10 +129,10 @@ class LearnedErrors:
         if isinstance(posterior.passes, int) or not stops_by_quantiles:
             return None
         pairs = list(zip(ensemble.bundles, ensemble.stopping, strict=True))
-        infos = tuple(info if bundle.metadata.dropout_rate > 0 else None for bundle, info in pairs)
+        infos = tuple(info if bundle.metadata.passes_differ else None for bundle, info in pairs)
         quantities = quantities_of(ensemble.metadata.parameters)
         for bundle, info in pairs:
-            if bundle.metadata.dropout_rate > 0 and (
+            if bundle.metadata.passes_differ and (
                 info is None or not _covers(info, quantities, posterior.quantiles)
             ):
                 return None

@@ -34,6 +34,11 @@ def write_metadata(metadata: BundleMetadata) -> str:
     # A bundle without it has the bytes, and so the hash and the draws, that it had before there was such a calibration.
     if metadata.stopping is None:
         del data["stopping"]
+    # So have those that do not use what came later.
+    if not metadata.draws:
+        del data["draws"]
+    if not metadata.input.more_grids:
+        del data["input"]["more_grids"]
     # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.
     # Bundles whose quantities state no UCD have the same bytes as before there was one.
     data["parameters"] = [

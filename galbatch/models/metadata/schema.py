@@ -5,7 +5,7 @@ Frozen dataclasses; `parse_metadata` makes them from JSON and refuses unknown ke
 
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "DomainInfo",
     "HeadInfo",
     "HeadOptions",
+    "ImageInfo",
     "InputInfo",
     "LabelInfo",
     "ParameterInfo",
@@ -54,6 +55,26 @@ class AuxiliaryInput:
 
 
 @dataclass(frozen=True)
+class ImageInfo:
+    """The images of one grid: (object, band, y, x) float32; attributes as those of `InputInfo`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    bands: tuple[str, ...]
+    size_px: int
+    pixel_scale_arcsec: float
+    unit: str
+    zero_point_mag: float
+    background: str = ""
+    release: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (band, y, x) of the images."""
+        return len(self.bands), self.size_px, self.size_px
+
+
+@dataclass(frozen=True)
 class InputInfo:
     """The images a network takes: (object, band, y, x) float32.
 
@@ -67,6 +88,7 @@ class InputInfo:
     release : data release of the training images; "" if they belong to none
     auxiliary_inputs : numbers per object that the script's `prefix` takes as a second argument, (object, auxiliary
         input) float32
+    more_grids : further images on grids of their own, such as those of other surveys; the script's `prefix` then takes a list
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -79,6 +101,13 @@ class InputInfo:
     background: str = ""
     release: str = ""
     auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
+    more_grids: tuple[ImageInfo, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageInfo, ...]:
+        """The images of each grid, the first one's first."""
+        own = (getattr(self, field.name) for field in fields(ImageInfo))
+        return (ImageInfo(*own), *self.more_grids) if self.bands else ()
 
     def problems(self) -> list[str]:
         """Return messages on values that contradict each other; empty if there are none."""
@@ -88,6 +117,12 @@ class InputInfo:
         names = [one.name for one in self.auxiliary_inputs]
         if len(set(names)) != len(names):
             problems.append(f"input: auxiliary_inputs must differ in name, found {names}")
+        if any(
+            grid.size_px < 1 or grid.pixel_scale_arcsec <= 0 or not grid.bands for grid in self.more_grids
+        ):
+            problems.append("input: more_grids must each have a size, a pixel scale above 0 and bands")
+        if self.more_grids and not self.bands:
+            problems.append("input: more_grids go on from a first grid, whose bands are missing")
         return problems
 
 
@@ -305,8 +340,9 @@ class BundleMetadata:
     name, version : name and version of the network
     architecture : gampen, sfnet or another name; the script alone decides what is computed
     input, head, parameters, domain : images, kind of output, estimated parameters and ranges of the training set
-    dropout_rate : rate of every dropout layer; 0: all passes are equal
+    dropout_rate : rate of every dropout layer; 0: all passes are equal, unless the network `draws`
     n_top_features : number k of features that SFNet keeps; 0 for networks without such features
+    draws : whether passes differ by what the network itself draws, whatever its dropout rate
     members : number of networks in the script; a pass returns the outputs of the first member, then those of the next
     calibration : result of a calibration; None: never calibrated
     stopping : stopping calibration, by which runs decide when an object has enough passes; None: never measured
@@ -327,6 +363,7 @@ class BundleMetadata:
     dropout_rate: float
     domain: DomainInfo = DomainInfo()
     n_top_features: int = 0
+    draws: bool = False
     members: int = 1
     calibration: CalibrationInfo | None = None
     stopping: StoppingInfo | None = None
@@ -336,6 +373,18 @@ class BundleMetadata:
     licence: str = ""
     citation: str = ""
     format: int = 1
+
+    @property
+    def passes_differ(self) -> bool:
+        """Whether two passes of an object differ, by dropout or by draws of the network's own."""
+        return self.dropout_rate > 0 or self.draws
+
+    @property
+    def passes_text(self) -> str:
+        """Why passes differ, for human readers."""
+        own = "draws of the network's own" if self.draws else ""
+        dropout = f"Monte Carlo dropout, rate {self.dropout_rate:g}" if self.dropout_rate > 0 else ""
+        return " and ".join(part for part in (dropout, own) if part) or "no dropout"
 
     def problems(self) -> list[str]:
         """Return messages on values that contradict each other; empty if there are none. The head is checked in heads/."""

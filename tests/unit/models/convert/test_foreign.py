@@ -179,9 +179,15 @@ def test_what_the_bundle_says(files):
         ("std = [1.0, 2.0, 0.5]", "std = [0.0]", "std must be above 0"),
         ('bands = ["g"]', 'bands = ["g", "r"]', "channels = 3, but there are 2 bands"),
         (
+            "[preprocessing]",
+            "[[preprocessing]]\n[[preprocessing]]",
+            "preprocessing: 2 sections for 1 grids; state one for all, or one for each",
+        ),
+        (
             "zero_point_mag = 27.0",
-            'zero_point_mag = 27.0\nauxiliary_inputs = [{name = "ebv"}]',
-            "takes images alone",
+            "zero_point_mag = 27.0\n[[input.more_grids]]\nbands = []\nsize_px = 8\npixel_scale_arcsec = 1.0\n"
+            'unit = "nJy"\nzero_point_mag = 31.4',
+            "more_grids must each have a size, a pixel scale above 0 and bands",
         ),
         ("[head]", "[head", "is no TOML"),
         ('kind = "gaussian"', 'kind = "mixture"', "components must be 1 or more for a mixture"),
@@ -205,9 +211,14 @@ def test_files_that_are_no_scripts_are_told(files, tmp_path, source):
         convert_script(files[0], str(tmp_path / "none.toml"), files[2])
 
 
-class TwoOutputs(nn.Module):
+class WithNumbers(nn.Module):
+    def forward(self, x, numbers):
+        return x.mean(dim=(1, 2, 3)), numbers
+
+
+class Named(nn.Module):
     def forward(self, x):
-        return x.mean(dim=(1, 2, 3)), x.std(dim=(1, 2, 3))
+        return {"mean": x.mean(dim=(1, 2, 3))}
 
 
 @pytest.mark.parametrize(
@@ -218,7 +229,11 @@ class TwoOutputs(nn.Module):
             Theirs(dropout=nn.Identity),
             "different keys give the same outputs, but its metadata says dropout_rate 0.3",
         ),
-        (TwoOutputs(), "its forward does not take images alone and give one tensor"),
+        (
+            WithNumbers(),
+            r"its forward takes \(Tensor, Tensor\), its description says forward\(images: Tensor\)",
+        ),
+        (Named(), r"its forward gives Dict\[str, Tensor\], expected a tensor, or a tuple of tensors"),
         (nn.Sequential(nn.Conv2d(5, 2, 3)), r"fails on images \(2, 1, 48, 48\)"),
     ],
 )
