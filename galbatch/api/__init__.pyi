@@ -1,4 +1,13 @@
-from .catalogs import Catalog, CatalogObject, as_qtable, open_catalog
+from .catalogs import (
+    Catalog,
+    CatalogObject,
+    DensityColumn,
+    WrittenEnsemble,
+    as_qtable,
+    density_columns,
+    open_catalog,
+    write_qp,
+)
 from .cutouts import (
     Cutout,
     cutouts_as_fits,
@@ -50,6 +59,7 @@ __all__ = [
     "Catalog",
     "CatalogObject",
     "Cutout",
+    "DensityColumn",
     "Drawn",
     "FlagText",
     "ModelValues",
@@ -59,12 +69,14 @@ __all__ = [
     "RunPlan",
     "Store",
     "Verification",
+    "WrittenEnsemble",
     "as_ccddata",
     "as_qtable",
     "as_table",
     "central_levels",
     "correlation",
     "cutouts_as_fits",
+    "density_columns",
     "draw",
     "encoded_png",
     "find_cutouts",
@@ -93,5 +105,6 @@ __all__ = [
     "verify",
     "write_cutouts",
     "write_hips",
+    "write_qp",
     "write_thumbnail",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from galbatch.core.columns import DEC, ID, OWN_COLUMNS, RA, Column, flag_columns, quantile_columns
+from galbatch.core.columns import DEC, GRID_KEY, ID, OWN_COLUMNS, RA, Column, flag_columns, quantile_columns
 from galbatch.core.flags import FLAGS_KEY, flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
@@ -53,6 +54,8 @@ def column_field(column: Column) -> pa.Field:
     metadata = {"unit": column.unit, "description": column.description, "ucd": column.ucd}
     if column.flags is not None:
         metadata[FLAGS_KEY] = flags_as_json(column.flags)
+    if column.grid is not None:
+        metadata[GRID_KEY] = json.dumps([*column.grid, column.length])
     return pa.field(column.name, column.arrow_type, metadata={k: v for k, v in metadata.items() if v})
 
 

@@ -86,6 +86,7 @@ catalog_app.command()(collections.margin)
 catalog_app.command()(collections.index)
 catalog_app.command()(collections.moc)
 catalog_app.command()(collections.hips)
+catalog_app.command()(collections.qp)
 
 models_app = _group("List, show, train and convert model bundles.")
 app.add_typer(models_app, name="models")

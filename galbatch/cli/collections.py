@@ -1,4 +1,4 @@
-"""The commands galbatch catalog margin, index, moc and hips, which make what other tools need of a finished catalog."""
+"""The commands galbatch catalog margin, index, moc, hips and qp, which make what other tools need of a finished catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from galbatch.cli.options import CatalogPath
 from galbatch.cli.printing import print_line
 from galbatch.core.texts import counted
 
-__all__ = ["hips", "index", "margin", "moc"]
+__all__ = ["hips", "index", "margin", "moc", "qp"]
 
 
 def margin(
@@ -87,3 +87,21 @@ def hips(
 
     n_files = api.write_hips(catalog_path, column, output, pixel_arcsec=api.parse_radius(pixel))
     print_line(f"{output}: {counted(n_files, 'file')}")
+
+
+def qp(
+    catalog_path: CatalogPath,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="ensemble to write, .hdf5")],
+    column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="column of densities; default: the only one")
+    ] = None,
+) -> None:
+    """Write the densities as an ensemble of qp, which RAIL reads.
+
+    A catalog has densities where run.toml has [[models.densities]]. Objects without one are left out and counted. qp makes it (pip install "galbatch[qp]").
+    """
+    from galbatch import api
+
+    written = api.write_qp(catalog_path, output, column=column)
+    left_out = f", {counted(written.n_left_out, 'object')} without one left out" if written.n_left_out else ""
+    print_line(f"{output}: {written.column.name} of {counted(written.n_objects, 'object')}{left_out}")

@@ -8,7 +8,7 @@ from galbatch.config.catalog import CatalogConfig
 from galbatch.config.cluster import ClusterConfig, KubernetesConfig, SlurmConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
-from galbatch.config.models import ModelConfig
+from galbatch.config.models import DensityGrid, ModelConfig
 from galbatch.config.objects import ObjectsConfig, RegionConfig, region_of_text
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
@@ -29,6 +29,7 @@ __all__ = [
     "CatalogConfig",
     "ClusterConfig",
     "CutoutsConfig",
+    "DensityGrid",
     "FlagsConfig",
     "GalaxiesMlConfig",
     "GenericConfig",

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from galbatch.config.strict import Section
 from galbatch.config.values import one_or_several
 
-__all__ = ["ModelConfig"]
+__all__ = ["DensityGrid", "ModelConfig"]
+
+
+class DensityGrid(Section):
+    """One [[models.densities]] section: a grid of equal bins on which the density of a parameter is written."""
+
+    parameter: str = Field(description="parameter of the network, such as z")
+    low: float = Field(allow_inf_nan=False, description="lower end of the first bin, in the parameter's unit")
+    high: float = Field(allow_inf_nan=False, description="upper end of the last bin")
+    # 10,000 float32 are 40 kB an object: more is what kept pass outputs are for.
+    bins: int = Field(ge=2, le=10_000, description="number of bins")
+
+    @model_validator(mode="after")
+    def _ends_rise(self) -> DensityGrid:
+        if not self.low < self.high:
+            raise ValueError(f"low must lie below high, found {self.low:g} and {self.high:g}")
+        return self
 
 
 class ModelConfig(Section):
@@ -50,6 +66,11 @@ class ModelConfig(Section):
     # Half the bytes; readers that lack the type, as FITS and VOTable, get float32.
     embedding_dtype: Literal["float16", "float32"] = Field(
         "float32", description="type of the numbers of <name>_embedding; float16 takes half the space"
+    )
+    densities: tuple[DensityGrid, ...] = Field(
+        (),
+        description="parameters whose density is written on a grid of bins, one [[models.densities]] each, with the ends of its "
+        "shortest intervals and its number of peaks: the columns <name>_<parameter>_density, _hpd68_low, .. and _peaks",
     )
     where: str | None = Field(
         None,

@@ -47,6 +47,7 @@ def load_network(model: ModelPlan) -> models.Ensemble:
         sha256=model.sha256,
         calibrated=model.calibrated,
         embedding_dtype=model.embedding_dtype,
+        densities=model.densities,
     )
 
 

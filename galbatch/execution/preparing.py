@@ -159,6 +159,7 @@ def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
             _paths(model.bundle),
             calibrated=model.calibrated,
             embedding_dtype=model.embedding_dtype if model.embedding else None,
+            densities=model.densities,
         )
     except BundleError as error:
         raise BundleError(f"{where} {error}") from None

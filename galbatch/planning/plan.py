@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.config import ModelConfig
+from galbatch.config import DensityGrid, ModelConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile
@@ -47,6 +47,7 @@ class ModelPlan:
     stopping : digest of the stopping calibration of each bundle by which objects stop; empty if they stop by the allowance for
         undetected jumps, or have a fixed number of passes
     embedding_dtype : type of the column of the network's last features; None: there is none
+    densities : grids on which densities of parameters are columns
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
@@ -67,6 +68,7 @@ class ModelPlan:
     inflated: tuple[bool, ...] = ()
     stopping: tuple[str, ...] = ()
     embedding_dtype: Literal["float16", "float32"] | None = None
+    densities: tuple[DensityGrid, ...] = ()
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
@@ -101,6 +103,7 @@ class ModelPlan:
             inflated=tuple(factors is not None for factors in ensemble.inflation_factors),
             stopping=stopping,
             embedding_dtype=ensemble.embedding_dtype,
+            densities=ensemble.densities,
             engine=engine,
             release=trained.release,
             background=trained.background,

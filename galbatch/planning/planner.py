@@ -273,6 +273,8 @@ def _model_parts(model: ModelPlan) -> dict[str, str]:
     # Only where it is asked for, so that other catalogs keep their fingerprints.
     if model.embedding_dtype is not None:
         parts["embedding of"] = model.embedding_dtype
+    if model.densities:
+        parts["densities of"] = json.dumps([grid.model_dump() for grid in model.densities], sort_keys=True)
     return parts
 
 

@@ -2,6 +2,7 @@
 
 from galbatch.core.columns.definitions import (
     DEC,
+    GRID_KEY,
     HEALPIX,
     ID,
     NO_TEXT,
@@ -28,6 +29,8 @@ from galbatch.core.columns.provenance import (
 )
 from galbatch.core.columns.statistics import (
     EMBEDDING,
+    GRID_STATISTICS,
+    HPD_STATISTICS,
     IDENTITY,
     MC_ERROR,
     MODEL_FLAGS,
@@ -44,7 +47,10 @@ from galbatch.core.columns.statistics import (
 __all__ = [
     "DEC",
     "EMBEDDING",
+    "GRID_KEY",
+    "GRID_STATISTICS",
     "HEALPIX",
+    "HPD_STATISTICS",
     "ID",
     "IDENTITY",
     "MC_ERROR",

@@ -15,6 +15,7 @@ from galbatch.core.pixels import PATH_COLUMNS
 
 __all__ = [
     "DEC",
+    "GRID_KEY",
     "HEALPIX",
     "ID",
     "NO_TEXT",
@@ -26,6 +27,9 @@ __all__ = [
     "SEPARATION",
     "Column",
 ]
+
+GRID_KEY = "grid"
+"""Key of the field metadata of densities: a JSON list of lower end, upper end and number of the bins."""
 
 NO_VALUE = "null: no value, the flags say why"
 
@@ -57,6 +61,8 @@ class Column:
     length : int
         Number of values in each row of a column of vectors; 0 for a column of single values. A missing vector is one of missing
         values: astropy cannot read a list that is null itself.
+    grid : (float, float), or None
+        Ends of the equal bins that the values of a vector belong to; None: they belong to none.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Column:
     missing: float | str = math.nan
     flags: type[CatalogFlag] | None = None
     length: int = 0
+    grid: tuple[float, float] | None = None
 
     @property
     def arrow_type(self) -> pa.DataType:

@@ -22,6 +22,8 @@ from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
     "EMBEDDING",
+    "GRID_STATISTICS",
+    "HPD_STATISTICS",
     "IDENTITY",
     "MC_ERROR",
     "MODEL_FLAGS",
@@ -40,6 +42,13 @@ LEVEL_DECIMALS = 10
 
 Users write fewer decimals, and the rounding error of a float64 only shows in later ones.
 """
+
+
+# Where several peaks are far apart, the shortest interval holds the valleys between them.
+HPD_TEXT = (
+    "{} end of the shortest interval with {} % of the posterior of {{what}}, on its grid of density; null: no value, or "
+    "less lies on the grid"
+)
 
 
 class Scope(enum.Enum):
@@ -104,6 +113,25 @@ class Statistic(enum.Enum):
         "word for the median of {what}: {labels}; empty: none",
         "meta.code.class;{of}",
         NO_TEXT,
+    )
+    DENSITY = (
+        "density",
+        Scope.QUANTITY,
+        "float32",
+        "posterior density of {what}: its mean in each of {n_bins} equal bins from {low:g} to {high:g}; nulls: no value",
+        "stat.probability;{of}",
+    )
+    HPD68_LOW = "hpd68_low", Scope.QUANTITY, "float32", HPD_TEXT.format("lower", "68.27"), "{of};stat.min"
+    HPD68_HIGH = "hpd68_high", Scope.QUANTITY, "float32", HPD_TEXT.format("upper", "68.27"), "{of};stat.max"
+    HPD95_LOW = "hpd95_low", Scope.QUANTITY, "float32", HPD_TEXT.format("lower", "95.45"), "{of};stat.min"
+    HPD95_HIGH = "hpd95_high", Scope.QUANTITY, "float32", HPD_TEXT.format("upper", "95.45"), "{of};stat.max"
+    PEAKS = (
+        "peaks",
+        Scope.QUANTITY,
+        "int16",
+        "number of peaks of the density of {what} on its grid, with a prominence of a tenth of the highest; -1: no value",
+        "meta.number",
+        -1,
     )
     CORRELATION = (
         "corr",
@@ -216,6 +244,20 @@ class Statistic(enum.Enum):
                 Scope.MODEL: word,
             }[self.scope]
         )
+
+
+HPD_STATISTICS = {
+    0.6827: (Statistic.HPD68_LOW, Statistic.HPD68_HIGH),
+    0.9545: (Statistic.HPD95_LOW, Statistic.HPD95_HIGH),
+}
+"""The statistics of the ends of the shortest intervals, by their probability."""
+
+GRID_STATISTICS = (
+    Statistic.DENSITY,
+    *(end for ends in HPD_STATISTICS.values() for end in ends),
+    Statistic.PEAKS,
+)
+"""The statistics of a density on a grid, in the order of their columns."""
 
 
 def quantile_suffix(level: float) -> str:

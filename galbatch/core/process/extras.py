@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
+        "qp": Extra("qp", "ensembles of qp"),
     }
 )
 """The extras, by the module that is imported."""

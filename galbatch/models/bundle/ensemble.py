@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from galbatch.config import DensityGrid
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import load_bundle
@@ -44,17 +45,20 @@ class Ensemble:
     bundles : one or more bundles; the first decides what cannot be pooled
     calibrated : whether posteriors are inflated by the bundles' inflation factors; None: each bundle's own default
     embedding_dtype : type in which the last features of the first bundle become a column; None: they do not
+    densities : grids on which densities of parameters become columns
 
     Raises
     ------
     BundleError
         The bundles differ in inputs, parameters or kind of output, one is given twice, `calibrated` is true and a
-        bundle holds no inflation factors, or an embedding is asked for and the first bundle's script gives no features.
+        bundle holds no inflation factors, an embedding is asked for and the first bundle's script gives no features, or a
+        density of what is no parameter or has no posterior.
     """
 
     bundles: tuple[Bundle, ...]
     calibrated: bool | None = None
     embedding_dtype: EmbeddingType | None = None
+    densities: tuple[DensityGrid, ...] = ()
 
     def __post_init__(self) -> None:
         first, *others = [bundle.metadata for bundle in self.bundles]
@@ -80,6 +84,23 @@ class Ensemble:
             raise BundleError(
                 f"{first.name}: embedding = true, but the bundle's script has no method last_features; take the line out, or give "
                 "the network such a method and convert or save it again"
+            )
+        self._check_densities()
+
+    def _check_densities(self) -> None:
+        """Raise a BundleError on a density that the bundles cannot give."""
+        names = [parameter.name for parameter in self.metadata.parameters]
+        wanted = [grid.parameter for grid in self.densities]
+        for name in wanted:
+            if name not in names:
+                raise BundleError(
+                    f"densities: {name} is no parameter of {self.metadata.name}; it has {', '.join(names)}"
+                )
+            if wanted.count(name) > 1:
+                raise BundleError(f"densities: {name} occurs twice; state one grid for each parameter")
+        if wanted and not self.has_posterior:
+            raise BundleError(
+                f"densities: {self.metadata.name} gives single values without a posterior; take the section out"
             )
 
     @property
@@ -170,6 +191,7 @@ def load_ensemble(
     sha256: Sequence[str] | None = None,
     calibrated: bool | None = None,
     embedding_dtype: EmbeddingType | None = None,
+    densities: tuple[DensityGrid, ...] = (),
 ) -> Ensemble:
     """Load bundles as one ensemble.
 
@@ -177,7 +199,7 @@ def load_ensemble(
     ----------
     paths : paths of the bundles
     sha256 : hashes that the files must have, one per path; None: any
-    calibrated, embedding_dtype : as in `Ensemble`
+    calibrated, embedding_dtype, densities : as in `Ensemble`
 
     Raises
     ------
@@ -186,7 +208,7 @@ def load_ensemble(
     """
     expected: Sequence[str | None] = sha256 or [None] * len(paths)
     bundles = tuple(load_bundle(path, sha256=one) for path, one in zip(paths, expected, strict=True))
-    return Ensemble(bundles, calibrated, embedding_dtype)
+    return Ensemble(bundles, calibrated, embedding_dtype, densities)
 
 
 def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:

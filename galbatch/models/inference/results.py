@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
+from galbatch.config import DensityGrid
 from galbatch.core.columns import (
     EMBEDDING,
+    GRID_STATISTICS,
     IDENTITY,
     MC_ERROR,
     MODEL_FLAGS,
@@ -47,6 +49,7 @@ def network_columns(ensemble: Ensemble, *, name: str, quantiles: Sequence[float]
         quantiles=quantiles,
         has_posterior=ensemble.has_posterior,
         embedding=ensemble.embedding,
+        densities=ensemble.densities,
     )
 
 
@@ -57,6 +60,7 @@ def result_columns(
     quantiles: Sequence[float],
     has_posterior: bool = True,
     embedding: Embedding | None = None,
+    densities: Sequence[DensityGrid] = (),
 ) -> list[ResultColumn]:
     """Return the result columns of one network: those of each quantity, of the whole model, of features, and last the flags.
 
@@ -67,12 +71,16 @@ def result_columns(
     quantiles : levels of the quantiles, in (0, 1), rising
     has_posterior : whether the network gives a posterior, not single values alone
     embedding : the column of the last features; None: there is none
+    densities : grids on which densities of parameters are columns
     """
     columns: list[ResultColumn] = []
     ucds = {}
     for quantity in quantities_of(metadata.parameters):
         ucds[quantity.name] = _ucd(quantity, metadata)
         columns += _quantity_columns(quantity, name, quantiles, ucd=ucds[quantity.name])
+        for grid in densities:
+            if grid.parameter == quantity.name:
+                columns += _grid_columns(quantity, name, grid, ucd=ucds[quantity.name])
     for first, second in correlated_pairs(metadata.parameters) if has_posterior else ():
         pair = (ucds[first], ucds[second])
         columns.append(ColumnKey(Statistic.CORRELATION, first, second).column(name, ucds=pair))
@@ -106,6 +114,25 @@ def _quantity_columns(
     if quantity.parameter.labels and not quantity.is_magnitude:
         labels = ", ".join(label.text for label in quantity.parameter.labels)
         yield ColumnKey(Statistic.LABEL, quantity.name).column(name, ucds=(ucd,), what=what, labels=labels)
+
+
+def _grid_columns(quantity: Quantity, name: str, grid: DensityGrid, *, ucd: str) -> Iterator[ResultColumn]:
+    """Yield the columns of the density of a quantity on a grid: the density, ends of shortest intervals, number of peaks."""
+    words = {"n_bins": grid.bins, "low": grid.low, "high": grid.high, "what": _described(quantity)}
+    for statistic in GRID_STATISTICS:
+        key = ColumnKey(statistic, quantity.name)
+        if statistic is Statistic.DENSITY:
+            plain = key.column(name, unit=_inverse(quantity.unit), ucds=(ucd,), **words)
+            yield replace(plain, length=grid.bins, grid=(grid.low, grid.high))
+        else:
+            yield key.column(
+                name, unit="" if statistic is Statistic.PEAKS else quantity.unit, ucds=(ucd,), **words
+            )
+
+
+def _inverse(unit: str) -> str:
+    """Return the unit of a density per `unit` in the VOUnits syntax."""
+    return f"{unit}**-1" if unit else ""
 
 
 def draw_columns(metadata: BundleMetadata, *, name: str) -> dict[str, Column]:

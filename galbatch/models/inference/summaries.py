@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.core.columns import MC_ERROR, NO_TEXT, ColumnKey, Scope, Statistic
+from galbatch.config import DensityGrid
+from galbatch.core.columns import (
+    GRID_STATISTICS,
+    HPD_STATISTICS,
+    MC_ERROR,
+    NO_TEXT,
+    ColumnKey,
+    Scope,
+    Statistic,
+)
+from galbatch.core.photoz import GridDensities, density_peaks, shortest_intervals
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.results import correlated_pairs
 from galbatch.models.inference.sampling import RawPasses
@@ -16,8 +26,10 @@ from galbatch.models.metadata import ParameterInfo
 from galbatch.models.networks import member_keys
 from galbatch.models.posterior import (
     Passes,
+    PointPasses,
     Quantity,
     correlation_of,
+    gridded_mass,
     quantities_of,
     summarize_draws,
     summarize_mixture,
@@ -121,6 +133,9 @@ def _columns_of_some(
         found |= values
         errors.append(error)
     found[MC_ERROR] = np.max(errors, axis=0)
+    posterior = passes if draws is None else PointPasses(draws, passes.n_members)
+    for grid in ensemble.densities:
+        found |= _grid_values(posterior, grid, metadata.parameters)
     found |= _correlation_values(passes, metadata.parameters)
     found |= _feature_values(raws[0], metadata.n_top_features)
     if ensemble.has_posterior:
@@ -184,6 +199,21 @@ def quantity_values(
     return found, summary.mc_error
 
 
+def _grid_values(posterior: Passes, grid: DensityGrid, parameters: Sequence[ParameterInfo]) -> Values:
+    """Return the columns of the density of a parameter on a grid, (object,) each, the density (object, bin)."""
+    (quantity,) = [one for one in quantities_of(parameters) if one.name == grid.parameter]
+    edges = np.linspace(grid.low, grid.high, grid.bins + 1)
+    densities = GridDensities(edges, gridded_mass(posterior.marginal(quantity.index), quantity, edges))
+    found: Values = {
+        ColumnKey(Statistic.DENSITY, quantity.name): densities.density,
+        ColumnKey(Statistic.PEAKS, quantity.name): density_peaks(densities.density),
+    }
+    for level, statistics in HPD_STATISTICS.items():
+        ends = shortest_intervals(edges, densities.mass, level)
+        found |= {ColumnKey(one, quantity.name): ends[:, i] for i, one in enumerate(statistics)}
+    return found
+
+
 def _feature_values(raw: RawPasses, n_features: int) -> Values:
     """Return the columns of the features that fired in an SFNet; no columns for other networks."""
     columns = {
@@ -216,7 +246,12 @@ def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArra
     good = np.ones(len(next(iter(found.values()))), bool)
     with np.errstate(over="ignore"):
         for key, column in found.items():
-            if column.dtype.kind == "f" and key.statistic.scope is not Scope.RANK:
+            # The ends of an interval are missing where less than its probability lies on the grid.
+            if (
+                column.dtype.kind == "f"
+                and key.statistic.scope is not Scope.RANK
+                and key.statistic not in GRID_STATISTICS
+            ):
                 is_good = np.isfinite(column.astype(np.float32))
                 good &= is_good | np.isnan(column) if key.quantity in may_miss else is_good
     return good

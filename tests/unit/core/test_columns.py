@@ -10,6 +10,7 @@ import pytest
 import galbatch
 from galbatch.config import PosteriorConfig
 from galbatch.core.columns import (
+    GRID_STATISTICS,
     MODEL_FLAGS,
     PASSES,
     PIXEL_FLAGS,
@@ -92,7 +93,8 @@ def test_every_column_of_the_demo_is_read_back():
     found = parse_columns(catalog_names(columns))
     assert found == {column.name: (column.model, column.key) for column in columns}
     # Vectors are in a catalog only where they are asked for.
-    everywhere = {s for s in Statistic if s.scope is not Scope.RANK} - {Statistic.EMBEDDING}
+    asked_for = {Statistic.EMBEDDING, *GRID_STATISTICS}
+    everywhere = {s for s in Statistic if s.scope is not Scope.RANK} - asked_for
     assert {key.statistic for _, key in found.values()} >= everywhere
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from galbatch.config import PosteriorConfig
+from galbatch.config import DensityGrid, PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import ab_mag
 from galbatch.errors import BundleError
@@ -358,3 +358,52 @@ def test_an_embedding_is_the_last_features_without_dropout(kind, engine, request
     plain = infer(bundle, block, selected=inputs.selected)
     if engine == "torchscript":
         assert_equal_to_rounding({k: v for k, v in values.items() if k != "net_embedding"}, plain)
+
+
+@pytest.mark.parametrize("method", ["mixture", "samples"])
+def test_a_density_is_the_posterior_on_its_grid(method, gampen_bundle, make_block):
+    block = make_block(9)
+    inputs = BlockInputs(block, np.arange(9) != 3)
+    grids = (
+        DensityGrid(parameter="re_arcsec", low=0.0, high=200.0, bins=4000),
+        DensityGrid(parameter="bt", low=0.0, high=0.2, bins=10),
+    )
+    posterior = POSTERIOR.model_copy(update={"method": method})
+    values = infer_block(Ensemble((gampen_bundle,), densities=grids), inputs, name="net", posterior=posterior)
+    density = values["net_re_arcsec_density"]
+    assert (density.shape, density.dtype) == ((9, 4000), np.float32)
+    assert np.isnan(density[3]).all()
+    assert np.isnan(values["net_re_arcsec_hpd68_low"][3])
+    assert values["net_re_arcsec_peaks"][3] == -1
+    left = inputs.selected
+    # The grid holds all of the posterior, whose quantiles are those of the density.
+    cdf = np.cumsum(density[left].astype(np.float64), axis=1) * 0.05
+    np.testing.assert_allclose(cdf[:, -1], 1.0, atol=1e-4)
+    # Twelve draws are too few to compare interpolated quantiles.
+    for row, of_row in enumerate(np.flatnonzero(left)) if method == "mixture" else ():
+        medians = np.interp(0.5, cdf[row], np.linspace(0.05, 200, 4000))
+        assert medians == pytest.approx(values["net_re_arcsec_q500"][of_row], abs=0.06)
+        low, high = values["net_re_arcsec_hpd68_low"][of_row], values["net_re_arcsec_hpd68_high"][of_row]
+        inside = np.interp([low, high], np.linspace(0, 200, 4001), np.concatenate([[0], cdf[row]]))
+        assert np.diff(inside)[0] == pytest.approx(0.6827, abs=1e-3)
+        equal_tailed = values["net_re_arcsec_q84135"][of_row] - values["net_re_arcsec_q15865"][of_row]
+        assert high - low < equal_tailed + 0.06
+    assert (values["net_re_arcsec_peaks"][left] >= 1).all()
+    # A grid that holds too little gives no interval, and spoils nothing else.
+    lacks = np.nansum(values["net_bt_density"] * 0.02, axis=1) < 0.68
+    assert np.isnan(values["net_bt_hpd68_low"][lacks]).all()
+    assert np.isfinite(values["net_bt_q500"][left]).all()
+    plain = infer_block(gampen_bundle, inputs, name="net", posterior=posterior)
+    assert_equal_to_rounding({name: values[name] for name in plain}, plain)
+
+
+def test_a_density_of_what_is_no_parameter_is_refused(gampen_bundle):
+    def grid(name):
+        return DensityGrid(parameter=name, low=0.0, high=1.0, bins=10)
+
+    with pytest.raises(
+        BundleError, match=r"densities: z is no parameter of .*; it has bt, re_arcsec, flux_njy"
+    ):
+        Ensemble((gampen_bundle,), densities=(grid("z"),))
+    with pytest.raises(BundleError, match="densities: bt occurs twice"):
+        Ensemble((gampen_bundle,), densities=(grid("bt"), grid("bt")))

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from astropy.io.votable.ucd import parse_ucd
 
-from galbatch.config import PosteriorConfig
+from galbatch.config import DensityGrid, PosteriorConfig
 from galbatch.core.columns import EMBEDDING, Statistic, parse_columns, quantile_suffix
 from galbatch.models import INFER_VERSION, ParameterInfo, draw_columns, result_columns
 from galbatch.models.bundle import Embedding
@@ -82,7 +82,8 @@ def test_new_statistics_raise_the_version():
     """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md."""
     assert INFER_VERSION == 9
     assert [statistic.value for statistic in Statistic] == [
-        *("q", "mean", "std", "mode", "epistemic_std", "label", "corr"),
+        *("q", "mean", "std", "mode", "epistemic_std", "label"),
+        *("density", "hpd68_low", "hpd68_high", "hpd95_low", "hpd95_high", "peaks", "corr"),
         *(
             "passes",
             "mc_error",
@@ -121,3 +122,21 @@ def test_an_embedding_is_one_column_of_vectors_before_identity_and_flags(make, d
     assert of_vectors.description.endswith(f"beyond the range of {dtype}")
     assert of_vectors.empty(3).shape == (3, 64)
     assert parse_columns([column.name for column in columns])["net_embedding"] == ("net", EMBEDDING)
+
+
+def test_a_density_states_its_grid_and_its_unit(make):
+    grid = DensityGrid(parameter="re_arcsec", low=0.0, high=5.0, bins=50)
+    columns = result_columns(make.gampen_metadata(), name="net", quantiles=(0.5,), densities=(grid,))
+    names = [column.name for column in columns]
+    start = names.index("net_re_arcsec_density")
+    words = ["density", "hpd68_low", "hpd68_high", "hpd95_low", "hpd95_high", "peaks"]
+    assert names[start : start + 6] == [f"net_re_arcsec_{word}" for word in words]
+    density, low, *_, peaks = columns[start : start + 6]
+    assert (density.dtype, density.length, density.grid) == ("float32", 50, (0.0, 5.0))
+    assert (density.unit, low.unit, peaks.unit) == ("arcsec**-1", "arcsec", "")
+    assert "in each of 50 equal bins from 0 to 5" in density.description
+    assert parse_columns(["flags", *names])["net_re_arcsec_hpd68_low"][1].statistic is Statistic.HPD68_LOW
+    for column in columns[start : start + 6]:
+        parse_ucd(column.ucd, check_controlled_vocabulary=True)
+    # Only of the parameter that is named.
+    assert not [name for name in names if "density" in name and "re_arcsec" not in name]
