@@ -37,7 +37,8 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
         This version of galbatch does not know the bundle's kind of head.
     """
     head, bands = head_of(metadata.head), metadata.input.bands
-    members = f", of each of {metadata.members} members" if metadata.members > 1 else ""
+    weights = f", weighted {' : '.join(map(str, metadata.member_weights))}" if metadata.member_weights else ""
+    members = f", of each of {metadata.members} members{weights}" if metadata.members > 1 else ""
     # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
     if metadata.passes_differ:
         passes = metadata.passes_text

@@ -132,8 +132,8 @@ class Ensemble:
 
     @property
     def n_members(self) -> int:
-        """The number of networks in all bundles together."""
-        return sum(bundle.metadata.members for bundle in self.bundles)
+        """The number of networks in all bundles together, each counted as often as its shares of the posterior."""
+        return sum(bundle.metadata.n_shares for bundle in self.bundles)
 
     @property
     def has_dropout(self) -> bool:

@@ -369,7 +369,7 @@ def _judge_some(
     passes = read_passes(outputs.numbers[rows], metadata)
     if factors is not None:
         passes = passes.inflated(factors)
-    keys = member_keys(outputs.keys[rows], metadata.members)
+    keys = member_keys(outputs.keys[rows], metadata.n_shares)
     draws = physical_draws(passes, keys, metadata.parameters)
     # (object, parameter, level, 2)
     released = np.stack([released_intervals(draws[..., i]) for i in range(draws.shape[2])], axis=1)

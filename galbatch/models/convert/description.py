@@ -88,6 +88,7 @@ class ScriptDescription:
     dropout_rate: float = 0.0
     draws: bool = False
     members: int = 1
+    member_weights: tuple[int, ...] = ()
     domain: DomainInfo = field(default_factory=DomainInfo)
     preprocessing: Annotated[tuple[PreprocessingInfo, ...], one_or_several(dict)] = (PreprocessingInfo(),)
     training_data: str = ""
@@ -107,6 +108,7 @@ class ScriptDescription:
             draws=self.draws,
             domain=self.domain,
             members=self.members,
+            member_weights=self.member_weights,
             training_data=self.training_data,
             origin=origin,
             licence=self.licence,

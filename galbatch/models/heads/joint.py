@@ -80,7 +80,7 @@ def has_posterior(infos: Sequence[OutputInfo]) -> bool:
     A single network with a point head and without dropout does not: all its passes are one and the same value.
     """
     is_point = head_of(infos[0].metadata.head).is_point
-    n_members = sum(info.metadata.members for info in infos)
+    n_members = sum(info.metadata.n_shares for info in infos)
     return not is_point or n_members > 1 or any(info.metadata.passes_differ for info in infos)
 
 
@@ -137,7 +137,7 @@ def joint_draws(
     -------
     draws (draw,) float64 of each quantity that has columns in the catalog, by its name, in its physical unit
     """
-    n_passes = len(outputs[0]) * sum(info.metadata.members for info in infos)
+    n_passes = len(outputs[0]) * sum(info.metadata.n_shares for info in infos)
     n_repeats = -(-n_draws // n_passes)
     size = max(1, NUMBERS_AT_ONCE // sum(numbers.size for numbers in outputs))
     drawn = np.concatenate(

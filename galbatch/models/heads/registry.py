@@ -95,8 +95,11 @@ def read_passes(outputs: npt.NDArray[np.floating], metadata: BundleMetadata) -> 
     n_objects, n_passes, n_numbers = numbers.shape
     members = metadata.members
     split = numbers.reshape(n_objects, n_passes, members, n_numbers // members)
+    if metadata.member_weights:
+        # A member with several shares stands for as many members that are equal.
+        members, split = metadata.n_shares, np.repeat(split, metadata.member_weights, axis=2)
     # (object, pass, member, output) to (object, member x pass, output): the passes of each member stay together.
-    numbers = np.swapaxes(split, 1, 2).reshape(n_objects, members * n_passes, n_numbers // members)
+    numbers = np.swapaxes(split, 1, 2).reshape(n_objects, members * n_passes, split.shape[3])
     head = head_of(metadata.head)
     return head.read(numbers, metadata.head, parameters=metadata.parameters, n_members=members)
 

@@ -111,7 +111,7 @@ def posterior_of(
         return passes, None
     pairs = zip(ensemble.bundles, keys, strict=True)
     # (object, member x pass), in the order of the pooled passes.
-    members = [member_keys(part, bundle.metadata.members) for bundle, part in pairs]
+    members = [member_keys(part, bundle.metadata.n_shares) for bundle, part in pairs]
     return passes, passes.draws(np.concatenate(members, axis=1))
 
 

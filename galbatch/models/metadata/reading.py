@@ -35,8 +35,9 @@ def write_metadata(metadata: BundleMetadata) -> str:
     if metadata.stopping is None:
         del data["stopping"]
     # So have those that do not use what came later.
-    if not metadata.draws:
-        del data["draws"]
+    for name in ("draws", "member_weights"):
+        if not data[name]:
+            del data[name]
     if not metadata.input.more_grids:
         del data["input"]["more_grids"]
     # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.

@@ -34,6 +34,8 @@ __all__ = [
 # Pydantic reads it as each class's `__pydantic_config__`: an unknown key is an error, so that a misspelled one is not ignored.
 STRICT: dict[str, Any] = {"extra": "forbid"}
 Range = tuple[float, float]
+# Each share is a pass to summarize; with a hundred, any weight is met to half a percent.
+MOST_SHARES = 100
 
 
 @dataclass(frozen=True)
@@ -343,6 +345,7 @@ class BundleMetadata:
     dropout_rate : rate of every dropout layer; 0: all passes are equal, unless the network `draws`
     n_top_features : number k of features that SFNet keeps; 0 for networks without such features
     draws : whether passes differ by what the network itself draws, whatever its dropout rate
+    member_weights : how many equal shares of the posterior each member has, such as 3, 2, 1; empty: one each
     members : number of networks in the script; a pass returns the outputs of the first member, then those of the next
     calibration : result of a calibration; None: never calibrated
     stopping : stopping calibration, by which runs decide when an object has enough passes; None: never measured
@@ -365,6 +368,7 @@ class BundleMetadata:
     n_top_features: int = 0
     draws: bool = False
     members: int = 1
+    member_weights: tuple[int, ...] = ()
     calibration: CalibrationInfo | None = None
     stopping: StoppingInfo | None = None
     training_data: str = ""
@@ -378,6 +382,11 @@ class BundleMetadata:
     def passes_differ(self) -> bool:
         """Whether two passes of an object differ, by dropout or by draws of the network's own."""
         return self.dropout_rate > 0 or self.draws
+
+    @property
+    def n_shares(self) -> int:
+        """The number of equal shares of the posterior that all members have together."""
+        return sum(self.member_weights) or self.members
 
     @property
     def passes_text(self) -> str:
@@ -400,12 +409,31 @@ class BundleMetadata:
             problems.append(f"dropout_rate must lie in [0, 1), found {self.dropout_rate}")
         if self.members < 1:
             problems.append(f"members must be 1 or more, found {self.members}")
+        problems += self._weight_problems()
         problems += self.input.problems()
         for parameter in self.parameters:
             problems += parameter.problems()
         problems += self.domain.problems(len(self.input.bands))
         problems += self.stopping.problems(len(names)) if self.stopping is not None else []
         return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
+
+    def _weight_problems(self) -> list[str]:
+        """Return messages on weights of members that do not fit them."""
+        weights = self.member_weights
+        if not weights:
+            return []
+        problems = []
+        if len(weights) != self.members or min(weights) < 1 or sum(weights) > MOST_SHARES:
+            problems.append(
+                f"member_weights: a whole number above 0 for each of {self.members} members, {MOST_SHARES} in all at most, "
+                f"found {list(weights)}"
+            )
+        # The Monte Carlo error would count a member's passes once for each of its shares.
+        if self.passes_differ:
+            problems.append(
+                "member_weights: only for members whose passes do not differ, without dropout and draws"
+            )
+        return problems
 
 
 def _is_positive_definite(matrix: tuple[tuple[float, ...], ...]) -> bool:

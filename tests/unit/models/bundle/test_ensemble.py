@@ -26,6 +26,7 @@ from galbatch.models import (
     save_bundle,
     script_of,
 )
+from galbatch.models.heads import outputs_per_pass
 from galbatch.models.networks import keyed_dropout
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
@@ -337,3 +338,40 @@ def test_an_embedding_needs_a_script_with_features(toy):
         BundleError, match="embedding = true, but the bundle's script has no method last_features"
     ):
         Ensemble((toy(),), embedding_dtype="float32")
+
+
+def test_weighted_members_are_the_weighted_mixture_of_their_distributions(toy, make_block):
+    """Three members, the first with three of five shares: quantiles from scipy, mean and epistemic scatter by hand."""
+    outputs = [m for shift in (0.0, 1.0, 4.0) for m in (shift, shift, -1.0, 0.4, 0.0)]
+    bundle = toy(outputs, members=3, member_weights=(3, 1, 1))
+    assert (bundle.metadata.n_shares, outputs_per_pass(bundle.metadata)) == (5, 15)
+    values = infer(bundle, make_block(2))
+    shares, centers, width = np.array([0.6, 0.2, 0.2]), np.array([0.0, 1.0, 4.0]), np.exp(-0.5)
+    q500 = (values["m_x_q500"][0] - X.location) / X.scale
+    assert shares @ norm.cdf(q500, centers, width) == pytest.approx(0.5, abs=1e-6)
+    mean, between = shares @ centers, shares @ np.square(centers) - (shares @ centers) ** 2
+    assert values["m_x_mean"][0] == pytest.approx(X.location + X.scale * mean, rel=1e-6)
+    assert values["m_x_epistemic_std"][0] == pytest.approx(X.scale * np.sqrt(between), rel=1e-5)
+    assert values["m_x_std"][0] == pytest.approx(X.scale * np.sqrt(between + width**2), rel=1e-5)
+    # As if the first member were there three times.
+    thrice = infer(toy(outputs[:5] * 3 + outputs[5:], members=5), make_block(2))
+    for name in thrice.keys() - {"m_identity"}:
+        np.testing.assert_array_equal(values[name], thrice[name], err_msg=name)
+    assert (values["m_mc_error"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"member_weights": (1, 2)},
+            "a whole number above 0 for each of 3 members, 100 in all at most, found",
+        ),
+        ({"member_weights": (0, 1, 1)}, "a whole number above 0"),
+        ({"member_weights": (99, 1, 1)}, "100 in all at most"),
+        ({"member_weights": (1, 1, 2), "rate": 0.2}, "only for members whose passes do not differ"),
+    ],
+)
+def test_weights_that_do_not_fit_the_members_are_told(toy, changes, message):
+    with pytest.raises(BundleError, match=message):
+        toy(torch.cat([GAUSSIAN] * 3), members=3, **changes)
