@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import catalogs, collections, doctor, objects, releasing, running, simulating, tiles
+from galbatch.cli import browsing, catalogs, collections, doctor, objects, releasing, running, simulating, tiles
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import print_error, print_line
@@ -72,6 +72,7 @@ app.command()(releasing.merge)
 app.command()(releasing.release)
 app.command()(catalogs.verify)
 app.command()(catalogs.report)
+app.command()(browsing.browse)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cone)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.show)
 app.command()(catalogs.columns)

@@ -1,8 +1,9 @@
-"""Reports and figures: an HTML page about a catalog, comparisons with a known truth, corner plots, training curves.
+"""Reports and figures: an HTML page about a catalog, a local page to browse one, comparisons with a known truth, corner plots, training curves.
 
 No other package of galbatch imports matplotlib or Jinja.
 """
 
+from galbatch.reporting.browsing import PageServer, serve_catalog
 from galbatch.reporting.calibration import write_calibration
 from galbatch.reporting.comparison import (
     CatalogComparison,
@@ -25,6 +26,7 @@ __all__ = [
     "ComparedQuantity",
     "ComparisonOptions",
     "Matching",
+    "PageServer",
     "Recovery",
     "Released",
     "check_corner",
@@ -32,6 +34,7 @@ __all__ = [
     "compare",
     "release_folder",
     "report",
+    "serve_catalog",
     "truth_recovery",
     "write_calibration",
     "write_comparison",

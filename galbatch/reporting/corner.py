@@ -19,7 +19,7 @@ from galbatch.errors import OutputError, UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.figures import BLUE, DPI, GRAY, STYLE
 
-__all__ = ["CORNER_KINDS", "LEAST_DRAWS", "check_corner", "write_corner"]
+__all__ = ["CORNER_KINDS", "LEAST_DRAWS", "check_corner", "corner_picture", "write_corner"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,6 +91,17 @@ def write_corner(path: str, drawn: Drawn) -> None:
         There are too few draws.
     """
     check_corner(path, drawn.n_draws)
+    storage.publish(path, corner_picture(drawn, path.rpartition(".")[2]))
+
+
+def corner_picture(drawn: Drawn, kind: str) -> bytes:
+    """Return the corner plot of `write_corner` as the bytes of a file of a kind: png, pdf or svg.
+
+    Raises
+    ------
+    MissingPackage
+        corner is not installed.
+    """
     # A flux that is not positive has no magnitude, and corner refuses NaN: then the flux is shown.
     shown = {name: flux for name, flux in drawn.derived.items() if np.isfinite(drawn.samples[name]).all()}
     quantities = [
@@ -114,8 +125,8 @@ def write_corner(path: str, drawn: Drawn) -> None:
         figure.text(s=str(drawn.object_id), fontsize=12, fontweight="bold", **place)
         # One panel has no contours, and so no line about them.
         figure.text(s="\n\n" + "\n".join(lines[: len(figure.axes) + 1]), color=GRAY, **place)
-        figure.savefig(buffer, format=path.rpartition(".")[2], dpi=DPI, bbox_inches="tight", pad_inches=0.15)
-    storage.publish(path, buffer.getvalue())
+        figure.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return buffer.getvalue()
 
 
 def _figure(quantities: list[Quantity], values: list[Floats]) -> Figure:

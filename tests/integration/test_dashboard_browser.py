@@ -1,7 +1,6 @@
 """The dashboard's page in a browser, after a run of which some partitions failed: its numbers are those of the catalog."""
 
 import re
-import shutil
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -15,21 +14,6 @@ pytestmark = pytest.mark.slow
 
 WAIT_MS = 600_000
 """A ceiling for slow machines; all that is waited for comes within seconds."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window."""
-    reason = "playwright is not installed: pip install galbatch[dev]"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip(
-            "there is no Chromium here: install the system's package chromium to test pages in a browser"
-        )
-    with playwright.sync_playwright() as started:
-        # Containers run tests as root, where Chromium has no sandbox; the page is galbatch's own.
-        yield started.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")

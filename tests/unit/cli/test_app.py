@@ -44,7 +44,7 @@ def test_every_command_and_option_has_help(name, command):
 def test_the_commands_of_the_design_are_there():
     names = {name.removeprefix("galbatch ") for name, _ in commands()}
     assert names >= {
-        "demo", "simulate", "plan", "run", "status", "clean", "verify", "report", "cone", "draws",
+        "demo", "simulate", "plan", "run", "status", "clean", "verify", "report", "browse", "cone", "draws",
         "show", "columns", "flags", "cutout",
         "models list", "models show", "models train", "objects check",
         "models convert gampen", "models convert sfnet", "models convert script",

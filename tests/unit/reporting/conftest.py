@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from galbatch import catalog, ingest
 from galbatch.core import sky
-from galbatch.core.columns import Column
+from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, Column
 from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid, ab_mag
@@ -45,7 +45,7 @@ def made(tmp_path_factory, truth):
     ra, dec = 150 + rng.uniform(0, 0.01, N_OBJECTS), 2 + rng.uniform(0, 0.01, N_OBJECTS)
     flags = np.zeros(N_OBJECTS, np.int32)
     flags[:4], flags[4:8] = int(PixelFlag.SATURATED), int(PixelFlag.NEIGHBOR | PixelFlag.MOSAICKED)
-    columns, values = [Column("flags", "int32", "", "pixels")], {"flags": flags}
+    columns, values = [PIXEL_FLAGS], {"flags": flags}
     for name, unit, true, width in (
         ("bt", "", truth["bt"], 0.05),
         ("re_arcsec", "arcsec", truth["re_arcsec"], 0.1),
@@ -61,7 +61,7 @@ def made(tmp_path_factory, truth):
         )
         columns += more
         values |= its
-    columns += [Column("gampen_passes", "int32", "", ""), Column("gampen_flags", "int32", "", "")]
+    columns += [Column("gampen_passes", "int32", "", ""), MODEL_FLAGS.column("gampen")]
     values |= {
         "gampen_passes": np.full(N_OBJECTS, 64),
         "gampen_flags": np.where(np.arange(N_OBJECTS) == 8, 4, 0),
