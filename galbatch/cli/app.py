@@ -16,7 +16,17 @@ import typer
 import typer.core
 
 from galbatch import __version__
-from galbatch.cli import browsing, catalogs, collections, doctor, objects, releasing, running, simulating, tiles
+from galbatch.cli import (
+    browsing,
+    catalogs,
+    collections,
+    doctor,
+    objects,
+    releasing,
+    running,
+    simulating,
+    tiles,
+)
 from galbatch.cli.bundles import converting, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import print_error, print_line

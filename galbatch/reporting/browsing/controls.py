@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bokeh.models import (
-    AutocompleteInput,
     Button,
-    Checkbox,
     CheckboxGroup,
     Div,
     InlineStyleSheet,
     RadioButtonGroup,
+    Select,
     TextInput,
 )
 
@@ -28,7 +26,6 @@ STYLE = """
 :host { margin-inline: 0; } label { white-space: normal; overflow-wrap: anywhere; }
 .bk-btn, .bk-btn-default { padding: .35rem .5rem; background: var(--paper); color: var(--ink); border: 1px solid var(--edge); font: inherit; }
 .bk-btn.bk-active { background: var(--blue); color: var(--paper); }
-.bk-menu, .bk-below { background: var(--paper); color: var(--ink); } .bk-menu > *:hover, .bk-menu > .bk-active { background: var(--ground); color: var(--ink); }
 """
 DIV_STYLE = """
 :host { color: var(--ink); font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; }
@@ -51,7 +48,9 @@ MODES = ("replaces", "adds", "takes away")
 
 def styled_div(name: str, text: str = "") -> Any:
     """Return a Div in the page's style, as the root `name` of its template."""
-    return Div(name=name, text=text, sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=DIV_STYLE)])
+    return Div(
+        name=name, text=text, sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=DIV_STYLE)]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +75,10 @@ class Controls:
         """Return the widgets for a catalog, with its columns and the flags that its objects have."""
         x, y = rows.first_columns
         return cls(
-            x_column=_columns("x_column", "across", x, rows.plottable),
-            y_column=_columns("y_column", "up", y, rows.plottable),
-            x_log=_made(Checkbox, "x_log", label="by logarithm"),
-            y_log=_made(Checkbox, "y_log", label="by logarithm"),
+            x_column=_made(Select, "x_column", title="across", value=x, options=rows.plottable),
+            y_column=_made(Select, "y_column", title="up", value=y, options=rows.plottable),
+            x_log=_made(CheckboxGroup, "x_log", labels=["by logarithm"]),
+            y_log=_made(CheckboxGroup, "y_log", labels=["by logarithm"]),
             flags=_made(CheckboxGroup, "flags", labels=[one.label for one in rows.raised]),
             flags_are=_made(RadioButtonGroup, "flags_are", labels=list(LEFT_OUT), active=0),
             usable=_made(Button, "usable", label="Check all quality flags"),
@@ -96,22 +95,5 @@ class Controls:
         return [getattr(self, name) for name in self.__slots__]
 
 
-def _columns(name: str, title: str, value: str, options: Sequence[str]) -> Any:
-    """Return an input that completes names of columns: a catalog has a hundred."""
-    return _made(
-        AutocompleteInput,
-        name,
-        title=title,
-        value=value,
-        completions=list(options),
-        min_characters=0,
-        search_strategy="includes",
-        max_completions=14,
-        restrict=True,
-    )
-
-
 def _made(kind: Any, name: str, **options: Any) -> Any:
-    return kind(
-        name=name, sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=STYLE)], **options
-    )
+    return kind(name=name, sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=STYLE)], **options)

@@ -31,7 +31,9 @@ def object_html(one: api.CatalogObject, store: str) -> str:
         Cutout store. Where it has no cutout of the object, the panel says why.
     """
     values = one.values
-    place = f"{api.sexagesimal(values.ra_deg, values.dec_deg)} · {values.ra_deg:.6f} {values.dec_deg:+.6f} deg"
+    place = (
+        f"{api.sexagesimal(values.ra_deg, values.dec_deg)} · {values.ra_deg:.6f} {values.dec_deg:+.6f} deg"
+    )
     return "".join(
         [
             f'<h2 data-name="id">{escape(str(values.object_id))}</h2><p class="soft">{place}</p>',
@@ -105,14 +107,10 @@ def _flags_html(title: str, flags: Sequence[api.FlagText]) -> str:
     head = f"<h3>{title}</h3>" if title else ""
     if not flags:
         return f'{head}<p class="soft">no flag</p>'
-    items = [
-        f'<li><b class="{flag.flag_class}">{flag.name}</b> {escape(flag.text)}</li>' for flag in flags
-    ]
+    items = [f'<li><b class="{flag.flag_class}">{flag.name}</b> {escape(flag.text)}</li>' for flag in flags]
     return f'{head}<ul class="flags">{"".join(items)}</ul>'
 
 
 def _kept_html(kept: Sequence[tuple[str, object, str]]) -> str:
-    rows = [
-        (name, f"{value:g}" if isinstance(value, float) else value, unit) for name, value, unit in kept
-    ]
+    rows = [(name, f"{value:g}" if isinstance(value, float) else value, unit) for name, value, unit in kept]
     return f"<h3>Kept columns</h3>{html_table(('column', 'value', 'unit'), rows)}" if rows else ""

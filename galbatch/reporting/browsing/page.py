@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 from bokeh.document import Document
+from markupsafe import escape
 
 from galbatch.core.columns import DEC, RA
 from galbatch.errors import GalbatchError
@@ -51,6 +52,8 @@ class BrowsePage:
 
     def add_to(self, document: Document) -> None:
         """Fill a new document: widgets, panels and the page's template."""
+        # Bokeh subscribes to the events of a button when it joins the document, and to none that come later.
+        self._listen()
         named = (self._counts, self._saved, self._object, self._posterior)
         for root in (*self._controls.roots, self._sky.figure, self._scatter.figure, *named):
             document.add_root(root)
@@ -65,7 +68,6 @@ class BrowsePage:
         ))  # fmt: skip
         self._sky.turn_x(from_zero=self._rows.ra_turns)
         self._show_columns()
-        self._listen()
 
     def _listen(self) -> None:
         widgets = self._controls
@@ -96,8 +98,8 @@ class BrowsePage:
     def _show_columns(self) -> None:
         widgets = self._controls
         chosen = [
-            self._axis(widgets.x_column.value, is_log=widgets.x_log.active),
-            self._axis(widgets.y_column.value, is_log=widgets.y_log.active),
+            self._axis(widgets.x_column.value, is_log=bool(widgets.x_log.active)),
+            self._axis(widgets.y_column.value, is_log=bool(widgets.y_log.active)),
         ]
         self._scatter.show(chosen[0][0], chosen[1][0], (chosen[0][1], chosen[1][1]))
         self._filter()
@@ -136,7 +138,7 @@ class BrowsePage:
 
     def _say(self, text: str) -> None:
         self._saved.update(text="")
-        self._saved.update(text=f"<p data-name='said'>{jinja2.filters.escape(text)}</p>")
+        self._saved.update(text=f"<p data-name='said'>{escape(text)}</p>")
 
     # --- what is selected ----------------------------------------------------------------------------------
 
@@ -180,7 +182,7 @@ class BrowsePage:
             one = self._rows.catalog.object(object_id)
             self._object.text = object_html(one, self._store)
         except GalbatchError as error:
-            self._object.text = f"<p>{jinja2.filters.escape(str(error))}</p>"
+            self._object.text = f"<p>{escape(str(error))}</p>"
         # The corner plot takes a second: pictures and values are seen before it.
         self._document.add_next_tick_callback(lambda: self._draw_posterior(row, object_id))
 

@@ -106,9 +106,18 @@ class Panel:
         self.figure.image("image", **place, source=self._shading, color_mapper=self._mapper, level="image")
         style: dict[str, Any] = {"line_color": None, "size": 4, "fill_alpha": 0.55}
         self.figure.scatter("x", "y", source=self._points, fill_color=BLUE, **style)
-        self.figure.scatter("x", "y", source=self._marked, fill_color=VERMILION, **style | {"fill_alpha": 0.9})
         self.figure.scatter(
-            "x", "y", source=self._opened, size=16, marker="circle", fill_color=None, line_color=INK, line_width=2
+            "x", "y", source=self._marked, fill_color=VERMILION, **style | {"fill_alpha": 0.9}
+        )
+        self.figure.scatter(
+            "x",
+            "y",
+            source=self._opened,
+            size=16,
+            marker="circle",
+            fill_color=None,
+            line_color=INK,
+            line_width=2,
         )
 
     # --- what it shows -------------------------------------------------------------------------------------

@@ -106,7 +106,9 @@ class BrowsedRows:
     def first_columns(self) -> tuple[str, str]:
         """The two columns that a page begins with: medians of the first model with two quantities, or the position."""
         medians = {
-            key: columns[0.5] for key, columns in quantile_columns(self.schema.names).items() if 0.5 in columns
+            key: columns[0.5]
+            for key, columns in quantile_columns(self.schema.names).items()
+            if 0.5 in columns
         }
         for model in self.catalog.models:
             names = [name for (whose, _), name in medians.items() if whose == model]

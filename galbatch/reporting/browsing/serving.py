@@ -75,7 +75,9 @@ def serve_catalog(
     if not len(rows):
         raise UsageError(f"{catalog.path}: no rows to browse")
     place = store or api.store_beside(catalog.path)
-    application = Application(FunctionHandler(lambda document: BrowsePage(rows, place, selection).add_to(document)))
+    application = Application(
+        FunctionHandler(lambda document: BrowsePage(rows, place, selection).add_to(document))
+    )
     try:
         sockets, port = bind_sockets(HOST, port)
     except OSError as error:
@@ -83,7 +85,9 @@ def serve_catalog(
     # Every user of this machine can connect to its loopback interface, and so can pages of other sites that a browser shows:
     # the first do not know the path, the second are refused by the origin of their connection.
     origins = [f"{name}:{port}" for name in (HOST, "localhost")]
-    pages = BokehTornado({"/": application}, prefix=secrets.token_urlsafe(16), extra_websocket_origins=origins)
+    pages = BokehTornado(
+        {"/": application}, prefix=secrets.token_urlsafe(16), extra_websocket_origins=origins
+    )
     http = HTTPServer(pages)
     http.add_sockets(sockets)
     return PageServer(BaseServer(IOLoop.current(), pages, http), f"http://{HOST}:{port}{pages.prefix}/")

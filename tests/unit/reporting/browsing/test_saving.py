@@ -14,7 +14,9 @@ def test_no_list_replaces_an_older_one(tmp_path):
         table = pa.table({"object_id": [2**53 + 1 + number], "ra_deg": [1.5], "dec_deg": [-2.0]})
         names.append(save_selection(path, table))
     assert [name.rpartition("/")[2] for name in names] == ["bright.csv", "bright-2.csv", "bright-3.csv"]
-    assert [read_table(name)["object_id"].to_pylist() for name in names] == [[2**53 + 1 + n] for n in range(3)]
+    assert [read_table(name)["object_id"].to_pylist() for name in names] == [
+        [2**53 + 1 + n] for n in range(3)
+    ]
 
 
 def test_an_unknown_format_is_refused(tmp_path):
