@@ -20,6 +20,7 @@ from galbatch.cli import (
     browsing,
     catalogs,
     collections,
+    comparing,
     doctor,
     objects,
     releasing,
@@ -87,7 +88,7 @@ app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cone)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.show)
 app.command()(catalogs.columns)
 app.command()(catalogs.flags)
-app.command()(catalogs.compare)
+app.command()(comparing.compare)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cutout)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
 

@@ -1,4 +1,4 @@
-"""The commands that read a finished catalog: verify, report, cone, show, columns, flags, compare, cutout and draws."""
+"""The commands that read a finished catalog: verify, report, cone, show, columns, flags, cutout and draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 from galbatch.cli.options import CatalogPath, CutoutStore, ObjectIds, TableOutput, refuse_options
 from galbatch.cli.printing import (
     out,
-    print_comparison,
     print_csv,
     print_error,
     print_flags,
@@ -27,7 +26,7 @@ from galbatch.errors import UsageError
 if TYPE_CHECKING:
     from galbatch.api import Cutout
 
-__all__ = ["columns", "compare", "cone", "cutout", "draws", "flags", "report", "show", "verify"]
+__all__ = ["columns", "cone", "cutout", "draws", "flags", "report", "show", "verify"]
 
 # Up to this number the draws themselves are printed: quantiles of fewer than 20 values say little.
 FEW_DRAWS = 20
@@ -246,110 +245,6 @@ def flags(
         counts = api.flag_counts(catalog_path, name)
         rows = [(str(number), str(flag.value), flag.name, flag.text) for number, flag in counts]
         print_table(("objects", "value", "flag", "meaning"), rows, prose=True)
-
-
-def compare(
-    catalog_path: CatalogPath,
-    other: Annotated[
-        str,
-        typer.Option(
-            "--with",
-            metavar="TABLE",
-            help="published estimates, a truth table, another catalog: any table of objects",
-        ),
-    ],
-    match: Annotated[str, typer.Option(metavar="id|sky", help="match rows by id, or on the sky")] = "id",
-    radius: Annotated[
-        str, typer.Option(metavar="RADIUS", help="with sky: largest separation in arcsec, or with its unit")
-    ] = "1",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="QUANTITY=COLUMN[:UNIT]",
-            help="column of TABLE that is a quantity of the catalog, re_arcsec=R_e:arcmin; once for each; default: by its name",
-        ),
-    ] = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option("--id", metavar="COLUMN", help="column of the ids in TABLE; default: by its name"),
-    ] = None,
-    ra: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="right ascension in TABLE, deg; default: by its name")
-    ] = None,
-    dec: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="declination in TABLE, deg; default: by its name")
-    ] = None,
-    hdu: Annotated[
-        str | None, typer.Option(metavar="HDU", help="number or name of the table in a file with several")
-    ] = None,
-    bins: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:5|:18,20,22]",
-            help="bins by a quantity (as in TABLE) or a column of either, by number or edges; once for each; none: no bins; "
-            "default: by magnitude, or size",
-        ),
-    ] = None,
-    relative: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="QUANTITY",
-            help="divide the differences of this quantity by TABLE's values; once for each",
-        ),
-    ] = None,
-    outliers: Annotated[
-        float,
-        typer.Option(
-            metavar="N", help="differences beyond this many NMADs from the bias are outliers", min=0
-        ),
-    ] = 5.0,
-    flagged: Annotated[
-        bool, typer.Option("--flagged", help="compare objects with flags of spoiled pixels, too")
-    ] = False,
-    output: TableOutput = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="figure to write: .png, .pdf or .svg")
-    ] = None,
-) -> None:
-    """Compare a catalog with another table: bias, scatter, outliers and coverage of each quantity, in all and in bins.
-
-    Differences are the catalog's median minus TABLE's value. Prints a table, or writes it with -o, and a figure with --plot.
-    """
-    from galbatch import api, reporting
-    from galbatch.objects import check_table_suffix, write_table
-
-    # Names of files are checked first: large tables take minutes.
-    if output is not None:
-        check_table_suffix(output)
-    if plot is not None:
-        reporting.check_picture(plot)
-    given = dict(word.partition("=")[::2] for word in column or ())
-    if without := [word for word in column or () if "=" not in word]:
-        raise UsageError(f"--column {without[0]}: expected QUANTITY=COLUMN, such as re_arcsec=R_e")
-    compared = reporting.compare(
-        catalog_path,
-        other,
-        match=match,
-        radius_arcsec=api.parse_radius(radius),
-        columns=given,
-        options=reporting.ComparisonOptions(
-            id=id_column,
-            ra=ra,
-            dec=dec,
-            hdu=int(hdu) if hdu and hdu.isdigit() else hdu,
-            bins=None if bins is None else [word for word in bins if word != "none"],
-            relative=relative or (),
-            outlier_nmads=outliers,
-            flagged=flagged,
-        ),
-    )
-    print_comparison(compared)
-    if output is not None:
-        write_table(output, compared.table())
-        print_line(f"table: {output}")
-    if plot is not None:
-        reporting.write_comparison(plot, compared)
-        print_line(f"figure: {plot}")
 
 
 def cutout(

@@ -8,10 +8,12 @@ from galbatch.reporting.calibration import write_calibration
 from galbatch.reporting.comparison import (
     CatalogComparison,
     ComparedQuantity,
+    ComparedRedshift,
     ComparisonOptions,
     Matching,
     check_picture,
     compare,
+    redshift_table,
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
@@ -24,6 +26,7 @@ __all__ = [
     "CORNER_KINDS",
     "CatalogComparison",
     "ComparedQuantity",
+    "ComparedRedshift",
     "ComparisonOptions",
     "Matching",
     "PageServer",
@@ -32,6 +35,7 @@ __all__ = [
     "check_corner",
     "check_picture",
     "compare",
+    "redshift_table",
     "release_folder",
     "report",
     "serve_catalog",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from galbatch.api import FlagText, ObjectValues
     from galbatch.models import ResultTable
-    from galbatch.reporting import CatalogComparison, ComparedQuantity
+    from galbatch.reporting import CatalogComparison, ComparedQuantity, ComparedRedshift
 
 __all__ = [
     "print_comparison",
@@ -123,6 +123,35 @@ def print_comparison(compared: CatalogComparison) -> None:
         print_line(f"\n{quantity.model} {quantity.parameter} and {one.column}{f' ({unit})' if unit else ''}:")
         cells = _comparison_cells(one)
         print_table(list(cells), list(zip(*cells.values(), strict=True)), right=range(1, len(cells)))
+    for redshift in compared.redshifts:
+        print_line(
+            f"\n{redshift.model} {redshift.quantity} as a redshift, dz = (z_phot - z_spec) / (1 + z_spec):"
+        )
+        cells = _redshift_cells(redshift)
+        print_table(list(cells), list(zip(*cells.values(), strict=True)), right=range(1, len(cells)))
+
+
+def _redshift_cells(one: ComparedRedshift) -> dict[str, list[str]]:
+    """Return the cells of a redshift's table, by their headings; without columns that have no value."""
+    heads = {
+        "bias": "bias",
+        "sigma_nmad": "NMAD",
+        "outliers_15": "> 0.15",
+        "outliers_05": "> 0.05",
+        "sigma_iqr": "IQR σ",
+        "pit_mean": "PIT mean",
+        "pit_std": "PIT σ",
+        "cde_loss": "CDE loss",
+        "crps": "CRPS",
+        "log_score": "ln p",
+    }
+    rows = [(text, found.measured, found.measured.named()) for text, found in one.rows()]
+    cells = {"": [text for text, *_ in rows], "n": [str(measured.n) for _, measured, _ in rows]}
+    for name, head in heads.items():
+        values = [named[name] for *_, named in rows]
+        if any(math.isfinite(value) for value, _ in values):
+            cells[head] = [with_error(*value) if math.isfinite(value[0]) else "" for value in values]
+    return cells
 
 
 def _comparison_cells(one: ComparedQuantity) -> dict[str, list[str]]:
@@ -144,7 +173,7 @@ def with_error(value: float | None, error: float | None, scale: float = 1.0) -> 
     """Return a value and its error, both times `scale`, with two digits of the error: ``0.103±0.012``; empty without a value."""
     if value is None:
         return ""
-    if not error:
+    if not error or not math.isfinite(error):
         return f"{scale * value:.3g}"
     decimals = max(0, 1 - math.floor(math.log10(scale * error)))
     # Adding 0.0 turns -0.0 into 0.0.

@@ -12,13 +12,16 @@ from galbatch.reporting.comparison.comparing import (
 )
 from galbatch.reporting.comparison.figure import check_picture, write_comparison
 from galbatch.reporting.comparison.matching import Matching
+from galbatch.reporting.comparison.redshifts import ComparedRedshift, redshift_table
 
 __all__ = [
     "CatalogComparison",
     "ComparedQuantity",
+    "ComparedRedshift",
     "ComparisonOptions",
     "Matching",
     "check_picture",
     "compare",
+    "redshift_table",
     "write_comparison",
 ]

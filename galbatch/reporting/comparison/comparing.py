@@ -15,6 +15,7 @@ from galbatch.errors import UsageError
 from galbatch.reporting.comparison.binning import Binning
 from galbatch.reporting.comparison.joining import Joined, Keys, join, quantity_columns
 from galbatch.reporting.comparison.matching import Matching
+from galbatch.reporting.comparison.redshifts import ComparedRedshift, RedshiftOptions, compare_redshifts
 from galbatch.reporting.comparison.reference import OtherTable
 from galbatch.reporting.comparison.statistics import STATISTICS, Sample, Statistics
 from galbatch.reporting.contents import Quantity
@@ -51,6 +52,10 @@ class ComparisonOptions:
         Number of bootstrap samples for the errors; below 2: no errors.
     seed : int
         Seed of the bootstrap samples.
+    target : str or None
+        Path of a list whose colors and magnitudes the statistics of redshifts are weighted to; None: no weights.
+    target_columns : sequence of str
+        Columns of the target that the catalog or the other table has, too.
     """
 
     id: str | None = None
@@ -63,6 +68,8 @@ class ComparisonOptions:
     flagged: bool = False
     n_bootstrap: int = 200
     seed: int = 0
+    target: str | None = None
+    target_columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +139,8 @@ class CatalogComparison:
     n_flagged : int
     quantities : tuple of ComparedQuantity
         In the order of the catalog's columns, those without a column in the other table left out.
+    redshifts : tuple of ComparedRedshift
+        The statistics of the field of those that are redshifts.
     """
 
     catalog: str
@@ -139,6 +148,7 @@ class CatalogComparison:
     matching: Matching
     n_flagged: int
     quantities: tuple[ComparedQuantity, ...]
+    redshifts: tuple[ComparedRedshift, ...] = ()
 
     def table(self) -> pa.Table:
         """Return a row for each quantity, and for each of its bins; the units of differences are in the column ``unit``."""
@@ -196,6 +206,8 @@ def compare(
     if match not in ("id", "sky"):
         raise UsageError(f"--match {match}: expected id or sky")
     chosen = options or ComparisonOptions()
+    if (chosen.target is None) != (not chosen.target_columns):
+        raise UsageError("--target and --target-columns go together: which list, and which columns of it")
     there = OtherTable(other, hdu=chosen.hdu)
     found = quantity_columns(catalog_path, there, columns or {})
     known = {quantity for _, quantity in found}
@@ -205,7 +217,8 @@ def compare(
         )
     keys = Keys(match, radius_arcsec, chosen.id, chosen.ra, chosen.dec)
     usual = _usual_bins([quantity for _, quantity in found])
-    joined = join(catalog_path, there, found, keys=keys, bins=usual if chosen.bins is None else chosen.bins)
+    bins = usual if chosen.bins is None else chosen.bins
+    joined = join(catalog_path, there, found, keys=keys, bins=bins, further=chosen.target_columns)
     kept = joined if chosen.flagged else joined.without_spoiled()
     return CatalogComparison(
         catalog_path,
@@ -213,6 +226,15 @@ def compare(
         joined.matching,
         n_flagged=len(joined) - len(kept),
         quantities=tuple(_compared(kept, quantity, chosen) for quantity in kept.quantities()),
+        redshifts=compare_redshifts(
+            kept,
+            RedshiftOptions(
+                target=chosen.target,
+                target_columns=chosen.target_columns,
+                n_bootstrap=chosen.n_bootstrap,
+                seed=chosen.seed,
+            ),
+        ),
     )
 
 

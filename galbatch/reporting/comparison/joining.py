@@ -10,7 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from galbatch import catalog, objects
-from galbatch.core.columns import DEC, ID, PIXEL_FLAGS, RA, flag_columns, quantile_columns
+from galbatch.core.columns import (
+    DEC,
+    ID,
+    PIXEL_FLAGS,
+    RA,
+    Statistic,
+    flag_columns,
+    parse_columns,
+    quantile_columns,
+)
 from galbatch.errors import UsageError
 from galbatch.reporting.comparison.binning import Binning
 from galbatch.reporting.comparison.matching import Matching, match_ids, match_sky
@@ -122,7 +131,13 @@ def quantity_columns(catalog_path: str, other: OtherTable, given: Mapping[str, s
 
 
 def join(
-    catalog_path: str, other: OtherTable, columns: QuantityColumns, *, keys: Keys, bins: Sequence[str]
+    catalog_path: str,
+    other: OtherTable,
+    columns: QuantityColumns,
+    *,
+    keys: Keys,
+    bins: Sequence[str],
+    further: Sequence[str] = (),
 ) -> Joined:
     """Read the columns that a comparison needs of a catalog and of another table, and match their rows.
 
@@ -135,13 +150,27 @@ def join(
         How rows are matched.
     bins : sequence of str
         As `Binning.parse` takes them.
+    further : sequence of str
+        Further columns to read, of the catalog or else of the other table. Densities of the quantities are read, too.
+
+    Raises
+    ------
+    UsageError
+        A bin or a further column is in neither.
     """
     names = catalog.read_schema(catalog_path).names
     quantities = {quantity for _, quantity in columns}
     binnings = tuple(Binning.parse(text, {*names, *other.names, *quantities}) for text in bins)
     levels = [name for key, of in quantile_columns(names).items() if key in columns for name in of.values()]
-    binned = [one.name for one in binnings if one.name not in quantities]
-    mine = [ID.name, RA.name, DEC.name, *levels, *(name for name in binned if name in names)]
+    if unknown := [name for name in further if name not in {*names, *other.names}]:
+        raise UsageError(f"column {unknown[0]}: neither the catalog nor {other.label} has it")
+    binned = [*(one.name for one in binnings if one.name not in quantities), *further]
+    densities = [
+        name
+        for name, (model, key) in parse_columns(names).items()
+        if key.statistic is Statistic.DENSITY and (model, key.quantity) in columns
+    ]
+    mine = [ID.name, RA.name, DEC.name, *levels, *densities, *(name for name in binned if name in names)]
     theirs = [*keys.columns(other), *(column.name for column in columns.values())]
     # In the catalog's order and with the columns of flags, which tell where each model's columns end.
     read = {*mine, *flag_columns(names)}

@@ -1,0 +1,145 @@
+"""Redshifts whose statistics are known, in a catalog with their densities."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from galbatch import catalog
+from galbatch.cli.app import app
+from galbatch.core import sky
+from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, ColumnKey, Statistic
+from galbatch.core.pixels import Partition
+from galbatch.errors import UsageError
+from galbatch.reporting import ComparisonOptions, compare
+
+N, WIDTH = 1500, 0.08
+EDGES = np.linspace(-0.5, 2.5, 601)
+LEVELS = (0.15865, 0.5, 0.84135)
+QUANTILES = [ColumnKey(Statistic.QUANTILE, "z", level=level) for level in LEVELS]
+
+
+def density():
+    plain = ColumnKey(Statistic.DENSITY, "z").column("net", what="z", n_bins=600, low=-0.5, high=2.5)
+    return dataclasses.replace(plain, length=600, grid=(-0.5, 2.5))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Right normal posteriors at z_phot, of objects that are fainter the farther they are."""
+    folder = tmp_path_factory.mktemp("redshifts")
+    rng = np.random.default_rng(8)
+    z_phot = rng.uniform(0.2, 1.4, N)
+    z_spec = rng.normal(z_phot, WIDTH)
+    columns = (
+        PIXEL_FLAGS,
+        *(q.column("net", what="z") for q in QUANTILES),
+        density(),
+        MODEL_FLAGS.column("net"),
+    )
+    normal = stats.norm(z_phot[:, None], WIDTH)
+    values = {column.name: column.empty(N) for column in columns}
+    for key, of_level in zip(QUANTILES, normal.ppf(LEVELS).T, strict=True):
+        values[key.name("net")][:] = of_level
+    values["net_z_density"][:] = np.diff(normal.cdf(EDGES), axis=1) / 0.005
+    values["net_flags"][:] = 0
+    ra, dec = rng.uniform(150, 150.5, N), rng.uniform(2, 2.5, N)
+    index = sky.healpix_29(ra, dec)
+    kept = pa.schema([pa.field("mag_i", pa.float64())])
+    schema = catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
+    ids, magnitude = np.arange(N), 20 + 2 * z_phot
+    arrays = [pa.array(a) for a in (index, ids, ra, dec, magnitude)]
+    arrays += [column.as_arrow(values[column.name]) for column in columns]
+    partition = Partition(0, int(sky.pixel_of(index, 0)[0]), 0, N)
+    table = pa.table(arrays, schema=schema).take(np.argsort(index))
+    catalog.write_leaf(str(folder / "catalog"), partition, table, footer={})
+    catalog.finish(str(folder / "catalog"), partitions=[partition], properties={}, n_rows_expected=N)
+    spec = z_spec.copy()
+    spec[:3] = [-99.0, np.nan, -1.0]  # as tables write where there is none
+    pq.write_table(pa.table({"object_id": ids, "z": spec, "z_true": spec}), folder / "spec.parquet")
+    far = pa.table({"mag_i": np.linspace(21.8, 22.8, 400)})  # z from 0.9 to 1.4
+    pq.write_table(far, folder / "target.parquet")
+    pq.write_table(pa.table({"z_phot": z_phot, "z_spec": spec}), folder / "own.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(folder):
+    options = ComparisonOptions(
+        bins=["mag_i:4", "z"], target=str(folder / "target.parquet"), target_columns=["mag_i"]
+    )
+    return compare(str(folder / "catalog"), str(folder / "spec.parquet"), options=options)
+
+
+def test_the_statistics_are_those_of_the_formulas(compared, folder):
+    (found,) = compared.redshifts
+    own = pq.read_table(folder / "own.parquet").to_pandas()[3:]
+    dz = ((own["z_phot"] - own["z_spec"]) / (1 + own["z_spec"])).to_numpy()
+    measured = found.bins[0].measured
+    named = measured.named()
+    assert measured.n == N - 3
+    assert named["bias"][0] == pytest.approx(np.median(dz), abs=1e-6)
+    assert named["sigma_nmad"][0] == pytest.approx(1.4826 * np.median(np.abs(dz - np.median(dz))), rel=1e-5)
+    assert named["outliers_05"][0] == pytest.approx(np.mean(np.abs(dz) > 0.05), abs=1e-3)
+    error = named["bias"][1]
+    assert error == pytest.approx(np.sqrt(np.pi / 2) * dz.std() / np.sqrt(N), rel=0.35)
+    # Of the densities on the grid.
+    assert named["crps"][0] == pytest.approx(WIDTH / np.sqrt(np.pi), abs=4 * named["crps"][1])
+    assert named["cde_loss"][0] == pytest.approx(
+        -1 / (2 * WIDTH * np.sqrt(np.pi)), abs=4 * named["cde_loss"][1]
+    )
+    assert named["log_score"][0] == pytest.approx(
+        -0.5 * np.log(2 * np.pi * np.e * WIDTH**2), abs=4 * named["log_score"][1]
+    )
+    assert named["pit_std"][0] == pytest.approx(1 / np.sqrt(12), abs=4 * named["pit_std"][1])
+
+
+def test_bins_are_of_the_estimate_and_the_columns_but_never_of_the_known_redshift(compared):
+    (found,) = compared.redshifts
+    assert [one.name for one in found.bins] == ["", *["z_phot"] * 5, *["mag_i"] * 4]
+    assert sum(one.measured.n for one in found.bins if one.name == "mag_i") == N - 3
+    # dz is divided by 1 + z.
+    nmads = [one.measured.named()["sigma_nmad"][0] for one in found.bins if one.name == "z_phot"]
+    assert nmads[-1] < 0.75 * nmads[0]
+
+
+def test_weights_give_the_statistics_of_the_targets_objects(compared, folder):
+    (found,) = compared.redshifts
+    own = pq.read_table(folder / "own.parquet").to_pandas()[3:]
+    far = own[own["z_phot"] > 0.9]
+    dz = ((far["z_phot"] - far["z_spec"]) / (1 + far["z_spec"])).to_numpy()
+    weighted = found.weighted.measured
+    assert weighted.n_effective == pytest.approx(len(far), rel=0.15)
+    assert weighted.named()["sigma_nmad"][0] == pytest.approx(
+        1.4826 * np.median(np.abs(dz - np.median(dz))), rel=0.1
+    )
+
+
+def test_the_command_prints_them_and_writes_their_table(folder, tmp_path):
+    done = CliRunner().invoke(
+        app,
+        [
+            *("compare", str(folder / "catalog"), "--with", str(folder / "spec.parquet"), "--bins", "none"),
+            *("--redshifts", str(tmp_path / "z.parquet")),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "net z as a redshift, dz = (z_phot - z_spec) / (1 + z_spec):" in done.output
+    table = pq.read_table(tmp_path / "z.parquet").to_pandas()
+    assert table["objects"].tolist()[0] == "all"
+    assert len(table) == 6
+    assert table["n"].iloc[0] == N - 3
+    assert table["cde_loss"].notna().all()
+
+
+def test_a_target_without_its_columns_or_with_unknown_ones_is_refused(folder):
+    paths = str(folder / "catalog"), str(folder / "spec.parquet")
+    target = str(folder / "target.parquet")
+    with pytest.raises(UsageError, match="--target and --target-columns go together"):
+        compare(*paths, options=ComparisonOptions(target=target))
+    with pytest.raises(UsageError, match="column colour: neither the catalog nor"):
+        compare(*paths, options=ComparisonOptions(target=target, target_columns=["colour"]))
