@@ -124,7 +124,7 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
     Raises
     ------
     BundleError
-        A bundle has no posterior, or differs from the first in parameters or inputs.
+        A bundle has no posterior, gives classes, or differs from the first in parameters or inputs.
     """
     for bundle in bundles:
         metadata = bundle.metadata
@@ -134,6 +134,10 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
             raise BundleError(
                 f"{metadata.name}: a point head without dropout has no posterior, so there is nothing to calibrate; "
                 "train it with a Gaussian head, or with dropout"
+            )
+        if head_of(metadata.head).is_classes:
+            raise BundleError(
+                f"{metadata.name}: gives probabilities of classes, which have no intervals whose coverage could be measured"
             )
         names, expected = (
             [f"{parameter.name} {parameter.unit}".strip() for parameter in of.metadata.parameters]

@@ -11,7 +11,7 @@ import torch
 from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle
-from galbatch.models.heads import LIKELIHOOD, loss_of
+from galbatch.models.heads import LIKELIHOOD, head_of, loss_of
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.posterior import fitted, output_limits, to_output
 from galbatch.models.training.data import (
@@ -53,8 +53,21 @@ def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, 
         raise UsageError(
             f"auxiliary inputs must be (object, auxiliary input) = {(shape[0], n_auxiliary)}, found {found}"
         )
+    if head_of(settings.head_info).is_classes:
+        _check_classes(labels)
     if extras.object_id is not None and len(extras.object_id) != shape[0]:
         raise UsageError(f"{len(extras.object_id)} object ids for {shape[0]} images")
+
+
+def _check_classes(labels: Labels) -> None:
+    """Raise a UsageError unless the labels (object, class) are probabilities that sum to 1."""
+    wrong = ~((labels >= 0).all(axis=1) & (np.abs(labels.sum(axis=1) - 1) < 1e-3))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UsageError(
+            f"labels of {int(wrong.sum())} objects are no classes, the first of object {row}: {labels[row].tolist()}; expected 1 for "
+            "the true class and 0 for the others, or shares that sum to 1"
+        )
 
 
 def split_for(n_objects: int, settings: TrainingSettings, extras: Extras) -> Split:
@@ -96,10 +109,11 @@ def standardized(
     inherited: dict[str, ParameterInfo] = {}
     if parent is not None and not settings.refit_scaling:
         inherited = {parameter.name: parameter for parameter in parent.metadata.parameters}
+    is_classes = head_of(settings.head_info).is_classes
     result = []
     for parameter, column in zip(settings.parameters, labels.T, strict=True):
         try:
-            location, scale, seen = fitted(parameter, column)
+            location, scale, seen = (0.0, 1.0, (0.0, 1.0)) if is_classes else fitted(parameter, column)
         except ValueError as error:
             raise UsageError(str(error)) from None
         # The parent's weights give its own standardized values; another scaling would have to be learned first.

@@ -15,6 +15,7 @@ from galbatch.models import (
     BlockInputs,
     DomainInfo,
     HeadInfo,
+    ParameterInfo,
     card_text,
     convert_script,
     infer_block,
@@ -350,6 +351,26 @@ class TestPoint(ModelContract):
     @classmethod
     def metadata(cls):
         return with_head(sfnet_metadata(), "point")
+
+
+class TestSoftmax(ModelContract):
+    @classmethod
+    def network(cls):
+        return tiny_sfnet(n_out=3)
+
+    @classmethod
+    def metadata(cls):
+        classes = tuple(
+            ParameterInfo(f"p_{one}", "", one, "identity") for one in ("star", "galaxy", "quasar")
+        )
+        return with_head(sfnet_metadata(parameters=classes), "softmax")
+
+    def test_the_probabilities_of_the_classes_sum_to_one(self, values):
+        means = np.stack([values[f"net_p_{one}_mean"] for one in ("star", "galaxy", "quasar")])
+        given = np.isfinite(means).all(axis=0)
+        assert given.any()
+        np.testing.assert_allclose(means.sum(axis=0)[given], 1.0, atol=1e-5)
+        assert (values["net_p_star_epistemic_std"][given] > 0).all()
 
 
 class TestBinned(ModelContract):

@@ -301,6 +301,22 @@ def test_heads(changes, n_outputs):
     assert result.history[1].validation_loss < result.history[0].validation_loss
 
 
+def test_classes_are_learned():
+    """Bright and faint blobs: after a few epochs each has the larger probability of its own class."""
+    images, flux, _ = blobs(120, seed=5)
+    bright = (flux > np.median(flux)).astype(float)
+    labels = np.stack([bright, 1 - bright], axis=1)
+    classes = tuple(ParameterInfo(name, "", "", "identity") for name in ("p_bright", "p_faint"))
+    settings = settings_with(parameters=classes, batch=16, epochs=3, head="softmax")
+    result = train(images, labels, settings=settings)
+    assert [(p.location, p.scale) for p in result.metadata.parameters] == [(0.0, 1.0)] * 2
+    assert result.history[-1].validation_loss < min(np.log(2), result.history[0].validation_loss)
+    labels[7] = 1.0
+    problem = r"labels of 1 objects are no classes, the first of object 7: \[1.0, 1.0\]"
+    with pytest.raises(UsageError, match=problem):
+        train(images, labels, settings=settings)
+
+
 @pytest.mark.parametrize("architecture", ["sfnet", "gampen"])
 def test_auxiliary_inputs_are_learned_from(architecture, tmp_path):
     """Images of noise: what is to be estimated stands in the column alone."""
