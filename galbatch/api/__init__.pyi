@@ -5,6 +5,7 @@ from .catalogs import (
     WrittenEnsemble,
     as_qtable,
     density_columns,
+    find_similar,
     open_catalog,
     write_qp,
 )
@@ -44,9 +45,11 @@ from .nddata import as_ccddata
 from .pictures import (
     encoded_png,
     intensity_stretch,
+    montage_png,
     picture_png,
     thumbnail_path,
     thumbnail_png,
+    write_montage,
     write_thumbnail,
 )
 from .places import parse_position, parse_radius
@@ -80,10 +83,12 @@ __all__ = [
     "draw",
     "encoded_png",
     "find_cutouts",
+    "find_similar",
     "flag_counts",
     "flag_texts",
     "intensity_stretch",
     "merge",
+    "montage_png",
     "north_up",
     "object_values",
     "on_image",
@@ -105,6 +110,7 @@ __all__ = [
     "verify",
     "write_cutouts",
     "write_hips",
+    "write_montage",
     "write_qp",
     "write_thumbnail",
 ]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from galbatch.errors import OutputError
 __all__ = [
     "encoded_png",
     "intensity_stretch",
+    "montage_png",
     "picture_png",
     "thumbnail_path",
     "thumbnail_png",
+    "write_montage",
     "write_thumbnail",
 ]
 
@@ -36,6 +39,15 @@ PIXELS_PER_PX = 3
 THUMBNAIL_PX = 96
 """Cutouts with more pixels a side are binned to at most so many: a picture has 10 to 20 kB then."""
 
+MONTAGE_COLUMNS = 7
+"""Pictures in a row of a montage: an object and its 20 neighbors make three rows."""
+
+MONTAGE_PX = 144
+"""Smallest side of a picture in a montage, in pixels."""
+
+GAP_PX = 4
+"""Pixels between the pictures of a montage."""
+
 BLANK_RGB = 0.82
 """Pixels without data are light gray, which no drawn sky resembles."""
 
@@ -48,9 +60,19 @@ def write_thumbnail(path: str, cutout: Cutout) -> None:
     OutputError
         Another suffix than ``.png``; no space, or no permission.
     """
+    _require_png(path)
+    storage.publish(path, picture_png(cutout))
+
+
+def write_montage(path: str, cutouts: Sequence[Cutout], labels: Sequence[str]) -> None:
+    """Write pictures of cutouts side by side (PNG), see `montage_png`; raises as `write_thumbnail` does."""
+    _require_png(path)
+    storage.publish(path, montage_png(cutouts, labels))
+
+
+def _require_png(path: str) -> None:
     if not path.lower().endswith(".png"):
         raise OutputError(f"{path}: pictures of cutouts are PNG files; end the name in .png")
-    storage.publish(path, picture_png(cutout))
 
 
 def thumbnail_path(catalog_path: str, object_id: int | str) -> str:
@@ -67,14 +89,42 @@ def picture_png(cutout: Cutout) -> bytes:
     Brightness is in units of the noise of the sky in the first band, of the same flux in all bands: an object of equal
     fluxes is white.
     """
+    picture = _picture(cutout)
+    return encoded_png(picture.repeat(PIXELS_PER_PX, axis=0).repeat(PIXELS_PER_PX, axis=1))
+
+
+def montage_png(cutouts: Sequence[Cutout], labels: Sequence[str]) -> bytes:
+    """Return pictures of cutouts side by side (PNG), `MONTAGE_COLUMNS` in a row, each with a label in its upper left corner."""
+    from PIL import Image, ImageDraw
+
+    pictures = [Image.open(io.BytesIO(encoded_png(_picture(one)))) for one in cutouts]
+    # Cutouts of several grids differ in size: all are shown as large as the largest, and at least legibly.
+    cell = max(MONTAGE_PX, *(picture.width for picture in pictures))
+    n_columns = min(MONTAGE_COLUMNS, len(pictures))
+    n_rows = -(-len(pictures) // n_columns)
+    montage = Image.new(
+        "RGB", (n_columns * (cell + GAP_PX) - GAP_PX, n_rows * (cell + GAP_PX) - GAP_PX), "white"
+    )
+    draw = ImageDraw.Draw(montage)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        row, column = divmod(number, n_columns)
+        left, top = column * (cell + GAP_PX), row * (cell + GAP_PX)
+        montage.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
+        draw.text((left + 4, top + 2), label, fill="white", stroke_width=1, stroke_fill="black")
+    buffer = io.BytesIO()
+    montage.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _picture(cutout: Cutout) -> Floats:
+    """Return a cutout as an RGB image (y, x, rgb) float64 in 0..1."""
     image = cutout.image.astype(np.float64)
     noise = float(cutout.sky_sigma_njy[0])
     if not noise > 0:
         # A cutout full of a galaxy has no sky: then the scatter of its own faint half stands for it.
         finite = image[0][np.isfinite(image[0])]
         noise = float(np.quantile(finite, 0.5) - np.quantile(finite, 0.16)) if finite.size else 1.0
-    picture = intensity_stretch(image, np.full(len(image), max(noise, np.finfo(np.float32).tiny)))
-    return encoded_png(picture.repeat(PIXELS_PER_PX, axis=0).repeat(PIXELS_PER_PX, axis=1))
+    return intensity_stretch(image, np.full(len(image), max(noise, np.finfo(np.float32).tiny)))
 
 
 def encoded_png(picture: Floats) -> bytes:

@@ -3,6 +3,7 @@
 from galbatch.api.catalogs.catalog import Catalog, open_catalog
 from galbatch.api.catalogs.densities import DensityColumn, WrittenEnsemble, density_columns, write_qp
 from galbatch.api.catalogs.objects import CatalogObject
+from galbatch.api.catalogs.similar import find_similar
 from galbatch.api.catalogs.tables import as_qtable
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "WrittenEnsemble",
     "as_qtable",
     "density_columns",
+    "find_similar",
     "open_catalog",
     "write_qp",
 ]

@@ -19,7 +19,8 @@ from galbatch.api.catalogs.files import CatalogFiles
 from galbatch.api.catalogs.intervals import interval_columns
 from galbatch.api.catalogs.objects import CatalogObject
 from galbatch.api.catalogs.rows import Rows
-from galbatch.api.catalogs.tables import as_qtable
+from galbatch.api.catalogs.similar import Metric, similar_rows
+from galbatch.api.catalogs.tables import as_frame, as_qtable
 from galbatch.catalog import RowCondition
 from galbatch.config import nearest_hint
 from galbatch.core.columns import ID, MODEL_FLAGS, PIXEL_FLAGS, SEPARATION, parse_columns, quantile_columns
@@ -341,22 +342,7 @@ class Catalog:
                    object_id  z_best
         0  43000000000000017     0.5
         """
-        table = self.to_arrow(columns, where)
-        with_nulls = [
-            field.name
-            for field in table.schema
-            if pa.types.is_integer(field.type) and table.column(field.name).null_count
-        ]
-        frame = table.drop_columns(with_nulls).to_pandas()
-        for name in with_nulls:
-            # As float64 an id of 17 digits would lose its last one.
-            kind = str(table.schema.field(name).type).replace("u", "U").replace("i", "I")
-            frame.insert(
-                table.column_names.index(name),
-                name,
-                table.column(name).to_pandas(integer_object_nulls=True).astype(kind),
-            )
-        return frame
+        return as_frame(self.to_arrow(columns, where))
 
     def interval(self, quantity: str, probability: float = 0.68, model: str | None = None) -> QTable:
         """Read the equal-tailed interval of a quantity, from its quantiles in the catalog.
@@ -418,6 +404,29 @@ class Catalog:
         """
         row = catalog.read_objects(self.path, [str(object_id)])
         return CatalogObject(self.path, row, self._store)
+
+    def similar(
+        self, object_id: int | str, n: int = 20, *, model: str | None = None, metric: Metric = "euclidean"
+    ) -> QTable:
+        """Return id, position and distance of the rows nearest to an object in a network's embedding, without the object itself.
+
+        Parameters
+        ----------
+        object_id : int or str
+            It need not be one of the rows that this catalog is narrowed to.
+        n : int
+            Number of rows.
+        model : str or None
+            Name of the model if several have an embedding.
+        metric : {"euclidean", "cosine"}
+            Distance of the vectors, or 1 less the cosine of the angle between them.
+
+        Raises
+        ------
+        UsageError
+            No model has an embedding, the object has none, or it is not in the catalog.
+        """
+        return as_qtable(similar_rows(self._rows, str(object_id), n, model=model, metric=metric))
 
     def to_lsdb(self, columns: Sequence[str] | None = None) -> Any:
         """Return the rows as an LSDB catalog, which reads them in parallel; needs ``pip install "galbatch[lsdb]"``.

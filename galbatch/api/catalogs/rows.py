@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -63,9 +63,7 @@ class Rows:
         # Whole leaves are checked against their checksums: None asks for them.
         read = None if columns is None and not self.conditions else list(dict.fromkeys([*stored, *fed]))
         schema = pa.schema([self.files.schema.field(name) for name in read or names])
-        leaves, there = self._places()
-        parts = catalog.scan(self.files.path, leaves, (*there, *self.conditions), columns=read)
-        table = pa.concat_tables([schema.empty_table(), *parts])
+        table = pa.concat_tables([schema.empty_table(), *self.parts(read)])
         if cone is not None:
             table = cone.with_separation(table)
         if isinstance(ordering, Ids):
@@ -73,6 +71,11 @@ class Rows:
         elif ordering is not None:
             table = table.sort_by(SEPARATION.name)
         return table.select(list(names))
+
+    def parts(self, columns: list[str] | None) -> Iterator[pa.Table]:
+        """Yield the rows leaf by leaf, in the order of the sky, with some of the stored columns, None for all; raises as `read` does."""
+        leaves, there = self._places()
+        yield from catalog.scan(self.files.path, leaves, (*there, *self.conditions), columns=columns)
 
     def _places(self) -> tuple[list[HealpixPixel], list[RowCondition]]:
         """Return the leaves to read: all, or those of the ids that were asked for; and conditions on the places of these ids."""
