@@ -25,7 +25,6 @@ from galbatch.cli import (
     objects,
     releasing,
     running,
-    similar,
     simulating,
     tiles,
 )
@@ -92,7 +91,7 @@ app.command()(catalogs.flags)
 app.command()(comparing.compare)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.cutout)
 app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.draws)
-app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(similar.similar)
+app.command(context_settings=NUMBERS_BEGIN_WITH_MINUS)(catalogs.similar)
 
 catalog_app = _group("Make what other tools need of a catalog: margin, index of ids, footprint.")
 app.add_typer(catalog_app, name="catalog")
