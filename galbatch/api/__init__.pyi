@@ -15,7 +15,7 @@ from .cutouts import (
     find_cutouts,
     north_up,
     on_image,
-    store_beside,
+    store_of,
     write_cutouts,
 )
 from .draws import (
@@ -43,6 +43,7 @@ from .lookup import (
 from .merging import merge
 from .nddata import as_ccddata
 from .pictures import (
+    color_bands,
     encoded_png,
     intensity_stretch,
     montage_png,
@@ -77,6 +78,7 @@ __all__ = [
     "as_qtable",
     "as_table",
     "central_levels",
+    "color_bands",
     "correlation",
     "cutouts_as_fits",
     "density_columns",
@@ -103,7 +105,7 @@ __all__ = [
     "sexagesimal",
     "short_columns",
     "simulate",
-    "store_beside",
+    "store_of",
     "summary_tables",
     "thumbnail_path",
     "thumbnail_png",

@@ -28,7 +28,7 @@ __all__ = [
     "on_image",
     "read_cutout",
     "safe_name",
-    "store_beside",
+    "store_of",
     "write_cutouts",
 ]
 
@@ -86,8 +86,13 @@ def safe_name(object_id: int | str) -> str:
     return UNSAFE.sub("_", str(object_id))
 
 
-def store_beside(catalog_path: str) -> str:
-    """Return the path of the cutout store that a run with the default ``[cutouts] store`` has beside its catalog."""
+def store_of(catalog_path: str) -> str:
+    """Return the path of the cutout store that a catalog was made from, as its properties state.
+
+    Of a catalog whose properties state none, as it is not finished, it is that of the default config, beside the catalog.
+    """
+    if stated := catalog.stated_store(catalog_path):
+        return stated
     folder, slash, _ = catalog_path.rstrip("/").rpartition("/")
     return f"{folder}{slash}{CutoutsConfig().store}"
 

@@ -325,7 +325,10 @@ def _properties(sources: Sequence[_Source], n_rows: int) -> dict[str, str]:
     result: dict[str, str] = {}
     for properties in found:
         for key, value in properties.items():
-            if key.startswith("galbatch_") and not key.startswith(catalog.model_property("audit")):
+            # Audits are of one run, and each catalog has its own store.
+            if key.startswith("galbatch_") and not key.startswith(
+                (catalog.model_property("audit"), catalog.STORE_PROPERTY)
+            ):
                 values = dict.fromkeys([*filter(None, result.get(key, "").split(" | ")), value])
                 result[key] = " | ".join(values)
     return result | {

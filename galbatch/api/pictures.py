@@ -18,6 +18,7 @@ from galbatch.core.types import CutoutBlock
 from galbatch.errors import OutputError
 
 __all__ = [
+    "color_bands",
     "encoded_png",
     "intensity_stretch",
     "montage_png",
@@ -136,6 +137,12 @@ def encoded_png(picture: Floats) -> bytes:
     # Row 0 of a FITS image is at the bottom, but that of a PNG at the top.
     Image.fromarray((picture[::-1] * 255).round().astype(np.uint8)).save(buffer, format="png")
     return buffer.getvalue()
+
+
+def color_bands(bands: Sequence[str]) -> tuple[str, ...]:
+    """Return the bands that `intensity_stretch` draws as red, green and blue; red and blue alone where there are two."""
+    middle = (bands[len(bands) // 2],) if len(bands) > 2 else ()
+    return tuple(dict.fromkeys((bands[-1], *middle, bands[0])))
 
 
 def intensity_stretch(image_njy: Floats, scale_njy: Floats) -> Floats:

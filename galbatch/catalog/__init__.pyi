@@ -7,7 +7,17 @@ from .collection import (
     make_margin,
     write_footprint,
 )
-from .finishing import doubts, finish, model_property, read_properties
+from .finishing import (
+    STORE_PROPERTY,
+    doubts,
+    finish,
+    model_property,
+    read_properties,
+    stated_store,
+    store_property,
+    trained_property,
+    trained_ranges,
+)
 from .growth import BaseRows
 from .layout import CATALOG_ENTRIES, checksum_path, damaged_leaf, leaf_path, leaves_of, list_leaves
 from .leaves import BUNDLES_KEY, read_footer, write_leaf
@@ -30,6 +40,7 @@ from .verifying import Checked, check, verify
 __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
+    "STORE_PROPERTY",
     "AtIndices",
     "BaseRows",
     "Checked",
@@ -68,6 +79,10 @@ __all__ = [
     "remove_leaf",
     "require_columns",
     "scan",
+    "stated_store",
+    "store_property",
+    "trained_property",
+    "trained_ranges",
     "verify",
     "write_footprint",
     "write_leaf",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import posixpath
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galbatch import __version__, storage
+from galbatch import __version__, objects, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
@@ -30,7 +31,18 @@ from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError
 from galbatch.objects import reader_metadata
 
-__all__ = ["FooterSum", "doubts", "finish", "model_property", "read_properties"]
+__all__ = [
+    "STORE_PROPERTY",
+    "FooterSum",
+    "doubts",
+    "finish",
+    "model_property",
+    "read_properties",
+    "stated_store",
+    "store_property",
+    "trained_property",
+    "trained_ranges",
+]
 
 # hats is imported inside functions: it takes two seconds and imports pyplot, which workers do not need.
 
@@ -44,14 +56,58 @@ LEAF_THREADS = 16
 """Number of leaves read at the same time: on S3 a footer takes 50 ms, most of it waiting for the network."""
 
 
-def model_property(what: Literal["audit", "doubt", "engine", "bundle", "citation"], model: str = "") -> str:
+STORE_PROPERTY = "galbatch_store"
+"""Property with the path of the cutout store from the catalog's own folder, so that both can be moved together."""
+
+
+def store_property(catalog_path: str, store_path: str) -> dict[str, str]:
+    """Return the property that states the cutout store: its path from the catalog's folder, or its URL where no path leads there."""
+    ours, theirs = (storage.absolute(path).rstrip("/") for path in (catalog_path, store_path))
+    # s3://bucket/a/catalog: the scheme, nothing, the bucket, and then what a path can be relative to.
+    root_of_ours, root_of_theirs = (
+        path.split("/")[:3] if "://" in path else ["/"] for path in (ours, theirs)
+    )
+    is_near = root_of_ours == root_of_theirs
+    return {STORE_PROPERTY: posixpath.relpath(theirs, ours) if is_near else theirs}
+
+
+def stated_store(catalog_path: str) -> str | None:
+    """Return the path of the cutout store that the catalog's properties state; None if they state none, or the catalog is not finished."""
+    file = storage.join(catalog_path, layout.PROPERTIES[-1])
+    # Not by hats, whose import takes longer than all else that shows one object.
+    stated = objects.read_properties(file).get(STORE_PROPERTY) if storage.exists(file) else None
+    if stated is None:
+        return None
+    if "://" in stated:
+        return stated
+    scheme, slashes, path = catalog_path.rpartition("://")
+    return f"{scheme}{slashes}{posixpath.normpath(posixpath.join(path.rstrip('/'), stated))}"
+
+
+def trained_property(model: str, ranges: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Return the property with the ranges of a model's quantities in training: ``bt 0 1, re_arcsec 0.1 12``; empty without ranges."""
+    text = ", ".join(f"{name} {low:.9g} {high:.9g}" for name, (low, high) in ranges.items())
+    return {model_property("trained", model): text} if text else {}
+
+
+def trained_ranges(properties: Mapping[str, str], model: str) -> dict[str, tuple[float, float]]:
+    """Return smallest and largest value in training of each quantity of a model, from the catalog's properties; empty if they state none."""
+    text = properties.get(model_property("trained", model), "")
+    # A merged catalog has several, where its networks of one name differ.
+    words = [one.split() for one in text.split(", ") if one] if " | " not in text else []
+    return {name: (float(low), float(high)) for name, low, high in words}
+
+
+def model_property(
+    what: Literal["audit", "doubt", "engine", "bundle", "citation", "trained"], model: str = ""
+) -> str:
     """Return the name of a catalog property about one model; without a model, the prefix that such names have.
 
     Parameters
     ----------
-    what : {"audit", "doubt", "engine", "bundle", "citation"}
+    what : {"audit", "doubt", "engine", "bundle", "citation", "trained"}
         Result of the audit of adaptive passes, why the errors stated for a model are doubtful, engine that ran the network,
-        sha256 of its bundles, or what to cite for it.
+        sha256 of its bundles, what to cite for it, or the ranges of `trained_property`.
     model : str
         Name of the model, as in ``[[models]] name``.
     """

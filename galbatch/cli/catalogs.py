@@ -193,7 +193,7 @@ def _note_index(catalog_path: str) -> None:
 def _cutouts(catalog_path: str, store: str | None, object_ids: Sequence[str]) -> list[Cutout]:
     from galbatch import api
 
-    return api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), object_ids)
+    return api.find_cutouts(catalog_path, store or api.store_of(catalog_path), object_ids)
 
 
 def similar(

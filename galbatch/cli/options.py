@@ -52,7 +52,7 @@ TableOutput = Annotated[
 ]
 CutoutStore = Annotated[
     str | None,
-    typer.Option(metavar="STORE", help="cutout store of the run; default: cutouts.zarr beside the catalog"),
+    typer.Option(metavar="STORE", help="cutout store of the run; default: that which the catalog states"),
 ]
 LabelsTable = Annotated[
     str | None,

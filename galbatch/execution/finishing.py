@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from galbatch import __version__, catalog, dashboard, storage
 from galbatch.config import RunConfig
@@ -12,7 +12,7 @@ from galbatch.core.fingerprint import Fingerprint
 from galbatch.errors import OutputError
 from galbatch.execution import leaf
 from galbatch.execution.outputs import FAILED_FILE
-from galbatch.planning import Plan
+from galbatch.planning import ModelPlan, Plan
 
 __all__ = ["KeptFailures", "finish", "read_failures", "record_failures"]
 
@@ -104,22 +104,17 @@ def finish(config: RunConfig, plan: Plan) -> bool:
         "obs_collection": config.catalog.name,
         **config.catalog.stated,
         "galbatch_layouts": ", ".join(dict.fromkeys(survey.layout for survey in config.survey)),
-        **{
-            catalog.model_property("citation", model.name): model.citation
-            for model in plan.models
-            if model.citation
-        },
+        **_of_models(plan.models),
         "galbatch_version": __version__,
         "galbatch_complete": str(complete).lower(),
         "galbatch_objects": str(len(plan.objects)),
-        **{catalog.model_property("engine", model.name): model.engine for model in plan.models},
         "galbatch_passes": str(posterior.passes),
         "galbatch_method": posterior.method,
         "galbatch_seed": str(posterior.seed),
         "galbatch_pass_outputs": str(posterior.keep_pass_outputs).lower(),
-        **{catalog.model_property("bundle", model.name): ", ".join(model.sha256) for model in plan.models},
         "galbatch_release": ", ".join(plan.tile_labels("release")),
         "galbatch_background": ", ".join(plan.tile_labels("background")),
+        **(catalog.store_property(config.catalog.path, config.cutouts.store) if config.cutouts.keep else {}),
         # The fingerprint of the whole catalog is made from those of its leaves.
         "galbatch_fingerprint": Fingerprint(
             {p.partition.name: p.leaf.digest for p in plan.partitions}
@@ -133,3 +128,15 @@ def finish(config: RunConfig, plan: Plan) -> bool:
         footers=leaf.AuditSum(),
     )
     return complete
+
+
+def _of_models(models: Sequence[ModelPlan]) -> dict[str, str]:
+    """Return the properties about each network of the run."""
+    found: dict[str, str] = {}
+    for model in models:
+        if model.citation:
+            found[catalog.model_property("citation", model.name)] = model.citation
+        found[catalog.model_property("engine", model.name)] = model.engine
+        found[catalog.model_property("bundle", model.name)] = ", ".join(model.sha256)
+        found |= catalog.trained_property(model.name, model.trained)
+    return found

@@ -6,7 +6,7 @@ asked for; nothing else here does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -17,14 +17,14 @@ from galbatch import storage
 from galbatch.config import DensityGrid, ModelConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
-from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile
+from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
 from galbatch.ingest import PREFETCHED_OBJECTS, blocks_in_memory, bytes_per_object
 from galbatch.objects import PartitionObjects, SelectedObjects
 from galbatch.planning.base import Base
 from galbatch.planning.projection import GridPlan, Projection
 
 if TYPE_CHECKING:
-    from galbatch.models import Ensemble  # loads torch, which planning does without
+    from galbatch.models import Ensemble, ParameterInfo  # loads torch, which planning does without
 
 __all__ = ["GridPlan", "ModelPlan", "PartitionPlan", "Plan"]
 
@@ -51,6 +51,7 @@ class ModelPlan:
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
+    trained : smallest and largest value of each quantity in training, by its name; quantities without a stated range are not there
     max_missing_share : largest share of a band's pixels that may be missing where an object gets values
     settings : digest of all that its values depend on beside pixels and auxiliary inputs
     n_selected : number of objects that `where` selects
@@ -73,6 +74,7 @@ class ModelPlan:
     release: str = ""
     background: str = ""
     citation: str = ""
+    trained: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     max_missing_share: float = 1.0
     settings: str = ""
     n_selected: int = 0
@@ -108,7 +110,19 @@ class ModelPlan:
             release=trained.release,
             background=trained.background,
             citation=ensemble.metadata.citation,
+            trained=dict(_trained_ranges(ensemble.metadata.parameters)),
         )
+
+
+def _trained_ranges(parameters: Sequence[ParameterInfo]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Yield name and range in training of each parameter that states one, and of the magnitude that is derived from it."""
+    for one in parameters:
+        if one.training_range is None:
+            continue
+        low, high = one.training_range
+        yield one.name, (low, high)
+        if one.magnitude is not None and low > 0:
+            yield one.magnitude, (float(ab_mag(high)), float(ab_mag(low)))
 
 
 @dataclass(frozen=True, slots=True)

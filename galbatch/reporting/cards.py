@@ -30,7 +30,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
     Returns
     -------
     dict
-        ``id``; ``image``, a data URL; ``flags``, a list of names; ``lines``, a list of captions as dict of str.
+        ``id``; ``image``, a data URL; ``marks``, SVG that lies over it; ``flags``, a list of names; ``lines``, a list of captions as dict of str.
     """
     row = picture.row
     names = [str(flag.name) for flag in PixelFlag if contents.flags[row] & int(flag)]
@@ -48,6 +48,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
     return {
         "id": identity,
         "image": embedded(picture.png),
+        "marks": picture.marks,
         "flags": names,
         "lines": [caption for caption in captions if caption is not None],
     }

@@ -8,15 +8,17 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from galbatch.reporting.contents import Contents, Quantity
 from galbatch.reporting.recovery import Comparison
@@ -29,9 +31,11 @@ __all__ = [
     "VERMILION",
     "distributions",
     "recovery_panels",
+    "running_quantiles",
     "scatter_panels",
     "sky_map",
     "styled_figure",
+    "use_logarithm",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -75,6 +79,9 @@ BAR_STYLE: dict[str, Any] = {
 }
 
 DENSE = 20_000  # With more objects points overlap, and the sky map shows their number per cell instead.
+LEAST_IN_GROUP = 25
+"""Objects from which a point of a running median is made, at least: its 68 % band is known to a fifth then."""
+
 N_BARS = 300  # More error bars would hide each other.
 INCHES_PER_QUANTITY = 2.7
 PANEL_INCHES = (3.6, 3.3)
@@ -124,43 +131,65 @@ def sky_map(contents: Contents) -> bytes:
     return buffer.getvalue()
 
 
-def distributions(quantities: Sequence[Quantity], truths: Sequence[Comparison]) -> bytes:
-    """Return a PNG with histograms of the medians (top) and of half the 68 % interval (bottom) of one model's quantities."""
+def distributions(
+    quantities: Sequence[Quantity],
+    truths: Sequence[Comparison],
+    *,
+    trained: Mapping[str, tuple[float, float]] | None = None,
+) -> bytes:
+    """Return a PNG with histograms of the medians (top) and of half the 68 % interval (bottom) of one model's quantities.
+
+    The band behind the medians is the range of the values in training, `trained`, by the quantity's name.
+    """
     buffer = io.BytesIO()
     known = {comparison.quantity.parameter: comparison.truth for comparison in truths}
     with styled_figure(INCHES_PER_QUANTITY * len(quantities), 4.4, buffer) as figure:
         grid = figure.subplots(2, len(quantities), squeeze=False)
         for quantity, (medians, widths) in zip(quantities, grid.T, strict=True):
-            median = quantity.median[np.isfinite(quantity.median)]
-            # The truth gets the same bins, so that the two histograms can be compared.
-            bins = _bins(medians, median)
-            medians.hist(median, bins=bins, color=BLUE, alpha=0.85, label="posterior median")
-            if quantity.parameter in known:
-                style: dict[str, Any] = {"histtype": "step", "color": VERMILION, "lw": 1.3}
-                medians.hist(known[quantity.parameter], bins=bins, label="truth", **style)
-                medians.legend(
-                    fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1
-                )
-            medians.set_xlabel(quantity.label)
-            widths.set_xlabel(f"± of {quantity.label}")
-            ends = quantity.interval(0.6827)
-            if ends is None:
-                widths.text(
-                    0.5, 0.5, "no 68 % interval in the catalog", ha="center", transform=widths.transAxes
-                )
-                continue
-            width = (ends[1] - ends[0]) / 2
-            width = width[np.isfinite(width) & (width > 0)]
-            widths.hist(width, bins=_bins(widths, width), color=GREEN, alpha=0.85)
-            if len(width):
-                middle = float(np.median(width))
-                widths.axvline(middle, color=INK, lw=1)
-                # Three significant figures, without an exponent.
-                digits = max(2 - math.floor(math.log10(middle)), 0)
-                widths.set_title(f"median ± {middle:,.{digits}f}", fontsize=8, fontweight="normal")
+            _draw_medians(
+                medians, quantity, known.get(quantity.parameter), (trained or {}).get(quantity.parameter)
+            )
+            _draw_widths(widths, quantity)
         for row in grid:
             row[0].set_ylabel("objects")
     return buffer.getvalue()
+
+
+def _draw_medians(
+    axes: Axes, quantity: Quantity, truth: Floats | None, trained: tuple[float, float] | None
+) -> None:
+    """Draw the histogram of the medians, that of the truth, and the range of the training behind them."""
+    median = quantity.median[np.isfinite(quantity.median)]
+    # The truth gets the same bins, so that the two histograms can be compared.
+    bins = _bins(axes, median)
+    axes.hist(median, bins=bins, color=BLUE, alpha=0.85, label="posterior median")
+    if trained is not None:
+        axes.axvspan(*trained, color=GREEN, alpha=0.13, lw=0, zorder=0, label="training range")
+        axes.set_xlim(bins[0], bins[-1])
+    if truth is not None:
+        axes.hist(truth, bins=bins, label="truth", histtype="step", color=VERMILION, lw=1.3)
+    if trained is not None or truth is not None:
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.1}
+        axes.legend(fontsize=6.5, ncols=3, columnspacing=0.8, handlelength=1.2, **place)
+    axes.set_xlabel(quantity.label)
+
+
+def _draw_widths(axes: Axes, quantity: Quantity) -> None:
+    """Draw the histogram of half the 68 % interval, with its median."""
+    axes.set_xlabel(f"± of {quantity.label}")
+    ends = quantity.interval(0.6827)
+    if ends is None:
+        axes.text(0.5, 0.5, "no 68 % interval in the catalog", ha="center", transform=axes.transAxes)
+        return
+    width = (ends[1] - ends[0]) / 2
+    width = width[np.isfinite(width) & (width > 0)]
+    axes.hist(width, bins=_bins(axes, width), color=GREEN, alpha=0.85)
+    if len(width):
+        middle = float(np.median(width))
+        axes.axvline(middle, color=INK, lw=1)
+        # Three significant figures, without an exponent.
+        digits = max(2 - math.floor(math.log10(middle)), 0)
+        axes.set_title(f"median ± {middle:,.{digits}f}", fontsize=8, fontweight="normal")
 
 
 def _bins(axes: Axes, values: Floats) -> list[float]:
@@ -169,7 +198,7 @@ def _bins(axes: Axes, values: Floats) -> list[float]:
     # For values that are almost equal the range is widened to 2 % of the value: otherwise all ticks would read the same.
     margin = max(0.02 * abs(high) - (high - low), 0.0) or (1.0 if high == low else 0.0)
     if _is_wide(low, high):
-        axes.set_xscale("log")
+        use_logarithm(axes, "x", high / low)
         return list(np.geomspace(low, high, 41).tolist())
     axes.locator_params(axis="x", nbins=5)
     return list(np.linspace(low - margin, high + margin, 41).tolist())
@@ -221,7 +250,8 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     """
     name = other or "truth"
     truth, median = comparison.truth, comparison.quantity.median
-    is_wide = _is_wide(*np.quantile(truth, [0.001, 0.999]).tolist())
+    lowest, highest = np.quantile(truth, [0.001, 0.999]).tolist()
+    is_wide = _is_wide(lowest, highest)
     scale = truth if is_wide else np.ones_like(truth)
     difference = (median - truth) / scale
     for axes, values in ((against, median), (residual, difference)):
@@ -238,6 +268,7 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     low, high = _limits(np.concatenate([truth, median]))
     against.plot([low, high], [low, high], color=VERMILION, lw=1, zorder=4)
     residual.axhline(0, color=VERMILION, lw=1, zorder=4)
+    _draw_course(residual, truth, difference)
     # The few largest residuals would leave the others on the line: the axis is set by the 98 % quantile.
     reach = 1.3 * float(np.quantile(np.abs(difference), 0.98)) or 1.0
     against.set(
@@ -249,14 +280,50 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     residual.set(xlim=_limits(truth), ylim=(-reach, reach), title="residual")
     residual.set_ylabel(f"(median − {name}) / {name}" if is_wide else f"median − {name}")
     if is_wide:
-        residual.set_xscale("log")
-    # A median of 0 or less has no place on a logarithmic axis.
-    if is_wide and low > 0:
-        against.set(xscale="log", yscale="log")
+        use_logarithm(residual, "x", highest / lowest)
+        # A median of 0 or less has no place on a logarithmic axis.
+        for axis in ("x", "y") if low > 0 else ():
+            use_logarithm(against, axis, highest / lowest)
     for axes in (against, residual):
         axes.set_xlabel(
             f"{comparison.quantity.label}, {other}" if other else f"true {comparison.quantity.label}"
         )
+
+
+def _draw_course(axes: Axes, truth: Floats, difference: Floats) -> None:
+    """Draw the running median of the residuals and the band of their central 68 %."""
+    course = running_quantiles(truth, difference)
+    if len(course):
+        axes.fill_between(course[:, 0], course[:, 1], course[:, 3], color=INK, alpha=0.15, lw=0, zorder=3.5)
+        axes.plot(course[:, 0], course[:, 2], color=INK, lw=1.4, zorder=5, label="running median, 68 % band")
+        axes.legend(fontsize=7, loc="upper right", borderaxespad=0.2)
+
+
+def running_quantiles(x: Floats, y: Floats) -> Floats:
+    """Return quantiles of y (object,) along x (object,), in groups of equal number.
+
+    Returns
+    -------
+    (group, 4) float64
+        Median of x, then the 15.865 %, 50 % and 84.135 % quantiles of y. Up to 20 groups of `LEAST_IN_GROUP` objects or
+        more; empty with fewer than two groups. Equal values of x may be in several.
+    """
+    n_groups = min(20, len(x) // LEAST_IN_GROUP)
+    if n_groups < 2:
+        return np.zeros((0, 4))
+    groups = np.array_split(np.argsort(x, kind="stable"), n_groups)
+    return np.array([[np.median(x[one]), *np.quantile(y[one], [0.15865, 0.5, 0.84135])] for one in groups])
+
+
+def use_logarithm(axes: Axes, name: Literal["x", "y"], ratio: float) -> None:
+    """Make an axis logarithmic, with ticks that do not overlap; `ratio` is that of its largest to its smallest value."""
+    axes.set(**{f"{name}scale": "log"})
+    axis: Axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
+    # Within two decades 1, 2, 5, 10, ..; beyond them powers of ten. A panel has room for seven.
+    steps = (1.0, 2.0, 5.0) if ratio <= 100 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e+0", "e")))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _limits(values: Floats) -> tuple[float, float]:

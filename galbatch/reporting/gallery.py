@@ -14,6 +14,7 @@ from galbatch import api, ingest
 from galbatch.core.flags import PixelFlag, quality_bits
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
 from galbatch.reporting.contents import Contents
+from galbatch.reporting.marks import marks_svg
 
 __all__ = ["Picture", "choose_pictures"]
 
@@ -30,10 +31,12 @@ MAX_GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The cutout of one object as PNG. `row` is the object's row in `Contents`."""
+    """The cutout of one object as PNG. `row` is the object's row in `Contents`; `marks` an SVG of scale bar and directions."""
 
     row: int
     png: bytes
+    marks: str
+    bands: tuple[str, ...]
 
 
 def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list[Picture]]:
@@ -49,12 +52,14 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
     Returns
     -------
     clean : list of Picture
-        Up to `N_CLEAN`, evenly distributed over the store.
+        Up to `N_CLEAN` without quality flags, evenly distributed over the store.
     flagged : list of Picture
-        Up to `N_FLAGGED`, about `PER_FLAG` for each flag.
+        Up to `N_FLAGGED` others, about `PER_FLAG` for each flag.
     """
     row_of = {identity: row for row, identity in enumerate(contents.object_id)}
-    groups = _evenly(ingest.list_done(store), MAX_GROUPS)
+    # An object has a cutout on each grid of the store: one grid shows it once.
+    largest = ingest.stored_grids(store)[:1]
+    groups = _evenly([group for group in ingest.list_done(store) if group[1] in largest], MAX_GROUPS)
     # Rounded up: the surplus is cut at the end.
     per_group = -(-N_CLEAN // max(len(groups), 1))
     clean: list[Picture] = []
@@ -70,10 +75,12 @@ def choose_pictures(store: str, contents: Contents) -> tuple[list[Picture], list
         rows = [row_of.get(identity, -1) for identity in block.object_id.tolist()]
         fine = [i for i, row in enumerate(rows) if row >= 0 and contents.flags[row] & against == 0]
         scales = _scales(block)
-        clean += [_picture(block, i, rows[i], scales) for i in _evenly(fine, per_group)]
+        # Flags of information leave an object fine: it is not shown again for them.
+        shown = _evenly(fine, per_group)
+        clean += [_picture(block, i, rows[i], scales) for i in shown]
         for i, row in enumerate(rows):
             has_pixels = row >= 0 and bool(np.isfinite(block.image[i]).any())
-            if not has_pixels:
+            if not has_pixels or i in shown:
                 continue
             new = [flag for flag in PixelFlag(int(contents.flags[row])) if seen[flag] < PER_FLAG]
             seen.update(new)
@@ -91,7 +98,8 @@ def _evenly(items: Sequence[T], n: int) -> list[T]:
 
 def _picture(block: CutoutBlock, index: int, row: int, scales: Floats) -> Picture:
     picture = api.intensity_stretch(block.image[index].astype(np.float64), scales)
-    return Picture(row, api.encoded_png(picture))
+    marks = marks_svg(block.image.shape[-1], block.cd[index])
+    return Picture(row, api.encoded_png(picture), marks, block.bands)
 
 
 def _scales(block: CutoutBlock) -> Floats:

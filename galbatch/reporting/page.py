@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from galbatch import api, catalog, storage
 from galbatch.core.flags import CatalogFlag, ModelFlag, PixelFlag
 from galbatch.objects import read_table
 from galbatch.reporting.cards import embedded, object_card, shown_decimals
-from galbatch.reporting.contents import Contents, read_contents
+from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
 from galbatch.reporting.recovery import Comparison, compare_truth
@@ -64,7 +64,7 @@ def report(
     truth : str, path, pyarrow.Table or None
         Truth table of a simulated survey. With it the report compares posteriors with the truth.
     store : str, path or None
-        Cutout store, of which the report shows pictures; None: ``cutouts.zarr`` beside the catalog, if it is there.
+        Cutout store, of which the report shows pictures; None: that of the run, as the catalog's properties state it.
 
     Raises
     ------
@@ -96,12 +96,7 @@ def write_report(
     contents = read_contents(catalog_path)
     true_values = read_table(truth) if isinstance(truth, str) else truth
     comparisons = [] if true_values is None else compare_truth(contents, true_values)
-    store = store or api.store_beside(catalog_path)
-    clean, flagged = choose_pictures(store, contents)
-    # An object has one anchor, so it has one card.
-    flagged = list(
-        {one.row: one for one in flagged if one.row not in {other.row for other in clean}}.values()
-    )
+    clean, flagged = choose_pictures(store or api.store_of(catalog_path), contents)
     # StrictUndefined: a name misspelled in the template fails instead of leaving a gap in the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("galbatch.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -122,6 +117,7 @@ def write_report(
         pixel_flags=_flag_lines([contents.flags], PixelFlag),
         model_flags=_flag_lines(list(contents.model_flags.values()), ModelFlag),
         **_model_sections(contents, comparisons),
+        bands=api.color_bands((clean + flagged)[0].bands) if clean or flagged else (),
         clean=[object_card(contents, picture, true_values) for picture in clean],
         flagged=[object_card(contents, picture, true_values) for picture in flagged],
     )
@@ -172,6 +168,19 @@ def _is_folded(title: str) -> bool:
     return title.startswith(("engine of", "bundle of"))
 
 
+def _beyond(
+    quantities: Sequence[Quantity], trained: Mapping[str, tuple[float, float]]
+) -> list[tuple[str, str, float]]:
+    """Return title, training range as text, and the share of medians outside it, of each quantity whose range is known."""
+    lines = []
+    for one in quantities:
+        if ends := trained.get(one.parameter):
+            known = one.median[np.isfinite(one.median)]
+            share = float(((known < ends[0]) | (known > ends[1])).mean()) if len(known) else math.nan
+            lines.append((one.title, f"{ends[0]:.4g} to {ends[1]:.4g} {one.unit}".strip(), share))
+    return lines
+
+
 def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFlag]) -> list[FlagLine]:
     """Return a row for each flag, with its count in each column of flags; flags without objects are included."""
     lines = []
@@ -189,6 +198,7 @@ def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> di
     for model in contents.model_flags:
         quantities = contents.of_model(model)
         truths = [comparison for comparison in comparisons if comparison.quantity.model == model]
+        trained = catalog.trained_ranges(contents.properties, model)
         # (quantity, object); an object counts if any of its quantities has a value.
         finite = [np.isfinite(quantity.median) for quantity in quantities]
         models.append(
@@ -196,8 +206,10 @@ def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> di
                 "name": model,
                 "n_with_values": int(np.sum(np.any(finite, axis=0))) if quantities else 0,
                 "figures": [
-                    (quantity.title, embedded(distributions([quantity], truths))) for quantity in quantities
+                    (quantity.title, embedded(distributions([quantity], truths, trained=trained)))
+                    for quantity in quantities
                 ],
+                "beyond": _beyond(quantities, trained),
             }
         )
     recovery = []

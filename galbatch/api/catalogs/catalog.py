@@ -41,7 +41,7 @@ def open_catalog(url: str, *, store: str | None = None) -> Catalog:
     url : str
         Folder of the catalog, on a disk or S3.
     store : str or None
-        The cutout store that the catalog was made from; None: ``cutouts.zarr`` in the same folder as the catalog.
+        The cutout store that the catalog was made from; None: that which the catalog's properties state.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from astropy.table import QTable
 from galbatch import catalog
 from galbatch.api.catalogs.intervals import interval_columns
 from galbatch.api.catalogs.tables import as_qtable
-from galbatch.api.cutouts import Cutout, find_cutouts, store_beside
+from galbatch.api.cutouts import Cutout, find_cutouts, store_of
 from galbatch.api.lookup import FlagText, ObjectValues, flag_texts, object_values, sexagesimal
 from galbatch.api.nddata import as_ccddata
 from galbatch.api.pictures import picture_png
@@ -37,7 +37,7 @@ class CatalogObject:
     row : pyarrow.Table
         Its row, with all columns.
     store : str or None
-        The cutout store; None: ``cutouts.zarr`` beside the catalog.
+        The cutout store; None: that which the catalog's properties state.
     """
 
     catalog_path: str
@@ -126,7 +126,7 @@ class CatalogObject:
 
     @cached_property
     def _cutout(self) -> Cutout:
-        store = self.store or store_beside(self.catalog_path)
+        store = self.store or store_of(self.catalog_path)
         return find_cutouts(self.catalog_path, store, [str(self.id)])[0]
 
     def draws(self, n_draws: int = 10_000, *, model: str | None = None, seed: int | None = None) -> QTable:

@@ -80,9 +80,7 @@ def _pictures_html(one: api.CatalogObject, store: str) -> str:
 def _pictures(cutout: api.Cutout) -> Iterator[tuple[str, bytes]]:
     """Yield name and PNG: all bands as colors where there are several, then each band in gray."""
     if len(cutout.bands) > 1:
-        # As in `intensity_stretch`: the last band is red, the middle one green, the first blue.
-        middle = f", {cutout.bands[len(cutout.bands) // 2]}" if len(cutout.bands) > 2 else ""
-        yield f"{cutout.bands[-1]}{middle}, {cutout.bands[0]} as red to blue", api.picture_png(cutout)
+        yield f"{', '.join(api.color_bands(cutout.bands))} as red to blue", api.picture_png(cutout)
     for index, band in enumerate(cutout.bands):
         only = slice(index, index + 1)
         gray = replace(

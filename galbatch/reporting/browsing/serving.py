@@ -57,7 +57,7 @@ def serve_catalog(
     catalog : galbatch.api.Catalog
         Its rows, narrowed or not.
     store : str or None
-        Cutout store; None: that beside the catalog.
+        Cutout store; None: that of the run.
     selection : str
         File for selections, by its suffix Parquet, FITS, VOTable, ECSV or CSV; later ones get a number.
     port : int
@@ -74,7 +74,7 @@ def serve_catalog(
     rows = BrowsedRows.read(catalog)
     if not len(rows):
         raise UsageError(f"{catalog.path}: no rows to browse")
-    place = store or api.store_beside(catalog.path)
+    place = store or api.store_of(catalog.path)
     application = Application(
         FunctionHandler(lambda document: BrowsePage(rows, place, selection).add_to(document))
     )

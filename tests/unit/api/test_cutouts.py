@@ -18,12 +18,12 @@ STORE_MISSING = "no cutout store; give that of the run by --store"
 
 @pytest.fixture(scope="module")
 def cutout(small: str) -> api.Cutout:
-    (found,) = api.find_cutouts(small, api.store_beside(small), [str(IDS[0])])
+    (found,) = api.find_cutouts(small, api.store_of(small), [str(IDS[0])])
     return found
 
 
 def test_cutouts_come_in_the_order_of_the_ids(small: str) -> None:
-    found = api.find_cutouts(small, api.store_beside(small), [str(IDS[2]), str(IDS[1])])
+    found = api.find_cutouts(small, api.store_of(small), [str(IDS[2]), str(IDS[1])])
     assert [one.object_id for one in found] == [IDS[2], IDS[1]]
     assert found[0].wcs.world_to_pixel_values(150.1, -2.25) == pytest.approx((12, 12), abs=1e-6)
     with pytest.raises(UsageError, match=STORE_MISSING):
@@ -32,7 +32,7 @@ def test_cutouts_come_in_the_order_of_the_ids(small: str) -> None:
 
 def test_fits_has_image_mask_and_variance_with_wcs(small: str, tmp_path: Path) -> None:
     path = str(tmp_path / "x.fits")
-    api.write_cutouts(path, api.find_cutouts(small, api.store_beside(small), list(map(str, IDS[:2]))))
+    api.write_cutouts(path, api.find_cutouts(small, api.store_of(small), list(map(str, IDS[:2]))))
     with fits.open(path) as hdus:
         hdus.verify("exception")
         assert [hdu.name for hdu in hdus[1:7]] == [

@@ -299,3 +299,36 @@ def test_few_leaves_are_in_memory_at_a_time(
     finish(finished, partitions)
     assert len(alive) == len(partitions) > 4
     assert most <= 4
+
+
+@pytest.mark.parametrize(
+    ("catalog_path", "store", "stated"),
+    [
+        ("{}/run/catalog", "{}/run/cutouts.zarr", "../cutouts.zarr"),
+        ("{}/run/catalog", "{}/scratch/v2.zarr", "../../scratch/v2.zarr"),
+        ("s3://bucket/run/catalog", "s3://bucket/cutouts.zarr", "../../cutouts.zarr"),
+        ("s3://bucket/run/catalog", "s3://other/cutouts.zarr", "s3://other/cutouts.zarr"),
+    ],
+)
+def test_the_store_is_stated_from_the_catalogs_folder(tmp_path, catalog_path, store, stated):
+    paths = [path.format(tmp_path) for path in (catalog_path, store)]
+    assert catalog.store_property(*paths) == {"galbatch_store": stated}
+
+
+def test_a_stated_store_moves_with_the_catalog(tmp_path):
+    folder = tmp_path / "moved" / "catalog"
+    folder.mkdir(parents=True)
+    assert catalog.stated_store(str(folder)) is None
+    (folder / "hats.properties").write_text("a=b\ngalbatch_store=../v=2.zarr\n", encoding="utf-8")
+    assert catalog.stated_store(str(folder)) == str(tmp_path / "moved" / "v=2.zarr")
+
+
+def test_ranges_of_training_are_read_as_they_are_written():
+    ranges = {"bt": (0.0, 1.0), "mag": (14.123456789, 23.0)}
+    written = catalog.trained_property("gampen", ranges)
+    assert written == {"galbatch_trained_gampen": "bt 0 1, mag 14.1234568 23"}
+    assert catalog.trained_ranges(written, "gampen")["mag"] == pytest.approx((14.1234568, 23.0))
+    assert catalog.trained_ranges(written, "sfnet") == {}
+    # Of a merged catalog whose networks of one name differ.
+    assert catalog.trained_ranges({"galbatch_trained_gampen": "bt 0 1 | bt 0 2"}, "gampen") == {}
+    assert catalog.trained_property("gampen", {}) == {}

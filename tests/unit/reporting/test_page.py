@@ -12,7 +12,8 @@ from galbatch.errors import CatalogError
 from galbatch.models import Audit
 from galbatch.reporting import write_report
 from galbatch.reporting.cards import _caption
-from galbatch.reporting.contents import Quantity
+from galbatch.reporting.contents import Quantity, read_contents
+from galbatch.reporting.gallery import choose_pictures
 
 BUNDLE = "3fa1" * 16
 
@@ -92,6 +93,32 @@ def test_the_gallery_comes_by_itself_where_the_store_is_beside_the_catalog(made,
     assert "Truth and posterior" not in page
     assert "What the networks found" in page
     assert page.count('<figure id="object-4000') >= 12
+
+
+def test_no_object_has_two_cards(made):
+    """Flags of information leave an object fine, and do not show it a second time."""
+    clean, flagged = choose_pictures(made[2], read_contents(made[0]))
+    rows = [one.row for one in (*clean, *flagged)]
+    assert len(clean) == 12
+    assert len(set(rows)) == len(rows)
+
+
+def test_pictures_have_a_bar_and_directions(page):
+    assert page.count('<svg class="marks"') == page.count("<figure id=")
+    assert "r, g from red to blue" in page
+
+
+def test_the_training_range_is_shown_with_the_share_outside(made, tmp_path):
+    """Of 399 medians of a ratio those above 0.5 are outside."""
+    path = tmp_path / "catalog"
+    shutil.copytree(made[0], path)
+    with (path / "hats.properties").open("a", encoding="utf-8") as properties:
+        properties.write("galbatch_trained_gampen=bt -9 0.5\n")
+    write_report(str(path), str(tmp_path / "report.html"))
+    median = next(one for one in read_contents(made[0]).quantities if one.parameter == "bt").median
+    share = np.mean(median[np.isfinite(median)] > 0.5)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"bulge-to-total ratio {100 * share:.1f} % (-9 to 0.5)" in text
 
 
 def test_without_a_store_there_is_no_gallery(made, tmp_path):
