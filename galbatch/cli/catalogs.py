@@ -249,7 +249,7 @@ def _write_picture(
     from galbatch import api
 
     ids = [object_id, *map(str, found.column("object_id").to_pylist())]
-    cutouts = api.find_cutouts(catalog_path, store or api.store_beside(catalog_path), ids)
+    cutouts = api.find_cutouts(catalog_path, store or api.store_of(catalog_path), ids)
     labels = [object_id, *(f"{distance:.3g}" for distance in found.column("distance").to_pylist())]
     api.write_montage(path, cutouts, labels)
 
