@@ -20,7 +20,7 @@ from galbatch.core.columns import (
     PIXEL_FLAGS,
     band_columns,
     parse_columns,
-    provenance_names,
+    pixel_names,
     result_names,
 )
 from galbatch.core.fingerprint import PER_LEAF_PARTS, Fingerprint, differences, digest, shown
@@ -261,7 +261,7 @@ def _with_all_networks(sources: Sequence[_Source], pixel: HealpixPixel) -> pa.Ta
     flags = np.bitwise_or.reduce([table.column(PIXEL_FLAGS.name).to_numpy() for table in tables.values()])
     for one in by_size:
         results = result_names(one.schema.names)
-        of_pixels = provenance_names(results[1:])
+        of_pixels = pixel_names(results[1:])
         table = tables[one.path]
         # A row without any coverage was not cut here: its network's `where` left it out.
         coverage = [table.column(name) for name in of_pixels if name.startswith(COVERAGE)]

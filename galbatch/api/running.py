@@ -152,7 +152,7 @@ def run(
     ----------
     run : path of a run.toml, or RunConfig
         As `galbatch.read_config` returns; ``config.with_cluster(workers=2)`` is one with other workers.
-    stage : {"ingest", "infer", "all"}
+    stage : {"ingest", "photometry", "infer", "all"}
         Make cutouts, infer from existing cutouts, or both.
     only_failed : bool
         Do only the partitions that failed or are damaged, as ``galbatch retry``.
@@ -218,8 +218,8 @@ def _display(progress: dashboard.ProgressSink | None) -> Iterator[dashboard.Prog
 
 
 def _result_line(result: RunResult, stage: Stage) -> str:
-    """Return a line with the number of objects in the catalog and the rate; of cutting, only with what failed."""
-    if stage == "ingest":
+    """Return a line with the number of objects in the catalog and the rate; of a stage without catalog, only with what failed."""
+    if stage not in ("infer", "all"):
         return f"{counted(len(result.failed), 'partition')} failed"
     # Of what this run did: a run that finds all done has no rate.
     rate = f", {result.n_new / result.seconds:.1f} galaxies/s" if result.n_new else ""

@@ -39,7 +39,10 @@ def plan(run_toml: RunToml) -> None:
 def run(
     run_toml: RunToml,
     stage: Annotated[
-        str, typer.Option(help="ingest (make cutouts only), infer (from existing cutouts) or all")
+        str,
+        typer.Option(
+            help="ingest (make cutouts only), photometry (measure existing cutouts), infer (from existing cutouts) or all"
+        ),
     ] = "all",
     workers: Workers = None,
     cluster: ClusterKind = None,
@@ -90,7 +93,9 @@ def _execute(
     with _display(log_format) as display:
         result = api.run(parsed, stage=stage, only_failed=only_failed, wait_lock=wait_lock, progress=display)
     # A run that only cuts ends without a catalog.
-    for line in catalog.doubts(parsed.catalog.path) if result.n_inferred and stage != "ingest" else ():
+    for line in (
+        catalog.doubts(parsed.catalog.path) if result.n_inferred and stage in ("infer", "all") else ()
+    ):
         print_error(line)
     failed = sorted(result.failed.items())
     for name, reason in failed[:MAX_FAILED_SHOWN]:

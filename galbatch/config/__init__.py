@@ -10,6 +10,7 @@ from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import DensityGrid, ModelConfig
 from galbatch.config.objects import ObjectsConfig, RegionConfig, region_of_text
+from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
@@ -26,6 +27,7 @@ from galbatch.config.survey import (
 from galbatch.config.values import one_or_several, parse_bytes
 
 __all__ = [
+    "STACK",
     "CatalogConfig",
     "ClusterConfig",
     "CutoutsConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "MultimodalUniverseConfig",
     "ObjectsConfig",
+    "PhotometryConfig",
     "PlanConfig",
     "PosteriorConfig",
     "RegionConfig",

@@ -14,6 +14,7 @@ from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import ModelConfig
 from galbatch.config.objects import ObjectsConfig
+from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.strict import Section, parse_strictly, require_plain
@@ -38,6 +39,9 @@ class RunConfig(Section):
     plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
     cutouts: CutoutsConfig = Field(default_factory=CutoutsConfig, description="the cutout store")
     flags: FlagsConfig = Field(default_factory=FlagsConfig, description="thresholds of the flags")
+    photometry: PhotometryConfig = Field(
+        default_factory=PhotometryConfig, description="what is measured in the cutouts beside the networks"
+    )
     models: tuple[ModelConfig, ...] = Field(
         min_length=1, description="the networks to run, one [[models]] each"
     )
@@ -65,6 +69,14 @@ class RunConfig(Section):
         if other := sorted(set(self.objects.psf_fwhm_arcsec) - set(self.bands)):
             raise ValueError(
                 f"[objects] psf_fwhm_arcsec: {', '.join(other)}: no such band; there are {', '.join(self.bands)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _detection_band_is_known(self) -> RunConfig:
+        if (band := self.photometry.detect_in) not in (STACK, *self.bands):
+            raise ValueError(
+                f"[photometry] detect_in: {band}: no such band; there are {', '.join(self.bands)}, and {STACK} for all together"
             )
         return self
 

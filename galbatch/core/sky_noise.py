@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MIN_SKY_PIXELS", "in_frame", "robust_scatter", "thinned"]
+__all__ = ["MIN_SKY_PIXELS", "SIGMA_OF_MAD", "clipped_sky", "in_frame", "robust_scatter", "thinned"]
 
 Floating = TypeVar("Floating", bound=np.floating[Any])
 
@@ -78,3 +78,32 @@ def _sort_to_median(values: npt.NDArray[Floating], count: npt.NDArray[np.int64])
     high = np.take_along_axis(values, np.minimum(count // 2, values.shape[-1] - 1), axis=-1)
     median: npt.NDArray[Floating] = values.dtype.type(0.5) * (low + high)
     return median
+
+
+def clipped_sky(
+    values: npt.NDArray[Floating], *, clip_sigma: float = 2.5, rounds: int = 3
+) -> tuple[npt.NDArray[Floating], npt.NDArray[Floating]]:
+    """Return median and robust scatter along the last axis, of what is left when bright and dark values are left out.
+
+    Parameters
+    ----------
+    values : (.., pixel) float32 or float64
+        NaN for pixels to leave out.
+    clip_sigma : float
+        Values this many times the scatter from the median are left out in the next round.
+    rounds : int
+        Number of rounds; values are left out before each but the first.
+
+    Returns
+    -------
+    median, scatter : (..) in the dtype of `values`
+        NaN where fewer than MIN_SKY_PIXELS values are finite.
+    """
+    kept = values.copy()
+    for left in range(rounds - 1, -1, -1):
+        count = np.count_nonzero(np.isfinite(kept), axis=-1, keepdims=True)
+        median = _sort_to_median(kept, count)[..., 0]
+        scatter = robust_scatter(kept.copy())
+        if left:
+            kept[np.abs(kept - median[..., None]) > clip_sigma * scatter[..., None]] = np.nan
+    return np.where(np.isfinite(scatter), median, np.nan), scatter

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 __all__ = ["RATE_MINUTES", "Event", "Sample", "StageCount", "Tally", "duration", "utc_now"]
 
-Kind = Literal["note", "start", "ingest", "infer", "retry", "failed", "progress", "end"]
+Kind = Literal["note", "start", "ingest", "photometry", "infer", "retry", "failed", "progress", "end"]
 
 # Rates are those of the last ten minutes: a run of weeks has slow and fast days.
 RATE_MINUTES = 10
@@ -40,7 +40,7 @@ class Event:
 
     Attributes
     ----------
-    kind : "ingest" and "infer" are steps of a partition that were done, "retry" one that is tried again, "failed" one that was given up
+    kind : "ingest", "photometry" and "infer" are steps of a partition that were done, "retry" one that is tried again, "failed" one that was given up
     text : a human-readable line
     partition : name of the partition; None if it is about the run
     worker : address of the worker; None if it is about none, or is not known

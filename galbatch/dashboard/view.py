@@ -22,7 +22,7 @@ from galbatch.dashboard.history import Course
 
 __all__ = ["WorkerView", "render_page", "render_state", "worker_view"]
 
-STEPS = {"ingest": "cutting", "infer": "inferring"}
+STEPS = {"ingest": "cutting", "photometry": "measuring", "infer": "inferring"}
 """Words for the stages of a run while they last."""
 
 TITLES = {

@@ -72,7 +72,10 @@ def damaged_leaves(catalog_path: str, plan: Plan) -> dict[str, str]:
 
 
 def of_stage(damaged: Iterable[Damaged], stage: Stage) -> list[Damaged]:
-    """Return the damage that a stage can repair: `ingest` makes cutouts again, `infer` leaves and pass outputs, `all` both."""
+    """Return the damage that a stage can repair: `ingest` makes cutouts again, `infer` leaves and pass outputs, `all` both.
+
+    `photometry` repairs none: its own groups lie among the cutouts, and are made again with them.
+    """
     return [one for one in damaged if stage in ("all", "ingest" if one.output == "cutouts" else "infer")]
 
 

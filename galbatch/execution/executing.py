@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from distributed import Client
 
@@ -20,7 +20,7 @@ from galbatch.core.process import deferred_signals
 from galbatch.core.texts import counted
 from galbatch.errors import CatalogError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
-from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked
+from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked, writes_catalog
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, FaultKind, Pauses, SubmissionQueue, fault_of, reason_of
 from galbatch.objects import write_parquet
@@ -86,8 +86,8 @@ def execute(
     plan : Plan
     client : distributed.Client
         Connection to the workers.
-    stage : {"ingest", "infer", "all"}
-        Make cutouts, infer from existing cutouts, or both.
+    stage : {"ingest", "photometry", "infer", "all"}
+        Make cutouts, measure existing cutouts, infer from existing cutouts, or all.
     sink : ProgressSink or None
         Shows the progress. None shows nothing.
     only_failed : bool
@@ -141,22 +141,24 @@ def execute_held(
     before = before or read_progress(config, plan)
     sink = sink or dashboard.Silent()
     # One tile of each band stands for all tiles of its folder; checking all would take longer than the run.
-    tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage != "infer" else {}
-    bundles = [path for model in plan.models for path in model.paths] if stage != "ingest" else []
-    outputs = [config.cutouts.store] if stage == "ingest" else [config.cutouts.store, config.catalog.path]
-    needs = cluster.WorkerNeeds(infers=stage != "ingest", written=outputs, read=[*tiles.values(), *bundles])
+    tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage in ("ingest", "all") else {}
+    infers = writes_catalog(stage)
+    bundles = [path for model in plan.models for path in model.paths] if infers else []
+    outputs = [config.cutouts.store, config.catalog.path] if infers else [config.cutouts.store]
+    needs = cluster.WorkerNeeds(infers=infers, written=outputs, read=[*tiles.values(), *bundles])
     cluster.kind_of(config.cluster).check_workers(client, needs, sink.note)
     if len(plan.rejected):
         write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
     _discard_damage(config, before, stage, sink)
     run = _Run(held, plan, client, sink)
     run.work(before, only=before.troubled if only_failed else None)
-    if stage != "ingest":
+    if infers:
         # Also after failures: the catalog opens without the missing leaves, and its properties say so.
         run.finish()
     else:
-        # Failures of the networks stay; those of cutting are done or failed once more.
-        earlier = {name: reason for name, reason in before.failed.items() if name in before.ingested}
+        # Failures of the other steps stay; those of this one are done or failed once more.
+        done = before.ingested if stage == "ingest" else before.measured
+        earlier = {name: reason for name, reason in before.failed.items() if name in done}
         run.sink.replace(earlier | run.result.failed)
     run.result.seconds = time.monotonic() - started
     return run.result
@@ -169,7 +171,7 @@ def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: das
     damaged = damage.of_stage(before.damaged, stage)
     if not damaged:
         return
-    if stage != "ingest":
+    if writes_catalog(stage):
         # Were the run killed after the removal, `galbatch retry` would not know of these partitions otherwise.
         reasons = {one.pixel.name: f"damaged: {one}" for one in damaged if one.pixel is not None}
         finishing.record_failures(config.catalog.path, {**reasons, **before.failed})
@@ -224,7 +226,7 @@ class _Run:
     def work(self, before: Progress, *, only: frozenset[str] | None = None) -> None:
         """Do all steps that are left of each partition, or of those named in `only`."""
         waiting = []
-        done = {"ingest": 0, "infer": 0}
+        done = {"ingest": 0, "photometry": 0, "infer": 0}
         # Cutouts of a partition with results are missed only where they are to be kept.
         uncut = {one.pixel for one in before.damaged if one.output == "cutouts" and self.config.cutouts.keep}
         for part in self.plan.partitions:
@@ -235,15 +237,21 @@ class _Run:
             ingested = name in before.ingested or inferred
             done["ingest"] += n_objects * ingested
             done["infer"] += n_objects * (name in before.inferred)
-            if is_asked and not ingested and self.stage != "infer":
+            measured = name in before.measured or inferred
+            done["photometry"] += n_objects * measured
+            if not is_asked:
+                continue
+            if not ingested and self.stage in ("ingest", "all"):
                 waiting.append(Attempt(part, "ingest"))
-            elif is_asked and name not in before.inferred and self.stage != "ingest":
+            elif not measured and self.measures:
+                waiting.append(Attempt(part, "photometry"))
+            elif name not in before.inferred and writes_catalog(self.stage):
                 waiting.append(Attempt(part, "infer"))
         self._inferred = before.inferred
         self.sink.failed |= before.failed
         self.result.n_inferred = done["infer"]
-        for step in ("ingest", "infer"):
-            if self.stage in (step, "all"):
+        for step in ("ingest", "photometry", "infer"):
+            if self.shows(step):
                 self.sink.start(step, len(self.plan.objects), done[step])
         self.prepare_outputs(before, waiting)
         if waiting:
@@ -274,6 +282,15 @@ class _Run:
         self.sink.write_due()
 
     @property
+    def measures(self) -> bool:
+        """Whether cutouts are measured in this stage: before the networks, or alone."""
+        return self.plan.photometry is not None and self.stage != "ingest"
+
+    def shows(self, step: str) -> bool:
+        """Return whether a step has a bar of its own: photometry, a hundredth of inference, only where it is all that is done."""
+        return self.stage == step or (self.stage == "all" and step != "photometry")
+
+    @property
     def removes_cutouts(self) -> bool:
         """Whether the cutouts of a partition are deleted after its leaf is written."""
         # With --stage ingest the cutouts are what is asked for, with --stage infer they are an input.
@@ -296,7 +313,7 @@ class _Run:
         if waiting or to_cut:
             grids = [grid.grid for grid in self.plan.grids]
             ingest.create_groups(store, attributes=self.store_attributes(), partitions=to_cut, grids=grids)
-        if self.config.posterior.keep_pass_outputs and self.stage != "ingest":
+        if self.config.posterior.keep_pass_outputs and writes_catalog(self.stage):
             to_infer = {attempt.part.partition.pixel for attempt in waiting}
             if "pass outputs" in above:
                 to_infer |= {pixel for pixel, _ in pass_outputs.list_done(catalog_path)}
@@ -316,7 +333,7 @@ class _Run:
 
     def next_attempt(self, attempt: Attempt, result: tasks.TaskResult) -> Attempt | None:
         """Count the result of a step, and return the next step of its partition, if any."""
-        if not attempt.repairs:
+        if not attempt.repairs and self.shows(attempt.step):
             self.sink.advance(attempt.step, result.n_objects)
         self.sink.record(_done_event(attempt, result))
         if attempt.step == "ingest":
@@ -324,7 +341,14 @@ class _Run:
             self.result.n_cutouts_taken += result.n_taken
             if self.stage == "ingest" or attempt.part.partition.name in self._inferred:
                 return None
-            return Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
+            next_step: Literal["photometry", "infer"] = "photometry" if self.measures else "infer"
+            return Attempt(attempt.part, next_step, n_failed=attempt.n_failed)
+        if attempt.step == "photometry":
+            return (
+                Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
+                if writes_catalog(self.stage)
+                else None
+            )
         self.result.n_inferred += result.n_objects
         self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes

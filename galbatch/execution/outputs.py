@@ -22,10 +22,17 @@ __all__ = [
     "lock_of",
     "locked",
     "tile_index_of",
+    "writes_catalog",
 ]
 
-Stage = Literal["ingest", "infer", "all"]
-"""The part of a run to execute: make cutouts, infer from existing cutouts, or both."""
+Stage = Literal["ingest", "photometry", "infer", "all"]
+"""The part of a run to execute: make cutouts, measure existing cutouts, infer from existing cutouts, or all of these."""
+
+
+def writes_catalog(stage: Stage) -> bool:
+    """Return whether a stage runs the networks and writes the catalog; the others write the cutout store alone."""
+    return stage in ("infer", "all")
+
 
 FAILED_FILE = "_failed.json"
 """Name of the file in the catalog's folder with the partitions that failed, and their reasons."""
@@ -56,7 +63,7 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
     """
     store, catalog_path = config.cutouts.store, config.catalog.path
     # The store is locked in every stage: another run must not replace the cutouts that this one reads.
-    outputs = [store] if stage == "ingest" else [store, catalog_path]
+    outputs = [store, catalog_path] if writes_catalog(stage) else [store]
     for output in outputs:
         storage.check_writable(output)
     return outputs
@@ -105,7 +112,7 @@ def locked(
     Parameters
     ----------
     config : RunConfig
-    stage : {"ingest", "infer", "all"}
+    stage : {"ingest", "photometry", "infer", "all"}
     waits : bool
         Whether to wait for a run that holds one of them.
     notify : callable

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
 from galbatch.config import ModelConfig, RegionConfig, RunConfig
-from galbatch.core.columns import PIXEL_FLAGS, Column, provenance_columns
+from galbatch.core.columns import PIXEL_FLAGS, Column, photometry_columns, provenance_columns
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import growth, leaf
@@ -51,6 +51,8 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     # first leaf is written, after hours of cutting.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
+    if config.photometry.enabled:
+        columns += photometry_columns(config.bands)
     for model, network in zip(config.models, networks, strict=True):
         columns += models.network_columns(network, name=model.name, quantiles=config.posterior.quantiles)
     catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)

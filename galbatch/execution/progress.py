@@ -34,6 +34,7 @@ class Progress:
     Attributes
     ----------
     ingested : names of the partitions whose cutouts exist
+    measured : names of the partitions whose photometry exists; all where the plan has none
     inferred : names of the partitions whose leaves exist
     failed : the reason why each partition failed in an earlier run, by its name; without those that were done since
     damaged : files of the outputs that are not as they were written; what they belong to is not done
@@ -44,6 +45,7 @@ class Progress:
     inferred: frozenset[str]
     failed: Mapping[str, str]
     damaged: tuple[Damaged, ...] = ()
+    measured: frozenset[str] = frozenset()
 
     @property
     def left(self) -> list[PartitionPlan]:
@@ -66,6 +68,7 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     """
     damaged = recorded(config)
     ingested = _read_store(config.cutouts.store, plan, damaged)
+    measured = _read_photometry(config.cutouts.store, plan, ingested, damaged)
     inferred = _read_leaves(config, plan, damaged)
     if config.posterior.keep_pass_outputs:
         _refuse_foreign_pass_outputs(config.catalog.path, plan)
@@ -83,7 +86,7 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     failed = {
         name: reason for name, reason in read_failures(config.catalog.path).items() if name not in inferred
     }
-    return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged))
+    return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged), measured)
 
 
 def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
@@ -115,6 +118,26 @@ def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
             f"{foreign[0][0].path}/{foreign[0][1].label}; choose another [cutouts] store, or run galbatch clean"
         )
     return ingested
+
+
+def _read_photometry(store: str, plan: Plan, ingested: set[str], damaged: list[Damaged]) -> frozenset[str]:
+    """Return the names of the partitions whose photometry exists on every grid. One of other settings is made again: it costs little.
+
+    Damage that shows is added to `damaged`.
+    """
+    if plan.photometry is None:
+        return frozenset(part.partition.name for part in plan.partitions)
+    parts = [part for part in plan.partitions if part.partition.name in ingested]
+
+    def is_measured(part: PartitionPlan) -> bool | Damaged:
+        assert part.photometry is not None
+        try:
+            marks = [ingest.read_photometry_done(store, part.partition, grid.grid) for grid in plan.grids]
+        except DamagedError as error:
+            return Damaged("cutouts", part.partition.pixel, error.path, error.problem)
+        return all(mark and mark["fingerprint"]["digest"] == part.photometry.digest for mark in marks)
+
+    return frozenset(_names_of_done(is_measured, parts, damaged))
 
 
 def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:

@@ -29,12 +29,15 @@ from galbatch.ingest.store import (
     read_blocks,
     read_done,
     read_object_ids,
+    read_photometry,
+    read_photometry_done,
     reading_bytes,
     remove_partition,
     stored_bands,
     stored_grids,
     stored_planes,
     write_partition,
+    write_photometry,
 )
 from galbatch.ingest.tiles import (
     Footprint,
@@ -71,6 +74,8 @@ __all__ = [
     "read_blocks",
     "read_done",
     "read_object_ids",
+    "read_photometry",
+    "read_photometry_done",
     "read_surveys",
     "read_tiles",
     "reading_bytes",
@@ -83,4 +88,5 @@ __all__ = [
     "tiles_from_butler",
     "tiles_near",
     "write_partition",
+    "write_photometry",
 ]

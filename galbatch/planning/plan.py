@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.config import DensityGrid, ModelConfig
+from galbatch.config import DensityGrid, ModelConfig, PhotometryConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
@@ -134,6 +134,7 @@ class PartitionPlan:
     tiles : index into the plan's tiles of each tile that the partition's cutouts may touch
     projection : the cost of cutting it
     ingest, leaf : fingerprints of its cutouts and of its leaf
+    photometry : fingerprint of the photometry of its cutouts; None: none is made
     """
 
     partition: Partition
@@ -141,6 +142,7 @@ class PartitionPlan:
     projection: Projection
     ingest: Fingerprint
     leaf: Fingerprint
+    photometry: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Plan:
     oversize : partitions above the limits of ``[plan]`` that cannot be divided further
     notes : human-readable lines for the user, to be shown before the run starts
     base : older outputs from which cutouts and values are taken
+    photometry : what is measured in the cutouts; None: nothing
     """
 
     objects: SelectedObjects
@@ -165,6 +168,7 @@ class Plan:
     oversize: tuple[Partition, ...]
     notes: tuple[str, ...] = ()
     base: Base = field(default_factory=Base)
+    photometry: PhotometryConfig | None = None
 
     def take(self, partition: Partition) -> PartitionObjects:
         """Return the objects of a partition, with their flags and the networks that select them."""

@@ -18,6 +18,7 @@ from galbatch.errors import ConfigError
 from galbatch.ingest import INGEST_VERSION, Footprint, tile_identity
 from galbatch.models import INFER_VERSION
 from galbatch.objects import ObjectSource, SelectedObjects
+from galbatch.photometry import PHOTOMETRY_VERSION
 from galbatch.planning.division import Limits, divide_ranked
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
 from galbatch.planning.projection import GridPlan, Projector
@@ -66,6 +67,7 @@ def make_plan(
         tuple(partitions),
         oversize,
         tuple(planner.notes()),
+        photometry=config.photometry if config.photometry.enabled else None,
     )
 
 
@@ -161,15 +163,24 @@ class _Planner:
             # Sorted, as the order of tiles follows from paths, which are no part of a fingerprint.
             "tiles": digest(sorted(cut_from, key=str)),
         }
+        measured = {**ingest, **self._photometry_parts} if self._photometry_parts else None
         leaf = {
             **ingest,
+            **self._photometry_parts,
             **self._common_infer,
             "kept columns": digest(table.kept),
             "columns fed": digest([[n, digest(v)] for n, v in sorted(table.inputs.items())]),
             "selected objects": digest([digest(selected) for selected in objects.selected]),
         }
         projection = self._projector.project(partition.start, partition.stop)
-        return PartitionPlan(partition, near, projection, Fingerprint(ingest), Fingerprint(leaf))
+        return PartitionPlan(
+            partition,
+            near,
+            projection,
+            Fingerprint(ingest),
+            Fingerprint(leaf),
+            None if measured is None else Fingerprint(measured),
+        )
 
     def notes(self) -> Iterator[str]:
         """Yield human-readable lines for the user about objects, selections and training data."""
@@ -239,6 +250,17 @@ class _Planner:
             "INFER_VERSION": str(INFER_VERSION),
             "posterior": json.dumps(posterior, sort_keys=True),
             "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
+        }
+
+    @cached_property
+    def _photometry_parts(self) -> dict[str, str]:
+        """Return the parts of the fingerprints of photometry beyond those of cutouts; none where there is no photometry."""
+        settings = self.config.photometry
+        if not settings.enabled:
+            return {}
+        return {
+            "PHOTOMETRY_VERSION": str(PHOTOMETRY_VERSION),
+            "photometry": json.dumps(settings.model_dump(exclude={"enabled"}), sort_keys=True),
         }
 
     @cached_property

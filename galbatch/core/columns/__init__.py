@@ -17,8 +17,17 @@ from galbatch.core.columns.parsing import (
     flag_columns,
     parse_column,
     parse_columns,
+    pixel_names,
     quantile_columns,
     result_names,
+)
+from galbatch.core.columns.photometry import (
+    PHOT_AXIS_RATIO,
+    PHOT_N_OTHERS,
+    PHOT_RADIUS,
+    photometry_band_columns,
+    photometry_columns,
+    photometry_names,
 )
 from galbatch.core.columns.provenance import (
     N_TILES,
@@ -60,6 +69,9 @@ __all__ = [
     "OOD_DISTANCE",
     "OWN_COLUMNS",
     "PASSES",
+    "PHOT_AXIS_RATIO",
+    "PHOT_N_OTHERS",
+    "PHOT_RADIUS",
     "PIXEL_FLAGS",
     "RA",
     "RESERVED_COLUMNS",
@@ -74,6 +86,10 @@ __all__ = [
     "flag_columns",
     "parse_column",
     "parse_columns",
+    "photometry_band_columns",
+    "photometry_columns",
+    "photometry_names",
+    "pixel_names",
     "provenance_columns",
     "provenance_names",
     "quantile_columns",

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from galbatch.core.columns.definitions import PIXEL_FLAGS
+from galbatch.core.columns.photometry import photometry_names
 from galbatch.core.columns.provenance import provenance_names
 from galbatch.core.columns.statistics import MODEL_FLAGS, ColumnKey, Statistic
 
-__all__ = ["flag_columns", "parse_column", "parse_columns", "quantile_columns", "result_names"]
+__all__ = ["flag_columns", "parse_column", "parse_columns", "pixel_names", "quantile_columns", "result_names"]
 
 
 def result_names(names: Sequence[str]) -> list[str]:
     """Return the names of a catalog's result columns: the column ``flags`` and all after it; none if the catalog has no ``flags``."""
     return list(names[list(names).index(PIXEL_FLAGS.name) :]) if PIXEL_FLAGS.name in names else []
+
+
+def pixel_names(names: Sequence[str]) -> list[str]:
+    """Return the columns that result columns after ``flags`` begin with: provenance, then photometry; none in catalogs that lack them."""
+    provenance = provenance_names(names)
+    return [*provenance, *photometry_names(names[len(provenance) :])]
 
 
 def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
@@ -35,7 +42,7 @@ def parse_columns(names: Sequence[str]) -> dict[str, tuple[str, ColumnKey]]:
     """
     # Without the column `flags` the names are those of results alone.
     results = result_names(names)[1:] if PIXEL_FLAGS.name in names else list(names)
-    results = results[len(provenance_names(results)) :]
+    results = results[len(pixel_names(results)) :]
     found: dict[str, tuple[str, ColumnKey]] = {}
     block: list[str] = []
     for name in results:

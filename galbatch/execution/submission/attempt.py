@@ -28,7 +28,7 @@ class Attempt:
     """
 
     part: PartitionPlan
-    step: Literal["ingest", "infer"]
+    step: Literal["ingest", "photometry", "infer"]
     n_failed: int = 0
     n_unavailable: int = 0
     due_s: float = 0.0

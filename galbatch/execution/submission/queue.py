@@ -314,10 +314,13 @@ class SubmissionQueue:
     def _submit(self, attempt: Attempt) -> None:
         config, cutouts, device = self._config, self._config.cutouts, self._device_of(attempt)
         function: Callable[[Any], tasks.TaskResult]
-        task: tasks.IngestTask | tasks.InferTask
+        task: tasks.IngestTask | tasks.PhotometryTask | tasks.InferTask
         if attempt.step == "ingest":
             function = tasks.ingest_partition
             task = tasks.ingest_task(self._plan, attempt.part, cutouts=cutouts, flags=config.flags)
+        elif attempt.step == "photometry":
+            function = tasks.photometry_partition
+            task = tasks.photometry_task(self._plan, attempt.part, store=cutouts.store)
         else:
             attempt.batch = attempt.batch or self._batch
             function = tasks.infer_partition
@@ -344,7 +347,7 @@ class SubmissionQueue:
             workers=able or None,
             # One inference at a time on a GPU. Cutting continues in other threads, with the lower priority.
             resources={cluster.GPU: 1} if device == "cuda" else None,
-            priority=1 if attempt.step == "infer" else 0,
+            priority=0 if attempt.step == "ingest" else 1,
         )
         self._pending[future.key] = _Submitted(attempt, future, able, time.monotonic())
         self._outcomes.watch(future)
@@ -397,7 +400,7 @@ class SubmissionQueue:
         if attempt.n_failed <= self._config.cluster.retries:
             if fault.kind is FaultKind.PASSING:
                 return attempt
-            if fault.kind is FaultKind.DAMAGE and attempt.step == "infer" and self._cuts:
+            if fault.kind is FaultKind.DAMAGE and attempt.step != "ingest" and self._cuts:
                 self._note(f"damaged: {fault.reason}")
                 return Attempt(attempt.part, "ingest", n_failed=attempt.n_failed, repairs=True)
         self._fail(attempt, fault.reason, worker=fault.worker)

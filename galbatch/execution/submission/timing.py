@@ -13,7 +13,7 @@ MIN_LIMIT_S = 600.0
 """No task is taken for hanging before this time, in seconds: a busy disk or a first compilation takes minutes."""
 
 CUT_S_PER_OBJECT = 5.0
-"""While no task that cuts has finished, this number of seconds per object is allowed.
+"""While no task that cuts or measures has finished, this number of seconds per object is allowed.
 
 A cutout takes milliseconds on a disk and up to a second from an object store; whole files that are fetched first are few, and
 covered by the ten minutes."""
@@ -53,7 +53,7 @@ class TaskTimes:
         if finished:
             s_per_object = self._multiple * self._seconds[step] / finished
         else:
-            s_per_object = CUT_S_PER_OBJECT if step == "ingest" else INFER_S_PER_PASS * self._n_passes
+            s_per_object = INFER_S_PER_PASS * self._n_passes if step == "infer" else CUT_S_PER_OBJECT
         return max(MIN_LIMIT_S, s_per_object * n_objects)
 
     def described(self, step: str, n_objects: int) -> str:

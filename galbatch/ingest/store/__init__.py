@@ -8,6 +8,7 @@ from galbatch.ingest.store.layout import (
     bytes_per_object,
     reading_bytes,
 )
+from galbatch.ingest.store.photometry import read_photometry, read_photometry_done, write_photometry
 from galbatch.ingest.store.reader import (
     CutoutReader,
     damaged_pixel,
@@ -40,10 +41,13 @@ __all__ = [
     "read_blocks",
     "read_done",
     "read_object_ids",
+    "read_photometry",
+    "read_photometry_done",
     "reading_bytes",
     "remove_partition",
     "stored_bands",
     "stored_grids",
     "stored_planes",
     "write_partition",
+    "write_photometry",
 ]

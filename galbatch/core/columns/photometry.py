@@ -1,0 +1,151 @@
+"""Photometry columns: what `galbatch.photometry` measures in the pixels of a cutout, beside the networks.
+
+They stand after the provenance columns: first those of the object, then those of each band. All begin with ``phot_``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from galbatch.core.columns.definitions import Column
+
+__all__ = [
+    "PHOT_AXIS_RATIO",
+    "PHOT_N_OTHERS",
+    "PHOT_RADIUS",
+    "photometry_band_columns",
+    "photometry_columns",
+    "photometry_names",
+]
+
+PREFIX = "phot_"
+
+UNKNOWN = "null: no pixels, or no light to measure it with"
+
+PHOT_RADIUS = Column(
+    "phot_radius_arcsec",
+    "float32",
+    "arcsec",
+    "semi-major axis of the aperture, 2.5 Kron radii of the detection image, in which fluxes of all bands are summed; null: no pixels",
+    "phys.angSize.smajAxis;instr.setup",
+)
+PHOT_AXIS_RATIO = Column(
+    "phot_axis_ratio",
+    "float32",
+    "",
+    "minor over major axis of the aperture; 1 also where the object is too faint or too small for an ellipse; null: no pixels",
+    "src.morph.param",
+)
+PHOT_N_OTHERS = Column(
+    "phot_n_others",
+    "int16",
+    "",
+    "number of other sources in the detection image that have pixels within the aperture, listed or not; -1: no pixels",
+    "meta.number",
+    -1,
+)
+OF_OBJECT = (PHOT_RADIUS, PHOT_AXIS_RATIO, PHOT_N_OTHERS)
+
+OF_BAND = {
+    "flux": (
+        "njy",
+        "nJy",
+        "flux in the aperture in band {band}, less the local sky; pixels of other sources are replaced by the mean of the rest",
+        "phot.flux;{of}",
+    ),
+    "flux_err": (
+        "njy",
+        "nJy",
+        "error of the flux in band {band}: noise of the sky and error of its level, without the source's own photon noise",
+        "stat.error;phot.flux;{of}",
+    ),
+    "half_light_radius": (
+        "arcsec",
+        "arcsec",
+        "radius of the circle with half of the aperture's flux in band {band}, with the PSF",
+        "phys.angSize;{of}",
+    ),
+    "half_light_radius_err": (
+        "arcsec",
+        "arcsec",
+        "error of the half-light radius in band {band} from the noise of the sky",
+        "stat.error;phys.angSize;{of}",
+    ),
+    "peak": (
+        "njy",
+        "nJy",
+        "brightest pixel of the object in band {band}, less the local sky",
+        "phot.flux;stat.max;{of}",
+    ),
+    "noise": (
+        "njy",
+        "nJy",
+        "scatter from pixel to pixel about the object in band {band}: the error of the brightest pixel",
+        "stat.stdev;instr.skyLevel",
+    ),
+    "others_share": (
+        "",
+        "",
+        "share of the light within the aperture in band {band} that lies in pixels of other sources",
+        "stat.probability",
+    ),
+    "sky": (
+        "njy",
+        "nJy",
+        "median of the pixels along the cutout's edges that no source has, in band {band}: the level that was subtracted; null: too "
+        "few of them, and nothing was subtracted",
+        "instr.skyLevel",
+    ),
+    "sky_err": ("njy", "nJy", "error of the local sky in band {band}", "stat.error;instr.skyLevel"),
+    "flat_share": (
+        "",
+        "",
+        "share of the pixels within the half-light radius that are as bright as the brightest one, to 1 percent or two sigma, in "
+        "band {band}: 0.02 to 0.1 of galaxies and stars, more where a core is cut off; null: peak below 50 sigma",
+        "stat.probability",
+    ),
+}
+"""Unit in the name, unit, description and UCD of the columns of a band, by what they measure."""
+
+
+@cache
+def photometry_band_columns(band: str) -> Mapping[str, Column]:
+    """Return the photometry columns of a band, by what they measure, such as ``half_light_radius``."""
+    return {what: _band_column(what, band) for what in OF_BAND}
+
+
+def _band_column(what: str, band: str) -> Column:
+    suffix, unit, text, ucd = OF_BAND[what]
+    name = "_".join(part for part in (f"{PREFIX}{what}", suffix, band) if part)
+    unknown = "" if "null:" in text else f"; {UNKNOWN}"
+    return Column(name, "float32", unit, text.format(band=band) + unknown, ucd.format(of="em.opt"))
+
+
+def photometry_columns(bands: Sequence[str]) -> list[Column]:
+    """Return the photometry columns of a catalog whose cutouts have `bands`, in the order of the leaf."""
+    return [*OF_OBJECT, *(column for band in bands for column in photometry_band_columns(band).values())]
+
+
+def photometry_names(names: Sequence[str]) -> list[str]:
+    """Return the photometry columns that a list of columns begins with; none in catalogs that lack them.
+
+    A network may be called ``phot``: its columns are no measurement of `OF_BAND` with that unit.
+    """
+    if list(names[: len(OF_OBJECT)]) != [column.name for column in OF_OBJECT]:
+        return []
+    of_band = [
+        re.compile(PREFIX + what + (f"_{suffix}" if suffix else "") + r"_(?P<band>.+)")
+        for what, (suffix, *_) in OF_BAND.items()
+    ]
+    stop = len(OF_OBJECT)
+    while stop + len(of_band) <= len(names):
+        found = of_band[0].fullmatch(names[stop])
+        if found is None:
+            break
+        expected = [column.name for column in photometry_band_columns(found["band"]).values()]
+        if expected != list(names[stop : stop + len(expected)]):
+            break
+        stop += len(expected)
+    return list(names[:stop])

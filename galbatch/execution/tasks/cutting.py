@@ -1,0 +1,66 @@
+"""The first step of a partition: its objects are cut on every grid, and the groups committed in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import ingest
+from galbatch.core.types import CutoutBlock, CutoutSpec
+from galbatch.execution import growth
+from galbatch.execution.tasks.base import GridTask, IngestTask, TaskResult
+
+__all__ = ["cut_rows", "ingest_partition"]
+
+
+def ingest_partition(task: IngestTask) -> TaskResult:
+    """Cut the partition's objects on every grid and commit the groups in the store.
+
+    Raises
+    ------
+    TileError
+        A tile cannot be read.
+    OutputError, OSError
+        The store cannot be written.
+    """
+    started = time.monotonic()
+    n_taken, notes = 0, list[str]()
+    for grid in task.grids:
+        stored = growth.stored_cutouts(task, grid)
+        ingest.write_partition(
+            task.store,
+            task.partition,
+            grid.grid,
+            cut_rows(task, grid, grid.rows, stored=stored),
+            planes=task.planes,
+            fingerprint=task.fingerprint.as_json(),
+        )
+        if stored is not None:
+            n_taken += int(stored.taken.sum())
+            notes += [f"partition {task.partition.name}: {note}" for note in stored.notes]
+    n_cutouts = sum(len(grid.rows) for grid in task.grids) - n_taken
+    seconds = time.monotonic() - started
+    return TaskResult(
+        task.partition, len(task.objects), n_cutouts, 0, seconds, notes=tuple(notes), n_taken=n_taken
+    )
+
+
+def cut_rows(
+    task: IngestTask,
+    grid: GridTask,
+    rows: npt.NDArray[np.intp],
+    *,
+    stored: ingest.BaseCutouts | None = None,
+) -> Iterator[CutoutBlock]:
+    """Cut the partition's objects at `rows` (cutout,) in blocks of up to 256, but for those that are stored; nothing is written."""
+    return ingest.cut_blocks(
+        task.objects.take(rows),
+        task.tiles,
+        spec=CutoutSpec(grid.grid, grid.bands, task.resampling, grid.settings),
+        flags=task.flags,
+        object_flags=task.object_flags[rows],
+        stored=stored,
+    )

@@ -1,0 +1,141 @@
+"""The last step of a partition: the networks run on its cutouts, and its leaf is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galbatch import api, catalog, dashboard, ingest, models
+from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column, photometry_columns, provenance_columns
+from galbatch.core.fingerprint import refuse_difference
+from galbatch.core.prefetch import prefetch
+from galbatch.core.types import CutoutBlock
+from galbatch.errors import FingerprintError
+from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
+from galbatch.execution.networks import LoadedModel, execution_of, load_network
+from galbatch.execution.tasks.base import GridTask, InferTask, TaskResult
+from galbatch.execution.tasks.reading import read_cutouts
+
+__all__ = ["infer_partition"]
+
+
+def infer_partition(task: InferTask) -> TaskResult:
+    """Run every network on the partition's cutouts and commit its leaf.
+
+    Raises
+    ------
+    FingerprintError
+        The store's cutouts do not exist or were made with other settings or inputs.
+    BundleError
+        A bundle cannot be loaded, or its file has changed.
+    """
+    started = time.monotonic()
+    task, notes = _fit_batch(task)
+    loaded = [LoadedModel.load(task, model) for model in task.models]
+    bands = tuple(dict.fromkeys(band for grid in task.grids for band in grid.bands))
+    of_pixels = [*provenance_columns(bands), *(photometry_columns(bands) if task.photometry else ())]
+    columns = [PIXEL_FLAGS, *of_pixels, *(column for model in loaded for column in model.columns)]
+    sampler = dashboard.Sampler(api.thumbnail_png)
+    values = _infer_grids(task, loaded, columns, sampler)
+    # Before the leaf: a leaf that says its pass outputs were kept has them.
+    for model in loaded:
+        if model.writer is not None:
+            model.writer.finish(task.fingerprint.as_json())
+    footer = _footer(task, loaded)
+    table = leaf_table(task.objects, columns, values)
+    catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
+    made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
+    return TaskResult(
+        task.partition,
+        len(task.objects),
+        0,
+        sum(int(np.maximum(passes, 0).sum()) for passes in made),
+        time.monotonic() - started,
+        batch=task.posterior.batch,
+        notes=(*notes, *(note for model in loaded for note in model.notes)),
+        n_taken=sum(int(model.taken.sum()) for model in loaded),
+        flags=dashboard.flag_counts(columns, values),
+        samples=sampler.kept(),
+    )
+
+
+def _infer_grids(
+    task: InferTask, loaded: Sequence[LoadedModel], columns: Sequence[Column], sampler: dashboard.Sampler
+) -> dict[str, npt.NDArray[Any]]:
+    """Run the networks on the cutouts of every grid, and return the values of the columns, (object,) each, by name."""
+    # Rows that no network takes keep these: null for floats, and flags that say so.
+    values = {column.name: column.empty(len(task.objects)) for column in columns}
+    flags = values[PIXEL_FLAGS.name] = task.object_flags.copy()
+    for grid in task.grids:
+        # The next block is read while the networks run on this one.
+        on_grid = [model for model in loaded if model.planned.grid == grid.grid]
+        for name, result in _photometry(task, grid).items():
+            values[name][grid.rows] = result
+
+        def needs_planes(
+            cutouts: CutoutBlock, rows: npt.NDArray[np.intp], on_grid: Sequence[LoadedModel] = on_grid
+        ) -> bool:
+            return any(model.needs_pixels(cutouts, rows) for model in on_grid)
+
+        reading = read_cutouts(
+            task.store,
+            task.partition,
+            grid,
+            fingerprint=task.ingest_fingerprint,
+            needs_planes=None if task.base is None else needs_planes,
+        )
+        with prefetch(reading) as blocks:
+            for rows, cutouts in blocks:
+                # An object on two grids gets the flags of both cutouts, and the rest from the larger: grids are sorted by size.
+                flags[rows] |= cutouts.flags
+                for name, result in provenance(cutouts).items():
+                    values[name][rows] = result
+                for model in on_grid:
+                    for name, result in model.infer(cutouts, rows).items():
+                        values[name][rows] = result
+                sampler.look(cutouts, rows, columns, values)
+    return values
+
+
+def _photometry(task: InferTask, grid: GridTask) -> dict[str, npt.NDArray[Any]]:
+    """Return the photometry columns of the cutouts on a grid, (cutout,) each, by name; none where the run has no photometry."""
+    if task.photometry is None:
+        return {}
+    where = f"{task.store} {task.partition.name} {grid.grid.label} photometry"
+    done = ingest.read_photometry_done(task.store, task.partition, grid.grid)
+    if done is None:
+        raise FingerprintError(f"{where}: not there; run galbatch run --stage photometry first")
+    refuse_difference(where, done["fingerprint"], task.photometry)
+    return ingest.read_photometry(task.store, task.partition, grid.grid)
+
+
+def _footer(task: InferTask, loaded: Sequence[LoadedModel]) -> dict[str, str]:
+    return leaf_footer(
+        task.fingerprint,
+        len(task.objects),
+        bundles={model.planned.name: model.planned.sha256 for model in loaded},
+        keeps_pass_outputs=task.posterior.keep_pass_outputs,
+        audits={model.planned.name: model.audit for model in loaded if model.audit is not None},
+    )
+
+
+def _fit_batch(task: InferTask) -> tuple[InferTask, tuple[str, ...]]:
+    """Return the task with a batch that fits into the GPU's memory, and notes for the user; on a CPU the same task."""
+    if task.device == "cpu":
+        return task, ()
+    measured = []
+    for model in task.models:
+        network, execution = load_network(model.network), execution_of(model.network, task.device)
+        measured.append(models.measure_memory(network, execution, task.posterior))
+    batch, notes = task.posterior.batch, list[str]()
+    # Batches are fitted after all networks have been measured, so that the weights of all are on the GPU.
+    for memory in measured:
+        batch = models.fitting_batch(memory, models.gpu_memory(), batch=batch, notify=notes.append)
+    smaller = task.posterior.model_copy(update={"batch": batch})
+    where = f"partition {task.partition.name}"
+    return replace(task, posterior=smaller), tuple(f"{where}: {note}" for note in notes)
