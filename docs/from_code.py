@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from galbatch import ingest, models
 from galbatch.cli import app as cli
 from galbatch.config import PosteriorConfig, RunConfig
-from galbatch.core.columns import Column, provenance_columns
+from galbatch.core.columns import Column, photometry_columns, provenance_columns
 from galbatch.core.flags import CatalogFlag, MaskBit, ModelFlag, PixelFlag
 from galbatch.core.process import EXTRAS
 from galbatch.models.heads import HEADS
@@ -231,6 +231,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "EXTRAS": extras,
     "HEADS": heads,
     "COLUMNS": model_columns,
+    "PHOTOMETRY": lambda: column_table(photometry_columns(("g",))),
     "PROVENANCE": lambda: column_table(provenance_columns(("g",))),
     "VERSIONS": versions,
     "README": readme,
