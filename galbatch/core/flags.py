@@ -17,6 +17,7 @@ __all__ = [
     "MaskBit",
     "ModelFlag",
     "PixelFlag",
+    "SkySource",
     "flag_attributes",
     "flags_as_json",
     "quality_bits",
@@ -108,6 +109,15 @@ class ModelFlag(CatalogFlag):
         "A flux may be zero or negative, so its magnitude has no values; the flux itself has.",
         INFORMATION,
     )
+
+
+class SkySource(enum.IntEnum):
+    """Where the sky noise of a cutout comes from, in the store and the catalog."""
+
+    UNKNOWN = 0
+    FRAME = 1
+    TILE = 2
+    VARIANCE = 3
 
 
 class MaskBit(enum.IntFlag):

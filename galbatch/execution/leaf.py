@@ -78,7 +78,9 @@ def provenance(cutouts: CutoutBlock) -> dict[str, npt.NDArray[Any]]:
     }
     for number, band in enumerate(cutouts.bands):
         for name, column in band_columns(band).items():
-            values[column.name] = getattr(cutouts, name)[:, number]
+            found = getattr(cutouts, name)
+            # Stores of INGEST_VERSION 6 do not say where the sky noise comes from.
+            values[column.name] = column.empty(len(cutouts)) if found is None else found[:, number]
     return values
 
 

@@ -48,7 +48,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 6
+INGEST_VERSION = 7
 """Raised when the numbers in the store change."""
 
 __all__ = [

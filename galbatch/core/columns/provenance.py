@@ -1,6 +1,6 @@
 """Provenance columns: the tiles that an object's cutout was made from, and what was measured in its pixels in each band.
 
-They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then three for each band.
+They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then four for each band.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from galbatch.core.columns.definitions import NO_TEXT, Column
 __all__ = ["N_TILES", "TILE_ID", "band_columns", "provenance_columns", "provenance_names"]
 
 UNKNOWN = "null: unknown"
+
+SKY_SOURCE = "sky_source"
+"""The array of `galbatch.core.flags.SkySource`."""
 
 TILE_ID = Column(
     "tile_id",
@@ -42,6 +45,12 @@ OF_BAND = {
         "scatter of the sky from pixel to pixel in the cutout in band {band}",
         "stat.stdev;instr.skyLevel",
     ),
+    "sky_source": (
+        "",
+        "where the scatter of the sky comes from in band {band}: 1 pixels along the cutout's edges in which nothing was detected, 2 "
+        "windows of the tile, 3 the variance that the survey states; 0: unknown",
+        "meta.code",
+    ),
 }
 """Unit, description and UCD of the columns of a band, by the first part of their names, which are those of the store's arrays."""
 
@@ -49,7 +58,9 @@ OF_BAND = {
 def band_columns(band: str) -> dict[str, Column]:
     """Return the columns of a band, by the names of the arrays of `galbatch.core.types.CutoutBlock` that they hold."""
     return {
-        name: Column(f"{name}_{band}", "float32", unit, f"{text.format(band=band)}; {UNKNOWN}", ucd)
+        name: Column(f"{name}_{band}", "int16", unit, text.format(band=band), ucd, 0)
+        if name == SKY_SOURCE
+        else Column(f"{name}_{band}", "float32", unit, f"{text.format(band=band)}; {UNKNOWN}", ucd)
         for name, (unit, text, ucd) in OF_BAND.items()
     }
 

@@ -18,7 +18,8 @@ __all__ = ["Canvas"]
 class Canvas:
     """A block of cutouts that is being filled; its arrays have the shapes, dtypes and units of `CutoutBlock`.
 
-    `tiles_used` has for each object the ids of the tiles that gave it pixels.
+    `tiles_used` has for each object the ids of the tiles that gave it pixels, `main_tile` for an object and band the tile that
+    the cutout is mainly made of.
     """
 
     spec: CutoutSpec
@@ -34,6 +35,7 @@ class Canvas:
     band_key: npt.NDArray[np.int64]
     tile: list[str] = field(default_factory=list)
     tiles_used: list[set[str]] = field(default_factory=list)
+    main_tile: dict[tuple[int, int], Tile] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, n_objects: int, tiles: Sequence[Tile], *, spec: CutoutSpec) -> Canvas:

@@ -19,11 +19,12 @@ from galbatch.config import FlagsConfig
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
 from galbatch.ingest.cut.identity import arrangements, band_keys
-from galbatch.ingest.cut.measure import measure
+from galbatch.ingest.cut.measure import KnownNoise, measure
 from galbatch.ingest.cut.mosaic import fill_band
 from galbatch.ingest.cut.placing import Arrangement
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
+from galbatch.ingest.cut.tile_noise import WiderSky
 from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import Footprint, tiles_near
@@ -66,7 +67,7 @@ def cut_blocks(
             if len(to_cut):
                 block = objects.take(to_cut)
                 canvas = _cut(block, wanted, reader=reader, spec=spec)
-                parts.append(_measured(canvas, block, flags=flags, object_flags=object_flags[to_cut]))
+                parts.append(_measured(canvas, block, reader, flags=flags, object_flags=object_flags[to_cut]))
                 del canvas  # or its planes would stay while the next block is cut
             if stored is not None and len(there):
                 parts.append(stored.block(there, list_flags=object_flags[there]))
@@ -106,7 +107,7 @@ def cut_block(
     wanted = [tile for tile in tiles if tile.band in spec.bands]
     with TileReader() as reader:
         canvas = _cut(objects, wanted, reader=reader, spec=spec)
-    return _measured(canvas, objects, flags=flags, object_flags=object_flags)
+        return _measured(canvas, objects, reader, flags=flags, object_flags=object_flags)
 
 
 def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec) -> Canvas:
@@ -179,9 +180,14 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
 
 
 def _measured(
-    canvas: Canvas, objects: ObjectTable, *, flags: FlagsConfig, object_flags: npt.NDArray[np.int32]
+    canvas: Canvas,
+    objects: ObjectTable,
+    reader: TileReader,
+    *,
+    flags: FlagsConfig,
+    object_flags: npt.NDArray[np.int32],
 ) -> CutoutBlock:
-    """Return the finished block, with the quantities measured in its pixels."""
+    """Return the finished block, with the quantities measured in its pixels; the reader's tiles tell the noise where these do not."""
     grid = canvas.spec.grid
     measured = measure(
         canvas.image,
@@ -189,7 +195,7 @@ def _measured(
         variance=canvas.variance,
         grid=grid,
         flags=flags,
-        noise_correlation=canvas.noise_correlation,
+        noise=KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas)),
     )
     return CutoutBlock(
         grid=grid,
@@ -206,6 +212,7 @@ def _measured(
         tile=np.array(canvas.tile, dtype=np.str_),
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
+        sky_source=measured.sky_source,
         # A width in the object list goes before the tile's: the user may know the PSF at each object.
         psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.spec.bands),
         noise_correlation=canvas.noise_correlation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -11,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import FlagsConfig
-from galbatch.core.flags import MaskBit, PixelFlag
+from galbatch.core.flags import MaskBit, PixelFlag, SkySource
 from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
 from galbatch.core.types import Grid
 
-__all__ = ["Measured", "measure"]
+__all__ = ["KnownNoise", "Measured", "measure"]
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -27,11 +28,29 @@ DETECTED_BITS = int(MaskBit.DETECTED | MaskBit.NEGATIVE)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Quantities measured in the pixels, as in `CutoutBlock`: (object, band) float32 and flags (object,) int32."""
+    """Quantities measured in the pixels, as in `CutoutBlock`: (object, band) float32 and int8, and flags (object,) int32."""
 
     coverage: npt.NDArray[np.float32]
     sky_sigma_njy: npt.NDArray[np.float32]
+    sky_source: npt.NDArray[np.int8]
     flags: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class KnownNoise:
+    """What is known of the noise of a block beside its pixels.
+
+    Attributes
+    ----------
+    correlation : (object, band), as in `CutoutBlock`; NaN, and None for all, count as 1
+    wider_sky : takes which cutouts have too few pixels of sky, (object, band) bool, and returns their scatter in nJy and
+        `SkySource`, (cutout,) each; None: they stay unknown
+    """
+
+    correlation: npt.NDArray[np.float32] | None = None
+    wider_sky: (
+        Callable[[npt.NDArray[np.bool_]], tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]] | None
+    ) = None
 
 
 def measure(
@@ -41,7 +60,7 @@ def measure(
     variance: npt.NDArray[np.float32],
     grid: Grid,
     flags: FlagsConfig,
-    noise_correlation: npt.NDArray[np.float32] | None = None,
+    noise: KnownNoise = KnownNoise(),
 ) -> Measured:
     """Measure coverage, robust sky scatter and the flags that pixels decide.
 
@@ -49,13 +68,12 @@ def measure(
     ----------
     image, variance : (object, band, y, x), nJy and nJy^2, NaN where there is none
     mask : (object, band, y, x) in MaskBit bits
-    noise_correlation : (object, band), as in `CutoutBlock`; NaN, and None for all, count as 1
 
     Notes
     -----
     Signal to noise is the flux within the center radius over the root of the summed variance; where the
     variance is unknown, over the sky scatter times the root of the number of pixels. Either noise is
-    multiplied by `noise_correlation`. The noise of coadds is correlated before any resampling: the true
+    multiplied by the correlation. The noise of coadds is correlated before any resampling: the true
     ratio is lower still (by about 1.1 for HSC). No sky is subtracted.
     OUTSIDE_FOOTPRINT: the central pixel is NaN in every band. LOW_SNR: no band is known to reach the threshold,
     also where the noise is 0 or unknown, and one at least has pixels within the center radius.
@@ -66,13 +84,17 @@ def measure(
     # Pixels with detected light are left out: the scatter is that of the sky alone.
     sky[(detected != 0) | ~np.isfinite(sky)] = np.nan
     sky_sigma = robust_scatter(sky)
+    source = np.where(np.isfinite(sky_sigma), np.int8(SkySource.FRAME), np.int8(SkySource.UNKNOWN))
+    unknown = ~np.isfinite(sky_sigma) & (coverage > 0)
+    if noise.wider_sky is not None and unknown.any():
+        sky_sigma[unknown], source[unknown] = noise.wider_sky(unknown)
     center = _Center.of(grid, flags.center_radius_arcsec)
     bits = np.bitwise_or.reduce(center.pixels(mask), axis=(1, 2))  # (object,)
     central = np.isfinite(image[:, :, grid.center_px, grid.center_px])
     central_pixels = center.pixels(image)
     snr = _snr(central_pixels, center.pixels(variance), sky_sigma=sky_sigma)
-    if noise_correlation is not None:
-        snr /= np.where(np.isfinite(noise_correlation), noise_correlation, np.float32(1))
+    if noise.correlation is not None:
+        snr /= np.where(np.isfinite(noise.correlation), noise.correlation, np.float32(1))
     bad_bits = int(reduce(or_, (MaskBit[name] for name in flags.bad_planes), MaskBit(0)))
     conditions = {
         PixelFlag.OUTSIDE_FOOTPRINT: ~central.any(axis=1),
@@ -87,7 +109,7 @@ def measure(
     found = np.zeros(len(image), np.int32)
     for flag, holds in conditions.items():
         found |= np.where(holds, np.int32(flag), np.int32(0))
-    return Measured(coverage, sky_sigma, found)
+    return Measured(coverage, sky_sigma, source, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def fill_band(
         # Exact copies come first, and may be of a corner alone: the PSF is that of the tile about the center.
         main = max(used, key=lambda source: source.inside[index])
         canvas.psf_fwhm_arcsec[at] = main.psf_fwhm_arcsec(reader, index)
+        canvas.main_tile[at] = main.tile
     canvas.flags[index] |= PixelFlag.MOSAICKED if len(used) > 1 else 0
     canvas.tiles_used[index] |= {source.tile.tile_id for source in used}
 
@@ -69,6 +70,7 @@ def _read_whole(
         canvas.psf_fwhm_arcsec[at] = sources[0].psf_fwhm_arcsec(reader, at[0])
         canvas.noise_correlation[at] = 1.0
         canvas.tiles_used[at[0]].add(best.tile_id)
+        canvas.main_tile[at] = best
         return True
     return False
 

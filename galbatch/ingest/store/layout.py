@@ -13,7 +13,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch import storage
-from galbatch.core.flags import MaskBit, flag_attributes
+from galbatch.core.flags import MaskBit, SkySource, flag_attributes
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Resampling
 from galbatch.storage import zarr_groups
 
@@ -118,6 +118,12 @@ SMALL_ARRAYS = {
     "tile": SmallArray(_PER_OBJECT, "", "index into the group's attribute tiles; -1: none"),
     "coverage": SmallArray(_PER_BAND, "", "share of pixels with data"),
     "sky_sigma_njy": SmallArray(_PER_BAND, "nJy", "noise of the sky per pixel; NaN: unknown"),
+    "sky_source": SmallArray(
+        _PER_BAND,
+        "",
+        "where the noise of the sky comes from: "
+        + ", ".join(f"{source.value} {source.name.lower()}" for source in SkySource),
+    ),
     "psf_fwhm_arcsec": SmallArray(_PER_BAND, "arcsec", "full width at half maximum of the PSF; NaN: unknown"),
     "noise_correlation": SmallArray(
         _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
@@ -129,8 +135,8 @@ SMALL_ARRAYS = {
     ),
 }
 
-OPTIONAL_ARRAYS = ("n_tiles", "band_key")
-"""Arrays that stores of INGEST_VERSION 5 and cutouts of other programs lack."""
+OPTIONAL_ARRAYS = ("n_tiles", "band_key", "sky_source")
+"""Arrays that stores of INGEST_VERSION 5 and 6, and cutouts of other programs lack."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -138,8 +144,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32 and an int64 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 24
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32, an int64 and an int8 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 25
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

@@ -9,11 +9,11 @@ import pytest
 from astropy.convolution import convolve
 from astropy.io import fits
 from photutils.segmentation import SourceCatalog, detect_sources
-from tests.unit.photometry.scenes import block_of, noise
 
 from galbatch import photometry
 from galbatch.config import PhotometryConfig
 from galbatch.core.sky_noise import clipped_sky
+from tests.unit.photometry.scenes import block_of, noise
 
 KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16  # SExtractor's and SEP's default
 SIZE_PX = 64

@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.unit.photometry.scenes import SCALE, block_of, gaussian, noise
 
 from galbatch import photometry
 from galbatch.config import PhotometryConfig
 from galbatch.core.columns import photometry_columns
+from tests.unit.photometry.scenes import SCALE, block_of, gaussian, noise
 
 SETTINGS = PhotometryConfig()
 

@@ -12,7 +12,7 @@ from galbatch.config import FlagsConfig, parse_strictly
 from galbatch.core.flags import MaskBit, PixelFlag
 from galbatch.core.types import Grid
 from galbatch.errors import ConfigError
-from galbatch.ingest.cut.measure import Measured, measure
+from galbatch.ingest.cut.measure import KnownNoise, Measured, measure
 
 SIZE = 41
 GRID = Grid(SIZE, 0.2)
@@ -41,7 +41,7 @@ class Block:
             variance=self.variance,
             grid=self.grid,
             flags=FlagsConfig(**changes),
-            noise_correlation=noise_correlation,
+            noise=KnownNoise(noise_correlation),
         )
 
 
