@@ -239,14 +239,9 @@ class _Run:
             done["infer"] += n_objects * (name in before.inferred)
             measured = name in before.measured or inferred
             done["photometry"] += n_objects * measured
-            if not is_asked:
-                continue
-            if not ingested and self.stage in ("ingest", "all"):
-                waiting.append(Attempt(part, "ingest"))
-            elif not measured and self.measures:
-                waiting.append(Attempt(part, "photometry"))
-            elif name not in before.inferred and writes_catalog(self.stage):
-                waiting.append(Attempt(part, "infer"))
+            step = self.next_step(ingested=ingested, measured=measured, inferred=name in before.inferred)
+            if is_asked and step is not None:
+                waiting.append(Attempt(part, step))
         self._inferred = before.inferred
         self.sink.failed |= before.failed
         self.result.n_inferred = done["infer"]
@@ -280,6 +275,16 @@ class _Run:
             )
         self.held.require()
         self.sink.write_due()
+
+    def next_step(
+        self, *, ingested: bool, measured: bool, inferred: bool
+    ) -> Literal["ingest", "photometry", "infer"] | None:
+        """Return the first step of this stage that a partition lacks; None if it has all of them."""
+        if not ingested and self.stage in ("ingest", "all"):
+            return "ingest"
+        if not measured and self.measures:
+            return "photometry"
+        return "infer" if not inferred and writes_catalog(self.stage) else None
 
     @property
     def measures(self) -> bool:

@@ -38,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class KnownNoise:
-    """What is known of the noise of a block beside its pixels.
+    """The noise of a block, as far as it is known from other sources than its pixels.
 
     Attributes
     ----------

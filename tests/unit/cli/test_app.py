@@ -128,7 +128,7 @@ SFNET = ("--weights", "nowhere.pth", "--mean", "0.1,0.2", "--std", "1,1,1", "-o"
             ["models", "convert", "sfnet", *SFNET],
             "--mean 0.1,0.2: expected three numbers, red, green, blue; found 2",
         ),
-        (["run", "run.toml", "--stage", "everything"], "expected ingest, infer or all"),
+        (["run", "run.toml", "--stage", "everything"], "expected ingest, photometry, infer or all"),
         (
             ["models", "calibrate", "a.pt", "--beside", "b.pt"],
             "galbatch: --beside: renamed; write --compare-with\n",
