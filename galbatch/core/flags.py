@@ -109,6 +109,7 @@ class ModelFlag(CatalogFlag):
         "A flux may be zero or negative, so its magnitude has no values; the flux itself has.",
         INFORMATION,
     )
+    DOMAIN_UNKNOWN = 1 << 9, "The sky noise is unknown: the input may be unlike those of the training."
 
 
 class SkySource(enum.IntEnum):

@@ -245,9 +245,9 @@ class _Run:
         self._inferred = before.inferred
         self.sink.failed |= before.failed
         self.result.n_inferred = done["infer"]
-        for step in ("ingest", "photometry", "infer"):
-            if self.shows(step):
-                self.sink.start(step, len(self.plan.objects), done[step])
+        for name, n_done in done.items():
+            if self.shows(name):
+                self.sink.start(name, len(self.plan.objects), n_done)
         self.prepare_outputs(before, waiting)
         if waiting:
             queue = SubmissionQueue(

@@ -21,6 +21,7 @@ __all__ = [
     "describe_domain",
     "feature_distance",
     "is_out_of_domain",
+    "is_unknown_to",
     "sky_scatter",
 ]
 
@@ -140,7 +141,7 @@ def is_out_of_domain(
     ----------
     domain : domain of the bundle
     distance : (object,) from `feature_distance`, in units of the limit; None: not known
-    sky_sigma_njy, psf_fwhm_arcsec : (object, band) float32; NaN, also of a distance, counts as inside
+    sky_sigma_njy, psf_fwhm_arcsec : (object, band) float32; NaN, also of a distance, is outside no limit: see `is_unknown_to`
     """
     beyond = np.zeros(len(sky_sigma_njy), bool)
     for measured, ranges in (
@@ -152,6 +153,21 @@ def is_out_of_domain(
     if distance is not None:
         beyond |= distance > 1.0
     return beyond
+
+
+def is_unknown_to(
+    domain: DomainInfo, distance: Floats | None, *, sky_sigma_njy: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.bool_]:
+    """Return for which objects the domain cannot tell, (object,) bool: it limits the sky noise or the distance, and that is NaN.
+
+    A PSF width of NaN is not among them: where a survey states none it is missing for all objects, and the column says so.
+    """
+    unknown = np.zeros(len(sky_sigma_njy), bool)
+    if domain.sky_sigma_njy is not None:
+        unknown |= np.isnan(sky_sigma_njy).any(axis=1)
+    if distance is not None:
+        unknown |= np.isnan(distance)
+    return unknown
 
 
 class FeatureDistance:

@@ -12,7 +12,7 @@ from galbatch.core.columns import MC_ERROR, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.models.bundle import Ensemble
-from galbatch.models.inference.domain import is_out_of_domain
+from galbatch.models.inference.domain import is_out_of_domain, is_unknown_to
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.inference.summaries import magnitudes_that_may_miss
 from galbatch.models.metadata import DomainInfo
@@ -68,7 +68,7 @@ def input_flags(
     *,
     distance: npt.NDArray[np.float64] | None,
 ) -> Flags:
-    """Return the bits OUT_OF_DOMAIN and CROP_AT_LIMIT for one bundle, (object,) int32.
+    """Return the bits OUT_OF_DOMAIN, DOMAIN_UNKNOWN and CROP_AT_LIMIT for one bundle, (object,) int32.
 
     Parameters
     ----------
@@ -86,6 +86,8 @@ def input_flags(
         psf_fwhm_arcsec=cutouts.psf_fwhm_arcsec[rows],
     )
     flags[outside] |= ModelFlag.OUT_OF_DOMAIN
+    unknown = is_unknown_to(domain, distance, sky_sigma_njy=cutouts.sky_sigma_njy[rows])
+    flags[unknown & ~outside] |= ModelFlag.DOMAIN_UNKNOWN
     if raw.crop is not None and domain.crop_limits is not None:
         # A crop of NaN is flagged, too.
         low_crop, high_crop = domain.crop_limits

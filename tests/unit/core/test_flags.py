@@ -49,6 +49,7 @@ def test_bits_keep_their_meaning():
         "CROP_AT_LIMIT": 6,
         "NO_POSTERIOR": 7,
         "NO_MAGNITUDE": 8,
+        "DOMAIN_UNKNOWN": 9,
     }
 
 

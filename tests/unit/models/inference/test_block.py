@@ -218,6 +218,7 @@ def test_noise_and_seeing_outside_the_domain_are_told(gampen_bundle, make, make_
     bundle = make.with_domain(gampen_bundle, sky_sigma_njy=((1.0, 3.0),), psf_fwhm_arcsec=((0.7, 1.0),))
     flags = infer(bundle, block)["net_flags"]
     np.testing.assert_array_equal((flags & ModelFlag.OUT_OF_DOMAIN) > 0, [False, True, False, True])
+    np.testing.assert_array_equal((flags & ModelFlag.DOMAIN_UNKNOWN) > 0, [False, False, True, False])
 
 
 def test_images_unlike_the_training_set_are_told(gampen_bundle, make):
