@@ -29,7 +29,10 @@ def tile(tmp_path, tan, write_calexp, read_tiles):
             write_calexp(tmp_path, image=image, mask=mask, variance=stated, wcs=tan(crpix=(1, 1)))
             return read_tiles(tmp_path)
         header = fits.Header({"BUNIT": "nJy"}) + tan(crpix=(1, 1))
-        hdus = [fits.PrimaryHDU(image * NJY, header), fits.ImageHDU(mask, fits.Header({"HIERARCH MP_DETECTED": 5}))]
+        hdus = [
+            fits.PrimaryHDU(image * NJY, header),
+            fits.ImageHDU(mask, fits.Header({"HIERARCH MP_DETECTED": 5})),
+        ]
         fits.HDUList(hdus).writeto(tmp_path / "sky_g.fits")
         return read_tiles(tmp_path / "sky_g.fits", layout="generic", generic={"mask": 1})
 
