@@ -28,7 +28,7 @@ from galbatch.cli import (
     simulating,
     tiles,
 )
-from galbatch.cli.bundles import converting, listing, training
+from galbatch.cli.bundles import converting, information, listing, training
 from galbatch.cli.options import NUMBERS_BEGIN_WITH_MINUS, RENAMED_OPTIONS
 from galbatch.cli.printing import print_error, print_line
 from galbatch.core.process import STOPPED_EXIT_CODE, signals_interrupt
@@ -107,6 +107,7 @@ models_app.command("list")(listing.list_bundles)
 models_app.command("show")(listing.show)
 models_app.command("train")(training.train)
 models_app.command("calibrate")(training.calibrate)
+models_app.command("information")(information.information)
 
 convert_app = _group("Make bundles of weights that others published.")
 models_app.add_typer(convert_app, name="convert")

@@ -7,6 +7,13 @@ from galbatch.learning.calibrate import (
     prepare_calibration,
 )
 from galbatch.learning.further_columns import FurtherColumns
+from galbatch.learning.information import (
+    InformationTask,
+    measure_information,
+    prepare_information,
+    read_scores,
+    split_information,
+)
 from galbatch.learning.labeled import LabeledImages, open_labeled
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, simulate_labeled
@@ -30,6 +37,7 @@ __all__ = [
     "CalibrationTask",
     "DataSource",
     "FurtherColumns",
+    "InformationTask",
     "LabeledImages",
     "StoppingCalibratedBundle",
     "StoppingTask",
@@ -38,12 +46,16 @@ __all__ = [
     "calibrate_bundle",
     "calibrate_stopping_only",
     "checkpoint_path",
+    "measure_information",
     "open_labeled",
     "prepare_calibration",
+    "prepare_information",
     "prepare_stopping",
     "prepare_training",
+    "read_scores",
     "resolve_settings",
     "simulate_labeled",
+    "split_information",
     "train_and_save",
     "train_bundle",
 ]

@@ -27,19 +27,25 @@ class FurtherColumns:
     ----------
     magnitude : column by which results are binned; None: the magnitude among the parameters, if there is one
     target : path of a list whose objects the results are to stand for, as the networks will be run on them; None: no weights
+    size : column of sizes by which results are binned; None: the size among the parameters, if there is one
     target_columns : colors and magnitudes, columns of both the labels and the target, whose distributions are made alike
     """
 
     magnitude: str | None = None
     target: str | None = None
     target_columns: tuple[str, ...] = ()
+    size: str | None = None
+
+    @property
+    def strata(self) -> dict[str, str]:
+        """The columns by which results are binned, by the name of what they are."""
+        given = {"magnitude": self.magnitude, "size_arcsec": self.size}
+        return {what: column for what, column in given.items() if column is not None}
 
     @property
     def names(self) -> list[str]:
         """The columns of the labels that are read, each once."""
-        return list(
-            dict.fromkeys([*([] if self.magnitude is None else [self.magnitude]), *self.target_columns])
-        )
+        return list(dict.fromkeys([*self.strata.values(), *self.target_columns]))
 
     def check(self, labels: str | None) -> None:
         """Raise a UsageError if they contradict each other, or there is no table of labels that could have them."""
@@ -47,7 +53,7 @@ class FurtherColumns:
             raise UsageError("--target and --target-columns go together: which list, and which columns of it")
         if self.names and labels is None:
             raise UsageError(
-                "--magnitude and --target: the columns are those of --labels, which is not given"
+                "--magnitude, --size and --target: the columns are those of --labels, which is not given"
             )
 
 
@@ -70,9 +76,8 @@ def with_further_columns(
     ids, numbers = read_numbers(labels, id_column=id_column, columns=columns.names)
     row_of = dict(zip(ids.tolist(), range(len(ids)), strict=True))
     rows = np.array([row_of[one] for one in held_out.ids.tolist()], dtype=np.int64)
-    if columns.magnitude is not None:
-        strata = {**held_out.strata, "magnitude": numbers[columns.magnitude][rows]}
-        held_out = dataclasses.replace(held_out, strata=strata)
+    strata = {what: numbers[column][rows] for what, column in columns.strata.items()}
+    held_out = dataclasses.replace(held_out, strata={**held_out.strata, **strata})
     if columns.target is None:
         return held_out
     own = np.stack([numbers[name][rows] for name in columns.target_columns], axis=1)

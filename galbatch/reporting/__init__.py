@@ -17,6 +17,7 @@ from galbatch.reporting.comparison import (
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
+from galbatch.reporting.information import information_table, write_information
 from galbatch.reporting.page import report, write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
 from galbatch.reporting.release import Released, release_folder, write_release
@@ -35,6 +36,7 @@ __all__ = [
     "check_corner",
     "check_picture",
     "compare",
+    "information_table",
     "redshift_table",
     "release_folder",
     "report",
@@ -43,6 +45,7 @@ __all__ = [
     "write_calibration",
     "write_comparison",
     "write_corner",
+    "write_information",
     "write_release",
     "write_report",
     "write_training_curve",

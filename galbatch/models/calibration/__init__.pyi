@@ -29,6 +29,7 @@ from .evaluation import (
     run_held_out,
     transforms,
 )
+from .scoring import log_scores
 from .stopping import (
     EARLIEST_START,
     MIN_STOPPING_OBJECTS,
@@ -67,6 +68,7 @@ __all__ = [
     "inflation_factors",
     "judge",
     "limits_reached",
+    "log_scores",
     "randomized_transform",
     "released_intervals",
     "reported",
