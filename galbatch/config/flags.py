@@ -24,7 +24,10 @@ class FlagsConfig(Section):
 
     of_list: ClassVar[frozenset[str]] = frozenset({"neighbor_radius_arcsec", "duplicate_radius_arcsec"})
     of_models: ClassVar[frozenset[str]] = frozenset({"max_missing_share"})
-    """Keys that change no flag of the pixels: those of the object list, and those of networks."""
+    of_photometry: ClassVar[frozenset[str]] = frozenset(
+        {"blended_share", "flat_core_share", "sky_offset_share", "point_like_ratio"}
+    )
+    """Keys that change no flag of the cutouts: those of the object list, of networks, and of the photometry."""
 
     center_radius_arcsec: Width = Field(
         1.0, description=f"radius around the center (arcsec) in which {CENTER_FLAGS} look at the pixels"
@@ -55,4 +58,32 @@ class FlagsConfig(Section):
         # The shot noise of 10^12 electrons, more than any pixel of a coadd holds.
         le=10**6,
         description=f"{PixelFlag.LOW_SNR.help} Smallest signal-to-noise ratio within center_radius_arcsec.",
+    )
+    blended_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description=f"{PixelFlag.BLENDED.help} Largest share of the aperture's light in any band (phot_others_share).",
+    )
+    # Galaxies and stars have 0.02 to 0.15, as far as the pixels sample their cores.
+    flat_core_share: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description=f"{PixelFlag.SATURATED_CORE.help} Largest share of the pixels within the half-light radius that are as bright as the "
+        "brightest one (phot_flat_share).",
+    )
+    # GaMPEN's fluxes of the simulated survey move by one standard deviation where the sky adds a tenth to them.
+    sky_offset_share: float = Field(
+        0.15,
+        ge=0,
+        le=10,
+        description=f"{PixelFlag.SKY_OFFSET.help} Largest share of the flux that the sky (phot_sky_njy) adds to or takes from the aperture.",
+    )
+    point_like_ratio: float = Field(
+        0.53,
+        ge=0,
+        le=2,
+        description=f"{PixelFlag.POINT_LIKE.help} Smallest ratio phot_core_ratio, of the size of the core to the PSF's width, in a band with "
+        "signal-to-noise above 20.",
     )

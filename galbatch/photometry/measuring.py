@@ -42,6 +42,9 @@ WINGS_PX = 3
 HALF_LIGHT_SHARES = (0.45, 0.5, 0.55)
 """Shares of the flux whose radii give the half-light radius, and by their distance how its error follows from the flux's."""
 
+CORE_FWHM = 1.5
+"""PSF widths within which a core is measured: nearly all of a star's light, and little of what lies beside it."""
+
 FLAT_SHARE = 0.01
 FLAT_SIGMA = 2.0
 FLAT_MIN_SNR = 50.0
@@ -54,7 +57,7 @@ def measure_photometry(cutouts: CutoutBlock, settings: PhotometryConfig) -> Valu
     Parameters
     ----------
     cutouts : CutoutBlock
-        Image, coverage and noise correlation are read, and no other plane: a store has the image always, and what is measured
+        Image, coverage, PSF width and noise correlation are read, and no other plane: a store has the image always, and what is measured
         must not depend on what else it has.
     settings : PhotometryConfig
 
@@ -123,6 +126,7 @@ class _Cutout:
         # A sum over many pixels scatters more than sky_sigma says where they were resampled.
         correlation = cutouts.noise_correlation[row, bands]
         self.correlation = np.where(np.isfinite(correlation), correlation, np.float32(1))
+        self.psf_fwhm_arcsec = cutouts.psf_fwhm_arcsec[row, bands]
         self.frame = frame
         self.bad: npt.NDArray[np.bool_] | None = None
         if not (cutouts.coverage[row, bands] == 1).all():
@@ -163,6 +167,9 @@ class _Cutout:
                     noise=float(noise[number]),
                     correlation=float(self.correlation[number]),
                     sky_error=float(sky_error[number]),
+                ),
+                "core_ratio": _core_ratio(
+                    plane, aperture, fwhm_px=float(self.psf_fwhm_arcsec[number]) / scale
                 ),
             }
             for what, column in photometry_band_columns(band).items():
@@ -224,6 +231,19 @@ def _in_band(
     }
 
 
+def _core_ratio(plane: npt.NDArray[np.float32], aperture: Aperture, *, fwhm_px: float) -> float:
+    """Return the half-light radius of the light within `CORE_FWHM` PSF widths of the center, in PSF widths; NaN if unknown."""
+    if not fwhm_px > 0:
+        return math.nan
+    x, y, known = [aperture.x], [aperture.y], aperture.sep_arguments
+    reach = [CORE_FWHM * fwhm_px]
+    light, _, _ = sep.sum_circle(plane, x, y, reach, subpix=5, **known)
+    if not light[0] > 0:
+        return math.nan
+    radius, _ = sep.flux_radius(plane, x, y, reach, 0.5, normflux=light, subpix=5, **known)
+    return float(radius[0]) / fwhm_px
+
+
 def _others_share(pixels: npt.NDArray[np.float32], aperture: Aperture) -> float:
     """Return the share of the light within the aperture that lies in pixels of other sources, 0 to 1."""
     is_other = aperture.others > 0
@@ -241,6 +261,7 @@ def _flat_share(
     if not (peak > FLAT_MIN_SNR * noise and radius_px > 0):
         return math.nan
     core = pixels[aperture.half_light_circle(radius_px)]
-    if not core.size:
+    # Where a brighter source has most of the circle, too few pixels are left to tell.
+    if core.size < 0.5 * math.pi * radius_px**2:
         return math.nan
     return float(np.mean(core >= peak - max(FLAT_SHARE * peak, FLAT_SIGMA * noise)))

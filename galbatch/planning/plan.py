@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from galbatch import storage
-from galbatch.config import DensityGrid, ModelConfig, PhotometryConfig
+from galbatch.config import DensityGrid, FlagsConfig, ModelConfig, PhotometryConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
@@ -158,6 +158,7 @@ class Plan:
     notes : human-readable lines for the user, to be shown before the run starts
     base : older outputs from which cutouts and values are taken
     photometry : what is measured in the cutouts; None: nothing
+    flags : thresholds of the flags
     """
 
     objects: SelectedObjects
@@ -169,6 +170,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     base: Base = field(default_factory=Base)
     photometry: PhotometryConfig | None = None
+    flags: FlagsConfig = field(default_factory=FlagsConfig)
 
     def take(self, partition: Partition) -> PartitionObjects:
         """Return the objects of a partition, with their flags and the networks that select them."""

@@ -68,6 +68,7 @@ def make_plan(
         oversize,
         tuple(planner.notes()),
         photometry=config.photometry if config.photometry.enabled else None,
+        flags=config.flags,
     )
 
 
@@ -167,6 +168,7 @@ class _Planner:
         leaf = {
             **ingest,
             **self._photometry_parts,
+            **self._photometry_flags,
             **self._common_infer,
             "kept columns": digest(table.kept),
             "columns fed": digest([[n, digest(v)] for n, v in sorted(table.inputs.items())]),
@@ -224,7 +226,7 @@ class _Planner:
                 else {"resampling": self.config.cutouts.resampling}
             ),
             FLAG_THRESHOLDS: json.dumps(
-                flags.model_dump(exclude={*flags.of_list, *flags.of_models}), sort_keys=True
+                flags.model_dump(exclude={*flags.of_list, *flags.of_models, *flags.of_photometry}), sort_keys=True
             ),
             "flags of the list": json.dumps(flags.model_dump(include={*flags.of_list}), sort_keys=True),
         }
@@ -262,6 +264,13 @@ class _Planner:
             "PHOTOMETRY_VERSION": str(PHOTOMETRY_VERSION),
             "photometry": json.dumps(settings.model_dump(exclude={"enabled"}), sort_keys=True),
         }
+
+    @cached_property
+    def _photometry_flags(self) -> dict[str, str]:
+        """Return the part of the fingerprints of leaves with the thresholds of the flags that photometry decides."""
+        flags = self.config.flags
+        thresholds = json.dumps(flags.model_dump(include={*flags.of_photometry}), sort_keys=True)
+        return {"flags of photometry": thresholds} if self.config.photometry.enabled else {}
 
     @cached_property
     def _band_settings(self) -> dict[str, str]:

@@ -99,6 +99,13 @@ OF_BAND = {
         "instr.skyLevel",
     ),
     "sky_err": ("njy", "nJy", "error of the local sky in band {band}", "stat.error;instr.skyLevel"),
+    "core_ratio": (
+        "",
+        "",
+        "radius of the circle with half of the light within 1.5 PSF widths (FWHM) of the center, in PSF widths, in band {band}: 0.50 to 0.53 "
+        "of stars, more of galaxies; null: the PSF is unknown, or no light",
+        "phys.angSize;arith.ratio",
+    ),
     "flat_share": (
         "",
         "",

@@ -118,6 +118,7 @@ class InferTask:
     ingest_fingerprint : fingerprint that the cutouts in the store must have
     fingerprint : fingerprint of the leaf to write
     photometry : fingerprint that the photometry in the store must have; None: the leaf has none
+    flags : thresholds of the flags that follow from it
     base : leaves of an older catalog from which values are taken
     """
 
@@ -134,6 +135,7 @@ class InferTask:
     device: str = "cpu"
     base: OlderOutput | None = None
     photometry: Fingerprint | None = None
+    flags: FlagsConfig = field(default_factory=FlagsConfig)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def infer_task(
         device=device,
         base=plan.base.leaves_of(part.partition),
         photometry=part.photometry,
+        flags=plan.flags,
     )
 
 

@@ -20,6 +20,7 @@ from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
 from galbatch.execution.networks import LoadedModel, execution_of, load_network
 from galbatch.execution.tasks.base import GridTask, InferTask, TaskResult
 from galbatch.execution.tasks.reading import read_cutouts
+from galbatch.photometry import photometry_flags
 
 __all__ = ["infer_partition"]
 
@@ -74,7 +75,8 @@ def _infer_grids(
     for grid in task.grids:
         # The next block is read while the networks run on this one.
         on_grid = [model for model in loaded if model.planned.grid == grid.grid]
-        for name, result in _photometry(task, grid).items():
+        measured = _photometry(task, grid)
+        for name, result in measured.items():
             values[name][grid.rows] = result
 
         def needs_planes(
@@ -93,6 +95,14 @@ def _infer_grids(
             for rows, cutouts in blocks:
                 # An object on two grids gets the flags of both cutouts, and the rest from the larger: grids are sorted by size.
                 flags[rows] |= cutouts.flags
+                if measured:
+                    flags[rows] |= photometry_flags(
+                        {name: values[name][rows] for name in measured},
+                        cutouts.bands,
+                        flags=cutouts.flags,
+                        thresholds=task.flags,
+                        pixel_scale_arcsec=grid.grid.pixel_scale_arcsec,
+                    )
                 for name, result in provenance(cutouts).items():
                     values[name][rows] = result
                 for model in on_grid:

@@ -38,6 +38,10 @@ def test_bits_keep_their_meaning():
         "NEIGHBOR": 8,
         "DUPLICATE_POSITION": 9,
         "LOW_SNR": 10,
+        "BLENDED": 11,
+        "SATURATED_CORE": 12,
+        "SKY_OFFSET": 13,
+        "POINT_LIKE": 14,
     }
     assert {flag.name: flag.bit for flag in ModelFlag} == {
         "NOT_SELECTED": 0,
