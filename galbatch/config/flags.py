@@ -81,7 +81,7 @@ class FlagsConfig(Section):
         description=f"{PixelFlag.SKY_OFFSET.help} Largest share of the flux that the sky (phot_sky_njy) adds to or takes from the aperture.",
     )
     point_like_ratio: float = Field(
-        0.53,
+        0.595,
         ge=0,
         le=2,
         description=f"{PixelFlag.POINT_LIKE.help} Smallest ratio phot_core_ratio, of the size of the core to the PSF's width, in a band with "

@@ -84,7 +84,10 @@ class PixelFlag(CatalogFlag):
     NEIGHBOR = 1 << 8, "Another listed object is close by; light may be shared.", INFORMATION
     DUPLICATE_POSITION = 1 << 9, "Another entry of the object list stands at the same place."
     LOW_SNR = 1 << 10, "The central flux is below the threshold in every band, or its noise is 0 or unknown."
-    BLENDED = 1 << 11, "Much of the light within the object's aperture is that of other sources, listed or not."
+    BLENDED = (
+        1 << 11,
+        "Much of the light within the object's aperture is that of other sources, listed or not.",
+    )
     SATURATED_CORE = 1 << 12, "The core is flat, as if cut off, and no mask says that it is saturated."
     SKY_OFFSET = 1 << 13, "The sky about the object is not 0, by enough to move its flux and size."
     POINT_LIKE = 1 << 14, "The object is as small as the PSF: a star, or a galaxy whose shape cannot be seen."

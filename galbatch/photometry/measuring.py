@@ -42,8 +42,9 @@ WINGS_PX = 3
 HALF_LIGHT_SHARES = (0.45, 0.5, 0.55)
 """Shares of the flux whose radii give the half-light radius, and by their distance how its error follows from the flux's."""
 
-CORE_FWHM = 1.5
-"""PSF widths within which a core is measured: nearly all of a star's light, and little of what lies beside it."""
+CORE_FWHM = 1.25
+"""PSF widths within which a core is measured. Of simulated stars among their neighbors 95 percent are then below what 97 percent of galaxies
+are above; with 1.5 widths, which take more of the neighbors' light, below what 94.5 percent are above."""
 
 FLAT_SHARE = 0.01
 FLAT_SIGMA = 2.0

@@ -226,7 +226,8 @@ class _Planner:
                 else {"resampling": self.config.cutouts.resampling}
             ),
             FLAG_THRESHOLDS: json.dumps(
-                flags.model_dump(exclude={*flags.of_list, *flags.of_models, *flags.of_photometry}), sort_keys=True
+                flags.model_dump(exclude={*flags.of_list, *flags.of_models, *flags.of_photometry}),
+                sort_keys=True,
             ),
             "flags of the list": json.dumps(flags.model_dump(include={*flags.of_list}), sort_keys=True),
         }

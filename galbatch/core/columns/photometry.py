@@ -102,7 +102,7 @@ OF_BAND = {
     "core_ratio": (
         "",
         "",
-        "radius of the circle with half of the light within 1.5 PSF widths (FWHM) of the center, in PSF widths, in band {band}: 0.50 to 0.53 "
+        "radius of the circle with half of the light within 1.25 PSF widths (FWHM) of the center, in PSF widths, in band {band}: 0.52 to 0.58 "
         "of stars, more of galaxies; null: the PSF is unknown, or no light",
         "phys.angSize;arith.ratio",
     ),

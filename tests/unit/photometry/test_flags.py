@@ -1,0 +1,125 @@
+"""Flags that follow from the photometry, on simulated galaxies and stars, spoiled in the ways that they are for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from galbatch import photometry, simulation
+from galbatch.config import FlagsConfig, PhotometryConfig
+from galbatch.core.flags import PixelFlag
+from galbatch.core.types import CutoutBlock
+from galbatch.simulation import Sky
+from galbatch.simulation.stamps import stamp_psf_fwhm_arcsec
+from tests.unit.photometry.scenes import SCALE, block_of, gaussian
+
+BANDS = ("g", "i")
+SIZE_PX = 96
+N = 60
+ALONE = Sky(correlated=True)
+
+
+def drawn(truth: pa.Table, sky: Sky = ALONE) -> CutoutBlock:
+    images = simulation.draw_stamps(truth, bands=BANDS, size_px=SIZE_PX, seed=4, sky=sky)
+    widths = stamp_psf_fwhm_arcsec(truth, bands=BANDS, seed=4)
+    return dataclasses.replace(block_of(images, BANDS), psf_fwhm_arcsec=widths)
+
+
+@pytest.fixture(scope="module")
+def truth() -> pa.Table:
+    drawn_truth = simulation.draw_population(4 * N, bands=BANDS, population="survey", seed=4)
+    # Galaxies that the PSF does not hide, as "clean" means.
+    resolved = np.flatnonzero(np.asarray(drawn_truth["re_arcsec"]) > 0.35)[:N]
+    return drawn_truth.take(pa.array(resolved))
+
+
+@pytest.fixture(scope="module")
+def clean(truth: pa.Table) -> CutoutBlock:
+    return drawn(truth)
+
+
+@pytest.fixture(scope="module")
+def stars(truth: pa.Table) -> CutoutBlock:
+    """The same light from points."""
+    columns = truth.to_pydict()
+    for part in ("disk", "bulge"):
+        columns[f"{part}_re_arcsec"] = [
+            None if one is None else 0.005 for one in columns[f"{part}_re_arcsec"]
+        ]
+        columns[f"{part}_n"] = [None if one is None else 1.0 for one in columns[f"{part}_n"]]
+    points = pa.table({name: pa.array(one, truth.schema.field(name).type) for name, one in columns.items()})
+    return drawn(points)
+
+
+def flagged(block: CutoutBlock, flag: PixelFlag, *, known: int = 0, **thresholds: float) -> np.ndarray:
+    """Whether each object has the flag."""
+    return (all_flags(block, known=known, **thresholds) & flag) != 0
+
+
+def all_flags(block: CutoutBlock, *, known: int = 0, **thresholds: float) -> np.ndarray:
+    return photometry.photometry_flags(
+        photometry.measure_photometry(block, PhotometryConfig()),
+        block.bands,
+        flags=np.full(len(block), known, np.int32),
+        thresholds=FlagsConfig(**thresholds),
+        pixel_scale_arcsec=SCALE,
+    )
+
+
+def changed(block: CutoutBlock, images: np.ndarray) -> CutoutBlock:
+    return dataclasses.replace(block, image=images.astype(np.float32))
+
+
+def test_clean_galaxies_have_none_but_three_percent(clean: CutoutBlock) -> None:
+    assert np.mean(all_flags(clean) != 0) <= 0.034  # two of sixty
+
+
+def test_stars_are_point_like(stars: CutoutBlock, clean: CutoutBlock) -> None:
+    bright = photometry.measure_photometry(stars, PhotometryConfig())
+    snr = np.maximum.reduce([bright[f"phot_flux_njy_{b}"] / bright[f"phot_flux_err_njy_{b}"] for b in BANDS])
+    assert (snr > 20).sum() > 50
+    assert flagged(stars, PixelFlag.POINT_LIKE)[snr > 20].mean() >= 0.95
+    assert flagged(clean, PixelFlag.POINT_LIKE).mean() <= 0.034
+
+
+def test_without_a_psf_no_object_is_point_like(stars: CutoutBlock) -> None:
+    unknown = np.full_like(stars.psf_fwhm_arcsec, np.nan)
+    assert not flagged(dataclasses.replace(stars, psf_fwhm_arcsec=unknown), PixelFlag.POINT_LIKE).any()
+
+
+def test_neighbors_that_no_list_holds_are_blended(clean: CutoutBlock) -> None:
+    """A neighbor 2 arcsec away with as much light."""
+    there = SIZE_PX // 2 + 2.0 / SCALE
+    light = clean.image.sum(axis=(2, 3), keepdims=True)
+    neighbor = gaussian(SIZE_PX, flux=1.0, sigma_px=1.9, at=(there, SIZE_PX // 2))
+    blended = flagged(changed(clean, clean.image + light * neighbor), PixelFlag.BLENDED)
+    assert blended.mean() > 0.8
+    assert not flagged(clean, PixelFlag.BLENDED).any()
+
+
+def test_cut_off_cores_without_a_mask_bit(stars: CutoutBlock) -> None:
+    level = 0.4 * stars.image.max(axis=(2, 3), keepdims=True)
+    bright = (stars.image.max(axis=(2, 3)) > 500).any(axis=1)
+    assert bright.sum() >= 5
+    flat = changed(stars, np.minimum(stars.image, level))
+    assert flagged(flat, PixelFlag.SATURATED_CORE)[bright].all()
+    assert not flagged(stars, PixelFlag.SATURATED_CORE).any()
+    # A core that the mask marks is SATURATED, and no more.
+    assert not flagged(flat, PixelFlag.SATURATED_CORE, known=PixelFlag.SATURATED).any()
+
+
+@pytest.mark.parametrize(
+    ("offset_njy", "least", "most"), [(5.0, 0.6, 1.0), (-5.0, 0.6, 1.0), (0.1, 0.0, 0.1)]
+)
+def test_a_sky_that_moves_the_flux(clean: CutoutBlock, offset_njy: float, least: float, most: float) -> None:
+    share = flagged(changed(clean, clean.image + offset_njy), PixelFlag.SKY_OFFSET).mean()
+    assert least <= share <= most
+
+
+def test_thresholds_are_keys(clean: CutoutBlock) -> None:
+    assert flagged(clean, PixelFlag.POINT_LIKE, point_like_ratio=2.0).mean() > 0.8
+    assert flagged(clean, PixelFlag.SATURATED_CORE, flat_core_share=0.0).any()
+    assert not flagged(clean, PixelFlag.SKY_OFFSET, sky_offset_share=10.0).any()
