@@ -75,13 +75,17 @@ def provenance_names(names: Sequence[str]) -> list[str]:
 
     The columns of a band come together, so that a network called ``coverage`` is not taken for one of them.
     """
-    fixed, step = [TILE_ID.name, N_TILES.name], len(OF_BAND)
+    fixed = [TILE_ID.name, N_TILES.name]
     if list(names[: len(fixed)]) != fixed:
         return []
     stop = len(fixed)
-    while stop + step <= len(names):
+    while stop < len(names):
         _, _, band = names[stop].partition("_")
-        if [column.name for column in band_columns(band).values()] != list(names[stop : stop + step]):
+        expected = [column.name for column in band_columns(band).values()]
+        # Catalogs of INGEST_VERSION 6 do not say where the sky noise comes from.
+        older = expected[: list(OF_BAND).index(SKY_SOURCE)]
+        found = next((one for one in (expected, older) if one == list(names[stop : stop + len(one)])), None)
+        if found is None:
             break
-        stop += step
+        stop += len(found)
     return list(names[:stop])

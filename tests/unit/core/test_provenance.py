@@ -5,7 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from galbatch.core.columns import parse_columns, provenance_columns, provenance_names
+from galbatch.core.columns import (
+    parse_columns,
+    photometry_columns,
+    pixel_names,
+    provenance_columns,
+    provenance_names,
+)
 from galbatch.core.pixels import HealpixPixel, PixelIndex
 from galbatch.core.types import places_of
 
@@ -17,8 +23,22 @@ def test_provenance_is_told_from_networks_of_the_same_name():
     found = parse_columns(["flags", *names, "coverage_bt_q500", "coverage_passes", "coverage_flags"])
     assert {model for model, _ in found.values()} == {"coverage"}
     assert len(found) == 3
+    # Catalogs of INGEST_VERSION 6 do not say where the sky noise comes from.
+    older = [name for name in names if not name.startswith("sky_source")]
+    assert provenance_names([*older, "coverage_bt_q500", "coverage_flags"]) == older
     # Catalogs of before had none.
     assert provenance_names(["coverage_bt_q500"]) == []
+
+
+def test_photometry_is_told_from_a_network_called_phot():
+    provenance = [column.name for column in provenance_columns(("g", "des_r"))]
+    photometry = [column.name for column in photometry_columns(("g", "des_r"))]
+    network = ["phot_flux_njy_q500", "phot_passes", "phot_flags"]
+    assert pixel_names([*provenance, *photometry, *network]) == [*provenance, *photometry]
+    assert pixel_names([*provenance, *network]) == provenance
+    found = parse_columns(["flags", *provenance, *photometry, *network])
+    assert {model for model, _ in found.values()} == {"phot"}
+    assert len(found) == 3
 
 
 def test_pixels_that_share_sky_are_found():
@@ -44,7 +64,7 @@ def test_ids_are_found_among_others(kind):
 
 
 def test_definitions_state_unit_meaning_and_ucd():
-    for column in provenance_columns(("g",)):
+    for column in [*provenance_columns(("g",)), *photometry_columns(("g",))]:
         assert column.description
         assert column.ucd
         assert column.dtype in ("string", "int16", "float32")
