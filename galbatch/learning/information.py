@@ -1,4 +1,4 @@
-"""What images add to numbers: log scores of three networks on the objects that none was trained on."""
+"""Log scores of three networks, of images, of numbers and of both, on the objects that none was trained on."""
 
 from __future__ import annotations
 

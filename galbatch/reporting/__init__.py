@@ -4,7 +4,6 @@ No other package of galbatch imports matplotlib or Jinja.
 """
 
 from galbatch.reporting.browsing import PageServer, serve_catalog
-from galbatch.reporting.calibration import write_calibration
 from galbatch.reporting.comparison import (
     CatalogComparison,
     ComparedQuantity,
@@ -17,11 +16,15 @@ from galbatch.reporting.comparison import (
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
-from galbatch.reporting.information import information_table, write_information
+from galbatch.reporting.networks import (
+    information_table,
+    write_calibration,
+    write_information,
+    write_training_curve,
+)
 from galbatch.reporting.page import report, write_report
 from galbatch.reporting.recovery import Recovery, truth_recovery
 from galbatch.reporting.release import Released, release_folder, write_release
-from galbatch.reporting.training_curve import write_training_curve
 
 __all__ = [
     "CORNER_KINDS",

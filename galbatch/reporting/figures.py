@@ -40,8 +40,12 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-BLUE, VERMILION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8a8f98"
-INK, RULE = "#1f2430", "#d9dce3"
+BLUE: str = "#0072B2"
+VERMILION: str = "#D55E00"
+GREEN: str = "#009E73"
+GRAY: str = "#8a8f98"
+INK: str = "#1f2430"
+RULE: str = "#d9dce3"
 
 STYLE = {
     "font.family": "DejaVu Sans",

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from galbatch.models import LEVELS, Evaluation, ParameterInfo
-from galbatch.reporting import calibration, write_calibration
+from galbatch.reporting import write_calibration
+from galbatch.reporting.networks import calibration
 
 N = 900
 
