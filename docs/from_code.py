@@ -80,10 +80,14 @@ def config_keys() -> str:
         is_list = typing.get_origin(section) is tuple
         if is_list:
             section = typing.get_args(section)[0]
+        section = _section_of(section)
         lines += _section_lines(f"[[{name}]]" if is_list else f"[{name}]", section, info.description)
         for key, field in _section_fields(section):
             if inner := _section_of(field.annotation):
-                lines += _section_lines(f"[{name}.{key}]", inner, field.description)
+                # A list of sections, such as [[models.cases]], is a tuple of them.
+                several = typing.get_origin(field.annotation) is tuple
+                title = f"[[{name}.{key}]]" if several else f"[{name}.{key}]"
+                lines += _section_lines(title, inner, field.description)
     return "\n".join(lines)
 
 

@@ -57,9 +57,11 @@ from .places import parse_position, parse_radius
 from .running import RunPlan, plan, run
 from .simulating import simulate
 from .stores import Store, open_store
+from .survey import Area, area_of_run
 from .verifying import Verification, verify
 
 __all__ = [
+    "Area",
     "Catalog",
     "CatalogObject",
     "Cutout",
@@ -74,6 +76,7 @@ __all__ = [
     "Store",
     "Verification",
     "WrittenEnsemble",
+    "area_of_run",
     "as_ccddata",
     "as_qtable",
     "as_table",

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from galbatch import catalog, execution, models
 from galbatch.api.cutouts import safe_name
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import ID, MODEL_FLAGS, Column
+from galbatch.core.columns import ID, MODEL_FLAGS, Column, model_of_network
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import CatalogError, UsageError
+
+if TYPE_CHECKING:
+    # The kept outputs of a network in a leaf, how they become posteriors, and those of one object, (pass, output) for each bundle.
+    _Network = tuple[
+        pass_outputs.PassOutputs, tuple[models.OutputInfo, ...], tuple[npt.NDArray[np.float32], ...]
+    ]
 
 __all__ = ["Drawn", "NoDraws", "Request", "as_table", "correlation", "draw", "plot_paths", "summary_tables"]
 
@@ -63,6 +71,9 @@ class Drawn:
         For each magnitude the name of the flux from which it is computed.
     n_passes : int
         Number of passes from whose mixture the draws are taken.
+    log_prior : (draw,) float64 or None
+        Logarithm of the density, at each draw, of the training labels, under which the posterior is: that of the parameters
+        together, in their units, without magnitudes. None if a bundle does not state it.
     """
 
     object_id: int | str
@@ -71,6 +82,7 @@ class Drawn:
     columns: Mapping[str, Column]
     derived: Mapping[str, str]
     n_passes: int
+    log_prior: Floats | None = None
 
     @property
     def n_draws(self) -> int:
@@ -131,7 +143,8 @@ class _Leaf:
     def read(cls, catalog_path: str, pixel: HealpixPixel, model: str | None) -> _Leaf:
         footer = catalog.read_footer(catalog_path, pixel) or {}
         # The entry is written with sorted keys: names of models, each with the digests of its bundles.
-        names = list(json.loads(footer.get(catalog.BUNDLES_KEY, "{}")))
+        networks = list(json.loads(footer.get(catalog.BUNDLES_KEY, "{}")))
+        names = dict.fromkeys(map(model_of_network, networks))
         if model is not None and model not in names:
             raise UsageError(f"--model {model}: {catalog_path} has {', '.join(names) or 'none'}")
         if not pass_outputs.were_kept(footer):
@@ -141,7 +154,7 @@ class _Leaf:
                 "galbatch run again; cutouts are used again, and the new catalog holds the same posteriors"
             )
         fingerprint = execution.footer_fingerprint(footer)
-        wanted = names if model is None else [model]
+        wanted = [name for name in networks if model in (None, model_of_network(name))]
         opened = [
             pass_outputs.open_pass_outputs(catalog_path, pixel, name, fingerprint=fingerprint)
             for name in wanted
@@ -154,8 +167,8 @@ class _Leaf:
         )
 
     def draw(self, found: catalog.FoundObject, request: Request) -> Iterator[Drawn | NoDraws]:
-        for kept, infos in self.models:
-            outputs, model = kept.outputs(found.object_id), kept.origin.model
+        for kept, infos, outputs in self._networks_of(found):
+            model = model_of_network(kept.origin.model)
             flags = ModelFlag(found.values[MODEL_FLAGS.name(model)])
             if reason := _reason(flags, infos, outputs):
                 yield NoDraws(found.object_id, model, reason)
@@ -169,7 +182,28 @@ class _Leaf:
             # All bundles of a model have the same parameters.
             derived = {p.magnitude: p.name for p in parameters if p.magnitude is not None}
             columns = models.draw_columns(infos[0].metadata, name=model)
-            yield Drawn(found.object_id, model, values, columns, derived, len(outputs[0]))
+            prior = _log_prior(infos, values)
+            yield Drawn(found.object_id, model, values, columns, derived, len(outputs[0]), prior)
+
+    def _networks_of(self, found: catalog.FoundObject) -> Iterator[_Network]:
+        """Yield a network of each model with the object's outputs: of a model with cases that which was run on it, or any if none was."""
+        of_model: dict[str, _Network] = {}
+        for kept, infos in self.models:
+            name, outputs = model_of_network(kept.origin.model), kept.outputs(found.object_id)
+            if name not in of_model or len(outputs[0]):
+                of_model[name] = kept, infos, outputs
+        yield from of_model.values()
+
+
+def _log_prior(infos: Sequence[models.OutputInfo], values: Mapping[str, Floats]) -> Floats | None:
+    """Return the logarithm of the prior's density at draws; of several bundles that of the mean of their densities."""
+    found = [(models.prior_of(info.metadata, info.sha256), info.metadata.parameters) for info in infos]
+    if any(prior is None for prior, _ in found):
+        return None
+    logs = [
+        models.log_prior(prior, parameters, values) for prior, parameters in found if prior is not None
+    ]  # (bundle, draw)
+    return np.asarray(logsumexp(logs, axis=0) - np.log(len(logs)))
 
 
 def _reason(
@@ -198,10 +232,12 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
     -------
     pyarrow.Table
         Columns ``object_id``, ``draw`` (int64, from 0), and ``<model>_<quantity>`` (float64, with unit, description and UCD
-        in the field metadata). Null if the model has no posterior for the object, or where a draw has no magnitude.
+        in the field metadata), and ``<model>_log_prior`` of models whose bundles state their prior. Null if the model has no posterior for the object, or where a draw has no magnitude.
         Draws of different models in one row are independent of each other.
     """
     columns = {column.name: column for one in drawn for column in one.columns.values()}
+    priors = [models.prior_column(one.model) for one in drawn if one.log_prior is not None]
+    columns |= {column.name: column for column in priors}
     parts = []
     for object_id in dict.fromkeys(one.object_id for one in drawn):
         own = [one for one in drawn if one.object_id == object_id]
@@ -209,6 +245,8 @@ def as_table(drawn: Sequence[Drawn]) -> pa.Table:
         values: dict[str, Floats] = {}
         for one in own:
             values |= {one.columns[name].name: samples for name, samples in one.samples.items()}
+            if one.log_prior is not None:
+                values[models.prior_column(one.model).name] = one.log_prior
         arrays = {ID.name: pa.array([object_id] * n_draws), DRAW: pa.array(np.arange(n_draws))}
         # Every table has all columns, or those of different objects could not be concatenated.
         for name, column in columns.items():

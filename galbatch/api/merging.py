@@ -19,6 +19,7 @@ from galbatch.core.columns import (
     IDENTITY,
     PIXEL_FLAGS,
     band_columns,
+    model_of_network,
     parse_columns,
     pixel_names,
     result_names,
@@ -186,7 +187,7 @@ def _require_same_settings(first: _Source, other: _Source) -> None:
 def _model_of(key: str, parts: Mapping[str, str]) -> str:
     """Return the network that a part of a fingerprint is of, "" if it is of none."""
     what, _, name = key.rpartition(" ")
-    return name if what and f"bundle {name}" in parts else ""
+    return model_of_network(name) if what and f"bundle {name}" in parts else ""
 
 
 def _have_same_objects(sources: Sequence[_Source]) -> bool:

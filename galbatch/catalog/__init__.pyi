@@ -7,11 +7,13 @@ from .collection import (
     make_margin,
     write_footprint,
 )
+from .evidence import evidence_path, note_evidence, read_evidence
 from .finishing import (
     STORE_PROPERTY,
     doubts,
     finish,
     model_property,
+    networks_of,
     read_properties,
     stated_store,
     store_property,
@@ -57,6 +59,7 @@ __all__ = [
     "cone",
     "damaged_leaf",
     "doubts",
+    "evidence_path",
     "find_objects",
     "finish",
     "index_note",
@@ -70,8 +73,11 @@ __all__ = [
     "make_index",
     "make_margin",
     "model_property",
+    "networks_of",
+    "note_evidence",
     "parse_ids",
     "read_catalog",
+    "read_evidence",
     "read_footer",
     "read_objects",
     "read_properties",

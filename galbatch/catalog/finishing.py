@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 from galbatch import __version__, objects, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
+from galbatch.catalog.evidence import evidence_property
 from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
 from galbatch.catalog.schema import default_columns, schema_difference
 from galbatch.core import sky
-from galbatch.core.columns import DEC, HEALPIX, RA
+from galbatch.core.columns import DEC, HEALPIX, RA, model_of_network
 from galbatch.core.pixels import HEALPIX_ORDER, HealpixPixel, Partition
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError
@@ -37,6 +38,7 @@ __all__ = [
     "doubts",
     "finish",
     "model_property",
+    "networks_of",
     "read_properties",
     "stated_store",
     "store_property",
@@ -99,19 +101,26 @@ def trained_ranges(properties: Mapping[str, str], model: str) -> dict[str, tuple
 
 
 def model_property(
-    what: Literal["audit", "doubt", "engine", "bundle", "citation", "trained"], model: str = ""
+    what: Literal["audit", "doubt", "prior", "engine", "bundle", "citation", "trained"], model: str = ""
 ) -> str:
     """Return the name of a catalog property about one model; without a model, the prefix that such names have.
 
     Parameters
     ----------
-    what : {"audit", "doubt", "engine", "bundle", "citation", "trained"}
-        Result of the audit of adaptive passes, why the errors stated for a model are doubtful, engine that ran the network,
-        sha256 of its bundles, what to cite for it, or the ranges of `trained_property`.
+    what : {"audit", "doubt", "prior", "engine", "bundle", "citation", "trained"}
+        Result of the audit of adaptive passes, why the errors stated for a model are doubtful, whose prior its posteriors are under, engine that
+        ran the network, sha256 of its bundles, what to cite for it, or the ranges of `trained_property`.
     model : str
-        Name of the model, as in ``[[models]] name``.
+        Name of the model, as in ``[[models]] name``, with that of a case after a dot.
     """
     return f"galbatch_{what}_{model}"
+
+
+def networks_of(properties: Mapping[str, str], model: str) -> list[str]:
+    """Return the names of a model's networks in a catalog's properties: its own, or those of its cases."""
+    prefix = model_property("bundle")
+    names = (key.removeprefix(prefix) for key in properties if key.startswith(prefix))
+    return [name for name in names if model_of_network(name) == model] or [model]
 
 
 def doubts(path: str) -> list[str]:
@@ -293,6 +302,7 @@ def finish(
     own = {"obs_collection": "galbatch", "galbatch_complete": "true"} | properties
     own |= {} if len(pixels) == len(partitions) else {"galbatch_complete": "false"}
     own |= {} if footers is None else footers.properties
+    own |= evidence_property(catalog_path)
     _write_metadata(catalog_path, summary)
     _write_with_hats(catalog_path, summary, own)
     storage.remove(storage.join(catalog_path, layout.STAGING))

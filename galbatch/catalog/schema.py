@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from galbatch.core.columns import DEC, GRID_KEY, ID, OWN_COLUMNS, RA, Column, flag_columns, quantile_columns
+from galbatch.core.columns import (
+    DEC,
+    EXCLUDE_KEY,
+    GRID_KEY,
+    ID,
+    OWN_COLUMNS,
+    RA,
+    Column,
+    flag_columns,
+    quantile_columns,
+)
 from galbatch.core.flags import FLAGS_KEY, flags_as_json
 from galbatch.core.pixels import PATH_COLUMNS
 from galbatch.errors import CatalogError, ConfigError
@@ -15,7 +25,7 @@ from galbatch.errors import CatalogError, ConfigError
 __all__ = ["column_field", "default_columns", "leaf_schema", "require_own_columns", "schema_difference"]
 
 # Entries of the field metadata that are copied from the object list and compared between leaves.
-KEPT_METADATA = (b"unit", b"description", b"ucd")
+KEPT_METADATA = (b"unit", b"description", b"ucd", EXCLUDE_KEY)
 
 
 def leaf_schema(columns: Sequence[Column], *, id_type: pa.DataType, kept: pa.Schema) -> pa.Schema:

@@ -1,16 +1,20 @@
-"""The commands galbatch merge and release, which join catalogs and make one ready to be published."""
+"""The commands of a collaboration: galbatch area, inject, merge and release."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from galbatch.cli.options import CatalogPath
-from galbatch.cli.printing import print_line
+from galbatch.cli.printing import print_line, print_table
 from galbatch.core.texts import counted, size
 
-__all__ = ["merge", "release"]
+if TYPE_CHECKING:
+    from galbatch.reporting import EvidenceRow
+
+__all__ = ["area", "inject", "merge", "release"]
 
 
 def merge(
@@ -47,3 +51,82 @@ def release(
     )
     if released.left_out:
         print_line(f"not in the table of fixed width: {', '.join(released.left_out)}")
+
+
+def area(
+    run_toml: Annotated[Path, typer.Argument(metavar="RUN.toml", help="config file of the run")],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="RANDOMS.parquet", help="write the random points, Parquet"),
+    ] = None,
+    points: Annotated[
+        int,
+        typer.Option(help="points to draw about the tiles; a million give the area to 0.1 percent", min=1000),
+    ] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="seed of the points", min=0)] = 1,
+) -> None:
+    """Measure the area that the tiles cover under the masks, and write random points that are distributed evenly in it.
+
+    The footprint is that of the tiles' outlines in all bands, in [objects] region, and where each of [[masks]] with `good` wants objects. Only
+    headers of tiles are read.
+    """
+    from galbatch import api, config
+
+    found = api.area_of_run(config.read_config(run_toml), n_points=points, seed=seed)
+    print_line(f"area: {found.square_deg:.6g} +- {found.error_square_deg:.2g} square degrees")
+    print_line(f"without masks: {found.unmasked_square_deg:.6g} square degrees")
+    print_line(f"random points: {len(found.points)} of {found.n_drawn} drawn")
+    if output is not None:
+        found.write(output)
+        print_line(output)
+
+
+def inject(
+    run_toml: Annotated[Path, typer.Argument(metavar="RUN.toml", help="config file of the run")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="folder for the galaxies' cutouts and catalog; default: <[catalog] path>_injection",
+        ),
+    ] = None,
+    galaxies: Annotated[
+        int, typer.Option(help="galaxies to inject at random places", min=10, max=2**20)
+    ] = 500,
+    population: Annotated[
+        str, typer.Option(help="population that they are drawn from: survey or paper")
+    ] = "survey",
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TABLE", help="places instead of random ones: a table with ra_deg and dec_deg"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of places and galaxies", min=0)] = 1,
+) -> None:
+    """Add galaxies of known truth to the run's own coadds, run its networks on them, and report how well they are found.
+
+    The table of bias, scatter, coverage, completeness and flags is written beside the catalog, into its properties and the report. The tiles are
+    only read.
+    """
+    from galbatch import config, dashboard, reporting
+
+    parsed = config.read_config(run_toml)
+    settings = reporting.InjectionSettings(galaxies, population, seed, at)
+    folder = output or f"{parsed.catalog.path.rstrip('/')}_injection"
+    sink = dashboard.TextLines(print_line)
+    evidence = reporting.inject(parsed, settings, folder=folder, sink=sink)
+    heads = ("network", "parameter", "galaxies", "complete", "bias", "scatter", "68 % covers", "95 % covers")
+    wanted = [row for row in evidence.rows if row.binned_by in ("", "magnitude")]
+    print_table(heads, [_cells(row) for row in wanted])
+    print_line(f"{folder}; {reporting.evidence_path(parsed.catalog.path)}")
+
+
+def _cells(row: EvidenceRow) -> tuple[str, ...]:
+    """Return the cells of a printed row; the bin stands behind the parameter."""
+    numbers = ["" if value is None else f"{value:.3g}" for value in (row.bias, row.scatter)]
+    shares = ["" if value is None else f"{100 * value:.0f} %" for value in (row.coverage68, row.coverage95)]
+    what = f"{row.parameter}, mag {row.bin}" if row.binned_by else row.parameter
+    return row.model, what, str(row.n), f"{100 * row.completeness:.0f} %", *numbers, *shares

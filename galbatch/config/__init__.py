@@ -8,12 +8,13 @@ from galbatch.config.catalog import CatalogConfig
 from galbatch.config.cluster import ClusterConfig, KubernetesConfig, SlurmConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
-from galbatch.config.models import DensityGrid, ModelConfig
+from galbatch.config.models import CaseConfig, DensityGrid, ModelConfig
 from galbatch.config.objects import ObjectsConfig, RegionConfig, region_of_text
 from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
+from galbatch.config.skymaps import ExtinctionConfig, MaskConfig
 from galbatch.config.strict import nearest_hint, parse_strictly
 from galbatch.config.survey import (
     GalaxiesMlConfig,
@@ -28,15 +29,18 @@ from galbatch.config.values import one_or_several, parse_bytes
 
 __all__ = [
     "STACK",
+    "CaseConfig",
     "CatalogConfig",
     "ClusterConfig",
     "CutoutsConfig",
     "DensityGrid",
+    "ExtinctionConfig",
     "FlagsConfig",
     "GalaxiesMlConfig",
     "GenericConfig",
     "Hdf5Config",
     "KubernetesConfig",
+    "MaskConfig",
     "ModelConfig",
     "MultimodalUniverseConfig",
     "ObjectsConfig",

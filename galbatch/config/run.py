@@ -17,6 +17,7 @@ from galbatch.config.objects import ObjectsConfig
 from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
+from galbatch.config.skymaps import ExtinctionConfig, MaskConfig
 from galbatch.config.strict import Section, parse_strictly, require_plain
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
@@ -45,6 +46,8 @@ class RunConfig(Section):
     models: tuple[ModelConfig, ...] = Field(
         min_length=1, description="the networks to run, one [[models]] each"
     )
+    extinction: ExtinctionConfig | None = Field(None, description="Galactic extinction, from a map")
+    masks: tuple[MaskConfig, ...] = Field((), description="masks of the sky that give columns")
     posterior: PosteriorConfig = Field(default_factory=PosteriorConfig, description="sampling and summary")
     catalog: CatalogConfig = Field(default_factory=CatalogConfig, description="the result")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="where workers come from")
@@ -53,6 +56,11 @@ class RunConfig(Section):
     def bands(self) -> tuple[str, ...]:
         """The bands of all surveys, in the order of run.toml."""
         return tuple(band for survey in self.survey for band in survey.run_bands)
+
+    @property
+    def networks(self) -> tuple[ModelConfig, ...]:
+        """All networks: of a model with cases one for each case, whose name is that of the network."""
+        return tuple(network for model in self.models for network in model.networks)
 
     # Checks that concern several sections stand here; each section checks its own keys.
     @model_validator(mode="after")
@@ -87,6 +95,18 @@ class RunConfig(Section):
             raise ValueError(f"[[models]] names must differ, found {names}")
         return self
 
+    @model_validator(mode="after")
+    def _maps_fit_the_rest(self) -> RunConfig:
+        stated = self.extinction.a_b if self.extinction is not None else {}
+        if other := sorted(set(stated) - set(self.bands)):
+            raise ValueError(
+                f"[extinction] a_b: {', '.join(other)}: no such band; there are {', '.join(self.bands)}"
+            )
+        names = [mask.name for mask in self.masks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"[[masks]] names must differ, found {names}")
+        return self
+
     def with_cluster(
         self, *, workers: int | None = None, kind: str | None = None, scheduler: str | None = None
     ) -> RunConfig:
@@ -114,8 +134,19 @@ class RunConfig(Section):
                     }
                 ),
                 "models": tuple(
-                    m.model_copy(update={"bundle": tuple(map(absolute, m.bundle))}) for m in self.models
+                    m.model_copy(
+                        update={
+                            "bundle": tuple(map(absolute, m.bundle)),
+                            "cases": tuple(
+                                case.model_copy(update={"bundle": tuple(map(absolute, case.bundle))})
+                                for case in m.cases
+                            ),
+                        }
+                    )
+                    for m in self.models
                 ),
+                "extinction": self.extinction and self.extinction.resolve_paths(absolute),
+                "masks": tuple(m.model_copy(update={"path": absolute(m.path)}) for m in self.masks),
                 "cluster": self.cluster.resolve_paths(absolute),
                 "catalog": self.catalog.model_copy(
                     update={

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from galbatch.core.flags import RENAMED_FLAGS
 from galbatch.core.urls import without_secrets
 from galbatch.errors import ConfigError
 
@@ -95,7 +96,12 @@ def require_plain(data: Any, source: str, key: str = "") -> None:
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean NAME?"`` with the most similar of the known names, or an empty string if none is similar."""
+    """Return ``"; did you mean NAME?"`` with the most similar of the known names, or an empty string if none is similar.
+
+    Of a flag that was renamed it says the new name.
+    """
+    if new := RENAMED_FLAGS.get(name):
+        return f"; the flag {name} is called {new}"
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -151,6 +157,8 @@ def _explain(kind: type[Any], problem: dict[str, Any], source: str) -> str:
         return f"{place}{key}: missing; it has no default"
     # Messages of our own validators already quote the value.
     found = "" if problem["type"] == "value_error" else f" (found {problem['input']!r})"
+    if isinstance(problem["input"], str) and problem["input"] in RENAMED_FLAGS:
+        found += nearest_hint(problem["input"], ())
     return f"{place}{key}: {message}{found}"
 
 

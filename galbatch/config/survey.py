@@ -254,6 +254,10 @@ class SurveyConfig(Section):
         description="how the sky background was subtracted, such as global sky or local sky, where the layout does not know it; "
         "compared with the training data of each network",
     )
+    dereddened: bool = Field(
+        False,
+        description="whether the fluxes of the tiles are corrected for Galactic extinction already; a network that was trained on the other kind is refused",
+    )
     # The sections have defaults, so that a user writes only the one that the layout reads.
     generic: GenericConfig = Field(default_factory=GenericConfig, description="layout generic")
     stamps: StampsConfig = Field(default_factory=StampsConfig, description="layout stamps")

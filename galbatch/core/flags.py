@@ -12,6 +12,7 @@ from typing import Self
 __all__ = [
     "FLAGS_KEY",
     "LIST_FLAGS",
+    "RENAMED_FLAGS",
     "CatalogFlag",
     "FlagClass",
     "MaskBit",
@@ -25,6 +26,10 @@ __all__ = [
 
 FLAGS_KEY = "flags"
 """Entry of the field metadata of a column of flags: its bits as JSON, see `flags_as_json`."""
+
+
+RENAMED_FLAGS = {"NONFINITE_INPUT": "MISSING_PIXELS"}
+"""Names that flags had before, with those that they have now: errors on an old name say the new one."""
 
 
 class FlagClass(enum.StrEnum):

@@ -2,7 +2,7 @@ from .damage import Damaged
 from .executing import RunResult, execute, execute_held
 from .leaf import footer_fingerprint
 from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked
-from .preparing import feeding_of_run, prepare, region_of_run
+from .preparing import feeding_of_run, prepare, region_of_run, tiles_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
 from .tasks import (
@@ -48,6 +48,7 @@ __all__ = [
     "prepare",
     "read_progress",
     "region_of_run",
+    "tiles_of_run",
     "verify_against",
     "verify_outputs",
 ]

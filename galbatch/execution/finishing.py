@@ -136,6 +136,8 @@ def _of_models(models: Sequence[ModelPlan]) -> dict[str, str]:
     for model in models:
         if model.citation:
             found[catalog.model_property("citation", model.name)] = model.citation
+        if model.prior:
+            found[catalog.model_property("prior", model.name)] = model.prior
         found[catalog.model_property("engine", model.name)] = model.engine
         found[catalog.model_property("bundle", model.name)] = ", ".join(model.sha256)
         found |= catalog.trained_property(model.name, model.trained)

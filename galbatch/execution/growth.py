@@ -105,8 +105,8 @@ def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | Non
 
 
 def columns_of(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> Sequence[Column]:
-    """Return the columns of a network's results, in the order of the leaf."""
-    return models.network_columns(ensemble, name=model.name, quantiles=task.posterior.quantiles)
+    """Return the columns that a network fills, in the order of the leaf."""
+    return models.network_columns(ensemble, name=model.model, quantiles=task.posterior.quantiles)
 
 
 def base_rows(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> catalog.BaseRows | None:
@@ -117,7 +117,7 @@ def base_rows(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> c
         task.base,
         task.partition,
         task.objects.object_id,
-        model=model.name,
+        network=model.name,
         columns=columns_of(task, model, ensemble),
         with_pass_outputs=task.posterior.keep_pass_outputs,
     )

@@ -11,15 +11,16 @@ import numpy.typing as npt
 
 from galbatch import catalog, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import IDENTITY, Column
+from galbatch.core.columns import CASE, IDENTITY, Column
 from galbatch.core.types import CutoutBlock, ObjectTable
+from galbatch.errors import BundleError
 from galbatch.execution import growth
 from galbatch.planning import ModelPlan
 
 if TYPE_CHECKING:
     from galbatch.execution.tasks import InferTask, ModelTask
 
-__all__ = ["LoadedModel", "auxiliary_of", "execution_of", "load_network", "require_engine"]
+__all__ = ["LoadedModel", "auxiliary_of", "execution_of", "load_network", "model_columns", "require_engine"]
 
 
 def execution_of(model: ModelPlan, device: str) -> models.Execution:
@@ -49,6 +50,48 @@ def load_network(model: ModelPlan) -> models.Ensemble:
         embedding_dtype=model.embedding_dtype,
         densities=model.densities,
     )
+
+
+def model_columns(
+    planned: Sequence[ModelPlan],
+    ensembles: Sequence[models.Ensemble],
+    *,
+    quantiles: Sequence[float],
+    a_b: Mapping[str, float],
+) -> list[Column]:
+    """Return the result columns of all models, in the order of the leaf; cases of one model fill one set of columns.
+
+    Parameters
+    ----------
+    planned, ensembles : the networks and their bundles, in the order of run.toml
+    quantiles : levels of the quantiles
+    a_b : extinction in mag per unit E(B-V) by band; empty: no dereddened magnitudes
+
+    Raises
+    ------
+    BundleError
+        The bundles of a model's cases have other columns.
+    """
+    of_model: dict[str, list[models.CaseInfo]] = {}
+    first: dict[str, models.Ensemble] = {}
+    for one, ensemble in zip(planned, ensembles, strict=True):
+        of_model.setdefault(one.model, []).append(case_info(one, ensemble))
+        first.setdefault(one.model, ensemble)
+    columns: list[Column] = []
+    for name, cases in of_model.items():
+        if differing := models.differing_columns(cases):
+            some = ", ".join(column.lstrip("_") for column in differing[:5])
+            raise BundleError(
+                f"run.toml: [[models]] {name}: its cases fill one set of columns, and not all of their bundles have {some} in the same "
+                "unit; give networks of the same parameters, or make them models of their own"
+            )
+        columns += models.network_columns(first[name], name=name, quantiles=quantiles, cases=cases, a_b=a_b)
+    return columns
+
+
+def case_info(planned: ModelPlan, ensemble: models.Ensemble) -> models.CaseInfo:
+    """Return a planned network as one of those that fill its model's columns."""
+    return models.CaseInfo(planned.case, ensemble.metadata, planned.bands)
 
 
 def auxiliary_of(
@@ -135,6 +178,16 @@ class LoadedModel:
         known = self.in_base(self.identity(cutouts, rows), rows)
         return bool((self.selected[rows] & ~known).any())
 
+    def deredden(self, values: Mapping[str, npt.NDArray[Any]], ebv: npt.NDArray[np.float32]) -> None:
+        """Fill the dereddened magnitudes of the network's objects in the columns `values` (object,) with those as observed less A_b E(B-V).
+
+        `ebv` (object,) is NaN outside the map, where they stay missing.
+        """
+        own, quantiles = case_info(self.planned, self.ensemble), self.task.posterior.quantiles
+        for one in models.dereddened(own, name=self.planned.model, quantiles=quantiles, a_b=self.task.a_b):
+            observed = values[one.observed][self.selected]
+            values[one.column][self.selected] = observed - np.float32(one.a_b) * ebv[self.selected]
+
     @property
     def audit(self) -> models.Audit | None:
         """The sum of the audits of all blocks; None where the number of passes is fixed."""
@@ -170,7 +223,9 @@ class LoadedModel:
             # infer_block counts objects within the block, the writer within the partition.
             if self.writer is not None and len(kept[row][0]):
                 self.writer.append(int(rows[row]), kept[row])
-        values[IDENTITY.name(self.planned.name)] = identity
+        values[IDENTITY.name(self.planned.model)] = identity
+        if self.planned.case:
+            values[CASE.name(self.planned.model)] = np.full(len(rows), self.planned.case, object)
         return values
 
     def _computed(
@@ -191,7 +246,7 @@ class LoadedModel:
                 auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
                 max_missing_share=self.planned.max_missing_share,
             ),
-            name=self.planned.name,
+            name=self.planned.model,
             posterior=self.task.posterior,
             execution=execution_of(self.planned, self.task.device),
             receivers=models.BlockReceivers(

@@ -11,16 +11,27 @@ import numpy as np
 import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
-from galbatch.config import ModelConfig, RegionConfig, RunConfig
+from galbatch.config import ExtinctionConfig, ModelConfig, RegionConfig, RunConfig, SurveyConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column, photometry_columns, provenance_columns
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import growth, leaf
+from galbatch.execution.networks import model_columns
 from galbatch.execution.outputs import is_untouched, tile_index_of
-from galbatch.objects import Feeding, Region, box_around, kept_names, open_objects, region_of
+from galbatch.objects import (
+    EBV,
+    Feeding,
+    Region,
+    SkyMaps,
+    box_around,
+    kept_names,
+    open_objects,
+    region_of,
+    with_sky_maps,
+)
 from galbatch.planning import ModelPlan, Plan, make_plan
 
-__all__ = ["feeding_of_run", "prepare", "region_of_run"]
+__all__ = ["feeding_of_run", "prepare", "region_of_run", "tiles_of_run"]
 
 MOST_TRACTS = 20
 """Tracts that a message lists; a survey has hundreds."""
@@ -46,16 +57,10 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     """
     base = growth.base_of(config)
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
-    networks = [_load(model, config.bands) for model in config.models]
+    networks = [_load(model, config) for model in config.networks]
     # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the
     # first leaf is written, after hours of cutting.
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
-    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
-    if config.photometry.enabled:
-        columns += photometry_columns(config.bands)
-    for model, network in zip(config.models, networks, strict=True):
-        columns += models.network_columns(network, name=model.name, quantiles=config.posterior.quantiles)
-    catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     engines = _choose_engines(config, networks)
     plans = [
         ModelPlan.of(
@@ -65,20 +70,32 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
             engine=engine,
             stopping=models.stopping_digests(network, config.posterior),
         )
-        for model, network, engine in zip(config.models, networks, engines, strict=True)
+        for model, network, engine in zip(config.networks, networks, engines, strict=True)
     ]
+    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
+    if config.photometry.enabled:
+        columns += photometry_columns(config.bands)
+    a_b = config.extinction.a_b if config.extinction is not None else {}
+    columns += model_columns(plans, networks, quantiles=config.posterior.quantiles, a_b=a_b)
+    catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
     # The columns that any network takes, each once, in the order of run.toml.
     fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
     # A wrong list is reported before headers are read for hours, except where a region of tracts needs the tiles first.
     read_tiles = functools.cache(lambda: _read_tiles(config, workers))
     region = _region(config.objects.region, read_tiles)
-    objects = open_objects(config.objects, inputs=tuple(fed), region=region)
+    maps = SkyMaps.open(config.extinction, config.masks)
+    of_list = tuple(name for name in fed if name not in _inputs_of_maps(config.extinction))
+    objects = with_sky_maps(
+        open_objects(config.objects, inputs=of_list, region=region),
+        maps,
+        feeds_ebv=EBV in {*fed} - {*of_list},
+    )
     # What is most often wrong has been looked at: the workers start while headers are read. Where there are outputs, they
     # start only when it is known that these are not of another run, which is refused.
     if workers is not None and is_untouched(config):
         workers.begin()
     plan = make_plan(config, objects, read_tiles(), plans)
-    plan = replace(plan, base=base)
+    plan = replace(plan, base=base, a_b=a_b)
     return replace(plan, notes=(*plan.notes, *growth.base_notes(plan)))
 
 
@@ -104,7 +121,7 @@ def feeding_of_run(config: RunConfig) -> Feeding:
         A bundle does not take as many auxiliary inputs as are named.
     """
     inputs: list[str] = []
-    for model in config.models:
+    for model in config.networks:
         path = _paths(model.bundle)[0]
         try:
             metadata, _ = models.read_bundle_metadata(path)
@@ -112,8 +129,14 @@ def feeding_of_run(config: RunConfig) -> Feeding:
             raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
         taken = [column.name for column in metadata.input.auxiliary_inputs]
         inputs += _auxiliary_inputs(model, taken)
-    wheres = {model.name: model.where for model in config.models}
-    return Feeding(tuple(dict.fromkeys(inputs)), wheres, config.flags)
+    wheres = {model.name: model.where for model in config.networks}
+    of_list = [name for name in dict.fromkeys(inputs) if name not in _inputs_of_maps(config.extinction)]
+    return Feeding(tuple(of_list), wheres, config.flags)
+
+
+def _inputs_of_maps(extinction: ExtinctionConfig | None) -> tuple[str, ...]:
+    """Return the auxiliary inputs that a map gives, not the object list."""
+    return (EBV,) if extinction is not None else ()
 
 
 def _region(stated: RegionConfig | None, read_tiles: Callable[[], Sequence[Tile]]) -> Region | None:
@@ -145,6 +168,11 @@ def _region_of_tracts(tiles: Sequence[Tile], tracts: Sequence[str]) -> Region:
     )
 
 
+def tiles_of_run(config: RunConfig) -> list[Tile]:
+    """Return all tiles of a run's surveys, in any band, read in this process or from the store's index."""
+    return _read_tiles(config, None)
+
+
 def _read_tiles(config: RunConfig, workers: cluster.Workers | None) -> list[Tile]:
     return ingest.read_surveys(
         config.survey,
@@ -153,7 +181,7 @@ def _read_tiles(config: RunConfig, workers: cluster.Workers | None) -> list[Tile
     )
 
 
-def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
+def _load(model: ModelConfig, config: RunConfig) -> models.Ensemble:
     """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
     where = f"run.toml: [[models]] {model.name}:"
     try:
@@ -171,14 +199,33 @@ def _load(model: ModelConfig, run_bands: Sequence[str]) -> models.Ensemble:
         raise ConfigError(
             f"{where} bands names {len(bands)} bands, the bundle takes {len(network.bands)} ({', '.join(network.bands)})"
         )
-    missing = [band for band in bands if band not in run_bands]
+    missing = [band for band in bands if band not in config.bands]
     if missing:
         raise ConfigError(
-            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(run_bands)}: add it there, or name "
+            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(config.bands)}: add it there, or name "
             "the bands to feed with [[models]] bands"
         )
+    _require_same_reddening(where, network, config.survey, bands)
     _auxiliary_inputs(model, [column.name for column in network.metadata.input.auxiliary_inputs])
     return network
+
+
+def _require_same_reddening(
+    where: str, network: models.Ensemble, surveys: Sequence[SurveyConfig], bands: Sequence[str]
+) -> None:
+    """Refuse a network that was trained on dereddened fluxes where a survey's are not, or the other way round."""
+    trained = network.metadata.input.dereddened
+    for survey in surveys:
+        own = [band for band in bands if band in survey.run_bands]
+        if trained is not None and own and survey.dereddened != trained:
+            words = {
+                True: "fluxes that are corrected for Galactic extinction",
+                False: "fluxes as observed, not corrected for Galactic extinction",
+            }
+            raise ConfigError(
+                f"{where} was trained on {words[trained]}; [survey] dereddened = {str(survey.dereddened).lower()} says that the tiles in "
+                f"{', '.join(own)} have {words[survey.dereddened]}: correct that key if it is wrong, or take another bundle"
+            )
 
 
 def _auxiliary_inputs(model: ModelConfig, taken: Sequence[str]) -> tuple[str, ...]:
@@ -203,7 +250,7 @@ def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> l
         recorded = leaf.recorded_engines(config.catalog.base)
     wanted, device = config.posterior, cluster.kind_of(config.cluster).device
     engines = []
-    for model, network in zip(config.models, networks, strict=True):
+    for model, network in zip(config.networks, networks, strict=True):
         if model.name in recorded:
             began = models.Engine.named(recorded[model.name])
             # Engines differ in their last digits: a continued run keeps the engine that it began with, so that "auto" on

@@ -150,7 +150,7 @@ def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[s
     known = {one.pixel for one in damaged if one.output != "cutouts"}
     there = [part for part in plan.partitions if part.partition.pixel in leaves]
     parts = [part for part in there if part.partition.pixel not in known]
-    kept = [model.name for model in config.models] if config.posterior.keep_pass_outputs else []
+    kept = [network.name for network in config.networks] if config.posterior.keep_pass_outputs else []
 
     def is_inferred(part: PartitionPlan) -> bool | Damaged:
         try:

@@ -8,6 +8,7 @@ Pixels that a survey marks NO_DATA, or gives the inverse variance 0, count as no
 
 from galbatch.ingest.cut import (
     PREFETCHED_OBJECTS,
+    AddedLight,
     cut_block,
     cut_blocks,
     keys_of_objects,
@@ -55,6 +56,7 @@ __all__ = [
     "INGEST_VERSION",
     "PREFETCHED_OBJECTS",
     "STORE_ENTRIES",
+    "AddedLight",
     "BaseCutouts",
     "CutoutReader",
     "Footprint",

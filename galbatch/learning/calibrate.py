@@ -206,7 +206,7 @@ class _Calibrating:
                 found = models.calibrate(
                     task.bundles, held_out, settings, comparison=comparison, progress=progress
                 )
-            return self._with_stopping(found, held_out, described)
+            return self._with_stopping(_with_prior(found, held_out, described), held_out, described)
 
     def _with_stopping(
         self, found: models.Calibration, held_out: models.HeldOut, described: str
@@ -225,3 +225,13 @@ class _Calibrating:
     def _recipe(self, population: str, n_objects: int) -> models.Recipe:
         seed = self._task.settings.seed
         return models.Recipe(self._input, n_objects=n_objects, population=population, seed=seed)
+
+
+def _with_prior(found: models.Calibration, held_out: models.HeldOut, described: str) -> models.Calibration:
+    """Return the calibration with a prior of the held-out objects' labels, where the bundle has none of its training."""
+    metadata = found.metadata
+    # The shipped bundles' priors lie beside them, under the hash of a file that the calibrated bundle does not have.
+    prior = models.prior_of(metadata, found.choice.bundle.sha256) or models.estimate_prior(
+        held_out.labels, metadata.parameters, source="calibration", data=described
+    )
+    return dataclasses.replace(found, metadata=dataclasses.replace(metadata, prior=prior))

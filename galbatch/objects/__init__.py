@@ -19,6 +19,7 @@ from galbatch.objects.reading import kept_names, read_numbers, read_objects
 from galbatch.objects.region import Region, SkyBox, box_around, region_of, sky_box
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.selection import Chunk, LruCache, PartitionObjects, SelectedObjects, Span
+from galbatch.objects.skymaps import EBV, SkyMaps, with_sky_maps
 from galbatch.objects.sources import ListSource, ObjectSource, is_hats, open_objects
 from galbatch.objects.tables import (
     astropy_table,
@@ -33,6 +34,7 @@ from galbatch.objects.values import degrees_of, numbers_of
 from galbatch.objects.where import may_be_true, names_in, select, select_rows
 
 __all__ = [
+    "EBV",
     "TO_PASTE",
     "Chunk",
     "Feeding",
@@ -46,6 +48,7 @@ __all__ = [
     "Region",
     "SelectedObjects",
     "SkyBox",
+    "SkyMaps",
     "Span",
     "astropy_table",
     "box_around",
@@ -73,6 +76,7 @@ __all__ = [
     "select",
     "select_rows",
     "sky_box",
+    "with_sky_maps",
     "write_parquet",
     "write_table",
 ]

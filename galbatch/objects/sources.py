@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from galbatch import storage
 from galbatch.config import ObjectsConfig
+from galbatch.core.columns import RESERVED_COLUMNS, excluded_values
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
-from galbatch.objects.hats import HATS_ENTRIES, open_hats, read_properties
+from galbatch.objects.hats import HATS_ENTRIES, first_leaf, open_hats, read_properties
 from galbatch.objects.reading import read_objects
 from galbatch.objects.region import Region
 from galbatch.objects.rows import ListCounts
-from galbatch.objects.tables import TABLE_SUFFIXES, parquet_files
+from galbatch.objects.tables import TABLE_SUFFIXES, column_names, parquet_files
 
 __all__ = ["ListSource", "ObjectSource", "is_hats", "open_objects"]
 
@@ -91,20 +92,30 @@ def open_objects(
         As `read_objects`; or a HATS catalog is not whole, or not partitioned by these positions.
     """
     if objects.path.lower().endswith(TABLE_SUFFIXES):
+        objects = _keeping_primary(objects, column_names(objects.path, hdu=objects.hdu))
         return ListSource(*read_objects(objects, inputs=inputs, region=region))
     if is_hats(objects.path):
-        return open_hats(objects, inputs, region)
+        names = column_names(first_leaf(objects.path))
+        return open_hats(_keeping_primary(objects, names), inputs, region)
     hint = ""
     collection = storage.join(objects.path, COLLECTION)
     if storage.exists(collection):
         table = read_properties(collection).get("hats_primary_table_url", "the table's folder")
         hint = f"; it is a HATS collection: give {storage.join(objects.path, table)}"
     elif parquet_files(objects.path):
+        objects = _keeping_primary(objects, column_names(objects.path))
         return ListSource(*read_objects(objects, inputs=inputs, region=region))
     raise ObjectListError(
         f"{objects.path}: is neither a table ({', '.join(TABLE_SUFFIXES)}) nor the folder of a HATS catalog "
         f"(none of {', '.join(HATS_ENTRIES)} is there){hint}"
     )
+
+
+def _keeping_primary(objects: ObjectsConfig, names: Sequence[str]) -> ObjectsConfig:
+    """Return ``[objects]`` that also keeps the columns by which the default cut leaves rows out."""
+    own = {objects.id, objects.ra, objects.dec, *RESERVED_COLUMNS}
+    also = [name for name in excluded_values(names) if name not in own]
+    return objects.model_copy(update={"keep": tuple(dict.fromkeys([*objects.keep, *also]))})
 
 
 def is_hats(path: str) -> bool:

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from galbatch import storage
 from galbatch.config import DensityGrid, FlagsConfig, ModelConfig, PhotometryConfig
+from galbatch.core.columns import case_of_network, model_of_network
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
-from galbatch.ingest import PREFETCHED_OBJECTS, blocks_in_memory, bytes_per_object
+from galbatch.ingest import PREFETCHED_OBJECTS, AddedLight, blocks_in_memory, bytes_per_object
 from galbatch.objects import PartitionObjects, SelectedObjects
 from galbatch.planning.base import Base
 from galbatch.planning.projection import GridPlan, Projection
@@ -38,7 +39,8 @@ class ModelPlan:
 
     Attributes
     ----------
-    name, where, calibrated : the values in ``[[models]]``
+    name : the network's name: that in ``[[models]]``, with that of a case after a dot
+    where, calibrated : the values in ``[[models]]`` or its case
     paths, sha256 : path and sha256 of each of its bundles; several bundles are an ensemble
     grid : size and pixel scale of its cutouts
     bands : survey bands that it takes, in the order of the bundle's input
@@ -52,6 +54,7 @@ class ModelPlan:
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
     trained : smallest and largest value of each quantity in training, by its name; quantities without a stated range are not there
+    prior : human-readable text on whose prior its posteriors are under
     max_missing_share : largest share of a band's pixels that may be missing where an object gets values
     settings : digest of all that its values depend on beside pixels and auxiliary inputs
     n_selected : number of objects that `where` selects
@@ -75,10 +78,21 @@ class ModelPlan:
     background: str = ""
     citation: str = ""
     trained: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    prior: str = ""
     max_missing_share: float = 1.0
     settings: str = ""
     n_selected: int = 0
     n_covered: int = 0
+
+    @property
+    def model(self) -> str:
+        """Name of the model, with which the names of its columns begin."""
+        return model_of_network(self.name)
+
+    @property
+    def case(self) -> str:
+        """Name of the case; "" for a model without cases."""
+        return case_of_network(self.name)
 
     @classmethod
     def of(
@@ -111,6 +125,7 @@ class ModelPlan:
             background=trained.background,
             citation=ensemble.metadata.citation,
             trained=dict(_trained_ranges(ensemble.metadata.parameters)),
+            prior="; ".join(dict.fromkeys(ensemble.priors)),
         )
 
 
@@ -159,6 +174,8 @@ class Plan:
     base : older outputs from which cutouts and values are taken
     photometry : what is measured in the cutouts; None: nothing
     flags : thresholds of the flags
+    a_b : extinction in mag per unit E(B-V) by band; empty: magnitudes are not dereddened
+    light : light that is added to the objects' cutouts; None: none
     """
 
     objects: SelectedObjects
@@ -171,6 +188,8 @@ class Plan:
     base: Base = field(default_factory=Base)
     photometry: PhotometryConfig | None = None
     flags: FlagsConfig = field(default_factory=FlagsConfig)
+    a_b: Mapping[str, float] = field(default_factory=dict)
+    light: AddedLight | None = None
 
     def take(self, partition: Partition) -> PartitionObjects:
         """Return the objects of a partition, with their flags and the networks that select them."""

@@ -9,10 +9,15 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
 
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import Fingerprint, digest
 from galbatch.core.pixels import Partition
+from galbatch.core.texts import counted
 from galbatch.core.types import Tile
 from galbatch.errors import ConfigError
 from galbatch.ingest import INGEST_VERSION, Footprint, tile_identity
@@ -57,6 +62,7 @@ def make_plan(
         No network selects any object.
     """
     planner = _Planner(config, source, tiles, models)
+    _require_disjoint_cases(models, planner.n_shared)
     partitions = [planner.plan(partition) for partition in planner.divide()]
     oversize = tuple(part.partition for part in partitions if planner.is_oversize(part))
     return Plan(
@@ -81,6 +87,19 @@ def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
         bands = tuple(dict.fromkeys(band for number in sharing for band in models[number].bands))
         result.append(GridPlan(grid, bands, sharing))
     return result
+
+
+def _require_disjoint_cases(models: Sequence[ModelPlan], n_shared: npt.NDArray[np.int64]) -> None:
+    """Refuse cases of one model that select the same objects; `n_shared` (network, network) counts them."""
+    problems = []
+    for (i, one), (j, other) in combinations(enumerate(models), 2):
+        if one.model == other.model and n_shared[i, j]:
+            problems.append(
+                f"run.toml: [[models]] {one.model}: {counted(int(n_shared[i, j]), 'object')} in both cases {one.case} ({one.where}) and "
+                f"{other.case} ({other.where}); cases fill one set of columns: make their where exclude each other"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 class _Planner:
@@ -133,6 +152,11 @@ class _Planner:
         self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
         self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
         self._common_ingest, self._common_infer = self._ingest_parts(), self._infer_parts()
+
+    @property
+    def n_shared(self) -> npt.NDArray[np.int64]:
+        """Number of objects that two networks both select, (network, network)."""
+        return self._projector.n_shared
 
     def divide(self) -> list[Partition]:
         def bytes_of(start: int, stop: int) -> int:
@@ -211,8 +235,8 @@ class _Planner:
 
     def _ingest_parts(self) -> dict[str, str]:
         """Return the parts of the fingerprints of cutouts that are the same for all partitions."""
-        # Paths of tiles are left out, so that a survey may be moved.
-        surveys = [survey.model_dump(exclude={"tiles"}) for survey in self.config.survey]
+        # Paths of tiles are left out, so that a survey may be moved; whether fluxes are dereddened changes no pixel.
+        surveys = [survey.model_dump(exclude={"tiles", "dereddened"}) for survey in self.config.survey]
         flags = self.config.flags
         return {
             "INGEST_VERSION": str(INGEST_VERSION),
@@ -235,6 +259,8 @@ class _Planner:
     def _infer_parts(self) -> dict[str, str]:
         """Return the parts of the fingerprints of leaves, beyond those of cutouts, that are the same for all partitions."""
         infer = {**self._posterior_parts(), "models": " ".join(model.name for model in self.models)}
+        if self.config.extinction is not None:
+            infer["extinction"] = json.dumps(self.config.extinction.a_b, sort_keys=True)
         for model in self.models:
             infer |= {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
         return infer
@@ -278,7 +304,7 @@ class _Planner:
         """Return a digest of the settings that the pixels of a band depend on, by band; those of other bands are left out."""
         of_band = {}
         for survey in self.config.survey:
-            common = survey.model_dump(exclude={"tiles", "bands"})
+            common = survey.model_dump(exclude={"tiles", "bands", "dereddened"})
             for band, name in zip(survey.bands, survey.run_bands, strict=True):
                 own = {
                     key: value.get(band)

@@ -252,6 +252,8 @@ class Projector:
     ----------
     n_selected : ndarray of int64, (model,)
         Number of objects that each network selects.
+    n_shared : ndarray of int64, (model, model)
+        Number of objects that two networks both select.
     n_covered : ndarray of int64, (model,)
         Number of those that a tile covers.
     n_covered_on : ndarray of int64, (grid,)
@@ -284,6 +286,7 @@ class Projector:
         self._windows: LruCache[_Windows] = LruCache(self._find_windows)
         self.n_outside = 0
         self.n_selected: npt.NDArray[np.int64] = np.zeros(objects.n_models, np.int64)
+        self.n_shared: npt.NDArray[np.int64] = np.zeros((objects.n_models, objects.n_models), np.int64)
         self.n_covered: npt.NDArray[np.int64] = np.zeros(objects.n_models, np.int64)
         self.n_covered_on: npt.NDArray[np.int64] = np.zeros(len(grids), np.int64)
         self._summaries = []
@@ -292,6 +295,8 @@ class Projector:
             windows = self._windows[index]
             covered = (windows.places >= 0).any(axis=0)  # (survey, object) to (object,)
             self.n_selected += chunk.selected.sum(axis=1)  # (model, object) to (model,)
+            as_numbers = chunk.selected.astype(np.int64)
+            self.n_shared += as_numbers @ as_numbers.T
             self.n_covered += (chunk.selected & covered).sum(axis=1)
             self.n_covered_on += (windows.needed & covered).sum(axis=1)  # (grid, object) to (grid,)
             self.n_outside += int((windows.needed.any(axis=0) & ~covered).sum())

@@ -16,6 +16,14 @@ from galbatch.reporting.comparison import (
     write_comparison,
 )
 from galbatch.reporting.corner import CORNER_KINDS, check_corner, write_corner
+from galbatch.reporting.injection import (
+    Evidence,
+    EvidenceRow,
+    InjectionSettings,
+    evidence_path,
+    inject,
+    read_evidence,
+)
 from galbatch.reporting.networks import (
     information_table,
     write_calibration,
@@ -32,6 +40,9 @@ __all__ = [
     "ComparedQuantity",
     "ComparedRedshift",
     "ComparisonOptions",
+    "Evidence",
+    "EvidenceRow",
+    "InjectionSettings",
     "Matching",
     "PageServer",
     "Recovery",
@@ -39,7 +50,10 @@ __all__ = [
     "check_corner",
     "check_picture",
     "compare",
+    "evidence_path",
     "information_table",
+    "inject",
+    "read_evidence",
     "redshift_table",
     "release_folder",
     "report",

@@ -21,6 +21,7 @@ from galbatch.reporting.cards import embedded, object_card, shown_decimals
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
+from galbatch.reporting.injection import read_evidence
 from galbatch.reporting.recovery import Comparison, compare_truth
 from galbatch.reporting.texts import CITATIONS, loading_code, methods_text
 from galbatch.reporting.usability import usability_of
@@ -106,9 +107,12 @@ def write_report(
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f} %"
     environment.filters["fixed"] = lambda number: "–" if math.isnan(number) else f"{number:.3f}"
+    environment.filters["short"] = lambda number: "–" if number is None else f"{number:.3g}".replace("-", "−")
+    environment.filters["covers"] = lambda share: "–" if share is None else f"{100 * share:.0f} %"
     page = environment.get_template("report.html").render(
         contents=contents,
         usability=usability_of(contents),
+        evidence=read_evidence(catalog_path),
         methods=methods_text(contents),
         citations=CITATIONS,
         loading=loading_code(contents),
@@ -148,7 +152,7 @@ def _summary(contents: Contents) -> dict[str, list[tuple[str, str]]]:
     # Properties of a model have its name at the end of their key.
     of_models = [
         (f"{kind} of {key.removeprefix(prefix)}", value.partition(AUDIT_LEVELS)[0])
-        for kind in ("doubt", "audit", "engine", "bundle")
+        for kind in ("doubt", "prior", "audit", "engine", "bundle")
         for key, value in properties.items()
         if key.startswith(prefix := catalog.model_property(kind))
     ]

@@ -128,7 +128,7 @@ def test_the_command_writes_tables_and_plots_and_says_what_it_found(kept, rows, 
     table = pq.read_table(tmp_path / "d.parquet")
     assert table.column_names == [
         "object_id", "draw", "gampen_bt", "gampen_re_arcsec", "gampen_flux_njy", "gampen_mag",
-        "sfnet_color_gr_mag", "sfnet_mag_r",
+        "sfnet_color_gr_mag", "sfnet_mag_r", "gampen_log_prior", "sfnet_log_prior",
     ]  # fmt: skip
     assert table["object_id"].to_pylist() == np.repeat(selected, 300).tolist()
     assert table.schema.field("gampen_re_arcsec").metadata[b"unit"] == b"arcsec"
@@ -137,6 +137,11 @@ def test_the_command_writes_tables_and_plots_and_says_what_it_found(kept, rows, 
     median = np.median(table.filter(pc.equal(table["object_id"], selected[0]))["gampen_mag"])
     line = next(line for line in done.stdout.splitlines() if line.startswith("gampen_mag"))
     assert line.split()[1:3] == ["mag", f"{median:.5g}"]
+    # Shipped bundles have their prior beside them: the density at a draw is that of its parameters.
+    metadata, sha256 = models.read_bundle_metadata("demo:sfnet")
+    values = {name: table[f"sfnet_{name}"].to_numpy() for name in ("color_gr_mag", "mag_r")}
+    density = models.log_prior(models.prior_of(metadata, sha256), metadata.parameters, values)
+    np.testing.assert_allclose(table["sfnet_log_prior"].to_numpy(), density, rtol=1e-9)
     # The same seed gives the same draws, in any format; another does not.
     assert cli(*command, "-o", tmp_path / "d.fits", "--seed", 5).returncode == 0
     fits = Table.read(tmp_path / "d.fits")
@@ -155,7 +160,7 @@ def test_one_plot_has_the_name_that_was_given_and_few_draws_are_printed(kept, ro
     assert [file.name for file in tmp_path.iterdir()] == ["c.pdf"]
     few = cli("draws", path, object_id, "--model", "gampen", "-n", 3)
     lines = few.stdout.splitlines()
-    assert lines[0] == "object_id,draw,gampen_bt,gampen_re_arcsec,gampen_flux_njy,gampen_mag"
+    assert lines[0] == "object_id,draw,gampen_bt,gampen_re_arcsec,gampen_flux_njy,gampen_mag,gampen_log_prior"
     assert [line.split(",")[:2] for line in lines[1:]] == [[str(object_id), str(i)] for i in range(3)]
 
 

@@ -11,7 +11,7 @@ from astropy.io import fits
 from galbatch import api, catalog, config, execution, ingest
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import parse_columns
-from galbatch.errors import ConfigError, UsageError
+from galbatch.errors import CatalogError, ConfigError, UsageError
 
 GAMPEN = '[[models]]\nname = "gampen"\nbundle = "demo:gampen"\n'
 SFNET = '[[models]]\nname = "sfnet"\nbundle = "demo:sfnet"\nwhere = "z_best > 0.1"\n'
@@ -240,3 +240,69 @@ def test_merged_catalogs_equal_one_run(run, whole, lists, tmp_path):
         assert catalog.verify(str(output / "catalog")) == []
     with pytest.raises(UsageError, match="70 objects in several of them, such as"):
         api.merge([str(tmp_path / name / "catalog") for name in ("first", "sfnet")], str(tmp_path / "no"))
+    refused = _refused_merges(run, expected, lists, tmp_path)
+    for pair, message in refused.items():
+        with pytest.raises((UsageError, CatalogError), match=message):
+            api.merge([str(tmp_path / name / "catalog") for name in pair], str(tmp_path / "no"))
+    with pytest.raises(UsageError, match="holds a catalog already; choose another -o"):
+        api.merge(
+            [str(tmp_path / name / "catalog") for name in ("first", "rest")],
+            str(tmp_path / "first_rest" / "catalog"),
+        )
+    assert not (tmp_path / "no").exists()
+
+
+def _refused_merges(run, expected, lists, tmp_path):
+    """Make catalogs that contradict those of the test, and return pairs with the error that is expected of each."""
+    rest, taken = lists / "rest.parquet", base(expected)
+    run(tmp_path / "narrow", objects=rest, replace=[(SFNET, ""), taken])
+    other_bundle = ('bundle = "demo:gampen"', 'bundle = "demo:gampen_survey"')
+    run(tmp_path / "bundle", objects=rest, replace=[other_bundle, taken])
+    # The same objects with another value of a kept column, by which sfnet is not selected here.
+    table = pa.concat_tables([pq.read_table(lists / name) for name in ("first.parquet", "rest.parquet")])
+    at = table.column_names.index("z_best")
+    pq.write_table(
+        table.set_column(at, "z_best", pa.array(np.arange(len(table)) + 0.5)), tmp_path / "z.parquet"
+    )
+    run(tmp_path / "values", objects=tmp_path / "z.parquet", replace=[(SFNET, ""), taken])
+    shutil.copytree(tmp_path / "rest" / "catalog", tmp_path / "unfinished" / "catalog")
+    for name in ("hats.properties", "properties"):
+        path = tmp_path / "unfinished" / "catalog" / name
+        path.write_text(path.read_text().replace("galbatch_complete=true", "galbatch_complete=false"))
+    return {
+        ("first",): "give two catalogs or more",
+        ("first", "narrow"): "no object in common and other columns: sfnet_",
+        ("first", "bundle"): "was written with bundle gampen",
+        ("values", "sfnet"): "z_best of object",
+        ("first", "unfinished"): "is not complete; run galbatch run until it is",
+    }
+
+
+def test_a_damaged_base_gives_what_is_whole(run, whole, tmp_path):
+    expected, _ = whole
+    older = tmp_path / "older"
+    for name in ("catalog", "cutouts.zarr"):
+        shutil.copytree(expected / name, older / name)
+    # One leaf is cut short, one is zeros of its length, and one partition's group of cutouts has a file that is not as written.
+    short, zeros, _, *_ = leaves = sorted((older / "catalog" / "dataset").rglob("*.parquet"))
+    lost = sum(pq.read_metadata(path).num_rows for path in (short, zeros))
+    short.write_bytes(short.read_bytes()[:-200])
+    zeros.write_bytes(bytes(zeros.stat().st_size))
+    pixel, grid = sorted(ingest.list_done(str(older / "cutouts.zarr")))[-1]
+    n_damaged = len(ingest.read_object_ids(str(older / "cutouts.zarr"), pixel, grid))
+    shards = [
+        p for p in (older / "cutouts.zarr" / pixel.path).rglob("c/*") if p.is_file() and "/image/" in str(p)
+    ]
+    shards[0].write_bytes(shards[0].read_bytes()[: shards[0].stat().st_size // 2])
+    result = run(tmp_path / "new", replace=[base(older)])
+    assert len(leaves) > 4
+    assert_equal_rows(rows(tmp_path / "new"), rows(expected))
+    assert_equal_cutouts(tmp_path / "new", expected)
+    n_all = len(rows(expected))
+    assert n_damaged > 0
+    # gampen takes all objects; those of two leaves, and those that were cut again on the grid, are the only ones made anew.
+    assert 0 < result.n_cut <= n_damaged
+    assert result.n_cutouts_taken > 0
+    made = n_all - lost
+    assert result.n_values_taken >= made
+    assert result.n_passes > 0

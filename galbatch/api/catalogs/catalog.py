@@ -14,7 +14,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 
 from galbatch import catalog
-from galbatch.api.catalogs.conditions import Good, Ids, Where, bits_against, box_of, cone_of
+from galbatch.api.catalogs.conditions import Good, Ids, Where, bits_against, box_of, cone_of, excluded_by
 from galbatch.api.catalogs.files import CatalogFiles
 from galbatch.api.catalogs.intervals import interval_columns
 from galbatch.api.catalogs.objects import CatalogObject
@@ -231,7 +231,8 @@ class Catalog:
         """Return the rows whose values can be used without a second look: the default cut.
 
         A row is left out if a flag of class *quality* is set in ``flags`` or in the flags of a model, or if no model was run
-        on it (NOT_SELECTED in all of them). Flags of class *information*, as MOSAICKED, RESAMPLED or NEIGHBOR, leave nothing
+        on it (NOT_SELECTED in all of them). So is one that the object list says is not primary or a duplicate, and one that lies on the wrong
+        side of a mask with ``good``. Flags of class *information*, as MOSAICKED, RESAMPLED or NEIGHBOR, leave nothing
         out. The classes are those that the catalog states for its flags.
 
         Parameters
@@ -260,7 +261,8 @@ class Catalog:
             )
         asked = models if model is None else (model,)
         names = [PIXEL_FLAGS.name, *(MODEL_FLAGS.name(one) for one in asked)]
-        good = Good(tuple((name, bits_against(schema.field(name))) for name in names))
+        bits = tuple((name, bits_against(schema.field(name))) for name in names)
+        good = Good(bits, excluded_by(schema))
         return self._narrower(good, "good" if model is None else f"good in {model}")
 
     def _narrower(self, condition: RowCondition, text: str) -> Catalog:

@@ -17,7 +17,7 @@ from astropy.coordinates import SkyCoord
 from galbatch.api.lookup import flag_texts
 from galbatch.catalog import Cone, RowLimits
 from galbatch.core import sky
-from galbatch.core.columns import DEC, HEALPIX, ID, PIXEL_FLAGS, RA
+from galbatch.core.columns import DEC, EXCLUDE_KEY, HEALPIX, ID, PIXEL_FLAGS, RA
 from galbatch.core.flags import FlagClass, ModelFlag
 from galbatch.core.pixels import HEALPIX_ORDER
 from galbatch.errors import UsageError
@@ -155,14 +155,17 @@ class Good:
     ----------
     bits : tuple of (str, int)
         Column of flags, and its bits that count against an object.
+    excluded : tuple of (str, str)
+        Kept column, and its value (``true`` and ``false`` for a flag) that counts against an object: not primary, a duplicate, masked.
     """
 
     bits: tuple[tuple[str, int], ...]
+    excluded: tuple[tuple[str, str], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that it reads."""
-        return tuple(name for name, _ in self.bits)
+        return tuple(name for name, _ in (*self.bits, *self.excluded))
 
     def may_hold(self, limits: RowLimits) -> bool:
         """Return True: limits say nothing of single bits."""
@@ -173,8 +176,23 @@ class Good:
         values = {name: rows.column(name).to_numpy() for name, _ in self.bits}
         good = np.logical_and.reduce([values[name] & bits == 0 for name, bits in self.bits])
         of_models = [flags for name, flags in values.items() if name != PIXEL_FLAGS.name]
+        for name, value in self.excluded:
+            good &= ~_equals(rows.column(name), value)
         was_run = [flags & int(ModelFlag.NOT_SELECTED) == 0 for flags in of_models]
         return np.asarray(good & np.logical_or.reduce(was_run)) if was_run else good
+
+
+def _equals(column: pa.ChunkedArray, value: str) -> Bools:
+    """Return which values of a kept column are `value`, (row,) bool; numbers are flags, true unless 0. A null is not."""
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        column = pc.if_else(pc.cast(column, pa.bool_()), "true", "false")
+    return np.asarray(pc.fill_null(pc.equal(column, value), False))
+
+
+def excluded_by(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
+    """Return the kept columns whose metadata state a value that the default cut leaves out, each with the value."""
+    stated = ((one.name, (one.metadata or {}).get(EXCLUDE_KEY)) for one in schema)
+    return tuple((name, value.decode()) for name, value in stated if value is not None)
 
 
 def cone_of(center: SkyCoord, radius: u.Quantity) -> Cone:

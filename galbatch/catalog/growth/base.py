@@ -14,7 +14,7 @@ from galbatch.catalog import pass_outputs
 from galbatch.catalog.layout import leaf_path
 from galbatch.catalog.leaves import footer_of, read_leaf_metadata
 from galbatch.catalog.scanning import InPixel, scan
-from galbatch.core.columns import HEALPIX, ID, IDENTITY, Column
+from galbatch.core.columns import HEALPIX, ID, IDENTITY, Column, model_of_network
 from galbatch.core.pixels import HealpixPixel, OlderOutput
 from galbatch.core.types import places_of
 from galbatch.errors import DamagedError, FingerprintError
@@ -32,8 +32,8 @@ class BaseRows:
     pixel : HealpixPixel
         The partition's pixel.
     object_id : (object,) int64 or str
-    model : str
-        The network's name; a leaf without its columns has no rows.
+    network : str
+        The network's name; a leaf without the columns of its model has no rows.
     columns : sequence of Column
         The network's columns.
     with_pass_outputs : bool
@@ -51,13 +51,13 @@ class BaseRows:
         pixel: HealpixPixel,
         object_id: npt.NDArray[Any],
         *,
-        model: str,
+        network: str,
         columns: Sequence[Column],
         with_pass_outputs: bool = False,
     ) -> None:
         self.identity = np.zeros(len(object_id), np.int64)
         self.notes: list[str] = []
-        self._model, self._columns = model, columns
+        self._network, self._columns = network, columns
         self._tables: list[pa.Table] = []
         self._outputs: list[pass_outputs.PassOutputs | None] = []
         # Number of the table that has an object, and its row there.
@@ -81,14 +81,14 @@ class BaseRows:
             if not pass_outputs.were_kept(footer):
                 return
             fingerprint = json.loads(footer["fingerprint"])
-            outputs = pass_outputs.open_pass_outputs(path, leaf, self._model, fingerprint=fingerprint)
+            outputs = pass_outputs.open_pass_outputs(path, leaf, self._network, fingerprint=fingerprint)
         (table,) = scan(path, [leaf], [InPixel(pixel)], columns=[HEALPIX.name, ID.name, *names])
         ids = table.column(ID.name)
         found = places_of(
             object_id, np.array(ids.to_pylist(), object) if ids.type == pa.string() else ids.to_numpy()
         )
         (rows,) = np.nonzero(found >= 0)
-        identity = table.column(IDENTITY.name(self._model)).to_numpy()
+        identity = table.column(IDENTITY.name(model_of_network(self._network))).to_numpy()
         self.identity[rows] = identity[found[rows]]
         self._table[rows], self._row[rows] = len(self._tables), found[rows]
         self._tables.append(table)

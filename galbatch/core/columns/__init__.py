@@ -1,5 +1,6 @@
 """Columns of the catalog: name, dtype, unit, UCD, description and missing value of each. Names are made and parsed only here."""
 
+from galbatch.core.columns.default_cut import EXCLUDE_KEY, PRIMARY, excluded_values
 from galbatch.core.columns.definitions import (
     DEC,
     GRID_KEY,
@@ -13,6 +14,7 @@ from galbatch.core.columns.definitions import (
     SEPARATION,
     Column,
 )
+from galbatch.core.columns.networks import case_of_network, model_of_network, network_name
 from galbatch.core.columns.parsing import (
     flag_columns,
     parse_column,
@@ -37,6 +39,7 @@ from galbatch.core.columns.provenance import (
     provenance_names,
 )
 from galbatch.core.columns.statistics import (
+    CASE,
     EMBEDDING,
     GRID_STATISTICS,
     HPD_STATISTICS,
@@ -54,8 +57,10 @@ from galbatch.core.columns.statistics import (
 )
 
 __all__ = [
+    "CASE",
     "DEC",
     "EMBEDDING",
+    "EXCLUDE_KEY",
     "GRID_KEY",
     "GRID_STATISTICS",
     "HEALPIX",
@@ -73,6 +78,7 @@ __all__ = [
     "PHOT_N_OTHERS",
     "PHOT_RADIUS",
     "PIXEL_FLAGS",
+    "PRIMARY",
     "RA",
     "RESERVED_COLUMNS",
     "SEPARATION",
@@ -83,7 +89,11 @@ __all__ = [
     "Scope",
     "Statistic",
     "band_columns",
+    "case_of_network",
+    "excluded_values",
     "flag_columns",
+    "model_of_network",
+    "network_name",
     "parse_column",
     "parse_columns",
     "photometry_band_columns",

@@ -21,6 +21,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.ucds import quantity_ucd
 
 __all__ = [
+    "CASE",
     "EMBEDDING",
     "GRID_STATISTICS",
     "HPD_STATISTICS",
@@ -160,7 +161,7 @@ class Statistic(enum.Enum):
         Scope.MODEL,
         "float32",
         "Mahalanobis distance of the network's last features from those of its training set, over the bundle's limit "
-        f"({{limit:.4g}}): above 1 the object is {ModelFlag.OUT_OF_DOMAIN.name}; {NO_VALUE}",
+        f"({{limit}}): above 1 the object is {ModelFlag.OUT_OF_DOMAIN.name}; {NO_VALUE}",
         "stat.value",
     )
     FEATURE = (
@@ -193,6 +194,14 @@ class Statistic(enum.Enum):
         "the last features of the network, before its head, in the pass without dropout; nulls: no value, or numbers "
         "beyond the range of {dtype}",
         "stat.value",
+    )
+    CASE = (
+        "case",
+        Scope.MODEL,
+        "string",
+        "case of {model} whose network gave the values: {cases}; empty: the object is in none",
+        "meta.code",
+        NO_TEXT,
     )
     IDENTITY = (
         "identity",
@@ -357,3 +366,4 @@ class ResultColumn(Column):
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
 IDENTITY, EMBEDDING = ColumnKey(Statistic.IDENTITY), ColumnKey(Statistic.EMBEDDING)
+CASE = ColumnKey(Statistic.CASE)

@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "dask_cuda": Extra("cuda", 'clusters of the kind "local-cuda"'),
         "dask_jobqueue": Extra("slurm", 'clusters of the kind "slurm"'),
         "dask_kubernetes": Extra("kubernetes", 'clusters of the kind "kubernetes"'),
+        "healsparse": Extra("healsparse", "HealSparse maps"),
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import dashboard
+from galbatch import dashboard, ingest
 from galbatch.config import CutoutsConfig, FlagsConfig, PhotometryConfig, PosteriorConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import OlderOutput, Partition
@@ -57,6 +57,7 @@ class IngestTask:
     object_flags : (object,) int32, `PixelFlag` bits that follow from the object list alone
     tiles : the tiles that cover the partition
     base : groups of an older store from which cutouts are taken
+    light : light that is added to the cutouts; None: none
     """
 
     partition: Partition
@@ -70,6 +71,7 @@ class IngestTask:
     flags: FlagsConfig
     fingerprint: Fingerprint
     base: OlderOutput | None = None
+    light: ingest.AddedLight | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class InferTask:
     photometry : fingerprint that the photometry in the store must have; None: the leaf has none
     flags : thresholds of the flags that follow from it
     base : leaves of an older catalog from which values are taken
+    a_b : extinction in mag per unit E(B-V) by band, where magnitudes are dereddened
     """
 
     partition: Partition
@@ -134,6 +137,7 @@ class InferTask:
     fingerprint: Fingerprint
     device: str = "cpu"
     base: OlderOutput | None = None
+    a_b: Mapping[str, float] = field(default_factory=dict)
     photometry: Fingerprint | None = None
     flags: FlagsConfig = field(default_factory=FlagsConfig)
 
@@ -181,6 +185,7 @@ def ingest_task(plan: Plan, part: PartitionPlan, *, cutouts: CutoutsConfig, flag
         flags=flags,
         fingerprint=part.ingest,
         base=plan.base.groups_of(part.partition),
+        light=None if plan.light is None else plan.light.of(objects.table.object_id),
     )
 
 
@@ -237,6 +242,7 @@ def infer_task(
         fingerprint=part.leaf,
         device=device,
         base=plan.base.leaves_of(part.partition),
+        a_b=plan.a_b,
         photometry=part.photometry,
         flags=plan.flags,
     )

@@ -63,4 +63,5 @@ def cut_rows(
         flags=task.flags,
         object_flags=task.object_flags[rows],
         stored=stored,
+        light=task.light,
     )

@@ -17,9 +17,10 @@ from galbatch.core.prefetch import prefetch
 from galbatch.core.types import CutoutBlock
 from galbatch.errors import FingerprintError
 from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
-from galbatch.execution.networks import LoadedModel, execution_of, load_network
+from galbatch.execution.networks import LoadedModel, execution_of, load_network, model_columns
 from galbatch.execution.tasks.base import GridTask, InferTask, TaskResult
 from galbatch.execution.tasks.reading import read_cutouts
+from galbatch.objects import EBV
 from galbatch.photometry import photometry_flags
 
 __all__ = ["infer_partition"]
@@ -40,9 +41,15 @@ def infer_partition(task: InferTask) -> TaskResult:
     loaded = [LoadedModel.load(task, model) for model in task.models]
     bands = tuple(dict.fromkeys(band for grid in task.grids for band in grid.bands))
     of_pixels = [*provenance_columns(bands), *(photometry_columns(bands) if task.photometry else ())]
-    columns = [PIXEL_FLAGS, *of_pixels, *(column for model in loaded for column in model.columns)]
+    planned, ensembles = [model.planned for model in loaded], [model.ensemble for model in loaded]
+    of_models = model_columns(planned, ensembles, quantiles=task.posterior.quantiles, a_b=task.a_b)
+    columns = [PIXEL_FLAGS, *of_pixels, *of_models]
     sampler = dashboard.Sampler(api.thumbnail_png)
     values = _infer_grids(task, loaded, columns, sampler)
+    if task.a_b:
+        ebv = task.objects.kept.column(EBV).to_numpy()
+        for model in loaded:
+            model.deredden(values, ebv)
     # Before the leaf: a leaf that says its pass outputs were kept has them.
     for model in loaded:
         if model.writer is not None:
@@ -50,7 +57,7 @@ def infer_partition(task: InferTask) -> TaskResult:
     footer = _footer(task, loaded)
     table = leaf_table(task.objects, columns, values)
     catalog.write_leaf(task.catalog, task.partition, table, footer=footer)
-    made = (values[PASSES.name(model.planned.name)][~model.taken] for model in loaded)
+    made = (values[PASSES.name(model.planned.model)][model.selected & ~model.taken] for model in loaded)
     return TaskResult(
         task.partition,
         len(task.objects),
@@ -106,8 +113,10 @@ def _infer_grids(
                 for name, result in provenance(cutouts).items():
                     values[name][rows] = result
                 for model in on_grid:
+                    # Rows of other cases of the model are theirs.
+                    mine = model.selected[rows]
                     for name, result in model.infer(cutouts, rows).items():
-                        values[name][rows] = result
+                        values[name][rows[mine]] = result[mine]
                 sampler.look(cutouts, rows, columns, values)
     return values
 

@@ -13,9 +13,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from astropy.wcs import WCS
 
 from galbatch import storage
 from galbatch.config import FlagsConfig
+from galbatch.core.flags import MaskBit
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
 from galbatch.ingest.cut.identity import arrangements, band_keys
@@ -29,7 +31,10 @@ from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import Footprint, tiles_near
 
-__all__ = ["StoredCutouts", "cut_block", "cut_blocks"]
+__all__ = ["AddedLight", "StoredCutouts", "cut_block", "cut_blocks"]
+
+DETECTION_SIGMA = 5.0
+"""Standard deviations of the sky above which added light counts as detected, as a pixel of the simulation does."""
 
 PREFETCHED_OBJECTS = 64
 """Objects whose windows are fetched from S3 together: at 239 px in 5 bands, all planes, 180 MB and 230,000 rows."""
@@ -46,6 +51,29 @@ class StoredCutouts(Protocol):
         """Return the cutouts of the objects at `rows` in this order, with the flags of the object list (row,) int32."""
 
 
+class AddedLight(Protocol):
+    """Light that is added to cutouts before anything is measured in them, such as `galbatch.simulation.InjectedLight`."""
+
+    def of(self, object_id: npt.NDArray[np.int64]) -> AddedLight:
+        """Return the light of some of the objects."""
+
+    @property
+    def key(self) -> int:
+        """A digest of the light, by which the pixels' keys differ from those without it."""
+
+    def image(
+        self,
+        object_id: int,
+        bands: Sequence[str],
+        psf_fwhm_arcsec: npt.NDArray[np.float32],
+        *,
+        size_px: int,
+        offset_px: tuple[float, float],
+        pixel_scale_arcsec: float,
+    ) -> npt.NDArray[np.float64]:
+        """Return the light (band, y, x), nJy per pixel, of an object, whose center lies `offset_px` (x, y) from that of the central pixel."""
+
+
 def cut_blocks(
     objects: ObjectTable,
     tiles: Sequence[Tile],
@@ -54,8 +82,12 @@ def cut_blocks(
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
     stored: StoredCutouts | None = None,
+    light: AddedLight | None = None,
 ) -> Iterator[CutoutBlock]:
-    """Cut all objects of a partition, 256 at a time, but for those whose cutouts are stored; else as `cut_block`."""
+    """Cut all objects of a partition, 256 at a time, but for those whose cutouts are stored; else as `cut_block`.
+
+    `light` is added to the cutouts.
+    """
     wanted = [tile for tile in tiles if tile.band in spec.bands]
     taken = np.zeros(len(objects), np.bool_) if stored is None else stored.taken
     left = objects if stored is None else objects.take(np.flatnonzero(~taken))
@@ -67,6 +99,8 @@ def cut_blocks(
             if len(to_cut):
                 block = objects.take(to_cut)
                 canvas = _cut(block, wanted, reader=reader, spec=spec)
+                if light is not None:
+                    _add_light(canvas, block, light, reader=reader, flags=flags)
                 parts.append(_measured(canvas, block, reader, flags=flags, object_flags=object_flags[to_cut]))
                 del canvas  # or its planes would stay while the next block is cut
             if stored is not None and len(there):
@@ -177,6 +211,38 @@ def _prefetch(arranged: Sequence[Arrangement], start: int, *, reader: TileReader
         reader.prefetch(tile, boxes)
     for tile, boxes in centers.values():
         reader.prefetch_psf(tile, boxes)
+
+
+def _add_light(
+    canvas: Canvas, objects: ObjectTable, light: AddedLight, *, reader: TileReader, flags: FlagsConfig
+) -> None:
+    """Add light to the images of a block, and mark the pixels in which a survey's pipeline would have detected it.
+
+    Pixels without data stay without.
+    """
+    grid, bands = canvas.spec.grid, canvas.spec.bands
+    none = np.zeros(len(objects), np.int32)
+    sky_sigma_njy = _measured(canvas, objects, reader, flags=flags, object_flags=none).sky_sigma_njy
+    widths = listed_or(canvas.psf_fwhm_arcsec, objects, bands=bands)
+    for index, object_id in enumerate(objects.object_id.tolist()):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ("RA---TAN", "DEC--TAN")
+        wcs.wcs.crpix, wcs.wcs.crval = canvas.crpix[index], canvas.crval[index]
+        wcs.wcs.cd = canvas.cd[index]
+        x, y = wcs.wcs_world2pix(objects.ra_deg[index], objects.dec_deg[index], 0)
+        added = light.image(
+            object_id,
+            bands,
+            widths[index],
+            size_px=grid.size_px,
+            offset_px=(float(x) - grid.size_px // 2, float(y) - grid.size_px // 2),
+            pixel_scale_arcsec=grid.pixel_scale_arcsec,
+        )
+        canvas.image[index] += added.astype(np.float32)
+        # The sky's noise is measured where nothing was detected; else the galaxy's own light would be taken for noise.
+        seen = added > DETECTION_SIGMA * sky_sigma_njy[index][:, None, None]
+        canvas.mask[index][seen] |= int(MaskBit.DETECTED)
+    canvas.band_key ^= np.int64(light.key)
 
 
 def _measured(

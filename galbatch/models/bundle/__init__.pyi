@@ -5,6 +5,7 @@ from .features import FeatureMaps, localize
 from .files import load_bundle, read_bundle_metadata, rewrite_bundle, save_bundle
 from .network import Bundle, set_modes
 from .paths import DEMO_FOLDER, bundle_path, demo_bundles
+from .prior import estimate_prior, log_prior, prior_of, write_prior
 
 __all__ = [
     "CHECK_ROWS",
@@ -19,13 +20,17 @@ __all__ = [
     "card_text",
     "check_behavior",
     "demo_bundles",
+    "estimate_prior",
     "load_bundle",
     "load_ensemble",
     "localize",
+    "log_prior",
     "made_up_images",
     "made_up_inputs",
+    "prior_of",
     "read_bundle_metadata",
     "rewrite_bundle",
     "save_bundle",
     "set_modes",
+    "write_prior",
 ]

@@ -63,6 +63,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
         **_network_sections(metadata),
         **_training_sections(metadata),
         **({} if metadata.stopping is None else {"Passes": _stopping_lines(metadata.stopping)}),
+        **({} if metadata.prior is None else {"Prior": [f"Posteriors are under {metadata.prior.text()}."]}),
         "What it was trained for": _domain_lines(metadata.domain, bands),
         "Licence and citation": [
             f"Licence: {metadata.licence or NOT_STATED}.",
@@ -101,6 +102,7 @@ def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]
         ),
         *(("estimates", _parameter_line(parameter)) for parameter in metadata.parameters),
         ("trained on", metadata.training_data or NOT_STATED),
+        ("prior", metadata.prior.text() if metadata.prior is not None else NOT_STATED),
         *_coverage_line(metadata, calibration),
         ("out of domain", "recognized" if _recognizes(metadata.domain) else "never recognized"),
         ("licence", metadata.licence or NOT_STATED),
@@ -144,6 +146,9 @@ def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
         f"- background: {image.background or NOT_STATED}",
         f"- release: {image.release or NOT_STATED}",
     ]
+    # Bundles that do not say it have the cards of before there was such a field.
+    if image.dereddened is not None:
+        inputs.append(f"- Galactic extinction: {'corrected' if image.dereddened else 'not corrected'}")
     for one in image.auxiliary_inputs:
         unit = f" [{one.unit}]" if one.unit else ""
         inputs.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")

@@ -18,6 +18,7 @@ from galbatch.core.types import Grid
 from galbatch.errors import BundleError
 from galbatch.models.bundle.files import load_bundle
 from galbatch.models.bundle.network import Bundle
+from galbatch.models.bundle.prior import UNKNOWN_PRIOR, prior_of
 from galbatch.models.bundle.stopping import stopping_of
 from galbatch.models.heads import OutputInfo, has_posterior, head_of, pooled_passes
 from galbatch.models.metadata import BundleMetadata, StoppingInfo
@@ -166,6 +167,12 @@ class Ensemble:
     def stopping(self) -> tuple[StoppingInfo | None, ...]:
         """The stopping calibration of each bundle; None for a bundle that has none."""
         return tuple(stopping_of(bundle) for bundle in self.bundles)
+
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """For each bundle, a human-readable text on whose prior its posteriors are under."""
+        found = [prior_of(bundle.metadata, bundle.sha256) for bundle in self.bundles]
+        return tuple(UNKNOWN_PRIOR if prior is None else prior.text() for prior in found)
 
     @property
     def output_infos(self) -> tuple[OutputInfo, ...]:

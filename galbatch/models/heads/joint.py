@@ -33,7 +33,7 @@ class OutputInfo:
 
     Attributes
     ----------
-    metadata : metadata of the bundle; when read from kept pass outputs, without domain, calibration and records of training
+    metadata : metadata of the bundle; when read from kept pass outputs, without domain, calibrations and records of training
     sha256 : hash of the bundle's file
     inflation_factors : (parameter,) factors by which its posteriors are inflated; None: not inflated
     """
@@ -51,7 +51,7 @@ class OutputInfo:
         """Return the form in which it is stored with kept pass outputs, of JSON's types."""
         # Domain, calibration and records do not matter for the outputs, and are twenty times as long as the rest.
         kept = dataclasses.replace(
-            self.metadata, domain=DomainInfo(), calibration=None, training={}, origin={}
+            self.metadata, domain=DomainInfo(), calibration=None, stopping=None, training={}, origin={}
         )
         return {
             "sha256": self.sha256,

@@ -5,6 +5,7 @@ function that checks a head.
 """
 
 from galbatch.models.metadata.names import RENAMED_FIELDS, with_current_names
+from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.reading import HeadRules, parse_metadata, write_metadata
 from galbatch.models.metadata.schema import (
     STRICT,
@@ -37,6 +38,7 @@ __all__ = [
     "InputInfo",
     "LabelInfo",
     "ParameterInfo",
+    "PriorInfo",
     "Range",
     "ResultTable",
     "StoppingInfo",

@@ -31,9 +31,10 @@ def write_metadata(metadata: BundleMetadata) -> str:
         The metadata hold numbers that are not finite, which JSON cannot hold.
     """
     data = dataclasses.asdict(metadata)
-    # A bundle without it has the bytes, and so the hash and the draws, that it had before there was such a calibration.
-    if metadata.stopping is None:
-        del data["stopping"]
+    # A bundle without them has the bytes, and so the hash and the draws, that it had before there was such a field.
+    for section, name in ((data, "stopping"), (data, "prior"), (data["input"], "dereddened")):
+        if section[name] is None:
+            del section[name]
     # So have those that do not use what came later.
     for name in ("draws", "member_weights"):
         if not data[name]:

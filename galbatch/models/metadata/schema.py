@@ -13,6 +13,7 @@ from pydantic import Field
 
 from galbatch.core.columns import Statistic
 from galbatch.core.ucds import is_redshift, quantity_ucd, ucd_problems
+from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
@@ -88,6 +89,7 @@ class InputInfo:
     zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
     background : how the sky was subtracted; the words before a colon are compared with the survey's
     release : data release of the training images; "" if they belong to none
+    dereddened : whether the fluxes of the training images were corrected for Galactic extinction; None: not stated
     auxiliary_inputs : numbers per object that the script's `prefix` takes as a second argument, (object, auxiliary
         input) float32
     more_grids : further images on grids of their own, such as those of other surveys; the script's `prefix` then takes a list
@@ -102,6 +104,7 @@ class InputInfo:
     zero_point_mag: float
     background: str = ""
     release: str = ""
+    dereddened: bool | None = None
     auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
     more_grids: tuple[ImageInfo, ...] = ()
 
@@ -348,6 +351,7 @@ class BundleMetadata:
     member_weights : how many equal shares of the posterior each member has, such as 3, 2, 1; empty: one each
     members : number of networks in the script; a pass returns the outputs of the first member, then those of the next
     calibration : result of a calibration; None: never calibrated
+    prior : density of the training labels, under which the posteriors are; None: not known
     stopping : stopping calibration, by which runs decide when an object has enough passes; None: never measured
     training_data, training : description of the training data, and the settings of the training
     origin : for converted networks: the files, their hashes, and the settings of the conversion
@@ -371,6 +375,7 @@ class BundleMetadata:
     member_weights: tuple[int, ...] = ()
     calibration: CalibrationInfo | None = None
     stopping: StoppingInfo | None = None
+    prior: PriorInfo | None = None
     training_data: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -415,6 +420,7 @@ class BundleMetadata:
             problems += parameter.problems()
         problems += self.domain.problems(len(self.input.bands))
         problems += self.stopping.problems(len(names)) if self.stopping is not None else []
+        problems += self.prior.problems(len(names)) if self.prior is not None else []
         return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
 
     def _weight_problems(self) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from galbatch.models.bundle import Bundle
 from galbatch.models.inference.domain import ObjectNumbers, describe_domain
-from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo
+from galbatch.models.metadata import BundleMetadata, DomainInfo, InputInfo, ParameterInfo, PriorInfo
 from galbatch.models.training.data import (
     Extras,
     Split,
@@ -69,8 +69,10 @@ def metadata_of(
     settings: TrainingSettings,
     domain: DomainInfo,
     record: dict[str, Any],
+    *,
+    prior: PriorInfo | None = None,
 ) -> BundleMetadata:
-    """Return the metadata of a trained network; `record` is what `record_of` returned."""
+    """Return the metadata of a trained network; `record` is what `record_of` returned, `prior` the density of its labels."""
     return BundleMetadata(
         name=settings.name,
         version=settings.version,
@@ -83,6 +85,7 @@ def metadata_of(
             zero_point_mag=settings.zero_point_mag,
             background=settings.background,
             release=settings.release,
+            dereddened=settings.dereddened,
             auxiliary_inputs=settings.auxiliary_inputs,
         ),
         head=settings.head_info,
@@ -90,6 +93,7 @@ def metadata_of(
         dropout_rate=settings.dropout_rate or 0.0,
         domain=domain,
         n_top_features=settings.n_top_features or 0,
+        prior=prior,
         training_data=settings.training_data,
         training=record,
         licence=settings.licence,

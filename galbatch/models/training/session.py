@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from galbatch.errors import UsageError
-from galbatch.models.bundle import Bundle
+from galbatch.models.bundle import Bundle, estimate_prior
 from galbatch.models.engines.switches import denormals_flushed, tf32_allowed
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.training.building import build_network, fill_in
@@ -189,7 +189,8 @@ def train(
         domain = domain_of(network.eval(), data, split, psf_ranges=settings.psf_fwhm_arcsec, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
     record = {**record_of(settings, split, loop, parent=parent), **before}
-    metadata = metadata_of(images.shape[-1], parameters, settings, domain, record)
+    prior = estimate_prior(labels[split.training], parameters, data=settings.training_data)
+    metadata = metadata_of(images.shape[-1], parameters, settings, domain, record, prior=prior)
     return Trained(network, metadata, history, split)
 
 

@@ -100,6 +100,10 @@ class TrainingSettings(HeadOptions):
     ] = 27.0
     background: Annotated[str, _help("how the sky was subtracted")] = ""
     release: Annotated[str, _help("data release of the images")] = ""
+    dereddened: Annotated[
+        bool | None,
+        _help("whether the fluxes of the images are corrected for Galactic extinction; empty: not stated"),
+    ] = None
     auxiliary_inputs: Annotated[
         tuple[AuxiliaryInput, ...],
         _help(
@@ -331,6 +335,7 @@ KEPT_ELSEWHERE = (
     "zero_point_mag",
     "background",
     "release",
+    "dereddened",
     "auxiliary_inputs",
     "head",
     *(option.name for option in fields(HeadOptions)),
@@ -365,7 +370,9 @@ def settings_of(metadata: BundleMetadata) -> dict[str, Any]:
             name: getattr(given, name)
             for name in ("bands", "size_px", "pixel_scale_arcsec", "zero_point_mag")
         },
-        **{name: getattr(given, name) for name in ("background", "release", "auxiliary_inputs")},
+        **{
+            name: getattr(given, name) for name in ("background", "release", "dereddened", "auxiliary_inputs")
+        },
         "head": head.kind,
         **{option.name: getattr(head, option.name) for option in fields(HeadOptions)},
         "n_top_features": metadata.n_top_features,

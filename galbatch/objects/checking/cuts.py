@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galbatch.core.columns import RESERVED_COLUMNS
+from galbatch.core.columns import PRIMARY, RESERVED_COLUMNS
 from galbatch.objects.checking.rows import Blocks
 from galbatch.objects.tables import as_booleans
 from galbatch.objects.where import select_rows
@@ -57,7 +57,7 @@ class CutRule:
 
 # Patterns of columns' names in lower case; the first that matches counts.
 RULES = (
-    (r"(.*_)?is_?primary", "true", "not primary: the same object measured again where patches or tracts overlap"),
+    (PRIMARY, "true", "not primary: the same object measured again where patches or tracts overlap"),
     (r".*nchild", "== 0", "parents of blends: their children are listed too"),
     (r"is_?star|star_?flag|.*_is_?star", "false", "stars"),
     (r".*extendedness(_value)?", "> 0.5", "stars: extendedness 0 is a point source"),

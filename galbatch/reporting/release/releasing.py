@@ -91,6 +91,7 @@ def write_release(catalog_path: str, *, with_table: bool = False) -> Released:
         )
     schema, folder = catalog.read_schema(catalog_path), release_folder(catalog_path)
     models = list(dict.fromkeys(model for model, _ in parse_columns(schema.names).values()))
+    networks = [name for model in models for name in catalog.networks_of(properties, model)]
     widths = _text_widths(catalog_path)
     fixed = fixed_columns(schema, widths)
     name, sums = properties["obs_collection"], list(_checksums(catalog_path))
@@ -100,8 +101,8 @@ def write_release(catalog_path: str, *, with_table: bool = False) -> Released:
         "columns.md": column_table(schema),
         "felis.yaml": felis_schema(schema, widths, name=name, description=title),
         README: _readme(title, properties, fixed),
-        "methods.md": methods(properties, models, len(schema)),
-        "citations.md": citations(properties, models),
+        "methods.md": methods(properties, networks, len(schema)),
+        "citations.md": citations(properties, networks),
     }
     for file, text in files.items():
         storage.publish(storage.join(folder, file), text.encode())

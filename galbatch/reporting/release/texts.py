@@ -60,6 +60,12 @@ def methods(properties: Mapping[str, str], models: Sequence[str], columns: int) 
             for model in models
         ),
         *(
+            f"The posteriors of {model} are under the prior of its training, {prior}: medians of many objects are not their "
+            "distribution."
+            for model in models
+            if (prior := properties.get(catalog.model_property("prior", model)))
+        ),
+        *(
             f"Audit of the stated Monte Carlo errors of {model}: {audit}."
             for model in models
             if (audit := properties.get(catalog.model_property("audit", model)))

@@ -1,5 +1,7 @@
 """Tables and names of what was drawn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,13 @@ def test_correlations_are_of_ranks_without_what_is_derived():
     assert correlations.rows == (("flux_njy", "-1.00", None), ("re", None, None))
     assert summary.caption == "object 7, gampen, 99 draws of 64 passes"
     assert summary.rows[2] == ("gampen_mag", "mag", "3", "1.6346", "4.3654", "3", "1.1664")
+
+
+def test_density_of_the_prior_is_a_column_of_its_own():
+    one = drawn(7, bt=[0.1, 0.2])
+    stated = dataclasses.replace(one, log_prior=np.array([-1.5, -2.5]))
+    table = as_table([stated, drawn(9, bt=[0.3, 0.4])])
+    assert table.column_names == ["object_id", "draw", "gampen_bt", "gampen_log_prior"]
+    assert table["gampen_log_prior"].to_pylist() == [-1.5, -2.5, None, None]
+    assert b"training labels of gampen" in table.schema.field("gampen_log_prior").metadata[b"description"]
+    assert summary_tables(stated)[0].rows == summary_tables(one)[0].rows

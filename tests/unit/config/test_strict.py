@@ -8,11 +8,14 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from galbatch.config import RunConfig, parse_strictly
+from galbatch.config import RunConfig, parse_strictly, read_config
+from galbatch.core.flags import RENAMED_FLAGS, ModelFlag, PixelFlag
 from galbatch.errors import ConfigError
+from galbatch.objects import select_rows
 
 RIGHT: dict[str, Any] = {
     "survey": {"layout": "hsc", "tiles": "t", "bands": ["g"]},
@@ -73,3 +76,18 @@ def test_messages_name_section_and_key() -> None:
             parsed(path, value)
     assert parsed(("posterior", "seed"), 2**63 - 1).posterior.seed == 2**63 - 1
     assert parsed(("posterior", "keep_pass_outputs"), True).posterior.keep_pass_outputs
+
+
+def test_a_flag_that_was_renamed_is_told_by_its_new_name(tmp_path):
+    new = r"the flag NONFINITE_INPUT is called MISSING_PIXELS"
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[survey]\nlayout = "hsc"\ntiles = "x"\nbands = ["g"]\n[objects]\npath = "x.parquet"\n[[models]]\nname = "m"\n'
+        'bundle = "b.pt"\n[flags]\nbad_planes = ["NONFINITE_INPUT"]\n'
+    )
+    with pytest.raises(ConfigError, match=rf"\[flags.*\] .*{new}"):
+        read_config(path)
+    with pytest.raises(ConfigError, match=rf"no column NONFINITE_INPUT; {new}"):
+        select_rows({"gampen_flags": pa.array([0])}, 1, "NONFINITE_INPUT == 0")
+    assert {*RENAMED_FLAGS.values()} <= {flag.name for kind in (PixelFlag, ModelFlag) for flag in kind}
+    assert not {*RENAMED_FLAGS} & {flag.name for kind in (PixelFlag, ModelFlag) for flag in kind}

@@ -173,6 +173,31 @@ def test_no_center_or_no_band_gives_no_values(sfnet_bundle, make_block):
     np.testing.assert_array_equal(values["net_feature_0"][:2], [-1, -1])
 
 
+def test_above_a_share_of_missing_pixels_there_are_no_values(gampen_bundle, make_block):
+    block = make_block(4, 1)
+    size = block.image.shape[-1]
+    for row, n_missing in enumerate((0, size // 2 - 2, size // 2 + 1)):
+        block.image[row, 0, : n_missing if n_missing <= size // 2 else size // 2 - 1] = np.nan
+        if n_missing > size // 2:
+            # The lower rows too, without the center: more than half of the pixels.
+            block.image[row, 0, size // 2 + 2 :] = np.nan
+    share = np.isnan(block.image).mean(axis=(1, 2, 3))
+    assert share[0] == 0 < share[1] < 0.5 < share[2] < 1
+    selected = np.ones(4, bool)
+    for limit, has_values in ((1.0, [1, 1, 1, 1]), (0.5, [1, 1, 0, 1]), (share[1] / 2, [1, 0, 0, 1])):
+        values = infer_block(
+            gampen_bundle,
+            BlockInputs(block, selected, max_missing_share=limit),
+            name="net",
+            posterior=POSTERIOR,
+        )
+        np.testing.assert_array_equal(np.isfinite(values["net_bt_q500"]), np.array(has_values, bool))
+        np.testing.assert_array_equal(values["net_passes"] > 0, np.array(has_values, bool))
+        # Those with a gap say so, with values or without.
+        told = (values["net_flags"] & int(ModelFlag.MISSING_PIXELS)) != 0
+        np.testing.assert_array_equal(told, share > 0)
+
+
 def test_unselected_objects_get_no_values(gampen_bundle, make_block):
     selected = np.array([True, False, True])
     values = infer(gampen_bundle, make_block(3), selected=selected)

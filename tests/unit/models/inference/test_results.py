@@ -92,6 +92,7 @@ def test_new_statistics_raise_the_version():
             "activation",
             "frequency",
             "embedding",
+            "case",
             "identity",
             "flags",
         ),

@@ -1,0 +1,155 @@
+"""Survey masks at positions: regions of ds9, MOCs, HealSparse maps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from galbatch import storage
+from galbatch.config import MaskConfig, RegionConfig
+from galbatch.core import sky
+from galbatch.core.process import require
+from galbatch.errors import ObjectListError
+from galbatch.objects.region import region_of
+
+__all__ = ["open_mask"]
+
+Floats = npt.NDArray[np.float64]
+Mask = Callable[[Floats, Floats], npt.NDArray[np.bool_]]
+"""Which positions lie inside, (position,) bool, of right ascensions and declinations (position,) in deg."""
+
+MANGLE = (".ply", ".pol", ".vrt", ".mangle")
+WITHOUT_AREA = ("Point", "Line", "Text")
+
+
+def open_mask(config: MaskConfig) -> Mask:
+    """Return the function that says which positions lie inside a mask.
+
+    Raises
+    ------
+    ObjectListError
+        There is no such file, it is of no kind that is read, or a region is in pixels of an image that is not known.
+    MissingPackage
+        A HealSparse map without the package healsparse.
+    """
+    where = f"run.toml: [[masks]] {config.name}: {config.path}"
+    lower = config.path.lower()
+    if lower.endswith(MANGLE):
+        raise ObjectListError(
+            f"{where}: polygons of mangle are not read; write them as regions of ds9 (poly2poly -od..) or as a MOC (mocpy)"
+        )
+    if not storage.exists(config.path):
+        raise ObjectListError(f"{where}: there is no such file")
+    if lower.endswith(".reg"):
+        return _ds9(config.path, where)
+    if _is_healsparse(config.path):
+        return _healsparse(config.path, where)
+    found = region_of(RegionConfig(moc=config.path))
+    assert found is not None, "a MOC is a region"
+    return found.contains
+
+
+def _is_healsparse(path: str) -> bool:
+    try:
+        with fits.open(storage.local_copy(path, sha256=None)) as hdus:
+            return "SPARSE" in [hdu.name for hdu in hdus]
+    except OSError:
+        return False  # a MOC in JSON or ASCII
+
+
+def _healsparse(path: str, where: str) -> Mask:
+    healsparse = require("healsparse", where=where)
+    found = healsparse.HealSparseMap.read(str(storage.local_copy(path, sha256=None)))
+
+    def contains(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.bool_]:
+        has_value = found.get_values_pos(ra_deg, dec_deg, lonlat=True, valid_mask=True)
+        values = np.asarray(found.get_values_pos(ra_deg, dec_deg, lonlat=True))
+        # A wide mask has several bytes for each position.
+        nonzero = values.reshape(len(ra_deg), -1).astype(bool).any(axis=1)
+        return np.asarray(has_value & nonzero)
+
+    return contains
+
+
+def _ds9(path: str, where: str) -> Mask:
+    import regions
+
+    with warnings.catch_warnings():
+        # Lines of settings and shapes without area, which ds9 writes as well, are passed over with a warning.
+        warnings.simplefilter("ignore")
+        try:
+            found = regions.Regions.parse(storage.read_bytes(path).decode(errors="replace"), format="ds9")
+        except ValueError as error:
+            raise ObjectListError(f"{where}: is no region file of ds9: {error}") from None
+    shapes = [one for one in found if not type(one).__name__.startswith(WITHOUT_AREA)]
+    if in_pixels := [one for one in shapes if isinstance(one, regions.PixelRegion)]:
+        raise ObjectListError(
+            f"{where}: {len(in_pixels)} of its {len(shapes)} regions are in pixels of an image; save them in sky coordinates (fk5, icrs or galactic)"
+        )
+    if not shapes:
+        raise ObjectListError(f"{where}: holds no region with an area")
+    parts = [(*_circle_around(one), _contains(one), one.meta.get("include", True)) for one in shapes]
+
+    def contains(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.bool_]:
+        tree = scipy.spatial.cKDTree(sky.unit_vectors(ra_deg, dec_deg))
+        inside = np.zeros(len(ra_deg), np.bool_)
+        # In the order of the file: a region with a minus takes away from those before it.
+        for center, radius_deg, holds, is_included in parts:
+            chord = 2 * np.sin(np.radians(min(radius_deg, 180.0)) / 2) * (1 + 1e-9)
+            near = np.array(tree.query_ball_point(center, chord), np.intp)
+            inside[near[holds(ra_deg[near], dec_deg[near])]] = is_included
+        return inside
+
+    return contains
+
+
+def _circle_around(shape: Any) -> tuple[Floats, float]:
+    """Return a circle that holds a shape: its center as a unit vector (xyz,) and its radius in deg."""
+    if hasattr(shape, "vertices"):
+        corners = shape.vertices.icrs
+        vectors = sky.unit_vectors(corners.ra.deg, corners.dec.deg)
+        center = vectors.sum(axis=0) / np.linalg.norm(vectors.sum(axis=0))
+        return center, float(np.degrees(np.arccos(np.clip(vectors @ center, -1, 1))).max()) + 1e-6
+    at = shape.center.icrs
+    (center,) = sky.unit_vectors([at.ra.deg], [at.dec.deg])
+    sizes = [
+        factor * getattr(shape, name).to_value("deg")
+        for name, factor in (
+            ("radius", 1.0),
+            ("outer_radius", 1.0),
+            ("width", 0.75),
+            ("height", 0.75),
+            ("outer_width", 0.75),
+            ("outer_height", 0.75),
+        )
+        if hasattr(shape, name)
+    ]
+    # The corner of a square is 0.71 of its side from the center, and the projection of a large shape adds a little.
+    return center, float(np.hypot.reduce(sorted(sizes)[-2:])) + 1e-6
+
+
+def _contains(shape: Any) -> Mask:
+    """Return the function of one shape: circles by the angle from their center, others on the tangential plane at it, on which great circles are lines."""
+    if hasattr(shape, "radius"):
+        at, radius_arcsec = shape.center.icrs, shape.radius.to_value("arcsec")
+        return lambda ra, dec: sky.separation_arcsec(ra, dec, at.ra.deg, at.dec.deg) <= radius_arcsec
+    wcs = WCS(naxis=2)
+    frame = shape.vertices.frame if hasattr(shape, "vertices") else shape.center.frame
+    middle, _ = _circle_around(shape)
+    ra_deg, dec_deg = sky.position_deg(middle)
+    center = SkyCoord(ra_deg, dec_deg, unit="deg").transform_to(frame).spherical
+    is_galactic = frame.name == "galactic"
+    wcs.wcs.ctype = ("GLON-TAN", "GLAT-TAN") if is_galactic else ("RA---TAN", "DEC--TAN")
+    wcs.wcs.crval = (center.lon.deg, center.lat.deg)
+    wcs.wcs.cdelt = (-1 / 3600, 1 / 3600)
+    if not is_galactic:
+        wcs.wcs.radesys = frame.name.upper()
+    return lambda ra, dec: np.asarray(shape.contains(SkyCoord(ra, dec, unit="deg"), wcs))

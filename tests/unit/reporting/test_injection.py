@@ -1,0 +1,97 @@
+"""The table of injected galaxies, of posteriors whose bias, scatter and coverage are known."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from galbatch.core.flags import ModelFlag, PixelFlag
+from galbatch.reporting.contents import Quantity
+from galbatch.reporting.injection import Evidence, EvidenceRow, evidence_rows
+from galbatch.reporting.injection.placing import true_values
+from galbatch.simulation import draw_population
+
+N = 4000
+RNG = np.random.default_rng(7)
+LEVELS = (0.02275, 0.15865, 0.5, 0.84135, 0.97725)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of 4,000 galaxies whose posterior is a normal distribution of std 0.2, biased by 0.1; every tenth is flagged."""
+    truth = RNG.normal(1, 0.5, N)
+    middle = truth + 0.1 + RNG.normal(0, 0.2, N)
+    sigmas = np.array([-2, -1, 0, 1, 2])
+    quantity = Quantity("net", "x", "mag", LEVELS, middle[:, None] + 0.2 * sigmas)
+    flags = np.where(np.arange(N) % 10 == 0, int(PixelFlag.BAD_CENTER), int(PixelFlag.MOSAICKED))
+    columns = {
+        "flags": flags.astype(np.int32),
+        "net_flags": np.where(np.arange(N) % 20 == 1, int(ModelFlag.EXTRAPOLATED), 0).astype(np.int32),
+        "tile_id": np.where(np.arange(N) < 3000, "9813/4,4", "9814/0,0").astype(object),
+        "true_mag": np.repeat([17.5, 18.5, 19.5, 20.5], N // 4),
+        "true_re_arcsec": np.full(N, 0.7),
+        "nearest_listed_arcsec": np.where(np.arange(N) < 100, 1.0, 50.0),
+    }
+    return list(evidence_rows(quantity, truth, columns))
+
+
+def test_all_galaxies_have_the_numbers_that_were_put_in(rows):
+    row = rows[0]
+    assert (row.binned_by, row.bin, row.n) == ("", "all", N)
+    # Every tenth has bad pixels, every twentieth another quality flag; MOSAICKED is information.
+    assert row.completeness == pytest.approx(0.85)
+    assert row.n_usable == 3400
+    assert row.bias == pytest.approx(0.1, abs=0.015)
+    assert row.scatter == pytest.approx(0.2, abs=0.015)
+    # A bias of half a sigma leaves the 68 % interval 62.5 % of the truths, and that of 95 % 92.7 %.
+    assert row.coverage68 == pytest.approx(0.6247, abs=0.03)
+    assert row.coverage95 == pytest.approx(0.927, abs=0.02)
+    assert row.flags == {"BAD_CENTER": 0.1, "MOSAICKED": 0.9, "EXTRAPOLATED": 0.05}
+
+
+def test_bins_of_magnitude_size_crowding_and_tract(rows):
+    found = {(row.binned_by, row.bin): row.n for row in rows}
+    magnitudes = {label: n for (kind, label), n in found.items() if kind == "magnitude"}
+    assert magnitudes == {"16 to 18": 1000, "18 to 19": 1000, "19 to 20": 1000, "20 to 21": 1000}
+    assert found["size", "0.6 to 1.2"] == N
+    assert (found["crowding", "0 to 3"], found["crowding", "12 and more"]) == (100, 3900)
+    assert (found["tract", "9813"], found["tract", "9814"]) == (3000, 1000)
+    for kind in ("magnitude", "size", "crowding", "tract"):
+        assert sum(n for (one, _), n in found.items() if one == kind) == N
+
+
+def test_few_galaxies_tell_of_no_bias():
+    quantity = Quantity("net", "x", "", (0.5,), np.array([[1.0], [np.nan], [2.0]]))
+    columns = {
+        "flags": np.zeros(3, np.int32),
+        "net_flags": np.zeros(3, np.int32),
+        "tile_id": np.array(["", "", ""], object),
+        "true_mag": np.full(3, 20.0),
+        "true_re_arcsec": np.ones(3),
+        "nearest_listed_arcsec": np.full(3, np.inf),
+    }
+    row = next(iter(evidence_rows(quantity, np.zeros(3), columns)))
+    assert (row.n_usable, row.bias, row.coverage68) == (2, None, None)
+    assert row.completeness == pytest.approx(2 / 3)
+
+
+def test_truth_is_that_of_the_band():
+    truth = draw_population(50, bands=("g", "r"), population="survey", seed=3)
+    bulge, disk = (
+        np.nan_to_num(truth[f"{part}_flux_r_njy"].to_numpy(zero_copy_only=False))
+        for part in ("bulge", "disk")
+    )
+    np.testing.assert_allclose(true_values(truth, "bt", "r"), bulge / (bulge + disk))
+    np.testing.assert_allclose(true_values(truth, "bt", "g"), truth["bt"].to_numpy(), atol=1e-12)
+    np.testing.assert_allclose(true_values(truth, "flux_njy", "r"), bulge + disk)
+    np.testing.assert_array_equal(true_values(truth, "mag", "r"), truth["mag_r"].to_numpy())
+    np.testing.assert_array_equal(true_values(truth, "color_gr_mag", "g"), truth["color_gr_mag"].to_numpy())
+    assert true_values(truth, "redshift", "g") is None
+    assert isinstance(truth, pa.Table)
+
+
+def test_the_line_of_the_properties_says_what_was_found():
+    row = EvidenceRow("net", "mag", "mag", "", "all", 10, 0.9, 9, 0.0123, 0.2, 0.7, 0.95, {})
+    text = Evidence(10, "paper", (row,)).text()
+    assert text == (
+        "10 galaxies of population paper; net mag: completeness 0.90, bias +0.0123, scatter 0.2 mag, 68 % interval holds 70 %"
+    )
