@@ -9,12 +9,11 @@ from galbatch.config.cluster import ClusterConfig, KubernetesConfig, SlurmConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import CaseConfig, DensityGrid, ModelConfig
-from galbatch.config.objects import ObjectsConfig, RegionConfig, region_of_text
+from galbatch.config.objects import ExtinctionConfig, MaskConfig, ObjectsConfig, RegionConfig, region_of_text
 from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
 from galbatch.config.run import RunConfig, read_config, read_toml
-from galbatch.config.skymaps import ExtinctionConfig, MaskConfig
 from galbatch.config.strict import nearest_hint, parse_strictly
 from galbatch.config.survey import (
     GalaxiesMlConfig,

@@ -13,11 +13,10 @@ from galbatch.config.cluster import ClusterConfig
 from galbatch.config.cutouts import CutoutsConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import ModelConfig
-from galbatch.config.objects import ObjectsConfig
+from galbatch.config.objects import ExtinctionConfig, MaskConfig, ObjectsConfig
 from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
-from galbatch.config.skymaps import ExtinctionConfig, MaskConfig
 from galbatch.config.strict import Section, parse_strictly, require_plain
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
