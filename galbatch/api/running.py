@@ -189,10 +189,13 @@ def run(
         # Outputs of other runs are refused before the first task. Where there are outputs, no worker runs yet, unless planning
         # read many headers on them.
         before = execution.read_progress(config, made)
-        reporter.note(f"dashboard: {dashboard.watch(pool.client)}")
-        with dashboard.Broadcast(reporter, pool.client, name=config.catalog.name) as sink:
+        # Before the dashboard is imported: workers may still be starting in another thread, which imports the same packages, and
+        # Python gives a thread half a module where two import a circle of modules from both ends.
+        client = pool.client
+        reporter.note(f"dashboard: {dashboard.watch(client)}")
+        with dashboard.Broadcast(reporter, client, name=config.catalog.name) as sink:
             result = execution.execute_held(
-                held, made, pool.client, sink=sink, only_failed=only_failed, before=before
+                held, made, client, sink=sink, only_failed=only_failed, before=before
             )
         reporter.note(_result_line(result, stage))
     return result
