@@ -99,6 +99,9 @@ class ClusterKind(ABC):
             A worker lacks a file, a folder or the device.
         """
 
+    def import_ahead(self, module: str) -> None:  # noqa: B027  (most kinds cannot)
+        """Begin to import a module that all tasks need, for workers that will start on this machine; returns at once."""
+
     def refused_workers(self, client: Client) -> dict[str, str]:
         """Return the reason for each worker that must get no work, by its address; called again when new workers connect."""
         return {}

@@ -51,6 +51,8 @@ class Workers:
         self._client: Client | None = None
 
     def __enter__(self) -> Workers:
+        if self._imports:
+            kind_of(self._cluster).import_ahead(self._imports)
         return self
 
     def __exit__(

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
-
 LIMIT_S = 600.0
 """No command takes so long, however busy the machine is; one that does hangs."""
 
@@ -110,12 +108,3 @@ class Started:
         self._stderr.close()
         assert self.process.stdout is not None
         self.process.stdout.close()
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    """The worker processes below a process that has nannies."""
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-    except psutil.Error:
-        return []

@@ -16,7 +16,8 @@ from typing import Protocol
 
 import psutil
 
-from tests.faults.commands import LIMIT_S, workers_of
+from tests.faults.commands import LIMIT_S
+from tests.processes import workers_below
 
 # A worker that is cut off is missed after this time; Dask's own defaults are 30 s and 5 minutes.
 SHORT_TIMEOUTS = {
@@ -193,7 +194,7 @@ class JoinedCluster:
 
     def processes(self) -> list[psutil.Process]:
         """The worker processes, without their nannies."""
-        return [child for nanny in self.workers for child in workers_of(nanny.pid)]
+        return [child for nanny in self.workers for child in workers_below(nanny.pid)]
 
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.faults import toy
-from tests.faults.commands import LIMIT_S, Started, workers_of
+from tests.faults.commands import LIMIT_S, Started
 from tests.faults.disks import Disk
 from tests.faults.joined import JoinedCluster
 from tests.faults.outputs import Outputs, shorten_locks
 from tests.faults.proxy import Fault, Proxy, Trouble
+from tests.processes import workers_below
 
 Where = Literal["disk", "S3", "small disk", "scheduler", "cut scheduler"]
 
@@ -76,7 +77,7 @@ class Case:
         self.has_struck = self.run.process.poll() is None and self.run.n_steps() < self.n_steps
 
     def workers(self) -> list[psutil.Process]:
-        return self.cluster.processes() if self.cluster else workers_of(self.run.process.pid)
+        return self.cluster.processes() if self.cluster else workers_below(self.run.process.pid)
 
     def one_of(self, names: list[str]) -> str:
         return str(names[int(self.rng.integers(len(names)))])

@@ -9,6 +9,7 @@ import pytest
 
 from galbatch import config
 from tests.integration import howto
+from tests.processes import workers_below
 
 LOCAL = '[cluster]\nkind = "local"\nworkers = 2\ndashboard_address = "127.0.0.1:0"\n'
 
@@ -34,9 +35,7 @@ def test_the_commands_are_those_of_the_survey(survey):
 def kill_a_worker(process):
     """Kill one of the worker processes of a run with kind = "local"."""
     try:
-        children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        workers[0].send_signal(signal.SIGKILL)
+        workers_below(process.pid)[0].send_signal(signal.SIGKILL)
     except (psutil.NoSuchProcess, IndexError):
         # The run has ended meanwhile.
         assert process.wait(howto.WITHIN_S) == 0

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pyarrow.dataset
 import pytest
 
 from galbatch import cluster
 from galbatch.config import ClusterConfig, parse_strictly
 from galbatch.errors import ClusterError
+from tests.processes import is_worker
 from tests.slurm.conftest import n_leaves
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -289,7 +291,7 @@ def test_the_recipe_of_one_node_goes_on_after_its_time_limit(site, start, write,
     site.wait(lambda: n_leaves(run_toml), "a first leaf")
     # Its worker computes nothing until the limit has come.
     for process in inside_of(site, job):
-        if "spawn_main" in command_of(process):
+        if is_worker(psutil.Process(process)):
             os.kill(process, signal.SIGSTOP)
     limit_soon(site, job)
     site.wait(lambda: restarts(site, job) == 1, "the job is back in the queue")

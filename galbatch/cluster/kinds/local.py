@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster, Status
 
 from galbatch.cluster.base import ClusterKind, Notify, count_of
 from galbatch.cluster.kinds.ending import end_workers
+from galbatch.cluster.kinds.forking import forked, import_ahead
 from galbatch.cluster.kinds.worker_plugins import register_plugins
 from galbatch.errors import ClusterError
 
@@ -62,6 +63,7 @@ class Local(ClusterKind):
         # thread gives the same bits on any machine with the same kind of processor.
         with (
             kept_by_malloc(),
+            forked(),
             patient_with_workers(),
             started(
                 LocalCluster,
@@ -73,6 +75,8 @@ class Local(ClusterKind):
                 memory_limit=0,
                 host="127.0.0.1",
                 dashboard_address=free_address(self.config.dashboard_address),
+                # Where workers are forked from a process that is older than these variables, they would not have them.
+                env=dict(os.environ),
                 # logging.ERROR: below it, Dask warns of every worker that ends with the run.
                 silence_logs=40,
             ) as workers,
@@ -80,6 +84,10 @@ class Local(ClusterKind):
         ):
             register_plugins(client)
             yield client
+
+    def import_ahead(self, module: str) -> None:
+        with kept_by_malloc():
+            import_ahead(module)
 
     def replace_workers(self, client: Client) -> int:
         return replace_workers(client)
