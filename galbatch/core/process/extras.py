@@ -15,10 +15,11 @@ __all__ = ["EXTRAS", "OptionalPackage", "how_to_install", "require"]
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An extra of galbatch: its name in pyproject.toml, and what needs its package."""
+    """An extra of galbatch: its name in pyproject.toml, what needs its package, and the package's name in registries if that is another."""
 
     name: str
     use: str
+    distribution: str = ""
 
 
 EXTRAS: Mapping[str, Extra] = MappingProxyType(
@@ -31,7 +32,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
-        "qp": Extra("qp", "ensembles of qp"),
+        "qp": Extra("qp", "ensembles of qp", "qp_prob"),
     }
 )
 """The extras, by the module that is imported."""
