@@ -25,7 +25,7 @@ STYLE = """
 .bk-input, input[type=text], select { background: var(--paper); color: var(--ink); border: 1px solid var(--rule); font: inherit; }
 :host { margin-inline: 0; } label { white-space: normal; overflow-wrap: anywhere; }
 .bk-btn, .bk-btn-default { padding: .35rem .5rem; background: var(--paper); color: var(--ink); border: 1px solid var(--edge); font: inherit; }
-.bk-btn.bk-active { background: var(--blue); color: var(--paper); }
+.bk-btn-group { flex-wrap: wrap; } .bk-btn.bk-active { background: var(--blue); color: var(--paper); }
 """
 DIV_STYLE = """
 :host { color: var(--ink); font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; }

@@ -7,15 +7,20 @@ from dataclasses import replace
 from html import escape
 
 import numpy as np
+from astropy.table import QTable
 
 from galbatch import api
+from galbatch.core.columns import ID
 from galbatch.core.texts import counted, html_table
 from galbatch.errors import GalbatchError
 from galbatch.reporting.cards import embedded
 from galbatch.reporting.corner import corner_picture
 from galbatch.reporting.marks import marks_svg
 
-__all__ = ["corner_html", "object_html"]
+__all__ = ["corner_html", "object_html", "similar_html"]
+
+N_SIMILAR = 7
+"""Neighbors that are shown: a row of pictures."""
 
 N_DRAWS = 4_000
 """Draws of a corner plot: its contours are smooth, and it takes a second."""
@@ -62,6 +67,23 @@ def corner_html(catalog_path: str, object_id: int | str) -> str:
         if isinstance(one, api.NoDraws)
     ]
     return f'<h3>Posterior</h3><div class="corners">{"".join(pictures)}</div>{"".join(reasons)}'
+
+
+def similar_html(found: QTable, catalog_path: str, store: str) -> str:
+    """Return pictures of neighbors in an embedding with their distances, as `galbatch.api.Catalog.similar` returns them; ids without a store."""
+    try:
+        cutouts = api.find_cutouts(catalog_path, store, [str(one) for one in found[ID.name]])
+        pictures = [
+            f'<div class="picture"><img alt="Cutout of object {escape(str(one.object_id))}" src="{embedded(api.picture_png(one))}"></div>'
+            for one in cutouts
+        ]
+    except GalbatchError:
+        pictures = [""] * len(found)
+    figures = [
+        f"<figure>{picture}<figcaption>{escape(str(row[ID.name]))}<br>distance {float(row['distance']):.3g}</figcaption></figure>"
+        for picture, row in zip(pictures, found, strict=True)
+    ]
+    return f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def _pictures_html(one: api.CatalogObject, store: str) -> str:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from bokeh.document import Document
 from markupsafe import escape
 
-from galbatch.core.columns import DEC, RA
+from galbatch.core.columns import DEC, ID, RA
 from galbatch.errors import GalbatchError
 from galbatch.reporting.browsing.controls import Controls, styled_div
-from galbatch.reporting.browsing.details import corner_html, object_html
+from galbatch.reporting.browsing.details import N_SIMILAR, corner_html, object_html, similar_html
 from galbatch.reporting.browsing.panels import Panel
 from galbatch.reporting.browsing.rows import BrowsedRows
 from galbatch.reporting.browsing.saving import save_selection
@@ -49,12 +49,13 @@ class BrowsePage:
         self._scatter = Panel("scatter", self._open, self._select)
         self._counts, self._saved = styled_div("counts"), styled_div("saved")
         self._object, self._posterior = styled_div("object", HINT), styled_div("posterior")
+        self._similar = styled_div("similar")
 
     def add_to(self, document: Document) -> None:
         """Fill a new document: widgets, panels and the page's template."""
         # Bokeh subscribes to the events of a button when it joins the document, and to none that come later.
         self._listen()
-        named = (self._counts, self._saved, self._object, self._posterior)
+        named = (self._counts, self._saved, self._object, self._similar, self._posterior)
         for root in (*self._controls.roots, self._sky.figure, self._scatter.figure, *named):
             document.add_root(root)
         loader = jinja2.PackageLoader("galbatch.reporting")
@@ -81,6 +82,7 @@ class BrowsePage:
         widgets.clear.on_click(lambda: self._set_selected(np.zeros(0, np.intp)))
         widgets.save.on_click(self._save)
         widgets.go_to.on_change("value", self._changed(self._go_to))
+        widgets.neighbors.on_change("active", self._changed(self._go_to_neighbor))
 
     def _changed(self, then: Callable[[], None]) -> Callable[[str, Any, Any], None]:
         """Return a callback of a property that says what goes wrong on the page."""
@@ -177,6 +179,8 @@ class BrowsePage:
         for panel in (self._sky, self._scatter):
             panel.mark_opened(row)
         object_id = self._rows.ids(np.array([row]))[0]
+        self._similar.text = ""
+        self._controls.neighbors.visible = False
         self._posterior.text = "<p class='soft'>drawing its posterior ..</p>"
         try:
             one = self._rows.catalog.object(object_id)
@@ -190,3 +194,24 @@ class BrowsePage:
         # Another object may have been clicked meanwhile.
         if row == self._opened:
             self._posterior.text = corner_html(self._rows.catalog.path, object_id)
+            if self._rows.embedded is not None:
+                self._document.add_next_tick_callback(lambda: self._show_similar(row, object_id))
+
+    def _show_similar(self, row: int, object_id: int | str) -> None:
+        if row != self._opened:
+            return
+        model = self._rows.embedded
+        try:
+            found = self._rows.catalog.similar(object_id, N_SIMILAR, model=model)
+        except GalbatchError as error:
+            self._similar.text = f"<p class='soft'>{escape(str(error))}</p>"
+            return
+        pictures = similar_html(found, self._rows.catalog.path, self._store)
+        self._similar.text = f"<h3>Nearest in the embedding of {escape(str(model))}</h3>{pictures}"
+        ids = [str(one) for one in found[ID.name]]
+        self._controls.neighbors.update(labels=ids, active=None, visible=True)
+
+    def _go_to_neighbor(self) -> None:
+        widget = self._controls.neighbors
+        if widget.active is not None:
+            self._open(self._rows.row_of(widget.labels[widget.active]))

@@ -13,7 +13,16 @@ import pyarrow.compute as pc
 
 from galbatch import api
 from galbatch.catalog import parse_ids, read_schema
-from galbatch.core.columns import DEC, HEALPIX, ID, RA, flag_columns, quantile_columns
+from galbatch.core.columns import (
+    DEC,
+    EMBEDDING,
+    HEALPIX,
+    ID,
+    RA,
+    flag_columns,
+    parse_columns,
+    quantile_columns,
+)
 from galbatch.core.flags import FlagClass
 from galbatch.errors import UsageError
 
@@ -115,6 +124,12 @@ class BrowsedRows:
             if len(names) > 1:
                 return names[0], names[1]
         return RA.name, DEC.name
+
+    @property
+    def embedded(self) -> str | None:
+        """The first model with an embedding, in which an object has neighbors; None if there is none."""
+        keys = parse_columns(self.schema.names).values()
+        return next((model for model, key in keys if key == EMBEDDING), None)
 
     def label(self, column: str) -> str:
         """Return the name of a column with its unit."""

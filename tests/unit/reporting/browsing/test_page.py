@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from astropy.table import QTable
 from bokeh.document import Document
 from bokeh.events import ButtonClick, SelectionGeometry, Tap
 
@@ -95,6 +96,31 @@ def test_a_click_opens_the_nearest_object(document, rows):
     place = {"x": rows.values("ra_deg")[row], "y": rows.values("dec_deg")[row]}
     document.callbacks.trigger_event(Tap(root(document, "sky"), **place))
     assert str(rows.ids(np.array([row]))[0]) in root(document, "object").text
+
+
+def test_neighbors_in_the_embedding_are_shown_and_opened(rows, made, tmp_path, monkeypatch):
+    """The catalog of these tests has none: they stand in for what `Catalog.similar` finds."""
+    document = Document()
+    nearest = rows.ids(np.array([5, 7, 9]))
+    found = QTable({"object_id": nearest, "distance": [0.25, 0.5, 1.25]})
+    asked = []
+    monkeypatch.setattr(BrowsedRows, "embedded", "gampen")
+    monkeypatch.setattr(
+        galbatch.Catalog, "similar", lambda catalog, *given, model: asked.append((*given, model)) or found
+    )
+    page = BrowsePage(rows, made[2], str(tmp_path / "chosen.csv"))
+    page.add_to(document)
+    object_id = rows.ids(np.array([3]))[0]
+    root(document, "go_to").value = str(object_id)
+    page._show_similar(3, object_id)
+    assert asked == [(object_id, 7, "gampen")]
+    text = root(document, "similar").text
+    assert text.count("<img") == 3
+    assert "distance 1.25" in text
+    buttons = root(document, "neighbors")
+    assert (buttons.labels, buttons.visible) == ([str(one) for one in nearest], True)
+    buttons.active = 1
+    assert str(nearest[1]) in root(document, "object").text
 
 
 def test_an_unknown_id_is_said_so(document):
