@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -335,3 +336,23 @@ def _noise_task(folder, path, *, n_blocks, n_selected, posterior, engine="torchs
 @pytest.fixture(scope="session")
 def noise_task():
     return _noise_task
+
+
+WAIT_MS = 600_000
+"""A ceiling for slow machines, of a browser's start."""
+
+
+# By module: while a browser of playwright is open, this thread has an event loop that other tests would stumble over.
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window."""
+    reason = "playwright is not installed: pip install galbatch[dev]"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip(
+            "there is no Chromium here: install the system's package chromium to test pages in a browser"
+        )
+    with playwright.sync_playwright() as started:
+        # Containers run tests as root, where Chromium has no sandbox; the page is galbatch's own.
+        yield started.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=WAIT_MS)

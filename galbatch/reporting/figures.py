@@ -166,9 +166,9 @@ def _draw_medians(
     median = quantity.median[np.isfinite(quantity.median)]
     # The truth gets the same bins, so that the two histograms can be compared.
     bins = _bins(axes, median)
-    axes.hist(median, bins=bins, color=BLUE, alpha=0.85, label="posterior median")
+    axes.hist(median, bins=bins, color=BLUE, alpha=0.85, label="median")
     if trained is not None:
-        axes.axvspan(*trained, color=GREEN, alpha=0.13, lw=0, zorder=0, label="training range")
+        axes.axvspan(*trained, color=GREEN, alpha=0.13, lw=0, zorder=0, label="training")
         axes.set_xlim(bins[0], bins[-1])
     if truth is not None:
         axes.hist(truth, bins=bins, label="truth", histtype="step", color=VERMILION, lw=1.3)
@@ -326,8 +326,14 @@ def use_logarithm(axes: Axes, name: Literal["x", "y"], ratio: float) -> None:
     # Within two decades 1, 2, 5, 10, ..; beyond them powers of ten. A panel has room for seven.
     steps = (1.0, 2.0, 5.0) if ratio <= 100 else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e+0", "e")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    """Return a number of one digit in four characters or less: 0.02, 500, 2e4, 5e-4."""
+    text = f"{value:g}" if 1e-3 <= value < 1e4 else f"{value:.0e}"
+    return text.replace("e+0", "e").replace("e-0", "e-")
 
 
 def _limits(values: Floats) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
 from galbatch.reporting.injection import read_evidence
+from galbatch.reporting.panels import interactive_panels
 from galbatch.reporting.recovery import Comparison, compare_truth
 from galbatch.reporting.texts import CITATIONS, loading_code, methods_text
 from galbatch.reporting.usability import usability_of
@@ -121,6 +122,7 @@ def write_report(
         pixel_flags=_flag_lines([contents.flags], PixelFlag),
         model_flags=_flag_lines(list(contents.model_flags.values()), ModelFlag),
         **_model_sections(contents, comparisons),
+        interactive=interactive_panels(contents, comparisons),
         bands=api.color_bands((clean + flagged)[0].bands) if clean or flagged else (),
         clean=[object_card(contents, picture, true_values) for picture in clean],
         flagged=[object_card(contents, picture, true_values) for picture in flagged],

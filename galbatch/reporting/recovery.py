@@ -55,10 +55,14 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A quantity and its true values (object,), float64, restricted to the objects that are compared."""
+    """A quantity and its true values (object,), float64, restricted to the objects that are compared.
+
+    `rows` (object,) are the rows of these objects in the catalog's contents; None where they are of no catalog.
+    """
 
     quantity: Quantity
     truth: Floats
+    rows: npt.NDArray[np.intp] | None = None
 
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
@@ -161,5 +165,5 @@ def compare_truth(contents: Contents, truth: pa.Table) -> list[Comparison]:
             quantity.levels,
             quantity.quantiles[usable[both]],
         )
-        comparisons.append(Comparison(chosen, true[both]))
+        comparisons.append(Comparison(chosen, true[both], usable[both]))
     return comparisons
