@@ -178,6 +178,17 @@ class LoadedModel:
         known = self.in_base(self.identity(cutouts, rows), rows)
         return bool((self.selected[rows] & ~known).any())
 
+    def fill(
+        self, values: Mapping[str, npt.NDArray[Any]], cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
+    ) -> None:
+        """Fill the results for a block into the columns `values` (object,) of the partition, in the rows of the network's objects.
+
+        Rows of other cases of the model are theirs.
+        """
+        mine = self.selected[rows]
+        for name, result in self.infer(cutouts, rows).items():
+            values[name][rows[mine]] = result[mine]
+
     def deredden(self, values: Mapping[str, npt.NDArray[Any]], ebv: npt.NDArray[np.float32]) -> None:
         """Fill the dereddened magnitudes of the network's objects in the columns `values` (object,) with those as observed less A_b E(B-V).
 

@@ -58,9 +58,6 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     base = growth.base_of(config)
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
     networks = [_load(model, config) for model in config.networks]
-    # The schema is made only for its check: a kept column with the name of a result would otherwise be refused when the
-    # first leaf is written, after hours of cutting.
-    kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
     engines = _choose_engines(config, networks)
     plans = [
         ModelPlan.of(
@@ -72,12 +69,9 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
         )
         for model, network, engine in zip(config.networks, networks, engines, strict=True)
     ]
-    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
-    if config.photometry.enabled:
-        columns += photometry_columns(config.bands)
     a_b = config.extinction.a_b if config.extinction is not None else {}
-    columns += model_columns(plans, networks, quantiles=config.posterior.quantiles, a_b=a_b)
-    catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
+    of_models = model_columns(plans, networks, quantiles=config.posterior.quantiles, a_b=a_b)
+    _require_own_names(config, of_models)
     # The columns that any network takes, each once, in the order of run.toml.
     fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
     # A wrong list is reported before headers are read for hours, except where a region of tracts needs the tiles first.
@@ -97,6 +91,15 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     plan = make_plan(config, objects, read_tiles(), plans)
     plan = replace(plan, base=base, a_b=a_b)
     return replace(plan, notes=(*plan.notes, *growth.base_notes(plan)))
+
+
+def _require_own_names(config: RunConfig, of_models: Sequence[Column]) -> None:
+    """Refuse kept columns with the name of a result, which would otherwise be refused when the first leaf is written, after hours of cutting."""
+    kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
+    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
+    if config.photometry.enabled:
+        columns += photometry_columns(config.bands)
+    catalog.leaf_schema([*columns, *of_models], id_type=pa.int64(), kept=kept)
 
 
 def region_of_run(config: RunConfig) -> Region | None:

@@ -113,10 +113,7 @@ def _infer_grids(
                 for name, result in provenance(cutouts).items():
                     values[name][rows] = result
                 for model in on_grid:
-                    # Rows of other cases of the model are theirs.
-                    mine = model.selected[rows]
-                    for name, result in model.infer(cutouts, rows).items():
-                        values[name][rows[mine]] = result[mine]
+                    model.fill(values, cutouts, rows)
                 sampler.look(cutouts, rows, columns, values)
     return values
 
