@@ -122,6 +122,10 @@ class ModelFlag(CatalogFlag):
         INFORMATION,
     )
     DOMAIN_UNKNOWN = 1 << 9, "The sky noise is unknown: the input may be unlike those of the training."
+    NO_MOMENTS = (
+        1 << 10,
+        "A mean or standard deviation is too large for a number and missing; the quantiles are right.",
+    )
 
 
 class SkySource(enum.IntEnum):

@@ -156,7 +156,7 @@ class LaplaceMarginal:
         each = laplace.ppf(levels, self.mean[..., None], self.b[..., None])
         return each.min(axis=1), each.max(axis=1)
 
-    def moments(self, function, n_points):
+    def moments(self, function, n_points, limits=(-np.inf, np.inf)):
         offset = np.concatenate([-NODES, NODES])
         values = function(self.mean[..., None] + self.b[..., None] * offset)
         weights = 0.5 * np.concatenate([WEIGHTS, WEIGHTS])

@@ -17,7 +17,15 @@ from galbatch.errors import BundleError
 from galbatch.models.heads.base import Head, Loss
 from galbatch.models.metadata import HeadInfo, ParameterInfo
 from galbatch.models.networks import uniform_draws
-from galbatch.models.posterior import Floats, Function, Rows, inflation_map, to_output, total_covariance
+from galbatch.models.posterior import (
+    NO_LIMITS,
+    Floats,
+    Function,
+    Rows,
+    inflation_map,
+    to_output,
+    total_covariance,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -240,8 +248,10 @@ class BinnedMarginal:
         shape = (len(self.edges), len(levels))
         return np.broadcast_to(self.edges[:, :1], shape), np.broadcast_to(self.edges[:, -1:], shape)
 
-    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
-        # Gauss-Legendre quadrature within each bin; `n_points` is meant for normal distributions.
+    def moments(
+        self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
+    ) -> tuple[Floats, Floats]:
+        # Gauss-Legendre quadrature within each bin; `n_points` is meant for normal distributions, and no bin reaches beyond a limit.
         half = 0.5 * self._width[..., None]
         values = function(self._middle[..., None] + half * LEGENDRE_NODES)  # (object, bin, node)
         means = values @ LEGENDRE_WEIGHTS  # (object, bin)

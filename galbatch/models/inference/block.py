@@ -35,6 +35,7 @@ from galbatch.models.inference.summaries import (
     all_finite,
     columns_of,
     magnitudes_that_may_miss,
+    without_overflow,
 )
 from galbatch.models.networks import draw_keys, is_audited
 
@@ -352,6 +353,7 @@ class _BlockRunner:
             method=self.posterior.method,
             quantiles=self.posterior.quantiles,
         )
+        found, overflows = without_overflow(found)
         good = stopped.finite & all_finite(
             found, may_miss=magnitudes_that_may_miss(self.ensemble.metadata.parameters)
         )
@@ -369,6 +371,7 @@ class _BlockRunner:
             tolerance=self.posterior.tolerance,
             stopping_error=stopped.stopping_error,
         )
+        flags |= np.where(overflows, np.int32(ModelFlag.NO_MOMENTS), np.int32(0))
         flags = np.where(good, flags, int(ModelFlag.MODEL_FAILED))
         distances = []
         for bundle, raw, measure in zip(self.ensemble.bundles, stopped.raws, self.distances, strict=True):

@@ -42,6 +42,7 @@ __all__ = [
     "posterior_of",
     "quantity_values",
     "slices_of",
+    "without_overflow",
 ]
 
 # Outputs that are summarized at a time: 32 MB in float64. A binned head with 900 bins has 0.9 million of them per object in
@@ -234,8 +235,29 @@ def magnitudes_that_may_miss(parameters: Sequence[ParameterInfo]) -> set[str]:
     return {one.name for one in quantities_of(parameters) if one.zero_output is not None}
 
 
+MOMENTS = (Statistic.MEAN, Statistic.STD, Statistic.EPISTEMIC_STD)
+
+
+def without_overflow(found: Values) -> tuple[Values, npt.NDArray[np.bool_]]:
+    """Return the columns with NaN for moments that the catalog's float32 does not hold, and which objects have any, (object,) bool.
+
+    A wide posterior of ln or log10 may have an infinite mean, and quantiles that are right. Where a median is not finite either,
+    nothing is taken away: the object has failed, as `all_finite` says.
+    """
+    overflows, kept = np.zeros(len(next(iter(found.values()))), bool), dict(found)
+    for key, column in found.items():
+        if key.statistic in MOMENTS:
+            median = found[ColumnKey(Statistic.QUANTILE, key.quantity, level=0.5)]
+            with np.errstate(over="ignore"):
+                infinite = ~np.isfinite(column.astype(np.float32)) & np.isfinite(median.astype(np.float32))
+            # A magnitude whose flux can be 0 has no value by intention, and no median.
+            kept[key] = np.where(infinite, np.nan, column)
+            overflows |= infinite
+    return kept, overflows
+
+
 def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArray[np.bool_]:
-    """Return which objects have only finite numbers in the catalog's float32, (object,) bool; features may be NaN.
+    """Return which objects have only finite numbers in the catalog's float32, (object,) bool; features and moments may be NaN.
 
     Parameters
     ----------
@@ -253,5 +275,6 @@ def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArra
                 and key.statistic not in GRID_STATISTICS
             ):
                 is_good = np.isfinite(column.astype(np.float32))
-                good &= is_good | np.isnan(column) if key.quantity in may_miss else is_good
+                may_be_nan = key.quantity in may_miss or key.statistic in MOMENTS
+                good &= is_good | np.isnan(column) if may_be_nan else is_good
     return good

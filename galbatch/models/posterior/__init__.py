@@ -11,7 +11,7 @@ from galbatch.models.posterior.densities import (
     log_densities,
 )
 from galbatch.models.posterior.draws import draws_quantiles
-from galbatch.models.posterior.marginal import Floats, Function, Marginal, Rows
+from galbatch.models.posterior.marginal import NO_LIMITS, Floats, Function, Marginal, Rows
 from galbatch.models.posterior.normal import NormalMarginal
 from galbatch.models.posterior.passes import (
     Passes,
@@ -37,6 +37,7 @@ from galbatch.models.posterior.summaries import Summary, summarize_draws, summar
 from galbatch.models.posterior.transforms import fitted, from_output, log_slope, output_limits, to_output
 
 __all__ = [
+    "NO_LIMITS",
     "DensityScores",
     "Floats",
     "Function",

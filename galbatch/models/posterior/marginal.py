@@ -6,15 +6,18 @@ that quantiles, moments and modes of all are computed by the same code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GRID_POINTS", "Floats", "Function", "Marginal", "Rows"]
+__all__ = ["GRID_POINTS", "NO_LIMITS", "Floats", "Function", "Marginal", "Rows"]
 
 Floats = npt.NDArray[np.float64]
+NO_LIMITS = (-math.inf, math.inf)
+
 Rows = slice | npt.NDArray[np.intp]
 Function = Callable[[Floats], Floats]
 
@@ -67,10 +70,13 @@ class Marginal(Protocol):
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
         """Return bounds (object, level) between which the mixture over the passes has its quantiles at levels (level,)."""
 
-    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+    def moments(
+        self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
+    ) -> tuple[Floats, Floats]:
         """Return mean and variance, (object, pass), of a function of the parameter.
 
-        Normal distributions use quadrature with `n_points` values of the function. Its values may be infinite: the caller
+        `limits` are standardized values beyond which the function is constant, where it has a kink. Normal distributions use
+        quadrature with `n_points` values of the function, between the limits if there are any. Its values may be infinite: the caller
         must expect NumPy's floating-point warnings, and flag the object.
         """
 

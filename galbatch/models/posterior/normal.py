@@ -8,12 +8,13 @@ from functools import cache, cached_property
 import numpy as np
 import scipy
 
-from galbatch.models.posterior.marginal import GRID_POINTS, Floats, Function, Rows
+from galbatch.models.posterior.marginal import GRID_POINTS, NO_LIMITS, Floats, Function, Rows
 from galbatch.models.posterior.quantiles import solve_quantiles
 
 __all__ = ["NormalMarginal"]
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
+REACH = 8.0  # Standard deviations within which a component is integrated where a limit cuts it: 1e-15 lies beyond.
 PEAKS = 32  # The highest components' own centers are tried as modes, too: narrow peaks lie between the points of the grid.
 
 
@@ -109,7 +110,11 @@ class NormalMarginal:
         beyond = np.stack([self.min_sigma[:, None] * score, self.max_sigma[:, None] * score])
         return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
 
-    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+    def moments(
+        self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
+    ) -> tuple[Floats, Floats]:
+        if limits != NO_LIMITS:
+            return self._moments_within(function, n_points, limits)
         # Gauss-Hermite for each component.
         nodes, weights = _hermite(n_points)
         # Nodes first, so that each is contiguous in memory.
@@ -117,6 +122,38 @@ class NormalMarginal:
         means = np.tensordot(weights, values, 1)
         values = values - means
         variances = np.tensordot(weights, np.square(values, out=values), 1)
+        mean = self._averaged(means)
+        return mean, self._averaged(variances + np.square(means - mean[..., None]))
+
+    def _moments_within(
+        self, function: Function, n_points: int, limits: tuple[float, float]
+    ) -> tuple[Floats, Floats]:
+        """Return mean and variance of a function that is constant beyond `limits`: quadrature between them, and an atom at each."""
+        low, high = limits
+        below = _normal_cdf((low - self.center) / self.width)  # (object, pass, component)
+        above = _normal_cdf((self.center - high) / self.width)
+        # Gauss-Legendre over what of a component lies between the limits, as far out as it has any part in a moment.
+        start = np.clip(self.center - REACH * self.width, low, high)
+        stop = np.clip(self.center + REACH * self.width, low, high)
+        nodes, weights = _legendre(n_points)
+        half = 0.5 * (stop - start)
+        x = 0.5 * (start + stop) + half * nodes[:, None, None, None]  # nodes first, as above
+        share = _unit_normal((x - self.center) / self.width, out=np.empty_like(x))
+        share *= weights[:, None, None, None]
+        # What of a component lies within is known from its CDF: the quadrature distributes it, to the last digit.
+        total = share.sum(axis=0)
+        within = np.maximum(1.0 - below - above, 0.0)
+        share *= np.divide(within, total, out=np.zeros_like(total), where=total > 0)
+        values = [function(x), *(function(np.array([[[end]]])) for end in limits)]
+        shares = [share, below[None], above[None]]
+
+        def averaged(powers: list[Floats]) -> Floats:
+            # An atom without probability counts nothing, also where the function is infinite there.
+            parts = zip(powers, shares, strict=True)
+            return sum(np.where(mass > 0, mass * value, 0.0).sum(axis=0) for value, mass in parts)
+
+        means = averaged(values)
+        variances = averaged([np.square(value - means) for value in values])
         mean = self._averaged(means)
         return mean, self._averaged(variances + np.square(means - mean[..., None]))
 
@@ -138,6 +175,13 @@ class NormalMarginal:
     def rows(self, index: Rows) -> NormalMarginal:
         weight = None if self.weight is None else self.weight[index]
         return NormalMarginal(self.center[index], self.width[index], weight, self.n_members)
+
+
+@cache
+def _legendre(n_points: int) -> tuple[Floats, Floats]:
+    """Return nodes in (-1, 1) and weights of the quadrature of a smooth function between two limits."""
+    nodes, weights = np.polynomial.legendre.leggauss(n_points)
+    return nodes, weights
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.models.posterior.marginal import Floats, Function, Rows
+from galbatch.models.posterior.marginal import NO_LIMITS, Floats, Function, Rows
 from galbatch.models.posterior.passes import for_passes, inflation_map, total_covariance
 
 __all__ = ["PointMarginal", "PointPasses"]
@@ -63,7 +63,9 @@ class PointMarginal:
         low, high = self.values.min(axis=1, keepdims=True), self.values.max(axis=1, keepdims=True)
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
-    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
+    def moments(
+        self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
+    ) -> tuple[Floats, Floats]:
         return function(self.values), np.zeros_like(self.values)
 
     @property

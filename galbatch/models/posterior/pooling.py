@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.models.posterior.marginal import Floats, Function, Marginal, Rows
+from galbatch.models.posterior.marginal import NO_LIMITS, Floats, Function, Marginal, Rows
 from galbatch.models.posterior.passes import Passes, inflation_map, total_covariance
 from galbatch.models.posterior.points import PointPasses
 from galbatch.models.posterior.quantiles import solve_quantiles
@@ -83,8 +83,12 @@ class PooledMarginal:
         lows, highs = zip(*(part.bracket(levels) for part in self.parts), strict=True)
         return np.min(lows, axis=0), np.max(highs, axis=0)
 
-    def moments(self, function: Function, n_points: int) -> tuple[Floats, Floats]:
-        means, variances = zip(*(part.moments(function, n_points) for part in self.parts), strict=True)
+    def moments(
+        self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
+    ) -> tuple[Floats, Floats]:
+        means, variances = zip(
+            *(part.moments(function, n_points, limits) for part in self.parts), strict=True
+        )
         return _joined(means), _joined(variances)
 
     def mode_grid(self, ends: Floats) -> Floats:

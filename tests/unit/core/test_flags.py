@@ -54,6 +54,7 @@ def test_bits_keep_their_meaning():
         "NO_POSTERIOR": 7,
         "NO_MAGNITUDE": 8,
         "DOMAIN_UNKNOWN": 9,
+        "NO_MOMENTS": 10,
     }
 
 

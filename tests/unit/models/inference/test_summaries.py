@@ -7,7 +7,7 @@ from scipy import stats
 from galbatch.core.columns import ColumnKey, Statistic
 from galbatch.models import ParameterInfo
 from galbatch.models.heads import GaussianPasses
-from galbatch.models.inference.summaries import quantity_values
+from galbatch.models.inference.summaries import all_finite, quantity_values, without_overflow
 from galbatch.models.posterior import quantities_of
 
 LEVELS = (0.15865, 0.5, 0.84135)
@@ -52,3 +52,17 @@ def test_columns_are_named_by_their_statistic_and_quantity():
     passes = GaussianPasses(np.zeros((3, 2, 1)), np.ones((3, 2, 1, 1)))
     found, error = quantity_values(passes, None, quantity=quantity, levels=LEVELS)
     assert found[ColumnKey(Statistic.QUANTILE, "re_arcsec", level=0.5)].shape == error.shape == (3,)
+
+
+def test_moments_too_large_for_the_catalog_leave_the_quantiles():
+    """Of a very wide lognormal, 24 in ln, the mean is exp(288): the median is as good as any."""
+    passes = GaussianPasses(np.zeros((2, 1, 1)), np.reshape([0.3, 40.0], (2, 1, 1, 1)))
+    columns, _ = quantity_values(passes, None, quantity=quantities_of([RADIUS])[0], levels=LEVELS)
+    found, overflows = without_overflow(columns)
+    assert overflows.tolist() == [False, True]
+    for statistic in (Statistic.MEAN, Statistic.STD):
+        column = found[ColumnKey(statistic, RADIUS.name)]
+        assert np.isfinite(column[0])
+        assert np.isnan(column[1])
+    assert all_finite(found).tolist() == [True, True]
+    assert all_finite(columns).tolist() == [True, False]
