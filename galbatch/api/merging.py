@@ -17,6 +17,7 @@ from galbatch.core.columns import (
     HEALPIX,
     ID,
     IDENTITY,
+    PHOT_PREFIX,
     PIXEL_FLAGS,
     band_columns,
     model_of_network,
@@ -297,9 +298,10 @@ def _in_order(
     )
     # Own and kept columns come once, whichever catalog has them first.
     names = [*dict.fromkeys(head), PIXEL_FLAGS.name]
-    chosen = (
-        [columns[name] for name in names] + list(provenance.values()) + [columns[name] for name in models]
-    )
+    # Provenance of all bands comes before photometry of all bands, as in one run.
+    of_pixels = sorted(provenance, key=lambda name: name.startswith(PHOT_PREFIX))
+    chosen = [columns[name] for name in names] + [provenance[name] for name in of_pixels]
+    chosen += [columns[name] for name in models]
     return pa.table([values for _, values in chosen], schema=pa.schema([field for field, _ in chosen]))
 
 

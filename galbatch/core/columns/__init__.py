@@ -26,6 +26,7 @@ from galbatch.core.columns.parsing import (
 from galbatch.core.columns.photometry import (
     PHOT_AXIS_RATIO,
     PHOT_N_OTHERS,
+    PHOT_PREFIX,
     PHOT_RADIUS,
     photometry_band_columns,
     photometry_columns,
@@ -76,6 +77,7 @@ __all__ = [
     "PASSES",
     "PHOT_AXIS_RATIO",
     "PHOT_N_OTHERS",
+    "PHOT_PREFIX",
     "PHOT_RADIUS",
     "PIXEL_FLAGS",
     "PRIMARY",

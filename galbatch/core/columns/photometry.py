@@ -14,13 +14,14 @@ from galbatch.core.columns.definitions import Column
 __all__ = [
     "PHOT_AXIS_RATIO",
     "PHOT_N_OTHERS",
+    "PHOT_PREFIX",
     "PHOT_RADIUS",
     "photometry_band_columns",
     "photometry_columns",
     "photometry_names",
 ]
 
-PREFIX = "phot_"
+PHOT_PREFIX = "phot_"
 
 UNKNOWN = "null: no pixels, or no light to measure it with"
 
@@ -125,7 +126,7 @@ def photometry_band_columns(band: str) -> Mapping[str, Column]:
 
 def _band_column(what: str, band: str) -> Column:
     suffix, unit, text, ucd = OF_BAND[what]
-    name = "_".join(part for part in (f"{PREFIX}{what}", suffix, band) if part)
+    name = "_".join(part for part in (f"{PHOT_PREFIX}{what}", suffix, band) if part)
     unknown = "" if "null:" in text else f"; {UNKNOWN}"
     return Column(name, "float32", unit, text.format(band=band) + unknown, ucd.format(of="em.opt"))
 
@@ -143,7 +144,7 @@ def photometry_names(names: Sequence[str]) -> list[str]:
     if list(names[: len(OF_OBJECT)]) != [column.name for column in OF_OBJECT]:
         return []
     of_band = [
-        re.compile(PREFIX + what + (f"_{suffix}" if suffix else "") + r"_(?P<band>.+)")
+        re.compile(PHOT_PREFIX + what + (f"_{suffix}" if suffix else "") + r"_(?P<band>.+)")
         for what, (suffix, *_) in OF_BAND.items()
     ]
     stop = len(OF_OBJECT)
