@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from galbatch import cluster, dashboard, execution
-from galbatch.config import RunConfig, read_config
+from galbatch.config import CutoutsConfig, RunConfig, read_config
 from galbatch.core.texts import counted, html_card, size
 from galbatch.execution import Rates, RunResult, Stage
 from galbatch.planning import InferenceMemory, Plan
@@ -105,12 +105,10 @@ def plan_rows(made: Plan, inference: InferenceMemory, config: RunConfig) -> list
     config : RunConfig
         The planes that are stored, and where, which change the memory of a worker that cuts; how objects are chosen.
     """
-    takes = made.projection
     sizes = sorted(part.partition.n_objects for part in made.partitions)
     least, most = sizes[0], counted(sizes[-1], "object")
     # Workers on a CPU have no device memory.
     on_gpu = f", and {size(inference.device_bytes)} on its GPU" if inference.device_bytes else ""
-    memory = made.worker_memory_bytes(config.cutouts.planes, store=config.cutouts.store)
     listed, chosen_by = made.objects.source.listed, config.objects
     is_chosen = chosen_by.region is not None or chosen_by.where is not None
     return [
@@ -118,10 +116,20 @@ def plan_rows(made: Plan, inference: InferenceMemory, config: RunConfig) -> list
         *([("in the region", f"{listed.n_in_region}: {chosen_by.region}")] if chosen_by.region else []),
         *([("chosen by where", f"{listed.n_chosen}: {chosen_by.where}")] if chosen_by.where else []),
         ("objects", f"{len(made.objects)}, {made.rejected.num_rows} rejected"),
-        ("tiles", f"{len(made.tiles)} in {counted(len({tile.band for tile in made.tiles}), 'band')}"),
         *((f"cutouts {g.grid.label}", f"{g.n_cutouts} in {' '.join(g.bands)}") for g in made.grids),
         *((f"network {m.name}", counted(m.n_selected, "object")) for m in made.models),
         ("partitions", f"{len(sizes)}, of {most if least == sizes[-1] else f'{least} to {most}'}"),
+        *(_cutting_rows(made, config.cutouts) if made.grids else []),
+        *([("memory to infer", f"{size(inference.host_bytes)} a worker{on_gpu}")] if made.models else []),
+    ]
+
+
+def _cutting_rows(made: Plan, cutouts: CutoutsConfig) -> list[tuple[str, str]]:
+    """Return what cutting reads, writes and holds in memory, as label and text."""
+    takes = made.projection
+    memory = made.worker_memory_bytes(cutouts.planes, store=cutouts.store)
+    return [
+        ("tiles", f"{len(made.tiles)} in {counted(len({tile.band for tile in made.tiles}), 'band')}"),
         ("bytes read", f"{size(takes.read_bytes)} of tiles"),
         (
             "read amplification",
@@ -131,7 +139,6 @@ def plan_rows(made: Plan, inference: InferenceMemory, config: RunConfig) -> list
         *([("S3 requests", f"{takes.requests} to read tiles")] if made.is_remote else []),
         ("bytes written", f"{size(takes.write_bytes)} of cutouts"),
         ("memory to cut", f"{size(memory)} a worker"),
-        ("memory to infer", f"{size(inference.host_bytes)} a worker{on_gpu}"),
     ]
 
 
@@ -174,6 +181,7 @@ def run(
         The run was interrupted; partitions that are done stay.
     """
     config = _config(run)
+    execution.require_stage(config.models, stage)
     # A missing package or GPU is reported before minutes go into planning.
     cluster.require(config.cluster)
     with (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from galbatch import catalog, cluster, execution
 from galbatch.config import RunConfig, read_config
 from galbatch.core.texts import counted, html_card
+from galbatch.errors import UsageError
 
 __all__ = ["Verification", "verify"]
 
@@ -20,6 +21,7 @@ class Verification:
     Attributes
     ----------
     catalog_path : str
+        Path of the catalog; of the cutout store where that alone was checked.
     problems : tuple of str
         What is wrong, in sentences; empty if all is good.
     audits : mapping of str to str
@@ -49,28 +51,28 @@ class Verification:
 
 
 def verify(
-    catalog_path: str | os.PathLike[str],
+    catalog_path: str | os.PathLike[str] | None = None,
     *,
     against: str | os.PathLike[str] | RunConfig | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> Verification:
-    """Check a catalog: valid HATS, every file as it was written, sorted, every object once, fingerprints, pass outputs.
+    """Check a catalog, a cutout store, or both: valid HATS, every file as it was written, sorted, every object once, fingerprints, pass outputs.
 
     Every byte is read. Damage is recorded beside the output, so that `galbatch.run` makes it again.
 
     Parameters
     ----------
-    catalog_path : str or path
-        Folder of the catalog, on a disk or S3.
+    catalog_path : str, path or None
+        Folder of the catalog, on a disk or S3. None: the store alone is checked.
     against : path of a run.toml, RunConfig or None
         Also compare with this run: its objects, each once, and its fingerprints.
     store : str, path or None
-        Also read every file of this cutout store.
+        Read every file of this cutout store.
 
     Raises
     ------
     UsageError
-        The config is wrong.
+        The config is wrong, or neither catalog nor store is given.
 
     Examples
     --------
@@ -79,11 +81,15 @@ def verify(
     >>> found.is_good, found.problems  # doctest: +SKIP
     (True, ())
     """
+    config = against if isinstance(against, RunConfig) or against is None else read_config(os.fspath(against))
+    if catalog_path is None:
+        if store is None:
+            raise UsageError("verify: name a catalog, or with --store the cutout store to check")
+        return _verify_store(os.fspath(store), config)
     path = os.fspath(catalog_path)
     problems = execution.verify_outputs(path, None if store is None else os.fspath(store))
     # A damaged catalog is not compared with the run: the differences would only repeat the damage.
-    if against is not None and not problems:
-        config = against if isinstance(against, RunConfig) else read_config(os.fspath(against))
+    if config is not None and not problems:
         with cluster.on_demand(config.cluster) as workers:
             problems = execution.verify_against(config, path, workers)
     if problems:
@@ -92,3 +98,12 @@ def verify(
     properties = catalog.read_properties(path)
     audits = {key.removeprefix(prefix): text for key, text in properties.items() if key.startswith(prefix)}
     return Verification(path, (), audits, tuple(catalog.doubts(path)))
+
+
+def _verify_store(store: str, against: RunConfig | None) -> Verification:
+    if against is None:
+        problems = execution.verify_store(store)
+    else:
+        with cluster.on_demand(against.cluster) as workers:
+            problems = execution.verify_store(store, against, workers)
+    return Verification(store, tuple(problems), {}, ())

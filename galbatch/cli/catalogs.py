@@ -35,7 +35,13 @@ FEW_DRAWS = 20
 
 
 def verify(
-    catalog_path: CatalogPath,
+    catalog_path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CATALOG]",
+            help="folder of a HATS catalog made by galbatch; may be left out with --store",
+        ),
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -43,10 +49,11 @@ def verify(
         ),
     ] = None,
     store: Annotated[
-        str | None, typer.Option(metavar="STORE", help="also: every file of this cutout store")
+        str | None,
+        typer.Option(metavar="STORE", help="also: every file of this cutout store; alone: the store only"),
     ] = None,
 ) -> None:
-    """Check a catalog; exit code 1 on problems.
+    """Check a catalog, or with --store alone a cutout store; exit code 1 on problems.
 
     Checks that it is valid HATS, that all files are as they were written, that leaves are sorted, every object occurs once,
     fingerprints agree and the pass outputs exist that leaves say were kept. Damage is recorded next to the output, and
@@ -59,7 +66,7 @@ def verify(
         print_error(problem)
     if not found.is_good:
         raise typer.Exit(1)
-    print_line(f"{catalog_path}: good")
+    print_line(f"{found.catalog_path}: good")
     for model, text in found.audits.items():
         print_line(f"audit of {model}: {text}")
     for line in found.doubts:

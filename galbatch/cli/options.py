@@ -16,6 +16,7 @@ __all__ = [
     "RENAMED_OPTIONS",
     "CatalogPath",
     "ClusterKind",
+    "ColumnsTable",
     "CutoutStore",
     "IdColumn",
     "LabelsTable",
@@ -56,7 +57,18 @@ CutoutStore = Annotated[
 ]
 LabelsTable = Annotated[
     str | None,
-    typer.Option(metavar="TABLE", help="with --store: table with a column of ids and the true parameters"),
+    typer.Option(
+        metavar="TABLE",
+        help="table with a column of ids and the true parameters; with --store, or alone for a network on columns",
+    ),
+]
+ColumnsTable = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="TABLE",
+        help="table with a column of ids and the auxiliary inputs; default: they are in the table of labels",
+    ),
 ]
 IdColumn = Annotated[
     str, typer.Option("--id", metavar="COLUMN", help="column of the ids in the table of labels")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -13,7 +13,7 @@ from galbatch.cli.printing import out, print_command, print_error, print_line, p
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.config import RunConfig
+    from galbatch.config import ModelConfig, RunConfig
     from galbatch.dashboard import ProgressSink
     from galbatch.execution import Stage
 
@@ -76,7 +76,9 @@ def retry(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, "all", only_failed=True, wait_lock=wait_lock, log_format=log_format)
+    _execute(
+        parsed, _whole_stage(parsed.models), only_failed=True, wait_lock=wait_lock, log_format=log_format
+    )
 
 
 def _execute(
@@ -121,6 +123,11 @@ def _display(log_format: str) -> Iterator[ProgressSink]:
         yield dashboard.TextLines(print_line)
 
 
+def _whole_stage(networks: Sequence[ModelConfig]) -> Stage:
+    """Return the stage that makes all outputs of a run: without networks these are the cutouts."""
+    return "all" if networks else "ingest"
+
+
 def _parse_stage(text: str) -> Stage:
     """Return the stage that `text` names, or raise UsageError."""
     from galbatch import execution
@@ -157,9 +164,14 @@ def status(
         made = execution.prepare(parsed, workers)
     state = execution.read_progress(parsed, made)
     # Progress is read from the outputs themselves, so it is right whatever stopped the run.
-    done = [part for part in made.partitions if part.partition.name in state.inferred]
     cut = [part for part in made.partitions if part.partition.name in state.ingested]
-    counts = {"all": list(made.partitions), "cutouts done": cut, "catalog done": done, "left": state.left}
+    inferred = [part for part in made.partitions if part.partition.name in state.inferred]
+    counts = {
+        "all": list(made.partitions),
+        **({"cutouts done": cut} if made.grids else {}),
+        **({"catalog done": inferred} if made.models else {}),
+        "left": state.left,
+    }
     rows = [
         (label, str(len(parts)), str(sum(part.partition.n_objects for part in parts)))
         for label, parts in counts.items()
@@ -173,8 +185,9 @@ def status(
         print_line(f"failed: {name}: {reason}")
     if state.damaged or state.failed:
         print_command(f"to do these again alone: galbatch retry {run_toml}")
-    if len(done) < len(made.partitions):
-        print_command(f"to continue: galbatch run {run_toml}")
+    if state.left:
+        stage = "" if made.models else f" --stage {_whole_stage(parsed.models)}"
+        print_command(f"to continue: galbatch run {run_toml}{stage}")
 
 
 def clean(

@@ -6,7 +6,7 @@ key; the reference page and the error messages are made from them. Reading a con
 
 from galbatch.config.catalog import CatalogConfig
 from galbatch.config.cluster import ClusterConfig, KubernetesConfig, SlurmConfig
-from galbatch.config.cutouts import CutoutsConfig
+from galbatch.config.cutouts import CutoutsConfig, GridConfig
 from galbatch.config.flags import FlagsConfig
 from galbatch.config.models import CaseConfig, DensityGrid, ModelConfig
 from galbatch.config.objects import ExtinctionConfig, MaskConfig, ObjectsConfig, RegionConfig, region_of_text
@@ -37,6 +37,7 @@ __all__ = [
     "FlagsConfig",
     "GalaxiesMlConfig",
     "GenericConfig",
+    "GridConfig",
     "Hdf5Config",
     "KubernetesConfig",
     "MaskConfig",

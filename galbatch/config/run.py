@@ -32,8 +32,9 @@ class RunConfig(Section):
 
     # [survey] and [[survey]] are both read: a single table becomes a tuple of one.
     survey: Annotated[tuple[SurveyConfig, ...], one_or_several(dict, BaseModel)] = Field(
-        min_length=1,
-        description="where the pixels come from; the bands of several [[survey]] are joined in one cutout",
+        (),
+        description="where the pixels come from; the bands of several [[survey]] are joined in one cutout; may be missing where no "
+        "network takes pixels",
     )
     objects: ObjectsConfig = Field(description="which objects")
     plan: PlanConfig = Field(default_factory=PlanConfig, description="how the sky is divided")
@@ -43,7 +44,8 @@ class RunConfig(Section):
         default_factory=PhotometryConfig, description="what is measured in the cutouts beside the networks"
     )
     models: tuple[ModelConfig, ...] = Field(
-        min_length=1, description="the networks to run, one [[models]] each"
+        (),
+        description="the networks to run, one [[models]] each; may be missing where only cutouts are made (--stage ingest)",
     )
     extinction: ExtinctionConfig | None = Field(None, description="Galactic extinction, from a map")
     masks: tuple[MaskConfig, ...] = Field((), description="masks of the sky that give columns")
@@ -85,6 +87,27 @@ class RunConfig(Section):
             raise ValueError(
                 f"[photometry] detect_in: {band}: no such band; there are {', '.join(self.bands)}, and {STACK} for all together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_make(self) -> RunConfig:
+        stated = self.cutouts.stated_grids
+        if not self.models and not stated:
+            raise ValueError(
+                "there is nothing to make: name a network in [[models]], or state in [cutouts] size_px and pixel_scale_arcsec "
+                "what is cut before there is one"
+            )
+        if stated and not self.survey:
+            raise ValueError(
+                f"[cutouts] states cutouts of {stated[0].grid.label}, and there is no [survey] to cut them from: add it, or take "
+                "size_px and grids out"
+            )
+        for grid in stated:
+            if missing := [band for band in grid.bands if band not in self.bands]:
+                raise ValueError(
+                    f"[cutouts] bands of {grid.grid.label}: {', '.join(missing)}: no such band; [survey] bands has "
+                    f"{', '.join(self.bands)}"
+                )
         return self
 
     @model_validator(mode="after")

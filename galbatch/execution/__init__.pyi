@@ -1,7 +1,7 @@
 from .damage import Damaged
 from .executing import RunResult, execute, execute_held
 from .leaf import footer_fingerprint
-from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked
+from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked, require_stage
 from .preparing import feeding_of_run, prepare, region_of_run, tiles_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
@@ -16,7 +16,7 @@ from .tasks import (
     ingest_task,
     load_network,
 )
-from .verifying import verify_against, verify_outputs
+from .verifying import verify_against, verify_outputs, verify_store
 
 __all__ = [
     "Damaged",
@@ -48,7 +48,9 @@ __all__ = [
     "prepare",
     "read_progress",
     "region_of_run",
+    "require_stage",
     "tiles_of_run",
     "verify_against",
     "verify_outputs",
+    "verify_store",
 ]

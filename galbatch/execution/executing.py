@@ -18,7 +18,7 @@ from galbatch.config import RunConfig
 from galbatch.core.pixels import Partition
 from galbatch.core.process import deferred_signals
 from galbatch.core.texts import counted
-from galbatch.errors import CatalogError, DamagedError, OutputError, Stopped
+from galbatch.errors import CatalogError, ConfigError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked, writes_catalog
 from galbatch.execution.progress import Progress, read_progress
@@ -137,6 +137,11 @@ def execute_held(
         SIGTERM or SIGINT came; partitions that are done stay.
     """
     started, config, stage = time.monotonic(), held.config, held.stage
+    if stage == "ingest" and not plan.grids:
+        raise ConfigError(
+            "--stage ingest: nothing is to be cut: no network of the run takes pixels, and [cutouts] states no size_px; run without "
+            "--stage"
+        )
     # Under the locks: another run could change the outputs between reading and writing.
     before = before or read_progress(config, plan)
     sink = sink or dashboard.Silent()
@@ -144,7 +149,10 @@ def execute_held(
     tiles = {tile.band: tile.image.path for tile in plan.tiles} if stage in ("ingest", "all") else {}
     infers = writes_catalog(stage)
     bundles = [path for model in plan.models for path in model.paths] if infers else []
-    outputs = [config.cutouts.store, config.catalog.path] if infers else [config.cutouts.store]
+    outputs = [
+        *([config.cutouts.store] if plan.grids else []),
+        *([config.catalog.path] if infers else []),
+    ]
     needs = cluster.WorkerNeeds(infers=infers, written=outputs, read=[*tiles.values(), *bundles])
     cluster.kind_of(config.cluster).check_workers(client, needs, sink.note)
     if len(plan.rejected):
@@ -256,7 +264,7 @@ class _Run:
                 self.client,
                 next_attempt=self.next_attempt,
                 sink=self.sink,
-                cuts=self.stage == "all",
+                cuts=self.stage == "all" and bool(self.plan.grids),
             )
             self._pauses = queue.pauses
             with deferred_signals() as came, self.sink:
@@ -293,13 +301,14 @@ class _Run:
 
     def shows(self, step: str) -> bool:
         """Return whether a step has a bar of its own: photometry, a hundredth of inference, only where it is all that is done."""
-        return self.stage == step or (self.stage == "all" and step != "photometry")
+        cuts = bool(self.plan.grids) or step != "ingest"
+        return self.stage == step or (self.stage == "all" and step != "photometry" and cuts)
 
     @property
     def removes_cutouts(self) -> bool:
         """Whether the cutouts of a partition are deleted after its leaf is written."""
         # With --stage ingest the cutouts are what is asked for, with --stage infer they are an input.
-        return not self.config.cutouts.keep and self.stage == "all"
+        return not self.config.cutouts.keep and self.stage == "all" and bool(self.plan.grids)
 
     def prepare_outputs(self, before: Progress, waiting: Sequence[Attempt]) -> None:
         """Remove cutouts that are left over, and create the Zarr groups of the partitions to do."""
@@ -315,7 +324,7 @@ class _Run:
         to_cut = {attempt.part.partition.pixel for attempt in waiting if attempt.step == "ingest"}
         if "cutouts" in above:  # the files above all groups are written once more
             to_cut |= {pixel for pixel, _ in ingest.list_done(store)}
-        if waiting or to_cut:
+        if self.plan.grids and (waiting or to_cut):
             grids = [grid.grid for grid in self.plan.grids]
             ingest.create_groups(store, attributes=self.store_attributes(), partitions=to_cut, grids=grids)
         if self.config.posterior.keep_pass_outputs and writes_catalog(self.stage):

@@ -155,14 +155,17 @@ class LoadedModel:
         where = f"partition {self.task.partition.name}"
         return [] if self.base is None else [f"{where}: {note}" for note in self.base.notes]
 
-    def identity(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    def identity(self, cutouts: CutoutBlock | None, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """Return what the values of a block's objects follow from, (object,) int64; 0 for those that are not selected."""
-        if cutouts.band_key is None:
-            return np.zeros(len(rows), np.int64)
+        band_key = np.zeros((len(rows), 0), np.int64)
+        if cutouts is not None:
+            if cutouts.band_key is None:
+                return np.zeros(len(rows), np.int64)
+            band_key = cutouts.band_key[:, [cutouts.bands.index(band) for band in self.planned.bands]]
         found = growth.identity_of_rows(
             self.planned.settings,
             self.task.objects.object_id[rows],
-            cutouts.band_key[:, [cutouts.bands.index(band) for band in self.planned.bands]],
+            band_key,
             auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
         )
         return np.where(self.selected[rows], found, 0)
@@ -206,12 +209,14 @@ class LoadedModel:
             return None
         return sum(self.audits, models.Audit(self.task.posterior.quantiles))
 
-    def infer(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> Mapping[str, npt.NDArray[Any]]:
+    def infer(
+        self, cutouts: CutoutBlock | None, rows: npt.NDArray[np.intp]
+    ) -> Mapping[str, npt.NDArray[Any]]:
         """Return the results for a block, (object of the block, ..) by the name of their column.
 
         Parameters
         ----------
-        cutouts : the block, with the bands of its grid
+        cutouts : the block, with the bands of its grid; None for a network that takes no pixels
         rows : (object of the block,) intp, index of each object in the partition
         """
         identity = self.identity(cutouts, rows)
@@ -229,7 +234,10 @@ class LoadedModel:
                 values[name][there] = taken
             self.taken[rows[there]] = True
             if self.writer is not None:
-                kept |= {row: self.base.outputs(rows[row], cutouts.object_id[row]) for row in there.tolist()}
+                kept |= {
+                    row: self.base.outputs(rows[row], self.task.objects.object_id[rows[row]])
+                    for row in there.tolist()
+                }
         for row in sorted(kept):
             # infer_block counts objects within the block, the writer within the partition.
             if self.writer is not None and len(kept[row][0]):
@@ -241,7 +249,7 @@ class LoadedModel:
 
     def _computed(
         self,
-        cutouts: CutoutBlock,
+        cutouts: CutoutBlock | None,
         rows: npt.NDArray[np.intp],
         *,
         selected: npt.NDArray[np.bool_],
@@ -252,10 +260,11 @@ class LoadedModel:
             self.ensemble,
             models.BlockInputs(
                 # Several networks may share a grid: each takes its own bands, in its own order.
-                cutouts.select_bands(self.planned.bands),
+                None if cutouts is None else cutouts.select_bands(self.planned.bands),
                 selected,
                 auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
                 max_missing_share=self.planned.max_missing_share,
+                ids=self.task.objects.object_id[rows],
             ),
             name=self.planned.model,
             posterior=self.task.posterior,

@@ -9,7 +9,8 @@ from typing import Literal
 
 from galbatch import catalog, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
-from galbatch.config import RunConfig
+from galbatch.config import ModelConfig, RunConfig
+from galbatch.errors import ConfigError
 
 __all__ = [
     "FAILED_FILE",
@@ -21,6 +22,7 @@ __all__ = [
     "is_untouched",
     "lock_of",
     "locked",
+    "require_stage",
     "tile_index_of",
     "writes_catalog",
 ]
@@ -61,12 +63,27 @@ def check_outputs(config: RunConfig, stage: Stage) -> list[str]:
     OutputError
         One of them cannot be written.
     """
-    store, catalog_path = config.cutouts.store, config.catalog.path
-    # The store is locked in every stage: another run must not replace the cutouts that this one reads.
-    outputs = [store, catalog_path] if writes_catalog(stage) else [store]
+    # The store is locked in every stage: another run must not replace the cutouts that this one reads. Without a survey there is none.
+    stores = [config.cutouts.store] if config.survey else []
+    outputs = [*stores, config.catalog.path] if writes_catalog(stage) else stores
     for output in outputs:
         storage.check_writable(output)
     return outputs
+
+
+def require_stage(networks: Sequence[ModelConfig], stage: Stage) -> None:
+    """Raise if a run names no network, and a stage needs one.
+
+    Raises
+    ------
+    ConfigError
+        It does; the message says what can be done.
+    """
+    if not networks and writes_catalog(stage):
+        raise ConfigError(
+            f"run.toml: there is no [[models]], so --stage {stage} has nothing to infer: make the cutouts with --stage ingest, train a "
+            "network on them (galbatch models train --store), then name its bundle in [[models]]"
+        )
 
 
 def is_untouched(config: RunConfig) -> bool:

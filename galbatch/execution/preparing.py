@@ -88,7 +88,8 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     # start only when it is known that these are not of another run, which is refused.
     if workers is not None and is_untouched(config):
         workers.begin()
-    plan = make_plan(config, objects, read_tiles(), plans)
+    takes_pixels = config.cutouts.stated_grids or any(plan.grid is not None for plan in plans)
+    plan = make_plan(config, objects, read_tiles() if takes_pixels else [], plans)
     plan = replace(plan, base=base, a_b=a_b)
     return replace(plan, notes=(*plan.notes, *growth.base_notes(plan)))
 
@@ -96,7 +97,7 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
 def _require_own_names(config: RunConfig, of_models: Sequence[Column]) -> None:
     """Refuse kept columns with the name of a result, which would otherwise be refused when the first leaf is written, after hours of cutting."""
     kept = pa.schema([(name, pa.null()) for name in kept_names(config.objects)])
-    columns: list[Column] = [PIXEL_FLAGS, *provenance_columns(config.bands)]
+    columns: list[Column] = [PIXEL_FLAGS, *(provenance_columns(config.bands) if config.bands else ())]
     if config.photometry.enabled:
         columns += photometry_columns(config.bands)
     catalog.leaf_schema([*columns, *of_models], id_type=pa.int64(), kept=kept)
@@ -203,6 +204,10 @@ def _load(model: ModelConfig, config: RunConfig) -> models.Ensemble:
             f"{where} bands names {len(bands)} bands, the bundle takes {len(network.bands)} ({', '.join(network.bands)})"
         )
     missing = [band for band in bands if band not in config.bands]
+    if missing and not config.bands:
+        raise ConfigError(
+            f"{where} takes images in {', '.join(bands)}, and there is no [survey] to cut them from; add it"
+        )
     if missing:
         raise ConfigError(
             f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(config.bands)}: add it there, or name "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from galbatch import catalog, ingest, storage
 from galbatch.catalog import pass_outputs
@@ -19,7 +20,7 @@ from galbatch.errors import DamagedError, FingerprintError
 from galbatch.execution import leaf
 from galbatch.execution.damage import Damaged, recorded
 from galbatch.execution.finishing import read_failures
-from galbatch.planning import PartitionPlan, Plan
+from galbatch.planning import GRIDS, PartitionPlan, Plan, grid_text
 
 __all__ = ["Progress", "read_progress"]
 
@@ -48,9 +49,14 @@ class Progress:
     measured: frozenset[str] = frozenset()
 
     @property
+    def done(self) -> frozenset[str]:
+        """The names of the partitions with a leaf; in a run without networks, those with cutouts."""
+        return self.inferred if self.plan.models else self.ingested
+
+    @property
     def left(self) -> list[PartitionPlan]:
-        """The partitions without a leaf."""
-        return [part for part in self.plan.partitions if part.partition.name not in self.inferred]
+        """The partitions that are not done."""
+        return [part for part in self.plan.partitions if part.partition.name not in self.done]
 
     @property
     def troubled(self) -> frozenset[str]:
@@ -69,7 +75,8 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
     damaged = recorded(config)
     ingested = _read_store(config.cutouts.store, plan, damaged)
     measured = _read_photometry(config.cutouts.store, plan, ingested, damaged)
-    inferred = _read_leaves(config, plan, damaged)
+    # A run without networks writes no catalog: one that is at its path is of another run, and stays as it is.
+    inferred = _read_leaves(config, plan, damaged) if plan.models else set[str]()
     if config.posterior.keep_pass_outputs:
         _refuse_foreign_pass_outputs(config.catalog.path, plan)
     if config.cutouts.keep and ingested:
@@ -94,20 +101,27 @@ def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
 
     Damage that shows is added to `damaged`; what is there already is not looked at.
     """
+    if not plan.grids:
+        # Nothing is to be cut: a store that is at the path is of another run, and is not read.
+        return {part.partition.name for part in plan.partitions}
     known = {one.pixel for one in damaged if one.output == "cutouts"}
     parts = [part for part in plan.partitions if part.partition.pixel not in known]
 
     def is_ingested(part: PartitionPlan) -> bool | Damaged:
+        is_done = True
         try:
+            # All grids are looked at, as a run with one more would replace the cutouts on the others.
             for grid in plan.grids:
                 done = ingest.read_done(store, part.partition, grid.grid)
                 if done is None:
-                    return False
+                    is_done = False
+                    continue
+                _refuse_other_grids(store, done["fingerprint"], plan)
                 where = f"{store} {part.partition.name} {grid.grid.label}"
                 refuse_difference(where, done["fingerprint"], part.ingest)
         except DamagedError as error:
             return Damaged("cutouts", part.partition.pixel, error.path, error.problem)
-        return True
+        return is_done
 
     ingested = _names_of_done(is_ingested, parts, damaged)
     planned = {(p.partition.pixel, g.grid) for p in plan.partitions for g in plan.grids}
@@ -138,6 +152,24 @@ def _read_photometry(store: str, plan: Plan, ingested: set[str], damaged: list[D
         return all(mark and mark["fingerprint"]["digest"] == part.photometry.digest for mark in marks)
 
     return frozenset(_names_of_done(is_measured, parts, damaged))
+
+
+def _refuse_other_grids(store: str, fingerprint: Mapping[str, Any], plan: Plan) -> None:
+    """Raise a FingerprintError if a store was cut on other grids or in other bands than the plan has; it says how both go together."""
+    found = fingerprint.get("parts", {}).get(GRIDS)
+    if found in (None, plan.grids_text):
+        return
+    takers = [
+        f"{model.name} takes {grid_text(model.grid, model.bands)}"
+        for model in plan.models
+        if model.grid is not None
+    ]
+    raise FingerprintError(
+        f"{store} holds cutouts of {found}; this run needs {plan.grids_text}"
+        + (f" (network {'; '.join(takers)})" if takers else "")
+        + ": to use the store, let [cutouts] state the size_px, pixel_scale_arcsec and bands that it holds, and let the networks "
+        f"take these; or give [cutouts] store another path, and base = {store!r} to take the cutouts that are the same"
+    )
 
 
 def _read_leaves(config: RunConfig, plan: Plan, damaged: list[Damaged]) -> set[str]:

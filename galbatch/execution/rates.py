@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +71,14 @@ class Rates:
         # Objects outside every tile take no time: the measured ones all lie on tiles.
         cut_s = sum(grid.n_covered for grid in plan.grids) * self.cutout_s / workers
         where = "on this machine" if self.is_as_planned else "by scripts on this machine's CPU"
+        to_cut = f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED
+        adaptive = config.posterior.passes == "adaptive"
         return [
-            ("time to cut", f"{_duration(cut_s)} with {called}" if self.n_measured else NOT_MEASURED),
-            *self.network_rows(
-                plan, adaptive=config.posterior.passes == "adaptive", workers=workers, called=called
+            *([("time to cut", to_cut)] if plan.grids else []),
+            *(
+                self.network_rows(plan, adaptive=adaptive, workers=workers, called=called)
+                if plan.models
+                else []
             ),
             (
                 "measured on",
@@ -141,7 +146,33 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
             if (rate := measured.rate(config.posterior)) is not None:
                 networks[model.name] = rate
                 is_as_planned = is_as_planned and execution is not None
+    for number, model in enumerate(plan.models):
+        if model.grid is None and (rate := _rate_on_columns(config, plan, number)) is not None:
+            networks[model.name] = rate
+            n_measured = max(n_measured, min(MEASURED_OBJECTS, model.n_selected))
     return Rates(n_measured, cutout_s, networks, is_as_planned)
+
+
+def _rate_on_columns(config: RunConfig, plan: Plan, number: int) -> NetworkRate | None:
+    """Return the rate of a network that takes columns alone, by its number, on a few objects of the middle partition."""
+    objects = plan.take(plan.partitions[len(plan.partitions) // 2].partition)
+    rows = np.flatnonzero(objects.selected[number])[:MEASURED_OBJECTS]
+    if not len(rows):
+        return None
+    model = plan.models[number]
+    network = tasks.load_network(model)
+    execution = _execution(cluster.kind_of(config.cluster).device, model, network)
+    auxiliary = tasks.auxiliary_of(objects.table, rows, model.auxiliary_inputs)
+    measured = _Measured(
+        model.name,
+        network,
+        execution or models.Execution(),
+        None,
+        np.ones(len(rows), np.bool_),
+        auxiliary,
+        objects.table.object_id[rows],
+    )
+    return measured.rate(config.posterior)
 
 
 @dataclass(frozen=True)
@@ -196,14 +227,15 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A network, and the cutouts on which it is measured."""
+    """A network, and the objects on which it is measured; `cutouts` are None for a network that takes columns alone."""
 
     name: str
     network: models.Ensemble
     execution: models.Execution
-    cutouts: CutoutBlock
+    cutouts: CutoutBlock | None
     has_pixels: npt.NDArray[np.bool_]
     auxiliary: npt.NDArray[np.float32] | None
+    ids: npt.NDArray[Any] | None = None
 
     def run(
         self, posterior: PosteriorConfig, n_objects: int
@@ -214,7 +246,7 @@ class _Measured:
         started = time.monotonic()
         values = models.infer_block(
             self.network,
-            models.BlockInputs(self.cutouts, first, auxiliary=self.auxiliary),
+            models.BlockInputs(self.cutouts, first, auxiliary=self.auxiliary, ids=self.ids),
             name=self.name,
             posterior=posterior,
             execution=self.execution,
@@ -227,8 +259,8 @@ class _Measured:
         """Return the rate of the network with the settings of the run; None if it can run none of the cutouts."""
         fixed = posterior.model_copy(update={"passes": MEASURED_PASSES})
         # The first run compiles the network and allocates its memory, so it is not timed.
-        self.run(fixed, len(self.cutouts))
-        elapsed_s, passes, _ = self.run(fixed, len(self.cutouts))
+        self.run(fixed, len(self.has_pixels))
+        elapsed_s, passes, _ = self.run(fixed, len(self.has_pixels))
         if not len(passes):
             return None
         mean_passes: float = posterior.max_passes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from galbatch import catalog, cluster, ingest, storage
 from galbatch.catalog import pass_outputs
@@ -11,8 +12,9 @@ from galbatch.core.fingerprint import refuse_difference
 from galbatch.errors import DamagedError, FingerprintError, OutputError
 from galbatch.execution import leaf
 from galbatch.execution.preparing import prepare
+from galbatch.execution.progress import read_progress
 
-__all__ = ["verify_against", "verify_outputs"]
+__all__ = ["verify_against", "verify_outputs", "verify_store"]
 
 
 def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
@@ -42,13 +44,59 @@ def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
         ]
     for output, damaged in found.items():
         if output != catalog_path:
-            texts = [str(DamagedError(storage.join(output, name), what)) for name, what in damaged.items()]
-            problems += [text for text in texts if text not in problems]
-        try:
-            storage.record_damage(output, damaged)
-        except (OutputError, OSError) as error:
-            problems.append(f"{output}: what is damaged cannot be recorded: {error}")
+            problems += [text for text in _damage_texts(output, damaged) if text not in problems]
+        problems += _recorded(output, damaged)
     return problems
+
+
+def _damage_texts(output: str, damaged: Mapping[str, str]) -> list[str]:
+    return [str(DamagedError(storage.join(output, name), what)) for name, what in damaged.items()]
+
+
+def _recorded(output: str, damaged: Mapping[str, str]) -> list[str]:
+    """Record what is damaged beside an output, for the next run; return a message if that is not possible."""
+    try:
+        storage.record_damage(output, damaged)
+    except (OutputError, OSError) as error:
+        return [f"{output}: what is damaged cannot be recorded: {error}"]
+    return []
+
+
+def verify_store(
+    store: str, against: RunConfig | None = None, workers: cluster.Workers | None = None
+) -> list[str]:
+    """Check a cutout store without a catalog, reading every byte; what is damaged is recorded beside it.
+
+    Parameters
+    ----------
+    store : str
+        Path of the store.
+    against : RunConfig or None
+        The run that should have made it: every partition must have its cutouts, with the run's fingerprint. None: not compared.
+    workers : Workers or None
+        Workers that read the headers if there are many tiles. None reads them in this process.
+
+    Returns
+    -------
+    list of str
+        Human-readable problems; [] if all is good.
+    """
+    if not ingest.list_done(store):
+        return [f"{store}: no finished cutouts there; galbatch run --stage ingest makes them"]
+    damaged = ingest.find_damage(store)
+    problems = _damage_texts(store, damaged) + _recorded(store, damaged)
+    if against is None or problems:
+        return problems
+    at = against.cutouts.model_copy(update={"store": store})
+    config = against.model_copy(update={"cutouts": at})
+    try:
+        state = read_progress(config, prepare(config, workers))
+    except FingerprintError as error:
+        return [str(error)]
+    names = (part.partition.name for part in state.plan.partitions)
+    return [
+        f"{store} {name}: no cutouts; galbatch run makes them" for name in names if name not in state.ingested
+    ]
 
 
 def verify_against(config: RunConfig, catalog_path: str, workers: cluster.Workers | None = None) -> list[str]:

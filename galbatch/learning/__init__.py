@@ -1,4 +1,4 @@
-"""Training and calibration of networks on images with known values, from a cutout store or from the simulation."""
+"""Training and calibration of networks on objects with known values: of a cutout store, of tables, or simulated."""
 
 from galbatch.learning.calibrate import (
     CalibratedBundle,
@@ -14,7 +14,8 @@ from galbatch.learning.information import (
     read_scores,
     split_information,
 )
-from galbatch.learning.labeled import LabeledImages, open_labeled
+from galbatch.learning.labeled import LabeledImages, open_columns, open_labeled
+from galbatch.learning.labels import LabelSources
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, simulate_labeled
 from galbatch.learning.stopping import (
@@ -38,6 +39,7 @@ __all__ = [
     "DataSource",
     "FurtherColumns",
     "InformationTask",
+    "LabelSources",
     "LabeledImages",
     "StoppingCalibratedBundle",
     "StoppingTask",
@@ -47,6 +49,7 @@ __all__ = [
     "calibrate_stopping_only",
     "checkpoint_path",
     "measure_information",
+    "open_columns",
     "open_labeled",
     "prepare_calibration",
     "prepare_information",

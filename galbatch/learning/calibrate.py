@@ -111,18 +111,12 @@ def prepare_calibration(
     # Everything that can be wrong is found now: simulating and running the objects takes many minutes.
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
-    source.check()
+    candidates = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
     source.further.check(source.labels)
-    if (source.store is None) == (source.population is None):
-        raise UsageError(
-            "models calibrate: state where held-out objects come from: --simulate paper or survey, or --store and --labels"
-        )
-    if source.store is not None and source.objects is not None:
-        raise UsageError("--objects is of the simulation; with --store all objects with labels are used")
+    _check_source(source, takes_pixels=candidates[0].metadata.input.takes_pixels)
     for rate in settings.dropout_rates:
         if not 0 <= rate < 1:
             raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
-    candidates = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
     models.check_candidates(candidates, settings.dropout_rates)
     compared = tuple(models.load_bundle(models.bundle_path(path)) for path in compare_with)
     # All candidates have the same parameters by now, so the first stands for them.
@@ -135,6 +129,20 @@ def prepare_calibration(
         refuse_training_seed(bundle, source, also, settings.seed)
     storage.check_writable(str(output.resolve().parent))
     return CalibrationTask(candidates, output, source, settings, compared, tuple(also))
+
+
+def _check_source(source: DataSource, *, takes_pixels: bool) -> None:
+    if source.is_simulated == (source.population is None):
+        tables = "--store and --labels" if takes_pixels else "--labels"
+        raise UsageError(
+            f"models calibrate: state where held-out objects come from: --simulate paper or survey, or {tables}"
+        )
+    if source.population is None:
+        source.check(takes_pixels=takes_pixels)
+    elif not takes_pixels:
+        raise UsageError("--simulate: a network that takes columns alone is calibrated with --labels")
+    if not source.is_simulated and source.objects is not None:
+        raise UsageError("--objects is of the simulation; with --labels all objects with labels are used")
 
 
 def calibrate_bundle(task: CalibrationTask, *, console: Console | None = None) -> CalibratedBundle:
@@ -184,11 +192,11 @@ class _Calibrating:
             held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
             for note in notes:
                 self._notify(note)
-            if task.source.labels is not None:
+            if task.source.labels:
                 held_out = with_further_columns(
                     held_out,
                     task.source.further,
-                    labels=task.source.labels,
+                    labels=task.source.labels[0],
                     id_column=task.source.id_column,
                 )
             described = describe_objects(data, is_part=bool(notes))

@@ -47,11 +47,11 @@ class FurtherColumns:
         """The columns of the labels that are read, each once."""
         return list(dict.fromkeys([*self.strata.values(), *self.target_columns]))
 
-    def check(self, labels: str | None) -> None:
+    def check(self, labels: Sequence[str]) -> None:
         """Raise a UsageError if they contradict each other, or there is no table of labels that could have them."""
         if (self.target is None) != (not self.target_columns):
             raise UsageError("--target and --target-columns go together: which list, and which columns of it")
-        if self.names and labels is None:
+        if self.names and not labels:
             raise UsageError(
                 "--magnitude, --size and --target: the columns are those of --labels, which is not given"
             )

@@ -46,13 +46,25 @@ def refuse_training_seed(bundle: models.Bundle, source: DataSource, also: Sequen
                 f"--seed {seed}: {name} was trained on galaxies of population {population} with this "
                 "seed; held-out ones need another"
             )
-        # Stores are compared by name: their paths differ between machines.
-        is_same_store = source.store is not None and record.get("store") == Path(source.store).name
-        if is_same_store and record.get("seed") == seed:
+        # Stores and tables are compared by name: their paths differ between machines.
+        origin = (
+            {"store": Path(source.store).name} if source.store else {"tables": source.label_sources.names}
+        )
+        if (shared := _shared_name(record, origin)) and record.get("seed") == seed:
             raise UsageError(
-                f"--seed {seed}: the training of {name} divided {record['store']} with this seed; to divide what "
+                f"--seed {seed}: the training of {name} divided {shared} with this seed; to divide what "
                 "it set aside, another is needed"
             )
+
+
+def _shared_name(record: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """Return the name of a store or table that a training and other data have in common; "" if there is none.
+
+    A store is what objects have in common, whichever table has their labels; without one it is any of the tables.
+    """
+    if "store" in origin:
+        return str(origin["store"]) if record.get("store") == origin["store"] else ""
+    return next((name for name in origin.get("tables", ()) if name in record.get("tables", ())), "")
 
 
 def _training_records(bundle: models.Bundle) -> Iterator[Mapping[str, Any]]:
@@ -66,9 +78,9 @@ def _training_records(bundle: models.Bundle) -> Iterator[Mapping[str, Any]]:
 def held_out_objects(
     data: LabeledImages, bundles: Sequence[models.Bundle]
 ) -> tuple[models.HeldOut, list[str]]:
-    """Return the objects that no bundle was trained on, and a note for each training that used the store of `data`.
+    """Return the objects that no bundle was trained on, and a note for each training that used the store or a table of `data`.
 
-    From a store that a bundle was trained on, only the test part of the training's split is taken, which was set aside.
+    From data that a bundle was trained on, only the test part of the training's split is taken, which was set aside.
     """
     held_out = models.HeldOut(
         data.images,
@@ -80,7 +92,7 @@ def held_out_objects(
     notes = []
     # A split follows from seed and ids alone, so the test part is found again, whichever labels the objects have now.
     for bundle, record in ((trained, record) for trained in bundles for record in _training_records(trained)):
-        if "store" not in data.origin or record.get("store") != data.origin["store"]:
+        if not (shared := _shared_name(record, data.origin)):
             continue
         split = models.split_objects(
             held_out.ids,
@@ -89,7 +101,7 @@ def held_out_objects(
             test_share=float(record["test_share"]),
         )
         notes.append(
-            f"{bundle.metadata.name} was trained on {data.origin['store']}: of its {len(held_out)} objects the {len(split.test)} "
+            f"{bundle.metadata.name} was trained on {shared}: of its {len(held_out)} objects the {len(split.test)} "
             "are used that the training set aside"
         )
         # The next record splits what is left: an object is held out only if every training set it aside.
@@ -107,9 +119,9 @@ def describe_objects(data: LabeledImages, *, is_part: bool) -> str:
         Whether only the objects are used that a training set aside.
     """
     origin = data.origin
-    if "store" not in origin:
+    if "population" in origin:
         return f"simulated galaxies of population {origin['population']}, seed {origin['simulation_seed']}"
-    objects = f"objects of {origin['store']}"
+    objects = f"objects of {origin.get('store') or ', '.join(origin['tables'])}"
     if "labels" in origin:
         objects += f" with labels of {origin['labels']}"
     return f"{objects}, of those the training set aside" if is_part else objects

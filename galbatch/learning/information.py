@@ -84,7 +84,7 @@ def prepare_information(
     UsageError
         The networks do not fit each other, or the source is none.
     """
-    source.check()
+    source.check(takes_pixels=True)
     source.further.check(source.labels)
     if source.store is None:
         raise UsageError(
@@ -141,7 +141,7 @@ def measure_information(task: InformationTask, *, output: Path, console: Console
         held_out, notes = held_out_objects(data, list(task.bundles.values()))
         for note in notes:
             notify(note)
-        labels, id_column = str(task.source.labels), task.source.id_column
+        labels, id_column = task.source.labels[0], task.source.id_column
         held_out = with_further_columns(held_out, task.source.further, labels=labels, id_column=id_column)
         found = {name: _scores(task, name, held_out) for name in SOURCES}
     failed: npt.NDArray[np.bool_] = np.any([np.isnan(one) for one in found.values()], axis=0)

@@ -1,8 +1,9 @@
-"""Images with known values, made from the cutouts of a store and a table of labels; trainings and calibrations read them."""
+"""Images or columns with known values, by tables of labels; trainings and calibrations read them."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from galbatch import ingest, models
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import Grid
 from galbatch.errors import OutputError, UsageError
-from galbatch.objects import read_numbers
+from galbatch.learning.labels import Labels, LabelSources
 
-__all__ = ["LabeledImages", "find_grid", "open_labeled"]
+__all__ = ["LabeledImages", "find_grid", "open_columns", "open_labeled"]
 
 # Up to this size cutouts are held in memory; larger sets are copied to a memory-mapped file. 4 GiB leave most of a
 # laptop's memory to the network and its batches.
@@ -49,45 +50,6 @@ class LabeledImages:
     strata: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _LabelTable:
-    """The table of labels.
-
-    Attributes
-    ----------
-    parameters : (row, parameter) float64, true values; NaN if missing
-    auxiliary : (row, auxiliary input) float64; NaN if missing
-    row_of : the row of each id, without ids that miss a value
-    """
-
-    parameters: npt.NDArray[np.float64]
-    auxiliary: npt.NDArray[np.float64]
-    row_of: Mapping[Any, int]
-
-    @classmethod
-    def read(cls, path: str, settings: models.TrainingSettings, id_column: str) -> _LabelTable:
-        parameters = [parameter.name for parameter in settings.parameters]
-        auxiliary = [column.name for column in settings.auxiliary_inputs]
-        # A column may be both a parameter and an auxiliary input.
-        names = list(dict.fromkeys([*parameters, *auxiliary]))
-        ids, numbers = read_numbers(path, id_column=id_column, columns=names)
-        # (row, column) to the numbers of the rows without missing values
-        complete = np.flatnonzero(np.isfinite(np.stack(list(numbers.values()), axis=1)).all(axis=1))
-        chosen = ids[complete].tolist()
-        row_of = dict(zip(chosen, complete.tolist(), strict=True))
-        if len(row_of) < len(chosen):
-            raise UsageError(
-                f"{path}: {len(chosen) - len(row_of)} of the ids in column {id_column} occur again; state each object once"
-            )
-
-        def stack(columns: list[str]) -> npt.NDArray[np.float64]:
-            return (
-                np.stack([numbers[name] for name in columns], axis=1) if columns else np.zeros((len(ids), 0))
-            )
-
-        return cls(stack(parameters), stack(auxiliary), row_of)
-
-
 class _Copied(NamedTuple):
     """The values that are kept of the labeled objects of a block, besides their pixels.
 
@@ -107,7 +69,7 @@ class _Copied(NamedTuple):
 
 @contextlib.contextmanager
 def open_labeled(
-    store: str, labels: str, *, settings: models.TrainingSettings, id_column: str, scratch: Path
+    store: str, labels: LabelSources, *, settings: models.TrainingSettings, scratch: Path
 ) -> Iterator[LabeledImages]:
     """Open the objects of a store that have labels, in the store's order, while the context lasts.
 
@@ -118,12 +80,10 @@ def open_labeled(
     ----------
     store : str
         Path of the cutout store, local or ``s3://``.
-    labels : str
-        Path of a table with ids, true parameters and auxiliary inputs.
+    labels : LabelSources
+        Tables with ids, true parameters and auxiliary inputs.
     settings : TrainingSettings
         Its grid, bands, parameters and auxiliary inputs say what is read.
-    id_column : str
-        Name of the table's column of ids.
     scratch : Path
         The file for cutouts that are too many for the memory; removed at the end.
 
@@ -139,23 +99,54 @@ def open_labeled(
     OutputError
         The disk is too small for the file.
     """
-    table = _LabelTable.read(labels, settings, id_column)
+    tables = Labels.read(labels, settings)
+    labeled = set(tables.ids.tolist())
     grid, pixels = find_grid(store, settings)
     rows_of = {}
     for pixel in pixels:
         ids = ingest.read_object_ids(store, pixel, grid).tolist()
-        rows_of[pixel] = np.array([row for row, name in enumerate(ids) if name in table.row_of], np.int64)
+        rows_of[pixel] = np.array([row for row, name in enumerate(ids) if name in labeled], np.int64)
     n_objects = sum(map(len, rows_of.values()))
     if n_objects == 0:
         raise UsageError(
-            f"{labels}: none of its {len(table.row_of)} objects with labels has a cutout in {store} on {grid.label}; are ids of "
-            f"column {id_column} those of the run's object list?"
+            f"{', '.join(labels.paths)}: none of its {len(labeled)} objects with labels has a cutout in {store} on {grid.label}; are ids of "
+            f"column {labels.id_column} those of the run's object list?"
         )
     with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
         # Each row read in random order would decode a whole shard of 256 objects, so the rows are copied once, in order.
         copied = _copy_cutouts(store, grid, rows_of, settings.bands, images)
-        origin = {"store": Path(store).name, "labels": Path(labels).name}
-        yield _join(copied, images, table, origin)
+        origin = {"store": Path(store).name, "labels": ", ".join(labels.names)}
+        yield _join(copied, images, tables, origin)
+
+
+def open_columns(labels: LabelSources, *, settings: models.TrainingSettings) -> LabeledImages:
+    """Return the objects of tables of labels, for a network that takes columns alone; their images have no band and no pixel.
+
+    Parameters
+    ----------
+    labels : LabelSources
+        Tables with ids, true parameters and auxiliary inputs.
+    settings : TrainingSettings
+        Its parameters and auxiliary inputs say what is read.
+
+    Raises
+    ------
+    UsageError
+        A table lacks a column, ids are of different kinds or occur twice in it, or no object has labels and columns.
+    """
+    tables = Labels.read(labels, settings)
+    ids = tables.ids
+    if not len(ids):
+        raise UsageError(f"{', '.join(labels.paths)}: no object has all its labels and columns")
+    matched = tables.match(ids)
+    missing = tables.n_labels - len(matched.place)
+    return LabeledImages(
+        models.no_pixels(len(matched.place)),
+        matched.parameters,
+        tables.extras(ids, matched),
+        {"tables": labels.names},
+        _notes(labels, len(matched.place), tables.n_labels, [(missing, "with a missing label or column")]),
+    )
 
 
 def find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list[HealpixPixel]]:
@@ -232,37 +223,43 @@ def _copy_cutouts(
 def _join(
     copied: Sequence[_Copied],
     images: npt.NDArray[np.float32],
-    table: _LabelTable,
+    tables: Labels,
     origin: Mapping[str, Any],
 ) -> LabeledImages:
     """Return the copied cutouts with their labels, and count the objects that were left out."""
     # Lists of (object,) and (object, band) per block become arrays over all objects.
     ids, psf, sky, has_light = (np.concatenate(parts) for parts in zip(*copied, strict=True))
-    # Cutouts are in the store's order, labels in the table's.
-    rows = np.array([table.row_of[name] for name in ids.tolist()], dtype=np.int64)[has_light]
+    # Cutouts are in the store's order, labels in the tables'.
     numbers = np.flatnonzero(has_light)
-    n_labels = len(table.parameters)
+    matched = tables.match(ids[has_light])
+    n_dark = len(tables.match(ids).place) - len(matched.place)
     left_out = [
-        (n_labels - len(table.row_of), "with a missing label"),
-        (len(table.row_of) - len(ids), "without a cutout"),
-        (len(ids) - len(numbers), "without light at their center"),
+        (tables.n_labels - tables.n_complete, "with a missing label"),
+        (tables.n_complete - len(matched.place) - n_dark, "without a cutout"),
+        (n_dark, "without light at their center"),
     ]
-    reasons = ", ".join(f"{count} {why}" for count, why in left_out if count)
-    auxiliary = table.auxiliary[rows].astype(np.float32) if table.auxiliary.shape[1] else None
+    chosen = numbers[matched.place]
+    extras = dataclasses.replace(
+        tables.extras(ids[has_light], matched), psf_fwhm_arcsec=psf[chosen], sky_sigma_njy=sky[chosen]
+    )
     return LabeledImages(
-        images if len(numbers) == len(ids) else _ChosenRows(images, numbers),
-        table.parameters[rows],
-        models.Extras(
-            object_id=ids[has_light],
-            auxiliary=auxiliary,
-            psf_fwhm_arcsec=psf[has_light],
-            sky_sigma_njy=sky[has_light],
-        ),
+        images if np.array_equal(chosen, np.arange(len(ids))) else _ChosenRows(images, chosen),
+        matched.parameters,
+        extras,
         origin,
-        (
-            f"{len(numbers)} of {n_labels} objects with labels"
-            + (f"; left out: {reasons}" if reasons else ""),
-        ),
+        _notes(tables.sources, len(chosen), tables.n_labels, left_out),
+    )
+
+
+def _notes(
+    labels: LabelSources, n_objects: int, n_labels: int, left_out: Sequence[tuple[int, str]]
+) -> tuple[str, ...]:
+    """Return a line with the number of objects with labels, and how many were left out for which reason."""
+    reasons = ", ".join(f"{count} {why}" for count, why in left_out if count)
+    of_tables = f" in {len(labels.paths)} tables" if len(labels.paths) > 1 else ""
+    return (
+        f"{n_objects} of {n_labels} objects with labels{of_tables}"
+        + (f"; left out: {reasons}" if reasons else ""),
     )
 
 

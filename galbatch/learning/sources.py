@@ -1,4 +1,4 @@
-"""Sources of images with known values: a cutout store with a table of labels, or the simulation."""
+"""Sources of objects with known values: tables of labels with a cutout store or with columns alone, or the simulation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 from galbatch import models, simulation
 from galbatch.errors import UsageError
 from galbatch.learning.further_columns import FurtherColumns
-from galbatch.learning.labeled import LabeledImages, open_labeled
+from galbatch.learning.labeled import LabeledImages, open_columns, open_labeled
+from galbatch.learning.labels import LabelSources
 
 __all__ = ["DataSource", "input_settings", "open_source", "simulate_labeled"]
 
@@ -28,36 +29,62 @@ NO_COLUMNS = FurtherColumns()
 
 @dataclass(frozen=True)
 class DataSource:
-    """A source of images with known values: a store and a table of labels, or the simulation.
+    """A source of objects with known values: tables of labels, with a store for networks that take pixels, or the simulation.
 
     Attributes
     ----------
-    store, labels : paths of the cutout store and of the table of true values; None: simulate
-    id_column : name of the table's column of ids
+    store : path of the cutout store; None: simulate, or columns alone
+    labels : paths of tables of true values
+    id_column : name of the tables' column of ids
     objects : number of galaxies to simulate; None: the recipe's
     population : name of the population to simulate; None: the recipe's
     further : further columns of the table of labels, for the results of a calibration
     """
 
     store: str | None = None
-    labels: str | None = None
+    labels: tuple[str, ...] = ()
     id_column: str = "object_id"
     objects: int | None = None
     population: str | None = None
     further: FurtherColumns = NO_COLUMNS
+    weights: tuple[float, ...] = ()
+    columns: str | None = None
 
-    def check(self) -> None:
-        """Raise an error if there is a store without labels, or labels without a store.
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the objects are simulated."""
+        return self.store is None and not self.labels
+
+    @property
+    def label_sources(self) -> LabelSources:
+        """The tables of labels, with their weights and the table of auxiliary inputs."""
+        return LabelSources(self.labels, self.id_column, self.weights, self.columns)
+
+    def check(self, *, takes_pixels: bool) -> None:
+        """Raise an error if store and labels do not fit each other, or the network.
 
         Raises
         ------
         UsageError
-            One of them is missing.
+            One of them is missing, or a store is given for a network that takes no pixels.
         """
-        if (self.store is None) != (self.labels is None):
+        if not takes_pixels and self.store is not None:
+            raise UsageError(
+                "--store: a network that takes columns alone reads no cutouts; take it out: --labels and --columns have its input"
+            )
+        if takes_pixels and (self.store is None) != (not self.labels):
             raise UsageError(
                 "--store and --labels go together: cutouts, and a table with their true parameters"
             )
+        if not takes_pixels and not self.labels:
+            raise UsageError(
+                "--labels: missing; an mlp is trained on a table with ids, true values and columns"
+            )
+        if self.columns is not None and not self.labels:
+            raise UsageError("--columns: the auxiliary inputs of objects with labels; give --labels, too")
+        if self.weights and not self.labels:
+            raise UsageError("--weights: are of tables of labels; give --labels, too")
+        self.label_sources.check()
 
     def adapt_recipe(self, recipe: models.Recipe) -> models.Recipe:
         """Return the recipe with the number of galaxies and the population of this source, if these are given."""
@@ -77,7 +104,7 @@ def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
     return models.TrainingSettings(
         name=metadata.name,
         # Any architecture will do: data are chosen by the input and the parameters of the network alone.
-        architecture="gampen",
+        architecture="gampen" if metadata.input.takes_pixels else "mlp",
         bands=metadata.input.bands,
         parameters=metadata.parameters,
         size_px=metadata.input.size_px,
@@ -89,7 +116,7 @@ def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
 @contextlib.contextmanager
 def open_source(
     source: DataSource,
-    recipe: models.Recipe,
+    recipe: models.Recipe | None,
     settings: models.TrainingSettings,
     *,
     output: Path,
@@ -100,8 +127,8 @@ def open_source(
     Parameters
     ----------
     source : DataSource
-    recipe : Recipe
-        Number, population and seed of simulated galaxies; not used if the source has a store.
+    recipe : Recipe or None
+        Number, population and seed of simulated galaxies; not used if the source has labels.
     settings : TrainingSettings
         Its grid, bands, parameters and auxiliary inputs say what is read or simulated.
     output : Path
@@ -113,16 +140,17 @@ def open_source(
     ------
     LabeledImages
     """
-    if source.store is None or source.labels is None:
+    if source.is_simulated and recipe is not None:
         yield simulate_labeled(recipe, settings, notify=notify)
         return
-    with open_labeled(
-        source.store,
-        source.labels,
-        settings=settings,
-        id_column=source.id_column,
-        scratch=output.with_name(f"{output.name}.pixels"),
-    ) as data:
+    if source.store is None:
+        of_columns = open_columns(source.label_sources, settings=settings)
+        for note in of_columns.notes:
+            notify(note)
+        yield of_columns
+        return
+    scratch = output.with_name(f"{output.name}.pixels")
+    with open_labeled(source.store, source.label_sources, settings=settings, scratch=scratch) as data:
         for note in data.notes:
             notify(note)
         yield data

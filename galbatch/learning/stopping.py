@@ -97,7 +97,7 @@ def prepare_stopping(
         raise UsageError(
             "models calibrate --stopping-only: state where held-out objects come from: --simulate paper or survey, or --store"
         )
-    if source.labels is not None:
+    if source.labels:
         raise UsageError("--labels: a stopping calibration reads none; take it out")
     bundle = models.load_bundle(models.bundle_path(bundles[0]))
     if not models.stops_by_quantiles(bundle.metadata):

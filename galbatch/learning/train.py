@@ -40,14 +40,14 @@ class TrainingTask:
     output : path of the bundle to write
     settings : settings of the training
     source : where the images come from
-    recipe : number, population and seed of simulated galaxies; not used if the source has a store
+    recipe : number, population and seed of simulated galaxies; not used if the source has labels, None without a simulation
     parent : bundle whose weights the training starts from; None: random weights
     """
 
     output: Path
     settings: models.TrainingSettings
     source: DataSource
-    recipe: models.Recipe
+    recipe: models.Recipe | None
     parent: models.Bundle | None = None
 
 
@@ -82,7 +82,7 @@ def prepare_training(
 
     Parameters
     ----------
-    architecture : {"gampen", "sfnet"}
+    architecture : {"gampen", "sfnet", "mlp"}
     output : Path
         The bundle to write.
     source : DataSource
@@ -106,12 +106,13 @@ def prepare_training(
     """
     _check_arguments(architecture, output, source)
     bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
-    recipe = source.adapt_recipe(models.RECIPES[architecture])
-    # A recipe describes simulated galaxies: with a store its bands and parameters would be the wrong ones.
-    base = bundle or (recipe.settings if source.store is None else None)
+    # A recipe describes simulated galaxies: with labels its bands and parameters would be the wrong ones.
+    recipe = source.adapt_recipe(models.RECIPES[architecture]) if architecture in models.RECIPES else None
+    base = bundle or (recipe.settings if recipe is not None and source.is_simulated else None)
     if base is None and settings is None:
+        given_by = "--labels" if source.store is None else "--store"
         raise UsageError(
-            "--store without --settings or --from: state at least bands and parameters in a file of settings"
+            f"{given_by} without --settings or --from: state at least parameters, and bands or auxiliary_inputs, in a file of settings"
         )
     given: dict[str, Any] = {}
     if source.population is not None:
@@ -127,11 +128,11 @@ def prepare_training(
 
 
 def _check_arguments(architecture: str, output: Path, source: DataSource) -> None:
-    if architecture not in models.RECIPES:
-        raise UsageError(f"models train {architecture}: expected one of {', '.join(models.RECIPES)}")
-    source.check()
-    if source.store is not None and (source.objects is not None or source.population is not None):
-        raise UsageError("--objects and --population are of the simulation; with --store they mean nothing")
+    if architecture not in models.ARCHITECTURES:
+        raise UsageError(f"models train {architecture}: expected one of {', '.join(models.ARCHITECTURES)}")
+    source.check(takes_pixels=architecture != "mlp")
+    if not source.is_simulated and (source.objects is not None or source.population is not None):
+        raise UsageError("--objects and --population are of the simulation; with --labels they mean nothing")
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
     if output.is_dir():

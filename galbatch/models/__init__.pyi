@@ -71,6 +71,7 @@ from .inference import (
     gpu_memory,
     infer_block,
     measure_memory,
+    no_pixels,
     stopping_digests,
 )
 from .inference.dereddening import CaseInfo, Dereddened, dereddened
@@ -106,6 +107,7 @@ from .speed import (
     wide_gampen,
 )
 from .training import (
+    ARCHITECTURES,
     RECIPES,
     TRAINING_DATA,
     BatchProgress,
@@ -129,6 +131,7 @@ from .training import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
     "EARLIEST_START",
     "GPU_MESSAGES",
     "HEADS",
@@ -225,6 +228,7 @@ __all__ = [
     "measure_memory",
     "measure_speed",
     "network_columns",
+    "no_pixels",
     "parse_settings",
     "pass_flops",
     "prior_column",

@@ -75,10 +75,6 @@ class PartitionObjects:
     def __len__(self) -> int:
         return len(self.table)
 
-    def needed(self, models: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Return (object,) bool: whether any of the models, by number, selects it."""
-        return np.any(self.selected[list(models)], axis=0)
-
 
 @dataclass(frozen=True)
 class Span:

@@ -4,11 +4,13 @@ from galbatch.planning.base import Base
 from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
 from galbatch.planning.inference_memory import WEIGHT_COPIES, InferenceMemory, project_inference
 from galbatch.planning.plan import PROCESS_BYTES, GridPlan, ModelPlan, PartitionPlan, Plan
-from galbatch.planning.planner import ENGINE_OF, FLAG_THRESHOLDS, make_plan
+from galbatch.planning.planner import ENGINE_OF, FLAG_THRESHOLDS, GRIDS, make_plan
+from galbatch.planning.projection import grid_text
 
 __all__ = [
     "ENGINE_OF",
     "FLAG_THRESHOLDS",
+    "GRIDS",
     "MAX_HEALPIX_ORDER",
     "PROCESS_BYTES",
     "WEIGHT_COPIES",
@@ -19,6 +21,7 @@ __all__ = [
     "PartitionPlan",
     "Plan",
     "divide",
+    "grid_text",
     "make_plan",
     "project_inference",
 ]

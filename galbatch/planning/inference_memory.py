@@ -111,4 +111,4 @@ def _data_bytes(plan: Plan, networks: Mapping[str, NetworkMemory]) -> int:
         sizes.append(block + reading_bytes(grid.grid, grid.bands) + block // 4 + copied)
     n_columns = OBJECT_COLUMNS + sum(memory.n_columns for memory in networks.values())
     largest: int = max(part.partition.n_objects for part in plan.partitions)
-    return max(sizes) + COLUMN_BYTES * n_columns * largest
+    return max(sizes, default=0) + COLUMN_BYTES * n_columns * largest

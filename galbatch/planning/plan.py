@@ -22,7 +22,7 @@ from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
 from galbatch.ingest import PREFETCHED_OBJECTS, AddedLight, blocks_in_memory, bytes_per_object
 from galbatch.objects import PartitionObjects, SelectedObjects
 from galbatch.planning.base import Base
-from galbatch.planning.projection import GridPlan, Projection
+from galbatch.planning.projection import GridPlan, Projection, grid_text
 
 if TYPE_CHECKING:
     from galbatch.models import Ensemble, ParameterInfo  # loads torch, which planning does without
@@ -42,7 +42,7 @@ class ModelPlan:
     name : the network's name: that in ``[[models]]``, with that of a case after a dot
     where, calibrated : the values in ``[[models]]`` or its case
     paths, sha256 : path and sha256 of each of its bundles; several bundles are an ensemble
-    grid : size and pixel scale of its cutouts
+    grid : size and pixel scale of its cutouts; None for a network that takes no pixels
     bands : survey bands that it takes, in the order of the bundle's input
     auxiliary_inputs : columns of the object list that it takes, in the order of the bundle's input
     inflated : for each bundle, whether its posteriors are inflated; follows from `calibrated` and the bundle
@@ -58,14 +58,14 @@ class ModelPlan:
     max_missing_share : largest share of a band's pixels that may be missing where an object gets values
     settings : digest of all that its values depend on beside pixels and auxiliary inputs
     n_selected : number of objects that `where` selects
-    n_covered : number of those that a tile covers: the others have no pixels, and no passes
+    n_covered : number of those that a tile covers: the others have no pixels, and no passes of a network that takes pixels
     """
 
     name: str
     where: str | None
     paths: tuple[str, ...]
     sha256: tuple[str, ...]
-    grid: Grid
+    grid: Grid | None
     bands: tuple[str, ...]
     auxiliary_inputs: tuple[str, ...] = ()
     calibrated: bool | None = None
@@ -196,6 +196,11 @@ class Plan:
         return self.objects.take(partition.start, partition.stop)
 
     @property
+    def grids_text(self) -> str:
+        """The grids of the store and the bands of each, as the fingerprint of cutouts has them."""
+        return ", ".join(grid_text(one.grid, one.bands) for one in self.grids)
+
+    @property
     def rejected(self) -> pa.Table:
         """The rows of the object list that were left out, with the reason for each."""
         return self.objects.source.rejected
@@ -245,4 +250,4 @@ class Plan:
             return blocks + shards + prefetched * of_object
 
         # Grids are cut one after the other.
-        return PROCESS_BYTES + max(grid_bytes(plan) for plan in self.grids)
+        return PROCESS_BYTES + max((grid_bytes(plan) for plan in self.grids), default=0)

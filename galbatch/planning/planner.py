@@ -26,9 +26,12 @@ from galbatch.objects import ObjectSource, SelectedObjects
 from galbatch.photometry import PHOTOMETRY_VERSION
 from galbatch.planning.division import Limits, divide_ranked
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
-from galbatch.planning.projection import GridPlan, Projector
+from galbatch.planning.projection import GridPlan, Projector, grid_text
 
-__all__ = ["ENGINE_OF", "FLAG_THRESHOLDS", "make_plan"]
+__all__ = ["ENGINE_OF", "FLAG_THRESHOLDS", "GRIDS", "make_plan"]
+
+GRIDS = "grids"
+"""The part of the fingerprint of cutouts with the grids of the store, and the bands of each."""
 
 FLAG_THRESHOLDS = "flag thresholds"
 """The part of the fingerprint of cutouts with the thresholds of the flags that pixels decide."""
@@ -73,19 +76,21 @@ def make_plan(
         tuple(partitions),
         oversize,
         tuple(planner.notes()),
-        photometry=config.photometry if config.photometry.enabled else None,
+        photometry=config.photometry if planner.measures else None,
         flags=config.flags,
     )
 
 
-def _grids(models: Sequence[ModelPlan]) -> list[GridPlan]:
-    """Return the distinct grids, each with the union of its networks' bands in the order of first use."""
+def _grids(models: Sequence[ModelPlan], config: RunConfig) -> list[GridPlan]:
+    """Return the distinct grids, each with the bands that ``[cutouts]`` states, then those of its networks in the order of first use."""
+    stated = {one.grid: one.bands or config.bands for one in config.cutouts.stated_grids}
     # Cutouts that several networks can share are cut and stored once.
     result = []
-    for grid in sorted({model.grid for model in models}):
+    for grid in sorted({*stated, *(model.grid for model in models if model.grid is not None)}):
         sharing = tuple(number for number, model in enumerate(models) if model.grid == grid)
-        bands = tuple(dict.fromkeys(band for number in sharing for band in models[number].bands))
-        result.append(GridPlan(grid, bands, sharing))
+        taken = [band for number in sharing for band in models[number].bands]
+        bands = tuple(dict.fromkeys([*stated.get(grid, ()), *taken]))
+        result.append(GridPlan(grid, bands, sharing, grid in stated))
     return result
 
 
@@ -114,7 +119,7 @@ class _Planner:
     ) -> None:
         self.config = config
         self.objects = SelectedObjects(source, [model.where for model in models], config.flags)
-        grids = _grids(models)
+        grids = _grids(models, config)
         # Tiles in other bands would be opened, and their change would refuse outputs that do not depend on them.
         used = {band for grid in grids for band in grid.bands}
         self.tiles = tuple(tile for tile in tiles if tile.band in used)
@@ -126,7 +131,7 @@ class _Planner:
             dataclasses.replace(
                 model,
                 n_selected=int(selected),
-                n_covered=int(covered),
+                n_covered=int(selected if model.grid is None else covered),
                 max_missing_share=config.flags.max_missing_share,
                 settings=digest({**self._posterior_parts(), **_model_parts(model)}),
             )
@@ -145,11 +150,11 @@ class _Planner:
             )
             for grid, n, covered in zip(grids, whole.n_cutouts, projector.n_covered_on, strict=True)
         )
-        if not any(whole.n_cutouts):
+        if not any(whole.n_cutouts) and not projector.n_selected.any():
             wheres = "; ".join(f"[[models]] {model.name}: where = {model.where!r}" for model in self.models)
             raise ConfigError(f"run.toml: no network is for any of the {len(self.objects)} objects: {wheres}")
         # A tile this close to an object may cover a corner of its largest cutout.
-        self._radius_deg = max(grid.grid.half_diagonal_deg for grid in grids)
+        self._radius_deg = max((grid.grid.half_diagonal_deg for grid in grids), default=0.0)
         self._limits = Limits(config.plan.max_objects_per_partition, config.plan.max_bytes_per_partition)
         self._common_ingest, self._common_infer = self._ingest_parts(), self._infer_parts()
 
@@ -176,7 +181,7 @@ class _Planner:
         table = objects.table
         near = tuple(self._footprint.near(table, radius_deg=self._radius_deg))
         columns = (table.object_id, table.ra_deg, table.dec_deg, objects.flags)
-        needed = [digest(objects.needed(grid.models)) for grid in self.grids]
+        needed = [digest(grid.needed(objects.selected)) for grid in self.grids]
         # Cutouts carry the PSF widths of the object list.
         psf = [[band, digest(width)] for band, width in sorted(table.psf_fwhm_arcsec.items())]
         # What is cut from a tile depends on the identity of its files, and on what a table of tiles may say of it.
@@ -241,7 +246,7 @@ class _Planner:
         return {
             "INGEST_VERSION": str(INGEST_VERSION),
             "survey": json.dumps(surveys, sort_keys=True),
-            "grids": ", ".join(f"{g.grid.label} {'+'.join(g.bands)}" for g in self.grids),
+            GRIDS: ", ".join(grid_text(g.grid, g.bands) for g in self.grids),
             "planes": " ".join(self.config.cutouts.planes),
             # The default adds nothing, so that it keeps the fingerprints of before there was a choice.
             **(
@@ -281,11 +286,16 @@ class _Planner:
             "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
         }
 
+    @property
+    def measures(self) -> bool:
+        """Whether there is photometry: it is of cutouts, which a run on columns alone does not have."""
+        return self.config.photometry.enabled and bool(self.grids)
+
     @cached_property
     def _photometry_parts(self) -> dict[str, str]:
         """Return the parts of the fingerprints of photometry beyond those of cutouts; none where there is no photometry."""
         settings = self.config.photometry
-        if not settings.enabled:
+        if not self.measures:
             return {}
         return {
             "PHOTOMETRY_VERSION": str(PHOTOMETRY_VERSION),
@@ -297,7 +307,7 @@ class _Planner:
         """Return the part of the fingerprints of leaves with the thresholds of the flags that photometry decides."""
         flags = self.config.flags
         thresholds = json.dumps(flags.model_dump(include={*flags.of_photometry}), sort_keys=True)
-        return {"flags of photometry": thresholds} if self.config.photometry.enabled else {}
+        return {"flags of photometry": thresholds} if self.measures else {}
 
     @cached_property
     def _band_settings(self) -> dict[str, str]:

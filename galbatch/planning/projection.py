@@ -18,7 +18,12 @@ from galbatch.core.types import Grid, Tile
 from galbatch.ingest import Footprint, bytes_per_object, tile_read_cost
 from galbatch.objects import Chunk, LruCache, SelectedObjects
 
-__all__ = ["GridPlan", "Projection", "Projector"]
+__all__ = ["GridPlan", "Projection", "Projector", "grid_text"]
+
+
+def grid_text(grid: Grid, bands: Sequence[str]) -> str:
+    """Return a grid and its bands as fingerprints and messages show them: ``96px_0.168arcsec g+r``."""
+    return f"{grid.label} {'+'.join(bands)}"
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,10 @@ class GridPlan:
     Attributes
     ----------
     grid : size and pixel scale of the cutouts
-    bands : the union of the bands of its networks
+    bands : bands that ``[cutouts]`` states, then those of its networks
     models : index of each network that uses it, in the order of ``[[models]]``
-    n_cutouts : number of objects that these networks select
+    is_stated : whether ``[cutouts]`` states it: then every object is cut, not those alone that its networks select
+    n_cutouts : number of objects that are cut
     n_covered : number of those that a tile covers: cutting the others takes no time
     settings : for each band a digest of the settings that its pixels depend on
     """
@@ -82,9 +88,16 @@ class GridPlan:
     grid: Grid
     bands: tuple[str, ...]
     models: tuple[int, ...]
+    is_stated: bool = False
     n_cutouts: int = 0
     n_covered: int = 0
     settings: tuple[str, ...] = ()
+
+    def needed(self, selected: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which objects are cut on the grid, (object,) bool, of those that each network selects, (model, object) bool."""
+        if self.is_stated:
+            return np.ones(selected.shape[1], np.bool_)
+        return np.any(selected[list(self.models)], axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +270,9 @@ class Projector:
     n_covered : ndarray of int64, (model,)
         Number of those that a tile covers.
     n_covered_on : ndarray of int64, (grid,)
-        Number of objects that a tile covers and a network of the grid selects.
+        Number of objects that a tile covers and that are cut on the grid.
     n_outside : int
-        Number of objects that a network selects but no tile covers.
+        Number of objects that are to be cut but no tile covers.
     """
 
     def __init__(
@@ -306,7 +319,7 @@ class Projector:
         """Return the windows of a chunk of the object list."""
         chunk = self._objects.chunks[index]
         table = chunk.table
-        needed = [chunk.selected[list(grid.models)].any(axis=0) for grid in self._grids]
+        needed = [grid.needed(chunk.selected) for grid in self._grids]
         places = [footprint.covering(table.ra_deg, table.dec_deg) for footprint in self._footprints]
         # reshape: without any grid or survey the arrays would have no axis of objects.
         return _Windows(

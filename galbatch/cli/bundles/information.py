@@ -66,7 +66,7 @@ def information(
         title = Path(scores).name
     else:
         further = learning.FurtherColumns(magnitude, size=size)
-        source = learning.DataSource(store, labels, id_column, further=further)
+        source = learning.DataSource(store, () if labels is None else (labels,), id_column, further=further)
         settings = models.PassSettings(passes)
         task = learning.prepare_information(paths, source, parameter=parameter, passes=settings)
         found = learning.measure_information(task, output=Path(output), console=out)

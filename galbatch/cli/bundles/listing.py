@@ -50,17 +50,16 @@ def list_bundles(
 def _row(spec: str) -> tuple[str, ...]:
     """Return the cells of one row of the list: the bundle at `spec`, a path or demo:NAME."""
     from galbatch import models
-    from galbatch.core.types import Grid
 
     metadata, sha256 = models.read_bundle_metadata(models.bundle_path(spec))
-    grid = Grid(metadata.input.size_px, metadata.input.pixel_scale_arcsec)
+    grid = metadata.input.grid
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return (
         spec,
         f"{metadata.name} {metadata.version}",
         metadata.architecture,
         " ".join(metadata.input.bands),
-        grid.label,
+        "" if grid is None else grid.label,
         " ".join(parameter.name for parameter in metadata.parameters),
         metadata.head.kind + members,
         sha256[:12],

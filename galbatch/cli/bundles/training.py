@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from galbatch.cli.options import IdColumn, LabelsTable, parse_numbers
+from galbatch.cli.options import ColumnsTable, IdColumn, LabelsTable, parse_numbers
 from galbatch.cli.printing import out, print_error, print_line, print_result_tables
 from galbatch.core.process import STOPPED_EXIT_CODE
 from galbatch.errors import UsageError
@@ -19,7 +19,12 @@ __all__ = ["calibrate", "train"]
 
 
 def train(
-    architecture: Annotated[str, typer.Argument(metavar="gampen|sfnet", help="gampen or sfnet")],
+    architecture: Annotated[
+        str,
+        typer.Argument(
+            metavar="gampen|sfnet|mlp", help="gampen or sfnet, or mlp: a dense network on columns alone"
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -38,7 +43,21 @@ def train(
             metavar="CUTOUTS.zarr", help="train on the cutouts of a store instead of simulated galaxies"
         ),
     ] = None,
-    labels: LabelsTable = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="table with a column of ids and the true parameters; may be repeated: an object may have a label in each",
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="weight in the loss of the objects of each table of labels, separated by commas, such as 0.2,1; default: all equal",
+        ),
+    ] = "",
+    columns: ColumnsTable = None,
     id_column: IdColumn = "object_id",
     parent: Annotated[
         str | None,
@@ -67,14 +86,22 @@ def train(
         bool, typer.Option("--keep-checkpoint", help="do not delete the checkpoint at the end")
     ] = False,
 ) -> None:
-    """Train a network on cutouts with labels, or on newly simulated galaxies, as the demo bundles were.
+    """Train a network on cutouts or columns with labels, or on newly simulated galaxies, as the demo bundles were.
 
     The loss, transforms, split and default settings are those of the GaMPEN paper. The state after each epoch is kept in
     OUTPUT.ckpt until the bundle is written. On a CPU, the same seed and number of threads give the same bits.
     """
     from galbatch import learning, reporting
 
-    source = learning.DataSource(store, labels, id_column, objects=objects, population=population)
+    source = learning.DataSource(
+        store,
+        tuple(labels or ()),
+        id_column,
+        objects=objects,
+        population=population,
+        weights=parse_numbers("--weights", weights, "numbers separated by commas, such as 0.2,1"),
+        columns=columns,
+    )
     # Options of the command line replace single settings of the file; None means not given.
     options = {"epochs": epochs, "seed": seed}
     task = learning.prepare_training(
@@ -137,6 +164,7 @@ def calibrate(
         ),
     ] = None,
     labels: LabelsTable = None,
+    columns: ColumnsTable = None,
     id_column: IdColumn = "object_id",
     dropout: Annotated[
         str,
@@ -205,8 +233,9 @@ def calibrate(
             raise UsageError(
                 "--stopping-only: --dropout, --apply, --compare-with, --also, --magnitude and --target mean nothing with it"
             )
+        tables = () if labels is None else (labels,)
         _calibrate_stopping(
-            bundles, output, learning.DataSource(store, labels, id_column, objects, simulate), seed
+            bundles, output, learning.DataSource(store, tables, id_column, objects, simulate), seed
         )
         return
 
@@ -214,9 +243,16 @@ def calibrate(
     settings = models.CalibrationSettings(
         dropout_rates=rates, apply=apply, passes=models.PassSettings(passes), seed=seed
     )
-    columns = tuple(name.strip() for name in target_columns.split(",") if name.strip())
-    further = learning.FurtherColumns(magnitude, target, columns)
-    source = learning.DataSource(store, labels, id_column, objects, simulate, further)
+    wanted = tuple(name.strip() for name in target_columns.split(",") if name.strip())
+    source = learning.DataSource(
+        store,
+        () if labels is None else (labels,),
+        id_column,
+        objects=objects,
+        population=simulate,
+        further=learning.FurtherColumns(magnitude, target, wanted),
+        columns=columns,
+    )
     task = learning.prepare_calibration(
         bundles, output, source=source, settings=settings, compare_with=compare_with or (), also=also or ()
     )

@@ -249,7 +249,7 @@ def infer_task(
 
 
 def _grid_tasks(plan: Plan, objects: PartitionObjects) -> tuple[GridTask, ...]:
-    # An object is cut on a grid only if a network with that grid selects it.
+    # An object is cut on a grid only if [cutouts] states the grid, or a network with that grid selects the object.
     return tuple(
-        GridTask(g.grid, g.bands, np.flatnonzero(objects.needed(g.models)), g.settings) for g in plan.grids
+        GridTask(g.grid, g.bands, np.flatnonzero(g.needed(objects.selected)), g.settings) for g in plan.grids
     )

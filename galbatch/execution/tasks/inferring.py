@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from galbatch import api, catalog, dashboard, ingest, models
 from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column, photometry_columns, provenance_columns
 from galbatch.core.fingerprint import refuse_difference
 from galbatch.core.prefetch import prefetch
-from galbatch.core.types import CutoutBlock
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
 from galbatch.errors import FingerprintError
 from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
 from galbatch.execution.networks import LoadedModel, execution_of, load_network, model_columns
@@ -40,12 +40,17 @@ def infer_partition(task: InferTask) -> TaskResult:
     task, notes = _fit_batch(task)
     loaded = [LoadedModel.load(task, model) for model in task.models]
     bands = tuple(dict.fromkeys(band for grid in task.grids for band in grid.bands))
-    of_pixels = [*provenance_columns(bands), *(photometry_columns(bands) if task.photometry else ())]
+    of_pixels = [
+        *(provenance_columns(bands) if task.grids else ()),
+        *(photometry_columns(bands) if task.photometry else ()),
+    ]
     planned, ensembles = [model.planned for model in loaded], [model.ensemble for model in loaded]
     of_models = model_columns(planned, ensembles, quantiles=task.posterior.quantiles, a_b=task.a_b)
     columns = [PIXEL_FLAGS, *of_pixels, *of_models]
     sampler = dashboard.Sampler(api.thumbnail_png)
     values = _infer_grids(task, loaded, columns, sampler)
+    for model in (model for model in loaded if model.planned.grid is None):
+        _infer_columns(model, values, n_objects=len(task.objects))
     if task.a_b:
         ebv = task.objects.kept.column(EBV).to_numpy()
         for model in loaded:
@@ -116,6 +121,14 @@ def _infer_grids(
                     model.fill(values, cutouts, rows)
                 sampler.look(cutouts, rows, columns, values)
     return values
+
+
+def _infer_columns(model: LoadedModel, values: Mapping[str, npt.NDArray[Any]], *, n_objects: int) -> None:
+    """Run a network that takes columns alone on all objects of the partition, and fill in its values."""
+    for start in range(0, n_objects, BLOCK_OBJECTS):
+        rows = np.arange(start, min(start + BLOCK_OBJECTS, n_objects))
+        for name, result in model.infer(None, rows).items():
+            values[name][rows] = result
 
 
 def _photometry(task: InferTask, grid: GridTask) -> dict[str, npt.NDArray[Any]]:

@@ -50,7 +50,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     lines = [
         f"# {metadata.name} {metadata.version}",
         "",
-        f"Estimates {names} from images in {', '.join(bands)}.",
+        f"Estimates {names} from {metadata.input.text}.",
         "",
         f"- architecture: {metadata.architecture}",
         f"- output: {head.card_text(metadata.head)}; {head.n_outputs(metadata.head, len(metadata.parameters))} numbers{members}",
@@ -90,16 +90,16 @@ def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]
         This version of galbatch does not know the bundle's kind of head.
     """
     image, calibration = metadata.input, metadata.calibration or CalibrationInfo()
-    auxiliary = "".join(f", {one.name}" for one in image.auxiliary_inputs)
+    names = [one.name for one in image.auxiliary_inputs]
+    if image.takes_pixels:
+        pixels = f"{image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec, {image.unit}"
+        names = [f"{', '.join(image.bands)}: {pixels}", *names]
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return [
         ("bundle", f"{metadata.name} {metadata.version}, sha256 {sha256[:12]}"),
         ("network", f"{metadata.architecture}{members}, {_passes_line(metadata)}"),
         ("output", head_of(metadata.head).card_text(metadata.head)),
-        (
-            "takes",
-            f"{', '.join(image.bands)}: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec, {image.unit}{auxiliary}",
-        ),
+        ("takes", ", ".join(names)),
         *(("estimates", _parameter_line(parameter)) for parameter in metadata.parameters),
         ("trained on", metadata.training_data or NOT_STATED),
         ("prior", metadata.prior.text() if metadata.prior is not None else NOT_STATED),
@@ -139,13 +139,15 @@ def _recognizes(domain: DomainInfo) -> bool:
 def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
     """Return the sections on the input, and on the parameters with the magnitudes and labels that are derived from them."""
     image = metadata.input
-    inputs = [
-        f"- bands: {', '.join(image.bands)}",
-        f"- grid: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec",
-        f"- pixels: {image.unit}, zero point {_number(image.zero_point_mag)} mag (AB)",
-        f"- background: {image.background or NOT_STATED}",
-        f"- release: {image.release or NOT_STATED}",
-    ]
+    inputs = ["- no pixels: numbers per object alone"]
+    if image.zero_point_mag is not None:
+        inputs = [
+            f"- bands: {', '.join(image.bands)}",
+            f"- grid: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec",
+            f"- pixels: {image.unit}, zero point {_number(image.zero_point_mag)} mag (AB)",
+            f"- background: {image.background or NOT_STATED}",
+            f"- release: {image.release or NOT_STATED}",
+        ]
     # Bundles that do not say it have the cards of before there was such a field.
     if image.dereddened is not None:
         inputs.append(f"- Galactic extinction: {'corrected' if image.dereddened else 'not corrected'}")

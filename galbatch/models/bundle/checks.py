@@ -13,6 +13,7 @@ from galbatch.errors import BundleError
 from galbatch.models.bundle.network import GLOBAL_GENERATOR
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.metadata import BundleMetadata
+from galbatch.models.networks import prefix_arguments
 
 __all__ = ["CHECK_ROWS", "check_behavior", "made_up_images", "made_up_inputs"]
 
@@ -61,7 +62,8 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
     for method in ("prefix", "sample"):
         if not hasattr(script, method):
             return f"the script has no method {method}"
-    before, inputs = _checksums(script), made_up_inputs(metadata)
+    before, (images, auxiliary) = _checksums(script), made_up_inputs(metadata)
+    inputs = prefix_arguments(images, auxiliary)
     keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * KEY_STEP
     try:
         features = _tensor(script.prefix(*inputs), "prefix")
@@ -69,8 +71,9 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
         first, again = _tensor(script.sample(rows, keys), "sample"), script.sample(rows, keys)
         fixed = script.sample(rows, torch.full_like(keys, FIXED_KEY))
     except SCRIPT_FAULTS as error:
-        shapes = " and auxiliary inputs ".join(str(tuple(part.shape)) for part in inputs)
-        return f"fails on images {shapes}: {_last_line(error)}"
+        named = {"images": images if metadata.input.takes_pixels else None, "auxiliary inputs": auxiliary}
+        shapes = " and ".join(f"{name} {tuple(p.shape)}" for name, p in named.items() if p is not None)
+        return f"fails on {shapes}: {_last_line(error)}"
     expected = (CHECK_ROWS, outputs_per_pass(metadata))
     if tuple(first.shape) != expected:
         return f"sample gives {tuple(first.shape)}, expected (row, output) = {expected}"
@@ -155,15 +158,15 @@ def _tensor(value: Any, method: str) -> Tensor:
     return value
 
 
-def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, ...]:
-    """Return arguments for `prefix`: two made-up images and, for networks with auxiliary inputs, a row of 0 and a row of 1."""
+def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, Tensor | None]:
+    """Return two made-up images, and for networks with auxiliary inputs a row of 0 and a row of 1, else None."""
     n_auxiliary = len(metadata.input.auxiliary_inputs)
     auxiliary = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_auxiliary)
-    return (made_up_images(metadata), auxiliary) if n_auxiliary else (made_up_images(metadata),)
+    return made_up_images(metadata), auxiliary if n_auxiliary else None
 
 
 def made_up_images(metadata: BundleMetadata) -> Tensor:
-    """Return two made-up images (2, band, y, x) float32: Gaussian blobs on noise, in the bundle's unit."""
+    """Return two made-up images (2, band, y, x) float32: Gaussian blobs on noise, in the bundle's unit; without a band, no pixels."""
     size = metadata.input.size_px
     offset = torch.arange(size, dtype=torch.float32) - size // 2
     radius2 = offset[:, None] ** 2 + offset[None, :] ** 2

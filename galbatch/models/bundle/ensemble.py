@@ -115,8 +115,8 @@ class Ensemble:
         return tuple(bundle.sha256 for bundle in self.bundles)
 
     @property
-    def grid(self) -> Grid:
-        """The size and pixel scale of the cutouts that the networks take."""
+    def grid(self) -> Grid | None:
+        """The size and pixel scale of the cutouts that the networks take; None if they take no pixels."""
         return self.bundles[0].grid
 
     @property
@@ -226,8 +226,10 @@ def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:
     image = metadata.input
     auxiliary = ", ".join(f"{one.name} {one.unit}".strip() for one in image.auxiliary_inputs)
     return {
-        "cutouts": f"{image.size_px} px of {image.pixel_scale_arcsec:g} arcsec",
-        "bands": ", ".join(image.bands),
+        "cutouts": f"{image.size_px} px of {image.pixel_scale_arcsec:g} arcsec"
+        if image.takes_pixels
+        else "none",
+        "bands": ", ".join(image.bands) or "none",
         "auxiliary inputs": auxiliary or "none",
         "single values or distributions": "single values"
         if head_of(metadata.head).is_point

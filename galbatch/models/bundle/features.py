@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from galbatch.core.types import njy_per_unit
 from galbatch.errors import BundleError
 from galbatch.models.bundle.network import Bundle
 
@@ -83,7 +82,7 @@ def localize(
         )
     # As inference sees them: in the bundle's unit, 0 (the sky's level) where a pixel is missing.
     finite = np.where(np.isfinite(images), images, 0.0)
-    unit_njy = njy_per_unit(bundle.metadata.input.zero_point_mag)
+    unit_njy = bundle.metadata.input.njy_per_unit
     features = bundle.prefix(torch.from_numpy((finite / unit_njy).astype(np.float32)))
     last = bundle.script.last_features(features)
     if index is None:

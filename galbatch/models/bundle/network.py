@@ -13,6 +13,7 @@ from torch import Tensor
 from galbatch.core.texts import html_card, html_table
 from galbatch.core.types import Grid
 from galbatch.models.metadata import BundleMetadata
+from galbatch.models.networks import prefix_arguments
 
 __all__ = ["GLOBAL_GENERATOR", "Bundle", "set_modes"]
 
@@ -36,9 +37,9 @@ class Bundle:
     script: Any
 
     @property
-    def grid(self) -> Grid:
-        """The size and pixel scale of the cutouts that the network takes."""
-        return Grid(self.metadata.input.size_px, self.metadata.input.pixel_scale_arcsec)
+    def grid(self) -> Grid | None:
+        """The size and pixel scale of the cutouts that the network takes; None if it takes no pixels."""
+        return self.metadata.input.grid
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -61,7 +62,8 @@ class Bundle:
 
         Parameters
         ----------
-        images : (object, band, y, x) float32, in the bundle's unit
+        images : (object, band, y, x) float32, in the bundle's unit; without bands, and not passed on, for networks that take
+            columns alone
         auxiliary : (object, auxiliary input) float32; not passed on to networks that take none
 
         Returns
@@ -69,10 +71,9 @@ class Bundle:
         features that `sample` takes, with objects along the first axis
         """
         # Scripts of networks without auxiliary inputs may have a `prefix` of one argument: foreign ones do.
-        takes_auxiliary = bool(self.metadata.input.auxiliary_inputs)
-        result: Tensor = (
-            self.script.prefix(images, auxiliary) if takes_auxiliary else self.script.prefix(images)
-        )
+        taken = auxiliary if self.metadata.input.auxiliary_inputs else None
+        given = images if self.metadata.input.takes_pixels else images[:, :0]
+        result: Tensor = self.script.prefix(*prefix_arguments(given, taken))
         return result
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
@@ -98,16 +99,24 @@ class Bundle:
 
     def __repr__(self) -> str:
         names = ", ".join(parameter.name for parameter in self.metadata.parameters)
-        return f"<Bundle {self.metadata.name} {self.metadata.version}: {names} from images in {', '.join(self.bands)}>"
+        return (
+            f"<Bundle {self.metadata.name} {self.metadata.version}: {names} from {self.metadata.input.text}>"
+        )
 
     def _repr_html_(self) -> str:
         own, grid = self.metadata, self.grid
         auxiliary = ", ".join(one.name for one in own.input.auxiliary_inputs)
         rows = [
             ("architecture", own.architecture),
-            (
-                "takes",
-                f"{grid.size_px} x {grid.size_px} px of {grid.pixel_scale_arcsec:g} arcsec in {', '.join(self.bands)}",
+            *(
+                [
+                    (
+                        "takes",
+                        f"{grid.size_px} x {grid.size_px} px of {grid.pixel_scale_arcsec:g} arcsec in {', '.join(self.bands)}",
+                    )
+                ]
+                if grid is not None
+                else []
             ),
             *([("auxiliary inputs", auxiliary)] if auxiliary else []),
             (

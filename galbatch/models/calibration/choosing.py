@@ -25,7 +25,7 @@ from galbatch.models.calibration.evaluation import (
     transforms,
 )
 from galbatch.models.heads import head_of, read_passes
-from galbatch.models.metadata import ParameterInfo
+from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.posterior import Passes
 
 __all__ = [
@@ -145,10 +145,15 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
         )
         if names != expected or bundle.metadata.input != bundles[0].metadata.input:
             raise BundleError(
-                f"{metadata.name}: has the parameters {', '.join(names)} of {bundle.grid.label}, expected those of "
-                f"{bundles[0].metadata.name}: {', '.join(expected)} of {bundles[0].grid.label}, with the same input; "
+                f"{metadata.name}: has the parameters {', '.join(names)} of {_input_text(metadata)}, expected those of "
+                f"{bundles[0].metadata.name}: {', '.join(expected)} of {_input_text(bundles[0].metadata)}, with the same input; "
                 "calibrate bundles that differ apart"
             )
+
+
+def _input_text(metadata: BundleMetadata) -> str:
+    grid = metadata.input.grid
+    return metadata.input.text if grid is None else grid.label
 
 
 def choose(

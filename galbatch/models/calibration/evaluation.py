@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from galbatch.core.types import ab_mag, njy_per_unit
+from galbatch.core.types import ab_mag
 from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.calibration.coverage import (
     LEVELS,
@@ -269,7 +269,7 @@ def run_held_out(
         bundle_sha256=bundle.sha256,
         passes=np.arange(passes.n_passes if metadata.passes_differ else 1),
     )
-    scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
+    scale = 1.0 / metadata.input.njy_per_unit
     rows = np.arange(n) if held_out.rows is None else held_out.rows
     # The empty first part gives the result its shape where there are no objects.
     parts = [np.empty((0, keys.shape[1], outputs_per_pass(metadata)), np.float32)]

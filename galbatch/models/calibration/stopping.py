@@ -21,7 +21,6 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.calibration.evaluation import HeldOut
@@ -123,7 +122,7 @@ def calibrate_stopping(
         )
     engine = choose_engine(Ensemble((bundle,)), kind="auto", precision="auto", device=settings.device)
     runs = executor(bundle, engine, settings.device)
-    scale = 1.0 / njy_per_unit(metadata.input.zero_point_mag)
+    scale = 1.0 / metadata.input.njy_per_unit
     rows = np.arange(len(held_out)) if held_out.rows is None else held_out.rows
     found = []
     for start in range(0, n_objects, GROUP_OBJECTS):

@@ -98,11 +98,15 @@ def compiled_disagreement(executor: NativeExecutor) -> str | None:
         ) from None
 
 
+def _made_up_inputs(bundle: Bundle, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    images, auxiliary = made_up_inputs(bundle.metadata)
+    return images.to(device), None if auxiliary is None else auxiliary.to(device)
+
+
 @torch.inference_mode()
 def disagreement(executor: NativeExecutor) -> str | None:
     """Return a message on how passes of two made-up galaxies differ from the script's; None if they differ by rounding only."""
-    images, *others = (part.to(executor.device) for part in made_up_inputs(executor.bundle.metadata))
-    auxiliary = others[0] if others else None
+    images, auxiliary = _made_up_inputs(executor.bundle, executor.device)
     rows = torch.arange(CHECK_ROWS, device=executor.device) % len(images)
     # Multiples of an odd number with many bits, as keys that are nearly equal would hide a weak hash.
     keys = torch.arange(CHECK_ROWS, device=executor.device) * 0x5851F42D4C957F2D
@@ -291,8 +295,8 @@ class NativeExecutor:
     @in_repeatable_float32
     def fuse(self) -> bool:
         """Let the runner's convolutions run fused with their ReLUs where that is exact enough; return whether they do."""
-        images, *others = (part.to(self.device) for part in made_up_inputs(self.bundle.metadata))
-        features, _ = self.prefix(self.bundle, images, others[0] if others else None)
+        images, auxiliary = _made_up_inputs(self.bundle, self.device)
+        features, _ = self.prefix(self.bundle, images, auxiliary)
         n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
         network, rows = self.runner.network, torch.arange(len(images), device=self.device)
         start = Start(features[:, :n_maps].to(network.dtype).contiguous(memory_format=torch.channels_last))

@@ -1,6 +1,6 @@
 from .adaptive import PassSource, StoppedObjects, StoppingRule, sample_adaptively
 from .audit import Audit
-from .block import BlockInputs, BlockReceivers, infer_block, nonfinite_images
+from .block import BlockInputs, BlockReceivers, infer_block, no_pixels, nonfinite_images
 from .domain import (
     FeatureDistance,
     ObjectNumbers,
@@ -39,6 +39,7 @@ __all__ = [
     "infer_block",
     "is_out_of_domain",
     "measure_memory",
+    "no_pixels",
     "nonfinite_images",
     "run_passes",
     "sample_adaptively",

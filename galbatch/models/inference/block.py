@@ -15,7 +15,7 @@ import numpy.typing as npt
 from galbatch.config import PosteriorConfig
 from galbatch.core.columns import EMBEDDING, MC_ERROR, MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
-from galbatch.core.types import CutoutBlock, njy_per_unit
+from galbatch.core.types import CutoutBlock
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.engines.choice import Execution, executor
@@ -39,7 +39,7 @@ from galbatch.models.inference.summaries import (
 )
 from galbatch.models.networks import draw_keys, is_audited
 
-__all__ = ["BlockInputs", "BlockReceivers", "infer_block", "nonfinite_images"]
+__all__ = ["BlockInputs", "BlockReceivers", "infer_block", "no_pixels", "nonfinite_images"]
 
 # Outputs that wait to be summarized with others, half a megabyte: a block of 256 objects with 48 passes of 9 outputs has as many.
 NUMBERS_WAITING = 2**17
@@ -57,17 +57,32 @@ class BlockInputs:
 
     Attributes
     ----------
-    cutouts : cutouts with the network's size, pixel scale and bands, the bands in its order
+    cutouts : cutouts with the network's size, pixel scale and bands, the bands in its order; None for a network that takes no pixels
     selected : (object,) bool; objects that are not selected get no values and the flag NOT_SELECTED
     auxiliary : (object, auxiliary input) float32, None for a network that takes none; an object for which one is NaN gets no
         values and the flag MISSING_PIXELS
     max_missing_share : an object gets no values if a larger share of a band's pixels is missing; a band without any never has
+    ids : (object,) int64 or str, needed where there are no cutouts, which have them
     """
 
-    cutouts: CutoutBlock
+    cutouts: CutoutBlock | None
     selected: npt.NDArray[np.bool_]
     auxiliary: npt.NDArray[np.float32] | None = None
     max_missing_share: float = 1.0
+    ids: npt.NDArray[Any] | None = None
+
+    @property
+    def object_id(self) -> npt.NDArray[Any]:
+        """The ids (object,) of the objects, int64 or str."""
+        if self.cutouts is not None:
+            return self.cutouts.object_id
+        if self.ids is None:
+            raise ValueError("inputs without cutouts need ids")
+        return self.ids
+
+    def images(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Return the images (row, band, y, x) of the objects at `rows`, in nJy; without cutouts they have no band and no pixel."""
+        return no_pixels(len(rows)) if self.cutouts is None else self.cutouts.image[rows]
 
 
 @dataclass(frozen=True)
@@ -127,8 +142,10 @@ def infer_block(
     _check_inputs(ensemble, inputs)
     cutouts, selected = inputs.cutouts, inputs.selected
     specs = network_columns(ensemble, name=name, quantiles=posterior.quantiles)
-    values: Values = {column.name: column.empty(len(cutouts)) for column in specs}
-    nonfinite, unusable = nonfinite_images(cutouts.image, max_missing_share=inputs.max_missing_share)
+    values: Values = {column.name: column.empty(len(selected)) for column in specs}
+    nonfinite = unusable = np.zeros(len(selected), np.bool_)
+    if cutouts is not None:
+        nonfinite, unusable = nonfinite_images(cutouts.image, max_missing_share=inputs.max_missing_share)
     if inputs.auxiliary is not None:
         lacking = ~np.isfinite(inputs.auxiliary).all(axis=1)
         nonfinite, unusable = nonfinite | lacking, unusable | lacking
@@ -150,20 +167,27 @@ def infer_block(
 def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
     """Raise a BundleError if cutouts or auxiliary inputs do not fit the network."""
     metadata, cutouts = ensemble.metadata, inputs.cutouts
-    if cutouts.grid != ensemble.grid:
-        raise BundleError(
-            f"{metadata.name}: takes cutouts of {ensemble.grid.label}, given {cutouts.grid.label}"
+    grid, bands = (None, ()) if cutouts is None else (cutouts.grid, cutouts.bands)
+    if grid != ensemble.grid:
+        wanted_text, given_text = (
+            one.label if one is not None else "no size" for one in (ensemble.grid, grid)
         )
-    if len(cutouts.bands) != len(ensemble.bands):
+        raise BundleError(f"{metadata.name}: takes cutouts of {wanted_text}, given {given_text}")
+    if len(bands) != len(ensemble.bands):
         raise BundleError(
             f"{metadata.name}: takes {len(ensemble.bands)} bands ({', '.join(ensemble.bands)}), "
-            f"given {', '.join(cutouts.bands) or 'none'}"
+            f"given {', '.join(bands) or 'none'}"
         )
     wanted = len(metadata.input.auxiliary_inputs)
     given = 0 if inputs.auxiliary is None else inputs.auxiliary.shape[1]
     if wanted != given:
         names = ", ".join(column.name for column in metadata.input.auxiliary_inputs) or "none"
         raise BundleError(f"{metadata.name}: takes {wanted} auxiliary inputs ({names}), given {given}")
+
+
+def no_pixels(n_objects: int) -> npt.NDArray[np.float32]:
+    """Return the images (object, 0, 0, 0) float32 of objects for networks that take columns alone."""
+    return np.zeros((n_objects, 0, 0, 0), np.float32)
 
 
 def nonfinite_images(
@@ -306,7 +330,7 @@ class _BlockRunner:
 
     def run_group(self, rows: Rows) -> _GroupResult:
         """Run the objects at `rows` of the block until all have enough passes."""
-        object_id = self.inputs.cutouts.object_id[rows]
+        object_id = self.inputs.object_id[rows]
         audited = is_audited(object_id, seed=self.posterior.seed) & self.rule.is_adaptive
         with self.device:
             sources = self.sources(rows)
@@ -318,16 +342,16 @@ class _BlockRunner:
 
         The part of each network before its first dropout is computed here, once an object, on the device of the execution.
         """
-        cutouts, batch = self.inputs.cutouts, self.posterior.batch
+        batch = self.posterior.batch
         # Pixels that are not finite become 0, the level of the sky.
-        images = np.nan_to_num(cutouts.image[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        images = np.nan_to_num(self.inputs.images(rows), nan=0.0, posinf=0.0, neginf=0.0)
         auxiliary = None if self.inputs.auxiliary is None else self.inputs.auxiliary[rows]
         sources = []
         for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
-            in_unit = images * np.float32(1.0 / njy_per_unit(bundle.metadata.input.zero_point_mag))
+            in_unit = images * np.float32(1.0 / bundle.metadata.input.njy_per_unit)
             sampler = Sampler(of_bundle, in_unit, batch=batch, auxiliary=auxiliary)
             keys = draw_keys(
-                cutouts.object_id[rows],
+                self.inputs.object_id[rows],
                 seed=self.posterior.seed,
                 bundle_sha256=bundle.sha256,
                 passes=range(self.rule.checkpoints[-1]),

@@ -14,6 +14,7 @@ from torch import nn
 
 from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
 from galbatch.models.metadata import DomainInfo
+from galbatch.models.networks import prefix_arguments
 
 __all__ = [
     "FeatureDistance",
@@ -86,7 +87,8 @@ def describe_domain(
     Parameters
     ----------
     network : network in eval mode, on any device, with the methods `prefix`, `last_features` and, if it crops, `crop`
-    images : (object, band, y, x) float32, nJy, finite; a memory map is read in pieces
+    images : (object, band, y, x) float32, nJy, finite; a memory map is read in pieces; without bands for a network that takes
+        columns alone, whose domain is that of its features
     unit_njy : the bundle's unit in nJy
     psf_fwhm_arcsec : array (object, band), NaN where not known; or one range per band, which is used unchanged; None: not known
     held_out : (row,) rows of `images` that the network was not fitted to; with 1000 of them the false alarm rate is good to a
@@ -98,10 +100,12 @@ def describe_domain(
     features, _ = _last_features(network, images, fitted, unit_njy, known.auxiliary)
     mean, covariance = features.mean(axis=0), _shrunk_covariance(features)
     held_out_features, crop = _last_features(network, images, others, unit_njy, known.auxiliary)
-    if known.sky_sigma_njy is None:
-        sky = np.concatenate([sky_scatter(images[part]) for part in _pieces(others, images)])
-    else:
-        sky = np.asarray(known.sky_sigma_njy, dtype=np.float64)[others]
+    sky = light = None
+    if images.shape[1]:
+        light = np.concatenate(
+            [images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)]
+        )
+        sky = _sky_noise(images, others, known)
     # An array holds one measurement per object; anything else is a range per band.
     psf = psf_fwhm_arcsec if isinstance(psf_fwhm_arcsec, np.ndarray) else None
     limits = _limits(
@@ -109,14 +113,11 @@ def describe_domain(
         sky,
         None if psf is None else np.asarray(psf)[others],
     )
-    light = np.concatenate(
-        [images[part].sum(axis=(2, 3), dtype=np.float64) for part in _pieces(others, images)]
-    )
     given = None if psf is not None or psf_fwhm_arcsec is None else _as_ranges(np.asarray(psf_fwhm_arcsec))
     return DomainInfo(
         psf_fwhm_arcsec=limits.psf if given is None else given,
         sky_sigma_njy=limits.sky,
-        flux_njy=(float(light.max(axis=1).min()), float(light.max())),
+        flux_njy=None if light is None else (float(light.max(axis=1).min()), float(light.max())),
         features_mean=tuple(mean.tolist()),
         features_covariance=tuple(
             tuple(float(f"{value:.{COVARIANCE_DIGITS}g}") for value in row) for row in covariance.tolist()
@@ -126,6 +127,13 @@ def describe_domain(
         false_alarm_rate=FALSE_ALARM_RATE,
         n_held_out=len(others),
     )
+
+
+def _sky_noise(images: Images, rows: npt.NDArray[np.intp], known: ObjectNumbers) -> Floats:
+    """Return the sky noise per pixel of the images at `rows`, (row, band): what is known, else measured in them."""
+    if known.sky_sigma_njy is not None:
+        return np.asarray(known.sky_sigma_njy, dtype=np.float64)[rows]
+    return np.concatenate([sky_scatter(images[part]) for part in _pieces(rows, images)])
 
 
 def is_out_of_domain(
@@ -267,7 +275,7 @@ def _subsample(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
 
 def _pieces(rows: npt.NDArray[np.intp], images: Images) -> list[npt.NDArray[np.intp]]:
     """Return the rows in pieces whose images have at most PIXELS_AT_ONCE pixels per band."""
-    step = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
+    step = max(1, PIXELS_AT_ONCE // max(1, images.shape[-1] ** 2))
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
@@ -284,8 +292,9 @@ def _last_features(
     features, crops = [], []
     for part in _pieces(rows, images):
         batch = torch.from_numpy(images[part] / np.float32(unit_njy)).to(device)
-        others = () if auxiliary is None else (torch.from_numpy(auxiliary[part]).to(device),)
-        features.append(network.last_features(network.prefix(batch, *others)).double().cpu().numpy())
+        others = None if auxiliary is None else torch.from_numpy(auxiliary[part]).to(device)
+        start = network.prefix(*prefix_arguments(batch, others))
+        features.append(network.last_features(start).double().cpu().numpy())
         if hasattr(network, "crop"):
             crops.append(network.crop(batch).double().cpu().numpy())
     return np.concatenate(features), np.concatenate(crops) if crops else None
@@ -311,7 +320,7 @@ class _Limits:
     psf: tuple[Range, ...] | None
 
 
-def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
+def _limits(distance: Floats, sky: Floats | None, psf: Floats | None) -> _Limits:
     """Return limits such that at most FALSE_ALARM_RATE of the objects lie outside any of them.
 
     Each check cuts off the same share of objects, the tail, which is the largest that fulfills this.
@@ -329,12 +338,13 @@ def _limits(distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
     return _limits_at(least, distance, sky, psf)
 
 
-def _limits_at(tail: float, distance: Floats, sky: Floats, psf: Floats | None) -> _Limits:
+def _limits_at(tail: float, distance: Floats, sky: Floats | None, psf: Floats | None) -> _Limits:
     """Return limits of which each has the share `tail` of the objects outside."""
     widths = None if psf is None else _quantile_ranges(psf, tail)
     if widths is not None:
         widths = tuple((low * (1.0 - PSF_MARGIN), high * (1.0 + PSF_MARGIN)) for low, high in widths)
-    return _Limits(float(np.quantile(distance, 1.0 - tail)), _quantile_ranges(sky, tail), widths)
+    noise = None if sky is None else _quantile_ranges(sky, tail)
+    return _Limits(float(np.quantile(distance, 1.0 - tail)), noise, widths)
 
 
 def _quantile_ranges(values: Floats, tail: float) -> tuple[Range, ...] | None:

@@ -63,7 +63,7 @@ def value_flags(
 def input_flags(
     domain: DomainInfo,
     raw: RawPasses,
-    cutouts: CutoutBlock,
+    cutouts: CutoutBlock | None,
     rows: npt.NDArray[np.intp],
     *,
     distance: npt.NDArray[np.float64] | None,
@@ -74,19 +74,17 @@ def input_flags(
     ----------
     domain : domain of the bundle
     raw : what the bundle computed for the objects
-    cutouts : block that holds the objects
+    cutouts : block that holds the objects; None for a network that takes no pixels
     rows : (object,) indices of the objects in the block
     distance : (object,) float64, distance of their features in units of the domain's limit; None: not known
     """
     flags = np.zeros(len(rows), np.int32)
-    outside = is_out_of_domain(
-        domain,
-        distance,
-        sky_sigma_njy=cutouts.sky_sigma_njy[rows],
-        psf_fwhm_arcsec=cutouts.psf_fwhm_arcsec[rows],
-    )
+    sky = psf = np.zeros((len(rows), 0), np.float32)
+    if cutouts is not None:
+        sky, psf = cutouts.sky_sigma_njy[rows], cutouts.psf_fwhm_arcsec[rows]
+    outside = is_out_of_domain(domain, distance, sky_sigma_njy=sky, psf_fwhm_arcsec=psf)
     flags[outside] |= ModelFlag.OUT_OF_DOMAIN
-    unknown = is_unknown_to(domain, distance, sky_sigma_njy=cutouts.sky_sigma_njy[rows])
+    unknown = is_unknown_to(domain, distance, sky_sigma_njy=sky)
     flags[unknown & ~outside] |= ModelFlag.DOMAIN_UNKNOWN
     if raw.crop is not None and domain.crop_limits is not None:
         # A crop of NaN is flagged, too.

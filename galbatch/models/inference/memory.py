@@ -107,7 +107,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     """
     # Bundles run one after another: the largest decides on the work, but weights and features of all are kept.
     parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
-    size_px, n_bands = ensemble.grid.size_px, len(ensemble.bands)
+    size_px, n_bands = ensemble.metadata.input.size_px, len(ensemble.bands)
     columns = network_columns(ensemble, name="", quantiles=posterior.quantiles)
     return NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
@@ -147,8 +147,8 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
         engine, times = replace(engine, kind="rebuilt"), GRAPHS
         bundle = replace(bundle)
     runner = executor(bundle, engine, device)
-    images, *others = (part.to(device) for part in made_up_inputs(bundle.metadata))
-    auxiliary = others[0] if others else None
+    images, auxiliary = made_up_inputs(bundle.metadata)
+    images, auxiliary = images.to(device), None if auxiliary is None else auxiliary.to(device)
     prepared = runner.prepare(images, auxiliary)
 
     def passes_of(n_rows: int) -> _Taken:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from galbatch.core.columns import Statistic
+from galbatch.core.types import Grid, njy_per_unit
 from galbatch.core.ucds import is_redshift, quantity_ucd, ucd_problems
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.stopping import StoppingInfo
@@ -41,7 +42,7 @@ MOST_SHARES = 100
 
 @dataclass(frozen=True)
 class AuxiliaryInput:
-    """A number per object that a network takes with the image, such as E(B-V) or a catalog color.
+    """A number per object that a network takes with the image or without one, such as E(B-V) or a catalog color.
 
     Attributes
     ----------
@@ -79,29 +80,29 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class InputInfo:
-    """The images a network takes: (object, band, y, x) float32.
+    """The input of a network: images (object, band, y, x) float32, with or without numbers per object, or such numbers alone.
 
     Attributes
     ----------
-    bands : names of the bands, in the order of the axis
+    bands : names of the bands, in the order of the axis; empty, with a size and scale of 0, for a network that takes no pixels
     size_px, pixel_scale_arcsec : side of the cutouts in pixels, and their pixel scale
     unit : name of the pixel values' unit
-    zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy
+    zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy; None for a network that takes no pixels
     background : how the sky was subtracted; the words before a colon are compared with the survey's
     release : data release of the training images; "" if they belong to none
     dereddened : whether the fluxes of the training images were corrected for Galactic extinction; None: not stated
-    auxiliary_inputs : numbers per object that the script's `prefix` takes as a second argument, (object, auxiliary
+    auxiliary_inputs : numbers per object that the script's `prefix` takes after the images, or alone, (object, auxiliary
         input) float32
     more_grids : further images on grids of their own, such as those of other surveys; the script's `prefix` then takes a list
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    bands: tuple[str, ...]
-    size_px: int
-    pixel_scale_arcsec: float
-    unit: str
-    zero_point_mag: float
+    bands: tuple[str, ...] = ()
+    size_px: int = 0
+    pixel_scale_arcsec: float = 0.0
+    unit: str = ""
+    zero_point_mag: float | None = None
     background: str = ""
     release: str = ""
     dereddened: bool | None = None
@@ -114,11 +115,40 @@ class InputInfo:
         own = (getattr(self, field.name) for field in fields(ImageInfo))
         return (ImageInfo(*own), *self.more_grids) if self.bands else ()
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the network takes images, not numbers alone."""
+        return bool(self.bands)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The size and pixel scale of the cutouts that the network takes; None if it takes no pixels."""
+        return Grid(self.size_px, self.pixel_scale_arcsec) if self.takes_pixels else None
+
+    @property
+    def njy_per_unit(self) -> float:
+        """The flux in nJy of one unit of the pixels; 1 for a network that takes none."""
+        return 1.0 if self.zero_point_mag is None else njy_per_unit(self.zero_point_mag)
+
+    @property
+    def text(self) -> str:
+        """The input in words, for human readers: ``images in g, r and z_best``."""
+        numbers = ", ".join(one.name for one in self.auxiliary_inputs)
+        images = f"images in {', '.join(self.bands)}" if self.takes_pixels else ""
+        return " and ".join(part for part in (images, numbers) if part)
+
     def problems(self) -> list[str]:
         """Return messages on values that contradict each other; empty if there are none."""
         problems = []
-        if self.size_px < 1 or self.pixel_scale_arcsec <= 0 or not self.bands:
+        if not self.bands and not self.size_px and not self.pixel_scale_arcsec:
+            if not self.auxiliary_inputs:
+                problems.append(
+                    "input must have bands with a size and a pixel scale, auxiliary_inputs, or both"
+                )
+        elif self.size_px < 1 or self.pixel_scale_arcsec <= 0 or not self.bands:
             problems.append("input must have a size, a pixel scale above 0 and bands")
+        elif not self.unit or self.zero_point_mag is None:
+            problems.append("input must state unit and zero_point_mag of the pixels")
         names = [one.name for one in self.auxiliary_inputs]
         if len(set(names)) != len(names):
             problems.append(f"input: auxiliary_inputs must differ in name, found {names}")

@@ -1,8 +1,15 @@
-from .auxiliary import AUXILIARY_MODULES, AuxiliaryInputs, NoAuxiliaryInputs, current_weight_name
+from .auxiliary import (
+    AUXILIARY_MODULES,
+    AuxiliaryInputs,
+    NoAuxiliaryInputs,
+    current_weight_name,
+    prefix_arguments,
+)
 from .dropout import MaskPlan, Masks, keyed_dropout, zero_
 from .gampen import POOLED_PX, SMALLEST_PX, VGG16_BLOCKS, Gampen, HalvingPool, localized_px
 from .intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb, stretch_named
 from .keys import draw_keys, is_audited, member_keys, normal_draws, uniform_draws
+from .mlp import Mlp
 from .sfnet import Sfnet
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "HalvingPool",
     "MaskPlan",
     "Masks",
+    "Mlp",
     "NoAuxiliaryInputs",
     "Sfnet",
     "ViewerRgb",
@@ -28,6 +36,7 @@ __all__ = [
     "localized_px",
     "member_keys",
     "normal_draws",
+    "prefix_arguments",
     "stretch_named",
     "uniform_draws",
     "zero_",

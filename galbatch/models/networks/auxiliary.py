@@ -11,6 +11,7 @@ __all__ = [
     "NoAuxiliaryInputs",
     "auxiliary_module",
     "current_weight_name",
+    "prefix_arguments",
 ]
 
 AUXILIARY_MODULES = ("AuxiliaryInputs", "NoAuxiliaryInputs", "Beside", "NothingBeside")
@@ -20,6 +21,18 @@ AUXILIARY_MODULES = ("AuxiliaryInputs", "NoAuxiliaryInputs", "Beside", "NothingB
 def auxiliary_module(n_auxiliary: int) -> AuxiliaryInputs | NoAuxiliaryInputs:
     """Return the module that carries `n_auxiliary` numbers per object from `prefix` to `sample`; for 0 one without weights."""
     return AuxiliaryInputs(n_auxiliary) if n_auxiliary else NoAuxiliaryInputs()
+
+
+def prefix_arguments(images: Tensor, auxiliary: Tensor | None) -> tuple[Tensor, ...]:
+    """Return the arguments of a network's `prefix`: the images, unless they have no band, and the auxiliary inputs, if any.
+
+    Parameters
+    ----------
+    images : (object, band, y, x) float32; without bands for a network that takes columns alone
+    auxiliary : (object, auxiliary input) float32; None for a network that takes none
+    """
+    given = images if images.shape[1] else None
+    return tuple(part for part in (given, auxiliary) if part is not None)
 
 
 def current_weight_name(name: str) -> str:
@@ -44,11 +57,15 @@ class AuxiliaryInputs(nn.Module):
         self.mean = nn.Buffer(torch.zeros(n_auxiliary))
         self.std = nn.Buffer(torch.ones(n_auxiliary))
 
+    def standardized(self, auxiliary: Tensor) -> Tensor:
+        """Return auxiliary inputs (object, n) less the mean of the training set, in units of its standard deviation."""
+        return (auxiliary - self.mean) / self.std
+
     def attach(self, features: Tensor, auxiliary: Tensor | None) -> Tensor:
         """Join features (object, channel, y, x) and auxiliary inputs (object, n) to (object, channel + n, y, x)."""
         if auxiliary is None:
             raise ValueError("this network takes auxiliary inputs with the images")
-        standard = ((auxiliary - self.mean) / self.std).unsqueeze(2).unsqueeze(3)  # (object, n, 1, 1)
+        standard = self.standardized(auxiliary).unsqueeze(2).unsqueeze(3)  # (object, n, 1, 1)
         maps = standard.expand(-1, -1, features.shape[2], features.shape[3])
         return torch.cat([features, maps], dim=1)
 

@@ -10,9 +10,10 @@ from .data import Extras, ImageRows, Split, cleaned_rows, has_center, split_obje
 from .loop import BatchProgress, Epoch, TrainingLoop, TrainingTensors
 from .recipes import RECIPES, TRAINING_DATA, Recipe
 from .session import Session, Trained, device_name, script_of, train
-from .settings import TrainingSettings, parse_settings, settings_of
+from .settings import ARCHITECTURES, TrainingSettings, parse_settings, settings_of
 
 __all__ = [
+    "ARCHITECTURES",
     "RECIPES",
     "TRAINING_DATA",
     "BatchProgress",

@@ -10,7 +10,14 @@ from torch import nn
 
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle
-from galbatch.models.networks import AUXILIARY_MODULES, AuxiliaryInputs, Gampen, Sfnet, current_weight_name
+from galbatch.models.networks import (
+    AUXILIARY_MODULES,
+    AuxiliaryInputs,
+    Gampen,
+    Mlp,
+    Sfnet,
+    current_weight_name,
+)
 from galbatch.models.training.data import (
     Split,
     cleaned_rows,
@@ -20,7 +27,7 @@ from galbatch.models.training.settings import TrainingSettings
 
 __all__ = ["Network", "build_network", "fill_in", "is_head", "load_weights"]
 
-Network = Gampen | Sfnet
+Network = Gampen | Sfnet | Mlp
 
 # Images from which an SFNet's mean and std of pixels are computed: 2000 of 96 px have 18 million pixels per band.
 NORMALIZED_FROM = 2000
@@ -34,15 +41,14 @@ def build_network(settings: TrainingSettings, size_px: int) -> Network:
     UsageError
         The images are too small for the architecture, or it has fewer features than are to be kept.
     """
-    shared: dict[str, Any] = {
-        "width": settings.width,
-        "dropout_rate": settings.dropout_rate or 0.0,
-        "n_auxiliary": len(settings.auxiliary_inputs),
-    }
+    n_auxiliary, rate = len(settings.auxiliary_inputs), settings.dropout_rate or 0.0
+    shared: dict[str, Any] = {"width": settings.width, "dropout_rate": rate, "n_auxiliary": n_auxiliary}
     # Torch initializes from its global generator. Its state is restored, as a training must not change the draws of others.
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         try:
+            if settings.architecture == "mlp":
+                return Mlp(n_auxiliary, settings.n_outputs, hidden=settings.hidden, dropout_rate=rate)
             if settings.architecture == "gampen":
                 return Gampen(size_px, settings.n_outputs, in_channels=settings.in_channels, **shared)
             n_bands, k = len(settings.bands), settings.n_top_features or 1
@@ -95,7 +101,7 @@ def fill_in(
 
 def is_head(name: str) -> bool:
     """Return whether a weight belongs to the fully connected layers at the end of a network, by its name."""
-    # GaMPEN's are in vgg.classifier, SFNet's is resnet.fc; fc_loc of GaMPEN's transformer is none of them.
+    # GaMPEN's are in vgg.classifier, SFNet's is resnet.fc, an mlp's fc; fc_loc of GaMPEN's transformer is none of them.
     return ".classifier." in name or name.startswith("fc.") or ".fc." in name
 
 
@@ -122,8 +128,8 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
     # Converted networks may have another intensity stretch in front of the same weights.
     if _layers(parent.script) != _layers(network):
         raise UsageError(
-            f"{metadata.name}: was not made by galbatch's {settings.architecture} on arsinh of the pixels, so it cannot be "
-            "trained on; train again"
+            f"{metadata.name}: was not made by galbatch's {settings.architecture}{' on arsinh of the pixels' if settings.bands else ''}, "
+            "so it cannot be trained on; train again"
         )
     weights = {current_weight_name(name): value for name, value in parent.script.state_dict().items()}
     # Location and scale are not compared: they do not change what an output means.
@@ -141,9 +147,14 @@ def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings)
         if name not in weights or weights[name].shape != value.shape
     ]
     if problems:
+        leave_out = (
+            "size_px, width, in_channels and auxiliary_inputs"
+            if settings.bands
+            else "hidden and auxiliary_inputs"
+        )
         raise UsageError(
             f"{metadata.name}: its weights do not fit the network of the settings ({len(problems)} differ; the first: "
-            f"{problems[0]}); leave out size_px, width, in_channels and auxiliary_inputs to take the bundle's"
+            f"{problems[0]}); leave out {leave_out} to take the bundle's"
         )
     network.load_state_dict({name: weights[name] for name in mine})
 

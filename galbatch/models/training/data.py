@@ -39,12 +39,14 @@ class Extras:
     ----------
     object_id : (object,) int64 or str, ids that decide on the split; None: the rows' numbers, from 0
     auxiliary : (object, auxiliary input) float32, in the order of the settings; None: the network takes none
+    weight : (object,) float32, weight of each object's loss, above 0; None: all equal
     psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, NaN where not known, for the bundle's domain; None: the PSF is not
         known, and the sky noise is measured in the images
     """
 
     object_id: npt.NDArray[Any] | None = None
     auxiliary: npt.NDArray[np.float32] | None = None
+    weight: npt.NDArray[np.float32] | None = None
     psf_fwhm_arcsec: npt.NDArray[np.float32] | None = None
     sky_sigma_njy: npt.NDArray[np.float32] | None = None
 
@@ -92,13 +94,15 @@ def has_center(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def data_fingerprint(images: ImageRows, labels: npt.NDArray[np.float64], extras: Extras) -> str:
-    """Return a hash of all labels, ids and auxiliary inputs, and of 32 of the images."""
+    """Return a hash of all labels, ids, auxiliary inputs and weights, and of 32 of the images."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(labels, dtype=np.float64).tobytes())
     if extras.object_id is not None:
         digest.update("\n".join(map(str, extras.object_id.tolist())).encode())
     if extras.auxiliary is not None:
         digest.update(np.ascontiguousarray(extras.auxiliary, dtype=np.float32).tobytes())
+    if extras.weight is not None:
+        digest.update(np.ascontiguousarray(extras.weight, dtype=np.float32).tobytes())
     # The first and the last image are among them.
     some = np.unique(np.linspace(0, images.shape[0] - 1, FINGERPRINT_IMAGES).astype(np.int64))
     digest.update(np.ascontiguousarray(images[some], dtype=np.float32).tobytes())

@@ -42,7 +42,7 @@ def domain_of(
     """
     image_bytes = 4 * int(np.prod(data.images.shape[1:]))
     # Half of the subsample is for each set. It has at least 256 images, however large these are.
-    at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // image_bytes)) // 2
+    at_most = min(DOMAIN_OBJECTS, max(256, DOMAIN_BYTES // max(1, image_bytes))) // 2
     rows = np.union1d(_subsample(split.training, at_most), _subsample(split.validation, at_most))
     known = None if extras.psf_fwhm_arcsec is None else extras.psf_fwhm_arcsec[rows]
     return describe_domain(
@@ -77,17 +77,7 @@ def metadata_of(
         name=settings.name,
         version=settings.version,
         architecture=settings.architecture,
-        input=InputInfo(
-            bands=settings.bands,
-            size_px=size_px,
-            pixel_scale_arcsec=settings.pixel_scale_arcsec,
-            unit="ADU",  # A name for readers: the zero point defines the unit.
-            zero_point_mag=settings.zero_point_mag,
-            background=settings.background,
-            release=settings.release,
-            dereddened=settings.dereddened,
-            auxiliary_inputs=settings.auxiliary_inputs,
-        ),
+        input=_input_of(size_px, settings),
         head=settings.head_info,
         parameters=parameters,
         dropout_rate=settings.dropout_rate or 0.0,
@@ -98,6 +88,22 @@ def metadata_of(
         training=record,
         licence=settings.licence,
         citation=settings.citation,
+    )
+
+
+def _input_of(size_px: int, settings: TrainingSettings) -> InputInfo:
+    if not settings.bands:
+        return InputInfo(auxiliary_inputs=settings.auxiliary_inputs)
+    return InputInfo(
+        bands=settings.bands,
+        size_px=size_px,
+        pixel_scale_arcsec=settings.pixel_scale_arcsec,
+        unit="ADU",  # A name for readers: the zero point defines the unit.
+        zero_point_mag=settings.zero_point_mag,
+        background=settings.background,
+        release=settings.release,
+        dereddened=settings.dereddened,
+        auxiliary_inputs=settings.auxiliary_inputs,
     )
 
 

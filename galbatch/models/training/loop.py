@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from galbatch.core.prefetch import prefetch
 from galbatch.errors import GalbatchError
+from galbatch.models.networks import prefix_arguments
 from galbatch.models.training.checkpoint import Checkpoint
 from galbatch.models.training.data import ImageRows, Split, cleaned_rows
 from galbatch.models.training.settings import TrainingSettings
@@ -92,6 +93,7 @@ class TrainingTensors:
     target : (object, parameter) float32, standardized labels
     limits : (2, parameter) float32, standardized lower and upper limits; infinite where there are none
     auxiliary : (object, auxiliary input) float32; None for a network that takes none
+    weight : (object,) float32, weight of each object's loss, 1 on average over the training set; None: all equal
     """
 
     images: ImageRows
@@ -99,6 +101,7 @@ class TrainingTensors:
     target: Tensor
     limits: Tensor
     auxiliary: Tensor | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -181,7 +184,11 @@ class TrainingLoop:
         # Summed on the device, as reading each loss would make the program wait for a GPU.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
-            turned = augmented(images, rng.permutation(8)) if self.settings.augmentation else images
+            turned = (
+                augmented(images, rng.permutation(8))
+                if self.settings.augmentation and images.shape[1]
+                else images
+            )
             loss = self.step(rows, turned, rng, position=number - 1 + (index + 0.5) / self.n_batches)
             total += loss
             if self.on_batch is not None and (index % NOTIFY_EVERY == 0 or index == self.n_batches - 1):
@@ -208,7 +215,7 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # The order matters: keys (for the outputs) and targets are drawn from one generator.
-        loss = self.loss(self._outputs(rows, images, rng), self._target(rows, rng))
+        loss = self._loss(rows, self._outputs(rows, images, rng), self._target(rows, rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.max_gradient_norm is not None:
@@ -229,7 +236,7 @@ class TrainingLoop:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows, images in self._batches(self.split.validation):
             outputs = self._outputs(rows, images, rng, network=network)
-            total += self.loss(outputs, self._target(rows, rng)) * len(rows)
+            total += self._loss(rows, outputs, self._target(rows, rng)) * len(rows)
         return total.item() / len(self.split.validation)
 
     def close_epoch(
@@ -303,6 +310,19 @@ class TrainingLoop:
         images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
         return rows, images.pin_memory() if self.device.type == "cuda" else images
 
+    def _loss(self, rows: Rows, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of a batch, weighted where objects have weights."""
+        if self.data.weight is None:
+            return self.loss(outputs, target)
+        # Losses are means over rows, so that those of equal weight are taken together.
+        weight = self.data.weight[torch.from_numpy(rows)]
+        total = torch.zeros((), device=self.device)
+        for value in torch.unique(weight):
+            (some,) = torch.nonzero(weight == value, as_tuple=True)
+            at = some.to(self.device)
+            total = total + float(value) * len(some) / len(rows) * self.loss(outputs[at], target[at])
+        return total
+
     def _target(self, rows: Rows, rng: np.random.Generator) -> Tensor:
         """Return the standardized targets (row, parameter) on the device; those at limits may be drawn at random."""
         target = self.data.target[torch.from_numpy(rows)]
@@ -316,10 +336,9 @@ class TrainingLoop:
         """Run one pass, and return the outputs (row, output) float32."""
         network = self.network if network is None else network
         keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
-        if self.data.auxiliary is None:
-            features = network.prefix(images)
-        else:
-            features = network.prefix(images, self.data.auxiliary[torch.from_numpy(rows)].to(self.device))
+        given = self.data.auxiliary
+        auxiliary = None if given is None else given[torch.from_numpy(rows)].to(self.device)
+        features = network.prefix(*prefix_arguments(images, auxiliary))
         # The prefix, outside of this block, stays in float32, and with it the scale of the crop.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             outputs: Tensor = network.sample(features, keys)

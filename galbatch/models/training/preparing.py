@@ -55,8 +55,15 @@ def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, 
         )
     if head_of(settings.head_info).is_classes:
         _check_classes(labels)
+    if extras.weight is not None:
+        _check_weight(extras.weight, shape[0])
     if extras.object_id is not None and len(extras.object_id) != shape[0]:
         raise UsageError(f"{len(extras.object_id)} object ids for {shape[0]} images")
+
+
+def _check_weight(weight: npt.NDArray[np.float32], n_objects: int) -> None:
+    if weight.shape != (n_objects,) or not (np.isfinite(weight) & (weight > 0)).all():
+        raise UsageError(f"weights must be ({n_objects},), above 0 and finite, found {weight.shape}")
 
 
 def _check_classes(labels: Labels) -> None:
@@ -129,7 +136,8 @@ def training_tensors(
     labels: Labels,
     parameters: tuple[ParameterInfo, ...],
     *,
-    zero_point_mag: float,
+    split: Split,
+    settings: TrainingSettings,
     extras: Extras,
 ) -> TrainingTensors:
     """Return the data in the form that the loop reads: standardized labels and limits as tensors, and the images unchanged.
@@ -146,10 +154,14 @@ def training_tensors(
         raise UsageError(f"labels of object {row} have no finite transform: {labels[row].tolist()}")
     return TrainingTensors(
         images,
-        1.0 / njy_per_unit(zero_point_mag),
+        1.0 / njy_per_unit(settings.zero_point_mag),
         torch.from_numpy(target.astype(np.float32)),
         torch.from_numpy(np.array([output_limits(p) for p in parameters], np.float32).T.copy()),
         None if extras.auxiliary is None else torch.from_numpy(np.asarray(extras.auxiliary, np.float32)),
+        # 1 on average, so that weights change no learning rate.
+        None
+        if extras.weight is None
+        else torch.from_numpy(np.asarray(extras.weight / extras.weight[split.training].mean(), np.float32)),
     )
 
 

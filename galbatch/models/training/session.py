@@ -134,7 +134,7 @@ def train(
     Parameters
     ----------
     images : (object, band, y, x) float32, nJy: an array, a memory map, or anything indexed like one; non-finite pixels count
-        as 0
+        as 0; (object, 0, 0, 0) for a network that takes columns alone
     labels : (object, parameter) float64, finite, in physical units and in the order of the settings' parameters
     settings : settings of the training
     extras : ids, auxiliary inputs, PSF widths and sky noise of the objects; None: none of these
@@ -162,7 +162,7 @@ def train(
         session.on_start(split)
     # Scaled by the training set alone: the other sets must have no influence on the network.
     parameters = standardized(labels[split.training], settings, parent)
-    data = training_tensors(images, labels, parameters, zero_point_mag=settings.zero_point_mag, extras=extras)
+    data = training_tensors(images, labels, parameters, split=split, settings=settings, extras=extras)
     device = torch.device(device_name(session.device))
     network: Any = build_network(settings, images.shape[-1])
     fill_in(network, data, split, parent=parent, settings=settings)

@@ -128,7 +128,7 @@ def block_of(images, ids):
 
 
 def source_of(folder):
-    return DataSource(str(folder / "cutouts.zarr"), str(folder / "labels.parquet"))
+    return DataSource(str(folder / "cutouts.zarr"), (str(folder / "labels.parquet"),))
 
 
 def task_of(folder, output, *, bundle="sum.pt", **settings):
@@ -173,7 +173,7 @@ def test_other_labels_of_the_store_it_was_trained_on_are_no_way_around(folder, t
     """Nor is a training before: objects that the parent, or a compared bundle, was trained on are left out as well."""
     labels = read_table(str(folder / "labels.parquet"))
     write_table(str(tmp_path / "better.parquet"), labels)
-    source = DataSource(str(folder / "cutouts.zarr"), str(tmp_path / "better.parquet"))
+    source = DataSource(str(folder / "cutouts.zarr"), (str(tmp_path / "better.parquet"),))
     settings = CalibrationSettings(passes=PassSettings(2))
     record = {"store": "cutouts.zarr", "labels": "labels.parquet", "validation_share": 0.1}
     parent = record | {"seed": 4, "test_share": 0.8}
@@ -361,7 +361,7 @@ def test_a_target_needs_its_columns_and_labels(folder, tmp_path):
     store, labels = str(folder / "cutouts.zarr"), str(folder / "labels.parquet")
     for source, message in (
         (
-            DataSource(store, labels, further=FurtherColumns(target="t.parquet")),
+            DataSource(store, (labels,), further=FurtherColumns(target="t.parquet")),
             "--target and --target-columns",
         ),
         (DataSource(population="paper", further=FurtherColumns(magnitude="mag_i")), "those of --labels"),

@@ -246,7 +246,7 @@ def test_log_scores_of_a_table_do_as_well(tmp_path):
 
 
 def test_networks_that_do_not_fit_are_refused(folder):
-    source = DataSource(str(folder / "cutouts.zarr"), str(folder / "labels.parquet"))
+    source = DataSource(str(folder / "cutouts.zarr"), (str(folder / "labels.parquet"),))
 
     def paths(image="color-image", numbers="color-numbers", both="color-both"):
         return {

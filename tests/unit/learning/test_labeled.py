@@ -14,7 +14,14 @@ from galbatch.config import read_toml
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import OutputError, UsageError
-from galbatch.learning import LabeledImages, labeled, open_labeled, resolve_settings, train_and_save
+from galbatch.learning import (
+    LabeledImages,
+    LabelSources,
+    labeled,
+    open_labeled,
+    resolve_settings,
+    train_and_save,
+)
 from galbatch.objects import write_table
 
 GRID = Grid(32, 0.168)
@@ -107,9 +114,8 @@ def settings_of(folder, **changes):
 def opened(folder, *, labels="labels.parquet", id_column="object_id", **changes):
     return open_labeled(
         str(folder / "cutouts.zarr"),
-        str(folder / labels),
+        LabelSources((str(folder / labels),), id_column),
         settings=settings_of(folder, **changes),
-        id_column=id_column,
         scratch=folder / "a.pixels",
     )
 

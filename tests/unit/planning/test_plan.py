@@ -229,7 +229,7 @@ def test_only_selected_pairs_of_object_and_grid_are_cut(patches):
     assert plan.projection.n_cutouts == (small.n_cutouts, large.n_cutouts)
     part = plan.partitions[1].partition
     taken = plan.take(part)
-    np.testing.assert_array_equal(taken.needed(large.models), z[part.start : part.stop] < 0.4)
+    np.testing.assert_array_equal(large.needed(taken.selected), z[part.start : part.stop] < 0.4)
     assert plan.projection.window_bytes == 12 * (96**2 * small.n_cutouts + 2 * 239**2 * large.n_cutouts)
 
 

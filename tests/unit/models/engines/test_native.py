@@ -69,11 +69,11 @@ def changed(metadata, size_px, rate, n_auxiliary):
 
 
 def both(bundle, executor, *, n_passes=6, batch=7):
-    inputs = [part.numpy() for part in made_up_inputs(bundle.metadata)]
+    images, others = made_up_inputs(bundle.metadata)
     keys = keys_of(2 * n_passes).numpy().reshape(2, n_passes)
-    auxiliary = inputs[1] if len(inputs) > 1 else None
+    auxiliary = None if others is None else others.numpy()
     return [
-        run_passes(bundle, inputs[0], keys, batch=batch, auxiliary=auxiliary, executor=one)
+        run_passes(bundle, images.numpy(), keys, batch=batch, auxiliary=auxiliary, executor=one)
         for one in (None, executor)
     ]
 
