@@ -349,6 +349,7 @@ class OutOfGpuMemory(WorkerPlugin):
 
     def setup(self, worker):
         from galbatch.execution.submission import boundary  # what tasks are run by
+        from galbatch.execution.tasks import inferring
 
         tasks_there, models_there = boundary.tasks, boundary.models
         infer, executor, broken = tasks_there.infer_partition, models_there.executor, []
@@ -359,7 +360,8 @@ class OutOfGpuMemory(WorkerPlugin):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return infer(dataclasses.replace(task, device="cpu"))
 
-        tasks_there.infer_partition = on_gpu
+        # A task is unpickled by the module that its function is of, not by the door.
+        inferring.infer_partition = on_gpu
         models_there.executor = lambda bundle, engine, device: executor(bundle, engine, "cpu")
         models_there.gpu_identity = lambda: worker.address
         models_there.gpu_shortage = lambda error, batch: (
