@@ -155,13 +155,14 @@ class LoadedModel:
         where = f"partition {self.task.partition.name}"
         return [] if self.base is None else [f"{where}: {note}" for note in self.base.notes]
 
-    def identity(self, cutouts: CutoutBlock | None, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    def identity(self, blocks: Sequence[CutoutBlock], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """Return what the values of a block's objects follow from, (object,) int64; 0 for those that are not selected."""
-        band_key = np.zeros((len(rows), 0), np.int64)
-        if cutouts is not None:
-            if cutouts.band_key is None:
+        keys = [np.zeros((len(rows), 0), np.int64)]
+        for block, (_, bands) in zip(blocks, self.planned.inputs, strict=True):
+            if block.band_key is None:
                 return np.zeros(len(rows), np.int64)
-            band_key = cutouts.band_key[:, [cutouts.bands.index(band) for band in self.planned.bands]]
+            keys.append(block.band_key[:, [block.bands.index(band) for band in bands]])
+        band_key = np.concatenate(keys, axis=1)
         found = growth.identity_of_rows(
             self.planned.settings,
             self.task.objects.object_id[rows],
@@ -178,18 +179,18 @@ class LoadedModel:
 
     def needs_pixels(self, cutouts: CutoutBlock, rows: npt.NDArray[np.intp]) -> bool:
         """Return whether any of a block's objects has to be computed."""
-        known = self.in_base(self.identity(cutouts, rows), rows)
+        known = self.in_base(self.identity([cutouts], rows), rows)
         return bool((self.selected[rows] & ~known).any())
 
     def fill(
-        self, values: Mapping[str, npt.NDArray[Any]], cutouts: CutoutBlock, rows: npt.NDArray[np.intp]
+        self, values: Mapping[str, npt.NDArray[Any]], blocks: Sequence[CutoutBlock], rows: npt.NDArray[np.intp]
     ) -> None:
         """Fill the results for a block into the columns `values` (object,) of the partition, in the rows of the network's objects.
 
         Rows of other cases of the model are theirs.
         """
         mine = self.selected[rows]
-        for name, result in self.infer(cutouts, rows).items():
+        for name, result in self.infer(blocks, rows).items():
             values[name][rows[mine]] = result[mine]
 
     def deredden(self, values: Mapping[str, npt.NDArray[Any]], ebv: npt.NDArray[np.float32]) -> None:
@@ -210,22 +211,22 @@ class LoadedModel:
         return sum(self.audits, models.Audit(self.task.posterior.quantiles))
 
     def infer(
-        self, cutouts: CutoutBlock | None, rows: npt.NDArray[np.intp]
+        self, blocks: Sequence[CutoutBlock], rows: npt.NDArray[np.intp]
     ) -> Mapping[str, npt.NDArray[Any]]:
         """Return the results for a block, (object of the block, ..) by the name of their column.
 
         Parameters
         ----------
-        cutouts : the block, with the bands of its grid; None for a network that takes no pixels
+        blocks : the block on each grid of the network, with the bands of the grid; none for a network that takes no pixels
         rows : (object of the block,) intp, index of each object in the partition
         """
-        identity = self.identity(cutouts, rows)
+        identity = self.identity(blocks, rows)
         known = self.in_base(identity, rows)
         left = self.selected[rows] & ~known
         # By row of the block: those of the base come between those that are computed.
         kept: dict[int, Sequence[npt.NDArray[np.float32]]] = {}
         if left.any() or self.base is None:
-            values = self._computed(cutouts, rows, selected=left, keep=kept.__setitem__)
+            values = self._computed(blocks, rows, selected=left, keep=kept.__setitem__)
         else:
             values = {column.name: column.empty(len(rows)) for column in self.columns}
         if self.base is not None:
@@ -249,22 +250,26 @@ class LoadedModel:
 
     def _computed(
         self,
-        cutouts: CutoutBlock | None,
+        blocks: Sequence[CutoutBlock],
         rows: npt.NDArray[np.intp],
         *,
         selected: npt.NDArray[np.bool_],
         keep: Callable[[int, Sequence[npt.NDArray[np.float32]]], None],
     ) -> dict[str, npt.NDArray[Any]]:
         """Return what the network computes for a block's objects that are `selected`, (object,) by column."""
+        # Several networks may share a grid: each takes its own bands, in its own order.
+        own = [
+            block.select_bands(bands) for block, (_, bands) in zip(blocks, self.planned.inputs, strict=True)
+        ]
         return models.infer_block(
             self.ensemble,
             models.BlockInputs(
-                # Several networks may share a grid: each takes its own bands, in its own order.
-                None if cutouts is None else cutouts.select_bands(self.planned.bands),
+                own[0] if own else None,
                 selected,
                 auxiliary=auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
                 max_missing_share=self.planned.max_missing_share,
                 ids=self.task.objects.object_id[rows],
+                more_cutouts=tuple(own[1:]),
             ),
             name=self.planned.model,
             posterior=self.task.posterior,

@@ -160,7 +160,7 @@ def _refuse_other_grids(store: str, fingerprint: Mapping[str, Any], plan: Plan) 
     if found in (None, plan.grids_text):
         return
     takers = [
-        f"{model.name} takes {grid_text(model.grid, model.bands)}"
+        f"{model.name} takes {' and '.join(grid_text(grid, bands) for grid, bands in model.inputs)}"
         for model in plan.models
         if model.grid is not None
     ]

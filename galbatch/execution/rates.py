@@ -132,7 +132,8 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
         # Of several grids the slowest counts, as rows() multiplies by the cutouts of all grids.
         cutout_s = max(cutout_s, sample.cutout_s)
         n_measured = max(n_measured, int(sample.has_pixels.sum()))
-        for model in (m for m in plan.models if m.grid == grid.grid):
+        # A network that takes several grids is not measured: its sample would have to be cut on all of them.
+        for model in (m for m in plan.models if m.grid == grid.grid and not m.more_grids):
             network = tasks.load_network(model)
             execution = _execution(cluster.kind_of(config.cluster).device, model, network)
             measured = _Measured(

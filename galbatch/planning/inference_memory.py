@@ -103,7 +103,9 @@ def _data_bytes(plan: Plan, networks: Mapping[str, NetworkMemory]) -> int:
     sizes = []
     for grid in plan.grids:
         block = BLOCK_OBJECTS * bytes_per_object(grid.grid, grid.bands, ("image",))
-        taken = (plan.models[number].bands for number in grid.models)
+        taken = (
+            bands for number in grid.models for of, bands in plan.models[number].inputs if of == grid.grid
+        )
         shares = (len(bands) / len(grid.bands) for bands in taken if bands != grid.bands)
         copied = round(block * max(shares, default=0.0))
         # This block, the next one that is read meanwhile, the mask of this block's finite pixels (1 byte for each

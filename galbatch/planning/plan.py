@@ -50,6 +50,7 @@ class ModelPlan:
         undetected jumps, or have a fixed number of passes
     embedding_dtype : type of the column of the network's last features; None: there is none
     densities : grids on which densities of parameters are columns
+    more_grids : further grids of a network that takes several, each with its number of bands, which are the last of `bands`
     engine : name of the `galbatch.models.Engine` that runs it
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
@@ -73,6 +74,7 @@ class ModelPlan:
     stopping: tuple[str, ...] = ()
     embedding_dtype: Literal["float16", "float32"] | None = None
     densities: tuple[DensityGrid, ...] = ()
+    more_grids: tuple[tuple[Grid, int], ...] = ()
     engine: str = "torchscript-float32"
     release: str = ""
     background: str = ""
@@ -93,6 +95,18 @@ class ModelPlan:
     def case(self) -> str:
         """Name of the case; "" for a model without cases."""
         return case_of_network(self.name)
+
+    @property
+    def inputs(self) -> tuple[tuple[Grid, tuple[str, ...]], ...]:
+        """Each grid of its cutouts, with the bands that it takes there; none for a network that takes no pixels."""
+        if self.grid is None:
+            return ()
+        start = len(self.bands) - sum(n for _, n in self.more_grids)
+        found = [(self.grid, self.bands[:start])]
+        for grid, n_bands in self.more_grids:
+            found.append((grid, self.bands[start : start + n_bands]))
+            start += n_bands
+        return tuple(found)
 
     @classmethod
     def of(
@@ -120,6 +134,7 @@ class ModelPlan:
             stopping=stopping,
             embedding_dtype=ensemble.embedding_dtype,
             densities=ensemble.densities,
+            more_grids=tuple((one.grid, len(one.bands)) for one in trained.more_grids),
             engine=engine,
             release=trained.release,
             background=trained.background,

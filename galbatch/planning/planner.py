@@ -86,9 +86,10 @@ def _grids(models: Sequence[ModelPlan], config: RunConfig) -> list[GridPlan]:
     stated = {one.grid: one.bands or config.bands for one in config.cutouts.stated_grids}
     # Cutouts that several networks can share are cut and stored once.
     result = []
-    for grid in sorted({*stated, *(model.grid for model in models if model.grid is not None)}):
-        sharing = tuple(number for number, model in enumerate(models) if model.grid == grid)
-        taken = [band for number in sharing for band in models[number].bands]
+    inputs = [(number, *taken) for number, model in enumerate(models) for taken in model.inputs]
+    for grid in sorted({*stated, *(of for _, of, _ in inputs)}):
+        sharing = tuple(dict.fromkeys(number for number, of, _ in inputs if of == grid))
+        taken = [band for _, of, bands in inputs if of == grid for band in bands]
         bands = tuple(dict.fromkeys([*stated.get(grid, ()), *taken]))
         result.append(GridPlan(grid, bands, sharing, grid in stated))
     return result
@@ -338,6 +339,8 @@ def _model_parts(model: ModelPlan) -> dict[str, str]:
     # Those that are shipped beside a bundle are not covered by its hash.
     if model.stopping:
         parts["stopping of"] = ", ".join(model.stopping)
+    if model.more_grids:
+        parts["grids of"] = " ".join(grid.label for grid, _ in model.inputs)
     # Only where it is asked for, so that other catalogs keep their fingerprints.
     if model.embedding_dtype is not None:
         parts["embedding of"] = model.embedding_dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +49,8 @@ def infer_partition(task: InferTask) -> TaskResult:
     columns = [PIXEL_FLAGS, *of_pixels, *of_models]
     sampler = dashboard.Sampler(api.thumbnail_png)
     values = _infer_grids(task, loaded, columns, sampler)
-    for model in (model for model in loaded if model.planned.grid is None):
-        _infer_columns(model, values, n_objects=len(task.objects))
+    for model in (model for model in loaded if len(model.planned.inputs) != 1):
+        _infer_elsewhere(task, model, values)
     if task.a_b:
         ebv = task.objects.kept.column(EBV).to_numpy()
         for model in loaded:
@@ -86,7 +86,7 @@ def _infer_grids(
     flags = values[PIXEL_FLAGS.name] = task.object_flags.copy()
     for grid in task.grids:
         # The next block is read while the networks run on this one.
-        on_grid = [model for model in loaded if model.planned.grid == grid.grid]
+        on_grid = [model for model in loaded if [one for one, _ in model.planned.inputs] == [grid.grid]]
         measured = _photometry(task, grid)
         for name, result in measured.items():
             values[name][grid.rows] = result
@@ -118,17 +118,38 @@ def _infer_grids(
                 for name, result in provenance(cutouts).items():
                     values[name][rows] = result
                 for model in on_grid:
-                    model.fill(values, cutouts, rows)
+                    model.fill(values, [cutouts], rows)
                 sampler.look(cutouts, rows, columns, values)
     return values
 
 
-def _infer_columns(model: LoadedModel, values: Mapping[str, npt.NDArray[Any]], *, n_objects: int) -> None:
-    """Run a network that takes columns alone on all objects of the partition, and fill in its values."""
-    for start in range(0, n_objects, BLOCK_OBJECTS):
-        rows = np.arange(start, min(start + BLOCK_OBJECTS, n_objects))
-        for name, result in model.infer(None, rows).items():
-            values[name][rows] = result
+def _infer_elsewhere(task: InferTask, model: LoadedModel, values: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Run a network that takes several grids, or columns alone, and fill in its values."""
+    for rows, blocks in _blocks_of_grids(task, model):
+        model.fill(values, blocks, rows)
+
+
+def _blocks_of_grids(
+    task: InferTask, model: LoadedModel
+) -> Iterator[tuple[npt.NDArray[np.intp], list[CutoutBlock]]]:
+    """Yield blocks of a network that takes several grids or none: the index of the objects in the partition, and their cutouts on each grid.
+
+    Of a network without grids all objects of the partition come, else those that it selects.
+    """
+    inputs = model.planned.inputs
+    rows = np.flatnonzero(model.selected) if inputs else np.arange(len(task.objects))
+    stored = {grid.grid: grid for grid in task.grids}
+    # Without objects a group has no arrays to read.
+    readers = [ingest.CutoutReader(task.store, task.partition, grid) for grid, _ in inputs if len(rows)]
+    for start in range(0, len(rows), BLOCK_OBJECTS):
+        some = rows[start : start + BLOCK_OBJECTS]
+        blocks = []
+        for (grid, _), reader in zip(inputs, readers, strict=True):
+            # Other networks on the grid may have more objects there: they lie between.
+            at = np.searchsorted(stored[grid].rows, some)
+            block = reader.block(int(at[0]), int(at[-1]) + 1)
+            blocks.append(block if len(block) == len(some) else block.take(at - at[0]))
+        yield some, blocks
 
 
 def _photometry(task: InferTask, grid: GridTask) -> dict[str, npt.NDArray[Any]]:

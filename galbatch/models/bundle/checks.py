@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from galbatch.errors import BundleError
-from galbatch.models.bundle.network import GLOBAL_GENERATOR
+from galbatch.models.bundle.network import GLOBAL_GENERATOR, call_prefix, packed
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import prefix_arguments
@@ -66,13 +67,13 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
     inputs = prefix_arguments(images, auxiliary)
     keys = torch.arange(CHECK_ROWS, dtype=torch.int64) * KEY_STEP
     try:
-        features = _tensor(script.prefix(*inputs), "prefix")
+        features = _tensor(call_prefix(script, metadata, *inputs), "prefix")
         rows = features[torch.arange(CHECK_ROWS) % len(features)]
         first, again = _tensor(script.sample(rows, keys), "sample"), script.sample(rows, keys)
         fixed = script.sample(rows, torch.full_like(keys, FIXED_KEY))
     except SCRIPT_FAULTS as error:
         named = {"images": images if metadata.input.takes_pixels else None, "auxiliary inputs": auxiliary}
-        shapes = " and ".join(f"{name} {tuple(p.shape)}" for name, p in named.items() if p is not None)
+        shapes = " and ".join(f"{name} {_shapes(p, metadata)}" for name, p in named.items() if p is not None)
         return f"fails on {shapes}: {_last_line(error)}"
     expected = (CHECK_ROWS, outputs_per_pass(metadata))
     if tuple(first.shape) != expected:
@@ -92,15 +93,16 @@ def _problem(script: Any, metadata: BundleMetadata) -> str | None:
         return f"a pass changes {changed[0]}: its BatchNorm is in training mode; call eval() before scripting"
     # Rows come last: they run the script several times more, on what is known to have the right shapes.
     return _feature_problem(script, features, metadata) or _row_problem(
-        script, inputs, features, sampled=(rows, keys), outputs=first
+        script, metadata, inputs, features=features, sampled=(rows, keys), outputs=first
     )
 
 
 def _row_problem(
     script: Any,
+    metadata: BundleMetadata,
     inputs: tuple[Tensor, ...],
-    features: Tensor,
     *,
+    features: Tensor,
     sampled: tuple[Tensor, Tensor],
     outputs: Tensor,
 ) -> str | None:
@@ -118,7 +120,7 @@ def _row_problem(
     if len(features) != len(inputs[0]):
         return f"prefix gives {len(features)} rows for {len(inputs[0])} images"
     calls: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]] = {
-        "prefix": (script.prefix, inputs, features),
+        "prefix": (partial(call_prefix, script, metadata), inputs, features),
         "sample": (script.sample, sampled, outputs),
     }
     # Methods that a script may have; their numbers go into columns and flags as well.
@@ -158,6 +160,13 @@ def _tensor(value: Any, method: str) -> Tensor:
     return value
 
 
+def _shapes(tensor: Tensor, metadata: BundleMetadata) -> str:
+    """Return the shape of made-up inputs for messages; of images of several grids the shape of each."""
+    if tensor.ndim == 4 and metadata.input.more_grids:
+        return ", ".join(str((len(tensor), *one.shape)) for one in metadata.input.images)
+    return str(tuple(tensor.shape))
+
+
 def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, Tensor | None]:
     """Return two made-up images, and for networks with auxiliary inputs a row of 0 and a row of 1, else None."""
     n_auxiliary = len(metadata.input.auxiliary_inputs)
@@ -167,12 +176,17 @@ def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, Tensor | None]:
 
 def made_up_images(metadata: BundleMetadata) -> Tensor:
     """Return two made-up images (2, band, y, x) float32: Gaussian blobs on noise, in the bundle's unit; without a band, no pixels."""
-    size = metadata.input.size_px
+    images = [_made_up(one.size_px, len(one.bands)) for one in metadata.input.images]
+    return packed(images) if images else _made_up(0, 0)
+
+
+def _made_up(size: int, n_bands: int) -> Tensor:
+    """Return two made-up images (2, band, y, x) of one grid."""
     offset = torch.arange(size, dtype=torch.float32) - size // 2
     radius2 = offset[:, None] ** 2 + offset[None, :] ** 2
     blobs = torch.stack([200.0 * torch.exp(-radius2 / 20.0), 20.0 * torch.exp(-radius2 / 100.0)])
     noise = torch.randn((2, 1, size, size), generator=torch.Generator().manual_seed(1)) * 0.05
-    return (blobs[:, None] + noise).repeat(1, len(metadata.input.bands), 1, 1)
+    return (blobs[:, None] + noise).repeat(1, n_bands, 1, 1)
 
 
 def _differ(passes: Tensor, fixed: Tensor) -> bool:

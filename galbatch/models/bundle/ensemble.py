@@ -120,6 +120,11 @@ class Ensemble:
         return self.bundles[0].grid
 
     @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The grids of all the cutouts that the networks take; none if they take no pixels."""
+        return tuple(one.grid for one in self.metadata.input.images)
+
+    @property
     def bands(self) -> tuple[str, ...]:
         """The names of the bands, in the order of the images' axis band."""
         return self.bundles[0].bands
@@ -226,10 +231,9 @@ def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:
     image = metadata.input
     auxiliary = ", ".join(f"{one.name} {one.unit}".strip() for one in image.auxiliary_inputs)
     return {
-        "cutouts": f"{image.size_px} px of {image.pixel_scale_arcsec:g} arcsec"
-        if image.takes_pixels
-        else "none",
-        "bands": ", ".join(image.bands) or "none",
+        "cutouts": ", ".join(f"{one.size_px} px of {one.pixel_scale_arcsec:g} arcsec" for one in image.images)
+        or "none",
+        "bands": "; ".join(", ".join(one.bands) for one in image.images) or "none",
         "auxiliary inputs": auxiliary or "none",
         "single values or distributions": "single values"
         if head_of(metadata.head).is_point

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +17,7 @@ from galbatch.core.types import Grid
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import prefix_arguments
 
-__all__ = ["GLOBAL_GENERATOR", "Bundle", "set_modes"]
+__all__ = ["GLOBAL_GENERATOR", "Bundle", "call_prefix", "packed", "set_modes"]
 
 GLOBAL_GENERATOR = threading.Lock()
 """Lock to hold while torch's global random generator is seeded and used, as all threads of a process share it."""
@@ -43,8 +45,8 @@ class Bundle:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The names of the bands, in the order of the images' axis band."""
-        return self.metadata.input.bands
+        """The names of the bands, in the order of the images' axis band, those of the first grid first."""
+        return self.metadata.input.all_bands
 
     @cached_property
     @torch.inference_mode()
@@ -52,9 +54,9 @@ class Bundle:
         """The number of last features, which `last_features` of the script gives for each object; 0 without that method."""
         if not self.has("last_features"):
             return 0
-        image = self.metadata.input
-        auxiliary = torch.zeros(1, len(image.auxiliary_inputs)) if image.auxiliary_inputs else None
-        features = self.prefix(torch.zeros(1, len(image.bands), image.size_px, image.size_px), auxiliary)
+        auxiliary = torch.zeros(1, len(self.metadata.input.auxiliary_inputs))
+        images = packed([torch.zeros(1, *one.shape) for one in self.metadata.input.images])
+        features = self.prefix(images, auxiliary)
         return int(self.script.last_features(features).shape[1])
 
     def prefix(self, images: Tensor, auxiliary: Tensor | None = None) -> Tensor:
@@ -62,8 +64,8 @@ class Bundle:
 
         Parameters
         ----------
-        images : (object, band, y, x) float32, in the bundle's unit; without bands, and not passed on, for networks that take
-            columns alone
+        images : (object, band, y, x) float32, in the bundle's unit; those of several grids as `packed` returns them; without
+            bands, and not passed on, for networks that take columns alone
         auxiliary : (object, auxiliary input) float32; not passed on to networks that take none
 
         Returns
@@ -73,8 +75,7 @@ class Bundle:
         # Scripts of networks without auxiliary inputs may have a `prefix` of one argument: foreign ones do.
         taken = auxiliary if self.metadata.input.auxiliary_inputs else None
         given = images if self.metadata.input.takes_pixels else images[:, :0]
-        result: Tensor = self.script.prefix(*prefix_arguments(given, taken))
-        return result
+        return call_prefix(self.script, self.metadata, *prefix_arguments(given, taken))
 
     def sample(self, features: Tensor, keys: Tensor) -> Tensor:
         """Run one stochastic pass for each row.
@@ -104,25 +105,19 @@ class Bundle:
         )
 
     def _repr_html_(self) -> str:
-        own, grid = self.metadata, self.grid
+        own = self.metadata
         auxiliary = ", ".join(one.name for one in own.input.auxiliary_inputs)
         rows = [
             ("architecture", own.architecture),
             *(
-                [
-                    (
-                        "takes",
-                        f"{grid.size_px} x {grid.size_px} px of {grid.pixel_scale_arcsec:g} arcsec in {', '.join(self.bands)}",
-                    )
-                ]
-                if grid is not None
-                else []
+                (
+                    "takes",
+                    f"{one.size_px} x {one.size_px} px of {one.pixel_scale_arcsec:g} arcsec in {', '.join(one.bands)}",
+                )
+                for one in own.input.images
             ),
             *([("auxiliary inputs", auxiliary)] if auxiliary else []),
-            (
-                "passes",
-                own.passes_text,
-            ),
+            ("passes", own.passes_text),
             ("trained on", own.training_data or "not stated"),
             ("licence", own.licence or "not stated"),
             ("sha256", self.sha256),
@@ -139,6 +134,31 @@ class Bundle:
         The optional methods are crop, last_features, top_features, sample_with_top and feature_maps.
         """
         return hasattr(self.script, method)
+
+
+def packed(images: Sequence[Tensor]) -> Tensor:
+    """Return the images of several grids, (object, band, y, x) each, as one tensor (object, 1, 1, number); those of one grid as they are.
+
+    So engines, batches and memory have one tensor of images, whatever the network takes; `call_prefix` takes it apart.
+    """
+    if not images:
+        return torch.zeros(1, 0, 0, 0)
+    if len(images) == 1:
+        return images[0]
+    return torch.cat([one.flatten(1) for one in images], dim=1)[:, None, None]
+
+
+def call_prefix(script: Any, metadata: BundleMetadata, *arguments: Tensor) -> Tensor:
+    """Return what a script's `prefix` gives for arguments of `prefix_arguments`; images of several grids are passed on as a list."""
+    if not metadata.input.more_grids:
+        result: Tensor = script.prefix(*arguments)
+        return result
+    images, *auxiliary = arguments
+    shapes = [one.shape for one in metadata.input.images]
+    parts = torch.split(images.flatten(1), [math.prod(shape) for shape in shapes], dim=1)
+    of_grids = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    of_several: Tensor = script.prefix(of_grids, *auxiliary)
+    return of_several
 
 
 def set_modes(script: Any) -> None:

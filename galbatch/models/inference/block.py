@@ -37,6 +37,7 @@ from galbatch.models.inference.summaries import (
     magnitudes_that_may_miss,
     without_overflow,
 )
+from galbatch.models.metadata import ImageInfo
 from galbatch.models.networks import draw_keys, is_audited
 
 __all__ = ["BlockInputs", "BlockReceivers", "infer_block", "no_pixels", "nonfinite_images"]
@@ -63,6 +64,7 @@ class BlockInputs:
         values and the flag MISSING_PIXELS
     max_missing_share : an object gets no values if a larger share of a band's pixels is missing; a band without any never has
     ids : (object,) int64 or str, needed where there are no cutouts, which have them
+    more_cutouts : cutouts of the same objects on the further grids of a network that takes several
     """
 
     cutouts: CutoutBlock | None
@@ -70,6 +72,12 @@ class BlockInputs:
     auxiliary: npt.NDArray[np.float32] | None = None
     max_missing_share: float = 1.0
     ids: npt.NDArray[Any] | None = None
+    more_cutouts: tuple[CutoutBlock, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[CutoutBlock, ...]:
+        """The cutouts on each grid; none for a network that takes no pixels."""
+        return () if self.cutouts is None else (self.cutouts, *self.more_cutouts)
 
     @property
     def object_id(self) -> npt.NDArray[Any]:
@@ -80,9 +88,9 @@ class BlockInputs:
             raise ValueError("inputs without cutouts need ids")
         return self.ids
 
-    def images(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Return the images (row, band, y, x) of the objects at `rows`, in nJy; without cutouts they have no band and no pixel."""
-        return no_pixels(len(rows)) if self.cutouts is None else self.cutouts.image[rows]
+    def images(self, rows: Rows) -> list[npt.NDArray[np.float32]]:
+        """Return the images (row, band, y, x) on each grid of the objects at `rows`, in nJy, finite: missing pixels are 0, the level of the sky."""
+        return [np.nan_to_num(block.image[rows], nan=0.0, posinf=0.0, neginf=0.0) for block in self.blocks]
 
 
 @dataclass(frozen=True)
@@ -140,12 +148,14 @@ def infer_block(
     """
     ensemble = network if isinstance(network, Ensemble) else Ensemble((network,))
     _check_inputs(ensemble, inputs)
-    cutouts, selected = inputs.cutouts, inputs.selected
+    selected = inputs.selected
     specs = network_columns(ensemble, name=name, quantiles=posterior.quantiles)
     values: Values = {column.name: column.empty(len(selected)) for column in specs}
-    nonfinite = unusable = np.zeros(len(selected), np.bool_)
-    if cutouts is not None:
-        nonfinite, unusable = nonfinite_images(cutouts.image, max_missing_share=inputs.max_missing_share)
+    nonfinite: npt.NDArray[np.bool_] = np.zeros(len(selected), np.bool_)
+    unusable = nonfinite
+    for block in inputs.blocks:
+        partial, useless = nonfinite_images(block.image, max_missing_share=inputs.max_missing_share)
+        nonfinite, unusable = nonfinite | partial, unusable | useless
     if inputs.auxiliary is not None:
         lacking = ~np.isfinite(inputs.auxiliary).all(axis=1)
         nonfinite, unusable = nonfinite | lacking, unusable | lacking
@@ -166,18 +176,20 @@ def infer_block(
 
 def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
     """Raise a BundleError if cutouts or auxiliary inputs do not fit the network."""
-    metadata, cutouts = ensemble.metadata, inputs.cutouts
-    grid, bands = (None, ()) if cutouts is None else (cutouts.grid, cutouts.bands)
-    if grid != ensemble.grid:
+    metadata, images = ensemble.metadata, ensemble.metadata.input.images
+    given_grids = [block.grid for block in inputs.blocks]
+    if given_grids != [one.grid for one in images]:
         wanted_text, given_text = (
-            one.label if one is not None else "no size" for one in (ensemble.grid, grid)
+            " and ".join(grid.label for grid in grids) or "no size"
+            for grids in ([one.grid for one in images], given_grids)
         )
         raise BundleError(f"{metadata.name}: takes cutouts of {wanted_text}, given {given_text}")
-    if len(bands) != len(ensemble.bands):
-        raise BundleError(
-            f"{metadata.name}: takes {len(ensemble.bands)} bands ({', '.join(ensemble.bands)}), "
-            f"given {', '.join(bands) or 'none'}"
-        )
+    for block, one in zip(inputs.blocks, images, strict=True):
+        if len(block.bands) != len(one.bands):
+            raise BundleError(
+                f"{metadata.name}: takes {len(one.bands)} bands ({', '.join(one.bands)}), "
+                f"given {', '.join(block.bands) or 'none'}"
+            )
     wanted = len(metadata.input.auxiliary_inputs)
     given = 0 if inputs.auxiliary is None else inputs.auxiliary.shape[1]
     if wanted != given:
@@ -188,6 +200,16 @@ def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
 def no_pixels(n_objects: int) -> npt.NDArray[np.float32]:
     """Return the images (object, 0, 0, 0) float32 of objects for networks that take columns alone."""
     return np.zeros((n_objects, 0, 0, 0), np.float32)
+
+
+def packed_images(
+    images: Sequence[npt.NDArray[np.float32]], taken: Sequence[ImageInfo], *, n_objects: int
+) -> npt.NDArray[np.float32]:
+    """Return images (object, band, y, x) float32 of each grid, in nJy, in the units of a bundle, packed as its `prefix` takes them."""
+    parts = [one * np.float32(1.0 / info.njy_per_unit) for one, info in zip(images, taken, strict=True)]
+    if len(parts) < 2:
+        return parts[0] if parts else no_pixels(n_objects)
+    return np.concatenate([part.reshape(n_objects, -1) for part in parts], axis=1)[:, None, None]
 
 
 def nonfinite_images(
@@ -343,12 +365,11 @@ class _BlockRunner:
         The part of each network before its first dropout is computed here, once an object, on the device of the execution.
         """
         batch = self.posterior.batch
-        # Pixels that are not finite become 0, the level of the sky.
-        images = np.nan_to_num(self.inputs.images(rows), nan=0.0, posinf=0.0, neginf=0.0)
+        images = self.inputs.images(rows)
         auxiliary = None if self.inputs.auxiliary is None else self.inputs.auxiliary[rows]
         sources = []
         for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
-            in_unit = images * np.float32(1.0 / bundle.metadata.input.njy_per_unit)
+            in_unit = packed_images(images, bundle.metadata.input.images, n_objects=len(rows))
             sampler = Sampler(of_bundle, in_unit, batch=batch, auxiliary=auxiliary)
             keys = draw_keys(
                 self.inputs.object_id[rows],
@@ -400,7 +421,7 @@ class _BlockRunner:
         distances = []
         for bundle, raw, measure in zip(self.ensemble.bundles, stopped.raws, self.distances, strict=True):
             distance = None if measure is None or raw.last is None else measure(raw.last)
-            flags |= input_flags(bundle.metadata.domain, raw, self.inputs.cutouts, rows, distance=distance)
+            flags |= input_flags(bundle.metadata.domain, raw, self.inputs.blocks, rows, distance=distance)
             distances.append(distance)
         values[MODEL_FLAGS.name(name)][rows] |= flags.astype(np.int32)
         if OOD_DISTANCE.name(name) in values:

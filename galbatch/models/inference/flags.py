@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def value_flags(
 def input_flags(
     domain: DomainInfo,
     raw: RawPasses,
-    cutouts: CutoutBlock | None,
+    blocks: Sequence[CutoutBlock],
     rows: npt.NDArray[np.intp],
     *,
     distance: npt.NDArray[np.float64] | None,
@@ -74,14 +74,14 @@ def input_flags(
     ----------
     domain : domain of the bundle
     raw : what the bundle computed for the objects
-    cutouts : block that holds the objects; None for a network that takes no pixels
+    blocks : the block that holds the objects on each grid; none for a network that takes no pixels
     rows : (object,) indices of the objects in the block
     distance : (object,) float64, distance of their features in units of the domain's limit; None: not known
     """
     flags = np.zeros(len(rows), np.int32)
-    sky = psf = np.zeros((len(rows), 0), np.float32)
-    if cutouts is not None:
-        sky, psf = cutouts.sky_sigma_njy[rows], cutouts.psf_fwhm_arcsec[rows]
+    no_bands = np.zeros((len(rows), 0), np.float32)
+    sky = np.concatenate([no_bands, *(one.sky_sigma_njy[rows] for one in blocks)], axis=1)
+    psf = np.concatenate([no_bands, *(one.psf_fwhm_arcsec[rows] for one in blocks)], axis=1)
     outside = is_out_of_domain(domain, distance, sky_sigma_njy=sky, psf_fwhm_arcsec=psf)
     flags[outside] |= ModelFlag.OUT_OF_DOMAIN
     unknown = is_unknown_to(domain, distance, sky_sigma_njy=sky)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -107,7 +108,6 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     """
     # Bundles run one after another: the largest decides on the work, but weights and features of all are kept.
     parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
-    size_px, n_bands = ensemble.metadata.input.size_px, len(ensemble.bands)
     columns = network_columns(ensemble, name="", quantiles=posterior.quantiles)
     return NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
@@ -119,7 +119,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
         n_groups=execution.n_threads,
         n_outputs=sum(part.n_outputs for part in parts),
         n_columns=sum(max(1, column.length) for column in columns),
-        image_bytes=4 * n_bands * size_px**2,
+        image_bytes=4 * sum(math.prod(one.shape) for one in ensemble.metadata.input.images),
     )
 
 

@@ -77,6 +77,16 @@ class ImageInfo:
         """The shape (band, y, x) of the images."""
         return len(self.bands), self.size_px, self.size_px
 
+    @property
+    def grid(self) -> Grid:
+        """The size and pixel scale of the cutouts."""
+        return Grid(self.size_px, self.pixel_scale_arcsec)
+
+    @property
+    def njy_per_unit(self) -> float:
+        """The flux in nJy of one unit of the pixels."""
+        return njy_per_unit(self.zero_point_mag)
+
 
 @dataclass(frozen=True)
 class InputInfo:
@@ -116,6 +126,11 @@ class InputInfo:
         return (ImageInfo(*own), *self.more_grids) if self.bands else ()
 
     @property
+    def all_bands(self) -> tuple[str, ...]:
+        """The bands of all grids, in their order."""
+        return tuple(band for one in self.images for band in one.bands)
+
+    @property
     def takes_pixels(self) -> bool:
         """Whether the network takes images, not numbers alone."""
         return bool(self.bands)
@@ -134,7 +149,7 @@ class InputInfo:
     def text(self) -> str:
         """The input in words, for human readers: ``images in g, r and z_best``."""
         numbers = ", ".join(one.name for one in self.auxiliary_inputs)
-        images = f"images in {', '.join(self.bands)}" if self.takes_pixels else ""
+        images = f"images in {', '.join(self.all_bands)}" if self.takes_pixels else ""
         return " and ".join(part for part in (images, numbers) if part)
 
     def problems(self) -> list[str]:
@@ -448,7 +463,7 @@ class BundleMetadata:
         problems += self.input.problems()
         for parameter in self.parameters:
             problems += parameter.problems()
-        problems += self.domain.problems(len(self.input.bands))
+        problems += self.domain.problems(len(self.input.all_bands))
         problems += self.stopping.problems(len(names)) if self.stopping is not None else []
         problems += self.prior.problems(len(names)) if self.prior is not None else []
         return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
