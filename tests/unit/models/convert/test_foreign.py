@@ -286,3 +286,13 @@ def test_numbers_that_cannot_be_are_told(files, old, new, message):
 def test_a_folder_as_description_is_told(tmp_path):
     with pytest.raises(ConfigError, match="the description cannot be read: Is a directory"):
         read_description(str(tmp_path))
+
+
+def test_the_network_of_several_grids_in_the_docs_is_described_rightly(tmp_path):
+    page = Path(__file__).parents[4] / "docs" / "howto" / "own_network.md"
+    block = page.read_text(encoding="utf-8").split("```toml\n# late_fusion.toml\n")[1].split("```")[0]
+    (tmp_path / "late_fusion.toml").write_text(block, encoding="utf-8")
+    described = read_description(str(tmp_path / "late_fusion.toml"))
+    assert [one.size_px for one in described.input.images] == [64, 40]
+    assert described.input.all_bands == ("hsc_g", "hsc_r", "hsc_i", "ls_g", "ls_r", "ls_z")
+    assert [one.intensity_stretch for one in described.preprocessing_of_grids] == ["arsinh", "none"]
