@@ -183,7 +183,10 @@ class LoadedModel:
         return bool((self.selected[rows] & ~known).any())
 
     def fill(
-        self, values: Mapping[str, npt.NDArray[Any]], blocks: Sequence[CutoutBlock], rows: npt.NDArray[np.intp]
+        self,
+        values: Mapping[str, npt.NDArray[Any]],
+        blocks: Sequence[CutoutBlock],
+        rows: npt.NDArray[np.intp],
     ) -> None:
         """Fill the results for a block into the columns `values` (object,) of the partition, in the rows of the network's objects.
 
