@@ -14,13 +14,14 @@ from galbatch.models import (
     AuxiliaryInput,
     BlockInputs,
     DomainInfo,
+    Ensemble,
     HeadInfo,
     ParameterInfo,
     card_text,
     convert_script,
     infer_block,
     load_bundle,
-    result_columns,
+    network_columns,
     rewrite_bundle,
     save_bundle,
     script_of,
@@ -225,7 +226,7 @@ class ModelContract:
         )
 
     def test_every_column_is_filled_or_flagged(self, bundle, values):
-        columns = result_columns(bundle.metadata, name="net", quantiles=POSTERIOR.quantiles)
+        columns = network_columns(Ensemble((bundle,)), name="net", quantiles=POSTERIOR.quantiles)
         assert list(values) == [column.name for column in columns]
         no_posterior = (values["net_flags"] & ModelFlag.NO_POSTERIOR) > 0
         assert no_posterior.all() == no_posterior.any()

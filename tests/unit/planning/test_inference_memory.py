@@ -20,7 +20,13 @@ MEMORY = NetworkMemory(
     n_columns=40,
     image_bytes=4 * 239**2,
 )
-MODEL = SimpleNamespace(name="net", engine="rebuilt-float32", paths=("net.pt",), bands=("g",))
+MODEL = SimpleNamespace(
+    name="net",
+    engine="rebuilt-float32",
+    paths=("net.pt",),
+    bands=("g",),
+    inputs=((Grid(239, 0.168), ("g",)),),
+)
 PLAN = SimpleNamespace(
     models=(MODEL,),
     grids=(GridPlan(Grid(239, 0.168), ("g",), (0,)),),
