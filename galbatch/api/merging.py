@@ -138,32 +138,47 @@ def merge(paths: Sequence[str], output: str) -> int:
     same_objects = _have_same_objects(sources)
     if not same_objects:
         _require_same_columns(first, others)
-    storage.check_writable(output)
     index = np.sort(first.index if same_objects else np.concatenate([one.index for one in sources]))
     partitions = divide(index, max_objects=MAX_OBJECTS, max_bytes=1)
     join = _with_all_networks if same_objects else _stacked
     bundles = {name: sha for source in sources for name, sha in source.bundles.items()}
+    if same_objects:
+        # Objects that contradict each other are found before anything is written: nothing is left of a merge that is refused.
+        for partition in partitions:
+            join(sources, partition)
+    storage.check_writable(output)
     for partition in partitions:
         table = join(sources, partition)
-        parts = {
-            **{key: value for key, value in first.parts.items() if not key.startswith(FREE_PARTS)},
-            **{
-                key: value for one in sources for key, value in one.parts.items() if key.startswith("bundle ")
-            },
-            "merged": ", ".join(digest(dict(one.parts)) for one in sources),
-            "division": f"{partition.name} of {partition.n_objects} objects",
-            "objects": digest(table.select([ID.name])),
-        }
-        footer = {
-            "fingerprint": json.dumps(Fingerprint(parts).as_json(), sort_keys=True),
-            "version": __version__,
-            catalog.BUNDLES_KEY: json.dumps(bundles, sort_keys=True),
-            "n_objects": str(partition.n_objects),
-        }
+        footer = _footer(
+            sources, table, division=f"{partition.name} of {partition.n_objects} objects", bundles=bundles
+        )
         catalog.write_leaf(output, partition, table, footer=footer)
     return catalog.finish(
         output, partitions=partitions, properties=_properties(sources, len(index)), n_rows_expected=len(index)
     )
+
+
+def _footer(
+    sources: Sequence[_Source], table: pa.Table, *, division: str, bundles: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the footer of a merged leaf: what its rows follow from, and the networks."""
+    shared = {key: value for key, value in sources[0].parts.items() if not key.startswith(FREE_PARTS)}
+    networks = {
+        key: value for one in sources for key, value in one.parts.items() if key.startswith("bundle ")
+    }
+    parts = {
+        **shared,
+        **networks,
+        "merged": ", ".join(digest(dict(one.parts)) for one in sources),
+        "division": division,
+        "objects": digest(table.select([ID.name])),
+    }
+    return {
+        "fingerprint": json.dumps(Fingerprint(parts).as_json(), sort_keys=True),
+        "version": __version__,
+        catalog.BUNDLES_KEY: json.dumps(bundles, sort_keys=True),
+        "n_objects": str(table.num_rows),
+    }
 
 
 def _require_same_settings(first: _Source, other: _Source) -> None:

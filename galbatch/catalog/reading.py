@@ -20,7 +20,7 @@ from galbatch.catalog.scanning import LEAVES_AT_ONCE, AtIndices, Cone, scan
 from galbatch.config import nearest_hint
 from galbatch.core.columns import HEALPIX, ID, SEPARATION, flag_columns
 from galbatch.core.pixels import HealpixPixel
-from galbatch.errors import CatalogError, UsageError
+from galbatch.errors import CatalogError, DamagedError, UsageError
 
 __all__ = [
     "FoundObject",
@@ -46,13 +46,25 @@ INTEGER = re.compile(
 def read_schema(catalog_path: str) -> pa.Schema:
     """Return the schema of a catalog, finished or not, with unit, description, UCD and bits of flags as field metadata.
 
+    It is that of the first leaf that is not damaged.
+
     Raises
     ------
     CatalogError
-        There is no leaf, or it cannot be read.
+        There is no leaf.
+    DamagedError
+        None of the leaves can be read.
     """
-    first = leaf_path(catalog_path, leaves_of(catalog_path)[0])
-    return read_leaf_metadata(first)[0].schema.to_arrow_schema().remove_metadata()
+    first_error: DamagedError | None = None
+    for leaf in leaves_of(catalog_path):
+        try:
+            metadata, _ = read_leaf_metadata(leaf_path(catalog_path, leaf))
+        except DamagedError as error:
+            first_error = first_error or error
+        else:
+            return metadata.schema.to_arrow_schema().remove_metadata()
+    assert first_error is not None, "a catalog has a leaf"
+    raise first_error
 
 
 def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> pa.Table:

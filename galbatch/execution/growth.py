@@ -16,7 +16,7 @@ from galbatch.core.columns import IDENTITY, Column, parse_columns
 from galbatch.core.fingerprint import PER_LEAF_PARTS, differences, shown
 from galbatch.core.pixels import HealpixPixel, PixelIndex
 from galbatch.core.types import CutoutSpec
-from galbatch.errors import ConfigError
+from galbatch.errors import ConfigError, DamagedError
 from galbatch.planning import FLAG_THRESHOLDS, Base, ModelPlan, Plan
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def base_notes(plan: Plan) -> list[str]:
     base = plan.base
     for part in plan.partitions:
         for pixel in base.leaves.overlapping(part.partition):
-            footer = catalog.read_footer(base.catalog, pixel) or {}
+            try:
+                footer = catalog.read_footer(base.catalog, pixel) or {}
+            except DamagedError:
+                continue
             parts = json.loads(footer.get("fingerprint", "{}")).get("parts", {})
             lines = differences(
                 {key: value for key, value in parts.items() if key not in PER_LEAF_PARTS},

@@ -201,7 +201,7 @@ def test_cases_with_other_parameters_are_refused(write, tmp_path):
             "bundle: each of its",
         ),
         (CASES.replace('name = "high"', 'name = "low"'), "names of cases must differ"),
-        ('[[models]]\nname = "photo"\n', "bundle is missing"),
+        ('[[models]]\nname = "photo"\n', "bundle: photo has none"),
         (CASES.replace('where = "z_case < 0.2"\n', ""), "where"),
         (CASES.replace('name = "high"', 'name = "a.b"'), "name"),
     ],

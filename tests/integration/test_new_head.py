@@ -23,7 +23,7 @@ from galbatch.models import (
     script_of,
     train,
 )
-from galbatch.models.heads import head_problems, read_metadata, std_of
+from galbatch.models.heads import Head, head_problems, read_metadata, std_of
 from galbatch.models.metadata import write_metadata
 from galbatch.models.networks import uniform_draws
 from galbatch.models.posterior import for_passes, inflation_map, solve_quantiles, total_covariance
@@ -52,7 +52,7 @@ keep_pass_outputs = true
 """
 
 
-class Laplace:
+class Laplace(Head):
     """n centers, then n log b: the density of each parameter falls as exp(-|x - center| / b)."""
 
     kind = "laplace"

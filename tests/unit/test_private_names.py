@@ -14,6 +14,8 @@ OTHERS = ("torch", "dask", "distributed", "zarr")
 
 # File, module, name; and why no public name does.
 USED = [
+    # Else Dask imports pandas into the run's own process and names other modules to be imported ahead.
+    ("cluster/kinds/forking.py", "distributed.utils", "_forkserver_preload_set"),
     # torch.cpu.get_capabilities() came after torch 2.6, the oldest that galbatch runs with.
     ("models/engines/choice.py", "torch.cpu", "_is_avx512_bf16_supported"),
     ("models/engines/choice.py", "torch.cpu", "_is_amx_tile_supported"),

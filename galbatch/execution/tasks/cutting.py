@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from galbatch import ingest
 from galbatch.core.types import CutoutBlock, CutoutSpec
+from galbatch.errors import DamagedError
 from galbatch.execution import growth
 from galbatch.execution.tasks.base import GridTask, IngestTask, TaskResult
 
@@ -30,14 +31,15 @@ def ingest_partition(task: IngestTask) -> TaskResult:
     n_taken, notes = 0, list[str]()
     for grid in task.grids:
         stored = growth.stored_cutouts(task, grid)
-        ingest.write_partition(
-            task.store,
-            task.partition,
-            grid.grid,
-            cut_rows(task, grid, grid.rows, stored=stored),
-            planes=task.planes,
-            fingerprint=task.fingerprint.as_json(),
-        )
+        try:
+            _write(task, grid, stored)
+        except DamagedError as error:
+            # Only an older store is read here. Damage of its pixels shows when they are decompressed.
+            notes.append(
+                f"partition {task.partition.name}: cutouts are cut again where the base is damaged: {error}"
+            )
+            stored = None
+            _write(task, grid, stored)
         if stored is not None:
             n_taken += int(stored.taken.sum())
             notes += [f"partition {task.partition.name}: {note}" for note in stored.notes]
@@ -45,6 +47,18 @@ def ingest_partition(task: IngestTask) -> TaskResult:
     seconds = time.monotonic() - started
     return TaskResult(
         task.partition, len(task.objects), n_cutouts, 0, seconds, notes=tuple(notes), n_taken=n_taken
+    )
+
+
+def _write(task: IngestTask, grid: GridTask, stored: ingest.BaseCutouts | None) -> None:
+    """Write the group of one grid, with the cutouts that are stored elsewhere taken from there."""
+    ingest.write_partition(
+        task.store,
+        task.partition,
+        grid.grid,
+        cut_rows(task, grid, grid.rows, stored=stored),
+        planes=task.planes,
+        fingerprint=task.fingerprint.as_json(),
     )
 
 
