@@ -224,6 +224,9 @@ def _add_light(
     none = np.zeros(len(objects), np.int32)
     sky_sigma_njy = _measured(canvas, objects, reader, flags=flags, object_flags=none).sky_sigma_njy
     widths = listed_or(canvas.psf_fwhm_arcsec, objects, bands=bands)
+    if not canvas.mask.flags.writeable:
+        # The one value that stands for all pixels of a survey without masks.
+        canvas.mask = canvas.mask.copy()
     for index, object_id in enumerate(objects.object_id.tolist()):
         wcs = WCS(naxis=2)
         wcs.wcs.ctype = ("RA---TAN", "DEC--TAN")
