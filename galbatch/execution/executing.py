@@ -350,17 +350,19 @@ class _Run:
         if not attempt.repairs and self.shows(attempt.step):
             self.sink.advance(attempt.step, result.n_objects)
         self.sink.record(_done_event(attempt, result))
+        inferred = attempt.part.partition.name in self._inferred
         if attempt.step == "ingest":
             self.result.n_cut += result.n_cutouts
             self.result.n_cutouts_taken += result.n_taken
-            if self.stage == "ingest" or attempt.part.partition.name in self._inferred:
+            # Photometry lies among the cutouts, and went with those that were damaged.
+            if self.stage == "ingest" or (inferred and not self.measures):
                 return None
             next_step: Literal["photometry", "infer"] = "photometry" if self.measures else "infer"
             return Attempt(attempt.part, next_step, n_failed=attempt.n_failed)
         if attempt.step == "photometry":
             return (
                 Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
-                if writes_catalog(self.stage)
+                if writes_catalog(self.stage) and not inferred
                 else None
             )
         self.result.n_inferred += result.n_objects
