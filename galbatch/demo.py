@@ -12,10 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from galbatch import catalog, cluster, dashboard, execution, reporting
+from galbatch import api, catalog, cluster, dashboard, execution, reporting
 from galbatch.config import RunConfig, read_config
 from galbatch.core.columns import DEC, ID, MODEL_FLAGS, PASSES, PIXEL_FLAGS, RA
-from galbatch.core.flags import PixelFlag
 from galbatch.core.texts import continued, fill
 from galbatch.simulation import simulate_survey
 
@@ -158,8 +157,8 @@ def _results_table(config: RunConfig, result: execution.RunResult, truth: str) -
         span = f"median {np.median(used):g}, {used.min()} to {used.max()} an object" if len(used) else "none"
         table.add_row(f"{name} passes", span)
     flags = found.column(PIXEL_FLAGS.name).to_numpy()
-    counts = {bit.name: int(np.count_nonzero(flags & bit.bit)) for bit in PixelFlag}
-    counted = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    counts = api.flag_counts(config.catalog.path, PIXEL_FLAGS.name)
+    counted = ", ".join(f"{n} {flag.name}" for n, flag in counts if n)
     table.add_row("flags", f"{np.count_nonzero(flags)} objects flagged: {counted}")
     for row in reporting.truth_recovery(config.catalog.path, truth):
         recovered = f"R\u00b2 {row.r2:.3f}, 68 % interval covers {100 * row.coverage68:.0f} %"

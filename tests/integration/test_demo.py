@@ -1,13 +1,16 @@
 """galbatch demo at a small size, start to end, as a user runs it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from galbatch import catalog
+from galbatch.core.flags import PixelFlag
 
 
 def galbatch(arguments, folder):
@@ -40,6 +43,14 @@ def test_it_makes_a_catalog_and_a_report(said, folder):
     logged = [json.loads(line) for line in (demo / "catalog_log.jsonl").read_text().splitlines()]
     assert sum(line["objects"] for line in logged if line["event"] == "infer") >= 64
     assert logged[-1]["event"] == "end"
+
+
+def test_the_flags_that_it_counts_are_those_of_the_catalog(said, folder):
+    flags = catalog.read_catalog(str(folder / "demo" / "catalog"), columns=["flags"]).column(0).to_numpy()
+    expected = {flag.name: np.count_nonzero(flags & flag) for flag in PixelFlag if (flags & flag).any()}
+    (told,) = re.findall(r"^flags +(\d+) objects flagged: (.*?)^gampen", said, re.DOTALL | re.MULTILINE)
+    assert int(told[0]) == np.count_nonzero(flags) > 0
+    assert {name: int(n) for n, name in re.findall(r"(\d+)\s+([A-Z_]+)", told[1])} == expected
 
 
 def test_the_draws_that_it_suggests_are_there(said, folder):
