@@ -323,8 +323,8 @@ def use_logarithm(axes: Axes, name: Literal["x", "y"], ratio: float) -> None:
     """Make an axis logarithmic, with ticks that do not overlap; `ratio` is that of its largest to its smallest value."""
     axes.set(**{f"{name}scale": "log"})
     axis: Axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
-    # Within two decades 1, 2, 5, 10, ..; beyond them powers of ten. A panel has room for seven.
-    steps = (1.0, 2.0, 5.0) if ratio <= 100 else (1.0,)
+    # Within a decade and a half 1, 2, 5, 10, ..; then 1, 3, 10, ..; beyond three decades powers of ten. A panel has room for five.
+    steps = (1.0, 2.0, 5.0) if ratio <= 30 else (1.0, 3.0) if ratio <= 1000 else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axis.set_minor_formatter(NullFormatter())
