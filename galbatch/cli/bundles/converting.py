@@ -163,9 +163,13 @@ def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> Non
     """Print what was converted: name, input, parameters and the first 12 digits of the sha256."""
     from galbatch import models
 
-    grid = f"{metadata.input.size_px} px at {metadata.input.pixel_scale_arcsec:g} arcsec"
+    taken = [
+        f"{', '.join(one.bands)}, {one.size_px} px at {one.pixel_scale_arcsec:g} arcsec"
+        for one in metadata.input.images
+    ]
+    taken += [one.name for one in metadata.input.auxiliary_inputs]
     print_line(
-        f"{output}: {metadata.name}, {', '.join(metadata.input.bands)}, {grid}; "
+        f"{output}: {metadata.name}, {', '.join(taken)}; "
         f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}.."
     )
     # Without dropout all passes are equal, and a point head predicts no width: there is nothing to make a posterior of.

@@ -52,14 +52,13 @@ def _row(spec: str) -> tuple[str, ...]:
     from galbatch import models
 
     metadata, sha256 = models.read_bundle_metadata(models.bundle_path(spec))
-    grid = metadata.input.grid
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return (
         spec,
         f"{metadata.name} {metadata.version}",
         metadata.architecture,
-        " ".join(metadata.input.bands),
-        "" if grid is None else grid.label,
+        " ".join(metadata.input.all_bands),
+        " ".join(one.grid.label for one in metadata.input.images),
         " ".join(parameter.name for parameter in metadata.parameters),
         metadata.head.kind + members,
         sha256[:12],

@@ -36,7 +36,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     BundleError
         This version of galbatch does not know the bundle's kind of head.
     """
-    head, bands = head_of(metadata.head), metadata.input.bands
+    head, bands = head_of(metadata.head), metadata.input.all_bands
     weights = f", weighted {' : '.join(map(str, metadata.member_weights))}" if metadata.member_weights else ""
     members = f", of each of {metadata.members} members{weights}" if metadata.members > 1 else ""
     # A reader must see at once whether there is a posterior: one network with a point head and without dropout has none.
@@ -90,16 +90,17 @@ def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]
         This version of galbatch does not know the bundle's kind of head.
     """
     image, calibration = metadata.input, metadata.calibration or CalibrationInfo()
-    names = [one.name for one in image.auxiliary_inputs]
-    if image.takes_pixels:
-        pixels = f"{image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec, {image.unit}"
-        names = [f"{', '.join(image.bands)}: {pixels}", *names]
+    taken = [
+        f"{', '.join(one.bands)}: {one.size_px} px at {_number(one.pixel_scale_arcsec)} arcsec, {one.unit}"
+        for one in image.images
+    ]
+    taken += [one.name for one in image.auxiliary_inputs]
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return [
         ("bundle", f"{metadata.name} {metadata.version}, sha256 {sha256[:12]}"),
         ("network", f"{metadata.architecture}{members}, {_passes_line(metadata)}"),
         ("output", head_of(metadata.head).card_text(metadata.head)),
-        ("takes", ", ".join(names)),
+        ("takes", ", ".join(taken)),
         *(("estimates", _parameter_line(parameter)) for parameter in metadata.parameters),
         ("trained on", metadata.training_data or NOT_STATED),
         ("prior", metadata.prior.text() if metadata.prior is not None else NOT_STATED),
@@ -139,14 +140,14 @@ def _recognizes(domain: DomainInfo) -> bool:
 def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
     """Return the sections on the input, and on the parameters with the magnitudes and labels that are derived from them."""
     image = metadata.input
-    inputs = ["- no pixels: numbers per object alone"]
-    if image.zero_point_mag is not None:
-        inputs = [
-            f"- bands: {', '.join(image.bands)}",
-            f"- grid: {image.size_px} px at {_number(image.pixel_scale_arcsec)} arcsec",
-            f"- pixels: {image.unit}, zero point {_number(image.zero_point_mag)} mag (AB)",
-            f"- background: {image.background or NOT_STATED}",
-            f"- release: {image.release or NOT_STATED}",
+    inputs = [] if image.takes_pixels else ["- no pixels: numbers per object alone"]
+    for of_grid in image.images:
+        inputs += [
+            f"- bands: {', '.join(of_grid.bands)}",
+            f"- grid: {of_grid.size_px} px at {_number(of_grid.pixel_scale_arcsec)} arcsec",
+            f"- pixels: {of_grid.unit}, zero point {_number(of_grid.zero_point_mag)} mag (AB)",
+            f"- background: {of_grid.background or NOT_STATED}",
+            f"- release: {of_grid.release or NOT_STATED}",
         ]
     # Bundles that do not say it have the cards of before there was such a field.
     if image.dereddened is not None:

@@ -28,7 +28,7 @@ class CaseInfo:
     ----------
     case : name of its case; "" of a model without cases
     metadata : metadata of its bundle
-    bands : the survey's bands that it is fed, in the order of the bundle's
+    bands : the survey's bands that it is fed, in the order of the bundle's, those of all grids
     """
 
     case: str
@@ -106,7 +106,7 @@ def _band_of(quantity: Quantity, case: CaseInfo) -> str:
     if quantity.unit != "mag" or (named is None and not quantity.is_magnitude):
         return ""
     word = "" if named is None else named["after"] or named["before"] or ""
-    of_survey = dict(zip(case.metadata.input.bands, case.bands, strict=True))
+    of_survey = dict(zip(case.metadata.input.all_bands, case.bands, strict=True))
     if word in of_survey:
         return of_survey[word]
     is_plain = word == "" or quantity.is_magnitude

@@ -102,7 +102,7 @@ def result_columns(
     """
     columns: list[ResultColumn] = []
     ucds = {}
-    observed = _observed(cases or (CaseInfo("", metadata, metadata.input.bands),))
+    observed = _observed(cases or (CaseInfo("", metadata, metadata.input.all_bands),))
     for quantity in quantities_of(metadata.parameters):
         # A quantity that is observed in several bands is of none of them.
         ucds[quantity.name] = _ucd(quantity, metadata, in_one_band=len({one.bands for one in cases}) <= 1)
@@ -142,7 +142,7 @@ def _quantity_columns(
     quantity: Quantity, name: str, levels: Sequence[float], *, ucd: str, observed: str
 ) -> Iterator[ResultColumn]:
     """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
-    what = f"{_described(quantity)}, observed in {observed}"
+    what = f"{_described(quantity)}{observed}"
     keys = [ColumnKey(Statistic.QUANTILE, quantity.name, level=level) for level in levels]
     keys += [ColumnKey(statistic, quantity.name) for statistic in SCALARS]
     yield from (key.column(name, unit=quantity.unit, ucds=(ucd,), what=what) for key in keys)
@@ -217,15 +217,22 @@ def differing_columns(cases: Sequence[CaseInfo]) -> list[str]:
 
 
 def _observed(cases: Sequence[CaseInfo]) -> str:
-    """Return the observed bands as text, with the case where there are several."""
-    texts = [f"{'+'.join(one.bands)}{f' (case {one.case})' if one.case else ''}" for one in cases]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+    """Return ", observed in" and the bands, with the case where there are several; "" of networks that take columns alone."""
+    texts = [
+        f"{'+'.join(one.bands)}{f' (case {one.case})' if one.case else ''}" for one in cases if one.bands
+    ]
+    if not texts:
+        return ""
+    bands = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+    return f", observed in {bands}"
 
 
 def _ucd(quantity: Quantity, metadata: BundleMetadata, *, in_one_band: bool = True) -> str:
     """Return the UCD that the bundle states of a quantity, or that which follows from name, unit and bands."""
     stated = "" if quantity.is_magnitude else quantity.parameter.ucd
-    return stated or quantity_ucd(quantity.name, quantity.unit, metadata.input.bands if in_one_band else ())
+    return stated or quantity_ucd(
+        quantity.name, quantity.unit, metadata.input.all_bands if in_one_band else ()
+    )
 
 
 def _described(quantity: Quantity) -> str:

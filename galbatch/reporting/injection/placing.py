@@ -43,7 +43,7 @@ def bands_of(networks: Sequence[ModelConfig]) -> dict[str, str]:
     fed: list[str] = []
     for network in networks:
         metadata, _ = models.read_bundle_metadata(models.bundle_path(network.bundle[0]))
-        fed += network.bands or metadata.input.bands
+        fed += network.bands or metadata.input.all_bands
     found = {band: simulation.simulated_band(band) for band in dict.fromkeys(fed)}
     if others := [band for band, simulated in found.items() if simulated is None]:
         raise UsageError(

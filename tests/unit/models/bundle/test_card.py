@@ -5,11 +5,14 @@ from galbatch.models import (
     CalibrationInfo,
     DomainInfo,
     HeadInfo,
+    InputInfo,
     LabelInfo,
     ParameterInfo,
     ResultTable,
+    card_summary,
     card_text,
 )
+from galbatch.models.metadata import ImageInfo
 
 
 def lines_of(metadata):
@@ -123,3 +126,22 @@ def test_labels_of_ranges_and_of_several_parameters(make):
         in lines
     )
     assert sum("_label, by the median" in line for line in lines) == 2
+
+
+def test_all_grids_and_their_bands_are_told(make):
+    more = ImageInfo(("b_r", "b_i"), 8, 0.4, "nmgy", 22.5)
+    domain = DomainInfo(sky_sigma_njy=((1.0, 2.0), (3.0, 4.0), (5.0, 6.0)))
+    metadata = make.gampen_metadata(
+        input=InputInfo(("a_g",), 16, 0.2, "nJy", 31.4, more_grids=(more,)), domain=domain
+    )
+    lines = lines_of(metadata)
+    for line in (
+        "- bands: a_g",
+        "- grid: 16 px at 0.2 arcsec",
+        "- bands: b_r, b_i",
+        "- grid: 8 px at 0.4 arcsec",
+    ):
+        assert line in lines
+    assert "| sky noise of a pixel, nJy, b_i | 5 to 6 | yes |" in lines
+    takes = "a_g: 16 px at 0.2 arcsec, nJy, b_r, b_i: 8 px at 0.4 arcsec, nmgy"
+    assert ("takes", takes) in card_summary(metadata, "ab" * 32)

@@ -5,8 +5,17 @@ from astropy.io.votable.ucd import parse_ucd
 
 from galbatch.config import DensityGrid, PosteriorConfig
 from galbatch.core.columns import EMBEDDING, Statistic, parse_columns, quantile_suffix
-from galbatch.models import INFER_VERSION, ParameterInfo, draw_columns, result_columns
+from galbatch.models import (
+    INFER_VERSION,
+    AuxiliaryInput,
+    InputInfo,
+    ParameterInfo,
+    draw_columns,
+    result_columns,
+)
 from galbatch.models.bundle import Embedding
+from galbatch.models.inference.dereddening import CaseInfo, dereddened
+from galbatch.models.metadata import ImageInfo
 
 
 @pytest.mark.parametrize(
@@ -141,3 +150,28 @@ def test_a_density_states_its_grid_and_its_unit(make):
         parse_ucd(column.ucd, check_controlled_vocabulary=True)
     # Only of the parameter that is named.
     assert not [name for name in names if "density" in name and "re_arcsec" not in name]
+
+
+MAG = ParameterInfo("mag_b_i", "mag", "total light", "identity")
+SEVERAL_GRIDS = InputInfo(
+    ("a_g",), 16, 0.2, "nJy", 31.4, more_grids=(ImageInfo(("b_r", "b_i"), 8, 0.4, "nJy", 31.4),)
+)
+
+
+def test_of_several_grids_all_bands_are_told_and_dereddened(make):
+    flux = ParameterInfo("flux_njy", "nJy", "flux", "ln")
+    metadata = make.gampen_metadata(input=SEVERAL_GRIDS, parameters=(MAG, flux))
+    columns = {column.name: column for column in result_columns(metadata, name="net", quantiles=(0.5,))}
+    assert "observed in a_g+b_r+b_i;" in columns["net_mag_b_i_q500"].description
+    # Of three bands the name tells no band, though the first grid has one alone.
+    assert "em." not in columns["net_flux_njy_q500"].ucd
+    found = dereddened(
+        CaseInfo("", metadata, ("s_g", "s_r", "s_i")), name="net", quantiles=(0.5,), a_b={"s_i": 1.7}
+    )
+    assert next((one.column, one.a_b) for one in found) == ("net_dered_mag_b_i_q500", 1.7)
+
+
+def test_of_columns_alone_no_band_is_told(make):
+    metadata = make.gampen_metadata(input=InputInfo(auxiliary_inputs=(AuxiliaryInput("color"),)))
+    columns = result_columns(metadata, name="net", quantiles=(0.5,))
+    assert not [column.name for column in columns if "observed in" in column.description]
