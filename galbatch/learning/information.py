@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from galbatch import models
@@ -82,7 +83,7 @@ def prepare_information(
     Raises
     ------
     UsageError
-        The networks do not fit each other, or the source is none.
+        The networks do not fit each other, one has no density or several grids, or the source is none.
     """
     source.check(takes_pixels=True)
     source.further.check(source.labels)
@@ -91,6 +92,8 @@ def prepare_information(
             "models information: --store and --labels, the cutouts and their true values, are needed"
         )
     bundles = {name: models.load_bundle(models.bundle_path(paths[name])) for name in SOURCES}
+    for name, bundle in bundles.items():
+        _check_scored(name, bundle.metadata)
     parameters = [one.name for one in bundles["both"].metadata.parameters]
     classes = {name: models.head_of(bundle.metadata.head).is_classes for name, bundle in bundles.items()}
     if len(set(classes.values())) > 1:
@@ -103,6 +106,19 @@ def prepare_information(
     for name in ("image", "numbers"):
         _check_fits(name, bundles[name].metadata, bundles["both"].metadata)
     return InformationTask(bundles, source, chosen, passes or models.PassSettings())
+
+
+def _check_scored(name: str, own: models.BundleMetadata) -> None:
+    """Raise a UsageError if a network has no density at true values, or data that cannot be read here."""
+    head = models.head_of(own.head)
+    if head.is_point and not head.is_classes:
+        raise UsageError(
+            f"--{name}: {own.name} gives single values, which have no density; train it with another head"
+        )
+    if own.input.more_grids:
+        raise UsageError(
+            f"--{name}: {own.name} takes cutouts on several grids, which cannot be read here yet"
+        )
 
 
 def _check_fits(name: str, own: models.BundleMetadata, both: models.BundleMetadata) -> None:
@@ -167,6 +183,13 @@ def read_scores(path: str, *, bins: Sequence[str] = ()) -> LogScores:
     """Return log scores of a table with the columns image, numbers, both and label, and those by which objects are binned.
 
     Labels of integers or text are classes, others are continuous.
+
+    Raises
+    ------
+    UsageError
+        The table has no rows, or rows without a label.
+    ObjectListError
+        The table lacks a column, or a column has no numbers.
     """
     table = read_table(path, columns=list(dict.fromkeys([*SOURCES, "label", *bins])))
     values = {
@@ -174,6 +197,11 @@ def read_scores(path: str, *, bins: Sequence[str] = ()) -> LogScores:
         for name in (*SOURCES, *bins)
     }
     label = table.column("label")
+    n_missing = pc.sum(pc.is_null(label, nan_is_null=True)).as_py() or 0
+    if n_missing or not len(label):
+        raise UsageError(
+            f"{path}: {n_missing} of {len(label)} rows have no label; give objects that all have one"
+        )
     if pa.types.is_floating(label.type):
         labels = numbers_of(path, label, name="label", expected="numbers")
     else:

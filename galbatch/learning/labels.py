@@ -162,8 +162,9 @@ class _Beside:
 
     def of(self, ids: Ids) -> Floats:
         """Return the values of the objects with these ids, (object, auxiliary input); NaN for those that are not there."""
-        rows = np.array([self.row_of.get(name, -1) for name in ids.tolist()], np.intp)
-        return np.where((rows >= 0)[:, None], self.values[rows], np.nan)
+        # The last row, which -1 finds, stands for ids that are not there: also in a table without rows.
+        values = np.append(self.values, np.full((1, self.values.shape[1]), np.nan), axis=0)
+        return values[[self.row_of.get(name, -1) for name in ids.tolist()]]
 
 
 def _read(

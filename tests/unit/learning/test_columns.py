@@ -106,6 +106,13 @@ class TestTables:
         split = models.split_objects(ids, seed=1, validation_share=0.2, test_share=0.3)
         assert not set(ids[split.training].tolist()) & set(ids[split.test].tolist())
 
+    def test_a_table_of_columns_without_rows_gives_no_object(self, folder, tmp_path):
+        empty = pq.read_table(folder / "columns.parquet").slice(0, 0)
+        pq.write_table(empty, tmp_path / "empty.parquet")
+        labels = LabelSources((str(folder / "photo.parquet"),), columns=str(tmp_path / "empty.parquet"))
+        with pytest.raises(UsageError, match="no object has all its labels and columns"):
+            open_columns(labels, settings=settings_of(folder))
+
     def test_an_id_twice_in_one_table_is_refused(self, folder, tmp_path):
         table = pa.table({"object_id": [1, 1], "z": [0.5, 0.6], "color": [0.1, 0.1], "mag": [20.0, 20.0]})
         pq.write_table(table, tmp_path / "twice.parquet")

@@ -15,7 +15,7 @@ from galbatch.cli.app import app
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
-from galbatch.learning import DataSource, prepare_information
+from galbatch.learning import DataSource, prepare_information, read_scores
 from galbatch.models import AuxiliaryInput, BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle
 from galbatch.objects import write_table
 
@@ -78,12 +78,20 @@ class ImageAlone(Toy):
         return self.normal((pixel / images[:, 0, 8, 8]).log(), 0.09)
 
 
+class Point(Toy):
+    """The mean alone, without a width."""
+
+    @torch.jit.export
+    def sample(self, features: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return features[:, :1]
+
+
 def parameters_of(label):
     names = ("odd", "even") if label == "parity" else (label,)
     return tuple(ParameterInfo(name, "", "", "identity") for name in names)
 
 
-def write_bundle(path, label, source, **changes):
+def write_bundle(path, label, source, *, network=None, head=None):
     numbers = (AuxiliaryInput("catalog_color"), AuxiliaryInput("bit"))
     metadata = BundleMetadata(
         name=f"{label}-{source}",
@@ -92,11 +100,11 @@ def write_bundle(path, label, source, **changes):
         input=InputInfo(
             ("g", "r"), 16, 0.168, "nJy", 31.4, auxiliary_inputs=() if source == "image" else numbers
         ),
-        head=HeadInfo("softmax" if label == "parity" else "gaussian"),
+        head=HeadInfo(head or ("softmax" if label == "parity" else "gaussian")),
         parameters=parameters_of(label),
         dropout_rate=0.0,
     )
-    network = (ImageAlone if source == "image" else Toy)(label, source)
+    network = (network or (ImageAlone if source == "image" else Toy))(label, source)
     save_bundle(str(path), torch.jit.script(network.eval()), metadata)
 
 
@@ -263,3 +271,23 @@ def test_networks_that_do_not_fit_are_refused(folder):
         prepare_information(paths(image="parity-image"), source)
     with pytest.raises(UsageError, match="--store and --labels"):
         prepare_information(paths(), DataSource())
+    write_bundle(folder / "color-point.pt", "color", "both", network=Point, head="point")
+    with pytest.raises(UsageError, match="--both: color-both gives single values, which have no density"):
+        prepare_information(paths(both="color-point"), source)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (pa.array([None, 1, 1]), "1 of 3 rows have no label"),
+        (pa.array(["a", None, None]), "2 of 3 rows have no label"),
+        (pa.array([np.nan, 0.5, 0.2]), "1 of 3 rows have no label"),
+        (pa.array([], pa.int64()), "0 of 0 rows have no label"),
+    ],
+    ids=["integer", "text", "number", "no-rows"],
+)
+def test_scores_of_objects_without_labels_are_refused(tmp_path, labels, message):
+    scores = {name: np.zeros(len(labels)) for name in ("image", "numbers", "both")}
+    pq.write_table(pa.table({**scores, "label": labels}), tmp_path / "scores.parquet")
+    with pytest.raises(UsageError, match=message):
+        read_scores(str(tmp_path / "scores.parquet"))

@@ -112,8 +112,10 @@ def test_worked_example_of_the_page_gives_its_numbers():
     sky, stacked, reweighted = (tuple(map(float, row.split(" | "))) for row in rows.values())
     np.testing.assert_allclose(scope["stacked"], stacked, atol=0.006)
     np.testing.assert_allclose(scope["reweighted"], reweighted, atol=0.006)
-    # What the page says: medians miss by many times their error (0.25 / sqrt(500) = 0.011 in ln), reweighted draws do not.
-    assert np.log(stacked[0] / sky[0]) > 0.15
+    # What the page says: medians miss by many times their error (0.33 / sqrt(500) = 0.015 in ln), reweighted draws do not.
+    (times,) = re.findall(r"by (\d+) times the error of their mean", text)
+    middle, scatter = scope["stacked"]
+    assert np.log(middle / sky[0]) / (scatter / np.sqrt(500)) == pytest.approx(int(times), abs=1)
     assert abs(np.log(reweighted[0] / sky[0])) < 0.06
     assert abs(reweighted[1] - sky[1]) < 0.04
 
