@@ -115,10 +115,7 @@ def _check_scored(name: str, own: models.BundleMetadata) -> None:
         raise UsageError(
             f"--{name}: {own.name} gives single values, which have no density; train it with another head"
         )
-    if own.input.more_grids:
-        raise UsageError(
-            f"--{name}: {own.name} takes cutouts on several grids, which cannot be read here yet"
-        )
+    input_settings(own)  # refuses what cannot be read
 
 
 def _check_fits(name: str, own: models.BundleMetadata, both: models.BundleMetadata) -> None:

@@ -100,7 +100,17 @@ class DataSource:
 
 
 def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
-    """Return settings that say which data fit a bundle: its input and its parameters."""
+    """Return settings that say which data fit a bundle: its input and its parameters.
+
+    Raises
+    ------
+    UsageError
+        It takes cutouts on several grids, of which a store or the simulation would be read for the first alone.
+    """
+    if metadata.input.more_grids:
+        raise UsageError(
+            f"{metadata.name}: takes cutouts on several grids, which calibrations and comparisons cannot read yet; run it as it is"
+        )
     return models.TrainingSettings(
         name=metadata.name,
         # Any architecture will do: data are chosen by the input and the parameters of the network alone.

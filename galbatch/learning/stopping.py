@@ -109,6 +109,7 @@ def prepare_stopping(
             f"{bundles[0]}: takes auxiliary inputs, which a store does not hold; give --labels with a table that has them and "
             "leave out --stopping-only"
         )
+    input_settings(bundle.metadata)  # refuses what cannot be read, before anything starts
     refuse_training_seed(bundle, source, (), settings.seed)
     storage.check_writable(str(output.resolve().parent))
     return StoppingTask(bundle, output, source, settings)

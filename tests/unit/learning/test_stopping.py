@@ -14,6 +14,7 @@ from galbatch.core.pixels import Partition
 from galbatch.errors import UsageError
 from galbatch.learning import DataSource, calibrate_stopping_only, prepare_stopping
 from galbatch.models import StoppingSettings, load_bundle, save_bundle, split_objects
+from galbatch.models.metadata import ImageInfo
 from galbatch.models.networks import keyed_dropout
 from tests.unit.learning.test_calibrate import GRID, METADATA, Sum, block_of
 
@@ -29,6 +30,17 @@ class Shaky(Sum):
         kept = keyed_dropout(torch.ones(features.shape[0], 16), keys, 1, 0.3)
         mean = features + 0.5 * (kept.mean(dim=1, keepdim=True) - 1.0)
         return torch.cat([mean, torch.full_like(features, self.log_d)], dim=1)
+
+
+class OnTwoGrids(Shaky):
+    """The same, of the first of two images."""
+
+    @torch.jit.export
+    def prefix(self, images: list[torch.Tensor]) -> torch.Tensor:
+        return images[0].sum(dim=[1, 2, 3], keepdim=False).unsqueeze(1).abs().add(1.0).log()
+
+    def forward(self, images: list[torch.Tensor], keys: torch.Tensor) -> torch.Tensor:
+        return self.sample(self.prefix(images), keys)
 
 
 # The standard deviation of 0.5 times the mean of 16 zeros and 1 / 0.7.
@@ -152,3 +164,12 @@ def test_the_command(folder, tmp_path):
     assert int(found[1]) in (32, 48, 64, 96)
     assert float(found[2]) == pytest.approx(1.0, abs=0.25)
     assert (tmp_path / "out.md").exists()
+
+
+def test_a_network_on_several_grids_is_refused_before_anything_is_read(folder):
+    more = ImageInfo(("r",), 8, 0.3, "nJy", 31.4)
+    taken = dataclasses.replace(METADATA.input, more_grids=(more,))
+    metadata = dataclasses.replace(METADATA, dropout_rate=RATE, input=taken)
+    save_bundle(str(folder / "two.pt"), torch.jit.script(OnTwoGrids(0.6).eval()), metadata)
+    with pytest.raises(UsageError, match="takes cutouts on several grids"):
+        task_of(folder, folder / "out.pt", bundle="two.pt")
