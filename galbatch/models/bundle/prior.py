@@ -70,6 +70,7 @@ def estimate_prior(
     *,
     source: Literal["training", "calibration"] = "training",
     data: str = "",
+    weight: npt.NDArray[np.floating] | None = None,
 ) -> PriorInfo | None:
     """Return the density of labels: the mixture of one to eight normal distributions with the lowest BIC (scikit-learn).
 
@@ -82,6 +83,7 @@ def estimate_prior(
     parameters : transform, limits, location and scale of each
     source : whether the labels are those of the training, or of held-out objects that stand for them
     data : description of the objects
+    weight : (object,) above 0, weight of each object's loss; None: all equal. Posteriors are under the weighted distribution
 
     Returns
     -------
@@ -89,14 +91,14 @@ def estimate_prior(
         None where the labels have no density: too few of them, or a parameter that does not vary or follows from the others.
     """
     outputs = np.stack([to_output(column, p) for column, p in zip(labels.T, parameters, strict=True)], axis=1)
-    outputs = outputs[np.isfinite(outputs).all(axis=1)]  # (object, parameter)
+    finite = np.isfinite(outputs).all(axis=1)
+    outputs = outputs[finite]  # (object, parameter)
     n_objects, n_parameters = outputs.shape
     if n_objects <= 10 * n_parameters:
         return None
     if np.linalg.matrix_rank(np.atleast_2d(np.cov(outputs.T)), tol=1e-8) < n_parameters:
         return None
-    kept = np.unique(np.linspace(0, n_objects - 1, min(n_objects, MAX_OBJECTS)).astype(np.int64))
-    best = _best_mixture(outputs[kept])
+    best = _best_mixture(outputs[_rows_of(n_objects, None if weight is None else weight[finite])])
     weights = np.round(best.weights_, DIGITS)
     return PriorInfo(
         tuple((weights / weights.sum()).tolist()),
@@ -106,6 +108,16 @@ def estimate_prior(
         n_objects,
         data,
     )
+
+
+def _rows_of(n_objects: int, weight: npt.NDArray[np.floating] | None) -> npt.NDArray[np.int64]:
+    """Return the rows that the mixture is fitted to, in even steps: of the objects, or of the sum of their weights."""
+    n_rows = min(n_objects, MAX_OBJECTS)
+    if weight is None:
+        return np.unique(np.linspace(0, n_objects - 1, n_rows).astype(np.int64))
+    # scikit-learn's mixtures take no weights, so an object with many times the mean weight is there as many times.
+    share = np.cumsum(weight, dtype=np.float64)
+    return np.searchsorted(share, (np.arange(n_rows) + 0.5) / n_rows * share[-1]).astype(np.int64)
 
 
 def _best_mixture(outputs: Floats) -> Any:

@@ -189,7 +189,8 @@ def train(
         domain = domain_of(network.eval(), data, split, psf_ranges=settings.psf_fwhm_arcsec, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
     record = {**record_of(settings, split, loop, parent=parent), **before}
-    prior = estimate_prior(labels[split.training], parameters, data=settings.training_data)
+    weight = None if extras.weight is None else extras.weight[split.training]
+    prior = estimate_prior(labels[split.training], parameters, data=settings.training_data, weight=weight)
     metadata = metadata_of(images.shape[-1], parameters, settings, domain, record, prior=prior)
     return Trained(network, metadata, history, split)
 

@@ -195,7 +195,7 @@ class TestTraining:
             batch=40,
             learning_rate=1e-2,
         )
-        means = []
+        means, priors = [], []
         for weight in (None, np.repeat([3.0, 1.0], 200).astype(np.float32)):
             extras = models.Extras(object_id=np.tile(np.arange(200), 2), auxiliary=auxiliary, weight=weight)
             made = models.train(
@@ -205,8 +205,12 @@ class TestTraining:
             with torch.no_grad():
                 outputs = made.network(torch.from_numpy(auxiliary), torch.zeros(400, dtype=torch.int64))
             means.append(parameter.location + parameter.scale * outputs.mean().item())
+            of_labels = np.asarray(made.metadata.prior.weights) @ np.asarray(made.metadata.prior.means)
+            priors.append(parameter.location + parameter.scale * of_labels[0])
         assert means[0] == pytest.approx(0.5, abs=0.07)
         assert means[1] == pytest.approx(0.25, abs=0.07)
+        # What it learned is under the labels with their weights, and its prior says so.
+        assert priors == pytest.approx([0.5, 0.25], abs=0.03)
 
     def test_refining_starts_from_the_parents_weights(self, folder, trained):
         source = source_of(folder, "spec.parquet", columns=str(folder / "columns.parquet"))

@@ -66,6 +66,15 @@ def test_two_kinds_of_galaxies_are_two_peaks():
     assert found[1] < 0.01
 
 
+def test_labels_count_with_their_weight():
+    """Two kinds of galaxies, three times as many of the first, whose weight is a ninth of that of the second."""
+    rng = np.random.default_rng(3)
+    labels = np.concatenate([rng.normal(0.3, 0.05, 3000), rng.normal(0.9, 0.05, 1000)])[:, None]
+    weight = np.repeat([1.0, 9.0], [3000, 1000])
+    mean, _ = moments(models.estimate_prior(labels, [COLOR], weight=weight))
+    assert mean[0] == pytest.approx(to_output(np.array([0.25 * 0.3 + 0.75 * 0.9]), COLOR)[0], abs=0.02)
+
+
 def test_density_integrates_to_one(prior):
     radius, color = np.linspace(0.05, 12, 300), np.linspace(-0.6, 1.8, 200)
     mesh = np.meshgrid(radius, color, indexing="ij")
