@@ -38,8 +38,8 @@ def open_dust_map(config: ExtinctionConfig) -> DustMap:
     Raises
     ------
     ObjectListError
-        A file does not exist, is no FITS, or holds neither a HEALPix map nor an image with a celestial WCS; several are given
-        of which one is a HEALPix map.
+        A file does not exist, is no FITS, or holds neither a HEALPix map nor an image with a celestial WCS; a HEALPix map has not the
+        values that its cards promise; several are given of which one is a HEALPix map.
     """
     opened = [_opened(path, config) for path in config.map]
     if len(opened) == 1:
@@ -94,7 +94,13 @@ def _image(hdu: Any, nearest: bool, where: str) -> tuple[DustMap, SkyCoord]:
     if not wcs.has_celestial:
         raise ObjectListError(f"{where}: its image has no celestial WCS")
     wcs, values = wcs.celestial, np.asarray(hdu.data, np.float64)
-    frame = wcs_to_celestial_frame(wcs)
+    try:
+        frame = wcs_to_celestial_frame(wcs)
+    except ValueError:
+        axes = " and ".join(wcs.wcs.ctype)
+        raise ObjectListError(
+            f"{where}: its image has the axes {axes}; expected equatorial, galactic or ecliptic coordinates"
+        ) from None
     center = SkyCoord(*(wcs.wcs.crval * u.deg), frame=frame)
 
     def at(ra_deg: Floats, dec_deg: Floats) -> Floats:
@@ -112,14 +118,20 @@ def _healpix(hdu: fits.BinTableHDU, config: ExtinctionConfig, where: str) -> Dus
     from astropy_healpix import bilinear_interpolation_weights, lonlat_to_healpix
 
     nside, scheme, frame = int(hdu.header["NSIDE"]), _scheme(hdu.header, where), _frame(hdu.header, where)
+    if nside < 1 or nside & (nside - 1):
+        raise ObjectListError(f"{where}: card NSIDE is {nside}; expected a power of two")
     names = [name for name in hdu.columns.names if name.upper() != "PIXEL"]
-    column = config.column or names[0]
+    column = config.column or next(iter(names), "of values")
     if column not in names:
-        raise ObjectListError(f"{where}: has no column {column}; there are {', '.join(names)}")
-    values = np.asarray(hdu.data[column], np.float64).ravel()
+        raise ObjectListError(f"{where}: has no column {column}; there are {', '.join(names) or 'none'}")
+    values = _numbers(hdu, column, where)
     values = np.where(values > UNSEEN, values, np.nan)
     explicit = next((name for name in hdu.columns.names if name.upper() == "PIXEL"), None)
-    value_of = _lookup(values, None if explicit is None else np.asarray(hdu.data[explicit], np.int64).ravel())
+    pixels = None if explicit is None else _numbers(hdu, explicit, where).astype(np.int64)
+    if len(values) != (12 * nside**2 if pixels is None else len(pixels)) or not len(values):
+        expected = f"12 NSIDE^2 = {12 * nside**2}, or a column PIXEL"
+        raise ObjectListError(f"{where}: column {column} has {len(values)} values; expected {expected}")
+    value_of = _lookup(values, pixels)
 
     def at(ra_deg: Floats, dec_deg: Floats) -> Floats:
         sky = SkyCoord(ra_deg, dec_deg, unit="deg").transform_to(frame).spherical
@@ -131,6 +143,14 @@ def _healpix(hdu: fits.BinTableHDU, config: ExtinctionConfig, where: str) -> Dus
         return np.asarray((value_of(pixels) * weights).sum(axis=0))
 
     return at
+
+
+def _numbers(hdu: fits.BinTableHDU, column: str, where: str) -> Floats:
+    """Return the values (pixel,) of a column, which may hold several in a row."""
+    found = np.asarray(hdu.data[column])
+    if found.dtype.kind not in "fiu":
+        raise ObjectListError(f"{where}: column {column} holds no numbers")
+    return found.astype(np.float64).ravel()
 
 
 def _lookup(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,11 @@ Mask = Callable[[Floats, Floats], npt.NDArray[np.bool_]]
 """Which positions lie inside, (position,) bool, of right ascensions and declinations (position,) in deg."""
 
 MANGLE = (".ply", ".pol", ".vrt", ".mangle")
-WITHOUT_AREA = ("Point", "Line", "Text")
+WITHOUT_AREA = ("point", "line", "text", "vector", "ruler", "compass", "projection", "segment")
+"""Shapes of ds9 that no position lies in, as ds9 writes them and as the names of regions' classes begin."""
+
+FRAMES = ("icrs", "fk5", "fk4", "galactic")
+"""Frames of shapes but circles, for which a tangential plane is laid at the shape, by their names in astropy."""
 
 
 def open_mask(config: MaskConfig) -> Mask:
@@ -36,7 +40,8 @@ def open_mask(config: MaskConfig) -> Mask:
     Raises
     ------
     ObjectListError
-        There is no such file, it is of no kind that is read, or a region is in pixels of an image that is not known.
+        There is no such file, it is of no kind that is read, or a region is in pixels of an image that is not known, in a frame or of a shape
+        that is not read.
     MissingPackage
         A HealSparse map without the package healsparse.
     """
@@ -52,7 +57,13 @@ def open_mask(config: MaskConfig) -> Mask:
         return _ds9(config.path, where)
     if _is_healsparse(config.path):
         return _healsparse(config.path, where)
-    found = region_of(RegionConfig(moc=config.path))
+    try:
+        found = region_of(RegionConfig(moc=config.path))
+    except ObjectListError as error:
+        reason = str(error).rpartition(f"{config.path}: ")[2]
+        raise ObjectListError(
+            f"{where}: {reason}; a mask is a MOC, a HealSparse map, or regions of ds9 (.reg)"
+        ) from None
     assert found is not None, "a MOC is a region"
     return found.contains
 
@@ -73,7 +84,7 @@ def _healsparse(path: str, where: str) -> Mask:
         has_value = found.get_values_pos(ra_deg, dec_deg, lonlat=True, valid_mask=True)
         values = np.asarray(found.get_values_pos(ra_deg, dec_deg, lonlat=True))
         # A wide mask has several bytes for each position.
-        nonzero = values.reshape(len(ra_deg), -1).astype(bool).any(axis=1)
+        nonzero = values.astype(bool) if values.ndim == 1 else values.astype(bool).any(axis=1)
         return np.asarray(has_value & nonzero)
 
     return contains
@@ -82,20 +93,25 @@ def _healsparse(path: str, where: str) -> Mask:
 def _ds9(path: str, where: str) -> Mask:
     import regions
 
-    with warnings.catch_warnings():
-        # Lines of settings and shapes without area, which ds9 writes as well, are passed over with a warning.
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             found = regions.Regions.parse(storage.read_bytes(path).decode(errors="replace"), format="ds9")
-        except ValueError as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ObjectListError(f"{where}: is no region file of ds9: {error}") from None
-    shapes = [one for one in found if not type(one).__name__.startswith(WITHOUT_AREA)]
+    _require_all_read([str(one.message) for one in caught], where)
+    shapes = [one for one in found if not type(one).__name__.lower().startswith(WITHOUT_AREA)]
     if in_pixels := [one for one in shapes if isinstance(one, regions.PixelRegion)]:
         raise ObjectListError(
             f"{where}: {len(in_pixels)} of its {len(shapes)} regions are in pixels of an image; save them in sky coordinates (fk5, icrs or galactic)"
         )
     if not shapes:
         raise ObjectListError(f"{where}: holds no region with an area")
+    on_planes = [one for one in shapes if not hasattr(one, "radius")]
+    if others := {name for one in on_planes if (name := _frame_of(one).name) not in FRAMES}:
+        raise ObjectListError(
+            f"{where}: has regions in {', '.join(sorted(others))} coordinates; save it in fk5, icrs or galactic"
+        )
     parts = [(*_circle_around(one), _contains(one), one.meta.get("include", True)) for one in shapes]
 
     def contains(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.bool_]:
@@ -109,6 +125,15 @@ def _ds9(path: str, where: str) -> Mask:
         return inside
 
     return contains
+
+
+def _require_all_read(messages: Sequence[str], where: str) -> None:
+    """Refuse a file of which regions passes over a line with an area, such as a panda or a shape without a frame: its mask would lack it."""
+    skipped = [message for message in messages if message.rstrip().endswith("skipping.")]
+    if lost := [one for one in skipped if not one.startswith(tuple(f'"{name}"' for name in WITHOUT_AREA))]:
+        raise ObjectListError(
+            f"{where}: {len(lost)} of its lines cannot be read: {lost[0]} Write it as circles, ellipses, boxes, polygons or annuli in fk5, icrs or galactic"
+        )
 
 
 def _circle_around(shape: Any) -> tuple[Floats, float]:
@@ -136,13 +161,18 @@ def _circle_around(shape: Any) -> tuple[Floats, float]:
     return center, float(np.hypot.reduce(sorted(sizes)[-2:])) + 1e-6
 
 
+def _frame_of(shape: Any) -> Any:
+    """Return the astropy frame that a shape is stated in."""
+    return shape.vertices.frame if hasattr(shape, "vertices") else shape.center.frame
+
+
 def _contains(shape: Any) -> Mask:
     """Return the function of one shape: circles by the angle from their center, others on the tangential plane at it, on which great circles are lines."""
     if hasattr(shape, "radius"):
         at, radius_arcsec = shape.center.icrs, shape.radius.to_value("arcsec")
         return lambda ra, dec: sky.separation_arcsec(ra, dec, at.ra.deg, at.dec.deg) <= radius_arcsec
     wcs = WCS(naxis=2)
-    frame = shape.vertices.frame if hasattr(shape, "vertices") else shape.center.frame
+    frame = _frame_of(shape)
     middle, _ = _circle_around(shape)
     ra_deg, dec_deg = sky.position_deg(middle)
     center = SkyCoord(ra_deg, dec_deg, unit="deg").transform_to(frame).spherical

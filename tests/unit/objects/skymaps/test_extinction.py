@@ -93,6 +93,15 @@ def test_of_two_polar_images_the_nearer_counts(tmp_path):
     assert np.isnan(at(tmp_path / "small.fits")).all()
 
 
+SUPERGALACTIC = {"CTYPE1": "SLON-ZEA", "CTYPE2": "SLAT-ZEA", "CDELT1": -1.0, "CDELT2": 1.0}
+
+
+def text_table():
+    hdu = fits.BinTableHDU.from_columns([fits.Column("NAME", "2A", array=["a"] * 48)])
+    hdu.header.update({"NSIDE": 2, "ORDERING": "RING", "COORDSYS": "G"})
+    return hdu
+
+
 @pytest.mark.parametrize(
     ("hdu", "message"),
     [
@@ -100,8 +109,12 @@ def test_of_two_polar_images_the_nearer_counts(tmp_path):
         (healpix_table(2, "SPIRAL"), "ORDERING is SPIRAL; expected RING or NESTED"),
         (fits.PrimaryHDU(np.zeros((4, 4))), "no celestial WCS"),
         (fits.PrimaryHDU(), "neither a HEALPix table"),
+        (healpix_table(2, "RING", NSIDE=4), "TEMPERATURE has 48 values; expected 12 NSIDE.2 = 192"),
+        (healpix_table(2, "NESTED", NSIDE=3), "NSIDE is 3; expected a power of two"),
+        (fits.PrimaryHDU(np.zeros((4, 4)), fits.Header(SUPERGALACTIC)), "axes SLON-ZEA and SLAT-ZEA"),
+        (text_table(), "column NAME holds no numbers"),
     ],
-    ids=["frame", "ordering", "wcs", "empty"],
+    ids=["frame", "ordering", "wcs", "empty", "length", "nside", "axes", "text"],
 )
 def test_maps_that_do_not_say_what_they_are_are_refused(tmp_path, hdu, message):
     hdu.writeto(tmp_path / "a.fits")

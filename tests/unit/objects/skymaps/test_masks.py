@@ -83,6 +83,7 @@ def test_zeros_of_a_healsparse_map_lie_outside(tmp_path):
     sparse[np.arange(12 * 1024**2 // 2)] = 0
     sparse.write(str(tmp_path / "b.hsp"))
     assert not inside(tmp_path / "b.hsp").any()
+    assert inside(tmp_path / "b.hsp", RA[:0], DEC[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +92,24 @@ def test_zeros_of_a_healsparse_map_lie_outside(tmp_path):
         ("a.reg", "image\ncircle(10,10,5)\n", "1 of its 1 regions are in pixels"),
         ("a.reg", "icrs\npoint(10,10)\n", "no region with an area"),
         ("a.ply", "polygon 0 ( 4 caps", "polygons of mangle are not read"),
+        ("a.reg", "icrs\ncircle(10,10)\n", "is no region file of ds9"),
+        ("a.reg", "icrs\ncircle(1,1,1)\npanda(10,10,0,90,1,0.1,0.4,1)\n", '1 of its lines .*"panda"'),
+        ("a.reg", "circle(10,10,1)\nicrs\ncircle(1,1,1)\n", "1 of its lines .*frame was not found"),
+        ("a.reg", "ecliptic\nbox(10,10,1,1,0)\n", "ecliptic coordinates; save it in fk5"),
+        ("a.fits", "no FITS", "is no MOC .* a mask is a MOC, a HealSparse map"),
     ],
-    ids=["pixels", "points", "mangle"],
+    ids=["pixels", "points", "mangle", "values", "shape", "no frame", "frame", "moc"],
 )
 def test_masks_that_are_not_read_are_refused_by_name(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ObjectListError, match=message):
+    with pytest.raises(ObjectListError, match=rf"run.toml: \[\[masks\]\] m: .*{message}"):
         inside(tmp_path / name)
+
+
+def test_shapes_without_area_are_passed_over_and_no_positions_are_looked_up(tmp_path):
+    path = write(tmp_path, "icrs", "vector(150,2,1,0)", "# compass(1,1,3)", "circle(150.0,2.0,0.5)")
+    np.testing.assert_array_equal(inside(path), separation_arcsec(RA, DEC, 150.0, 2.0) <= 1800)
+    assert inside(path, RA[:0], DEC[:0]).shape == (0,)
 
 
 def test_a_missing_file_and_a_missing_package_are_named(tmp_path, monkeypatch):
