@@ -15,7 +15,7 @@ from galbatch.config import ModelConfig, RunConfig
 from galbatch.core import sky
 from galbatch.core.columns import DEC, ID, RA
 from galbatch.errors import UsageError
-from galbatch.objects import open_objects, read_table
+from galbatch.objects import degrees_of, open_objects, read_table
 
 __all__ = ["NEAREST", "TRUE", "bands_of", "placed_galaxies", "random_places", "stated_places", "true_values"]
 
@@ -27,6 +27,9 @@ NEAREST = "nearest_listed_arcsec"
 
 FIRST_DRAW = 4
 """Times as many points are drawn as galaxies are wanted: a footprint fills about half of the cells about it, masks less."""
+
+MOST_POINTS = 10_000_000
+"""Points that are drawn, unless the first draw is more: a footprint with fewer places is as good as empty."""
 
 Floats = npt.NDArray[np.float64]
 Places = tuple[Floats, Floats]
@@ -59,24 +62,43 @@ def random_places(config: RunConfig, n_galaxies: int, *, seed: int) -> Places:
     Raises
     ------
     UsageError
-        The footprint is empty.
+        The footprint is empty, or too small a share of the cells about the tiles.
     """
     n_points = FIRST_DRAW * n_galaxies
-    while n_points <= 10_000_000:
+    while True:
         points = api.area_of_run(config, n_points=n_points, seed=seed).points
         if len(points) >= n_galaxies:
             chosen = points.slice(0, n_galaxies)
             return chosen.column(RA.name).to_numpy(), chosen.column(DEC.name).to_numpy()
+        if 10 * n_points > MOST_POINTS:
+            raise UsageError(
+                f"galbatch inject: {len(points)} of {n_points} random points about the tiles lie in all bands, in the region and under the "
+                f"masks; {n_galaxies} are needed"
+            )
         n_points *= 10
-    raise UsageError(
-        "galbatch inject: no place in the footprint: no tile in all bands, in the region and under the masks"
-    )
 
 
 def stated_places(path: str) -> Places:
-    """Return the places in a table with the columns ra_deg and dec_deg; raises as `read_table` does."""
+    """Return the places (galaxy,), deg, in a table with the columns ra_deg and dec_deg.
+
+    Raises
+    ------
+    ObjectListError
+        As `read_table`; or the columns hold no positions.
+    UsageError
+        The table has no rows, or one of them has no position.
+    """
     table = read_table(path, columns=[RA.name, DEC.name])
-    return table.column(RA.name).to_numpy().astype(float), table.column(DEC.name).to_numpy().astype(float)
+    ra, dec = (degrees_of(path, table, name) for name in (RA.name, DEC.name))
+    (wrong,) = np.nonzero(~(np.isfinite(ra) & (np.abs(dec) <= 90)))
+    if len(wrong):
+        row = wrong[0]
+        raise UsageError(
+            f"--at {path}: row {row} has ra_deg {ra[row]:g} and dec_deg {dec[row]:g}; expected a place on the sky in each row"
+        )
+    if not len(ra):
+        raise UsageError(f"--at {path}: has no rows; expected a place for each galaxy")
+    return ra % 360, dec
 
 
 def placed_galaxies(

@@ -29,6 +29,9 @@ from galbatch.reporting.injection.table import evidence_rows
 
 __all__ = ["InjectionSettings", "inject"]
 
+CATALOG, STORE = "catalog", "cutouts.zarr"
+"""Names of the outputs in the folder of an injection."""
+
 
 @dataclass(frozen=True)
 class InjectionSettings:
@@ -74,11 +77,14 @@ def inject(
     Raises
     ------
     UsageError
-        A band is none of the simulation's, the PSF's width is not known, or a network takes columns of the list.
+        A band is none of the simulation's, the PSF's width is not known, a network takes columns of the list, or the folder is
+        that of the run's own catalog.
     GalbatchError
         A partition failed.
     """
     simulation.require_population(settings.population)
+    path = os.fspath(folder)
+    _require_other_folder(config, path)
     bands = bands_of(config.networks)
     places = (
         random_places(config, settings.n_galaxies, seed=settings.seed)
@@ -86,7 +92,6 @@ def inject(
         else stated_places(settings.places)
     )
     listing, truth = placed_galaxies(config, places, population=settings.population, seed=settings.seed)
-    path = os.fspath(folder)
     storage.make_folder(path)
     write_parquet(storage.join(path, "galaxies.parquet"), listing)
     write_parquet(storage.join(path, "truth.parquet"), truth)
@@ -105,6 +110,14 @@ def inject(
     return evidence
 
 
+def _require_other_folder(config: RunConfig, folder: str) -> None:
+    """Refuse a folder in which cutouts or catalog of the injection would be those of the run."""
+    own = {storage.absolute(config.catalog.path): CATALOG, storage.absolute(config.cutouts.store): STORE}
+    for path, name in own.items():
+        if path.rstrip("/") == storage.absolute(storage.join(folder, name)):
+            raise UsageError(f"galbatch inject: -o {folder}: holds the run's own {name}; name another folder")
+
+
 def _injected_config(config: RunConfig, folder: str) -> RunConfig:
     """Return the config of the run of the injected galaxies: other objects and outputs, each network a model without conditions."""
     networks = tuple(
@@ -118,11 +131,9 @@ def _injected_config(config: RunConfig, folder: str) -> RunConfig:
             "models": networks,
             # Each galaxy is alone in its cutout: the others of the list are not there.
             "flags": config.flags.model_copy(update={"neighbor_radius_arcsec": 0.0}),
-            "cutouts": config.cutouts.model_copy(
-                update={"store": storage.join(folder, "cutouts.zarr"), "base": None}
-            ),
+            "cutouts": config.cutouts.model_copy(update={"store": storage.join(folder, STORE), "base": None}),
             "catalog": config.catalog.model_copy(
-                update={"path": storage.join(folder, "catalog"), "base": None}
+                update={"path": storage.join(folder, CATALOG), "base": None}
             ),
         }
     )

@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, TILE_ID
-from galbatch.core.flags import FlagClass, ModelFlag, PixelFlag
+from galbatch.core.flags import ModelFlag, PixelFlag, quality_bits
+from galbatch.core.statistics import normalized_mad
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.injection.placing import NEAREST, TRUE
 
 __all__ = ["EvidenceRow", "evidence_rows"]
-
-MAD_TO_STD = 1.4826
-"""A normal distribution's standard deviation over its median absolute deviation."""
 
 EDGES: Mapping[str, tuple[float, ...]] = {
     "magnitude": (0, 16, 18, 19, 20, 21, 22, 23, 24, 25, 99),
@@ -88,12 +86,11 @@ def evidence_rows(
     columns : columns (object,) of the catalog: flags, ``tile_id``, and those that bins are of
     """
     pixels, of_model = columns[PIXEL_FLAGS.name], columns[MODEL_FLAGS.name(quantity.model)]
-    usable = np.isfinite(quantity.median) & (pixels & _quality(PixelFlag) == 0)
-    usable &= of_model & _quality(ModelFlag) == 0
+    usable = np.isfinite(quantity.median) & (pixels & quality_bits(PixelFlag) == 0)
+    usable &= of_model & quality_bits(ModelFlag) == 0
     for kind, label, chosen in _bins(columns):
         residual = (quantity.median - truth)[chosen & usable]
         tells = len(residual) >= LEAST_GALAXIES
-        bias = float(np.median(residual)) if tells else None
         yield EvidenceRow(
             quantity.model,
             quantity.parameter,
@@ -103,8 +100,8 @@ def evidence_rows(
             int(chosen.sum()),
             float(usable[chosen].mean()),
             len(residual),
-            bias,
-            None if bias is None else float(MAD_TO_STD * np.median(np.abs(residual - bias))),
+            float(np.median(residual)) if tells else None,
+            normalized_mad(residual) if tells else None,
             _coverage(quantity, truth, chosen & usable, 0.6827),
             _coverage(quantity, truth, chosen & usable, 0.9545),
             {**_shares(PixelFlag, pixels[chosen]), **_shares(ModelFlag, of_model[chosen])},
@@ -117,7 +114,8 @@ def _bins(columns: Mapping[str, npt.NDArray[Any]]) -> Iterator[tuple[str, str, M
     for kind, edges in EDGES.items():
         values = columns[BINNED[kind]]
         for low, high in pairwise(edges):
-            if (chosen := (values >= low) & (values < high)).any():
+            # Infinite is the distance where the list has no object.
+            if (chosen := (values >= low) & ((values < high) | (high == np.inf))).any():
                 yield kind, f"{low:g} and more" if high in (99, np.inf) else f"{low:g} to {high:g}", chosen
     tracts = np.array([str(tile).partition("/")[0] for tile in columns[TILE_ID.name]])
     names, counts = np.unique(tracts, return_counts=True)
@@ -132,10 +130,6 @@ def _coverage(quantity: Quantity, truth: Floats, chosen: Mask, share: float) -> 
         return None
     low, high = ends
     return float(((low <= truth) & (truth <= high))[chosen].mean())
-
-
-def _quality(flags: type[PixelFlag | ModelFlag]) -> int:
-    return sum(int(flag) for flag in flags if flag.flag_class is FlagClass.QUALITY)
 
 
 def _shares(flags: type[PixelFlag | ModelFlag], values: npt.NDArray[np.int32]) -> dict[str, float]:

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from galbatch import config
 from galbatch.core.flags import ModelFlag, PixelFlag
+from galbatch.errors import UsageError
 from galbatch.reporting.contents import Quantity
-from galbatch.reporting.injection import Evidence, EvidenceRow, evidence_rows
-from galbatch.reporting.injection.placing import true_values
+from galbatch.reporting.injection import Evidence, EvidenceRow, InjectionSettings, evidence_rows, inject
+from galbatch.reporting.injection.placing import stated_places, true_values
 from galbatch.simulation import draw_population
 
 N = 4000
@@ -69,7 +72,9 @@ def test_few_galaxies_tell_of_no_bias():
         "true_re_arcsec": np.ones(3),
         "nearest_listed_arcsec": np.full(3, np.inf),
     }
-    row = next(iter(evidence_rows(quantity, np.zeros(3), columns)))
+    row, *bins = evidence_rows(quantity, np.zeros(3), columns)
+    # The list has no object: all places are far from one.
+    assert [(one.bin, one.n) for one in bins if one.binned_by == "crowding"] == [("12 and more", 3)]
     assert (row.n_usable, row.bias, row.coverage68) == (2, None, None)
     assert row.completeness == pytest.approx(2 / 3)
 
@@ -95,3 +100,32 @@ def test_the_line_of_the_properties_says_what_was_found():
     assert text == (
         "10 galaxies of population paper; net mag: completeness 0.90, bias +0.0123, scatter 0.2 mag, 68 % interval holds 70 %"
     )
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "message"),
+    [
+        ([150.0, None], [2.0, 2.0], "row 1 has ra_deg nan and dec_deg 2; expected a place on the sky"),
+        ([150.0], [95.0], "row 0 has ra_deg 150 and dec_deg 95"),
+        (["a"], [2.0], "ra_deg holds string, expected degrees as numbers"),
+        ([], [], "has no rows"),
+    ],
+    ids=["missing", "beyond the pole", "text", "empty"],
+)
+def test_places_that_are_none_are_refused(tmp_path, ra, dec, message):
+    kind = pa.string() if ra == ["a"] else pa.float64()
+    table = pa.table({"ra_deg": pa.array(ra, kind), "dec_deg": pa.array(dec, pa.float64())})
+    pq.write_table(table, tmp_path / "places.parquet")
+    with pytest.raises(UsageError, match=message):
+        stated_places(str(tmp_path / "places.parquet"))
+
+
+def test_the_folder_of_the_run_is_refused(tmp_path):
+    (tmp_path / "run.toml").write_text(
+        '[survey]\nlayout = "hsc"\nbands = ["g"]\ntiles = "tiles"\n[objects]\npath = "objects.parquet"\n'
+        '[[models]]\nname = "gampen"\nbundle = "demo:gampen"\n'
+    )
+    parsed = config.read_config(tmp_path / "run.toml")
+    with pytest.raises(UsageError, match="holds the run's own catalog; name another folder"):
+        inject(parsed, InjectionSettings(10), folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
