@@ -63,7 +63,7 @@ STORE_PROPERTY = "galbatch_store"
 
 
 def store_property(catalog_path: str, store_path: str) -> dict[str, str]:
-    """Return the property that states the cutout store: its path from the catalog's folder, or its URL where no path leads there."""
+    """Return the property that states the cutout store: its path from the catalog's folder, or its own path or URL where none leads there."""
     ours, theirs = (storage.absolute(path).rstrip("/") for path in (catalog_path, store_path))
     # s3://bucket/a/catalog: the scheme, nothing, the bucket, and then what a path can be relative to.
     root_of_ours, root_of_theirs = (
@@ -80,7 +80,8 @@ def stated_store(catalog_path: str) -> str | None:
     stated = objects.read_properties(file).get(STORE_PROPERTY) if storage.exists(file) else None
     if stated is None:
         return None
-    if "://" in stated:
+    # A URL, or a path on a disk of a catalog that is on none.
+    if "://" in stated or posixpath.isabs(stated):
         return stated
     scheme, slashes, path = catalog_path.rpartition("://")
     return f"{scheme}{slashes}{posixpath.normpath(posixpath.join(path.rstrip('/'), stated))}"

@@ -308,11 +308,19 @@ def test_few_leaves_are_in_memory_at_a_time(
         ("{}/run/catalog", "{}/scratch/v2.zarr", "../../scratch/v2.zarr"),
         ("s3://bucket/run/catalog", "s3://bucket/cutouts.zarr", "../../cutouts.zarr"),
         ("s3://bucket/run/catalog", "s3://other/cutouts.zarr", "s3://other/cutouts.zarr"),
+        ("s3://bucket/run/catalog", "/data/cutouts.zarr", "/data/cutouts.zarr"),
     ],
 )
 def test_the_store_is_stated_from_the_catalogs_folder(tmp_path, catalog_path, store, stated):
     paths = [path.format(tmp_path) for path in (catalog_path, store)]
     assert catalog.store_property(*paths) == {"galbatch_store": stated}
+
+
+@pytest.mark.parametrize("stated", ["/data/cutouts.zarr", "s3://other/cutouts.zarr"])
+def test_a_store_to_which_no_path_leads_is_read_as_it_is_stated(monkeypatch, stated):
+    monkeypatch.setattr(finishing.storage, "exists", lambda path: True)
+    monkeypatch.setattr(finishing.objects, "read_properties", lambda path: {"galbatch_store": stated})
+    assert catalog.stated_store("s3://bucket/run/catalog") == stated
 
 
 def test_a_stated_store_moves_with_the_catalog(tmp_path):
