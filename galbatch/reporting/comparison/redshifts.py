@@ -108,7 +108,7 @@ def _compared(joined: Joined, quantity: Quantity, options: RedshiftOptions) -> C
     numbers = {"n_bootstrap": options.n_bootstrap, "seed": options.seed}
     weighted = None
     if options.target is not None:
-        of_target = replace(sample, weights=_weights(joined, options)[usable])
+        of_target = replace(sample, weights=_weights(joined, usable, options))
         weighted = next(measured_in_bins(of_target, {}, **numbers))
     column = joined.columns[quantity.model, quantity.parameter].name
     bins = tuple(measured_in_bins(sample, edges, **numbers))
@@ -137,10 +137,10 @@ def _sample(
     return whole.take(usable)
 
 
-def _weights(joined: Joined, options: RedshiftOptions) -> Floats:
-    """Return the weights (object,) by which the matched objects resemble the target; 0 without one of the columns."""
+def _weights(joined: Joined, usable: npt.NDArray[np.bool_], options: RedshiftOptions) -> Floats:
+    """Return the weights (usable object,) by which the usable objects resemble the target; 0 without one of the columns."""
     names = list(options.target_columns)
-    own = np.stack([joined.bin_values(name) for name in names], axis=1)
+    own = np.stack([joined.bin_values(name)[usable] for name in names], axis=1)
     table = read_table(str(options.target), columns=names)
     values = [numbers_of(str(options.target), table.column(n), name=n, expected="numbers") for n in names]
     target = np.stack(values, axis=1)

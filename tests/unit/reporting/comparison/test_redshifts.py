@@ -119,6 +119,25 @@ def test_weights_give_the_statistics_of_the_targets_objects(compared, folder):
     )
 
 
+def test_weights_make_up_for_the_objects_without_a_known_redshift(folder, tmp_path):
+    """Of the far half of the target two in three have no z_spec: those that have one count for the others."""
+    spec = pq.read_table(folder / "spec.parquet").to_pandas()
+    own = pq.read_table(folder / "own.parquet").to_pandas()
+    is_far = own["z_phot"] > 1.15
+    spec.loc[is_far & (spec.index % 3 > 0), "z"] = np.nan
+    pq.write_table(pa.Table.from_pandas(spec[["object_id", "z"]]), tmp_path / "spec.parquet")
+    options = ComparisonOptions(
+        bins=(), target=str(folder / "target.parquet"), target_columns=["mag_i"], n_bootstrap=0
+    )
+    (found,) = compare(str(folder / "catalog"), str(tmp_path / "spec.parquet"), options=options).redshifts
+    n_near, n_far = (
+        np.count_nonzero(spec["z"].notna() & chosen) for chosen in (own["z_phot"].between(0.9, 1.15), is_far)
+    )
+    # Both halves of the target weigh the same: (sum w)^2 / sum w^2 of weights 1 / n.
+    expected = 4 / (1 / n_near + 1 / n_far)
+    assert found.weighted.measured.n_effective == pytest.approx(expected, rel=0.1)
+
+
 def test_the_command_prints_them_and_writes_their_table(folder, tmp_path):
     done = CliRunner().invoke(
         app,
