@@ -196,8 +196,8 @@ def clean(
 ) -> None:
     """Delete the run's outputs; asks first.
 
-    Deletes the cutout store, the catalog, its pass outputs and the tile index, but no other files in their folders. No other command
-    deletes outputs.
+    Deletes the cutout store, the catalog, its pass outputs, the evidence of injected galaxies beside it and the tile index, but no other
+    files in their folders. No other command deletes outputs.
     """
     from galbatch import config, execution, storage
     from galbatch.catalog import pass_outputs

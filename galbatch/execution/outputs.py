@@ -197,6 +197,8 @@ def clean(config: RunConfig, *, notify: Callable[[str], None] = lambda line: Non
         *map(storage.damage_path, own),
         dashboard.log_path(config.catalog.path),
         dashboard.progress_path(config.catalog.path),
+        # Of the networks that were run: beside a catalog of others it would speak for them.
+        catalog.evidence_path(config.catalog.path),
     ]
     there = [folder for folder in own if storage.exists(folder)]
     with _entered([storage.Lock(lock_of(folder), notify=notify) for folder in there]):

@@ -329,11 +329,14 @@ class TestRefusals:
     def test_clean_removes_only_what_is_its_own(self, copied):
         mine = copied.parent / "catalog" / "my_notes.txt"
         mine.write_text("keep me")
+        evidence = Path(catalog.evidence_path(str(copied.parent / "catalog")))
+        evidence.write_text("{}")
         refused = cli("clean", copied, input="n\n")
         assert refused.returncode == 1
         assert (copied.parent / "cutouts.zarr").exists()
         assert cli("clean", copied, "--yes").returncode == 0
         assert not (copied.parent / "cutouts.zarr").exists()
+        assert not evidence.exists()
         assert [path.name for path in (copied.parent / "catalog").iterdir()] == ["my_notes.txt"]
 
 
