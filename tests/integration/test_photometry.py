@@ -1,14 +1,18 @@
 """Photometry as a step of a run: on by default, alone on a finished store, made again for other settings, and off."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, execution, ingest
+from galbatch import catalog, config, execution, ingest, photometry
 from galbatch.core.columns import photometry_columns
 from galbatch.errors import FingerprintError
+from galbatch.simulation import PIXEL_SCALE_ARCSEC
 
 OFF = ("[flags]", "[photometry]\nenabled = false\n[flags]")
 ONE_BAND = ("[flags]", '[photometry]\ndetect_in = "r"\n[flags]')
+FLAT = ("[flags]", "[flags]\nflat_core_share = 0.0042")
+"""By this threshold some objects have a flag of the photometry, by the default none of these few."""
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +21,8 @@ def write_small(write_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photometry")
 
     def write(name, replace=()):
-        return config.read_config(write_run(folder / name, max_objects=60, passes=2, replace=replace))
+        changes = (*replace, FLAT)
+        return config.read_config(write_run(folder / name, max_objects=60, passes=2, replace=changes))
 
     return write
 
@@ -26,13 +31,17 @@ def execute(parsed, client, **changes):
     return execution.execute(parsed, execution.prepare(parsed), client, **changes)
 
 
+def leaf_paths(parsed):
+    """Paths of the catalog's leaves, sorted."""
+    path = parsed.catalog.path
+    return sorted(catalog.leaf_path(path, pixel) for pixel in catalog.list_leaves(path))
+
+
 def leaves(parsed, columns=None):
     """Data columns of every leaf, by the leaf's path, as text: NaN equals NaN."""
-    paths = [
-        catalog.leaf_path(parsed.catalog.path, pixel) for pixel in catalog.list_leaves(parsed.catalog.path)
-    ]
     return [
-        repr(pq.read_table(path, columns=columns, partitioning=None).to_pydict()) for path in sorted(paths)
+        repr(pq.read_table(path, columns=columns, partitioning=None).to_pydict())
+        for path in leaf_paths(parsed)
     ]
 
 
@@ -64,6 +73,21 @@ def test_a_run_has_photometry_of_every_object_with_pixels(whole):
             .to_numpy()[table.column("coverage_r").fill_null(0).to_numpy() == 0]
             .any()
         )
+
+
+def test_the_flags_of_the_photometry_are_in_the_catalog(whole):
+    table = pa.concat_tables(pq.read_table(path, partitioning=None) for path in leaf_paths(whole))
+    flags = table.column("flags").to_numpy()
+    values = {
+        column.name: table.column(column.name).to_numpy(zero_copy_only=False)
+        for column in photometry_columns(("g", "r"))
+    }
+    expected = photometry.photometry_flags(
+        values, ("g", "r"), flags=flags, thresholds=whole.flags, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC
+    )
+    assert expected.any()
+    # An object on two grids has the flags of both cutouts, and the columns of one.
+    assert (flags & expected).tolist() == expected.tolist()
 
 
 def test_stages_one_by_one_give_the_same(whole, write_small, client):

@@ -10,6 +10,7 @@ import pytest
 
 from galbatch import photometry, simulation
 from galbatch.config import FlagsConfig, PhotometryConfig
+from galbatch.core.columns import photometry_columns
 from galbatch.core.flags import PixelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.simulation import Sky
@@ -123,3 +124,54 @@ def test_thresholds_are_keys(clean: CutoutBlock) -> None:
     assert flagged(clean, PixelFlag.POINT_LIKE, point_like_ratio=2.0).mean() > 0.8
     assert flagged(clean, PixelFlag.SATURATED_CORE, flat_core_share=0.0).any()
     assert not flagged(clean, PixelFlag.SKY_OFFSET, sky_offset_share=10.0).any()
+
+
+QUIET = {
+    "phot_radius_arcsec": 1.68,
+    "phot_axis_ratio": 0.5,
+    "phot_flux_njy_r": 1000.0,
+    "phot_flux_err_njy_r": 10.0,
+    "phot_others_share_r": 0.0,
+    "phot_flat_share_r": 0.05,
+    "phot_sky_njy_r": 0.0,
+    "phot_sky_err_njy_r": 0.1,
+    "phot_core_ratio_r": 0.7,
+}
+"""An object without flags, whose aperture has the area 100 px pi / 2 = 157 px."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 0),
+        ({"phot_others_share_r": 0.049}, 0),
+        ({"phot_others_share_r": 0.051}, PixelFlag.BLENDED),
+        ({"phot_flat_share_r": 0.29}, 0),
+        ({"phot_flat_share_r": 0.31}, PixelFlag.SATURATED_CORE),
+        # 0.15 of the flux are 150 nJy, of the sky 0.955 nJy a pixel.
+        ({"phot_sky_njy_r": -0.94}, 0),
+        ({"phot_sky_njy_r": -0.97}, PixelFlag.SKY_OFFSET),
+        ({"phot_sky_njy_r": 0.97, "phot_sky_err_njy_r": 0.33}, 0),
+        ({"phot_sky_njy_r": 0.97, "phot_sky_err_njy_r": 0.32}, PixelFlag.SKY_OFFSET),
+        ({"phot_core_ratio_r": 0.596}, 0),
+        ({"phot_core_ratio_r": 0.594}, PixelFlag.POINT_LIKE),
+        ({"phot_core_ratio_r": 0.594, "phot_flux_err_njy_r": 49.0}, PixelFlag.POINT_LIKE),
+        ({"phot_core_ratio_r": 0.594, "phot_flux_err_njy_r": 51.0}, 0),
+        (dict.fromkeys(QUIET, np.nan), 0),
+    ],
+)
+def test_each_flag_begins_at_its_threshold(changes: dict[str, float], expected: int) -> None:
+    values = {name: np.array([value], np.float32) for name, value in (QUIET | changes).items()}
+    values |= {
+        column.name: np.array([np.nan], np.float32)
+        for column in photometry_columns(("r",))
+        if column.name not in values
+    }
+    found = photometry.photometry_flags(
+        values,
+        ("r",),
+        flags=np.zeros(1, np.int32),
+        thresholds=FlagsConfig(),
+        pixel_scale_arcsec=SCALE,
+    )
+    assert found.tolist() == [expected]

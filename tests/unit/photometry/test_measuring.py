@@ -57,6 +57,18 @@ def test_a_neighbor_is_counted_and_left_out() -> None:
     assert found["phot_n_others"].tolist() == [0, 1]
     assert 0.1 < found["phot_others_share_r"][1] < 2e4 / 7e4 + 0.02
     assert found["phot_flux_njy_r"][1] == pytest.approx(5e4, rel=0.08)
+    # The neighbor's own peak is 796 nJy.
+    assert found["phot_peak_njy_r"] == pytest.approx(5e4 / (2 * np.pi * 16.0), abs=10.0)
+
+
+def test_wings_of_neighbors_at_the_edge_are_not_sky() -> None:
+    scene = gaussian(97, flux=5e4, sigma_px=3.0) + noise((97, 97), 1.0)
+    for along in range(8, 97, 16):
+        for at in ((along, 4.0), (along, 92.0), (4.0, along), (92.0, along)):
+            scene += gaussian(97, flux=2e3, sigma_px=2.5, at=at)
+    found = measured(scene[None, None])
+    # With the pixels next to their segments it would be 1.1 nJy.
+    assert found["phot_sky_njy_r"][0] == pytest.approx(0.0, abs=0.5)
 
 
 def test_apertures_are_laid_out_in_the_named_band() -> None:
@@ -70,13 +82,15 @@ def test_apertures_are_laid_out_in_the_named_band() -> None:
 
 def test_pixels_without_data_are_left_out_of_all_bands() -> None:
     scene = np.stack([gaussian(97, flux=5e4, sigma_px=3.0), gaussian(97, flux=1e5, sigma_px=3.0)])
-    scene += noise(scene.shape, 1.0)
+    scene += noise(scene.shape, 1.0) + 40.0
     scene[0, :, 50:] = np.nan
     scene[1, 20, 20] = np.inf
     found = measured(scene[None], ("g", "r"))
     # SEP takes the mean of the other pixels of the aperture for those that are missing: with the brighter half that is too much.
     color = found["phot_flux_njy_r"][0] / found["phot_flux_njy_g"][0]
     assert color == pytest.approx(2.0, rel=0.01)
+    # They are 0 for SEP, and no sky.
+    assert found["phot_sky_njy_g"][0] == pytest.approx(40.0, abs=4 * float(found["phot_sky_err_njy_g"][0]))
     assert all(np.isfinite(found[name][0]) for name in found)
 
 
