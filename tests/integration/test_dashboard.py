@@ -4,6 +4,7 @@ import re
 import time
 import urllib.request
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from galbatch import dashboard
 from galbatch.dashboard import count, totals
@@ -31,6 +32,10 @@ def until(condition):
         assert time.monotonic() < end
         time.sleep(0.2)
     return value
+
+
+def stamp(time):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shown(html, name):
@@ -68,7 +73,9 @@ def test_the_schedulers_port_exports_the_sums_of_all_workers(client):
 def test_a_late_look_sees_the_run_and_the_page_is_of_the_last_one(client):
     url = dashboard.watch(client)
     stages = (StageNews("infer", 1234, 2000, 0),)
-    news = RunNews("first", "wide field", "running", "2026-11-29T01:00:00Z", stages, n_failed=3, n_retries=2)
+    # The page is of the run that began last, of all on this scheduler: other tests' runs are there, too.
+    began = datetime.now(UTC)
+    news = RunNews("first", "wide field", "running", stamp(began), stages, n_failed=3, n_retries=2)
     send(client, news)
     client.run(count, galaxies=50)
 
@@ -85,7 +92,7 @@ def test_a_late_look_sees_the_run_and_the_page_is_of_the_last_one(client):
     assert now['galbatch_objects{stage="infer",state="done"}'] == 1234
     assert (now["galbatch_failed_partitions"], now["galbatch_retries_total"]) == (3, 2)
     # A run that began later has a course of its own, and the earlier one does not take the page back.
-    send(client, replace(news, run="second", name="deep", started="2026-11-29T02:00:00Z"))
+    send(client, replace(news, run="second", name="deep", started=stamp(began + timedelta(seconds=1))))
     send(client, news)
     html = read(f"{url}/now")[1]
     assert "deep" in html
