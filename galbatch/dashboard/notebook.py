@@ -52,7 +52,7 @@ class NotebookBars:
     def shown(cls) -> Iterator[NotebookBars]:
         """Show the bars in the notebook's current cell while the context lasts, and their last state after it."""
         # Only called where IPython runs, which is no dependency.
-        from IPython.display import HTML, display  # type: ignore[import-not-found]
+        from IPython.display import HTML, display
 
         handle: Any = display(HTML(""), display_id=True)
         bars = cls(lambda html: handle.update(HTML(html)))

@@ -50,6 +50,10 @@ class Extras:
     psf_fwhm_arcsec: npt.NDArray[np.float32] | None = None
     sky_sigma_njy: npt.NDArray[np.float32] | None = None
 
+    def weight_of(self, rows: Rows) -> npt.NDArray[np.float32] | None:
+        """Return the weights of some rows, (row,) float32; None: all equal."""
+        return None if self.weight is None else self.weight[rows]
+
 
 @dataclass(frozen=True)
 class Split:

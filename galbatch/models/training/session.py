@@ -153,9 +153,7 @@ def train(
         The training diverged.
     """
     extras, session = extras or Extras(), session or Session()
-    # Settings that were made in Python are checked like those from a file.
-    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    settings = parse_settings(given, source="training settings")
+    settings = _checked(settings)
     check_arrays(images, labels, settings, extras)
     split = split_for(len(labels), settings, extras)
     if session.on_start is not None:
@@ -189,10 +187,16 @@ def train(
         domain = domain_of(network.eval(), data, split, psf_ranges=settings.psf_fwhm_arcsec, extras=extras)
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)
     record = {**record_of(settings, split, loop, parent=parent), **before}
-    weight = None if extras.weight is None else extras.weight[split.training]
+    weight = extras.weight_of(split.training)
     prior = estimate_prior(labels[split.training], parameters, data=settings.training_data, weight=weight)
     metadata = metadata_of(images.shape[-1], parameters, settings, domain, record, prior=prior)
     return Trained(network, metadata, history, split)
+
+
+def _checked(settings: TrainingSettings) -> TrainingSettings:
+    """Return settings that were made in Python checked like those from a file."""
+    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return parse_settings(given, source="training settings")
 
 
 def device_name(device: str) -> str:
