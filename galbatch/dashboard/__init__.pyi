@@ -1,5 +1,5 @@
 from .broadcast import Broadcast
-from .counts import CountsOnWorker, count, totals
+from .counts import CountsOnWorker, TaskCounts, count, totals
 from .events import Event, Sample, Tally
 from .lines import JsonLines, TextLines
 from .notebook import NotebookBars, in_notebook
@@ -24,6 +24,7 @@ __all__ = [
     "Sampler",
     "Silent",
     "Tally",
+    "TaskCounts",
     "TextLines",
     "count",
     "flag_counts",

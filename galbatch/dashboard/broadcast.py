@@ -27,8 +27,8 @@ HANDLER = "galbatch_news"
 SEND_S = 2.0
 """Time between two messages to the scheduler, each of which has up to some 100 kB."""
 
-LAST_SEND_S = 10.0
-"""The longest time that the last message may take: the scheduler may be gone."""
+MAX_WAIT_S = 10.0
+"""The longest time that the run waits for its first message and for its last: the scheduler may be gone."""
 
 N_SAMPLES = 9
 N_FAILURES = 50
@@ -133,11 +133,13 @@ class Broadcast:
         self._flags: Counter[str] = Counter()
         self._n_inferred = self._n_retries = 0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._introduced = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._send_until_stopped, name="galbatch-news", daemon=True)
 
     def __enter__(self) -> Broadcast:
         self._thread.start()
+        # The scheduler counts a run's work from its first news on, so these go before the first task.
+        self._introduced.wait(MAX_WAIT_S)
         return self
 
     def __exit__(
@@ -145,7 +147,7 @@ class Broadcast:
     ) -> None:
         self._state = "finished" if error is None else f"ended: {error or (kind and kind.__name__)}"
         self._stop.set()
-        self._thread.join(LAST_SEND_S)
+        self._thread.join(MAX_WAIT_S)
 
     # --- what a sink does ----------------------------------------------------------------------------------
 
@@ -210,20 +212,25 @@ class Broadcast:
 
     def _send_until_stopped(self) -> None:
         sampled_s = self._clock()
+        self._send()
+        self._introduced.set()
         while True:
             stopped = self._stop.wait(SEND_S)
             if self._clock() - sampled_s >= SAMPLE_TALLY_S:
                 sampled_s = self._clock()
                 with self._lock:
                     self._tally.sample(sampled_s)
-            # The connection may be lost at any moment, and comes back or does not: the run's own loop decides.
-            with contextlib.suppress(
-                OSError, RuntimeError, asyncio.CancelledError, concurrent.futures.CancelledError
-            ):
-                if self._client.status == "running":
-                    send(self._client, self.news())
+            self._send()
             if stopped:
                 return
+
+    def _send(self) -> None:
+        # The connection may be lost at any moment, and comes back or does not: the run's own loop decides.
+        with contextlib.suppress(
+            OSError, RuntimeError, asyncio.CancelledError, concurrent.futures.CancelledError
+        ):
+            if self._client.status == "running":
+                send(self._client, self.news())
 
 
 def send(client: Client, news: RunNews) -> None:

@@ -15,7 +15,7 @@ from galbatch.dashboard.events import RATE_MINUTES
 __all__ = ["RATE_S", "Course", "WorkerCounts", "Workers"]
 
 RATE_S = 120.0
-"""Rates are means over this time, or since the run began if that is shorter: partitions finish in bursts, each with all its objects."""
+"""Rates are means over this time, or since the run began if that is shorter: steps of some objects would make shorter ones jump."""
 
 MAX_POINTS = 720
 """Points of a course. When there are more, every second one is dropped, so that a run of weeks is kept whole."""
@@ -38,19 +38,27 @@ class WorkerCounts:
     ----------
     total : counts since the process began
     worked : counts since it joined this scheduler
-    samples : (time in s, worked) at intervals of 30 s
+    under_way : parts of tasks that are not done yet; they are in `worked` when these are
+    samples : (time in s, worked and under way) at intervals of 30 s
     """
 
     total: tuple[int, ...]
     worked: tuple[int, ...]
-    samples: deque[tuple[float, tuple[int, ...]]] = field(default_factory=lambda: deque(maxlen=OWN_SAMPLES))
+    under_way: tuple[float, ...]
+    samples: deque[tuple[float, tuple[float, ...]]] = field(default_factory=lambda: deque(maxlen=OWN_SAMPLES))
+
+    @property
+    def so_far(self) -> tuple[float, ...]:
+        """The counts since it joined this scheduler, with those of tasks that are not done yet."""
+        return tuple(n + part for n, part in zip(self.worked, self.under_way, strict=True))
 
     def rates(self, now_s: float) -> tuple[float, ...]:
         """Return the counts per second over the last ten minutes, or since the process joined."""
         since_s, before = self.samples[0]
         if now_s <= since_s:
             return (0.0,) * len(before)
-        return tuple((n - m) / (now_s - since_s) for n, m in zip(self.worked, before, strict=True))
+        # Less than before where a task failed, whose part is not under way any more.
+        return tuple(max(0.0, n - m) / (now_s - since_s) for n, m in zip(self.so_far, before, strict=True))
 
 
 class Workers:
@@ -73,18 +81,19 @@ class Workers:
         """Take the counts that a heartbeat brought, and return those of its process."""
         total = tuple(int(metric[name]) for name in self._names)
         before = tuple(int(metric["before"][name]) for name in self._names)
+        under_way = tuple(float(metric["under_way"][name]) for name in self._names)
         # Taken out and put in again: the order is that in which processes were seen last.
         own = self._of_process.pop(metric["process"], None)
         if own is None:
-            own = WorkerCounts(before, (0,) * len(self._names))
+            own = WorkerCounts(before, (0,) * len(self._names), under_way)
             self._total = _plus(self._total, before)
         new = _minus(total, own.total)
-        own.total, own.worked = total, _plus(own.worked, new)
+        own.total, own.worked, own.under_way = total, _plus(own.worked, new), under_way
         self._total, self._worked = _plus(self._total, new), _plus(self._worked, new)
         if not own.samples:
             own.samples.append((now_s, _minus(own.worked, new)))
         elif now_s - own.samples[-1][0] >= OWN_SAMPLE_S:
-            own.samples.append((now_s, own.worked))
+            own.samples.append((now_s, own.so_far))
         self._of_process[metric["process"]] = own
         if len(self._of_process) > MAX_PROCESSES:
             del self._of_process[next(iter(self._of_process))]
@@ -107,15 +116,15 @@ class Course:
     ----------
     now_s : float
         When the run began, by a monotonic clock.
-    counts : tuple of int
-        The counts at that time.
+    counts : tuple of float
+        The counts at that time, with those of tasks that are not done yet.
     """
 
-    def __init__(self, now_s: float, counts: tuple[int, ...]) -> None:
+    def __init__(self, now_s: float, counts: tuple[float, ...]) -> None:
         self._points: list[tuple[float, ...]] = [(now_s, *counts)]
         self._interval_s = 1.0
 
-    def add(self, now_s: float, counts: tuple[int, ...]) -> None:
+    def add(self, now_s: float, counts: tuple[float, ...]) -> None:
         """Take the counts of now; the last point is always the newest, older ones have the course's interval."""
         if len(self._points) > 2 and now_s - self._points[-2][0] < self._interval_s:
             self._points.pop()
@@ -125,7 +134,7 @@ class Course:
             self._points = [*self._points[:-1:2], self._points[-1]]
             self._interval_s *= 2
 
-    def settle(self, counts: tuple[int, ...]) -> None:
+    def settle(self, counts: tuple[float, ...]) -> None:
         """Take counts of the time before the last point that were told after it: heartbeats come later than the end of a run."""
         if len(self._points) > 1:
             self._points[-1] = (self._points[-1][0], *counts)
@@ -138,7 +147,7 @@ class Course:
     def done(self) -> tuple[int, ...]:
         """Return the counts since the beginning."""
         return tuple(
-            int(last - first) for first, last in zip(self._points[0][1:], self._points[-1][1:], strict=True)
+            round(last - first) for first, last in zip(self._points[0][1:], self._points[-1][1:], strict=True)
         )
 
     def rates(self) -> tuple[Floats, Floats]:
@@ -149,14 +158,15 @@ class Course:
         time : ndarray, (point,) float64
             Seconds since the run began, beginning with the second point.
         rates : ndarray, (point, count) float64
-            Counts per second over `RATE_S`, or since the run began.
+            Counts per second over `RATE_S`, or since the run began; 0 where less is under way than before, as a task failed.
         """
         points = np.asarray(self._points, np.float64)  # (point, time and counts)
         time, counts = points[:, 0] - points[0, 0], points[:, 1:]
         later = time > 0
         start = np.maximum(time[later] - RATE_S, 0.0)
         before = np.stack([np.interp(start, time, column) for column in counts.T], axis=-1)
-        return time[later], (counts[later] - before) / (time[later] - start)[:, None]
+        new = np.maximum(counts[later] - before, 0.0)
+        return time[later], new / (time[later] - start)[:, None]
 
 
 def _plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from distributed import Client, SchedulerPlugin
 from distributed.protocol import pickle
 from distributed.scheduler import Scheduler
@@ -53,6 +54,7 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._workers = Workers(COUNTED)
+        self._so_far: tuple[float, ...] = (0.0,) * len(COUNTED)
         self._news: RunNews | None = None
         self._course: Course | None = None
         # The state is rendered once a look, however many browsers ask.
@@ -86,20 +88,22 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no
             # Two runs at once: the page is of the one that began last.
             return
         if self._news is None or self._news.run != news.run:
-            self._course = Course(self._clock(), self._workers.worked)
+            self._course = Course(self._clock(), self._so_far)
         self._news = news
 
     def look(self) -> None:
         """Take the counts of the last heartbeats."""
         now_s = self._clock()
-        for worker in self._scheduler.workers.values():
-            if metric := worker.metrics.get(METRIC):
-                self._workers.see(metric, now_s)
+        metrics = [worker.metrics.get(METRIC) for worker in self._scheduler.workers.values()]
+        seen = [self._workers.see(metric, now_s) for metric in metrics if metric]
+        # The tasks of workers that are gone are under way no more.
+        under_way = np.sum([one.under_way for one in seen], axis=0) if seen else 0.0
+        self._so_far = tuple((np.asarray(self._workers.worked) + under_way).tolist())
         # The course of a run ends with it, so that it can be looked at the next morning; its last counts come later.
         if self._course is not None and (self._news is None or self._news.is_running):
-            self._course.add(now_s, self._workers.worked)
+            self._course.add(now_s, self._so_far)
         elif self._course is not None:
-            self._course.settle(self._workers.worked)
+            self._course.settle(self._so_far)
         self._looks += 1
 
     def rendered(self) -> bytes:

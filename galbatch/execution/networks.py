@@ -113,6 +113,7 @@ class LoadedModel:
     base : the network's rows in an older catalog; None: there are none
     writer : writes the outputs of each pass next to the catalog; None: they are not kept
     audits : results of the audit of adaptive passes, one for each block
+    ran : called with the numbers of objects and of their passes as they are made; None: nobody asks
     """
 
     task: InferTask
@@ -123,14 +124,17 @@ class LoadedModel:
     base: catalog.BaseRows | None
     writer: pass_outputs.PassOutputsWriter | None
     audits: list[models.Audit] = field(default_factory=list)
+    ran: Callable[[int, int], None] | None = None
 
     @classmethod
-    def load(cls, task: InferTask, model: ModelTask) -> LoadedModel:
+    def load(
+        cls, task: InferTask, model: ModelTask, *, ran: Callable[[int, int], None] | None = None
+    ) -> LoadedModel:
         """Return a network of a task, loaded, with its rows in the base and a writer of its pass outputs, if they are kept."""
         ensemble, planned = load_network(model.network), model.network
         taken, base = np.zeros(len(task.objects), np.bool_), growth.base_rows(task, planned, ensemble)
         if not task.posterior.keep_pass_outputs:
-            return cls(task, planned, model.selected, ensemble, taken, base, None)
+            return cls(task, planned, model.selected, ensemble, taken, base, None, ran=ran)
         infos = ensemble.output_infos
         origin = pass_outputs.Origin(
             planned.name, tuple(info.as_json() for info in infos), task.posterior.seed, planned.engine
@@ -142,7 +146,7 @@ class LoadedModel:
             object_id=task.objects.object_id,
             n_outputs=[info.n_outputs for info in infos],
         )
-        return cls(task, planned, model.selected, ensemble, taken, base, writer)
+        return cls(task, planned, model.selected, ensemble, taken, base, writer, ran=ran)
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -278,6 +282,6 @@ class LoadedModel:
             posterior=self.task.posterior,
             execution=execution_of(self.planned, self.task.device),
             receivers=models.BlockReceivers(
-                keep=None if self.writer is None else keep, audit=self.audits.append
+                keep=None if self.writer is None else keep, audit=self.audits.append, ran=self.ran
             ),
         )

@@ -15,7 +15,7 @@ from typing import Any
 from distributed import KilledWorker, get_worker
 from distributed.protocol import pickle
 
-from galbatch import dashboard, ingest, models, storage
+from galbatch import ingest, models, storage
 from galbatch.errors import BundleError, GalbatchError, GpuBroken, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.faults import is_out_of_memory, reason_of
@@ -42,7 +42,7 @@ def run_packed(data: bytes) -> tasks.TaskResult | GalbatchError | OSError:
 def run_task(
     function: Callable[[Any], tasks.TaskResult], task: Any, locks: Sequence[storage.LockHandle] = ()
 ) -> tasks.TaskResult | GalbatchError | OSError:
-    """Run a task on a worker and count it for the dashboard; return its result, or the error that it expects to meet.
+    """Run a task on a worker; return its result, or the error that it expects to meet.
 
     Other exceptions are raised: they are faults of the program.
 
@@ -62,8 +62,6 @@ def run_task(
     except (GalbatchError, OSError) as error:
         # Dask writes what a task raises to the terminal, with its traceback: pages of it while a disk is full.
         return error
-    inferred = result.n_objects if isinstance(task, tasks.InferTask) else 0
-    dashboard.count(cutouts=result.n_cutouts, galaxies=inferred, passes=result.n_passes)
     return replace(result, worker=_address())
 
 

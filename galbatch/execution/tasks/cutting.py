@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import ingest
+from galbatch import dashboard, ingest
 from galbatch.core.types import CutoutBlock, CutoutSpec
 from galbatch.errors import DamagedError
 from galbatch.execution import growth
@@ -29,37 +29,53 @@ def ingest_partition(task: IngestTask) -> TaskResult:
     """
     started = time.monotonic()
     n_taken, notes = 0, list[str]()
-    for grid in task.grids:
-        stored = growth.stored_cutouts(task, grid)
-        try:
-            _write(task, grid, stored)
-        except DamagedError as error:
-            # Only an older store is read here. Damage of its pixels shows when they are decompressed.
-            notes.append(
-                f"partition {task.partition.name}: cutouts are cut again where the base is damaged: {error}"
-            )
-            stored = None
-            _write(task, grid, stored)
-        if stored is not None:
-            n_taken += int(stored.taken.sum())
-            notes += [f"partition {task.partition.name}: {note}" for note in stored.notes]
-    n_cutouts = sum(len(grid.rows) for grid in task.grids) - n_taken
+    with dashboard.TaskCounts() as counts:
+        for grid in task.grids:
+            stored = growth.stored_cutouts(task, grid)
+            try:
+                _write(task, grid, stored, counts)
+            except DamagedError as error:
+                # Only an older store is read here. Damage of its pixels shows when they are decompressed.
+                notes.append(
+                    f"partition {task.partition.name}: cutouts are cut again where the base is damaged: {error}"
+                )
+                stored = None
+                _write(task, grid, stored, counts)
+            if stored is not None:
+                n_taken += int(stored.taken.sum())
+                notes += [f"partition {task.partition.name}: {note}" for note in stored.notes]
+        n_cutouts = sum(len(grid.rows) for grid in task.grids) - n_taken
+        counts.finished(cutouts=n_cutouts)
     seconds = time.monotonic() - started
     return TaskResult(
         task.partition, len(task.objects), n_cutouts, 0, seconds, notes=tuple(notes), n_taken=n_taken
     )
 
 
-def _write(task: IngestTask, grid: GridTask, stored: ingest.BaseCutouts | None) -> None:
+def _write(
+    task: IngestTask, grid: GridTask, stored: ingest.BaseCutouts | None, counts: dashboard.TaskCounts
+) -> None:
     """Write the group of one grid, with the cutouts that are stored elsewhere taken from there."""
     ingest.write_partition(
         task.store,
         task.partition,
         grid.grid,
-        cut_rows(task, grid, grid.rows, stored=stored),
+        _counted(cut_rows(task, grid, grid.rows, stored=stored), stored, counts),
         planes=task.planes,
         fingerprint=task.fingerprint.as_json(),
     )
+
+
+def _counted(
+    blocks: Iterator[CutoutBlock], stored: ingest.BaseCutouts | None, counts: dashboard.TaskCounts
+) -> Iterator[CutoutBlock]:
+    """Yield the blocks, and count the cutouts of each that were cut as under way."""
+    start = 0
+    for block in blocks:
+        stop = start + len(block)
+        counts.add(cutouts=len(block) - (0 if stored is None else int(stored.taken[start:stop].sum())))
+        start = stop
+        yield block
 
 
 def cut_rows(

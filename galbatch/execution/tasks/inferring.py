@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +36,17 @@ def infer_partition(task: InferTask) -> TaskResult:
     BundleError
         A bundle cannot be loaded, or its file has changed.
     """
+    with dashboard.TaskCounts() as counts:
+        result = _infer(task, counts)
+        counts.finished(galaxies=result.n_objects, passes=result.n_passes)
+    return result
+
+
+def _infer(task: InferTask, counts: dashboard.TaskCounts) -> TaskResult:
+    """Do as `infer_partition`; what has been inferred so far is added to `counts`."""
     started = time.monotonic()
     task, notes = _fit_batch(task)
-    loaded = [LoadedModel.load(task, model) for model in task.models]
+    loaded = [LoadedModel.load(task, model, ran=_counted_in(counts, task)) for model in task.models]
     bands = tuple(dict.fromkeys(band for grid in task.grids for band in grid.bands))
     of_pixels = [
         *(provenance_columns(bands) if task.grids else ()),
@@ -75,6 +83,17 @@ def infer_partition(task: InferTask) -> TaskResult:
         flags=dashboard.flag_counts(columns, values),
         samples=sampler.kept(),
     )
+
+
+def _counted_in(counts: dashboard.TaskCounts, task: InferTask) -> Callable[[int, int], None]:
+    """Return a function that takes the numbers of objects that a network has run, and of their passes, and counts them as under way."""
+    # Every network does its part of each galaxy.
+    n_asked = sum(int(np.count_nonzero(model.selected)) for model in task.models)
+
+    def ran(n_objects: int, n_passes: int) -> None:
+        counts.add(galaxies=n_objects * len(task.objects) / n_asked, passes=n_passes)
+
+    return ran
 
 
 def _infer_grids(

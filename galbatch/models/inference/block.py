@@ -102,10 +102,12 @@ class BlockReceivers:
     keep : called once for each object that was run, in the order of the block's rows, with the row and the outputs of all
         passes, one array (pass, output) float32 per bundle
     audit : called once with the audit of adaptive sampling
+    ran : called once for each group, with the numbers of its objects and of their passes
     """
 
     keep: Keep | None = None
     audit: Callable[[Audit], None] | None = None
+    ran: Callable[[int, int], None] | None = None
 
 
 ON_CPU = Execution()
@@ -166,6 +168,8 @@ def infer_block(
     audit = Audit(posterior.quantiles)
     for group in runner.run(np.flatnonzero(selected & ~unusable)):
         audit += group.audit
+        if receivers.ran is not None:
+            receivers.ran(*group.size)
         if receivers.keep is not None:
             for row, outputs in group.outputs():
                 receivers.keep(row, outputs)
@@ -261,6 +265,12 @@ class _GroupResult:
 
     stopped: list[StoppedObjects]
     audit: Audit
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The numbers of objects and of their passes."""
+        objects = [len(part.rows) for part in self.stopped]
+        return sum(objects), sum(n * part.n_passes for n, part in zip(objects, self.stopped, strict=True))
 
     def outputs(self) -> Iterator[tuple[int, Outputs]]:
         """Yield the row in the block and the outputs of each object, in the order of the block's rows."""

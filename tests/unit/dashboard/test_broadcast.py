@@ -71,6 +71,13 @@ def test_the_last_message_has_all_that_happened():
     assert sink.lines == ["the disk is full"]
 
 
+def test_the_scheduler_knows_of_a_run_before_it_does_anything():
+    client = Client()
+    with dashboard.Broadcast(Kept(), client, name="wide"):
+        [first] = client.sent[:1]
+        assert (first.name, first.state, first.stages) == ("wide", "running", ())
+
+
 def test_a_run_that_ends_with_an_error_says_so():
     client = Client()
     with pytest.raises(ValueError, match="no such tile"), dashboard.Broadcast(Kept(), client, name="x"):

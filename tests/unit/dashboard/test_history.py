@@ -6,12 +6,13 @@ import pytest
 from galbatch.dashboard.history import MAX_POINTS, RATE_S, Course, Workers
 
 
-def heartbeat(process, cutouts, galaxies=0, before=0):
+def heartbeat(process, cutouts, galaxies=0, *, before=0, under_way=0.0):
     return {
         "process": process,
         "cutouts": cutouts,
         "galaxies": galaxies,
         "before": {"cutouts": before, "galaxies": 0},
+        "under_way": {"cutouts": under_way, "galaxies": 0.0},
     }
 
 
@@ -52,6 +53,20 @@ def test_the_rate_of_a_worker_is_of_its_last_ten_minutes():
     # It stood still for the last ten minutes.
     assert own.rates(3600.0) == (0.0, 0.0)
     assert own.rates(3600.0 + 1e-9) == (0.0, 0.0)
+
+
+def test_the_rate_of_a_worker_does_not_wait_for_the_end_of_its_task():
+    workers = Workers(("cutouts", "galaxies"))
+    workers.see(heartbeat("a", 0), 0.0)
+    # Tasks of 400 cutouts, at 4 a second.
+    for second in range(1, 301):
+        own = workers.see(heartbeat("a", second // 100 * 400, under_way=second % 100 * 4), float(second))
+        assert own.rates(float(second)) == pytest.approx((4.0, 0.0))
+    assert own.worked == (1200, 0)
+    # What was under way in a task that fails is nothing, and no rate is below 0.
+    own = workers.see(heartbeat("a", 0, under_way=100), 300.0)
+    own = workers.see(heartbeat("a", 0), 400.0)
+    assert min(own.rates(400.0)) == 0.0
 
 
 def test_the_first_burst_is_divided_by_the_time_it_took():
@@ -99,6 +114,19 @@ def test_what_is_told_after_the_end_counts_at_the_end():
     course.settle((160,))
     assert course.done() == (60,)
     assert course.elapsed_s == 50.0
+
+
+def test_parts_of_tasks_make_no_steps_and_no_rate_below_zero():
+    course = Course(0.0, (0.0,))
+    for second in range(1, 201):
+        course.add(float(second), (second / 3,))
+    np.testing.assert_allclose(course.rates()[1], 1 / 3)
+    # Parts add up to whole objects but for rounding.
+    course.add(201.0, (66.99999999999997,))
+    assert course.done() == (67,)
+    # A task failed, and 50 objects of it are under way no more.
+    course.add(202.0, (17.0,))
+    assert course.rates()[1][-1] == 0.0
 
 
 def test_a_course_that_just_began_has_no_rates():

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from galbatch import catalog, ingest, models
+from galbatch import catalog, dashboard, ingest, models
 from galbatch.config import PosteriorConfig
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import BLOCK_OBJECTS
@@ -65,6 +65,19 @@ def test_blocks_read_ahead_give_what_blocks_in_memory_give(into):
     np.testing.assert_array_equal(leaf["net_flags"], flags)
     assert (flags[2:BLOCK_OBJECTS] == ModelFlag.NOT_SELECTED).all()
     assert reading_threads() == []
+
+
+def test_what_is_inferred_is_under_way_group_by_group(into, monkeypatch):
+    parts = []
+    monkeypatch.setattr(
+        dashboard.TaskCounts, "add", lambda self, **part: parts.append((part["galaxies"], part["passes"]))
+    )
+    before = dashboard.totals()
+    result = tasks.infer_partition(into)
+    # A group of each block, with the two objects that stand for a 256th of all each: those that nobody infers take no time.
+    assert parts == [(len(into.objects) / 3, 2 * 4)] * 3
+    new = {name: n - before[name] for name, n in dashboard.totals().items()}
+    assert new == {"cutouts": 0, "galaxies": len(into.objects), "passes": result.n_passes}
 
 
 def test_reading_happens_in_another_thread_while_passes_run(into, monkeypatch):
