@@ -341,6 +341,7 @@ class CutoutBlock:
     resampling : how pixels of another grid came onto the cutouts'; with another than "low_pass" the variance is approximate
     n_tiles : (object,) int16, number of tiles that gave pixels, those of one id in several bands counted once; None if unknown
     band_key : (object, band) int64, digest of all that a band's pixels follow from: equal keys, equal pixels; None if unknown
+    pixel_digest : (object, band) int64, digest of image, sky noise and PSF width, which networks read; None if unknown
     sky_source : (object, band) int8 of `galbatch.core.flags.SkySource`: where the sky noise comes from; None if not known
     """
 
@@ -364,6 +365,7 @@ class CutoutBlock:
     resampling: Resampling = "low_pass"
     n_tiles: npt.NDArray[np.int16] | None = None
     band_key: npt.NDArray[np.int64] | None = None
+    pixel_digest: npt.NDArray[np.int64] | None = None
     sky_source: npt.NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
@@ -385,6 +387,7 @@ class CutoutBlock:
             psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
             noise_correlation=self.noise_correlation[:, index],
             band_key=None if self.band_key is None else self.band_key[:, index],
+            pixel_digest=None if self.pixel_digest is None else self.pixel_digest[:, index],
             sky_source=None if self.sky_source is None else self.sky_source[:, index],
         )
 

@@ -100,7 +100,7 @@ def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | Non
     return ingest.BaseCutouts(
         task.base,
         objects,
-        ingest.keys_of_objects(objects, task.tiles, spec=spec),
+        ingest.possible_keys(objects, task.tiles, spec=spec),
         spec=spec,
         planes=task.planes,
         thresholds=task.fingerprint.parts.get(FLAG_THRESHOLDS),
@@ -129,7 +129,7 @@ def base_rows(task: InferTask, model: ModelPlan, ensemble: models.Ensemble) -> c
 def identity_of_rows(
     settings: str,
     object_id: npt.NDArray[Any],
-    band_key: npt.NDArray[np.int64],
+    pixel_digest: npt.NDArray[np.int64],
     auxiliary: npt.NDArray[np.float32] | None,
 ) -> npt.NDArray[np.int64]:
     """Return what the values of a network for each object follow from, as a digest, (object,) int64; none is 0.
@@ -140,16 +140,16 @@ def identity_of_rows(
         Digest of the network's bundles, engine and settings.
     object_id : (object,) int64 or str
         The draws follow from the id.
-    band_key : (object, band) int64
-        Keys of the pixels, in the network's bands and their order.
+    pixel_digest : (object, band) int64
+        Digests of the pixels, in the network's bands and their order.
     auxiliary : (object, auxiliary input) float32, or None
     """
     common = hashlib.sha256(settings.encode())
     result = np.empty(len(object_id), np.int64)
-    for row, (one_id, keys) in enumerate(zip(object_id.tolist(), band_key, strict=True)):
+    for row, (one_id, pixels) in enumerate(zip(object_id.tolist(), pixel_digest, strict=True)):
         found = common.copy()
         found.update(f"{type(one_id).__name__} {one_id} ".encode())
-        found.update(np.ascontiguousarray(keys).tobytes())
+        found.update(np.ascontiguousarray(pixels).tobytes())
         if auxiliary is not None:
             found.update(np.ascontiguousarray(auxiliary[row]).tobytes())
         # 0 stands for no identity.

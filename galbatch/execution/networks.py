@@ -161,16 +161,15 @@ class LoadedModel:
 
     def identity(self, blocks: Sequence[CutoutBlock], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """Return what the values of a block's objects follow from, (object,) int64; 0 for those that are not selected."""
-        keys = [np.zeros((len(rows), 0), np.int64)]
+        pixels = [np.zeros((len(rows), 0), np.int64)]
         for block, (_, bands) in zip(blocks, self.planned.inputs, strict=True):
-            if block.band_key is None:
+            if block.pixel_digest is None:
                 return np.zeros(len(rows), np.int64)
-            keys.append(block.band_key[:, [block.bands.index(band) for band in bands]])
-        band_key = np.concatenate(keys, axis=1)
+            pixels.append(block.pixel_digest[:, [block.bands.index(band) for band in bands]])
         found = growth.identity_of_rows(
             self.planned.settings,
             self.task.objects.object_id[rows],
-            band_key,
+            np.concatenate(pixels, axis=1),
             auxiliary_of(self.task.objects, rows, self.planned.auxiliary_inputs),
         )
         return np.where(self.selected[rows], found, 0)

@@ -11,7 +11,8 @@ from galbatch.ingest.cut import (
     AddedLight,
     cut_block,
     cut_blocks,
-    keys_of_objects,
+    digest_of_pixels,
+    possible_keys,
     tile_identity,
 )
 from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
@@ -49,7 +50,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 7
+INGEST_VERSION = 8
 """Raised when the numbers in the store change."""
 
 __all__ = [
@@ -66,12 +67,13 @@ __all__ = [
     "cut_block",
     "cut_blocks",
     "damaged_pixel",
+    "digest_of_pixels",
     "find_damage",
     "ignore_astropy",
     "index_paths",
-    "keys_of_objects",
     "list_done",
     "list_pixels",
+    "possible_keys",
     "read_block",
     "read_blocks",
     "read_done",

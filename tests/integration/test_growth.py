@@ -26,6 +26,7 @@ ARRAYS = (
     "sky_sigma_njy",
     "n_tiles",
     "band_key",
+    "pixel_digest",
 )
 
 
@@ -170,13 +171,34 @@ def test_a_replaced_tile_cuts_and_computes_what_it_touches(run, survey, whole, t
     assert_equal_rows(rows(tmp_path / "new"), rows(tmp_path / "nothing"))
     assert_equal_cutouts(tmp_path / "new", tmp_path / "nothing")
     assert result.n_cut + result.n_cutouts_taken == from_nothing.n_cut
-    # One tile of eight was replaced, in a band that one of the networks takes.
+    # One tile of eight was replaced, in a band that one of the networks takes. Cutouts that others filled before it are taken.
     assert 0 < result.n_cut < from_nothing.n_cut / 2
     changed = (
         rows(tmp_path / "new")["sfnet_identity"].to_numpy() != rows(expected)["sfnet_identity"].to_numpy()
     )
     passes = rows(tmp_path / "new")["sfnet_passes"].to_numpy()
     assert result.n_passes >= passes[changed].sum() > 0
+
+
+def test_a_survey_that_moved_computes_nothing(run, survey, whole, tmp_path):
+    expected, from_nothing = whole
+    # Copied with its times, as rsync does, the files are those that were.
+    shutil.copytree(survey, tmp_path / "kept")
+    result = run(tmp_path / "first", survey=tmp_path / "kept", replace=[base(expected)])
+    assert (result.n_cut, result.n_passes) == (0, 0)
+    # With other times pixels are cut once more; they prove to be the same, so that no network runs.
+    shutil.copytree(survey, tmp_path / "touched", copy_function=shutil.copyfile)
+    result = run(tmp_path / "second", survey=tmp_path / "touched", replace=[base(expected)])
+    assert (result.n_cut, result.n_passes) == (from_nothing.n_cut, 0)
+    for name in ("first", "second"):
+        assert_equal_rows(rows(tmp_path / name), rows(expected))
+    # A card that is added to a header makes another version of the tile with the same pixels.
+    tile = sorted((tmp_path / "kept").rglob("calexp-HSC-G-*.fits"))[0]
+    with fits.open(tile, mode="update") as hdus:
+        hdus[0].header["HISTORY"] = "seen again"
+    result = run(tmp_path / "third", survey=tmp_path / "kept", replace=[base(expected)])
+    assert 0 < result.n_cut < from_nothing.n_cut
+    assert result.n_passes == 0
 
 
 def test_kept_pass_outputs_are_taken_with_the_values(run, whole, tmp_path):

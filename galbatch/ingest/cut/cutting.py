@@ -20,7 +20,7 @@ from galbatch.config import FlagsConfig
 from galbatch.core.flags import MaskBit
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
-from galbatch.ingest.cut.identity import arrangements, band_keys
+from galbatch.ingest.cut.identity import arrangements, band_key, digest_of_pixels
 from galbatch.ingest.cut.measure import KnownNoise, measure
 from galbatch.ingest.cut.mosaic import fill_band
 from galbatch.ingest.cut.placing import Arrangement
@@ -149,7 +149,6 @@ def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spe
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=spec.grid.half_diagonal_deg)]
     canvas = Canvas.blank(len(objects), near, spec=spec)
     arranged = arrangements(objects, near, spec=spec)
-    canvas.band_key = band_keys(arranged, objects, spec=spec)
     for index, cutout in enumerate(arranged):
         # The WCS is that of the lattice or the cutout's own, so it is known before any pixel is read.
         wcs = cutout.target.wcs
@@ -158,7 +157,9 @@ def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spe
         if index % PREFETCHED_OBJECTS == 0:
             _prefetch(arranged, index, reader=reader, spec=spec)
         for band, sources in enumerate(cutout.sources):
-            fill_band(canvas, cutout.target, reader=reader, sources=sources, at=(index, band))
+            at = (index, band)
+            filled = fill_band(canvas, cutout.target, reader=reader, sources=sources, at=at)
+            canvas.band_key[at] = band_key(cutout, objects, spec=spec, at=at, n_filled_by=filled)
     return canvas
 
 
@@ -266,6 +267,8 @@ def _measured(
         flags=flags,
         noise=KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas)),
     )
+    # A width in the object list goes before the tile's: the user may know the PSF at each object.
+    psf_fwhm_arcsec = listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.spec.bands)
     return CutoutBlock(
         grid=grid,
         bands=canvas.spec.bands,
@@ -282,11 +285,11 @@ def _measured(
         coverage=measured.coverage,
         sky_sigma_njy=measured.sky_sigma_njy,
         sky_source=measured.sky_source,
-        # A width in the object list goes before the tile's: the user may know the PSF at each object.
-        psf_fwhm_arcsec=listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.spec.bands),
+        psf_fwhm_arcsec=psf_fwhm_arcsec,
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
         resampling=canvas.spec.resampling,
         n_tiles=np.array([len(used) for used in canvas.tiles_used], np.int16),
         band_key=canvas.band_key,
+        pixel_digest=digest_of_pixels(canvas.image, measured.sky_sigma_njy, psf_fwhm_arcsec),
     )

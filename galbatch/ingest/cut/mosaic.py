@@ -18,8 +18,10 @@ __all__ = ["fill_band"]
 
 def fill_band(
     canvas: Canvas, target: Target, *, reader: TileReader, sources: Sequence[PlacedTile], at: tuple[int, int]
-) -> None:
+) -> int | None:
     """Fill one band of one cutout from `sources`, each where pixels are still NaN.
+
+    Return the number of tiles after which no pixel was missing; None where some stayed missing.
 
     Parameters
     ----------
@@ -28,11 +30,12 @@ def fill_band(
     at : numbers of the object and the band
     """
     if _read_whole(canvas, target, reader=reader, sources=sources, at=at):
-        return
+        return 1
     canvas.begin(at)
     index = at[0]
     used: list[PlacedTile] = []
-    for source in sources:
+    n_filled_by = None
+    for number, source in enumerate(sources, 1):
         box = target.box_in(source, index, size_px=canvas.spec.grid.size_px)
         if box is not None:
             n_new, correlation = _copy(canvas, at, reader=reader, tile=source.tile, box=box), 1.0
@@ -45,6 +48,7 @@ def fill_band(
             used.append(source)
         # Covered entirely: the tiles that are left would add nothing.
         if not np.isnan(canvas.image[at]).any():
+            n_filled_by = number
             break
     if used:
         # Exact copies come first, and may be of a corner alone: the PSF is that of the tile about the center.
@@ -53,6 +57,7 @@ def fill_band(
         canvas.main_tile[at] = main.tile
     canvas.flags[index] |= PixelFlag.MOSAICKED if len(used) > 1 else 0
     canvas.tiles_used[index] |= {source.tile.tile_id for source in used}
+    return n_filled_by
 
 
 def _read_whole(

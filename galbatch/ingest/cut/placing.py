@@ -10,12 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core import sky
+from galbatch.core.fingerprint import digest
 from galbatch.core.types import Grid, ObjectTable, Tile
 from galbatch.ingest.cut.psf import psf_fwhm_at
 from galbatch.ingest.headers import TanWCS, is_plain_lattice, parse_wcs, pixels_coincide, tan_wcs, tile_tan
 from galbatch.ingest.pixels import Box, TileReader
 
-__all__ = ["Arrangement", "PlacedTile", "Target", "arrange", "place_tiles"]
+__all__ = ["Arrangement", "PlacedTile", "Target", "arrange", "place_tiles", "tile_identity"]
+
+
+def tile_identity(tile: Tile) -> list[object]:
+    """Return what tells a tile from another version of it: id, band, size and version of its files, calibration and PSF."""
+    # Paths are left out, so that a survey may be moved.
+    identity = tile.identity and [tile.identity.size_bytes, tile.identity.version]
+    return [tile.tile_id, tile.band, identity, tile.njy_per_unit, tile.psf_fwhm_arcsec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,7 @@ class PlacedTile:
     inside : (object,) float64, pixels to the nearest edge; negative outside
     copies : whether the tile's pixels can be copied onto the grid
     reach_px : half the cutout's diagonal in the tile's pixels: farther outside it touches no cutout
+    identity : digest of what tells the tile from another version of it
     """
 
     tile: Tile
@@ -36,6 +45,7 @@ class PlacedTile:
     inside: npt.NDArray[np.float64]
     copies: bool
     reach_px: float
+    identity: bytes
 
     def psf_fwhm_arcsec(self, reader: TileReader, index: int) -> float:
         """Return the PSF's width at an object; NaN if unknown."""
@@ -87,7 +97,8 @@ def _placed(
     inside = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
     # The extra 2 px are for rounding to whole pixels and for interpolation.
     reach_px = grid.size_px * grid.pixel_scale_arcsec / _narrowest_arcsec(tile) / math.sqrt(2.0) + 2.0
-    return PlacedTile(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px)
+    identity = digest(tile_identity(tile)).encode()
+    return PlacedTile(tile, x, y, np.nan_to_num(inside, nan=-np.inf), copies, reach_px, identity)
 
 
 def _narrowest_arcsec(tile: Tile) -> float:

@@ -27,8 +27,8 @@ class BaseCutouts:
     groups : OlderOutput
         A group that is damaged, or of other bands, planes or thresholds of flags, is passed over, and `notes` say so.
     objects : ObjectTable
-    keys : (object, band) int64
-        Keys that the cutouts of `objects` would have.
+    keys : (object, band, key) int64
+        Keys of which one would be that of a cutout of `objects`; 0: none.
     spec : CutoutSpec
     planes : sequence of str
         Planes that are wanted.
@@ -62,7 +62,8 @@ class BaseCutouts:
                 continue
             found = places_of(objects.object_id, reader.object_id)
             (rows,) = np.nonzero(found >= 0)
-            equal = (reader.measured("band_key")[found[rows]] == keys[rows]).all(axis=1)
+            there = reader.measured("band_key")[found[rows]]  # (row, band)
+            equal = (there[:, :, None] == keys[rows]).any(axis=2).all(axis=1)
             self._group[rows[equal]], self._row[rows[equal]] = len(self._readers), found[rows[equal]]
             self._readers.append(reader)
 

@@ -133,10 +133,11 @@ SMALL_ARRAYS = {
     "band_key": SmallArray(
         _PER_BAND, "", "digest of all that the pixels follow from; equal keys: equal pixels"
     ),
+    "pixel_digest": SmallArray(_PER_BAND, "", "digest of image, sky noise and PSF width"),
 }
 
-OPTIONAL_ARRAYS = ("n_tiles", "band_key", "sky_source")
-"""Arrays that stores of INGEST_VERSION 5 and 6, and cutouts of other programs lack."""
+OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source")
+"""Arrays that stores of INGEST_VERSION 5 to 7, and cutouts of other programs lack."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -144,8 +145,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32, an int64 and an int8 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 25
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32, two int64 and an int8 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 33
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ __all__ = [
     "result_columns",
 ]
 
-INFER_VERSION = 9
+INFER_VERSION = 10
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"
