@@ -258,20 +258,15 @@ def _measured(
     object_flags: npt.NDArray[np.int32],
 ) -> CutoutBlock:
     """Return the finished block, with the quantities measured in its pixels; the reader's tiles tell the noise where these do not."""
-    grid = canvas.spec.grid
+    spec, noise = canvas.spec, KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas))
     measured = measure(
-        canvas.image,
-        canvas.mask,
-        variance=canvas.variance,
-        grid=grid,
-        flags=flags,
-        noise=KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas)),
+        canvas.image, canvas.mask, variance=canvas.variance, grid=spec.grid, flags=flags, noise=noise
     )
     # A width in the object list goes before the tile's: the user may know the PSF at each object.
-    psf_fwhm_arcsec = listed_or(canvas.psf_fwhm_arcsec, objects, bands=canvas.spec.bands)
+    psf_fwhm_arcsec = listed_or(canvas.psf_fwhm_arcsec, objects, bands=spec.bands)
     return CutoutBlock(
-        grid=grid,
-        bands=canvas.spec.bands,
+        grid=spec.grid,
+        bands=spec.bands,
         object_id=objects.object_id,
         ra_deg=objects.ra_deg,
         dec_deg=objects.dec_deg,
@@ -288,7 +283,7 @@ def _measured(
         psf_fwhm_arcsec=psf_fwhm_arcsec,
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
-        resampling=canvas.spec.resampling,
+        resampling=spec.resampling,
         n_tiles=np.array([len(used) for used in canvas.tiles_used], np.int16),
         band_key=canvas.band_key,
         pixel_digest=digest_of_pixels(canvas.image, measured.sky_sigma_njy, psf_fwhm_arcsec),
