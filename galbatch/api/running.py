@@ -86,7 +86,7 @@ def plan(run: str | os.PathLike[str] | RunConfig) -> RunPlan:
         The config or an input is missing or wrong; the message says which one and what to do.
     """
     config = _config(run)
-    with cluster.on_demand(config.cluster) as workers:
+    with cluster.to_look(config.cluster) as workers:
         made = execution.prepare(config, workers)
     # Below this line no worker is needed: the rates are measured in this process.
     rates = execution.measure_rates(config, made)

@@ -90,7 +90,7 @@ def verify(
     problems = execution.verify_outputs(path, None if store is None else os.fspath(store))
     # A damaged catalog is not compared with the run: the differences would only repeat the damage.
     if config is not None and not problems:
-        with cluster.on_demand(config.cluster) as workers:
+        with cluster.to_look(config.cluster) as workers:
             problems = execution.verify_against(config, path, workers)
     if problems:
         return Verification(path, tuple(problems), {}, ())
@@ -104,6 +104,6 @@ def _verify_store(store: str, against: RunConfig | None) -> Verification:
     if against is None:
         problems = execution.verify_store(store)
     else:
-        with cluster.on_demand(against.cluster) as workers:
+        with cluster.to_look(against.cluster) as workers:
             problems = execution.verify_store(store, against, workers)
     return Verification(store, tuple(problems), {}, ())

@@ -160,7 +160,7 @@ def status(
             print_line(line)
         return
     parsed = config.read_config(run_toml)
-    with cluster.on_demand(parsed.cluster) as workers:
+    with cluster.to_look(parsed.cluster) as workers:
         made = execution.prepare(parsed, workers)
     state = execution.read_progress(parsed, made)
     # Progress is read from the outputs themselves, so it is right whatever stopped the run.

@@ -10,7 +10,7 @@ from galbatch.cluster.kinds.local import kept_by_malloc, short_logs, threads
 from galbatch.cluster.monitor import WorkerMonitor
 from galbatch.cluster.pool import GPU, Pool
 from galbatch.cluster.registry import KINDS, connect, kind_of, require
-from galbatch.cluster.workers import Workers, on_demand
+from galbatch.cluster.workers import Workers, on_demand, to_look
 
 __all__ = [
     "GPU",
@@ -34,4 +34,5 @@ __all__ = [
     "require_paths",
     "short_logs",
     "threads",
+    "to_look",
 ]

@@ -54,6 +54,9 @@ class ClusterKind(ABC):
     starts_processes: ClassVar[bool] = False
     """Whether workers are processes that this one starts on its machine: it costs nothing to start some that are not needed."""
 
+    only_for_runs: ClassVar[bool] = False
+    """Whether workers take GPUs or wait in a queue: commands that look at a run, as status does, read headers on this machine instead."""
+
     def __init__(self, config: ClusterConfig) -> None:
         self.config = config
 

@@ -18,7 +18,7 @@ from galbatch.cluster.pool import Pool
 from galbatch.cluster.registry import connect, kind_of
 from galbatch.config import ClusterConfig
 
-__all__ = ["Workers", "on_demand"]
+__all__ = ["Workers", "on_demand", "to_look"]
 
 
 def on_demand(cluster: ClusterConfig, *, notify: Notify = lambda line: None, imports: str = "") -> Workers:
@@ -33,6 +33,16 @@ def on_demand(cluster: ClusterConfig, *, notify: Notify = lambda line: None, imp
         A module that all tasks need, if the workers will surely be needed: see `Workers.begin`.
     """
     return Workers(cluster, notify=notify, imports=imports)
+
+
+def to_look(cluster: ClusterConfig) -> Workers:
+    """Return workers for a command that looks at a run and computes nothing of it, as a context manager: no job, pod or GPU is asked for.
+
+    They start only if there are many headers to read.
+    """
+    if kind_of(cluster).only_for_runs:
+        return Workers(ClusterConfig(dashboard_address=cluster.dashboard_address))
+    return Workers(cluster)
 
 
 class Workers:

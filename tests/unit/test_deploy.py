@@ -30,7 +30,7 @@ def start(tmp_path):
     def run(recipe, **job):
         environment = os.environ | {"HERE": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"} | job
         process = subprocess.Popen(["bash", str(DEPLOY / recipe), "run.toml"], env=environment)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (tmp_path / "called").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -46,7 +46,7 @@ def test_the_warning_stops_the_run_and_requeues_the_job(start, tmp_path, recipe)
     assert called[:2] == ["run", "run.toml"]
     assert called[-1] == "--wait-lock"
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(60) == 75
+    assert process.wait(600) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 
@@ -62,7 +62,7 @@ def test_a_canceled_job_is_stopped_and_stays_out_of_the_queue(start, tmp_path, r
 def test_other_ends_are_the_jobs_end(start, tmp_path, code):
     process = start("one_node.sbatch", SLURM_JOB_ID="17")
     (tmp_path / "done").write_text(str(code))
-    assert process.wait(60) == code
+    assert process.wait(600) == code
     assert not (tmp_path / "requeued").exists()
 
 
@@ -82,6 +82,7 @@ def start_one_of_several(tmp_path):
         "dask": DASK,
         "galbatch": GALBATCH,
         "scontrol": '#!/usr/bin/env bash\necho "$@" > "$HERE/requeued"\n',
+        "squeue": '#!/usr/bin/env bash\ndate -d "@${SUBMITTED:?}" +%Y-%m-%dT%H:%M:%S\n',
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -89,7 +90,12 @@ def start_one_of_several(tmp_path):
 
     def run(recipe, *arguments, called, **job):
         path = f"{tmp_path}:{os.environ['PATH']}"
-        environment = os.environ | {"HERE": str(tmp_path), "PATH": path, "SLURM_JOB_ID": "17"} | job
+        environment = (
+            os.environ
+            | {"HERE": str(tmp_path), "PATH": path, "SLURM_JOB_ID": "17"}
+            | {"SUBMITTED": "0"}
+            | job
+        )
         command = ["bash", str(DEPLOY / "slurm" / recipe), *arguments, str(tmp_path / "shared")]
         process = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 600
@@ -173,6 +179,39 @@ def test_workers_end_with_the_run(start_one_of_several, tmp_path):
     (tmp_path / "shared" / "ended").touch()
     assert process.wait(600) == 0
     assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize("recipe", ["cpu_workers.sbatch", "gpu_workers.sbatch"])
+def test_the_end_of_an_earlier_run_does_not_end_workers_that_were_submitted_later(
+    start_one_of_several, tmp_path, recipe
+):
+    ended = tmp_path / "shared" / "ended"
+    ended.touch()
+    os.utime(ended, (1_000_000, 1_000_000))
+    (tmp_path / "shared" / "scheduler.json").write_text("{}")
+    # The stand-in's workers end at once where there is such a file, and the job starts them once more.
+    process = start_one_of_several(recipe, called="started", SUBMITTED="1000001", **JOB)
+    n_started = 1 if recipe == "cpu_workers.sbatch" else 3
+    deadline = time.monotonic() + 600
+    while len((tmp_path / "started").read_text().splitlines()) < 2 * n_started:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ended.touch()
+    assert process.wait(600) == 0
+    assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize(
+    "job", [{"SUBMITTED": "999999"}, {"SUBMITTED": "2000000", "SLURM_RESTART_COUNT": "1"}]
+)
+def test_workers_whose_run_ended_while_they_were_in_the_queue_end(start_one_of_several, tmp_path, job):
+    ended = tmp_path / "shared" / "ended"
+    ended.touch()
+    os.utime(ended, (1_000_000, 1_000_000))
+    process = start_one_of_several("cpu_workers.sbatch", called="shared/ended", **JOB, **job)
+    assert process.wait(600) == 0
+    assert not (tmp_path / "started").exists()
 
 
 def test_recipes_warn_in_time_and_may_be_put_back():

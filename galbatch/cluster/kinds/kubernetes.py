@@ -58,6 +58,7 @@ class Kubernetes(RunningScheduler):
     """
 
     name = "kubernetes"
+    only_for_runs = True
 
     @property
     def options(self) -> KubernetesConfig:

@@ -45,6 +45,7 @@ class LocalCuda(ClusterKind):
     """One worker process for each GPU of this machine, and processes that cut for them on the other cores."""
 
     name = "local-cuda"
+    only_for_runs = True
 
     @property
     def device(self) -> Device:

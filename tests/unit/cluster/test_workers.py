@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from galbatch import cluster
-from galbatch.config import ClusterConfig
+from galbatch.config import ClusterConfig, parse_strictly
 from galbatch.errors import ClusterError, TileError
 from tests.unit.cluster.scripted import Scripted, worker
 
@@ -18,6 +18,39 @@ def test_workers_that_nobody_asks_for_do_not_start(monkeypatch):
     monkeypatch.setattr("galbatch.cluster.workers.connect", refuse)
     with cluster.on_demand(ClusterConfig(workers=2)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("local", "local"),
+        ("scheduler", "scheduler"),
+        ("slurm", "local"),
+        ("kubernetes", "local"),
+        ("local-cuda", "local"),
+    ],
+)
+def test_commands_that_look_ask_for_no_job_pod_or_gpu(monkeypatch, kind, expected):
+    """Whoever asks for the status of a run whose tile index is gone waits in no queue."""
+    keys = {
+        "scheduler": {"scheduler": "tcp://10.0.0.1:8786"},
+        "slurm": {"slurm": {"cores": 1, "memory": "1 GiB"}},
+        "kubernetes": {"kubernetes": {"image": "galbatch", "memory": "1Gi"}, "workers": 500},
+    }
+    asked = []
+
+    @contextmanager
+    def connect(config, notify):
+        asked.append(config)
+        yield Scripted(a=worker())
+
+    monkeypatch.setattr("galbatch.cluster.workers.connect", connect)
+    config = parse_strictly(ClusterConfig, {"kind": kind, **keys.get(kind, {})}, "[cluster]")
+    with cluster.to_look(config) as workers:
+        assert list(workers.map(str, range(3))) == ["0", "1", "2"]
+    assert [one.kind for one in asked] == [expected]
+    # Pods are no processes of this machine.
+    assert asked[0].workers is None
 
 
 def scripted_workers(client):

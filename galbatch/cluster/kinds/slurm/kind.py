@@ -40,6 +40,7 @@ class Slurm(ClusterKind):
     """Workers in SLURM jobs that the run submits, replaces and cancels."""
 
     name = "slurm"
+    only_for_runs = True
 
     @property
     def job(self) -> SlurmConfig:
