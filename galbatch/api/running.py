@@ -21,9 +21,6 @@ __all__ = ["RunPlan", "plan", "run"]
 # A dense field may have thousands of partitions that cannot be split: five names show where they lie.
 MAX_OVERSIZE_SHOWN = 5
 
-CODE_OF_TASKS = "galbatch.execution.submission"
-"""Workers import this, and all that their tasks need with it, while the run is planned."""
-
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunPlan:
@@ -189,9 +186,10 @@ def run(
         # Before planning and before any worker starts: a run that waits for another one holds nothing.
         execution.locked(config, stage, waits=wait_lock, notify=display.note) as held,
         dashboard.Reporter(display, config.catalog.path) as reporter,
-        cluster.on_demand(config.cluster, notify=reporter.note, imports=CODE_OF_TASKS) as pool,
+        cluster.on_demand(config.cluster, notify=reporter.note, imports=execution.CODE_OF_TASKS) as pool,
     ):
-        made = execution.prepare(config, pool)
+        # Where cutting comes first, the networks are checked while it goes on.
+        made = execution.prepare(config, pool, loads=stage == "infer")
         for note in made.notes:
             reporter.note(f"note: {note}")
         # Outputs of other runs are refused before the first task. Where there are outputs, no worker runs yet, unless planning

@@ -56,9 +56,9 @@ def run(
     """
     from galbatch import config
 
-    wanted = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _execute(parsed, wanted, wait_lock=wait_lock, log_format=log_format)
+    _import_ahead(parsed)
+    _execute(parsed, _parse_stage(stage), wait_lock=wait_lock, log_format=log_format)
 
 
 def retry(
@@ -76,9 +76,17 @@ def retry(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
+    _import_ahead(parsed)
     _execute(
         parsed, _whole_stage(parsed.models), only_failed=True, wait_lock=wait_lock, log_format=log_format
     )
+
+
+def _import_ahead(parsed: RunConfig) -> None:
+    """Let the process that workers are forked from import their code, while this one imports its own, which takes a second."""
+    from galbatch import cluster, execution
+
+    cluster.kind_of(parsed.cluster).import_ahead(execution.CODE_OF_TASKS)
 
 
 def _execute(
@@ -161,7 +169,7 @@ def status(
         return
     parsed = config.read_config(run_toml)
     with cluster.to_look(parsed.cluster) as workers:
-        made = execution.prepare(parsed, workers)
+        made = execution.prepare(parsed, workers, loads=False)
     state = execution.read_progress(parsed, made)
     # Progress is read from the outputs themselves, so it is right whatever stopped the run.
     cut = [part for part in made.partitions if part.partition.name in state.ingested]

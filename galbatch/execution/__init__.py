@@ -10,3 +10,6 @@ reading a catalog does without.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+CODE_OF_TASKS = f"{__name__}.submission"
+"""The module that workers import, and all that their tasks need with it, while the run is planned."""

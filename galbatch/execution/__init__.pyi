@@ -18,7 +18,10 @@ from .tasks import (
 )
 from .verifying import verify_against, verify_outputs, verify_store
 
+CODE_OF_TASKS: str
+
 __all__ = [
+    "CODE_OF_TASKS",
     "Damaged",
     "GridTask",
     "HeldOutputs",

@@ -20,6 +20,7 @@ from galbatch.core.process import deferred_signals
 from galbatch.core.texts import counted
 from galbatch.errors import CatalogError, ConfigError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
+from galbatch.execution.bundles import EngineChoice
 from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked, writes_catalog
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, FaultKind, Pauses, SubmissionQueue, fault_of, reason_of
@@ -228,11 +229,15 @@ class _Run:
         self.result = RunResult(n_objects=len(plan.objects))
         self._inferred: frozenset[str] = frozenset()
         self._pauses = Pauses(held.config.cluster.pause_limit, sink.note)
+        self._choice = EngineChoice(held.config, plan)
+        self._queue: SubmissionQueue | None = None
         # Partitions whose cutouts could not be removed when their leaf was written.
         self._not_removed: list[Partition] = []
 
     def work(self, before: Progress, *, only: frozenset[str] | None = None) -> None:
         """Do all steps that are left of each partition, or of those named in `only`."""
+        if writes_catalog(self.stage) and before.ingested:
+            self._choose_engines()
         waiting = []
         done = {"ingest": 0, "photometry": 0, "infer": 0}
         # Cutouts of a partition with results are missed only where they are to be kept.
@@ -258,7 +263,7 @@ class _Run:
                 self.sink.start(name, len(self.plan.objects), n_done)
         self.prepare_outputs(before, waiting)
         if waiting:
-            queue = SubmissionQueue(
+            queue = self._queue = SubmissionQueue(
                 self.config,
                 self.plan,
                 self.client,
@@ -282,7 +287,23 @@ class _Run:
                 "continues from there"
             )
         self.held.require()
+        # After the first tasks, which the workers begin meanwhile.
+        if self._queue is not None and self._queue.is_busy and writes_catalog(self.stage):
+            self._choice.begin()
+        self._choice.require()
         self.sink.write_due()
+
+    def _choose_engines(self) -> None:
+        """Let the plan have the engines of its networks, without which nothing is inferred; they are waited for."""
+        self.plan = self._choice.plan()
+        if self._queue is not None:
+            self._queue.plan = self.plan
+
+    def _infer_attempt(self, attempt: Attempt) -> Attempt:
+        """Return the step of a partition after its cutouts are there."""
+        self._choose_engines()
+        part = self.plan.by_pixel[attempt.part.partition.pixel]
+        return Attempt(part, "infer", n_failed=attempt.n_failed)
 
     def next_step(
         self, *, ingested: bool, measured: bool, inferred: bool
@@ -357,14 +378,11 @@ class _Run:
             # Photometry lies among the cutouts, and went with those that were damaged.
             if self.stage == "ingest" or (inferred and not self.measures):
                 return None
-            next_step: Literal["photometry", "infer"] = "photometry" if self.measures else "infer"
-            return Attempt(attempt.part, next_step, n_failed=attempt.n_failed)
+            if self.measures:
+                return Attempt(attempt.part, "photometry", n_failed=attempt.n_failed)
+            return self._infer_attempt(attempt)
         if attempt.step == "photometry":
-            return (
-                Attempt(attempt.part, "infer", n_failed=attempt.n_failed)
-                if writes_catalog(self.stage) and not inferred
-                else None
-            )
+            return self._infer_attempt(attempt) if writes_catalog(self.stage) and not inferred else None
         self.result.n_inferred += result.n_objects
         self.result.n_new += result.n_objects
         self.result.n_passes += result.n_passes
@@ -386,6 +404,7 @@ class _Run:
 
     def finish(self) -> None:
         """Write the catalog's metadata and the list of failures, after pauses if a disk is full."""
+        self._choose_engines()
         try:
             self.result.complete = self._pauses.until_it_works(
                 lambda: _finish(self.config, self.plan, self.result.failed)

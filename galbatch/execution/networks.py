@@ -54,7 +54,7 @@ def load_network(model: ModelPlan) -> models.Ensemble:
 
 def model_columns(
     planned: Sequence[ModelPlan],
-    ensembles: Sequence[models.Ensemble],
+    ensembles: Sequence[models.EnsembleInfo],
     *,
     quantiles: Sequence[float],
     a_b: Mapping[str, float],
@@ -73,7 +73,7 @@ def model_columns(
         The bundles of a model's cases have other columns.
     """
     of_model: dict[str, list[models.CaseInfo]] = {}
-    first: dict[str, models.Ensemble] = {}
+    first: dict[str, models.EnsembleInfo] = {}
     for one, ensemble in zip(planned, ensembles, strict=True):
         of_model.setdefault(one.model, []).append(case_info(one, ensemble))
         first.setdefault(one.model, ensemble)
@@ -89,7 +89,7 @@ def model_columns(
     return columns
 
 
-def case_info(planned: ModelPlan, ensemble: models.Ensemble) -> models.CaseInfo:
+def case_info(planned: ModelPlan, ensemble: models.EnsembleInfo) -> models.CaseInfo:
     """Return a planned network as one of those that fill its model's columns."""
     return models.CaseInfo(planned.case, ensemble.metadata, planned.bands)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from galbatch import catalog, cluster, ingest, models
-from galbatch.config import ExtinctionConfig, ModelConfig, RegionConfig, RunConfig, SurveyConfig
+from galbatch.config import ExtinctionConfig, RegionConfig, RunConfig
 from galbatch.core.columns import PIXEL_FLAGS, Column, photometry_columns, provenance_columns
 from galbatch.core.types import Tile
 from galbatch.errors import BundleError, ConfigError
-from galbatch.execution import growth, leaf
+from galbatch.execution import bundles, growth
 from galbatch.execution.networks import model_columns
 from galbatch.execution.outputs import is_untouched, tile_index_of
 from galbatch.objects import (
@@ -37,7 +37,7 @@ MOST_TRACTS = 20
 """Tracts that a message lists; a survey has hundreds."""
 
 
-def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
+def prepare(config: RunConfig, workers: cluster.Workers | None = None, *, loads: bool = True) -> Plan:
     """Return the plan of a run, made from its inputs: object list, tile headers and bundles.
 
     Parameters
@@ -45,6 +45,9 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     config : RunConfig
     workers : Workers or None
         Workers that read the headers if there are many tiles. None reads them in this process.
+    loads : bool
+        Whether the networks are loaded and checked, and their engines chosen. Otherwise only what the bundles say is read, without
+        torch, and the plan may have no engines yet (`Plan.has_engines`); `bundles.EngineChoice` completes it.
 
     Returns
     -------
@@ -57,12 +60,11 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None) -> Plan:
     """
     base = growth.base_of(config)
     # Bundles first: they are few, and a wrong one is reported before headers are read for hours.
-    networks = [_load(model, config) for model in config.networks]
-    engines = _choose_engines(config, networks)
+    networks, engines = bundles.networks_of_run(config, loads=loads)
     plans = [
         ModelPlan.of(
             model,
-            _paths(model.bundle),
+            bundles.paths_of(model.bundle),
             network,
             engine=engine,
             stopping=models.stopping_digests(network, config.posterior),
@@ -126,13 +128,13 @@ def feeding_of_run(config: RunConfig) -> Feeding:
     """
     inputs: list[str] = []
     for model in config.networks:
-        path = _paths(model.bundle)[0]
+        path = bundles.paths_of(model.bundle)[0]
         try:
             metadata, _ = models.read_bundle_metadata(path)
         except BundleError as error:
             raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
         taken = [column.name for column in metadata.input.auxiliary_inputs]
-        inputs += _auxiliary_inputs(model, taken)
+        inputs += bundles.auxiliary_inputs(model, taken)
     wheres = {model.name: model.where for model in config.networks}
     of_list = [name for name in dict.fromkeys(inputs) if name not in _inputs_of_maps(config.extinction)]
     return Feeding(tuple(of_list), wheres, config.flags)
@@ -183,89 +185,3 @@ def _read_tiles(config: RunConfig, workers: cluster.Workers | None) -> list[Tile
         index=tile_index_of(config.cutouts.store),
         map_files=None if workers is None else workers.map,
     )
-
-
-def _load(model: ModelConfig, config: RunConfig) -> models.Ensemble:
-    """Load the bundles of a ``[[models]]`` section, and check that they fit each other and the run's bands and columns."""
-    where = f"run.toml: [[models]] {model.name}:"
-    try:
-        network = models.load_ensemble(
-            _paths(model.bundle),
-            calibrated=model.calibrated,
-            embedding_dtype=model.embedding_dtype if model.embedding else None,
-            densities=model.densities,
-        )
-    except BundleError as error:
-        raise BundleError(f"{where} {error}") from None
-    # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.
-    bands = model.bands or tuple(network.bands)
-    if len(bands) != len(network.bands):
-        raise ConfigError(
-            f"{where} bands names {len(bands)} bands, the bundle takes {len(network.bands)} ({', '.join(network.bands)})"
-        )
-    missing = [band for band in bands if band not in config.bands]
-    if missing and not config.bands:
-        raise ConfigError(
-            f"{where} takes images in {', '.join(bands)}, and there is no [survey] to cut them from; add it"
-        )
-    if missing:
-        raise ConfigError(
-            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(config.bands)}: add it there, or name "
-            "the bands to feed with [[models]] bands"
-        )
-    _require_same_reddening(where, network, config.survey, bands)
-    _auxiliary_inputs(model, [column.name for column in network.metadata.input.auxiliary_inputs])
-    return network
-
-
-def _require_same_reddening(
-    where: str, network: models.Ensemble, surveys: Sequence[SurveyConfig], bands: Sequence[str]
-) -> None:
-    """Refuse a network that was trained on dereddened fluxes where a survey's are not, or the other way round."""
-    trained = network.metadata.input.dereddened
-    for survey in surveys:
-        own = [band for band in bands if band in survey.run_bands]
-        if trained is not None and own and survey.dereddened != trained:
-            words = {
-                True: "fluxes that are corrected for Galactic extinction",
-                False: "fluxes as observed, not corrected for Galactic extinction",
-            }
-            raise ConfigError(
-                f"{where} was trained on {words[trained]}; [survey] dereddened = {str(survey.dereddened).lower()} says that the tiles in "
-                f"{', '.join(own)} have {words[survey.dereddened]}: correct that key if it is wrong, or take another bundle"
-            )
-
-
-def _auxiliary_inputs(model: ModelConfig, taken: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of the list that a network is fed; `taken` are the names of the bundle's auxiliary inputs."""
-    if len(model.auxiliary_inputs or taken) != len(taken):
-        raise ConfigError(
-            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle "
-            f"takes {len(taken)} ({', '.join(taken) or 'none'})"
-        )
-    return model.auxiliary_inputs or tuple(taken)
-
-
-def _paths(specs: Sequence[str]) -> tuple[str, ...]:
-    return tuple(models.bundle_path(spec) for spec in specs)
-
-
-def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
-    """Return the engine of each network: the one in the leaves that exist, or of the base, if it is still asked for, else the best available."""
-    recorded = leaf.recorded_engines(config.catalog.path)
-    if not recorded and config.catalog.base:
-        # Values of another engine differ in their last digits, so none could be taken.
-        recorded = leaf.recorded_engines(config.catalog.base)
-    wanted, device = config.posterior, cluster.kind_of(config.cluster).device
-    engines = []
-    for model, network in zip(config.networks, networks, strict=True):
-        if model.name in recorded:
-            began = models.Engine.named(recorded[model.name])
-            # Engines differ in their last digits: a continued run keeps the engine that it began with, so that "auto" on
-            # another machine does not mix two.
-            if wanted.engine in ("auto", began.kind) and wanted.precision in ("auto", began.precision):
-                engines.append(began.name)
-                continue
-        chosen = models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device)
-        engines.append(chosen.name)
-    return engines

@@ -90,7 +90,7 @@ def verify_store(
     at = against.cutouts.model_copy(update={"store": store})
     config = against.model_copy(update={"cutouts": at})
     try:
-        state = read_progress(config, prepare(config, workers))
+        state = read_progress(config, prepare(config, workers, loads=False))
     except FingerprintError as error:
         return [str(error)]
     names = (part.partition.name for part in state.plan.partitions)

@@ -4,7 +4,7 @@ from galbatch.planning.base import Base
 from galbatch.planning.division import MAX_HEALPIX_ORDER, divide
 from galbatch.planning.inference_memory import WEIGHT_COPIES, InferenceMemory, project_inference
 from galbatch.planning.plan import PROCESS_BYTES, GridPlan, ModelPlan, PartitionPlan, Plan
-from galbatch.planning.planner import ENGINE_OF, FLAG_THRESHOLDS, GRIDS, make_plan
+from galbatch.planning.planner import ENGINE_OF, FLAG_THRESHOLDS, GRIDS, make_plan, with_engines
 from galbatch.planning.projection import grid_text
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "grid_text",
     "make_plan",
     "project_inference",
+    "with_engines",
 ]

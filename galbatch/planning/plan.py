@@ -17,7 +17,7 @@ from galbatch import storage
 from galbatch.config import DensityGrid, FlagsConfig, ModelConfig, PhotometryConfig
 from galbatch.core.columns import case_of_network, model_of_network
 from galbatch.core.fingerprint import Fingerprint
-from galbatch.core.pixels import Partition
+from galbatch.core.pixels import HealpixPixel, Partition
 from galbatch.core.types import BLOCK_OBJECTS, Grid, Tile, ab_mag
 from galbatch.ingest import PREFETCHED_OBJECTS, AddedLight, blocks_in_memory, bytes_per_object
 from galbatch.objects import PartitionObjects, SelectedObjects
@@ -25,7 +25,7 @@ from galbatch.planning.base import Base
 from galbatch.planning.projection import GridPlan, Projection, grid_text
 
 if TYPE_CHECKING:
-    from galbatch.models import Ensemble, ParameterInfo  # loads torch, which planning does without
+    from galbatch.models import EnsembleInfo, ParameterInfo  # loads torch, which planning does without
 
 __all__ = ["GridPlan", "ModelPlan", "PartitionPlan", "Plan"]
 
@@ -51,7 +51,7 @@ class ModelPlan:
     embedding_dtype : type of the column of the network's last features; None: there is none
     densities : grids on which densities of parameters are columns
     more_grids : further grids of a network that takes several, each with its number of bands, which are the last of `bands`
-    engine : name of the `galbatch.models.Engine` that runs it
+    engine : name of the `galbatch.models.Engine` that runs it; "": it is still to be chosen
     release, background : data release and background product of the images it was trained on; "" if unknown
     citation : what to cite for the network; "" if the bundle states nothing
     trained : smallest and largest value of each quantity in training, by its name; quantities without a stated range are not there
@@ -113,7 +113,7 @@ class ModelPlan:
         cls,
         config: ModelConfig,
         paths: tuple[str, ...],
-        ensemble: Ensemble,
+        ensemble: EnsembleInfo,
         *,
         engine: str,
         stopping: tuple[str, ...] = (),
@@ -205,6 +205,16 @@ class Plan:
     flags: FlagsConfig = field(default_factory=FlagsConfig)
     a_b: Mapping[str, float] = field(default_factory=dict)
     light: AddedLight | None = None
+
+    @property
+    def has_engines(self) -> bool:
+        """Whether the engines of all networks are chosen, so that the fingerprints of leaves are known."""
+        return all(model.engine for model in self.models)
+
+    @cached_property
+    def by_pixel(self) -> Mapping[HealpixPixel, PartitionPlan]:
+        """The partitions by their HEALPix pixel."""
+        return {part.partition.pixel: part for part in self.partitions}
 
     def take(self, partition: Partition) -> PartitionObjects:
         """Return the objects of a partition, with their flags and the networks that select them."""

@@ -28,7 +28,7 @@ from galbatch.planning.division import Limits, divide_ranked
 from galbatch.planning.plan import ModelPlan, PartitionPlan, Plan
 from galbatch.planning.projection import GridPlan, Projector, grid_text
 
-__all__ = ["ENGINE_OF", "FLAG_THRESHOLDS", "GRIDS", "make_plan"]
+__all__ = ["ENGINE_OF", "FLAG_THRESHOLDS", "GRIDS", "make_plan", "with_engines"]
 
 GRIDS = "grids"
 """The part of the fingerprint of cutouts with the grids of the store, and the bands of each."""
@@ -134,7 +134,7 @@ class _Planner:
                 n_selected=int(selected),
                 n_covered=int(selected if model.grid is None else covered),
                 max_missing_share=config.flags.max_missing_share,
-                settings=digest({**self._posterior_parts(), **_model_parts(model)}),
+                settings=digest({**_posterior_parts(self.config), **_model_parts(model)}),
             )
             for model, selected, covered in zip(
                 models, projector.n_selected, projector.n_covered, strict=True
@@ -264,28 +264,12 @@ class _Planner:
 
     def _infer_parts(self) -> dict[str, str]:
         """Return the parts of the fingerprints of leaves, beyond those of cutouts, that are the same for all partitions."""
-        infer = {**self._posterior_parts(), "models": " ".join(model.name for model in self.models)}
+        infer = {**_posterior_parts(self.config), "models": " ".join(model.name for model in self.models)}
         if self.config.extinction is not None:
             infer["extinction"] = json.dumps(self.config.extinction.a_b, sort_keys=True)
         for model in self.models:
-            infer |= {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
+            infer |= _named_parts(model)
         return infer
-
-    def _posterior_parts(self) -> dict[str, str]:
-        """Return the parts of the fingerprints of leaves that are the same for all networks."""
-        # With a fixed number of passes these two change no value.
-        unused = set() if self.config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
-        # The engine that was chosen for each network counts (below), not the setting, which may be "auto". Keeping pass
-        # outputs changes no value.
-        posterior = self.config.posterior.model_dump(
-            exclude={"engine", "precision", "keep_pass_outputs"} | unused
-        )
-        flags = self.config.flags
-        return {
-            "INFER_VERSION": str(INFER_VERSION),
-            "posterior": json.dumps(posterior, sort_keys=True),
-            "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
-        }
 
     @property
     def measures(self) -> bool:
@@ -325,6 +309,50 @@ class _Planner:
                 }
                 of_band[name] = digest([INGEST_VERSION, band, own])
         return of_band
+
+
+def _posterior_parts(config: RunConfig) -> dict[str, str]:
+    """Return the parts of the fingerprints of leaves that are the same for all networks."""
+    # With a fixed number of passes these two change no value.
+    unused = set() if config.posterior.passes == "adaptive" else {"min_passes", "max_passes"}
+    # The engine that was chosen for each network counts (below), not the setting, which may be "auto". Keeping pass
+    # outputs changes no value.
+    posterior = config.posterior.model_dump(exclude={"engine", "precision", "keep_pass_outputs"} | unused)
+    flags = config.flags
+    return {
+        "INFER_VERSION": str(INFER_VERSION),
+        "posterior": json.dumps(posterior, sort_keys=True),
+        "flags of networks": json.dumps(flags.model_dump(include={*flags.of_models}), sort_keys=True),
+    }
+
+
+def with_engines(plan: Plan, config: RunConfig, engines: Sequence[str]) -> Plan:
+    """Return a plan that was made without engines, with those of its networks, in the order of run.toml.
+
+    Parameters
+    ----------
+    plan : Plan
+    config : RunConfig
+        The run that the plan was made for.
+    engines : sequence of str
+        Names of the engines.
+    """
+    common, models = _posterior_parts(config), []
+    changed: dict[str, str] = {}
+    for model, engine in zip(plan.models, engines, strict=True):
+        chosen = dataclasses.replace(model, engine=engine)
+        models.append(dataclasses.replace(chosen, settings=digest({**common, **_model_parts(chosen)})))
+        changed |= _named_parts(chosen)
+    partitions = tuple(
+        dataclasses.replace(part, leaf=Fingerprint({**part.leaf.parts, **changed}))
+        for part in plan.partitions
+    )
+    return dataclasses.replace(plan, models=tuple(models), partitions=partitions)
+
+
+def _named_parts(model: ModelPlan) -> dict[str, str]:
+    """Return the parts of the fingerprint of a leaf that belong to one network, by name."""
+    return {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
 
 
 def _model_parts(model: ModelPlan) -> dict[str, str]:

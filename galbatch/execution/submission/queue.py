@@ -70,6 +70,7 @@ class SubmissionQueue:
     ----------
     config : RunConfig
     plan : Plan
+        It may be replaced by one with engines, before the first step that infers.
     client : distributed.Client
         Connection to the workers.
     next_attempt : callable
@@ -98,7 +99,7 @@ class SubmissionQueue:
         cuts: bool = True,
     ) -> None:
         self._config = config
-        self._plan = plan
+        self.plan = plan
         self._client = client
         self._next_attempt = next_attempt
         self._sink = sink
@@ -130,6 +131,11 @@ class SubmissionQueue:
         self._looked_overdue_s = time.monotonic()
         # When finished tasks were first seen whose results have not come, by their keys.
         self._finished_s: dict[str, float] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether tasks are with the workers."""
+        return bool(self._pending)
 
     def work(
         self,
@@ -317,15 +323,15 @@ class SubmissionQueue:
         task: tasks.IngestTask | tasks.PhotometryTask | tasks.InferTask
         if attempt.step == "ingest":
             function = tasks.ingest_partition
-            task = tasks.ingest_task(self._plan, attempt.part, cutouts=cutouts, flags=config.flags)
+            task = tasks.ingest_task(self.plan, attempt.part, cutouts=cutouts, flags=config.flags)
         elif attempt.step == "photometry":
             function = tasks.photometry_partition
-            task = tasks.photometry_task(self._plan, attempt.part, store=cutouts.store)
+            task = tasks.photometry_task(self.plan, attempt.part, store=cutouts.store)
         else:
             attempt.batch = attempt.batch or self._batch
             function = tasks.infer_partition
             task = tasks.infer_task(
-                self._plan,
+                self.plan,
                 attempt.part,
                 store=cutouts.store,
                 catalog_path=config.catalog.path,

@@ -1,8 +1,9 @@
 from .card import card_summary, card_text
 from .checks import CHECK_ROWS, SCRIPT_FAULTS, check_behavior, made_up_images, made_up_inputs
-from .ensemble import Embedding, Ensemble, load_ensemble
+from .ensemble import Ensemble, load_ensemble
 from .features import FeatureMaps, localize
-from .files import load_bundle, read_bundle_metadata, rewrite_bundle, save_bundle
+from .files import load_bundle, rewrite_bundle, save_bundle
+from .info import BundleInfo, Embedding, EnsembleInfo, read_bundle_metadata, read_ensemble_info
 from .network import Bundle, set_modes
 from .paths import DEMO_FOLDER, bundle_path, demo_bundles
 from .prior import estimate_prior, log_prior, prior_of, write_prior
@@ -12,8 +13,10 @@ __all__ = [
     "DEMO_FOLDER",
     "SCRIPT_FAULTS",
     "Bundle",
+    "BundleInfo",
     "Embedding",
     "Ensemble",
+    "EnsembleInfo",
     "FeatureMaps",
     "bundle_path",
     "card_summary",
@@ -29,6 +32,7 @@ __all__ = [
     "made_up_inputs",
     "prior_of",
     "read_bundle_metadata",
+    "read_ensemble_info",
     "rewrite_bundle",
     "save_bundle",
     "set_modes",

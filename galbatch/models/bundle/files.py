@@ -9,21 +9,20 @@ import hashlib
 import io
 import threading
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from galbatch import storage
-from galbatch.errors import BundleError, MissingBundleError
+from galbatch.errors import BundleError
 from galbatch.models.bundle.archive import METADATA_FILE, read_metadata_text
 from galbatch.models.bundle.checks import SCRIPT_FAULTS, check_behavior
+from galbatch.models.bundle.info import file_on_this_machine
 from galbatch.models.bundle.network import Bundle, set_modes
-from galbatch.models.bundle.paths import bundle_path, demo_bundles
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import BundleMetadata, write_metadata
 
-__all__ = ["load_bundle", "read_bundle_metadata", "rewrite_bundle", "save_bundle"]
+__all__ = ["load_bundle", "rewrite_bundle", "save_bundle"]
 
 _loaded: dict[str, Bundle] = {}
 _loading = threading.Lock()
@@ -79,27 +78,6 @@ def rewrite_bundle(source: str, output: str, metadata: BundleMetadata) -> str:
     return save_bundle(output, load_bundle(source).script, metadata)
 
 
-def read_bundle_metadata(path: str) -> tuple[BundleMetadata, str]:
-    """Return what a bundle says of itself, and its sha256, without running anything of it.
-
-    Whether its script behaves as it says is not looked at; `load_bundle` does.
-
-    Parameters
-    ----------
-    path : local or ``s3://``
-
-    Raises
-    ------
-    BundleError
-        There is no such file, it is no bundle or damaged, or its metadata contradict themselves.
-    """
-    with Path(_on_this_machine(str(path), None)).open("rb") as opened:
-        metadata = read_metadata(read_metadata_text(opened, str(path)), str(path))
-        # Of the same open file, which may be replaced meanwhile.
-        opened.seek(0)
-        return metadata, hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> Bundle:
     """Load a bundle, once per process and sha256.
 
@@ -124,7 +102,7 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
     with _loading:
         if sha256 is not None and sha256 in _loaded:
             return _loaded[sha256]
-        file = _on_this_machine(str(path), sha256)
+        file = file_on_this_machine(str(path), sha256)
         before = storage.identity(file)
         found = storage.sha256_of(file)
         if sha256 is not None and found != sha256:
@@ -138,20 +116,6 @@ def load_bundle(path: str, *, sha256: str | None = None, keep: bool = True) -> B
         if keep:
             _loaded[found] = bundle
         return bundle
-
-
-def _on_this_machine(path: str, sha256: str | None) -> str:
-    """Return the path of the bundle's file, or of its copy on this machine."""
-    try:
-        path = bundle_path(path)
-        # A remote file is copied and checked against its hash on the way; a local one is hashed once, by the caller.
-        file = str(storage.local_copy(path, sha256=None if storage.has_local_path(path) else sha256))
-        storage.open_file(file).close()
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingBundleError(
-            f"{path}: there is no such bundle; those shipped are {', '.join(demo_bundles())}"
-        ) from None
-    return file
 
 
 def _load(file: str, path: str, sha256: str) -> Bundle:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from galbatch.core.texts import html_card, html_table
-from galbatch.core.types import Grid
+from galbatch.models.bundle.info import BundleInfo
 from galbatch.models.metadata import BundleMetadata
 from galbatch.models.networks import prefix_arguments
 
@@ -24,29 +24,15 @@ GLOBAL_GENERATOR = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Bundle(BundleInfo):
     """A loaded network, with what its file says of itself.
 
     Attributes
     ----------
-    metadata : metadata from the file
-    sha256 : hash of the file, in hexadecimal digits: the model's identity
     script : TorchScript module, in eval mode, on the CPU
     """
 
-    metadata: BundleMetadata
-    sha256: str
     script: Any
-
-    @property
-    def grid(self) -> Grid | None:
-        """The size and pixel scale of the cutouts that the network takes; None if it takes no pixels."""
-        return self.metadata.input.grid
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """The names of the bands, in the order of the images' axis band, those of the first grid first."""
-        return self.metadata.input.all_bands
 
     @cached_property
     @torch.inference_mode()

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
 
 from galbatch.config import parse_strictly
 from galbatch.models.bundle.paths import DEMO_FOLDER
@@ -153,6 +152,9 @@ def log_prior(
     (draw,) float64, per product of the units of the parameters in `values`. At or beyond a parameter's limits it is the density
     at the limit; NaN where a value has no finite transform.
     """
+    # Takes 0.4 s to import, which a run that reads whether a bundle has a prior should not wait for.
+    from scipy.stats import multivariate_normal
+
     chosen = [number for number, parameter in enumerate(parameters) if parameter.name in values]
     own = [parameters[number] for number in chosen]
     outputs = np.stack([to_output(values[p.name], p) for p in own], axis=1)  # (draw, parameter)

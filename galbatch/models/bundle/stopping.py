@@ -13,18 +13,17 @@ from pathlib import Path
 
 from galbatch.config import parse_strictly
 from galbatch.errors import BundleError
-from galbatch.models.bundle.network import Bundle
 from galbatch.models.bundle.paths import DEMO_FOLDER
-from galbatch.models.metadata import StoppingInfo
+from galbatch.models.metadata import BundleMetadata, StoppingInfo
 
 __all__ = ["STOPPING_SUFFIX", "read_stopping", "stopping_of", "write_stopping"]
 
 STOPPING_SUFFIX = ".stopping.json"
 
 
-def stopping_of(bundle: Bundle) -> StoppingInfo | None:
+def stopping_of(metadata: BundleMetadata, sha256: str) -> StoppingInfo | None:
     """Return the stopping calibration of a bundle: its own, or the one that is shipped for its hash; None if there is none."""
-    return bundle.metadata.stopping or _shipped().get(bundle.sha256)
+    return metadata.stopping or _shipped().get(sha256)
 
 
 def write_stopping(path: Path, sha256: str, info: StoppingInfo) -> None:

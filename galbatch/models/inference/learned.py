@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from galbatch.config import PosteriorConfig
 from galbatch.core.fingerprint import digest
-from galbatch.models.bundle import Ensemble
+from galbatch.models.bundle import EnsembleInfo
 from galbatch.models.inference.stopping import QuantileEstimate
 from galbatch.models.metadata import StoppingInfo
 from galbatch.models.posterior import Floats, Quantity, quantities_of
@@ -120,7 +120,7 @@ class LearnedErrors:
     tables: tuple[VarianceTable | None, ...]
 
     @classmethod
-    def of(cls, ensemble: Ensemble, posterior: PosteriorConfig) -> LearnedErrors | None:
+    def of(cls, ensemble: EnsembleInfo, posterior: PosteriorConfig) -> LearnedErrors | None:
         """Return the errors for a network and the settings of a run; None where the calibrations do not hold or there are none.
 
         They hold for mixtures over passes that differ, at levels between the lowest and the highest of every calibration.
@@ -184,7 +184,7 @@ def _covers(info: StoppingInfo, quantities: Sequence[Quantity], levels: Sequence
     return bool(info.levels[0] <= wanted.min() and wanted.max() <= info.levels[-1])
 
 
-def stopping_digests(ensemble: Ensemble, posterior: PosteriorConfig) -> tuple[str, ...]:
+def stopping_digests(ensemble: EnsembleInfo, posterior: PosteriorConfig) -> tuple[str, ...]:
     """Return the digest of each stopping calibration by which a run's objects stop, for its fingerprint; empty if by none."""
     learned = LearnedErrors.of(ensemble, posterior)
     return () if learned is None else learned.digests

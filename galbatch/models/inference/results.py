@@ -30,7 +30,7 @@ from galbatch.models.metadata import BundleMetadata, ParameterInfo
 from galbatch.models.posterior import Quantity, quantities_of
 
 if TYPE_CHECKING:
-    from galbatch.models.bundle import Embedding, Ensemble  # loads torch
+    from galbatch.models.bundle import Embedding, EnsembleInfo  # planning reads INFER_VERSION alone
 
 __all__ = [
     "INFER_VERSION",
@@ -56,7 +56,7 @@ MOST_CORRELATED = 8
 
 
 def network_columns(
-    ensemble: Ensemble,
+    ensemble: EnsembleInfo,
     *,
     name: str,
     quantiles: Sequence[float],

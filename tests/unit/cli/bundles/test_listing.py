@@ -34,12 +34,12 @@ def test_models_list_tells_what_is_no_bundle(tmp_path):
 def test_models_list_goes_on_after_files_that_cannot_be_read_and_shows_names_as_they_are(
     tmp_path, monkeypatch, capsys
 ):
-    from galbatch.models.bundle import files as bundle
+    from galbatch.models.bundle import info as bundle
 
     def forbidden(path, sha256):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(bundle, "_on_this_machine", forbidden)
+    monkeypatch.setattr(bundle, "file_on_this_machine", forbidden)
     folder = tmp_path / "[b]wide[" / ("x" * 150)
     folder.mkdir(parents=True)
     (folder / "].pt").write_bytes(b"")

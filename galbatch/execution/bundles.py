@@ -1,0 +1,196 @@
+"""The bundles of a run: what they say of their networks, the networks themselves, and the engines that run them.
+
+Torch takes two seconds to import, and a network as long to be checked. A run that begins by cutting reads what its bundles say, without
+torch; the networks are checked, and their engines chosen, while the first cutouts are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from galbatch import cluster, models
+from galbatch.catalog import pass_outputs
+from galbatch.config import ModelConfig, PosteriorConfig, RunConfig, SurveyConfig
+from galbatch.errors import BundleError, ConfigError
+from galbatch.execution import leaf
+from galbatch.planning import Plan, with_engines
+
+__all__ = ["EngineChoice", "auxiliary_inputs", "networks_of_run", "paths_of"]
+
+
+Network = TypeVar("Network", bound="models.EnsembleInfo")
+
+
+def networks_of_run(config: RunConfig, *, loads: bool) -> tuple[Sequence[models.EnsembleInfo], list[str]]:
+    """Return what is known of each network of a run, and the name of its engine, "" for one that is still to be chosen.
+
+    Parameters
+    ----------
+    config : RunConfig
+    loads : bool
+        Whether the networks are loaded and checked, and all engines chosen. They are, too, where outputs exist that do not tell the
+        engine of each network.
+
+    Raises
+    ------
+    BundleError, ConfigError
+        A bundle cannot be used, or does not fit the run.
+    """
+    engines = _known_engines(config)
+    if engines is not None and not loads:
+        return [_read(model, config) for model in config.networks], engines
+    loaded = [_load(model, config) for model in config.networks]
+    return loaded, _choose_engines(config, loaded)
+
+
+class EngineChoice:
+    """The check of a plan's networks and the choice of their engines, in a thread, while the run's workers cut."""
+
+    def __init__(self, config: RunConfig, plan: Plan) -> None:
+        self._config = config
+        self._plan = plan
+        self._completed: Future[Plan] | None = None
+
+    def begin(self) -> None:
+        """Begin in a thread, if it has not begun and the plan lacks engines."""
+        if self._completed is None and not self._plan.has_engines:
+            threads = ThreadPoolExecutor(1, thread_name_prefix="bundles")
+            self._completed = threads.submit(self._complete)
+            threads.shutdown(wait=False)
+
+    def require(self) -> None:
+        """Raise what was found to be wrong so far.
+
+        Raises
+        ------
+        BundleError
+            A network does not behave as its bundle says, or cannot be run as ``[posterior]`` asks for.
+        """
+        if self._completed is not None and self._completed.done():
+            self._completed.result()
+
+    def plan(self) -> Plan:
+        """Return the plan with the engines of its networks; waits for them, and raises as `require` does."""
+        self.begin()
+        return self._plan if self._completed is None else self._completed.result()
+
+    def _complete(self) -> Plan:
+        loaded = [_load(model, self._config) for model in self._config.networks]
+        return with_engines(self._plan, self._config, _choose_engines(self._config, loaded))
+
+
+def _read(model: ModelConfig, config: RunConfig) -> models.EnsembleInfo:
+    """Return what the bundles of a ``[[models]]`` section say, after checking that they fit each other and the run."""
+    return _fitting(model, config, models.read_ensemble_info)
+
+
+def _load(model: ModelConfig, config: RunConfig) -> models.Ensemble:
+    """Load the bundles of a ``[[models]]`` section, after the same checks as `_read`."""
+    return _fitting(model, config, models.load_ensemble)
+
+
+def _fitting(model: ModelConfig, config: RunConfig, opened: Callable[..., Network]) -> Network:
+    """Return the network that `opened` makes of a section's bundles; refuse it if it does not fit the run's bands and columns."""
+    where = f"run.toml: [[models]] {model.name}:"
+    try:
+        network = opened(
+            paths_of(model.bundle),
+            calibrated=model.calibrated,
+            embedding_dtype=model.embedding_dtype if model.embedding else None,
+            densities=model.densities,
+        )
+    except BundleError as error:
+        raise BundleError(f"{where} {error}") from None
+    # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.
+    bands = model.bands or tuple(network.bands)
+    if len(bands) != len(network.bands):
+        raise ConfigError(
+            f"{where} bands names {len(bands)} bands, the bundle takes {len(network.bands)} ({', '.join(network.bands)})"
+        )
+    missing = [band for band in bands if band not in config.bands]
+    if missing and not config.bands:
+        raise ConfigError(
+            f"{where} takes images in {', '.join(bands)}, and there is no [survey] to cut them from; add it"
+        )
+    if missing:
+        raise ConfigError(
+            f"{where} needs band {', '.join(missing)}; [survey] bands has {', '.join(config.bands)}: add it there, or name "
+            "the bands to feed with [[models]] bands"
+        )
+    _require_same_reddening(where, network, config.survey, bands)
+    auxiliary_inputs(model, [column.name for column in network.metadata.input.auxiliary_inputs])
+    return network
+
+
+def _require_same_reddening(
+    where: str, network: models.EnsembleInfo, surveys: Sequence[SurveyConfig], bands: Sequence[str]
+) -> None:
+    """Refuse a network that was trained on dereddened fluxes where a survey's are not, or the other way round."""
+    trained = network.metadata.input.dereddened
+    for survey in surveys:
+        own = [band for band in bands if band in survey.run_bands]
+        if trained is not None and own and survey.dereddened != trained:
+            words = {
+                True: "fluxes that are corrected for Galactic extinction",
+                False: "fluxes as observed, not corrected for Galactic extinction",
+            }
+            raise ConfigError(
+                f"{where} was trained on {words[trained]}; [survey] dereddened = {str(survey.dereddened).lower()} says that the tiles in "
+                f"{', '.join(own)} have {words[survey.dereddened]}: correct that key if it is wrong, or take another bundle"
+            )
+
+
+def auxiliary_inputs(model: ModelConfig, taken: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the object list that a network is fed; `taken` are the names of the bundle's auxiliary inputs."""
+    if len(model.auxiliary_inputs or taken) != len(taken):
+        raise ConfigError(
+            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle "
+            f"takes {len(taken)} ({', '.join(taken) or 'none'})"
+        )
+    return model.auxiliary_inputs or tuple(taken)
+
+
+def paths_of(specs: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths of bundles, some of which may be given as ``demo:NAME``."""
+    return tuple(models.bundle_path(spec) for spec in specs)
+
+
+def _known_engines(config: RunConfig) -> list[str] | None:
+    """Return the engine of each network as leaves tell, each "" where there are no outputs; None: the networks are needed to tell."""
+    recorded = _recorded(config)
+    # Pass outputs of a run that was stopped before its first leaf have an engine in their fingerprint, too.
+    if not recorded and not pass_outputs.list_done(config.catalog.path):
+        return [""] * len(config.networks)
+    engines = [_begun(recorded, model, config.posterior) for model in config.networks]
+    return engines if all(engines) else None
+
+
+def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
+    """Return the engine of each network: the one in the leaves that exist, or of the base, if it is still asked for, else the best available."""
+    recorded = _recorded(config)
+    wanted, device = config.posterior, cluster.kind_of(config.cluster).device
+    return [
+        _begun(recorded, model, wanted)
+        or models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device).name
+        for model, network in zip(config.networks, networks, strict=True)
+    ]
+
+
+def _recorded(config: RunConfig) -> dict[str, str]:
+    """Return the engine of each network, by its name, as the leaves of the catalog or of its base have it."""
+    recorded = leaf.recorded_engines(config.catalog.path)
+    if not recorded and config.catalog.base:
+        # Values of another engine differ in their last digits, so none could be taken.
+        recorded = leaf.recorded_engines(config.catalog.base)
+    return recorded
+
+
+def _begun(recorded: Mapping[str, str], model: ModelConfig, wanted: PosteriorConfig) -> str:
+    """Return the engine that a network's leaves were begun with, if it is still asked for; else ""."""
+    # Engines differ in their last digits: a continued run keeps the engine that it began with, so that "auto" on another
+    # machine does not mix two.
+    kind, _, precision = recorded.get(model.name, "").partition("-")
+    is_asked = wanted.engine in ("auto", kind) and wanted.precision in ("auto", precision)
+    return recorded.get(model.name, "") if is_asked else ""
