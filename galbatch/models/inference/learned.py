@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 from galbatch.config import PosteriorConfig
 from galbatch.core.fingerprint import digest
@@ -43,7 +43,7 @@ class VarianceTable:
         self._log_n = np.log(info.checkpoints)
         index = np.array([quantity.index for quantity in quantities])[:, None]
         wanted = np.stack([quantity.levels(np.asarray(levels, dtype=np.float64)) for quantity in quantities])
-        first, weight = _between(ndtri(np.asarray(info.levels)), ndtri(wanted))
+        first, weight = _between(scipy.special.ndtri(np.asarray(info.levels)), scipy.special.ndtri(wanted))
         n_bins = max(len(bins) for of_level in info.upper for checkpoints in of_level for bins in checkpoints)
         # An object above the last edge is in one more bin, which has the variance of the last one.
         upper, expected = _padded(info.upper, n_bins, np.inf), _padded(info.expected, n_bins + 1, None)
