@@ -13,7 +13,7 @@ from galbatch.cli.printing import out, print_command, print_error, print_line, p
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.config import ModelConfig, RunConfig
+    from galbatch.config import ClusterConfig, ModelConfig, RunConfig
     from galbatch.dashboard import ProgressSink
     from galbatch.execution import Stage
 
@@ -57,7 +57,7 @@ def run(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _import_ahead(parsed)
+    _import_ahead(parsed.cluster)
     _execute(parsed, _parse_stage(stage), wait_lock=wait_lock, log_format=log_format)
 
 
@@ -76,17 +76,17 @@ def retry(
     from galbatch import config
 
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
-    _import_ahead(parsed)
+    _import_ahead(parsed.cluster)
     _execute(
         parsed, _whole_stage(parsed.models), only_failed=True, wait_lock=wait_lock, log_format=log_format
     )
 
 
-def _import_ahead(parsed: RunConfig) -> None:
+def _import_ahead(workers: ClusterConfig) -> None:
     """Let the process that workers are forked from import their code, while this one imports its own, which takes a second."""
     from galbatch import cluster, execution
 
-    cluster.kind_of(parsed.cluster).import_ahead(execution.CODE_OF_TASKS)
+    cluster.kind_of(workers).import_ahead(execution.CODE_OF_TASKS)
 
 
 def _execute(

@@ -1,4 +1,4 @@
-"""The bundles of a run: what they say of their networks, the networks themselves, and the engines that run them.
+"""The bundles of a run: their descriptions, their networks, and the engines that run these.
 
 Torch takes two seconds to import, and a network as long to be checked. A run that begins by cutting reads what its bundles say, without
 torch; the networks are checked, and their engines chosen, while the first cutouts are made.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from galbatch import cluster, models
@@ -77,7 +78,11 @@ class EngineChoice:
         return self._plan if self._completed is None else self._completed.result()
 
     def _complete(self) -> Plan:
-        loaded = [_load(model, self._config) for model in self._config.networks]
+        # The files that the plan was made of: one that was replaced since is refused.
+        loaded = [
+            _load(model, self._config, planned.sha256)
+            for model, planned in zip(self._config.networks, self._plan.models, strict=True)
+        ]
         return with_engines(self._plan, self._config, _choose_engines(self._config, loaded))
 
 
@@ -86,9 +91,9 @@ def _read(model: ModelConfig, config: RunConfig) -> models.EnsembleInfo:
     return _fitting(model, config, models.read_ensemble_info)
 
 
-def _load(model: ModelConfig, config: RunConfig) -> models.Ensemble:
-    """Load the bundles of a ``[[models]]`` section, after the same checks as `_read`."""
-    return _fitting(model, config, models.load_ensemble)
+def _load(model: ModelConfig, config: RunConfig, sha256: Sequence[str] | None = None) -> models.Ensemble:
+    """Load the bundles of a ``[[models]]`` section, with the same checks as `_read`; `sha256` are the hashes that they must have."""
+    return _fitting(model, config, partial(models.load_ensemble, sha256=sha256))
 
 
 def _fitting(model: ModelConfig, config: RunConfig, opened: Callable[..., Network]) -> Network:
@@ -163,7 +168,7 @@ def _known_engines(config: RunConfig) -> list[str] | None:
     # Pass outputs of a run that was stopped before its first leaf have an engine in their fingerprint, too.
     if not recorded and not pass_outputs.list_done(config.catalog.path):
         return [""] * len(config.networks)
-    engines = [_begun(recorded, model, config.posterior) for model in config.networks]
+    engines = [_if_asked(recorded.get(model.name, ""), config.posterior) for model in config.networks]
     return engines if all(engines) else None
 
 
@@ -172,7 +177,7 @@ def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> l
     recorded = _recorded(config)
     wanted, device = config.posterior, cluster.kind_of(config.cluster).device
     return [
-        _begun(recorded, model, wanted)
+        _if_asked(recorded.get(model.name, ""), wanted)
         or models.choose_engine(network, kind=wanted.engine, precision=wanted.precision, device=device).name
         for model, network in zip(config.networks, networks, strict=True)
     ]
@@ -187,10 +192,10 @@ def _recorded(config: RunConfig) -> dict[str, str]:
     return recorded
 
 
-def _begun(recorded: Mapping[str, str], model: ModelConfig, wanted: PosteriorConfig) -> str:
+def _if_asked(engine: str, posterior: PosteriorConfig) -> str:
     """Return the engine that a network's leaves were begun with, if it is still asked for; else ""."""
     # Engines differ in their last digits: a continued run keeps the engine that it began with, so that "auto" on another
     # machine does not mix two.
-    kind, _, precision = recorded.get(model.name, "").partition("-")
-    is_asked = wanted.engine in ("auto", kind) and wanted.precision in ("auto", precision)
-    return recorded.get(model.name, "") if is_asked else ""
+    kind, _, precision = engine.partition("-")
+    is_asked = posterior.engine in ("auto", kind) and posterior.precision in ("auto", precision)
+    return engine if is_asked else ""

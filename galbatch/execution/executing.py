@@ -263,21 +263,25 @@ class _Run:
                 self.sink.start(name, len(self.plan.objects), n_done)
         self.prepare_outputs(before, waiting)
         if waiting:
-            queue = self._queue = SubmissionQueue(
-                self.config,
-                self.plan,
-                self.client,
-                next_attempt=self.next_attempt,
-                sink=self.sink,
-                cuts=self.stage == "all" and bool(self.plan.grids),
-            )
-            self._pauses = queue.pauses
-            with deferred_signals() as came, self.sink:
-                queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
-                self.check(came())
-            self.result.failed = queue.failed
-            for partition in self._not_removed:
-                self._remove_cutouts(partition)
+            self._submit(waiting)
+
+    def _submit(self, waiting: Sequence[Attempt]) -> None:
+        """Submit these steps and what follows from them, until nothing is left to do."""
+        queue = self._queue = SubmissionQueue(
+            self.config,
+            self.plan,
+            self.client,
+            next_attempt=self.next_attempt,
+            sink=self.sink,
+            cuts=self.stage == "all" and bool(self.plan.grids),
+        )
+        self._pauses = queue.pauses
+        with deferred_signals() as came, self.sink:
+            queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
+            self.check(came())
+        self.result.failed = queue.failed
+        for partition in self._not_removed:
+            self._remove_cutouts(partition)
 
     def check(self, signal: str) -> None:
         """Raise an error if the run must end: a signal came, or a lock was lost."""

@@ -1,4 +1,4 @@
-"""What bundles say of their networks: metadata and hashes, read without torch, which takes two seconds to import.
+"""Descriptions of bundles, from their metadata and hashes, which are read without torch, which takes two seconds to import.
 
 Several bundles that estimate the same parameters are an ensemble, whose posteriors are pooled with equal weights; a single bundle is
 an ensemble of one. The first bundle decides what cannot be pooled: the outputs of the others are mapped into its standardized space,
@@ -48,7 +48,7 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class BundleInfo:
-    """What a bundle's file says of its network.
+    """A bundle as its file describes it; its network is not loaded.
 
     Attributes
     ----------
