@@ -6,14 +6,14 @@ torch; the networks are checked, and their engines chosen, while the first cutou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 from galbatch import cluster, models
 from galbatch.catalog import pass_outputs
-from galbatch.config import ModelConfig, PosteriorConfig, RunConfig, SurveyConfig
+from galbatch.config import CatalogConfig, ModelConfig, PosteriorConfig, RunConfig, SurveyConfig
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import leaf
 from galbatch.planning import Plan, with_engines
@@ -164,7 +164,7 @@ def paths_of(specs: Sequence[str]) -> tuple[str, ...]:
 
 def _known_engines(config: RunConfig) -> list[str] | None:
     """Return the engine of each network as leaves tell, each "" where there are no outputs; None: the networks are needed to tell."""
-    recorded = _recorded(config)
+    recorded = _recorded(config.catalog)
     # Pass outputs of a run that was stopped before its first leaf have an engine in their fingerprint, too.
     if not recorded and not pass_outputs.list_done(config.catalog.path):
         return [""] * len(config.networks)
@@ -174,7 +174,7 @@ def _known_engines(config: RunConfig) -> list[str] | None:
 
 def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> list[str]:
     """Return the engine of each network: the one in the leaves that exist, or of the base, if it is still asked for, else the best available."""
-    recorded = _recorded(config)
+    recorded = _recorded(config.catalog)
     wanted, device = config.posterior, cluster.kind_of(config.cluster).device
     return [
         _if_asked(recorded.get(model.name, ""), wanted)
@@ -183,12 +183,12 @@ def _choose_engines(config: RunConfig, networks: Sequence[models.Ensemble]) -> l
     ]
 
 
-def _recorded(config: RunConfig) -> dict[str, str]:
+def _recorded(catalog: CatalogConfig) -> dict[str, str]:
     """Return the engine of each network, by its name, as the leaves of the catalog or of its base have it."""
-    recorded = leaf.recorded_engines(config.catalog.path)
-    if not recorded and config.catalog.base:
+    recorded = leaf.recorded_engines(catalog.path)
+    if not recorded and catalog.base:
         # Values of another engine differ in their last digits, so none could be taken.
-        recorded = leaf.recorded_engines(config.catalog.base)
+        recorded = leaf.recorded_engines(catalog.base)
     return recorded
 
 
