@@ -1,7 +1,8 @@
 """What do checksums cost when cutouts are written, and what does waiting for the disk?
 
-One partition of cutouts is cut and written in one process: as it is, without syncing files, and without syncing and checksums.
-The cost of checksums is the difference of the last two over the last; that of syncing, the difference of the first two.
+One partition of cutouts is cut and written in one process. The processor time that checksums take is summed where they are computed, and is
+compared with all the rest of the same round, so that other work on the machine falls on both. Waiting for the disk is the difference
+of rounds with and without syncing files.
 Run: python benchmarks/checksums.py [--objects N] [--rounds N] [--disk FOLDER]
 """
 
@@ -14,17 +15,18 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
 import ingest_contenders
 import numpy as np
-from harness import compare, report
+from harness import Measured, compare, report
 
 from galbatch import config, ingest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutSpec
+from galbatch.storage.base import Piece
 from galbatch.storage.checksums import Checksum
 from galbatch.storage.zarr_groups import writing
 
@@ -43,45 +45,30 @@ def main() -> None:
 def measure(
     data: ingest_contenders.Data, store: Path, name: str, *, planes: tuple[str, ...], rounds: int
 ) -> dict[str, float]:
-    """Report what checksums and syncing add to cutting and writing; return their shares of wall and processor time."""
-    processor_s: dict[str, list[float]] = {}
+    """Report what checksums and syncing add to cutting and writing; return their shares of processor and wall time."""
+    rest_s: list[float] = []
+    checksums_s: list[float] = []
 
-    def timed(label: str, unlike: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+    def without_syncing() -> None:
         before = time.process_time()
-        with unlike():
+        with unsynced(), timed_checksums() as spent_s:
             write(data, store, planes)
-        processor_s.setdefault(label, []).append(time.process_time() - before)
+        checksums_s.append(sum(spent_s))
+        rest_s.append(time.process_time() - before - sum(spent_s))
 
-    contenders = {
-        "neither": without_checksums_and_syncing,
-        "checksums": without_syncing,
-        "checksums and syncing": contextlib.nullcontext,
-    }
-    measured = compare(
-        {
-            label: lambda label=label, unlike=unlike: timed(label, unlike)
-            for label, unlike in contenders.items()
-        },
-        rounds=rounds,
-        before=lambda: shutil.rmtree(store, ignore_errors=True),
-    )
+    contenders = {"without syncing": without_syncing, "with syncing": lambda: write(data, store, planes)}
+    measured = compare(contenders, rounds=rounds, before=lambda: shutil.rmtree(store, ignore_errors=True))
+    # The first of each was the warm-up.
+    ratios = [one / other for one, other in zip(checksums_s[1:], rest_s[1:], strict=True)]
+    cost = Measured("checksums", checksums_s[1:], statistics.median(ratios), min(ratios), max(ratios))
     report(
-        f"checksums and syncing of {name} at 239 px",
-        measured,
+        f"processor time of checksums of {name} at 239 px",
+        [Measured("cutting and writing", rest_s[1:], 1.0, 1.0, 1.0), cost],
         items=len(data.objects),
         unit="cutout",
     )
-    # The first of each was the warm-up.
-    neither, checksums, both = (statistics.median(processor_s[label][1:]) for label in contenders)
-    wall = {row.name: row.ratio_median for row in measured}
-    shares = {
-        "checksums": wall["checksums"] - 1,
-        "syncing": wall["checksums and syncing"] - wall["checksums"],
-        "checksums, processor time": checksums / neither - 1,
-        "syncing, processor time": (both - checksums) / neither,
-    }
-    print("  " + ", ".join(f"{label}: {share:+.1%}" for label, share in shares.items()), flush=True)
-    return shares
+    report(f"syncing of {name} at 239 px", measured, items=len(data.objects), unit="cutout")
+    return {"checksums": cost.ratio_median, "syncing": measured[1].ratio_median - 1}
 
 
 def write(data: ingest_contenders.Data, store: Path, planes: tuple[str, ...]) -> None:
@@ -100,18 +87,26 @@ def write(data: ingest_contenders.Data, store: Path, planes: tuple[str, ...]) ->
 
 
 @contextlib.contextmanager
-def without_syncing() -> Iterator[None]:
+def unsynced() -> Iterator[None]:
     """Write files without waiting until the disk has stored them."""
     with mock.patch.object(writing.files, "sync_files"):
         yield
 
 
 @contextlib.contextmanager
-def without_checksums_and_syncing() -> Iterator[None]:
-    """Write files without syncing; their checksums are not computed."""
-    none = Checksum(0, "0" * 8)
-    with without_syncing(), mock.patch.object(writing.Checksum, "of", return_value=none):
-        yield
+def timed_checksums() -> Iterator[list[float]]:
+    """Yield a list that gets the processor time in seconds of each checksum; shards are written by several threads."""
+    spent_s: list[float] = []
+    of = Checksum.of
+
+    def timed(pieces: Sequence[Piece]) -> Checksum:
+        before = time.thread_time()
+        found = of(pieces)
+        spent_s.append(time.thread_time() - before)
+        return found
+
+    with mock.patch.object(writing.Checksum, "of", timed):
+        yield spent_s
 
 
 def _arguments() -> argparse.Namespace:

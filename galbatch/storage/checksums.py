@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
+import crc32c
 
 from galbatch.errors import DamagedError
 from galbatch.storage import files
@@ -25,10 +25,6 @@ __all__ = [
 SEAL = "crc32c"
 """Key in a sealed JSON file with the CRC-32C of the same file without this key."""
 
-# google-crc32c accepts bytes only, so views are copied. Copies of this size stay in the processor's cache, and take a tenth
-# of the time of the checksum itself.
-COPY_BYTES = 2**18
-
 DAMAGE_SUFFIX = "_damaged.json"
 
 
@@ -46,8 +42,8 @@ class Checksum:
         for piece in pieces:
             view = memoryview(piece)
             size += view.nbytes
-            for start in range(0, view.nbytes, COPY_BYTES):
-                crc = google_crc32c.extend(crc, bytes(view[start : start + COPY_BYTES]))
+            # Views are read in place, at 27 GB/s; google-crc32c, which Zarr takes, reads copies of them alone, at 15 GB/s.
+            crc = crc32c.crc32c(view, crc)
         return cls(size, f"{crc:08x}")
 
     def problem(self, data: Piece) -> str:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import google_crc32c
+import crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -55,4 +55,4 @@ def _shard_index(lengths: tuple[int, ...], n_places: int) -> bytes:
     index[: len(lengths), 0] = np.cumsum((0, *lengths[:-1]))
     index[: len(lengths), 1] = lengths
     data = index.tobytes()
-    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
+    return data + crc32c.crc32c(data).to_bytes(4, "little")

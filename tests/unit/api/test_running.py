@@ -23,7 +23,7 @@ def test_the_progress_is_read_once_and_handed_on(monkeypatch, tmp_path):
         return execution.RunResult()
 
     plan = SimpleNamespace(notes=[])
-    monkeypatch.setattr(execution, "prepare", lambda parsed, pool: plan)
+    monkeypatch.setattr(execution, "prepare", lambda parsed, pool, loads: plan)
     monkeypatch.setattr(execution, "read_progress", read)
     monkeypatch.setattr(execution, "execute_held", execute)
     monkeypatch.setattr(dashboard, "watch", lambda client: "http://127.0.0.1:1")
