@@ -25,6 +25,10 @@ from galbatch.models.heads import HEADS
 
 PLACE = re.compile(r"<!-- ([A-Z_]+) -->")
 
+# A link to a row of the page of addresses outside, from any folder.
+OUTSIDE = re.compile(r"\]\((?:\.\./|docs/)*addresses\.md#([a-z0-9-]+)\)")
+ADDRESS_ROW = re.compile(r"^\| ([a-z0-9-]+) \| <(https://[^>]+)> \|", re.MULTILINE)
+
 
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx calls this: pages get their generated parts as they are read."""
@@ -40,7 +44,18 @@ def filled(text: str) -> str:
     """Return the Markdown of a page with the tables from the code in place of comments such as ``<!-- COMMANDS -->``."""
     for name in PLACE.findall(text):
         text = text.replace(f"<!-- {name} -->", GENERATED[name]())
-    return text
+    return with_addresses(text)
+
+
+def addresses() -> dict[str, str]:
+    """Return the addresses outside of the project, by their names: the rows of addresses.md."""
+    return dict(ADDRESS_ROW.findall((Path(__file__).parent / "addresses.md").read_text(encoding="utf-8")))
+
+
+def with_addresses(text: str) -> str:
+    """Return the Markdown with the addresses themselves in place of links to rows of addresses.md."""
+    known = addresses()
+    return OUTSIDE.sub(lambda link: f"]({known[link[1]]})", text)
 
 
 def commands() -> str:
@@ -211,6 +226,58 @@ def heads() -> str:
     return "\n".join(lines)
 
 
+OUT, KEEP, LOOK = "out", "keep", "look"
+SCIENCES = (
+    "sizes, shapes, fluxes",
+    "counts, complete samples",
+    "rare and peculiar objects",
+    "redshifts, colors",
+)
+
+# What to begin with for each flag, in the order of SCIENCES. Counts keep a row whose value is doubtful but there, as leaving it out makes a hole; hunts for
+# rare objects leave out what spoils pixels and look at all that is unlike the training set, which is where rare objects are.
+DECISIONS: dict[str, tuple[str, str, str, str]] = {
+    "OUTSIDE_FOOTPRINT": (OUT, OUT, OUT, OUT),
+    "PARTIAL_COVERAGE": (OUT, LOOK, OUT, OUT),
+    "MISSING_BAND": (OUT, LOOK, OUT, OUT),
+    "BAD_CENTER": (OUT, LOOK, OUT, OUT),
+    "SATURATED": (OUT, OUT, OUT, OUT),
+    "BRIGHT_OBJECT": (OUT, OUT, OUT, OUT),
+    "MOSAICKED": (KEEP, KEEP, KEEP, KEEP),
+    "RESAMPLED": (LOOK, KEEP, LOOK, KEEP),
+    "NEIGHBOR": (LOOK, KEEP, LOOK, LOOK),
+    "DUPLICATE_POSITION": (OUT, OUT, OUT, OUT),
+    "LOW_SNR": (OUT, LOOK, OUT, LOOK),
+    "BLENDED": (LOOK, KEEP, LOOK, LOOK),
+    "SATURATED_CORE": (OUT, LOOK, OUT, OUT),
+    "SKY_OFFSET": (OUT, LOOK, LOOK, LOOK),
+    "POINT_LIKE": (OUT, LOOK, LOOK, LOOK),
+    "NOT_SELECTED": (OUT, LOOK, OUT, OUT),
+    "MISSING_PIXELS": (OUT, LOOK, OUT, OUT),
+    "MODEL_FAILED": (OUT, OUT, OUT, OUT),
+    "NOT_CONVERGED": (LOOK, KEEP, KEEP, LOOK),
+    "EXTRAPOLATED": (OUT, LOOK, LOOK, OUT),
+    "OUT_OF_DOMAIN": (OUT, LOOK, LOOK, OUT),
+    "CROP_AT_LIMIT": (OUT, KEEP, LOOK, KEEP),
+    "NO_POSTERIOR": (LOOK, KEEP, KEEP, LOOK),
+    "NO_MAGNITUDE": (LOOK, LOOK, KEEP, LOOK),
+    "DOMAIN_UNKNOWN": (LOOK, KEEP, KEEP, LOOK),
+    "NO_MOMENTS": (KEEP, KEEP, KEEP, KEEP),
+}
+
+
+def flag_decisions() -> str:
+    """Return the table of what to do with each flag for each kind of question; names, texts and classes are those of the code."""
+    lines = [
+        f"| flag | what it says | class | {' | '.join(SCIENCES)} |",
+        "|---|---|---" + "|---" * len(SCIENCES) + "|",
+    ]
+    for flag in (*PixelFlag, *ModelFlag):
+        words = " | ".join(f"**{word}**" if word == OUT else word for word in DECISIONS[flag.name])
+        lines.append(f"| {flag.name} | {flag.text} | {flag.flag_class.value} | {words} |")
+    return "\n".join(lines)
+
+
 def versions() -> str:
     """Return the sentence that states the two versions which are raised when numbers change."""
     return f"INGEST_VERSION is {ingest.INGEST_VERSION}, INFER_VERSION is {models.INFER_VERSION}."
@@ -229,6 +296,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "COMMANDS": commands,
     "CONFIG": config_keys,
     "TRAINING": training_settings,
+    "FLAG_DECISIONS": flag_decisions,
     "PIXEL_FLAGS": lambda: flag_table(PixelFlag),
     "MODEL_FLAGS": lambda: flag_table(ModelFlag),
     "MASK_BITS": mask_bits,

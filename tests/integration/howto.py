@@ -1,4 +1,4 @@
-"""Carries out docs/howto/survey_runs.md: its configs, and its commands in their order."""
+"""Carries out docs/howto/slurm.md: its configs, and its commands in their order."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "survey_runs.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "slurm.md"
 
 FOLDERS = {"hsc": "pdr3_wide", "lsst": "dp1"}
 

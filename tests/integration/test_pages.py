@@ -1,0 +1,99 @@
+"""Pages of the documentation are true: their files, commands and Python are carried out on simulated stand-ins."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.table import Table
+
+from galbatch import open_catalog
+from tests import snippets
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder in which `galbatch demo --objects 300` has run."""
+    folder = tmp_path_factory.mktemp("demo")
+    snippets.call("galbatch demo --objects 300", folder, None)
+    return folder / "demo"
+
+
+@pytest.mark.parametrize(
+    ("page", "catalog", "n_good"),
+    [
+        ("hsc_pdr3", "hsc_laptop_catalog", 30),
+        ("resuming", "catalog", 30),
+        # The network is of HSC's pixels and sky: on others' most of its values are flagged, as they should be.
+        ("lsst_dp1", "lsst_laptop_catalog", 0),
+        ("legacy_surveys", "dr10_catalog", 0),
+    ],
+)
+def test_a_run_of_a_survey(tmp_path, page, catalog, n_good):
+    snippets.follow(f"docs/howto/{page}.md", tmp_path)
+    made = open_catalog(tmp_path / catalog)
+    # The simulated list has some objects more than it was asked for: outside of the footprint, and duplicates.
+    assert 60 <= len(made) <= 70
+    assert len(made.good("gampen")) >= n_good
+    assert len(made.where("gampen_re_arcsec_q500 > 0")) > 50
+
+
+def test_object_stores(tmp_path, s3):
+    bucket = s3.removeprefix("s3://")
+    snippets.follow("docs/howto/object_stores.md", tmp_path, BUCKET=bucket)
+    assert 40 <= len(open_catalog(f"{s3}/catalog")) <= 50
+
+
+def test_quality_cuts(tmp_path):
+    n_good, n_all, n_used, n_rows, n_sharp = map(
+        int, snippets.follow("docs/howto/quality_cuts.md", tmp_path)[-1].replace("of", "").split()
+    )
+    assert n_all == n_rows > 300
+    assert n_sharp < n_good < n_used < n_all
+
+
+def test_getting_started(tmp_path):
+    *_, shown, said = snippets.follow("docs/getting_started.md", tmp_path)
+    assert "46112100000000007" in shown
+    assert "objects" in said
+
+
+@pytest.fixture
+def readers(demo, tmp_path):
+    """A copy of the demo's outputs, with the tables that the pages on reading compare with."""
+    for name in ("run.toml", "catalog", "cutouts.zarr", "catalog_pass_outputs.zarr", "survey"):
+        copy = shutil.copytree if (demo / name).is_dir() else shutil.copy
+        copy(demo / name, tmp_path / name)
+    truth = pd.read_parquet(demo / "survey" / "truth.parquet")
+    truth.to_parquet(tmp_path / "truth.parquet")
+    published = truth[["ra_deg", "dec_deg", "re_arcsec", "mag_g"]].rename(columns={"mag_g": "mag"})
+    Table.from_pandas(published).write(tmp_path / "published.fits")
+    return tmp_path
+
+
+READING = ["collection", "columns", "comparison", "draws", "python", "store"]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/reference/{name}.md" for name in READING)])
+def test_reading(readers, page):
+    snippets.follow(page, readers)
+
+
+def test_no_page_is_said_to_be_run_that_is_not():
+    """The other four are carried out by tests of their own: test_howto*.py, and test_whose_prior."""
+    here = ["hsc_pdr3", "lsst_dp1", "legacy_surveys", "resuming", "object_stores", "quality_cuts"]
+    there = ["slurm", "store_first", "transfer"]
+    names = {"README.md", "docs/getting_started.md", "docs/reference/priors.md"}
+    names |= {f"docs/howto/{name}.md" for name in here + there} | {f"docs/reference/{n}.md" for n in READING}
+    assert names == set(snippets.RUN)
+
+
+def test_whose_prior(tmp_path):
+    """The worked example gives back what was put in; stacked medians do not."""
+    page = "docs/reference/priors.md"
+    (script,) = [block.text for block in snippets.blocks_of(page) if block.language == "python"]
+    (tmp_path / "page.py").write_text(script + "\nprint(*stacked, *reweighted)\n")
+    found = np.array(snippets.call("python page.py", tmp_path, None).split(), dtype=float)
+    assert np.abs(found - [0.62, 0.33, 0.50, 0.25]).max() < 0.03
