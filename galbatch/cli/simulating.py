@@ -29,7 +29,9 @@ def demo(
 
 
 def simulate(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the survey into")],
+    out_folder: Annotated[
+        str, typer.Argument(metavar="OUT", help="folder or s3:// prefix to write the survey into")
+    ],
     objects: Annotated[int, typer.Option(help="number of galaxies to simulate", min=1)] = 2000,
     patches: Annotated[int, typer.Option(help="number of overlapping patches in the tract", min=1)] = 4,
     bands: Annotated[str, typer.Option(help="bands, from g, r and i, such as gri or g,r,i")] = "gr",
