@@ -19,6 +19,7 @@ from galbatch.catalog import pass_outputs
 from galbatch.core.columns import ID, MODEL_FLAGS, Column, model_of_network
 from galbatch.core.flags import ModelFlag
 from galbatch.core.pixels import HealpixPixel
+from galbatch.core.texts import alike_but_for_case
 from galbatch.errors import CatalogError, UsageError
 
 if TYPE_CHECKING:
@@ -316,8 +317,9 @@ def plot_paths(path: str, drawn: Sequence[Drawn]) -> list[str]:
         return [path]
     stem, _, suffix = path.rpartition(".")
     names = [f"{safe_name(one.object_id)}_{one.model}" for one in drawn]
-    # Two ids that differ only in replaced characters would get the same name: these get a number as well.
-    twice = {name for name in names if names.count(name) > 1}
+    # Two ids that differ only in replaced characters would get the same name, and disks of macOS and Windows take names that differ
+    # only in case for the same: these get a number as well.
+    twice = alike_but_for_case(names)
     return [
         f"{stem}_{name}{f'_{number}' if name in twice else ''}.{suffix}" for number, name in enumerate(names)
     ]

@@ -80,7 +80,8 @@ def thumbnail_path(catalog_path: str, object_id: int | str) -> str:
     """Return the path of the picture that ``galbatch show`` writes of an object, in this user's folder of temporary files."""
     # On a machine of many users each has a folder of their own. Windows has no uid, and a temporary folder for each user.
     user = os.getuid() if hasattr(os, "getuid") else ""
-    digest = hashlib.sha256(storage.absolute(catalog_path).encode()).hexdigest()[:8]
+    # Of the id as well: ids that differ in case, or in characters that files' names do not have, are different objects.
+    digest = hashlib.sha256(f"{storage.absolute(catalog_path)} {object_id}".encode()).hexdigest()[:8]
     return str(Path(tempfile.gettempdir(), f"galbatch-{user}", f"{digest}_{safe_name(object_id)}.png"))
 
 

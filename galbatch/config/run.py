@@ -21,6 +21,7 @@ from galbatch.config.strict import Section, parse_strictly, require_plain
 from galbatch.config.survey import SurveyConfig
 from galbatch.config.values import one_or_several
 from galbatch.core.file_kinds import FIRST_BYTES, kind_by_content
+from galbatch.core.texts import alike_but_for_case
 from galbatch.core.urls import scheme_of
 from galbatch.errors import ConfigError
 
@@ -70,6 +71,12 @@ class RunConfig(Section):
         if twice:
             raise ValueError(
                 f"[survey] bands must differ, named twice: {', '.join(twice)}; give each [[survey]] a name"
+            )
+        # Names of columns in SQL, and of extensions in FITS, are the same whatever their case.
+        if alike := alike_but_for_case(self.bands):
+            raise ValueError(
+                f"[survey] bands must differ in more than their case, found {', '.join(alike)}: readers of the catalog could not tell their "
+                "columns apart; put them into two [[survey]] sections, one of them with a name, which goes before its bands"
             )
         return self
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["continued", "counted", "fill", "html_card", "html_table", "size"]
+__all__ = ["alike_but_for_case", "continued", "counted", "fill", "html_card", "html_table", "size"]
 
 # Everything inherits the notebook's own font and color, so that it is readable on a light and on a dark page. The element is
 # not a table, as Jupyter's style sheet would color the rows of one.
@@ -39,6 +39,12 @@ def size(n_bytes: int) -> str:
         if n_bytes >= factor:
             return f"{n_bytes / factor:.2f} {unit}"
     return f"{n_bytes / 2**10:.2f} KiB"
+
+
+def alike_but_for_case(names: Sequence[str]) -> list[str]:
+    """Return the names, each once and sorted, that equal another of `names`, or do but for the case of letters."""
+    folded = [name.casefold() for name in names]
+    return sorted({name for name, key in zip(names, folded, strict=True) if folded.count(key) > 1})
 
 
 def fill(text: str, width: int) -> str:

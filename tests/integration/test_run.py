@@ -18,6 +18,7 @@ import pytest
 from galbatch import catalog, cluster, config, errors, execution, ingest, models
 from galbatch.catalog import checksum_path
 from galbatch.core.flags import ModelFlag, PixelFlag
+from galbatch.core.texts import alike_but_for_case
 from galbatch.planning import planner as plan_module
 
 
@@ -435,6 +436,13 @@ class TestBadInput:
 def plan_mtime(plan, path):
     (version,) = {tile.identity.version for tile in plan.tiles if tile.image.path == str(path)}
     return int(version)
+
+
+def test_no_two_files_of_a_run_have_names_that_differ_only_in_case(finished):
+    folder, _ = finished
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*")]
+    assert len(names) > 50
+    assert alike_but_for_case(names) == []
 
 
 def test_status_and_exit_codes(finished):

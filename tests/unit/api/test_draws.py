@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from galbatch.api import Drawn, as_table, correlation, plot_paths, summary_tables
+from galbatch.api import Drawn, as_table, correlation, plot_paths, summary_tables, thumbnail_path
 from galbatch.core.columns import Column
 
 
@@ -49,6 +49,8 @@ def test_units_and_ids_of_text_stay():
             [drawn("x/1 b", bt=[1]), drawn("x_1_b", bt=[1])],
             ["a/c_x_1_b_gampen_0.png", "a/c_x_1_b_gampen_1.png"],
         ),
+        # The same file on disks of macOS and Windows.
+        ([drawn("J1a", bt=[1]), drawn("J1A", bt=[1])], ["a/c_J1a_gampen_0.png", "a/c_J1A_gampen_1.png"]),
     ],
 )
 def test_each_plot_has_a_name_of_its_own(objects, expected):
@@ -76,3 +78,9 @@ def test_density_of_the_prior_is_a_column_of_its_own():
     assert table["gampen_log_prior"].to_pylist() == [-1.5, -2.5, None, None]
     assert b"training labels of gampen" in table.schema.field("gampen_log_prior").metadata[b"description"]
     assert summary_tables(stated)[0].rows == summary_tables(one)[0].rows
+
+
+def test_each_object_shown_has_a_picture_of_its_own():
+    paths = {thumbnail_path("catalog", one) for one in ("J1a", "J1A", "J1/a", "J1_a")}
+    assert len({path.casefold() for path in paths}) == 4
+    assert thumbnail_path("catalog", "J1a") in paths

@@ -278,6 +278,16 @@ def test_mistakes_between_sections_are_told_with_the_files_name(tmp_path):
     assert refusal(tmp_path, text).startswith("run.toml: [survey] bands must differ, named twice: g, r; ")
 
 
+def test_bands_that_differ_only_in_case_are_told_apart_by_the_name_of_a_survey(tmp_path):
+    section, rest = MINIMAL.replace("[survey]", "[[survey]]").split("[objects]")
+    both = section + section.replace('["g", "r"]', '["G", "z"]')
+    assert refusal(tmp_path, f"{both}[objects]{rest}").startswith(
+        "run.toml: [survey] bands must differ in more than their case, found G, g: readers of the catalog"
+    )
+    (tmp_path / "run.toml").write_text(f'{both}name = "vista"\n[objects]{rest}')
+    assert config.read_config(tmp_path / "run.toml").bands == ("g", "r", "vista_G", "vista_z")
+
+
 def test_a_bundle_is_one_or_a_list(tmp_path):
     for written, expected in (
         ('"a.pt"', ("a.pt",)),
