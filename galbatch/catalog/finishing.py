@@ -23,7 +23,7 @@ from galbatch import __version__, objects, storage
 from galbatch.catalog import layout
 from galbatch.catalog.checksums import add_missing_checksums
 from galbatch.catalog.evidence import evidence_property
-from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_metadata
+from galbatch.catalog.leaves import footer_of, read_leaf, read_leaf_schema
 from galbatch.catalog.schema import default_columns, schema_difference
 from galbatch.core import sky
 from galbatch.core.columns import DEC, HEALPIX, RA, model_of_network
@@ -160,12 +160,13 @@ class _OpenedLeaf:
 
     Attributes
     ----------
-    metadata : the footer of its Parquet file
+    metadata, schema : the footer of its Parquet file
     map_pixels, map_rows : (pixel of the sky map,) int64, the pixels that it has rows in, and how many
     """
 
     leaf: _Leaf
     metadata: pq.FileMetaData
+    schema: pa.Schema
     map_pixels: npt.NDArray[np.int64]
     map_rows: npt.NDArray[np.int64]
 
@@ -173,7 +174,7 @@ class _OpenedLeaf:
     def read(cls, catalog_path: str, pixel: HealpixPixel) -> _OpenedLeaf:
         """Read the footer; rows are read only of a leaf that is larger than a pixel of the sky map."""
         path = layout.leaf_path(catalog_path, pixel)
-        metadata, size_bytes = read_leaf_metadata(path)
+        metadata, schema, size_bytes = read_leaf_schema(path)
         if pixel.healpix_order >= SKYMAP_ORDER:
             # The whole leaf lies in one pixel: two bits of its number go with each order.
             pixels = np.array([pixel.healpix_pixel >> 2 * (pixel.healpix_order - SKYMAP_ORDER)])
@@ -181,7 +182,7 @@ class _OpenedLeaf:
         else:
             index = read_leaf(path, columns=[HEALPIX.name]).column(HEALPIX.name).to_numpy()
             pixels, rows = np.unique(sky.pixel_of(index, SKYMAP_ORDER), return_counts=True)
-        return cls(_Leaf(pixel, metadata.num_rows, size_bytes), metadata, pixels, rows)
+        return cls(_Leaf(pixel, metadata.num_rows, size_bytes), metadata, schema, pixels, rows)
 
 
 class _Summary:
@@ -220,7 +221,7 @@ class _Summary:
         CatalogError
             Its schema differs from that of the first leaf.
         """
-        schema, pixel = opened.metadata.schema.to_arrow_schema(), opened.leaf.pixel
+        schema, pixel = opened.schema, opened.leaf.pixel
         if self.schema is None:
             self.schema = schema.with_metadata(reader_metadata(schema.empty_table()))
             self.metadata = _metadata_without_rows(self.schema)

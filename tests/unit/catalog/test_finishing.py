@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import weakref
 from collections.abc import Mapping
@@ -299,6 +300,21 @@ def test_few_leaves_are_in_memory_at_a_time(
     finish(finished, partitions)
     assert len(alive) == len(partitions) > 4
     assert most <= 4
+
+
+def test_footers_are_freed_without_a_search_for_circles(finished: str, partitions: list[Partition]) -> None:
+    def n_footers() -> int:
+        return sum(isinstance(one, pq.FileMetaData) for one in gc.get_objects())
+
+    finish(finished, partitions)
+    gc.collect()
+    before = n_footers()
+    gc.disable()
+    try:
+        finish(finished, partitions)
+        assert n_footers() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
