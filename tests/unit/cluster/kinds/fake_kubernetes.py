@@ -1,4 +1,7 @@
-"""A made-up Kubernetes API on the loopback with the operator of dask-kubernetes: workers are those of a LocalCluster in this process."""
+"""A made-up Kubernetes API on the loopback with the operator of dask-kubernetes.
+
+Workers are those of a LocalCluster in this process, or, with `pods`, processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ import yaml
 from distributed import LocalCluster
 from distributed.worker import Worker
 from jsonschema import Draft202012Validator
+
+from tests.unit.cluster.kinds.fake_pods import Pods
 
 OPERATOR = "kubernetes.dask.org/v1"
 
@@ -63,12 +68,14 @@ class FakeKubernetes(ThreadingHTTPServer):
     refuses : whether objects are refused when they are created, whatever reviews say
     scheduler_status : of the scheduler's pod; None for one that is ready
     created, deleted : objects, and the paths of those that were deleted
+    pods : starts pods as processes; None: workers are threads of this one
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, pods: Pods | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        self.pods = pods
         self.has_operator, self.acts, self.refuses = True, True, False
         self.denied: set[str] = set()
         self.scheduler_status: dict | None = None
@@ -94,7 +101,13 @@ class FakeKubernetes(ThreadingHTTPServer):
         """Do what the operator does when an object is created."""
         if not self.acts:
             return
-        if values["kind"] == "DaskCluster":
+        if self.pods is not None:
+            if values["kind"] == "DaskCluster":
+                self.pods.start_scheduler(values["spec"]["scheduler"]["spec"])
+                self.pods.start_workers(values["spec"]["worker"], "default")
+            elif values["kind"] == "DaskWorkerGroup":
+                self.pods.start_workers(values["spec"]["worker"], "cpu")
+        elif values["kind"] == "DaskCluster":
             self.running = LocalCluster(
                 n_workers=0,
                 processes=False,
@@ -118,10 +131,10 @@ class FakeKubernetes(ThreadingHTTPServer):
             running.worker_spec[f"{group}-{number}"] = {"cls": Worker, "options": options}
         running.sync(running._correct_state)
 
-    def pods(self, labels: str) -> list[dict]:
+    def pods_labeled(self, labels: str) -> list[dict]:
         if "worker" in labels:
             return self.worker_pods
-        if self.running is None:
+        if self.running is None and (self.pods is None or self.pods.scheduler is None):
             return []
         ready = {
             "phase": "Running",
@@ -134,12 +147,15 @@ class FakeKubernetes(ThreadingHTTPServer):
         return [{"kind": "Pod", "metadata": metadata, "spec": {}, "status": self.scheduler_status or ready}]
 
     def service(self, name: str) -> dict:
-        running = self.running
-        assert running is not None
-        ports = {
-            "tcp-comm": running.scheduler_address.rpartition(":")[2],
-            "http-dashboard": urlsplit(running.dashboard_link).port,
-        }
+        if self.pods is not None:
+            ports = self.pods.ports
+        else:
+            running = self.running
+            assert running is not None
+            ports = {
+                "tcp-comm": running.scheduler_address.rpartition(":")[2],
+                "http-dashboard": urlsplit(running.dashboard_link).port,
+            }
         return {
             "kind": "Service",
             "metadata": {"name": name, "namespace": "galaxies"},
@@ -155,7 +171,7 @@ class FakeKubernetes(ThreadingHTTPServer):
     def listed(self, endpoint: str, name: str, labels: str) -> list[dict]:
         """The objects of an endpoint with this name, or with these labels."""
         if endpoint == "pods":
-            return self.pods(labels)
+            return self.pods_labeled(labels)
         if endpoint == "services":
             return [self.service(name)]
         return [
@@ -171,6 +187,8 @@ class FakeKubernetes(ThreadingHTTPServer):
         self.server_close()
         if self.running is not None:
             self.running.close()
+        if self.pods is not None:
+            self.pods.stop()
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -232,6 +250,8 @@ class Answers(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.deleted.append(self.path)
+        if self.server.pods is not None and "/daskclusters/" in self.path:
+            self.server.pods.stop()
         self.answer(200, {"kind": "Status"})
 
     def answer(self, code: int, values: dict) -> None:
@@ -246,7 +266,7 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-def serve() -> FakeKubernetes:
-    server = FakeKubernetes()
+def serve(pods: Pods | None = None) -> FakeKubernetes:
+    server = FakeKubernetes(pods)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
