@@ -1,5 +1,5 @@
 from .broadcast import Broadcast
-from .counts import CountsOnWorker, TaskCounts, count, totals
+from .counts import CountsOnWorker, GpuOnWorker, TaskCounts, count, totals
 from .events import Event, Sample, Tally
 from .lines import JsonLines, TextLines
 from .notebook import NotebookBars, in_notebook
@@ -15,6 +15,7 @@ __all__ = [
     "CountsOnWorker",
     "Event",
     "GalaxiesPage",
+    "GpuOnWorker",
     "JsonLines",
     "NotebookBars",
     "ProgressBars",

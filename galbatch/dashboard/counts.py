@@ -1,7 +1,8 @@
-"""Counts of the work that each worker has done or is at; heartbeats send them to the scheduler, and Prometheus exports what is done."""
+"""Counts of the work that each worker has done or is at, and its GPU: heartbeats send them, and Prometheus exports what is done."""
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -9,12 +10,23 @@ from types import TracebackType
 from typing import Any
 
 from distributed import WorkerPlugin
+from distributed.diagnostics import nvml
+from distributed.utils import offload
 from distributed.worker import Worker
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["COUNTED", "METRIC", "CountsOnWorker", "TaskCounts", "count", "exported_from", "totals"]
+__all__ = [
+    "COUNTED",
+    "METRIC",
+    "CountsOnWorker",
+    "GpuOnWorker",
+    "TaskCounts",
+    "count",
+    "exported_from",
+    "totals",
+]
 
 COUNTED = ("cutouts", "galaxies", "passes")
 """Names of the counts: cutouts made, galaxies inferred, Monte Carlo passes."""
@@ -148,3 +160,25 @@ class CountsOnWorker(WorkerPlugin):  # type: ignore[misc]  # distributed has no 
             return {"process": _COUNTS.process, "before": before, "under_way": under_way, **done}
 
         worker.metrics[METRIC] = counts
+
+
+class GpuOnWorker(WorkerPlugin):  # type: ignore[misc]
+    """Dask plugin that sends the use of a worker's GPU and its memory to the scheduler with each heartbeat.
+
+    Dask has such a metric, but finds out that there is a GPU only after a worker has chosen its metrics.
+    """
+
+    name = "galbatch-gpu"
+
+    def setup(self, worker: Worker) -> None:
+        """Register the metric with the worker, unless it sees no GPU."""
+        # Workers that cut for those with a GPU have an empty list, for which Dask takes the first GPU.
+        if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or nvml.device_get_count() == 0:
+            return
+        of_device = nvml.one_time()
+
+        async def gpu(_worker: Worker) -> dict[str, Any]:
+            # NVML may take milliseconds to answer.
+            return {**of_device, **await offload(nvml.real_time)}
+
+        worker.metrics["gpu"] = gpu

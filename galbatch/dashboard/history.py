@@ -150,6 +150,15 @@ class Course:
             round(last - first) for first, last in zip(self._points[0][1:], self._points[-1][1:], strict=True)
         )
 
+    def mean_rates(self, window_s: float) -> Floats:
+        """Return the counts (count,) float64 per second over the last `window_s` seconds, or since the run began; 0 at its beginning."""
+        points = np.asarray(self._points, np.float64)
+        since_s = max(points[-1, 0] - window_s, points[0, 0])
+        if points[-1, 0] <= since_s:
+            return np.zeros(points.shape[1] - 1)
+        before = [np.interp(since_s, points[:, 0], column) for column in points[:, 1:].T]
+        return np.maximum(points[-1, 1:] - before, 0.0) / (points[-1, 0] - since_s)
+
     def rates(self) -> tuple[Floats, Floats]:
         """Return the course of the rates.
 

@@ -14,7 +14,15 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import RequestHandler
 
 from galbatch.dashboard.broadcast import HANDLER, RunNews
-from galbatch.dashboard.counts import COUNTED, METRIC, CountsOnWorker, counters, exported_from, own_metrics
+from galbatch.dashboard.counts import (
+    COUNTED,
+    METRIC,
+    CountsOnWorker,
+    GpuOnWorker,
+    counters,
+    exported_from,
+    own_metrics,
+)
 from galbatch.dashboard.history import Course, Workers
 from galbatch.dashboard.view import WorkerView, render_page, render_state, worker_view
 
@@ -31,6 +39,7 @@ def watch(client: Client) -> str:
     """Add the page and the counters to a cluster, and return the URL of the page."""
     client.register_plugin(GalaxiesPage())
     client.register_plugin(CountsOnWorker())
+    client.register_plugin(GpuOnWorker())
     # Dask's link leads to its own page, /status.
     link: str = client.dashboard_link
     return link.removesuffix("/status") + PAGE

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from galbatch.core.flags import FlagClass, ModelFlag, PixelFlag
 from galbatch.dashboard.broadcast import Failure, RunNews
 from galbatch.dashboard.counts import COUNTED
-from galbatch.dashboard.events import duration
+from galbatch.dashboard.events import RATE_MINUTES, duration
 from galbatch.dashboard.history import Course
 
 __all__ = ["WorkerView", "render_page", "render_state", "worker_view"]
@@ -71,8 +71,7 @@ class WorkerView:
 def worker_view(state: Any, rates: tuple[float, ...]) -> WorkerView:
     """Return the row of a worker from the scheduler's `WorkerState` and its rates."""
     metrics = state.metrics
-    # Dask adds both where it finds a GPU.
-    gpu, gpu_extra = metrics.get("gpu") or {}, (state.extra or {}).get("gpu") or {}
+    gpu = metrics.get("gpu") or {}
     return WorkerView(
         name=str(state.name),
         address=state.address,
@@ -83,7 +82,7 @@ def worker_view(state: Any, rates: tuple[float, ...]) -> WorkerView:
         silent_s=max(0.0, time.time() - state.last_seen),
         gpu_percent=float(gpu["utilization"]) if "utilization" in gpu else None,
         gpu_bytes=float(gpu.get("memory-used") or 0.0),
-        gpu_limit_bytes=float(gpu_extra.get("memory-total") or 0.0),
+        gpu_limit_bytes=float(gpu.get("memory-total") or 0.0),
     )
 
 
@@ -119,6 +118,7 @@ def render_state(news: RunNews | None, course: Course | None, workers: Sequence[
         .get_template("state.html")
         .render(
             news=news,
+            left_s=left_s(news, course) if news else None,
             step=step_text(news) if news else "",
             elapsed_s=course.elapsed_s if course else 0.0,
             now=now,
@@ -137,6 +137,20 @@ def render_state(news: RunNews | None, course: Course | None, workers: Sequence[
             silent_s=SILENT_S,
         )
     )
+
+
+def left_s(news: RunNews, course: Course | None) -> float | None:
+    """Return the seconds that a run still takes, at the rate of the last ten minutes; None where that is not known.
+
+    Inference is the last step, so its rate decides. Unlike the news, it counts partitions that are under way.
+    """
+    [inference] = [stage for stage in news.stages if stage.name == "infer"] or [None]
+    if course is None or inference is None:
+        return news.left_s
+    galaxies = COUNTED.index("galaxies")
+    rate = float(course.mean_rates(60.0 * RATE_MINUTES)[galaxies])
+    left = inference.total - inference.before - course.done()[galaxies]
+    return max(left, 0) / rate if rate > 0 else news.left_s
 
 
 def step_text(news: RunNews) -> str:
@@ -204,9 +218,11 @@ def failure_groups(failures: Sequence[Failure]) -> list[dict[str, Any]]:
 
 
 def rate_text(value: float) -> str:
-    """Return a rate with three digits or so, such as ``0.42``, ``8.1`` or ``12,345``."""
+    """Return a rate with three digits or so, such as ``0.42``, ``8.1``, ``12,345`` or ``1.23 M``."""
     if value <= 0:
         return "0"
+    if value >= 1e6:
+        return f"{value / 1e6:.3g} M"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 

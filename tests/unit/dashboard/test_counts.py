@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from distributed.diagnostics import nvml
 
 from galbatch import dashboard
 from galbatch.dashboard.counts import METRIC
@@ -48,3 +49,25 @@ def test_the_part_of_a_task_that_fails_is_nothing(metric):
         fail()
     assert metric()["under_way"] == {"cutouts": 0, "galaxies": 0, "passes": 0}
     assert dashboard.totals() == before
+
+
+@pytest.mark.parametrize(
+    ("visible", "n_gpus", "has_metric"), [(None, 1, True), ("1", 2, True), ("", 2, False), (None, 0, False)]
+)
+def test_workers_with_a_gpu_tell_its_use_and_memory(monkeypatch, visible, n_gpus, has_metric):
+    used = iter([11, 12])
+    monkeypatch.setattr(nvml, "device_get_count", lambda: n_gpus)
+    monkeypatch.setattr(nvml, "one_time", lambda: {"memory-total": 139, "name": "made up"})
+    monkeypatch.setattr(nvml, "real_time", lambda: {"utilization": 93, "memory-used": next(used)})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    worker = SimpleNamespace(metrics={})
+    dashboard.GpuOnWorker().setup(worker)
+    assert ("gpu" in worker.metrics) == has_metric
+    if has_metric:
+        asked = [asyncio.run(worker.metrics["gpu"](worker)) for _ in range(2)]
+        assert [(one["utilization"], one["memory-used"], one["memory-total"]) for one in asked] == [
+            (93, 11, 139),
+            (93, 12, 139),
+        ]

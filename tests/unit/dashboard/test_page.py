@@ -19,9 +19,7 @@ def worker(process, cutouts, *, under_way=0.0):
         **counts,
     }
     state = {METRIC: metric}
-    return SimpleNamespace(
-        name=process, address=process, metrics=state, memory_limit=0, last_seen=0.0, extra={}
-    )
+    return SimpleNamespace(name=process, address=process, metrics=state, memory_limit=0, last_seen=0.0)
 
 
 class Scheduler:

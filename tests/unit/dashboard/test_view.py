@@ -1,6 +1,7 @@
 """The dashboard's page as HTML, without a browser: what stands there, and what is left out."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,7 +61,8 @@ def test_the_numbers_stand_on_the_page():
         "ingest-done": "1,500",
         "ingest-total": "2,000",
         "infer-done": "1,234",
-        "left": "1 h 1 min",
+        # 600 of 2,000 galaxies in a minute.
+        "left": "2 min",
         "galaxies-per-s": "10.0",
         "cutouts-per-s": "20.0",
         "passes-per-s": "640",
@@ -123,8 +125,7 @@ def test_a_worker_is_read_from_the_schedulers_state():
     state = SimpleNamespace(
         name=3,
         address="tcp://10.0.0.7:1",
-        metrics={"cpu": 12.5, "memory": 100, "gpu": {"utilization": 40, "memory-used": 2}},
-        extra={"gpu": {"memory-total": 8, "name": "H200"}},
+        metrics={"cpu": 12.5, "memory": 100, "gpu": {"utilization": 40, "memory-used": 2, "memory-total": 8}},
         memory_limit=400,
         last_seen=0.0,
     )
@@ -146,6 +147,19 @@ def test_before_the_first_run_the_page_says_so():
     html = view.render_state(None, None, [])
     assert "No run yet" in html
     assert "0 workers connected" in html
+
+
+def test_the_time_left_counts_what_is_under_way():
+    stages = (StageNews("ingest", 900, 1000, 100), StageNews("infer", 100, 1000, 100))
+    news = replace(NEWS, state="running", stages=stages, left_s=1e6)
+    going = Course(0.0, (0.0, 0.0, 0.0))
+    assert view.left_s(news, going) == 1e6
+    for second in range(1, 1001):
+        # 300 galaxies are inferred in the last ten minutes, though no partition is done.
+        going.add(float(second), (900.0, max(0, second - 400) / 2, 0.0))
+    assert view.left_s(news, going) == pytest.approx((1000 - 100 - 300) / 0.5)
+    # A run that only cuts.
+    assert view.left_s(replace(news, stages=stages[:1]), going) == 1e6
 
 
 @pytest.mark.parametrize(
@@ -181,7 +195,8 @@ def test_axes_end_at_round_numbers(number, ceiling):
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (0.0421, "0.042"), (8.12, "8.1"), (12345.6, "12,346")]
+    ("number", "text"),
+    [(0, "0"), (0.0421, "0.042"), (8.12, "8.1"), (12345.6, "12,346"), (2_345_678, "2.35 M")],
 )
 def test_rates_are_short(number, text):
     assert view.rate_text(number) == text
