@@ -144,7 +144,7 @@ def left_s(news: RunNews, course: Course | None) -> float | None:
 
     Inference is the last step, so its rate decides. Unlike the news, it counts partitions that are under way.
     """
-    [inference] = [stage for stage in news.stages if stage.name == "infer"] or [None]
+    inference = next((stage for stage in news.stages if stage.name == "infer"), None)
     if course is None or inference is None:
         return news.left_s
     galaxies = COUNTED.index("galaxies")
