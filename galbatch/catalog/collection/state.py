@@ -11,7 +11,7 @@ from galbatch import storage
 from galbatch.catalog import layout
 from galbatch.catalog.tree_checks import hats_problems
 from galbatch.core.columns import ID
-from galbatch.errors import CatalogError
+from galbatch.errors import CatalogError, DamagedError
 
 __all__ = [
     "INDEX",
@@ -28,6 +28,7 @@ __all__ = [
 
 COLLECTION_SUFFIX = "_collection"
 COLLECTION_PROPERTIES = "collection.properties"
+CHECKSUMS_SUFFIX = ".checksums.json"
 INDEX = f"{ID.name}_index"
 MARGIN_PREFIX = "margin_"
 
@@ -122,12 +123,26 @@ def publish_part(catalog_path: str, part: str, files: Mapping[str, bytes | Path]
     for name in layout.PROPERTIES[::-1]:
         storage.remove(storage.join(path, name))
     storage.remove(path)
+    storage.remove(_checksums_path(catalog_path, part))
+    checksums = {}
     for name in sorted(files, key=lambda name: name in layout.PROPERTIES):
         content = files[name]
-        storage.publish(
-            storage.join(path, name), content.read_bytes() if isinstance(content, Path) else content
-        )
+        data = content.read_bytes() if isinstance(content, Path) else content
+        storage.publish(storage.join(path, name), data)
+        checksums[f"{part}/{name}"] = storage.Checksum.of([data])
+    _record(catalog_path, part, checksums)
     write_collection(catalog_path)
+
+
+def _checksums_path(catalog_path: str, what: str) -> str:
+    """Return the path of the checksums of a part of the collection, or of the file of its properties."""
+    return storage.join(collection_path(catalog_path), what + CHECKSUMS_SUFFIX)
+
+
+def _record(catalog_path: str, what: str, checksums: Mapping[str, storage.Checksum]) -> None:
+    """Write the checksums of files, given by their paths in the collection."""
+    files = {name: [one.size_bytes, one.crc32c] for name, one in checksums.items()}
+    storage.publish(_checksums_path(catalog_path, what), storage.sealed_bytes({"files": files}))
 
 
 def write_collection(catalog_path: str) -> None:
@@ -145,6 +160,7 @@ def write_collection(catalog_path: str) -> None:
         CollectionProperties(**values).to_properties_file(folder)
         data = Path(folder, COLLECTION_PROPERTIES).read_bytes()
     storage.publish(storage.join(collection_path(catalog_path), COLLECTION_PROPERTIES), data)
+    _record(catalog_path, COLLECTION_PROPERTIES, {COLLECTION_PROPERTIES: storage.Checksum.of([data])})
 
 
 def primary_url(catalog_path: str, *, levels: int = 1) -> str:
@@ -158,22 +174,53 @@ def primary_url(catalog_path: str, *, levels: int = 1) -> str:
 
 
 def collection_problems(catalog_path: str) -> list[str]:
-    """Return human-readable problems of the collection beside a catalog: stale parts, or what hats finds; [] if there is none."""
-    path = collection_path(catalog_path)
+    """Return human-readable problems of the collection beside a catalog: stale parts, damage, or what hats finds; [] if there is none.
+
+    Every byte of the collection is read, unless it was made by a version that wrote no checksums of it.
+    """
     try:
         state = state_of(catalog_path)
     except (CatalogError, FileNotFoundError):
         return []  # The check of the catalog tells that it is not finished.
-    problems = []
-    for part in parts_of(catalog_path):
-        if not is_current(catalog_path, part, state):
-            radius = part.removeprefix(MARGIN_PREFIX)
-            command = "index" if part == INDEX else f"margin --radius {radius}"
-            problems.append(
-                f"{storage.join(path, part)}: made from an earlier state of the catalog; make it again by "
-                f"galbatch catalog {command}"
-            )
-    if problems:
-        return problems
-    paths = [part_path(catalog_path, part) for part in parts_of(catalog_path)]
-    return [f"{path}: {problem}" for path in paths for problem in hats_problems(path)]
+    parts = parts_of(catalog_path)
+    problems = [
+        f"{part_path(catalog_path, part)}: made from an earlier state of the catalog; make it again by {_maker(part)}"
+        for part in parts
+        if not is_current(catalog_path, part, state)
+    ]
+    problems = problems or [
+        f"{problem}; make it again by {_maker(what)}"
+        for what in (*parts, COLLECTION_PROPERTIES)
+        for problem in _damage(catalog_path, what)
+    ]
+    return problems or [
+        f"{path}: {problem}"
+        for path in (part_path(catalog_path, part) for part in parts)
+        for problem in hats_problems(path)
+    ]
+
+
+def _maker(what: str) -> str:
+    """Return the command that makes a part of the collection, or its properties with a part."""
+    if what.startswith(MARGIN_PREFIX):
+        return f"galbatch catalog margin --radius {what.removeprefix(MARGIN_PREFIX)}"
+    return "galbatch catalog index"
+
+
+def _damage(catalog_path: str, what: str) -> list[str]:
+    """Return how files of the collection differ from what was written, by their recorded checksums."""
+    path = collection_path(catalog_path)
+    try:
+        recorded = storage.read_sealed(_checksums_path(catalog_path, what)) or {"files": {}}
+    except DamagedError as error:
+        return [f"{error.path} {error.problem}"]
+    found = []
+    for name, (size_bytes, crc32c) in recorded["files"].items():
+        file = storage.join(path, name)
+        try:
+            problem = storage.Checksum(size_bytes, crc32c).problem(storage.read_bytes(file))
+        except FileNotFoundError:
+            problem = "is gone"
+        if problem:
+            found.append(f"{file} {problem}")
+    return found

@@ -220,6 +220,55 @@ def test_a_catalog_made_anew_makes_the_collection_stale(made: str, tmp_path: Pat
     assert len(catalog.collection_problems(moved)) == 1
 
 
+# --- damage ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(made: str, tmp_path: Path) -> str:
+    for path in (made, catalog.collection_path(made)):
+        shutil.copytree(path, tmp_path / Path(path).name)
+    return str(tmp_path / "catalog")
+
+
+def test_a_flipped_byte_anywhere_in_the_collection_is_named(copied: str) -> None:
+    rng = np.random.default_rng(5)
+    files = [path for path in sorted(Path(catalog.collection_path(copied)).rglob("*")) if path.is_file()]
+    assert len(files) > 12
+    for path in files:
+        data = path.read_bytes()
+        for at in rng.integers(len(data), size=2):
+            damaged = bytearray(data)
+            damaged[at] ^= int(rng.integers(1, 256))
+            path.write_bytes(damaged)
+            # Properties that say of another state are stale; their file or that of the part is named.
+            problems = catalog.collection_problems(copied)
+            assert problems, (path, at)
+            assert all("make it again by galbatch catalog " in problem for problem in problems)
+            assert any(name in problem for problem in problems for name in (str(path), path.parent.name))
+        path.write_bytes(data)
+    assert catalog.collection_problems(copied) == []
+
+
+def test_what_is_damaged_or_gone_is_named_with_the_command_that_makes_it_again(copied: str) -> None:
+    collection = catalog.collection_path(copied)
+    part = next(Path(collection, "object_id_index", "dataset", "index").glob("part.*.parquet"))
+    part.unlink()
+    leaf = next(Path(collection, "margin_10arcsec").rglob("Npix=*.parquet"))
+    leaf.write_bytes(b"")
+    assert catalog.collection_problems(copied) == [
+        f"{leaf} is empty; make it again by galbatch catalog margin --radius 10arcsec",
+        f"{part} is gone; make it again by galbatch catalog index",
+    ]
+    catalog.make_index(copied)
+    assert len(catalog.collection_problems(copied)) == 1
+
+
+def test_a_collection_without_checksums_is_still_checked_by_hats(copied: str) -> None:
+    for path in Path(catalog.collection_path(copied)).glob("*.checksums.json"):
+        path.unlink()
+    assert catalog.collection_problems(copied) == []
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PosixUPath on python")
 def test_a_collection_on_s3(s3: str, rows: pa.Table) -> None:
