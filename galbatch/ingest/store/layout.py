@@ -35,7 +35,7 @@ __all__ = [
     "reading_bytes",
 ]
 
-# The tables that these follow from: docs/benchmarks.md, "The cutout store".
+# The tables that these follow from: benchmarks/NOTES.md, "The cutout store".
 
 # Object stores like objects of 5 to 64 MB. 96 px in 2 bands: 256 cutouts are 19 MB; 239 px in 5 bands: 16 are 18 MB.
 MAX_SHARD_BYTES = 32 * 10**6
