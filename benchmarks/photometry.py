@@ -34,26 +34,8 @@ MIN_PASSES = 32
 def drawn_block(n_objects: int, size_px: int) -> CutoutBlock:
     """Cutouts of simulated galaxies, as a store of the image alone has them."""
     drawn = simulation.training_set(n_objects, bands=BANDS, size_px=size_px, population="survey", seed=3)
-    each = (n_objects, len(BANDS))
-    return CutoutBlock(
-        grid=Grid(size_px, simulation.PIXEL_SCALE_ARCSEC),
-        bands=BANDS,
-        object_id=np.arange(n_objects),
-        ra_deg=np.zeros(n_objects),
-        dec_deg=np.zeros(n_objects),
-        image=drawn.images,
-        mask=None,
-        variance=None,
-        crpix=np.zeros((n_objects, 2)),
-        crval=np.zeros((n_objects, 2)),
-        cd=np.zeros((n_objects, 2, 2)),
-        tile=np.array(["0"] * n_objects),
-        coverage=np.ones(each, np.float32),
-        sky_sigma_njy=np.full(each, np.nan, np.float32),
-        psf_fwhm_arcsec=drawn.psf_fwhm_arcsec,
-        noise_correlation=np.ones(each, np.float32),
-        flags=np.zeros(n_objects, np.int32),
-    )
+    grid = Grid(size_px, simulation.PIXEL_SCALE_ARCSEC)
+    return CutoutBlock.of_images(drawn.images, BANDS, grid, psf_fwhm_arcsec=drawn.psf_fwhm_arcsec)
 
 
 def detection_images(block: CutoutBlock) -> list[tuple[np.ndarray, float]]:

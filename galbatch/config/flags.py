@@ -25,7 +25,14 @@ class FlagsConfig(Section):
     of_list: ClassVar[frozenset[str]] = frozenset({"neighbor_radius_arcsec", "duplicate_radius_arcsec"})
     of_models: ClassVar[frozenset[str]] = frozenset({"max_missing_share"})
     of_photometry: ClassVar[frozenset[str]] = frozenset(
-        {"blended_share", "flat_core_share", "sky_offset_share", "point_like_ratio"}
+        {
+            "blended_share",
+            "flat_core_share",
+            "sky_offset_share",
+            "point_like_ratio",
+            "inconsistent_rate",
+            "asymmetric_share",
+        }
     )
     """Keys that change no flag of the cutouts: those of the object list, of networks, and of the photometry."""
 
@@ -65,17 +72,24 @@ class FlagsConfig(Section):
         le=1,
         description=f"{PixelFlag.BLENDED.help} Largest share of the aperture's light in any band (phot_others_share).",
     )
-    # Galaxies and stars have 0.02 to 0.15, as far as the pixels sample their cores.
+    # Single simulated galaxies have at most 0.1, arms of spirals add as much; a merged neighbor with a third of the light makes 0.2.
+    asymmetric_share: float = Field(
+        0.13,
+        ge=0,
+        le=1,
+        description=f"{PixelFlag.BLENDED.help} Largest share of the light in any band that the opposite side lacks (phot_asymmetric_share).",
+    )
+    # Galaxies and stars have 0.02 to 0.2, as far as the pixels sample their cores.
     flat_core_share: float = Field(
         0.3,
         ge=0,
         le=1,
-        description=f"{PixelFlag.SATURATED_CORE.help} Largest share of the pixels within the half-light radius that are as bright as the "
-        "brightest one (phot_flat_share).",
+        description=f"{PixelFlag.SATURATED_CORE.help} Largest share of the core's pixels that are as bright as the brightest one "
+        "(phot_flat_share).",
     )
-    # GaMPEN's fluxes of the simulated survey move by one standard deviation where the sky adds a tenth to them.
+    # demo:gampen_survey's fluxes move by two standard deviations where the sky adds a twentieth to them.
     sky_offset_share: float = Field(
-        0.15,
+        0.08,
         ge=0,
         le=10,
         description=f"{PixelFlag.SKY_OFFSET.help} Largest share of the flux that the sky (phot_sky_njy) adds to or takes from the aperture.",
@@ -86,4 +100,11 @@ class FlagsConfig(Section):
         le=2,
         description=f"{PixelFlag.POINT_LIKE.help} Smallest ratio phot_core_ratio, of the size of the core to the PSF's width, in a band with "
         "signal-to-noise above 20.",
+    )
+    # Bundles have limits for these rates, from two thousand objects.
+    inconsistent_rate: float = Field(
+        0.01,
+        ge=0.002,
+        le=0.5,
+        description=f"{ModelFlag.INCONSISTENT.help} Share of objects like those of the bundle's calibration that get the flag.",
     )

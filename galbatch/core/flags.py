@@ -126,6 +126,7 @@ class ModelFlag(CatalogFlag):
         1 << 10,
         "A mean or standard deviation is too large for a number and missing; the quantiles are right.",
     )
+    INCONSISTENT = 1 << 11, "The estimates and the photometry of the same pixels disagree."
 
 
 class SkySource(enum.IntEnum):

@@ -368,6 +368,44 @@ class CutoutBlock:
     pixel_digest: npt.NDArray[np.int64] | None = None
     sky_source: npt.NDArray[np.int8] | None = None
 
+    @classmethod
+    def of_images(
+        cls,
+        image: npt.NDArray[np.float32],
+        bands: Sequence[str],
+        grid: Grid,
+        *,
+        object_id: npt.NDArray[Any] | None = None,
+        psf_fwhm_arcsec: npt.NDArray[np.float32] | None = None,
+    ) -> CutoutBlock:
+        """Return images (object, band, y, x) as cutouts without a place on the sky, of which nothing else is known.
+
+        Parameters
+        ----------
+        image, bands, grid, psf_fwhm_arcsec : as the attributes
+        object_id : (object,); None: their numbers from 0
+        """
+        n_objects, unknown = len(image), np.full(image.shape[:2], np.nan, np.float32)
+        return cls(
+            grid=grid,
+            bands=tuple(bands),
+            object_id=np.arange(n_objects) if object_id is None else object_id,
+            ra_deg=np.zeros(n_objects),
+            dec_deg=np.zeros(n_objects),
+            image=image,
+            mask=None,
+            variance=None,
+            crpix=np.zeros((n_objects, 2)),
+            crval=np.zeros((n_objects, 2)),
+            cd=np.zeros((n_objects, 2, 2)),
+            tile=np.full(n_objects, ""),
+            coverage=np.isfinite(image).mean(axis=(2, 3), dtype=np.float32),
+            sky_sigma_njy=unknown,
+            psf_fwhm_arcsec=unknown.copy() if psf_fwhm_arcsec is None else psf_fwhm_arcsec,
+            noise_correlation=np.ones(image.shape[:2], np.float32),
+            flags=np.zeros(n_objects, np.int32),
+        )
+
     def __len__(self) -> int:
         return len(self.object_id)
 

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from galbatch import catalog, models
 from galbatch.catalog import pass_outputs
-from galbatch.core.columns import CASE, IDENTITY, Column
+from galbatch.core.columns import CASE, DISAGREEMENT, IDENTITY, MODEL_FLAGS, Column, photometry_columns
+from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import growth
+from galbatch.photometry import PHOTOMETRY_VERSION
 from galbatch.planning import ModelPlan
 
 if TYPE_CHECKING:
@@ -208,6 +210,34 @@ class LoadedModel:
         for one in models.dereddened(own, name=self.planned.model, quantiles=quantiles, a_b=self.task.a_b):
             observed = values[one.observed][self.selected]
             values[one.column][self.selected] = observed - np.float32(one.a_b) * ebv[self.selected]
+
+    def compare(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill the disagreement of the network's objects with the photometry in `values` (object,), and its flag.
+
+        Both are made anew for objects that were taken from the base, which may have had other photometry or none.
+        """
+        name, info, where = self.planned.model, self.ensemble.metadata.disagreement, self.selected
+        if info is None:
+            return
+        flags, off = values[MODEL_FLAGS.name(name)], np.full(int(where.sum()), np.nan, np.float32)
+        if self.task.photometry is not None:
+            of_network = {column.name: values[column.name][where] for column in self.columns}
+            off = models.disagreement(
+                info,
+                self.ensemble.metadata.parameters,
+                {
+                    column.name: values[column.name][where]
+                    for column in photometry_columns(self.planned.bands)
+                },
+                of_network,
+                model=name,
+                bands=self.planned.bands,
+                photometry_version=PHOTOMETRY_VERSION,
+            )
+        values[DISAGREEMENT.name(name)][where] = off
+        limit = models.disagreement_limit(info, self.task.flags.inconsistent_rate)
+        flags[where] &= np.int32(~ModelFlag.INCONSISTENT)
+        flags[where] |= np.where(off > limit, np.int32(ModelFlag.INCONSISTENT), np.int32(0))
 
     @property
     def audit(self) -> models.Audit | None:

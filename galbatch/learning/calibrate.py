@@ -14,6 +14,7 @@ from galbatch.errors import UsageError
 from galbatch.learning.further_columns import with_further_columns
 from galbatch.learning.held_out import describe_objects, held_out_objects, refuse_training_seed
 from galbatch.learning.progress import calibration_progress, line_printer
+from galbatch.learning.second_opinion import measure_disagreement
 from galbatch.learning.sources import DataSource, input_settings, open_source, simulate_labeled
 from galbatch.learning.stopping import measure_stopping
 
@@ -214,7 +215,21 @@ class _Calibrating:
                 found = models.calibrate(
                     task.bundles, held_out, settings, comparison=comparison, progress=progress
                 )
-            return self._with_stopping(_with_prior(found, held_out, described), held_out, described)
+            found = self._with_stopping(_with_prior(found, held_out, described), held_out, described)
+            return self._with_disagreement(found, held_out, described)
+
+    def _with_disagreement(
+        self, found: models.Calibration, held_out: models.HeldOut, described: str
+    ) -> models.Calibration:
+        """Return the calibration with the relation of the calibrated network's estimates to the photometry."""
+        calibrated = dataclasses.replace(found.choice.bundle, metadata=found.metadata)
+        seed = self._task.settings.seed
+        disagreement = measure_disagreement(
+            calibrated, held_out, seed=seed, data=described, notify=self._notify
+        )
+        return dataclasses.replace(
+            found, metadata=dataclasses.replace(found.metadata, disagreement=disagreement)
+        )
 
     def _with_stopping(
         self, found: models.Calibration, held_out: models.HeldOut, described: str

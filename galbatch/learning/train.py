@@ -17,6 +17,7 @@ from galbatch.errors import UsageError
 from galbatch.learning.held_out import PARENT_RECORD
 from galbatch.learning.labeled import LabeledImages
 from galbatch.learning.progress import TrainingProgress, line_printer
+from galbatch.learning.second_opinion import measure_disagreement
 from galbatch.learning.settings import resolve_settings
 from galbatch.learning.sources import DataSource, open_source
 from galbatch.learning.stopping import measure_stopping
@@ -29,6 +30,8 @@ __all__ = [
     "train_and_save",
     "train_bundle",
 ]
+
+SET_ASIDE = "objects that the training set aside"
 
 
 @dataclass(frozen=True)
@@ -280,14 +283,18 @@ def _saved(
     script = models.script_of(trained.network)
     # Only the masks of these passes follow from the hash, which a bundle has once it is written.
     bundle = models.Bundle(trained.metadata, "", script)
+    # The validation set decided which epoch is kept, which the scatter of passes hardly knows of.
+    aside = held_out.take(np.concatenate([split.test, split.validation]))
     stopping = measure_stopping(
         bundle,
-        # The validation set decided which epoch is kept, which the scatter of passes hardly knows of.
-        held_out.take(np.concatenate([split.test, split.validation])),
-        models.StoppingSettings(device=device, data="objects that the training set aside"),
+        aside,
+        models.StoppingSettings(device=device, data=SET_ASIDE),
         console=console,
     )
-    metadata = dataclasses.replace(trained.metadata, stopping=stopping)
+    disagreement = measure_disagreement(
+        bundle, aside, data=SET_ASIDE, device=device, notify=line_printer(console)
+    )
+    metadata = dataclasses.replace(trained.metadata, stopping=stopping, disagreement=disagreement)
     sha256 = models.save_bundle(str(output), script, metadata)
     card = output.with_suffix(".md")
     card.write_text(models.card_text(metadata, sha256), encoding="utf-8")

@@ -57,7 +57,8 @@ def photometry_flags(
             )
             is_bright = flux > POINT_MIN_SNR * found["flux_err"]
             conditions = {
-                PixelFlag.BLENDED: found["others_share"] > thresholds.blended_share,
+                PixelFlag.BLENDED: (found["others_share"] > thresholds.blended_share)
+                | (found["asymmetric_share"] > thresholds.asymmetric_share),
                 PixelFlag.SATURATED_CORE: (found["flat_share"] > thresholds.flat_core_share) & ~is_saturated,
                 PixelFlag.SKY_OFFSET: offset,
                 PixelFlag.POINT_LIKE: is_bright & (found["core_ratio"] < thresholds.point_like_ratio),

@@ -25,7 +25,7 @@ from galbatch.photometry.detection import detect, stacked
 
 __all__ = ["PHOTOMETRY_VERSION", "measure_photometry"]
 
-PHOTOMETRY_VERSION = 1
+PHOTOMETRY_VERSION = 2
 """Raised when the numbers of the photometry change."""
 
 Values = dict[str, npt.NDArray[Any]]
@@ -48,8 +48,13 @@ are above; with 1.5 widths, which take more of the neighbors' light, below what 
 
 FLAT_SHARE = 0.01
 FLAT_SIGMA = 2.0
-FLAT_MIN_SNR = 50.0
-"""A pixel is as bright as the peak within this share or this many sigma; of a fainter peak than the third the noise decides."""
+FLAT_MOST = 0.1
+FLAT_MIN_SNR = 3.0
+"""A pixel is as bright as the peak within this share, or this many sigma but at most the third share; of a fainter peak than the fourth the
+noise decides. Of simulated galaxies 95 percent have a share below 0.2, and cut off at 0.4 of their peaks above 0.35."""
+
+SIDES_MIN_SNR = 10.0
+"""Below this signal-to-noise ratio the two sides of an object differ by their noise."""
 
 
 def measure_photometry(cutouts: CutoutBlock, settings: PhotometryConfig) -> Values:
@@ -229,6 +234,9 @@ def _in_band(
         "peak": peak,
         "others_share": _others_share(pixels, aperture),
         "flat_share": _flat_share(pixels, aperture, peak=peak, noise=noise, radius_px=radius),
+        "asymmetric_share": _asymmetric_share(plane, aperture, noise=noise)
+        if flux > SIDES_MIN_SNR * flux_error
+        else math.nan,
     }
 
 
@@ -258,11 +266,38 @@ def _others_share(pixels: npt.NDArray[np.float32], aperture: Aperture) -> float:
 def _flat_share(
     pixels: npt.NDArray[np.float32], aperture: Aperture, *, peak: float, noise: float, radius_px: float
 ) -> float:
-    """Return the share of the pixels within the half-light radius that are as bright as the peak; NaN of faint objects."""
+    """Return the share of a core's pixels that are as bright as the peak; NaN of faint objects.
+
+    The core are the pixels above half the peak within the half-light radius.
+    """
     if not (peak > FLAT_MIN_SNR * noise and radius_px > 0):
         return math.nan
-    core = pixels[aperture.half_light_circle(radius_px)]
+    inner = pixels[aperture.half_light_circle(radius_px)]
     # Where a brighter source has most of the circle, too few pixels are left to tell.
-    if core.size < 0.5 * math.pi * radius_px**2:
+    if inner.size < 0.5 * math.pi * radius_px**2:
         return math.nan
-    return float(np.mean(core >= peak - max(FLAT_SHARE * peak, FLAT_SIGMA * noise)))
+    core = inner[inner > 0.5 * peak]
+    return float(np.mean(core >= peak - max(FLAT_SHARE * peak, min(FLAT_SIGMA * noise, FLAT_MOST * peak))))
+
+
+def _asymmetric_share(plane: npt.NDArray[np.float32], aperture: Aperture, *, noise: float) -> float:
+    """Return the share of the object's light that the opposite side of its center lacks; NaN if there is none.
+
+    Half of sum |I - I180| over sum I, with I180 turned by half a circle about the nearest half pixel (Conselice 2000), less what noise adds:
+    sigma / sqrt(pi) a pixel. Pixels of other sources, without data or beyond the edge count on neither side.
+    """
+    own = np.zeros(plane.shape, np.bool_)
+    own[aperture.box] = aperture.inside & (aperture.others == 0)
+    turned = []
+    for center, size in ((aperture.y, plane.shape[0]), (aperture.x, plane.shape[1])):
+        opposite = round(2 * center) - np.arange(size)
+        turned.append(np.where((opposite >= 0) & (opposite < size), opposite, -1))
+    y, x = np.nonzero(own)
+    to_y, to_x = turned[0][y], turned[1][x]
+    both = (to_y >= 0) & (to_x >= 0) & own[to_y, to_x]
+    here, there = plane[y[both], x[both]], plane[to_y[both], to_x[both]]
+    light = float(here.sum(dtype=np.float64))
+    if not light > 0:
+        return math.nan
+    apart = 0.5 * float(np.abs(here - there).sum(dtype=np.float64))
+    return (apart - here.size * noise / math.sqrt(math.pi)) / light

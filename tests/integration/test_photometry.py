@@ -1,12 +1,18 @@
 """Photometry as a step of a run: on by default, alone on a finished store, made again for other settings, and off."""
 
+import dataclasses
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import catalog, config, execution, ingest, photometry
+import galbatch
+from galbatch import catalog, config, execution, ingest, models, photometry
 from galbatch.core.columns import photometry_columns
+from galbatch.core.flags import ModelFlag
 from galbatch.errors import FingerprintError
+from galbatch.models.metadata import PhotometryFit
 from galbatch.simulation import PIXEL_SCALE_ARCSEC
 
 OFF = ("[flags]", "[photometry]\nenabled = false\n[flags]")
@@ -136,3 +142,46 @@ def test_other_settings_are_refused_by_the_catalog_and_made_again_in_the_store(w
     assert result.complete
     assert result.n_cut == 0
     assert leaves(elsewhere, ["phot_radius_arcsec"]) != leaves(whole, ["phot_radius_arcsec"])
+
+
+def second_opinion(limit):
+    """The g flux of the network is expected to be that of the aperture, to a tenth; above `limit` tenths objects are flagged."""
+    return models.DisagreementInfo(
+        version=1,
+        photometry_version=photometry.PHOTOMETRY_VERSION,
+        centers=(0.0,) * 4,
+        scales=(1.0,) * 4,
+        lowest=(0.0,) * 4,
+        highest=(0.0,) * 4,
+        fits=(PhotometryFit("flux_njy", (0.0, 1.0, *(0.0,) * 10), (0.01, 0.0, 0.0)),),
+        rates=(0.1, 0.01),
+        limits=(limit / 2, limit),
+        n_objects=2000,
+    )
+
+
+def test_a_bundle_with_a_second_opinion_has_its_column_and_flag(whole, write_small, client, tmp_path):
+    bundle = models.load_bundle(models.bundle_path("demo:gampen"))
+    path, limit = str(tmp_path / "gampen.pt"), 2.0
+    known = dataclasses.replace(bundle.metadata, disagreement=second_opinion(limit))
+    models.rewrite_bundle(models.bundle_path("demo:gampen"), path, known)
+    changes = [('bundle = "demo:gampen"', f'bundle = "{path}"')]
+    parsed = write_small("opinion", changes)
+    assert execute(parsed, client).complete
+    table = galbatch.open_catalog(parsed.catalog.path).to_pandas()
+    aperture = np.log(table["phot_flux_njy_g"].where(table["phot_flux_njy_g"] > 0))
+    expected = (np.log(table["gampen_flux_njy_q500"]) - aperture).abs() / 0.1
+    has = expected.notna() & table["phot_half_light_radius_arcsec_g"].notna()
+    assert has.sum() > 50
+    np.testing.assert_allclose(table["gampen_disagreement"][has], expected[has], rtol=1e-3, atol=1e-3)
+    assert table["gampen_disagreement"][expected.isna()].isna().all()
+    flagged = (table["gampen_flags"] & int(ModelFlag.INCONSISTENT)) != 0
+    assert (flagged == (table["gampen_disagreement"] > limit)).all()
+    assert 0 < flagged.sum() < len(table)
+    # Another network has no second opinion, and no such column; without photometry nothing is known.
+    assert "sfnet_disagreement" not in table
+    off = write_small("opinion_off", [*changes, OFF])
+    assert execute(off, client).complete
+    blind = galbatch.open_catalog(off.catalog.path).to_pandas()
+    assert blind["gampen_disagreement"].isna().all()
+    assert not ((blind["gampen_flags"] & int(ModelFlag.INCONSISTENT)) != 0).any()

@@ -41,6 +41,7 @@ from galbatch.core.columns.provenance import (
 )
 from galbatch.core.columns.statistics import (
     CASE,
+    DISAGREEMENT,
     EMBEDDING,
     GRID_STATISTICS,
     HPD_STATISTICS,
@@ -60,6 +61,7 @@ from galbatch.core.columns.statistics import (
 __all__ = [
     "CASE",
     "DEC",
+    "DISAGREEMENT",
     "EMBEDDING",
     "EXCLUDE_KEY",
     "GRID_KEY",

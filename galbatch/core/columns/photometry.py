@@ -110,9 +110,16 @@ OF_BAND = {
     "flat_share": (
         "",
         "",
-        "share of the pixels within the half-light radius that are as bright as the brightest one, to 1 percent or two sigma, in "
-        "band {band}: 0.02 to 0.1 of galaxies and stars, more where a core is cut off; null: peak below 50 sigma",
+        "share of the core, the pixels above half the peak within the half-light radius, that is as bright as the peak, to 1 percent or two "
+        "sigma (10 percent at most), in band {band}: 0.01 to 0.2 of galaxies and stars, more where a core is cut off; null: peak below 3 sigma",
         "stat.probability",
+    ),
+    "asymmetric_share": (
+        "",
+        "",
+        "share of the object's light in band {band} that the opposite side of its center lacks, less what noise makes of it: below 0.1 of single "
+        "galaxies without arms, more where another source is merged with it; null: signal-to-noise below 10",
+        "src.morph.param",
     ),
 }
 """Unit in the name, unit, description and UCD of the columns of a band, by what they measure."""

@@ -164,6 +164,14 @@ class Statistic(enum.Enum):
         f"({{limit}}): above 1 the object is {ModelFlag.OUT_OF_DOMAIN.name}; {NO_VALUE}",
         "stat.value",
     )
+    DISAGREEMENT = (
+        "disagreement",
+        Scope.MODEL,
+        "float32",
+        "largest difference of an estimate (flux, size, magnitude or color) from what the photometry of the same pixels (phot_*) lets expect, "
+        f"in units of its scatter in the calibration; above the limit the object is {ModelFlag.INCONSISTENT.name}; {NO_VALUE}",
+        "stat.value",
+    )
     FEATURE = (
         "feature",
         Scope.RANK,
@@ -366,4 +374,4 @@ class ResultColumn(Column):
 PASSES, MC_ERROR = ColumnKey(Statistic.PASSES), ColumnKey(Statistic.MC_ERROR)
 OOD_DISTANCE, MODEL_FLAGS = ColumnKey(Statistic.OOD_DISTANCE), ColumnKey(Statistic.FLAGS)
 IDENTITY, EMBEDDING = ColumnKey(Statistic.IDENTITY), ColumnKey(Statistic.EMBEDDING)
-CASE = ColumnKey(Statistic.CASE)
+CASE, DISAGREEMENT = ColumnKey(Statistic.CASE), ColumnKey(Statistic.DISAGREEMENT)

@@ -59,12 +59,11 @@ def _infer(task: InferTask, counts: dashboard.TaskCounts) -> TaskResult:
     values = _infer_grids(task, loaded, columns, sampler)
     for model in (model for model in loaded if len(model.planned.inputs) != 1):
         _infer_elsewhere(task, model, values)
-    if task.a_b:
-        ebv = task.objects.kept.column(EBV).to_numpy()
-        for model in loaded:
-            model.deredden(values, ebv)
-    # Before the leaf: a leaf that says its pass outputs were kept has them.
     for model in loaded:
+        if task.a_b:
+            model.deredden(values, task.objects.kept.column(EBV).to_numpy())
+        model.compare(values)
+        # Before the leaf: a leaf that says its pass outputs were kept has them.
         if model.writer is not None:
             model.writer.finish(task.fingerprint.as_json())
     footer = _footer(task, loaded)

@@ -10,6 +10,7 @@ from galbatch.models.heads import head_of
 from galbatch.models.metadata import (
     BundleMetadata,
     CalibrationInfo,
+    DisagreementInfo,
     DomainInfo,
     ParameterInfo,
     StoppingInfo,
@@ -18,6 +19,7 @@ from galbatch.models.metadata import (
 __all__ = ["card_summary", "card_text"]
 
 NOT_STATED = "not stated"
+MOST_SHOWN_RATE = 0.05
 # In characters. A longer setting, such as the record of all epochs, would widen the table beyond any page; it is in the metadata.
 LONGEST_VALUE = 200
 DIGITS = 4  # Residuals and coverages are known to three digits at most, so a fourth loses nothing.
@@ -62,8 +64,7 @@ def card_text(metadata: BundleMetadata, sha256: str) -> str:
     sections = {
         **_network_sections(metadata),
         **_training_sections(metadata),
-        **({} if metadata.stopping is None else {"Passes": _stopping_lines(metadata.stopping)}),
-        **({} if metadata.prior is None else {"Prior": [f"Posteriors are under {metadata.prior.text()}."]}),
+        **_measured_sections(metadata),
         "What it was trained for": _domain_lines(metadata.domain, bands),
         "Licence and citation": [
             f"Licence: {metadata.licence or NOT_STATED}.",
@@ -223,6 +224,29 @@ def _stopping_lines(info: StoppingInfo) -> list[str]:
         + (f": {info.data}" if info.data else "")
         + f"; {held}."
     ]
+
+
+def _measured_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
+    """Return the sections on stopping, prior and second opinion, as far as the bundle has them."""
+    return {
+        **({} if metadata.stopping is None else {"Passes": _stopping_lines(metadata.stopping)}),
+        **({} if metadata.prior is None else {"Prior": [f"Posteriors are under {metadata.prior.text()}."]}),
+        **({} if metadata.disagreement is None else {"Second opinion": [_opinion(metadata.disagreement)]}),
+    }
+
+
+def _opinion(info: DisagreementInfo) -> str:
+    """Return a paragraph on which estimates are compared with the photometry, and the limits of false-alarm rates."""
+    limits = ", ".join(
+        f"{_number(limit)} ({_number(100 * rate)} %)"
+        for rate, limit in zip(info.rates, info.limits, strict=True)
+        if rate <= MOST_SHOWN_RATE
+    )
+    return (
+        f"Compared with the photometry of the same pixels: {', '.join(fit.parameter for fit in info.fits)}. Of {info.n_objects:,} objects"
+        + (f", {info.data}," if info.data else "")
+        + f" the shares in brackets have a larger disagreement: {limits}."
+    )
 
 
 def _domain_lines(domain: DomainInfo, bands: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from galbatch.config import DensityGrid
 from galbatch.core.columns import (
     CASE,
+    DISAGREEMENT,
     EMBEDDING,
     GRID_STATISTICS,
     IDENTITY,
@@ -50,6 +51,9 @@ EXTINCTION = "not corrected for Galactic extinction"
 SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_STD)
 """The statistics of each quantity, whose columns follow those of its quantiles."""
 
+
+MAY_BE_MISSING = (OOD_DISTANCE, DISAGREEMENT)
+"""Columns that not all cases of a model need to have."""
 
 MOST_CORRELATED = 8
 """Parameters up to which there are columns of their correlations: 28 of them; a network of 34 would have 561."""
@@ -120,6 +124,8 @@ def result_columns(
         columns.append(
             OOD_DISTANCE.column(name, limit="that of its case" if limit is None else f"{limit:.4g}")
         )
+    if any(one.metadata.disagreement is not None for one in cases) or metadata.disagreement is not None:
+        columns.append(DISAGREEMENT.column(name))
     for statistic in (Statistic.FEATURE, Statistic.ACTIVATION, Statistic.FREQUENCY):
         keys = (ColumnKey(statistic, rank=rank) for rank in range(metadata.n_top_features))
         columns += [key.column(name, n_features=metadata.n_top_features) for key in keys]
@@ -205,12 +211,12 @@ def prior_column(name: str) -> Column:
 def differing_columns(cases: Sequence[CaseInfo]) -> list[str]:
     """Return names of columns that not all cases of a model have in the same unit, so that they cannot fill one set; empty if they can.
 
-    ``<model>_ood_distance`` is none of them: it is missing where a case's bundle has no limit.
+    ``<model>_ood_distance`` and ``<model>_disagreement`` are none of them: they are missing where a case's bundle does not know.
     """
     found = []
     for one in cases:
         columns = result_columns(one.metadata, name="", quantiles=(0.5,))
-        found.append({(c.name, c.unit, c.key.rank is None) for c in columns if c.key != OOD_DISTANCE})
+        found.append({(c.name, c.unit, c.key.rank is None) for c in columns if c.key not in MAY_BE_MISSING})
     differing = {one for own in found[1:] for one in own ^ found[0]}
     # Those of parameters come first: features are many, and follow from the kind of network.
     return list(dict.fromkeys(name for name, _, _ in sorted(differing, key=lambda one: (not one[2], one[0]))))

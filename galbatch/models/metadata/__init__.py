@@ -4,6 +4,7 @@ Stored in the bundle as ``galbatch.json``. This folder knows no kinds of heads: 
 function that checks a head.
 """
 
+from galbatch.models.metadata.disagreement import DISAGREEMENT_VERSION, DisagreementInfo, PhotometryFit
 from galbatch.models.metadata.names import RENAMED_FIELDS, with_current_names
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.reading import HeadRules, parse_metadata, write_metadata
@@ -25,11 +26,13 @@ from galbatch.models.metadata.schema import (
 from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
+    "DISAGREEMENT_VERSION",
     "RENAMED_FIELDS",
     "STRICT",
     "AuxiliaryInput",
     "BundleMetadata",
     "CalibrationInfo",
+    "DisagreementInfo",
     "DomainInfo",
     "HeadInfo",
     "HeadOptions",
@@ -38,6 +41,7 @@ __all__ = [
     "InputInfo",
     "LabelInfo",
     "ParameterInfo",
+    "PhotometryFit",
     "PriorInfo",
     "Range",
     "ResultTable",

@@ -32,7 +32,8 @@ def write_metadata(metadata: BundleMetadata) -> str:
     """
     data = dataclasses.asdict(metadata)
     # A bundle without them has the bytes, and so the hash and the draws, that it had before there was such a field.
-    for section, name in ((data, "stopping"), (data, "prior"), (data["input"], "dereddened")):
+    optional = [(data, name) for name in ("stopping", "prior", "disagreement")]
+    for section, name in (*optional, (data["input"], "dereddened")):
         if section[name] is None:
             del section[name]
     # So have those that do not use what came later.

@@ -14,6 +14,7 @@ from pydantic import Field
 from galbatch.core.columns import Statistic
 from galbatch.core.types import Grid, njy_per_unit
 from galbatch.core.ucds import is_redshift, quantity_ucd, ucd_problems
+from galbatch.models.metadata.disagreement import DisagreementInfo
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.stopping import StoppingInfo
 
@@ -398,6 +399,7 @@ class BundleMetadata:
     calibration : result of a calibration; None: never calibrated
     prior : density of the training labels, under which the posteriors are; None: not known
     stopping : stopping calibration, by which runs decide when an object has enough passes; None: never measured
+    disagreement : how estimates relate to the photometry of the cutouts; None: never measured
     training_data, training : description of the training data, and the settings of the training
     origin : for converted networks: the files, their hashes, and the settings of the conversion
     licence, citation : licence of the weights, and what to cite
@@ -421,6 +423,7 @@ class BundleMetadata:
     calibration: CalibrationInfo | None = None
     stopping: StoppingInfo | None = None
     prior: PriorInfo | None = None
+    disagreement: DisagreementInfo | None = None
     training_data: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -464,9 +467,9 @@ class BundleMetadata:
         for parameter in self.parameters:
             problems += parameter.problems()
         problems += self.domain.problems(len(self.input.all_bands))
-        problems += self.stopping.problems(len(names)) if self.stopping is not None else []
-        problems += self.prior.problems(len(names)) if self.prior is not None else []
-        return problems + (self.calibration.problems(len(names)) if self.calibration is not None else [])
+        problems += self.disagreement.problems(tuple(names)) if self.disagreement is not None else []
+        of_numbers = (self.stopping, self.prior, self.calibration)
+        return problems + [text for one in of_numbers if one is not None for text in one.problems(len(names))]
 
     def _weight_problems(self) -> list[str]:
         """Return messages on weights of members that do not fit them."""

@@ -23,6 +23,7 @@ RANGES = {
     Statistic.CORRELATION: (-1.0, 1.0),
     Statistic.PASSES: (0.0, np.inf),
     Statistic.OOD_DISTANCE: (0.0, np.inf),
+    Statistic.DISAGREEMENT: (0.0, np.inf),
 }
 """Least and greatest value of other statistics; quantiles, means and modes have those of their quantity."""
 

@@ -55,6 +55,7 @@ def test_bits_keep_their_meaning():
         "NO_MAGNITUDE": 8,
         "DOMAIN_UNKNOWN": 9,
         "NO_MOMENTS": 10,
+        "INCONSISTENT": 11,
     }
 
 

@@ -31,24 +31,5 @@ def block_of(
 ) -> CutoutBlock:
     """The cutouts (object, band, y, x) as a block, without mask and variance, as a store of the image alone has them."""
     images = np.asarray(images, np.float32)
-    n, n_bands, size_px, _ = images.shape
-    each = (n, n_bands)
-    return CutoutBlock(
-        grid=Grid(size_px, scale),
-        bands=tuple(bands),
-        object_id=np.arange(n),
-        ra_deg=np.zeros(n),
-        dec_deg=np.zeros(n),
-        image=images,
-        mask=None,
-        variance=None,
-        crpix=np.zeros((n, 2)),
-        crval=np.zeros((n, 2)),
-        cd=np.zeros((n, 2, 2)),
-        tile=np.array(["0"] * n),
-        coverage=np.isfinite(images).mean(axis=(2, 3)).astype(np.float32),
-        sky_sigma_njy=np.full(each, np.nan, np.float32),
-        psf_fwhm_arcsec=np.full(each, fwhm, np.float32),
-        noise_correlation=np.ones(each, np.float32),
-        flags=np.zeros(n, np.int32),
-    )
+    widths = np.full(images.shape[:2], fwhm, np.float32)
+    return CutoutBlock.of_images(images, bands, Grid(images.shape[-1], scale), psf_fwhm_arcsec=widths)

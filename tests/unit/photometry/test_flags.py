@@ -148,9 +148,11 @@ QUIET = {
         ({"phot_others_share_r": 0.051}, PixelFlag.BLENDED),
         ({"phot_flat_share_r": 0.29}, 0),
         ({"phot_flat_share_r": 0.31}, PixelFlag.SATURATED_CORE),
-        # 0.15 of the flux are 150 nJy, of the sky 0.955 nJy a pixel.
-        ({"phot_sky_njy_r": -0.94}, 0),
-        ({"phot_sky_njy_r": -0.97}, PixelFlag.SKY_OFFSET),
+        ({"phot_asymmetric_share_r": 0.129}, 0),
+        ({"phot_asymmetric_share_r": 0.131}, PixelFlag.BLENDED),
+        # 0.08 of the flux are 80 nJy, of the sky 0.509 nJy a pixel.
+        ({"phot_sky_njy_r": -0.50}, 0),
+        ({"phot_sky_njy_r": -0.52}, PixelFlag.SKY_OFFSET),
         ({"phot_sky_njy_r": 0.97, "phot_sky_err_njy_r": 0.33}, 0),
         ({"phot_sky_njy_r": 0.97, "phot_sky_err_njy_r": 0.32}, PixelFlag.SKY_OFFSET),
         ({"phot_core_ratio_r": 0.596}, 0),

@@ -15,6 +15,9 @@ from tests.unit.photometry.scenes import SCALE, block_of, gaussian, noise
 SETTINGS = PhotometryConfig()
 
 
+SIZE_PX = 96
+
+
 def measured(
     images: np.ndarray, bands: tuple[str, ...] = ("r",), **settings: object
 ) -> dict[str, np.ndarray]:
@@ -153,3 +156,27 @@ def test_resampled_pixels_have_larger_errors() -> None:
 def test_cutouts_larger_than_the_list_of_sep_are_measured() -> None:
     scene = gaussian(601, flux=1e7, sigma_px=80.0) + noise((601, 601), 1.0)
     assert measured(scene[None, None])["phot_flux_njy_r"][0] == pytest.approx(1e7, rel=0.05)
+
+
+def test_light_on_one_side_is_asymmetric() -> None:
+    """A third of an object's light, merged with it: what the other side lacks is that light, but for what overlaps."""
+    center = SIZE_PX // 2
+    one = gaussian(SIZE_PX, flux=3e4, sigma_px=3.0)
+    near = gaussian(SIZE_PX, flux=1e4, sigma_px=3.0, at=(center + 7, center))
+    halfway = gaussian(SIZE_PX, flux=3e4, sigma_px=3.0, at=(center + 0.5, center))
+    images = np.stack([one, one + near, halfway, one])[:, None] + noise((4, 1, SIZE_PX, SIZE_PX), 1.0)
+    images[3] = one + noise((SIZE_PX, SIZE_PX), 300.0)
+    found = measured(images)["phot_asymmetric_share_r"]
+    assert abs(found[0]) < 0.02
+    assert abs(found[2]) < 0.03  # Turned about a half pixel.
+    # Alone the neighbor would make 0.25; the center of both lies a quarter of the way to it.
+    assert 0.1 < found[1] < 0.25
+    assert np.isnan(found[3])
+
+
+def test_a_flat_core_of_a_faint_object_is_seen() -> None:
+    """Peaks of 6 sigma: cut off at 0.4 of 15 sigma."""
+    star = gaussian(SIZE_PX, flux=15 * 2 * np.pi * 16, sigma_px=4.0) + noise((SIZE_PX, SIZE_PX), 1.0, seed=5)
+    found = measured(np.stack([star, np.minimum(star, 6.0)])[:, None])["phot_flat_share_r"]
+    assert found[0] < 0.25
+    assert found[1] > 0.5

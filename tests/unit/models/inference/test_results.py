@@ -97,6 +97,7 @@ def test_new_statistics_raise_the_version():
             "passes",
             "mc_error",
             "ood_distance",
+            "disagreement",
             "feature",
             "activation",
             "frequency",
