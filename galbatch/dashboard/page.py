@@ -65,6 +65,7 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no
         self._workers = Workers(COUNTED)
         self._so_far: tuple[float, ...] = (0.0,) * len(COUNTED)
         self._news: RunNews | None = None
+        self._displaced: set[str] = set()
         self._course: Course | None = None
         # The state is rendered once a look, however many browsers ask.
         self._rendered: tuple[int, bytes] = (-1, b"")
@@ -93,11 +94,12 @@ class GalaxiesPage(SchedulerPlugin):  # type: ignore[misc]  # distributed has no
     def take(self, news: RunNews) -> None:
         """Take the news of a run; a run that was not known begins a new course."""
         self.look()
-        if self._news is not None and self._news.run != news.run and news.started < self._news.started:
-            # Two runs at once: the page is of the one that began last.
+        if news.run in self._displaced:
+            # Two runs at once: the page is of the one that began last, as the scheduler has heard. Their clocks may differ.
             return
         if self._news is None or self._news.run != news.run:
             self._course = Course(self._clock(), self._so_far)
+            self._displaced |= {self._news.run} if self._news is not None else set()
         self._news = news
 
     def look(self) -> None:

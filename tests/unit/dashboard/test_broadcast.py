@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from galbatch import dashboard
+from galbatch.dashboard import broadcast
 
 
 class Kept(dashboard.Silent):
@@ -71,7 +72,8 @@ def test_the_last_message_has_all_that_happened():
     assert sink.lines == ["the disk is full"]
 
 
-def test_the_scheduler_knows_of_a_run_before_it_does_anything():
+def test_the_scheduler_knows_of_a_run_before_it_does_anything(monkeypatch):
+    monkeypatch.setattr(broadcast, "MAX_WAIT_S", 600.0)
     client = Client()
     with dashboard.Broadcast(Kept(), client, name="wide"):
         [first] = client.sent[:1]

@@ -84,3 +84,19 @@ def test_the_last_counts_come_after_the_end(state):
     scheduler.page.take(RunNews("first", "wide", state, NEWS.started))
     scheduler.look(12.0, worker("a", 50))
     assert (scheduler.shown("cutouts-per-s"), scheduler.shown("cutouts")) == ("5.0", "50")
+
+
+def test_the_page_is_of_the_run_that_was_heard_of_last_whatever_its_clock_says():
+    scheduler = Scheduler()
+    scheduler.look(0.0, worker("a", 0))
+    scheduler.page.take(NEWS)
+    scheduler.look(10.0, worker("a", 30))
+    # The clock of its machine is a year behind.
+    scheduler.page.take(RunNews("second", "deep", "running", "2025-11-29T01:00:00Z"))
+    scheduler.look(20.0, worker("a", 50))
+    assert scheduler.shown("cutouts") == "20"
+    # The first one is still there, and does not take the page back.
+    scheduler.page.take(NEWS)
+    scheduler.look(21.0, worker("a", 51))
+    assert scheduler.shown("cutouts") == "21"
+    assert "deep" in scheduler.page.rendered().decode()
