@@ -50,9 +50,9 @@ test-faults: install ## 100 seeded faults of all kinds through the command line,
 	$(BIN)/python -m pytest tests/faults --faults $(FAULTS) --faults-log build/faults.jsonl -n 2 --dist load -q; code=$$?; \
 	$(BIN)/python -m tests.faults.table build/faults.jsonl; exit $$code
 
-# Tells how to install SLURM where it is missing.
+# Tells how to install SLURM where it is missing. Jobs wait for time limits of two minutes; on a busy machine a test takes more than the usual 15.
 test-slurm: install ## runs by SLURM, on a site of the loopback that the tests start: jobs that are lost or end at their time limit
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --slurm -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --slurm -q -o timeout=3600
 
 docs: install ## build the docs' site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs build/docs
