@@ -262,8 +262,8 @@ DECISIONS: dict[str, tuple[str, str, str, str]] = {
     "NO_POSTERIOR": (LOOK, KEEP, KEEP, LOOK),
     "NO_MAGNITUDE": (LOOK, LOOK, KEEP, LOOK),
     "DOMAIN_UNKNOWN": (LOOK, KEEP, KEEP, LOOK),
-    "INCONSISTENT": (OUT, LOOK, LOOK, LOOK),
     "NO_MOMENTS": (KEEP, KEEP, KEEP, KEEP),
+    "INCONSISTENT": (OUT, LOOK, LOOK, LOOK),
 }
 
 
