@@ -49,16 +49,17 @@ def test_half_a_cutout_of_zeros_is_no_data(scenes, scene):
 def test_moved_objects_and_their_flags_are_counted(load_benchmark, scene, monkeypatch):
     spoiled = load_benchmark("spoiled")
     monkeypatch.setattr(spoiled, "PASSES", 4)
-    chosen = ("clean", "neighbor at 2 arcsec, 100 % of the flux", "zero point off by 0.1 mag", "stars")
+    chosen = ("clean", "sky +5 nJy a pixel", "zero point off by 0.1 mag", "stars")
     monkeypatch.setattr(spoiled, "ROWS", {name: spoiled.ROWS[name] for name in chosen})
     bundle = models.load_bundle(models.bundle_path("demo:gampen_survey"))
     found = spoiled.table_of(bundle, scene)
     rows = found["rows"]
     assert rows["clean"]["moved"] == 0
     assert rows["clean"]["shift"] == {"bt": 0, "re_arcsec": 0, "flux_njy": 0}
-    row = rows["neighbor at 2 arcsec, 100 % of the flux"]
+    row = rows["sky +5 nJy a pixel"]
     assert row["shift"]["flux_njy"] > 2
     assert 0 < row["moved_and_flagged"] <= row["moved"] == found["moved"]
+    assert rows["zero point off by 0.1 mag"]["shift"]["flux_njy"] > 1
     assert found["flagged_of_moved"] == row["moved_and_flagged"] / row["moved"]
     assert rows["stars"]["flags"]["POINT_LIKE"] > 0.7
     assert rows["stars"]["bright"]["n"] <= 8
