@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from harness import RESULTS
-from passes import wide_bundle
 from posterior import block_of, draw_galaxies
 
 from galbatch import models
@@ -52,7 +51,7 @@ def bundle_of(name: str) -> models.Bundle:
     """A bundle by its path, or the wide one with a domain of 512 features."""
     if name != "wide":
         return models.load_bundle(models.bundle_path(name))
-    wide = wide_bundle(96)
+    wide = models.wide_gampen(96)
     covariance = tuple(tuple(row) for row in np.eye(WIDE_FEATURES).tolist())
     domain = models.DomainInfo(
         features_mean=(0.0,) * WIDE_FEATURES, features_covariance=covariance, distance_limit=100.0

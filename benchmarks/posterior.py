@@ -194,7 +194,9 @@ class Quality:
     tolerance: float
 
 
-def quality(outputs: npt.NDArray[np.float32], bundle: models.Bundle) -> Quality:
+def quality(
+    outputs: npt.NDArray[np.float32], bundle: models.Bundle, min_passes: int | None = None
+) -> Quality:
     """From many passes: blocks of 1000 are as many repetitions of both procedures."""
     ensemble, metadata = Ensemble((bundle,)), bundle.metadata
     n_blocks = outputs.shape[1] // N_DRAWS
@@ -209,7 +211,9 @@ def quality(outputs: npt.NDArray[np.float32], bundle: models.Bundle) -> Quality:
     draws = _rms(np.stack(errors))
     adaptive = {}
     for tolerance in TOLERANCES:
-        rule = StoppingRule.of(Ensemble((bundle,)), PosteriorConfig(tolerance=tolerance))
+        rule = StoppingRule.of(
+            Ensemble((bundle,)), PosteriorConfig(tolerance=tolerance, min_passes=min_passes)
+        )
         stops = [_stopped(block, rule) for block in blocks]
         errors = [(output - truth.output) / truth.std[..., None] for output, _, _ in stops]
         expected, passes = (np.concatenate([stop[k] for stop in stops]) for k in (1, 2))
@@ -308,7 +312,7 @@ def time_inference(
     passes: dict[str, float] = {}
 
     def ours(name: str) -> Callable[[], None]:
-        posterior = PosteriorConfig(tolerance=tolerance)
+        posterior = PosteriorConfig(tolerance=tolerance, min_passes=args.min_passes)
         everything = np.ones(len(images), bool)
 
         def run() -> None:
@@ -419,6 +423,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
+        "--min-passes", type=int, help="as in [posterior]; left out: the calibration's start, or 64"
+    )
+    parser.add_argument(
         "--rates",
         type=float,
         nargs="+",
@@ -443,11 +450,12 @@ def main() -> None:
         scaled = at_rate(bundle, rate) if rate else with_share(bundle, few, engine, share)
         outputs = many_passes(scaled, few, engine, n_passes=args.reference_passes, folder=args.folder)
         has = share_of(read_passes(outputs, bundle.metadata))
-        good = quality(outputs, scaled)
+        good = quality(outputs, scaled, args.min_passes)
         print(f"share {has:.3f} at rate {scaled.metadata.dropout_rate:.3g}: {good}", flush=True)
         times = time_inference(scaled, images, good.tolerance, args)
         print(json.dumps(times), flush=True)
-        found[f"share {share:g}"] = {
+        started = f", from {args.min_passes} passes" if args.min_passes else ""
+        found[f"share {share:g}{started}"] = {
             "share": has,
             "rate": scaled.metadata.dropout_rate,
             "quality": asdict(good),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -307,9 +307,7 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
         memory = models.measure_memory(network, execution or models.Execution(), config.posterior)
         if execution is None and device == "cuda":
             # Measured on this CPU with its threads, but the run's worker holds a whole batch on its GPU.
-            memory = replace(
-                memory, n_rows=config.posterior.batch, n_groups=models.Execution(device=device).n_threads
-            )
+            memory = memory.on_gpu(config.posterior)
         found[model.name] = memory
     return project_inference(plan, found, config.posterior, device=device)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +12,16 @@ from torch import Tensor
 from galbatch.models.bundle import Bundle
 from galbatch.models.engines.switches import in_repeatable_float32
 
-__all__ = ["CPU", "Executor", "Prepared", "ScriptExecutor", "rows_in_cache", "script_top_features"]
+__all__ = [
+    "CPU",
+    "Executor",
+    "Prepared",
+    "ScriptExecutor",
+    "join_objects",
+    "rows_in_cache",
+    "script_top_features",
+    "take_objects",
+]
 
 CPU = torch.device("cpu")
 
@@ -37,6 +47,19 @@ class Prepared(Protocol):
     @property
     def crop(self) -> Tensor | None:
         """The scale of the spatial transformer for each object."""
+        ...
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All tensors that are kept for the objects, (object, ..) each."""
+        ...
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the objects with these indices, (object,) int64, as a group of their own."""
+        ...
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """Return the objects of this group and of others of the same executor as one group, in this order."""
         ...
 
     def rows_at_once(self, batch: int) -> int:
@@ -140,6 +163,19 @@ class ScriptPrepared:
         """The device of the features."""
         return self.features.device
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.features, self.last, self.crop
+
+    def take(self, rows: Tensor) -> ScriptPrepared:
+        features, last, crop = (take_objects(part, rows) for part in self.tensors)
+        return replace(self, features=_there(features), last=last, crop=crop)
+
+    def join(self, others: Sequence[ScriptPrepared]) -> ScriptPrepared:
+        groups = zip(*(one.tensors for one in (self, *others)), strict=True)
+        features, last, crop = (join_objects(parts) for parts in groups)
+        return replace(self, features=_there(features), last=last, crop=crop)
+
     def rows_at_once(self, batch: int) -> int:
         return rows_in_cache(self.features, batch)
 
@@ -151,6 +187,29 @@ class ScriptPrepared:
             return outputs, fired
         none = torch.empty((len(keys), 0), dtype=torch.int64, device=keys.device)
         return self.bundle.sample(features, keys), none
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None, "every group has features"
+    return tensor
+
+
+def take_objects(tensor: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Return the objects with the indices `rows` of a tensor (object, ..), in its memory format; None stays None."""
+    return None if tensor is None else _in_format_of(tensor, tensor[rows])
+
+
+def join_objects(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Return tensors (object, ..) of several groups as one, in the memory format of the first; None where there are none."""
+    there = [part for part in parts if part is not None]
+    return _in_format_of(there[0], torch.cat(there)) if there else None
+
+
+def _in_format_of(like: Tensor, tensor: Tensor) -> Tensor:
+    """Return the tensor with channels last in memory where `like` has them so: a dropout's zeros are written by that order."""
+    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
 
 
 def rows_in_cache(features: Tensor, batch: int) -> int:

@@ -43,14 +43,16 @@ GPU_MESSAGES = (
     GpuMessage(
         "(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED",
         "memory",
-        "status codes of cuBLAS, cuDNN 8, cuSOLVER and cuSPARSE, in torch's aten/src/ATen/cuda/Exceptions.h",
+        "names of the status codes of cuBLAS and cuSOLVER, which aten/src/ATen/cuda/Exceptions.cpp of torch spells out, and of cuDNN 8 "
+        "(cudnnGetErrorString, in Exceptions.h); cuSPARSE's, which torch takes from cusparseGetErrorString, were not seen in a thread",
     ),
     GpuMessage(
         "CUDNN_STATUS_INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION_FAILED",
         "memory",
-        "status codes 4003 and 4004 of cuDNN 9",
+        "cudnnGetErrorString of cuDNN 9; seen in public logs of GPUs, and of hosts, that were short of memory",
     ),
-    # The allocator asks NVML who holds the memory that it lacks, which a MIG instance may not (pytorch#112377, #197312).
+    # The allocator asks NVML who holds the memory that it lacks, which a MIG instance may not (pytorch#112377, #197312), nor a
+    # GPU without NVML (pytorch#185240).
     GpuMessage(
         r"NVML_SUCCESS == r.* INTERNAL ASSERT FAILED at .*CUDACachingAllocator",
         "memory",
@@ -62,7 +64,9 @@ GPU_MESSAGES = (
         "torch, c10/cuda/CUDAException.cpp and aten/src/ATen/cuda/Exceptions.h, before the texts of all other errors of CUDA "
         "(illegal memory access, device-side assert, unspecified launch failure, uncorrectable ECC error, ..), cuBLAS and cuSPARSE",
     ),
-    GpuMessage("(cuDNN|cuDNN Frontend|cusolver) error: ", "broken", "torch, aten/src/ATen/cuda/Exceptions.h"),
+    GpuMessage(
+        "(cuDNN|cuDNN Frontend|cusolver|cudss) error: ", "broken", "torch, aten/src/ATen/cuda/Exceptions.h"
+    ),
     GpuMessage(
         "(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_(?!SUCCESS)[A-Z]",
         "broken",
@@ -81,7 +85,8 @@ GPU_MESSAGES = (
     ),
     GpuMessage(r"Triton Error \[CUDA\]", "broken", "Triton's driver, below compiled engines"),
     GpuMessage(
-        "No CUDA GPUs are available|Found no NVIDIA driver|CUDA unknown error",
+        "No CUDA GPUs are available|Found no NVIDIA driver|CUDA unknown error|CUDA driver initialization failed|"
+        r"Unexpected error from cudaGetDeviceCount\(\)",
         "broken",
         "torch, torch/cuda/__init__.py and c10/cuda/CUDAFunctions.cpp: the GPU was there when the run began",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, made_up_inputs
-from galbatch.models.engines.executors import CPU, rows_in_cache, script_top_features
+from galbatch.models.engines.executors import (
+    CPU,
+    join_objects,
+    rows_in_cache,
+    script_top_features,
+    take_objects,
+)
 from galbatch.models.engines.fusing import fuse_convolutions
 from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
@@ -334,6 +340,28 @@ class NativePrepared:
     def device(self) -> torch.device:
         """The device of the executor."""
         return self.executor.device
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        exact = () if self.exact is self.start else self.exact
+        return *self.start, *exact, self.auxiliary, self.last, self.crop, self.shift
+
+    def take(self, rows: Tensor) -> NativePrepared:
+        return self._with([take_objects(part, rows) for part in self.tensors])
+
+    def join(self, others: Sequence[NativePrepared]) -> NativePrepared:
+        groups = zip(*(one.tensors for one in (self, *others)), strict=True)
+        return self._with([join_objects(parts) for parts in groups])
+
+    def _with(self, tensors: Sequence[Tensor | None]) -> NativePrepared:
+        """Return a group of the same executor that keeps these tensors, in the order of `tensors`."""
+        maps, convolved, *exact, auxiliary, last, crop, shift = tensors
+        assert maps is not None, "every group has them"
+        assert auxiliary is not None, "every group has them"
+        start = Start(maps, convolved)
+        # In float32 there is one set of maps, under both names.
+        other = Start(exact[0], exact[1]) if exact and exact[0] is not None else start
+        return NativePrepared(self.executor, start, other, auxiliary, last, crop, shift)
 
     def rows_at_once(self, batch: int) -> int:
         """Return the number of rows to run at a time: `batch`, or fewer where masks of a high rate need much memory."""

@@ -1,4 +1,4 @@
-from .adaptive import PassSource, StoppedObjects, StoppingRule, sample_adaptively
+from .adaptive import AdaptiveSampling, ObjectGroup, PassSource, StoppedObjects, StoppingRule
 from .audit import Audit
 from .block import BlockInputs, BlockReceivers, infer_block, no_pixels, nonfinite_images
 from .domain import (
@@ -16,6 +16,7 @@ from .stopping import QuantileEstimate, estimate_quantiles, schedule
 
 __all__ = [
     "GROUP_OBJECTS",
+    "AdaptiveSampling",
     "Audit",
     "BlockInputs",
     "BlockReceivers",
@@ -23,6 +24,7 @@ __all__ = [
     "GpuMemory",
     "LearnedErrors",
     "NetworkMemory",
+    "ObjectGroup",
     "ObjectNumbers",
     "PassSource",
     "QuantileEstimate",
@@ -42,7 +44,6 @@ __all__ = [
     "no_pixels",
     "nonfinite_images",
     "run_passes",
-    "sample_adaptively",
     "schedule",
     "sky_scatter",
     "stopping_digests",

@@ -7,18 +7,19 @@ passes does not depend on other objects.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
 from galbatch.models.bundle import Ensemble
-from galbatch.models.inference.audit import Audit, GroupAudit
+from galbatch.models.inference.audit import BlockAudit
 from galbatch.models.inference.learned import LearnedErrors
 from galbatch.models.inference.sampling import (
+    GROUP_OBJECTS,
     PassOutputs,
     RawPasses,
     Sampler,
@@ -34,7 +35,7 @@ from galbatch.models.inference.stopping import (
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior import quantities_of
 
-__all__ = ["PassSource", "StoppedObjects", "StoppingRule", "join_stopped", "sample_adaptively"]
+__all__ = ["AdaptiveSampling", "ObjectGroup", "PassSource", "StoppedObjects", "StoppingRule", "join_stopped"]
 
 # The variance of a pass may turn out smaller than it seemed: objects are looked at again from this share of the number of passes
 # on that they seem to need.
@@ -122,11 +123,11 @@ class StoppingRule:
 
 @dataclass(frozen=True)
 class PassSource:
-    """One bundle as a source of passes for the objects of a group.
+    """One bundle as a source of passes for some objects.
 
     Attributes
     ----------
-    sampler : sampler of the bundle, with the features of the group's objects
+    sampler : sampler of the bundle, with the features of the objects
     keys : (object, pass) int64, for the largest number of passes
     has_dropout : whether passes differ; if not, only one is run
     """
@@ -135,48 +136,70 @@ class PassSource:
     keys: Keys
     has_dropout: bool
 
-    def more(self, rows: Rows, before: PassOutputs | None, passes: range) -> PassOutputs:
-        """Run passes for objects of the group, and return them joined to earlier ones.
+    def take(self, rows: Rows) -> PassSource:
+        """Return the source of the objects with these indices."""
+        return PassSource(self.sampler.take(rows), self.keys[rows], self.has_dropout)
 
-        Parameters
-        ----------
-        rows : (object,) indices of the objects in the group
-        before : earlier passes of these objects; None: there are none
-        passes : numbers of the passes to run
-        """
+    def join(self, others: Sequence[PassSource]) -> PassSource:
+        """Return the source of these objects and of those of other sources of the same bundle, in this order."""
+        keys = np.concatenate([self.keys, *(other.keys for other in others)]) if others else self.keys
+        return PassSource(self.sampler.join([other.sampler for other in others]), keys, self.has_dropout)
+
+    def more(self, wanted: Sequence[_WantedPasses]) -> list[PassOutputs]:
+        """Run passes for several sets of objects in common batches, and return each set's joined to its earlier ones."""
         # Without dropout the first pass is the only one, for any number that is asked for.
-        stop = passes.stop if self.has_dropout else SINGLE_PASS
-        keys = self.keys[rows, passes.start : stop]
-        if before is not None and not keys.shape[1]:
-            return before
-        found = self.sampler.run(rows, keys)
-        if before is None:
-            return found
-        outputs = np.concatenate([before.outputs, found.outputs], axis=1)
-        return PassOutputs(outputs, np.concatenate([before.fired, found.fired], axis=1))
+        keys = [
+            self.keys[one.rows, one.passes.start : one.passes.stop if self.has_dropout else SINGLE_PASS]
+            for one in wanted
+        ]
+        pairs = [(one.rows, part) for one, part in zip(wanted, keys, strict=True) if part.shape[1]]
+        found = iter(self.sampler.run_together(pairs) if pairs else ())
+        joined = []
+        for one, part in zip(wanted, keys, strict=True):
+            parts = [one.before] if one.before is not None else []
+            parts += [next(found)] if part.shape[1] else []
+            outputs, fired = ([getattr(some, name) for some in parts] for name in ("outputs", "fired"))
+            joined.append(PassOutputs(np.concatenate(outputs, axis=1), np.concatenate(fired, axis=1)))
+        return joined
 
     def raw(self, rows: Rows, outputs: npt.NDArray[np.float32], top: TopFeatures | None) -> RawPasses:
         """Return the passes of some objects together with their features.
 
         Parameters
         ----------
-        rows : (object,) indices of the objects in the group
+        rows : (object,) indices of the objects
         outputs : (object, pass, output) float32, of these objects
-        top : largest features of all objects of the group
+        top : largest features of these objects
         """
         last, crop = (None if part is None else part[rows] for part in (self.sampler.last, self.sampler.crop))
         if top is None:
             return RawPasses(outputs, last, crop)
-        return RawPasses(outputs, last, crop, top.index[rows], top.activation[rows], top.frequency[rows])
+        return RawPasses(outputs, last, crop, top.index, top.activation, top.frequency)
+
+
+@dataclass(frozen=True)
+class _WantedPasses:
+    """Passes that some objects need.
+
+    Attributes
+    ----------
+    rows : (object,) indices of the objects in the source
+    before : their earlier passes; None: there are none
+    passes : numbers of the passes to run
+    """
+
+    rows: Rows
+    before: PassOutputs | None
+    passes: range
 
 
 @dataclass(frozen=True)
 class StoppedObjects:
-    """Objects of a group that stopped after the same number of passes.
+    """Objects that stopped after the same number of passes.
 
     Attributes
     ----------
-    rows : (object,) indices in the group, or in the block
+    rows : (object,) indices in the block
     raws : passes and features of each bundle; a bundle without dropout repeats its single pass
     keys : one array (object, pass) int64 per bundle
     stopping_error : (object,) float64, error by which it was decided to stop (see `QuantileEstimate`); None where the number of
@@ -217,31 +240,40 @@ def join_stopped(parts: Sequence[StoppedObjects]) -> StoppedObjects:
 
 
 @dataclass(frozen=True)
-class _RunningObjects:
-    """Objects of a group that continue to run, all with the same number of passes.
+class ObjectGroup:
+    """Objects that are ready for their passes.
 
     Attributes
     ----------
-    rows : (object,) indices in the group
+    rows : (object,) indices in the block
+    sources : one source of passes per bundle
+    """
+
+    rows: Rows
+    sources: tuple[PassSource, ...]
+
+
+@dataclass(frozen=True)
+class _RunningObjects:
+    """Objects that continue to run, all with the same number of passes.
+
+    Attributes
+    ----------
+    rows : (object,) indices in the block
+    places : (object,) indices in the sources
     n_passes : number of passes of each object
     passes : passes of each bundle; empty before the first ones
     """
 
     rows: Rows
+    places: Rows
     n_passes: int = 0
     passes: tuple[PassOutputs, ...] = ()
 
     def take(self, some: npt.NDArray[np.bool_]) -> _RunningObjects:
         """Return the objects for which `some`, (object,) bool, is true."""
         taken = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.passes)
-        return _RunningObjects(self.rows[some], self.n_passes, taken)
-
-    def up_to(self, n_passes: int, sources: Sequence[PassSource]) -> _RunningObjects:
-        """Run further passes until each object has `n_passes`, and return the objects with all of them."""
-        wanted = range(self.n_passes, n_passes)
-        before = self.passes or (None,) * len(sources)
-        more = (source.more(self.rows, part, wanted) for source, part in zip(sources, before, strict=True))
-        return _RunningObjects(self.rows, n_passes, tuple(more))
+        return replace(self, rows=self.rows[some], places=self.places[some], passes=taken)
 
     @property
     def outputs(self) -> list[npt.NDArray[np.float32]]:
@@ -254,96 +286,150 @@ class _RunningObjects:
 
     def keys(self, sources: Sequence[PassSource]) -> list[Keys]:
         """Return the keys of each bundle, (object, pass) int64."""
-        return [source.keys[self.rows, : self.n_passes] for source in sources]
+        return [source.keys[self.places, : self.n_passes] for source in sources]
 
 
-def sample_adaptively(
-    sources: Sequence[PassSource],
-    rule: StoppingRule,
-    *,
-    audited: npt.NDArray[np.bool_],
-    device: AbstractContextManager[object],
-) -> tuple[list[StoppedObjects], Audit]:
-    """Run passes for a group of objects until each has enough.
+class AdaptiveSampling:
+    """Adaptive sampling of the objects of a block, or of a part of it.
+
+    A limited number of objects has its features on the device. All of them get their next passes in common batches, up to the
+    checkpoint that is the next for each; those that stop leave their places to the next objects. So batches are full until the end of the
+    block, though single objects run on, and errors are estimated for many objects at once.
 
     Parameters
     ----------
-    sources : one source of passes per bundle
     rule : rule that decides when an object stops
-    audited : (object,) bool, objects of the group that get the largest number of passes in any case
+    audited : (object of the block,) bool, objects that get the largest number of passes in any case
     device : lock that is held while passes run, and only then
 
-    Returns
-    -------
-    stopped : objects, in parts that have the same number of passes
+    Attributes
+    ----------
     audit : comparison of the errors estimated at stopping with those found, for the audited objects
     """
-    audit = GroupAudit(audited, rule.levels)
-    running, stopped = _RunningObjects(np.arange(len(audited))), []
-    stopping_error = np.full(len(audited), np.nan) if rule.is_adaptive else None
-    # By row: the number of passes before which an object cannot stop. An estimate costs as much as some passes.
-    due = np.zeros(len(audited))
-    for n_passes in rule.checkpoints:
-        with device:
-            running = running.up_to(n_passes, sources)
+
+    def __init__(
+        self,
+        rule: StoppingRule,
+        audited: npt.NDArray[np.bool_],
+        *,
+        device: AbstractContextManager[object],
+    ) -> None:
+        self.rule = rule
+        self.audit = BlockAudit(audited, rule.levels)
+        self.device = device
+        self._audited = audited
+        self._stopping_error = np.full(len(audited), np.nan)
+        # The number of passes before which an object cannot stop. An estimate costs as much as some passes.
+        self._due = np.zeros(len(audited))
+        self._running: list[_RunningObjects] = []
+        self._sources: tuple[PassSource, ...] = ()
+        self._n_places = 0
+
+    def run(
+        self, groups: Iterator[ObjectGroup], n_places: Callable[[ObjectGroup], int]
+    ) -> Iterator[list[StoppedObjects]]:
+        """Run passes until each object has enough, and yield the objects that stop, in parts that have the same number of passes.
+
+        Parameters
+        ----------
+        groups : objects of the block, whose features are computed when their turn comes
+        n_places : returns the number of objects that may run at a time, by the first group; one group always may
+        """
+        while self._admit(groups, n_places):
+            self._advance()
+            stopped = []
+            for place, objects in enumerate(self._running):
+                stops = self._judge(objects)
+                stopped.append(objects.take(stops))
+                self._running[place] = objects.take(~stops)
+            yield [self._stopped(part) for part in stopped if len(part.rows)]
+            self._running = [part for part in self._running if len(part.rows)]
+
+    def _admit(self, groups: Iterator[ObjectGroup], n_places: Callable[[ObjectGroup], int]) -> bool:
+        """Give free places to the next groups, and return whether any object runs."""
+        kept = [part.places for part in self._running]
+        n_running = sum(len(places) for places in kept)
+        new: list[ObjectGroup] = []
+        while not n_running or n_running + GROUP_OBJECTS <= self._n_places:
+            with self.device:
+                group = next(groups, None)
+            if group is None:
+                break
+            self._n_places = self._n_places or n_places(group)
+            new.append(group)
+            n_running += len(group.rows)
+        if not new:
+            return bool(self._running)
+        with self.device:
+            # Features of objects that have stopped are given up only here: to copy the others costs more than to keep them.
+            old = [source.take(np.concatenate(kept)) for source in self._sources] if kept else []
+            parts = [*([old] if old else []), *(list(group.sources) for group in new)]
+            self._sources = tuple(first.join(others) for first, *others in zip(*parts, strict=True))
+        rows = np.concatenate([group.rows for group in new])
+        begins = _RunningObjects(rows, np.empty(len(rows), np.intp))
+        start = 0
+        for number, part in enumerate([*self._running, begins]):
+            places = np.arange(start, start := start + len(part.rows))
+            self._running[number : number + 1] = [replace(part, places=places)]
+        return True
+
+    def _advance(self) -> None:
+        """Run the passes up to the next checkpoint of each object."""
+        stops = [self._next_checkpoint(part.n_passes) for part in self._running]
+        found = []
+        for bundle, source in enumerate(self._sources):
+            wanted = [
+                _WantedPasses(
+                    part.places, part.passes[bundle] if part.passes else None, range(part.n_passes, stop)
+                )
+                for part, stop in zip(self._running, stops, strict=True)
+            ]
+            with self.device:
+                found.append(source.more(wanted))
+        self._running = [
+            replace(part, n_passes=stop, passes=passes)
+            for part, stop, passes in zip(self._running, stops, zip(*found, strict=True), strict=True)
+        ]
+
+    def _next_checkpoint(self, n_passes: int) -> int:
+        return next(point for point in self.rule.checkpoints if point > n_passes)
+
+    def _judge(self, objects: _RunningObjects) -> npt.NDArray[np.bool_]:
+        """Return which objects stop now, (object,) bool."""
+        rows, n_passes = objects.rows, objects.n_passes
+        is_last = n_passes == self.rule.checkpoints[-1]
         # A fixed number of passes is the only checkpoint, and needs no estimate.
-        if stopping_error is None:
-            break
-        is_last = n_passes == rule.checkpoints[-1]
-        finite = _finite(running.outputs)
-        is_due = (due[running.rows] <= n_passes) | is_last
-        converged = np.zeros(len(running.rows), np.bool_)
+        if not self.rule.is_adaptive:
+            return np.ones(len(rows), np.bool_)
+        finite = _finite(objects.outputs)
+        is_due = (self._due[rows] <= n_passes) | is_last
+        converged = np.zeros(len(rows), np.bool_)
         if is_due.any():
-            judged = running.take(is_due)
-            found = rule.estimate(judged.outputs, judged.keys(sources))
-            stopping_error[judged.rows] = found.stopping_error
-            due[judged.rows] = rule.needed_passes(found, n_passes)
-            converged[is_due] = found.converged(rule.tolerance)
-            compare = audit.compare if is_last else audit.stop
+            judged = objects.take(is_due)
+            found = self.rule.estimate(judged.outputs, judged.keys(self._sources))
+            self._stopping_error[judged.rows] = found.stopping_error
+            self._due[judged.rows] = self.rule.needed_passes(found, n_passes)
+            converged[is_due] = found.converged(self.rule.tolerance)
+            compare = self.audit.compare if is_last else self.audit.stop
             compare(judged.rows, found, n_passes, which=(finite & (converged | is_last))[is_due])
             # Audited objects that could stop are estimated once more, from all passes.
-            due[judged.rows[audited[judged.rows] & converged[is_due]]] = np.inf
-        if is_last:
-            break
+            self._due[judged.rows[self._audited[judged.rows] & converged[is_due]]] = np.inf
         # More passes do not help objects with non-finite outputs; audited ones run on to the last checkpoint.
-        stops = ~finite | (converged & ~audited[running.rows])
-        if stops.any():
-            stopped.append(running.take(stops))
-            running = running.take(~stops)
-        if not len(running.rows):
-            break
-    if len(running.rows):
-        stopped.append(running)
-    return _stopped_objects(stopped, sources, stopping_error, device=device), audit.total
+        return is_last | ~finite | (converged & ~self._audited[rows])
 
-
-def _stopped_objects(
-    stopped: Sequence[_RunningObjects],
-    sources: Sequence[PassSource],
-    stopping_error: npt.NDArray[np.float64] | None,
-    *,
-    device: AbstractContextManager[object],
-) -> list[StoppedObjects]:
-    """Return the stopped objects with their largest features, which are computed for the whole group at once."""
-    # Objects have stopped in any order; the sampler has the features in that of the group.
-    order = np.argsort(np.concatenate([part.rows for part in stopped]))
-    tops = []
-    for bundle, source in enumerate(sources):
-        fired = [of_object for part in stopped for of_object in part.passes[bundle].fired]
-        with device:
-            tops.append(source.sampler.top([fired[i] for i in order]))
-    return [
-        StoppedObjects(
-            part.rows,
-            tuple(
-                source.raw(part.rows, outputs, top)
-                for source, outputs, top in zip(sources, part.outputs, tops, strict=True)
-            ),
-            tuple(part.keys(sources)),
-            None if stopping_error is None else stopping_error[part.rows],
+    def _stopped(self, objects: _RunningObjects) -> StoppedObjects:
+        """Return objects that have stopped, with their largest features."""
+        raws = []
+        for source, part, outputs in zip(self._sources, objects.passes, objects.outputs, strict=True):
+            with self.device:
+                top = source.sampler.top(list(part.fired), objects.places)
+            raws.append(source.raw(objects.places, outputs, top))
+        return StoppedObjects(
+            objects.rows,
+            tuple(raws),
+            tuple(objects.keys(self._sources)),
+            self._stopping_error[objects.rows] if self.rule.is_adaptive else None,
         )
-        for part in stopped
-    ]
 
 
 def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from galbatch.models.inference.stopping import QuantileEstimate
 
-__all__ = ["Audit", "GroupAudit"]
+__all__ = ["Audit", "BlockAudit"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -124,22 +124,23 @@ def _added(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, 
     return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
-class GroupAudit:
-    """The audit of one group, while its passes run.
+class BlockAudit:
+    """The audit of the objects of a block, while their passes run.
 
     Parameters
     ----------
-    audited : (object,) bool, which objects of the group are audited
+    audited : (object,) bool, which objects of the block are audited
     levels : levels of the quantiles
 
     Attributes
     ----------
-    total : audit of the objects compared so far
+    found : audit of each object compared so far, by its row
     """
 
     def __init__(self, audited: npt.NDArray[np.bool_], levels: Sequence[float]) -> None:
         self.audited = audited
-        self.total = Audit(tuple(levels))
+        self.levels = tuple(levels)
+        self.found: dict[int, Audit] = {}
         # By row: the number of passes, the quantiles and their errors when the object could stop for the first time.
         self._stopped: dict[int, tuple[int, Floats, Floats]] = {}
 
@@ -155,7 +156,7 @@ class GroupAudit:
 
         Parameters
         ----------
-        rows : (object,) indices in the group
+        rows : (object,) indices in the block
         found : estimates for these objects
         n_passes : number of passes that they have
         which : (object,) bool, whether the object could stop
@@ -175,24 +176,24 @@ class GroupAudit:
 
         Parameters
         ----------
-        rows : (object,) indices in the group
+        rows : (object,) indices in the block
         found : estimates for these objects from all passes
         n_passes : number of passes that they have
         which : (object,) bool, whether all outputs of the object are finite
         """
-        levels = self.total.levels
         for i in np.flatnonzero(which & self.audited[rows]).tolist():
-            if int(rows[i]) not in self._stopped:
-                self.total += Audit(levels, n_objects=1, n_not_converged=1)
+            row = int(rows[i])
+            if row not in self._stopped:
+                self.found[row] = Audit(self.levels, n_objects=1, n_not_converged=1)
                 continue
-            n_first, output, error = self._stopped[int(rows[i])]
+            n_first, output, error = self._stopped[row]
             expected = error * np.sqrt(1.0 - n_first / n_passes)  # (quantity, level)
             std = found.std[i][:, None]
             apart = output - found.output[i]
             # A posterior without width, such as that of equal passes, does not change with their number.
             difference = np.divide(apart, std, out=np.zeros_like(apart), where=std > 0)
-            self.total += Audit(
-                levels,
+            self.found[row] = Audit(
+                self.levels,
                 n_objects=1,
                 n_values=len(output),
                 stated=tuple(np.square(expected).sum(axis=0).tolist()),

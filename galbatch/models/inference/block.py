@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,26 @@ from galbatch.core.types import CutoutBlock
 from galbatch.errors import BundleError
 from galbatch.models.bundle import Bundle, Ensemble
 from galbatch.models.engines.choice import Execution, executor
+from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.adaptive import (
+    AdaptiveSampling,
+    ObjectGroup,
     PassSource,
     StoppedObjects,
     StoppingRule,
     join_stopped,
-    sample_adaptively,
 )
 from galbatch.models.inference.audit import Audit
 from galbatch.models.inference.domain import FeatureDistance
 from galbatch.models.inference.flags import input_flags, value_flags
 from galbatch.models.inference.results import network_columns
-from galbatch.models.inference.sampling import GROUP_OBJECTS, RawPasses, Sampler
+from galbatch.models.inference.sampling import (
+    GROUP_OBJECTS,
+    OUTPUT_BYTES,
+    RawPasses,
+    Sampler,
+    places_for,
+)
 from galbatch.models.inference.summaries import (
     all_finite,
     columns_of,
@@ -125,8 +132,8 @@ def infer_block(
 ) -> Values:
     """Run a network on a block of objects.
 
-    Objects run in groups of 16, each until all its objects have enough passes, so that only the columns take memory in
-    proportion to the size of the block.
+    Objects are prepared in groups of 16, and run until they have enough passes. The features of a limited number are kept at a time:
+    only the columns, and outputs that are kept, take memory in proportion to the size of the block.
 
     Parameters
     ----------
@@ -165,16 +172,24 @@ def infer_block(
     flags[selected & nonfinite] |= ModelFlag.MISSING_PIXELS
     values[MODEL_FLAGS.name(name)] = flags
     runner = _BlockRunner(inputs, _Results(name, values), ensemble, posterior, execution)
-    audit = Audit(posterior.quantiles)
-    for group in runner.run(np.flatnonzero(selected & ~unusable)):
-        audit += group.audit
+    rows = np.flatnonzero(selected & ~unusable)
+    in_order = None if receivers.keep is None else _InOrder(receivers.keep, rows)
+
+    def receive(stopped: StoppedObjects) -> None:
         if receivers.ran is not None:
-            receivers.ran(*group.size)
-        if receivers.keep is not None:
-            for row, outputs in group.outputs():
-                receivers.keep(row, outputs)
+            receivers.ran(len(stopped.rows), len(stopped.rows) * stopped.n_passes)
+        if in_order is not None:
+            in_order.add(stopped)
+
+    runner.run(rows, receive)
     if receivers.audit is not None:
-        receivers.audit(audit)
+        # In the order of the rows, so that the sums do not depend on which objects end first.
+        receivers.audit(
+            sum(
+                (one for _, one in sorted(runner.audits.items(), key=lambda pair: pair[0])),
+                Audit(posterior.quantiles),
+            )
+        )
     return values
 
 
@@ -253,55 +268,41 @@ class _Results:
     values: Values
 
 
-@dataclass(frozen=True)
-class _GroupResult:
-    """The result of a group.
+class _InOrder:
+    """Objects that wait to be kept until those before them have stopped: outputs are kept in the order of the rows.
 
-    Attributes
+    Parameters
     ----------
-    stopped : its objects, in parts that have the same number of passes; their rows are those of the block
-    audit : the audit of the group
+    keep : receives the row and the outputs of an object
+    rows : (object,) rising rows of all objects
     """
 
-    stopped: list[StoppedObjects]
-    audit: Audit
+    def __init__(self, keep: Keep, rows: Rows) -> None:
+        self._keep = keep
+        self._left = iter(rows.tolist())
+        self._next = next(self._left, None)
+        self._waiting: dict[int | None, Outputs] = {}
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """The numbers of objects and of their passes."""
-        objects = [len(part.rows) for part in self.stopped]
-        return sum(objects), sum(n * part.n_passes for n, part in zip(objects, self.stopped, strict=True))
-
-    def outputs(self) -> Iterator[tuple[int, Outputs]]:
-        """Yield the row in the block and the outputs of each object, in the order of the block's rows."""
-        pairs = [
-            pair
-            for part in self.stopped
-            for pair in zip(part.rows.tolist(), part.outputs_of_each(), strict=True)
-        ]
-        yield from sorted(pairs, key=lambda pair: pair[0])
+    def add(self, stopped: StoppedObjects) -> None:
+        """Add objects that have stopped, and keep those that are due."""
+        self._waiting |= zip(stopped.rows.tolist(), stopped.outputs_of_each(), strict=True)
+        while self._next is not None and self._next in self._waiting:
+            self._keep(self._next, self._waiting.pop(self._next))
+            self._next = next(self._left, None)
 
 
-class _Waiting:
-    """Objects of several groups that wait to be summarized with others that stopped after the same number of passes.
+def _joined(stopped: Iterator[StoppedObjects]) -> Iterator[StoppedObjects]:
+    """Yield objects joined with others of as many passes, once their outputs are many or no more come.
 
     To summarize 256 objects at once takes a third of the time, for each, that 16 take.
     """
-
-    def __init__(self) -> None:
-        self._parts: dict[int, list[StoppedObjects]] = {}
-
-    def add(self, stopped: Sequence[StoppedObjects]) -> Iterator[StoppedObjects]:
-        """Add objects, and yield all that wait with equal numbers of passes once their outputs are many."""
-        for part in stopped:
-            waiting = self._parts.setdefault(part.n_passes, [])
-            waiting.append(part)
-            if sum(raw.outputs.size for one in waiting for raw in one.raws) >= NUMBERS_WAITING:
-                yield join_stopped(self._parts.pop(part.n_passes))
-
-    def take_all(self) -> Iterator[StoppedObjects]:
-        """Yield what still waits."""
-        yield from (join_stopped(parts) for parts in self._parts.values())
+    parts: dict[int, list[StoppedObjects]] = {}
+    for part in stopped:
+        waiting = parts.setdefault(part.n_passes, [])
+        waiting.append(part)
+        if sum(raw.outputs.size for one in waiting for raw in one.raws) >= NUMBERS_WAITING:
+            yield join_stopped(parts.pop(part.n_passes))
+    yield from (join_stopped(waiting) for waiting in parts.values())
 
 
 class _BlockRunner:
@@ -323,53 +324,61 @@ class _BlockRunner:
         self.executors = [executor(b, execution.engine, execution.device) for b in ensemble.bundles]
         self.distances = [FeatureDistance.of(b.metadata.domain) for b in ensemble.bundles]
         self.n_threads = execution.n_threads
+        self.device_kind = execution.device
+        self.audits: dict[int, Audit] = {}
+        self.has_failed = threading.Event()
+        # One thread at a time reports what has stopped.
+        self.receiving = threading.Lock()
         # One thread at a time runs passes; the others summarize meanwhile.
         self.device = threading.Lock()
 
-    def run(self, rows: Rows) -> Iterator[_GroupResult]:
-        """Run the objects at `rows` of the block, and yield the results of one group after another, in order."""
+    def run(self, rows: Rows, receive: Callable[[StoppedObjects], None]) -> None:
+        """Run the objects at `rows` of the block, and give `receive` those that have stopped, in any order."""
         groups = [rows[start : start + GROUP_OBJECTS] for start in range(0, len(rows), GROUP_OBJECTS)]
         if self.n_threads == 1:
-            waiting = _Waiting()
-            for group in groups:
-                result = self.run_group(group)
-                yield result
-                for some in waiting.add(result.stopped):
-                    self.fill(some)
-            for some in waiting.take_all():
+            for some in _joined(self.stopped(groups, receive)):
                 self.fill(some)
             return
-        coming: deque[Future[_GroupResult]] = deque()
+        # Each thread has its own groups, so that which objects share a batch does not depend on which thread is faster.
+        shares = [groups[first :: self.n_threads] for first in range(self.n_threads)]
         with ThreadPoolExecutor(self.n_threads) as pool:
-            try:
-                for group in groups:
-                    # As many groups wait to be kept as run, never more: a thousand passes of a group may take 60 MB.
-                    if len(coming) == 2 * self.n_threads:
-                        yield coming.popleft().result()
-                    coming.append(pool.submit(self.run_and_fill, group))
-                while coming:
-                    yield coming.popleft().result()
-            finally:
-                # After an error the remaining groups would run in vain.
-                pool.shutdown(cancel_futures=True)
+            for done in [pool.submit(self.run_and_fill, share, receive) for share in shares]:
+                done.result()
 
-    def run_and_fill(self, rows: Rows) -> _GroupResult:
-        """Run a group and summarize it at once: at the end of a block a GPU would stand still for its summaries."""
-        result = self.run_group(rows)
-        for some in result.stopped:
-            self.fill(some)
-        return result
+    def run_and_fill(self, groups: Sequence[Rows], receive: Callable[[StoppedObjects], None]) -> None:
+        """Run groups and summarize what stops at once: at the end of a block a GPU would stand still for its summaries."""
+        try:
+            for some in self.stopped(groups, receive):
+                self.fill(some)
+        except BaseException:
+            self.has_failed.set()
+            raise
 
-    def run_group(self, rows: Rows) -> _GroupResult:
-        """Run the objects at `rows` of the block until all have enough passes."""
-        object_id = self.inputs.object_id[rows]
-        audited = is_audited(object_id, seed=self.posterior.seed) & self.rule.is_adaptive
+    def stopped(
+        self, groups: Sequence[Rows], receive: Callable[[StoppedObjects], None]
+    ) -> Iterator[StoppedObjects]:
+        """Run groups of objects of the block until all have enough passes, and yield those that stop."""
+        audited = is_audited(self.inputs.object_id, seed=self.posterior.seed) & self.rule.is_adaptive
+        sampling = AdaptiveSampling(self.rule, audited, device=self.device)
+        # After an error of another thread the remaining groups would run in vain.
+        prepared = (
+            ObjectGroup(group, self.sources(group)) for group in groups if not self.has_failed.is_set()
+        )
+        for parts in sampling.run(prepared, self.n_places):
+            for part in parts:
+                with self.receiving:
+                    receive(part)
+                yield part
         with self.device:
-            sources = self.sources(rows)
-        stopped, audit = sample_adaptively(sources, self.rule, audited=audited, device=self.device)
-        return _GroupResult([replace(part, rows=rows[part.rows]) for part in stopped], audit)
+            self.audits |= sampling.audit.found
 
-    def sources(self, rows: Rows) -> list[PassSource]:
+    def n_places(self, group: ObjectGroup) -> int:
+        """Return the number of objects whose passes run together, by what those of a group take."""
+        outputs = self.rule.checkpoints[-1] * sum(outputs_per_pass(b.metadata) for b in self.ensemble.bundles)
+        features = sum(source.sampler.object_bytes for source in group.sources)
+        return places_for(features + OUTPUT_BYTES * outputs, self.device_kind)
+
+    def sources(self, rows: Rows) -> tuple[PassSource, ...]:
         """Prepare the dropout passes of the block's objects at `rows`: one `PassSource` for each bundle of the ensemble.
 
         The part of each network before its first dropout is computed here, once an object, on the device of the execution.
@@ -388,7 +397,7 @@ class _BlockRunner:
                 passes=range(self.rule.checkpoints[-1]),
             )
             sources.append(PassSource(sampler, keys, bundle.metadata.passes_differ))
-        return sources
+        return tuple(sources)
 
     def embedding(self, raw: RawPasses) -> npt.NDArray[np.floating]:
         """Return the last features (object, feature) in the type of their column; NaN for an object with one beyond its range."""

@@ -13,12 +13,13 @@ from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 
 from galbatch.config import PosteriorConfig
+from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.models.bundle import CHECK_ROWS, Bundle, Ensemble, made_up_inputs
 from galbatch.models.engines.choice import Execution, executor
 from galbatch.models.engines.executors import rows_in_cache
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.results import network_columns
-from galbatch.models.inference.sampling import GROUP_OBJECTS
+from galbatch.models.inference.sampling import GROUP_OBJECTS, OUTPUT_BYTES, places_for
 from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
 
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
@@ -44,7 +45,8 @@ class NetworkMemory:
     features_bytes : amount per object that is kept while its passes run
     batch_bytes, row_bytes : amount for a batch of any size, and in addition for each of its rows
     n_rows : largest number of rows of a batch; smaller than configured where more would not fit into the processor's cache
-    n_groups : number of groups of objects that threads work on at a time
+    n_groups : number of threads that work on objects at a time
+    n_places : number of objects of a thread whose passes run together
     n_outputs : number of outputs of a pass of all bundles
     n_columns : number of columns in the catalog, where each number of a vector counts
     image_bytes : size of a cutout with the network's bands
@@ -57,19 +59,30 @@ class NetworkMemory:
     row_bytes: int
     n_rows: int
     n_groups: int
+    n_places: int
     n_outputs: int
     n_columns: int
     image_bytes: int
 
     @property
     def working_bytes(self) -> int:
-        """The bytes on the device that runs passes: features of all groups, and the largest need of preparing or running one.
+        """The bytes on the device that runs passes: features of all threads' objects, and the largest need of a single step.
 
-        One group at a time is prepared or runs passes; the others only keep their features.
+        One thread at a time prepares a group, joins it to those that run, or runs passes; the others only keep their features.
         """
-        features = self.n_groups * GROUP_OBJECTS * self.features_bytes
+        features = self.n_places * self.features_bytes
         batch = self.batch_bytes + self.n_rows * self.row_bytes
-        return features + max(GROUP_OBJECTS * self.prepare_bytes, batch)
+        return self.n_groups * features + max(GROUP_OBJECTS * self.prepare_bytes, batch, features)
+
+    def on_gpu(self, posterior: PosteriorConfig) -> NetworkMemory:
+        """Return the memory on a GPU, which holds a whole batch, of a network that was measured on a CPU."""
+        n_places = places_for(self.object_bytes(posterior.most_passes), "cuda")
+        n_groups = Execution(device="cuda").n_threads
+        return replace(self, n_rows=posterior.batch, n_groups=n_groups, n_places=n_places)
+
+    def object_bytes(self, n_passes: int) -> int:
+        """Return the bytes of an object while its passes run, at most `n_passes`: features on the device, and outputs."""
+        return self.features_bytes + OUTPUT_BYTES * n_passes * self.n_outputs
 
     @property
     def checking_bytes(self) -> int:
@@ -84,11 +97,11 @@ class NetworkMemory:
         n_passes : largest number of passes of an object
         keeps_outputs : whether the outputs of passes are kept
         """
-        # Outputs are float32, and exist twice while a group is put together; summaries are computed in float64.
         of_object = n_passes * self.n_outputs
-        outputs = 2 * 4 * GROUP_OBJECTS * of_object
-        summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(GROUP_OBJECTS * of_object, NUMBERS_AT_ONCE))
-        kept = (self.n_groups + 1) * 4 * GROUP_OBJECTS * of_object if keeps_outputs else 0
+        outputs = OUTPUT_BYTES * self.n_places * of_object
+        # Summaries are computed in float64.
+        summaries = 8 * SUMMARY_ARRAYS * max(of_object, min(self.n_places * of_object, NUMBERS_AT_ONCE))
+        kept = 4 * BLOCK_OBJECTS * of_object if keeps_outputs else 0
         return self.n_groups * (3 * GROUP_OBJECTS * self.image_bytes + outputs + summaries) + kept
 
 
@@ -109,7 +122,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     # Bundles run one after another: the largest decides on the work, but weights and features of all are kept.
     parts = [_measure(bundle, execution, posterior.batch) for bundle in ensemble.bundles]
     columns = network_columns(ensemble, name="", quantiles=posterior.quantiles)
-    return NetworkMemory(
+    found = NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
         prepare_bytes=max(part.prepare_bytes for part in parts),
         features_bytes=sum(part.features_bytes for part in parts),
@@ -117,10 +130,12 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
         row_bytes=max(part.row_bytes for part in parts),
         n_rows=max(part.n_rows for part in parts),
         n_groups=execution.n_threads,
+        n_places=0,
         n_outputs=sum(part.n_outputs for part in parts),
         n_columns=sum(max(1, column.length) for column in columns),
         image_bytes=4 * sum(math.prod(one.shape) for one in ensemble.metadata.input.images),
     )
+    return replace(found, n_places=places_for(found.object_bytes(posterior.most_passes), execution.device))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +13,43 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.models.bundle import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
 
 __all__ = [
     "GROUP_OBJECTS",
+    "OUTPUT_BYTES",
     "PassOutputs",
     "RawPasses",
     "Sampler",
     "TopFeatures",
     "join_raw_passes",
+    "places_for",
     "run_passes",
 ]
 
 # Objects that are prepared together: the first maps of a full GaMPEN take 15 MB per object at 239 px.
 GROUP_OBJECTS = 16
+# Objects whose passes run together: a group, and half as many of earlier groups that are still running. More where they take little memory.
+FEWEST_PLACES = 24
+PLACES_BYTES = {"cpu": 2**26, "cuda": 2**30}
+OUTPUT_BYTES = 8  # Outputs are float32, and exist twice while later passes are joined to them.
+
+
+def places_for(object_bytes: int, device: str) -> int:
+    """Return the number of objects whose passes run together: a multiple of a group of 16, or 24 where these take much memory.
+
+    With many places all objects of a block reach a checkpoint together. Their errors are estimated at once, which for one object
+    costs nearly as much as for 16, and batches are full. The number depends on the network and the settings alone, not on the machine.
+
+    Parameters
+    ----------
+    object_bytes : memory of an object while its passes run: features on the device, and outputs
+    device : cpu or cuda
+    """
+    n_groups = PLACES_BYTES[device] // max(1, object_bytes) // GROUP_OBJECTS
+    return max(FEWEST_PLACES, min(BLOCK_OBJECTS, n_groups * GROUP_OBJECTS))
 
 
 @dataclass(frozen=True)
@@ -93,22 +116,62 @@ class Sampler:
         on_device = None if auxiliary is None else self._to_device(auxiliary[filled])
         self._prepared = executor.prepare(self._to_device(images[filled]), on_device)
         self._batch = self._prepared.rows_at_once(batch)
-        self._last = None if self._prepared.last is None else self._prepared.last[:n]
+        self.is_filled = n < GROUP_OBJECTS
+        self._set_features(n)
+
+    def _set_features(self, n_objects: int) -> None:
+        """Set what is known of the first `n_objects` objects that are prepared."""
+        self.n_objects = n_objects
+        self._last = None if self._prepared.last is None else self._prepared.last[:n_objects]
         self.last = _to_host(self._last)
-        self.crop = _to_host(None if self._prepared.crop is None else self._prepared.crop[:n])
+        self.crop = _to_host(None if self._prepared.crop is None else self._prepared.crop[:n_objects])
+
+    @property
+    def object_bytes(self) -> int:
+        """The memory on the device that an object takes while its passes run."""
+        kept = [tensor for tensor in self._prepared.tensors if tensor is not None]
+        return sum(tensor.nbytes // len(tensor) for tensor in kept)
 
     @torch.inference_mode()
+    def take(self, rows: npt.NDArray[np.intp]) -> Sampler:
+        """Return a sampler of the objects with these indices."""
+        taken = copy.copy(self)
+        taken._prepared = self._prepared.take(self._to_device(rows.astype(np.int64)))
+        taken.is_filled = False
+        taken._set_features(len(rows))
+        return taken
+
+    @torch.inference_mode()
+    def join(self, others: Sequence[Sampler]) -> Sampler:
+        """Return a sampler of the objects of this one and of others of the same executor, in this order."""
+        if not others:
+            return self
+        parts = [one.take(np.arange(one.n_objects)) if one.is_filled else one for one in (self, *others)]
+        joined = copy.copy(parts[0])
+        joined._prepared = parts[0]._prepared.join([part._prepared for part in parts[1:]])
+        joined._set_features(sum(part.n_objects for part in parts))
+        return joined
+
     def run(self, rows: npt.NDArray[np.intp], keys: npt.NDArray[np.int64]) -> PassOutputs:
         """Run passes for some of the objects.
 
         Parameters
         ----------
-        rows : (object,) indices of the objects in the group
+        rows : (object,) indices of the objects
         keys : (object, pass) int64, from which the masks are drawn
         """
-        n, n_passes = keys.shape
-        objects = self._to_device(np.repeat(np.asarray(rows, dtype=np.int64), n_passes))
-        flat = self._to_device(np.ascontiguousarray(keys).reshape(-1))
+        (found,) = self.run_together([(rows, keys)])
+        return found
+
+    @torch.inference_mode()
+    def run_together(
+        self, wanted: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]]
+    ) -> list[PassOutputs]:
+        """Run passes for several sets of objects in common batches, each set with its own number of passes; `rows` and `keys` as for `run`."""
+        objects = self._to_device(
+            np.concatenate([np.repeat(rows.astype(np.int64), keys.shape[1]) for rows, keys in wanted])
+        )
+        flat = self._to_device(np.concatenate([keys.reshape(-1) for _, keys in wanted]))
         found: list[Tensor] = []
         for start in range(0, len(flat), self._batch):
             some = slice(start, start + self._batch)
@@ -119,18 +182,28 @@ class Sampler:
             for whole, part in zip(found, parts, strict=True):
                 whole[some] = part
         # They are joined on the device, so that there is one copy to the host, not one per batch.
-        outputs, fired = (whole.reshape(n, n_passes, -1).cpu() for whole in found)
-        return PassOutputs(outputs.numpy(), fired.numpy())
+        outputs, fired = (whole.cpu().numpy() for whole in found)
+        ends = np.cumsum([keys.size for _, keys in wanted])
+        pairs = zip(np.split(outputs, ends[:-1]), np.split(fired, ends[:-1]), strict=True)
+        return [
+            PassOutputs(*(part.reshape(*keys.shape, part.shape[1]) for part in pair))
+            for pair, (_, keys) in zip(pairs, wanted, strict=True)
+        ]
 
     @torch.inference_mode()
-    def top(self, fired: Sequence[npt.NDArray[np.int64]]) -> TopFeatures | None:
-        """Return the largest features of the objects; None if the network has none.
+    def top(
+        self, fired: Sequence[npt.NDArray[np.int64]], rows: npt.NDArray[np.intp] | None = None
+    ) -> TopFeatures | None:
+        """Return the largest features of objects; None if the network has none.
 
         Parameters
         ----------
         fired : for each object (pass, rank) int64, numbers of the largest features in all its passes
+        rows : (object,) indices of the objects; None: all of them
         """
-        found = None if self._last is None else self._executor.top_features(self._last)
+        if self._last is None:
+            return None
+        found = self._executor.top_features(self._last if rows is None else self._last[rows])
         if found is None:
             return None
         index, activation = (part.cpu().numpy() for part in found)

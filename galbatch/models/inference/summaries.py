@@ -45,9 +45,9 @@ __all__ = [
     "without_overflow",
 ]
 
-# Outputs that are summarized at a time: 32 MB in float64. A binned head with 900 bins has 0.9 million of them per object in
-# 1,000 passes.
-NUMBERS_AT_ONCE = 2**22
+# Outputs that are summarized at a time, 4 MB in float64: more objects at once are no faster. A binned head with 900 bins has 0.9 million of
+# them per object in 1,000 passes.
+NUMBERS_AT_ONCE = 2**19
 
 Values = dict[ColumnKey, npt.NDArray[Any]]
 Keys = npt.NDArray[np.int64]

@@ -16,6 +16,7 @@ MEMORY = NetworkMemory(
     row_bytes=MIB,  # little: else the check of a loaded bundle takes more than running it
     n_rows=512,
     n_groups=1,
+    n_places=24,
     n_outputs=9,
     n_columns=40,
     image_bytes=4 * 239**2,

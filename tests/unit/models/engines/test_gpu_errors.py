@@ -22,6 +22,8 @@ MEMORY = [
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`.",
     'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "../c10/cuda/CUDACachingAllocator.cpp":1154, please report a bug to PyTorch.',
 ]
 BROKEN = [
@@ -39,6 +41,9 @@ BROKEN = [
     "cuDNN Frontend error: [cudnn_frontend] Error: No valid execution plans built.",
     "GET was unable to find an engine to execute this computation",
     "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+    "cudss error: , when calling `cudssExecute(handle)`.",
+    "CUDA driver initialization failed, you might not have a CUDA gpu.",
+    "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices()",
     "NVML_ERROR_GPU_IS_LOST",
     "GPU is lost",
     "Triton Error [CUDA]: an illegal memory access was encountered",

@@ -216,6 +216,73 @@ def test_errors_are_estimated_only_where_an_object_may_stop(shaky, block, monkey
     assert n_estimated < 0.7 * sum(counted)
 
 
+class TestPlaces:
+    """Objects whose passes run together: those that stop leave their places to the next."""
+
+    @pytest.fixture
+    def limited(self, monkeypatch):
+        def to(n_places):
+            monkeypatch.setattr(infer_module, "places_for", lambda *_: n_places)
+
+        return to
+
+    @pytest.fixture
+    def waves(self, monkeypatch):
+        """For each run of passes: the number of objects that have a place, and the numbers of passes that sets of them take."""
+        run, seen = Sampler.run_together, []
+
+        def noted(self, wanted):
+            seen.append((self.n_objects, [keys.shape for _, keys in wanted]))
+            return run(self, wanted)
+
+        monkeypatch.setattr(Sampler, "run_together", noted)
+        return seen
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    @pytest.mark.parametrize("kind", ["gaussian", "ensemble", "one without dropout"])
+    def test_their_number_changes_no_object(self, shaky, block, limited, kind, threads):
+        network, execution = NETWORKS[kind](shaky), Execution(groups_at_once=threads)
+        found, audits = [], []
+        for n_places in (24, 48, 256):
+            limited(n_places)
+            found.append(infer(network, block(150), execution=execution, audit=audits.append))
+        for other in found[1:]:
+            assert_equal_to_rounding(other, found[0], slice(None))
+        assert audits[0].n_objects == audits[1].n_objects == audits[2].n_objects
+
+    def test_freed_places_are_taken_by_the_next_objects(self, shaky, block, limited, waves):
+        limited(24)
+        infer(shaky(), block(150), ADAPTIVE.model_copy(update={"min_passes": 32}))
+        assert max(n_objects for n_objects, _ in waves) <= 24
+        # All but the last objects run on in company of new ones, which take their first 32 passes; later steps are shorter.
+        begins = [any(n == 32 for _, n in shapes) for _, shapes in waves]
+        assert any(len(shapes) > 1 for _, shapes in waves)
+        assert sum(begins) == 150 // 16 + 1
+        in_company = [
+            len(shapes) > 1 for is_new, (_, shapes) in zip(begins[1:], waves[1:], strict=True) if is_new
+        ]
+        assert all(in_company)
+
+    def test_with_many_places_a_block_runs_from_checkpoint_to_checkpoint(
+        self, shaky, block, waves, monkeypatch
+    ):
+        """Errors are estimated once a checkpoint, for all objects at once."""
+        estimate, counted = StoppingRule.estimate, []
+
+        def count(self, outputs, keys):
+            counted.append(outputs[0].shape[:2])
+            return estimate(self, outputs, keys)
+
+        monkeypatch.setattr(StoppingRule, "estimate", count)
+        found = infer(shaky(), block(150))
+        assert waves[0] == (150, [(150, 16)])
+        assert all(len(shapes) == 1 for _, shapes in waves)
+        at = [n_passes for _, n_passes in counted]
+        assert at == sorted(set(at))
+        assert set(np.unique(found["m_passes"])) <= set(at)
+        assert counted[0] == (150, 16)
+
+
 def test_without_dropout_one_pass_is_enough(shaky, block):
     found = infer(shaky(rate=0.0), block(5))
     assert (found["m_passes"] == 1).all()
@@ -236,7 +303,7 @@ class TestThreads:
     def test_passes_run_one_at_a_time_and_summaries_beside_them(self, shaky, block, monkeypatch):
         """A summary waits until another thread has begun passes after this one's: without overlap it waits in vain."""
         begun, met, n_inside, changed = [], [], [], threading.Condition()
-        run, summarize = Sampler.run, infer_module.columns_of
+        run, summarize = Sampler.run_together, infer_module.columns_of
 
         def counted(self, *arguments):
             n_inside.append(1)
@@ -256,7 +323,7 @@ class TestThreads:
             met.append(bool(others))
             return summarize(*arguments, **options)
 
-        monkeypatch.setattr(Sampler, "run", counted)
+        monkeypatch.setattr(Sampler, "run_together", counted)
         monkeypatch.setattr(infer_module, "columns_of", waits)
         infer(shaky(), block(64), execution=Execution(groups_at_once=2))
         assert len(set(begun)) == 2
@@ -280,9 +347,9 @@ class TestKeeping:
             mean = np.mean([part[:, 0].mean(dtype=np.float64) for part in outputs])
             assert found["m_x_mean"][row] == pytest.approx(2.0 + 0.5 * mean, rel=1e-5)
 
-    @pytest.mark.parametrize(("threads", "ahead"), [(1, 16), (2, 16 * 4)])
+    @pytest.mark.parametrize(("threads", "ahead"), [(1, 16), (2, 75 + 5)])
     def test_no_more_than_a_few_groups_wait_to_be_kept(self, shaky, block, monkeypatch, threads, ahead):
-        """With one thread each group is kept before the next one is run."""
+        """With one thread each group is kept before the next one is run; of two threads one may be ahead by its share of the block."""
         n_run, waiting, kept = [0], [], []
         summarize = infer_module.columns_of
 
@@ -295,6 +362,7 @@ class TestKeeping:
             kept.append(row)
 
         monkeypatch.setattr(infer_module, "columns_of", counted)
+        monkeypatch.setattr(infer_module, "places_for", lambda *_: 24)
         infer(shaky(), block(150), fixed(8), execution=Execution(groups_at_once=threads), keep=keep)
         assert kept == list(range(150))
         assert max(waiting) <= ahead

@@ -20,6 +20,7 @@ from galbatch.models import (
 from galbatch.models.engines import CACHE_BYTES
 from galbatch.models.inference import GROUP_OBJECTS
 from galbatch.models.inference.memory import _taken
+from galbatch.models.inference.sampling import places_for
 
 GIB, MIB = 2**30, 2**20
 POSTERIOR = PosteriorConfig(passes=8)
@@ -32,6 +33,7 @@ FULL = NetworkMemory(
     row_bytes=82 * MIB,
     n_rows=512,
     n_groups=1,
+    n_places=24,
     n_outputs=9,
     n_columns=40,
     image_bytes=4 * 239**2,
@@ -93,27 +95,52 @@ def test_an_ensemble_keeps_all_weights_and_features_and_runs_one_at_a_time(gampe
     assert (two.row_bytes, two.prepare_bytes) == (one.row_bytes, one.prepare_bytes)
 
 
-def test_working_bytes_are_features_and_the_larger_of_preparing_and_passes():
-    passes = GROUP_OBJECTS * 15 * MIB + 512 * 82 * MIB
+def test_working_bytes_are_features_and_the_largest_of_preparing_joining_and_passes():
+    passes = 24 * 15 * MIB + 512 * 82 * MIB
     assert FULL.working_bytes == passes
-    assert dataclasses.replace(FULL, n_groups=2).working_bytes == passes + GROUP_OBJECTS * 15 * MIB
+    assert dataclasses.replace(FULL, n_groups=2).working_bytes == passes + 24 * 15 * MIB
     few = dataclasses.replace(FULL, n_rows=1)
-    assert few.working_bytes == GROUP_OBJECTS * (15 + 30) * MIB
+    assert few.working_bytes == (24 * 15 + GROUP_OBJECTS * 30) * MIB
+    assert dataclasses.replace(few, n_places=48).working_bytes == 2 * 48 * 15 * MIB
 
 
 def test_the_host_holds_outputs_and_what_summaries_make_of_them():
     few, many = (FULL.host_bytes(n_passes, keeps_outputs=False) for n_passes in (100, 1100))
     # An object and pass of 9 outputs: twice in float32, 12 times in float64.
-    assert many - few == GROUP_OBJECTS * 1000 * 9 * (2 * 4 + 12 * 8)
+    assert many - few == 24 * 1000 * 9 * (2 * 4 + 12 * 8)
     kept = FULL.host_bytes(100, keeps_outputs=True)
-    assert kept - few == 2 * 4 * GROUP_OBJECTS * 100 * 9  # of a group that runs, and of one that waits
+    assert kept - few == 4 * 256 * 100 * 9  # of a block
+
+
+def test_objects_run_together_as_far_as_they_take_little_memory():
+    """From 24, where an object takes 15 MB and more, to a block of 256; on a GPU 16 times as much memory is used."""
+    assert [places_for(size, "cpu") for size in (15 * MIB, 2 * MIB, MIB, 300 * 1024, 1)] == [
+        24,
+        32,
+        64,
+        208,
+        256,
+    ]
+    assert [places_for(size, "cuda") for size in (100 * MIB, 15 * MIB)] == [24, 64]
+    posterior = PosteriorConfig(passes="adaptive", batch=1024)
+    found = FULL.on_gpu(posterior)
+    assert (found.n_rows, found.n_groups, found.n_places) == (1024, 2, 64)
+
+
+def test_many_outputs_leave_few_places(gampen_bundle):
+    """A thousand passes of 9 outputs are 72 kB an object; a hundred times as many are more than 24 may take."""
+    few, many = (
+        measure_memory(Ensemble((gampen_bundle,)), Execution(), PosteriorConfig(passes=n))
+        for n in (1000, 100_000)
+    )
+    assert (few.n_places, many.n_places) == (256, 24)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_told():
     messages = []
     gpu = GpuMemory(total_bytes=24 * GIB, free_bytes=int(23.7 * GIB))
     assert fitting_batch(FULL, gpu, batch=512, notify=messages.append) == 256
-    assert messages == ["41.2 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; trying batch 256"]
+    assert messages == ["41.4 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; trying batch 256"]
 
 
 def test_it_is_halved_until_it_fits_and_no_further_than_one_row():

@@ -44,6 +44,28 @@ def test_rounds_of_some_objects_are_those_of_all(engine, bundle, make):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_objects_of_several_groups_run_together_as_alone(engine, bundle, make):
+    """A few objects of one group, joined to another group: each has its own features, and the passes of its own keys."""
+    images, keys = inputs(bundle, make, n=GROUP_OBJECTS + 5)
+    one = executor(bundle, Engine.named(engine), "cpu")
+    whole = run_passes(bundle, images, keys, batch=32, executor=one)
+    atol = 1e-5 if engine.endswith("float32") else 0.02
+    first, second = (
+        Sampler(one, part, batch=32) for part in (images[:GROUP_OBJECTS], images[GROUP_OBJECTS:])
+    )
+    joined = first.take(np.array([3, 1])).join([second])
+    order = np.array([3, 1, *range(GROUP_OBJECTS, GROUP_OBJECTS + 5)])
+    assert joined.n_objects == len(order)
+    assert first.object_bytes == joined.object_bytes > 1000
+    np.testing.assert_allclose(joined.last, whole.last[order], rtol=1e-4, atol=1e-5)
+    # Old objects go on where the new ones begin.
+    sets = [(np.array([0, 1]), slice(4, 9)), (np.arange(2, 7), slice(0, 4))]
+    found = joined.run_together([(rows, keys[order[rows], passes]) for rows, passes in sets])
+    for part, (rows, passes) in zip(found, sets, strict=True):
+        np.testing.assert_allclose(part.outputs, whole.outputs[order[rows], passes], rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_equal_batches_give_equal_bits(engine, bundle, make):
     images, keys = inputs(bundle, make)
     one = executor(bundle, Engine.named(engine), "cpu")
