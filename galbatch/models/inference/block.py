@@ -109,7 +109,7 @@ class BlockReceivers:
     keep : called once for each object that was run, in the order of the block's rows, with the row and the outputs of all
         passes, one array (pass, output) float32 per bundle
     audit : called once with the audit of adaptive sampling
-    ran : called once for each group, with the numbers of its objects and of their passes
+    ran : called for objects that have stopped, with their number and that of their passes
     """
 
     keep: Keep | None = None

@@ -154,6 +154,7 @@ def made_up_gpu(monkeypatch):
         row_bytes=82 * 2**20,
         n_rows=512,
         n_groups=1,
+        n_places=24,
         n_outputs=5,
         n_columns=30,
         image_bytes=0,
@@ -180,7 +181,7 @@ def test_on_a_gpu_the_batch_is_halved_before_the_passes_and_told(into, made_up_g
     assert made_up_gpu == ["cuda", *[("cuda", 256)] * 3]
     assert result.batch == 256
     assert result.notes == (
-        f"partition {into.partition.name}: 41.2 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; "
+        f"partition {into.partition.name}: 41.4 GiB needed on the GPU (batch 512 x 82 MiB), 23.7 GiB there; "
         "trying batch 256",
     )
 
