@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from galbatch.core.columns import (
 )
 from galbatch.core.flags import PixelFlag
 
-__all__ = ["SPOILING_FLAGS", "Contents", "Quantity", "quantities_of", "read_contents"]
+__all__ = ["SPOILING_FLAGS", "Contents", "Features", "Quantity", "quantities_of", "read_contents"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -115,6 +115,22 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """The features of a sparse network that fired without dropout.
+
+    Attributes
+    ----------
+    index : (object, rank) int64
+        Number of the feature; -1 where none fired, or the object has no values.
+    activation : (object, rank) float64
+        Its activation; NaN there.
+    """
+
+    index: npt.NDArray[np.int64]
+    activation: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """The part of a catalog that the report shows.
 
@@ -132,6 +148,8 @@ class Contents:
         Number of passes of each network; 0 if the model was not run.
     quantities : tuple of Quantity
         In the order of the catalog's columns.
+    features : mapping of model to Features
+        Of sparse networks alone.
     """
 
     path: str
@@ -143,6 +161,7 @@ class Contents:
     model_flags: Mapping[str, npt.NDArray[np.int32]]
     passes: Mapping[str, npt.NDArray[np.int32]]
     quantities: tuple[Quantity, ...]
+    features: Mapping[str, Features] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -178,7 +197,29 @@ def read_contents(catalog_path: str) -> Contents:
         model_flags={model: table[MODEL_FLAGS.name(model)].to_numpy() for model in models},
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},
         quantities=quantities_of(table),
+        features=_features_of(table, keys),
     )
+
+
+def _features_of(table: pa.Table, keys: Mapping[str, tuple[str, ColumnKey]]) -> dict[str, Features]:
+    """Return the features of each model that has columns of them, ranks in their order."""
+    ranks: dict[str, list[int]] = {}
+    for model, key in keys.values():
+        if key.statistic is Statistic.FEATURE and key.rank is not None:
+            ranks.setdefault(model, []).append(key.rank)
+
+    def column(model: str, statistic: Statistic, rank: int) -> Floats:
+        return _floats(table, ColumnKey(statistic, rank=rank).name(model))
+
+    return {
+        model: Features(
+            index=np.stack([column(model, Statistic.FEATURE, rank) for rank in sorted(own)], axis=1).astype(
+                np.int64
+            ),
+            activation=np.stack([column(model, Statistic.ACTIVATION, rank) for rank in sorted(own)], axis=1),
+        )
+        for model, own in ranks.items()
+    }
 
 
 def quantities_of(table: pa.Table) -> tuple[Quantity, ...]:

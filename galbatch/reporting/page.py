@@ -22,6 +22,7 @@ from galbatch.reporting.contents import Contents, Quantity, read_contents
 from galbatch.reporting.figures import distributions, recovery_panels, sky_map
 from galbatch.reporting.gallery import choose_pictures
 from galbatch.reporting.injection import read_evidence
+from galbatch.reporting.networks import feature_panels, summarize_features
 from galbatch.reporting.panels import interactive_panels
 from galbatch.reporting.recovery import Comparison, compare_truth
 from galbatch.reporting.texts import CITATIONS, loading_code, methods_text
@@ -198,6 +199,27 @@ def _flag_lines(columns: Sequence[npt.NDArray[np.int32]], flags: type[CatalogFla
     return lines
 
 
+def _features(contents: Contents, model: str, quantities: Sequence[Quantity]) -> dict[str, Any] | None:
+    """Return the template's ``features`` of a model: a figure, and a line for each feature; None for networks that have none."""
+    if model not in contents.features:
+        return None
+    summary = summarize_features(contents.features[model], quantities)
+    if summary is None:
+        return None
+    columns = (summary.number, summary.n_objects, summary.share, summary.median_activation, summary.strongest)
+    lines = [
+        {
+            "number": number,
+            "n": n,
+            "share": share,
+            "activation": activation,
+            "strongest": contents.object_id[row],
+        }
+        for number, n, share, activation, row in zip(*(one.tolist() for one in columns), strict=True)
+    ]
+    return {"figure": embedded(feature_panels(summary, quantities)), "lines": lines}
+
+
 def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> dict[str, list[dict[str, Any]]]:
     """Return the template's ``models``, one per model, and ``recovery``, one per comparison that has objects."""
     models = []
@@ -216,6 +238,7 @@ def _model_sections(contents: Contents, comparisons: Sequence[Comparison]) -> di
                     for quantity in quantities
                 ],
                 "beyond": _beyond(quantities, trained),
+                "features": _features(contents, model, quantities),
             }
         )
     recovery = []

@@ -1,0 +1,132 @@
+"""The features of sparse networks (SFNet): how often each fires, with which others, and with which parameter values."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from scipy.stats import rankdata
+
+from galbatch.reporting.contents import Features, Quantity
+from galbatch.reporting.figures import styled_figure
+
+__all__ = ["FeatureSummary", "feature_panels", "summarize_features"]
+
+Floats = npt.NDArray[np.float64]
+
+MOST_FEATURES = 12
+"""Number of features that the report shows, the most frequent first: more rows have no room for their numbers."""
+
+# A rank correlation of fewer objects says nothing: its standard error is 0.3 at 10.
+FEWEST_OBJECTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSummary:
+    """Statistics of the most frequent features of a network, over the objects with values.
+
+    Attributes
+    ----------
+    number : (feature,) int64
+        Numbers of the features in the network, the most frequent first.
+    n_objects : (feature,) int64
+        Number of objects in which each fired.
+    share : (feature,) float64
+        That number over the objects in which any feature fired.
+    median_activation : (feature,) float64
+        Median of the activation, over the objects in which the feature fired.
+    strongest : (feature,) int64
+        Row in the catalog of the object with the largest activation.
+    together : (feature, feature) float64
+        Share of the objects of the row's feature in which the column's feature fired, too; 1 on the diagonal.
+    correlation : (feature, quantity) float64
+        Spearman's rank correlation of the activation and the posterior median, over the objects in which the feature fired; NaN for fewer
+        than 10 objects, or where one of the two does not vary.
+    """
+
+    number: npt.NDArray[np.int64]
+    n_objects: npt.NDArray[np.int64]
+    share: Floats
+    median_activation: Floats
+    strongest: npt.NDArray[np.int64]
+    together: Floats
+    correlation: Floats
+
+
+def summarize_features(features: Features, quantities: Sequence[Quantity]) -> FeatureSummary | None:
+    """Return statistics of the `MOST_FEATURES` most frequent features of a network; None if none fired in any object."""
+    numbers, counts = np.unique(features.index[features.index >= 0], return_counts=True)
+    if not len(numbers):
+        return None
+    chosen = numbers[np.argsort(-counts, kind="stable")[:MOST_FEATURES]]
+    # (object, feature): NaN where a feature did not fire; it fires in one rank of an object at most.
+    fired = features.index[:, :, None] == chosen
+    activation = np.where(fired, features.activation[:, :, None], -np.inf).max(axis=1)
+    activation[~np.isfinite(activation)] = np.nan
+    has = np.isfinite(activation)
+    n_any = int((features.index >= 0).any(axis=1).sum())
+    together = has.T.astype(np.float64) @ has / has.sum(axis=0)[:, None]
+    correlation = [
+        [_rank_correlation(one, quantity.median) for quantity in quantities] for one in activation.T
+    ]
+    return FeatureSummary(
+        number=chosen,
+        n_objects=has.sum(axis=0),
+        share=has.sum(axis=0) / n_any,
+        median_activation=np.nanmedian(activation, axis=0),
+        strongest=np.nanargmax(activation, axis=0),
+        together=together,
+        correlation=np.array(correlation).reshape(len(chosen), len(quantities)),
+    )
+
+
+def _rank_correlation(first: Floats, second: Floats) -> float:
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.sum() < FEWEST_OBJECTS:
+        return np.nan
+    ranks = rankdata(first[both]), rankdata(second[both])
+    if any(np.ptp(one) == 0 for one in ranks):
+        return np.nan
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def feature_panels(summary: FeatureSummary, quantities: Sequence[Quantity]) -> bytes:
+    """Return a PNG with the features that fire together (left) and the correlation of each with the parameters (right)."""
+    names = [str(number) for number in summary.number]
+    titles = [quantity.short_title for quantity in quantities]
+    # Of a network without a posterior there is nothing to correlate with.
+    widths = [len(names), max(len(titles), 3) * 1.6] if titles else [len(names)]
+    buffer = io.BytesIO()
+    with styled_figure(8.0, 1.6 + 0.3 * len(names), buffer) as figure:
+        left, *others = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
+        _heat_map(left, summary.together, names, color_map="Blues", lowest=0.0)
+        left.set(title="fires together with", ylabel="feature")
+        for right in others:
+            _heat_map(right, summary.correlation, titles, color_map="RdBu_r", lowest=-1.0)
+            right.set(title="rank correlation with")
+        for axes in (left, *others):
+            axes.set_yticks(range(len(names)), names)
+    return buffer.getvalue()
+
+
+def _heat_map(axes: Axes, values: Floats, columns: Sequence[str], *, color_map: str, lowest: float) -> None:
+    axes.imshow(values, cmap=color_map, vmin=lowest, vmax=1.0, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.grid(visible=False)
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        text = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−").replace("0.", ".")
+        # Dark cells take white numbers: contrast 4.5 on both maps.
+        axes.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color="white" if abs(value) > 0.6 else "black",
+        )

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from galbatch.reporting.contents import Features, Quantity
+from galbatch.reporting.networks.features import MOST_FEATURES, feature_panels, summarize_features
+
+
+def made(n_objects=60):
+    """Feature 7 fires in all objects, 3 in every second, 5 in every third that has not 3; in the last object none fires."""
+    rng = np.random.default_rng(2)
+    index = np.full((n_objects, 2), -1)
+    index[:-1, 0] = 7
+    index[:-1:2, 1] = 3
+    index[3:-1:6, 1] = 5
+    activation = np.where(index >= 0, rng.uniform(1, 2, index.shape), np.nan)
+    # The strongest activation is not in the column of rank 0 only: ranks may be in any order here.
+    activation[4, 1] = 9.0
+    radius = np.full((n_objects, 1), np.nan)
+    radius[:-1, 0] = activation[:-1, 0] ** 3
+    return Features(index, activation), [Quantity("sfnet", "re_arcsec", "arcsec", (0.5,), radius)]
+
+
+def test_numbers_of_features():
+    features, quantities = made()
+    found = summarize_features(features, quantities)
+    assert found.number.tolist() == [7, 3, 5]
+    assert found.n_objects.tolist() == [59, 30, 10]
+    np.testing.assert_allclose(found.share, [1.0, 30 / 59, 10 / 59])
+    # All objects of 3 and 5 have 7; 3 and 5 never meet.
+    np.testing.assert_allclose(found.together, [[1, 30 / 59, 10 / 59], [1, 1, 0], [1, 0, 1]])
+    assert found.strongest[1] == 4
+    # The radius grows with the activation of feature 7; with that of 3 it has nothing to do, but for chance.
+    expected = spearmanr(features.activation[:-1:2, 1], quantities[0].median[:-1:2]).statistic
+    np.testing.assert_allclose(found.correlation[:2, 0], [1.0, expected])
+    assert found.median_activation[0] == pytest.approx(np.median(features.activation[:-1, 0]))
+
+
+def test_few_objects_and_values_that_do_not_vary_have_no_correlation():
+    features, quantities = made(21)
+    found = summarize_features(features, quantities)
+    assert found.n_objects.tolist() == [20, 10, 3]
+    assert np.isnan(found.correlation[2, 0])
+    flat = [Quantity("sfnet", "z", "", (0.5,), np.ones((21, 1)))]
+    assert np.isnan(summarize_features(features, flat).correlation).all()
+
+
+def test_nothing_fired():
+    features = Features(np.full((5, 2), -1), np.full((5, 2), np.nan))
+    assert summarize_features(features, []) is None
+
+
+def test_the_most_frequent_are_shown():
+    index = np.arange(40).reshape(20, 2)
+    index[:10, 0] = 30
+    found = summarize_features(Features(index, np.ones(index.shape)), [])
+    assert len(found.number) == MOST_FEATURES
+    assert found.number[0] == 30
+    assert feature_panels(found, []).startswith(b"\x89PNG")
