@@ -53,7 +53,7 @@ from .pictures import (
     write_montage,
     write_thumbnail,
 )
-from .places import parse_position, parse_radius
+from .places import parse_position, parse_radius, split_radius
 from .running import RunPlan, plan, run
 from .simulating import simulate
 from .stores import Store, open_store
@@ -108,6 +108,7 @@ __all__ = [
     "sexagesimal",
     "short_columns",
     "simulate",
+    "split_radius",
     "store_of",
     "summary_tables",
     "thumbnail_path",

@@ -12,10 +12,15 @@ from galbatch import catalog
 from galbatch.core.columns import DEC, RA
 from galbatch.errors import UsageError
 
-__all__ = ["parse_position", "parse_radius"]
+__all__ = ["parse_position", "parse_radius", "split_radius"]
 
 ANGLE = re.compile(r"""[+-]?\d[\d.:hdms°'"]*""")
 """Text that may be an angle: 150.1, -2.2, 10:00:24.2, 10h00m24.2s, -02d13m05s."""
+
+NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
+
+JOINED = re.compile(r"(\d+[:h][\d.:hms]*)([+-]\d.*)")
+"""Right ascension in hours and declination without a space: 10h00m24.2s-02d13m05s. Without hours it may be an id."""
 
 EXPECTED = (
     "expected right ascension and declination in degrees (150.1 -2.2), sexagesimal (10:00:24.2 -02:13:05 or 10h00m24.2s "
@@ -39,7 +44,9 @@ def parse_position(catalog_path: str, words: Sequence[str]) -> tuple[float, floa
     UsageError
         The words are no position, or the catalog has no object with this id.
     """
-    angles = " ".join(words).replace(",", " ").split()
+    # Papers print a minus that is no hyphen, and units are copied with the number.
+    text = " ".join(words).replace("\N{MINUS SIGN}", "-").replace("deg", "d").replace(",", " ")
+    angles = JOINED.sub(r"\1 \2", text).split()
     if all(ANGLE.fullmatch(word) for word in angles) and len(angles) in (2, 6):
         half = len(angles) // 2
         ra, dec = ":".join(angles[:half]), ":".join(angles[half:])
@@ -47,8 +54,20 @@ def parse_position(catalog_path: str, words: Sequence[str]) -> tuple[float, floa
         return _degrees(ra, u.hourangle if in_hours else u.deg), _degrees(dec, u.deg)
     if len(words) != 1 or words[0].startswith("--"):
         raise UsageError(f"position {' '.join(words)}: {EXPECTED}")
-    found = catalog.read_objects(catalog_path, words)
+    try:
+        found = catalog.read_objects(catalog_path, words)
+    except UsageError as error:
+        raise UsageError(f"position {words[0]}: {error}; {EXPECTED}") from None
     return found.column(RA.name)[0].as_py(), found.column(DEC.name)[0].as_py()
+
+
+def split_radius(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the words of a position and the radius behind it, which may be two words: ``1 arcmin``."""
+    # A word of letters alone: astropy takes "1arcmin" for a unit, too.
+    is_word = len(words) > 2 and words[-1].isalpha()
+    has_unit = is_word and u.Unit(words[-1], parse_strict="silent").is_equivalent(u.deg)
+    n_words = 2 if has_unit else 1
+    return list(words[:-n_words]), " ".join(words[-n_words:])
 
 
 def parse_radius(word: str) -> float:
@@ -60,7 +79,8 @@ def parse_radius(word: str) -> float:
         It is no angle, or negative.
     """
     try:
-        radius = float(Angle(word, u.arcsec).arcsec)
+        # Angle knows no exponents.
+        radius = float(word) if NUMBER.fullmatch(word) else float(Angle(word, u.arcsec).arcsec)
     except ValueError:
         radius = -1.0
     if not radius >= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,18 +118,21 @@ class AtIndices:
     columns = (HEALPIX.name,)
 
     def __init__(self, indices: Iterable[int]) -> None:
-        self._indices = np.unique(np.fromiter(indices, dtype=np.int64))
+        self._indices = sorted(set(indices))
 
     def may_hold(self, limits: RowLimits) -> bool:
         """Return whether one of the indices is within the limits."""
-        if HEALPIX.name not in limits:
-            return True
-        least, greatest = limits[HEALPIX.name]
-        return bool(np.searchsorted(self._indices, least) < np.searchsorted(self._indices, greatest, "right"))
+        within = limits.get(HEALPIX.name)
+        return within is None or bool(self._between(*within))
 
     def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Return which rows are at one of the indices, (row,) bool."""
-        return np.isin(rows.column(HEALPIX.name).to_numpy(), self._indices)
+        there = rows.column(HEALPIX.name).to_numpy()
+        # Of thousands of indices a row group has one or two, and NumPy compares with few values one by one.
+        return np.isin(there, self._between(there.min(), there.max()) if len(there) else [])
+
+    def _between(self, least: int, greatest: int) -> list[int]:
+        return self._indices[bisect_left(self._indices, least) : bisect_right(self._indices, greatest)]
 
 
 @dataclass(frozen=True)

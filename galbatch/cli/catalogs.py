@@ -119,8 +119,9 @@ def cone(
         raise UsageError(f"cone {' '.join(place)}: expected a position and then RADIUS_ARCSEC")
     if output is not None:
         check_table_suffix(output)
-    radius_arcsec = api.parse_radius(place[-1])
-    ra_deg, dec_deg = api.parse_position(catalog_path, place[:-1])
+    center_words, radius = api.split_radius(place)
+    radius_arcsec = api.parse_radius(radius)
+    ra_deg, dec_deg = api.parse_position(catalog_path, center_words)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     found = catalog.cone(
         catalog_path, ra_deg=ra_deg, dec_deg=dec_deg, radius_arcsec=radius_arcsec, columns=names

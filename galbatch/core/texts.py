@@ -9,13 +9,14 @@ from html import escape
 __all__ = ["alike_but_for_case", "continued", "counted", "fill", "html_card", "html_table", "size"]
 
 # Everything inherits the notebook's own font and color, so that it is readable on a light and on a dark page. The element is
-# not a table, as Jupyter's style sheet would color the rows of one.
+# not a table, as Jupyter's style sheet would color the rows of one. JupyterLab's makes labels (dt) a fifth of their column wide, which breaks
+# them after each letter or two.
 STYLE = """
 .galbatch-card{border:1px solid rgba(128,128,128,.45);border-radius:6px;padding:.6em .9em;max-width:62em;overflow-wrap:anywhere;line-height:1.45}
 .galbatch-card .title{font-weight:600;margin-bottom:.35em}
 .galbatch-card dl{display:grid;grid-template-columns:minmax(6em,max-content) minmax(0,1fr);gap:.1em 1.2em;margin:0}
-.galbatch-card dt{opacity:.75;margin:0;font-weight:400}
-.galbatch-card dd{margin:0}
+.galbatch-card dt,.galbatch-card dd{float:none;display:block;width:auto;margin:0;padding:0}
+.galbatch-card dt{opacity:.75;font-weight:400}
 .galbatch-card .wide{overflow-x:auto;margin:.5em 0}
 .galbatch-card table.values{border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:0}
 .galbatch-card table.values tr,.galbatch-card table.values tr:hover{background:none}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import astropy.units as u
 
-__all__ = ["is_redshift", "quantity_ucd", "ucd_problems"]
+__all__ = ["band_ucd", "is_redshift", "quantity_ucd", "ucd_problems"]
 
 # The vocabulary's bands are wide: each entry is the one that holds the effective wavelength of the filter. The y bands
 # of HSC, LSST and Pan-STARRS lie below 1000 nm.
@@ -28,9 +28,17 @@ NAME_WORDS = (
 )
 """UCDs of quantities whose unit does not tell what they are, by a word of their name."""
 
+SOME_BAND = "em.opt"
+"""Of a band whose wavelength its name does not tell: surveys' images are optical ones."""
+
 UNKNOWN = "stat.param"
 
 REDSHIFT = "src.redshift"
+
+
+def band_ucd(band: str) -> str:
+    """Return the UCD of the part of the spectrum that a band is in, by its name."""
+    return BAND_WORDS.get(band.lower(), SOME_BAND)
 
 
 def quantity_ucd(name: str, unit: str, bands: Sequence[str]) -> str:

@@ -27,6 +27,13 @@ from galbatch.errors import UsageError
 __all__ = ["CatalogObject"]
 
 
+class ObjectFlags(dict[str, tuple[FlagText, ...]]):
+    """The flags of an object, by the column of flags; a notebook shows them as a card."""
+
+    def _repr_html_(self) -> str:
+        return html_card("flags", [row for name, flags in self.items() for row in _flag_rows(name, flags)])
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class CatalogObject:
     """An object of a catalog, as `Catalog.object` returns it. ``one["z_best"]`` is a value, with its unit if it has one.
@@ -60,7 +67,7 @@ class CatalogObject:
         return SkyCoord(self.values.ra_deg, self.values.dec_deg, unit="deg", frame="icrs")
 
     @property
-    def flags(self) -> dict[str, tuple[FlagText, ...]]:
+    def flags(self) -> ObjectFlags:
         """The flags that are set, with their class and text, by the column of flags: ``flags`` and ``<model>_flags``.
 
         Examples
@@ -71,10 +78,10 @@ class CatalogObject:
         {'flags': [], 'net_flags': ['EXTRAPOLATED']}
         """
         schema = self.row.schema
-        return {
-            name: flag_texts(schema.field(name), self.row.column(name)[0].as_py())
+        return ObjectFlags(
+            (name, flag_texts(schema.field(name), self.row.column(name)[0].as_py()))
             for name in flag_columns(schema.names)
-        }
+        )
 
     def __getitem__(self, column: str) -> Any:
         catalog.require_columns(self.catalog_path, self.row.column_names, [column])

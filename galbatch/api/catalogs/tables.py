@@ -23,7 +23,7 @@ def as_qtable(table: pa.Table) -> QTable:
     table : pyarrow.Table
         Unit, description and UCD in the field metadata, as `galbatch.catalog.read_objects` returns.
     """
-    return QTable(astropy_table(table))
+    return QTable(astropy_table(table, for_file=False))
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

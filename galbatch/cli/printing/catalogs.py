@@ -32,8 +32,10 @@ def print_csv(rows: pa.Table) -> None:
     """Print rows as CSV, for programs in a pipe: a console would wrap the lines at the terminal's width."""
     import pandas as pd
 
+    from galbatch.objects import csv_table
+
     # With NumPy's types a null would make floats of the integers in its column, which lose digits of long ids.
-    sys.stdout.write(rows.to_pandas(types_mapper=pd.ArrowDtype).to_csv(index=False))
+    sys.stdout.write(csv_table(rows).to_pandas(types_mapper=pd.ArrowDtype).to_csv(index=False))
 
 
 def print_rows(rows: pa.Table, columns: Sequence[str]) -> None:

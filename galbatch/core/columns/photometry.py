@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from galbatch.core.columns.definitions import Column
+from galbatch.core.ucds import band_ucd
 
 __all__ = [
     "PHOT_AXIS_RATIO",
@@ -54,13 +55,13 @@ OF_BAND = {
         "njy",
         "nJy",
         "flux in the aperture in band {band}, less the local sky; pixels of other sources are replaced by the mean of the rest",
-        "phot.flux;{of}",
+        "phot.flux.density;{of}",
     ),
     "flux_err": (
         "njy",
         "nJy",
         "error of the flux in band {band}: noise of the sky and error of its level, without the source's own photon noise",
-        "stat.error;phot.flux;{of}",
+        "stat.error;phot.flux.density;{of}",
     ),
     "half_light_radius": (
         "arcsec",
@@ -78,7 +79,7 @@ OF_BAND = {
         "njy",
         "nJy",
         "brightest pixel of the object in band {band}, less the local sky",
-        "phot.flux;stat.max;{of}",
+        "phot.flux.density;{of};stat.max",
     ),
     "noise": (
         "njy",
@@ -135,7 +136,7 @@ def _band_column(what: str, band: str) -> Column:
     suffix, unit, text, ucd = OF_BAND[what]
     name = "_".join(part for part in (f"{PHOT_PREFIX}{what}", suffix, band) if part)
     unknown = "" if "null:" in text else f"; {UNKNOWN}"
-    return Column(name, "float32", unit, text.format(band=band) + unknown, ucd.format(of="em.opt"))
+    return Column(name, "float32", unit, text.format(band=band) + unknown, ucd.format(of=band_ucd(band)))
 
 
 def photometry_columns(bands: Sequence[str]) -> list[Column]:

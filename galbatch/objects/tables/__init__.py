@@ -12,7 +12,13 @@ from galbatch.objects.tables.formats import (
 )
 from galbatch.objects.tables.parquet import parquet_files, read_parquet
 from galbatch.objects.tables.units import angle_of, unit_of
-from galbatch.objects.tables.writing import astropy_table, check_table_suffix, write_parquet, write_table
+from galbatch.objects.tables.writing import (
+    astropy_table,
+    check_table_suffix,
+    csv_table,
+    write_parquet,
+    write_table,
+)
 
 __all__ = [
     "ISNULL_SUFFIX",
@@ -23,6 +29,7 @@ __all__ = [
     "astropy_table",
     "check_table_suffix",
     "column_names",
+    "csv_table",
     "errors_of_reading",
     "is_read_in_parts",
     "joined",

@@ -22,7 +22,7 @@ from galbatch import storage
 from galbatch.errors import OutputError
 from galbatch.objects.tables.field_metadata import described, reader_metadata
 
-__all__ = ["astropy_table", "check_table_suffix", "write_parquet", "write_table"]
+__all__ = ["astropy_table", "check_table_suffix", "csv_table", "write_parquet", "write_table"]
 
 WRITTEN = (".parquet", ".csv", ".ecsv", ".fits", ".vot", ".xml")
 """Suffixes of the tables that are written."""
@@ -85,10 +85,15 @@ def _as_parquet(table: pa.Table) -> bytes:
 
 
 def _as_csv(table: pa.Table) -> bytes:
-    columns = [_plain_column(column.combine_chunks(), in_csv=True) for column in table.columns]
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(pa.table(columns, names=table.column_names), buffer)
+    pyarrow.csv.write_csv(csv_table(table), buffer)
     return buffer.getvalue()
+
+
+def csv_table(table: pa.Table) -> pa.Table:
+    """Return a table whose columns CSV can hold: lists and structs are JSON text, times ISO 8601, binary data hexadecimal."""
+    columns = [_plain_column(column.combine_chunks(), in_csv=True) for column in table.columns]
+    return pa.table(columns, names=table.column_names)
 
 
 def _as_fits(table: Table) -> bytes:
@@ -127,7 +132,7 @@ def _text_of_multiple(unit: UnitBase | None) -> str:
     return ""
 
 
-def astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:
+def astropy_table(table: pa.Table, *, ascii_only: bool = False, for_file: bool = True) -> Table:
     """Return an Arrow table as astropy's, with units, descriptions and UCDs; null is masked, other types are as in `write_table`.
 
     Parameters
@@ -135,12 +140,25 @@ def astropy_table(table: pa.Table, *, ascii_only: bool = False) -> Table:
     table : pyarrow.Table
     ascii_only : bool
         Whether characters beyond ASCII are escaped, for FITS.
+    for_file : bool
+        Whether integers and booleans become what FITS and VOTable have. If not, they keep their types, with masks: unsigned ones
+        beyond 2^63, booleans with nulls, and vectors of integers with nulls, which are text in files.
     """
     result = Table()
     for field in table.schema:
-        column = _plain_column(table.column(field.name).combine_chunks(), in_csv=False)
+        column = table.column(field.name).combine_chunks()
+        if for_file or not _is_exact_in_numpy(column):
+            column = _plain_column(column, in_csv=False)
         result[field.name] = _astropy_column(field, column, ascii_only=ascii_only)
     return result
+
+
+def _is_exact_in_numpy(column: pa.Array) -> bool:
+    """Return whether NumPy has a masked array for a column of integers or booleans, or of vectors of integers."""
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.types.is_integer(kind.value_type) and _vector_length(column) > 1
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
 def check_table_suffix(path: str) -> None:
@@ -244,8 +262,11 @@ def _masked_vectors(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[
     """Return the values (object, value) of a regular column of lists, and where they are null; a null list is null throughout."""
     there = column.is_valid().to_numpy(zero_copy_only=False)
     items = column.drop_null().flatten()
-    found = items.to_numpy(zero_copy_only=False).reshape(np.count_nonzero(there), _vector_length(column))
-    values = np.full((len(column), found.shape[1]), np.nan if found.dtype.kind == "f" else 0, found.dtype)
+    nothing = np.nan if pa.types.is_floating(items.type) else 0
+    # Filled before NumPy has them: it would make floats of integers with nulls.
+    found = items.fill_null(pa.scalar(nothing, items.type)).to_numpy(zero_copy_only=False)
+    found = found.reshape(np.count_nonzero(there), _vector_length(column))
+    values = np.full((len(column), found.shape[1]), nothing, found.dtype)
     mask = np.ones(values.shape, np.bool_)
     values[there] = found
     mask[there] = items.is_null().to_numpy(zero_copy_only=False).reshape(found.shape)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from astropy.coordinates import SkyCoord
 
-from galbatch.api import parse_position, parse_radius
+from galbatch.api import parse_position, parse_radius, split_radius
 from galbatch.errors import UsageError
 
 HERE = SkyCoord("10h00m24.2s", "-02d13m05s")
@@ -17,6 +17,10 @@ HERE = SkyCoord("10h00m24.2s", "-02d13m05s")
         "10:00:24.2 -02:13:05",
         "10h00m24.2s -2d13m05s",
         "10 00 24.2 -02 13 05",
+        "150.1008333333deg -2.2180555556deg",
+        "150.1008333333 \N{MINUS SIGN}2.2180555556",
+        "10h00m24.2s-02d13m05s",
+        "10:00:24.2-02:13:05",
     ],
 )
 @pytest.mark.parametrize("quoted", [False, True])
@@ -45,13 +49,29 @@ def test_what_is_no_position(words: list[str]) -> None:
         parse_position("nowhere", words)
 
 
+@pytest.mark.parametrize("word", ["150.1", "M31", "12-34"])
+def test_one_word_that_is_no_id_is_told_with_what_is_expected(small: str, word: str) -> None:
+    with pytest.raises(UsageError, match=rf"position {word}: .*which excludes {word}; expected right asc"):
+        parse_position(small, [word])
+
+
+@pytest.mark.parametrize(
+    ("words", "n_position"),
+    [("150.1 -2.2 60", 2), ("150.1 -2.2 1 arcmin", 2), ("150.1 -2.2 1arcmin", 2), ("7 1 deg", 1), ("7 60", 1), ("1 2 sixty", 2)],
+)
+def test_a_radius_may_be_two_words(words: str, n_position: int) -> None:
+    position, radius = split_radius(words.split())
+    assert (len(position), " ".join([*position, radius])) == (n_position, words)
+
+
 def test_minutes_beyond_sixty_are_refused() -> None:
     with pytest.raises(UsageError, match=r"position 10:61:00: An invalid value for 'minute'"):
         parse_position("nowhere", ["10:61:00", "2:00:00"])
 
 
 @pytest.mark.parametrize(
-    ("text", "radius_arcsec"), [("60", 60), ("1arcmin", 60), ("0.1deg", 360), ("5'", 300), ("0", 0)]
+    ("text", "radius_arcsec"),
+    [("60", 60), ("1arcmin", 60), ("0.1deg", 360), ("5'", 300), ("0", 0), ("6e1", 60), ("2 arcmin", 120)],
 )
 def test_a_radius_is_in_arcsec_or_has_its_unit(text: str, radius_arcsec: float) -> None:
     assert parse_radius(text) == pytest.approx(radius_arcsec)

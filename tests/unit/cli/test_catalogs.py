@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 import tempfile
@@ -11,11 +12,13 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.table import Table
 
 import galbatch.cli
+from galbatch.cli.printing import print_csv
 from galbatch.execution import RunResult
 from galbatch.models import Audit
 from tests.unit.api.conftest import IDS, write_catalog, write_store
@@ -65,6 +68,28 @@ def test_a_cone_is_csv_in_a_pipe_the_nearest_first(call, small: str, center: tup
     assert frame.columns.tolist() == ["object_id", "net_re_arcsec_q500", "separation_arcsec"]
     assert frame["object_id"].tolist() == [IDS[0], IDS[1]]
     assert frame["separation_arcsec"].tolist() == pytest.approx([0, 3.6 * np.cos(np.deg2rad(2.2))], abs=1e-4)
+
+
+def test_a_row_with_vectors_is_one_line_of_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    """NumPy's own text of an array breaks after a dozen numbers and leaves out those in the middle of long ones."""
+    vectors = [[0.5 * n for n in range(2000)], None, [None] * 2000]
+    rows = {
+        "object_id": pa.array([2**62 + 1, None, 3]),
+        "v": pa.array(vectors, pa.list_(pa.float16(), 2000)),
+        "raw": pa.array([b"\x00a", None, b""]),
+    }
+    print_csv(pa.table(rows))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    frame = pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
+    assert frame["object_id"].tolist() == [str(2**62 + 1), "", "3"]
+    assert json.loads(frame["v"][0]) == vectors[0]
+    assert (frame["v"][1], json.loads(frame["v"][2])) == ("", [None] * 2000)
+    assert frame["raw"].tolist() == ["0061", "", ""]
+
+
+def test_a_radius_may_have_its_unit_as_a_word(call, small: str) -> None:
+    assert call("cone", small, *CENTER, "1", "arcmin") == call("cone", small, *CENTER, "60")
 
 
 def test_options_may_stand_anywhere(call, small: str, tmp_path: Path) -> None:

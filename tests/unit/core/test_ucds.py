@@ -1,7 +1,7 @@
 import pytest
 from astropy.io.votable.ucd import parse_ucd
 
-from galbatch.core.columns import OWN_COLUMNS, PIXEL_FLAGS
+from galbatch.core.columns import OWN_COLUMNS, PIXEL_FLAGS, photometry_columns
 from galbatch.core.ucds import BAND_WORDS, NAME_WORDS, is_redshift, quantity_ucd
 from galbatch.models import bundle_path, read_bundle_metadata, result_columns
 
@@ -60,3 +60,14 @@ def test_a_redshift_is_known_by_its_name_or_by_the_ucd_that_is_stated():
     assert not is_redshift(quantity_ucd("mag_z", "mag", ("g", "z")), "mag")
     assert not is_redshift(quantity_ucd("z_kpc", "kpc", ()), "kpc")
     assert not is_redshift("src.redshiftless", "")
+
+
+def test_photometry_states_the_part_of_the_spectrum():
+    columns = photometry_columns(["g", "HSC-X"])
+    assert all(in_vocabulary(column.ucd) for column in columns)
+    ucds = {column.name: column.ucd for column in columns}
+    assert ucds["phot_flux_njy_g"] == "phot.flux.density;em.opt.B"
+    assert ucds["phot_flux_err_njy_g"] == "stat.error;phot.flux.density;em.opt.B"
+    assert ucds["phot_peak_njy_g"] == "phot.flux.density;em.opt.B;stat.max"
+    # A band that the table does not have is an optical one.
+    assert ucds["phot_half_light_radius_arcsec_HSC-X"] == "phys.angSize;em.opt"

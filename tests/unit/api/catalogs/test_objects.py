@@ -94,3 +94,10 @@ def test_notebooks_show_values_flags_and_the_picture(first: galbatch.CatalogObje
     # Three pixels of the picture for one of the cutout; r has twice the flux of g.
     assert pixels.shape == (72, 72, 3)
     assert pixels[34, 37, 0] > pixels[34, 37, 2]
+
+
+def test_notebooks_show_flags_in_words(first: galbatch.CatalogObject) -> None:
+    html = first.flags._repr_html_()
+    assert "<dt>flags</dt><dd>BAD_CENTER (quality): Bad" in html
+    assert "<dt>net_flags</dt><dd>none</dd>" in html
+    assert first.flags == dict(first.flags)

@@ -96,3 +96,36 @@ def test_vectors_with_nulls_are_masked_arrays(tmp_path: Path, kind: pa.DataType)
         np.testing.assert_array_equal(values, expected)
     empty = astropy_table(table.slice(1, 2).filter(pa.array([False, False])))
     assert len(empty) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.int16(), 3), pa.list_(pa.int64()), pa.list_(pa.uint64(), 3), pa.list_(pa.uint8(), 3)]
+)
+def test_integers_of_vectors_are_masked_in_memory_and_text_in_files(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    largest = 2**63 + 1 if pa.types.is_uint64(kind.value_type) else 200 if "8" in str(kind) else 2**14 + 1
+    rows = [[largest, None, 3], None, [None] * 3, [4, 5, 6]]
+    table = pa.table({"object_id": [1, 2, 3, 4], "v": pa.array(rows, kind)})
+    vectors = astropy_table(table, for_file=False)["v"]
+    assert vectors.dtype == kind.value_type.to_pandas_dtype()
+    assert vectors.mask.tolist() == [[False, True, False], [True] * 3, [True] * 3, [False] * 3]
+    assert vectors.tolist() == [[largest, None, 3], [None] * 3, [None] * 3, [4, 5, 6]]
+    for suffix in ("fits", "vot", "ecsv"):
+        write_table(str(tmp_path / f"a.{suffix}"), table)
+        assert Table.read(tmp_path / f"a.{suffix}")["v"][0] == f"[{largest}, null, 3]"
+
+
+def test_integers_and_booleans_keep_their_types_in_memory() -> None:
+    table = pa.table(
+        {
+            "large": pa.array([2**64 - 1, None], pa.uint64()),
+            "small": pa.array([-7, 3], pa.int8()),
+            "flag": pa.array([True, None]),
+        }
+    )
+    found = astropy_table(table, for_file=False)
+    assert [found[name].dtype.str for name in found.colnames] == ["<u8", "|i1", "|b1"]
+    assert found["large"].tolist() == [2**64 - 1, None]
+    assert found["flag"].tolist() == [True, None]
+    assert found["small"].tolist() == [-7, 3]
