@@ -57,7 +57,14 @@ def test_one_word_that_is_no_id_is_told_with_what_is_expected(small: str, word: 
 
 @pytest.mark.parametrize(
     ("words", "n_position"),
-    [("150.1 -2.2 60", 2), ("150.1 -2.2 1 arcmin", 2), ("150.1 -2.2 1arcmin", 2), ("7 1 deg", 1), ("7 60", 1), ("1 2 sixty", 2)],
+    [
+        ("150.1 -2.2 60", 2),
+        ("150.1 -2.2 1 arcmin", 2),
+        ("150.1 -2.2 1arcmin", 2),
+        ("7 1 deg", 1),
+        ("7 60", 1),
+        ("1 2 sixty", 2),
+    ],
 )
 def test_a_radius_may_be_two_words(words: str, n_position: int) -> None:
     position, radius = split_radius(words.split())
