@@ -29,7 +29,7 @@ NAME_WORDS = (
 """UCDs of quantities whose unit does not tell what they are, by a word of their name."""
 
 SOME_BAND = "em.opt"
-"""Of a band whose wavelength its name does not tell: surveys' images are optical ones."""
+"""The word for a band whose name does not tell its wavelength: surveys' images are optical ones."""
 
 UNKNOWN = "stat.param"
 
