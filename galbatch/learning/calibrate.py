@@ -185,38 +185,38 @@ class _Calibrating:
         self._input = input_settings(task.bundles[0].metadata)
 
     def run(self) -> models.Calibration:
-        """Open the held-out objects, choose on one half of them, and measure on the other."""
+        """Read the held-out objects, choose on one half of them, and measure on the other."""
         task = self._task
         n_objects = task.source.objects or DEFAULT_OBJECTS
         recipe = self._recipe(task.source.population or "", n_objects)
-        with open_source(task.source, recipe, self._input, output=task.output, notify=self._notify) as data:
-            held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
-            for note in notes:
-                self._notify(note)
-            if task.source.labels:
-                held_out = with_further_columns(
-                    held_out,
-                    task.source.further,
-                    labels=task.source.labels[0],
-                    id_column=task.source.id_column,
-                )
-            described = describe_objects(data, is_part=bool(notes))
-            settings = dataclasses.replace(task.settings, data=described)
-            others = {}
-            for population in task.also:
-                # As many galaxies as the test part has: half of the held-out ones.
-                drawn = simulate_labeled(
-                    self._recipe(population, n_objects // 2), self._input, notify=self._notify
-                )
-                others[f"Galaxies of population {population}"], _ = held_out_objects(drawn, ())
-            comparison = models.Comparison(others, task.compared)
-            n_runs = task.count_runs(held_out, comparison)
-            with calibration_progress(self._console, n_runs) as progress:
-                found = models.calibrate(
-                    task.bundles, held_out, settings, comparison=comparison, progress=progress
-                )
-            found = self._with_stopping(_with_prior(found, held_out, described), held_out, described)
-            return self._with_disagreement(found, held_out, described)
+        data = open_source(task.source, recipe, self._input, notify=self._notify)
+        held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
+        for note in notes:
+            self._notify(note)
+        if task.source.labels:
+            held_out = with_further_columns(
+                held_out,
+                task.source.further,
+                labels=task.source.labels[0],
+                id_column=task.source.id_column,
+            )
+        described = describe_objects(data, is_part=bool(notes))
+        settings = dataclasses.replace(task.settings, data=described)
+        others = {}
+        for population in task.also:
+            # As many galaxies as the test part has: half of the held-out ones.
+            drawn = simulate_labeled(
+                self._recipe(population, n_objects // 2), self._input, notify=self._notify
+            )
+            others[f"Galaxies of population {population}"], _ = held_out_objects(drawn, ())
+        comparison = models.Comparison(others, task.compared)
+        n_runs = task.count_runs(held_out, comparison)
+        with calibration_progress(self._console, n_runs) as progress:
+            found = models.calibrate(
+                task.bundles, held_out, settings, comparison=comparison, progress=progress
+            )
+        found = self._with_stopping(_with_prior(found, held_out, described), held_out, described)
+        return self._with_disagreement(found, held_out, described)
 
     def _with_disagreement(
         self, found: models.Calibration, held_out: models.HeldOut, described: str

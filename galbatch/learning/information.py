@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -136,27 +135,25 @@ def _check_fits(name: str, own: models.BundleMetadata, both: models.BundleMetada
         )
 
 
-def measure_information(task: InformationTask, *, output: Path, console: Console | None = None) -> LogScores:
+def measure_information(task: InformationTask, *, console: Console | None = None) -> LogScores:
     """Return the log scores of the three networks on the objects that none of them was trained on.
 
     Parameters
     ----------
     task : InformationTask
-    output : Path
-        The table to write. Cutouts that are too many for the memory are copied to a file next to it.
     console : Console or None
         Shows notes. None shows nothing.
     """
     notify = line_printer(console or Console(quiet=True))
     settings = input_settings(task.bundles["both"].metadata)
     recipe = models.Recipe(settings, n_objects=0, population="", seed=0)
-    with open_source(task.source, recipe, settings, output=output, notify=notify) as data:
-        held_out, notes = held_out_objects(data, list(task.bundles.values()))
-        for note in notes:
-            notify(note)
-        labels, id_column = task.source.labels[0], task.source.id_column
-        held_out = with_further_columns(held_out, task.source.further, labels=labels, id_column=id_column)
-        found = {name: _scores(task, name, held_out) for name in SOURCES}
+    data = open_source(task.source, recipe, settings, notify=notify)
+    held_out, notes = held_out_objects(data, list(task.bundles.values()))
+    for note in notes:
+        notify(note)
+    labels, id_column = task.source.labels[0], task.source.id_column
+    held_out = with_further_columns(held_out, task.source.further, labels=labels, id_column=id_column)
+    found = {name: _scores(task, name, held_out) for name in SOURCES}
     failed: npt.NDArray[np.bool_] = np.any([np.isnan(one) for one in found.values()], axis=0)
     if failed.any():
         notify(f"{int(failed.sum())} objects left out, as a network gave numbers that are not finite")

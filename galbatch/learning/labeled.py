@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +14,10 @@ import numpy.typing as npt
 from galbatch import ingest, models
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.types import Grid
-from galbatch.errors import OutputError, UsageError
+from galbatch.errors import UsageError
 from galbatch.learning.labels import Labels, LabelSources
 
 __all__ = ["LabeledImages", "find_grid", "open_columns", "open_labeled"]
-
-# Up to this size cutouts are held in memory; larger sets are copied to a memory-mapped file. 4 GiB leave most of a
-# laptop's memory to the network and its batches.
-IN_MEMORY_BYTES = 4 * 2**30
 
 Ids = npt.NDArray[Any]
 
@@ -67,14 +61,11 @@ class _Copied(NamedTuple):
     has_light: npt.NDArray[np.bool_]
 
 
-@contextlib.contextmanager
-def open_labeled(
-    store: str, labels: LabelSources, *, settings: models.TrainingSettings, scratch: Path
-) -> Iterator[LabeledImages]:
-    """Open the objects of a store that have labels, in the store's order, while the context lasts.
+def open_labeled(store: str, labels: LabelSources, *, settings: models.TrainingSettings) -> LabeledImages:
+    """Return the objects of a store that have labels, in the store's order.
 
-    Objects without a label, with a missing one, or without light at their center are left out and counted. Large sets of
-    cutouts are copied to one file, as training reads rows in random order.
+    Objects without a label, with a missing one, or without light at their center are left out and counted. Cutouts that are
+    too many for the memory are read block by block when they are needed.
 
     Parameters
     ----------
@@ -83,12 +74,10 @@ def open_labeled(
     labels : LabelSources
         Tables with ids, true parameters and auxiliary inputs.
     settings : TrainingSettings
-        Its grid, bands, parameters and auxiliary inputs say what is read.
-    scratch : Path
-        The file for cutouts that are too many for the memory; removed at the end.
+        Its grid, bands, parameters and auxiliary inputs say what is read, and `memory_gib` how much of it is held in memory.
 
-    Yields
-    ------
+    Returns
+    -------
     LabeledImages
 
     Raises
@@ -96,8 +85,6 @@ def open_labeled(
     UsageError
         The store lacks the grid or a band, the table lacks a column, ids are of different kinds or occur twice,
         or no object has both a cutout and a label.
-    OutputError
-        The disk is too small for the file.
     """
     tables = Labels.read(labels, settings)
     labeled = set(tables.ids.tolist())
@@ -112,11 +99,18 @@ def open_labeled(
             f"{', '.join(labels.paths)}: none of its {len(labeled)} objects with labels has a cutout in {store} on {grid.label}; are ids of "
             f"column {labels.id_column} those of the run's object list?"
         )
-    with _image_buffer((n_objects, len(settings.bands), grid.size_px, grid.size_px), scratch) as images:
-        # Each row read in random order would decode a whole shard of 256 objects, so the rows are copied once, in order.
-        copied = _copy_cutouts(store, grid, rows_of, settings.bands, images)
-        origin = {"store": Path(store).name, "labels": ", ".join(labels.names)}
-        yield _join(copied, images, tables, origin)
+    shape = (n_objects, len(settings.bands), grid.size_px, grid.size_px)
+    memory_bytes = settings.memory_gib * 2**30
+    # int64: the number of pixels of a large set exceeds 32 bits. A float32 has 4 bytes.
+    fits = 4 * int(np.prod(shape, dtype=np.int64)) <= memory_bytes
+    held = np.empty(shape, np.float32) if fits else None
+    copied = _read_cutouts(store, grid, rows_of, settings.bands, held)
+    origin = {"store": Path(store).name, "labels": ", ".join(labels.names)}
+    if held is not None:
+        return _join(copied, held, tables, origin)
+    streamed = _stream_images(_StoredBlocks.of(store, grid, settings.bands, rows_of), memory_bytes / 2)
+    data = _join(copied, streamed, tables, origin)
+    return dataclasses.replace(data, notes=(*data.notes, _streaming_note(streamed)))
 
 
 def open_columns(labels: LabelSources, *, settings: models.TrainingSettings) -> LabeledImages:
@@ -169,34 +163,14 @@ def find_grid(store: str, settings: models.TrainingSettings) -> tuple[Grid, list
     return fitting[0], groups[fitting[0]]
 
 
-@contextlib.contextmanager
-def _image_buffer(shape: tuple[int, ...], scratch: Path) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield an empty array for images, in memory or, if they are too many, in a file that is removed at the end."""
-    # int64: the number of pixels of a large set exceeds 32 bits. A float32 has 4 bytes.
-    n_bytes = 4 * int(np.prod(shape, dtype=np.int64))
-    if n_bytes <= IN_MEMORY_BYTES:
-        yield np.empty(shape, np.float32)
-        return
-    free = shutil.disk_usage(scratch.parent).free
-    if n_bytes > free:
-        raise OutputError(
-            f"{scratch}: {n_bytes / 2**30:.1f} GiB needed for the cutouts of {shape[0]} objects, {free / 2**30:.1f} GiB free; write "
-            "the bundle to a larger disk, or give fewer labels"
-        )
-    try:
-        yield np.memmap(scratch, np.float32, mode="w+", shape=shape)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _copy_cutouts(
+def _read_cutouts(
     store: str,
     grid: Grid,
     rows_of: Mapping[HealpixPixel, npt.NDArray[np.int64]],
     bands: tuple[str, ...],
-    images: npt.NDArray[np.float32],
+    images: npt.NDArray[np.float32] | None,
 ) -> list[_Copied]:
-    """Copy the bands of the wanted rows of each partition to `images`, and return the other values of each block."""
+    """Return the values of each block besides its pixels, which are copied to `images`, in order, where there is such an array."""
     copied = []
     # `start` counts the rows of `images` that are filled, `first` the objects of the partition that were read.
     start = 0
@@ -212,7 +186,8 @@ def _copy_cutouts(
                 )
             order = [block.bands.index(band) for band in bands]
             cutouts = block.image[chosen][:, order]  # (chosen object, band, y, x)
-            images[start : start + len(chosen)] = cutouts
+            if images is not None:
+                images[start : start + len(chosen)] = cutouts
             psf, sky = block.psf_fwhm_arcsec[chosen][:, order], block.sky_sigma_njy[chosen][:, order]
             copied.append(_Copied(block.object_id[chosen], psf, sky, models.has_center(cutouts)))
             first += len(block)
@@ -222,7 +197,7 @@ def _copy_cutouts(
 
 def _join(
     copied: Sequence[_Copied],
-    images: npt.NDArray[np.float32],
+    images: npt.NDArray[np.float32] | models.BlockImages,
     tables: Labels,
     origin: Mapping[str, Any],
 ) -> LabeledImages:
@@ -243,7 +218,7 @@ def _join(
         tables.extras(ids[has_light], matched), psf_fwhm_arcsec=psf[chosen], sky_sigma_njy=sky[chosen]
     )
     return LabeledImages(
-        images if np.array_equal(chosen, np.arange(len(ids))) else _ChosenRows(images, chosen),
+        _chosen_rows(images, chosen),
         matched.parameters,
         extras,
         origin,
@@ -263,6 +238,13 @@ def _notes(
     )
 
 
+def _chosen_rows(images: npt.NDArray[np.float32] | models.BlockImages, rows: Ids) -> models.ImageRows:
+    """Return some rows of images, without a copy of them."""
+    if not isinstance(images, np.ndarray):
+        return images.take(rows)
+    return images if np.array_equal(rows, np.arange(len(images))) else _ChosenRows(images, rows)
+
+
 @dataclass(frozen=True)
 class _ChosenRows:
     """Some rows of images; indexing reads only the rows asked for, as a copy of all may not fit into memory."""
@@ -276,3 +258,91 @@ class _ChosenRows:
 
     def __getitem__(self, rows: Any) -> Any:
         return self.images[self.numbers[rows]]
+
+
+@dataclass(frozen=True)
+class _StoredBlock:
+    """The wanted objects of one block of a store.
+
+    Attributes
+    ----------
+    pixel : HEALPix pixel of the partition
+    start, stop : rows of the block in the partition
+    rows : (object,) int64, rising, the wanted rows, counted from `start`
+    """
+
+    pixel: HealpixPixel
+    start: int
+    stop: int
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _StoredBlocks:
+    """The wanted objects of a store, by blocks, whose images are read when they are needed.
+
+    Attributes
+    ----------
+    store : path of the store
+    grid, bands : which cutouts are read
+    blocks : blocks with wanted objects, in the store's order
+    """
+
+    store: str
+    grid: Grid
+    bands: tuple[str, ...]
+    blocks: tuple[_StoredBlock, ...]
+
+    @classmethod
+    def of(
+        cls,
+        store: str,
+        grid: Grid,
+        bands: tuple[str, ...],
+        rows_of: Mapping[HealpixPixel, npt.NDArray[np.int64]],
+    ) -> _StoredBlocks:
+        """Return the blocks of the wanted rows, (object,) int64, of each partition."""
+        blocks = []
+        for pixel, rows in rows_of.items():
+            if not len(rows):
+                continue
+            reader = ingest.CutoutReader(store, pixel, grid)
+            for start in range(0, reader.n_objects, reader.block_objects):
+                stop = min(start + reader.block_objects, reader.n_objects)
+                wanted = rows[(rows >= start) & (rows < stop)] - start
+                if len(wanted):
+                    blocks.append(_StoredBlock(pixel, start, stop, wanted))
+        return cls(store, grid, bands, tuple(blocks))
+
+    def read(self, number: int) -> npt.NDArray[np.float32]:
+        """Return the images (object, band, y, x) float32, nJy, of the wanted objects of a block."""
+        block = self.blocks[number]
+        # Opened anew for each block, as the small arrays of all partitions would grow with the survey.
+        found = ingest.read_block(self.store, block.pixel, self.grid, start=block.start, stop=block.stop)
+        chosen: npt.NDArray[np.float32] = found.select_bands(self.bands).image[block.rows]
+        return chosen
+
+
+def _stream_images(blocks: _StoredBlocks, memory_bytes: float) -> models.BlockImages:
+    """Return the images of all wanted objects, in the store's order; training holds at most `memory_bytes` of them.
+
+    Parameters
+    ----------
+    blocks : _StoredBlocks
+    memory_bytes : float
+        Two blocks are held at least, and two more read ahead, also where these are larger.
+    """
+    begins = np.cumsum([0, *(len(block.rows) for block in blocks.blocks)], dtype=np.int64)
+    shape = (int(begins[-1]), len(blocks.bands), blocks.grid.size_px, blocks.grid.size_px)
+    block_bytes = 4 * int(np.prod(shape[1:], dtype=np.int64)) * int(np.diff(begins).max())
+    mixed = models.n_mixed_blocks(block_bytes, memory_bytes)
+    return models.BlockImages(shape, np.arange(shape[0]), begins, blocks.read, mixed)
+
+
+def _streaming_note(images: models.BlockImages) -> str:
+    """Return a line on how the images are read, and how much of them is in memory."""
+    n_bytes = 4 * int(np.prod(images.shape, dtype=np.int64))
+    return (
+        f"{n_bytes / 2**30:.1f} GiB of cutouts stream from the store: the order of an epoch mixes {images.n_mixed} of "
+        f"{len(images.begins) - 1} blocks at a time; {images.projected_bytes / 2**30:.1f} GiB of them are in memory"
+    )

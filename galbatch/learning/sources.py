@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,16 +121,14 @@ def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
     )
 
 
-@contextlib.contextmanager
 def open_source(
     source: DataSource,
     recipe: models.Recipe | None,
     settings: models.TrainingSettings,
     *,
-    output: Path,
     notify: Callable[[str], None],
-) -> Iterator[LabeledImages]:
-    """Open the images of a source while the context lasts.
+) -> LabeledImages:
+    """Return the images of a source.
 
     Parameters
     ----------
@@ -141,29 +137,22 @@ def open_source(
         Number, population and seed of simulated galaxies; not used if the source has labels.
     settings : TrainingSettings
         Its grid, bands, parameters and auxiliary inputs say what is read or simulated.
-    output : Path
-        The bundle to write. Cutouts that are too many for the memory are copied to a file next to it.
     notify : callable
         Takes human-readable lines about the images.
 
-    Yields
-    ------
+    Returns
+    -------
     LabeledImages
     """
     if source.is_simulated and recipe is not None:
-        yield simulate_labeled(recipe, settings, notify=notify)
-        return
+        return simulate_labeled(recipe, settings, notify=notify)
     if source.store is None:
-        of_columns = open_columns(source.label_sources, settings=settings)
-        for note in of_columns.notes:
-            notify(note)
-        yield of_columns
-        return
-    scratch = output.with_name(f"{output.name}.pixels")
-    with open_labeled(source.store, source.label_sources, settings=settings, scratch=scratch) as data:
-        for note in data.notes:
-            notify(note)
-        yield data
+        data = open_columns(source.label_sources, settings=settings)
+    else:
+        data = open_labeled(source.store, source.label_sources, settings=settings)
+    for note in data.notes:
+        notify(note)
+    return data
 
 
 def simulate_labeled(

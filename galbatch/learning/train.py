@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,12 @@ def train_bundle(
     device: str = "auto",
     resume: bool = False,
     keep_checkpoint: bool = False,
+    checkpoint_every_s: float = math.inf,
     console: Console | None = None,
-) -> TrainedBundle:
+) -> TrainedBundle | None:
     """Train a network on the images of a task, and write the bundle and its card.
+
+    Started several times by torchrun, the processes train together, and the first one writes.
 
     Parameters
     ----------
@@ -164,12 +168,15 @@ def train_bundle(
         Continue from the checkpoint of a training that was stopped.
     keep_checkpoint : bool
         Do not delete the checkpoint at the end.
+    checkpoint_every_s : float
+        Seconds after which the state is kept within an epoch.
     console : Console or None
         Shows the progress. None shows nothing.
 
     Returns
     -------
-    TrainedBundle
+    TrainedBundle or None
+        None in all processes but the first.
 
     Raises
     ------
@@ -184,14 +191,24 @@ def train_bundle(
         models.require_settings(checkpoint, task.settings)
     else:
         models.require_no_checkpoint(checkpoint)
-    notify = line_printer(console)
-    with open_source(task.source, task.recipe, task.settings, output=task.output, notify=notify) as data:
+    with models.join_processes(device) as processes:
+        console = console if processes.is_first else Console(quiet=True)
+        data = open_source(task.source, task.recipe, task.settings, notify=line_printer(console))
         with TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress:
             session = models.Session(
-                device, checkpoint, resume, progress.start, progress.epoch, progress.batch
+                device,
+                checkpoint,
+                resume,
+                progress.start,
+                progress.epoch,
+                progress.batch,
+                checkpoint_every_s=checkpoint_every_s,
+                processes=processes,
             )
             trained = _trained(data, settings=task.settings, parent=task.parent, session=session)
-        written = _saved(trained, data, task.output, settings=task.settings, device=device, console=console)
+    if not processes.is_first:
+        return None
+    written = _saved(trained, data, task.output, settings=task.settings, device=device, console=console)
     # Deleted only now: until the bundle is written, the checkpoint is all that is left of the training.
     if not keep_checkpoint:
         checkpoint.unlink(missing_ok=True)

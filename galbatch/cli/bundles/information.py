@@ -69,7 +69,7 @@ def information(
         source = learning.DataSource(store, () if labels is None else (labels,), id_column, further=further)
         settings = models.PassSettings(passes)
         task = learning.prepare_information(paths, source, parameter=parameter, passes=settings)
-        found = learning.measure_information(task, output=Path(output), console=out)
+        found = learning.measure_information(task, console=out)
         title = task.parameter
     bins = learning.split_information(found)
     heads = ["nats", *(f"{one.name} {one.low:.3g} to {one.high:.3g}" if one.name else "all" for one in bins)]

@@ -205,6 +205,12 @@ class CutoutReader:
         return self._values["object_id"]
 
     @property
+    def block_objects(self) -> int:
+        """Number of objects that are read together without reading a file twice: those of a block, or of a larger shard."""
+        image = self._planes["image"]
+        return max(BLOCK_OBJECTS, (image.shards or image.chunks)[0])
+
+    @property
     def bands(self) -> tuple[str, ...]:
         """The bands, in the order of the axis band."""
         return self._bands

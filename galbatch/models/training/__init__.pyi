@@ -8,20 +8,24 @@ from .checkpoint import (
 )
 from .data import Extras, ImageRows, Split, cleaned_rows, has_center, split_objects
 from .loop import BatchProgress, Epoch, TrainingLoop, TrainingTensors
+from .processes import Processes, join_processes
 from .recipes import RECIPES, TRAINING_DATA, Recipe
 from .session import Session, Trained, device_name, script_of, train
 from .settings import ARCHITECTURES, TrainingSettings, parse_settings, settings_of
+from .streaming import BlockImages, n_mixed_blocks
 
 __all__ = [
     "ARCHITECTURES",
     "RECIPES",
     "TRAINING_DATA",
     "BatchProgress",
+    "BlockImages",
     "Checkpoint",
     "Epoch",
     "Extras",
     "Identity",
     "ImageRows",
+    "Processes",
     "Recipe",
     "Session",
     "Split",
@@ -32,6 +36,8 @@ __all__ = [
     "cleaned_rows",
     "device_name",
     "has_center",
+    "join_processes",
+    "n_mixed_blocks",
     "parse_settings",
     "read_checkpoint",
     "require_no_checkpoint",

@@ -1,7 +1,8 @@
 """Checkpoints of a training, from which it continues with the same results as without a stop.
 
-One is written after every epoch, completely or not at all. Orders, augmentations and dropout keys are drawn from (seed, epoch),
-so that the weights, the state of the optimizer and the history at the end of an epoch are all that must be kept.
+One is written after every epoch, and after some time within an epoch, completely or not at all. Orders, augmentations and dropout
+keys are drawn from (seed, epoch), so that the weights, the state of the optimizer and the history are all that must be kept, within an
+epoch also the number of batches done and the state of the generator of keys.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import json
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from galbatch.errors import FingerprintError, OutputError
 from galbatch.models.training.settings import TrainingSettings
 
 __all__ = [
+    "BegunEpoch",
     "Checkpoint",
     "Identity",
     "read_checkpoint",
@@ -28,7 +31,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT = 1  # To be raised when the content of the file changes.
+FORMAT = 2  # To be raised when the content of the file changes.
 State = dict[str, Any]
 
 
@@ -57,8 +60,35 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class BegunEpoch:
+    """The state of an epoch of which some batches are done.
+
+    Attributes
+    ----------
+    n_batches : number of batches done
+    total_loss : sum of their losses
+    generator : state of numpy's generator of keys, augmentations and targets
+    elapsed_s : seconds since the start of the training
+    """
+
+    n_batches: int
+    total_loss: float
+    generator: Mapping[str, Any]
+    elapsed_s: float
+
+    def text(self) -> str:
+        """Return the state as JSON text: the generator's numbers have 128 bits."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def of(cls, text: str) -> BegunEpoch:
+        """Return the state of a text."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training at the end of an epoch.
+    """The state of a training at the end of an epoch, or within one.
 
     Attributes
     ----------
@@ -66,6 +96,7 @@ class Checkpoint:
     network, optimizer : state dicts of network and optimizer
     average : state dict of the averaged weights; None if weights are not averaged
     best : state dict of the network after the epoch with the lowest validation loss
+    begun : text of a `BegunEpoch`; "" at the end of an epoch
     """
 
     history: list[list[float]]
@@ -73,6 +104,7 @@ class Checkpoint:
     optimizer: State
     average: State | None
     best: State
+    begun: str = ""
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: Identity) -> None:

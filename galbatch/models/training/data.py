@@ -12,7 +12,16 @@ import numpy.typing as npt
 from galbatch.models.inference.block import nonfinite_images
 from galbatch.models.networks import draw_keys
 
-__all__ = ["Extras", "ImageRows", "Split", "cleaned_rows", "data_fingerprint", "has_center", "split_objects"]
+__all__ = [
+    "Extras",
+    "ImageRows",
+    "Split",
+    "cleaned",
+    "cleaned_rows",
+    "data_fingerprint",
+    "has_center",
+    "split_objects",
+]
 
 Rows = npt.NDArray[np.int64]
 
@@ -87,7 +96,12 @@ def split_objects(
 
 def cleaned_rows(images: ImageRows, rows: Rows, scale: float) -> npt.NDArray[np.float32]:
     """Return images (row, band, y, x) float32 in the network's unit, with non-finite pixels set to 0 as in inference."""
-    found = np.asarray(images[rows], dtype=np.float32) * np.float32(scale)
+    return cleaned(np.asarray(images[rows], dtype=np.float32), scale)
+
+
+def cleaned(images: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
+    """Return images (row, band, y, x) float32, nJy, in the network's unit, with non-finite pixels set to 0 as in inference."""
+    found: npt.NDArray[np.float32] = images * np.float32(scale)
     found[~np.isfinite(found)] = 0.0
     return found
 

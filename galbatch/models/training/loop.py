@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from galbatch.core.prefetch import prefetch
 from galbatch.errors import GalbatchError
-from galbatch.models.networks import prefix_arguments
-from galbatch.models.training.checkpoint import Checkpoint
-from galbatch.models.training.data import ImageRows, Split, cleaned_rows
+from galbatch.models.training.averaging import follow
+from galbatch.models.training.checkpoint import BegunEpoch, Checkpoint
+from galbatch.models.training.data import ImageRows, Split, cleaned
+from galbatch.models.training.processes import ONE_PROCESS, Pass, Processes
 from galbatch.models.training.settings import TrainingSettings
+from galbatch.models.training.streaming import read_parts, shuffled
 
 __all__ = [
     "BatchProgress",
@@ -115,7 +116,9 @@ class TrainingLoop:
     data, split : data, and the rows for training and validation; the rows of the test set are never read
     loss : function of outputs (row, output) and targets (row, parameter), both float32
     on_epoch, on_batch : functions called after each epoch, and after some batches
-    on_checkpoint : function called with the state after each epoch; None: the state is not kept
+    on_checkpoint : function called with the state after each epoch, and within one; None: the state is not kept
+    checkpoint_every_s : seconds after which the state is kept within an epoch
+    processes : processes that train together, of which each computes a part of every batch
     history : epochs that are done
     """
 
@@ -127,27 +130,32 @@ class TrainingLoop:
     on_epoch: Callable[[Epoch], None] | None = None
     on_batch: Callable[[BatchProgress], None] | None = None
     on_checkpoint: Callable[[Checkpoint], None] | None = None
+    checkpoint_every_s: float = math.inf
+    processes: Processes = ONE_PROCESS
     history: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.processes.check_batch(self.settings.batch)
         self.device = next(self.network.parameters()).device
         self.optimizer = _optimizer(self.network, self.settings)
         self.average = copy.deepcopy(self.network) if self.settings.average_weights else None
         self.best = copy.deepcopy(self.network.state_dict())
         self.n_batches = len(self.split.training) // self.settings.batch
+        self._pass = self.processes.synchronized(self.network)
+        self._begun: BegunEpoch | None = None
+        self._started = self._kept = time.monotonic()
 
     def run(self, checkpoint: Checkpoint | None = None) -> tuple[Epoch, ...]:
         """Run all epochs, or those after a checkpoint; the network then has the weights of the best one. Return the history."""
+        self._started = self._kept = time.monotonic()
         if checkpoint is not None:
             self.restore(checkpoint)
-        before = self.history[-1].elapsed_s if self.history else 0.0
-        started = time.monotonic() - before
         with self.last_layers_in_float32():
             while not self.is_over:
                 number = len(self.history) + 1
                 training_loss = self.train_epoch(number)
                 validation_loss = self.validate(number)
-                self.close_epoch(number, training_loss, validation_loss, time.monotonic() - started)
+                self.close_epoch(number, training_loss, validation_loss, self._elapsed_s)
         self.network.load_state_dict(self.best)
         return tuple(self.history)
 
@@ -175,24 +183,27 @@ class TrainingLoop:
         return min(self.history, key=lambda epoch: epoch.validation_loss)
 
     def train_epoch(self, number: int) -> float:
-        """Train on the whole training set once, in full batches, and return the mean loss."""
+        """Train on the whole training set once, or on what a checkpoint left of it, in full batches. Return the mean loss."""
         self._set_modes(number)
-        # Drawn from (seed, epoch, stream), not from one generator that runs on, so that a checkpoint needs no generator's state.
-        order = self._rng(number, ORDER).permutation(self.split.training)
+        # Drawn from (seed, epoch, stream), not from one generator that runs on, so that only keys within an epoch need its state.
+        order = shuffled(self.data.images, self.split.training, self._rng(number, ORDER))
         rng = self._rng(number, TRAINING_KEYS)
-        # Rows beyond the last full batch are left out of an epoch; the next order leaves out others.
         # Summed on the device, as reading each loss would make the program wait for a GPU.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for index, (rows, images) in enumerate(self._batches(order[: self.n_batches * self.settings.batch])):
-            turned = (
-                augmented(images, rng.permutation(8))
-                if self.settings.augmentation and images.shape[1]
-                else images
-            )
-            loss = self.step(rows, turned, rng, position=number - 1 + (index + 0.5) / self.n_batches)
+        done = 0
+        if self._begun is not None:
+            done, rng.bit_generator.state = self._begun.n_batches, self._begun.generator
+            total += self._begun.total_loss
+            self._begun = None
+        # Rows beyond the last full batch are left out of an epoch; the next order leaves out others.
+        parts = self._divided(order[: self.n_batches * self.settings.batch])[done:]
+        for index, (rows, images) in enumerate(self._batches(parts), done):
+            loss = self.step(rows, images, rng, n_before=(number - 1) * self.n_batches + index)
             total += loss
             if self.on_batch is not None and (index % NOTIFY_EVERY == 0 or index == self.n_batches - 1):
                 self._notify_batch(number, index + 1, loss.item())
+            if index < self.n_batches - 1:
+                self._keep_within(index + 1, total, rng)
         mean = total.item() / self.n_batches
         if not math.isfinite(mean):
             raise GalbatchError(
@@ -201,19 +212,26 @@ class TrainingLoop:
             )
         return mean
 
-    def step(self, rows: Rows, images: Tensor, rng: np.random.Generator, *, position: float) -> Tensor:
+    def step(self, rows: Rows, images: Tensor, rng: np.random.Generator, *, n_before: int) -> Tensor:
         """Take one step of the optimizer, and return the loss as a tensor on the device.
 
         Parameters
         ----------
         rows : (row,) int64, rows of the batch in the data
-        images : (row, band, y, x) float32, in the network's unit
+        images : (row, band, y, x) float32, in the network's unit, of this process's part of the rows
         rng : generator of the epoch's stream
-        position : epochs done, including the part of the present one
+        n_before : number of steps since the start of the training
         """
-        rate = self.settings.learning_rate * rate_factor(position, self.settings)
+        epochs, index = divmod(n_before, self.n_batches)
+        rate = self.settings.learning_rate * rate_factor(
+            epochs + (index + 0.5) / self.n_batches, self.settings
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.settings.augmentation and images.shape[1]:
+            # Of a whole batch, each eighth is turned another way: a part begins within an eighth.
+            order = np.roll(rng.permutation(8), -self.processes.part(len(rows)).start)
+            images = augmented(images, order)
         # The order matters: keys (for the outputs) and targets are drawn from one generator.
         loss = self._loss(rows, self._outputs(rows, images, rng), self._target(rows, rng))
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,21 +241,25 @@ class TrainingLoop:
             torch.nn.utils.clip_grad_norm_(trained, self.settings.max_gradient_norm)
         self.optimizer.step()
         if self.average is not None:
-            follow(self.average, self.network, self.settings.average_weights)
-        return loss.detach()
+            follow(self.average, self.network, self.settings.average_weights, n_steps=n_before + 1)
+        # A sum over the processes of means over equal parts.
+        return self.processes.total(loss.detach()) / self.processes.n
 
     @torch.no_grad()
     def validate(self, number: int) -> float:
         """Return the mean loss of the validation set, with the weights that would be kept, and with dropout as in inference."""
         network = self.network if self.average is None else self.average
         network.eval()
+        one_pass = Pass(network)
         # The same keys in every epoch, so that epochs are compared with the same dropout masks.
         rng = self._rng(0, VALIDATION_KEYS)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for rows, images in self._batches(self.split.validation):
-            outputs = self._outputs(rows, images, rng, network=network)
-            total += self._loss(rows, outputs, self._target(rows, rng)) * len(rows)
-        return total.item() / len(self.split.validation)
+        for rows, images in self._batches(self._divided(self.split.validation)):
+            outputs = self._outputs(rows, images, rng, one_pass=one_pass)
+            target = self._target(rows, rng)
+            if len(target):
+                total += self._loss(rows, outputs, target) * len(target)
+        return self.processes.total(total).item() / len(self.split.validation)
 
     def close_epoch(
         self, number: int, training_loss: float, validation_loss: float, elapsed_s: float
@@ -251,13 +273,12 @@ class TrainingLoop:
         if self.best_epoch is epoch:
             kept = self.network if self.average is None else self.average
             self.best = copy.deepcopy(kept.state_dict())
-        if self.on_checkpoint is not None:
-            self.on_checkpoint(self.checkpoint())
+        self._keep(self.checkpoint())
         if self.on_epoch is not None:
             self.on_epoch(epoch)
 
-    def checkpoint(self) -> Checkpoint:
-        """Return the present state, at the end of an epoch."""
+    def checkpoint(self, begun: str = "") -> Checkpoint:
+        """Return the present state, at the end of an epoch, or within one whose text is `begun`."""
         return Checkpoint(
             history=[
                 [e.epoch, e.training_loss, e.validation_loss, e.elapsed_s, e.learning_rate]
@@ -267,6 +288,7 @@ class TrainingLoop:
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
             best=self.best,
+            begun=begun,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -278,6 +300,24 @@ class TrainingLoop:
         # Checkpoints are read onto the CPU; load_state_dict moves tensors by itself, a plain dict does not.
         self.best = {name: value.to(self.device) for name, value in checkpoint.best.items()}
         self.history[:] = [Epoch(int(number), *rest) for number, *rest in checkpoint.history]
+        self._begun = BegunEpoch.of(checkpoint.begun) if checkpoint.begun else None
+        self._started -= self._begun.elapsed_s if self._begun is not None else self.history[-1].elapsed_s
+
+    @property
+    def _elapsed_s(self) -> float:
+        """Seconds since the start of the training, without the time between a stop and its continuation."""
+        return time.monotonic() - self._started
+
+    def _keep_within(self, n_batches: int, total: Tensor, rng: np.random.Generator) -> None:
+        """Keep the state after `n_batches` of an epoch, if that was last done `checkpoint_every_s` ago."""
+        if self.on_checkpoint is not None and time.monotonic() - self._kept >= self.checkpoint_every_s:
+            begun = BegunEpoch(n_batches, total.item(), rng.bit_generator.state, self._elapsed_s)
+            self._keep(self.checkpoint(begun.text()))
+
+    def _keep(self, state: Checkpoint) -> None:
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(state)
+            self._kept = time.monotonic()
 
     @property
     def _is_bf16(self) -> bool:
@@ -294,55 +334,61 @@ class TrainingLoop:
             if isinstance(module, nn.BatchNorm2d) and (frozen or not module.weight.requires_grad):
                 module.eval()
 
-    def _batches(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield batches: rising rows, and their images on the device. A thread reads further batches meanwhile."""
-        # Sorted, as `ImageRows` are indexed by rising rows.
-        parts = [
-            np.sort(rows[start : start + self.settings.batch])
-            for start in range(0, len(rows), self.settings.batch)
-        ]
-        with prefetch(map(self._read, parts), n_ahead=PREFETCHED_BATCHES) as batches:
-            for some, images in batches:
-                yield some, images.to(self.device, non_blocking=True)
+    def _divided(self, rows: Rows) -> list[Rows]:
+        """Return the rows of each batch, rising, as `ImageRows` are indexed by rising rows."""
+        size = self.settings.batch
+        return [np.sort(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def _read(self, rows: Rows) -> tuple[Rows, Tensor]:
-        """Return rows and their images (row, band, y, x), in pinned memory for a GPU, which can copy it by itself."""
-        images = torch.from_numpy(cleaned_rows(self.data.images, rows, self.data.scale))
-        return rows, images.pin_memory() if self.device.type == "cuda" else images
+    def _batches(self, parts: list[Rows]) -> Iterator[tuple[Rows, Tensor]]:
+        """Yield the rows of each batch, and the images of this process's part on the device. A thread reads ahead."""
+        own = [rows[self.processes.part(len(rows))] for rows in parts]
+        with (
+            read_parts(self.data.images, own) as found,
+            prefetch(map(self._prepared, found), n_ahead=PREFETCHED_BATCHES) as batches,
+        ):
+            for rows, images in zip(parts, batches, strict=True):
+                yield rows, images.to(self.device, non_blocking=True)
+
+    def _prepared(self, images: npt.NDArray[np.float32]) -> Tensor:
+        """Return images (row, band, y, x) for the network, in pinned memory for a GPU, which can copy it by itself."""
+        prepared = torch.from_numpy(cleaned(images, self.data.scale))
+        return prepared.pin_memory() if self.device.type == "cuda" else prepared
+
+    def _own(self, rows: Rows) -> Tensor:
+        """Return this process's part of the rows of a batch."""
+        return torch.from_numpy(rows[self.processes.part(len(rows))])
 
     def _loss(self, rows: Rows, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch, weighted where objects have weights."""
+        """Return the mean loss of this process's part of a batch, weighted where objects have weights."""
         if self.data.weight is None:
             return self.loss(outputs, target)
         # Losses are means over rows, so that those of equal weight are taken together.
-        weight = self.data.weight[torch.from_numpy(rows)]
+        weight = self.data.weight[self._own(rows)]
         total = torch.zeros((), device=self.device)
         for value in torch.unique(weight):
             (some,) = torch.nonzero(weight == value, as_tuple=True)
             at = some.to(self.device)
-            total = total + float(value) * len(some) / len(rows) * self.loss(outputs[at], target[at])
+            total = total + float(value) * len(some) / len(weight) * self.loss(outputs[at], target[at])
         return total
 
     def _target(self, rows: Rows, rng: np.random.Generator) -> Tensor:
-        """Return the standardized targets (row, parameter) on the device; those at limits may be drawn at random."""
+        """Return this process's standardized targets (row, parameter) on the device; those at limits may be drawn at random."""
         target = self.data.target[torch.from_numpy(rows)]
+        # Drawn for the whole batch by every process, so that targets do not depend on the number of processes.
         if self.settings.limit_tail:
             target = beyond_limits(target, self.data.limits, self.settings.limit_tail, rng)
-        return target.to(self.device, non_blocking=True)
+        return target[self.processes.part(len(rows))].to(self.device, non_blocking=True)
 
     def _outputs(
-        self, rows: Rows, images: Tensor, rng: np.random.Generator, *, network: Any = None
+        self, rows: Rows, images: Tensor, rng: np.random.Generator, *, one_pass: nn.Module | None = None
     ) -> Tensor:
-        """Run one pass, and return the outputs (row, output) float32."""
-        network = self.network if network is None else network
-        keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows))).to(self.device, non_blocking=True)
+        """Run one pass of this process's part of a batch, and return the outputs (row, output) float32."""
+        keys = torch.from_numpy(rng.integers(-(2**63), 2**63, len(rows)))[self.processes.part(len(rows))]
         given = self.data.auxiliary
-        auxiliary = None if given is None else given[torch.from_numpy(rows)].to(self.device)
-        features = network.prefix(*prefix_arguments(images, auxiliary))
-        # The prefix, outside of this block, stays in float32, and with it the scale of the crop.
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            outputs: Tensor = network.sample(features, keys)
-        return outputs.float()
+        auxiliary = None if given is None else given[self._own(rows)].to(self.device)
+        run = self._pass if one_pass is None else one_pass
+        outputs: Tensor = run(images, auxiliary, keys.to(self.device, non_blocking=True), self._is_bf16)
+        return outputs
 
     def _notify_batch(self, number: int, done: int, loss: float) -> None:
         """Call `on_batch` after `done` batches of epoch `number`."""
@@ -407,20 +453,6 @@ def beyond_limits(target: Tensor, limits: Tensor, tail: float, rng: np.random.Ge
     low, high = limits[0] + ROUND_OFF, limits[1] - ROUND_OFF
     below = torch.where(target <= low, low - further, target)
     return torch.where(target >= high, high + further, below)
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Update the exponential average of weights and buffers: a step of 1 - decay towards those of the network."""
-    # Not by state dict, which lists modules with two parents twice, so that they would be updated twice.
-    pairs = [*zip(average.parameters(), network.parameters(), strict=True)]
-    move: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    move([mine for mine, _ in pairs], [theirs for _, theirs in pairs], None)
-    for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
-        if mine.is_floating_point():
-            mine.lerp_(theirs, 1.0 - decay)
-        else:
-            mine.copy_(theirs)
 
 
 @contextlib.contextmanager

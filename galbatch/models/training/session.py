@@ -7,6 +7,7 @@ Images and labels are arrays, whether they come from a survey, a store or a simu
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from galbatch.models.training.preparing import (
     training_loss,
     training_tensors,
 )
+from galbatch.models.training.processes import ONE_PROCESS, Processes
 from galbatch.models.training.settings import TrainingSettings, parse_settings
 
 __all__ = ["Session", "Trained", "device_name", "script_of", "train"]
@@ -62,9 +64,11 @@ class Session:
     Attributes
     ----------
     device : cpu, cuda, or auto: cuda if there is a GPU
-    checkpoint : path of the file to which the state is written after every epoch; None: it is not written
+    checkpoint : path of the file to which the state is written after every epoch, and within one; None: it is not written
     resume : whether to continue from that file if it exists; if false, the file must not exist
     on_start, on_epoch, on_batch : functions called with the split of the objects, after every epoch, and after some batches
+    checkpoint_every_s : seconds after which the state is written within an epoch
+    processes : processes that train together; the first one writes the checkpoint
     """
 
     device: str = "auto"
@@ -73,11 +77,17 @@ class Session:
     on_start: Callable[[Split], None] | None = None
     on_epoch: Callable[[Epoch], None] | None = None
     on_batch: Callable[[BatchProgress], None] | None = None
+    checkpoint_every_s: float = math.inf
+    processes: Processes = ONE_PROCESS
 
     def keeper(self, identity: Identity) -> Callable[[Checkpoint], None] | None:
-        """Return the function that writes the state after every epoch; None if there is no checkpoint file."""
+        """Return the function that writes the state; None if there is no checkpoint file, or another process writes it."""
         path = self.checkpoint
-        return None if path is None else lambda checkpoint: write_checkpoint(path, checkpoint, identity)
+        return (
+            None
+            if path is None or not self.processes.is_first
+            else lambda checkpoint: write_checkpoint(path, checkpoint, identity)
+        )
 
     def earlier(self, identity: Identity) -> Checkpoint | None:
         """Return the state to continue from; None to start from the beginning.
@@ -177,6 +187,8 @@ def train(
             on_epoch=session.on_epoch,
             on_batch=session.on_batch,
             on_checkpoint=session.keeper(identity),
+            checkpoint_every_s=session.checkpoint_every_s,
+            processes=session.processes,
         )
         with loop.last_layers_in_float32():
             # How well the parent does on the same objects, for comparison.

@@ -173,7 +173,8 @@ class TrainingSettings(HeadOptions):
     average_weights: Annotated[
         Share,
         _help(
-            "decay per step of an exponential average of the weights, such as 0.999, which averages over 1 / (1 - decay) steps; the averaged weights are validated and kept; 0: weights are not averaged"
+            "decay per step of an exponential average of the weights, such as 0.999, which averages over 1 / (1 - decay) steps, and the first steps "
+            "over all so far; the averaged weights are validated and kept; 0: weights are not averaged"
         ),
     ] = 0.0
     precision: Annotated[
@@ -200,6 +201,13 @@ class TrainingSettings(HeadOptions):
         Share,
         _help("share of the objects that the training does not use; models calibrate finds them by the seed"),
     ] = 0.15
+    memory_gib: Annotated[
+        Positive,
+        _help(
+            "GiB of cutouts that are held in memory; more of them stream from the store, in an order that mixes as many blocks of 256 objects "
+            "as take half of this, so that another value gives other weights"
+        ),
+    ] = 4.0
     patience: Annotated[
         Count | None, _help("stop after this many epochs without a better one; empty: never")
     ] = None

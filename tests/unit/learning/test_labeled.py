@@ -13,11 +13,10 @@ from galbatch.cli.app import app
 from galbatch.config import read_toml
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
-from galbatch.errors import OutputError, UsageError
+from galbatch.errors import UsageError
 from galbatch.learning import (
     LabeledImages,
     LabelSources,
-    labeled,
     open_labeled,
     resolve_settings,
     train_and_save,
@@ -116,28 +115,31 @@ def opened(folder, *, labels="labels.parquet", id_column="object_id", **changes)
         str(folder / "cutouts.zarr"),
         LabelSources((str(folder / labels),), id_column),
         settings=settings_of(folder, **changes),
-        scratch=folder / "a.pixels",
     )
 
 
-@pytest.mark.parametrize("in_memory_bytes", [10**9, 0], ids=["memory", "file"])
-def test_joins_by_id_and_counts_what_is_left_out(folder, monkeypatch, in_memory_bytes):
-    monkeypatch.setattr(labeled, "IN_MEMORY_BYTES", in_memory_bytes)
+@pytest.mark.parametrize("memory_gib", [1.0, 1e-6], ids=["memory", "stream"])
+def test_joins_by_id_and_counts_what_is_left_out(folder, memory_gib):
     truth = np.load(folder / "truth.npz")
     good = [row for row in range(320) if row not in (7, 100)]
-    with opened(folder, auxiliary_inputs=[{"name": "ebv"}]) as data:
-        assert (folder / "a.pixels").exists() == (in_memory_bytes == 0)
-        assert data.images.shape == (318, 1, 32, 32)
-        np.testing.assert_array_equal(data.images[np.arange(318)], truth["images"][good][:, [1]])
-        np.testing.assert_array_equal(data.labels[:, 0], truth["flux"][good])
-        np.testing.assert_array_equal(data.extras.object_id, truth["ids"][good])
-        np.testing.assert_allclose(data.extras.auxiliary[:, 0], np.linspace(0, 1, 320)[good], rtol=1e-6)
-        assert data.extras.psf_fwhm_arcsec.shape == (318, 1)
-        assert data.extras.psf_fwhm_arcsec.min() == pytest.approx(0.6)
-    assert data.notes == (
-        "318 of 320 objects with labels; left out: 1 with a missing label, 1 without light at their center",
+    data = opened(folder, auxiliary_inputs=[{"name": "ebv"}], memory_gib=memory_gib)
+    assert isinstance(data.images, models.BlockImages) == (memory_gib < 1)
+    assert data.images.shape == (318, 1, 32, 32)
+    np.testing.assert_array_equal(data.images[np.arange(318)], truth["images"][good][:, [1]])
+    np.testing.assert_array_equal(data.labels[:, 0], truth["flux"][good])
+    np.testing.assert_array_equal(data.extras.object_id, truth["ids"][good])
+    np.testing.assert_allclose(data.extras.auxiliary[:, 0], np.linspace(0, 1, 320)[good], rtol=1e-6)
+    assert data.extras.psf_fwhm_arcsec.shape == (318, 1)
+    assert data.extras.psf_fwhm_arcsec.min() == pytest.approx(0.6)
+    counts = (
+        "318 of 320 objects with labels; left out: 1 with a missing label, 1 without light at their center"
     )
-    assert not (folder / "a.pixels").exists()
+    streams = (
+        "0.0 GiB of cutouts stream from the store: the order of an epoch mixes 2 of 2 blocks at a time; 0.0 GiB of "
+        "them are in memory"
+    )
+    # Shards of cutouts of 32 px hold more than a block: each partition of 300 and of 40 objects is read at once.
+    assert data.notes == ((counts,) if memory_gib == 1 else (counts, streams))
 
 
 def write_labels(folder, name, **columns):
@@ -162,15 +164,8 @@ def test_refuses_what_does_not_join(folder):
             r"no grids fit pixel_scale_arcsec 0.168 and size_px 96; there are 32px_0.168arcsec",
         ),
     ):
-        with pytest.raises(UsageError, match=message), opened(folder, **arguments):
-            pass
-
-
-def test_a_disk_that_is_too_small_is_told(folder, monkeypatch):
-    monkeypatch.setattr(labeled, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(labeled.shutil, "disk_usage", lambda path: type("U", (), {"free": 1000}))
-    with pytest.raises(OutputError, match=r"0.0 GiB needed for the cutouts of 319 objects"), opened(folder):
-        pass
+        with pytest.raises(UsageError, match=message):
+            opened(folder, **arguments)
 
 
 def command(folder, output, *more):
