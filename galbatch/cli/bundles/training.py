@@ -13,7 +13,7 @@ from galbatch.core.process import STOPPED_EXIT_CODE
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.learning import DataSource  # loads torch
+    from galbatch.learning import DataSource, TrainedBundle  # load torch
 
 __all__ = ["calibrate", "train"]
 
@@ -95,7 +95,7 @@ def train(
     The loss, transforms, split and default settings are those of the GaMPEN paper. The state is kept in OUTPUT.ckpt
     until the bundle is written. On a CPU, the same seed and number of threads give the same bits.
     """
-    from galbatch import learning, reporting
+    from galbatch import learning
 
     source = learning.DataSource(
         store,
@@ -126,9 +126,15 @@ def train(
         what = f"add --resume to continue from {checkpoint}" if checkpoint.exists() else "no epoch was done"
         print_error(f"galbatch: stopped; {what}")
         raise typer.Exit(STOPPED_EXIT_CODE) from None
-    if written is None:
-        # One of several processes that train together; the first one writes.
-        return
+    # Of several processes that train together, the first one writes.
+    if written is not None:
+        _show_written(written, output)
+
+
+def _show_written(written: TrainedBundle, output: Path) -> None:
+    """Draw the training curve of a bundle that was written, and print which epoch was kept."""
+    from galbatch import reporting
+
     metadata = written.trained.metadata
     title = f"{metadata.name} {metadata.version}"
     reporting.write_training_curve(written.trained.history, str(written.figure), title=title)

@@ -89,6 +89,16 @@ class Session:
             else lambda checkpoint: write_checkpoint(path, checkpoint, identity)
         )
 
+    def of_loop(self, identity: Identity) -> dict[str, Any]:
+        """Return the options of the training loop by their names there."""
+        return {
+            "on_epoch": self.on_epoch,
+            "on_batch": self.on_batch,
+            "on_checkpoint": self.keeper(identity),
+            "checkpoint_every_s": self.checkpoint_every_s,
+            "processes": self.processes,
+        }
+
     def earlier(self, identity: Identity) -> Checkpoint | None:
         """Return the state to continue from; None to start from the beginning.
 
@@ -178,18 +188,8 @@ def train(
     network.to(device, memory_format=torch.channels_last)
     identity = Identity(settings, data_fingerprint(images, labels, extras), parent.sha256 if parent else "")
     with denormals_flushed(), tf32_allowed(settings.precision != "float32"):
-        loop = TrainingLoop(
-            network,
-            settings,
-            data,
-            split,
-            training_loss(settings, parameters),
-            on_epoch=session.on_epoch,
-            on_batch=session.on_batch,
-            on_checkpoint=session.keeper(identity),
-            checkpoint_every_s=session.checkpoint_every_s,
-            processes=session.processes,
-        )
+        loss = training_loss(settings, parameters)
+        loop = TrainingLoop(network, settings, data, split, loss, **session.of_loop(identity))
         with loop.last_layers_in_float32():
             # How well the parent does on the same objects, for comparison.
             before = {} if parent is None else {"parent_validation_loss": loop.validate(0)}

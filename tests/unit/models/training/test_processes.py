@@ -28,7 +28,7 @@ images[:, :, 16:24, 16:24] += flux[:, None, None, None] / 64
 images = images.astype(np.float32)
 base = TrainingSettings(
     name="toy", architecture="gampen", bands=("g",), parameters=(ParameterInfo("flux_njy", "nJy", "flux", "ln"),),
-    width=1 / 32, dropout_rate=1e-3, optimizer="adam", learning_rate=1e-3, average_weights=0.9, limit_tail=0.3,
+    width=1 / 32, dropout_rate=1e-3, optimizer="sgd", learning_rate=1e-3, momentum=0.9, average_weights=0.9, limit_tail=0.3,
     max_gradient_norm=5.0, epochs=2, batch=16, seed=3,
 )
 cases = {
@@ -46,10 +46,13 @@ cases = {
         dataclasses.replace(base, architecture="sfnet", head="gaussian", n_top_features=4, width=1 / 16), images, Extras()
     ),
 }
-for name in sys.argv[2:]:
-    settings, pixels, extras = cases[name]
-    with join_processes("cpu") as processes:
-        result = train(pixels, flux[:, None], settings=settings, extras=extras, session=Session("cpu", processes=processes))
+with join_processes("cpu") as processes:
+    session = Session("cpu", processes=processes)
+    results = {
+        name: train(cases[name][1], flux[:, None], settings=cases[name][0], extras=cases[name][2], session=session)
+        for name in sys.argv[2:]
+    }
+for name, result in results.items():
     if processes.is_first:
         weights = {key: value.numpy() for key, value in result.network.state_dict().items()}
         losses = [[e.training_loss, e.validation_loss] for e in result.history]
@@ -81,10 +84,11 @@ def trained(tmp_path_factory):
 def test_two_processes_train_the_network_that_one_trains(trained, case):
     one, two = trained[case]
     assert (one.pop("n"), two.pop("n")) == (1, 2)
-    # Gradients are summed in another order: float32 rounding, which 20 steps of Adam carry on.
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=2e-4)
+    # Gradients are summed in another order: float32 rounding. Not with Adam, which divides a gradient that is nothing but
+    # rounding by its own size.
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_batch_norm_makes_two_processes_differ_from_one(trained):

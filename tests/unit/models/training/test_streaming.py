@@ -154,16 +154,16 @@ def test_a_training_killed_within_an_epoch_continues_to_the_same_bits(tmp_path, 
     whole = train(given(), labels, settings=settings)
     n_done = []
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(progress):
         n_done.append(progress)
         if progress.epoch == 2 and progress.batch > 8:
-            raise Killed
+            raise KilledError
 
     session = Session(checkpoint=tmp_path / "a.ckpt", checkpoint_every_s=0.0, on_batch=kill)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(given(), labels, settings=settings, session=session)
     n_done.clear()
     resumed = dataclasses.replace(session, resume=True, on_batch=n_done.append)
