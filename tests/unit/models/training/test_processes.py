@@ -86,16 +86,16 @@ def test_two_processes_train_the_network_that_one_trains(trained, case):
     assert (one.pop("n"), two.pop("n")) == (1, 2)
     # Gradients are summed in another order: float32 rounding. Not with Adam, which divides a gradient that is nothing but
     # rounding by its own size.
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=5e-4)
     for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=5e-4, err_msg=name)
 
 
 def test_batch_norm_makes_two_processes_differ_from_one(trained):
     """The statistics of a process's part of a batch are not those of the batch: reference/training.md says so."""
     one, two = trained["sfnet"]
     name = "resnet.conv1.weight"
-    assert np.abs(two[name] - one[name]).max() > 1e-3
+    assert np.abs(two[name] - one[name]).max() > 1e-2
     assert np.isfinite(two["losses"]).all()
 
 
