@@ -40,7 +40,7 @@ from .lookup import (
     sexagesimal,
     short_columns,
 )
-from .merging import merge
+from .merging import Merged, merge
 from .nddata import as_ccddata
 from .pictures import (
     color_bands,
@@ -68,6 +68,7 @@ __all__ = [
     "DensityColumn",
     "Drawn",
     "FlagText",
+    "Merged",
     "ModelValues",
     "NoDraws",
     "ObjectValues",

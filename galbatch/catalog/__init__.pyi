@@ -7,7 +7,7 @@ from .collection import (
     make_margin,
     write_footprint,
 )
-from .evidence import evidence_path, note_evidence, read_evidence
+from .evidence import EVIDENCE_PROPERTY, evidence_path, note_evidence, read_evidence
 from .finishing import (
     STORE_PROPERTY,
     doubts,
@@ -42,6 +42,7 @@ from .verifying import Checked, check, verify
 __all__ = [
     "BUNDLES_KEY",
     "CATALOG_ENTRIES",
+    "EVIDENCE_PROPERTY",
     "STORE_PROPERTY",
     "AtIndices",
     "BaseRows",

@@ -289,6 +289,12 @@ class PassOutputs:
     offset: npt.NDArray[np.int64]
     _group: zarr_groups.GroupReader = dataclasses.field(repr=False)
 
+    @property
+    def n_outputs(self) -> list[int]:
+        """Number of outputs per pass, for each bundle of the model."""
+        names = [f"{OUTPUTS}{number}" for number in range(len(self.origin.bundles))]
+        return [int(_array(self._group, name).shape[1]) for name in names]
+
     def outputs(self, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
         """Return the outputs (pass, output), float32, of one object for each bundle of the model.
 
@@ -304,17 +310,31 @@ class PassOutputs:
         (rows,) = np.nonzero(self.object_id == object_id)
         if len(rows) != 1:
             raise FingerprintError(f"{self.path}: object {object_id} is not in it; {REMEDY}")
-        start, stop = (int(bound) for bound in self.offset[rows[0] : rows[0] + 2])
-        outputs = []
+        (found,) = self.outputs_at(rows)
+        return found
+
+    def outputs_at(self, rows: npt.NDArray[np.intp]) -> list[tuple[npt.NDArray[np.float32], ...]]:
+        """Return the outputs of the objects at `rows`, as `outputs` does; all passes between the first and the last are read at once.
+
+        Raises
+        ------
+        DamagedError
+            A file is gone, or not as it was written.
+        """
+        if not len(rows):
+            return []
+        start, stop = int(self.offset[rows.min()]), int(self.offset[rows.max() + 1])
+        of_bundles = []
         for number in range(len(self.origin.bundles)):
             array = _array(self._group, f"{OUTPUTS}{number}")
             if start == stop:
                 # Nothing to fetch: if no object of the partition was run, the array has no chunk at all.
-                outputs.append(np.empty((0, array.shape[1]), np.float32))
+                of_bundles.append(np.empty((0, array.shape[1]), np.float32))
                 continue
             self._group.fetch(zarr_groups.chunk_files(array, start, stop))
-            outputs.append(np.asarray(array[start:stop], np.float32))
-        return tuple(outputs)
+            of_bundles.append(np.asarray(array[start:stop], np.float32))
+        bounds = [(int(self.offset[row]) - start, int(self.offset[row + 1]) - start) for row in rows]
+        return [tuple(outputs[first:last] for outputs in of_bundles) for first, last in bounds]
 
 
 def open_pass_outputs(

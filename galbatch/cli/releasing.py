@@ -29,8 +29,11 @@ def merge(
     """
     from galbatch import api
 
-    n_rows = api.merge(catalogs, output)
-    print_line(f"{output}: {counted(n_rows, 'object')} of {counted(len(catalogs), 'catalog')}")
+    merged = api.merge(catalogs, output)
+    print_line(f"{output}: {counted(merged.n_rows, 'object')} of {counted(len(catalogs), 'catalog')}")
+    if merged.without_pass_outputs:
+        some = " and ".join(merged.without_pass_outputs)
+        print_line(f"it has no pass outputs, so that draws cannot be made of it: {some} kept none")
 
 
 def release(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -81,6 +81,9 @@ class PixelIndex:
 
     def __len__(self) -> int:
         return len(self._pixels)
+
+    def __iter__(self) -> Iterator[HealpixPixel]:
+        return iter(self._pixels)
 
     def overlapping(self, pixel: HealpixPixel) -> tuple[HealpixPixel, ...]:
         """Return those that share sky with `pixel`: one that holds it, or all that it holds, in HEALPix order."""

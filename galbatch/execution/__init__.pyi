@@ -1,6 +1,6 @@
 from .damage import Damaged
 from .executing import RunResult, execute, execute_held
-from .leaf import footer_fingerprint
+from .leaf import AuditSum, footer_fingerprint
 from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked, require_stage
 from .preparing import feeding_of_run, prepare, region_of_run, tiles_of_run
 from .progress import Progress, read_progress
@@ -22,6 +22,7 @@ CODE_OF_TASKS: str
 
 __all__ = [
     "CODE_OF_TASKS",
+    "AuditSum",
     "Damaged",
     "GridTask",
     "HeldOutputs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,10 +117,13 @@ def leaf_footer(
         "n_objects": str(n_objects),
         pass_outputs.FOOTER_KEY: "kept" if keeps_pass_outputs else "none",
     }
-    if audits:
-        found = {name: audit.as_dict() for name, audit in audits.items()}
-        footer[AUDIT] = json.dumps(found, sort_keys=True)
-    return footer
+    return footer | _audit_entry(audits)
+
+
+def _audit_entry(audits: Mapping[str, models.Audit]) -> dict[str, str]:
+    """Return the entry of a leaf's footer that holds the audits of its networks; none without audits."""
+    found = {name: audit.as_dict() for name, audit in audits.items()}
+    return {AUDIT: json.dumps(found, sort_keys=True)} if found else {}
 
 
 class AuditSum:
@@ -129,11 +132,17 @@ class AuditSum:
     def __init__(self) -> None:
         self._audits: dict[str, models.Audit] = {}
 
-    def add(self, footer: Mapping[str, str]) -> None:
-        """Add the audit of each model in the footer of a leaf; there is none where the number of passes was fixed."""
+    def add(self, footer: Mapping[str, str], *, without: Collection[str] = ()) -> None:
+        """Add the audit of each network in the footer of a leaf, but for those in `without`; there is none of a fixed number of passes."""
         for name, part in json.loads(footer.get(AUDIT, "{}")).items():
-            audit = models.Audit.from_dict(part)
-            self._audits[name] = self._audits[name] + audit if name in self._audits else audit
+            if name not in without:
+                audit = models.Audit.from_dict(part)
+                self._audits[name] = self._audits[name] + audit if name in self._audits else audit
+
+    @property
+    def entry(self) -> Mapping[str, str]:
+        """The sums as the entry of one leaf's footer."""
+        return _audit_entry(self._audits)
 
     @property
     def properties(self) -> Mapping[str, str]:

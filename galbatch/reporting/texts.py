@@ -18,7 +18,8 @@ CITATIONS = """@inproceedings{Gal2016,
   author = {Ghosh, Aritra and others},
   title = {{GaMPEN}: A Machine Learning Framework for Estimating {Bayesian} Posteriors of Galaxy Morphological Parameters},
   journal = {The Astrophysical Journal},
-  year = {2022}, volume = {935}, eid = {138}
+  year = {2022}, volume = {935}, eid = {138},
+  doi = {10.3847/1538-4357/ac7f9e}, eprint = {2207.05107}, archivePrefix = {arXiv}
 }"""
 """BibTeX entries of the methods that every run uses; a network's own paper stands in its bundle (``galbatch models show``)."""
 

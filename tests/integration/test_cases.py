@@ -161,7 +161,7 @@ def test_a_catalog_of_cases_is_merged_with_one_of_another_network(run, whole, tm
     base = f'[cutouts]\nbase = "{whole[0]}/cutouts.zarr"\n[posterior]\n'
     run(tmp_path, SFNET, replace=[("[posterior]\n", base)])
     output = tmp_path / "merged"
-    assert api.merge([str(whole[0] / "catalog"), str(tmp_path / "catalog")], str(output)) == 40
+    assert api.merge([str(whole[0] / "catalog"), str(tmp_path / "catalog")], str(output)).n_rows == 40
     merged = catalog.read_catalog(str(output)).sort_by("object_id").to_pandas()
     for folder in (whole[0], tmp_path):
         own = rows(folder)
@@ -169,6 +169,22 @@ def test_a_catalog_of_cases_is_merged_with_one_of_another_network(run, whole, tm
         for column in (name for name in own.columns if name.split("_")[0] in models):
             np.testing.assert_array_equal(merged[column], own[column], err_msg=column)
     assert catalog.verify(str(output)) == []
+    # Draws and audits are those of the catalogs that were merged.
+    has = (merged["photo_passes"] > 0) & (merged["sfnet_passes"] > 0)
+    wanted = merged["object_id"][has].astype(str).tolist()[:3]
+    properties = catalog.read_properties(str(output))
+    for folder, model in ((whole[0], "photo"), (tmp_path, "sfnet")):
+        request = api.Request(20, model=model)
+        here, there = (
+            list(api.draw(path, wanted, request)) for path in (str(output), str(folder / "catalog"))
+        )
+        for mine, theirs in zip(here, there, strict=True):
+            for name, values in theirs.samples.items():
+                np.testing.assert_array_equal(mine.samples[name], values)
+        own = catalog.read_properties(str(folder / "catalog"))
+        audits = {key: text for key, text in own.items() if key.startswith("galbatch_audit_")}
+        assert audits
+        assert audits.items() <= properties.items()
 
 
 def test_memory_and_rates_are_projected_for_each_network(whole):

@@ -254,7 +254,8 @@ def test_merged_catalogs_equal_one_run(run, whole, lists, tmp_path):
         run(tmp_path / name, replace=replace, **changes)
     for pair in (("first", "rest"), ("gampen", "sfnet")):
         output = tmp_path / "_".join(pair)
-        assert api.merge([str(tmp_path / name / "catalog") for name in pair], str(output / "catalog")) == 126
+        merged = api.merge([str(tmp_path / name / "catalog") for name in pair], str(output / "catalog"))
+        assert merged == api.Merged(126)
         # Neighbors beyond the own list are unknown to each of two lists; objects that sfnet leaves out were not cut in r, and are
         # measured in g alone.
         in_r = ["coverage_r", "psf_fwhm_arcsec_r", "sky_sigma_njy_r", "sky_source_r"]

@@ -10,9 +10,10 @@ from galbatch.core.texts import counted
 __all__ = ["citations", "methods"]
 
 CITED = {
-    "hsc": "Hyper Suprime-Cam Subaru Strategic Program, PDR3: Aihara et al. 2022, PASJ 74, 247 (2022PASJ...74..247A)",
-    "legacysurvey": "DESI Legacy Imaging Surveys: Dey et al. 2019, AJ 157, 168 (2019AJ....157..168D)",
-    "galaxiesml": "GalaxiesML: Do et al. 2024, arXiv:2410.00271",
+    "hsc": "Hyper Suprime-Cam Subaru Strategic Program, PDR3: Aihara et al. 2022, PASJ 74, 247 (2022PASJ...74..247A, arXiv:2108.13045); "
+    "for another release, its own paper",
+    "legacysurvey": "DESI Legacy Imaging Surveys: Dey et al. 2019, AJ 157, 168 (2019AJ....157..168D, doi:10.3847/1538-3881/ab089d)",
+    "galaxiesml": "GalaxiesML: Do et al. 2024, arXiv:2410.00271, data doi:10.5281/zenodo.11117528; its pixels are those of HSC-SSP, PDR2",
 }
 """The works to cite for the pixels of a layout; for others the survey's own page says it."""
 
