@@ -1,4 +1,4 @@
-"""What a merged catalog has beside its rows: the outputs of passes, and the audits of adaptive passes."""
+"""Pass outputs and audits of adaptive passes, which a merged catalog has beside its rows."""
 
 from __future__ import annotations
 

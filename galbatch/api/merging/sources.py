@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 # An engine changes the last digits alone, and so does the division of a run into networks; footprints may be of other surveys.
-FREE_PARTS = ("engine of ", "survey", "grids", "models", "planes", "flags of the list")
+# A catalog that was merged itself is merged as any other.
+FREE_PARTS = ("engine of ", "survey", "grids", "models", "planes", "flags of the list", "merged")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Source:
 
     @classmethod
     def open(cls, path: str) -> Source:
+        """Return a complete catalog of galbatch, opened; all ids and places are read."""
         properties = catalog.read_properties(path)
         if "galbatch_complete" not in properties:
             raise UsageError(f"{path}: was not made by galbatch, whose catalogs alone can be merged")
