@@ -94,8 +94,8 @@ def test_two_processes_train_the_network_that_one_trains(trained, case):
 def test_batch_norm_makes_two_processes_differ_from_one(trained):
     """The statistics of a process's part of a batch are not those of the batch: reference/training.md says so."""
     one, two = trained["sfnet"]
-    name = "resnet.conv1.weight"
-    assert np.abs(two[name] - one[name]).max() > 1e-2
+    # 65 % in the second epoch, where rounding alone is 0.005 %.
+    assert np.abs(two["losses"] / one["losses"] - 1).max() > 0.02
     assert np.isfinite(two["losses"]).all()
 
 
