@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from galbatch import cluster, dashboard, execution
-from galbatch.config import CutoutsConfig, RunConfig, read_config
+from galbatch.config import CutoutsConfig, RunConfig, Stage, read_config
 from galbatch.core.texts import counted, html_card, size
-from galbatch.execution import Rates, RunResult, Stage
+from galbatch.execution import Rates, RunResult
 from galbatch.planning import InferenceMemory, Plan
 
 __all__ = ["RunPlan", "plan", "run"]

@@ -13,9 +13,8 @@ from galbatch.cli.printing import out, print_command, print_error, print_line, p
 from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from galbatch.config import ClusterConfig, ModelConfig, RunConfig
+    from galbatch.config import ClusterConfig, ModelConfig, RunConfig, Stage
     from galbatch.dashboard import ProgressSink
-    from galbatch.execution import Stage
 
 __all__ = ["clean", "plan", "retry", "run", "status"]
 
@@ -56,9 +55,10 @@ def run(
     """
     from galbatch import config
 
+    to_run = _parse_stage(stage)
     parsed = config.read_config(run_toml).with_cluster(workers=workers, kind=cluster, scheduler=scheduler)
     _import_ahead(parsed.cluster)
-    _execute(parsed, _parse_stage(stage), wait_lock=wait_lock, log_format=log_format)
+    _execute(parsed, to_run, wait_lock=wait_lock, log_format=log_format)
 
 
 def retry(
@@ -138,9 +138,9 @@ def _whole_stage(networks: Sequence[ModelConfig]) -> Stage:
 
 def _parse_stage(text: str) -> Stage:
     """Return the stage that `text` names, or raise UsageError."""
-    from galbatch import execution
+    from galbatch import config
 
-    stages: tuple[Stage, ...] = get_args(execution.Stage)
+    stages: tuple[Stage, ...] = get_args(config.Stage)
     for stage in stages:
         if stage == text:
             return stage

@@ -13,7 +13,7 @@ from galbatch.config.objects import ExtinctionConfig, MaskConfig, ObjectsConfig,
 from galbatch.config.photometry import STACK, PhotometryConfig
 from galbatch.config.plan import PlanConfig
 from galbatch.config.posterior import PosteriorConfig
-from galbatch.config.run import RunConfig, read_config, read_toml
+from galbatch.config.run import RunConfig, Stage, read_config, read_toml
 from galbatch.config.strict import nearest_hint, parse_strictly
 from galbatch.config.survey import (
     GalaxiesMlConfig,
@@ -50,6 +50,7 @@ __all__ = [
     "RegionConfig",
     "RunConfig",
     "SlurmConfig",
+    "Stage",
     "StampsConfig",
     "SurveyConfig",
     "is_tile_table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -25,7 +25,10 @@ from galbatch.core.texts import alike_but_for_case
 from galbatch.core.urls import scheme_of
 from galbatch.errors import ConfigError
 
-__all__ = ["RunConfig", "read_config", "read_toml"]
+__all__ = ["RunConfig", "Stage", "read_config", "read_toml"]
+
+Stage = Literal["ingest", "photometry", "infer", "all"]
+"""The part of a run to execute: make cutouts, measure existing cutouts, infer from existing cutouts, or all of these."""
 
 
 class RunConfig(Section):

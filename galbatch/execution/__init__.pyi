@@ -1,7 +1,7 @@
 from .damage import Damaged
 from .executing import RunResult, execute, execute_held
 from .leaf import AuditSum, footer_fingerprint
-from .outputs import HeldOutputs, Stage, check_outputs, clean, lock_of, locked, require_stage
+from .outputs import HeldOutputs, check_outputs, clean, lock_of, locked, require_stage
 from .preparing import feeding_of_run, prepare, region_of_run, tiles_of_run
 from .progress import Progress, read_progress
 from .rates import NetworkRate, Rates, measure_memory, measure_rates
@@ -33,7 +33,6 @@ __all__ = [
     "Progress",
     "Rates",
     "RunResult",
-    "Stage",
     "check_outputs",
     "clean",
     "execute",

@@ -8,9 +8,8 @@ from typing import Literal
 
 from galbatch import catalog, ingest, storage
 from galbatch.catalog import pass_outputs
-from galbatch.config import RunConfig
+from galbatch.config import RunConfig, Stage
 from galbatch.core.pixels import HealpixPixel
-from galbatch.execution.outputs import Stage
 from galbatch.planning import Plan
 
 __all__ = ["Damaged", "damaged_leaves", "discard", "of_stage", "recorded"]

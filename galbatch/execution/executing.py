@@ -14,14 +14,14 @@ from distributed import Client
 
 from galbatch import __version__, cluster, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
-from galbatch.config import RunConfig
+from galbatch.config import RunConfig, Stage
 from galbatch.core.pixels import Partition
 from galbatch.core.process import deferred_signals
 from galbatch.core.texts import counted
 from galbatch.errors import CatalogError, ConfigError, DamagedError, OutputError, Stopped
 from galbatch.execution import damage, finishing, tasks
 from galbatch.execution.bundles import EngineChoice
-from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, Stage, locked, writes_catalog
+from galbatch.execution.outputs import REJECTED_FILE, HeldOutputs, locked, writes_catalog
 from galbatch.execution.progress import Progress, read_progress
 from galbatch.execution.submission import Attempt, FaultKind, Pauses, SubmissionQueue, fault_of, reason_of
 from galbatch.objects import write_parquet

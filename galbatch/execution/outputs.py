@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from galbatch import catalog, dashboard, ingest, storage
 from galbatch.catalog import pass_outputs
-from galbatch.config import ModelConfig, RunConfig
+from galbatch.config import ModelConfig, RunConfig, Stage
 from galbatch.errors import ConfigError
 
 __all__ = [
     "FAILED_FILE",
     "REJECTED_FILE",
     "HeldOutputs",
-    "Stage",
     "check_outputs",
     "clean",
     "is_untouched",
@@ -26,9 +24,6 @@ __all__ = [
     "tile_index_of",
     "writes_catalog",
 ]
-
-Stage = Literal["ingest", "photometry", "infer", "all"]
-"""The part of a run to execute: make cutouts, measure existing cutouts, infer from existing cutouts, or all of these."""
 
 
 def writes_catalog(stage: Stage) -> bool:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from galbatch import __version__, cluster, models
 from galbatch.cli import app as cli
+from galbatch.config import Stage
 from galbatch.errors import UsageError
-from galbatch.execution import Stage
 from galbatch.simulation import POPULATIONS
 
 KINDS = f"{', '.join(list(cluster.KINDS)[:-1])} or {list(cluster.KINDS)[-1]}"
