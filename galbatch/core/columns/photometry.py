@@ -5,6 +5,7 @@ They stand after the provenance columns: first those of the object, then those o
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -147,21 +148,17 @@ def photometry_columns(bands: Sequence[str]) -> list[Column]:
 def photometry_names(names: Sequence[str]) -> list[str]:
     """Return the photometry columns that a list of columns begins with; none in catalogs that lack them.
 
-    A network may be called ``phot``: its columns are no measurement of `OF_BAND` with that unit.
+    Catalogs of other versions may lack some columns of a band. A network may be called ``phot``: its columns are no flux and
+    its error of the same band.
     """
     if list(names[: len(OF_OBJECT)]) != [column.name for column in OF_OBJECT]:
         return []
-    of_band = [
-        re.compile(PHOT_PREFIX + what + (f"_{suffix}" if suffix else "") + r"_(?P<band>.+)")
-        for what, (suffix, *_) in OF_BAND.items()
-    ]
+    is_flux = re.compile(_band_column("flux", "(?P<band>.+)").name)
     stop = len(OF_OBJECT)
-    while stop + len(of_band) <= len(names):
-        found = of_band[0].fullmatch(names[stop])
-        if found is None:
+    while stop < len(names) and (found := is_flux.fullmatch(names[stop])):
+        of_band = [column.name for column in photometry_band_columns(found["band"]).values()]
+        there = list(itertools.takewhile(of_band.__contains__, names[stop:]))
+        if there[:2] != of_band[:2]:
             break
-        expected = [column.name for column in photometry_band_columns(found["band"]).values()]
-        if expected != list(names[stop : stop + len(expected)]):
-            break
-        stop += len(expected)
+        stop += len(there)
     return list(names[:stop])

@@ -41,6 +41,14 @@ def test_photometry_is_told_from_a_network_called_phot():
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("lacking", ["phot_asymmetric_share_", "phot_peak_"])
+def test_networks_are_found_beside_photometry_of_other_versions(lacking):
+    photometry = [column.name for column in photometry_columns(("g", "des_r"))]
+    older = [name for name in photometry if not name.startswith(lacking)]
+    assert pixel_names([*older, "net_bt_q500", "net_flags"]) == older
+    assert set(parse_columns(["flags", *older, "net_bt_q500", "net_flags"])) == {"net_bt_q500", "net_flags"}
+
+
 def test_pixels_that_share_sky_are_found():
     index = PixelIndex([HealpixPixel(1, 5), HealpixPixel(2, 0), HealpixPixel(2, 1), HealpixPixel(0, 11)])
     assert index.overlapping(HealpixPixel(0, 0)) == (HealpixPixel(2, 0), HealpixPixel(2, 1))
