@@ -43,10 +43,10 @@ INTEGER = re.compile(
 )  # An int64 has at most 19 digits, and Python refuses to convert thousands of them.
 
 
-def read_schema(catalog_path: str) -> pa.Schema:
+def read_schema(catalog_path: str, leaves: Sequence[HealpixPixel] | None = None) -> pa.Schema:
     """Return the schema of a catalog, finished or not, with unit, description, UCD and bits of flags as field metadata.
 
-    It is that of the first leaf that is not damaged.
+    It is that of the first of the leaves that is not damaged; None: they are listed first.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_schema(catalog_path: str) -> pa.Schema:
         None of the leaves can be read.
     """
     first_error: DamagedError | None = None
-    for leaf in leaves_of(catalog_path):
+    for leaf in leaves_of(catalog_path) if leaves is None else leaves:
         try:
             metadata, _ = read_leaf_metadata(leaf_path(catalog_path, leaf))
         except DamagedError as error:
@@ -299,11 +299,11 @@ def cone(
     circle = Cone(ra_deg, dec_deg, radius_arcsec)
     leaves = leaves_of(catalog_path)
     if columns is not None:
-        require_columns(catalog_path, read_schema(catalog_path).names, columns)
+        require_columns(catalog_path, read_schema(catalog_path, leaves).names, columns)
     read = None if columns is None else list(dict.fromkeys([*columns, *circle.columns]))
     parts = list(scan(catalog_path, leaves, [circle], columns=read))
     # If no leaf is near the cone, the result has no rows, but all columns.
-    table = pa.concat_tables(parts) if parts else read_schema(catalog_path).empty_table()
+    table = pa.concat_tables(parts) if parts else read_schema(catalog_path, leaves).empty_table()
     # A kept column of that name gives way to the distance from this center.
     kept = [name for name in columns or table.column_names if name != SEPARATION.name]
     return circle.with_separation(table).select([*kept, SEPARATION.name]).sort_by(SEPARATION.name)

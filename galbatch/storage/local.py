@@ -50,14 +50,14 @@ class LocalFileSystem:
         return found
 
     def list_files(self, folder: str, *, suffix: str) -> list[str]:
-        names = (path for path in _walk(folder) if path.name.endswith(suffix))
-        return sorted(path.relative_to(folder).as_posix() for path in names)
+        return sorted(name for name in _walk(folder) if name.endswith(suffix))
 
     def find_files(self, pattern: str, *, suffixes: tuple[str, ...]) -> list[str]:
         if os.path.isfile(pattern):
             found: Iterable[str] = [pattern]
         elif os.path.isdir(pattern):
-            found = (str(path) for path in _walk(pattern) if path.name.lower().endswith(suffixes))
+            names = (name for name in _walk(pattern) if name.lower().endswith(suffixes))
+            found = (os.path.join(pattern, name) for name in names)
         else:
             found = (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         return sorted(map(os.path.abspath, found))
@@ -113,7 +113,7 @@ class LocalFileSystem:
 
     def remove_temporaries(self, folder: str) -> None:
         beside = Path(folder).parent.glob(f".{Path(folder).name}_*")
-        for path in (*_walk(folder), *beside):
+        for path in (*(Path(folder, name) for name in _walk(folder)), *beside):
             if publishing.is_temporary(path.name):
                 with output_errors(str(path)):
                     path.unlink(missing_ok=True)
@@ -161,11 +161,13 @@ class LocalFileSystem:
         return is_same and self.create(path, data)
 
 
-def _walk(folder: str) -> Iterator[Path]:
-    """Yield the files below `folder`."""
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the paths of the files below `folder`, relative to it."""
     # Links are followed, as archives of surveys are often trees of links.
     for parent, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(parent, name) for name in names)
+        # A Path for each of a catalog's leaves would take most of the time of a cone search.
+        below = "" if parent == folder else f"{os.path.relpath(parent, folder)}/"
+        yield from (below + name for name in names)
 
 
 def temporary_file(parts: Iterable[bytes]) -> BinaryIO:

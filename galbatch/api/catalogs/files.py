@@ -41,7 +41,7 @@ class CatalogFiles:
     @cached_property
     def schema(self) -> pa.Schema:
         """The schema; raises as `galbatch.catalog.read_schema`."""
-        return catalog.read_schema(self.path)
+        return catalog.read_schema(self.path, self.leaves)
 
     @property
     def n_rows(self) -> int | None:

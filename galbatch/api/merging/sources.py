@@ -58,7 +58,7 @@ class Source:
         if properties["galbatch_complete"] != "true":
             raise UsageError(f"{path}: is not complete; run galbatch run until it is, then merge")
         leaves = catalog.leaves_of(path)
-        schema = catalog.read_schema(path)
+        schema = catalog.read_schema(path, leaves)
         if not any(key == IDENTITY for _, key in parse_columns(schema.names).values()):
             raise UsageError(
                 f"{path}: has no column that tells from what its values follow, such as {IDENTITY.name('gampen')}; it is of "
