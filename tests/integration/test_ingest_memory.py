@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import config, execution
+from galbatch import config, execution, ingest
 from galbatch.config import FlagsConfig
 from galbatch.core import sky
 from galbatch.core.fingerprint import Fingerprint
@@ -110,7 +110,8 @@ def test_the_peak_is_within_the_projection_and_does_not_grow(plan, survey, tmp_p
     assert many["peak"] < projected
     # Not so far below that the projection says nothing.
     assert many["peak"] > 0.5 * projected
-    assert many["peak"] < 1.1 * few["peak"]
+    # A plane of a block more or less may be on its way to the disk; a worker that kept its blocks, or one plane of each, would have four more.
+    assert many["peak"] < few["peak"] + BLOCK_OBJECTS * ingest.bytes_per_object(GRID, BANDS, PLANES)
 
 
 def test_a_store_on_s3_takes_one_block_more(plan):

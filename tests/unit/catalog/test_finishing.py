@@ -304,7 +304,7 @@ def test_few_leaves_are_in_memory_at_a_time(
 
 def test_footers_are_freed_without_a_search_for_circles(finished: str, partitions: list[Partition]) -> None:
     def n_footers() -> int:
-        return sum(isinstance(one, pq.FileMetaData) for one in gc.get_objects())
+        return sum(type(one) is pq.FileMetaData for one in gc.get_objects())
 
     finish(finished, partitions)
     gc.collect()
