@@ -261,7 +261,7 @@ class _Run:
         for name, n_done in done.items():
             if self.shows(name):
                 self.sink.start(name, len(self.plan.objects), n_done)
-        self.prepare_outputs(before, waiting)
+        self._pauses.until_it_works(lambda: self.prepare_outputs(before, waiting))
         if waiting:
             self._submit(waiting)
 

@@ -100,6 +100,15 @@ def test_a_store_that_fails_for_a_while_fails_no_partition(ready, threads, monke
     assert not execution.read_progress(parsed, plan).left
 
 
+def test_outputs_that_cannot_be_prepared_are_waited_for(ready, threads, monkeypatch):
+    parsed, plan = ready
+    disk = Disk(monkeypatch, parsed.cutouts.store, number=errno.EROFS, n_pauses=2)
+    sink = Notes(disk.repair)
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    assert (result.complete, result.failed) == (True, {})
+    assert sink.kinds == ["waiting", "waiting", "continues"]
+
+
 def test_a_full_disk_below_the_catalog_stops_leaves_and_the_finish(ready, threads, monkeypatch):
     parsed, plan = ready
     disk = Disk(monkeypatch, f"{parsed.catalog.path}/", number=errno.ENOSPC, n_pauses=2)
