@@ -6,6 +6,7 @@ import shutil
 import tracemalloc
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -316,6 +317,14 @@ def test_blocks_are_read_one_after_another(written):
         assert_equal_blocks(block, expected)
 
 
+@pytest.fixture
+def without_cluster():
+    """Dask computes in this thread, whatever clusters other tests have made its default."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.mark.usefixtures("without_cluster")
 def test_xarray_opens_a_group_without_a_warning(written):
     with xr.open_zarr(group_of(written)) as data:
         assert data["image"].dims == ("object", "band", "y", "x")
@@ -330,6 +339,7 @@ def test_xarray_opens_a_group_without_a_warning(written):
         np.testing.assert_array_equal(data["image"].values[:256], expected.image)
 
 
+@pytest.mark.usefixtures("without_cluster")
 def test_xarray_selects_by_band_and_knows_units_names_and_bits(written):
     with xr.open_zarr(group_of(written)) as data:
         assert set(data.coords) == {"band", "object_id", "ra_deg", "dec_deg"}
