@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,12 +92,11 @@ def merge(paths: Sequence[str], output: str) -> Merged:
     if not same_objects:
         require_same_columns(first, others)
     storage.check_writable(output)
-    try:
-        _write(sources, output, same_objects=same_objects)
-    except BaseException:
+    with ExitStack() as unfinished:
         # Objects that contradict each other and damage are found on the way: nothing is left of a merge that is refused.
-        _remove(output)
-        raise
+        unfinished.callback(_remove, output)
+        _write(sources, output, same_objects=same_objects)
+        unfinished.pop_all()
     n_rows = sum(len(one.index) for one in (sources[:1] if same_objects else sources))
     without = tuple(one.path for one in sources if not one.keeps_pass_outputs)
     return Merged(n_rows, without if len(without) < len(sources) else ())

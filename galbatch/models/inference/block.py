@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -347,12 +348,11 @@ class _BlockRunner:
 
     def run_and_fill(self, groups: Sequence[Rows], receive: Callable[[StoppedObjects], None]) -> None:
         """Run groups and summarize what stops at once: at the end of a block a GPU would stand still for its summaries."""
-        try:
+        with ExitStack() as unfinished:
+            unfinished.callback(self.has_failed.set)
             for some in self.stopped(groups, receive):
                 self.fill(some)
-        except BaseException:
-            self.has_failed.set()
-            raise
+            unfinished.pop_all()
 
     def stopped(
         self, groups: Sequence[Rows], receive: Callable[[StoppedObjects], None]
