@@ -31,6 +31,9 @@ FRAMES: Mapping[str, str] = {"G": "galactic", "C": "icrs", "E": "barycentrictrue
 # Values at and below it are missing: UNSEEN of HEALPix is -1.6375e30.
 UNSEEN = -1e30
 
+NSIDES = frozenset(2**order for order in range(30))
+"""Numbers of pixels along a side of a base pixel that HEALPix has."""
+
 
 def open_dust_map(config: ExtinctionConfig) -> DustMap:
     """Return the function that gives E(B-V) at positions.
@@ -117,9 +120,7 @@ def _image(hdu: Any, nearest: bool, where: str) -> tuple[DustMap, SkyCoord]:
 def _healpix(hdu: fits.BinTableHDU, config: ExtinctionConfig, where: str) -> DustMap:
     from astropy_healpix import bilinear_interpolation_weights, lonlat_to_healpix
 
-    nside, scheme, frame = int(hdu.header["NSIDE"]), _scheme(hdu.header, where), _frame(hdu.header, where)
-    if nside < 1 or nside & (nside - 1):
-        raise ObjectListError(f"{where}: card NSIDE is {nside}; expected a power of two")
+    nside, scheme, frame = _nside(hdu.header, where), _scheme(hdu.header, where), _frame(hdu.header, where)
     names = [name for name in hdu.columns.names if name.upper() != "PIXEL"]
     column = config.column or next(iter(names), "of values")
     if column not in names:
@@ -127,7 +128,7 @@ def _healpix(hdu: fits.BinTableHDU, config: ExtinctionConfig, where: str) -> Dus
     values = _numbers(hdu, column, where)
     values = np.where(values > UNSEEN, values, np.nan)
     explicit = next((name for name in hdu.columns.names if name.upper() == "PIXEL"), None)
-    pixels = None if explicit is None else _numbers(hdu, explicit, where).astype(np.int64)
+    pixels = None if explicit is None else _whole(_numbers(hdu, explicit, where), explicit, where)
     if len(values) != (12 * nside**2 if pixels is None else len(pixels)) or not len(values):
         expected = f"12 NSIDE^2 = {12 * nside**2}, or a column PIXEL"
         raise ObjectListError(f"{where}: column {column} has {len(values)} values; expected {expected}")
@@ -151,6 +152,22 @@ def _numbers(hdu: fits.BinTableHDU, column: str, where: str) -> Floats:
     if found.dtype.kind not in "fiu":
         raise ObjectListError(f"{where}: column {column} holds no numbers")
     return found.astype(np.float64).ravel()
+
+
+def _whole(numbers: Floats, column: str, where: str) -> npt.NDArray[np.int64]:
+    """Return the numbers (pixel,) of a column of pixels as integers."""
+    if not np.all(numbers == np.floor(numbers)):
+        raise ObjectListError(f"{where}: column {column} holds numbers that are no pixel, such as NaN")
+    return numbers.astype(np.int64)
+
+
+def _nside(header: fits.Header, where: str) -> int:
+    """Return the number of pixels along a side of a base pixel."""
+    nside = header["NSIDE"]
+    # Some writers state it as 64.0.
+    if not isinstance(nside, int | float) or nside not in NSIDES:
+        raise ObjectListError(f"{where}: card NSIDE is {nside}; expected a power of two")
+    return int(nside)
 
 
 def _lookup(

@@ -41,7 +41,8 @@ def at(path, sky=SKY, **keys):
 
 @pytest.mark.parametrize(("ordering", "per_row"), [("RING", 1), ("NESTED", 1024)])
 def test_healpix_maps_are_interpolated_between_four_pixels(tmp_path, ordering, per_row):
-    healpix_table(64, ordering, per_row=per_row).writeto(tmp_path / "a.fits")
+    # Some writers state numbers of pixels as 64.0.
+    healpix_table(64, ordering, per_row=per_row, NSIDE=64.0).writeto(tmp_path / "a.fits")
     found = at(tmp_path / "a.fits")
     np.testing.assert_allclose(found, truth(SKY), atol=2e-5)
     nearest = at(tmp_path / "a.fits", interpolation="nearest")
@@ -102,6 +103,13 @@ def text_table():
     return hdu
 
 
+def pixel_table(pixels):
+    columns = [fits.Column("PIXEL", "D", array=pixels), fits.Column("EBV", "E", array=np.ones(len(pixels)))]
+    hdu = fits.BinTableHDU.from_columns(columns)
+    hdu.header.update({"NSIDE": 2, "ORDERING": "RING", "COORDSYS": "G"})
+    return hdu
+
+
 @pytest.mark.parametrize(
     ("hdu", "message"),
     [
@@ -111,10 +119,12 @@ def text_table():
         (fits.PrimaryHDU(), "neither a HEALPix table"),
         (healpix_table(2, "RING", NSIDE=4), "TEMPERATURE has 48 values; expected 12 NSIDE.2 = 192"),
         (healpix_table(2, "NESTED", NSIDE=3), "NSIDE is 3; expected a power of two"),
+        (healpix_table(2, "RING", NSIDE="two"), "NSIDE is two; expected a power of two"),
+        (pixel_table([1, np.nan]), "column PIXEL holds numbers that are no pixel"),
         (fits.PrimaryHDU(np.zeros((4, 4)), fits.Header(SUPERGALACTIC)), "axes SLON-ZEA and SLAT-ZEA"),
         (text_table(), "column NAME holds no numbers"),
     ],
-    ids=["frame", "ordering", "wcs", "empty", "length", "nside", "axes", "text"],
+    ids=["frame", "ordering", "wcs", "empty", "length", "nside", "nside text", "pixel", "axes", "text"],
 )
 def test_maps_that_do_not_say_what_they_are_are_refused(tmp_path, hdu, message):
     hdu.writeto(tmp_path / "a.fits")
