@@ -11,15 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import PHOT_AXIS_RATIO, ColumnKey, Statistic, photometry_band_columns
-from galbatch.models.metadata import ParameterInfo
+from galbatch.models.metadata import FEATURES_OF_BAND, ParameterInfo
 
 __all__ = ["Estimates", "Features", "is_comparable", "terms_of"]
 
 Floats = npt.NDArray[np.float64]
 Values = Mapping[str, npt.NDArray[Any]]
-
-FEATURES_OF_BAND = 3
-"""Logarithms of flux and half-light radius, and of the concentration: peak times radius squared over flux."""
 
 COMPARABLE_UNITS = ("nJy", "arcsec", "mag")
 

@@ -4,7 +4,12 @@ Stored in the bundle as ``galbatch.json``. This folder knows no kinds of heads: 
 function that checks a head.
 """
 
-from galbatch.models.metadata.disagreement import DISAGREEMENT_VERSION, DisagreementInfo, PhotometryFit
+from galbatch.models.metadata.disagreement import (
+    DISAGREEMENT_VERSION,
+    FEATURES_OF_BAND,
+    DisagreementInfo,
+    PhotometryFit,
+)
 from galbatch.models.metadata.names import RENAMED_FIELDS, with_current_names
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.reading import HeadRules, parse_metadata, write_metadata
@@ -27,6 +32,7 @@ from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
     "DISAGREEMENT_VERSION",
+    "FEATURES_OF_BAND",
     "RENAMED_FIELDS",
     "STRICT",
     "AuxiliaryInput",

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-__all__ = ["DISAGREEMENT_VERSION", "DisagreementInfo", "PhotometryFit"]
+__all__ = ["DISAGREEMENT_VERSION", "FEATURES_OF_BAND", "DisagreementInfo", "PhotometryFit"]
 
 DISAGREEMENT_VERSION = 1
 """Raised when terms or features mean something else: fits of another version are not used."""
+
+FEATURES_OF_BAND = 3
+"""Logarithms of flux and half-light radius, and of the concentration: peak times radius squared over flux."""
 
 N_VARIANCES = 3
 
@@ -66,8 +69,8 @@ class DisagreementInfo:
     n_objects: int
     data: str = ""
 
-    def problems(self, parameters: tuple[str, ...]) -> list[str]:
-        """Return messages on values that contradict each other or the names of the parameters; empty if there are none."""
+    def problems(self, parameters: tuple[str, ...], n_bands: int) -> list[str]:
+        """Return messages on values that contradict each other, the names of the parameters or the number of bands; empty if there are none."""
         problems = []
         if unknown := {fit.parameter for fit in self.fits} - set(parameters):
             problems.append(f"is of unknown parameters: {', '.join(sorted(unknown))}")
@@ -75,15 +78,27 @@ class DisagreementInfo:
             len(fit.variances) != N_VARIANCES or min(fit.variances) < 0 for fit in self.fits
         ):
             problems.append(f"needs a fit, and each has {N_VARIANCES} variances of 0 or more")
-        if len({len(fit.coefficients) for fit in self.fits}) > 1:
-            problems.append("all fits have the same number of coefficients")
-        if len({len(one) for one in (self.centers, self.scales, self.lowest, self.highest)}) > 1:
-            problems.append("centers, scales, lowest and highest are of the same features")
+        problems += self._number_problems(n_bands)
         if self.scales and min(self.scales) <= 0:
             problems.append("scales must be above 0")
         if not self._has_curve():
             problems.append("rates must fall within (0, 1), and limits rise with them")
         return [f"disagreement: {problem}" for problem in problems]
+
+    def _number_problems(self, n_bands: int) -> list[str]:
+        """Return messages on numbers of features and of terms that are not those of so many bands."""
+        # Fits of another version are not used, whatever features they have.
+        if self.version != DISAGREEMENT_VERSION:
+            return []
+        n_features = FEATURES_OF_BAND * n_bands + 1  # the axis ratio comes last
+        # A constant, the features, their products within a band, and the square of the axis ratio.
+        n_terms = 1 + n_features + n_bands * FEATURES_OF_BAND * (FEATURES_OF_BAND + 1) // 2 + 1
+        problems = []
+        if any(len(one) != n_features for one in (self.centers, self.scales, self.lowest, self.highest)):
+            problems.append(f"centers, scales, lowest and highest need {n_features} features for {n_bands} bands")
+        if any(len(fit.coefficients) != n_terms for fit in self.fits):
+            problems.append(f"each fit needs {n_terms} coefficients for {n_bands} bands")
+        return problems
 
     def _has_curve(self) -> bool:
         """Return whether there is a limit for each rate, in order."""

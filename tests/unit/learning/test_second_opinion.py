@@ -48,7 +48,7 @@ def test_it_is_of_flux_and_size_in_the_photometry_of_today(info):
     assert [fit.parameter for fit in info.fits] == ["re_arcsec", "flux_njy"]
     assert info.photometry_version == photometry.PHOTOMETRY_VERSION
     assert (info.n_objects, info.data) == (N, "made up")
-    assert not info.problems(("bt", "re_arcsec", "flux_njy"))
+    assert not info.problems(("bt", "re_arcsec", "flux_njy"), 1)
 
 
 def test_its_features_are_those_of_the_images(info):

@@ -10,7 +10,7 @@ import pytest
 
 from galbatch import models
 from galbatch.models.heads import read_metadata
-from galbatch.models.metadata import DISAGREEMENT_VERSION, ParameterInfo, write_metadata
+from galbatch.models.metadata import DISAGREEMENT_VERSION, ParameterInfo, PhotometryFit, write_metadata
 from tests.unit.models.conftest import gampen_metadata
 
 BANDS = ("g", "r")
@@ -155,7 +155,9 @@ def test_it_is_a_part_of_the_metadata(info):
     named = dataclasses.replace(
         info, fits=tuple(dataclasses.replace(fit, parameter="flux_njy") for fit in info.fits[:1])
     )
-    metadata = gampen_metadata(disagreement=named)
+    metadata = gampen_metadata(
+        input=dataclasses.replace(gampen_metadata().input, bands=BANDS), disagreement=named
+    )
     read = read_metadata(write_metadata(metadata), "a bundle")
     assert read.disagreement == named
     assert "disagreement" not in json.loads(write_metadata(gampen_metadata()))
@@ -167,14 +169,25 @@ def test_it_is_a_part_of_the_metadata(info):
         ({"fits": ()}, "needs a fit"),
         ({"limits": (1.0,)}, "rates must fall"),
         ({"scales": (0.0,) * 7}, "scales must be above 0"),
-        ({"centers": (0.0,)}, "same features"),
+        ({"centers": (0.0,)}, "need 7 features for 2 bands"),
+        ({"fits": (PhotometryFit("flux_njy", (1.0,) * 20, (1.0,) * 3),)}, "needs 21 coefficients for 2 bands"),
     ],
 )
 def test_contradictions_are_told(info, changes, message):
-    problems = dataclasses.replace(info, **changes).problems(("flux_njy", "re_arcsec", "color"))
+    problems = dataclasses.replace(info, **changes).problems(("flux_njy", "re_arcsec", "color"), len(BANDS))
     assert any(message in problem for problem in problems)
 
 
 def test_it_is_of_parameters_that_the_bundle_has(info):
-    assert info.problems(("flux_njy", "re_arcsec")) == ["disagreement: is of unknown parameters: color"]
-    assert not info.problems(("flux_njy", "re_arcsec", "color"))
+    assert info.problems(("flux_njy", "re_arcsec"), 2) == ["disagreement: is of unknown parameters: color"]
+    assert not info.problems(("flux_njy", "re_arcsec", "color"), 2)
+
+
+def test_it_is_of_as_many_bands_as_the_bundle_takes(info):
+    named = ("flux_njy", "re_arcsec", "color")
+    assert info.problems(named, 1) == [
+        "disagreement: centers, scales, lowest and highest need 4 features for 1 bands",
+        "disagreement: each fit needs 12 coefficients for 1 bands",
+    ]
+    # Fits of another version are not used, so their features are not looked at.
+    assert not dataclasses.replace(info, version=DISAGREEMENT_VERSION + 1).problems(named, 1)
