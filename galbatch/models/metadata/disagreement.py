@@ -95,7 +95,9 @@ class DisagreementInfo:
         n_terms = 1 + n_features + n_bands * FEATURES_OF_BAND * (FEATURES_OF_BAND + 1) // 2 + 1
         problems = []
         if any(len(one) != n_features for one in (self.centers, self.scales, self.lowest, self.highest)):
-            problems.append(f"centers, scales, lowest and highest need {n_features} features for {n_bands} bands")
+            problems.append(
+                f"centers, scales, lowest and highest need {n_features} features for {n_bands} bands"
+            )
         if any(len(fit.coefficients) != n_terms for fit in self.fits):
             problems.append(f"each fit needs {n_terms} coefficients for {n_bands} bands")
         return problems

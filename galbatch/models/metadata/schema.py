@@ -467,7 +467,11 @@ class BundleMetadata:
         for parameter in self.parameters:
             problems += parameter.problems()
         problems += self.domain.problems(len(self.input.all_bands))
-        problems += self.disagreement.problems(tuple(names), len(self.input.all_bands)) if self.disagreement is not None else []
+        problems += (
+            self.disagreement.problems(tuple(names), len(self.input.all_bands))
+            if self.disagreement is not None
+            else []
+        )
         of_numbers = (self.stopping, self.prior, self.calibration)
         return problems + [text for one in of_numbers if one is not None for text in one.problems(len(names))]
 

@@ -170,7 +170,10 @@ def test_it_is_a_part_of_the_metadata(info):
         ({"limits": (1.0,)}, "rates must fall"),
         ({"scales": (0.0,) * 7}, "scales must be above 0"),
         ({"centers": (0.0,)}, "need 7 features for 2 bands"),
-        ({"fits": (PhotometryFit("flux_njy", (1.0,) * 20, (1.0,) * 3),)}, "needs 21 coefficients for 2 bands"),
+        (
+            {"fits": (PhotometryFit("flux_njy", (1.0,) * 20, (1.0,) * 3),)},
+            "needs 21 coefficients for 2 bands",
+        ),
     ],
 )
 def test_contradictions_are_told(info, changes, message):
