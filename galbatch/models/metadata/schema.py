@@ -466,12 +466,10 @@ class BundleMetadata:
         problems += self.input.problems()
         for parameter in self.parameters:
             problems += parameter.problems()
-        problems += self.domain.problems(len(self.input.all_bands))
-        problems += (
-            self.disagreement.problems(tuple(names), len(self.input.all_bands))
-            if self.disagreement is not None
-            else []
-        )
+        n_bands = len(self.input.all_bands)
+        problems += self.domain.problems(n_bands)
+        if self.disagreement is not None:
+            problems += self.disagreement.problems(tuple(names), n_bands)
         of_numbers = (self.stopping, self.prior, self.calibration)
         return problems + [text for one in of_numbers if one is not None for text in one.problems(len(names))]
 
