@@ -464,8 +464,7 @@ class BundleMetadata:
             problems.append(f"members must be 1 or more, found {self.members}")
         problems += self._weight_problems()
         problems += self.input.problems()
-        for parameter in self.parameters:
-            problems += parameter.problems()
+        problems += [text for parameter in self.parameters for text in parameter.problems()]
         n_bands = len(self.input.all_bands)
         problems += self.domain.problems(n_bands)
         if self.disagreement is not None:
