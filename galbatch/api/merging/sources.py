@@ -23,6 +23,7 @@ from galbatch.errors import UsageError
 __all__ = [
     "FREE_PARTS",
     "Source",
+    "entries_of",
     "have_same_objects",
     "require_places",
     "require_same_columns",
@@ -103,8 +104,17 @@ class Source:
         return table.sort_by([(HEALPIX.name, "ascending"), (ID.name, "ascending")])
 
 
+def entries_of(output: str) -> list[str]:
+    """Return the paths of all files and folders that a catalog at `output` and its pass outputs have, in the order in which to delete them."""
+    kept = pass_outputs.pass_outputs_path(output)
+    return [
+        *(storage.join(output, entry) for entry in catalog.CATALOG_ENTRIES),
+        *(storage.join(kept, entry) for entry in pass_outputs.PASS_OUTPUT_ENTRIES),
+    ]
+
+
 def require_places(paths: Sequence[str], output: str) -> None:
-    """Refuse less than two catalogs, one that is given twice, and an output that holds a catalog or lies in one of them."""
+    """Refuse less than two catalogs, one that is given twice, and an output that lies in one of them or holds what a merge would write."""
     if len(paths) < 2:
         raise UsageError("galbatch merge: give two catalogs or more")
     places = [storage.absolute(path).rstrip("/") for path in paths]
@@ -120,6 +130,9 @@ def require_places(paths: Sequence[str], output: str) -> None:
         )
     if catalog.list_leaves(output):
         raise UsageError(f"{output}: holds a catalog already; choose another -o")
+    # A merge that is refused on the way deletes all of these: none may be another's, such as a folder "dataset".
+    if there := [path for path in entries_of(output) if storage.exists(path)]:
+        raise UsageError(f"{output}: {there[0]} exists already, which a merge writes; choose another -o")
 
 
 def require_same_settings(first: Source, other: Source) -> None:

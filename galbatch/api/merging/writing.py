@@ -16,6 +16,7 @@ from galbatch.api.merging.kept import audits_of, write_pass_outputs
 from galbatch.api.merging.sources import (
     FREE_PARTS,
     Source,
+    entries_of,
     have_same_objects,
     require_places,
     require_same_columns,
@@ -138,13 +139,9 @@ def _write(sources: Sequence[Source], output: str, *, same_objects: bool) -> Non
 
 def _remove(output: str) -> None:
     """Remove the unfinished catalog at `output`."""
-    own = {
-        output: catalog.CATALOG_ENTRIES,
-        pass_outputs.pass_outputs_path(output): pass_outputs.PASS_OUTPUT_ENTRIES,
-    }
-    for folder, entries in own.items():
-        for entry in entries:
-            storage.remove(storage.join(folder, entry))
+    for path in entries_of(output):
+        storage.remove(path)
+    for folder in (output, pass_outputs.pass_outputs_path(output)):
         storage.remove_if_empty(folder)
 
 

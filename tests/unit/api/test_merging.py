@@ -263,3 +263,24 @@ def test_places_that_cannot_be_are_refused(made, tmp_path):
             api.merge(paths, str(tmp_path / output))
     assert not (tmp_path / "c").exists()
     assert not (Path(a) / "merged").exists()
+
+
+@pytest.mark.parametrize("there", ["ab/dataset/mine.csv", "ab/properties", "ab_pass_outputs.zarr/zarr.json"])
+def test_files_of_others_are_not_deleted_by_a_merge_that_is_refused(made, tmp_path, there):
+    mine = tmp_path / there
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    paths = [made(Small(slice(0, 25))), made(Small(slice(0, 25), offset=1.0))]
+    with pytest.raises(UsageError, match="exists already, which a merge writes; choose another -o"):
+        api.merge(paths, str(tmp_path / "ab"))
+    assert mine.read_text() == "mine"
+
+
+def test_a_network_that_several_catalogs_have_of_the_same_objects_counts_once(made, tmp_path):
+    both = str(tmp_path / "both")
+    api.merge([made(Small()), made(Small(network="sfnet"))], both)
+    output = str(tmp_path / "again")
+    assert api.merge([both, made(Small())], output).n_rows == 60
+    assert [audited(output, network) for network in ("gampen", "sfnet")] == [60, 60]
+    assert catalog.verify(output) == []
+    assert pass_outputs.find_damage(output) == {}
