@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float64]
 MOST_FEATURES = 12
 """Number of features that the report shows, the most frequent first: more rows have no room for their numbers."""
 
+DARK = 0.179
+"""Relative luminance below which white numbers have the higher contrast, and above which black ones have: at least 4.5."""
+
 # A rank correlation of fewer objects says nothing: its standard error is 0.3 at 10.
 FEWEST_OBJECTS = 10
 
@@ -114,13 +117,14 @@ def feature_panels(summary: FeatureSummary, quantities: Sequence[Quantity]) -> b
 
 
 def _heat_map(axes: Axes, values: Floats, columns: Sequence[str], *, color_map: str, lowest: float) -> None:
-    axes.imshow(values, cmap=color_map, vmin=lowest, vmax=1.0, aspect="auto")
+    image = axes.imshow(values, cmap=color_map, vmin=lowest, vmax=1.0, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axes.grid(visible=False)
+    # The cell of a missing value is empty; the color of 0 is as light.
+    luminance = _luminance(np.asarray(image.to_rgba(np.nan_to_num(values))))
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
         text = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−").replace("0.", ".")
-        # Dark cells take white numbers: contrast 4.5 on both maps.
         axes.text(
             column,
             row,
@@ -128,5 +132,12 @@ def _heat_map(axes: Axes, values: Floats, columns: Sequence[str], *, color_map: 
             ha="center",
             va="center",
             fontsize=6.5,
-            color="white" if abs(value) > 0.6 else "black",
+            color="white" if luminance[row, column] < DARK else "black",
         )
+
+
+def _luminance(colors: Floats) -> Floats:
+    """Return the relative luminance (..,), from 0 to 1, of colors (.., red green blue alpha), as WCAG 2.2 defines it."""
+    parts = colors[..., :3]
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return np.asarray(linear @ [0.2126, 0.7152, 0.0722])

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from galbatch.reporting.contents import Features, Quantity
+from galbatch.reporting.networks import features as heat_maps
 from galbatch.reporting.networks.features import MOST_FEATURES, feature_panels, summarize_features
 
 
@@ -57,3 +59,15 @@ def test_the_most_frequent_are_shown():
     assert len(found.number) == MOST_FEATURES
     assert found.number[0] == 30
     assert feature_panels(found, []).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("color_map", "lowest"), [("Blues", 0.0), ("RdBu_r", -1.0)])
+def test_numbers_can_be_read_on_every_color(color_map, lowest):
+    values = np.linspace(lowest, 1.0, 41)[None]
+    axes = Figure().subplots()
+    heat_maps._heat_map(axes, values, ["0"] * 41, color_map=color_map, lowest=lowest)
+    (image,) = axes.get_images()
+    luminance = heat_maps._luminance(image.to_rgba(values))[0]
+    for text, cell in zip(axes.texts, luminance, strict=True):
+        light, dark = {"white": 1.0, "black": 0.0}[text.get_color()] + 0.05, cell + 0.05
+        assert max(light, dark) / min(light, dark) >= 4.5
