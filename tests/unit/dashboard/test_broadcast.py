@@ -1,6 +1,7 @@
 """The news that a run's process sends to the scheduler's page."""
 
 import pickle
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -74,7 +75,14 @@ def test_the_last_message_has_all_that_happened():
 
 def test_the_scheduler_knows_of_a_run_before_it_does_anything(monkeypatch):
     monkeypatch.setattr(broadcast, "MAX_WAIT_S", 600.0)
-    client = Client()
+
+    class Slow(Client):
+        def sync(self, function, news):
+            # The thread that sends is behind, so that a run that did not wait would begin first.
+            time.sleep(0.2)
+            super().sync(function, news)
+
+    client = Slow()
     with dashboard.Broadcast(Kept(), client, name="wide"):
         [first] = client.sent[:1]
         assert (first.name, first.state, first.stages) == ("wide", "running", ())

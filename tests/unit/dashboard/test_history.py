@@ -63,10 +63,15 @@ def test_the_rate_of_a_worker_does_not_wait_for_the_end_of_its_task():
         own = workers.see(heartbeat("a", second // 100 * 400, under_way=second % 100 * 4), float(second))
         assert own.rates(float(second)) == pytest.approx((4.0, 0.0))
     assert own.worked == (1200, 0)
-    # What was under way in a task that fails is nothing, and no rate is below 0.
-    own = workers.see(heartbeat("a", 0, under_way=100), 300.0)
-    own = workers.see(heartbeat("a", 0), 400.0)
-    assert min(own.rates(400.0)) == 0.0
+
+
+def test_no_rate_is_below_0_where_a_long_task_failed():
+    workers = Workers(("cutouts", "galaxies"))
+    # Under way since more than ten minutes, so that the oldest sample has it.
+    for second in range(0, 1201, 30):
+        own = workers.see(heartbeat("a", 0, under_way=100.0 * (0 < second < 1200)), float(second))
+    assert own.samples[0][1] == (100.0, 0.0)
+    assert own.rates(1200.0) == (0.0, 0.0)
 
 
 def test_the_first_burst_is_divided_by_the_time_it_took():

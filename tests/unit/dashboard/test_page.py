@@ -100,3 +100,10 @@ def test_the_page_is_of_the_run_that_was_heard_of_last_whatever_its_clock_says()
     scheduler.look(21.0, worker("a", 51))
     assert scheduler.shown("cutouts") == "21"
     assert "deep" in scheduler.page.rendered().decode()
+
+
+def test_a_watched_cluster_gets_the_page_the_counts_and_the_use_of_gpus():
+    plugins = []
+    client = SimpleNamespace(register_plugin=plugins.append, dashboard_link="http://10.0.0.1:8787/status")
+    assert dashboard.watch(client) == "http://10.0.0.1:8787/galaxies"
+    assert [plugin.name for plugin in plugins] == ["galbatch-page", "galbatch-counts", "galbatch-gpu"]
