@@ -178,10 +178,13 @@ def test_a_bundle_with_a_second_opinion_has_its_column_and_flag(whole, write_sma
     flagged = (table["gampen_flags"] & int(ModelFlag.INCONSISTENT)) != 0
     assert (flagged == (table["gampen_disagreement"] > limit)).all()
     assert 0 < flagged.sum() < len(table)
-    # Another network has no second opinion, and no such column; without photometry nothing is known.
+    # Another network has no second opinion, and no such column.
     assert "sfnet_disagreement" not in table
-    off = write_small("opinion_off", [*changes, OFF])
-    assert execute(off, client).complete
+    # Without photometry nothing is known, also of objects that are taken from an older catalog with their flags.
+    named = f'[cutouts]\nbase = "{parsed.cutouts.store}"\n[catalog]\nbase = "{parsed.catalog.path}"\n[cluster]'
+    off = write_small("opinion_off", [*changes, OFF, ("[cluster]", named)])
+    result = execute(off, client)
+    assert (result.complete, result.n_passes) == (True, 0)
     blind = galbatch.open_catalog(off.catalog.path).to_pandas()
     assert blind["gampen_disagreement"].isna().all()
     assert not ((blind["gampen_flags"] & int(ModelFlag.INCONSISTENT)) != 0).any()
