@@ -181,7 +181,9 @@ def test_a_bundle_with_a_second_opinion_has_its_column_and_flag(whole, write_sma
     # Another network has no second opinion, and no such column.
     assert "sfnet_disagreement" not in table
     # Without photometry nothing is known, also of objects that are taken from an older catalog with their flags.
-    named = f'[cutouts]\nbase = "{parsed.cutouts.store}"\n[catalog]\nbase = "{parsed.catalog.path}"\n[cluster]'
+    named = (
+        f'[cutouts]\nbase = "{parsed.cutouts.store}"\n[catalog]\nbase = "{parsed.catalog.path}"\n[cluster]'
+    )
     off = write_small("opinion_off", [*changes, OFF, ("[cluster]", named)])
     result = execute(off, client)
     assert (result.complete, result.n_passes) == (True, 0)
