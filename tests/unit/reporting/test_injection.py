@@ -1,16 +1,18 @@
 """The table of injected galaxies, of posteriors whose bias, scatter and coverage are known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import config
+from galbatch import api, config
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.injection import Evidence, EvidenceRow, InjectionSettings, evidence_rows, inject
-from galbatch.reporting.injection.placing import stated_places, true_values
+from galbatch.reporting.injection.placing import random_places, stated_places, true_values
 from galbatch.simulation import draw_population
 
 N = 4000
@@ -120,12 +122,41 @@ def test_places_that_are_none_are_refused(tmp_path, ra, dec, message):
         stated_places(str(tmp_path / "places.parquet"))
 
 
-def test_the_folder_of_the_run_is_refused(tmp_path):
+def test_places_may_be_given_on_either_side_of_0_deg(tmp_path):
+    pq.write_table(
+        pa.table({"ra_deg": [-10.0, 359.0, 361.0], "dec_deg": [0.0, 90.0, -90.0]}), tmp_path / "at.parquet"
+    )
+    ra, dec = stated_places(str(tmp_path / "at.parquet"))
+    assert (ra.tolist(), dec.tolist()) == ([350.0, 359.0, 1.0], [0.0, 90.0, -90.0])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose inputs are not there."""
     (tmp_path / "run.toml").write_text(
         '[survey]\nlayout = "hsc"\nbands = ["g"]\ntiles = "tiles"\n[objects]\npath = "objects.parquet"\n'
         '[[models]]\nname = "gampen"\nbundle = "demo:gampen"\n'
     )
-    parsed = config.read_config(tmp_path / "run.toml")
+    return config.read_config(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("n_inside", [2, 0])
+def test_a_footprint_that_is_as_good_as_empty_is_refused(monkeypatch, run, n_inside):
+    asked = []
+
+    def area(config, *, n_points, seed):
+        asked.append(n_points)
+        inside = np.full(n_inside, 1.0)
+        return SimpleNamespace(points=pa.table({"ra_deg": inside, "dec_deg": inside}))
+
+    monkeypatch.setattr(api, "area_of_run", area)
+    with pytest.raises(UsageError, match=f"{n_inside} of 1600000 random points .* 4 are needed"):
+        random_places(run, 4, seed=1)
+    assert asked == [16 * 10**power for power in range(6)]
+    assert random_places(run, n_inside, seed=1)[0].tolist() == [1.0] * n_inside
+
+
+def test_the_folder_of_the_run_is_refused(tmp_path, run):
     with pytest.raises(UsageError, match="holds the run's own catalog; name another folder"):
-        inject(parsed, InjectionSettings(10), folder=tmp_path)
+        inject(run, InjectionSettings(10), folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
