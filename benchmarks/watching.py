@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/watching.py [--workers 2 64 512] [--calls 200]
 
 Each part of it is called many times by itself, and its processor time is multiplied by how often it is called in a second of a run: a worker's heartbeats
-carry its counts, it draws a picture a second and counts each group of 16 objects; the scheduler looks at all workers once a second, takes
+carry its counts, it draws a picture a second and counts objects whose passes have ended, here 16 at once; the scheduler looks at all workers once a second, takes
 the news of the run every two, and renders the page every two seconds while somebody watches; the run's process gathers its news.
 What they take of one core is printed. Only what a worker takes slows the throughput down: scheduler and run are processes of their own.
 """
@@ -32,7 +32,7 @@ HEARTBEATS_PER_S = 2.0
 """Of Dask's workers where these are ten at most; of more, each sends fewer."""
 
 GROUPS_PER_S = 10.0
-"""Groups of 16 objects that one worker infers: 160 galaxies a second, more than a GPU does at 239 px."""
+"""Groups of 16 objects that one worker counts; on most networks they are larger, and fewer: 160 galaxies a second, more than a GPU does at 239 px."""
 
 PARTITIONS_PER_S = 1.0
 N_OBJECTS = 2_000
