@@ -192,6 +192,7 @@ def train_bundle(
     else:
         models.require_no_checkpoint(checkpoint)
     with models.join_processes(device) as processes:
+        processes.check_batch(task.settings.batch)
         console = console if processes.is_first else Console(quiet=True)
         data = open_source(task.source, task.recipe, task.settings, notify=line_printer(console))
         with TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress:
@@ -287,7 +288,7 @@ def _saved(
     device: str,
     console: Console,
 ) -> TrainedBundle:
-    """Measure the stopping calibration on objects that the training set aside, and write the bundle and its card."""
+    """Measure stopping calibration and second opinion on objects that the training set aside; write the bundle and its card."""
     held_out = models.HeldOut(
         data.images, data.labels, object_id=data.extras.object_id, auxiliary=data.extras.auxiliary
     )

@@ -90,18 +90,38 @@ def join_processes(device: str, environment: Mapping[str, str] = os.environ) -> 
     ----------
     device : cpu (gloo) or cuda (NCCL, one GPU a process)
     environment : environment variables; torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and the address where the processes meet
+
+    Raises
+    ------
+    UsageError
+        The variables are not those that torchrun sets.
     """
-    n = int(environment.get("WORLD_SIZE", "1"))
-    if n == 1 or "RANK" not in environment:
+    if "RANK" not in environment:
         yield ONE_PROCESS
         return
-    found = Processes(int(environment["RANK"]), n, int(environment.get("LOCAL_RANK", "0")))
-    if device == "cuda":
-        torch.cuda.set_device(found.local_rank)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        rank, n, local = (int(environment.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        found = Processes(rank, max(1, n), local)
+        if found.n > 1:
+            _meet(found, device)
+    except ValueError as error:
+        raise UsageError(
+            f"the environment has RANK={environment['RANK']}, and the processes of a training cannot meet: {error}; start it with torchrun, "
+            "or unset RANK"
+        ) from None
+    if found.n == 1:
+        yield ONE_PROCESS
+        return
     try:
         yield found
         # All processes leave together: one that is gone could not answer the last messages of the others.
         distributed.barrier()
     finally:
         distributed.destroy_process_group()
+
+
+def _meet(own: Processes, device: str) -> None:
+    """Wait until all processes are there."""
+    if device == "cuda":
+        torch.cuda.set_device(own.local_rank)
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")

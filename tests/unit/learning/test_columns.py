@@ -1,6 +1,7 @@
 """Networks on columns alone: tables of labels, trainings, weights of several tables, refinement, calibration."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -211,6 +212,17 @@ class TestTraining:
         assert means[1] == pytest.approx(0.25, abs=0.07)
         # What it learned is under the labels with their weights, and its prior says so.
         assert priors == pytest.approx([0.5, 0.25], abs=0.03)
+
+    def test_a_batch_that_several_processes_cannot_divide_is_refused_before_anything_is_read(
+        self, folder, tmp_path, monkeypatch
+    ):
+        source = source_of(folder, "both.parquet")
+        task = prepare_training("mlp", tmp_path / "a.pt", source=source, settings=folder / "train.toml")
+        several = nullcontext(models.Processes(rank=0, n=7))
+        monkeypatch.setattr(models, "join_processes", lambda device: several)
+        monkeypatch.setattr("galbatch.learning.train.open_source", None)
+        with pytest.raises(UsageError, match="cannot be divided evenly among 7 processes"):
+            train_bundle(task, device="cpu")
 
     def test_refining_starts_from_the_parents_weights(self, folder, trained):
         source = source_of(folder, "spec.parquet", columns=str(folder / "columns.parquet"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from galbatch.errors import UsageError
-from galbatch.models import Processes
+from galbatch.models import Processes, join_processes
 
 # Run by each of the processes, and by one alone: trains and writes weights and losses.
 SCRIPT = """
@@ -107,3 +107,31 @@ def test_parts_are_the_whole_batch():
     with pytest.raises(UsageError, match="batch: 16 galaxies cannot be divided evenly among 3 processes"):
         Processes(0, 3).check_batch(16)
     Processes(0, 2).check_batch(16)
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x"),
+        ({"RANK": "0", "WORLD_SIZE": "2 of 4"}, "'2 of 4'"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR expected"),
+    ],
+    ids=["rank", "world-size", "address"],
+)
+def test_an_environment_that_torchrun_did_not_make_is_refused(monkeypatch, variables, found):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UsageError, match=f"{found}.*start it with torchrun, or unset RANK"),
+        join_processes("cpu"),
+    ):
+        pass
+
+
+def test_one_process_of_a_launcher_trains_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with join_processes("cpu") as processes:
+        assert processes == Processes()
