@@ -180,3 +180,23 @@ def test_a_flat_core_of_a_faint_object_is_seen() -> None:
     found = measured(np.stack([star, np.minimum(star, 6.0)])[:, None])["phot_flat_share_r"]
     assert found[0] < 0.25
     assert found[1] > 0.5
+
+
+def test_a_neighbor_that_is_told_apart_makes_no_asymmetry() -> None:
+    """Its pixels count on neither side: its light is in phot_others_share."""
+    center = SIZE_PX // 2
+    one = gaussian(SIZE_PX, flux=5e4, sigma_px=6.0)
+    near = gaussian(SIZE_PX, flux=2e4, sigma_px=2.0, at=(center, center + 18))
+    found = measured((one + near + noise((SIZE_PX, SIZE_PX), 1.0))[None, None])
+    assert found["phot_n_others"].tolist() == [1]
+    # With its pixels it would be 0.19, with those opposite to them 0.12.
+    assert abs(found["phot_asymmetric_share_r"][0]) < 0.05
+
+
+def test_a_flat_core_in_a_wide_halo_is_seen() -> None:
+    """Of the pixels within the half-light radius a tenth are the core, all of which are flat."""
+    core = gaussian(SIZE_PX, flux=3e4, sigma_px=2.0)
+    halo = gaussian(SIZE_PX, flux=1e5, sigma_px=10.0)
+    image = np.minimum(core, 0.4 * core.max()) + halo + noise((SIZE_PX, SIZE_PX), 1.0)
+    # The flag begins at 0.3.
+    assert measured(image[None, None])["phot_flat_share_r"][0] > 0.4

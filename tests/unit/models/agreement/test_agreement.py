@@ -128,6 +128,27 @@ def test_what_is_unknown_is_nan(info):
     assert np.isnan(judged(info, found)).tolist() == [True, True, True, *[False] * 5]
 
 
+def test_objects_that_either_does_not_know_are_not_fitted():
+    found = drawn(400, seed=10)
+    found["net_color_q500"][:10] = np.nan
+    found["net_re_arcsec_std"][10:20] = np.nan
+    found["phot_peak_njy_r"][20:30] = -1.0
+    fitted = models.fit_disagreement(PARAMETERS, found, found, model="net", bands=BANDS, photometry_version=1)
+    assert fitted.n_objects == 370
+    assert np.isfinite(
+        [number for fit in fitted.fits for number in (*fit.coefficients, *fit.variances)]
+    ).all()
+
+
+def test_beyond_the_calibration_the_fit_goes_on_along_a_line(info):
+    """Fluxes of exp(20) times those fitted: with products that go on, too, half of the objects would be off by more than five."""
+    found = drawn(500, seed=11)
+    for name in found:
+        if name.startswith(("phot_flux", "phot_peak", "phot_noise", "net_flux")):
+            found[name] = found[name] * np.float32(np.exp(20.0))
+    assert np.median(judged(info, found)) < 3
+
+
 def test_other_photometry_is_not_compared(info):
     assert np.isnan(judged(info, drawn(8, seed=8), version=2)).all()
     other = dataclasses.replace(info, version=DISAGREEMENT_VERSION + 1)
